@@ -1,0 +1,1 @@
+"""Alignment of a network's layers and heads, read from its weights alone."""

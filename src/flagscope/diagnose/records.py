@@ -1,0 +1,243 @@
+"""The results of a scan: frozen records, which are also the published JSON schema.
+
+Nulls (`None`) stand where a number is undefined; `status` then says why. No record holds a
+tensor, and none holds NaN or infinity.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = "flagscope.scan/1"
+
+Freedom = Literal["gl", "rotary", "scaling", "permutation", "none"]
+Label = Literal["functional", "gauge"]
+PairKind = Literal["qk", "ov", "mlp", "sequential", "conv", "residual", "latent"]
+HeadSpace = Literal["q", "k", "v", "o"]
+
+
+class Record(BaseModel):
+    """Base: immutable, closed to unknown fields, and without NaN or infinity."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True
+    )
+
+
+class ArraySummary(Record):
+    """What is kept of an array longer than the stated limit."""
+
+    summarised: Literal[True] = True
+    length: int
+    top: list[float] = Field(description="The largest values, in descending order.")
+    quantiles: list[tuple[float, float]] = Field(description="[level, value] pairs.")
+
+
+Values = Annotated[
+    list[float] | ArraySummary,
+    Field(description="All values in descending order, or a summary that says so."),
+]
+
+
+class MapReference(Record):
+    """Where a linear map lies in the checkpoint."""
+
+    tensor: str
+    slice: str = Field(description="Python-like index of the stored tensor, '[:]' for the whole.")
+    transposed: bool = Field(description="True where the map is used as its transpose.")
+
+
+class Incidence(Record):
+    """The incidence surface S(i, j) = ‖P_{V_i} P_{U_j}‖_F² on a grid of ranks (theory §2)."""
+
+    ranks_write: list[int]
+    ranks_read: list[int]
+    surface: list[list[float]] = Field(description="surface[a][b] = S(ranks_write[a], ranks_read[b])")
+
+
+class Functional(Record):
+    """What the pair's own freedom cannot move."""
+
+    product_spectrum: Values = Field(description="Singular values of M = W2 W1.")
+    product_rank: int | None = Field(description="Numerical rank of M.")
+    product_effective_rank: float | None = Field(description="Participation ratio of M.")
+
+
+class Balanced(Record):
+    """The observables after gauge fixing; null where the fixing makes them trivial."""
+
+    gauge: str = Field(description="The normal form, in words.")
+    commutator_ratio: float | None = None
+    gram_correlation: float | None = None
+    gram_correlation_z: float | None = None
+    commutation_defect: float | None = None
+    imbalance: float | None = None
+    overlap_ratio: float | None = None
+    overlap_z: float | None = None
+    effective_rank: float | None = Field(
+        default=None, description="Participation ratio of the balanced maps."
+    )
+    status: str = "ok"
+
+
+class NullValues(Record):
+    """What chance gives for this pair: Haar-random position of the read space (theory §5)."""
+
+    overlap_ratio_sd: float | None = Field(description="Its mean is 1.")
+    commutator_ratio_interval: tuple[float, float] | None = Field(
+        description="Central 95 % interval; the mean is 1."
+    )
+    gram_correlation_sd: float | None = Field(description="Its mean is 0.")
+    commutation_defect: float | None = Field(description="Ratio of means.")
+    commutation_defect_sd: float | None
+    largest_cosine: float | None = Field(
+        description="1 % critical value of the largest cosine that is not forced by dimension."
+    )
+
+
+class PairRecord(Record):
+    """One adjacent pair (W1, W2) that shares R^d."""
+
+    name: str
+    kind: PairKind
+    between: str = Field(description="linear, rope, norm, relu, gelu, silu, gated, …")
+    stack: str
+    attention: Literal["self", "cross"] | None
+    layer: int | None
+    head: int | None
+    kv_head: int | None
+    expert: int | None
+    write: MapReference
+    read: MapReference
+    d: int
+    folded: list[str] = Field(default=[], description="Norms folded into the maps, if any.")
+    rank_write: int | None
+    rank_read: int | None
+    effective_rank_write: int | None
+    effective_rank_read: int | None
+    commutator_ratio: float | None
+    commutator_p: float | None
+    gram_correlation: float | None
+    gram_correlation_z: float | None
+    gram_correlation_p: float | None
+    commutation_defect: float | None
+    imbalance: float | None
+    overlap_ratio: float | None
+    overlap_z: float | None
+    p: float | None = Field(description="Two-sided, of the overlap.")
+    log10_p: float | None
+    p_adjusted: float | None = Field(description="Benjamini-Hochberg over the pairs of the scan.")
+    p_adjusted_dependent: float | None = Field(description="Benjamini-Yekutieli.")
+    intersection_exact: int | None
+    intersection_beyond_chance: int | None
+    flag_defect: float | None
+    kernel_intersection: int | None
+    cosines: Values | None
+    profile: list[tuple[int, float]] | None = Field(description="[rank, overlap ratio].")
+    incidence: Incidence | None = None
+    freedom: Freedom
+    functional: Functional | None
+    balanced: Balanced | None
+    null: NullValues | None
+    status: str = Field(description="'ok', or why numbers are missing.")
+
+
+class SharedDirection(Record):
+    """A direction of the stream that more heads share than chance allows."""
+
+    eigenvalue: float = Field(description="Of the sum of the heads' projectors.")
+    heads: list[int] = Field(description="Heads with vᵀP_h v > ½.")
+
+
+class HeadPair(Record):
+    """Two heads that are nearer to each other than chance."""
+
+    heads: tuple[int, int]
+    overlap_ratio: float
+    log10_p: float
+    shared: int = Field(description="Principal cosines beyond chance.")
+    rank: int
+    mean_squared_cosine: float
+
+
+class HeadRecord(Record):
+    """All heads of one layer in one space of the residual stream."""
+
+    stack: str
+    attention: Literal["self", "cross"] | None
+    layer: int
+    space: HeadSpace
+    tensor: str
+    count: int
+    rank: int | None
+    d: int
+    folded: list[str] = []
+    overlap_ratio: float | None
+    overlap_ratio_sd: float | None = Field(description="Under the null; its mean is 1.")
+    z: float | None
+    p: float | None
+    log10_p: float | None
+    p_adjusted: float | None
+    p_adjusted_dependent: float | None
+    max_pair_ratio: float | None
+    min_pair_ratio: float | None
+    shared_directions: int | None
+    shared_threshold: float | None = Field(description="1 % level of the largest eigenvalue.")
+    shared: list[SharedDirection] = []
+    spectrum: Values | None = Field(description="Eigenvalues of the sum of projectors.")
+    clusters: list[list[int]] | None = Field(description="Groups of near-copies.")
+    order: list[int] | None = Field(description="Heads ordered so that clusters stand together.")
+    near_copies: list[HeadPair] = []
+    pairwise: list[list[float]] | None = Field(description="Overlap ratios; the diagonal is d/r.")
+    status: str
+
+
+class EdgeRecord(Record):
+    """A link from one head's output to another head's input across the stream."""
+
+    source: str = Field(alias="from")
+    target: str = Field(alias="to")
+    overlap_ratio: float
+    composition: float
+
+
+class FailureRecord(Record):
+    """A task that failed."""
+
+    task: str
+    error: str
+    hint: str | None
+
+
+class RunRecord(Record):
+    """What this run cost; the one part of a result that differs between equal runs."""
+
+    seconds: float
+    peak_rss_bytes: int
+    device: str
+    workers: int
+
+
+class ScanResult(Record):
+    """Everything that one scan found (schema `flagscope.scan/1`)."""
+
+    schema_: Literal["flagscope.scan/1"] = Field(default=SCHEMA, alias="schema")
+    version: str
+    source: str
+    fingerprint: str
+    family: str
+    parameters: int
+    dtype: str
+    settings: dict[str, Any]
+    labels: dict[Freedom, dict[str, Label]] = Field(
+        description="For each freedom, which observables it cannot move (functional) or can (gauge)."
+    )
+    notes: list[str] = Field(description="What could not be mapped, and what was assumed.")
+    unmapped: list[str] = Field(description="Matrices in the checkpoint that no pair uses.")
+    pairs: list[PairRecord]
+    heads: list[HeadRecord]
+    edges: list[EdgeRecord]
+    failures: list[FailureRecord]
+    run: RunRecord
