@@ -1,0 +1,264 @@
+"""The observables of theory.md by their most direct formulas, to check the library against.
+
+Slow on purpose and independent of ``flagscope``: numpy and scipy in float64, full singular value
+decompositions, explicit d x d Grams, explicit projectors and commutators, no rearrangement of any
+formula. A pair is (w1, w2) with w1 of shape (d, d_in) and w2 of shape (d_out, d), maps acting on
+columns. Section numbers are those of theory.md. Nothing here guards against undefined cases (a
+Gram that is a multiple of the identity, d = 1): numpy then divides by zero and says so.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+Vector = NDArray[np.floating]
+
+
+# Singular spaces and ranks (sections 1 and 5)
+
+
+def left_space(w: Matrix, rank: int) -> Matrix:
+    """Orthonormal basis (d, rank) of the top left singular space of w: its write space."""
+    return np.linalg.svd(w, full_matrices=False)[0][:, :rank]
+
+
+def right_space(w: Matrix, rank: int) -> Matrix:
+    """Orthonormal basis (d, rank) of the top right singular space of w: its read space."""
+    return np.linalg.svd(w, full_matrices=False)[2][:rank].T
+
+
+def participation_ratio(w: Matrix) -> float:
+    """(sum s^2)^2 / sum s^4 over the singular values s of w."""
+    power = np.linalg.svd(w, compute_uv=False) ** 2
+    return float(power.sum() ** 2 / (power**2).sum())
+
+
+def effective_rank(w: Matrix) -> int:
+    """Participation ratio, rounded, at least 1."""
+    return max(1, round(participation_ratio(w)))
+
+
+def projector(basis: Matrix) -> Matrix:
+    """Orthogonal projector (d, d) on the span of the orthonormal columns of basis."""
+    return basis @ basis.T
+
+
+# Relative position of two subspaces (sections 2, 3 and 5)
+
+
+def principal_cosines(v: Matrix, u: Matrix) -> Vector:
+    """Cosines of the min(r1, r2) principal angles between span(v) and span(u), descending."""
+    return np.cos(scipy.linalg.subspace_angles(v, u))[::-1]
+
+
+def principal_sines(v: Matrix, u: Matrix) -> Vector:
+    """Singular values of (I - P_U) V, ascending: r1 of them, each accurate near 0."""
+    residual = (np.eye(len(u)) - projector(u)) @ v
+    return np.linalg.svd(residual, compute_uv=False)[::-1]
+
+
+def intersection_dimension(v: Matrix, u: Matrix, tolerance: float) -> int:
+    """Number of principal sines at or below the tolerance (section 5)."""
+    return int((principal_sines(v, u) <= tolerance).sum())
+
+
+def total_overlap(v: Matrix, u: Matrix) -> float:
+    """Sum of the squared principal cosines."""
+    return float((principal_cosines(v, u) ** 2).sum())
+
+
+def flag_defect(v: Matrix, u: Matrix) -> float:
+    """r1 - sum cos^2: 0 exactly where span(v) lies in span(u) (section 3)."""
+    return v.shape[1] - total_overlap(v, u)
+
+
+def overlap_ratio(
+    w1: Matrix, w2: Matrix, rank1: int | None = None, rank2: int | None = None
+) -> float:
+    """Overlap of the write and read space over its Haar mean; effective ranks unless given."""
+    r1 = effective_rank(w1) if rank1 is None else rank1
+    r2 = effective_rank(w2) if rank2 is None else rank2
+    d = w1.shape[0]
+    return total_overlap(left_space(w1, r1), right_space(w2, r2)) / (r1 * r2 / d)
+
+
+def haar_overlap_mean(d: int, p: int, q: int) -> float:
+    """Mean of sum cos^2 between Haar subspaces of dimensions p and q (section 5)."""
+    return p * q / d
+
+
+def haar_overlap_variance(d: int, p: int, q: int) -> float:
+    """Variance of sum cos^2 between Haar subspaces of dimensions p and q (section 5)."""
+    return 2 * p * q * (d - p) * (d - q) / (d**2 * (d - 1) * (d + 2))
+
+
+def incidence_surface(left: Matrix, right: Matrix) -> Matrix:
+    """S(i, j) = ||P_{V_i} P_{U_j}||^2 at [i - 1, j - 1], projector by projector (section 2)."""
+    surface = np.empty((left.shape[1], right.shape[1]))
+    for i in range(1, left.shape[1] + 1):
+        for j in range(1, right.shape[1] + 1):
+            product = projector(left[:, :i]) @ projector(right[:, :j])
+            surface[i - 1, j - 1] = np.linalg.norm(product) ** 2
+    return surface
+
+
+def orbit_dimension(v: Matrix, u: Matrix) -> int:
+    """Dimension of the GL(d)-orbit of (span v, span u): rank of the infinitesimal action of gl(d).
+
+    The tangent vector of X in gl(d) at a subspace with basis v is (I - P) X v (section 2).
+    """
+    d = v.shape[0]
+    tangents = []
+    for entry in range(d * d):
+        x = np.zeros(d * d)
+        x[entry] = 1.0
+        x = x.reshape(d, d)
+        moved = [(np.eye(d) - projector(basis)) @ x @ basis for basis in (v, u)]
+        tangents.append(np.concatenate([m.ravel() for m in moved]))
+    return int(np.linalg.matrix_rank(np.array(tangents), tol=1e-8))
+
+
+# Grams of a pair (sections 1 and 3)
+
+
+def write_gram(w1: Matrix) -> Matrix:
+    """A = W1 W1^T, (d, d)."""
+    return w1 @ w1.T
+
+
+def read_gram(w2: Matrix) -> Matrix:
+    """B = W2^T W2, (d, d)."""
+    return w2.T @ w2
+
+
+def traceless(gram: Matrix) -> Matrix:
+    """The Gram less (trace / d) times the identity."""
+    d = len(gram)
+    return gram - np.trace(gram) / d * np.eye(d)
+
+
+def gram_commutator_ratio(a: Matrix, b: Matrix) -> float:
+    """C of two Grams: ||[A, B]||^2 over its Haar mean (sections 3 and 5)."""
+    d = len(a)
+    commutator = a @ b - b @ a
+    squares = np.linalg.norm(traceless(a)) ** 2 * np.linalg.norm(traceless(b)) ** 2
+    haar_mean = 2 * d * squares / ((d - 1) * (d + 2))
+    return float(np.linalg.norm(commutator) ** 2 / haar_mean)
+
+
+def commutator_ratio(w1: Matrix, w2: Matrix) -> float:
+    """C of the pair: 0 for aligned and for orthogonal ranges, Haar mean 1 (section 3)."""
+    return gram_commutator_ratio(write_gram(w1), read_gram(w2))
+
+
+def gram_correlation(w1: Matrix, w2: Matrix) -> float:
+    """rho: cosine between the trace-centred Grams, in [-1, 1] (section 3)."""
+    a, b = traceless(write_gram(w1)), traceless(read_gram(w2))
+    return float(np.sum(a * b) / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def gram_correlation_z(w1: Matrix, w2: Matrix) -> float:
+    """rho in Haar standard deviations, from the variance of section 5."""
+    d = w1.shape[0]
+    return gram_correlation(w1, w2) / np.sqrt(2 / ((d - 1) * (d + 2)))
+
+
+def commutation_defect(w1: Matrix, w2: Matrix) -> float:
+    """nu = ||[A~, B~]||^2 / (2 ||A~ B~||^2), in [0, 2] (section 3)."""
+    a, b = traceless(write_gram(w1)), traceless(read_gram(w2))
+    product = a @ b
+    return float(np.linalg.norm(product - b @ a) ** 2 / (2 * np.linalg.norm(product) ** 2))
+
+
+def imbalance(w1: Matrix, w2: Matrix) -> float:
+    """||A - B|| / (||A|| + ||B||), 0 at a balanced point (section 3)."""
+    a, b = write_gram(w1), read_gram(w2)
+    return float(np.linalg.norm(a - b) / (np.linalg.norm(a) + np.linalg.norm(b)))
+
+
+def kernel_intersection(w1: Matrix, w2: Matrix) -> int:
+    """dim(col W1 meet ker W2) = rank W1 - rank(W2 W1) (section 3).
+
+    The product carries rounding errors of the size of its factors: where it vanishes, a tolerance
+    relative to its own norm would count them as rank.
+    """
+    scale = np.linalg.norm(w1, 2) * np.linalg.norm(w2, 2)
+    tolerance = max(*w1.shape, *w2.shape) * np.finfo(np.float64).eps * scale
+    return int(np.linalg.matrix_rank(w1) - np.linalg.matrix_rank(w2 @ w1, tol=tolerance))
+
+
+# Gauge (section 2)
+
+
+def symmetric_power(gram: Matrix, power: float) -> Matrix:
+    """Power of a symmetric positive definite matrix."""
+    values, vectors = np.linalg.eigh(gram)
+    return vectors @ np.diag(values**power) @ vectors.T
+
+
+def balancing_gauge(w1: Matrix, w2: Matrix) -> Matrix:
+    """The g = S^{1/2} of section 2, for which (g W1, W2 g^{-1}) has A = B; full rank d only."""
+    a, b = write_gram(w1), read_gram(w2)
+    root, inverse_root = symmetric_power(a, 0.5), symmetric_power(a, -0.5)
+    s = inverse_root @ symmetric_power(root @ b @ root, 0.5) @ inverse_root
+    return symmetric_power((s + s.T) / 2, 0.5)
+
+
+def balanced(w1: Matrix, w2: Matrix) -> tuple[Matrix, Matrix]:
+    """The pair in its GL(d)-balanced gauge: same W2 W1, A = B (section 2)."""
+    g = balancing_gauge(w1, w2)
+    return g @ w1, w2 @ np.linalg.inv(g)
+
+
+def neuron_balanced(w1: Matrix, w2: Matrix) -> tuple[Matrix, Matrix]:
+    """The pair after the positive neuron scalings that make diag A = diag B (section 2)."""
+    scale = (np.diag(read_gram(w2)) / np.diag(write_gram(w1))) ** 0.25
+    return np.diag(scale) @ w1, w2 @ np.diag(1 / scale)
+
+
+# Heads (sections 3 and 5); every head is an orthonormal basis (d, r_h) in the stream R^d
+
+
+def pairwise_head_overlaps(heads: Sequence[Matrix]) -> Matrix:
+    """||Q_i^T Q_j||^2 / (r_i r_j / d) for all i, j; the diagonal is d / r_i."""
+    d = heads[0].shape[0]
+    ratios = np.empty((len(heads), len(heads)))
+    for i, p in enumerate(heads):
+        for j, q in enumerate(heads):
+            ratios[i, j] = np.linalg.norm(p.T @ q) ** 2 / (p.shape[1] * q.shape[1] / d)
+    return ratios
+
+
+def head_overlap_ratio(heads: Sequence[Matrix]) -> float:
+    """R: mean of the pairwise overlaps over pairs of different heads."""
+    overlaps = pairwise_head_overlaps(heads)
+    return float(np.mean([overlaps[i, j] for i, j in combinations(range(len(heads)), 2)]))
+
+
+def head_overlap_z(heads: Sequence[Matrix]) -> float:
+    """(R - 1) over its Haar standard deviation; head pairs are pairwise independent (section 5)."""
+    d = heads[0].shape[0]
+    variances = [
+        haar_overlap_variance(d, p, q) / haar_overlap_mean(d, p, q) ** 2
+        for p, q in combinations([head.shape[1] for head in heads], 2)
+    ]
+    return (head_overlap_ratio(heads) - 1) / np.sqrt(np.mean(variances) / len(variances))
+
+
+def projector_sum_spectrum(heads: Sequence[Matrix]) -> Vector:
+    """Eigenvalues of the sum of the heads' projectors, descending, all d of them."""
+    d = heads[0].shape[0]
+    return np.linalg.eigvalsh(sum((projector(head) for head in heads), np.zeros((d, d))))[::-1]
+
+
+def projector_sum_threshold(d: int, rank: int, count: int, quantile: float = 2.02) -> float:
+    """Upper edge plus quantile times sigma for Haar heads of one rank; 2.02 is 1 % (section 5)."""
+    t = rank / d
+    upper = (np.sqrt(1 - t) + np.sqrt(t * (count - 1))) ** 2
+    lower = (np.sqrt(1 - t) - np.sqrt(t * (count - 1))) ** 2
+    sigma = (2 * upper * (count - upper) / (count * d * np.sqrt(upper - lower))) ** (2 / 3)
+    return float(upper + quantile * sigma)
