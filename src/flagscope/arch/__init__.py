@@ -1,1 +1,15 @@
+"""From tensor names, shapes and a config to the graph of a network's linear maps."""
 
+from flagscope.arch.graph import Graph, HeadGroup, Member, Norm, PairGroup, Rotary
+from flagscope.arch.maps import LinearMap, Side
+
+__all__ = [
+    "Graph",
+    "HeadGroup",
+    "LinearMap",
+    "Member",
+    "Norm",
+    "PairGroup",
+    "Rotary",
+    "Side",
+]

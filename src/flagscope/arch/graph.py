@@ -1,0 +1,181 @@
+"""The graph of a network's linear maps: which are adjacent, where they lie, what lies between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from flagscope.arch.maps import LinearMap, Side
+from flagscope.errors import ArchitectureError
+
+Freedom = Literal["gl", "rotary", "scaling", "permutation", "none"]
+PairKind = Literal["qk", "ov", "mlp", "sequential", "conv", "residual", "latent"]
+HeadSpace = Literal["q", "k", "v", "o"]
+Attention = Literal["self", "cross"]
+NormKind = Literal["layernorm", "rmsnorm", "batchnorm"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One pair of a group: which writer of the one side meets which reader of the other."""
+
+    name: str
+    write_index: int = 0
+    read_index: int = 0
+    head: int | None = None
+    kv_head: int | None = None
+    expert: int | None = None
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """A rotary position embedding on the first `dims` of a head's dimensions.
+
+    Layout "half" turns the planes (j, j + dims/2), "interleaved" the planes (2j, 2j + 1)
+    (Su et al., arXiv 2104.09864). The other dimensions are not turned.
+
+    Examples
+    --------
+    >>> Rotary(dims=4, layout="half").planes()
+    [(0, 2), (1, 3)]
+    """
+
+    dims: int
+    layout: Literal["half", "interleaved"]
+
+    def __post_init__(self) -> None:
+        if self.dims <= 0 or self.dims % 2 or self.layout not in ("half", "interleaved"):
+            raise ArchitectureError(
+                f"a rotary embedding of layout {self.layout!r} cannot turn {self.dims} dimensions",
+                hint="the number of turned dimensions is even and positive, the layout 'half' "
+                "or 'interleaved': check the config's head_dim and partial rotary factor",
+            )
+
+    def planes(self) -> list[tuple[int, int]]:
+        """Index pairs of the planes, by frequency."""
+        half = self.dims // 2
+        if self.layout == "half":
+            return [(j, j + half) for j in range(half)]
+        return [(2 * j, 2 * j + 1) for j in range(half)]
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A normalisation layer: the names of its tensors, None where it has none.
+
+    The gain is `offset` + stored gain. `placement` says where it stands: "pre" before the
+    reader, "post" behind the sum with the stream, "map" directly behind a map.
+    """
+
+    name: str
+    kind: NormKind
+    gain: str | None
+    bias: str | None
+    mean: str | None
+    variance: str | None
+    eps: float
+    offset: float
+    placement: str
+
+
+@dataclass(frozen=True)
+class PairGroup:
+    """The adjacent pairs of one layer and kind that share stored tensors.
+
+    Parameters
+    ----------
+    name
+        Common part of the members' names.
+    between
+        What lies between the two maps: linear, rope, norm, relative, relu, gelu, gated,
+        unknown …
+    freedom
+        Changes of the shared space that leave the function of the network as it is: all of
+        GL(d), the commutant of the rotary embedding, positive scalings and permutations,
+        permutations, or none that is known. The two sides of a gated MLP are permuted
+        together, and a change of a shared key or value head meets all its query heads.
+    d
+        Dimension of the shared space.
+    write, read
+        The two sides; members say which of their maps meet.
+    write_norm
+        BatchNorm between the maps, to be folded into the writer.
+    read_norm
+        Norm of the residual stream, whose gain is folded into the reader of residual pairs.
+
+    Raises
+    ------
+    ArchitectureError
+        If the sides do not share a space of dimension `d`, or a member points outside.
+    """
+
+    name: str
+    kind: PairKind
+    between: str
+    stack: str
+    attention: Attention | None
+    layer: int | None
+    freedom: Freedom
+    d: int
+    write: Side
+    read: Side
+    members: tuple[Member, ...]
+    rotary: Rotary | None = None
+    write_norm: Norm | None = None
+    read_norm: Norm | None = None
+
+    def __post_init__(self) -> None:
+        written, heard = self.write.dimension("write"), self.read.dimension("read")
+        if not written == heard == self.d:
+            w, r = self.write.map, self.read.map
+            raise ArchitectureError(
+                f"pair {self.name!r}: {w.tensor!r} of shape {w.shape} writes {written} dimensions, "
+                f"{r.tensor!r} of shape {r.shape} reads {heard}",
+                hint="are both tensors from one model, and is the config (number of heads, "
+                "key-value heads, head_dim) that of this checkpoint?",
+            )
+        for member in self.members:
+            if not (
+                0 <= member.write_index < self.write.map.count
+                and 0 <= member.read_index < self.read.map.count
+            ):
+                raise ArchitectureError(
+                    f"pair {member.name!r} points at map {member.write_index} of "
+                    f"{self.write.map.count} and {member.read_index} of {self.read.map.count}",
+                    hint="the number of query heads must be a multiple of the key-value heads",
+                )
+
+
+@dataclass(frozen=True)
+class HeadGroup:
+    """All heads of one layer in one space of the residual stream.
+
+    The space of a head is the row space of its map for q, k and v (what it reads), the
+    column space for o (what it writes). `rank` is the largest rank a head can have there,
+    `d` the dimension of the stream, `norm` the norm in front of the readers, if any.
+    """
+
+    stack: str
+    attention: Attention | None
+    layer: int
+    space: HeadSpace
+    map: LinearMap
+    count: int
+    rank: int
+    d: int
+    norm: Norm | None = None
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What is known of a network's maps from names, shapes and config.
+
+    `unmapped` lists the matrices (tensors of two or more dimensions) that no pair uses,
+    `notes` what was assumed and what could not be mapped, in plain words.
+    """
+
+    family: str
+    pairs: tuple[PairGroup, ...]
+    heads: tuple[HeadGroup, ...]
+    unmapped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

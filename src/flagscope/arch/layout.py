@@ -1,0 +1,126 @@
+"""Layouts of stored tensors: einops patterns such as ``(h three k) d``, parsed and solved."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from math import prod
+
+from flagscope.errors import ArchitectureError
+
+Groups = tuple[tuple[str, ...], ...]
+
+CONSTANT_AXES: Mapping[str, int] = {"two": 2, "three": 3, "four": 4}
+"""Axes whose name is their size, as in the fused ``(three h k) d``."""
+
+_TOKEN = re.compile(r"\s*([a-z][a-z0-9_]*|[()])")
+
+
+class LayoutMismatchError(ArchitectureError):
+    """A shape, a layout and the known axis sizes contradict each other."""
+
+
+def parse_layout(layout: str) -> Groups:
+    """Axis names of a layout, one tuple for each stored dimension.
+
+    Parameters
+    ----------
+    layout
+        An einops pattern of lower-case axis names; parentheses join the axes of one stored
+        dimension, slowest first. Every name occurs once.
+
+    Raises
+    ------
+    ArchitectureError
+        If the pattern is not of that form.
+
+    References
+    ----------
+    The notation is that of einops: Rogozhnikov, ICLR 2022.
+
+    Examples
+    --------
+    >>> parse_layout("(h three k) d")
+    (('h', 'three', 'k'), ('d',))
+    """
+    groups: list[tuple[str, ...]] = []
+    group: list[str] | None = None
+    position, text = 0, layout.rstrip()
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            raise _bad_layout(layout, f"unexpected character {text[position]!r}")
+        token, position = match.group(1), match.end()
+        if token == "(":
+            if group is not None:
+                raise _bad_layout(layout, "nested parentheses")
+            group = []
+        elif token == ")":
+            if not group:
+                raise _bad_layout(layout, "unbalanced or empty parentheses")
+            groups.append(tuple(group))
+            group = None
+        elif group is None:
+            groups.append((token,))
+        else:
+            group.append(token)
+    names = [name for one in groups for name in one]
+    if group is not None or not groups:
+        raise _bad_layout(layout, "unbalanced parentheses or no axis")
+    if len(set(names)) < len(names):
+        raise _bad_layout(layout, "an axis occurs twice")
+    return tuple(groups)
+
+
+def axis_sizes(
+    groups: Groups, shape: tuple[int, ...], known: Mapping[str, int]
+) -> tuple[dict[str, int], bool]:
+    """Sizes of a layout's axes as far as the shape and the known sizes determine them.
+
+    Returns
+    -------
+    sizes, complete
+        The sizes found (known ones included), and whether every axis has one.
+
+    Raises
+    ------
+    LayoutMismatchError
+        If the number of dimensions differs or a dimension does not factor as required.
+
+    References
+    ----------
+    The notation is that of einops: Rogozhnikov, ICLR 2022.
+
+    Examples
+    --------
+    >>> axis_sizes((("h", "k"), ("d",)), (384, 768), {"h": 12})
+    ({'h': 12, 'k': 32, 'd': 768}, True)
+    """
+    if len(groups) != len(shape):
+        raise LayoutMismatchError(
+            f"{len(groups)} dimensions are expected, the tensor has {len(shape)}"
+        )
+    sizes: dict[str, int] = {}
+    complete = True
+    for names, extent in zip(groups, shape, strict=True):
+        found = {n: known.get(n, CONSTANT_AXES.get(n)) for n in names}
+        missing = [n for n, size in found.items() if size is None]
+        present = prod(size for size in found.values() if size is not None)
+        exact = extent == present if not missing else present > 0 and extent % present == 0
+        if not exact:
+            told = " · ".join(f"{n} = {s}" for n, s in found.items() if s is not None)
+            verb = "is not" if not missing else "is not divisible by"
+            raise LayoutMismatchError(f"a dimension of {extent} {verb} {told}")
+        if len(missing) == 1:
+            found[missing[0]] = extent // present
+        complete = complete and len(missing) <= 1
+        sizes.update({n: s for n, s in found.items() if s is not None})
+    return sizes, complete
+
+
+def _bad_layout(layout: str, reason: str) -> ArchitectureError:
+    return ArchitectureError(
+        f"layout {layout!r} is not a pattern of axes: {reason}",
+        hint="write one axis name for each stored dimension, joined ones in parentheses, "
+        "as in '(h k) d'",
+    )

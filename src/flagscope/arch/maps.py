@@ -1,0 +1,408 @@
+"""Linear maps as they lie in stored tensors, and their inverse: writing matrices back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Literal
+
+from einops import rearrange
+from jaxtyping import Shaped
+from torch import Tensor
+
+from flagscope.arch.layout import Groups, axis_sizes, parse_layout
+from flagscope.errors import ArchitectureError, InputError
+
+View = Literal["write", "read"]
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """One linear map, or a batch of them over heads or experts, in one stored tensor.
+
+    Maps act on columns: a matrix has its output along the rows. Axes that are neither output,
+    input, batch nor selected are spatial (the kernel of a convolution).
+
+    Parameters
+    ----------
+    role
+        ``q``, ``k``, ``v``, ``o``, ``up``, ``gate``, ``down``, ``conv``, ``linear`` …
+    tensor, shape
+        Name and shape of the stored tensor.
+    layout
+        Einops pattern of the stored tensor, such as ``(h k) d`` or ``o i kh kw``.
+    sizes
+        Size of every axis of the layout.
+    select
+        Index along axes that hold other maps, such as ``{"three": 0}`` for Q in a fused QKV.
+    out, inp
+        Output and input axis.
+    batch
+        Axis of heads or experts (several, slowest first, separated by blanks), or None.
+    bias
+        Name of the tensor added to the output, or None.
+    count
+        Number of maps: the size of the batch, or 1.
+
+    Raises
+    ------
+    ArchitectureError
+        If layout, sizes, shape and axes do not fit together.
+
+    References
+    ----------
+    The layout notation is that of einops: Rogozhnikov, ICLR 2022.
+
+    Examples
+    --------
+    >>> import torch
+    >>> heads = LinearMap(role="q", tensor="q.weight", shape=(6, 4), layout="(h k) d",
+    ...                   sizes={"h": 3, "k": 2, "d": 4}, out="k", inp="d", batch="h", count=3)
+    >>> heads.write_matrices(torch.zeros(6, 4)).shape
+    torch.Size([3, 2, 4])
+    >>> heads.slice_text(1)
+    '[2:4, :]'
+    """
+
+    role: str
+    tensor: str
+    shape: tuple[int, ...]
+    layout: str
+    sizes: Mapping[str, int]
+    out: str
+    inp: str
+    select: Mapping[str, int] = field(default_factory=dict)
+    batch: str | None = None
+    bias: str | None = None
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        axes = {name for group in self.groups for name in group}
+        used = [self.out, self.inp, *self.select, *self.batch_axes]
+        missing = (set(used) | set(self.sizes)) - axes
+        if missing or set(self.sizes) != axes or len(set(used)) < len(used):
+            raise self._broken("output, input, batch and selected axes must be distinct axes of it")
+        if any(not 0 <= index < self.sizes[name] for name, index in self.select.items()):
+            raise self._broken("a selected index is out of range")
+        if prod(self.sizes[name] for name in self.batch_axes) != self.count:
+            raise self._broken(f"count is {self.count}, the batch axes give another number")
+        if tuple(prod(self.sizes[n] for n in group) for group in self.groups) != self.shape:
+            raise self._broken(f"axis sizes {dict(self.sizes)} do not give its shape")
+
+    def _broken(self, reason: str) -> ArchitectureError:
+        return ArchitectureError(
+            f"tensor {self.tensor!r} of shape {self.shape} with layout {self.layout!r}: {reason}",
+            hint="check the layout, out, inp, batch and select of this map in its family file",
+        )
+
+    @cached_property
+    def groups(self) -> Groups:
+        """Axis names, one tuple for each stored dimension."""
+        return parse_layout(self.layout)
+
+    @property
+    def batch_axes(self) -> tuple[str, ...]:
+        """Batch axes, slowest first."""
+        return tuple(self.batch.split()) if self.batch else ()
+
+    @property
+    def spatial(self) -> tuple[str, ...]:
+        """Axes that are neither output, input, batch nor selected."""
+        taken = {self.out, self.inp, *self.select, *self.batch_axes}
+        return tuple(name for group in self.groups for name in group if name not in taken)
+
+    @property
+    def outputs(self) -> int:
+        """Dimension of the output."""
+        return self.sizes[self.out]
+
+    @property
+    def inputs(self) -> int:
+        """Dimension of the input."""
+        return self.sizes[self.inp]
+
+    @cached_property
+    def bias_layout(self) -> str:
+        """Layout of the bias: the stored dimensions that hold neither input nor kernel."""
+        dropped = {self.inp, *self.spatial}
+        kept = [group for group in self.groups if not dropped & set(group)]
+        return " ".join(f"({' '.join(group)})" if len(group) > 1 else group[0] for group in kept)
+
+    def index(self) -> tuple[slice, ...] | None:
+        """The part of the stored tensor that is enough to read; None if that is the whole."""
+        cut = [self._leading_cut(group) for group in self.groups]
+        if all(one == slice(None) for one in cut):
+            return None
+        return tuple(cut)
+
+    def _leading_cut(self, group: tuple[str, ...]) -> slice:
+        start, extent, cut = 0, prod(self.sizes[n] for n in group), False
+        for name in group:
+            if name not in self.select:
+                break
+            extent //= self.sizes[name]
+            start += self.select[name] * extent
+            cut = cut or self.sizes[name] > 1
+        return slice(start, start + extent) if cut else slice(None)
+
+    def write_matrices(self, stored: Shaped[Tensor, "*stored"]) -> Shaped[Tensor, "count out m"]:
+        """The maps as writers: rows are the output space, spatial axes join the inputs.
+
+        Parameters
+        ----------
+        stored
+            The stored tensor, or the part of it that `index` names.
+
+        Returns
+        -------
+        Tensor
+            Shape (count, out, in·spatial); a view where possible.
+
+        Raises
+        ------
+        InputError
+            If the tensor has another shape.
+        """
+        return self._matrices(stored, "write")
+
+    def read_matrices(self, stored: Shaped[Tensor, "*stored"]) -> Shaped[Tensor, "count m inp"]:
+        """The maps as readers: columns are the input space, spatial axes join the outputs.
+
+        Same parameters and errors as `write_matrices`; shape (count, out·spatial, in).
+        """
+        return self._matrices(stored, "read")
+
+    def replace(
+        self,
+        stored: Shaped[Tensor, "*stored"],
+        matrices: Shaped[Tensor, "count rows columns"],
+        *,
+        view: View = "write",
+    ) -> Shaped[Tensor, "*stored"]:
+        """A copy of the stored tensor with these maps replaced: the inverse of the two views.
+
+        Parameters
+        ----------
+        stored
+            The stored tensor, or the part of it that `index` names. It is not changed.
+        matrices
+            As `write_matrices` (view "write") or `read_matrices` (view "read") shapes them.
+
+        Raises
+        ------
+        InputError
+            If a shape differs.
+        """
+        return self._put(stored, matrices, self.groups, self._target(view))
+
+    def bias_vectors(self, stored: Shaped[Tensor, "*stored"]) -> Shaped[Tensor, "n out"]:
+        """The bias of each map, shape (count, out); (1, out) where all maps add one bias."""
+        groups = parse_layout(self.bias_layout)
+        return rearrange(self._selected(stored, groups), self._pattern(groups, self._bias_target()))
+
+    def replace_bias(
+        self, stored: Shaped[Tensor, "*stored"], vectors: Shaped[Tensor, "n out"]
+    ) -> Shaped[Tensor, "*stored"]:
+        """A copy of the stored bias with these vectors in it: the inverse of `bias_vectors`."""
+        return self._put(stored, vectors, parse_layout(self.bias_layout), self._bias_target())
+
+    def slice_text(self, member: int) -> str:
+        """Where one of the maps lies, as a Python-like index; '[:]' for the whole tensor.
+
+        Examples
+        --------
+        >>> fused = LinearMap(role="v", tensor="qkv.weight", shape=(18, 4), inp="d", batch="h",
+        ...                   layout="(h three k) d", sizes={"h": 3, "three": 3, "k": 2, "d": 4},
+        ...                   select={"three": 2}, out="k", count=3)
+        >>> fused.slice_text(1)
+        '[10:12, :]'
+        """
+        if not 0 <= member < self.count:
+            raise InputError(
+                f"member {member} of {self.count} maps in {self.tensor!r}",
+                hint=f"give an index from 0 to {self.count - 1}",
+            )
+        fixed = dict(self.select)
+        for name in reversed(self.batch_axes):
+            member, fixed[name] = divmod(member, self.sizes[name])
+        parts = [self._range_text(group, fixed) for group in self.groups]
+        return "[:]" if all(part == ":" for part in parts) else f"[{', '.join(parts)}]"
+
+    def _range_text(self, group: tuple[str, ...], fixed: Mapping[str, int]) -> str:
+        stride = prod(self.sizes[n] for n in group)
+        extent, start, step, blocks, was_free = stride, 0, 1, 0, False
+        for name in group:
+            stride //= self.sizes[name]
+            if name in fixed:
+                start += fixed[name] * stride
+                was_free = was_free and self.sizes[name] == 1
+            else:
+                blocks += not was_free and self.sizes[name] > 1
+                was_free = was_free or self.sizes[name] > 1
+                step = stride if self.sizes[name] > 1 else step
+        free = prod(self.sizes[n] for n in group if n not in fixed)
+        if free == extent:
+            return ":"
+        if blocks > 1:  # not one range: say which axis is held at which index
+            return "; ".join(f"{n}={fixed[n]}" for n in group if n in fixed)
+        stop = start + (free - 1) * step + 1
+        return f"{start}:{stop}" if step == 1 or free == 1 else f"{start}:{stop}:{step}"
+
+    def _target(self, view: View) -> str:
+        batch = f"({' '.join(self.batch_axes)})" if self.batch_axes else "1"
+        extra = " ".join(self.spatial)
+        if view == "write":
+            return f"{batch} {self.out} ({self.inp} {extra})"
+        return f"{batch} ({self.out} {extra}) {self.inp}"
+
+    def _bias_target(self) -> str:
+        batch = [name for name in self.batch_axes if name in self.bias_layout.strip("()").split()]
+        return f"({' '.join(batch)}) {self.out}" if batch else f"1 {self.out}"
+
+    def _pattern(self, groups: Groups, target: str) -> str:
+        kept = [name for group in groups for name in group if name not in self.select]
+        return f"{' '.join(kept)} -> {target}"
+
+    def _matrices(self, stored: Tensor, view: View) -> Tensor:
+        part = self._selected(stored, self.groups)
+        return rearrange(part, self._pattern(self.groups, self._target(view)))
+
+    def _selected(self, stored: Tensor, groups: Groups) -> Tensor:
+        """Elementary axes without the selected ones; a view of a contiguous tensor."""
+        cut = {n for group in groups for n in group if n in self.select}
+        full = tuple(prod(self.sizes[n] for n in group) for group in groups)
+        part = tuple(
+            len(range(*self._leading_cut(group).indices(extent)))
+            for group, extent in zip(groups, full, strict=True)
+        )
+        names = [n for group in groups for n in group]
+        if tuple(stored.shape) == full:
+            sizes, at = self.sizes, self.select
+        elif tuple(stored.shape) == part:
+            gone = {n for group in groups for n in _leading(group, self.select)}
+            sizes = {**self.sizes, **dict.fromkeys(gone, 1)}
+            at = {n: 0 if n in gone else index for n, index in self.select.items()}
+        else:
+            either = f"{full} or its part {part}" if part != full else f"{full}"
+            raise InputError(
+                f"{self.tensor!r} was expected with shape {either}, got {tuple(stored.shape)}",
+                hint="pass the tensor as it is stored, whole or cut by index()",
+            )
+        view = stored.reshape([sizes[n] for n in names])
+        for axis in reversed(range(len(names))):
+            if names[axis] in cut:
+                view = view.select(axis, at[names[axis]])
+        return view
+
+    def _put(self, stored: Tensor, values: Tensor, groups: Groups, target: str) -> Tensor:
+        result = stored.clone().contiguous()
+        place = self._selected(result, groups)
+        expected = rearrange(place, self._pattern(groups, target)).shape
+        if values.shape != expected:
+            raise InputError(
+                f"values for {self.tensor!r} must have shape {tuple(expected)}, "
+                f"got {tuple(values.shape)}",
+                hint="pass them in the shape in which the map gave them",
+            )
+        kept, _, shape = self._pattern(groups, target).partition(" -> ")
+        sizes = {n: self.sizes[n] for n in kept.split()}
+        place.copy_(rearrange(values, f"{shape} -> {kept}", **sizes))
+        return result
+
+
+def _leading(group: tuple[str, ...], select: Mapping[str, int]) -> list[str]:
+    names: list[str] = []
+    for name in group:
+        if name not in select:
+            break
+        names.append(name)
+    return names
+
+
+@dataclass(frozen=True)
+class Side:
+    """A map as one side of a pair; transposed where the pair uses it the other way round.
+
+    The shared space is the map's output for a writer and its input for a reader; the other
+    one if it is transposed, as W_K is in W_Kᵀ W_Q.
+    """
+
+    map: LinearMap
+    transposed: bool = False
+
+    def dimension(self, view: View) -> int:
+        """Dimension of the shared space."""
+        return self.map.outputs if (view == "write") != self.transposed else self.map.inputs
+
+    def write(self, stored: Shaped[Tensor, "*stored"]) -> Shaped[Tensor, "n d m"]:
+        """The matrices as writers W1: the shared space along the rows."""
+        if self.transposed:
+            return self.map.read_matrices(stored).transpose(-1, -2)
+        return self.map.write_matrices(stored)
+
+    def read(self, stored: Shaped[Tensor, "*stored"]) -> Shaped[Tensor, "n m d"]:
+        """The matrices as readers W2: the shared space along the columns."""
+        if self.transposed:
+            return self.map.write_matrices(stored).transpose(-1, -2)
+        return self.map.read_matrices(stored)
+
+    def replace_write(
+        self, stored: Shaped[Tensor, "*stored"], matrices: Shaped[Tensor, "n d m"]
+    ) -> Shaped[Tensor, "*stored"]:
+        """A copy of the stored tensor with these writers in it: the inverse of `write`."""
+        if self.transposed:
+            return self.map.replace(stored, matrices.transpose(-1, -2), view="read")
+        return self.map.replace(stored, matrices, view="write")
+
+    def replace_read(
+        self, stored: Shaped[Tensor, "*stored"], matrices: Shaped[Tensor, "n m d"]
+    ) -> Shaped[Tensor, "*stored"]:
+        """A copy of the stored tensor with these readers in it: the inverse of `read`."""
+        if self.transposed:
+            return self.map.replace(stored, matrices.transpose(-1, -2), view="write")
+        return self.map.replace(stored, matrices, view="read")
+
+
+def solved_map(
+    *,
+    role: str,
+    tensor: str,
+    shape: tuple[int, ...],
+    layout: str,
+    out: str,
+    inp: str,
+    known: Mapping[str, int] | None = None,
+    select: Mapping[str, int] | None = None,
+    batch: str | None = None,
+    bias: str | None = None,
+) -> LinearMap:
+    """A `LinearMap` whose remaining axis sizes follow from the shape and the known ones.
+
+    Raises
+    ------
+    ArchitectureError
+        If they do not follow, or contradict the shape.
+
+    References
+    ----------
+    The layout notation is that of einops: Rogozhnikov, ICLR 2022.
+
+    Examples
+    --------
+    >>> solved_map(role="q", tensor="w", shape=(6, 4), layout="(h k) d", out="k", inp="d",
+    ...            known={"h": 3}, batch="h").count
+    3
+    """
+    sizes, complete = axis_sizes(parse_layout(layout), shape, known or {})
+    if not complete:
+        raise ArchitectureError(
+            f"tensor {tensor!r} of shape {shape}: {layout!r} leaves axis sizes open",
+            hint="give the number of heads (--heads N) or the model's config (--config F)",
+        )
+    count = prod(sizes[name] for name in batch.split()) if batch else 1
+    return LinearMap(
+        role=role, tensor=tensor, shape=shape, layout=layout, sizes=sizes, out=out, inp=inp,
+        select=dict(select or {}), batch=batch, bias=bias, count=count,
+    )  # fmt: skip
