@@ -1,0 +1,203 @@
+"""The one interface in front of every checkpoint format."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+
+from jaxtyping import Shaped
+from torch import Tensor
+
+from flagscope.checkpoint.dtypes import stored_dtype
+from flagscope.checkpoint.fingerprint import checkpoint_fingerprint
+from flagscope.checkpoint.indexing import Index, index_shape, resolved_index
+from flagscope.checkpoint.names import visible_names
+from flagscope.errors import CorruptFileError, InputError
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What the header says about one stored tensor.
+
+    Attributes
+    ----------
+    name
+        Name of the tensor in the checkpoint.
+    shape
+        Its shape; `()` for a scalar.
+    dtype
+        Its data type by PyTorch's name without `torch.` ("float32", "float8_e4m3fn"), or by the
+        format's own name where PyTorch has none ("F6_E2M3").
+    nbytes
+        Bytes that its elements take.
+    file
+        Path of the file that holds it, None for a tensor in memory.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+    file: str | None = None
+
+
+class Checkpoint(ABC):
+    """Named tensors, of which only the headers are read until a tensor is asked for.
+
+    Also a context manager that closes its files. A reader of files can be pickled: the copy
+    opens the files again. Reading from several threads is safe, closing meanwhile is not.
+
+    Parameters
+    ----------
+    source
+        What the user named: a path, a hub name.
+    entries
+        The stored tensors under the names they have in the file. The wrappers' prefixes that
+        all of them share (`module.`, `_orig_mod.`) are taken off for the user.
+    config
+        The model's configuration (config.json), unchanged.
+    notes
+        What was passed over while reading the header, in words.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        entries: Mapping[str, TensorInfo],
+        *,
+        config: dict[str, Any] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        if not entries:
+            raise CorruptFileError(
+                f"{os.fspath(source)} holds no tensors.",
+                hint="give a checkpoint that holds a model's weights.",
+            )
+        self._source = os.fspath(source)
+        self._config = config
+        self._notes = tuple(notes)
+        self._entries = dict(entries)
+        self._stored = visible_names(self._entries)
+        self._tensors = {
+            name: replace(self._entries[stored], name=name) for name, stored in self._stored.items()
+        }
+        self._closed = False
+
+    @property
+    def source(self) -> str:
+        """What the user named: a path, a hub name."""
+        return self._source
+
+    @property
+    def config(self) -> dict[str, Any] | None:
+        """The model's configuration as it stands beside the weights, None where there is none."""
+        return self._config
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was passed over, in words: entries that are no tensors, further models."""
+        return self._notes
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Header of every tensor by name, in the order of the file. Read-only."""
+        return MappingProxyType(self._tensors)
+
+    def read(self, name: str, index: Index | None = None) -> Shaped[Tensor, "*shape"]:
+        """Read one tensor, or a slice of it, in the data type it is stored in.
+
+        Parameters
+        ----------
+        name
+            A key of `tensors`.
+        index
+            One integer or slice (of step 1) per leading axis; None for the whole tensor. Where
+            the format allows, only the slice is read from disk.
+
+        Returns
+        -------
+        Tensor
+            On the CPU for files. It may share memory with the file's mapping or with the mapping
+            given to `from_state_dict`: do not write to it. NaN and infinity come as stored.
+
+        Raises
+        ------
+        InputError
+            If there is no such tensor, the index does not fit, or the checkpoint is closed.
+        UnknownDtypeError
+            If its data type cannot be read exactly.
+        CorruptFileError
+            If the data disagree with the header.
+        """
+        info = self._info(name)
+        stored_dtype(info.dtype, tensor=name)
+        resolved = resolved_index(() if index is None else index, info.shape, tensor=name)
+        tensor = self._read(self._stored[name], resolved)
+        expected = index_shape(resolved, info.shape)
+        if tuple(tensor.shape) != expected:
+            raise CorruptFileError(
+                f"tensor {name!r} of {self.source}: the header says {expected}, "
+                f"the data have {tuple(tensor.shape)}.",
+                hint="the file is damaged; fetch or save it again.",
+            )
+        return tensor.detach()
+
+    def fingerprint(self) -> str:
+        """Digest of names, shapes, types and samples of the data; see `checkpoint_fingerprint`."""
+        return checkpoint_fingerprint(self)
+
+    def close(self) -> None:
+        """Let go of the files. Tensors already read stay valid; reading again is an error."""
+        if not self._closed:
+            self._closed = True
+            self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.source!r}, {len(self._tensors)} tensors)"
+
+    def _info(self, name: str) -> TensorInfo:
+        if self._closed:
+            raise InputError(
+                f"{self.source} is closed.", hint="open it again, or read inside its with block."
+            )
+        try:
+            return self._tensors[name]
+        except (KeyError, TypeError):
+            near = difflib.get_close_matches(str(name), self._tensors, n=3)
+            raise InputError(
+                f"{self.source} holds no tensor {name!r}.",
+                hint=f"did you mean {' or '.join(map(repr, near))}?"
+                if near
+                else "the keys of .tensors are the names it holds.",
+            ) from None
+
+    def entry(self, stored: str) -> TensorInfo:
+        """Header of a tensor by the name it has in the file; KeyError if there is none."""
+        return self._entries[stored]
+
+    def read_stored(self, stored: str, index: Index) -> Tensor:
+        """`read` for a checkpoint made of others: the file's name and a resolved index."""
+        return self._read(stored, index)
+
+    @abstractmethod
+    def _read(self, stored: str, index: Index) -> Tensor:
+        """Read the tensor that the file calls `stored`; `index` is resolved for every axis."""
+
+    def _release(self) -> None:  # noqa: B027 - a reader without open files has nothing to do
+        """Close what is open."""

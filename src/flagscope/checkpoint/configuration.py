@@ -1,0 +1,70 @@
+"""The model's configuration beside its weights."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flagscope.errors import CorruptFileError, InputError, MissingFileError, SourceError
+
+CONFIG_NAME = "config.json"
+
+
+def given_config(config: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
+    """Configuration that the user gave, as a mapping or as the path of a JSON file.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    MissingFileError, CorruptFileError, SourceError
+        If there is no such file, it holds no JSON object, or it cannot be read.
+    """
+    if isinstance(config, Mapping):
+        return dict(config)
+    if not isinstance(config, (str, os.PathLike)):
+        raise InputError(
+            f"config must be a mapping or a path, got {type(config).__name__}.",
+            hint="pass model.config.to_dict() or the path of a config.json.",
+        )
+    path = Path(config).expanduser()
+    return json_object(path / CONFIG_NAME if path.is_dir() else path)
+
+
+def config_beside(weights: Path) -> dict[str, Any] | None:
+    """Configuration in the folder of a file of weights, None if there is none."""
+    path = weights.parent / CONFIG_NAME
+    return json_object(path) if path.is_file() else None
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Raises
+    ------
+    MissingFileError, CorruptFileError, SourceError
+        If there is no such file, it holds no JSON object, or it cannot be read.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise MissingFileError(
+            f"there is no file {path}.", hint="check the path for typing errors."
+        ) from None
+    except OSError as error:
+        raise SourceError(
+            f"cannot read {path}: {error.strerror or error}.", hint="check that you may read it."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise CorruptFileError(
+            f"{path} is not valid JSON: {error}.", hint="fetch the file again or correct it."
+        ) from error
+    if not isinstance(value, dict):
+        raise CorruptFileError(
+            f"{path} holds a {type(value).__name__}, not a JSON object.",
+            hint="fetch the file again or correct it.",
+        )
+    return value

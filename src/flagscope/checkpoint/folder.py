@@ -1,0 +1,90 @@
+"""Which file of a folder holds the weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from flagscope.checkpoint.formats import (
+    NPZ_SUFFIXES,
+    SAFETENSORS_SUFFIXES,
+    SUFFIXES,
+    TORCH_SUFFIXES,
+)
+from flagscope.errors import MissingFileError, SourceError
+
+INDEX_SUFFIX = ".index.json"
+# The names that transformers writes, in the order in which it looks for them.
+STANDARD_NAMES = (
+    "model.safetensors",
+    "model.safetensors" + INDEX_SUFFIX,
+    "pytorch_model.bin",
+    "pytorch_model.bin" + INDEX_SUFFIX,
+)
+# What trainers put beside the weights under the same suffixes.
+_NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state\w*)\.\w+")
+_SHARD = re.compile(r"-\d+-of-\d+\.")
+_LISTED = 6
+
+
+def weight_file(folder: Path) -> Path:
+    """File of weights in a folder, or index of several.
+
+    Standard names come first, then an index of any name, then the only file of weights:
+    safetensors before PyTorch files, those before npz.
+
+    Raises
+    ------
+    MissingFileError
+        If there are no weights, or shards without an index.
+    SourceError
+        If there are several candidates, or the folder cannot be read.
+    """
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError as error:
+        raise SourceError(
+            f"cannot read {folder}: {error.strerror or error}.",
+            hint="check that you may read the folder.",
+        ) from error
+    for name in STANDARD_NAMES:
+        if name in names:
+            return folder / name
+    indices = [name for name in names if name.endswith(INDEX_SUFFIX)]
+    if indices:
+        return folder / _only(folder, indices)
+    for suffixes in (SAFETENSORS_SUFFIXES, TORCH_SUFFIXES, NPZ_SUFFIXES):
+        found = [
+            name
+            for name in names
+            if name.lower().endswith(suffixes) and not _NO_WEIGHTS.fullmatch(name)
+        ]
+        if found:
+            return folder / _only(folder, found)
+    below = sorted(
+        {path.parent.name for suffix in SUFFIXES for path in folder.glob(f"*/*{suffix}")}
+    )
+    raise MissingFileError(
+        f"the folder {folder} holds no weights: no file ending in {', '.join(SUFFIXES)}.",
+        hint=f"did you mean a folder in it: {_listed(below)}?" if below else "check the path.",
+    )
+
+
+def _only(folder: Path, names: Sequence[str]) -> str:
+    if len(names) == 1 and not _SHARD.search(names[0]):
+        return names[0]
+    if all(_SHARD.search(name) for name in names):
+        raise MissingFileError(
+            f"{folder} holds shards but not their index: {_listed(names)}.",
+            hint=f"fetch the {INDEX_SUFFIX.removeprefix('.')} file that belongs to them "
+            "into the same folder.",
+        )
+    raise SourceError(
+        f"{folder} holds several files of weights: {_listed(names)}.",
+        hint="name the file that you mean.",
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")

@@ -1,0 +1,57 @@
+"""Which reader a file gets: by its suffix, and by how it begins where the suffix says nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flagscope.checkpoint.files import FileCheckpoint, checked_start
+from flagscope.checkpoint.npz_file import NpzFile
+from flagscope.checkpoint.safetensors_file import SafetensorsFile
+from flagscope.checkpoint.torch_file import TorchFile
+from flagscope.errors import SourceError
+
+SAFETENSORS_SUFFIXES = (".safetensors",)
+TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".th", ".ckpt")
+NPZ_SUFFIXES = (".npz",)
+SUFFIXES = SAFETENSORS_SUFFIXES + TORCH_SUFFIXES + NPZ_SUFFIXES
+
+_READERS: dict[str, type[FileCheckpoint]] = {
+    **dict.fromkeys(SAFETENSORS_SUFFIXES, SafetensorsFile),
+    **dict.fromkeys(TORCH_SUFFIXES, TorchFile),
+    **dict.fromkeys(NPZ_SUFFIXES, NpzFile),
+}
+
+_UNSUPPORTED = {
+    ".gguf": ("GGUF", "scan the safetensors checkpoint that it was converted from."),
+    ".onnx": ("ONNX", "scan the PyTorch or safetensors checkpoint that it was exported from."),
+    ".h5": ("HDF5 (Keras)", "save the weights as .npz or .safetensors."),
+    ".keras": ("Keras", "save the weights as .npz or .safetensors."),
+    ".msgpack": ("Flax", "save the weights as .npz or .safetensors."),
+    ".npy": ("NumPy .npy", "save named arrays with numpy.savez."),
+    ".pkl": ("pickle", "save the weights as .safetensors or with torch.save(state_dict)."),
+}
+
+
+def file_reader(path: Path) -> type[FileCheckpoint]:
+    """Class that reads a file.
+
+    Raises
+    ------
+    MissingFileError, CorruptFileError, SourceError
+        If the file is not there, is empty, or is of a format that is not supported.
+    """
+    suffix = path.suffix.lower()
+    start = checked_start(path)
+    if suffix in _READERS:
+        return _READERS[suffix]
+    if suffix in _UNSUPPORTED or start.startswith(b"GGUF"):
+        name, hint = _UNSUPPORTED[".gguf" if start.startswith(b"GGUF") else suffix]
+        raise SourceError(f"{path}: {name} files are not supported yet.", hint=hint)
+    if start[8:9] == b"{":
+        return SafetensorsFile
+    if start.startswith((b"PK\x03\x04", b"\x80")):
+        return TorchFile
+    raise SourceError(
+        f"{path} is of no format that flagscope reads.",
+        hint=f"it reads files ending in {', '.join(SUFFIXES)}.",
+    )

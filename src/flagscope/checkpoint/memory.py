@@ -1,0 +1,98 @@
+"""Tensors that are in memory already, or mapped into it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from flagscope.checkpoint.base import Checkpoint, TensorInfo
+from flagscope.checkpoint.dtypes import dtype_name
+from flagscope.checkpoint.indexing import Index
+from flagscope.checkpoint.nesting import model_state
+from flagscope.errors import InputError
+
+
+class StateDictCheckpoint(Checkpoint):
+    """A checkpoint over a mapping from names to tensors; nothing is copied."""
+
+    def __init__(
+        self,
+        state: Mapping[str, Tensor],
+        *,
+        source: str,
+        file: str | None = None,
+        config: dict[str, Any] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        entries = {
+            name: TensorInfo(
+                name,
+                tuple(tensor.shape),
+                dtype_name(tensor.dtype),
+                math.prod(tensor.shape) * tensor.element_size(),
+                file,
+            )
+            for name, tensor in state.items()
+        }
+        super().__init__(source, entries, config=config, notes=notes)
+        self._state = dict(state)
+
+    def _read(self, stored: str, index: Index) -> Tensor:
+        return self._state[stored].detach()[index]
+
+    def _release(self) -> None:
+        self._state = {}
+
+
+def from_state_dict(
+    mapping: Mapping[str, Any],
+    *,
+    config: Mapping[str, Any] | None = None,
+    name: str = "state_dict",
+) -> Checkpoint:
+    """Checkpoint over a state dict in memory, with the interface of the file readers.
+
+    Parameters
+    ----------
+    mapping
+        Names to tensors, as from `module.state_dict()`. A training checkpoint that holds the
+        state dict under `state_dict`, `model`, … is opened up; entries that are not dense
+        tensors are passed over and counted in `notes`. Tensors are neither copied nor moved.
+    config
+        The model's configuration, for instance `model.config.to_dict()`.
+    name
+        What to call it: `Checkpoint.source`.
+
+    Raises
+    ------
+    InputError
+        If `mapping` is not a mapping, or holds no tensors, or several models.
+
+    Examples
+    --------
+    >>> import torch
+    >>> checkpoint = from_state_dict(torch.nn.Linear(3, 2).state_dict())
+    >>> checkpoint.tensors["weight"].shape
+    (2, 3)
+    >>> checkpoint.read("weight", (slice(0, 1),)).shape
+    torch.Size([1, 3])
+    """
+    if not isinstance(mapping, Mapping):
+        raise InputError(
+            f"expected a mapping from names to tensors, got {type(mapping).__name__}.",
+            hint="pass module.state_dict().",
+        )
+    state, notes = model_state(mapping, source=name, error=InputError)
+    meta = [key for key, tensor in state.items() if tensor.device.type == "meta"]
+    if meta:
+        raise InputError(
+            f"{len(meta)} tensors of {name} are on the meta device and have no values "
+            f"(the first is {meta[0]!r}).",
+            hint="load the weights before taking the state dict.",
+        )
+    return StateDictCheckpoint(
+        state, source=name, config=None if config is None else dict(config), notes=notes
+    )

@@ -1,0 +1,113 @@
+"""From what the user names to the reader that fits it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flagscope.checkpoint.base import Checkpoint
+from flagscope.checkpoint.configuration import config_beside, given_config
+from flagscope.checkpoint.folder import INDEX_SUFFIX, weight_file
+from flagscope.checkpoint.formats import file_reader
+from flagscope.checkpoint.hub import fetched_weights, is_hub_name
+from flagscope.checkpoint.sharded import ShardedCheckpoint
+from flagscope.errors import InputError, MissingFileError, SourceError
+
+
+def open_checkpoint(
+    source: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    config: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+) -> Checkpoint:
+    """Open a checkpoint: the headers are read, the data when they are asked for.
+
+    Parameters
+    ----------
+    source
+        A file (.safetensors; .bin, .pt, .pth, .th, .ckpt as torch.save writes them; .npz), an
+        index of shards, a folder, or the name of a model on the Hugging Face hub. What exists
+        on disk comes before a hub name.
+    revision
+        Branch, tag or commit on the hub.
+    config
+        The model's configuration or its file, in place of the config.json beside the weights.
+
+    Returns
+    -------
+    Checkpoint
+        Use it in a `with` block, or close it.
+
+    Raises
+    ------
+    InputError
+        If an argument is of the wrong type, or a revision is given for a file.
+    MissingFileError
+        If the file, a shard or the hub's model is not there.
+    CorruptFileError
+        If a file is truncated, inconsistent or not of its format.
+    UnsafeFileError
+        If a file could only be read by running pickled code.
+    UnknownDtypeError
+        If a file has a data type that its format does not know.
+    SourceError
+        If the format is not supported, or the choice is not clear.
+
+    Notes
+    -----
+    Safetensors files, uncompressed npz files and the zip files that torch.save has written since
+    PyTorch 1.6 are mapped into memory; PyTorch's older format is read whole.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib, torch
+    >>> from safetensors.torch import save_file
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "model.safetensors")
+    ...     save_file({"fc.weight": torch.eye(3)}, path)
+    ...     with open_checkpoint(folder) as checkpoint:
+    ...         checkpoint.read("fc.weight", (slice(0, 1),))
+    tensor([[1., 0., 0.]])
+    """
+    if not isinstance(source, (str, os.PathLike)) or not isinstance(os.fspath(source), str):
+        raise InputError(
+            f"source must be a path or a hub name, got {type(source).__name__}.",
+            hint="pass a state dict to from_state_dict.",
+        )
+    named = os.fspath(source)
+    weights = _weights(named, revision)
+    reader = ShardedCheckpoint if weights.name.endswith(INDEX_SUFFIX) else file_reader(weights)
+    settings = config_beside(weights) if config is None else given_config(config)
+    return reader(weights, source=named, config=settings)
+
+
+def _weights(named: str, revision: str | None) -> Path:
+    path = _existing(named)
+    if path is not None:
+        if revision is not None:
+            raise InputError(
+                f"revision {revision!r} is given, but {named} is on this machine.",
+                hint="leave the revision out; it applies to models on the hub.",
+            )
+        return weight_file(path) if path.is_dir() else path
+    if "://" in named:
+        raise SourceError(
+            f"cannot read {named}: URLs are not supported yet.",
+            hint="download the file and give its path.",
+        )
+    if is_hub_name(named):
+        return fetched_weights(named, revision=revision)
+    raise MissingFileError(
+        f"{named!r} is neither a path that exists nor the name of a model on the hub.",
+        hint="check the path; a hub name looks like gpt2 or org/model.",
+    )
+
+
+def _existing(named: str) -> Path | None:
+    try:
+        path = Path(named).expanduser()
+        return path if named and path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, no home folder
+        return None

@@ -1,0 +1,145 @@
+"""Reader of one safetensors file: the header first, then one mapped tensor or slice at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from flagscope.checkpoint.base import TensorInfo
+from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start
+from flagscope.checkpoint.indexing import Index
+from flagscope.errors import CorruptFileError, SourceError, UnknownDtypeError
+
+# The format's names where they are not "F" and a number of bits. Packed types below a byte keep
+# the format's name, by which they are reported as unreadable.
+_DTYPE_NAMES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+    "C64": "complex64",
+}
+
+
+class SafetensorsFile(FileCheckpoint):
+    """One .safetensors file.
+
+    The file is mapped, so that a slice of the leading axis costs its own pages alone. Offsets,
+    shapes and coverage of the file are checked by the safetensors library when it is opened.
+
+    Parameters
+    ----------
+    path
+        The file.
+    source
+        What the user named, if not the path.
+    config
+        The model's configuration.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    CorruptFileError
+        If it is empty, truncated, or its header is not consistent with the file.
+    UnknownDtypeError
+        If the header names a data type that the format does not have.
+    """
+
+    def __init__(
+        self, path: Path, *, source: str | None = None, config: dict[str, Any] | None = None
+    ) -> None:
+        checked_start(path)
+        self._file = _opened(path)
+        try:
+            entries = _entries(path)
+        except BaseException:
+            self._file.__exit__(None, None, None)
+            raise
+        super().__init__(path, entries, source=source, config=config)
+
+    def _read(self, stored: str, index: Index) -> Tensor:
+        try:
+            return self._file.get_slice(stored)[index]
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise CorruptFileError(
+                f"cannot read tensor {stored!r} of {self._path}: {error}.", hint=DAMAGED
+            ) from error
+
+    def _release(self) -> None:
+        self._file.__exit__(None, None, None)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(os.fspath(path), framework="pt", device="cpu").__enter__()
+    except SafetensorError as error:
+        reason = str(error)
+        unknown = re.search(r"unknown variant `([^`]*)`", reason)
+        if unknown:
+            raise UnknownDtypeError(
+                f"{path} holds tensors of type {unknown[1]!r}, which the safetensors library "
+                "does not know.",
+                hint="update safetensors; if it is the newest, convert the checkpoint to float32 "
+                "or bfloat16.",
+            ) from error
+        raise CorruptFileError(
+            f"{path} is not a whole safetensors file: "
+            f"{reason.removeprefix('Error while deserializing header: ')}.",
+            hint=DAMAGED,
+        ) from error
+    except OSError as error:
+        raise SourceError(
+            f"cannot map {path}: {error}.", hint="copy it to a local disk and try again."
+        ) from error
+
+
+def _entries(path: Path) -> dict[str, TensorInfo]:
+    """Headers of all tensors, in the order of their data.
+
+    The library has validated the header by now, save that of a name that occurs twice it keeps
+    the last without a word; which one was meant nobody can know.
+    """
+
+    def without_duplicates(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if len(found) < len(items):
+            [(twice, _)] = Counter(name for name, _ in items).most_common(1)
+            raise CorruptFileError(
+                f"the header of {path} has the name {twice!r} more than once.",
+                hint="save the checkpoint again under names that differ.",
+            )
+        return found
+
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length), object_pairs_hook=without_duplicates)
+    header.pop("__metadata__", None)
+    entries = {}
+    for name, fields in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        start, stop = fields["data_offsets"]
+        dtype = _DTYPE_NAMES.get(fields["dtype"], fields["dtype"])
+        entries[name] = TensorInfo(name, tuple(fields["shape"]), dtype, stop - start, str(path))
+    return entries
