@@ -1,0 +1,342 @@
+"""Rank rules: how many singular directions of a map count.
+
+A stored matrix almost never has an exact rank below full. Four rules answer different questions:
+`numerical` asks which singular values stand above storage noise and rounding, `participation`
+how many directions carry the map, `energy` how many are needed for a share of its energy, and
+`fixed` takes the caller's word.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from flagscope.errors import InputError
+from flagscope.geometry._validate import non_negative, real_tensor
+
+
+def numerical_rank(
+    singular_values: Float[Tensor, "*batch n"],
+    *,
+    shape: tuple[int, int],
+    noise: float | Float[Tensor, "*batch"] = 0.0,
+    gram: bool = False,
+) -> Int[Tensor, "*batch"]:
+    """Number of singular values that stand above noise and rounding.
+
+    Counts σ > max(noise, max(m, n)·ε·σ_1), where ε is the machine epsilon of `singular_values`.
+
+    Parameters
+    ----------
+    singular_values
+        Non-negative, in any order.
+    shape
+        Rows and columns (m, n) of the matrix.
+    noise
+        Spectral norm of the error with which the matrix is stored, for example half a unit in
+        the last place of its storage format; one number, or one a matrix.
+    gram
+        True if the values are square roots of eigenvalues of W Wᵀ or Wᵀ W computed in the dtype
+        of `singular_values`. The rounding threshold is then √(max(m, n)·ε)·σ_1.
+
+    Returns
+    -------
+    Tensor
+        int64, of the leading shape. 0 for a zero matrix.
+
+    Raises
+    ------
+    InputError
+        Values that are negative or not finite, or more of them than the shape allows.
+
+    Notes
+    -----
+    An SVD is backward stable: its values err by a slowly growing multiple of ε·σ_1, for which
+    max(m, n) is the customary bound ([1]_, section 5.4.1). A Gram's eigenvalues err by the same
+    multiple of ε·σ_1², hence the root. The factor max(m, n) is needed there too: the spurious
+    eigenvalues of a Gram of rank 1000 and shape (1536, 6144) reach 29 ε·σ_1².
+
+    References
+    ----------
+    .. [1] G. H. Golub, C. F. Van Loan, Matrix Computations, 4th edition, 2013.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flagscope.geometry import numerical_rank
+    >>> values = torch.tensor([3.0, 1.0, 1e-9])
+    >>> numerical_rank(values, shape=(3, 5)).item()
+    2
+    >>> numerical_rank(values, shape=(3, 5), noise=1.5).item()
+    1
+    """
+    values = non_negative(singular_values, "singular_values")
+    rows, columns = _checked_shape(shape, values.shape[-1])
+    noise = _checked_noise(noise, values)
+    if values.shape[-1] == 0:
+        return torch.zeros(values.shape[:-1], dtype=torch.int64, device=values.device)
+    relative = max(rows, columns) * torch.finfo(values.dtype).eps
+    rounding = values.amax(-1) * (math.sqrt(relative) if gram else relative)
+    return (values > torch.maximum(noise, rounding)[..., None]).sum(-1)
+
+
+def participation_ratio(singular_values: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+    """Effective number of directions, (Σσ²)² / Σσ⁴.
+
+    Between 1 (rank one) and n (all values equal); 0 for a zero matrix. Exact to a few roundings.
+
+    Parameters
+    ----------
+    singular_values
+        Non-negative, in any order.
+
+    Raises
+    ------
+    InputError
+        Values that are negative or not finite.
+
+    References
+    ----------
+    .. [1] R. J. Bell, P. Dean, Atomic vibrations in vitreous silica, Discuss. Faraday Soc. 50
+       (1970) 55-61.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flagscope.geometry import participation_ratio
+    >>> participation_ratio(torch.tensor([2.0, 2.0, 2.0, 0.0])).item()
+    3.0
+    """
+    values = non_negative(singular_values, "singular_values")
+    if values.shape[-1] == 0:
+        return values.new_zeros(values.shape[:-1])
+    # Scaled by the largest value: a fourth power overflows float32 from σ = 4e9 on.
+    largest = values.amax(-1, keepdim=True)
+    power = (values / torch.where(largest > 0, largest, 1)) ** 2
+    return _ratio(power.sum(-1), (power**2).sum(-1))
+
+
+def participation_ratio_of_gram(gram: Float[Tensor, "*batch d d"]) -> Float[Tensor, "*batch"]:
+    """Participation ratio of a map from its Gram matrix, tr(G)² / ‖G‖_F².
+
+    The value of `participation_ratio` at the map's singular values, without any decomposition:
+    G = W Wᵀ or Wᵀ W, whichever is smaller. 0 for a zero matrix.
+
+    Raises
+    ------
+    InputError
+        A matrix that is not square or not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flagscope.geometry import participation_ratio_of_gram
+    >>> participation_ratio_of_gram(torch.diag(torch.tensor([4.0, 4.0, 0.0]))).item()
+    2.0
+    """
+    gram = real_tensor(gram, "gram", ndim=2)
+    if gram.shape[-1] != gram.shape[-2]:
+        raise InputError(
+            f"gram has shape {tuple(gram.shape)}; a Gram matrix is square",
+            hint="pass W @ W.mT or W.mT @ W",
+        )
+    if gram.numel() == 0:
+        return gram.new_zeros(gram.shape[:-2])
+    largest = gram.abs().amax((-2, -1), keepdim=True)
+    scaled = gram / torch.where(largest > 0, largest, 1)
+    return _ratio(scaled.diagonal(dim1=-2, dim2=-1).sum(-1), (scaled**2).sum((-2, -1)))
+
+
+def energy_rank(
+    singular_values: Float[Tensor, "*batch n"], *, fraction: float
+) -> Int[Tensor, "*batch"]:
+    """Smallest r with σ_1² + … + σ_r² ≥ fraction · Σσ².
+
+    Parameters
+    ----------
+    singular_values
+        Non-negative, in any order.
+    fraction
+        In (0, 1]. At 1 every non-zero value counts.
+
+    Returns
+    -------
+    Tensor
+        int64, of the leading shape. 0 for a zero matrix.
+
+    Raises
+    ------
+    InputError
+        Values that are negative or not finite, a fraction out of range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flagscope.geometry import energy_rank
+    >>> energy_rank(torch.tensor([3.0, 1.0, 0.1]), fraction=0.9).item()
+    2
+    """
+    values = non_negative(singular_values, "singular_values")
+    _checked_fraction(fraction)
+    if values.shape[-1] == 0:
+        return torch.zeros(values.shape[:-1], dtype=torch.int64, device=values.device)
+    # Energies are summed in float64 whatever the input: ties at the fraction are then decided by
+    # the values and not by the order of summation.
+    power = (values.double() / values.double().amax(-1, keepdim=True).clamp_min(1e-300)) ** 2
+    power = power.sort(-1, descending=True).values
+    # Sums from the small end, each value's own included: what is left before it is counted.
+    tails = power.flip(-1).cumsum(-1).flip(-1)
+    total = tails[..., :1]
+    slack = 0.0 if fraction == 1 else values.shape[-1] * torch.finfo(torch.float64).eps
+    return (tails > (1 - fraction + slack) * total).sum(-1)
+
+
+@dataclass(frozen=True)
+class RankRule:
+    """How to choose the dimension of a write or read space.
+
+    Attributes
+    ----------
+    kind
+        "participation": the participation ratio, rounded. "numerical": all values above noise.
+        "energy": the fewest values with a share of the energy. "fixed": a given number.
+    value
+        The share for "energy", the number for "fixed"; otherwise None.
+
+    Notes
+    -----
+    Every rule gives at least 1, and never more than the numerical rank: directions below noise
+    and rounding mean nothing. A map whose numerical rank is 0 has rank 0 by every rule.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flagscope.geometry import RankRule
+    >>> rule = RankRule.parse("energy:0.9")
+    >>> rule.rank(torch.tensor([3.0, 1.0, 0.1]), shape=(3, 3))
+    2
+    >>> str(RankRule.parse("participation"))
+    'participation'
+    """
+
+    kind: Literal["participation", "numerical", "energy", "fixed"]
+    value: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind in ("participation", "numerical"):
+            if self.value is not None:
+                raise InputError(
+                    f"the rank rule {self.kind!r} takes no value, but got {self.value!r}",
+                    hint=f"write {self.kind!r} alone",
+                )
+        elif self.kind == "energy":
+            _checked_fraction(self.value)
+        elif self.kind == "fixed":
+            if self.value is None or self.value < 1 or self.value != int(self.value):
+                raise InputError(
+                    f"the rank rule 'fixed' needs a positive whole number, not {self.value!r}",
+                    hint="write for example 'fixed:8'",
+                )
+        else:
+            raise InputError(f"unknown rank rule {self.kind!r}", hint=_RULES)
+
+    @classmethod
+    def parse(cls, text: str) -> RankRule:
+        """The rule written as "participation", "numerical", "energy:0.9" or "fixed:8"."""
+        kind, _, value = text.strip().partition(":")
+        if kind not in ("participation", "numerical", "energy", "fixed"):
+            raise InputError(f"unknown rank rule {text!r}", hint=_RULES)
+        try:
+            return cls(kind, float(value) if value else None)
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"the value of the rank rule {text!r} is not a number", hint=_RULES
+            ) from None
+
+    def __str__(self) -> str:
+        return self.kind if self.value is None else f"{self.kind}:{self.value:g}"
+
+    def rank(
+        self,
+        singular_values: Float[Tensor, " n"],
+        *,
+        shape: tuple[int, int],
+        noise: float = 0.0,
+        gram: bool = False,
+    ) -> int:
+        """The rank of one map. Arguments as for `numerical_rank`."""
+        if isinstance(singular_values, Tensor) and singular_values.ndim != 1:
+            raise InputError(
+                f"singular_values has shape {tuple(singular_values.shape)}; expected one dimension",
+                hint="use RankRule.ranks for a batch",
+            )
+        return int(self.ranks(singular_values, shape=shape, noise=noise, gram=gram))
+
+    def ranks(
+        self,
+        singular_values: Float[Tensor, "*batch n"],
+        *,
+        shape: tuple[int, int],
+        noise: float | Float[Tensor, "*batch"] = 0.0,
+        gram: bool = False,
+    ) -> Int[Tensor, "*batch"]:
+        """The ranks of a batch of maps, int64. Arguments as for `numerical_rank`."""
+        limit = numerical_rank(singular_values, shape=shape, noise=noise, gram=gram)
+        if self.kind == "participation":
+            chosen = participation_ratio(singular_values).round().to(torch.int64)
+        elif self.kind == "energy" and self.value is not None:
+            chosen = energy_rank(singular_values, fraction=self.value)
+        elif self.kind == "fixed" and self.value is not None:
+            chosen = torch.full_like(limit, int(self.value))
+        else:
+            chosen = limit
+        return torch.minimum(chosen.clamp_min(1), limit)
+
+
+_RULES = "the rules are participation, numerical, energy:FRACTION and fixed:RANK"
+
+
+def _ratio(trace: Tensor, square: Tensor) -> Tensor:
+    """trace² / square, 0 where both vanish."""
+    return trace**2 / torch.where(square > 0, square, 1)
+
+
+def _checked_shape(shape: tuple[int, int], count: int) -> tuple[int, int]:
+    rows, columns = shape
+    if rows < 0 or columns < 0 or count > max(rows, columns):
+        raise InputError(
+            f"{count} singular values do not fit a matrix of shape {tuple(shape)}",
+            hint="shape is (rows, columns) of the one matrix the values belong to",
+        )
+    return rows, columns
+
+
+def _checked_noise(noise: float | Tensor, values: Tensor) -> Tensor:
+    noise = torch.as_tensor(noise, dtype=values.dtype, device=values.device)
+    if not bool((noise >= 0).all()) or not bool(torch.isfinite(noise).all()):
+        raise InputError(
+            "noise must be finite and not negative",
+            hint="it is the spectral norm of the storage error, 0 if unknown",
+        )
+    try:
+        return noise.expand(values.shape[:-1])
+    except RuntimeError:
+        raise InputError(
+            f"noise has shape {tuple(noise.shape)}; expected {tuple(values.shape[:-1])}",
+            hint="give one number, or one for each matrix of the batch",
+        ) from None
+
+
+def _checked_fraction(fraction: float | None) -> None:
+    if fraction is None or not 0 < fraction <= 1:
+        raise InputError(
+            f"the share of the energy must lie in (0, 1], not {fraction!r}",
+            hint="write for example 'energy:0.9'",
+        )
