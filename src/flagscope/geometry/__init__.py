@@ -9,13 +9,18 @@ from flagscope.geometry.angles import (
 )
 from flagscope.geometry.balance import (
     Balancing,
-    PositiveScales,
     balancing_transform,
     balancing_transform_of_maps,
-    neuron_scales,
-    plane_scales,
 )
 from flagscope.geometry.bases import orthogonal_complement, orthonormal_basis, singular_space
+from flagscope.geometry.degeneration import Degeneration, degeneration
+from flagscope.geometry.flags import (
+    Flag,
+    SingularBlocks,
+    chordal_distance,
+    singular_blocks,
+    singular_flag,
+)
 from flagscope.geometry.incidence import (
     flag_defect,
     incidence_surface,
@@ -28,25 +33,45 @@ from flagscope.geometry.intersection import (
     intersection_dimensions,
     kernel_intersection,
 )
+from flagscope.geometry.rank_rule import RankRule
 from flagscope.geometry.ranks import (
-    RankRule,
     energy_rank,
     numerical_rank,
     participation_ratio,
     participation_ratio_of_gram,
 )
+from flagscope.geometry.scales import PositiveScales, neuron_scales, plane_scales
+from flagscope.geometry.stability import (
+    GitVerdict,
+    Stability,
+    git_stability,
+    has_closed_affine_orbit,
+    has_closed_orbit,
+)
+from flagscope.geometry.strata import RelativePosition, relative_position, strata
 
 __all__ = [
     "Balancing",
+    "Degeneration",
+    "Flag",
+    "GitVerdict",
     "IntersectionCount",
     "PositiveScales",
     "PrincipalVectors",
     "RankRule",
+    "RelativePosition",
+    "SingularBlocks",
+    "Stability",
     "balancing_transform",
     "balancing_transform_of_maps",
+    "chordal_distance",
     "count_intersection",
+    "degeneration",
     "energy_rank",
     "flag_defect",
+    "git_stability",
+    "has_closed_affine_orbit",
+    "has_closed_orbit",
     "incidence_surface",
     "incidence_surface_of_overlaps",
     "intersection_dimension",
@@ -63,5 +88,9 @@ __all__ = [
     "principal_cosines",
     "principal_sines",
     "principal_vectors",
+    "relative_position",
+    "singular_blocks",
+    "singular_flag",
     "singular_space",
+    "strata",
 ]
