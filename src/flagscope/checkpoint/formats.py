@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Protocol
 
 from flagscope.checkpoint.files import FileCheckpoint, checked_start
 from flagscope.checkpoint.npz_file import NpzFile
@@ -15,7 +16,18 @@ TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".th", ".ckpt")
 NPZ_SUFFIXES = (".npz",)
 SUFFIXES = SAFETENSORS_SUFFIXES + TORCH_SUFFIXES + NPZ_SUFFIXES
 
-_READERS: dict[str, type[FileCheckpoint]] = {
+
+class FileReader(Protocol):
+    """What opens one file: a reader's class."""
+
+    def __call__(
+        self, path: Path, *, source: str | None = None, config: dict[str, Any] | None = None
+    ) -> FileCheckpoint:
+        """Open the file."""
+        ...
+
+
+_READERS: dict[str, FileReader] = {
     **dict.fromkeys(SAFETENSORS_SUFFIXES, SafetensorsFile),
     **dict.fromkeys(TORCH_SUFFIXES, TorchFile),
     **dict.fromkeys(NPZ_SUFFIXES, NpzFile),
@@ -32,7 +44,7 @@ _UNSUPPORTED = {
 }
 
 
-def file_reader(path: Path) -> type[FileCheckpoint]:
+def file_reader(path: Path) -> FileReader:
     """Class that reads a file.
 
     Raises

@@ -5,16 +5,151 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from flagscope.errors import MissingFileError
+from flagscope.checkpoint.configuration import CONFIG_NAME
+from flagscope.checkpoint.folder import INDEX_SUFFIX, STANDARD_NAMES
+from flagscope.checkpoint.formats import SUFFIXES
+from flagscope.checkpoint.sharded import weight_map
+from flagscope.errors import MissingFileError, SourceError
 
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_LISTED = 4
 
 
 def is_hub_name(named: str) -> bool:
-    """Whether a text can be the name of a model on the hub: name or org/name."""
-    return bool(_NAME.fullmatch(named))
+    """Whether a text can be the name of a model on the hub: name, or org/name, and no file's.
+
+    Examples
+    --------
+    >>> [is_hub_name(text) for text in ("gpt2", "org/model-1.5b", "./gpt2", "weights.pt")]
+    [True, True, False, False]
+    """
+    if named.lower().endswith((*SUFFIXES, INDEX_SUFFIX, ".gguf", ".onnx")):
+        return False
+    return bool(_NAME.fullmatch(named)) and ".." not in named and "--" not in named
 
 
 def fetched_weights(name: str, *, revision: str | None) -> Path:
-    """Path of the weights."""
-    raise MissingFileError(name)
+    """File of weights, or index of shards, of a model on the hub, with all that belongs to it.
+
+    Only the configuration and the weights are fetched, safetensors where there are any. What the
+    cache holds is not fetched again; offline (HF_HUB_OFFLINE, or no connection) the cache alone
+    is used.
+
+    Parameters
+    ----------
+    name
+        name or org/name.
+    revision
+        Branch, tag or commit; None for the default branch.
+
+    Returns
+    -------
+    Path
+        In the cache's snapshot of one commit.
+
+    Raises
+    ------
+    MissingFileError
+        If the hub has no such model, revision or weights, or it is not in the cache and the hub
+        cannot be reached.
+    SourceError
+        If fetching fails for another reason, such as a full disk.
+    """
+    repository = _Repository(name, revision)
+    repository.file(CONFIG_NAME)
+    for candidate in STANDARD_NAMES:
+        weights = repository.file(candidate)
+        if weights is None:
+            continue
+        if candidate.endswith(INDEX_SUFFIX):
+            shards = sorted(set(weight_map(weights).values()))
+            missing = [shard for shard in shards if repository.file(shard) is None]
+            if missing:
+                listed = ", ".join(missing[:_LISTED]) + (", …" if len(missing) > _LISTED else "")
+                raise MissingFileError(
+                    f"{len(missing)} of the {len(shards)} shards of {name} are {repository.lack}: "
+                    f"{listed}.",
+                    hint=repository.hint,
+                )
+        return weights
+    raise MissingFileError(
+        f"the weights of {name} are {repository.lack}; looked for {', '.join(STANDARD_NAMES)}.",
+        hint=repository.hint,
+    )
+
+
+class _Repository:
+    """One model on the hub, at one commit, and in the cache alone once the hub did not answer."""
+
+    def __init__(self, name: str, revision: str | None) -> None:
+        self._name = name
+        self._revision = revision
+        self._cache_only = False
+
+    @property
+    def lack(self) -> str:
+        return "not in the local cache" if self._cache_only else "not on the hub"
+
+    @property
+    def hint(self) -> str:
+        if self._cache_only:
+            return (
+                "the hub was not reached: connect, or unset HF_HUB_OFFLINE, and try again; "
+                f"a local model is named by its path, and there is no folder {self._name!r} here."
+            )
+        return "download the file that you mean and give its path."
+
+    def file(self, filename: str) -> Path | None:
+        """Path of a file, fetched if need be; None if the model has no such file."""
+        # Here, not above: the import takes 0.2 s, which local files need not wait for.
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.utils import (
+            EntryNotFoundError,
+            GatedRepoError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+
+        try:
+            fetched = hf_hub_download(
+                self._name,
+                filename,
+                revision=self._revision,
+                local_files_only=self._cache_only,
+                library_name="flagscope",
+            )
+        except LocalEntryNotFoundError:
+            # Neither reached nor cached. Asking again for every file would wait every time.
+            self._cache_only = True
+            return None
+        except EntryNotFoundError:
+            return None
+        except GatedRepoError as error:
+            raise MissingFileError(
+                f"access to {self._name} is restricted.",
+                hint="accept its terms on its page, then run `hf auth login`.",
+            ) from error
+        except RevisionNotFoundError as error:
+            raise MissingFileError(
+                f"{self._name} has no revision {self._revision!r}.",
+                hint="name a branch, a tag or a commit of it.",
+            ) from error
+        except (RepositoryNotFoundError, HFValidationError) as error:
+            raise MissingFileError(
+                f"{self._name!r} is neither a path that exists nor a model on the hub.",
+                hint="check the name; for a private model run `hf auth login` first.",
+            ) from error
+        except Exception as error:  # of the HTTP library, which differs between versions
+            raise SourceError(
+                f"cannot fetch {filename} of {self._name}: {str(error).partition(chr(10))[0]}",
+                hint="try again later, or download the files and give their folder.",
+            ) from error
+        path = Path(fetched)
+        # A snapshot's folder is named by its commit. Holding on to it keeps shards of one model
+        # together if somebody pushes meanwhile, and spares a request for what is cached.
+        if _COMMIT.fullmatch(path.parent.name):
+            self._revision = path.parent.name
+        return path

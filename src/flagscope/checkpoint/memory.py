@@ -15,6 +15,22 @@ from flagscope.checkpoint.nesting import model_state
 from flagscope.errors import InputError
 
 
+def tensor_entries(
+    state: Mapping[str, Tensor], *, file: str | None = None
+) -> dict[str, TensorInfo]:
+    """Headers of tensors that are loaded or mapped."""
+    return {
+        name: TensorInfo(
+            name,
+            tuple(tensor.shape),
+            dtype_name(tensor.dtype),
+            math.prod(tensor.shape) * tensor.element_size(),
+            file,
+        )
+        for name, tensor in state.items()
+    }
+
+
 class StateDictCheckpoint(Checkpoint):
     """A checkpoint over a mapping from names to tensors; nothing is copied."""
 
@@ -23,21 +39,10 @@ class StateDictCheckpoint(Checkpoint):
         state: Mapping[str, Tensor],
         *,
         source: str,
-        file: str | None = None,
         config: dict[str, Any] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
-        entries = {
-            name: TensorInfo(
-                name,
-                tuple(tensor.shape),
-                dtype_name(tensor.dtype),
-                math.prod(tensor.shape) * tensor.element_size(),
-                file,
-            )
-            for name, tensor in state.items()
-        }
-        super().__init__(source, entries, config=config, notes=notes)
+        super().__init__(source, tensor_entries(state), config=config, notes=notes)
         self._state = dict(state)
 
     def _read(self, stored: str, index: Index) -> Tensor:
@@ -69,7 +74,8 @@ def from_state_dict(
     Raises
     ------
     InputError
-        If `mapping` is not a mapping, or holds no tensors, or several models.
+        If `mapping` is not a mapping, holds no tensors or several models, or tensors without
+        values (on the meta device).
 
     Examples
     --------
@@ -86,13 +92,6 @@ def from_state_dict(
             hint="pass module.state_dict().",
         )
     state, notes = model_state(mapping, source=name, error=InputError)
-    meta = [key for key, tensor in state.items() if tensor.device.type == "meta"]
-    if meta:
-        raise InputError(
-            f"{len(meta)} tensors of {name} are on the meta device and have no values "
-            f"(the first is {meta[0]!r}).",
-            hint="load the weights before taking the state dict.",
-        )
     return StateDictCheckpoint(
         state, source=name, config=None if config is None else dict(config), notes=notes
     )

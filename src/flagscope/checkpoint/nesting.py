@@ -36,7 +36,8 @@ def model_state(
     Raises
     ------
     error
-        If there are no tensors, or several mappings hold some and none has a usual key.
+        If there are no tensors, or several mappings hold some and none has a usual key, or
+        tensors have no values (on the meta device).
     """
     path: list[str] = []
     while len(path) < _DEEPEST:
@@ -50,6 +51,13 @@ def model_state(
         raise error(
             f"{source} holds no dense tensors under names.",
             hint="give a checkpoint that holds a model's weights, such as module.state_dict().",
+        )
+    meta = [key for key, tensor in state.items() if tensor.device.type == "meta"]
+    if meta:
+        raise error(
+            f"{source} holds tensors on the meta device, which have no values: {meta[0]!r}"
+            + (f" and {len(meta) - 1} more." if meta[1:] else "."),
+            hint="load the weights before taking or saving the state dict.",
         )
     notes = [f"read the entry {'.'.join(path)} of {source}"] if path else []
     others = [str(key) for key in saved if key not in state]

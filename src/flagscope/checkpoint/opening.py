@@ -10,7 +10,7 @@ from typing import Any
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.configuration import config_beside, given_config
 from flagscope.checkpoint.folder import INDEX_SUFFIX, weight_file
-from flagscope.checkpoint.formats import file_reader
+from flagscope.checkpoint.formats import FileReader, file_reader
 from flagscope.checkpoint.hub import fetched_weights, is_hub_name
 from flagscope.checkpoint.sharded import ShardedCheckpoint
 from flagscope.errors import InputError, MissingFileError, SourceError
@@ -78,7 +78,9 @@ def open_checkpoint(
         )
     named = os.fspath(source)
     weights = _weights(named, revision)
-    reader = ShardedCheckpoint if weights.name.endswith(INDEX_SUFFIX) else file_reader(weights)
+    reader: FileReader = (
+        ShardedCheckpoint if weights.name.endswith(INDEX_SUFFIX) else file_reader(weights)
+    )
     settings = config_beside(weights) if config is None else given_config(config)
     return reader(weights, source=named, config=settings)
 

@@ -140,6 +140,7 @@ def _entries(path: Path) -> dict[str, TensorInfo]:
     entries = {}
     for name, fields in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         start, stop = fields["data_offsets"]
-        dtype = _DTYPE_NAMES.get(fields["dtype"], fields["dtype"])
+        code = str(fields["dtype"])
+        dtype = _DTYPE_NAMES.get(code, code)
         entries[name] = TensorInfo(name, tuple(fields["shape"]), dtype, stop - start, str(path))
     return entries

@@ -25,7 +25,7 @@ def widen(
     tensor: Shaped[Tensor, "*shape"],
     dtype: torch.dtype = torch.float64,
     *,
-    scale: Float[Tensor, "..."] | float | None = None,
+    scale: Float[Tensor, "*scale"] | float | None = None,
 ) -> Float[Tensor, "*shape"]:
     """Stored weights in a wider floating type, every value unchanged.
 
