@@ -1,0 +1,105 @@
+"""What chance gives for each number of a pair, read from its record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from flagscope.diagnose.records import PairRecord
+
+# Observables whose null the record carries or the dimensions give, in the order of display.
+CALIBRATED = (
+    "commutator_ratio",
+    "gram_correlation",
+    "commutation_defect",
+    "overlap_ratio",
+    "intersection_beyond_chance",
+    "flag_defect",
+    "intersection_exact",
+    "kernel_intersection",
+)
+_CENTRAL_95 = 1.959963984540054  # of a normal variable, in standard deviations
+
+
+class Band(NamedTuple):
+    """Where chance puts a number: its mean, and the central 95 % interval (or the mean twice)."""
+
+    low: float
+    mean: float
+    high: float
+
+
+def null_band(pair: PairRecord, observable: str) -> Band | None:
+    """The null of one observable of a pair; None where no random model calibrates it.
+
+    The overlap ratio, the Gram correlation and the commutation defect have normal intervals of
+    ±1.96 standard deviations; the commutator ratio has its own. The dimension counts stand at
+    their generic values: max(0, r1 + r2 - d) exactly shared dimensions and max(0, r1 - r2) in the
+    kernel. The flag defect has the mean min(r1, r2)(1 - max(r1, r2)/d).
+    """
+    if observable in ("intersection_exact", "kernel_intersection"):
+        return _generic(pair, observable)
+    if pair.status != "ok" or pair.null is None:
+        return None
+    null = pair.null
+    match observable:
+        case "overlap_ratio":
+            return _normal(1.0, null.overlap_ratio_sd)
+        case "gram_correlation":
+            return _normal(0.0, null.gram_correlation_sd)
+        case "commutation_defect":
+            return _normal(null.commutation_defect, null.commutation_defect_sd, floor=0.0)
+        case "commutator_ratio":
+            interval = null.commutator_ratio_interval
+            return None if interval is None else Band(interval[0], 1.0, interval[1])
+        case "intersection_beyond_chance":
+            return Band(0.0, 0.0, 0.0)
+        case "flag_defect":
+            return _flag_defect(pair)
+        case _:
+            return None
+
+
+def _normal(mean: float | None, sd: float | None, *, floor: float | None = None) -> Band | None:
+    if mean is None or sd is None:
+        return None
+    low = mean - _CENTRAL_95 * sd
+    return Band(low if floor is None else max(floor, low), mean, mean + _CENTRAL_95 * sd)
+
+
+def _generic(pair: PairRecord, observable: str) -> Band | None:
+    if pair.rank_write is None or pair.rank_read is None:
+        return None
+    if observable == "intersection_exact":
+        value = max(0, pair.rank_write + pair.rank_read - pair.d)
+    else:
+        value = max(0, pair.rank_write - pair.rank_read)
+    return Band(value, value, value)
+
+
+def _flag_defect(pair: PairRecord) -> Band | None:
+    if pair.effective_rank_write is None or pair.effective_rank_read is None:
+        return None
+    small, large = sorted((pair.effective_rank_write, pair.effective_rank_read))
+    mean = small * (1 - large / pair.d)
+    sd = None if pair.null is None else pair.null.overlap_ratio_sd
+    return _normal(mean, None if sd is None else sd * small * large / pair.d, floor=0.0)
+
+
+def discoveries(p_values: Sequence[float | None], *, level: float) -> list[bool]:
+    """Which p-values the step-up procedure accepts at a false-discovery rate of ``level``.
+
+    The k smallest of n are discoveries for the largest k with p_(k) <= level·k/n (Benjamini and
+    Hochberg 1995, procedure 1). Missing values are not counted in n and never discovered.
+
+    Examples
+    --------
+    >>> discoveries([0.01, None, 0.02, 0.9], level=0.05)
+    [True, False, True, False]
+    """
+    known = sorted(p for p in p_values if p is not None)
+    bound = -1.0
+    for k, p in enumerate(known, start=1):
+        if p <= level * k / len(known):
+            bound = p
+    return [p is not None and p <= bound for p in p_values]

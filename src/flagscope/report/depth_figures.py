@@ -1,0 +1,250 @@
+"""Depth profiles: each diagnostic of a track against its null band."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median, quantiles
+from typing import Any
+
+from flagscope.diagnose.records import HeadRecord, PairRecord
+from flagscope.report.chance import Band, null_band
+from flagscope.report.glossary import OBSERVABLES
+from flagscope.report.spec import Spec, axis, band, layout, level, line, plain
+from flagscope.report.tracks import HeadTrack, Track
+from flagscope.report.wording import counted, number, p_value
+
+# The three that must be seen together come first.
+PROFILED = (
+    "commutator_ratio",
+    "gram_correlation",
+    "commutation_defect",
+    "overlap_ratio",
+    "intersection_beyond_chance",
+    "imbalance",
+)
+_ALL_POINTS = 800  # above this many pairs, quartiles and extremes stand for the points
+_LOG_ABOVE = 4.0  # the commutator ratio gets a logarithmic axis from here
+_DASHES = {"q": "solid", "k": "dash", "v": "dot", "o": "dashdot"}
+_MARKERS = {"q": "circle", "k": "square", "v": "diamond", "o": "triangle-up"}
+
+
+def depth_profile_spec(track: Track, observable: str) -> Spec:
+    """One diagnostic of one track over depth, with spread, null band and balanced values."""
+    rows = [
+        (position, pair, value)
+        for position, pair in zip(track.positions, track.pairs, strict=True)
+        if (value := getattr(pair, observable)) is not None
+    ]
+    data: list[Spec] = []
+    if rows:
+        data += _null(track, observable)
+        data += _values(track, observable, rows)
+        data += _balanced(track, observable)
+    return {"data": data, "layout": _layout(track, observable, rows)}
+
+
+def _layout(track: Track, observable: str, rows: Sequence[tuple[int, PairRecord, float]]) -> Spec:
+    x = axis("layer" if track.by_layer else "pair, in order", showgrid=False)
+    x |= {"dtick": 1} if len(track.depths) <= 12 else {"nticks": 10, "tickformat": "d"}
+    x["range"] = [min(track.depths) - 0.6, max(track.depths) + 0.6]
+    y = axis(OBSERVABLES[observable].symbol)
+    values = [value for _, _, value in rows]
+    if observable == "commutator_ratio" and values and max(values) > _LOG_ABOVE:
+        y |= {"type": "log", "dtick": "D2"}
+    elif observable in ("intersection_beyond_chance", "imbalance", "overlap_ratio"):
+        y |= {"rangemode": "tozero"}
+    return layout(x=x, y=y)
+
+
+def _null(track: Track, observable: str) -> list[Spec]:
+    bands: dict[int, list[Band]] = {}
+    for position, pair in zip(track.positions, track.pairs, strict=True):
+        found = null_band(pair, observable)
+        if found is not None:
+            bands.setdefault(position, []).append(found)
+    if not bands:
+        if observable != "imbalance":
+            return []
+        ends = (track.depths[0] - 0.5, track.depths[-1] + 0.5)
+        return [level(ends, 0.0, name="balanced pair")]
+    x = sorted(bands)
+    low, mean, high = (
+        [median(found[part] for found in bands[position]) for position in x] for part in range(3)
+    )
+    ends = (x[0] - 0.5, x[-1] + 0.5)
+    traces = []
+    if low != high:
+        traces.append(band(x, low, high, name="95 % of chance values", color="$band", widen=0.5))
+    return [*traces, level(ends, median(mean), name="chance")]
+
+
+def _describe(pair: PairRecord, observable: str, value: float) -> str:
+    symbol = OBSERVABLES[observable].symbol
+    parts = [f"<b>{plain(pair.name)}</b>", f"{symbol} = {number(value)}"]
+    found = null_band(pair, observable)
+    if found is not None:
+        interval = (
+            f" [{number(found.low)}, {number(found.high)}]" if found.low != found.high else ""
+        )
+        parts.append(f"chance {number(found.mean)}{interval}")
+    if observable == "overlap_ratio" and pair.overlap_z is not None:
+        parts.append(f"z = {number(pair.overlap_z)}, {p_value(pair.log10_p)}")
+    ranks = f"ranks {pair.effective_rank_write} and {pair.effective_rank_read} in R^{pair.d}"
+    return "<br>".join([*parts, ranks])
+
+
+def _values(
+    track: Track, observable: str, rows: Sequence[tuple[int, PairRecord, float]]
+) -> list[Spec]:
+    if not track.several:
+        x, y = [position for position, _, _ in rows], [value for _, _, value in rows]
+        text = [_describe(pair, observable, value) for _, pair, value in rows]
+        return [line(x, y, name="value", color="$raw", text=text)]
+    at = _grouped(rows)
+    x = sorted(at)
+    middle = [median(value for _, value in at[position]) for position in x]
+    text = [_summary(position, at[position], observable) for position in x]
+    points = _points(rows, observable) if len(rows) <= _ALL_POINTS else _extremes(at, observable)
+    return [*points, line(x, middle, name="median", color="$raw", text=text)]
+
+
+def _grouped(
+    rows: Sequence[tuple[int, PairRecord, float]],
+) -> dict[int, list[tuple[PairRecord, float]]]:
+    at: dict[int, list[tuple[PairRecord, float]]] = {}
+    for position, pair, value in rows:
+        at.setdefault(position, []).append((pair, value))
+    return at
+
+
+def _summary(position: int, here: Sequence[tuple[PairRecord, float]], observable: str) -> str:
+    ordered = sorted(here, key=lambda item: item[1])
+    symbol = OBSERVABLES[observable].symbol
+    middle = number(median(value for _, value in here))
+    lines = [
+        f"<b>layer {position}</b>, {counted(len(here), 'pair')}",
+        f"median {symbol} = {middle}",
+    ]
+    for word, (pair, value) in (("lowest", ordered[0]), ("highest", ordered[-1])):
+        lines.append(f"{word} {number(value)}: {plain(pair.name)}")
+    return "<br>".join(lines)
+
+
+def _points(rows: Sequence[tuple[int, PairRecord, float]], observable: str) -> list[Spec]:
+    return [
+        line(
+            [position for position, _, _ in rows],
+            [value for _, _, value in rows],
+            name="each pair",
+            color="$points",
+            text=[_describe(pair, observable, value) for _, pair, value in rows],
+            mode="markers",
+        )
+    ]
+
+
+def _extremes(at: dict[int, list[tuple[PairRecord, float]]], observable: str) -> list[Spec]:
+    x = sorted(at)
+    quarters = [
+        quantiles([value for _, value in at[p]], n=4) if len(at[p]) > 1 else [at[p][0][1]] * 3
+        for p in x
+    ]
+    ends = []
+    for position in x:
+        ordered = sorted(at[position], key=lambda item: item[1])
+        ends += [(position, *ordered[0]), (position, *ordered[-1])]
+    low, high = [q[0] for q in quarters], [q[2] for q in quarters]
+    return [
+        band(x, low, high, name="middle half of the pairs", color="$spread"),
+        {**_points(ends, observable)[0], "name": "lowest and highest pair"},
+    ]
+
+
+def _balanced(track: Track, observable: str) -> list[Spec]:
+    rows = [
+        (position, pair, value)
+        for position, pair in zip(track.positions, track.pairs, strict=True)
+        if pair.balanced is not None
+        and (value := getattr(pair.balanced, observable, None)) is not None
+    ]
+    if not rows:
+        return []
+    at = _grouped(rows)
+    x = sorted(at)
+    y = [median(value for _, value in at[position]) for position in x]
+    word = "median, balanced" if track.several else "balanced"
+    text = [
+        f"<b>{plain(at[p][0][0].name) if len(at[p]) == 1 else f'layer {p}'}</b><br>"
+        f"{word}: {number(v)}"
+        for p, v in zip(x, y, strict=True)
+    ]
+    style: dict[str, Any] = {
+        "line": {"color": "$balanced", "width": 1.6, "dash": "dash"},
+        "marker": {"color": "$balanced", "size": 6, "symbol": "diamond-open"},
+    }
+    return [line(x, y, name=word, color="$balanced", text=text, **style)]
+
+
+def head_overlap_spec(tracks: Sequence[HeadTrack]) -> Spec:
+    """The head overlap ratio R over depth, one line a space, against its null."""
+
+    def describe(group: HeadRecord) -> str:
+        return "<br>".join(
+            (
+                f"<b>layer {group.layer}, {group.space}</b>",
+                f"R = {number(group.overlap_ratio)}",
+                f"chance 1 ± {number(group.overlap_ratio_sd, 2)}",
+                f"z = {number(group.z)}, {p_value(group.log10_p)}",
+                f"{group.count} heads of rank {group.rank} in R^{group.d}",
+            )
+        )
+
+    return _by_space(tracks, "overlap_ratio", describe, chance=1.0, title="R")
+
+
+def shared_directions_spec(tracks: Sequence[HeadTrack]) -> Spec:
+    """The number of shared head directions over depth, one line a space."""
+
+    def describe(group: HeadRecord) -> str:
+        return "<br>".join(
+            (
+                f"<b>layer {group.layer}, {group.space}</b>",
+                f"{counted(group.shared_directions or 0, 'shared direction')}; chance 0",
+                f"1 % level of the largest eigenvalue: {number(group.shared_threshold)}",
+                f"{group.count} heads of rank {group.rank} in R^{group.d}",
+            )
+        )
+
+    return _by_space(tracks, "shared_directions", describe, chance=0.0, title="directions")
+
+
+def _by_space(
+    tracks: Sequence[HeadTrack],
+    observable: str,
+    describe: Callable[[HeadRecord], str],
+    *,
+    chance: float,
+    title: str,
+) -> Spec:
+    data: list[Spec] = []
+    layers = sorted({group.layer for track in tracks for group in track.groups})
+    if layers:
+        data.append(level((layers[0] - 0.5, layers[-1] + 0.5), chance, name="chance"))
+    for track in tracks:
+        some = [group for group in track.groups if getattr(group, observable) is not None]
+        if some:
+            color = f"${track.space}"
+            data.append(
+                line(
+                    [group.layer for group in some],
+                    [getattr(group, observable) for group in some],
+                    name=plain(track.title),
+                    color=color,
+                    text=[describe(group) for group in some],
+                    line={"color": color, "width": 2, "dash": _DASHES[track.space]},
+                    marker={"color": color, "size": 7, "symbol": _MARKERS[track.space]},
+                )
+            )
+    x = axis("layer", showgrid=False)
+    x |= {"dtick": 1} if len(layers) <= 12 else {"nticks": 10, "tickformat": "d"}
+    return {"data": data, "layout": layout(x=x, y=axis(title, rangemode="tozero"), showlegend=True)}

@@ -1,0 +1,137 @@
+"""Plotly figure objects for notebooks: the same figures that the page shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flagscope.diagnose.records import HeadRecord, PairRecord, ScanResult
+from flagscope.errors import InputError
+from flagscope.report import depth_figures, head_figures, pair_figures
+from flagscope.report.glossary import OBSERVABLES
+from flagscope.report.palette import Theme, resolve
+from flagscope.report.spec import Spec, plain
+from flagscope.report.tracks import Track, head_tracks, tracks
+from flagscope.report.wording import SPACE_WORDS
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+def _figure(spec: Spec, title: str, theme: Theme, *, legend: bool = False) -> Figure:
+    import plotly.graph_objects as graph_objects  # only notebooks need it
+
+    painted = resolve(spec, theme)
+    look = {
+        "title": {"text": title, "font": {"size": 15}},
+        "margin": {"l": 60, "r": 24, "t": 84 if legend else 56, "b": 48},
+        "paper_bgcolor": resolve("$paper", theme),
+        "showlegend": legend,
+    }
+    return graph_objects.Figure(data=painted["data"], layout=painted["layout"] | look)
+
+
+def depth_profile(
+    result: ScanResult, observable: str, *, track: str | None = None, theme: Theme = "light"
+) -> Figure:
+    """A pair diagnostic over depth against its null band.
+
+    Parameters
+    ----------
+    result
+        A scan's result.
+    observable
+        One of ``commutator_ratio``, ``gram_correlation``, ``commutation_defect``,
+        ``overlap_ratio``, ``intersection_beyond_chance``, ``imbalance``.
+    track
+        Which pairs, as a track key (``"qk/linear/gl"``) or the beginning of one (``"qk"``); the
+        first track if None.
+    theme
+        ``"light"`` or ``"dark"``.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        The value of every pair (quartiles and extremes above 800 pairs), the median, the median
+        of the balanced pairs, and the central 95 % interval of the null.
+
+    Raises
+    ------
+    InputError
+        If the observable or the track does not exist.
+    """
+    if observable not in depth_figures.PROFILED:
+        message = f"no depth profile of {observable!r}"
+        raise InputError(message, hint=f"choose one of {', '.join(depth_figures.PROFILED)}")
+    chosen = _track(result, track)
+    spec = depth_figures.depth_profile_spec(chosen, observable)
+    title = f"{plain(chosen.title)}: {OBSERVABLES[observable].title}"
+    return _figure(spec, title, theme, legend=True)
+
+
+def _track(result: ScanResult, key: str | None) -> Track:
+    known = tracks(result)
+    for track in known:
+        if key is None or track.key == key or track.key.startswith(f"{key}/"):
+            return track
+    message = "the scan has no pairs" if not known else f"no track {key!r} in the scan"
+    raise InputError(message, hint=f"tracks of this scan: {', '.join(t.key for t in known)}")
+
+
+def head_overlap(result: ScanResult, *, theme: Theme = "light") -> Figure:
+    """The head overlap ratio R of every space over depth; chance is 1."""
+    spec = depth_figures.head_overlap_spec(head_tracks(result))
+    return _figure(spec, "Head overlap ratio R", theme, legend=True)
+
+
+def shared_directions(result: ScanResult, *, theme: Theme = "light") -> Figure:
+    """The number of directions shared by more heads than chance allows, over depth."""
+    spec = depth_figures.shared_directions_spec(head_tracks(result))
+    return _figure(spec, "Shared head directions", theme, legend=True)
+
+
+def head_matrix(group: HeadRecord, *, theme: Theme = "light") -> Figure:
+    """The overlap of every two heads of a group in units of chance, clusters outlined."""
+    title = f"Layer {group.layer}: overlap of heads, {SPACE_WORDS[group.space]} space"
+    return _figure(head_figures.head_matrix_spec(group), title, theme)
+
+
+def shared_spectrum(group: HeadRecord, *, theme: Theme = "light") -> Figure:
+    """The spectrum of the sum of the heads' projectors against its 1 % level."""
+    title = f"Layer {group.layer}: directions shared by heads, {SPACE_WORDS[group.space]} space"
+    return _figure(head_figures.shared_spectrum_spec(group), title, theme)
+
+
+def principal_cosines(pair: PairRecord, *, theme: Theme = "light") -> Figure:
+    """The principal cosines of a pair against the 1 % critical value of the largest."""
+    return _figure(pair_figures.cosines_spec(pair), f"{plain(pair.name)}: cosines", theme)
+
+
+def rank_profile(pair: PairRecord, *, theme: Theme = "light") -> Figure:
+    """The overlap ratio of a pair's top-r spaces as r grows; chance is 1."""
+    return _figure(pair_figures.profile_spec(pair), f"{plain(pair.name)}: overlap by rank", theme)
+
+
+def incidence_surface(pair: PairRecord, *, theme: Theme = "light") -> Figure:
+    """The incidence surface S(i, j) of a pair against its Haar value i·j/d."""
+    title = f"{plain(pair.name)}: incidence surface against i·j/d"
+    return _figure(pair_figures.incidence_spec(pair), title, theme)
+
+
+def all_figures(result: ScanResult, *, theme: Theme = "light") -> dict[str, Figure]:
+    """The overview figures of a scan by name: depth profiles of every track, and of the heads.
+
+    Returns
+    -------
+    dict of str to plotly.graph_objects.Figure
+        Keys ``"<track>/<observable>"``, ``"heads/overlap_ratio"``, ``"heads/shared_directions"``.
+        Those of single pairs and head groups come from `incidence_surface`, `head_matrix`, ….
+    """
+    figures = {
+        f"{track.key}/{observable}": depth_profile(result, observable, track=track.key, theme=theme)
+        for track in tracks(result)
+        for observable in depth_figures.PROFILED
+    }
+    if result.heads:
+        figures["heads/overlap_ratio"] = head_overlap(result, theme=theme)
+        figures["heads/shared_directions"] = shared_directions(result, theme=theme)
+    return figures

@@ -1,0 +1,81 @@
+"""Findings: what a scan shows beyond chance, in plain words, strongest first."""
+
+from __future__ import annotations
+
+from flagscope.diagnose.records import ScanResult
+from flagscope.report import head_findings, pair_findings
+from flagscope.report.finding import Finding
+from flagscope.report.wording import counted, joined
+
+_ORDER = {"strong": 0, "notable": 1, "warning": 2, "info": 3}
+
+
+def findings(result: ScanResult) -> list[Finding]:
+    """What lies beyond chance in a scan, what is missing from it, or that nothing stands out.
+
+    Findings about many layers or pairs are one sentence with counts, and each carries the chance
+    value it was held against. Significance is after correction for multiplicity
+    (Benjamini-Hochberg at the scan's ``fdr``).
+
+    Returns
+    -------
+    list of Finding
+        Strong ones first, then notable ones, warnings and remarks; never empty.
+
+    Examples
+    --------
+    >>> from flagscope.report.finding import Finding
+    >>> Finding(severity="info", topic="scan", text="Nothing lies beyond chance.").label is None
+    True
+    """
+    found = [
+        *head_findings.near_copies(result),
+        *head_findings.overlaps(result),
+        *head_findings.shared_directions(result),
+        *pair_findings.alignments(result),
+        *pair_findings.overlaps(result),
+        *pair_findings.lost_ranks(result),
+        *pair_findings.exact_intersections(result),
+    ]
+    if not found:
+        found = [_nothing(result)]
+    return sorted([*found, *_warnings(result)], key=lambda finding: _ORDER[finding.severity])
+
+
+def _nothing(result: ScanResult) -> Finding:
+    if not result.pairs and not result.heads:
+        text = "No pair of adjacent maps was found, so there was nothing to measure."
+    else:
+        text = "Nothing in this scan lies beyond chance."
+    return Finding(severity="info", topic="scan", text=text)
+
+
+def _warnings(result: ScanResult) -> list[Finding]:
+    found = []
+    records = [*result.pairs, *result.heads]
+    undefined = [record for record in records if record.status != "ok"]
+    if undefined:
+        reasons: dict[str, int] = {}
+        for record in undefined:
+            reasons[record.status] = reasons.get(record.status, 0) + 1
+        text = (
+            f"{counted(len(undefined), 'result')} of {len(records):,} "
+            f"{'has' if len(undefined) == 1 else 'have'} missing numbers."
+        )
+        evidence = tuple(f"{count} × {reason}" for reason, count in reasons.items())
+        found.append(_warning(text, evidence[:6], target="pairs"))
+    if result.failures:
+        tasks = joined((failure.task for failure in result.failures), limit=3)
+        text = f"{counted(len(result.failures), 'task')} failed: {tasks}."
+        evidence = tuple(failure.error for failure in result.failures[:3])
+        found.append(_warning(text, evidence, target="details"))
+    if result.unmapped and not result.pairs:
+        text = f"{counted(len(result.unmapped), 'matrix', 'matrices')} could not be placed."
+        found.append(_warning(text, (joined(result.unmapped, limit=4),), target="details"))
+    return found
+
+
+def _warning(text: str, evidence: tuple[str, ...], *, target: str) -> Finding:
+    return Finding(
+        severity="warning", topic="scan", text=text, evidence=evidence, target=f"section/{target}"
+    )

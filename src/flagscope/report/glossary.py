@@ -1,0 +1,199 @@
+"""What each diagnostic means: definition, what chance gives, how to read it, how it misleads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One diagnostic in words.
+
+    Parameters
+    ----------
+    title, symbol
+        Name and the letter it goes by.
+    short
+        One line for a heading.
+    definition
+        The formula.
+    chance
+        What a random position gives, and the other landmarks of its range.
+    reading
+        What a value says.
+    misleads
+        When not to trust the first reading.
+    """
+
+    title: str
+    symbol: str
+    short: str
+    definition: str
+    chance: str
+    reading: str
+    misleads: str
+
+
+SETTING = (
+    "An adjacent pair is two linear maps W1, W2 with one space R^d between them. V = col(W1) is "
+    "what the first can write there, U = row(W2) what the second can read; A = W1 W1ᵀ and "
+    "B = W2ᵀ W2 are their Grams, and Ã = A − (tr A/d) I, B̃ likewise. Chance means: the read side "
+    "is turned by a uniformly (Haar) random rotation, everything else as it is."
+)
+
+GAUGE = (
+    "Many networks can be rewritten without changing what they compute: between two linear maps "
+    "any invertible g may be slipped in, (gW1, W2g⁻¹); across a ReLU each neuron may be rescaled. "
+    "A number that such a rewriting moves is labelled gauge (G): it tells how training happened to "
+    "arrange the pair as well as what the pair does. A number that it cannot move is functional "
+    "(F). Where it says something, the pair is also shown balanced: rewritten so that write and "
+    "read Gram agree (A = B; across a ReLU, per neuron; under rotary embeddings, per frequency). "
+    "Under the full linear freedom the balanced pair always has C = 0 and ρ = 1, so that there "
+    "only the spectrum of W2 W1 and the kernel intersection speak about the function."
+)
+
+OBSERVABLES: dict[str, Explanation] = {
+    "commutator_ratio": Explanation(
+        "Commutator ratio",
+        "C",
+        "Do the two Grams share their axes?",
+        "C = ‖[A, B]‖² (d−1)(d+2) / (2 d ‖Ã‖² ‖B̃‖²), [A, B] = AB − BA.",
+        "1 on average at a random position; 0 when the Grams commute.",
+        "Well below 1, the axes of the two Grams agree better than by chance. Well above 1, "
+        "strong directions of the two meet at oblique angles.",
+        "C is 0 both for aligned and for orthogonal ranges, and for near rank-one Grams a single "
+        "cosine of 0.1 can push it to 15. It cannot be read alone as misaligned bases: look at ρ "
+        "and ν beside it.",
+    ),
+    "gram_correlation": Explanation(
+        "Gram correlation",
+        "ρ",
+        "Is what is written strongly also read strongly?",
+        "ρ = ⟨Ã, B̃⟩ / (‖Ã‖ ‖B̃‖): the correlation of the two Grams after removing their traces.",
+        "0 on average at a random position; 1 for proportional Grams; negative when the ranges "
+        "avoid each other.",
+        "Positive, the directions that the first map writes most are those that the second reads "
+        "most; negative, the second looks away from them.",
+        "It weighs directions by energy, so that a few large ones decide it. It is undefined where "
+        "a Gram is a multiple of the identity up to storage noise.",
+    ),
+    "commutation_defect": Explanation(
+        "Commutation defect",
+        "ν",
+        "How far from commuting, whatever the sizes?",
+        "ν = ‖[Ã, B̃]‖² / (2 ‖Ã B̃‖²), between 0 and 2.",
+        "About 1 at a random position; 0 when the Grams commute.",
+        "It measures the angle between ÃB̃ and its transpose: small, the two share eigenvectors.",
+        "It says nothing about which directions are shared, and it scatters widely when a Gram is "
+        "close to rank one (standard deviation up to 0.27).",
+    ),
+    "overlap_ratio": Explanation(
+        "Overlap ratio",
+        "Σcos²/E",
+        "Do the written and the read directions coincide?",
+        "Σcos²θ / (r1 r2 / d) over the principal angles θ between the r1 dominant write and the "
+        "r2 dominant read directions (ranks by participation ratio unless chosen otherwise).",
+        "1 on average at a random position; at most d / max(r1, r2), reached when one space holds "
+        "the other; 0 if the spaces are orthogonal.",
+        "2 means twice as much shared as by chance; below 1, the spaces avoid each other.",
+        "It depends on the ranks that were chosen (see the profile over rank), and where one rank "
+        "equals d it is 1 whatever the weights are.",
+    ),
+    "imbalance": Explanation(
+        "Imbalance",
+        "‖A−B‖",
+        "Do the two maps carry equal weight?",
+        "‖A − B‖ / (‖A‖ + ‖B‖).",
+        "No random model applies. 0 when balanced; 1/√2 ≈ 0.71 for orthogonal ranges of equal "
+        "norm; 1 if one map is negligible.",
+        "Gradient flow with weight decay on a linear pair drives it to 0 at a known rate, "
+        "exp(−2λt); its size tells how far from that rest point the pair is.",
+        "Adaptive optimisers (AdamW), activations and biases break that law, so that a large "
+        "value is not by itself a fault.",
+    ),
+    "intersection_beyond_chance": Explanation(
+        "Shared dimensions beyond chance",
+        "k₊",
+        "How many directions are shared that chance does not explain?",
+        "Principal cosines above the 1 % critical value of the largest one at a random position, "
+        "those forced by dimension not counted.",
+        "0, in at least 99 of 100 random positions.",
+        "The number of directions that the two maps use in common on purpose, so to speak.",
+        "The critical value is for the largest cosine: a broad, mild overlap can be very "
+        "significant in the overlap ratio and still count 0 here.",
+    ),
+    "intersection_exact": Explanation(
+        "Exact intersection",
+        "dim V∩U",
+        "How many dimensions do the full spaces share exactly?",
+        "dim(V ∩ U) up to the rounding of the stored numbers.",
+        "max(0, rank W1 + rank W2 − d), which dimensions alone force.",
+        "More than is forced means an exact coincidence: tied weights, pruning, or construction.",
+        "Not invariant under a general change g of the shared space; the kernel intersection is.",
+    ),
+    "flag_defect": Explanation(
+        "Flag defect",
+        "r1−Σcos²",
+        "How much of the smaller space lies outside the larger?",
+        "min(r1, r2) − Σcos²θ, with the ranks of the overlap ratio.",
+        "min(r1, r2) · (1 − max(r1, r2)/d) on average at a random position; 0 iff one dominant "
+        "space holds the other, the closed case of the theory.",
+        "The nearer to 0, the closer the pair is to a flag V ⊆ U.",
+        "It is an overlap ratio on another scale, and shares its dependence on the ranks.",
+    ),
+    "kernel_intersection": Explanation(
+        "Kernel intersection",
+        "dim V∩ker",
+        "How much of what is written is never read?",
+        "rank W1 − rank(W2 W1) = dim(col W1 ∩ ker W2).",
+        "max(0, rank W1 − rank W2) for maps in general position.",
+        "More than that means that the pair loses rank as a whole.",
+        "It is functional: no rewriting of the pair moves it. Ranks are counted above the "
+        "rounding noise of the stored numbers, so that a small value can still be noise-limited.",
+    ),
+    "head_overlap_ratio": Explanation(
+        "Head overlap ratio",
+        "R",
+        "Do the heads of a layer use the same directions of the stream?",
+        "Mean over head pairs of ‖Q_iᵀ Q_j‖² / (r_i r_j / d), Q_h an orthonormal basis of what "
+        "head h reads (q, k, v) or writes (o).",
+        "1 on average for random heads; 0 is possible only while all heads fit side by side "
+        "(H·r ≤ d); d/r if all heads coincide.",
+        "Above 1, heads crowd into common directions; below 1, they divide the stream between "
+        "them.",
+        "It cannot tell a diffuse common preference from a few near-copies: the matrix and the "
+        "spectrum below can. It is functional: no rewriting of a head moves its span.",
+    ),
+    "shared_directions": Explanation(
+        "Shared head directions",
+        "λ",
+        "Which directions do many heads share?",
+        "Eigenvalues of Σ_h P_h, P_h the projector on head h's span, above the 1 % level of the "
+        "largest one for random heads.",
+        "0 directions above the level. An eigenvalue of m means m heads hold that direction.",
+        "Each is a direction of the stream in which several heads read or write at once.",
+        "Two heads alone are invisible here (they show in the matrix); the list of heads of a "
+        "direction is reliable from three on.",
+    ),
+    "near_copies": Explanation(
+        "Near-copies",
+        "",
+        "Which heads resemble each other?",
+        "Pairs of heads whose spans share more than chance allows, by principal cosines; each "
+        "cell of the matrix is ‖Q_iᵀQ_j‖² / (r²/d).",
+        "1 in the matrix, 0 shared directions.",
+        "Heads that share most of their directions look at the same part of the stream.",
+        "Equal spans do not mean equal behaviour: two heads can read the same directions and "
+        "match them differently.",
+    ),
+    "product_spectrum": Explanation(
+        "Product spectrum",
+        "σ(W2 W1)",
+        "What does the pair do as one map?",
+        "Singular values of M = W2 W1 and their participation ratio (Σσ²)²/Σσ⁴.",
+        "No random model applies.",
+        "The effective rank is how many directions the pair passes on in practice.",
+        "Functional under a linear freedom. Between the maps of a nonlinear pair M is not what "
+        "the network computes.",
+    ),
+}

@@ -1,0 +1,120 @@
+"""Figures of one head group: who overlaps whom, and the directions that many share."""
+
+from __future__ import annotations
+
+import math
+
+from flagscope.diagnose.records import ArraySummary, HeadRecord
+from flagscope.report.palette import ratio_scale
+from flagscope.report.spec import Spec, axis, layout, level, line, rounded
+from flagscope.report.wording import joined, number
+
+_SHOWN = 64  # eigenvalues drawn, unless more lie above the threshold
+
+
+def head_matrix_spec(group: HeadRecord, *, limit: float | None = None) -> Spec:
+    """Overlap of every two heads in units of chance, clusters side by side and outlined.
+
+    ``limit`` is the end of the colour scale (1/limit to limit, even in the logarithm); the
+    diagonal, which is d/r by definition, is left out.
+    """
+    if group.pairwise is None:
+        return {"data": [], "layout": layout(x=axis(), y=axis())}
+    order = group.order or list(range(len(group.pairwise)))
+    limit = limit or matrix_limit(group)
+    names = [str(head) for head in order]
+    z = [[None if i == j else rounded(group.pairwise[i][j], 3) for j in order] for i in order]
+    heat: Spec = {
+        "type": "heatmap",
+        "z": z,
+        "x": names,
+        "y": names,
+        "zmin": 1 / limit,
+        "zmax": limit,
+        "colorscale": ratio_scale(limit),
+        "xgap": 1 if len(order) <= 24 else 0,
+        "ygap": 1 if len(order) <= 24 else 0,
+        "hoverongaps": False,
+        "hovertemplate": "heads %{y} and %{x}<br>%{z:.3g} times chance<extra></extra>",
+        "colorbar": _colorbar(limit),
+    }
+    ticks = {"type": "category", "showgrid": False, "ticks": "", "nticks": 16}
+    side = axis("head", **ticks, autorange="reversed", scaleanchor="x", constrain="domain")
+    return {
+        "data": [heat],
+        "layout": layout(
+            x=axis("head", **ticks, constrain="domain"), y=side, shapes=_outlines(group, order)
+        ),
+    }
+
+
+def matrix_limit(group: HeadRecord) -> float:
+    """The end of a colour scale that holds the group's largest ratio, at least 2."""
+    largest = max(group.max_pair_ratio or 1.0, 1 / max(group.min_pair_ratio or 1.0, 1e-3))
+    return max(2.0, min(largest, 2.0**5))
+
+
+def _colorbar(limit: float) -> Spec:
+    ticks = [2.0**power for power in range(-5, 6) if 1 / limit <= 2.0**power <= limit]
+    ticks = [tick for tick in ticks if tick >= 1 or tick == 1 / 2]
+    return {
+        "title": {"text": "× chance", "font": {"size": 11, "color": "$muted"}},
+        "tickvals": ticks,
+        "ticktext": [number(tick) for tick in ticks],
+        "tickfont": {"size": 11, "color": "$muted"},
+        "outlinewidth": 0,
+        "thickness": 10,
+        "len": 0.8,
+    }
+
+
+def _outlines(group: HeadRecord, order: list[int]) -> list[Spec]:
+    """A box around each cluster whose heads stand together in the order."""
+    shapes = []
+    for cluster in group.clusters or []:
+        places = sorted(order.index(head) for head in cluster if head in order)
+        if len(places) > 1 and places[-1] - places[0] == len(places) - 1:
+            ends = (places[0] - 0.5, places[-1] + 0.5)
+            shapes.append(
+                {
+                    "type": "rect",
+                    "x0": ends[0], "x1": ends[1], "y0": ends[0], "y1": ends[1],
+                    "line": {"color": "$ink", "width": 2},
+                    "fillcolor": "rgba(0,0,0,0)",
+                }
+            )  # fmt: skip
+    return shapes
+
+
+def shared_spectrum_spec(group: HeadRecord) -> Spec:
+    """Eigenvalues of the sum of the heads' projectors against the 1 % level for random heads."""
+    values = group.spectrum
+    if values is None:
+        return {"data": [], "layout": layout(x=axis(), y=axis())}
+    shown = values.top if isinstance(values, ArraySummary) else list(values)
+    threshold = group.shared_threshold if group.shared_threshold is not None else math.inf
+    above = sum(value > threshold for value in shown)
+    shown = shown[: max(_SHOWN, above + 8)]
+    x = list(range(1, len(shown) + 1))
+    text = [_direction(group, rank, value, above) for rank, value in enumerate(shown)]
+    colours = ["$strong" if value > threshold else "$chance" for value in shown]
+    markers = {"color": colours, "size": 7}
+    data = [
+        line(x, shown, name="eigenvalue", color="$raw", text=text, mode="markers", marker=markers)
+    ]
+    if x and group.shared_threshold is not None:
+        data.append(
+            level((0, x[-1] + 1), threshold, name="1 % level for random heads", dash="dash")
+        )
+    y = axis("eigenvalue (heads that share it)", rangemode="tozero")
+    return {"data": data, "layout": layout(x=axis("direction", showgrid=False), y=y)}
+
+
+def _direction(group: HeadRecord, rank: int, value: float, above: int) -> str:
+    text = f"direction {rank + 1}: {number(value)}<br>"
+    if rank >= above:
+        return text + "within chance"
+    text += f"above the 1 % level {number(group.shared_threshold)}"
+    if rank < len(group.shared) and group.shared[rank].heads:
+        text += f"<br>heads {joined(group.shared[rank].heads, limit=16)}"
+    return text

@@ -1,0 +1,192 @@
+"""Tables: a summary for a terminal, and data frames of every pair and every head group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from flagscope.diagnose.records import HeadRecord, PairRecord, ScanResult
+from flagscope.report.tracks import head_tracks, tracks
+from flagscope.report.wording import MISSING, number
+
+if TYPE_CHECKING:
+    import pandas
+
+# Arrays stay in the JSON; a frame holds one value a cell.
+_PAIR_ARRAYS = ("cosines", "profile", "incidence")
+_HEAD_ARRAYS = ("shared", "spectrum", "clusters", "order", "near_copies", "pairwise")
+_NESTED = ("write", "read", "functional", "balanced", "null")
+_NESTED_ARRAYS = ("functional_product_spectrum",)
+
+
+@dataclass(frozen=True)
+class SummaryTable:
+    """Rows of text for a terminal or a page.
+
+    Parameters
+    ----------
+    columns
+        ``(heading, alignment)`` with alignment ``"left"`` or ``"right"``.
+    rows
+        One text per column; not escaped.
+    caption
+        How to read it.
+    """
+
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str
+
+
+def summary_table(result: ScanResult) -> SummaryTable:
+    """One row per track of pairs and per head space: medians, ranges and counts beyond chance.
+
+    Returns
+    -------
+    SummaryTable
+        Ten or fewer rows for the usual model; every number is a median with its range.
+    """
+    columns = (
+        ("", "left"),
+        ("n", "right"),
+        ("overlap (chance 1)", "right"),
+        ("beyond chance", "right"),
+        ("C (chance 1)", "right"),
+        ("ρ (chance 0)", "right"),
+        ("ν (chance ≈ 1)", "right"),
+        ("undefined", "right"),
+    )
+    level = float(result.settings.get("fdr", 0.05))
+    rows: list[tuple[str, ...]] = []
+    for track in tracks(result):
+        rows.append(
+            (
+                track.title,
+                f"{len(track.pairs):,}",
+                _spread(track.pairs, "overlap_ratio"),
+                _beyond(track.pairs, level),
+                *(
+                    _spread(track.pairs, name)
+                    for name in ("commutator_ratio", "gram_correlation", "commutation_defect")
+                ),
+                _undefined(track.pairs),
+            )
+        )
+    for heads in head_tracks(result):
+        title = heads.title.replace("space", "heads, R")
+        ratio = _spread(heads.groups, "overlap_ratio")
+        beyond, undefined = _beyond(heads.groups, level), _undefined(heads.groups)
+        count = f"{len(heads.groups):,}"
+        rows.append((title, count, ratio, beyond, "", "", "", undefined))
+    caption = f"Medians [range]. Beyond chance: overlaps after Benjamini-Hochberg at {level:.0%}, two-sided."
+    return SummaryTable(columns, tuple(rows), caption)
+
+
+def _spread(records: Sequence[PairRecord] | Sequence[HeadRecord], name: str) -> str:
+    values = [value for record in records if (value := getattr(record, name)) is not None]
+    if not values:
+        return MISSING
+    if len(values) == 1:
+        return number(values[0])
+    return f"{number(median(values))} [{number(min(values), 2)}, {number(max(values), 2)}]"
+
+
+def _beyond(records: Sequence[PairRecord] | Sequence[HeadRecord], level: float) -> str:
+    known = [record.p_adjusted for record in records if record.p_adjusted is not None]
+    return f"{sum(p <= level for p in known):,} of {len(known):,}" if known else MISSING
+
+
+def _undefined(records: Sequence[PairRecord] | Sequence[HeadRecord]) -> str:
+    count = sum(record.status != "ok" for record in records)
+    return f"{count:,}" if count else ""
+
+
+def pairs_frame(result: ScanResult) -> pandas.DataFrame:
+    """All pairs as a data frame, one row a pair.
+
+    Nested records become prefixed columns (``write_tensor``, ``balanced_commutator_ratio``,
+    ``null_overlap_ratio_sd``); labels become ``label_<observable>``. Arrays (cosines, profile,
+    incidence surface, product spectrum) are in the result and its JSON, not here. Integers are
+    nullable (``Int64``), missing floats are NaN beside a ``status`` that says why.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by the pair's name.
+    """
+    rows = []
+    for pair in result.pairs:
+        row = _flat(pair.model_dump(exclude=set(_PAIR_ARRAYS)))
+        labels = result.labels.get(pair.freedom, {})
+        row |= {f"label_{name}": label for name, label in labels.items() if name in row}
+        rows.append(row)
+    names = _columns(PairRecord, _PAIR_ARRAYS)
+    return _frame(rows, names, PairRecord, lambda frame: frame.set_index("name", drop=True))
+
+
+def heads_frame(result: ScanResult) -> pandas.DataFrame:
+    """All head groups as a data frame, one row a layer and space.
+
+    Arrays (pairwise matrix, spectrum, clusters, shared directions) are in the result and its JSON;
+    ``clusters_count`` and ``near_copies_count`` say how many there are.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by (stack, attention, layer, space).
+    """
+    rows = []
+    for group in result.heads:
+        row = _flat(group.model_dump(exclude=set(_HEAD_ARRAYS)))
+        row["clusters_count"] = None if group.clusters is None else len(group.clusters)
+        row["near_copies_count"] = len(group.near_copies)
+        rows.append(row)
+    names = [*_columns(HeadRecord, _HEAD_ARRAYS), "clusters_count", "near_copies_count"]
+    index = ["stack", "attention", "layer", "space"]
+    return _frame(rows, names, HeadRecord, lambda frame: frame.set_index(index))
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries as prefixed keys, lists of names as text."""
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, dict) and key in _NESTED:
+            flat |= {f"{key}_{name}": item for name, item in value.items()}
+        elif key not in _NESTED:
+            flat[key] = ", ".join(value) if isinstance(value, list) else value
+    for key in _NESTED_ARRAYS:
+        flat.pop(key, None)
+    interval = flat.pop("null_commutator_ratio_interval", None)
+    if interval is not None:
+        flat["null_commutator_ratio_low"], flat["null_commutator_ratio_high"] = interval
+    return flat
+
+
+def _columns(record: type[PairRecord] | type[HeadRecord], arrays: Sequence[str]) -> list[str]:
+    return [name for name in record.model_fields if name not in (*arrays, *_NESTED)]
+
+
+def _frame(
+    rows: Sequence[dict[str, Any]],
+    names: Sequence[str],
+    record: type[PairRecord] | type[HeadRecord],
+    indexed: Callable[[pandas.DataFrame], pandas.DataFrame],
+) -> pandas.DataFrame:
+    import pandas  # half a second that the command line need not pay
+
+    further = [name for row in rows for name in row if name not in names]
+    frame = pandas.DataFrame(list(rows), columns=list(dict.fromkeys([*names, *further])))
+    for name in frame.columns:
+        annotation = getattr(record.model_fields.get(name), "annotation", None)
+        if annotation in (int | None, int) or str(name).endswith("_count"):
+            frame[name] = frame[name].astype("Int64")
+        elif annotation == float | None or (frame[name].dtype == object and _numbers(frame[name])):
+            frame[name] = frame[name].astype("float64")
+    return indexed(frame)
+
+
+def _numbers(column: pandas.Series[Any]) -> bool:
+    known = column.dropna()
+    return len(known) > 0 and all(isinstance(value, int | float) for value in known)

@@ -1,0 +1,124 @@
+"""Numbers and names as a reader says them: one place for every rounding and every term."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+SPACE_WORDS = {"q": "query", "k": "key", "v": "value", "o": "output"}
+KIND_WORDS = {
+    "qk": "Query–key",
+    "ov": "Value–output",
+    "mlp": "MLP",
+    "sequential": "Sequential",
+    "conv": "Convolution",
+    "residual": "Residual stream",
+    "latent": "Latent attention",
+}
+MISSING = "–"
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number to ``digits`` significant digits, without needless zeros or exponents.
+
+    Examples
+    --------
+    >>> number(15.2749), number(0.04512), number(12), number(None), number(-0.00001)
+    ('15.3', '0.0451', '12', '–', '-1e-05')
+    """
+    if value is None:
+        return MISSING
+    if value == 0:
+        return "0"
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    if 1e-4 <= abs(value) < 1e6:
+        places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        return f"{value:,.{places}f}"
+    return f"{value:.{digits - 1}g}"
+
+
+def p_value(log10_p: float | None) -> str:
+    """A p-value from its decimal logarithm, which does not underflow.
+
+    Examples
+    --------
+    >>> p_value(-1.301), p_value(-318.2), p_value(0.0), p_value(None)
+    ('p = 0.05', 'p ≈ 10⁻³¹⁸', 'p = 1', '')
+    """
+    if log10_p is None:
+        return ""
+    if log10_p > -4:
+        return f"p = {10**log10_p:.2g}"
+    return f"p ≈ 10{str(math.ceil(log10_p)).translate(_SUPERSCRIPTS)}"
+
+
+def size(count: float, unit: str = "") -> str:
+    """A large count in thousands, millions or billions (powers of 1000).
+
+    Examples
+    --------
+    >>> size(22_713_216), size(972), size(812_000_000, "B")
+    ('22.7 M', '972', '812 MB')
+    """
+    for factor, prefix in ((1e9, "B" if not unit else "G"), (1e6, "M"), (1e3, "k")):
+        if count >= factor:
+            return f"{number(count / factor)} {prefix}{unit}"
+    return f"{number(count)} {unit}".strip()
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun in the right number.
+
+    Examples
+    --------
+    >>> counted(1, "pair"), counted(1200, "pair"), counted(2, "matrix", "matrices")
+    ('1 pair', '1,200 pairs', '2 matrices')
+    """
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def joined(items: Iterable[object], *, limit: int = 6) -> str:
+    """Items as a list in a sentence, cut after ``limit``.
+
+    Examples
+    --------
+    >>> joined([1, 2, 3]), joined(["a"]), joined(range(9), limit=3)
+    ('1, 2 and 3', 'a', '0, 1, 2 and 6 more')
+    """
+    words = [str(item) for item in items]
+    if len(words) > limit:
+        words = [*words[:limit], f"{len(words) - limit} more"]
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def ranges(values: Sequence[int]) -> str:
+    """Sorted integers as runs.
+
+    Examples
+    --------
+    >>> ranges([0, 1, 2, 5, 7, 8])
+    '0–2, 5 and 7–8'
+    """
+    runs: list[list[int]] = []
+    for value in sorted(set(values)):
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return joined((str(r[0]) if len(r) == 1 else f"{r[0]}–{r[-1]}" for r in runs), limit=8)
+
+
+def span(values: Sequence[float], digits: int = 3) -> str:
+    """The range of some numbers, or the number if there is one.
+
+    Examples
+    --------
+    >>> span([2.25, 15.27]), span([0.5])
+    ('2.25 to 15.3', '0.500')
+    """
+    low, high = number(min(values), digits), number(max(values), digits)
+    return low if low == high else f"{low} to {high}"

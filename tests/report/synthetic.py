@@ -1,0 +1,480 @@
+"""Scan results with planted contents, built without a network: what the report is tested on.
+
+Head groups of moderate size come from real random subspaces, so that matrices, spectra and shared
+counts agree with each other; everything else is drawn to look like a trained model's numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from flagscope.diagnose import records
+from flagscope.diagnose.gauge import labels
+from flagscope.diagnose.records import (
+    ArraySummary,
+    Balanced,
+    FailureRecord,
+    Functional,
+    HeadPair,
+    HeadRecord,
+    Incidence,
+    MapReference,
+    NullValues,
+    PairRecord,
+    RunRecord,
+    ScanResult,
+    SharedDirection,
+)
+
+FREEDOMS: tuple[records.Freedom, ...] = ("gl", "rotary", "scaling", "permutation", "none")
+HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">{{7*7}}%{x}<b>&amp;"
+
+
+def result(
+    pairs: Sequence[PairRecord] = (),
+    heads: Sequence[HeadRecord] = (),
+    *,
+    source: str = "models/example",
+    family: str = "bert",
+    parameters: int = 22_713_216,
+    dtype: str = "float32",
+    notes: Sequence[str] = (),
+    unmapped: Sequence[str] = (),
+    failures: Sequence[FailureRecord] = (),
+) -> ScanResult:
+    """A scan result around the given records."""
+    return ScanResult(
+        version="0.1.0",
+        source=source,
+        fingerprint="blake2b:5f1c0a9be7d24c6688aa01f2",
+        family=family,
+        parameters=parameters,
+        dtype=dtype,
+        settings={"rank": "participation", "fdr": 0.05, "fold_norms": "auto", "seed": 0},
+        labels={freedom: labels(freedom) for freedom in FREEDOMS},
+        notes=list(notes),
+        unmapped=list(unmapped),
+        pairs=list(pairs),
+        heads=list(heads),
+        edges=[],
+        failures=list(failures),
+        run=RunRecord(seconds=3.14, peak_rss_bytes=812_000_000, device="cpu", workers=2),
+    )
+
+
+def pair(
+    name: str,
+    kind: records.PairKind,
+    *,
+    d: int,
+    rank: int,
+    layer: int | None,
+    generator: np.random.Generator,
+    head: int | None = None,
+    kv_head: int | None = None,
+    between: str = "linear",
+    freedom: records.Freedom = "gl",
+    strength: float = 1.0,
+    details: bool = True,
+    **changes: Any,
+) -> PairRecord:
+    """A pair whose overlap and commutator grow with ``strength`` (1 is chance)."""
+    effective = max(1, int(rank * generator.uniform(0.6, 0.85)))
+    read = max(1, int(rank * generator.uniform(0.6, 0.85)))
+    largest, small = max(effective, read), min(effective, read)
+    sd = math.sqrt(2 * (d - small) * (d - largest) / max(1, small * largest)) / d
+    overlap = min(float(d / largest), strength * generator.normal(1, sd + 0.02))
+    z = None if sd == 0 else (overlap - 1) / sd
+    log10_p = None if z is None else -(z**2) / (2 * math.log(10)) - math.log10(abs(z) + 1.3)
+    cosines = np.sort(np.clip(generator.beta(2, 3, small) * strength, 0, 1))[::-1]
+    ratio = float(np.exp(generator.normal(np.log(strength) - 0.3, 0.12)))
+    rho = float(np.clip(generator.normal(0.3 * (strength - 0.9), 0.05), -1, 1))
+    ranks = sorted({max(1, round(r)) for r in np.geomspace(1, rank, 12)})
+    surface = [[float(min(i, j) * min(1, max(i, j) / d * overlap)) for j in ranks] for i in ranks]
+    values: dict[str, Any] = {
+        "name": name,
+        "kind": kind,
+        "between": between,
+        "stack": "encoder",
+        "attention": "self" if kind in ("qk", "ov") else None,
+        "layer": layer,
+        "head": head,
+        "kv_head": head if kv_head is None else kv_head,
+        "expert": None,
+        "write": MapReference(tensor=f"{name}.write.weight", slice="[:]", transposed=False),
+        "read": MapReference(tensor=f"{name}.read.weight", slice="[:]", transposed=kind == "qk"),
+        "d": d,
+        "rank_write": rank,
+        "rank_read": rank,
+        "effective_rank_write": effective,
+        "effective_rank_read": read,
+        "commutator_ratio": ratio,
+        "commutator_p": 10 ** -min(300.0, abs(ratio - 1) * 8),
+        "gram_correlation": rho,
+        "gram_correlation_z": rho * d / 2,
+        "gram_correlation_p": 10 ** -min(300.0, abs(rho) * 30),
+        "commutation_defect": float(generator.normal(0.6, 0.08)),
+        "imbalance": float(generator.uniform(0.2, 0.45)),
+        "overlap_ratio": overlap,
+        "overlap_z": z,
+        "p": None if log10_p is None else max(1e-300, min(1.0, 10.0**log10_p)),
+        "log10_p": None if log10_p is None else min(0.0, log10_p),
+        "p_adjusted": None if log10_p is None else min(1.0, 3 * 10.0**log10_p),
+        "p_adjusted_dependent": None if log10_p is None else min(1.0, 12 * 10.0**log10_p),
+        "intersection_exact": max(0, 2 * rank - d),
+        "intersection_beyond_chance": max(0, int((overlap - 1) * 6)),
+        "flag_defect": float(small - overlap * small * largest / d),
+        "kernel_intersection": 0,
+        "cosines": [float(c) for c in cosines],
+        "profile": [(r, float(overlap * (1 + 0.4 / r))) for r in ranks],
+        "incidence": Incidence(ranks_write=ranks, ranks_read=ranks, surface=surface)
+        if details
+        else None,
+        "freedom": freedom,
+        "functional": Functional(
+            product_spectrum=[float(x) for x in np.geomspace(4, 0.02, min(rank, 64))],
+            product_rank=rank,
+            product_effective_rank=0.6 * rank,
+        ),
+        "balanced": balanced(freedom, ratio, rho),
+        "null": NullValues(
+            overlap_ratio_sd=sd,
+            commutator_ratio_interval=(0.86, 1.16),
+            gram_correlation_sd=2 / d,
+            commutation_defect=1 + 1 / d,
+            commutation_defect_sd=2 / d,
+            largest_cosine=min(1.0, 1.7 * math.sqrt(largest / d)),
+        ),
+        "status": "ok",
+    }
+    return PairRecord(**(values | changes))
+
+
+def balanced(freedom: records.Freedom, ratio: float, rho: float) -> Balanced | None:
+    """The balanced form: trivial under GL, informative under scalings."""
+    if freedom == "gl":
+        return Balanced(gauge="W1 W1ᵀ = W2ᵀ W2", imbalance=0.0, effective_rank=19.3)
+    if freedom in ("rotary", "scaling"):
+        return Balanced(
+            gauge="equal traces per neuron" if freedom == "scaling" else "equal traces per plane",
+            commutator_ratio=0.8 * ratio,
+            gram_correlation=rho + 0.05,
+            gram_correlation_z=20 * rho,
+            commutation_defect=0.55,
+            imbalance=0.15,
+            overlap_ratio=1.21,
+            overlap_z=5.5,
+            effective_rank=17.0,
+        )
+    return None
+
+
+def undefined(record: PairRecord, status: str) -> PairRecord:
+    """The same pair with no number, and a status that says why."""
+    keep = {"effective_rank_write", "effective_rank_read", "rank_write", "rank_read"}
+    numbers = [
+        name
+        for name, field in PairRecord.model_fields.items()
+        if name not in keep and field.annotation in (float | None, int | None)
+    ]
+    numbers = [name for name in numbers if name not in ("layer", "head", "kv_head", "expert")]
+    gone: dict[str, Any] = dict.fromkeys([*numbers, *keep, "cosines", "profile", "incidence"])
+    gone |= {"functional": None, "balanced": None, "null": None, "status": status}
+    return record.model_copy(update=gone)
+
+
+def head_group(
+    layer: int,
+    space: records.HeadSpace,
+    *,
+    count: int,
+    rank: int,
+    d: int,
+    generator: np.random.Generator,
+    copies: Sequence[tuple[int, int, int]] = (),
+    common: float = 0.6,
+    stack: str = "encoder",
+    tensor: str | None = None,
+) -> HeadRecord:
+    """Heads with a common preference of strength ``common`` and planted (i, j, shared) copies."""
+    scale = 1 + common * np.exp(-np.arange(d) / (0.15 * d)) * 3
+    bases = np.linalg.qr(generator.normal(size=(count, d, rank)) * scale[:, None])[0]
+    for i, j, shared in copies:
+        tail = generator.normal(size=(d, rank - shared))
+        noisy = bases[i][:, :shared] + 0.02 * generator.normal(size=(d, shared)) / math.sqrt(d)
+        bases[j] = np.linalg.qr(np.concatenate([noisy, tail], axis=1))[0]
+    gram = bases.transpose(0, 2, 1)[:, None] @ bases[None]
+    squared = (gram**2).sum((2, 3))
+    pairwise = squared / (rank * rank / d)
+    upper = np.triu_indices(count, 1)
+    t = rank / d
+    edge = (math.sqrt(1 - t) + math.sqrt(t * (count - 1))) ** 2
+    stacked = bases.transpose(1, 0, 2).reshape(d, -1)
+    vectors = np.linalg.eigh(stacked @ stacked.T)
+    near = [
+        HeadPair(
+            heads=(i, j),
+            overlap_ratio=float(pairwise[i, j]),
+            log10_p=-211.4,
+            shared=shared,
+            rank=rank,
+            mean_squared_cosine=float(squared[i, j] / rank),
+        )
+        for i, j, shared in copies
+    ]
+    clusters = [[i, j] for i, j, _ in copies]
+    members = [head for cluster in clusters for head in cluster]
+    order = members + [head for head in range(count) if head not in members]
+    values = np.clip(vectors[0][::-1], 0, count)
+    threshold = edge * 1.02
+    shared_directions = [
+        SharedDirection(
+            eigenvalue=float(vectors[0][index]),
+            heads=[
+                h
+                for h in range(count)
+                if float(((bases[h].T @ vectors[1][:, index]) ** 2).sum()) > 0.5
+            ],
+        )
+        for index in range(d - 1, -1, -1)
+        if vectors[0][index] > threshold
+    ]
+    mean = float(pairwise[upper].mean()) if count > 1 else None
+    sd = None
+    if count > 1 and rank < d:
+        sd = math.sqrt(2) * (d - rank) / (rank * math.sqrt((d - 1) * (d + 2)))
+        sd /= math.sqrt(len(upper[0]))
+    z = None if sd is None or mean is None else (mean - 1) / sd
+    return HeadRecord(
+        stack=stack,
+        attention="self",
+        layer=layer,
+        space=space,
+        tensor=tensor or f"encoder.layer.{layer}.attention.{space}.weight",
+        count=count,
+        rank=rank,
+        d=d,
+        overlap_ratio=mean,
+        overlap_ratio_sd=sd,
+        z=z,
+        p=None if z is None else 10 ** -min(300.0, z**2 / 4.6),
+        log10_p=None if z is None else -(z**2) / 4.6,
+        p_adjusted=None if z is None else 10 ** -min(300.0, z**2 / 4.7),
+        p_adjusted_dependent=None if z is None else 10 ** -min(300.0, z**2 / 4.8),
+        max_pair_ratio=float(pairwise[upper].max()) if count > 1 else None,
+        min_pair_ratio=float(pairwise[upper].min()) if count > 1 else None,
+        shared_directions=len(shared_directions),
+        shared_threshold=threshold,
+        shared=shared_directions,
+        spectrum=[float(v) for v in values]
+        if d <= 512
+        else ArraySummary(
+            length=d,
+            top=[float(v) for v in values[:64]],
+            quantiles=[(q, float(np.quantile(values, q))) for q in (0, 0.25, 0.5, 0.75, 1)],
+        ),
+        clusters=clusters,
+        order=order,
+        near_copies=near,
+        pairwise=[[float(x) for x in row] for row in pairwise],
+        status="ok",
+    )
+
+
+def transformer(
+    *,
+    layers: int = 12,
+    heads: int = 12,
+    key_heads: int | None = None,
+    rank: int = 32,
+    d: int = 384,
+    rope: bool = False,
+    planted: bool = True,
+    source: str = "models/all-example-L12-v2",
+) -> ScanResult:
+    """A transformer; with ``planted``, copies, undefined pairs, failures and notes."""
+    generator = np.random.default_rng(2)
+    key_heads = key_heads or heads
+    pairs: list[PairRecord] = []
+    groups: list[HeadRecord] = []
+    for layer in range(layers):
+        for head in range(heads):
+            group = head * key_heads // heads
+            shared: dict[str, Any] = {
+                "d": rank, "rank": rank, "layer": layer, "head": head, "kv_head": group,
+                "generator": generator, "strength": 1 + 0.4 * math.sin(layer / layers * 3),
+            }  # fmt: skip
+            base = f"layer.{layer}.head.{head}"
+            between, freedom = ("rope", "rotary") if rope else ("linear", "gl")
+            pairs.append(pair(f"{base}.qk", "qk", between=between, freedom=freedom, **shared))
+            pairs.append(pair(f"{base}.ov", "ov", **shared))
+        pairs.append(
+            pair(
+                f"layer.{layer}.mlp",
+                "mlp",
+                d=4 * d,
+                rank=d,
+                layer=layer,
+                generator=generator,
+                between="gelu",
+                freedom="permutation",
+                strength=2 + layer / 2,
+            )  # fmt: skip
+        )
+        for space in ("q", "k", "v", "o"):
+            copies: list[tuple[int, int, int]] = []
+            if planted and space in ("q", "k") and layer == 4:
+                copies = [(2, 7, 21)]
+            if planted and space == "v" and layer == 9:
+                copies = [(0, 5, 28), (1, 8, 14)]
+            groups.append(
+                head_group(
+                    layer,
+                    space,
+                    count=key_heads if space in "kv" else heads,
+                    rank=rank,
+                    d=d,
+                    generator=generator,
+                    copies=copies,
+                    common=0.9 - 0.06 * layer,
+                )  # fmt: skip
+            )
+    failures, notes, unmapped = [], [], []
+    if planted:
+        pairs[5] = undefined(pairs[5], "the write map holds 3 NaN values")
+        pairs[30] = undefined(pairs[30], "the read map is zero")
+        pairs[40] = pairs[40].model_copy(update={"kernel_intersection": 5})
+        failures = [
+            FailureRecord(
+                task="layer.7.mlp",
+                error="the matrix could not be read: 3.1 MB expected, 2.0 MB left",
+                hint="download the file again",
+            )
+        ]
+        notes = ["The pooler is not part of any pair.", "Position embeddings were skipped."]
+        unmapped = ["embeddings.word_embeddings.weight", "pooler.dense.weight"]
+    return result(pairs, groups, source=source, notes=notes, unmapped=unmapped, failures=failures)
+
+
+def resnet() -> ScanResult:
+    """Nine conv pairs and nine residual ones, no heads."""
+    generator = np.random.default_rng(3)
+    pairs = []
+    for stage in range(3):
+        for block in range(3):
+            width = 16 * 2**stage
+            base = f"layer{stage + 1}.{block}"
+            pairs.append(
+                pair(
+                    f"{base}.conv1-conv2",
+                    "conv",
+                    d=width,
+                    rank=width,
+                    layer=3 * stage + block,
+                    generator=generator,
+                    between="relu",
+                    freedom="scaling",
+                    folded=[f"{base}.bn1"],
+                )  # fmt: skip
+            )
+            pairs.append(
+                pair(
+                    f"{base}.conv2-next",
+                    "residual",
+                    d=width,
+                    rank=width,
+                    layer=None,
+                    generator=generator,
+                    between="residual",
+                    freedom="none",
+                )  # fmt: skip
+            )
+    return result(pairs, source="resnet20.th", family="resnet", parameters=272_474)
+
+
+def perceptron() -> ScanResult:
+    """A network with one hidden layer: one pair."""
+    one = pair(
+        "0-2", "sequential", d=64, rank=10, layer=None, generator=np.random.default_rng(4),
+        between="relu", freedom="scaling",
+    )  # fmt: skip
+    return result([one], source="mlp.pt", family="sequential", parameters=4_810)
+
+
+def empty() -> ScanResult:
+    """A checkpoint in which nothing could be mapped."""
+    return result(
+        source="odd.npz",
+        family="unknown",
+        parameters=12,
+        unmapped=["a", "b"],
+        notes=["No adjacent maps were found."],
+    )
+
+
+def hostile() -> ScanResult:
+    """A result whose names and messages carry markup and template syntax."""
+    generator = np.random.default_rng(5)
+    one = pair(
+        HOSTILE, "ov", d=32, rank=8, layer=0, head=0, generator=generator, between=HOSTILE,
+        strength=1.8,
+    )  # fmt: skip
+    two = undefined(
+        pair(f"{HOSTILE}2", "ov", d=32, rank=8, layer=0, head=1, generator=generator), HOSTILE
+    )
+    group = head_group(
+        0, "k", count=4, rank=4, d=32, generator=generator, copies=[(0, 1, 3)], stack=HOSTILE,
+        tensor=HOSTILE,
+    )  # fmt: skip
+    return result(
+        [one, two],
+        [group],
+        source=HOSTILE,
+        family=HOSTILE,
+        dtype=HOSTILE,
+        notes=[HOSTILE],
+        unmapped=[HOSTILE],
+        failures=[FailureRecord(task=HOSTILE, error=HOSTILE, hint=HOSTILE)],
+    )
+
+
+def large() -> ScanResult:
+    """64 layers, 64 query heads in groups of eight: for the page's size and time."""
+    generator = np.random.default_rng(6)
+    group: dict[tuple[str, int], HeadRecord] = {}
+    for space in ("q", "k"):
+        count = 64 if space == "q" else 8
+        group[space, count] = head_group(0, space, count=count, rank=8, d=256, generator=generator)
+    pairs, heads = [], []
+    template = pair(
+        "t", "qk", d=128, rank=128, layer=0, head=0, generator=generator, between="rope",
+        freedom="rotary",
+    )  # fmt: skip
+    for layer in range(64):
+        for kind in ("qk", "ov"):
+            for head in range(64):
+                noise = float(np.exp(generator.normal(0, 0.1)))
+                changes: dict[str, Any] = {
+                    "name": f"layer.{layer}.head.{head}.{kind}", "kind": kind, "layer": layer,
+                    "head": head, "kv_head": head // 8,
+                    "commutator_ratio": noise * (template.commutator_ratio or 1),
+                    "overlap_ratio": noise * (template.overlap_ratio or 1),
+                    "cosines": [c * min(1, noise) for c in template.cosines or []],  # type: ignore[union-attr]
+                }  # fmt: skip
+                pairs.append(template.model_copy(update=changes))
+        for space in ("q", "k", "v", "o"):
+            count = 8 if space in "kv" else 64
+            base = group["k" if space in "kv" else "q", count]
+            pairwise = np.array(base.pairwise) * np.exp(generator.normal(0, 0.05, (count, count)))
+            pairwise = (pairwise + pairwise.T) / 2
+            heads.append(
+                base.model_copy(
+                    update={"layer": layer, "space": space, "pairwise": pairwise.tolist()}
+                )
+            )
+    return result(pairs, heads, source="models/large-64L", family="llama", parameters=70_553_706_496,
+                  dtype="bfloat16")  # fmt: skip
