@@ -1,9 +1,11 @@
 """From tensor names, shapes and a config to the graph of a network's linear maps."""
 
+from flagscope.arch.build import FamilyInfo, build_graph, families
 from flagscope.arch.graph import Graph, HeadGroup, Member, Norm, PairGroup, Rotary
 from flagscope.arch.maps import LinearMap, Side
 
 __all__ = [
+    "FamilyInfo",
     "Graph",
     "HeadGroup",
     "LinearMap",
@@ -12,4 +14,6 @@ __all__ = [
     "PairGroup",
     "Rotary",
     "Side",
+    "build_graph",
+    "families",
 ]

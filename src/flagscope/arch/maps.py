@@ -128,7 +128,7 @@ class LinearMap:
         """Layout of the bias: the stored dimensions that hold neither input nor kernel."""
         dropped = {self.inp, *self.spatial}
         kept = [group for group in self.groups if not dropped & set(group)]
-        return " ".join(f"({' '.join(group)})" if len(group) > 1 else group[0] for group in kept)
+        return " ".join(group[0] if len(group) == 1 else f"({' '.join(group)})" for group in kept)
 
     def index(self) -> tuple[slice, ...] | None:
         """The part of the stored tensor that is enough to read; None if that is the whole."""

@@ -1,0 +1,34 @@
+"""Activations: which changes of the neurons pass through them."""
+
+from __future__ import annotations
+
+from flagscope.arch.graph import Freedom
+
+LINEAR = frozenset({"linear", "identity", "none"})
+# f(c x) = c f(x) for c > 0. ReLU squared is homogeneous of degree two: scalings do not pass as
+# they are, so it counts as merely elementwise.
+HOMOGENEOUS = frozenset({"relu", "leaky_relu", "leakyrelu", "prelu"})
+
+
+def activation_freedom(name: str) -> Freedom:
+    """The freedom of the neurons on both sides of an activation.
+
+    All of GL(d) where there is none, positive scalings and permutations where it is positively
+    homogeneous, permutations for any other elementwise function, and "none" (none that is
+    known) where the activation is unknown.
+
+    References
+    ----------
+    Neyshabur, Salakhutdinov, Srebro, "Path-SGD", arXiv 1506.02617 (rescaling of ReLU networks).
+
+    Examples
+    --------
+    >>> activation_freedom("relu"), activation_freedom("gelu_new"), activation_freedom("unknown")
+    ('scaling', 'permutation', 'none')
+    """
+    plain = name.lower()
+    if plain in LINEAR:
+        return "gl"
+    if plain in HOMOGENEOUS:
+        return "scaling"
+    return "none" if plain in ("unknown", "softmax") else "permutation"

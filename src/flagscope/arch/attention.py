@@ -1,0 +1,135 @@
+"""Attention blocks: Q-K and V-O pairs of each head, and the heads' spaces in the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flagscope.arch.family import AttentionRule
+from flagscope.arch.graph import Attention, Freedom, HeadGroup, HeadSpace, Member, PairGroup, Rotary
+from flagscope.arch.maps import LinearMap, Side
+from flagscope.arch.scope import Scope, config_value
+from flagscope.errors import ArchitectureError
+
+Groups = tuple[list[PairGroup], list[HeadGroup]]
+
+HEADS_UNKNOWN = (
+    "attention heads are not told apart, since their number follows neither from the config nor "
+    "from the tensors: give --heads N or --config F"
+)
+
+
+def attention_groups(rule: AttentionRule, scope: Scope) -> Groups:
+    """Pairs and head spaces of one attention block, as far as its tensors exist.
+
+    Q-K: W_Q of a query head writes into R^{d_h}, (W_K)ᵀ of its key-value head reads it (the
+    logits are xᵀ W_Kᵀ W_Q y). V-O: W_V of the key-value head writes, W_O of the head reads.
+    """
+    found = [place for one in rule.maps if (place := scope.locate(one))]
+    if not found:
+        if not rule.optional:
+            scope.notes.add("no attention tensors of the family's names", scope.label)
+        return [], []
+    missing = [one.role for one in rule.maps if all(p.rule is not one for p in found)]
+    if missing:
+        scope.notes.add(f"attention without the maps {', '.join(missing)}", scope.label)
+    maps = scope.solve(found)
+    if maps is None:
+        scope.notes.add(HEADS_UNKNOWN, scope.label)
+        return [], []
+    pairs = []
+    if "q" in maps and "k" in maps:
+        pairs.append(_query_key(rule, maps, scope))
+    if "v" in maps and "o" in maps:
+        pairs.append(_value_output(rule, maps, scope))
+    return pairs, [_head_group(rule, one, scope) for one in maps.values()]
+
+
+def _label(rule: AttentionRule, scope: Scope) -> str:
+    return scope.label if rule.kind == "self" else f"{scope.label}.{rule.kind}"
+
+
+def _attention(rule: AttentionRule) -> Attention:
+    return "cross" if rule.kind == "cross" else "self"
+
+
+def _group_size(queries: LinearMap, shared: LinearMap) -> int:
+    size, rest = divmod(queries.count, shared.count) if shared.count else (0, 1)
+    if rest:
+        raise ArchitectureError(
+            f"{queries.tensor!r} of shape {queries.shape} has {queries.count} query heads, "
+            f"{shared.tensor!r} of shape {shared.shape} has {shared.count} key-value heads: "
+            "not a multiple",
+            hint="check num_attention_heads, num_key_value_heads and head_dim in the config, or "
+            "give the number of query heads (--heads N)",
+        )
+    return size
+
+
+def _query_key(rule: AttentionRule, maps: Mapping[str, LinearMap], scope: Scope) -> PairGroup:
+    query, key = maps["q"], maps["k"]
+    size = _group_size(query, key)
+    between, freedom, rotary = _between(rule, query.outputs, scope)
+    label = _label(rule, scope)
+    return PairGroup(
+        name=f"{label}.qk", kind="qk", between=between, stack=scope.stack,
+        attention=_attention(rule), layer=scope.layer, freedom=freedom, d=query.outputs,
+        write=Side(query), read=Side(key, transposed=True), rotary=rotary,
+        members=tuple(
+            Member(f"{label}.head.{h}.qk", write_index=h, read_index=h // size, head=h,
+                   kv_head=h // size)
+            for h in range(query.count)
+        ),
+    )  # fmt: skip
+
+
+def _value_output(rule: AttentionRule, maps: Mapping[str, LinearMap], scope: Scope) -> PairGroup:
+    value, output = maps["v"], maps["o"]
+    size = _group_size(output, value)
+    label = _label(rule, scope)
+    return PairGroup(
+        name=f"{label}.ov", kind="ov", between="linear" if scope.trusted else "unknown",
+        stack=scope.stack, attention=_attention(rule), layer=scope.layer,
+        freedom="gl" if scope.trusted else "none", d=value.outputs,
+        write=Side(value), read=Side(output),
+        members=tuple(
+            Member(f"{label}.head.{h}.ov", write_index=h // size, read_index=h, head=h,
+                   kv_head=h // size)
+            for h in range(output.count)
+        ),
+    )  # fmt: skip
+
+
+def _between(
+    rule: AttentionRule, dimension: int, scope: Scope
+) -> tuple[str, Freedom, Rotary | None]:
+    if not scope.trusted:
+        return "unknown", "none", None
+    rotary = _rotary(rule, dimension, scope)
+    if scope.tensor(rule.query_norm) or scope.tensor(rule.key_norm):
+        return "norm", "none", rotary
+    if scope.tensor(rule.relative):
+        return "relative", "none", rotary
+    if rotary is not None:
+        return "rope", "rotary", rotary
+    return "linear", "gl", None
+
+
+def _rotary(rule: AttentionRule, dimension: int, scope: Scope) -> Rotary | None:
+    if rule.rotary is None:
+        return None
+    turned = int(dimension * config_value(rule.rotary.fraction, scope.config))
+    if turned <= 0:
+        return None
+    layout = "half" if rule.rotary.layout == "half" else "interleaved"
+    return Rotary(dims=turned, layout=layout)
+
+
+def _head_group(rule: AttentionRule, one: LinearMap, scope: Scope) -> HeadGroup:
+    spaces: dict[str, HeadSpace] = {"q": "q", "k": "k", "v": "v", "o": "o"}
+    space = spaces[one.role]
+    stream = one.outputs if space == "o" else one.inputs
+    return HeadGroup(
+        stack=scope.stack, attention=_attention(rule), layer=scope.layer or 0, space=space,
+        map=one, count=one.count, rank=min(one.outputs, one.inputs), d=stream,
+        norm=None if space == "o" else scope.norm(rule.norm),
+    )  # fmt: skip

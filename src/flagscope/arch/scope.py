@@ -1,0 +1,214 @@
+"""Where a rule is applied: the tensors of one layer, what the config says, and notes to take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flagscope.arch.family import ConfigRule, MapRule, NormRule
+from flagscope.arch.graph import Norm, NormKind
+from flagscope.arch.layout import LayoutMismatchError, axis_sizes, parse_layout
+from flagscope.arch.maps import LinearMap, solved_map
+from flagscope.errors import ArchitectureError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Notes:
+    """Notes in plain words; one that recurs is written once, with its places.
+
+    Examples
+    --------
+    >>> notes = Notes()
+    >>> notes.add("no gate", "layer.0")
+    >>> notes.add("no gate", "layer.1")
+    >>> notes.texts()
+    ('no gate (layer.0, layer.1)',)
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[str, list[str]] = {}
+
+    def add(self, text: str, place: str | None = None) -> None:
+        """Take a note, at a place if it is about one."""
+        places = self._places.setdefault(text, [])
+        if place is not None and place not in places:
+            places.append(place)
+
+    def texts(self) -> tuple[str, ...]:
+        """All notes, in the order in which they were first taken."""
+        return tuple(
+            f"{text} ({_shortened(places)})" if places else text
+            for text, places in self._places.items()
+        )
+
+
+def _shortened(places: Sequence[str]) -> str:
+    if len(places) <= 4:
+        return ", ".join(places)
+    return f"{places[0]}, {places[1]}, … {places[-1]}: {len(places)} places"
+
+
+@dataclass(frozen=True)
+class Known:
+    """A size and who says so."""
+
+    value: int
+    origin: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """A map that was found: its rule, and the names and shape of its tensors."""
+
+    rule: MapRule
+    tensor: str
+    shape: tuple[int, ...]
+    bias: str | None
+
+
+@dataclass(frozen=True)
+class Scope:
+    """One layer of one stack. `trusted` is false where the family is only guessed."""
+
+    shapes: Shapes
+    base: str
+    label: str
+    stack: str
+    layer: int | None
+    known: Mapping[str, Known] = field(default_factory=dict)
+    config: Mapping[str, Any] | None = None
+    notes: Notes = field(default_factory=Notes)
+    trusted: bool = True
+
+    def locate(self, rule: MapRule) -> Place | None:
+        """The first alternative whose weight exists."""
+        for weight, module in zip(rule.weights(), rule.modules, strict=True):
+            shape = self.shapes.get(self.base + weight)
+            if shape is not None:
+                bias = f"{self.base}{module}.bias"
+                return Place(rule, self.base + weight, shape, bias if bias in self.shapes else None)
+        return None
+
+    def tensor(self, modules: Sequence[str]) -> str | None:
+        """The weight of the first of these modules that exists."""
+        names = (f"{self.base}{module}.weight" for module in modules)
+        return next((name for name in names if name in self.shapes), None)
+
+    def norm(self, rule: NormRule | None) -> Norm | None:
+        """A norm of the stream, if its tensors exist."""
+        if rule is None:
+            return None
+        return self.norm_of(
+            rule.modules,
+            kind=rule.kind,  # pyright: ignore[reportArgumentType] (the family reader checks it)
+            eps=float(config_value(rule.eps, self.config)),
+            offset=rule.offset,
+            placement=rule.placement,
+        )
+
+    def norm_of(
+        self,
+        modules: Sequence[str],
+        *,
+        kind: NormKind,
+        placement: str,
+        eps: float = 1e-5,
+        offset: float = 0.0,
+    ) -> Norm | None:
+        """The norm whose module is the first of these that has a tensor."""
+        for module in modules:
+            tensors = {
+                key: f"{self.base}{module}.{key}"
+                for key in ("weight", "bias", "running_mean", "running_var")
+                if f"{self.base}{module}.{key}" in self.shapes
+            }
+            if tensors:
+                return Norm(
+                    name=self.base + module, kind=kind, gain=tensors.get("weight"),
+                    bias=tensors.get("bias"), mean=tensors.get("running_mean"),
+                    variance=tensors.get("running_var"), eps=eps, offset=offset,
+                    placement=placement,
+                )  # fmt: skip
+        return None
+
+    def solve(self, places: Sequence[Place]) -> dict[str, LinearMap] | None:
+        """Maps by role, or None where sizes stay open.
+
+        Raises
+        ------
+        ArchitectureError
+            If a tensor's shape contradicts the config, the heads argument or another tensor.
+        """
+        sizes = {axis: one.value for axis, one in self.known.items()}
+        origins = {axis: one.origin for axis, one in self.known.items()}
+        complete, found = False, -1
+        while not complete and len(sizes) > found:
+            complete, found = True, len(sizes)
+            for place in places:
+                groups = parse_layout(place.rule.layout)
+                try:
+                    solved, whole = axis_sizes(groups, place.shape, sizes)
+                except LayoutMismatchError as error:
+                    raise self._mismatch(place, error, origins) from None
+                for axis, size in solved.items():
+                    origins.setdefault(axis, f"tensor {place.tensor!r}")
+                    sizes.setdefault(axis, size)
+                complete = complete and whole
+        if not complete:
+            return None
+        return {place.rule.role: one_map(place, sizes) for place in places}
+
+    def _mismatch(
+        self, place: Place, error: Exception, origins: Mapping[str, str]
+    ) -> ArchitectureError:
+        axes = [axis for group in parse_layout(place.rule.layout) for axis in group]
+        told = [f"{axis} from {origins[axis]}" for axis in axes if axis in origins]
+        return ArchitectureError(
+            f"tensor {place.tensor!r} of shape {place.shape} does not fit {place.rule.layout!r}: "
+            f"{error}" + (f" ({'; '.join(told)})" if told else ""),
+            hint="is this the config of this checkpoint? Give another one (--config F), the number "
+            "of heads (--heads N) or another family (--family NAME)",
+        )
+
+
+def one_map(place: Place, sizes: Mapping[str, int]) -> LinearMap:
+    """The map at a place, its axis sizes solved."""
+    rule = place.rule
+    return solved_map(
+        role=rule.role, tensor=place.tensor, shape=place.shape, layout=rule.layout, out=rule.out,
+        inp=rule.inp, known=sizes, select=rule.select, batch=rule.batch, bias=place.bias,
+    )  # fmt: skip
+
+
+def config_entry(config: Mapping[str, Any] | None, paths: Sequence[str]) -> tuple[str, Any] | None:
+    """The first dotted path that the config sets to something other than null, and its value."""
+    for path in paths:
+        value: Any = config or {}
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is not None:
+            return path, value
+    return None
+
+
+def config_value(rule: ConfigRule, config: Mapping[str, Any] | None) -> Any:
+    """What the config says, else the rule's default.
+
+    Raises
+    ------
+    ArchitectureError
+        If the config holds another type than the default has.
+    """
+    entry = config_entry(config, rule.config)
+    if entry is None:
+        return rule.default
+    path, value = entry
+    expected = str if isinstance(rule.default, str) else (int, float)
+    if isinstance(value, bool) or not isinstance(value, expected):
+        kind = "a name" if expected is str else "a number"
+        raise ArchitectureError(
+            f"config key {path!r}: expected {kind}, got {value!r}", hint="correct the config"
+        )
+    return value

@@ -1,0 +1,117 @@
+"""Convolutional blocks: the sequence inside a block, and the stream between blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise, product
+
+from flagscope.arch.activations import activation_freedom
+from flagscope.arch.family import MapRule, StackRule
+from flagscope.arch.graph import Freedom, Member, Norm, PairGroup, PairKind
+from flagscope.arch.maps import LinearMap, Side
+from flagscope.arch.scope import Place, Scope, config_value
+
+Node = tuple[str, LinearMap, Norm | None]
+"""A module's label, its map, and the BatchNorm directly behind it."""
+
+
+def sequence_groups(rule: StackRule, blocks: Sequence[Scope], outside: Scope) -> list[PairGroup]:
+    """Pairs within each block and, across the stream, from each block to the next.
+
+    Parameters
+    ----------
+    rule
+        The stack, with its sequence, activation and stream.
+    blocks
+        The blocks in the order in which they run.
+    outside
+        The scope of the stem and the last layer.
+    """
+    activation = str(config_value(rule.activation, outside.config)) if rule.activation else "linear"
+    if _preactivation(rule, blocks):
+        outside.notes.add(
+            "the norms stand before the convolutions (a pre-activation network): pairs are listed "
+            "without folding, and what lies between is unknown"
+        )
+        blocks = [replace(scope, trusted=False) for scope in blocks]
+        outside = replace(outside, trusted=False)
+    groups: list[PairGroup] = []
+    previous = _nodes((rule.stream.entry,) if rule.stream else (), outside)
+    for scope in blocks:
+        nodes = _nodes(rule.sequence, scope)
+        shortcut = _nodes((rule.stream.shortcut,) if rule.stream else (), scope)
+        for write, read in product(previous, (*nodes[:1], *shortcut)):
+            groups += _residual(write, read, activation, scope)
+        for before, (write, read) in zip([None, *nodes], pairwise(nodes), strict=False):
+            if before is not None and before[1].outputs != write[1].inputs:
+                scope.notes.add(f"{write[1].tensor!r} is a grouped convolution; left out as writer")
+            else:
+                groups += _inner(write, read, activation, scope)
+        previous = [*nodes[-1:], *shortcut]
+    last = replace(outside, layer=len(blocks))
+    for write, read in product(previous, _nodes((rule.stream.exit,) if rule.stream else (), last)):
+        groups += _residual(write, read, activation, last)
+    return groups
+
+
+def _nodes(rules: Sequence[MapRule | None], scope: Scope) -> list[Node]:
+    nodes: list[Node] = []
+    for rule in rules:
+        place = scope.locate(rule) if rule else None
+        if rule is not None and place is not None:
+            label = place.tensor.removesuffix(".weight")
+            maps = scope.solve([place])
+            if maps is not None:
+                nodes.append((label, maps[rule.role], _norm(rule, place, scope)))
+    return nodes
+
+
+def _norm(rule: MapRule, place: Place, scope: Scope) -> Norm | None:
+    if not scope.trusted:
+        return None
+    # a live module's alternatives run in step: the norm that belongs to the module found
+    at = rule.weights().index(place.tensor.removeprefix(scope.base))
+    names = rule.norms[at : at + 1] if len(rule.norms) == len(rule.modules) else rule.norms
+    return scope.norm_of(names, kind="batchnorm", placement="map")
+
+
+def _preactivation(rule: StackRule, blocks: Sequence[Scope]) -> bool:
+    for scope in blocks:
+        for _, one, norm in _nodes(rule.sequence, scope):
+            shape = scope.shapes.get(norm.gain) if norm and norm.gain else None
+            if shape is not None and shape != (one.outputs,):
+                return True
+    return False
+
+
+def _inner(write: Node, read: Node, activation: str, scope: Scope) -> list[PairGroup]:
+    name = f"{write[0]}-{read[0].rpartition('.')[2]}"
+    between = activation if scope.trusted else "unknown"
+    return _pair(name, "conv", between, activation_freedom(between), write, read, scope)
+
+
+def _residual(write: Node, read: Node, activation: str, scope: Scope) -> list[PairGroup]:
+    between = activation if scope.trusted else "unknown"
+    return _pair(f"{write[0]}-{read[0]}", "residual", between, "none", write, read, scope)
+
+
+def _pair(
+    name: str, kind: PairKind, between: str, freedom: Freedom, write: Node, read: Node, scope: Scope
+) -> list[PairGroup]:
+    (_, writer, norm), (_, reader, _) = write, read
+    if writer.outputs != reader.inputs:
+        scope.notes.add(
+            f"{name}: {writer.tensor!r} writes {writer.outputs} channels, {reader.tensor!r} reads "
+            f"{reader.inputs} (a grouped convolution or a reshape between); left out"
+        )
+        return []
+    # BatchNorm between linear maps leaves only scalings of single channels
+    left: Freedom = "scaling" if norm is not None and freedom == "gl" else freedom
+    return [
+        PairGroup(
+            name=name, kind=kind, between=between, stack=scope.stack, attention=None,
+            layer=scope.layer, freedom=left, d=writer.outputs, write=Side(writer),
+            read=Side(reader), members=(Member(name),), write_norm=norm,
+        )
+    ]  # fmt: skip
