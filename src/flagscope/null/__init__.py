@@ -1,1 +1,56 @@
+"""Null models: what chance gives, in closed form."""
 
+from flagscope.null.commutator import commutator_variance
+from flagscope.null.correlation import CorrelationNull, correlation_null
+from flagscope.null.haar import (
+    Moments,
+    haar_overlap,
+    mean_overlap,
+    mean_overlap_significance,
+    overlap_significance,
+)
+from flagscope.null.largest import (
+    FreeDimensions,
+    count_beyond_chance,
+    free_dimensions,
+    largest_cosine_significance,
+    largest_cosine_threshold,
+)
+from flagscope.null.multiplicity import AdjustedP, false_discovery_adjustment
+from flagscope.null.noise import StorageNoise, storage_noise
+from flagscope.null.projectors import (
+    ProjectorSumEdges,
+    projector_sum_edges,
+    projector_sum_threshold,
+)
+from flagscope.null.significance import Significance
+from flagscope.null.tracy_widom import tracy_widom_log_sf, tracy_widom_quantile
+from flagscope.null.wachter import wachter_density, wachter_edges
+
+__all__ = [
+    "AdjustedP",
+    "CorrelationNull",
+    "FreeDimensions",
+    "Moments",
+    "ProjectorSumEdges",
+    "Significance",
+    "StorageNoise",
+    "commutator_variance",
+    "correlation_null",
+    "count_beyond_chance",
+    "false_discovery_adjustment",
+    "free_dimensions",
+    "haar_overlap",
+    "largest_cosine_significance",
+    "largest_cosine_threshold",
+    "mean_overlap",
+    "mean_overlap_significance",
+    "overlap_significance",
+    "projector_sum_edges",
+    "projector_sum_threshold",
+    "storage_noise",
+    "tracy_widom_log_sf",
+    "tracy_widom_quantile",
+    "wachter_density",
+    "wachter_edges",
+]
