@@ -104,7 +104,15 @@ def _between(
 ) -> tuple[str, Freedom, Rotary | None]:
     if not scope.trusted:
         return "unknown", "none", None
-    rotary = _rotary(rule, dimension, scope)
+    turned = _turned(rule, dimension, scope)
+    if turned % 2:
+        scope.notes.add(
+            f"the rotary embedding would turn {turned} of {dimension} dimensions, which is odd: "
+            "no freedom is claimed for Q-K; does the config give the rotary fraction?"
+        )
+        return "rope", "none", None
+    half = rule.rotary is not None and rule.rotary.layout == "half"
+    rotary = Rotary(turned, "half" if half else "interleaved") if turned else None
     if scope.tensor(rule.query_norm) or scope.tensor(rule.key_norm):
         return "norm", "none", rotary
     if scope.tensor(rule.relative):
@@ -114,14 +122,11 @@ def _between(
     return "linear", "gl", None
 
 
-def _rotary(rule: AttentionRule, dimension: int, scope: Scope) -> Rotary | None:
+def _turned(rule: AttentionRule, dimension: int, scope: Scope) -> int:
+    """How many of a head's dimensions the rotary embedding turns."""
     if rule.rotary is None:
-        return None
-    turned = int(dimension * config_value(rule.rotary.fraction, scope.config))
-    if turned <= 0:
-        return None
-    layout = "half" if rule.rotary.layout == "half" else "interleaved"
-    return Rotary(dims=turned, layout=layout)
+        return 0
+    return max(0, int(dimension * config_value(rule.rotary.fraction, scope.config)))
 
 
 def _head_group(rule: AttentionRule, one: LinearMap, scope: Scope) -> HeadGroup:
