@@ -114,5 +114,7 @@ def _inside(
 
 
 def _row_major_bytes(tensor: Tensor) -> bytes:
-    flat = tensor.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    # A clone, since a tensor of one element counts as contiguous with any stride.
+    plain = tensor.cpu().resolve_conj().resolve_neg()
+    flat = plain.clone(memory_format=torch.contiguous_format).reshape(-1)
     return flat.view(torch.uint8).numpy().tobytes()

@@ -24,7 +24,7 @@ STANDARD_NAMES = (
 )
 # What trainers put beside the weights under the same suffixes.
 _NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state\w*)\.\w+")
-_SHARD = re.compile(r"-\d+-of-\d+\.")
+_SHARD = re.compile(r"-\d+-of-(?!0*1\.)\d+\.")  # but not the only one, 00001-of-00001
 _LISTED = 6
 
 
