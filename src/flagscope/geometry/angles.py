@@ -6,13 +6,13 @@ angles come from the singular values of the residual (I - P_Y) X, the others fro
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flagscope.errors import InputError
 from flagscope.geometry._validate import broadcast_batch, two_bases
 
 
@@ -192,14 +192,14 @@ def principal_vectors(
         swapped = principal_vectors(y, x)
         return PrincipalVectors(x=swapped.y, y=swapped.x, angles=swapped.angles)
     batch = broadcast_batch(x, y, ("x", "y"))
-    if 0 in batch:
-        raise InputError("the batch is empty", hint="give at least one pair of subspaces")
-    xs = x.expand(*batch, *x.shape[-2:]).reshape(-1, *x.shape[-2:])
-    ys = y.expand(*batch, *y.shape[-2:]).reshape(-1, *y.shape[-2:])
+    shape = (math.prod(batch), *x.shape[-2:])
+    xs = x.expand(*batch, *x.shape[-2:]).reshape(shape)
+    ys = y.expand(*batch, *y.shape[-2:]).reshape(shape[0], *y.shape[-2:])
+    left, right = torch.empty_like(xs), torch.empty_like(xs)
     # A loop: how many angles are small differs from pair to pair.
-    pairs = [_vectors(one, other) for one, other in zip(xs, ys, strict=True)]
-    left = torch.stack([pair[0] for pair in pairs]).reshape(*batch, *x.shape[-2:])
-    right = torch.stack([pair[1] for pair in pairs]).reshape(*batch, *x.shape[-2:])
+    for index in range(shape[0]):
+        left[index], right[index] = _vectors(xs[index], ys[index])
+    left, right = (vectors.reshape(*batch, *x.shape[-2:]) for vectors in (left, right))
     return PrincipalVectors(x=left, y=right, angles=_angles(_cosines(x, y), _sines(x, y)))
 
 

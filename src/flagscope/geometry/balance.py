@@ -205,12 +205,18 @@ def _balance(left: Tensor, right: Tensor, *, full: Tensor) -> Balancing:
     ratio = (right_size / left_size).sqrt()
     stretch = torch.where(chosen, stretch * ratio[..., 0], 1)
     return Balancing(
-        transform=(turn.mT * stretch[..., None, :]) @ turn,
-        inverse=(turn.mT / stretch[..., None, :]) @ turn,
+        transform=_symmetric(turn, stretch),
+        inverse=_symmetric(turn, 1 / stretch),
         spectrum=sigma * (left_size * right_size)[..., 0],
         condition=stretch.amax(-1) / stretch.amin(-1) if d else stretch.new_ones(full.shape),
         balanced=full,
     )
+
+
+def _symmetric(turn: Tensor, stretch: Tensor) -> Tensor:
+    """turnᵀ diag(stretch) turn, symmetric to the last bit."""
+    product = (turn.mT * stretch[..., None, :]) @ turn
+    return (product + product.mT) / 2
 
 
 def _size(factor: Tensor) -> Tensor:

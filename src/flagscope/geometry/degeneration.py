@@ -65,12 +65,15 @@ class Degeneration:
                 "the transformation at t = 0 is not invertible",
                 hint="use subspaces(0) or flag() for the limit",
             )
-        # Dual vectors f_j / |f_j|², f_j the part of a_j orthogonal to the larger space: they
-        # vanish on what is fixed, and f_j · e_i = |f_j|² if i = j, else 0.
-        part = self.moving - self.larger @ (self.larger.mT @ self.moving)
-        dual = part / (part**2).sum(0)
-        identity = torch.eye(self.position.d, dtype=part.dtype, device=part.device)
-        return identity + (t - 1) * (self.moving - self.target) @ dual.mT
+        # Dual vectors to the e_j that vanish on what is fixed. They lie in the part of V + U
+        # orthogonal to the larger space, cleaned twice because small angles leave little of it.
+        difference = self.moving - self.target
+        normal = self._outside(self.moving)
+        normal = self._outside(normal / torch.linalg.vector_norm(normal, dim=0))
+        normal, _ = torch.linalg.qr(normal)
+        dual = torch.linalg.solve(normal.mT @ difference, normal.mT)
+        identity = torch.eye(self.position.d, dtype=dual.dtype, device=dual.device)
+        return identity + (t - 1) * difference @ dual
 
     def flag(self) -> Flag:
         """The limit at t = 0, a flag of type (min(r1, r2), max(r1, r2))."""
@@ -81,6 +84,9 @@ class Degeneration:
         rest = orthogonal_complement(inner)
         ranks = sorted({inner.shape[1], self.larger.shape[1]} - {0})
         return Flag(self.larger @ torch.cat([inner, rest], dim=1), tuple(ranks))
+
+    def _outside(self, vectors: Tensor) -> Tensor:
+        return vectors - self.larger @ (self.larger.mT @ vectors)
 
 
 def degeneration(

@@ -65,7 +65,7 @@ class RankRule:
         elif self.kind == "energy":
             checked_fraction(self.value)
         elif self.kind == "fixed":
-            if self.value is None or self.value < 1 or self.value != int(self.value):
+            if self.value is None or self.value < 1 or not float(self.value).is_integer():
                 raise InputError(
                     f"the rank rule 'fixed' needs a positive whole number, not {self.value!r}",
                     hint="write for example 'fixed:8'",

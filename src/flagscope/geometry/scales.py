@@ -137,7 +137,8 @@ def _scales(a: Tensor, b: Tensor) -> PositiveScales:
 
 
 def _checked_planes(planes: Tensor, d: int) -> Tensor:
-    if not isinstance(planes, Tensor) or planes.ndim != 2 or planes.shape[1] != 2:
+    integers = isinstance(planes, Tensor) and not planes.is_floating_point()
+    if not integers or planes.ndim != 2 or planes.shape[1] != 2:
         raise InputError(
             "planes must be an integer tensor of shape (n, 2)",
             hint="one row a plane, holding its two coordinates",

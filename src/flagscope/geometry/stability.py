@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
+from math import inf
 
 from flagscope.errors import InputError
 from flagscope.geometry.strata import RelativePosition
@@ -49,13 +51,16 @@ class GitVerdict:
     """
 
     stability: Stability
-    slope: float
-    filtration: tuple[tuple[float, int], ...]
+    slope: Fraction
+    filtration: tuple[tuple[Fraction, int], ...]
     destabilising: str | None
 
 
 def git_stability(
-    position: RelativePosition, *, weight_write: float = 1, weight_read: float = 1
+    position: RelativePosition,
+    *,
+    weight_write: float | Fraction = 1,
+    weight_read: float | Fraction = 1,
 ) -> GitVerdict:
     """Stability of (V, U) in linearised geometric invariant theory.
 
@@ -68,12 +73,12 @@ def git_stability(
     position
         The relative position of V and U, on which alone it depends.
     weight_write, weight_read
-        a and b, positive. Compared exactly: use integers or fractions if they are ratios.
+        a and b, positive and finite. Compared exactly, so give ratios as fractions.
 
     Raises
     ------
     InputError
-        A weight that is not positive, or d = 0.
+        A weight that is not positive and finite, or d = 0.
 
     Notes
     -----
@@ -100,14 +105,17 @@ def git_stability(
     >>> verdict.stability, verdict.destabilising
     (<Stability.UNSTABLE: 'unstable'>, 'V ∩ U')
     """
-    a, b = weight_write, weight_read
-    if not (a > 0 and b > 0):
-        raise InputError(f"weights ({a}, {b}) must be positive", hint="use 1 and 1 by default")
+    if not (0 < weight_write < inf and 0 < weight_read < inf):
+        raise InputError(
+            f"weights ({weight_write}, {weight_read}) must be positive and finite",
+            hint="1 and 1 treat both spaces alike",
+        )
+    a, b = Fraction(weight_write), Fraction(weight_read)
     d, r1, r2, k = position.d, position.r1, position.r2, position.k
     if d == 0:
         raise InputError("stability is undefined in R^0", hint="give a space of dimension ≥ 1")
-    kinds = ((a + b, k), (a, r1 - k), (b, r2 - k), (0, d - r1 - r2 + k))
-    dimensions: dict[float, int] = {}
+    kinds = ((a + b, k), (a, r1 - k), (b, r2 - k), (Fraction(0), d - r1 - r2 + k))
+    dimensions: dict[Fraction, int] = {}
     for slope, dimension in kinds:
         if dimension:
             dimensions[slope] = dimensions.get(slope, 0) + dimension
@@ -183,7 +191,7 @@ def has_closed_affine_orbit(*, rank_write: int, rank_read: int, rank_product: in
     return rank_write == rank_read == rank_product
 
 
-def _largest_slope(a: float, b: float, position: RelativePosition) -> str:
+def _largest_slope(a: Fraction, b: Fraction, position: RelativePosition) -> str:
     """The largest subspace of largest slope, the first step of the filtration."""
     if position.k:
         return "V ∩ U"
