@@ -1,1 +1,74 @@
-"""Alignment of a network's layers and heads, read from its weights alone."""
+"""Alignment of a network's layers and heads, read from its weights alone.
+
+    >>> import flagscope
+    >>> report = flagscope.scan("model.safetensors")  # doctest: +SKIP
+
+Names are imported on first use, so that `import flagscope` and the command line start at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flagscope.api import Inspection, Report, inspect, scan
+    from flagscope.arch import FamilyInfo, families
+    from flagscope.diagnose import ScanResult
+    from flagscope.errors import (
+        ArchitectureError,
+        CorruptFileError,
+        FlagscopeError,
+        InputError,
+        MissingExtraError,
+        MissingFileError,
+        SourceError,
+        UnknownDtypeError,
+        UnsafeFileError,
+    )
+
+_HOMES = {
+    **dict.fromkeys(("Inspection", "Report", "inspect", "scan"), "api"),
+    **dict.fromkeys(("FamilyInfo", "families"), "arch"),
+    "ScanResult": "diagnose",
+    **dict.fromkeys(
+        (
+            *("ArchitectureError", "CorruptFileError", "FlagscopeError", "InputError"),
+            *("MissingExtraError", "MissingFileError", "SourceError", "UnknownDtypeError"),
+            "UnsafeFileError",
+        ),
+        "errors",
+    ),
+}
+
+__version__ = version("flagscope")
+
+__all__ = [
+    "ArchitectureError",
+    "CorruptFileError",
+    "FamilyInfo",
+    "FlagscopeError",
+    "InputError",
+    "Inspection",
+    "MissingExtraError",
+    "MissingFileError",
+    "Report",
+    "ScanResult",
+    "SourceError",
+    "UnknownDtypeError",
+    "UnsafeFileError",
+    "families",
+    "inspect",
+    "scan",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'flagscope' has no attribute {name!r}")
+    return getattr(import_module(f"flagscope.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -215,7 +215,7 @@ class RunRecord(Record):
     """What this run cost; the one part of a result that differs between equal runs."""
 
     seconds: float
-    peak_rss_bytes: int
+    peak_rss_bytes: int | None = Field(description="Of the process; null where the system hides it.")
     device: str
     workers: int
 

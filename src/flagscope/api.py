@@ -1,0 +1,339 @@
+"""What `import flagscope` offers: scan a checkpoint, inspect it, and a report of either."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from flagscope.arch import Graph, build_graph
+from flagscope.checkpoint import Checkpoint, from_state_dict, open_checkpoint
+from flagscope.diagnose import ScanResult
+from flagscope.engine import PARTS, Part, Progress, Settings, Task, parameter_count, plan, run_scan
+from flagscope.errors import InputError
+from flagscope.geometry import RankRule
+
+if TYPE_CHECKING:
+    import pandas
+    from plotly.graph_objects import Figure
+    from torch import Tensor, nn
+
+    from flagscope.report import Finding
+
+    Source = str | os.PathLike[str] | nn.Module | Mapping[str, Tensor]
+    Config = Mapping[str, Any] | str | os.PathLike[str]
+
+
+class Report:
+    """The result of a scan, as frames, figures, JSON and a page.
+
+    Attributes
+    ----------
+    result
+        All records, frozen; also the published JSON schema `flagscope.scan/1`.
+    """
+
+    def __init__(self, result: ScanResult) -> None:
+        self.result = result
+
+    @classmethod
+    def from_json(cls, source: str | os.PathLike[str]) -> Self:
+        """Read a report back from a file that `to_json` wrote.
+
+        Raises
+        ------
+        InputError
+            If the file is not a scan of this schema.
+        """
+        from pydantic import ValidationError
+
+        try:
+            text = Path(source).read_text(encoding="utf-8")
+            return cls(ScanResult.model_validate_json(text))
+        except (OSError, UnicodeDecodeError, ValidationError) as error:
+            first = str(error).splitlines()[0]
+            raise InputError(
+                f"{os.fspath(source)} is not a scan of schema flagscope.scan/1: {first}",
+                hint="give a file written by `flagscope scan --json` or Report.to_json",
+            ) from error
+
+    @cached_property
+    def pairs(self) -> pandas.DataFrame:
+        """One row for each adjacent pair."""
+        from flagscope.report import pairs_frame
+
+        return pairs_frame(self.result)
+
+    @cached_property
+    def heads(self) -> pandas.DataFrame:
+        """One row for each layer's heads in each space of the stream."""
+        from flagscope.report import heads_frame
+
+        return heads_frame(self.result)
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What lies beyond chance, in plain words, the strongest first."""
+        from flagscope.report import findings
+
+        return findings(self.result)
+
+    @cached_property
+    def figures(self) -> dict[str, Figure]:
+        """Interactive figures by name."""
+        from flagscope.report import all_figures
+
+        return all_figures(self.result)
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The result as JSON text; also written to `path` if one is given."""
+        text = self.result.model_dump_json(by_alias=True, indent=1)
+        return _written(text, path)
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The result as one self-contained page; also written to `path` if one is given."""
+        from flagscope.report import render_page
+
+        return _written(render_page(self.result), path)
+
+    def _repr_html_(self) -> str:
+        from flagscope.report import render_summary
+
+        return render_summary(self.result)
+
+    def __repr__(self) -> str:
+        r = self.result
+        return (
+            f"Report({r.source!r}, family={r.family!r}, {len(r.pairs)} pairs, "
+            f"{len(r.heads)} head groups, {len(r.failures)} failures)"
+        )
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of a checkpoint from its header alone.
+
+    Attributes
+    ----------
+    source
+        What was opened.
+    parameters
+        Number of stored floating-point numbers.
+    graph
+        Maps, pairs and head groups.
+    tasks
+        What a scan would do, with the cost of each part.
+    notes
+        What could not be mapped, and what was assumed.
+    """
+
+    source: str
+    parameters: int
+    graph: Graph
+    tasks: tuple[Task, ...]
+    notes: tuple[str, ...]
+
+
+def scan(
+    source: Source,
+    *,
+    config: Config | None = None,
+    revision: str | None = None,
+    family: str | None = None,
+    heads: int | None = None,
+    only: Iterable[Part] = PARTS,
+    rank: str = "participation",
+    fdr: float = 0.05,
+    fold_norms: Literal["auto", "all", "none"] = "auto",
+    precision: Literal["float64", "float32"] = "float64",
+    seed: int = 0,
+    device: str = "auto",
+    workers: int = 1,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Read a network's weights, and no data, and say how its layers and heads are aligned.
+
+    Parameters
+    ----------
+    source
+        A checkpoint file, a folder with one, a hub name, an `nn.Module`, or a mapping of names to
+        tensors.
+    config
+        The model's configuration, a mapping or a JSON file, where none stands beside the weights.
+    revision
+        Branch, tag or commit of a hub repository.
+    family
+        Name of a model family, to override what the config and the names say; see
+        `flagscope.families`.
+    heads
+        Number of attention heads, where no config tells it.
+    only
+        Parts to compute, of "pairs", "heads" and "residual".
+    rank
+        Rule for the dimensions of the dominant spaces of a pair: "participation", "numerical",
+        "energy:0.9" or "fixed:8".
+    fdr
+        False-discovery rate below which a finding is called one.
+    fold_norms
+        "auto" folds a BatchNorm into the map in front of it, "all" also the gain of a pre-norm
+        into the head spaces, "none" leaves weights as stored.
+    precision
+        Arithmetic of Gram matrices and eigenproblems.
+    seed
+        Of the random draws that stand in where a null has no closed form.
+    device
+        "auto", "cpu", "cuda" or another torch device.
+    workers
+        Threads that work at once.
+    executor
+        Any `concurrent.futures.Executor` instead of threads.
+    progress
+        Called with (tasks done, tasks in all, name of the task).
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    InputError
+        If an argument is wrong.
+    SourceError
+        If the checkpoint cannot be read.
+    ArchitectureError
+        If its tensors contradict its config.
+
+    References
+    ----------
+    Xiao, Sui, Ruan, "Flag Varieties: A Geometric Framework for Deep Network Alignment", arXiv
+    2605.09861 (2026).
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    >>> report = scan(net)
+    >>> report.pairs["name"].tolist(), report.result.pairs[0].freedom
+    (['0-2'], 'scaling')
+    """
+    if workers < 1:
+        raise InputError(f"workers is {workers}", hint="give 1 or more")
+    settings = _settings(
+        only=tuple(only), family=family, heads=heads, rank=rank, fdr=fdr, fold_norms=fold_norms,
+        precision=precision, seed=seed, device=device,
+    )  # fmt: skip
+    with ExitStack() as stack:
+        checkpoint = stack.enter_context(_opened(source, config=config, revision=revision))
+        graph = _graph(checkpoint, settings)
+        result = run_scan(
+            checkpoint, graph, settings, workers=workers, executor=executor, progress=progress
+        )
+    return Report(result)
+
+
+def inspect(
+    source: Source,
+    *,
+    config: Config | None = None,
+    revision: str | None = None,
+    family: str | None = None,
+    heads: int | None = None,
+    only: Iterable[Part] = PARTS,
+) -> Inspection:
+    """What a scan would find to measure, from the header alone; reads no tensor.
+
+    Parameters, errors and references as for `scan`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    >>> [task.name for task in inspect(net).tasks]
+    ['0-2']
+    """
+    settings = _settings(only=tuple(only), family=family, heads=heads)
+    with _opened(source, config=config, revision=revision) as checkpoint:
+        graph = _graph(checkpoint, settings)
+        sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
+        return Inspection(
+            source=checkpoint.source,
+            parameters=parameter_count(checkpoint),
+            graph=graph,
+            tasks=tuple(plan(graph, settings, sizes)),
+            notes=(*checkpoint.notes, *graph.notes),
+        )
+
+
+def _settings(**values: Any) -> Settings:
+    from pydantic import ValidationError
+
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][:1])
+        raise InputError(
+            f"{where}: {first['msg']}, got {first['input']!r}",
+            hint="see the documentation of flagscope.scan for what it may be",
+        ) from error
+    RankRule.parse(settings.rank)
+    return settings
+
+
+def _graph(checkpoint: Checkpoint, settings: Settings) -> Graph:
+    shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
+    return build_graph(shapes, checkpoint.config, family=settings.family, heads=settings.heads)
+
+
+def _opened(source: Source, *, config: Config | None, revision: str | None) -> Checkpoint:
+    if isinstance(source, (str, os.PathLike)):
+        return open_checkpoint(source, config=config, revision=revision)
+    from torch import nn
+
+    if revision is not None:
+        raise InputError("revision is for hub names", hint="leave it out for weights in memory")
+    if isinstance(source, nn.Module):
+        return from_state_dict(
+            source.state_dict(),
+            config=config if config is not None else _module_config(source),
+            name=type(source).__name__,
+        )
+    if isinstance(source, Mapping):
+        return from_state_dict(source, config=config)
+    raise InputError(
+        f"cannot scan a {type(source).__name__}",
+        hint="give a path, a hub name, an nn.Module or a mapping of names to tensors",
+    )
+
+
+def _module_config(module: nn.Module) -> dict[str, Any] | None:
+    """A module's own configuration; for an nn.Sequential what stands between its layers."""
+    from torch import nn
+
+    to_dict = getattr(getattr(module, "config", None), "to_dict", None)
+    if callable(to_dict):
+        return to_dict()
+    if not isinstance(module, nn.Sequential):
+        return None
+    silent = (nn.Linear, nn.Dropout, nn.Flatten, nn.Identity, nn.modules.batchnorm._BatchNorm)
+    leaves = [leaf for leaf in module.modules() if not list(leaf.children())]
+    between = {type(leaf) for leaf in leaves if not isinstance(leaf, silent)}
+    if not between:
+        return {"activation": "linear"}
+    one = between.pop()
+    # Several kinds, or something that is no activation: what stands where cannot be said here.
+    if between or one.__module__ != nn.ReLU.__module__:
+        return None
+    return {"activation": one.__name__.lower()}
+
+
+def _written(text: str, path: str | os.PathLike[str] | None) -> str:
+    if path is not None:
+        Path(path).write_text(text, encoding="utf-8")
+    return text

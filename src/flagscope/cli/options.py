@@ -1,0 +1,47 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+PARTS = ("pairs", "heads", "residual")
+
+
+def parts(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    """The comma-separated parts of --only."""
+    chosen = tuple(part.strip() for part in value.split(",") if part.strip())
+    wrong = [part for part in chosen if part not in PARTS]
+    if wrong or not chosen:
+        raise click.BadParameter(
+            f"{', '.join(wrong) or 'nothing'} is not among {', '.join(PARTS)}"
+        )
+    return chosen
+
+
+_MODEL_OPTIONS = (
+    click.option("--family", metavar="NAME", help="Model family; see `flagscope families`."),
+    click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False),
+        help="config.json of the model, where none stands beside the weights.",
+    ),
+    click.option("--heads", type=click.IntRange(1), help="Number of attention heads."),
+    click.option("--revision", metavar="R", help="Branch, tag or commit of a hub repository."),
+    click.option(
+        "--only",
+        default=",".join(PARTS),
+        callback=parts,
+        show_default=True,
+        help="Parts to compute.",
+    ),
+)
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say what the source is and what of it to look at."""
+    for option in reversed(_MODEL_OPTIONS):
+        command = option(command)
+    return command

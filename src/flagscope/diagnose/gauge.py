@@ -1,0 +1,54 @@
+"""Which numbers a pair's own function-preserving freedom can move (functional against gauge).
+
+The freedom of an adjacent pair is the group that acts on the shared space, (W1, W2) -> (g W1,
+W2 g^-1), without changing the network's function: all of GL(d) between linear maps, positive
+scalings and permutations of neurons across a ReLU, permutations across any other elementwise
+activation, plane rotations and scalings under a rotary embedding.
+"""
+
+from __future__ import annotations
+
+from flagscope.diagnose.records import Freedom, Label
+
+# Every one of these is a function of W2 W1 and of the ranks of W1 and W2.
+_INVARIANT_UNDER_ALL = (
+    "rank_write",
+    "rank_read",
+    "kernel_intersection",
+    "product_spectrum",
+    "product_rank",
+    "product_effective_rank",
+)
+# These are invariant under orthogonal changes of the shared basis only.
+_INVARIANT_UNDER_ORTHOGONAL = (
+    "effective_rank_write",
+    "effective_rank_read",
+    "commutator_ratio",
+    "gram_correlation",
+    "commutation_defect",
+    "imbalance",
+    "overlap_ratio",
+    "intersection_exact",
+    "intersection_beyond_chance",
+    "flag_defect",
+    "cosines",
+    "profile",
+    "incidence",
+)
+_ORTHOGONAL_FREEDOMS: tuple[Freedom, ...] = ("permutation", "none")
+
+
+def labels(freedom: Freedom) -> dict[str, Label]:
+    """Label of each observable of a pair with this freedom (arXiv 2605.09861, section 3).
+
+    Examples
+    --------
+    >>> labels("gl")["commutator_ratio"], labels("gl")["kernel_intersection"]
+    ('gauge', 'functional')
+    >>> labels("permutation")["commutator_ratio"]
+    'functional'
+    """
+    moved: Label = "functional" if freedom in _ORTHOGONAL_FREEDOMS else "gauge"
+    return dict.fromkeys(_INVARIANT_UNDER_ALL, "functional") | dict.fromkeys(
+        _INVARIANT_UNDER_ORTHOGONAL, moved
+    )

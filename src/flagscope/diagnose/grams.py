@@ -1,0 +1,145 @@
+"""Observables of the two Gram matrices of a pair, beside their nulls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from flagscope.diagnose.observables import (
+    CentredSpectrum,
+    centred_spectrum,
+    commutation_defect,
+    commutator_ratio,
+    gram_correlation,
+    imbalance,
+)
+from flagscope.diagnose.spectra import PairSpectra
+from flagscope.diagnose.values import number
+from flagscope.null import commutator_null, correlation_null
+
+# Haar draws where the lower tail of C has no closed form: p-values down to 1e-3.
+_DRAWS = 999
+_ISOTROPIC = "a Gram matrix is isotropic within storage noise: C, rho and nu are undefined"
+
+
+@dataclass(frozen=True)
+class GramObservables:
+    """What the Gram matrices of one pair say; None where undefined, as `status` says."""
+
+    imbalance: float | None
+    commutator_ratio: float | None = None
+    commutator_p: float | None = None
+    gram_correlation: float | None = None
+    gram_correlation_z: float | None = None
+    gram_correlation_p: float | None = None
+    commutation_defect: float | None = None
+    commutator_interval: tuple[float, float] | None = None
+    correlation_sd: float | None = None
+    defect_mean: float | None = None
+    defect_sd: float | None = None
+    status: str = "ok"
+
+    def fields(self) -> dict[str, Any]:
+        """The fields that a pair's record takes as they are."""
+        return {
+            "commutator_ratio": self.commutator_ratio,
+            "commutator_p": self.commutator_p,
+            "gram_correlation": self.gram_correlation,
+            "gram_correlation_z": self.gram_correlation_z,
+            "gram_correlation_p": self.gram_correlation_p,
+            "commutation_defect": self.commutation_defect,
+            "imbalance": self.imbalance,
+        }
+
+
+def gram_observables(
+    spectra: PairSpectra,
+    noise_write: Float[Tensor, " n"],
+    noise_read: Float[Tensor, " n"],
+    *,
+    seed: int,
+) -> list[GramObservables]:
+    """C, ρ, ν and the imbalance of each pair of a batch, with their nulls.
+
+    Parameters
+    ----------
+    spectra
+        Of n pairs.
+    noise_write, noise_read
+        Bounds on the Frobenius norms of the errors of A and B. Where the trace-free part of
+        either is not larger, C, ρ and ν are undefined.
+    seed
+        Of the Haar draws that stand in where no closed form of the null of C holds.
+    """
+    a, b = centred_spectrum(spectra.alpha, spectra.d), centred_spectrum(spectra.beta, spectra.d)
+    tensors = (
+        *(commutator_ratio(spectra), gram_correlation(spectra)),
+        *(commutation_defect(spectra), imbalance(spectra)),
+    )
+    rows = zip(*(t.tolist() for t in tensors), strict=True)
+    defined = [
+        _above(a, i, float(noise_write[i])) and _above(b, i, float(noise_read[i]))
+        for i in range(len(spectra.alpha))
+    ]
+    return [
+        _observables(spectra, a, b, i, *row, seed=seed)
+        if ok
+        else GramObservables(number(row[3]), status=_ISOTROPIC)
+        for i, (row, ok) in enumerate(zip(rows, defined, strict=True))
+    ]
+
+
+def _above(c: CentredSpectrum, i: int, noise: float) -> bool:
+    return float(c.square[i]) ** 0.5 > noise
+
+
+def _observables(
+    spectra: PairSpectra,
+    a: CentredSpectrum,
+    b: CentredSpectrum,
+    i: int,
+    c: float,
+    rho: float,
+    nu: float,
+    unbalanced: float,
+    *,
+    seed: int,
+) -> GramObservables:
+    d = spectra.d
+    correlation = correlation_null(
+        d,
+        write_norm=float(a.square[i]) ** 0.5,
+        read_norm=float(b.square[i]) ** 0.5,
+        write_cube=float(a.cube[i]),
+        read_cube=float(b.cube[i]),
+    )
+    commutator = commutator_null(
+        _padded(spectra.alpha[i], d), _padded(spectra.beta[i], d), draws=_DRAWS, seed=seed
+    )
+    if correlation is None or commutator is None:
+        return GramObservables(number(unbalanced), status=_ISOTROPIC)
+    rho_test = correlation.significance(rho)
+    return GramObservables(
+        imbalance=number(unbalanced),
+        commutator_ratio=number(c),
+        commutator_p=commutator.significance(max(c, 0.0)).p,
+        gram_correlation=number(rho),
+        gram_correlation_z=rho_test.z,
+        gram_correlation_p=rho_test.p,
+        commutation_defect=number(nu),
+        commutator_interval=commutator.interval,
+        correlation_sd=correlation.sd,
+        defect_mean=commutator.defect_mean,
+        defect_sd=commutator.defect_sd,
+    )
+
+
+def _padded(eigenvalues: Tensor, d: int) -> np.ndarray:
+    """All d eigenvalues: those given and the zeros that the shape forces."""
+    full = np.zeros(d)
+    full[: len(eigenvalues)] = eigenvalues.cpu().numpy()
+    return full

@@ -1,0 +1,153 @@
+"""The subspaces of the stream that attention heads read or write, and how they overlap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# Elements of the largest temporary of `pairwise_overlaps`: 128 MiB in float64.
+_SLAB_ELEMENTS = 1 << 24
+
+
+@dataclass(frozen=True)
+class HeadSpaces:
+    """Orthonormal bases of H subspaces of R^d.
+
+    Attributes
+    ----------
+    bases
+        Shape (H, d, r); the columns beyond a head's rank are zero.
+    ranks
+        Numerical rank of each head, shape (H,).
+    """
+
+    bases: Float[Tensor, "H d r"]
+    ranks: Int[Tensor, " H"]
+
+    @property
+    def d(self) -> int:
+        """Dimension of the ambient space."""
+        return self.bases.shape[1]
+
+
+def head_spaces(
+    maps: Float[Tensor, "H r d"], *, noise: Float[Tensor, " H"] | None = None
+) -> HeadSpaces:
+    """Row spaces of H maps, shape (H, r, d) each, at their numerical ranks.
+
+    Parameters
+    ----------
+    maps
+        Floating point and finite; r may exceed d.
+    noise
+        Bound on the spectral norm of the storage error of each map, shape (H,); singular values
+        up to it do not count.
+
+    Examples
+    --------
+    >>> import torch
+    >>> spaces = head_spaces(torch.eye(4, dtype=torch.float64).reshape(2, 2, 4))
+    >>> spaces.ranks, spaces.bases.shape
+    (tensor([2, 2]), torch.Size([2, 4, 2]))
+    """
+    count, r, d = maps.shape
+    smaller = min(r, d)
+    sigma = torch.linalg.svdvals(maps)
+    floor = max(r, d) * torch.finfo(maps.dtype).eps * sigma[:, :1]
+    if noise is not None:
+        floor = torch.maximum(floor, noise.to(maps)[:, None])
+    ranks = (sigma > floor).sum(-1)
+    bases = maps.new_zeros(count, d, smaller)
+    full = ranks == smaller
+    if bool(full.any()):
+        # All columns are needed, so QR spans the same space at a fraction of an SVD's cost. Where
+        # r > d the space is everything.
+        if r <= d:
+            bases[full] = torch.linalg.qr(maps[full].mT).Q
+        else:
+            bases[full] = torch.eye(d, dtype=maps.dtype, device=maps.device)
+    for h in torch.nonzero(~full).flatten().tolist():
+        rank = int(ranks[h])
+        bases[h, :, :rank] = torch.linalg.svd(maps[h], full_matrices=False).Vh[:rank].T
+    return HeadSpaces(bases, ranks)
+
+
+def pairwise_overlaps(spaces: HeadSpaces) -> Float[Tensor, "H H"]:
+    """T_ij = ‖Q_iᵀ Q_j‖_F² for all pairs of heads; the diagonal holds the ranks.
+
+    One GEMM: over the stacked bases (H r × H r entries, reduced in slabs) or, where d < r², over
+    the vectorised projectors, ⟨P_i, P_j⟩, in slabs of rows. Memory beyond the bases is bounded.
+
+    Examples
+    --------
+    >>> import torch
+    >>> pairwise_overlaps(head_spaces(torch.eye(4, dtype=torch.float64).reshape(2, 2, 4)))
+    tensor([[2., 0.],
+            [0., 2.]], dtype=torch.float64)
+    """
+    q = spaces.bases
+    count, d, r = q.shape
+    total = q.new_zeros(count, count)
+    by_projectors = d * d * r * count + d * d * count * count < d * (count * r) ** 2
+    if by_projectors:
+        rows = max(1, min(d, _SLAB_ELEMENTS // (count * d)))
+        for start in range(0, d, rows):
+            slab = (q[:, start : start + rows] @ q.mT).reshape(count, -1)
+            total += slab @ slab.mT
+        return total
+    stacked = q.transpose(1, 2).reshape(count * r, d)
+    heads = max(1, _SLAB_ELEMENTS // (count * r * r))
+    for start in range(0, count, heads):
+        block = stacked[start * r : (start + heads) * r] @ stacked.mT
+        total[start : start + heads] = block.square().reshape(-1, r, count, r).sum((1, 3))
+    return total
+
+
+@dataclass(frozen=True)
+class ProjectorSum:
+    """Spectrum of Σ_h P_h.
+
+    Attributes
+    ----------
+    eigenvalues
+        All min(d, H r) that can differ from zero, descending.
+    shared
+        Eigenvalues above the threshold, descending.
+    membership
+        vᵀ P_h v for each shared eigenvector v and head h, shape (shared, H).
+    """
+
+    eigenvalues: Float[Tensor, " s"]
+    shared: Float[Tensor, " k"]
+    membership: Float[Tensor, "k H"]
+
+
+def projector_sum(spaces: HeadSpaces, *, threshold: float) -> ProjectorSum:
+    """Eigenvalues of the sum of the heads' projectors, and who shares those above a threshold.
+
+    The spectrum lies in [0, H] and needs few digits (thresholds are known to three), so it is
+    computed in float32: errors stay below 1e-5.
+
+    Examples
+    --------
+    >>> import torch
+    >>> e = torch.eye(3, dtype=torch.float64)
+    >>> shared = projector_sum(head_spaces(torch.stack([e[:2], e[1:]])), threshold=1.5)
+    >>> shared.shared.round().tolist(), shared.membership.round().tolist()
+    ([2.0], [[1.0, 1.0]])
+    """
+    count, d, r = spaces.bases.shape
+    stacked = spaces.bases.to(torch.float32).transpose(0, 1).reshape(d, count * r)
+    small = count * r < d
+    gram = stacked.mT @ stacked if small else stacked @ stacked.mT
+    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = values.flip(-1).clamp_min(0), vectors.flip(-1)
+    above = values > threshold
+    shared, chosen = values[above], vectors[:, above]
+    if small:
+        chosen = stacked @ chosen / shared.sqrt()
+    inside = (chosen.mT @ stacked).reshape(-1, count, r).square().sum(-1)
+    return ProjectorSum(values, shared, inside)

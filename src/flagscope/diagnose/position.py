@@ -1,0 +1,117 @@
+"""Relative position of the dominant write and read spaces of one pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flagscope.geometry import intersection_dimension, singular_space
+from flagscope.geometry.intersection import LARGEST_TOLERANCE
+from flagscope.null import count_beyond_chance
+
+# A cosine below this has a sine above the largest tolerance, 0.3.
+_CANDIDATE = 0.95
+# Level at which the largest cosine is called beyond chance.
+LEVEL = 0.01
+
+
+@dataclass(frozen=True)
+class DominantPosition:
+    """How the top-r1 write space V and the top-r2 read space U of one pair lie.
+
+    Attributes
+    ----------
+    rank_write, rank_read
+        r1 and r2.
+    cosines
+        The min(r1, r2) principal cosines, descending; max(0, r1+r2-d) of them are 1 by dimension.
+    overlap
+        Σ cos².
+    exact
+        dim(V ∩ U) beyond what the dimensions force, or None where the storage noise leaves it
+        open.
+    beyond_chance
+        Cosines beyond chance at the 1 % level of the largest, the exact ones included and the
+        forced ones not.
+    """
+
+    rank_write: int
+    rank_read: int
+    cosines: Float[Tensor, " k"]
+    overlap: float
+    exact: int | None
+    beyond_chance: int | None
+
+    @property
+    def flag_defect(self) -> float:
+        """min(r1, r2) - Σ cos²: zero iff the smaller space lies in the larger."""
+        return max(0.0, min(self.rank_write, self.rank_read) - self.overlap)
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """One map with its singular values (descending) and the bound on its storage error."""
+
+    matrix: Float[Tensor, "rows columns"]
+    sigma: Float[Tensor, " s"]
+    delta: float
+
+    def turn(self, rank: int) -> float:
+        """Bound on the sine by which the storage error turns the top-`rank` space.
+
+        δ over the gap below σ_rank, after Wedin (BIT 12, 1972); the gap is σ_rank itself for the
+        whole range. The Gram matrices add u·κ².
+        """
+        last = float(self.sigma[rank - 1])
+        below = float(self.sigma[rank]) if rank < len(self.sigma) else 0.0
+        gap = last - min(below, last)
+        unit = torch.finfo(self.sigma.dtype).eps
+        rounding = unit * (float(self.sigma[0]) / last) ** 2
+        return (self.delta / gap if gap > 0 else 1.0) + rounding
+
+
+def dominant_position(
+    write: Noisy, read: Noisy, cosines: Float[Tensor, "p q"], r1: int, r2: int
+) -> DominantPosition:
+    """Principal cosines, overlap and intersection dimensions of the top-r1 and top-r2 spaces.
+
+    Parameters
+    ----------
+    write, read
+        W1, shape (d, m1), and W2, shape (m2, d).
+    cosines
+        Inner products of the left singular vectors of W1 with the right ones of W2.
+    r1, r2
+        Dimensions, at least 1.
+
+    References
+    ----------
+    Björck and Golub, Math. Comp. 27 (1973) 579-594, for cosines and sines; Johnstone, Ann. Stat.
+    36 (2008) 2638-2716, for the largest cosine under the null.
+    """
+    d = write.matrix.shape[0]
+    forced = max(0, r1 + r2 - d)
+    block = cosines[:r1, :r2]
+    # Rounding may carry the sum past what the dimensions allow.
+    overlap = min(max(float(block.square().sum()), forced), min(r1, r2))
+    values = torch.linalg.svdvals(block).clamp(max=1)
+    exact = _exact(write, read, values, r1, r2) if forced < min(r1, r2) else 0
+    known = forced + (exact or 0)
+    beyond = count_beyond_chance(values.tolist(), r1, r2, d, level=LEVEL, exact=known)
+    return DominantPosition(r1, r2, values, overlap, exact, beyond)
+
+
+def _exact(write: Noisy, read: Noisy, cosines: Tensor, r1: int, r2: int) -> int | None:
+    forced = max(0, r1 + r2 - write.matrix.shape[0])
+    tolerance = write.turn(r1) + read.turn(r2)
+    if tolerance > LARGEST_TOLERANCE:
+        return None
+    if int((cosines > _CANDIDATE).sum()) <= forced:
+        return 0
+    v = singular_space(write.matrix, side="left", rank=r1)
+    u = singular_space(read.matrix, side="right", rank=r2)
+    count = intersection_dimension(v, u, tolerance=tolerance)
+    return None if count.dimension is None else count.dimension - forced

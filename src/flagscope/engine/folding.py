@@ -1,0 +1,53 @@
+"""Folding of norms into the maps beside them, so that maps are compared in the basis they share.
+
+A BatchNorm behind a map multiplies its output channels by γ/√(σ² + ε). A LayerNorm or RMSNorm in
+front of a reader W makes it W diag(γ), and a LayerNorm moreover removes the mean of the stream:
+then both sides are written in an orthonormal basis of the complement of (1, …, 1), so that every
+observable and every null sees d - 1 dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flagscope.diagnose import Matrices
+
+
+def scaled_rows(maps: Matrices, scale: Float[Tensor, " rows"]) -> Matrices:
+    """diag(scale) W, with the bound on the noise scaled along."""
+    return _scaled(maps, maps.values * scale[:, None], scale)
+
+
+def scaled_columns(maps: Matrices, scale: Float[Tensor, " columns"]) -> Matrices:
+    """W diag(scale), with the bound on the noise scaled along."""
+    return _scaled(maps, maps.values * scale, scale)
+
+
+def centred_columns(maps: Matrices) -> Matrices:
+    """W in an orthonormal basis of the complement of (1, …, 1): shape (n, rows, columns - 1)."""
+    return replace(maps, values=_without_mean(maps.values))
+
+
+def centred_rows(maps: Matrices) -> Matrices:
+    """As `centred_columns`, for the other side: shape (n, rows - 1, columns)."""
+    return replace(maps, values=_without_mean(maps.values.mT).mT)
+
+
+def _scaled(maps: Matrices, values: Tensor, scale: Tensor) -> Matrices:
+    largest = float(scale.abs().max())
+    mean = float(scale.square().mean())
+    return Matrices(values, maps.delta * largest, maps.mean_square * mean)
+
+
+def _without_mean(w: Float[Tensor, "n rows d"]) -> Float[Tensor, "n rows c"]:
+    """W Hᵀ without its first column, H the reflection that takes (1, …, 1)/√d to the first axis."""
+    d = w.shape[-1]
+    v = torch.full((d,), 1 / math.sqrt(d), dtype=w.dtype, device=w.device)
+    v[0] -= 1
+    reflected = w - (w @ v)[..., None] * (2 / v.square().sum()) * v
+    return reflected[..., 1:]

@@ -1,0 +1,189 @@
+"""Running a scan: plan, carry out, put the records together."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from importlib.metadata import version
+from math import prod
+from typing import TypeVar
+
+from flagscope.arch import Graph
+from flagscope.checkpoint import Checkpoint
+from flagscope.diagnose import (
+    FREEDOMS,
+    FailureRecord,
+    HeadRecord,
+    PairRecord,
+    RunRecord,
+    ScanResult,
+    labels,
+)
+from flagscope.engine.execute import TaskResult, execute, resolved_device
+from flagscope.engine.plan import Task, plan
+from flagscope.engine.settings import Settings
+from flagscope.errors import FlagscopeError
+from flagscope.null import false_discovery_adjustment
+
+# Incidence surfaces are for drawing; beyond this many pairs those furthest from chance keep theirs.
+_SURFACES = 400
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+
+Progress = Callable[[int, int, str], None]
+R = TypeVar("R", PairRecord, HeadRecord)
+
+
+def run_scan(
+    checkpoint: Checkpoint,
+    graph: Graph,
+    settings: Settings,
+    *,
+    workers: int = 1,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> ScanResult:
+    """Carry out all tasks of a scan and put their records together.
+
+    Parameters
+    ----------
+    checkpoint, graph, settings
+        What to read, what its tensors are, and what to compute.
+    workers
+        Threads that carry out tasks at once; peak memory grows with them.
+    executor
+        Any `concurrent.futures.Executor` instead.
+    progress
+        Called with (tasks done, tasks in all, name of the task).
+
+    Returns
+    -------
+    ScanResult
+        A task that failed is listed in `failures`, and the others stand.
+    """
+    start = time.perf_counter()
+    sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
+    tasks = plan(graph, settings, sizes)
+    pairs: list[PairRecord] = []
+    heads: list[HeadRecord] = []
+    failures: list[FailureRecord] = []
+    for done, (task, outcome) in enumerate(
+        _outcomes(tasks, checkpoint, settings, workers, executor), start=1
+    ):
+        if isinstance(outcome, FailureRecord):
+            failures.append(outcome)
+        else:
+            pairs += outcome.pairs
+            heads += outcome.heads
+        if progress:
+            progress(done, len(tasks), task.name)
+    return ScanResult(
+        version=version("flagscope"),
+        source=checkpoint.source,
+        fingerprint=checkpoint.fingerprint(),
+        family=graph.family,
+        parameters=parameter_count(checkpoint),
+        dtype=_dtype(checkpoint),
+        settings=settings.model_dump(mode="json", exclude={"device"}),
+        labels={freedom: labels(freedom) for freedom in FREEDOMS},
+        notes=[*checkpoint.notes, *graph.notes],
+        unmapped=list(graph.unmapped),
+        pairs=_limited_surfaces(_adjusted(pairs)),
+        heads=_adjusted(heads),
+        edges=[],
+        failures=failures,
+        run=RunRecord(
+            seconds=round(time.perf_counter() - start, 3),
+            peak_rss_bytes=_peak_rss(),
+            device=str(resolved_device(settings.device)),
+            workers=workers,
+        ),
+    )
+
+
+def _outcomes(
+    tasks: list[Task],
+    checkpoint: Checkpoint,
+    settings: Settings,
+    workers: int,
+    executor: Executor | None,
+) -> Iterator[tuple[Task, TaskResult | FailureRecord]]:
+    """Results in the order of the tasks, so that a report does not depend on timing."""
+    if executor is None and workers == 1:
+        for task in tasks:
+            yield task, _attempt(task, checkpoint, settings)
+        return
+    if executor is not None:
+        futures = [executor.submit(_attempt, task, checkpoint, settings) for task in tasks]
+        for task, future in zip(tasks, futures, strict=True):
+            yield task, future.result()
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield from _outcomes(tasks, checkpoint, settings, workers, pool)
+
+
+def _attempt(
+    task: Task, checkpoint: Checkpoint, settings: Settings
+) -> TaskResult | FailureRecord:
+    try:
+        return execute(task, checkpoint, settings)
+    except FlagscopeError as error:
+        return FailureRecord(task=task.name, error=str(error), hint=error.hint)
+    except (RuntimeError, MemoryError, OSError) as error:
+        # torch raises RuntimeError for a solver that does not converge and for memory it lacks.
+        return FailureRecord(
+            task=task.name,
+            error=f"{type(error).__name__}: {error}".splitlines()[0],
+            hint="try --workers 1, --device cpu, or --only to leave this part out",
+        )
+
+
+def _adjusted(records: list[R]) -> list[R]:
+    """The records with p-values adjusted for the number of tests."""
+    log10_p = [record.log10_p for record in records]
+    independent = false_discovery_adjustment(log10_p, method="bh").p
+    dependent = false_discovery_adjustment(log10_p, method="by").p
+    return [
+        record.model_copy(update={"p_adjusted": bh, "p_adjusted_dependent": by})
+        for record, bh, by in zip(records, independent, dependent, strict=True)
+    ]
+
+
+def _limited_surfaces(pairs: list[PairRecord]) -> list[PairRecord]:
+    if len(pairs) <= _SURFACES:
+        return pairs
+    order = sorted(range(len(pairs)), key=lambda i: pairs[i].log10_p or 0.0)
+    dropped = set(order[_SURFACES:])
+    return [
+        pair.model_copy(update={"incidence": None}) if i in dropped else pair
+        for i, pair in enumerate(pairs)
+    ]
+
+
+def parameter_count(checkpoint: Checkpoint) -> int:
+    """Number of stored floating-point numbers, running statistics left out."""
+    return sum(
+        prod(info.shape)
+        for name, info in checkpoint.tensors.items()
+        if "float" in info.dtype and not name.endswith(_BUFFERS)
+    )
+
+
+def _dtype(checkpoint: Checkpoint) -> str:
+    """The type that most of the bytes are stored in."""
+    bytes_of: Counter[str] = Counter()
+    for info in checkpoint.tensors.values():
+        bytes_of[info.dtype] += info.nbytes
+    return bytes_of.most_common(1)[0][0]
+
+
+def _peak_rss() -> int | None:
+    if sys.platform == "win32":
+        return None
+    import resource  # not on Windows
+
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

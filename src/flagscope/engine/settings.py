@@ -1,0 +1,51 @@
+"""What a scan is asked to do."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Part = Literal["pairs", "heads", "residual"]
+PARTS: tuple[Part, ...] = ("pairs", "heads", "residual")
+
+
+class Settings(BaseModel):
+    """Everything that can change the numbers of a scan.
+
+    Attributes
+    ----------
+    only
+        The parts to compute.
+    family
+        Name of a model family, to override what the config and the tensor names say.
+    heads
+        Number of attention heads, where no config tells it.
+    rank
+        Rule for the dimension of the dominant subspaces of a pair: "participation" (default),
+        "numerical", "energy:0.9" or "fixed:8".
+    fdr
+        False-discovery rate below which a finding is called one.
+    fold_norms
+        "auto": a BatchNorm between two maps is folded into the write map and the gain of a stream
+        norm into the readers of residual pairs. "all": the gain of a pre-norm also into the readers
+        of head spaces. "none": weights as stored.
+    precision
+        "float64" (default) or "float32": the arithmetic of Gram matrices and eigenproblems.
+    seed
+        Of the Haar draws that stand in where no closed form holds.
+    device
+        "auto", "cpu", "cuda" or another torch device.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    only: tuple[Part, ...] = PARTS
+    family: str | None = None
+    heads: int | None = Field(default=None, gt=0)
+    rank: str = "participation"
+    fdr: float = Field(default=0.05, gt=0, lt=1)
+    fold_norms: Literal["auto", "all", "none"] = "auto"
+    precision: Literal["float64", "float32"] = "float64"
+    seed: int = 0
+    device: str = "auto"
