@@ -1,7 +1,8 @@
 """Null models: what chance gives, in closed form."""
 
-from flagscope.null.commutator import commutator_variance
+from flagscope.null.commutator import CommutatorNull, commutator_null, commutator_variance
 from flagscope.null.correlation import CorrelationNull, correlation_null
+from flagscope.null.defect import defect_variance
 from flagscope.null.haar import (
     Moments,
     haar_overlap,
@@ -24,20 +25,25 @@ from flagscope.null.projectors import (
     projector_sum_threshold,
 )
 from flagscope.null.significance import Significance
+from flagscope.null.spectrum import Spectrum, spectrum_invariants
 from flagscope.null.tracy_widom import tracy_widom_log_sf, tracy_widom_quantile
 from flagscope.null.wachter import wachter_density, wachter_edges
 
 __all__ = [
     "AdjustedP",
+    "CommutatorNull",
     "CorrelationNull",
     "FreeDimensions",
     "Moments",
     "ProjectorSumEdges",
     "Significance",
+    "Spectrum",
     "StorageNoise",
+    "commutator_null",
     "commutator_variance",
     "correlation_null",
     "count_beyond_chance",
+    "defect_variance",
     "false_discovery_adjustment",
     "free_dimensions",
     "haar_overlap",
@@ -48,6 +54,7 @@ __all__ = [
     "overlap_significance",
     "projector_sum_edges",
     "projector_sum_threshold",
+    "spectrum_invariants",
     "storage_noise",
     "tracy_widom_log_sf",
     "tracy_widom_quantile",

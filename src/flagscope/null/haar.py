@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from flagscope.errors import InputError
-from flagscope.null.significance import Significance
 from flagscope.null.pillai import log_overlap_tails
+from flagscope.null.significance import Significance
 from flagscope.null.tails import log_pearson3_tails
 from flagscope.null.validation import check_dimensions, check_finite
 

@@ -148,7 +148,7 @@ def _batch_noise(weight: Tensor, form: _Format, factor: Tensor) -> StorageNoise:
     largest = torch.stack(
         [_power_of_two(weight[..., s, :], form, factor[..., s, :]).amax() for s in spans]
     ).amax()
-    columns = torch.zeros(weight.shape[:-2] + (n,), dtype=torch.float64, device=weight.device)
+    columns = torch.zeros((*weight.shape[:-2], n), dtype=torch.float64, device=weight.device)
     rows = []
     for span in spans:
         relative = _power_of_two(weight[..., span, :], form, factor[..., span, :]) / largest
