@@ -153,7 +153,7 @@ def scan(
     precision: Literal["float64", "float32"] = "float64",
     seed: int = 0,
     device: str = "auto",
-    workers: int = 1,
+    workers: int | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -190,7 +190,8 @@ def scan(
     device
         "auto", "cpu", "cuda" or another torch device.
     workers
-        Threads that work at once.
+        Tasks carried out at once, in threads; by default one for each of PyTorch's threads, at
+        most four. Peak memory grows with them.
     executor
         Any `concurrent.futures.Executor` instead of threads.
     progress
@@ -222,7 +223,7 @@ def scan(
     >>> report.pairs["name"].tolist(), report.result.pairs[0].freedom
     (['0-2'], 'scaling')
     """
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}", hint="give 1 or more")
     settings = _settings(
         only=tuple(only), family=family, heads=heads, rank=rank, fdr=fdr, fold_norms=fold_norms,

@@ -55,7 +55,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Arithmetic of the mathematics.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, …")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Threads.")
+@click.option("--workers", type=click.IntRange(1), help="Tasks at once; by default up to four.")
 @click.option("--seed", default=0, show_default=True, help="Of the few random draws.")
 def scan_command(
     source: str, json_: str | None, html: str | None, csv: str | None, quiet: bool, **options: Any

@@ -34,14 +34,19 @@ class BalancedMaps:
         As the pairs' maps, (n, d, m1) and (n, m2, d).
     statuses
         'ok', or why a pair has no such normal form.
-    trivial
-        True where the fixing makes A = B pair by pair, so that no alignment is left to measure.
     """
 
     write: Float[Tensor, "n d m1"]
     read: Float[Tensor, "n m2 d"]
     statuses: list[str]
-    trivial: bool
+
+
+def fixes_completely(group: PairGroup, members: Sequence[Member]) -> bool:
+    """Whether the gauge can make A = B pair by pair, so that no alignment is left to measure.
+
+    So it is for all of GL(d) where no two pairs share a map.
+    """
+    return group.freedom == "gl" and _owners(members)[1] == len(members)
 
 
 def balanced_maps(
@@ -49,8 +54,8 @@ def balanced_maps(
     members: Sequence[Member],
     w1: Float[Tensor, "n d m1"],
     w2: Float[Tensor, "n m2 d"],
-) -> BalancedMaps | None:
-    """The maps in the normal form of the group's freedom; None where there is nothing to fix.
+) -> BalancedMaps:
+    """The maps in the normal form of the group's freedom, a key of `GAUGES`.
 
     Parameters
     ----------
@@ -62,28 +67,18 @@ def balanced_maps(
         Write and read maps.
     """
     if group.freedom == "scaling":
-        scales = neuron_scales(w1.square().sum(-1), w2.square().sum(-2))
-        s = scales.scales
-        return BalancedMaps(s[..., None] * w1, w2 / s[:, None, :], ["ok"] * len(w1), False)
-    if group.freedom not in ("gl", "rotary"):
-        return None
+        s = neuron_scales(w1.square().sum(-1), w2.square().sum(-2)).scales
+        return BalancedMaps(s[..., None] * w1, w2 / s[:, None, :], ["ok"] * len(w1))
     owner, owners = _owners(members)
-    a, b = w1 @ w1.mT, w2.mT @ w2
-    a, b = _sum_distinct(a, members, owner, owners, "write"), _sum_distinct(
-        b, members, owner, owners, "read"
-    )
+    a = _sum_distinct(w1 @ w1.mT, owner, owners, [m.write_index for m in members])
+    b = _sum_distinct(w2.mT @ w2, owner, owners, [m.read_index for m in members])
     if group.freedom == "rotary":
         g, inverse, statuses = _rotary_gauge(group, a, b)
     else:
         fixed = balancing_transform(a, b)
         g, inverse, statuses = fixed.transform, fixed.inverse, list(fixed.statuses())
     of = torch.tensor(owner, device=w1.device)
-    return BalancedMaps(
-        g[of] @ w1,
-        w2 @ inverse[of],
-        [statuses[o] for o in owner],
-        trivial=group.freedom == "gl" and owners == len(members),
-    )
+    return BalancedMaps(g[of] @ w1, w2 @ inverse[of], [statuses[o] for o in owner])
 
 
 def _owners(members: Sequence[Member]) -> tuple[list[int], int]:
@@ -94,17 +89,14 @@ def _owners(members: Sequence[Member]) -> tuple[list[int], int]:
     return [number[key] for key in keys], len(number)
 
 
-def _sum_distinct(
-    grams: Tensor, members: Sequence[Member], owner: list[int], owners: int, side: str
-) -> Tensor:
-    """Sum of the Grams of each set, every map of it counted once."""
+def _sum_distinct(grams: Tensor, owner: list[int], owners: int, indices: list[int]) -> Tensor:
+    """Sum of the Grams of each set of pairs, every map of it counted once."""
     total = grams.new_zeros(owners, *grams.shape[1:])
     seen: set[tuple[int, int]] = set()
-    for i, (member, o) in enumerate(zip(members, owner, strict=True)):
-        key = (o, member.write_index if side == "write" else member.read_index)
+    for gram, key in zip(grams, zip(owner, indices, strict=True), strict=True):
         if key not in seen:
             seen.add(key)
-            total[o] += grams[i]
+            total[key[0]] += gram
     return total
 
 

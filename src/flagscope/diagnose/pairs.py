@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flagscope.arch import Member, PairGroup, Side
-from flagscope.diagnose.balanced import GAUGES, BalancedMaps, balanced_maps
+from flagscope.diagnose.balanced import GAUGES, BalancedMaps, balanced_maps, fixes_completely
 from flagscope.diagnose.grams import GramObservables, gram_observables
 from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.position import LEVEL, DominantPosition, Noisy, dominant_position
@@ -283,21 +283,22 @@ def _balanced_records(
     if group.freedom not in GAUGES:
         return [None] * len(members)
     gauge = GAUGES[group.freedom]
+    if fixes_completely(group, members):
+        return [_spectrum_balanced(gauge, sigma, write.values.shape[1]) for sigma in products]
     fixed = balanced_maps(group, members, write.values, read.values)
-    if fixed is None:
-        return [None] * len(members)
-    if fixed.trivial:
-        return [_trivial_balanced(gauge, s, sigma) for s, sigma in zip(
-            fixed.statuses, products, strict=True
-        )]
     return _measured_balanced(gauge, fixed, rule, seed)
 
 
-def _trivial_balanced(gauge: str, status: str, sigma: Tensor) -> Balanced:
+def _spectrum_balanced(gauge: str, sigma: Tensor, d: int) -> Balanced:
+    """What is left of a pair that balances completely: the spectrum of M = W2 W1."""
     # The balanced maps have singular values √σ(M): their participation ratio is (Σσ)²/Σσ².
     total = float(sigma.square().sum())
     rank = float(sigma.sum()) ** 2 / total if total > 0 else None
-    return Balanced(gauge=gauge, effective_rank=number(rank), status=status)
+    floor = d * torch.finfo(sigma.dtype).eps * float(sigma[0])
+    full = len(sigma) == d and float(sigma[-1]) > floor
+    return Balanced(
+        gauge=gauge, effective_rank=number(rank), status="ok" if full else "rank deficient"
+    )
 
 
 def _measured_balanced(

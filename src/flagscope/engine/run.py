@@ -7,9 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.metadata import version
 from math import prod
 from typing import TypeVar
+
+import torch
 
 from flagscope.arch import Graph
 from flagscope.checkpoint import Checkpoint
@@ -30,6 +33,8 @@ from flagscope.null import false_discovery_adjustment
 
 # Incidence surfaces are for drawing; beyond this many pairs those furthest from chance keep theirs.
 _SURFACES = 400
+# Each worker holds the tensors of a task.
+_MOST_WORKERS = 4
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 Progress = Callable[[int, int, str], None]
@@ -41,7 +46,7 @@ def run_scan(
     graph: Graph,
     settings: Settings,
     *,
-    workers: int = 1,
+    workers: int | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> ScanResult:
@@ -52,7 +57,8 @@ def run_scan(
     checkpoint, graph, settings
         What to read, what its tensors are, and what to compute.
     workers
-        Threads that carry out tasks at once; peak memory grows with them.
+        Threads that carry out tasks at once; peak memory grows with them. By default one for each
+        of PyTorch's threads, at most four; PyTorch's threads are shared out among them.
     executor
         Any `concurrent.futures.Executor` instead.
     progress
@@ -64,6 +70,7 @@ def run_scan(
         A task that failed is listed in `failures`, and the others stand.
     """
     start = time.perf_counter()
+    workers = workers or min(torch.get_num_threads(), _MOST_WORKERS)
     sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
     tasks = plan(graph, settings, sizes)
     pairs: list[PairRecord] = []
@@ -120,8 +127,28 @@ def _outcomes(
         for task, future in zip(tasks, futures, strict=True):
             yield task, future.result()
         return
-    with ThreadPoolExecutor(workers) as pool:
-        yield from _outcomes(tasks, checkpoint, settings, workers, pool)
+    with _torch_threads(max(1, torch.get_num_threads() // workers)):
+        pool = ThreadPoolExecutor(workers)
+        try:
+            yield from _outcomes(tasks, checkpoint, settings, workers, pool)
+        finally:
+            # Interrupted: what has not begun is not begun.
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """PyTorch's threads per operation, for a while.
+
+    Most operations of a scan are small: several tasks at once with few threads each keep the
+    cores busy where many threads on one operation wait for each other.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _attempt(
