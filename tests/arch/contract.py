@@ -123,11 +123,13 @@ def change_norm(norm: Norm, state: State, g: Tensor, *, statistics: bool) -> Sta
     return {name: g @ state[name] for name in names if name is not None}
 
 
-def applicable(graph: Graph, group: PairGroup, seed: int) -> dict[str, Callable[[State, int], State]]:
+def applicable(
+    graph: Graph, group: PairGroup, seed: int
+) -> dict[str, Callable[[State, int], State]]:
     """The changes that a pair's freedom allows, by name; each takes a state and a shift."""
     generator = torch.Generator().manual_seed(seed)
     kv_head = group.members[-1].kv_head
-    changes: dict[str, Callable[[State, int], State]] = {}
+    changes: dict[str, Change] = {}
     if group.freedom == "gl":
         g = general_linear(group.d, generator)
         changes["gl"] = lambda state, shift: change_shared(group, state, g, kv_head, shift)
@@ -136,13 +138,13 @@ def applicable(graph: Graph, group: PairGroup, seed: int) -> dict[str, Callable[
         changes["rotary"] = lambda state, shift: change_shared(group, state, r, kv_head, shift)
     if group.between == "norm":
         last = group.members[-1]
+        triple = 3 * torch.eye(group.d, dtype=torch.float64)
         for name, side, at in (
             ("query scale", group.write, last.write_index),
             ("key scale", group.read, last.read_index),
         ):
-            s = torch.eye(group.d, dtype=torch.float64) * 3
             changes[name] = lambda state, shift, side=side, at=at: (
-                state | left(side.map, state, at, s, shift)
+                state | left(side.map, state, at, triple, shift)
             )
     if group.freedom == "scaling":
         diagonal = scaling(group.d, generator)

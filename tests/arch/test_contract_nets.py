@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from arch.contract import assert_proven, randomise
-from arch.nets import ResNet, image
 from torch import nn
 
+from arch.contract import assert_proven, randomise
+from arch.nets import ResNet, image
 from flagscope.arch import build_graph
 
 RESNET20 = Path(__file__).parents[3] / "shared/data/resnet20-cifar10/resnet20-12fca82f.th"

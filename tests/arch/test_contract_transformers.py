@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from arch.contract import Float64, assert_heads_proven, assert_proven, randomise
 from safetensors.torch import load_file, save_file
 
+from arch.contract import Float64, assert_heads_proven, assert_proven, randomise
 from flagscope.arch import build_graph
 
 transformers = pytest.importorskip("transformers")

@@ -136,5 +136,5 @@ def _head_group(rule: AttentionRule, one: LinearMap, scope: Scope) -> HeadGroup:
     return HeadGroup(
         stack=scope.stack, attention=_attention(rule), layer=scope.layer or 0, space=space,
         map=one, count=one.count, rank=min(one.outputs, one.inputs), d=stream,
-        norm=None if space == "o" else scope.norm(rule.norm),
+        norm=scope.norm(rule.norm) if space != "o" and scope.trusted else None,
     )  # fmt: skip

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from flagscope.arch.attention import attention_groups
@@ -15,7 +16,7 @@ from flagscope.arch.family import ChainRule, ConfigRule, Family, StackRule, load
 from flagscope.arch.graph import Graph, HeadGroup, PairGroup
 from flagscope.arch.infer import HEAD_KEYS, infer_graph
 from flagscope.arch.mlp import mlp_groups
-from flagscope.arch.scope import Known, Notes, Scope, Shapes, config_entry, config_value
+from flagscope.arch.scope import Known, Notes, Scope, Shapes, attempted, config_entry, config_value
 from flagscope.arch.sequence import sequence_groups
 from flagscope.errors import ArchitectureError, InputError
 
@@ -266,12 +267,13 @@ def _instances(family: Family, shapes: Shapes) -> tuple[_Instance, ...]:
     found: list[_Instance] = []
     for rule in family.stacks:
         names = rule.names()
+        endings = tuple(names)  # most names of a large model end otherwise: a quick test first
         best: dict[str, tuple[int, _Instance]] = {}
         for path in rule.paths:
             pattern = _path_pattern(path)
             layers: dict[str, Counter[tuple[int, ...]]] = {}
             for name in shapes:
-                match = pattern.fullmatch(name)
+                match = pattern.fullmatch(name) if name.endswith(endings) else None
                 if match and match["rest"] in names:
                     numbers = tuple(int(n) for n in match.groups()[1:-1])
                     layers.setdefault(match["prefix"], Counter())[numbers] += 1
@@ -345,11 +347,12 @@ class _Builder:
             scopes = [self._scope(one, i) for i in range(len(one.numbers))]
             for scope in scopes:
                 for rule in one.rule.attention:
-                    found, spaces = attention_groups(rule, scope)
+                    build = partial(attention_groups, rule, scope)
+                    found, spaces = attempted(build, ([], []), scope)
                     pairs += found
                     heads += spaces
                 for rule in one.rule.mlp:
-                    pairs += mlp_groups(rule, scope)
+                    pairs += attempted(partial(mlp_groups, rule, scope), [], scope)
             if one.rule.sequence:
                 pairs += sequence_groups(one.rule, scopes, self._outside(one))
         return pairs, heads

@@ -43,7 +43,10 @@ class ConfigRule:
 
 @dataclass(frozen=True)
 class MapRule:
-    """Where one linear map lies: alternative module names and the layout of the weight."""
+    """Where one linear map lies: alternative module names and the layout of the weight.
+
+    `joint` stands between the module and "weight": "_" for torch's ``in_proj_weight``.
+    """
 
     role: str
     modules: tuple[str, ...]
@@ -53,15 +56,19 @@ class MapRule:
     batch: str | None
     select: Mapping[str, int]
     norms: tuple[str, ...] = ()
+    joint: str = "."
 
     def weights(self) -> tuple[str, ...]:
         """Alternative names of the weight."""
-        return tuple(f"{module}.weight" for module in self.modules)
+        return tuple(f"{module}{self.joint}weight" for module in self.modules)
+
+    def biases(self) -> tuple[str, ...]:
+        """Alternative names of the bias, in the same order."""
+        return tuple(f"{module}{self.joint}bias" for module in self.modules)
 
     def names(self) -> tuple[str, ...]:
         """All tensor names the rule may touch."""
-        biases = (f"{module}.bias" for module in self.modules)
-        return (*self.weights(), *biases, *norm_tensors(self.norms))
+        return (*self.weights(), *self.biases(), *norm_tensors(self.norms))
 
 
 @dataclass(frozen=True)
@@ -305,6 +312,7 @@ def _read_map(table: Table, role: str) -> MapRule:
         batch=table.optional_text("batch") or batch,
         select=table.integers("select"),
         norms=table.names("norm", ()),
+        joint=table.text("joint", "."),
     )
     table.close()
     needed = {rule.out, rule.inp, *rule.select, *(rule.batch.split() if rule.batch else ())}

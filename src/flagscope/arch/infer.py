@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flagscope.arch.attention import attention_groups
 from flagscope.arch.chain import chain_groups, chains
-from flagscope.arch.family import AttentionRule, ConfigRule, MapRule, MlpRule
+from flagscope.arch.family import ROLE_AXES, AttentionRule, ConfigRule, MapRule, MlpRule
 from flagscope.arch.graph import HeadGroup, PairGroup
 from flagscope.arch.mlp import mlp_groups
-from flagscope.arch.scope import Known, Notes, Scope, Shapes
+from flagscope.arch.scope import Known, Notes, Scope, Shapes, attempted
 
 HEAD_KEYS = (
     "num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads",
@@ -28,6 +29,12 @@ ATTENTION_NAMES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("wq", "wk", "wv", ("wo",)),
     ("query_proj", "key_proj", "value_proj", ("output_proj", "out_proj", "dense")),
     ("q", "k", "v", ("o", "out", "proj")),
+)
+# Q, K and V fused in this order, how the name is joined to "weight", and alternatives of O:
+# torch.nn.MultiheadAttention and the ViTs of timm.
+FUSED_NAMES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("in_proj", "_", ("out_proj",)),
+    ("qkv", ".", ("proj", "out_proj", "o_proj")),
 )
 # Gate (or none), up and down.
 MLP_NAMES: tuple[tuple[str | None, str, str], ...] = (
@@ -76,16 +83,16 @@ def infer_graph(
     used: set[str] = set()
     for parent, attention in _attention_blocks(matrices):
         scope = _scope(parent, shapes, notes, known, config)
-        found, spaces = attention_groups(attention, scope)
+        build = partial(attention_groups, attention, scope)
+        found, spaces = attempted(build, ([], []), scope)
         pairs += found
         heads += spaces
         used |= {scope.base + name for one in attention.maps for name in one.weights()}
     for parent, mlp in _mlp_blocks(matrices - used, shapes):
         scope = _scope(parent, shapes, notes, known, config)
-        if _fits(mlp, scope):
-            found = mlp_groups(mlp, scope)
-            pairs += found
-            used |= {side.map.tensor for one in found for side in (one.write, one.read)}
+        found = attempted(partial(mlp_groups, mlp, scope), [], scope)
+        pairs += found
+        used |= {side.map.tensor for one in found for side in (one.write, one.read)}
     for chain in chains(shapes, [name for name in shapes if name not in used]):
         pairs += chain_groups(chain, shapes, notes, activation="unknown")
     if pairs:
@@ -112,34 +119,43 @@ def _scope(
     )  # fmt: skip
 
 
-def _rule(role: str, names: tuple[str, ...], layout: str, axes: tuple[str, str, str | None]):
-    out, inp, batch = axes
+def _rule(role: str, names: tuple[str, ...], layout: str, batch: str | None) -> MapRule:
+    out, inp, _ = ROLE_AXES[role]
     return MapRule(role, names, layout, out, inp, batch, {})
 
 
 def _attention_blocks(matrices: set[str]) -> list[tuple[str, AttentionRule]]:
-    blocks = []
-    claimed: set[str] = set()
+    blocks: dict[str, AttentionRule] = {}
     for query, key, value, outputs in ATTENTION_NAMES:
-        for parent in _parents(matrices, query):
-            if parent in claimed or not _siblings(matrices, parent, (key, value)):
-                continue
-            claimed.add(parent)
-            maps = (
-                _rule("q", (query,), "(h k) d", ("k", "d", "h")),
-                _rule("k", (key,), "(g k) d", ("k", "d", "g")),
-                _rule("v", (value,), "(g k) d", ("k", "d", "g")),
-                _rule("o", outputs, "d (h k)", ("d", "k", "h")),
-            )
-            blocks.append((parent, AttentionRule("self", maps, None, None, (), (), (), False)))
-    return sorted(blocks, key=lambda block: _natural(block[0]))
+        for parent in _parents(matrices, f"{query}.weight"):
+            if parent not in blocks and _siblings(matrices, parent, (key, value)):
+                blocks[parent] = _attention(
+                    _rule("q", (query,), "(h k) d", "h"),
+                    _rule("k", (key,), "(g k) d", "g"),
+                    _rule("v", (value,), "(g k) d", "g"),
+                    _rule("o", outputs, "d (h k)", "h"),
+                )
+    for fused, joint, outputs in FUSED_NAMES:
+        for parent in _parents(matrices, f"{fused}{joint}weight"):
+            if parent not in blocks:
+                parts = (
+                    MapRule(role, (fused,), "(three h k) d", "k", "d", "h", {"three": at},
+                            joint=joint)
+                    for at, role in enumerate("qkv")
+                )  # fmt: skip
+                blocks[parent] = _attention(*parts, _rule("o", outputs, "d (h k)", "h"))
+    return sorted(blocks.items(), key=lambda block: _natural(block[0]))
+
+
+def _attention(*maps: MapRule) -> AttentionRule:
+    return AttentionRule("self", maps, None, None, (), (), (), False)
 
 
 def _mlp_blocks(matrices: set[str], shapes: Shapes) -> list[tuple[str, MlpRule]]:
     blocks = []
     claimed: set[str] = set()
     for gate, up, down in MLP_NAMES:
-        for parent in _parents(matrices, up):
+        for parent in _parents(matrices, f"{up}.weight"):
             needed = (down, gate) if gate else (down,)
             third = f"{down[:-1]}3" if down[-1] == "2" and gate is None else None
             longer = third is not None and _siblings(matrices, parent, (third,))
@@ -148,11 +164,11 @@ def _mlp_blocks(matrices: set[str], shapes: Shapes) -> list[tuple[str, MlpRule]]
             claimed.add(parent)
             upward = _sizes_up(shapes, parent, up, down)
             maps = [
-                _rule("up", (up,), "f d" if upward else "d f", ("f", "d", None)),
-                _rule("down", (down,), "d f" if upward else "f d", ("d", "f", None)),
+                _rule("up", (up,), "f d" if upward else "d f", None),
+                _rule("down", (down,), "d f" if upward else "f d", None),
             ]
             if gate:
-                maps.append(_rule("gate", (gate,), "f d" if upward else "d f", ("f", "d", None)))
+                maps.append(_rule("gate", (gate,), "f d" if upward else "d f", None))
             rule = MlpRule(tuple(maps), ConfigRule((), "unknown"), False)
             blocks.append((parent, rule))
     return sorted(blocks, key=lambda block: _natural(block[0]))
@@ -164,20 +180,7 @@ def _sizes_up(shapes: Shapes, parent: str, up: str, down: str) -> bool:
     return first[0] == second[1] or first[1] != second[0]
 
 
-def _fits(rule: MlpRule, scope: Scope) -> bool:
-    """Whether the maps' dimensions chain; common names alone prove nothing."""
-    inner = set()
-    for one in rule.maps:
-        place = scope.locate(one)
-        if place is not None:
-            inner.add(place.shape[one.layout.split().index("f")])
-    if len(inner) > 1:
-        scope.notes.add("maps named like an MLP's do not chain, and are left out", scope.label)
-    return len(inner) == 1
-
-
-def _parents(matrices: set[str], leaf: str) -> list[str]:
-    ending = f"{leaf}.weight"
+def _parents(matrices: set[str], ending: str) -> list[str]:
     return sorted(
         name.removesuffix(ending).removesuffix(".")
         for name in matrices

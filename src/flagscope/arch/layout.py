@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from math import prod
 
 from flagscope.errors import ArchitectureError
@@ -20,6 +21,7 @@ class LayoutMismatchError(ArchitectureError):
     """A shape, a layout and the known axis sizes contradict each other."""
 
 
+@cache
 def parse_layout(layout: str) -> Groups:
     """Axis names of a layout, one tuple for each stored dimension.
 

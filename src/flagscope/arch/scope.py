@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from flagscope.arch.family import ConfigRule, MapRule, NormRule
 from flagscope.arch.graph import Norm, NormKind
@@ -13,6 +13,7 @@ from flagscope.arch.maps import LinearMap, solved_map
 from flagscope.errors import ArchitectureError
 
 Shapes = Mapping[str, tuple[int, ...]]
+T = TypeVar("T")
 
 
 class Notes:
@@ -29,9 +30,12 @@ class Notes:
 
     def __init__(self) -> None:
         self._places: dict[str, list[str]] = {}
+        self._examples: dict[str, str] = {}
 
-    def add(self, text: str, place: str | None = None) -> None:
-        """Take a note, at a place if it is about one."""
+    def add(self, text: str, place: str | None = None, *, example: str | None = None) -> None:
+        """Take a note, at a place if it is about one; of several examples the first is kept."""
+        if example is not None:
+            self._examples.setdefault(text, f": {example}")
         places = self._places.setdefault(text, [])
         if place is not None and place not in places:
             places.append(place)
@@ -39,7 +43,7 @@ class Notes:
     def texts(self) -> tuple[str, ...]:
         """All notes, in the order in which they were first taken."""
         return tuple(
-            f"{text} ({_shortened(places)})" if places else text
+            text + (f" ({_shortened(places)})" if places else "") + self._examples.get(text, "")
             for text, places in self._places.items()
         )
 
@@ -84,11 +88,11 @@ class Scope:
 
     def locate(self, rule: MapRule) -> Place | None:
         """The first alternative whose weight exists."""
-        for weight, module in zip(rule.weights(), rule.modules, strict=True):
+        for weight, bias in zip(rule.weights(), rule.biases(), strict=True):
             shape = self.shapes.get(self.base + weight)
             if shape is not None:
-                bias = f"{self.base}{module}.bias"
-                return Place(rule, self.base + weight, shape, bias if bias in self.shapes else None)
+                added = self.base + bias if self.base + bias in self.shapes else None
+                return Place(rule, self.base + weight, shape, added)
         return None
 
     def tensor(self, modules: Sequence[str]) -> str | None:
@@ -171,6 +175,20 @@ class Scope:
             hint="is this the config of this checkpoint? Give another one (--config F), the number "
             "of heads (--heads N) or another family (--family NAME)",
         )
+
+
+def attempted(build: Callable[[], T], otherwise: T, scope: Scope) -> T:
+    """What `build` gives; where the family is only guessed, a contradiction is merely noted."""
+    try:
+        return build()
+    except ArchitectureError as error:
+        if scope.trusted:
+            raise
+        scope.notes.add(
+            "left out, since shapes contradict each other or the config", scope.label,
+            example=str(error),
+        )  # fmt: skip
+        return otherwise
 
 
 def one_map(place: Place, sizes: Mapping[str, int]) -> LinearMap:
