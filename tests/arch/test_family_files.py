@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from flagscope.arch.activations import activation_freedom
-from flagscope.arch.family import load_families, parse_toml, read_family
+from flagscope.arch.family_files import load_families, parse_toml, read_family
 from flagscope.errors import ArchitectureError
 
 GOOD = {

@@ -2,7 +2,8 @@
 
 from flagscope.arch.build import FamilyInfo, build_graph, families
 from flagscope.arch.graph import Graph, HeadGroup, Member, Norm, PairGroup, Rotary
-from flagscope.arch.maps import LinearMap, Side
+from flagscope.arch.maps import LinearMap
+from flagscope.arch.sides import Side
 
 __all__ = [
     "FamilyInfo",

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from flagscope.arch.family import AttentionRule
 from flagscope.arch.graph import Attention, Freedom, HeadGroup, HeadSpace, Member, PairGroup, Rotary
-from flagscope.arch.maps import LinearMap, Side
+from flagscope.arch.maps import LinearMap
 from flagscope.arch.scope import Scope, config_value
+from flagscope.arch.sides import Side
 from flagscope.errors import ArchitectureError
 
 Groups = tuple[list[PairGroup], list[HeadGroup]]

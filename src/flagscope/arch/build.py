@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,7 +10,9 @@ from typing import Any
 
 from flagscope.arch.attention import attention_groups
 from flagscope.arch.chain import chain_groups, chains
-from flagscope.arch.family import ChainRule, ConfigRule, Family, StackRule, load_families
+from flagscope.arch.choose import Choice, Instance, choose, layer_base
+from flagscope.arch.family import ChainRule, ConfigRule, Family, StackRule
+from flagscope.arch.family_files import load_families
 from flagscope.arch.graph import Graph, HeadGroup, PairGroup
 from flagscope.arch.infer import HEAD_KEYS, infer_graph
 from flagscope.arch.mlp import mlp_groups
@@ -76,7 +76,7 @@ def build_graph(
     checked = _checked_shapes(shapes)
     _check_arguments(config, heads)
     notes = Notes()
-    choice = _choose(checked, config, family, notes)
+    choice = choose(checked, config, family, notes)
     if choice is None:
         known = _known({"h": HEAD_KEYS, "g": ("num_key_value_heads",)}, config, heads)
         found = infer_graph(checked, notes, known=known, config=config)
@@ -179,138 +179,6 @@ def _known(
     return known
 
 
-@dataclass(frozen=True)
-class _Instance:
-    """A stack as it occurs in a checkpoint: under one prefix, by one of its paths."""
-
-    rule: StackRule
-    prefix: str
-    path: str
-    numbers: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True)
-class _Choice:
-    family: Family
-    instances: tuple[_Instance, ...]
-    trusted: bool
-
-
-def _choose(
-    shapes: Shapes, config: Mapping[str, Any] | None, name: str | None, notes: Notes
-) -> _Choice | None:
-    known = load_families()
-    if name is not None:
-        if name not in known:
-            raise ArchitectureError(
-                f"unknown family {name!r}", hint=f"known families: {', '.join(known)}"
-            )
-        choice = _Choice(known[name], _instances(known[name], shapes), True)
-        if known[name].stacks and not choice.instances:
-            raise ArchitectureError(
-                f"no tensor is named as in family {name!r}; the first is {min(shapes)!r}",
-                hint="leave the family to be found, or name another one",
-            )
-        return choice
-    model_type = (config or {}).get("model_type")
-    owner = next((one for one in known.values() if model_type in one.model_types), None)
-    if owner is not None:
-        instances = _instances(owner, shapes)
-        if instances:
-            return _Choice(owner, instances, True)
-        notes.add(f"the config says model type {model_type!r}, but no tensor has its names")
-    return _fitting(shapes, None if owner else model_type, notes)
-
-
-def _fitting(shapes: Shapes, model_type: object, notes: Notes) -> _Choice | None:
-    """The family whose names explain most tensors, all its required blocks among them."""
-    best: tuple[tuple[int, int, int], Family, tuple[_Instance, ...]] | None = None
-    for family in load_families().values():
-        instances = _instances(family, shapes)
-        complete = [one for one in instances if _complete(one, family, shapes)]
-        if not complete:
-            continue
-        matched = sum(_matched(one, shapes) for one in complete)
-        preferred = sum(one.prefix in family.prefixes for one in complete)
-        rank = (matched, len(family.requires), preferred)
-        if best is None or rank > best[0]:
-            best = (rank, family, tuple(complete))
-    if best is None:
-        return _plain_chain(shapes, notes, model_type)
-    _, family, instances = best
-    if model_type is not None:
-        notes.add(
-            f"no family is known for model type {model_type!r}; its tensors are named as in "
-            f"{family.title}, but that is no proof: no freedom is claimed. --family {family.name} "
-            "takes it as such"
-        )
-    elif family.model_types:
-        notes.add(
-            f"family {family.title} was inferred from tensor names; position embedding and "
-            "activation are taken as in that family"
-        )
-    return _Choice(family, instances, model_type is None)
-
-
-def _plain_chain(shapes: Shapes, notes: Notes, model_type: object) -> _Choice | None:
-    matrices = {name for name, shape in shapes.items() if len(shape) >= 2}
-    for family in load_families().values():
-        covered = {name for chain in chains(shapes, shapes) for _, name in chain}
-        if family.chain is not None and matrices and matrices <= covered:
-            return _Choice(family, (), True)
-    told = f"model type {model_type!r}" if model_type is not None else "these tensor names"
-    notes.add(f"no family is known for {told}")
-    return None
-
-
-def _instances(family: Family, shapes: Shapes) -> tuple[_Instance, ...]:
-    found: list[_Instance] = []
-    for rule in family.stacks:
-        names = rule.names()
-        endings = tuple(names)  # most names of a large model end otherwise: a quick test first
-        best: dict[str, tuple[int, _Instance]] = {}
-        for path in rule.paths:
-            pattern = _path_pattern(path)
-            layers: dict[str, Counter[tuple[int, ...]]] = {}
-            for name in shapes:
-                match = pattern.fullmatch(name) if name.endswith(endings) else None
-                if match and match["rest"] in names:
-                    numbers = tuple(int(n) for n in match.groups()[1:-1])
-                    layers.setdefault(match["prefix"], Counter())[numbers] += 1
-            for prefix, counts in layers.items():
-                one = _Instance(rule, prefix, path, tuple(sorted(counts)))
-                if prefix not in best or counts.total() > best[prefix][0]:
-                    best[prefix] = (counts.total(), one)
-        found += [one for _, one in best.values()]
-    return tuple(found)
-
-
-def _path_pattern(path: str) -> re.Pattern[str]:
-    numbered = re.sub(r"\\\{[a-z]+\\\}", r"(\\d+)", re.escape(path))
-    return re.compile(rf"(?P<prefix>(?:.*\.)?){numbered}(?P<rest>.+)")
-
-
-def _base(one: _Instance, numbers: tuple[int, ...]) -> str:
-    values = iter(numbers)
-    return one.prefix + re.sub(r"\{[a-z]+\}", lambda _: str(next(values)), one.path)
-
-
-def _complete(one: _Instance, family: Family, shapes: Shapes) -> bool:
-    """Whether the first layer has every block that the family does not call optional."""
-    base = _base(one, one.numbers[0])
-    blocks = (*one.rule.attention, *one.rule.mlp)
-    needed = [rule for block in blocks if not block.optional for rule in block.maps]
-    needed += one.rule.sequence[:2]
-    present = all(any(base + name in shapes for name in rule.weights()) for rule in needed)
-    return present and all(base + name in shapes for name in family.requires)
-
-
-def _matched(one: _Instance, shapes: Shapes) -> int:
-    names = one.rule.names()
-    return sum(base + name in shapes for base in (_base(one, n) for n in one.numbers)
-               for name in names)  # fmt: skip
-
-
 def _chain_pairs(
     rule: ChainRule, shapes: Shapes, config: Mapping[str, Any] | None, notes: Notes
 ) -> list[PairGroup]:
@@ -330,7 +198,7 @@ class _Builder:
         self,
         shapes: Shapes,
         config: Mapping[str, Any] | None,
-        choice: _Choice,
+        choice: Choice,
         known: Mapping[str, Known],
         notes: Notes,
     ) -> None:
@@ -357,13 +225,13 @@ class _Builder:
                 pairs += sequence_groups(one.rule, scopes, self._outside(one))
         return pairs, heads
 
-    def _stack_name(self, one: _Instance) -> str:
+    def _stack_name(self, one: Instance) -> str:
         alike = sum(other.rule.name == one.rule.name for other in self.choice.instances)
         return one.rule.name if alike == 1 else one.prefix.rstrip(".") or one.rule.name
 
-    def _scope(self, one: _Instance, position: int) -> Scope:
+    def _scope(self, one: Instance, position: int) -> Scope:
         numbers = one.numbers[position]
-        base = _base(one, numbers)
+        base = layer_base(one, numbers)
         single = len(numbers) == 1
         label = f"layer.{numbers[0]}" if single else base.rstrip(".")
         stack = self._stack_name(one)
@@ -373,14 +241,14 @@ class _Builder:
             config=self.config, notes=self.notes, trusted=self.choice.trusted,
         )  # fmt: skip
 
-    def _outside(self, one: _Instance) -> Scope:
+    def _outside(self, one: Instance) -> Scope:
         stack = self._stack_name(one)
         return Scope(
             shapes=self.shapes, base=one.prefix, label=stack, stack=stack, layer=None,
             known=self.known, config=self.config, notes=self.notes, trusted=self.choice.trusted,
         )  # fmt: skip
 
-    def _note_gaps(self, one: _Instance) -> None:
+    def _note_gaps(self, one: Instance) -> None:
         if len(one.numbers[0]) == 1:
             present = {numbers[0] for numbers in one.numbers}
             absent = sorted(set(range(max(present) + 1)) - present)

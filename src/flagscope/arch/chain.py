@@ -9,8 +9,9 @@ from itertools import pairwise
 
 from flagscope.arch.activations import activation_freedom
 from flagscope.arch.graph import Freedom, Member, Norm, PairGroup, PairKind
-from flagscope.arch.maps import Side, solved_map
+from flagscope.arch.maps import solved_map
 from flagscope.arch.scope import Notes, Scope, Shapes
+from flagscope.arch.sides import Side
 
 # By the number of dimensions of the weight: Linear, Conv1d, Conv2d, Conv3d.
 LAYOUTS = {2: "o i", 3: "o i x", 4: "o i y x", 5: "o i z y x"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from flagscope.arch.maps import LinearMap, Side
+from flagscope.arch.maps import LinearMap
+from flagscope.arch.sides import Side
 from flagscope.errors import ArchitectureError
 
 Freedom = Literal["gl", "rotary", "scaling", "permutation", "none"]

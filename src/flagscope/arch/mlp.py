@@ -5,8 +5,9 @@ from __future__ import annotations
 from flagscope.arch.activations import activation_freedom
 from flagscope.arch.family import MlpRule
 from flagscope.arch.graph import Freedom, Member, PairGroup
-from flagscope.arch.maps import LinearMap, Side
+from flagscope.arch.maps import LinearMap
 from flagscope.arch.scope import Scope, config_value
+from flagscope.arch.sides import Side
 
 
 def mlp_groups(rule: MlpRule, scope: Scope) -> list[PairGroup]:

@@ -9,8 +9,9 @@ from itertools import pairwise, product
 from flagscope.arch.activations import activation_freedom
 from flagscope.arch.family import MapRule, StackRule
 from flagscope.arch.graph import Freedom, Member, Norm, PairGroup, PairKind
-from flagscope.arch.maps import LinearMap, Side
+from flagscope.arch.maps import LinearMap
 from flagscope.arch.scope import Place, Scope, config_value
+from flagscope.arch.sides import Side
 
 Node = tuple[str, LinearMap, Norm | None]
 """A module's label, its map, and the BatchNorm directly behind it."""

@@ -1,0 +1,268 @@
+"""Family files: what a model family's tensors are called and how they lie, as data.
+
+Each file in ``families/`` is TOML. Names are relative to a layer's `path`, any prefix of the
+path is found from the tensor names, and alternatives (a name in a live module and the one on
+disk) are arrays, of which the first that exists counts.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from flagscope.arch.family import (
+    ROLE_AXES,
+    AttentionRule,
+    ChainRule,
+    ConfigRule,
+    Family,
+    MapRule,
+    MlpRule,
+    NormRule,
+    RotaryRule,
+    StackRule,
+    StreamRule,
+)
+from flagscope.arch.layout import parse_layout
+from flagscope.arch.table import Table
+from flagscope.errors import ArchitectureError
+
+
+@cache
+def load_families() -> Mapping[str, Family]:
+    """All families that ship with the package, by name."""
+    texts: dict[str, str] = {}
+    for file in resources.files("flagscope.arch").joinpath("families").iterdir():
+        if file.name.endswith(".toml"):
+            texts[file.name.removesuffix(".toml")] = file.read_text(encoding="utf-8")
+    raw = {name: parse_toml(text, f"{name}.toml") for name, text in sorted(texts.items())}
+    families = {name: read_family(content, f"{name}.toml", raw) for name, content in raw.items()}
+    owners: dict[str, str] = {}
+    for name, family in families.items():
+        for model_type in family.model_types:
+            if owners.setdefault(model_type, name) != name:
+                raise ArchitectureError(
+                    f"{name}.toml: model type {model_type!r} belongs to {owners[model_type]}.toml",
+                    hint="a model type has one family",
+                )
+    return families
+
+
+def parse_toml(text: str, place: str) -> dict[str, Any]:
+    """The content of a TOML text; `place` names it in errors."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ArchitectureError(f"{place}: {error}", hint="the file must be valid TOML") from error
+
+
+def read_family(
+    content: Mapping[str, Any], place: str, others: Mapping[str, Mapping[str, Any]] | None = None
+) -> Family:
+    """A validated family from the content of its file.
+
+    Parameters
+    ----------
+    content
+        The parsed TOML.
+    place
+        Name of the file, for errors.
+    others
+        Contents of other family files by name, for `extends`: what this file does not say,
+        other than its identity, is as in that one.
+
+    Raises
+    ------
+    ArchitectureError
+        With the place of the first mistake: a missing or unknown key, a wrong type, a layout
+        that does not parse or lacks an axis that the role needs.
+
+    References
+    ----------
+    Layouts are einops patterns: Rogozhnikov, ICLR 2022.
+
+    Examples
+    --------
+    >>> read_family({"name": "x", "title": "X", "chain": {}}, "x.toml").chain.activation.default
+    'unknown'
+    """
+    merged = _extended(content, place, others or {})
+    table = Table(merged, place)
+    sizes = table.table("sizes")
+    chain = table.table("chain")
+    family = Family(
+        name=table.text("name"),
+        title=table.text("title"),
+        model_types=table.names("model_types", ()),
+        requires=table.names("requires", ()),
+        prefixes=table.names("prefixes", ()),
+        ignore=table.names("ignore", ()),
+        sizes=_read_sizes(sizes) if sizes else {},
+        stacks=tuple(_read_stack(one) for one in table.tables("stacks")),
+        chain=_read_chain(chain) if chain else None,
+    )
+    table.close()
+    if not family.stacks and family.chain is None:
+        raise ArchitectureError(
+            f"{place}: neither stacks nor a chain", hint="add a [[stacks]] or [chain] table"
+        )
+    return family
+
+
+def _extended(
+    content: Mapping[str, Any], place: str, others: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    merged = dict(content)
+    parent = merged.pop("extends", None)
+    if parent is None:
+        return merged
+    base = others.get(parent)
+    if base is None or "extends" in base:
+        raise ArchitectureError(
+            f"{place}.extends: {parent!r} is not a family that stands by itself",
+            hint="name a family file that does not extend another one",
+        )
+    identity = ("name", "title", "model_types", "requires", "prefixes")
+    return {k: v for k, v in base.items() if k not in identity} | merged
+
+
+def _read_sizes(table: Table) -> dict[str, tuple[str, ...]]:
+    return {axis: table.names(axis) for axis in table}
+
+
+def _read_chain(table: Table) -> ChainRule:
+    rule = ChainRule(_read_config(table.table("activation"), "unknown"))
+    table.close()
+    return rule
+
+
+def _read_config(table: Table | None, default: str | float | None) -> ConfigRule:
+    if table is None:
+        return ConfigRule((), default)
+    if isinstance(default, str):
+        rule = ConfigRule(table.names("config", ()), table.text("default", default))
+    else:
+        rule = ConfigRule(table.names("config", ()), table.number("default", default or 0.0))
+    table.close()
+    return rule
+
+
+def _read_map(table: Table, role: str) -> MapRule:
+    out, inp, batch = ROLE_AXES[role]
+    layout = table.text("layout")
+    axes = {name for group in parse_layout(layout) for name in group}
+    if role in ("k", "v") and "g" in axes:
+        batch = "g"
+    rule = MapRule(
+        role=role,
+        modules=table.names("module"),
+        layout=layout,
+        out=table.text("out", out),
+        inp=table.text("inp", inp),
+        batch=table.optional_text("batch") or batch,
+        select=table.integers("select"),
+        norms=table.names("norm", ()),
+        joint=table.text("joint", "."),
+    )
+    table.close()
+    needed = {rule.out, rule.inp, *rule.select, *(rule.batch.split() if rule.batch else ())}
+    if needed - axes:
+        raise ArchitectureError(
+            f"{table.place}.layout: {layout!r} lacks the axis {sorted(needed - axes)[0]!r}",
+            hint=f"a map of role {role} has output {rule.out}, input {rule.inp} and "
+            f"batch {rule.batch}; name others by out, inp and batch",
+        )
+    return rule
+
+
+def _read_norm(table: Table | None) -> NormRule | None:
+    if table is None:
+        return None
+    rule = NormRule(
+        modules=table.names("module"),
+        kind=table.choice("kind", ("layernorm", "rmsnorm", "batchnorm")),
+        eps=_read_config(table.table("eps"), 1e-5),
+        offset=table.number("offset", 0.0),
+        placement=table.choice("placement", ("pre", "post"), "pre"),
+    )
+    table.close()
+    return rule
+
+
+def _read_rotary(table: Table | None) -> RotaryRule | None:
+    if table is None:
+        return None
+    layout = table.choice("layout", ("half", "interleaved"))
+    rule = RotaryRule(layout, _read_config(table.table("fraction"), 1.0))
+    table.close()
+    return rule
+
+
+def _read_maps(table: Table, roles: tuple[str, ...], optional: tuple[str, ...] = ()) -> Any:
+    maps = []
+    for role in (*roles, *optional):
+        one = table.table(role)
+        if one is not None:
+            maps.append(_read_map(one, role))
+        elif role in roles:
+            table.text(role)  # raises: the key is missing
+    return tuple(maps)
+
+
+def _read_attention(table: Table) -> AttentionRule:
+    rule = AttentionRule(
+        kind=table.choice("kind", ("self", "cross"), "self"),
+        maps=_read_maps(table, ("q", "k", "v", "o")),
+        norm=_read_norm(table.table("norm")),
+        rotary=_read_rotary(table.table("rotary")),
+        query_norm=table.names("query_norm", ()),
+        key_norm=table.names("key_norm", ()),
+        relative=table.names("relative", ()),
+        optional=table.flag("optional"),
+    )
+    table.close()
+    return rule
+
+
+def _read_mlp(table: Table) -> MlpRule:
+    rule = MlpRule(
+        maps=_read_maps(table, ("up", "down"), ("gate",)),
+        activation=_read_config(table.table("activation"), "unknown"),
+        optional=table.flag("optional"),
+    )
+    table.close()
+    return rule
+
+
+def _read_stream(table: Table | None) -> StreamRule | None:
+    if table is None:
+        return None
+    parts = {key: table.table(key) for key in ("shortcut", "entry", "exit")}
+    roles = {"shortcut": "conv", "entry": "conv", "exit": "linear"}
+    maps = {k: _read_map(one, roles[k]) if one else None for k, one in parts.items()}
+    table.close()
+    return StreamRule(**maps)
+
+
+def _read_stack(table: Table) -> StackRule:
+    activation = table.table("activation")
+    stack = StackRule(
+        name=table.text("name"),
+        paths=table.names("path"),
+        attention=tuple(_read_attention(one) for one in table.tables("attention")),
+        mlp=tuple(_read_mlp(one) for one in table.tables("mlp")),
+        sequence=tuple(_read_map(one, "conv") for one in table.tables("sequence")),
+        activation=_read_config(activation, "unknown") if activation else None,
+        stream=_read_stream(table.table("stream")),
+    )
+    table.close()
+    for path in stack.paths:
+        if not path.endswith(".") or "{" not in path:
+            raise ArchitectureError(
+                f"{table.place}.path: {path!r} must hold a number in braces and end with a dot",
+                hint="as in 'encoder.layer.{layer}.'",
+            )
+    return stack
