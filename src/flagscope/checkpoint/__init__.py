@@ -1,8 +1,16 @@
 """Checkpoints of every format behind one small interface: names, shapes, types, lazy reads."""
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
+from flagscope.checkpoint.formats import SUFFIXES
 from flagscope.checkpoint.memory import from_state_dict
 from flagscope.checkpoint.opening import open_checkpoint
 from flagscope.checkpoint.widen import widen
 
-__all__ = ["Checkpoint", "TensorInfo", "from_state_dict", "open_checkpoint", "widen"]
+__all__ = [
+    "SUFFIXES",
+    "Checkpoint",
+    "TensorInfo",
+    "from_state_dict",
+    "open_checkpoint",
+    "widen",
+]

@@ -24,8 +24,10 @@ _ZIP = b"PK\x03\x04"
 # PyTorch's older format: a pickle (protocol 2) of the number 0x1950a86a20f9469cfc6c comes first.
 _LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 # What the weights-only unpickler says where a file asks for a function or class that it refuses.
-_REFUSAL = re.compile(r"\bglobal\b|unsupported class|\breduce\b|new object|can only build", re.IGNORECASE)
-_REFUSED_NAME = re.compile(r"GLOBAL ([\w.]+)")
+_REFUSAL = re.compile(
+    r"\bglobal\b|unsupported class|\breduce\b|new object|can only build", re.IGNORECASE
+)
+_REFUSED_NAME = re.compile(r"GLOBAL ([\w.]*\w)\b(?!\.)")
 _SAFE_HINT = (
     "have its owner save the weights alone, torch.save(model.state_dict(), FILE) or safetensors."
 )
