@@ -105,20 +105,40 @@ def test_a_balanced_pair_is_left_alone():
 
 def test_rank_deficient_members_are_marked_and_kept():
     generator = seeded(6)
-    write, read = random_pair(4, condition=0, generator=generator, batch=(4,))
+    write, read = random_pair(4, condition=0, generator=generator, batch=(5,))
     write, read = write.clone(), read.clone()
     write[1] = map_with_values([1.0, 1.0, 1.0], 4, 12, generator=generator)
     read[2] = 0
+    read[3] = map_with_values([1.0, 1.0, 1.0], 12, 4, generator=generator)
     a, b = grams(write, read)
     for result in (balancing_transform(a, b), balancing_transform_of_maps(write, read)):
-        assert result.balanced.tolist() == [True, False, False, True]
-        assert result.statuses() == ["ok", "rank deficient", "rank deficient", "ok"]
-        assert torch.equal(result.transform[1:3], torch.eye(4).double().expand(2, 4, 4))
-        assert torch.equal(result.inverse[1:3], torch.eye(4).double().expand(2, 4, 4))
+        assert result.balanced.tolist() == [True, False, False, False, True]
+        assert result.statuses() == ["ok", *["rank deficient"] * 3, "ok"]
+        assert torch.equal(result.transform[1:4], torch.eye(4).double().expand(3, 4, 4))
+        assert torch.equal(result.inverse[1:4], torch.eye(4).double().expand(3, 4, 4))
         assert torch.isfinite(result.spectrum).all()
-        assert residual(write[::3], read[::3], balancing_transform(a[::3], b[::3])) < 1e-13
+        assert residual(write[::4], read[::4], balancing_transform(a[::4], b[::4])) < 1e-13
     narrow = balancing_transform_of_maps(write[0, :, :3], read[0])
     assert narrow.statuses() == ["rank deficient"]
+
+
+@pytest.mark.parametrize("deficient", ["write", "read"])
+def test_rounding_never_passes_for_rank(deficient):
+    generator = seeded(10)
+    full = torch.randn(100, 2, 300, dtype=torch.float64, generator=generator)
+    column = torch.randn(100, 2, 1, dtype=torch.float64, generator=generator)
+    single = column @ torch.randn(100, 1, 300, dtype=torch.float64, generator=generator)
+    write, read = (single, full.mT) if deficient == "write" else (full, single.mT)
+    assert not balancing_transform(*grams(write, read)).balanced.any()
+    assert not balancing_transform_of_maps(write, read).balanced.any()
+
+
+def test_a_product_that_loses_rank_by_rounding_is_marked():
+    # Each factor has condition 1e10, their product 1e20.
+    frame = haar_bases(3, 3, generator=seeded(11))
+    write = frame * torch.tensor([1.0, 0.5, 1e-10], dtype=torch.float64)
+    result = balancing_transform_of_maps(write, write.mT)
+    assert result.statuses() == ["rank deficient"]
 
 
 @pytest.mark.parametrize("scale", [1e-120, 1e120])

@@ -58,6 +58,11 @@ def test_distance_is_a_metric():
         assert chordal_distance(a, same) < 1e-14
 
 
+def test_defect_of_a_basis_does_not_reach_the_distance():
+    basis = haar_bases(6, 2, generator=seeded(4))
+    assert chordal_distance(Flag(basis, (2,)), Flag(basis * (1 + 1e-9), (2,))) < 1e-14
+
+
 def test_full_flags_and_the_empty_flag():
     axes = torch.eye(3, dtype=torch.float64)
     one, other = Flag(axes, (1, 2, 3)), Flag(axes[:, [1, 0, 2]], (1, 2, 3))

@@ -183,6 +183,12 @@ def test_an_orbit_that_is_not_closed_has_a_limit_of_lower_rank():
         torch.testing.assert_close(g @ write, shrink @ write, rtol=0, atol=2 * t)
 
 
+@pytest.mark.parametrize("counts", [(2, 3, 2), (3, 2, 2), (2, 2, 1), (1, 0, 0)])
+def test_all_three_ranks_must_agree(counts):
+    names = ("rank_write", "rank_read", "rank_product")
+    assert not has_closed_affine_orbit(**dict(zip(names, counts, strict=True)))
+
+
 def test_bad_arguments_are_refused():
     position = RelativePosition(4, 2, 2, 0)
     for weight in (0, -1, float("nan")):

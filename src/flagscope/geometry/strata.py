@@ -164,8 +164,7 @@ def relative_position(
             f"the intersection cannot be resolved at a tolerance of {count.tolerance:.2g}",
             hint="take fewer leading directions, or weights stored with more digits",
         )
-    # Dimension forces r1 + r2 - d common directions, whatever rounding says.
-    return RelativePosition(d, r1, r2, max(count.dimension, r1 + r2 - d))
+    return RelativePosition(d, r1, r2, count.dimension)
 
 
 def _check_dimensions(d: int, r1: int, r2: int) -> None:
