@@ -197,7 +197,8 @@ def largest_cosine_significance(
     # A sine below rounding cannot be told from 0, nor a cosine.
     rest = max((1.0 - cosine) * (1.0 + cosine) if sine is None else sine * sine, 0.0)
     rest = max(rest, sys.float_info.epsilon if sine is None else sys.float_info.min)
-    square = max(square, sys.float_info.min)
+    rest = min(rest, 1.0 - sys.float_info.epsilon)
+    square = max(square, sys.float_info.epsilon)
     return Significance.one_sided(None, log_tail=_log_tail(square, rest, free.p, free.q, free.d))
 
 
@@ -233,7 +234,8 @@ def count_beyond_chance(
     """Number of principal cosines too large for chance, those forced by dimension left out.
 
     The largest free cosine is tested against its threshold; where it is above, the next one is
-    tested in the problem with one dimension less everywhere, and so on to the first that is not.
+    tested among subspaces of R^{d-k} of dimensions p - k and q - k, k counting it and the forced
+    ones, and so on to the first that is not above.
     The probability of a count above the number of planted directions is then about `level`.
 
     Parameters
@@ -246,8 +248,7 @@ def count_beyond_chance(
         Level of each test.
     exact
         Dimension of the exact intersection where it is known, from the sines, the directions that
-        dimension forces included. The others are tested in the problem with as many dimensions
-        less as it exceeds those.
+        dimension forces included. Only the others are tested.
 
     Returns
     -------
@@ -288,8 +289,12 @@ def count_beyond_chance(
     values = sorted(cosines, reverse=True)[free.forced + known :]
     count = known
     for value in values:
-        # One shared direction less: both subspaces and the space lose it.
-        if value <= _threshold(free.p - count, free.q - count, free.d - count, level):
+        rest = free
+        if count:
+            # In the complement of the shared directions the subspaces are generic again.
+            gone = free.forced + count
+            rest = free_dimensions(p - gone, q - gone, d - gone)
+        if value <= _threshold(rest.p, rest.q, rest.d, level):
             break
         count += 1
     return count

@@ -1,0 +1,41 @@
+"""Haar draws for the tests of the null models, vectorised and seeded."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+
+def bases(n: int, d: int, r: int, *, seed: int) -> torch.Tensor:
+    """Independent Haar-random orthonormal bases, shape (n, d, r), float64."""
+    generator = torch.Generator().manual_seed(seed)
+    gaussian = torch.randn(n, d, r, generator=generator, dtype=torch.float64)
+    return torch.linalg.qr(gaussian).Q
+
+
+def rotated(n: int, values: np.ndarray, *, seed: int) -> torch.Tensor:
+    """Q diag(values) Qᵀ for n independent Haar-random Q."""
+    basis = bases(n, len(values), len(values), seed=seed)
+    return (basis * torch.from_numpy(values)) @ basis.mT
+
+
+def cosines(n: int, p: int, q: int, d: int, *, seed: int) -> np.ndarray:
+    """Principal cosines of n pairs, descending; one space is fixed without loss of generality."""
+    return torch.linalg.svdvals(bases(n, d, p, seed=seed)[:, :q, :]).numpy()
+
+
+def assert_mean(sample: np.ndarray, exact: float) -> None:
+    """|mean - exact| within 4 standard errors."""
+    error = sample.std(ddof=1) / np.sqrt(len(sample))
+    assert abs(sample.mean() - exact) < 4 * error + 1e-12 * abs(exact), (
+        sample.mean(),
+        exact,
+        error,
+    )
+
+
+def assert_size(rejected: np.ndarray, low: float, high: float) -> None:
+    """The share of rejections is within 4 standard errors of [low, high]."""
+    share, n = rejected.mean(), len(rejected)
+    slack = [4 * np.sqrt(size * (1 - size) / n) for size in (low, high)]
+    assert low - slack[0] <= share <= high + slack[1], (share, low, high)
