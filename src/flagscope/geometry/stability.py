@@ -174,7 +174,8 @@ def has_closed_affine_orbit(*, rank_write: int, rank_read: int, rank_product: in
     ----------
     .. [1] G. Kempf, L. Ness, The length of vectors in representation spaces, in: Algebraic
        Geometry, Lecture Notes in Mathematics 732, Springer 1979, 233-243.
-    .. [2] Lindsey, Menon, arXiv 2511.01137 (2025).
+    .. [2] K. Lindsey, G. Menon, Regularization implies balancedness in the deep linear network,
+       arXiv 2511.01137 (2025).
 
     Examples
     --------
