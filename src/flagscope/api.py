@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from flagscope.arch import Graph, build_graph
 from flagscope.checkpoint import Checkpoint, from_state_dict, open_checkpoint
+from flagscope.checkpoint.configuration import given_config
 from flagscope.diagnose import ScanResult
 from flagscope.engine import PARTS, Part, Progress, Settings, Task, parameter_count, plan, run_scan
 from flagscope.errors import InputError
@@ -299,14 +300,12 @@ def _opened(source: Source, *, config: Config | None, revision: str | None) -> C
 
     if revision is not None:
         raise InputError("revision is for hub names", hint="leave it out for weights in memory")
+    given = None if config is None else given_config(config)
     if isinstance(source, nn.Module):
-        return from_state_dict(
-            source.state_dict(),
-            config=config if config is not None else _module_config(source),
-            name=type(source).__name__,
-        )
+        own = _module_config(source) if given is None else given
+        return from_state_dict(source.state_dict(), config=own, name=type(source).__name__)
     if isinstance(source, Mapping):
-        return from_state_dict(source, config=config)
+        return from_state_dict(source, config=given)
     raise InputError(
         f"cannot scan a {type(source).__name__}",
         hint="give a path, a hub name, an nn.Module or a mapping of names to tensors",
@@ -317,9 +316,9 @@ def _module_config(module: nn.Module) -> dict[str, Any] | None:
     """A module's own configuration; for an nn.Sequential what stands between its layers."""
     from torch import nn
 
-    to_dict = getattr(getattr(module, "config", None), "to_dict", None)
+    to_dict: Any = getattr(getattr(module, "config", None), "to_dict", None)
     if callable(to_dict):
-        return to_dict()
+        return dict(to_dict())
     if not isinstance(module, nn.Sequential):
         return None
     silent = (nn.Linear, nn.Dropout, nn.Flatten, nn.Identity, nn.modules.batchnorm._BatchNorm)

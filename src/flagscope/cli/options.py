@@ -15,9 +15,7 @@ def parts(_context: click.Context, _parameter: click.Parameter, value: str) -> t
     chosen = tuple(part.strip() for part in value.split(",") if part.strip())
     wrong = [part for part in chosen if part not in PARTS]
     if wrong or not chosen:
-        raise click.BadParameter(
-            f"{', '.join(wrong) or 'nothing'} is not among {', '.join(PARTS)}"
-        )
+        raise click.BadParameter(f"{', '.join(wrong) or 'nothing'} is not among {', '.join(PARTS)}")
     return chosen
 
 

@@ -72,9 +72,7 @@ def scan_command(
 
 @click.command("demo")
 @output_options
-def demo_command(
-    json_: str | None, html: str | None, csv: str | None, quiet: bool
-) -> int:
+def demo_command(json_: str | None, html: str | None, csv: str | None, quiet: bool) -> int:
     """Scan the small language model that ships with flagscope."""
     from flagscope.demo import final
 

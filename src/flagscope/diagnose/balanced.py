@@ -76,7 +76,7 @@ def balanced_maps(
         g, inverse, statuses = _rotary_gauge(group, a, b)
     else:
         fixed = balancing_transform(a, b)
-        g, inverse, statuses = fixed.transform, fixed.inverse, list(fixed.statuses())
+        g, inverse, statuses = fixed.transform, fixed.inverse, [*fixed.statuses()]
     of = torch.tensor(owner, device=w1.device)
     return BalancedMaps(g[of] @ w1, w2 @ inverse[of], [statuses[o] for o in owner])
 
@@ -111,7 +111,7 @@ def _rotary_gauge(group: PairGroup, a: Tensor, b: Tensor) -> tuple[Tensor, Tenso
     diagonal[:, planes[:, 0]] = scales
     diagonal[:, planes[:, 1]] = scales
     g, inverse = torch.diag_embed(diagonal), torch.diag_embed(1 / diagonal)
-    statuses = ["ok"] * len(a)
+    statuses: list[str] = ["ok"] * len(a)
     turned = set(planes.flatten().tolist())
     rest = [i for i in range(a.shape[-1]) if i not in turned]
     if rest:
@@ -119,5 +119,5 @@ def _rotary_gauge(group: PairGroup, a: Tensor, b: Tensor) -> tuple[Tensor, Tenso
         rows, columns = at[:, None], at[None, :]
         fixed = balancing_transform(a[:, rows, columns], b[:, rows, columns])
         g[:, rows, columns], inverse[:, rows, columns] = fixed.transform, fixed.inverse
-        statuses = list(fixed.statuses())
+        statuses = [*fixed.statuses()]
     return g, inverse, statuses

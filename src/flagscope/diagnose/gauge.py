@@ -49,6 +49,9 @@ def labels(freedom: Freedom) -> dict[str, Label]:
     'functional'
     """
     moved: Label = "functional" if freedom in _ORTHOGONAL_FREEDOMS else "gauge"
-    return dict.fromkeys(_INVARIANT_UNDER_ALL, "functional") | dict.fromkeys(
-        _INVARIANT_UNDER_ORTHOGONAL, moved
-    )
+    found: dict[str, Label] = {}
+    for name in _INVARIANT_UNDER_ALL:
+        found[name] = "functional"
+    for name in _INVARIANT_UNDER_ORTHOGONAL:
+        found[name] = moved
+    return found

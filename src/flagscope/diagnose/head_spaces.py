@@ -53,26 +53,20 @@ def head_spaces(
     >>> spaces.ranks, spaces.bases.shape
     (tensor([2, 2]), torch.Size([2, 4, 2]))
     """
-    count, r, d = maps.shape
-    smaller = min(r, d)
-    sigma = torch.linalg.svdvals(maps)
+    r, d = maps.shape[1:]
+    q, triangle = torch.linalg.qr(maps.mT)
+    # The singular values of a map are those of its small triangular factor.
+    sigma = torch.linalg.svdvals(triangle)
     floor = max(r, d) * torch.finfo(maps.dtype).eps * sigma[:, :1]
     if noise is not None:
         floor = torch.maximum(floor, noise.to(maps)[:, None])
     ranks = (sigma > floor).sum(-1)
-    bases = maps.new_zeros(count, d, smaller)
-    full = ranks == smaller
-    if bool(full.any()):
-        # All columns are needed, so QR spans the same space at a fraction of an SVD's cost. Where
-        # r > d the space is everything.
-        if r <= d:
-            bases[full] = torch.linalg.qr(maps[full].mT).Q
-        else:
-            bases[full] = torch.eye(d, dtype=maps.dtype, device=maps.device)
-    for h in torch.nonzero(~full).flatten().tolist():
+    for h in torch.nonzero(ranks < min(r, d)).flatten().tolist():
         rank = int(ranks[h])
-        bases[h, :, :rank] = torch.linalg.svd(maps[h], full_matrices=False).Vh[:rank].T
-    return HeadSpaces(bases, ranks)
+        u = torch.linalg.svd(triangle[h], full_matrices=False).U[:, :rank]
+        q[h, :, :rank] = q[h] @ u
+        q[h, :, rank:] = 0
+    return HeadSpaces(q, ranks)
 
 
 def pairwise_overlaps(spaces: HeadSpaces) -> Float[Tensor, "H H"]:

@@ -87,8 +87,9 @@ def head_record(group: HeadGroup, maps: Matrices, *, folded: Sequence[str] = ())
 
 def _blank(identity: dict[str, Any], status: str) -> HeadRecord:
     listed = {"shared", "near_copies"}
-    missing = set(HeadRecord.model_fields) - set(identity) - listed - {"status"}
-    return HeadRecord(**identity, **dict.fromkeys(missing), status=status)
+    names = set(HeadRecord.model_fields) - set(identity) - listed - {"status"}
+    missing: dict[str, Any] = dict.fromkeys(names)
+    return HeadRecord(**identity, **missing, status=status)
 
 
 def _measure(spaces: HeadSpaces) -> dict[str, Any]:
@@ -134,9 +135,7 @@ def _shared(spectrum: ProjectorSum) -> list[SharedDirection]:
         SharedDirection(
             eigenvalue=float(f"{value:.6g}"), heads=[h for h, inside in enumerate(row) if inside]
         )
-        for value, row in zip(
-            spectrum.shared[:_LISTED_DIRECTIONS].tolist(), members, strict=False
-        )
+        for value, row in zip(spectrum.shared[:_LISTED_DIRECTIONS].tolist(), members, strict=False)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -38,9 +39,9 @@ class Matrices:
 
     def faults(self) -> list[str | None]:
         """Why each map cannot be measured: 'not finite', 'all zero', or None if it can be."""
-        finite = torch.isfinite(self.values).all(-1).all(-1).tolist()
-        zero = (self.values == 0).all(-1).all(-1).tolist()
+        # NaN and infinity survive a maximum, so one pass finds them and zeros.
+        largest = self.values.abs().amax((-2, -1)).tolist()
         return [
-            "not finite" if not ok else "all zero" if empty else None
-            for ok, empty in zip(finite, zero, strict=True)
+            "not finite" if not math.isfinite(m) else "all zero" if m == 0 else None
+            for m in largest
         ]

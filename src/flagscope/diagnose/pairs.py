@@ -22,7 +22,7 @@ from flagscope.diagnose.records import (
     NullValues,
     PairRecord,
 )
-from flagscope.diagnose.spectra import PairSpectra, pair_spectra
+from flagscope.diagnose.spectra import pair_spectra
 from flagscope.diagnose.values import array_values, at_ranks, number, rank_grid
 from flagscope.geometry import (
     RankRule,
@@ -87,9 +87,7 @@ def _fault(which: str, side: Side, fault: str | None) -> str | None:
     return None if fault is None else f"{which} map {side.map.tensor} is {fault}"
 
 
-def _identity(
-    group: PairGroup, member: Member, d: int, folded: Sequence[str]
-) -> dict[str, Any]:
+def _identity(group: PairGroup, member: Member, d: int, folded: Sequence[str]) -> dict[str, Any]:
     return {
         "name": member.name,
         "kind": group.kind,
@@ -115,8 +113,9 @@ def _reference(side: Side, index: int) -> MapReference:
 
 
 def _blank(identity: dict[str, Any], status: str | None) -> PairRecord:
-    missing = set(PairRecord.model_fields) - set(identity) - {"status"}
-    return PairRecord(**identity, **dict.fromkeys(missing), status=status or "not measured")
+    names = set(PairRecord.model_fields) - set(identity) - {"status"}
+    missing: dict[str, Any] = dict.fromkeys(names)
+    return PairRecord(**identity, **missing, status=status or "not measured")
 
 
 @dataclass(frozen=True)
@@ -152,15 +151,12 @@ def _measure(
     balanced = _balanced_records(group, members, write, read, rule, seed, products)
     fields = []
     for i in range(len(members)):
-        sides = tuple(
-            Noisy(maps.values[i], rank.sigma[i], float(maps.delta[i]))
-            for maps, rank in zip((write, read), ranks, strict=True)
+        sides = (
+            Noisy(write.values[i], ranks[0].sigma[i], float(write.delta[i])),
+            Noisy(read.values[i], ranks[1].sigma[i], float(read.delta[i])),
         )
-        position = None
-        if ranks[0].effective[i] and ranks[1].effective[i]:
-            position = dominant_position(
-                *sides, spectra.cosines[i], ranks[0].effective[i], ranks[1].effective[i]
-            )
+        r1, r2 = ranks[0].effective[i], ranks[1].effective[i]
+        position = dominant_position(*sides, spectra.cosines[i], r1, r2) if r1 and r2 else None
         row = grams[i]
         fields.append(
             {"rank_write": ranks[0].numerical[i], "rank_read": ranks[1].numerical[i]}
@@ -225,7 +221,7 @@ def _surface_fields(surface: Tensor, rank_write: int, rank_read: int, d: int) ->
     }
 
 
-def _product_fields(sigma: Tensor, sides: tuple[Noisy, ...], rank_write: int) -> dict[str, Any]:
+def _product_fields(sigma: Tensor, sides: tuple[Noisy, Noisy], rank_write: int) -> dict[str, Any]:
     """Spectrum of M = W2 W1, and what of the write space it loses.
 
     The storage noise of M is bounded by δ1‖W2‖ + δ2‖W1‖ + δ1δ2, and its round-off by the norms of
@@ -252,9 +248,7 @@ def _product_fields(sigma: Tensor, sides: tuple[Noisy, ...], rank_write: int) ->
     return {"functional": functional, "kernel_intersection": kernel}
 
 
-def _null_values(
-    row: GramObservables, position: DominantPosition | None, d: int
-) -> NullValues:
+def _null_values(row: GramObservables, position: DominantPosition | None, d: int) -> NullValues:
     sd = cosine = None
     if position is not None:
         r1, r2 = position.rank_write, position.rank_read

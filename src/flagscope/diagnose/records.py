@@ -50,11 +50,13 @@ class MapReference(Record):
 
 
 class Incidence(Record):
-    """The incidence surface S(i, j) = ‖P_{V_i} P_{U_j}‖_F² on a grid of ranks (theory §2)."""
+    """The incidence surface S(i, j) = ‖P_{V_i} P_{U_j}‖_F² on a grid of ranks."""
 
     ranks_write: list[int]
     ranks_read: list[int]
-    surface: list[list[float]] = Field(description="surface[a][b] = S(ranks_write[a], ranks_read[b])")
+    surface: list[list[float]] = Field(
+        description="surface[a][b] = S(ranks_write[a], ranks_read[b])"
+    )
 
 
 class Functional(Record):
@@ -83,7 +85,7 @@ class Balanced(Record):
 
 
 class NullValues(Record):
-    """What chance gives for this pair: Haar-random position of the read space (theory §5)."""
+    """What chance gives for this pair: Haar-random position of the read space."""
 
     overlap_ratio_sd: float | None = Field(description="Its mean is 1.")
     commutator_ratio_interval: tuple[float, float] | None = Field(
@@ -215,7 +217,9 @@ class RunRecord(Record):
     """What this run cost; the one part of a result that differs between equal runs."""
 
     seconds: float
-    peak_rss_bytes: int | None = Field(description="Of the process; null where the system hides it.")
+    peak_rss_bytes: int | None = Field(
+        description="Of the process; null where the system hides it."
+    )
     device: str
     workers: int
 
@@ -232,7 +236,7 @@ class ScanResult(Record):
     dtype: str
     settings: dict[str, Any]
     labels: dict[Freedom, dict[str, Label]] = Field(
-        description="For each freedom, which observables it cannot move (functional) or can (gauge)."
+        description="For each freedom, which observables it leaves (functional) or moves (gauge)."
     )
     notes: list[str] = Field(description="What could not be mapped, and what was assumed.")
     unmapped: list[str] = Field(description="Matrices in the checkpoint that no pair uses.")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from flagscope.arch import HeadGroup, PairGroup
 from flagscope.checkpoint import Checkpoint
@@ -64,13 +66,11 @@ def _pairs(
     if settings.fold_norms != "none":
         norm = group.write_norm
         if norm is not None and norm.kind == "batchnorm":
-            write = scaled_rows(write, reader.batchnorm_scale(norm))
+            write = _scaled(scaled_rows, write, reader.batchnorm_scale(norm))
             folded.append(norm.name)
         norm = group.read_norm
         if norm is not None:
-            gain = reader.gain(norm)
-            if gain is not None:
-                read = scaled_columns(read, gain)
+            read = _scaled(scaled_columns, read, reader.gain(norm))
             if norm.kind == "layernorm":
                 write, read = centred_rows(write), centred_columns(read)
             folded.append(norm.name)
@@ -84,6 +84,12 @@ def _pairs(
     )
 
 
+def _scaled(
+    scale: Callable[[Matrices, Tensor], Matrices], maps: Matrices, factors: Tensor | None
+) -> Matrices:
+    return maps if factors is None else scale(maps, factors)
+
+
 def _heads(group: HeadGroup, reader: TaskReader, settings: Settings) -> HeadRecord:
     maps = reader.maps(group.map)
     if group.space == "o":
@@ -91,9 +97,7 @@ def _heads(group: HeadGroup, reader: TaskReader, settings: Settings) -> HeadReco
     norm = group.norm
     folded = []
     if settings.fold_norms == "all" and norm is not None and norm.placement == "pre":
-        gain = reader.gain(norm)
-        if gain is not None:
-            maps = scaled_columns(maps, gain)
+        maps = _scaled(scaled_columns, maps, reader.gain(norm))
         if norm.kind == "layernorm":
             maps = centred_columns(maps)
         folded.append(norm.name)

@@ -107,7 +107,9 @@ def _pair_cost(pair: PairGroup) -> tuple[float, float]:
     m2 = prod(pair.read.map.shape) // (pair.read.map.count * d * _others(pair.read.map))
     side = min(d, max(m1, m2))
     passes = 2 if pair.freedom in ("scaling", "rotary") else 1
-    return 2.0 * n * passes * min(spectra_cost(d, m1, m2)), n * (passes * d * (m1 + m2) + 6.0 * side * side)
+    return 2.0 * n * passes * min(spectra_cost(d, m1, m2)), n * (
+        passes * d * (m1 + m2) + 6.0 * side * side
+    )
 
 
 def _others(map_: LinearMap) -> int:

@@ -15,9 +15,7 @@ from flagscope.null import storage_noise
 class TaskReader:
     """Reads the tensors of one task, each once, and lets them go with the task."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype) -> None:
         self._checkpoint = checkpoint
         self._device = device
         self._dtype = dtype
@@ -32,13 +30,13 @@ class TaskReader:
         """The maps as they act on columns: (n, out, in)."""
         return self.side(Side(map_), view)
 
-    def batchnorm_scale(self, norm: Norm) -> Float[Tensor, " d"]:
-        """γ / √(σ² + ε): what a BatchNorm multiplies its channels by."""
+    def batchnorm_scale(self, norm: Norm) -> Float[Tensor, " d"] | None:
+        """γ / √(σ² + ε): what a BatchNorm multiplies its channels by; None if by nothing."""
+        gain = self.gain(norm)
         if norm.variance is None:
-            return self.gain(norm)
-        variance = self._widened(self._checkpoint.read(norm.variance))
-        scale = (variance + norm.eps).rsqrt()
-        return scale if norm.gain is None else scale * self.gain(norm)
+            return gain
+        scale = (self._widened(self._checkpoint.read(norm.variance)) + norm.eps).rsqrt()
+        return scale if gain is None else scale * gain
 
     def gain(self, norm: Norm) -> Float[Tensor, " d"] | None:
         """The gain of a norm, offset included; None where it has none."""

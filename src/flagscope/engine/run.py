@@ -151,9 +151,7 @@ def _torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _attempt(
-    task: Task, checkpoint: Checkpoint, settings: Settings
-) -> TaskResult | FailureRecord:
+def _attempt(task: Task, checkpoint: Checkpoint, settings: Settings) -> TaskResult | FailureRecord:
     try:
         return execute(task, checkpoint, settings)
     except FlagscopeError as error:
