@@ -316,9 +316,9 @@ def _module_config(module: nn.Module) -> dict[str, Any] | None:
     """A module's own configuration; for an nn.Sequential what stands between its layers."""
     from torch import nn
 
-    to_dict: Any = getattr(getattr(module, "config", None), "to_dict", None)
-    if callable(to_dict):
-        return dict(to_dict())
+    own: Any = getattr(module, "config", None)
+    if hasattr(own, "to_dict"):
+        return dict(own.to_dict())
     if not isinstance(module, nn.Sequential):
         return None
     silent = (nn.Linear, nn.Dropout, nn.Flatten, nn.Identity, nn.modules.batchnorm._BatchNorm)

@@ -26,10 +26,10 @@ def print_report(report: Report) -> None:
         f"{len(result.heads)} head groups, {result.run.seconds:.1f} s\n"
     )
     summary = summary_table(result)
-    table = Table(box=None, pad_edge=False, caption=summary.caption, caption_justify="left")
-    for heading, justify in summary.columns:
+    table = Table(box=None, pad_edge=False, caption=escape(summary.caption), caption_justify="left")
+    for i, (heading, justify) in enumerate(summary.columns):
         side: Any = justify
-        table.add_column(heading, justify=side)
+        table.add_column(heading, justify=side, no_wrap=i == 0)
     for row in summary.rows:
         table.add_row(*map(escape, row))
     console.print(table)
