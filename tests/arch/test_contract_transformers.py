@@ -75,7 +75,7 @@ CASES = {
         {"qk norm query scale", "qk norm key scale", "ov linear gl"} | GATED,
     ),
     "gpt_neox": ("GPTNeoXForCausalLM", "GPTNeoXConfig",
-                 {**COMMON, "hidden_size": 32, "rotary_pct": 0.25}, "gpt_neox", ROPE | GELU),
+                 {**COMMON, "hidden_size": 32, "rotary_pct": 0.5}, "gpt_neox", ROPE | GELU),
     "gpt_neox-full-rotary": (
         "GPTNeoXForCausalLM", "GPTNeoXConfig",
         {**COMMON, "rotary_pct": 1.0, "use_parallel_residual": False, "attention_bias": False},
@@ -190,3 +190,49 @@ def test_grouped_query_heads_meet_their_key_value_head():
     assert [(m.head, m.kv_head) for m in group.members] == [(0, 0), (1, 0), (2, 1), (3, 1)]
     assert [(h.space, h.count) for h in graph.heads[:4]] == [("q", 4), ("k", 2), ("v", 2), ("o", 4)]
     assert graph.heads[0].norm.gain == "model.layers.0.input_layernorm.weight"
+
+
+@pytest.mark.parametrize("case", ["bert", "gpt2", "llama", "mistral", "qwen2", "gpt_neox", "vit"])
+@pytest.mark.parametrize("head", [0, 3])
+def test_a_head_reads_and_writes_only_its_spaces(case, head):
+    """With the other heads' outputs cut off, gradients lie in the head's row spaces."""
+    model, config, *_ = build(case)
+    state = dict(model.state_dict())
+    graph = build_graph(shapes_of(state), config)
+    heads = {h.space: h for h in graph.heads if h.layer == 0}
+    output = heads["o"].map
+    matrices = output.write_matrices(state[output.tensor]).clone()
+    written = matrices[head].clone()
+    matrices[[h for h in range(output.count) if h != head]] = 0
+    cut = {output.tensor: output.replace(state[output.tensor], matrices)}
+
+    kept = {}
+    modules = dict(model.named_modules())
+    reader = modules[heads["q"].map.tensor.removesuffix(".weight")]
+    writer = modules[output.tensor.removesuffix(".weight")]
+    reader.register_forward_pre_hook(lambda _, given: kept.update(read=given[0]))
+    writer.register_forward_hook(lambda *given: kept.update(write=given[2]))
+    with Float64():
+        torch.func.functional_call(model, cut, kwargs=inputs(case))
+    bias = state[output.bias] if output.bias else 0
+    heard = kept["write"] - bias
+    cotangent = torch.randn(heard.shape, generator=torch.Generator().manual_seed(5)).double()
+    (gradient,) = torch.autograd.grad((heard * cotangent).sum(), kept["read"])
+
+    def outside(vectors, *bases):
+        basis = torch.linalg.qr(torch.cat(bases, dim=1)).Q
+        vectors = vectors.detach().flatten(0, -2)
+        return float((vectors - vectors @ basis @ basis.T).norm() / vectors.norm())
+
+    def rows(one, at):
+        return one.map.write_matrices(state[one.map.tensor])[at].T
+
+    def own(h):
+        shared = h * heads["k"].count // heads["q"].count
+        return rows(heads["q"], h), rows(heads["k"], shared), rows(heads["v"], shared)
+
+    assert outside(heard, written) < 1e-11
+    assert outside(gradient, *own(head)) < 1e-11
+    assert outside(gradient, *own(3 - head)) > 1e-3
+    other = output.write_matrices(state[output.tensor])[3 - head]
+    assert outside(heard, other) > 1e-3
