@@ -36,6 +36,8 @@ CASES = {
         "BertForMaskedLM", "BertConfig", {**COMMON, "hidden_act": "relu"}, "bert",
         LINEAR | {"mlp relu scaling", "mlp relu permutation"},
     ),
+    "bert-generation": ("BertGenerationEncoder", "BertGenerationConfig", COMMON, "bert",
+                        LINEAR | GELU),
     "bert-odd-head": (
         "BertModel", "BertConfig", {**COMMON, "hidden_size": 15, "num_attention_heads": 3}, "bert",
         LINEAR | GELU,
