@@ -1,0 +1,58 @@
+"""Pages that are made from the package itself, so that they cannot fall behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flagscope.arch import families
+from flagscope.diagnose import FREEDOMS, labels
+from flagscope.report.glossary import GAUGE, OBSERVABLES, SETTING
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Fill the placeholders of a page."""
+    for name, make in _PARTS.items():
+        markdown = markdown.replace(f"<!-- {name} -->", make() if name in markdown else "")
+    return markdown
+
+
+def _diagnostics() -> str:
+    parts = [SETTING, "", GAUGE, ""]
+    for field, e in OBSERVABLES.items():
+        parts += [
+            f"## {e.title} ({e.symbol})",
+            "",
+            f"*{e.short}* &nbsp; field `{field}`",
+            "",
+            f"- **Definition.** {e.definition}",
+            f"- **Chance.** {e.chance}",
+            f"- **Reading.** {e.reading}",
+            f"- **When it misleads.** {e.misleads}",
+            "",
+        ]
+    return "\n".join(parts)
+
+
+def _families() -> str:
+    rows = ["| family | models | config `model_type` | pairs |", "|---|---|---|---|"]
+    rows += [
+        f"| `{f.name}` | {f.title} | {', '.join(f.model_types)} | {', '.join(f.pairs)} |"
+        for f in families()
+    ]
+    return "\n".join(rows)
+
+
+def _labels() -> str:
+    columns = {freedom: labels(freedom) for freedom in FREEDOMS}
+    rows = [
+        f"| observable | {' | '.join(f'`{f}`' for f in FREEDOMS)} |",
+        "|---" * (1 + len(FREEDOMS)) + "|",
+    ]
+    rows += [
+        f"| `{name}` | {' | '.join(columns[f][name] for f in FREEDOMS)} |"
+        for name in columns[FREEDOMS[0]]
+    ]
+    return "\n".join(rows)
+
+
+_PARTS = {"diagnostics": _diagnostics, "families": _families, "labels": _labels}
