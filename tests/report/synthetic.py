@@ -125,7 +125,7 @@ def pair(
         "log10_p": None if log10_p is None else min(0.0, log10_p),
         "p_adjusted": None if log10_p is None else min(1.0, 3 * 10.0**log10_p),
         "p_adjusted_dependent": None if log10_p is None else min(1.0, 12 * 10.0**log10_p),
-        "intersection_exact": max(0, 2 * rank - d),
+        "intersection_exact": 0,
         "intersection_beyond_chance": max(0, int((overlap - 1) * 6)),
         "flag_defect": float(small - overlap * small * largest / d),
         "kernel_intersection": 0,
@@ -323,7 +323,7 @@ def transformer(
                 between="gelu",
                 freedom="permutation",
                 strength=2 + layer / 2,
-            )  # fmt: skip
+            )
         )
         for space in ("q", "k", "v", "o"):
             copies: list[tuple[int, int, int]] = []
@@ -341,7 +341,7 @@ def transformer(
                     generator=generator,
                     copies=copies,
                     common=0.9 - 0.06 * layer,
-                )  # fmt: skip
+                )
             )
     failures, notes, unmapped = [], [], []
     if planted:
@@ -379,7 +379,7 @@ def resnet() -> ScanResult:
                     between="relu",
                     freedom="scaling",
                     folded=[f"{base}.bn1"],
-                )  # fmt: skip
+                )
             )
             pairs.append(
                 pair(
@@ -391,7 +391,7 @@ def resnet() -> ScanResult:
                     generator=generator,
                     between="residual",
                     freedom="none",
-                )  # fmt: skip
+                )
             )
     return result(pairs, source="resnet20.th", family="resnet", parameters=272_474)
 
@@ -476,5 +476,11 @@ def large() -> ScanResult:
                     update={"layer": layer, "space": space, "pairwise": pairwise.tolist()}
                 )
             )
-    return result(pairs, heads, source="models/large-64L", family="llama", parameters=70_553_706_496,
-                  dtype="bfloat16")  # fmt: skip
+    return result(
+        pairs,
+        heads,
+        source="models/large-64L",
+        family="llama",
+        parameters=70_553_706_496,
+        dtype="bfloat16",
+    )

@@ -1,1 +1,40 @@
+"""Results in words, frames, figures and one self-contained page; sees records, never tensors."""
 
+from flagscope.report.figures import (
+    all_figures,
+    depth_profile,
+    head_matrix,
+    head_overlap,
+    incidence_surface,
+    principal_cosines,
+    rank_profile,
+    shared_directions,
+    shared_spectrum,
+)
+from flagscope.report.finding import Finding
+from flagscope.report.findings import findings
+from flagscope.report.glossary import OBSERVABLES, Explanation
+from flagscope.report.page import render_page, render_summary
+from flagscope.report.tables import SummaryTable, heads_frame, pairs_frame, summary_table
+
+__all__ = [
+    "OBSERVABLES",
+    "Explanation",
+    "Finding",
+    "SummaryTable",
+    "all_figures",
+    "depth_profile",
+    "findings",
+    "head_matrix",
+    "head_overlap",
+    "heads_frame",
+    "incidence_surface",
+    "pairs_frame",
+    "principal_cosines",
+    "rank_profile",
+    "render_page",
+    "render_summary",
+    "shared_directions",
+    "shared_spectrum",
+    "summary_table",
+]

@@ -33,12 +33,13 @@ def null_band(pair: PairRecord, observable: str) -> Band | None:
     """The null of one observable of a pair; None where no random model calibrates it.
 
     The overlap ratio, the Gram correlation and the commutation defect have normal intervals of
-    ±1.96 standard deviations; the commutator ratio has its own. The dimension counts stand at
-    their generic values: max(0, r1 + r2 - d) exactly shared dimensions and max(0, r1 - r2) in the
-    kernel. The flag defect has the mean min(r1, r2)(1 - max(r1, r2)/d).
+    ±1.96 standard deviations; the commutator ratio has its own. Intersections are
+    counted beyond what dimensions force, so that chance is 0; a kernel intersection has the
+    generic value max(0, rank W1 - rank W2). The flag defect has the
+    mean min(r1, r2)(1 - max(r1, r2)/d).
     """
-    if observable in ("intersection_exact", "kernel_intersection"):
-        return _generic(pair, observable)
+    if observable == "kernel_intersection":
+        return _generic_kernel(pair)
     if pair.status != "ok" or pair.null is None:
         return None
     null = pair.null
@@ -52,7 +53,7 @@ def null_band(pair: PairRecord, observable: str) -> Band | None:
         case "commutator_ratio":
             interval = null.commutator_ratio_interval
             return None if interval is None else Band(interval[0], 1.0, interval[1])
-        case "intersection_beyond_chance":
+        case "intersection_beyond_chance" | "intersection_exact":
             return Band(0.0, 0.0, 0.0)
         case "flag_defect":
             return _flag_defect(pair)
@@ -67,13 +68,10 @@ def _normal(mean: float | None, sd: float | None, *, floor: float | None = None)
     return Band(low if floor is None else max(floor, low), mean, mean + _CENTRAL_95 * sd)
 
 
-def _generic(pair: PairRecord, observable: str) -> Band | None:
+def _generic_kernel(pair: PairRecord) -> Band | None:
     if pair.rank_write is None or pair.rank_read is None:
         return None
-    if observable == "intersection_exact":
-        value = max(0, pair.rank_write + pair.rank_read - pair.d)
-    else:
-        value = max(0, pair.rank_write - pair.rank_read)
+    value = max(0, pair.rank_write - pair.rank_read)
     return Band(value, value, value)
 
 

@@ -11,7 +11,7 @@ from flagscope.report.chance import Band, null_band
 from flagscope.report.glossary import OBSERVABLES
 from flagscope.report.spec import Spec, axis, band, layout, level, line, plain
 from flagscope.report.tracks import HeadTrack, Track
-from flagscope.report.wording import counted, number, p_value
+from flagscope.report.wording import counted, euclidean, number, p_value
 
 # The three that must be seen together come first.
 PROFILED = (
@@ -89,7 +89,9 @@ def _describe(pair: PairRecord, observable: str, value: float) -> str:
         parts.append(f"chance {number(found.mean)}{interval}")
     if observable == "overlap_ratio" and pair.overlap_z is not None:
         parts.append(f"z = {number(pair.overlap_z)}, {p_value(pair.log10_p)}")
-    ranks = f"ranks {pair.effective_rank_write} and {pair.effective_rank_read} in R^{pair.d}"
+    ranks = (
+        f"ranks {pair.effective_rank_write} and {pair.effective_rank_read} in {euclidean(pair.d)}"
+    )
     return "<br>".join([*parts, ranks])
 
 
@@ -195,7 +197,7 @@ def head_overlap_spec(tracks: Sequence[HeadTrack]) -> Spec:
                 f"R = {number(group.overlap_ratio)}",
                 f"chance 1 ± {number(group.overlap_ratio_sd, 2)}",
                 f"z = {number(group.z)}, {p_value(group.log10_p)}",
-                f"{group.count} heads of rank {group.rank} in R^{group.d}",
+                f"{group.count} heads of rank {group.rank} in {euclidean(group.d)}",
             )
         )
 
@@ -211,7 +213,7 @@ def shared_directions_spec(tracks: Sequence[HeadTrack]) -> Spec:
                 f"<b>layer {group.layer}, {group.space}</b>",
                 f"{counted(group.shared_directions or 0, 'shared direction')}; chance 0",
                 f"1 % level of the largest eigenvalue: {number(group.shared_threshold)}",
-                f"{group.count} heads of rank {group.rank} in R^{group.d}",
+                f"{group.count} heads of rank {group.rank} in {euclidean(group.d)}",
             )
         )
 
@@ -238,7 +240,7 @@ def _by_space(
                 line(
                     [group.layer for group in some],
                     [getattr(group, observable) for group in some],
-                    name=plain(track.title),
+                    name=plain(track.title.removesuffix(" space")),
                     color=color,
                     text=[describe(group) for group in some],
                     line={"color": color, "width": 2, "dash": _DASHES[track.space]},

@@ -48,8 +48,9 @@ GAUGE = (
     "arrange the pair as well as what the pair does. A number that it cannot move is functional "
     "(F). Where it says something, the pair is also shown balanced: rewritten so that write and "
     "read Gram agree (A = B; across a ReLU, per neuron; under rotary embeddings, per frequency). "
-    "Under the full linear freedom the balanced pair always has C = 0 and ρ = 1, so that there "
-    "only the spectrum of W2 W1 and the kernel intersection speak about the function."
+    "Under the full linear freedom the balanced pair always has C = 0 and ρ = 1 (unless it shares "
+    "a map with other pairs, as in grouped-query attention), so that there only the spectrum of "
+    "W2 W1 and the kernel intersection speak about the function."
 )
 
 OBSERVABLES: dict[str, Explanation] = {
@@ -112,9 +113,9 @@ OBSERVABLES: dict[str, Explanation] = {
         "value is not by itself a fault.",
     ),
     "intersection_beyond_chance": Explanation(
-        "Shared dimensions beyond chance",
+        "Dimensions beyond chance",
         "k₊",
-        "How many directions are shared that chance does not explain?",
+        "How many shared directions go beyond chance?",
         "Principal cosines above the 1 % critical value of the largest one at a random position, "
         "those forced by dimension not counted.",
         "0, in at least 99 of 100 random positions.",
@@ -125,10 +126,12 @@ OBSERVABLES: dict[str, Explanation] = {
     "intersection_exact": Explanation(
         "Exact intersection",
         "dim V∩U",
-        "How many dimensions do the full spaces share exactly?",
-        "dim(V ∩ U) up to the rounding of the stored numbers.",
-        "max(0, rank W1 + rank W2 − d), which dimensions alone force.",
-        "More than is forced means an exact coincidence: tied weights, pruning, or construction.",
+        "How many dimensions do the dominant spaces share exactly?",
+        "dim(V ∩ U) of the dominant spaces, beyond the max(0, r1 + r2 − d) that dimensions force, "
+        "up to the rounding of the stored numbers.",
+        "0.",
+        "More than 0 means an exact coincidence: tied weights, pruning, or construction. Missing "
+        "where rounding leaves it open.",
         "Not invariant under a general change g of the shared space; the kernel intersection is.",
     ),
     "flag_defect": Explanation(
@@ -176,15 +179,16 @@ OBSERVABLES: dict[str, Explanation] = {
         "direction is reliable from three on.",
     ),
     "near_copies": Explanation(
-        "Near-copies",
-        "",
+        "Close heads",
+        "cos²",
         "Which heads resemble each other?",
-        "Pairs of heads whose spans share more than chance allows, by principal cosines; each "
-        "cell of the matrix is ‖Q_iᵀQ_j‖² / (r²/d).",
+        "Each cell of the matrix is ‖Q_iᵀQ_j‖² / (r²/d). Two heads share a direction where a "
+        "principal cosine between them exceeds the 1 % critical value of the largest one.",
         "1 in the matrix, 0 shared directions.",
         "Heads that share most of their directions look at the same part of the stream.",
-        "Equal spans do not mean equal behaviour: two heads can read the same directions and "
-        "match them differently.",
+        "Shared means nearer than chance, not equal: the mean squared cosine, 1 for a copy, says "
+        "how near. And equal spans do not mean equal behaviour: two heads can read the same "
+        "directions and match them differently.",
     ),
     "product_spectrum": Explanation(
         "Product spectrum",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from flagscope.diagnose.records import ArraySummary, HeadRecord
-from flagscope.report.palette import ratio_scale
+from flagscope.report.palette import diverging_scale
 from flagscope.report.spec import Spec, axis, layout, level, line, rounded
 from flagscope.report.wording import joined, number
 
@@ -23,19 +23,25 @@ def head_matrix_spec(group: HeadRecord, *, limit: float | None = None) -> Spec:
     order = group.order or list(range(len(group.pairwise)))
     limit = limit or matrix_limit(group)
     names = [str(head) for head in order]
-    z = [[None if i == j else rounded(group.pairwise[i][j], 3) for j in order] for i in order]
+    ratios = [[None if i == j else rounded(group.pairwise[i][j], 3) for j in order] for i in order]
+    floor = 1 / (2 * limit)  # off the scale, for a ratio of 0
+    z = [
+        [None if ratio is None else rounded(math.log2(max(ratio, floor)), 3) for ratio in row]
+        for row in ratios
+    ]
     heat: Spec = {
         "type": "heatmap",
         "z": z,
         "x": names,
         "y": names,
-        "zmin": 1 / limit,
-        "zmax": limit,
-        "colorscale": ratio_scale(limit),
+        "customdata": ratios,
+        "zmin": -math.log2(limit),
+        "zmax": math.log2(limit),
+        "colorscale": diverging_scale(),
         "xgap": 1 if len(order) <= 24 else 0,
         "ygap": 1 if len(order) <= 24 else 0,
         "hoverongaps": False,
-        "hovertemplate": "heads %{y} and %{x}<br>%{z:.3g} times chance<extra></extra>",
+        "hovertemplate": "heads %{y} and %{x}<br>%{customdata:.3g} times chance<extra></extra>",
         "colorbar": _colorbar(limit),
     }
     ticks = {"type": "category", "showgrid": False, "ticks": "", "nticks": 16}
@@ -55,12 +61,11 @@ def matrix_limit(group: HeadRecord) -> float:
 
 
 def _colorbar(limit: float) -> Spec:
-    ticks = [2.0**power for power in range(-5, 6) if 1 / limit <= 2.0**power <= limit]
-    ticks = [tick for tick in ticks if tick >= 1 or tick == 1 / 2]
+    powers = [power for power in range(-5, 6) if 2.0 ** abs(power) <= limit]
     return {
         "title": {"text": "× chance", "font": {"size": 11, "color": "$muted"}},
-        "tickvals": ticks,
-        "ticktext": [number(tick) for tick in ticks],
+        "tickvals": powers,
+        "ticktext": [f"1/{2**-power}" if power < 0 else str(2**power) for power in powers],
         "tickfont": {"size": 11, "color": "$muted"},
         "outlinewidth": 0,
         "thickness": 10,
@@ -106,8 +111,10 @@ def shared_spectrum_spec(group: HeadRecord) -> Spec:
         data.append(
             level((0, x[-1] + 1), threshold, name="1 % level for random heads", dash="dash")
         )
+    total = values.length if isinstance(values, ArraySummary) else len(values)
+    title = "direction" if len(shown) == total else f"direction ({len(shown)} of {total})"
     y = axis("eigenvalue (heads that share it)", rangemode="tozero")
-    return {"data": data, "layout": layout(x=axis("direction", showgrid=False), y=y)}
+    return {"data": data, "layout": layout(x=axis(title, showgrid=False), y=y)}
 
 
 def _direction(group: HeadRecord, rank: int, value: float, above: int) -> str:

@@ -11,6 +11,7 @@ from flagscope.report.tracks import HeadTrack, head_tracks
 from flagscope.report.wording import (
     SPACE_WORDS,
     counted,
+    euclidean,
     joined,
     number,
     p_value,
@@ -50,18 +51,20 @@ def near_copies(result: ScanResult) -> list[Finding]:
     found = [_copy_finding(result, entry) for entry in copies[:_NAMED]]
     rest = copies[_NAMED:]
     if rest:
+        shared = span([float(least) for entry in rest for least, _ in entry.shared.values()])
         layers = ranges([entry.group.layer for entry in rest])
         text = (
-            f"{counted(len(rest), 'more group')} of near-copy heads in layers {layers}; "
-            "chance is none."
+            f"In {counted(len(rest), 'more case')} heads of a layer share directions beyond "
+            f"chance: {shared} of them, in layer{'s' if '–' in layers or ' ' in layers else ''} "
+            f"{layers}; chance is 0."
         )
-        share = span([entry.share for entry in rest])
+        share = max(entry.share for entry in rest)
         found.append(
             Finding(
                 severity="notable",
                 topic="heads",
                 text=text,
-                evidence=(f"share of directions in common: {share}",),
+                evidence=(f"at most {share:.0%} of a head's directions",),
                 label="functional",
                 target=f"heads/{rest[0].index}",
             )
@@ -87,7 +90,7 @@ def _copy_finding(result: ScanResult, entry: _Copies) -> Finding:
     )
     several = len(entry.heads) > 2
     heads, layer = joined(entry.heads, limit=12), _layer(result, entry.group)
-    verb = "form a cluster; any near-copies in it share at least" if several else "share"
+    verb = "form a cluster whose close pairs share at least" if several else "share"
     best = entry.strongest
     return Finding(
         severity="strong" if entry.share >= 0.5 else "notable",
@@ -95,8 +98,10 @@ def _copy_finding(result: ScanResult, entry: _Copies) -> Finding:
         text=f"Heads {heads} of {layer} {verb} {shares} directions; chance is 0.",
         evidence=(
             f"overlap {number(best.overlap_ratio)} times chance ({p_value(best.log10_p)})",
-            f"mean squared cosine {number(best.mean_squared_cosine)}",
-            f"{counted(entry.group.count, 'head')} of rank {best.rank} in R^{entry.group.d}",
+            f"mean squared cosine {number(best.mean_squared_cosine)} over all {best.rank} "
+            f"(1 for a copy; chance {number(best.rank / entry.group.d)})",
+            f"{counted(entry.group.count, 'head')} of rank {best.rank} "
+            f"in {euclidean(entry.group.d)}",
         ),
         label="functional",
         target=f"heads/{entry.index}",
@@ -155,7 +160,7 @@ def _overlap_finding(
             f"R = {number(extreme.overlap_ratio)}, "
             f"z = {number(extreme.z)} ({p_value(extreme.log10_p)})",
             f"chance is 1 ± {number(extreme.overlap_ratio_sd, 2)} there",
-            f"{counted(extreme.count, 'head')} of rank {extreme.rank} in R^{extreme.d}",
+            f"{counted(extreme.count, 'head')} of rank {extreme.rank} in {euclidean(extreme.d)}",
         ),
         label="functional",
         target=f"heads/{result.heads.index(extreme)}",

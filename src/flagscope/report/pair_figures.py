@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flagscope.diagnose.records import ArraySummary, PairRecord
-from flagscope.report.palette import signed_scale
+from flagscope.report.palette import diverging_scale
 from flagscope.report.spec import Spec, axis, layout, level, line, rounded
 from flagscope.report.wording import number
 
@@ -27,8 +27,12 @@ def cosines_spec(pair: PairRecord) -> Spec:
     data = [line(x, values, name="cosine", color="$raw", text=text, mode="markers", marker=markers)]
     if critical is not None and x:
         data.append(level((0, x[-1] + 1), critical, name="1 % critical value", dash="dash"))
+    total = pair.cosines.length if isinstance(pair.cosines, ArraySummary) else len(pair.cosines)
+    title = "principal angle"
+    if len(values) < total:
+        title += f" ({len(values)} of {total})"
     y = axis("cosine", range=[0, 1.04])
-    return {"data": data, "layout": layout(x=axis("principal angle", showgrid=False), y=y)}
+    return {"data": data, "layout": layout(x=axis(title, showgrid=False), y=y)}
 
 
 def profile_spec(pair: PairRecord) -> Spec:
@@ -82,7 +86,7 @@ def incidence_spec(pair: PairRecord) -> Spec:
         "customdata": shown,
         "zmin": -1,
         "zmax": 1,
-        "colorscale": signed_scale(),
+        "colorscale": diverging_scale(),
         "hoverongaps": False,
         "xgap": 1,
         "ygap": 1,

@@ -9,7 +9,7 @@ from flagscope.diagnose.records import Label, PairRecord, ScanResult
 from flagscope.report.chance import discoveries, null_band
 from flagscope.report.finding import Finding
 from flagscope.report.tracks import Track, tracks
-from flagscope.report.wording import counted, joined, number, p_value, span
+from flagscope.report.wording import counted, euclidean, joined, number, p_value, span
 
 _MOST = 0.5  # a statement about a track needs at least this share of its pairs to be strong
 
@@ -65,7 +65,7 @@ def alignments(result: ScanResult) -> list[Finding]:
         clauses: list[str] = []
         for (below, above), words in (
             (commutator, ("share their axes better than by chance", "meet at oblique angles")),
-            (correlation, ("look away from each other", "weigh the same directions")),
+            (correlation, ("weigh different directions", "weigh the same directions")),
         ):
             symbol, chance = ("C", 1) if words[1].startswith("meet") else ("ρ", 0)
             name = "commutator_ratio" if symbol == "C" else "gram_correlation"
@@ -140,7 +140,7 @@ def overlaps(result: ScanResult) -> list[Finding]:
                 f"strongest: {extreme.name}, {number(extreme.overlap_ratio)} times chance, "
                 f"z = {number(extreme.overlap_z)} ({p_value(extreme.log10_p)})",
                 f"ranks {extreme.effective_rank_write} and {extreme.effective_rank_read} "
-                f"in R^{extreme.d}",
+                f"in {euclidean(extreme.d)}",
             )
             found.append(
                 _finding(
@@ -183,7 +183,7 @@ def lost_ranks(result: ScanResult) -> list[Finding]:
 
 
 def exact_intersections(result: ScanResult) -> list[Finding]:
-    """Tracks whose full spaces meet exactly in more dimensions than they must."""
+    """Tracks whose dominant spaces meet exactly in more dimensions than they must."""
     return _above_generic(
         result,
         "intersection_exact",

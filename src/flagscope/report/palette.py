@@ -43,19 +43,8 @@ PALETTES: dict[Theme, dict[str, str]] = {
 _STEPS = 5  # colours on either side of the neutral one
 
 
-def ratio_scale(limit: float) -> list[list[Any]]:
-    """A colour scale over [1/limit, limit] that is even in the logarithm and neutral at 1."""
-    values = [limit ** (step / _STEPS) for step in range(-_STEPS, _STEPS + 1)]
-    low, high = values[0], values[-1]
-    scale: list[list[Any]] = [
-        [(value - low) / (high - low), f"$d{index}"] for index, value in enumerate(values)
-    ]
-    scale[0][0], scale[-1][0] = 0.0, 1.0
-    return scale
-
-
-def signed_scale() -> list[list[Any]]:
-    """A colour scale over [-1, 1], neutral at 0."""
+def diverging_scale() -> list[list[Any]]:
+    """A colour scale that is neutral in the middle."""
     return [[index / (2 * _STEPS), f"$d{index}"] for index in range(2 * _STEPS + 1)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -80,7 +80,10 @@ def summary_table(result: ScanResult) -> SummaryTable:
         beyond, undefined = _beyond(heads.groups, level), _undefined(heads.groups)
         count = f"{len(heads.groups):,}"
         rows.append((title, count, ratio, beyond, "", "", "", undefined))
-    caption = f"Medians [range]. Beyond chance: overlaps after Benjamini-Hochberg at {level:.0%}, two-sided."
+    caption = (
+        "Medians [range]. Beyond chance: overlaps, two-sided, after Benjamini-Hochberg "
+        f"at {level:.0%}."
+    )
     return SummaryTable(columns, tuple(rows), caption)
 
 
@@ -114,7 +117,7 @@ def pairs_frame(result: ScanResult) -> pandas.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Indexed by the pair's name.
+        In the order of the scan.
     """
     rows = []
     for pair in result.pairs:
@@ -123,7 +126,7 @@ def pairs_frame(result: ScanResult) -> pandas.DataFrame:
         row |= {f"label_{name}": label for name, label in labels.items() if name in row}
         rows.append(row)
     names = _columns(PairRecord, _PAIR_ARRAYS)
-    return _frame(rows, names, PairRecord, lambda frame: frame.set_index("name", drop=True))
+    return _frame(rows, names, PairRecord)
 
 
 def heads_frame(result: ScanResult) -> pandas.DataFrame:
@@ -135,7 +138,7 @@ def heads_frame(result: ScanResult) -> pandas.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Indexed by (stack, attention, layer, space).
+        In the order of the scan.
     """
     rows = []
     for group in result.heads:
@@ -144,8 +147,7 @@ def heads_frame(result: ScanResult) -> pandas.DataFrame:
         row["near_copies_count"] = len(group.near_copies)
         rows.append(row)
     names = [*_columns(HeadRecord, _HEAD_ARRAYS), "clusters_count", "near_copies_count"]
-    index = ["stack", "attention", "layer", "space"]
-    return _frame(rows, names, HeadRecord, lambda frame: frame.set_index(index))
+    return _frame(rows, names, HeadRecord)
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +174,6 @@ def _frame(
     rows: Sequence[dict[str, Any]],
     names: Sequence[str],
     record: type[PairRecord] | type[HeadRecord],
-    indexed: Callable[[pandas.DataFrame], pandas.DataFrame],
 ) -> pandas.DataFrame:
     import pandas  # half a second that the command line need not pay
 
@@ -182,11 +183,11 @@ def _frame(
         annotation = getattr(record.model_fields.get(name), "annotation", None)
         if annotation in (int | None, int) or str(name).endswith("_count"):
             frame[name] = frame[name].astype("Int64")
-        elif annotation == float | None or (frame[name].dtype == object and _numbers(frame[name])):
+        elif annotation == float | None or _numbers(frame[name].tolist()):
             frame[name] = frame[name].astype("float64")
-    return indexed(frame)
+    return frame
 
 
-def _numbers(column: pandas.Series[Any]) -> bool:
-    known = column.dropna()
+def _numbers(column: Sequence[Any]) -> bool:
+    known = [value for value in column if value is not None and not isinstance(value, bool)]
     return len(known) > 0 and all(isinstance(value, int | float) for value in known)

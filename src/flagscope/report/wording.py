@@ -20,7 +20,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number to ``digits`` significant digits, without needless zeros or exponents.
+    """A number to ``digits`` significant digits, whole ones as they are.
 
     Examples
     --------
@@ -52,6 +52,17 @@ def p_value(log10_p: float | None) -> str:
     if log10_p > -4:
         return f"p = {10**log10_p:.2g}"
     return f"p ≈ 10{str(math.ceil(log10_p)).translate(_SUPERSCRIPTS)}"
+
+
+def euclidean(d: int) -> str:
+    """The space R^d.
+
+    Examples
+    --------
+    >>> euclidean(384)
+    'R³⁸⁴'
+    """
+    return f"R{str(d).translate(_SUPERSCRIPTS)}"
 
 
 def size(count: float, unit: str = "") -> str:

@@ -1,0 +1,207 @@
+"""The cells of the page's two big tables: a number with its null, its balanced value, its label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flagscope.diagnose.records import HeadRecord, Label, PairRecord, ScanResult
+from flagscope.report.chance import Band, null_band
+from flagscope.report.glossary import OBSERVABLES
+from flagscope.report.tracks import Track
+from flagscope.report.wording import SPACE_WORDS, euclidean, joined, number
+
+# [sort key, text, chance, balanced, "F" | "G" | ""]: short, since there are thousands.
+Cell = list[Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: key, heading, explanation shown on hovering the heading, and full name."""
+
+    key: str
+    title: str
+    hint: str = ""
+    name: str = ""
+
+
+_NUMBERS = (
+    "commutator_ratio",
+    "gram_correlation",
+    "commutation_defect",
+    "overlap_ratio",
+    "intersection_beyond_chance",
+    "intersection_exact",
+    "flag_defect",
+    "kernel_intersection",
+    "imbalance",
+)
+_LETTERS: Mapping[Label | None, str] = {"functional": "F", "gauge": "G", None: ""}
+
+# What a pair under the full linear freedom has once A = B; its record leaves these out.
+_BALANCED_GL = {"commutator_ratio": 0, "gram_correlation": 1, "imbalance": 0}
+
+PAIR_COLUMNS = (
+    Column("name", "Pair", "Name, kind and what lies between the two maps"),
+    Column("layer", "Layer"),
+    Column("ranks", "Ranks in d", "Effective ranks of the write and read map in R^d"),
+    *(
+        Column(
+            name,
+            OBSERVABLES[name].symbol,
+            OBSERVABLES[name].definition,
+            f"{OBSERVABLES[name].title}, {OBSERVABLES[name].symbol}",
+        )
+        for name in _NUMBERS
+    ),
+    Column(
+        "product",
+        "eff. rank of M",
+        "Participation ratio and numerical rank of M = W2 W1",
+        "Effective rank of W2 W1",
+    ),
+    Column(
+        "p_adjusted",
+        "p adjusted",
+        "Of the overlap: Benjamini-Hochberg, Benjamini-Yekutieli beside it",
+    ),
+    Column("freedom", "Freedom", "Changes of the shared space that leave the function as it is"),
+    Column("status", "Status"),
+)
+
+HEAD_COLUMNS = (
+    Column("layer", "Layer"),
+    Column("space", "Space"),
+    Column("count", "Heads", "Number of heads, their rank, the dimension of the stream"),
+    Column("overlap_ratio", "R", OBSERVABLES["head_overlap_ratio"].definition),
+    Column("z", "z", "Of R, against random heads"),
+    Column("p_adjusted", "p adjusted", "Benjamini-Hochberg, Benjamini-Yekutieli beside it"),
+    Column("max_pair_ratio", "most alike", "Largest overlap of two heads, in units of chance"),
+    Column("min_pair_ratio", "least alike", "Smallest overlap of two heads, in units of chance"),
+    Column("shared_directions", "shared", OBSERVABLES["shared_directions"].definition),
+    Column("near_copies", "near-copies", OBSERVABLES["near_copies"].definition),
+    Column("status", "Status"),
+)
+
+
+def chance_text(found: Band | None) -> str:
+    """A null in a few characters: ``"1 [0.86, 1.16]"``.
+
+    Examples
+    --------
+    >>> chance_text(Band(0.8612, 1.0, 1.16)), chance_text(Band(0, 0, 0)), chance_text(None)
+    ('1 [0.861, 1.16]', '0', '')
+    """
+    if found is None:
+        return ""
+    if found.low == found.high:
+        return number(found.mean)
+    return f"{number(found.mean)} [{number(found.low)}, {number(found.high)}]"
+
+
+def pair_cells(result: ScanResult, pair: PairRecord, track: Track) -> list[Cell]:
+    """One row of the table of pairs, in the order of ``PAIR_COLUMNS``."""
+    labels = result.labels.get(pair.freedom, {})
+    effective = (pair.effective_rank_write, pair.effective_rank_read)
+    ranks = " × ".join(number(rank) for rank in effective)
+    numerical = f"{number(pair.rank_write)} × {number(pair.rank_read)} numerical"
+    gauge = "" if pair.balanced is None else pair.balanced.gauge
+    if pair.balanced is not None and pair.balanced.status != "ok":
+        gauge += f" ({pair.balanced.status})"
+    return [
+        [pair.name, pair.name, track.title, "", ""],
+        [pair.layer, number(pair.layer), "" if pair.head is None else f"head {pair.head}", "", ""],
+        [pair.effective_rank_write, f"{ranks} in {pair.d:,}", numerical, "", ""],
+        *(_observable(pair, name, labels) for name in _NUMBERS),
+        _product(pair, labels),
+        _p_cell(pair),
+        [pair.freedom, pair.freedom, _folded(pair.folded), gauge, ""],
+        [pair.status, pair.status, "", "", ""],
+    ]
+
+
+def _observable(pair: PairRecord, name: str, labels: Mapping[str, Label]) -> Cell:
+    value = getattr(pair, name)
+    text = number(value)
+    z = {"overlap_ratio": pair.overlap_z, "gram_correlation": pair.gram_correlation_z}.get(name)
+    if z is not None:
+        text += f" (z {number(z)})"
+    balanced = _balanced(pair, name)
+    label = _LETTERS[labels.get(name)] if value is not None else ""
+    chance = chance_text(null_band(pair, name))
+    return [value, text, chance, balanced, label]
+
+
+def _balanced(pair: PairRecord, name: str) -> str:
+    if pair.balanced is None or pair.balanced.status != "ok":
+        return ""
+    value = getattr(pair.balanced, name, None)
+    if value is None and pair.freedom == "gl" and name in _BALANCED_GL:
+        return f"{_BALANCED_GL[name]}, always"
+    return "" if value is None else number(value)
+
+
+def _product(pair: PairRecord, labels: Mapping[str, Label]) -> Cell:
+    if pair.functional is None or pair.functional.product_effective_rank is None:
+        return [None, number(None), "", "", ""]
+    value = pair.functional.product_effective_rank
+    rank = pair.functional.product_rank
+    text = number(value) if rank is None else f"{number(value)} of {rank}"
+    return [
+        value,
+        text,
+        "",
+        _balanced(pair, "effective_rank"),
+        _LETTERS[labels.get("product_effective_rank")],
+    ]
+
+
+def _p_cell(record: PairRecord | HeadRecord) -> Cell:
+    value = record.p_adjusted
+    if value is None:
+        return [None, number(None), "", "", ""]
+    other = record.p_adjusted_dependent
+    beside = "" if other is None else f"BY {_p(other)}"
+    return [record.log10_p, _p(value), beside, "", ""]
+
+
+def _p(value: float) -> str:
+    return "< 1e-300" if value < 1e-300 else number(value, 2)
+
+
+def _folded(names: list[str]) -> str:
+    return f"folded: {joined(names, limit=3)}" if names else ""
+
+
+def head_cells(group: HeadRecord) -> list[Cell]:
+    """One row of the table of head groups, in the order of ``HEAD_COLUMNS``."""
+    ratio = group.overlap_ratio
+    sd = group.overlap_ratio_sd
+    chance = "1" if sd is None else f"1 ± {number(sd, 2)}"
+    pairs = group.count * (group.count - 1) // 2
+    label = "" if ratio is None else "F"
+    level = group.shared_threshold
+    shared = [group.shared_directions, number(group.shared_directions)]
+    above = "0" if level is None else f"0 above {number(level)}"
+    copies = group.near_copies
+    names = joined(("-".join(map(str, pair.heads)) for pair in copies), limit=4)
+    return [
+        [group.layer, number(group.layer), group.stack, "", ""],
+        [group.space, SPACE_WORDS[group.space], group.attention or "", "", ""],
+        [
+            group.count,
+            f"{group.count} of rank {number(group.rank)}",
+            f"in {euclidean(group.d)}, {pairs:,} pairs",
+            "",
+            "",
+        ],
+        [ratio, number(ratio), chance, "", label],
+        [group.z, number(group.z), "0 ± 1", "", ""],
+        _p_cell(group),
+        [group.max_pair_ratio, number(group.max_pair_ratio), "1", "", label],
+        [group.min_pair_ratio, number(group.min_pair_ratio), "1", "", label],
+        [*shared, above, "", "F" if group.shared_directions is not None else ""],
+        [len(copies), number(len(copies)), names or "0", "", label],
+        [group.status, group.status, _folded(group.folded), "", ""],
+    ]

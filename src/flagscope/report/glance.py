@@ -1,0 +1,153 @@
+"""The overview table of the page: every track and head space with its course through depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from markupsafe import Markup
+
+from flagscope.diagnose.records import HeadRecord, PairRecord, ScanResult
+from flagscope.report.chance import Band, null_band
+from flagscope.report.glossary import OBSERVABLES
+from flagscope.report.sparkline import sparkline
+from flagscope.report.tracks import HeadTrack, Track, head_tracks, tracks
+from flagscope.report.wording import MISSING, counted, number
+
+PAIR_OBSERVABLES = (
+    "commutator_ratio",
+    "gram_correlation",
+    "commutation_defect",
+    "overlap_ratio",
+    "intersection_beyond_chance",
+)
+HEAD_OBSERVABLES = ("overlap_ratio", "shared_directions")
+
+
+@dataclass(frozen=True)
+class GlanceCell:
+    """One diagnostic of one row: median, range, course through depth, null."""
+
+    value: str
+    range: str
+    chance: str
+    label: str
+    spark: Markup
+
+
+@dataclass(frozen=True)
+class GlanceRow:
+    """One track or head space."""
+
+    title: str
+    size: str
+    beyond: str
+    target: str
+    cells: tuple[GlanceCell, ...]
+
+
+def pair_rows(result: ScanResult) -> list[GlanceRow]:
+    """One row per track of pairs."""
+    level = float(result.settings.get("fdr", 0.05))
+    return [
+        GlanceRow(
+            title=track.title,
+            size=_size(track),
+            beyond=_beyond(track.pairs, level),
+            target=f"track/{track.key}",
+            cells=tuple(_pair_cell(result, track, name) for name in PAIR_OBSERVABLES),
+        )
+        for track in tracks(result)
+    ]
+
+
+def head_rows(result: ScanResult) -> list[GlanceRow]:
+    """One row per head space."""
+    level = float(result.settings.get("fdr", 0.05))
+    return [
+        GlanceRow(
+            title=track.title,
+            size=_head_size(track),
+            beyond=_beyond(track.groups, level),
+            target=f"heads/{result.heads.index(track.groups[0])}",
+            cells=tuple(_head_cell(track, name) for name in HEAD_OBSERVABLES),
+        )
+        for track in head_tracks(result)
+    ]
+
+
+def _size(track: Track) -> str:
+    dims = sorted({pair.d for pair in track.pairs})
+    d = f"{dims[0]:,}" if len(dims) == 1 else f"{dims[0]:,}–{dims[-1]:,}"
+    return f"{counted(len(track.pairs), 'pair')}, d = {d}"
+
+
+def _head_size(track: HeadTrack) -> str:
+    first = track.groups[0]
+    layers = counted(len(track.groups), "layer")
+    return f"{layers} × {counted(first.count, 'head')}, rank {number(first.rank)} in {first.d:,}"
+
+
+def _beyond(records: Sequence[PairRecord] | Sequence[HeadRecord], level: float) -> str:
+    known = [record.p_adjusted for record in records if record.p_adjusted is not None]
+    if not known:
+        return MISSING
+    return f"{sum(p <= level for p in known):,} of {len(known):,}"
+
+
+def _cell(
+    values: Sequence[float | None],
+    every: Sequence[float],
+    bands: Sequence[Band | None],
+    *,
+    label: str,
+    title: str,
+) -> GlanceCell:
+    if not every:
+        return GlanceCell(MISSING, "", "", "", Markup(""))
+    known = [band for band in bands if band is not None]
+    chance = ""
+    if known:
+        mean = median(band.mean for band in known)
+        low, high = median(b.low for b in known), median(b.high for b in known)
+        interval = f" [{number(low)}, {number(high)}]" if low != high else ""
+        chance = f"chance {number(mean)}{interval}"
+    ends = f"{number(min(every))} to {number(max(every))}" if len(every) > 1 else ""
+    spoken = f"{title}: median {number(median(every))}, {ends}; {chance}"
+    spark = sparkline(values, bands, title=spoken) if len(values) > 1 else Markup("")
+    return GlanceCell(number(median(every)), ends, chance, label, spark)
+
+
+def _pair_cell(result: ScanResult, track: Track, name: str) -> GlanceCell:
+    at: dict[int, list[float]] = {position: [] for position in track.depths}
+    nulls: dict[int, Band | None] = dict.fromkeys(track.depths)
+    for position, pair in zip(track.positions, track.pairs, strict=True):
+        value = getattr(pair, name)
+        if value is not None:
+            at[position].append(value)
+            nulls[position] = nulls[position] or null_band(pair, name)
+    return _cell(
+        [median(here) if here else None for here in at.values()],
+        [value for here in at.values() for value in here],
+        list(nulls.values()),
+        label=result.labels.get(track.freedom, {}).get(name, ""),
+        title=OBSERVABLES[name].title,
+    )
+
+
+def _head_cell(track: HeadTrack, name: str) -> GlanceCell:
+    values = [getattr(group, name) for group in track.groups]
+    if name == "overlap_ratio":
+        sds = [group.overlap_ratio_sd or 0.0 for group in track.groups]
+        bands: list[Band | None] = [Band(1 - 2 * sd, 1.0, 1 + 2 * sd) for sd in sds]
+    else:
+        bands = [Band(0.0, 0.0, 0.0) for _ in values]
+    key = "head_overlap_ratio" if name == "overlap_ratio" else name
+    return _cell(
+        values,
+        [value for value in values if value is not None],
+        bands,
+        label="functional",
+        title=OBSERVABLES[key].title,
+    )

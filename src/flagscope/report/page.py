@@ -1,0 +1,117 @@
+"""The page: one self-contained HTML file that loads nothing from anywhere."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import resources
+
+import jinja2
+from markupsafe import Markup
+
+from flagscope.diagnose.records import ScanResult
+from flagscope.report import glance, wording
+from flagscope.report.depth_figures import PROFILED
+from flagscope.report.findings import findings
+from flagscope.report.glossary import GAUGE, OBSERVABLES, SETTING
+from flagscope.report.payload import (
+    DETAILED_PAIRS,
+    core,
+    details,
+    packed_json,
+    packed_plotly,
+)
+from flagscope.report.tables import summary_table
+
+_SCRIPTS = ("base", "figures", "depth", "heads", "pair", "table", "main")
+_STYLES = ("theme", "layout", "parts")
+
+FREEDOM_WORDS = {
+    "gl": "any invertible change of the shared space",
+    "rotary": "a rotation and scaling of each frequency plane",
+    "scaling": "a positive scaling of each neuron, and permutations",
+    "permutation": "permutations of the neurons",
+    "none": "no change of the shared space",
+}
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("flagscope.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@lru_cache(maxsize=1)
+def _assets() -> tuple[Markup, Markup]:
+    """Style and script: the package's own text, and so the one thing that is not escaped."""
+    folder = resources.files("flagscope.report") / "templates"
+    styles, scripts = (
+        "\n".join((folder / f"{name}.{ending}").read_text("utf-8") for name in names)
+        for names, ending in ((_STYLES, "css"), (_SCRIPTS, "js"))
+    )
+    return Markup(styles), Markup(scripts)
+
+
+def render_page(result: ScanResult) -> str:
+    """A scan as one HTML page with interactive figures, tables and explanations.
+
+    The page is self-contained: style, script, data and Plotly are inside it (compressed; the
+    browser inflates them), and its content security policy forbids any request. Figures are drawn
+    when they come into view. Numbers are rounded to four digits; the JSON has all of them. Above
+    600 pairs, the figures of single pairs are kept for the 600 whose overlap is furthest from
+    chance.
+
+    Parameters
+    ----------
+    result
+        A scan's result.
+
+    Returns
+    -------
+    str
+        UTF-8 HTML, about 2.5 MB for a model of 12 layers and 12 heads.
+    """
+    style, script = _assets()
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            style=style,
+            script=script,
+            plotly=packed_plotly(),
+            core=packed_json(core(result)),
+            details=packed_json(details(result)),
+            detailed=DETAILED_PAIRS,
+            result=result,
+            findings=findings(result),
+            pair_rows=glance.pair_rows(result),
+            head_rows=glance.head_rows(result),
+            pair_columns=[OBSERVABLES[name] for name in glance.PAIR_OBSERVABLES],
+            profiled=[(name, OBSERVABLES[name]) for name in PROFILED],
+            observables=OBSERVABLES,
+            setting=SETTING,
+            gauge=GAUGE,
+            freedoms=FREEDOM_WORDS,
+            wording=wording,
+        )
+    )
+
+
+def render_summary(result: ScanResult) -> str:
+    """Findings and summary table as a small HTML fragment without script, for notebooks.
+
+    Examples
+    --------
+    See `render_page` for the whole; this is what a notebook shows for a report.
+    """
+    return (
+        _environment()
+        .get_template("summary.html.j2")
+        .render(
+            result=result, findings=findings(result), table=summary_table(result), wording=wording
+        )
+    )

@@ -1,0 +1,164 @@
+"""What the page draws from: figure specifications and table cells, compressed into text."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from functools import lru_cache
+from typing import Any
+
+from flagscope.diagnose.records import HeadRecord, ScanResult
+from flagscope.report.cells import HEAD_COLUMNS, PAIR_COLUMNS, Column, head_cells, pair_cells
+from flagscope.report.depth_figures import (
+    PROFILED,
+    depth_profile_spec,
+    head_overlap_spec,
+    shared_directions_spec,
+)
+from flagscope.report.glossary import OBSERVABLES
+from flagscope.report.head_figures import head_matrix_spec, matrix_limit, shared_spectrum_spec
+from flagscope.report.pair_figures import cosines_spec, incidence_spec, profile_spec
+from flagscope.report.palette import PALETTES
+from flagscope.report.tracks import Track, head_tracks, tracks
+from flagscope.report.wording import SPACE_WORDS, counted, euclidean, joined, number, p_value
+
+DETAILED_PAIRS = 600  # pairs with figures of their own; the JSON has all of them
+
+
+def packed(content: str) -> str:
+    """Text as gzip and base64: safe inside HTML whatever it holds, and about 40 % of its size."""
+    return base64.b64encode(gzip.compress(content.encode(), 9, mtime=0)).decode("ascii")
+
+
+@lru_cache(maxsize=1)
+def packed_plotly() -> str:
+    """Plotly's JavaScript, packed."""
+    from plotly.offline import get_plotlyjs
+
+    return packed(get_plotlyjs())
+
+
+def packed_json(content: Any) -> str:
+    """A JSON value, packed; NaN and infinity are refused."""
+    return packed(json.dumps(content, separators=(",", ":"), allow_nan=False))
+
+
+def core(result: ScanResult) -> dict[str, Any]:
+    """Everything but the figures of single pairs."""
+    known = tracks(result)
+    positions = {pair.name: index for index, pair in enumerate(result.pairs)}
+    rows: list[Any] = [None] * len(result.pairs)
+    for track in known:
+        for pair in track.pairs:
+            rows[positions[pair.name]] = pair_cells(result, pair, track)
+    return {
+        "palettes": PALETTES,
+        "tracks": [_track(result, track, positions) for track in known],
+        "heads": _heads(result),
+        "tables": {
+            "pairs": {"columns": _columns(PAIR_COLUMNS), "rows": rows},
+            "heads": {
+                "columns": _columns(HEAD_COLUMNS),
+                "rows": [head_cells(group) for group in result.heads],
+            },
+        },
+    }
+
+
+def details(result: ScanResult) -> dict[str, Any]:
+    """Figures of single pairs by index: all, or the ones furthest from chance."""
+    indices = list(range(len(result.pairs)))
+    if len(indices) > DETAILED_PAIRS:
+        indices.sort(key=lambda index: -abs(result.pairs[index].overlap_z or 0.0))
+        indices = indices[:DETAILED_PAIRS]
+    return {
+        str(index): {
+            "cosines": cosines_spec(result.pairs[index]),
+            "profile": profile_spec(result.pairs[index]),
+            "incidence": incidence_spec(result.pairs[index]),
+        }
+        for index in indices
+    }
+
+
+def _columns(columns: tuple[Column, ...]) -> list[dict[str, str]]:
+    return [
+        {"key": c.key, "title": c.title, "hint": c.hint, "name": c.name or c.title} for c in columns
+    ]
+
+
+def _track(result: ScanResult, track: Track, positions: dict[str, int]) -> dict[str, Any]:
+    labels = result.labels.get(track.freedom, {})
+    return {
+        "key": track.key,
+        "title": track.title,
+        "freedom": track.freedom,
+        "pairs": [positions[pair.name] for pair in track.pairs],
+        "first": positions[max(track.pairs, key=lambda pair: abs(pair.overlap_z or 0.0)).name],
+        "charts": {
+            observable: {
+                "label": labels.get(observable),
+                "spec": depth_profile_spec(track, observable),
+                "alt": f"{OBSERVABLES[observable].title} of {track.title} over depth",
+            }
+            for observable in PROFILED
+        },
+    }
+
+
+def _heads(result: ScanResult) -> dict[str, Any]:
+    known = head_tracks(result)
+    indices = {id(group): index for index, group in enumerate(result.heads)}
+    groups: list[Any] = [None] * len(result.heads)
+    for track in known:
+        # One colour scale a space, so that layers can be compared.
+        limit = max((matrix_limit(group) for group in track.groups), default=2.0)
+        for group in track.groups:
+            groups[indices[id(group)]] = {
+                "layer": group.layer,
+                "title": f"layer {group.layer}, {SPACE_WORDS[group.space]} space",
+                "facts": _facts(group),
+                "matrix": head_matrix_spec(group, limit=limit),
+                "spectrum": shared_spectrum_spec(group),
+            }
+    return {
+        "overlap": head_overlap_spec(known),
+        "shared": shared_directions_spec(known),
+        "spaces": [
+            {
+                "title": track.title,
+                "groups": [indices[id(group)] for group in track.groups],
+                "first": indices[id(max(track.groups, key=_interest))],
+            }
+            for track in known
+        ],
+        "groups": groups,
+    }
+
+
+def _interest(group: HeadRecord) -> tuple[int, float]:
+    return len(group.near_copies), abs(group.z or 0.0)
+
+
+def _facts(group: HeadRecord) -> list[str]:
+    """What the figures of a head group show, in sentences."""
+    if group.status != "ok":
+        return [f"No numbers: {group.status}."]
+    sd = "" if group.overlap_ratio_sd is None else f" ± {number(group.overlap_ratio_sd, 2)}"
+    facts = [
+        f"{counted(group.count, 'head')} of rank {number(group.rank)} in {euclidean(group.d)}; "
+        f"stored in {group.tensor}.",
+        f"R = {number(group.overlap_ratio)}; chance is 1{sd}; z = {number(group.z)} "
+        f"({p_value(group.log10_p) or 'not tested'}).",
+        f"{counted(group.shared_directions or 0, 'direction')} above the 1 % level "
+        f"{number(group.shared_threshold)}; chance is 0.",
+    ]
+    facts += [
+        f"Heads {joined(pair.heads)} share {pair.shared} of {pair.rank} directions "
+        f"({number(pair.overlap_ratio)} times chance, {p_value(pair.log10_p)})."
+        for pair in group.near_copies[:6]
+    ]
+    if len(group.near_copies) > 6:
+        facts.append(f"{len(group.near_copies) - 6} more such pairs; the matrix shows them.")
+    return facts

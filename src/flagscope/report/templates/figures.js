@@ -1,0 +1,70 @@
+// Figures: colours filled in from the theme, drawn when they come into view.
+let palettes = {};
+function painted(value) {
+  if (typeof value === "string") return value[0] === "$" ? palettes[theme()][value.slice(1)] ?? value : value;
+  if (Array.isArray(value)) return typeof value.at(-1) === "number" ? value : value.map(painted);
+  if (value && typeof value === "object") {
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, painted(item)]));
+  }
+  return value;
+}
+
+let plotly = null;
+function loadPlotly() {
+  plotly ??= inflate("data-plotly").then((source) => {
+    document.head.append(make("script", { textContent: source }));
+    return window.Plotly;
+  });
+  return plotly;
+}
+
+const MARGIN = 300; // pixels from the window at which a figure is drawn
+const plots = new Map(); // element -> {spec, visible, drawn, waiting}
+const observer = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    const plot = plots.get(entry.target);
+    plot.visible = entry.isIntersecting;
+    if (plot.visible && plot.waiting) draw(entry.target);
+  }
+}, { rootMargin: `${MARGIN}px` });
+
+function show(element, spec, alt, empty = "No value here.") {
+  if (!plots.has(element)) {
+    // Measured once here, since the observer's first report waits for a frame.
+    const { top, bottom } = element.getBoundingClientRect();
+    const visible = top < innerHeight + MARGIN && bottom > -MARGIN;
+    plots.set(element, { visible, waiting: false, drawn: false });
+    observer.observe(element);
+    themed.push(() => refresh(element));
+  }
+  Object.assign(plots.get(element), { spec, empty });
+  if (alt) element.setAttribute("aria-label", alt);
+  refresh(element);
+}
+
+function refresh(element) {
+  const plot = plots.get(element);
+  plot.waiting = true;
+  if (plot.visible) draw(element);
+}
+
+async function draw(element) {
+  const plot = plots.get(element);
+  plot.waiting = false;
+  const Plotly = await loadPlotly();
+  const none = !plot.spec || plot.spec.data.length === 0;
+  if (none) {
+    if (plot.drawn) Plotly.purge(element);
+    plot.drawn = false;
+    element.textContent = plot.empty;
+  } else if (!plot.drawn) {
+    element.textContent = "";
+  }
+  element.classList.toggle("none", none);
+  if (none) return;
+  const { data, layout } = painted(plot.spec);
+  const configuration = { responsive: true, displaylogo: false, modeBarButtons: [["toImage"]], displayModeBar: false };
+  await Plotly.react(element, data, layout, configuration);
+  plot.drawn = true;
+  document.documentElement.dataset.figures = [...plots.values()].filter((p) => p.drawn).length;
+}

@@ -1,0 +1,113 @@
+"""Figures are valid Plotly, hold the planted values, and stay light on large models."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from flagscope.diagnose.records import ScanResult
+from flagscope.errors import InputError
+from flagscope.report import (
+    all_figures,
+    depth_profile,
+    head_matrix,
+    incidence_surface,
+    principal_cosines,
+    rank_profile,
+    shared_spectrum,
+)
+from flagscope.report.depth_figures import PROFILED
+from flagscope.report.palette import PALETTES, resolve
+from report import synthetic
+
+
+def test_every_figure_is_valid(any_result: ScanResult) -> None:
+    kinds = {(pair.stack, pair.kind, pair.between, pair.freedom) for pair in any_result.pairs}
+    expected = len(kinds) * len(PROFILED) + (2 if any_result.heads else 0)
+    assert len(all_figures(any_result)) == expected
+    for theme in ("light", "dark"):
+        for group in any_result.heads:
+            head_matrix(group, theme=theme)
+            shared_spectrum(group, theme=theme)
+        for pair in any_result.pairs[:20]:
+            principal_cosines(pair, theme=theme)
+            rank_profile(pair, theme=theme)
+            incidence_surface(pair, theme=theme)
+
+
+def test_no_colour_is_left_unresolved(any_result: ScanResult) -> None:
+    for figure in all_figures(any_result, theme="dark").values():
+        assert '"$' not in figure.to_json()
+
+
+def test_themes_name_the_same_colours() -> None:
+    assert set(PALETTES["light"]) == set(PALETTES["dark"])
+    assert resolve(["$raw", 1, None], "dark") == [PALETTES["dark"]["raw"], 1, None]
+
+
+def test_depth_profile_shows_every_pair_and_the_median(transformer: ScanResult) -> None:
+    figure = depth_profile(transformer, "gram_correlation", track="qk")
+    traces = {trace.name: trace for trace in figure.data}
+    assert len(traces["each pair"].x) == 144
+    assert list(traces["median"].x) == list(range(12))
+    assert traces["95 % of chance values"].fill == "toself"
+    assert "layer.0.head.0.qk" in traces["each pair"].text[0]
+
+
+def test_large_tracks_show_extremes_in_place_of_points() -> None:
+    figure = depth_profile(synthetic.large(), "commutator_ratio")
+    traces = {trace.name: trace for trace in figure.data}
+    assert "each pair" not in traces
+    assert len(traces["lowest and highest pair"].x) == 128
+
+
+def test_unknown_names_are_refused_with_the_known_ones(transformer: ScanResult) -> None:
+    with pytest.raises(InputError) as error:
+        depth_profile(transformer, "nonsense")
+    assert "gram_correlation" in str(error.value.hint)
+    with pytest.raises(InputError) as error:
+        depth_profile(transformer, "gram_correlation", track="latent")
+    assert "qk/linear/gl" in str(error.value.hint)
+
+
+def test_head_matrix_is_ordered_and_outlines_clusters(transformer: ScanResult) -> None:
+    group = next(g for g in transformer.heads if g.layer == 4 and g.space == "k")
+    figure = head_matrix(group)
+    heat = figure.data[0]
+    assert list(heat.x[:2]) == ["2", "7"]
+    assert heat.z[0][0] is None
+    assert group.pairwise is not None
+    assert heat.z[0][1] == pytest.approx(math.log2(group.pairwise[2][7]), rel=5e-3)
+    assert [(s.x0, s.x1) for s in figure.layout.shapes] == [(-0.5, 1.5)]
+
+
+def test_spectrum_marks_what_is_above_the_threshold(transformer: ScanResult) -> None:
+    group = transformer.heads[0]
+    points = shared_spectrum(group).data[0]
+    strong = PALETTES["light"]["strong"]
+    assert sum(color == strong for color in points.marker.color) == group.shared_directions
+
+
+def test_incidence_is_zero_at_chance_and_one_where_contained() -> None:
+    pair = synthetic.perceptron().pairs[0]
+    assert pair.incidence is not None
+    ranks = [1, 4, 64]
+    surfaces = {
+        0.0: [[i * j / 64 for j in ranks] for i in ranks],
+        1.0: [[float(min(i, j)) for j in ranks] for i in ranks],
+    }
+    for value, surface in surfaces.items():
+        incidence = pair.incidence.model_copy(
+            update={"ranks_write": ranks, "ranks_read": ranks, "surface": surface}
+        )
+        z = incidence_surface(pair.model_copy(update={"incidence": incidence})).data[0].z
+        assert [list(row[:2]) for row in z[:2]] == [[value, value], [value, value]]
+        assert z[2][2] is None
+
+
+def test_names_cannot_carry_markup_into_a_figure() -> None:
+    for figure in all_figures(synthetic.hostile()).values():
+        text = figure.to_json()
+        assert "<img" not in text.replace("\\u003c", "<")
+        assert "%{x}<b>" not in text.replace("\\u003c", "<")

@@ -1,0 +1,235 @@
+"""The page: self-contained, within its size, safe with any name, and drawn without complaint."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import json
+import re
+import shutil
+import subprocess
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from flagscope.diagnose.records import ScanResult
+from flagscope.report import OBSERVABLES, render_page, render_summary
+from flagscope.report.payload import DETAILED_PAIRS
+from report import synthetic
+
+CHROMIUM = shutil.which("chromium")
+
+
+class _Elements(HTMLParser):
+    """Counts tags and collects attributes that make a browser ask for something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.requests: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        values = dict(attrs)
+        self.ids += [values["id"]] if values.get("id") else []  # type: ignore[list-item]
+        for name in ("src", "href", "action", "data", "poster"):
+            value = values.get(name)
+            if value is not None and not value.startswith("#"):
+                self.requests.append(value)
+
+
+def _parsed(page: str) -> _Elements:
+    parser = _Elements()
+    parser.feed(page)
+    return parser
+
+
+def _data(page: str, name: str) -> str:
+    found = re.search(rf'id="data-{name}">([A-Za-z0-9+/=]*)</script>', page)
+    assert found is not None
+    return gzip.decompress(base64.b64decode(found.group(1))).decode()
+
+
+def _without_data(page: str) -> str:
+    return re.sub(r'(id="data-\w+">)[A-Za-z0-9+/=]*', r"\1", page)
+
+
+def test_the_page_asks_for_nothing(any_result: ScanResult) -> None:
+    page = render_page(any_result)
+    assert _parsed(page).requests == []
+    assert "default-src 'none'" in page
+    assert "@import" not in page
+    assert "url(" not in _without_data(page)
+
+
+def test_ids_are_unique(transformer: ScanResult) -> None:
+    ids = _parsed(render_page(transformer)).ids
+    assert len(ids) == len(set(ids))
+
+
+def test_size_of_twelve_layers(transformer: ScanResult) -> None:
+    assert len(render_page(transformer).encode()) < 4e6
+
+
+def test_size_and_time_of_sixty_four_layers() -> None:
+    result = synthetic.large()
+    start = time.process_time()
+    page = render_page(result)
+    assert time.process_time() - start < 30
+    assert len(page.encode()) < 8e6
+    assert len(json.loads(_data(page, "details"))) == DETAILED_PAIRS
+
+
+def test_plotly_is_inside_once(transformer: ScanResult) -> None:
+    page = render_page(transformer)
+    assert "plotly.js v" in _data(page, "plotly")[:200]
+    assert "Plotly, Inc" not in _without_data(page)
+
+
+def test_every_pair_and_group_is_in_the_tables(transformer: ScanResult) -> None:
+    core = json.loads(_data(render_page(transformer), "core"))
+    pairs, heads = core["tables"]["pairs"], core["tables"]["heads"]
+    assert [row[0][1] for row in pairs["rows"]] == [pair.name for pair in transformer.pairs]
+    assert len(heads["rows"]) == len(transformer.heads)
+    assert all(len(row) == len(pairs["columns"]) for row in pairs["rows"])
+    assert all(len(row) == len(heads["columns"]) for row in heads["rows"])
+
+
+def test_a_number_stands_with_its_null_its_label_and_its_balanced_value() -> None:
+    result = synthetic.perceptron()
+    core = json.loads(_data(render_page(result), "core"))
+    keys = [column["key"] for column in core["tables"]["pairs"]["columns"]]
+    cell = core["tables"]["pairs"]["rows"][0][keys.index("commutator_ratio")]
+    value, _, chance, balanced, label = cell
+    assert value == result.pairs[0].commutator_ratio
+    assert chance == "1 [0.860, 1.16]"
+    assert balanced != ""
+    assert label == "G"
+
+
+def test_every_diagnostic_is_explained(transformer: ScanResult) -> None:
+    page = render_page(transformer)
+    for explanation in OBSERVABLES.values():
+        for text in (explanation.title, explanation.misleads[:40]):
+            assert text.replace("'", "&#39;") in page
+
+
+@pytest.mark.parametrize("render", [render_page, render_summary])
+def test_hostile_names_stay_text(render) -> None:
+    harmless = _parsed(render(synthetic.perceptron())).tags
+    page = render(synthetic.hostile())
+    tags = _parsed(page).tags
+    assert "img" not in tags
+    assert tags.count("script") == harmless.count("script")
+    assert "&lt;/script&gt;&lt;img" in page
+    assert "{{7*7}}" in page
+
+
+def test_the_same_result_gives_the_same_page(any_result: ScanResult) -> None:
+    assert render_page(any_result) == render_page(any_result)
+
+
+def test_summary_is_small_and_has_no_script(any_result: ScanResult) -> None:
+    fragment = render_summary(any_result)
+    assert "<script" not in fragment
+    assert len(fragment) < 20_000
+
+
+def _opened(page: str, folder: Path, *, width: int = 1400, height: int = 12_000) -> tuple[str, str]:
+    """The document after its scripts ran, and what the console said."""
+    assert CHROMIUM is not None
+    path = folder / "page.html"
+    path.write_text(page, encoding="utf-8")
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+        "--disable-background-networking", f"--user-data-dir={folder / 'profile'}",
+        f"--window-size={width},{height}", "--virtual-time-budget=20000",
+        "--enable-logging=stderr", "--dump-dom", path.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=True, encoding="utf-8"
+    )
+    console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+    return done.stdout, console
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [("transformer", 13), ("resnet", 9), ("perceptron", 9), ("empty", 0), ("hostile", 13)],
+)
+def test_a_browser_draws_the_figures_and_says_nothing(
+    name: str, figures: int, tmp_path: Path
+) -> None:
+    document, console = _opened(render_page(getattr(synthetic, name)()), tmp_path)
+    assert console == ""
+    root = re.search(r"<html[^>]*>", document)
+    assert root is not None
+    assert 'data-ready="true"' in root.group()
+    assert "data-error" not in root.group()
+    drawn = re.search(r'data-figures="(\d+)"', root.group())
+    assert int(drawn.group(1) if drawn else 0) == figures
+    assert "owned" not in re.sub(
+        r"&lt;.*?&gt;", "", re.search(r"<title>.*?</title>", document, re.S).group()
+    )  # type: ignore[union-attr]
+    assert "<img" not in document
+
+
+_DRIVE = """
+<script>
+const wait = setInterval(() => {
+  if (document.documentElement.dataset.ready !== "true") return;
+  clearInterval(wait);
+  const click = (selector) => document.querySelector(selector).click();
+  const said = {};
+  const before = document.documentElement.dataset.theme;
+  click("#theme");
+  said.theme = before !== document.documentElement.dataset.theme;
+  document.querySelectorAll("#track-tabs input")[2].click();
+  said.chip = document.querySelector("[data-observable] [data-label]").textContent;
+  click('[data-target^="heads/38"]');
+  said.group = document.getElementById("group-title").textContent;
+  document.querySelectorAll("[data-table=pairs] thead button")[3].click();
+  said.largest = document.querySelector("[data-table=pairs] tbody th button").textContent;
+  const search = document.querySelector("[data-table=pairs] input");
+  search.value = "NaN";
+  search.dispatchEvent(new Event("input"));
+  said.found = document.querySelectorAll("[data-table=pairs] tbody tr").length;
+  click("[data-table=pairs] tbody th button");
+  said.pair = document.getElementById("pair-title").textContent;
+  document.body.dataset.said = JSON.stringify(said);
+}, 50);
+</script>
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_controls_do_what_they_say(transformer: ScanResult, tmp_path: Path) -> None:
+    page = render_page(transformer).replace("</body>", f"{_DRIVE}</body>")
+    document, console = _opened(page, tmp_path)
+    assert console == ""
+    found = re.search(r'data-said="([^"]*)"', document)
+    assert found is not None
+    said = json.loads(html.unescape(found.group(1)))
+    largest = max(transformer.pairs, key=lambda pair: pair.commutator_ratio or 0)
+    assert said == {
+        "theme": True,
+        "chip": "functional",
+        "group": "Layer 9, value space",
+        "largest": largest.name,
+        "found": 1,
+        "pair": transformer.pairs[5].name,
+    }
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_a_browser_without_inflation_gets_a_message(tmp_path: Path) -> None:
+    page = render_page(synthetic.perceptron())
+    page = page.replace("<script", "<script>delete window.DecompressionStream</script><script", 1)
+    document, console = _opened(page, tmp_path)
+    assert console == ""
+    assert "cannot inflate the figures" in document
