@@ -45,7 +45,7 @@ _BALANCED_GL = {"commutator_ratio": 0, "gram_correlation": 1, "imbalance": 0}
 PAIR_COLUMNS = (
     Column("name", "Pair", "Name, kind and what lies between the two maps"),
     Column("layer", "Layer"),
-    Column("ranks", "Ranks in d", "Effective ranks of the write and read map in R^d"),
+    Column("ranks", "Ranks in d", "Effective ranks of the write and read map in Rᵈ"),
     *(
         Column(
             name,
@@ -80,7 +80,7 @@ HEAD_COLUMNS = (
     Column("max_pair_ratio", "most alike", "Largest overlap of two heads, in units of chance"),
     Column("min_pair_ratio", "least alike", "Smallest overlap of two heads, in units of chance"),
     Column("shared_directions", "shared", OBSERVABLES["shared_directions"].definition),
-    Column("near_copies", "near-copies", OBSERVABLES["near_copies"].definition),
+    Column("near_copies", "closest", "Closest heads, and how many directions they share"),
     Column("status", "Status"),
 )
 
@@ -185,7 +185,7 @@ def head_cells(group: HeadRecord) -> list[Cell]:
     shared = [group.shared_directions, number(group.shared_directions)]
     above = "0" if level is None else f"0 above {number(level)}"
     copies = group.near_copies
-    names = joined(("-".join(map(str, pair.heads)) for pair in copies), limit=4)
+    names = joined((f"{i}-{j} ({pair.shared})" for pair in copies[:3] for i, j in (pair.heads,)))
     return [
         [group.layer, number(group.layer), group.stack, "", ""],
         [group.space, SPACE_WORDS[group.space], group.attention or "", "", ""],
@@ -202,6 +202,6 @@ def head_cells(group: HeadRecord) -> list[Cell]:
         [group.max_pair_ratio, number(group.max_pair_ratio), "1", "", label],
         [group.min_pair_ratio, number(group.min_pair_ratio), "1", "", label],
         [*shared, above, "", "F" if group.shared_directions is not None else ""],
-        [len(copies), number(len(copies)), names or "0", "", label],
+        [copies[0].shared if copies else 0, names or "none", "0 shared", "", label],
         [group.status, group.status, _folded(group.folded), "", ""],
     ]

@@ -24,6 +24,7 @@ PROFILED = (
 )
 _ALL_POINTS = 800  # above this many pairs, quartiles and extremes stand for the points
 _LOG_ABOVE = 4.0  # the commutator ratio gets a logarithmic axis from here
+_MANY = 24  # layers from which markers are small
 _DASHES = {"q": "solid", "k": "dash", "v": "dot", "o": "dashdot"}
 _MARKERS = {"q": "circle", "k": "square", "v": "diamond", "o": "triangle-up"}
 
@@ -101,13 +102,18 @@ def _values(
     if not track.several:
         x, y = [position for position, _, _ in rows], [value for _, _, value in rows]
         text = [_describe(pair, observable, value) for _, pair, value in rows]
-        return [line(x, y, name="value", color="$raw", text=text)]
+        return [line(x, y, name="value", color="$raw", text=text, marker=_marker("$raw", len(x)))]
     at = _grouped(rows)
     x = sorted(at)
     middle = [median(value for _, value in at[position]) for position in x]
     text = [_summary(position, at[position], observable) for position in x]
     points = _points(rows, observable) if len(rows) <= _ALL_POINTS else _extremes(at, observable)
-    return [*points, line(x, middle, name="median", color="$raw", text=text)]
+    marker = _marker("$raw", len(x))
+    return [*points, line(x, middle, name="median", color="$raw", text=text, marker=marker)]
+
+
+def _marker(color: str, count: int, **style: Any) -> Spec:
+    return {"color": color, "size": 6 if count <= _MANY else 3, **style}
 
 
 def _grouped(
@@ -182,7 +188,7 @@ def _balanced(track: Track, observable: str) -> list[Spec]:
     ]
     style: dict[str, Any] = {
         "line": {"color": "$balanced", "width": 1.6, "dash": "dash"},
-        "marker": {"color": "$balanced", "size": 6, "symbol": "diamond-open"},
+        "marker": _marker("$balanced", len(x), symbol="diamond-open"),
     }
     return [line(x, y, name=word, color="$balanced", text=text, **style)]
 
@@ -244,7 +250,7 @@ def _by_space(
                     color=color,
                     text=[describe(group) for group in some],
                     line={"color": color, "width": 2, "dash": _DASHES[track.space]},
-                    marker={"color": color, "size": 7, "symbol": _MARKERS[track.space]},
+                    marker=_marker(color, len(some), symbol=_MARKERS[track.space]),
                 )
             )
     x = axis("layer", showgrid=False)

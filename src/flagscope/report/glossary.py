@@ -35,7 +35,7 @@ class Explanation:
 
 
 SETTING = (
-    "An adjacent pair is two linear maps W1, W2 with one space R^d between them. V = col(W1) is "
+    "An adjacent pair is two linear maps W1, W2 with one space Rᵈ between them. V = col(W1) is "
     "what the first can write there, U = row(W2) what the second can read; A = W1 W1ᵀ and "
     "B = W2ᵀ W2 are their Grams, and Ã = A − (tr A/d) I, B̃ likewise. Chance means: the read side "
     "is turned by a uniformly (Haar) random rotation, everything else as it is."

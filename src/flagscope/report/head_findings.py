@@ -54,7 +54,7 @@ def near_copies(result: ScanResult) -> list[Finding]:
         shared = span([float(least) for entry in rest for least, _ in entry.shared.values()])
         layers = ranges([entry.group.layer for entry in rest])
         text = (
-            f"In {counted(len(rest), 'more case')} heads of a layer share directions beyond "
+            f"In at least {counted(len(rest), 'more case')} heads of a layer share directions beyond "
             f"chance: {shared} of them, in layer{'s' if '–' in layers or ' ' in layers else ''} "
             f"{layers}; chance is 0."
         )
