@@ -59,6 +59,18 @@ def test_pickled_objects_are_never_loaded(tmp_path, refused, save):
     assert not canary.exists()
 
 
+def test_file_exchanged_after_opening_is_no_way_in(tmp_path):
+    canary, path = tmp_path / "canary", tmp_path / "a.npz"
+    trap = np.empty(1000, dtype=object)
+    trap[:] = [Trap(canary)] * 1000
+    np.savez_compressed(path, w=W)
+    with open_checkpoint(path) as checkpoint:
+        np.savez_compressed(path, w=trap)
+        with pytest.raises(CorruptFileError, match="allow_pickle"):
+            checkpoint.read("w")
+    assert not canary.exists()
+
+
 def test_object_type_inside_a_field_is_no_way_in(tmp_path, refused):
     canary = tmp_path / "canary"
     trap = np.empty(1, dtype=[("x", object)])

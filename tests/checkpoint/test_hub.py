@@ -46,6 +46,8 @@ MODELS = {
     "org/outside": {
         "model.safetensors.index.json": b'{"weight_map": {"w": "../../secret.safetensors"}}',
     },
+    # Its main branch loses all but the configuration as soon as that is fetched.
+    "org/moving": {"config.json": CONFIG, "model.safetensors": save({"w": W})},
     "plain": {"model.safetensors": save({"w": W})},
     "org/no-weights": {"config.json": CONFIG, "tf_model.h5": b""},
     "org/gated": None,
@@ -84,7 +86,8 @@ class Hub(BaseHTTPRequestHandler):
             return self.refuse(404, "RepoNotFound")
         if revision not in ("main", "v1", COMMIT):
             return self.refuse(404, "RevisionNotFound")
-        if file not in files:
+        moved = model == "org/moving" and revision == "main" and file != "config.json"
+        if file not in files or moved:
             return self.refuse(404, "EntryNotFound")
         content = files[file]
         self.send_response(200)
@@ -151,11 +154,12 @@ def fetched(asked: list[tuple[str, str]]) -> set[str]:
 
 def test_files_needed_are_fetched_and_no_other_then_the_cache_does(hub, tmp_path):
     endpoint, asked = hub
-    models = [("org/single", None), ("org/shards", "v1"), ("plain", None)]
+    models = [("org/single", None), ("org/shards", "v1"), ("plain", None), ("org/moving", None)]
     expected = [
         {"source": "org/single", "config": json.loads(CONFIG), "sums": {"w": 66.0}},
         {"source": "org/shards", "config": json.loads(CONFIG), "sums": {"w": 66.0, "v": 66.0}},
         {"source": "plain", "config": None, "sums": {"w": 66.0}},
+        {"source": "org/moving", "config": json.loads(CONFIG), "sums": {"w": 66.0}},
     ]
     assert opened(tmp_path, *models, endpoint=endpoint) == expected
     needed = {"config.json", "model.safetensors", "model.safetensors.index.json", *SHARDS}

@@ -31,8 +31,8 @@ def resolved_index(index: Index, shape: tuple[int, ...], *, tensor: str) -> Inde
 
     Examples
     --------
-    >>> resolved_index((slice(-2, None), 0), (6, 4, 3), tensor="w")
-    (slice(4, 6, None), 0, slice(0, 3, None))
+    >>> resolved_index((slice(-2, None), -1), (6, 4, 3), tensor="w")
+    (slice(4, 6, None), 3, slice(0, 3, None))
     """
     if not isinstance(index, tuple) or len(index) > len(shape):
         raise InputError(

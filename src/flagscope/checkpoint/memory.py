@@ -46,7 +46,7 @@ class StateDictCheckpoint(Checkpoint):
         self._state = dict(state)
 
     def _read(self, stored: str, index: Index) -> Tensor:
-        return self._state[stored].detach()[index]
+        return self._state[stored][index]
 
     def _release(self) -> None:
         self._state = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from torch import Tensor
@@ -98,14 +98,8 @@ def weight_map(path: Path) -> dict[str, str]:
 
 
 def _is_plain(file: str) -> bool:
-    """Whether a name stays in the folder, on every system."""
-    return (
-        bool(file)
-        and file not in (".", "..")
-        and "\0" not in file
-        and PurePosixPath(file).name == file
-        and PureWindowsPath(file).name == file
-    )
+    """Whether a name stays in the folder, on every system: Windows knows / as well as its own."""
+    return file not in ("", ".", "..") and "\0" not in file and PureWindowsPath(file).name == file
 
 
 def _require_all(index: Path, names: Iterable[str]) -> None:

@@ -85,7 +85,7 @@ class TorchFile(FileCheckpoint):
         super().__init__(path, entries, source=source, config=config, notes=notes)
 
     def _read(self, stored: str, index: Index) -> Tensor:
-        return self._state[stored].detach()[index]
+        return self._state[stored][index]
 
     def _release(self) -> None:
         self._state = {}
