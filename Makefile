@@ -10,8 +10,9 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 demo: $(VENV)/.core
 	$(BIN)/flagscope demo --html flagscope-demo.html
 
+# One thread a process: several test processes share the cores.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto --dist loadscope -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -q
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
