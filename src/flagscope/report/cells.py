@@ -152,7 +152,7 @@ def _product(pair: PairRecord, labels: Mapping[str, Label]) -> Cell:
         value,
         text,
         "",
-        _balanced(pair, "effective_rank"),
+        "",
         _LETTERS[labels.get("product_effective_rank")],
     ]
 

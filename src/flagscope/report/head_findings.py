@@ -52,11 +52,11 @@ def near_copies(result: ScanResult) -> list[Finding]:
     rest = copies[_NAMED:]
     if rest:
         shared = span([float(least) for entry in rest for least, _ in entry.shared.values()])
-        layers = ranges([entry.group.layer for entry in rest])
+        depths = {entry.group.layer for entry in rest}
+        layers = f"layer{'s' if len(depths) > 1 else ''} {ranges(sorted(depths))}"
         text = (
-            f"In at least {counted(len(rest), 'more case')} heads of a layer share directions beyond "
-            f"chance: {shared} of them, in layer{'s' if '–' in layers or ' ' in layers else ''} "
-            f"{layers}; chance is 0."
+            f"In at least {counted(len(rest), 'more case')} heads of a layer share directions "
+            f"beyond chance: {shared} of them, in {layers}; chance is 0."
         )
         share = max(entry.share for entry in rest)
         found.append(

@@ -48,23 +48,33 @@ function refresh(element) {
   if (plot.visible) draw(element);
 }
 
+// Plotly must not be asked twice at once for one element: draws take turns, and of several
+// that wait only the last is done.
 async function draw(element) {
   const plot = plots.get(element);
-  plot.waiting = false;
-  const Plotly = await loadPlotly();
-  const none = !plot.spec || plot.spec.data.length === 0;
-  if (none) {
-    if (plot.drawn) Plotly.purge(element);
-    plot.drawn = false;
-    element.textContent = plot.empty;
-  } else if (!plot.drawn) {
-    element.textContent = "";
+  if (plot.busy) return;
+  plot.busy = true;
+  try {
+    const Plotly = await loadPlotly();
+    while (plot.waiting) {
+      plot.waiting = false;
+      await paint(Plotly, element, plot);
+    }
+  } finally {
+    plot.busy = false;
   }
+}
+
+async function paint(Plotly, element, plot) {
+  const none = !plot.spec || plot.spec.data.length === 0;
+  if (none && plot.drawn) Plotly.purge(element);
+  if (none) element.textContent = plot.empty;
+  else if (!plot.drawn) element.textContent = "";
   element.classList.toggle("none", none);
-  if (none) return;
-  const { data, layout } = painted(plot.spec);
-  const configuration = { responsive: true, displaylogo: false, modeBarButtons: [["toImage"]], displayModeBar: false };
-  await Plotly.react(element, data, layout, configuration);
-  plot.drawn = true;
+  plot.drawn = !none;
+  if (!none) {
+    const { data, layout } = painted(plot.spec);
+    await Plotly.react(element, data, layout, { responsive: true, displayModeBar: false });
+  }
   document.documentElement.dataset.figures = [...plots.values()].filter((p) => p.drawn).length;
 }
