@@ -126,13 +126,13 @@ OBSERVABLES: dict[str, Explanation] = {
     "intersection_exact": Explanation(
         "Exact intersection",
         "dim V∩U",
-        "How many dimensions do the dominant spaces share exactly?",
-        "dim(V ∩ U) of the dominant spaces, beyond the max(0, r1 + r2 − d) that dimensions force, "
-        "up to the rounding of the stored numbers.",
+        "How many dominant directions coincide exactly?",
+        "dim(V ∩ U) of the dominant spaces, up to the rounding of the stored numbers; directions "
+        "that the dimensions force to meet, r1 + r2 − d of them, are not counted.",
         "0.",
-        "More than 0 means an exact coincidence: tied weights, pruning, or construction. Missing "
-        "where rounding leaves it open.",
-        "Not invariant under a general change g of the shared space; the kernel intersection is.",
+        "More means an exact coincidence: tied weights, pruning, or construction.",
+        "Left open where storage noise could turn a space by more than a sine of 0.3. Not "
+        "invariant under a general change g of the shared space; the kernel intersection is.",
     ),
     "flag_defect": Explanation(
         "Flag defect",
