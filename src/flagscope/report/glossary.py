@@ -86,7 +86,7 @@ OBSERVABLES: dict[str, Explanation] = {
         "About 1 at a random position; 0 when the Grams commute.",
         "It measures the angle between ÃB̃ and its transpose: small, the two share eigenvectors.",
         "It says nothing about which directions are shared, and it scatters widely when a Gram is "
-        "close to rank one (standard deviation up to 0.27).",
+        "close to rank one (standard deviation 0.3 to 0.4 when both are).",
     ),
     "overlap_ratio": Explanation(
         "Overlap ratio",
