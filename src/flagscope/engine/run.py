@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from math import prod
@@ -125,7 +125,10 @@ def _outcomes(
     if executor is not None:
         futures = [executor.submit(_attempt, task, checkpoint, settings) for task in tasks]
         for task, future in zip(tasks, futures, strict=True):
-            yield task, future.result()
+            try:
+                yield task, future.result()
+            except BrokenExecutor as error:
+                yield task, _broken(task, error)
         return
     with _torch_threads(max(1, torch.get_num_threads() // workers)):
         pool = ThreadPoolExecutor(workers)
@@ -163,6 +166,15 @@ def _attempt(task: Task, checkpoint: Checkpoint, settings: Settings) -> TaskResu
             error=f"{type(error).__name__}: {error}".splitlines()[0],
             hint="try --workers 1, --device cpu, or --only to leave this part out",
         )
+
+
+def _broken(task: Task, error: BrokenExecutor) -> FailureRecord:
+    """A worker that died under a task, killed for memory for instance, took no result along."""
+    return FailureRecord(
+        task=task.name,
+        error=f"{type(error).__name__}: {error}".splitlines()[0],
+        hint="a worker died, perhaps for lack of memory: try fewer workers",
+    )
 
 
 def _adjusted(records: list[R]) -> list[R]:
