@@ -105,6 +105,8 @@ def _measure(spaces: HeadSpaces) -> dict[str, Any]:
     # threshold and so the more careful count.
     threshold = projector_sum_threshold(d, max(ranks), count, level=LEVEL)
     spectrum = projector_sum(spaces, threshold=float("inf") if threshold is None else threshold)
+    # Directions that the dimensions alone force into every head.
+    forced = max(0, sum(ranks) - (count - 1) * d)
     clusters, order = _clusters(total, ranks)
     return {
         "rank": max(ranks),
@@ -117,9 +119,9 @@ def _measure(spaces: HeadSpaces) -> dict[str, Any]:
         "p_adjusted_dependent": None,
         "max_pair_ratio": float(upper.max()),
         "min_pair_ratio": float(upper.min()),
-        "shared_directions": None if threshold is None else len(spectrum.shared),
+        "shared_directions": None if threshold is None else max(0, len(spectrum.shared) - forced),
         "shared_threshold": threshold,
-        "shared": _shared(spectrum),
+        "shared": _shared(spectrum, forced),
         "spectrum": array_values(spectrum.eigenvalues),
         "clusters": clusters,
         "order": order,
@@ -129,13 +131,15 @@ def _measure(spaces: HeadSpaces) -> dict[str, Any]:
     }
 
 
-def _shared(spectrum: ProjectorSum) -> list[SharedDirection]:
-    members = (spectrum.membership > 0.5).tolist()
+def _shared(spectrum: ProjectorSum, forced: int) -> list[SharedDirection]:
+    last = forced + _LISTED_DIRECTIONS
+    values = spectrum.shared[forced:last].tolist()
+    members = (spectrum.membership[forced:last] > 0.5).tolist()
     return [
         SharedDirection(
             eigenvalue=float(f"{value:.6g}"), heads=[h for h, inside in enumerate(row) if inside]
         )
-        for value, row in zip(spectrum.shared[:_LISTED_DIRECTIONS].tolist(), members, strict=False)
+        for value, row in zip(values, members, strict=True)
     ]
 
 
