@@ -67,7 +67,9 @@ def balanced_maps(
         Write and read maps.
     """
     if group.freedom == "scaling":
-        s = neuron_scales(w1.square().sum(-1), w2.square().sum(-2)).scales
+        # Norms of rows and columns without a squared copy of the maps.
+        rows, columns = (torch.linalg.vector_norm(w, dim=k) for w, k in ((w1, -1), (w2, -2)))
+        s = neuron_scales(rows.square(), columns.square()).scales
         return BalancedMaps(s[..., None] * w1, w2 / s[:, None, :], ["ok"] * len(w1))
     owner, owners = _owners(members)
     a = _sum_distinct(w1 @ w1.mT, owner, owners, [m.write_index for m in members])

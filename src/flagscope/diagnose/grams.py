@@ -62,6 +62,7 @@ def gram_observables(
     noise_read: Float[Tensor, " n"],
     *,
     seed: int,
+    weights: tuple[Float[Tensor, " n"], Float[Tensor, " n"]] | None = None,
 ) -> list[GramObservables]:
     """C, ρ, ν and the imbalance of each pair of a batch, with their nulls.
 
@@ -74,27 +75,23 @@ def gram_observables(
         either is not larger, C, ρ and ν are undefined.
     seed
         Of the Haar draws that stand in where no closed form of the null of C holds.
+    weights
+        Factors of A and of B, where those of `spectra` are not to scale.
     """
     a, b = centred_spectrum(spectra.alpha, spectra.d), centred_spectrum(spectra.beta, spectra.d)
+    spread = a.square.sqrt().cpu() > noise_write, b.square.sqrt().cpu() > noise_read
     tensors = (
         *(commutator_ratio(spectra), gram_correlation(spectra)),
-        *(commutation_defect(spectra), imbalance(spectra)),
+        *(commutation_defect(spectra), imbalance(spectra, weights=weights)),
     )
     rows = zip(*(t.tolist() for t in tensors), strict=True)
-    defined = [
-        _above(a, i, float(noise_write[i])) and _above(b, i, float(noise_read[i]))
-        for i in range(len(spectra.alpha))
-    ]
+    defined = (spread[0] & spread[1]).tolist()
     return [
         _observables(spectra, a, b, i, *row, seed=seed)
         if ok
         else GramObservables(number(row[3]), status=_ISOTROPIC)
         for i, (row, ok) in enumerate(zip(rows, defined, strict=True))
     ]
-
-
-def _above(c: CentredSpectrum, i: int, noise: float) -> bool:
-    return float(c.square[i]) ** 0.5 > noise
 
 
 def _observables(

@@ -6,8 +6,12 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+# Largest entry, as an exponent of two, between which maps are taken as they are. The diagnostics
+# form eighth powers of singular values; 2^±96 leaves those within float64, and float32 has no room.
+_SAFE_EXPONENT = {torch.float64: 96, torch.float32: 0}
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,44 @@ class Matrices:
 
     def faults(self) -> list[str | None]:
         """Why each map cannot be measured: 'not finite', 'all zero', or None if it can be."""
-        # NaN and infinity survive a maximum, so one pass finds them and zeros.
-        largest = self.values.abs().amax((-2, -1)).tolist()
         return [
             "not finite" if not math.isfinite(m) else "all zero" if m == 0 else None
-            for m in largest
+            for m in self._largest().tolist()
         ]
+
+    def normalised(self) -> tuple[Matrices, Int[Tensor, " n"]]:
+        """The maps over powers of two that bring their largest entry to [½, 1), and the exponents.
+
+        No digit is lost. Maps far from the ends of the range of their type are left as they are
+        (exponent 0, no copy).
+
+        Examples
+        --------
+        >>> tiny = torch.tensor([[[3e-200]]], dtype=torch.float64)
+        >>> maps, exponents = Matrices(tiny, torch.zeros(1), torch.zeros(1)).normalised()
+        >>> float(maps.values), exponents.tolist()
+        (0.6279..., [-662])
+        """
+        exponents = torch.frexp(self._largest()).exponent.to(torch.int64).cpu()
+        if bool((exponents.abs() <= _SAFE_EXPONENT.get(self.values.dtype, 0)).all()):
+            return self, torch.zeros_like(exponents)
+        at = exponents.to(self.values.device)[:, None, None]
+        values, delta = power_of_two(self.values, -at), power_of_two(self.delta, -exponents)
+        # A square that left the range of float64 is bounded by that of δ, which is the largest norm
+        # of a row and of a column of deviations.
+        lost = (self.mean_square == 0) | ~torch.isfinite(self.mean_square)
+        bound = delta.square() / max(self.values.shape[1:])
+        mean_square = power_of_two(self.mean_square, -2 * exponents)
+        return Matrices(values, delta, torch.where(lost, bound, mean_square)), exponents
+
+    def _largest(self) -> Float[Tensor, " n"]:
+        # NaN and infinity survive a maximum, so one pass finds them and zeros.
+        return torch.maximum(self.values.amax((-2, -1)), -self.values.amin((-2, -1)))
+
+
+def power_of_two(values: Float[Tensor, "*a"], exponents: Int[Tensor, "*b"]) -> Float[Tensor, "*c"]:
+    """values · 2^exponents, also where 2^exponents itself would leave the range of the type."""
+    third = exponents.div(3, rounding_mode="trunc")
+    ones = torch.ones(exponents.shape, dtype=values.dtype, device=values.device)
+    factor = torch.ldexp(ones, third)
+    return values * factor * factor * torch.ldexp(ones, exponents - 2 * third)

@@ -24,14 +24,13 @@ class CentredSpectrum:
     ----------
     mean
         tr A / d.
-    square, cube, fourth
-        tr Ã², tr Ã³, tr Ã⁴.
+    square, cube
+        tr Ã², tr Ã³.
     """
 
     mean: Float[Tensor, " n"]
     square: Float[Tensor, " n"]
     cube: Float[Tensor, " n"]
-    fourth: Float[Tensor, " n"]
 
 
 def centred_spectrum(eigenvalues: Float[Tensor, "n p"], d: int) -> CentredSpectrum:
@@ -47,8 +46,32 @@ def centred_spectrum(eigenvalues: Float[Tensor, "n p"], d: int) -> CentredSpectr
     mean = eigenvalues.sum(-1) / d
     centred = eigenvalues - mean[:, None]
     zeros = d - eigenvalues.shape[-1]
-    moments = (centred.pow(k).sum(-1) + zeros * (-mean).pow(k) for k in (2, 3, 4))
-    return CentredSpectrum(mean, *moments)
+    square, cube = (centred.pow(k).sum(-1) + zeros * (-mean).pow(k) for k in (2, 3))
+    return CentredSpectrum(mean, square, cube)
+
+
+def _centred_product(s: PairSpectra, power: int) -> Float[Tensor, " n"]:
+    """tr(Ã^k B̃^k) = Σ α̃_i^k β̃_j^k K_ij² over all of R^d × R^d, for k = 1, 2.
+
+    Centred first, so that nearly isotropic Gram matrices do not cancel. The vectors of zero
+    eigenvalues need not be known: what rows and columns of K lack to length 1 lies on them.
+    """
+    mean_a, mean_b = s.alpha.sum(-1) / s.d, s.beta.sum(-1) / s.d
+    a, b = (s.alpha - mean_a[:, None]).pow(power), (s.beta - mean_b[:, None]).pow(power)
+    rest_a, rest_b = (-mean_a).pow(power), (-mean_b).pow(power)
+    square = s.cosines.square()
+    rows, columns = square.sum(-1), square.sum(-2)
+    # Round-off of the sums; times the square of a mean it would swamp nearly isotropic spectra.
+    rounding = 8 * s.d * torch.finfo(a.dtype).eps
+    outside_b, outside_a = (_positive(1 - length, rounding) for length in (rows, columns))
+    corner = _positive(s.d - a.shape[-1] - b.shape[-1] + rows.sum(-1), rounding)
+    inside = (a[:, None, :] @ square @ b[:, :, None])[:, 0, 0]
+    mixed = rest_b * (a * outside_b).sum(-1) + rest_a * (b * outside_a).sum(-1)
+    return inside + mixed + rest_a * rest_b * corner
+
+
+def _positive(values: Tensor, rounding: float | Tensor) -> Tensor:
+    return torch.where(values > rounding, values, 0)
 
 
 def commutator_ratio(s: PairSpectra) -> Float[Tensor, " n"]:
@@ -85,8 +108,8 @@ def gram_correlation(s: PairSpectra) -> Float[Tensor, " n"]:
     1.0
     """
     a, b = centred_spectrum(s.alpha, s.d), centred_spectrum(s.beta, s.d)
-    inner = s.cross.square().sum((-2, -1)) - s.d * a.mean * b.mean
-    return (inner / (a.square * b.square).sqrt()).clamp(-1, 1)
+    inner = _centred_product(s, 1)
+    return (inner / (a.square.sqrt() * b.square.sqrt())).clamp(-1, 1)
 
 
 def commutation_defect(s: PairSpectra) -> Float[Tensor, " n"]:
@@ -103,26 +126,24 @@ def commutation_defect(s: PairSpectra) -> Float[Tensor, " n"]:
     >>> float(commutation_defect(pair_spectra(w, w)))
     0.0
     """
-    a, b = centred_spectrum(s.alpha, s.d), centred_spectrum(s.beta, s.d)
-    p, q = s.alpha.shape[-1], s.beta.shape[-1]
-    # ‖ÃB̃‖² = Σ α̃_i² β̃_j² K_ij² over all of R^d × R^d, written so that only α_i β_j K_ij² = N_ij²
-    # occurs: the vectors of zero eigenvalues need not be known.
-    product = (
-        (s.alpha - 2 * a.mean[:, None])[:, :, None]
-        * s.cross.square()
-        * (s.beta - 2 * b.mean[:, None])[:, None, :]
-    ).sum((-2, -1))
-    product = product + b.mean.square() * (s.alpha - a.mean[:, None]).square().sum(-1)
-    product = product + a.mean.square() * (s.beta - b.mean[:, None]).square().sum(-1)
-    product = product + a.mean.square() * b.mean.square() * (s.d - p - q)
-    return s.commutator / (2 * product)
+    return s.commutator / (2 * _centred_product(s, 2))
 
 
-def imbalance(s: PairSpectra) -> Float[Tensor, " n"]:
+def imbalance(
+    s: PairSpectra, *, weights: tuple[Float[Tensor, " n"], Float[Tensor, " n"]] | None = None
+) -> Float[Tensor, " n"]:
     """‖A - B‖ / (‖A‖ + ‖B‖): 0 if balanced, 1/√2 at orthogonal ranges of equal norm.
 
     Conserved, up to decay, by gradient flow of linear pairs; changed by any gauge transformation
-    that is not orthogonal.
+    that is not orthogonal. Where A and B both have the size of the shared space it is good to a few
+    unit roundoffs, otherwise to their root, and 0 below that.
+
+    Parameters
+    ----------
+    s
+        Of n pairs.
+    weights
+        Factors of A and of B, where those of `s` are not to scale.
 
     Examples
     --------
@@ -132,9 +153,17 @@ def imbalance(s: PairSpectra) -> Float[Tensor, " n"]:
     >>> round(float(imbalance(pair_spectra(e[None, :, :1], e[None, 1:, :]))), 4)
     0.7071
     """
-    norm_a, norm_b = s.alpha.square().sum(-1), s.beta.square().sum(-1)
-    difference = norm_a + norm_b - 2 * s.cross.square().sum((-2, -1))
-    # The difference of equal sums of squares ends at the roundoff of those sums.
-    floor = 4 * torch.finfo(s.alpha.dtype).eps * (norm_a + norm_b)
-    difference = torch.where(difference > floor, difference, 0)
+    one = s.alpha.new_ones(len(s.alpha))
+    of_a, of_b = (one, one) if weights is None else weights
+    alpha, beta = s.alpha * of_a[:, None], s.beta * of_b[:, None]
+    norm_a, norm_b = alpha.square().sum(-1), beta.square().sum(-1)
+    if alpha.shape[-1] == beta.shape[-1] == s.d:
+        # Every eigenvector is known: no sums to subtract.
+        gap = (alpha[:, :, None] - beta[:, None, :]).square()
+        difference = (gap * s.cosines.square()).sum((-2, -1))
+    else:
+        inner = s.cross.square().sum((-2, -1)) * of_a * of_b
+        # The difference of equal sums of squares ends at the roundoff of those sums.
+        floor = 4 * torch.finfo(alpha.dtype).eps * (norm_a + norm_b)
+        difference = _positive(norm_a + norm_b - 2 * inner, floor)
     return difference.sqrt() / (norm_a.sqrt() + norm_b.sqrt())

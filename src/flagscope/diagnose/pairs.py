@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from flagscope.arch import Member, PairGroup, Side
 from flagscope.diagnose.balanced import GAUGES, BalancedMaps, balanced_maps, fixes_completely
 from flagscope.diagnose.grams import GramObservables, gram_observables
-from flagscope.diagnose.matrices import Matrices
+from flagscope.diagnose.matrices import Matrices, power_of_two
 from flagscope.diagnose.position import LEVEL, DominantPosition, Noisy, dominant_position
 from flagscope.diagnose.records import (
     Balanced,
@@ -22,8 +23,8 @@ from flagscope.diagnose.records import (
     NullValues,
     PairRecord,
 )
-from flagscope.diagnose.spectra import pair_spectra
-from flagscope.diagnose.values import array_values, at_ranks, number, rank_grid
+from flagscope.diagnose.spectra import pair_spectra, product_singular_values
+from flagscope.diagnose.values import array_values, at_ranks, first_reason, number, rank_grid
 from flagscope.geometry import (
     RankRule,
     incidence_surface_of_overlaps,
@@ -31,6 +32,8 @@ from flagscope.geometry import (
     numerical_rank,
 )
 from flagscope.null import haar_overlap, largest_cosine_threshold, overlap_significance
+
+_BEYOND_RANGE = "the singular values of W2 W1 exceed double precision"
 
 
 def pair_records(
@@ -143,11 +146,19 @@ def _measure(
     rule: RankRule,
     seed: int,
 ) -> list[dict[str, Any]]:
+    # From here on the maps are known up to powers of two, so that eighth powers of singular values
+    # stay in range; what depends on their scale is told of it.
+    write, write_exponents = write.normalised()
+    read, read_exponents = read.normalised()
     spectra = pair_spectra(write.values, read.values)
-    grams = gram_observables(spectra, _gram_noise(write), _gram_noise(read), seed=seed)
+    grams = gram_observables(
+        spectra, _gram_noise(write), _gram_noise(read), seed=seed,
+        weights=_gram_weights(spectra.alpha, write_exponents, read_exponents),
+    )  # fmt: skip
     ranks = _ranks(write, spectra.sigma_write, rule), _ranks(read, spectra.sigma_read, rule)
     surface = incidence_surface_of_overlaps(spectra.cosines)
-    products = torch.linalg.svdvals(spectra.cross)
+    products = product_singular_values(spectra, write.values, read.values)
+    exponents = (write_exponents + read_exponents).tolist()
     balanced = _balanced_records(group, members, write, read, rule, seed, products)
     fields = []
     for i in range(len(members)):
@@ -158,19 +169,32 @@ def _measure(
         r1, r2 = ranks[0].effective[i], ranks[1].effective[i]
         position = dominant_position(*sides, spectra.cosines[i], r1, r2) if r1 and r2 else None
         row = grams[i]
+        product = _product_fields(products[i], sides, ranks[0].numerical[i], exponents[i])
         fields.append(
             {"rank_write": ranks[0].numerical[i], "rank_read": ranks[1].numerical[i]}
             | row.fields()
             | _position_fields(position, spectra.d)
             | _surface_fields(surface[i], ranks[0].numerical[i], ranks[1].numerical[i], spectra.d)
-            | _product_fields(products[i], sides, ranks[0].numerical[i])
+            | product
             | {
                 "balanced": balanced[i],
                 "null": _null_values(row, position, spectra.d),
-                "status": row.status if position else "a map lies below its storage noise",
+                "status": first_reason(
+                    None if position else "a map lies below its storage noise",
+                    None if row.status == "ok" else row.status,
+                    None if product["functional"].product_spectrum else _BEYOND_RANGE,
+                ),
             }
         )
     return fields
+
+
+def _gram_weights(like: Tensor, write: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
+    """4^e of both sides, over the larger of the two."""
+    top = torch.maximum(write, read)
+    ones = torch.ones(len(like), dtype=torch.float64)
+    of_a, of_b = (power_of_two(ones, 2 * (one - top)).to(like) for one in (write, read))
+    return of_a, of_b
 
 
 def _gram_noise(maps: Matrices) -> Tensor:
@@ -221,8 +245,12 @@ def _surface_fields(surface: Tensor, rank_write: int, rank_read: int, d: int) ->
     }
 
 
-def _product_fields(sigma: Tensor, sides: tuple[Noisy, Noisy], rank_write: int) -> dict[str, Any]:
+def _product_fields(
+    sigma: Tensor, sides: tuple[Noisy, Noisy], rank_write: int, exponent: int
+) -> dict[str, Any]:
     """Spectrum of M = W2 W1, and what of the write space it loses.
+
+    M is 2^exponent times what has the singular values `sigma`.
 
     The storage noise of M is bounded by δ1‖W2‖ + δ2‖W1‖ + δ1δ2, and its round-off by the norms of
     the factors. A singular value between the two may or may not be zero in truth: the kernel
@@ -240,8 +268,11 @@ def _product_fields(sigma: Tensor, sides: tuple[Noisy, Noisy], rank_write: int) 
     square = sigma.square()
     total = float(square.sum())
     effective = total**2 / float(square.square().sum()) if total > 0 else None
+    # In double precision, whatever the weights: only a product beyond 1e308 has no number.
+    with np.errstate(over="ignore"):
+        true = np.ldexp(sigma.cpu().double().numpy(), exponent)
     functional = Functional(
-        product_spectrum=array_values(sigma),
+        product_spectrum=array_values(torch.from_numpy(true)) if np.isfinite(true).all() else None,
         product_rank=certain,
         product_effective_rank=number(effective),
     )
@@ -280,7 +311,7 @@ def _balanced_records(
     if fixes_completely(group, members):
         return [_spectrum_balanced(gauge, sigma, write.values.shape[1]) for sigma in products]
     fixed = balanced_maps(group, members, write.values, read.values)
-    return _measured_balanced(gauge, fixed, rule, seed)
+    return _measured_balanced(gauge, fixed, (write, read), rule, seed)
 
 
 def _spectrum_balanced(gauge: str, sigma: Tensor, d: int) -> Balanced:
@@ -295,18 +326,26 @@ def _spectrum_balanced(gauge: str, sigma: Tensor, d: int) -> Balanced:
     )
 
 
+def _rescaled(raw: Matrices, values: Tensor) -> Matrices:
+    """Gauge-fixed maps with the noise of the raw ones in proportion to their norms."""
+    norms = [torch.linalg.matrix_norm(maps).cpu().double() for maps in (values, raw.values)]
+    factor = norms[0] / norms[1]
+    return Matrices(values, raw.delta * factor, raw.mean_square * factor.square())
+
+
 def _measured_balanced(
-    gauge: str, fixed: BalancedMaps, rule: RankRule, seed: int
+    gauge: str,
+    fixed: BalancedMaps,
+    raw: tuple[Matrices, Matrices],
+    rule: RankRule,
+    seed: int,
 ) -> list[Balanced | None]:
     spectra = pair_spectra(fixed.write, fixed.read)
-    no_noise = torch.zeros(len(fixed.statuses), dtype=torch.float64)
-    grams = gram_observables(spectra, no_noise, no_noise, seed=seed)
+    write, read = (_rescaled(*one) for one in zip(raw, (fixed.write, fixed.read), strict=True))
+    grams = gram_observables(spectra, _gram_noise(write), _gram_noise(read), seed=seed)
     ranks = [
-        _ranks(Matrices(values, no_noise, no_noise), sigma, rule).effective
-        for values, sigma in (
-            (fixed.write, spectra.sigma_write),
-            (fixed.read, spectra.sigma_read),
-        )
+        _ranks(maps, sigma, rule).effective
+        for maps, sigma in ((write, spectra.sigma_write), (read, spectra.sigma_read))
     ]
     surface = incidence_surface_of_overlaps(spectra.cosines)
     records: list[Balanced | None] = []

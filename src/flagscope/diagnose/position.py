@@ -48,7 +48,8 @@ class DominantPosition:
     @property
     def flag_defect(self) -> float:
         """min(r1, r2) - Σ cos²: zero iff the smaller space lies in the larger."""
-        return max(0.0, min(self.rank_write, self.rank_read) - self.overlap)
+        # Not min(r1, r2) - Σcos²: near a flag the difference cancels.
+        return float(((1 - self.cosines) * (1 + self.cosines)).sum())
 
 
 @dataclass(frozen=True)
@@ -114,4 +115,4 @@ def _exact(write: Noisy, read: Noisy, cosines: Tensor, r1: int, r2: int) -> int 
     v = singular_space(write.matrix, side="left", rank=r1)
     u = singular_space(read.matrix, side="right", rank=r2)
     count = intersection_dimension(v, u, tolerance=tolerance)
-    return None if count.dimension is None else count.dimension - forced
+    return None if count.dimension is None else max(0, count.dimension - forced)

@@ -24,11 +24,20 @@ def number(value: float | None) -> float | None:
 
 
 def rounded(values: Tensor | np.ndarray) -> list:
-    """Nested lists of the values at six significant digits."""
+    """Nested lists of the values at six significant digits.
+
+    Examples
+    --------
+    >>> rounded(np.array([[1 / 3, 2e5 / 3], [0.0, 1e-300]]))
+    [[0.333333, 66666.7], [0.0, 1e-300]]
+    """
     array = np.asarray(values, dtype=np.float64)
-    safe = np.where(array == 0, 1.0, np.abs(array))
+    # Below this the power of ten that shifts the digits would overflow; such values stay as they
+    # are.
+    small = np.abs(array) < 1e-290
+    safe = np.where(small, 1.0, np.abs(array))
     scale = 10.0 ** (_DIGITS - 1 - np.floor(np.log10(safe)))
-    return (np.round(array * scale) / scale).tolist()
+    return np.where(small, array, np.round(array * scale) / scale).tolist()
 
 
 def array_values(values: Tensor) -> list[float] | ArraySummary:
