@@ -59,7 +59,7 @@ class Matrices:
         >>> tiny = torch.tensor([[[3e-200]]], dtype=torch.float64)
         >>> maps, exponents = Matrices(tiny, torch.zeros(1), torch.zeros(1)).normalised()
         >>> float(maps.values), exponents.tolist()
-        (0.6279..., [-662])
+        (0.5740..., [-662])
         """
         exponents = torch.frexp(self._largest()).exponent.to(torch.int64).cpu()
         if bool((exponents.abs() <= _SAFE_EXPONENT.get(self.values.dtype, 0)).all()):

@@ -61,10 +61,13 @@ def _centred_product(s: PairSpectra, power: int) -> Float[Tensor, " n"]:
     rest_a, rest_b = (-mean_a).pow(power), (-mean_b).pow(power)
     square = s.cosines.square()
     rows, columns = square.sum(-1), square.sum(-2)
+    # Unknown vectors of zero eigenvalues count among the rest.
+    known_a, known_b = (rows > 0) | (s.alpha > 0), (columns > 0) | (s.beta > 0)
+    a, b = a * known_a, b * known_b
     # Round-off of the sums; times the square of a mean it would swamp nearly isotropic spectra.
     rounding = 8 * s.d * torch.finfo(a.dtype).eps
     outside_b, outside_a = (_positive(1 - length, rounding) for length in (rows, columns))
-    corner = _positive(s.d - a.shape[-1] - b.shape[-1] + rows.sum(-1), rounding)
+    corner = _positive(s.d - known_a.sum(-1) - known_b.sum(-1) + rows.sum(-1), rounding)
     inside = (a[:, None, :] @ square @ b[:, :, None])[:, 0, 0]
     mixed = rest_b * (a * outside_b).sum(-1) + rest_a * (b * outside_a).sum(-1)
     return inside + mixed + rest_a * rest_b * corner
@@ -157,13 +160,14 @@ def imbalance(
     of_a, of_b = (one, one) if weights is None else weights
     alpha, beta = s.alpha * of_a[:, None], s.beta * of_b[:, None]
     norm_a, norm_b = alpha.square().sum(-1), beta.square().sum(-1)
+    inner = s.cross.square().sum((-2, -1)) * of_a * of_b
+    # The difference of equal sums of squares ends at the roundoff of those sums.
+    floor = 16 * torch.finfo(alpha.dtype).eps * (norm_a + norm_b)
+    difference = _positive(norm_a + norm_b - 2 * inner, floor)
     if alpha.shape[-1] == beta.shape[-1] == s.d:
-        # Every eigenvector is known: no sums to subtract.
-        gap = (alpha[:, :, None] - beta[:, None, :]).square()
-        difference = (gap * s.cosines.square()).sum((-2, -1))
-    else:
-        inner = s.cross.square().sum((-2, -1)) * of_a * of_b
-        # The difference of equal sums of squares ends at the roundoff of those sums.
-        floor = 4 * torch.finfo(alpha.dtype).eps * (norm_a + norm_b)
-        difference = _positive(norm_a + norm_b - 2 * inner, floor)
+        # Where every eigenvector is known there are no sums to subtract.
+        square = s.cosines.square()
+        gaps = (alpha[:, :, None] - beta[:, None, :]).square()
+        known = (square.sum(-1) > 0).all(-1) & (square.sum(-2) > 0).all(-1)
+        difference = torch.where(known, (gaps * square).sum((-2, -1)), difference)
     return difference.sqrt() / (norm_a.sqrt() + norm_b.sqrt())

@@ -31,10 +31,11 @@ class PairSpectra:
         Dimension of the shared space.
     alpha, beta
         Eigenvalues of A and B in descending order, shapes (n, p) and (n, q) with p = min(d, m1),
-        q = min(d, m2); the other d - p and d - q eigenvalues are zero.
+        q = min(d, m2); the other d - p and d - q eigenvalues are zero, and so are those within the
+        round-off of the Gram matrix.
     cosines
         K, shape (n, p, q): inner products of the eigenvectors of A with those of B. Rows and
-        columns of zero eigenvalues are zero where p < d or q < d (their vectors are arbitrary).
+        columns of zero eigenvalues may be zero: their vectors are arbitrary.
     cross
         N, shape (n, p, q): N_ij = √(α_i β_j) K_ij, computed without division. Its singular values
         are those of W2 W1, and tr(A^s B^t) = Σ α_i^{s-1} β_j^{t-1} N_ij².
@@ -136,17 +137,19 @@ def spectra_cost(d: int, m1: int, m2: int) -> tuple[float, float]:
     return in_shared, in_outer
 
 
-def _descending(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (clipped at 0) and eigenvectors of a Gram matrix, largest first."""
+def _descending(gram: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of a Gram matrix, largest first; those within its round-off,
+    `size` units of the largest, as exact zeros."""
     values, vectors = torch.linalg.eigh(gram)
-    return values.flip(-1).clamp_min(0), vectors.flip(-1)
+    floor = size * torch.finfo(values.dtype).eps * values[:, -1:]
+    return torch.where(values > floor, values, 0).flip(-1), vectors.flip(-1)
 
 
 def _from_large_grams(w1: Tensor, w2: Tensor) -> PairSpectra:
     d = w1.shape[1]
     p, q = min(d, w1.shape[2]), min(d, w2.shape[1])
-    alpha, e_a = _descending(w1 @ w1.mT)
-    beta, e_b = _descending(w2.mT @ w2)
+    alpha, e_a = _descending(w1 @ w1.mT, max(d, w1.shape[2]))
+    beta, e_b = _descending(w2.mT @ w2, max(d, w2.shape[1]))
     # Exact zeros where the shape forces them, rather than round-off.
     alpha[:, p:] = 0
     beta[:, q:] = 0
@@ -163,12 +166,12 @@ def _from_small_grams(w1: Tensor, w2: Tensor) -> PairSpectra:
     d, m1, m2 = w1.shape[1], w1.shape[2], w2.shape[1]
     p, q = min(d, m1), min(d, m2)
     product = w2 @ w1
-    alpha, e1 = _descending(w1.mT @ w1)
-    beta, e2 = _descending(w2 @ w2.mT)
+    alpha, e1 = _descending(w1.mT @ w1, max(d, m1))
+    beta, e2 = _descending(w2 @ w2.mT, max(d, m2))
     alpha, e1 = alpha[:, :p], e1[:, :, :p]
     beta, e2 = beta[:, :q], e2[:, :, :q]
     cross = e1.mT @ product.mT @ e2
-    inverse_a, inverse_b = _inverse_root(alpha, max(d, m1)), _inverse_root(beta, max(d, m2))
+    inverse_a, inverse_b = _inverse_root(alpha), _inverse_root(beta)
     k = _contracted(inverse_a[:, :, None] * cross * inverse_b[:, None, :])
     commutator, unsafe = _commutator(alpha, beta, cross)
     if bool(unsafe.any()):
@@ -179,10 +182,9 @@ def _from_small_grams(w1: Tensor, w2: Tensor) -> PairSpectra:
     return PairSpectra(d, alpha, beta, k, cross, commutator)
 
 
-def _inverse_root(eigenvalues: Tensor, size: int) -> Tensor:
-    """1/√λ for eigenvalues above the round-off of the Gram matrix, 0 below."""
-    floor = size * torch.finfo(eigenvalues.dtype).eps * eigenvalues[:, :1]
-    safe = eigenvalues > floor
+def _inverse_root(eigenvalues: Tensor) -> Tensor:
+    """1/√λ, and 0 for 0."""
+    safe = eigenvalues > 0
     return torch.where(safe, eigenvalues, 1).rsqrt() * safe
 
 

@@ -1,0 +1,87 @@
+"""Pairs and heads with known answers, and their records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from flagscope.arch import HeadGroup, LinearMap, Member, PairGroup, Rotary, Side
+from flagscope.diagnose import HeadRecord, Matrices, PairRecord, head_record, pair_records
+from flagscope.geometry import RankRule
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def haar(n: int, d: int, r: int, *, seed: int) -> Tensor:
+    return torch.linalg.qr(normal(n, d, r, seed=seed)).Q
+
+
+def with_values(rows: int, columns: int, values: Sequence[float], *, seed: int) -> Tensor:
+    """A matrix with these singular values (the others zero) and Haar singular vectors."""
+    left = haar(1, rows, len(values), seed=seed)[0]
+    right = haar(1, columns, len(values), seed=seed + 1)[0]
+    return left @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ right.mT
+
+
+def stored_map(name: str, count: int, rows: int, columns: int) -> LinearMap:
+    return LinearMap(
+        role="linear", tensor=name, shape=(count * rows, columns), layout="(n o) i", out="o",
+        inp="i", sizes={"n": count, "o": rows, "i": columns}, batch="n", count=count,
+    )  # fmt: skip
+
+
+def pair_group(
+    w1: Tensor,
+    w2: Tensor,
+    *,
+    freedom: str = "none",
+    rotary: Rotary | None = None,
+    members: Sequence[tuple[int, int]] | None = None,
+) -> PairGroup:
+    """The group of these write maps (n, d, m1) and read maps (k, m2, d)."""
+    of = members or [(i, i) for i in range(len(w1))]
+    return PairGroup(
+        name="planted", kind="mlp", between="linear", stack="main", attention=None, layer=0,
+        freedom=freedom, d=w1.shape[1],
+        write=Side(stored_map("write", *w1.shape)), read=Side(stored_map("read", *w2.shape)),
+        rotary=rotary,
+        members=tuple(
+            Member(f"pair.{i}", write_index=a, read_index=b) for i, (a, b) in enumerate(of)
+        ),
+    )  # fmt: skip
+
+
+def matrices(values: Tensor, delta: float = 0.0) -> Matrices:
+    deltas = torch.full((len(values),), delta, dtype=torch.float64)
+    return Matrices(values, deltas, deltas**2 / max(values.shape[1:]))
+
+
+def records(
+    w1: Tensor, w2: Tensor, *, rank: str = "participation", delta: float = 0.0, **group
+) -> list[PairRecord]:
+    """Records of pairs of float64 (or float32) maps whose storage error is bounded by delta."""
+    one = pair_group(w1, w2, **group)
+    return pair_records(
+        one,
+        matrices(w1, delta).take([m.write_index for m in one.members]),
+        matrices(w2, delta).take([m.read_index for m in one.members]),
+        rule=RankRule.parse(rank),
+    )
+
+
+def record(w1: Tensor, w2: Tensor, **options) -> PairRecord:
+    return records(w1[None], w2[None], **options)[0]
+
+
+def heads(maps: Tensor, *, delta: float = 0.0) -> HeadRecord:
+    """Record of heads whose spaces are the row spaces of these maps (H, r, d)."""
+    count, r, d = maps.shape
+    group = HeadGroup(
+        stack="main", attention="self", layer=0, space="q",
+        map=stored_map("heads", count, r, d), count=count, rank=min(r, d), d=d,
+    )  # fmt: skip
+    return head_record(group, matrices(maps, delta))
