@@ -1,0 +1,214 @@
+"""Planted heads: near-copies, shared directions, clusters, orthogonal heads."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import reference
+from diagnose.planted import haar, heads, normal
+from flagscope.diagnose import (
+    HeadRecord,
+    head_spaces,
+    pairwise_overlaps,
+    projector_sum,
+)
+
+
+def spaces_of(maps: torch.Tensor) -> list[np.ndarray]:
+    return [reference.right_space(one, np.linalg.matrix_rank(one)) for one in maps.numpy()]
+
+
+@pytest.mark.parametrize(
+    ("count", "r", "d"), [(5, 4, 40), (12, 8, 30), (3, 9, 12), (2, 5, 30), (4, 7, 7)]
+)
+def test_against_the_reference(count, r, d):
+    maps = normal(count, r, d, seed=1)
+    found = heads(maps)
+    spaces = spaces_of(maps)
+    np.testing.assert_allclose(
+        found.pairwise, reference.pairwise_head_overlaps(spaces), rtol=1e-5, atol=1e-9
+    )
+    ratio = reference.head_overlap_ratio(spaces)
+    assert found.overlap_ratio == pytest.approx(ratio, rel=1e-12)
+    upper = np.array(found.pairwise)[np.triu_indices(count, 1)]
+    assert found.max_pair_ratio == pytest.approx(upper.max(), rel=1e-5)
+    assert found.min_pair_ratio == pytest.approx(upper.min(), rel=1e-5)
+    exact = reference.projector_sum_spectrum(spaces)[: min(d, count * r)]
+    np.testing.assert_allclose(found.spectrum, exact, atol=1e-5 * count)
+    if r < d:
+        assert found.z == pytest.approx(reference.head_overlap_z(spaces), rel=1e-9)
+        assert found.overlap_ratio_sd == pytest.approx((ratio - 1) / found.z, rel=1e-6)
+    else:
+        assert found.z is None
+        assert "no freedom" in found.status
+
+
+def test_thresholds_are_those_of_the_projector_sum():
+    found = heads(normal(12, 32, 384, seed=1))
+    assert found.shared_threshold == pytest.approx(
+        reference.projector_sum_threshold(384, 32, 12), abs=2e-3
+    )
+    assert (found.shared_directions, found.clusters, found.near_copies) == (0, [], [])
+    assert abs(found.z) < 4
+
+
+def test_orthogonal_heads_do_not_overlap():
+    q = haar(1, 60, 48, seed=1)[0]
+    found = heads(q.mT.reshape(6, 8, 60))
+    assert found.overlap_ratio == pytest.approx(0, abs=1e-25)
+    assert found.z < -10
+    assert found.log10_p < -10
+    assert found.shared_directions == 0
+    assert found.near_copies == []
+    np.testing.assert_allclose(found.spectrum, np.ones(48), atol=1e-5)
+
+
+def test_equal_heads():
+    one = normal(1, 8, 60, seed=1)
+    maps = normal(4, 8, 8, seed=2) @ one
+    found = heads(maps)
+    assert found.overlap_ratio == pytest.approx(60 / 8)
+    assert found.clusters == [[0, 1, 2, 3]]
+    assert found.shared_directions == 8
+    assert found.shared[0].eigenvalue == pytest.approx(4, rel=1e-5)
+    assert found.shared[0].heads == [0, 1, 2, 3]
+    assert len(found.near_copies) == 6
+    for pair in found.near_copies:
+        assert (pair.shared, pair.rank) == (8, 8)
+        assert pair.mean_squared_cosine == pytest.approx(1)
+
+
+def test_near_copies_and_clusters():
+    # Heads 1 and 6 share 7 of 8 directions, 2, 4 and 5 are rotated copies of each other.
+    maps = haar(9, 100, 8, seed=1).mT.contiguous()
+    maps[6] = torch.cat([maps[1, :7], maps[6, 7:]])
+    for head, seed in ((4, 3), (5, 4)):
+        maps[head] = normal(8, 8, seed=seed) @ (maps[2] + 0.02 * normal(8, 100, seed=seed + 5))
+    found = heads(maps)
+    assert sorted(found.clusters) == [[1, 6], [2, 4, 5]]
+    assert {pair.heads for pair in found.near_copies} == {(1, 6), (2, 4), (2, 5), (4, 5)}
+    shared = {pair.heads: pair.shared for pair in found.near_copies}
+    assert shared[(1, 6)] == 7
+    assert shared[(2, 4)] == 8
+    assert sorted(found.order) == list(range(9))
+    places = [found.order.index(h) for h in (2, 4, 5)]
+    assert max(places) - min(places) == 2
+    assert found.z > 20
+
+
+def test_shared_directions_name_their_heads():
+    # Two directions of the stream lie in heads 0-4 and in heads 3-8; nothing else is planted.
+    maps = normal(10, 8, 200, seed=1)
+    directions = haar(1, 200, 2, seed=2)[0].mT
+    maps[0:5, 0] = 30 * directions[0]
+    maps[3:9, 1] = 30 * directions[1]
+    found = heads(maps)
+    assert found.shared_directions == 2
+    assert [one.heads for one in found.shared] == [list(range(3, 9)), list(range(5))]
+    assert found.shared[0].eigenvalue > found.shared[1].eigenvalue > found.shared_threshold
+
+
+def test_directions_that_dimensions_force_are_not_shared_beyond_chance():
+    # Three 9-dimensional heads of R^10 meet in at least 7 dimensions.
+    found = heads(normal(3, 9, 10, seed=1))
+    assert np.allclose(found.spectrum[:7], 3, atol=1e-5)
+    assert found.shared_directions in (None, 0)
+    two = heads(normal(2, 8, 10, seed=1))
+    assert np.allclose(two.spectrum[:6], 2, atol=1e-5)
+    assert two.shared_directions == 0
+    assert two.shared == []
+    maps = normal(2, 8, 10, seed=1)
+    maps[1, :7] = maps[0, :7]
+    seven = heads(maps)
+    assert seven.shared_directions == 1
+    assert [one.heads for one in seven.shared] == [[0, 1]]
+
+
+def test_basis_changes_within_heads_and_of_the_stream_move_nothing():
+    maps = normal(6, 8, 50, seed=1)
+    maps[1] = maps[0] + normal(8, 50, seed=2)
+    found = heads(maps)
+    turned = heads(1e4 * normal(6, 8, 8, seed=3) @ maps @ haar(1, 50, 50, seed=4)[0])
+    assert turned.overlap_ratio == pytest.approx(found.overlap_ratio, rel=1e-10)
+    assert turned.log10_p == pytest.approx(found.log10_p, rel=1e-8)
+    assert (turned.clusters, turned.shared_directions) == (found.clusters, found.shared_directions)
+    # A general change of the stream does move them.
+    bent = heads(maps @ torch.diag(torch.linspace(0, 3, 50, dtype=torch.float64).exp()))
+    assert abs(bent.overlap_ratio - found.overlap_ratio) > 0.01
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e150])
+def test_scales_move_nothing(scale):
+    maps = normal(6, 8, 50, seed=1)
+    assert heads(scale * maps).overlap_ratio == pytest.approx(heads(maps).overlap_ratio, rel=1e-12)
+
+
+def test_rank_deficient_heads_have_their_own_ranks():
+    maps = normal(3, 6, 30, seed=1)
+    maps[1] = normal(6, 2, seed=2) @ normal(2, 30, seed=3)
+    spaces = head_spaces(maps)
+    assert spaces.ranks.tolist() == [6, 2, 6]
+    for one, basis, rank in zip(maps, spaces.bases, (6, 2, 6), strict=True):
+        projector = basis @ basis.mT
+        torch.testing.assert_close(projector @ projector, projector)
+        torch.testing.assert_close(one @ projector, one)
+        assert float(projector.trace()) == pytest.approx(rank)
+    found = heads(maps)
+    exact = reference.pairwise_head_overlaps(spaces_of(maps))
+    np.testing.assert_allclose(found.pairwise, exact, rtol=1e-5, atol=1e-9)
+    assert found.rank == 6
+
+
+def test_storage_noise_lowers_ranks():
+    maps = normal(3, 6, 30, seed=1)
+    maps[1, 5] = maps[1, :5].sum(0) + 1e-4 * normal(30, seed=2)
+    assert head_spaces(maps).ranks.tolist() == [6, 6, 6]
+    noise = torch.full((3,), 1e-2, dtype=torch.float64)
+    assert head_spaces(maps, noise=noise).ranks.tolist() == [6, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [(0.0, "head 1 is all zero"), (float("nan"), "head 1 is not finite"), (None, "single head"),
+     (1e-9, "below its storage noise")],
+)  # fmt: skip
+def test_statuses(change, text):
+    maps = normal(1 if change is None else 3, 4, 20, seed=1)
+    delta = 0.0
+    if change == 1e-9:
+        maps[1] *= change
+        delta = 1e-4
+    elif change is not None:
+        maps[1] = change
+    found = heads(maps, delta=delta)
+    assert text in found.status
+    assert found.overlap_ratio is found.p is found.pairwise is found.clusters is None
+    json.loads(found.model_dump_json(), parse_constant=pytest.fail)
+    assert HeadRecord.model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.parametrize(("count", "d", "r"), [(40, 6, 5), (3, 40, 4), (30, 12, 9)])
+def test_pairwise_overlaps_by_either_product(count, d, r, monkeypatch):
+    # Small d takes projectors, large d stacked bases; small slabs must not matter.
+    spaces = head_spaces(normal(count, r, d, seed=1))
+    exact = torch.tensor([[(a.mT @ b).square().sum() for b in spaces.bases] for a in spaces.bases])
+    torch.testing.assert_close(pairwise_overlaps(spaces), exact.double(), rtol=1e-6, atol=1e-6)
+    whole = pairwise_overlaps(spaces)
+    monkeypatch.setattr(sys.modules[head_spaces.__module__], "_SLAB_ELEMENTS", 500)
+    torch.testing.assert_close(pairwise_overlaps(spaces), whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("count", "d", "r"), [(3, 40, 4), (12, 20, 6)])
+def test_projector_sum_on_either_side(count, d, r):
+    maps = normal(count, r, d, seed=1)
+    maps[:, 0] = maps[0, 0]
+    spaces = head_spaces(maps)
+    found = projector_sum(spaces, threshold=count - 0.01)
+    assert found.shared.tolist() == pytest.approx([count], rel=1e-5)
+    assert found.membership.shape == (1, count)
+    np.testing.assert_allclose(found.membership, 1, atol=1e-4)
+    assert len(found.eigenvalues) == min(d, count * r)
+    assert float(found.eigenvalues.sum()) == pytest.approx(count * r, rel=1e-5)

@@ -1,0 +1,131 @@
+"""Folding a norm equals the explicit product of matrices."""
+
+import numpy as np
+import pytest
+import torch
+
+import flagscope
+import reference
+from diagnose.planted import matrices, normal
+from flagscope.engine.folding import (
+    centred_columns,
+    centred_rows,
+    scaled_columns,
+    scaled_rows,
+)
+
+D = 12
+
+
+def centring(d):
+    return np.eye(d) - np.ones((d, d)) / d
+
+
+def test_centring_equals_the_explicit_projection():
+    w1, w2 = normal(2, D, 20, seed=1), normal(2, 30, D, seed=2)
+    write, read = centred_rows(matrices(w1)), centred_columns(matrices(w2))
+    assert write.values.shape == (2, D - 1, 20)
+    assert read.values.shape == (2, 30, D - 1)
+    for i in range(2):
+        a, b = centring(D) @ w1[i].numpy(), w2[i].numpy() @ centring(D)
+        # The product, the Grams of the outer sides and so all singular values are kept.
+        np.testing.assert_allclose(read.values[i] @ write.values[i], b @ a, atol=1e-12)
+        np.testing.assert_allclose(write.values[i].mT @ write.values[i], a.T @ a, atol=1e-12)
+        np.testing.assert_allclose(read.values[i] @ read.values[i].mT, b @ b.T, atol=1e-12)
+
+
+def test_centring_is_that_of_layernorm():
+    # What reads LayerNorm(x) does not see the mean of x: (1, …, 1) is in the kernel.
+    w = normal(1, 5, D, seed=1)
+    x = normal(D, seed=2)
+    constant = w + 3 * normal(1, 5, 1, seed=3)
+    torch.testing.assert_close(
+        centred_columns(matrices(w)).values, centred_columns(matrices(constant)).values
+    )
+    gamma = normal(D, seed=4)
+    folded = w[0] * gamma
+    centred = torch.nn.functional.layer_norm(x, (D,), eps=0)
+    direct = folded @ centred
+    explicit = (folded.numpy() @ centring(D)) @ x.numpy()
+    np.testing.assert_allclose(w[0] @ (gamma * centred), direct)
+    np.testing.assert_allclose(explicit / x.numpy().std(), direct, rtol=1e-10)
+
+
+def test_scales_multiply_rows_and_columns():
+    w, scale = normal(2, 5, D, seed=1), normal(D, seed=2)
+    folded = scaled_columns(matrices(w, delta=1e-3), scale)
+    torch.testing.assert_close(folded.values, w @ torch.diag(scale))
+    torch.testing.assert_close(folded.delta, torch.full((2,), 1e-3).double() * scale.abs().max())
+    torch.testing.assert_close(scaled_rows(matrices(w.mT), scale).values, torch.diag(scale) @ w.mT)
+    # The bound holds for the noise itself.
+    noise = 1e-3 * w / torch.linalg.matrix_norm(w, ord=2, dim=(-2, -1), keepdim=True)
+    turned = torch.linalg.matrix_norm(noise * scale, ord=2, dim=(-2, -1))
+    assert bool((turned <= folded.delta).all())
+
+
+def net(seed=1, *, gain=True):
+    """Convolution, BatchNorm, ReLU, convolution as an nn.Sequential of trained-looking values."""
+    torch.manual_seed(seed)
+    norm = torch.nn.BatchNorm2d(D, affine=gain)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(4, D, 3), norm, torch.nn.ReLU(), torch.nn.Conv2d(D, 5, 3)
+    )
+    norm.running_var = torch.rand(D) + 0.1
+    if gain:
+        norm.weight.data = torch.randn(D)
+    return model
+
+
+@pytest.mark.parametrize("gain", [True, False])
+def test_batchnorm_is_folded_into_the_write_map(gain):
+    model = net(gain=gain)
+    pair = flagscope.scan(model).result.pairs[0]
+    state = {name: t.double().numpy() for name, t in model.state_dict().items()}
+    scale = 1 / np.sqrt(state["1.running_var"] + 1e-5)
+    if gain:
+        scale = scale * state["1.weight"]
+    w1 = scale[:, None] * state["0.weight"].reshape(D, -1)
+    w2 = state["3.weight"].transpose(0, 2, 3, 1).reshape(-1, D)
+    assert pair.folded == ["1"]
+    assert pair.commutator_ratio == pytest.approx(reference.commutator_ratio(w1, w2), rel=1e-6)
+    assert pair.overlap_ratio == pytest.approx(reference.overlap_ratio(w1, w2), rel=1e-6)
+    stored = flagscope.scan(model, fold_norms="none").result.pairs[0]
+    assert stored.folded == []
+    w1 = state["0.weight"].reshape(D, -1)
+    assert stored.commutator_ratio == pytest.approx(reference.commutator_ratio(w1, w2), rel=1e-6)
+
+
+def gpt2(d=24, heads=4):
+    names = {"h.0.attn.c_attn.weight": (d, 3 * d), "h.0.attn.c_proj.weight": (d, d)}
+    names |= {"h.0.mlp.c_fc.weight": (d, 4 * d), "h.0.mlp.c_proj.weight": (4 * d, d)}
+    state = {name: normal(*shape, seed=i) for i, (name, shape) in enumerate(names.items())}
+    state["h.0.ln_1.weight"] = normal(d, seed=9).exp()
+    state["h.0.ln_1.bias"] = normal(d, seed=10)
+    state["wte.weight"] = normal(50, d, seed=11)
+    config = {"model_type": "gpt2", "n_head": heads, "n_embd": d, "n_layer": 1}
+    return state, config
+
+
+def test_gain_of_a_stream_norm_in_the_readers_of_heads():
+    state, config = gpt2()
+    scans = {
+        fold: flagscope.scan(state, config=config, fold_norms=fold).result
+        for fold in ("auto", "all", "none")
+    }
+    assert [h.folded for h in scans["auto"].heads] == [[]] * 4
+    found = {h.space: h for h in scans["all"].heads}
+    fused = state["h.0.attn.c_attn.weight"].numpy()
+    gamma = state["h.0.ln_1.weight"].numpy()
+    for i, space in enumerate("qkv"):
+        maps = fused[:, 24 * i : 24 * (i + 1)].T.reshape(4, 6, 24)
+        spaces = [reference.right_space(one * gamma @ centring(24), 6) for one in maps]
+        # The formulas are those of R^23: the constant direction is gone.
+        ratio = reference.head_overlap_ratio(spaces) * 23 / 24
+        assert found[space].overlap_ratio == pytest.approx(ratio, rel=1e-9)
+        assert found[space].d == 23
+        assert found[space].folded == ["h.0.ln_1"]
+        raw = [reference.right_space(one, 6) for one in maps]
+        stored = {h.space: h for h in scans["none"].heads}[space]
+        assert stored.overlap_ratio == pytest.approx(reference.head_overlap_ratio(raw), rel=1e-9)
+    assert found["o"].folded == []
+    assert found["o"].d == 24

@@ -1,0 +1,115 @@
+"""What a scan reads, and how often."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from diagnose.planted import normal
+from flagscope.arch import build_graph
+from flagscope.checkpoint import Checkpoint, from_state_dict
+from flagscope.engine import Settings, plan
+from flagscope.engine.execute import execute
+
+
+class Spy(Checkpoint):
+    """Counts what is read of the checkpoint behind it; reading `broken` fails."""
+
+    def __init__(self, inner, broken=None, error=None):
+        super().__init__(inner.source, dict(inner.tensors), config=inner.config)
+        self.inner, self.broken, self.error = inner, broken, error
+        self.reads, self.bytes = Counter(), Counter()
+
+    def _read(self, stored, index):
+        if stored == self.broken:
+            raise self.error
+        tensor = self.inner.read(stored, index)
+        self.reads[stored, repr(index)] += 1
+        self.bytes[stored] += tensor.numel() * tensor.element_size()
+        return tensor
+
+
+def gpt2(layers=2, d=24):
+    shapes = {"attn.c_attn": (d, 3 * d), "attn.c_proj": (d, d)}
+    shapes |= {"mlp.c_fc": (d, 4 * d), "mlp.c_proj": (4 * d, d)}
+    state = {
+        f"h.{i}.{name}.weight": normal(*shape, seed=i).float()
+        for i in range(layers)
+        for name, shape in shapes.items()
+    }
+    state |= {f"h.{i}.ln_1.weight": torch.rand(d) + 0.5 for i in range(layers)}
+    state["wte.weight"] = normal(50, d, seed=9).float()
+    config = {"model_type": "gpt2", "n_head": 4, "n_embd": d, "n_layer": layers}
+    return from_state_dict(state, config=config)
+
+
+def graph_of(checkpoint):
+    return build_graph({n: i.shape for n, i in checkpoint.tensors.items()}, checkpoint.config)
+
+
+def tasks_of(checkpoint, **settings):
+    sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
+    return plan(graph_of(checkpoint), Settings(**settings), sizes)
+
+
+@pytest.mark.parametrize("fold", ["none", "all"])
+def test_each_tensor_is_read_once_a_task_and_as_many_bytes_as_planned(fold):
+    checkpoint = gpt2()
+    settings = Settings(fold_norms=fold, device="cpu")
+    for task in tasks_of(checkpoint):
+        spy = Spy(checkpoint)
+        execute(task, spy, settings)
+        assert set(spy.reads.values()) == {1}
+        norms = sum(size for name, size in spy.bytes.items() if ".ln_1." in name)
+        assert (norms > 0) == (fold == "all" and bool(task.heads))
+        assert sum(spy.bytes.values()) - norms == task.bytes_read
+
+
+def test_tensors_of_no_pair_are_not_read():
+    checkpoint = gpt2()
+    spy = Spy(checkpoint)
+    for task in tasks_of(checkpoint):
+        execute(task, spy, Settings(device="cpu"))
+    matrices = {name for name in checkpoint.tensors if name.startswith("h.") and ".ln" not in name}
+    assert set(spy.bytes) == matrices
+
+
+def test_a_part_of_a_fused_tensor_counts_its_share():
+    checkpoint = gpt2(layers=1)
+    whole = {name: info.nbytes for name, info in checkpoint.tensors.items()}
+    attention, mlp = tasks_of(checkpoint)
+    assert attention.bytes_read == whole["h.0.attn.c_attn.weight"] + whole["h.0.attn.c_proj.weight"]
+    assert mlp.bytes_read == whole["h.0.mlp.c_fc.weight"] + whole["h.0.mlp.c_proj.weight"]
+    assert attention.bytes_peak > attention.bytes_read
+    # W_Q and W_K alone are two thirds of the fused tensor.
+    group = [pair for pair in attention.pairs if pair.kind == "qk"]
+    graph = graph_of(checkpoint)
+    only_qk = type(graph)(graph.family, tuple(group), (), (), ())
+    (task,) = plan(only_qk, Settings(), whole)
+    assert task.bytes_read == whole["h.0.attn.c_attn.weight"] * 2 // 3
+
+
+def test_tasks_group_what_shares_tensors_in_the_order_of_the_graph():
+    tasks = tasks_of(gpt2())
+    assert len(tasks) == 4
+    assert [len(task.pairs) for task in tasks] == [2, 1, 2, 1]
+    assert [len(task.heads) for task in tasks] == [4, 0, 4, 0]
+    assert len({task.name for task in tasks}) == 4
+    assert all(task.flops > 0 for task in tasks)
+
+
+def test_only_chooses_parts():
+    checkpoint = gpt2()
+    pairs, heads = (tasks_of(checkpoint, only=(part,)) for part in ("pairs", "heads"))
+    assert sum(len(task.heads) for task in pairs) == 0
+    assert sum(len(task.pairs) for task in heads) == 0
+    assert len(heads) == 2
+    assert tasks_of(checkpoint, only=("residual",)) == []
+
+
+def test_cost_grows_with_the_model():
+    small, large = tasks_of(gpt2(d=24)), tasks_of(gpt2(d=48))
+    for one, other in zip(small, large, strict=True):
+        # Products grow with the cube, eigenproblems of heads too.
+        assert 6 < other.flops / one.flops < 10
+        assert 3.9 < other.bytes_read / one.bytes_read < 4.1
