@@ -113,6 +113,17 @@ def test_defect_reaches_two():
     assert float(commutator_ratio(s)) == pytest.approx(2, rel=1e-13)
 
 
+def test_defect_is_undefined_where_nothing_overlaps():
+    # Ã = diag(1, -1, 0, 0), B̃ = diag(0, 0, 1, -1): ÃB̃ = 0.
+    q = haar(1, 4, 4, seed=1)[0]
+    w1 = q * torch.tensor([2.0, 0.0, 1.0, 1.0], dtype=q.dtype).sqrt()
+    w2 = (q * torch.tensor([1.0, 1.0, 2.0, 0.0], dtype=q.dtype).sqrt()).mT
+    s = pair_spectra(w1[None], w2[None])
+    assert np.isnan(float(commutation_defect(s)))
+    assert float(gram_correlation(s)) == pytest.approx(0, abs=1e-14)
+    assert float(commutator_ratio(s)) == pytest.approx(0, abs=1e-25)
+
+
 @pytest.mark.parametrize("relative", [1e-3, 1e-8, 1e-12])
 def test_imbalance_of_nearly_balanced_maps(relative):
     w1 = normal(1, 12, 20, seed=1)

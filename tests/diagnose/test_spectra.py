@@ -129,6 +129,22 @@ def test_product_keeps_singular_values_that_are_zero(d, m1, m2):
     assert (sigma > 1e-3).sum(-1).tolist() == [5, 3]
 
 
+@pytest.mark.parametrize("d", [8, 40])
+def test_product_of_ill_conditioned_maps(d):
+    # W2 is blind to three of the five directions that W1 writes, weak ones among them. Cosines from
+    # Gram matrices alone leave more than round-off there.
+    q = haar(1, d, d, seed=1)[0]
+    weak = torch.logspace(0, -5, 5, dtype=torch.float64)
+    mixed = q[:, :5] @ haar(1, 5, 5, seed=2)[0]
+    w1 = (mixed * weak) @ haar(1, 20, 5, seed=3)[0].mT
+    w2 = haar(1, 30, 5, seed=4)[0] @ (weak[:, None] * haar(1, 5, 5, seed=5)[0] @ q[:, 3:8].mT)
+    s = pair_spectra(w1[None], w2[None])
+    sigma = product_singular_values(s, w1[None], w2[None])[0]
+    exact = np.linalg.svd((w2 @ w1).numpy(), compute_uv=False)
+    np.testing.assert_allclose(sigma, exact[: len(sigma)], atol=1e-14)
+    assert int((sigma > 1e-14).sum()) == 2
+
+
 def test_a_batch_is_its_members():
     w1, w2 = normal(4, 20, 5, seed=1), normal(4, 6, 20, seed=2)
     w2[2] = torch.linalg.qr(w1[2]).Q.mT[[0, 1, 2, 3, 4, 4]]
