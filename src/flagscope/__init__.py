@@ -9,10 +9,11 @@ Names are imported on first use, so that `import flagscope` and the command line
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
+
     from flagscope.api import Inspection, Report, inspect, scan
     from flagscope.arch import FamilyInfo, families
     from flagscope.diagnose import ScanResult
@@ -42,8 +43,6 @@ _HOMES = {
     ),
 }
 
-__version__ = version("flagscope")
-
 __all__ = [
     "ArchitectureError",
     "CorruptFileError",
@@ -65,6 +64,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("flagscope")
     if name not in _HOMES:
         raise AttributeError(f"module 'flagscope' has no attribute {name!r}")
     return getattr(import_module(f"flagscope.{_HOMES[name]}"), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
@@ -11,12 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from flagscope.arch import Graph, build_graph
+from flagscope.arch import Graph, build_graph, families
 from flagscope.checkpoint import Checkpoint, from_state_dict, open_checkpoint
 from flagscope.checkpoint.configuration import given_config
 from flagscope.diagnose import ScanResult
 from flagscope.engine import PARTS, Part, Progress, Settings, Task, parameter_count, plan, run_scan
-from flagscope.errors import InputError
+from flagscope.errors import CorruptFileError, InputError
 from flagscope.geometry import RankRule
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def scan(
     revision: str | None = None,
     family: str | None = None,
     heads: int | None = None,
-    only: Iterable[Part] = PARTS,
+    only: Part | Iterable[Part] = PARTS,
     rank: str = "participation",
     fdr: float = 0.05,
     fold_norms: Literal["auto", "all", "none"] = "auto",
@@ -205,7 +206,7 @@ def scan(
     Raises
     ------
     InputError
-        If an argument is wrong.
+        If an argument is wrong, or the device is not there.
     SourceError
         If the checkpoint cannot be read.
     ArchitectureError
@@ -227,16 +228,17 @@ def scan(
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}", hint="give 1 or more")
     settings = _settings(
-        only=tuple(only), family=family, heads=heads, rank=rank, fdr=fdr, fold_norms=fold_norms,
+        only=_parts(only), family=family, heads=heads, rank=rank, fdr=fdr, fold_norms=fold_norms,
         precision=precision, seed=seed, device=device,
     )  # fmt: skip
+    _check_device(settings)
     with ExitStack() as stack:
         checkpoint = stack.enter_context(_opened(source, config=config, revision=revision))
         graph = _graph(checkpoint, settings)
         result = run_scan(
             checkpoint, graph, settings, workers=workers, executor=executor, progress=progress
         )
-    return Report(result)
+    return Report(result.model_copy(update={"source": _readable(result.source)}))
 
 
 def inspect(
@@ -246,7 +248,7 @@ def inspect(
     revision: str | None = None,
     family: str | None = None,
     heads: int | None = None,
-    only: Iterable[Part] = PARTS,
+    only: Part | Iterable[Part] = PARTS,
 ) -> Inspection:
     """What a scan would find to measure, from the header alone; reads no tensor.
 
@@ -259,7 +261,7 @@ def inspect(
     >>> [task.name for task in inspect(net).tasks]
     ['0-2']
     """
-    settings = _settings(only=tuple(only), family=family, heads=heads)
+    settings = _settings(only=_parts(only), family=family, heads=heads)
     with _opened(source, config=config, revision=revision) as checkpoint:
         graph = _graph(checkpoint, settings)
         sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
@@ -285,11 +287,54 @@ def _settings(**values: Any) -> Settings:
             hint="see the documentation of flagscope.scan for what it may be",
         ) from error
     RankRule.parse(settings.rank)
+    _check_family(settings.family)
     return settings
+
+
+def _parts(only: Part | Iterable[Part]) -> tuple[Part, ...]:
+    parts: tuple[Any, ...] = (only,) if isinstance(only, str) else tuple(only)
+    if not parts:
+        raise InputError("only names no part", hint=f"give some of {', '.join(PARTS)}")
+    return parts
+
+
+def _check_family(name: str | None) -> None:
+    known = [family.name for family in families()]
+    if name is None or name in known:
+        return
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=3)
+    meant = f"did you mean {' or '.join(close)}? " if close else ""
+    raise InputError(
+        f"there is no family {name!r}", hint=f"{meant}the families are {', '.join(known)}"
+    )
+
+
+def _check_device(settings: Settings) -> None:
+    """Compute something there before any weight is read."""
+    import torch
+
+    if settings.device == "auto":
+        return
+    dtype = torch.float64 if settings.precision == "float64" else torch.float32
+    try:
+        torch.ones(1, dtype=dtype, device=settings.device).item()
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        # PyTorch raises AssertionError where it was built without CUDA, TypeError for a dtype that
+        # the device lacks.
+        raise InputError(
+            f"device {settings.device!r} cannot be used: {str(error).partition(chr(10))[0]}",
+            hint="give cpu, or auto to take CUDA where there is any",
+        ) from error
 
 
 def _graph(checkpoint: Checkpoint, settings: Settings) -> Graph:
     shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
+    for name in shapes:
+        if name != _readable(name):
+            raise CorruptFileError(
+                f"the tensor name {name!a} is not valid text",
+                hint="the file is damaged; fetch it again or save it with other names",
+            )
     return build_graph(shapes, checkpoint.config, family=settings.family, heads=settings.heads)
 
 
@@ -331,6 +376,11 @@ def _module_config(module: nn.Module) -> dict[str, Any] | None:
     if between or one.__module__ != nn.ReLU.__module__:
         return None
     return {"activation": one.__name__.lower()}
+
+
+def _readable(text: str) -> str:
+    """A name as text that can be written: half a character of UTF-16 becomes a question mark."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _written(text: str, path: str | os.PathLike[str] | None) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from flagscope.arch import FamilyInfo
+
 FORMATS = {
     "safetensors": "one file, or shards with an index",
-    "torch": ".pt .pth .th .bin, zip and legacy; tensors only, pickled code is refused",
+    "torch": ".pt .pth .th .bin .ckpt, zip and legacy; tensors only, pickled code is refused",
     "npz": "numpy archives",
     "hub": "a hub name; only the files needed, an offline cache is honoured",
 }
@@ -33,16 +37,19 @@ def families_command(as_json: bool) -> None:
         ]
         click.echo(json.dumps({"families": listing, "formats": FORMATS}, indent=1))
         return
-    from rich.console import Console
-    from rich.table import Table
+    from flagscope.cli.console import Output, grid
 
-    table = Table("family", "models", "config model_type", "pairs", box=None, pad_edge=False)
-    for f in known:
-        table.add_row(f.name, f.title, ", ".join(f.model_types), ", ".join(f.pairs))
-    formats = Table("format", "what", box=None, pad_edge=False)
-    for name, what in FORMATS.items():
-        formats.add_row(name, what)
-    console = Console()
-    console.print(table)
-    console.print()
-    console.print(formats)
+    out = Output()
+    out.table(
+        grid(
+            [("family", "left"), ("pairs", "left"), ("models (model_type in the config)", "left")],
+            [(f.name, ", ".join(f.pairs), _models(f)) for f in known],
+        )
+    )
+    out.print()
+    out.table(grid([("format", "left"), ("what", "left")], FORMATS.items()))
+
+
+def _models(family: FamilyInfo) -> str:
+    types = f" ({', '.join(family.model_types)})" if family.model_types else ""
+    return family.title + types

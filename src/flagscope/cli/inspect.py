@@ -2,59 +2,133 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flagscope.cli.options import model_options
 
+if TYPE_CHECKING:
+    from flagscope.api import Inspection
+    from flagscope.arch import LinearMap
+    from flagscope.engine import Task
+
+_FIRST = 40
+
+Columns = Sequence[tuple[str, str]]
+Rows = Sequence[Sequence[str]]
+
+_TASK_COLUMNS = (
+    ("task", "left"),
+    ("pairs", "left"),
+    ("between", "left"),
+    ("heads", "left"),
+)
+_MAP_COLUMNS = (
+    ("tensor", "left"),
+    ("role", "left"),
+    ("maps", "right"),
+    ("out × in", "left"),
+    ("layout", "left"),
+)
+
 
 @click.command("inspect")
 @click.argument("source")
 @model_options
-@click.option("--all", "everything", is_flag=True, help="Every task, not the first forty.")
-def inspect_command(source: str, everything: bool, **options: Any) -> None:
+@click.option("--maps", is_flag=True, help="List the maps: which tensor holds what, and how.")
+@click.option(
+    "--all", "everything", is_flag=True, help=f"Every line; a terminal gets the first {_FIRST}."
+)
+def inspect_command(source: str, maps: bool, everything: bool, **options: Any) -> None:
     """List maps, pairs, heads and cost of a checkpoint. Reads no tensor."""
-    from rich.console import Console
-    from rich.table import Table
-
     from flagscope.api import inspect
+    from flagscope.cli.console import Output, grid
+    from flagscope.report.wording import counted, size
 
     found = inspect(source, **options)
-    console = Console()
+    out = Output()
     pairs = sum(len(group.members) for group in found.graph.pairs)
-    console.print(
-        f"[bold]{found.source}[/]  family {found.graph.family}, {found.parameters:,} parameters, "
-        f"{pairs} pairs, {len(found.graph.heads)} head groups"
+    out.paragraph(found.source, style="bold")
+    out.paragraph(
+        f"family {found.graph.family}, {found.parameters:,} parameters; "
+        f"{counted(pairs, 'pair')}, {counted(len(found.graph.heads), 'head group')}"
     )
-    table = Table("task", "pairs", "between", "head spaces", "GFLOP", "MB read", "MB peak")
-    for column in table.columns[4:]:
-        column.justify = "right"
-    shown = found.tasks if everything else found.tasks[:40]
-    for task in shown:
-        table.add_row(
-            task.name,
-            ", ".join(f"{len(group.members)} {group.kind}" for group in task.pairs),
-            ", ".join(sorted({group.between for group in task.pairs})),
-            " ".join(f"{group.space}:{group.count}" for group in task.heads),
-            f"{task.flops / 1e9:.2f}",
-            f"{task.bytes_read / 1e6:.1f}",
-            f"{task.bytes_peak / 1e6:.1f}",
-        )
-    console.print(table)
-    if len(shown) < len(found.tasks):
-        console.print(f"… and {len(found.tasks) - len(shown)} more tasks (--all)")
-    total = sum(task.flops for task in found.tasks)
+    columns, rows = _map_table(found) if maps else _task_table(found.tasks)
+    if rows:
+        shown = rows if everything or not out.is_terminal else rows[:_FIRST]
+        out.print()
+        out.table(grid(columns, shown))
+        if len(shown) < len(rows):
+            out.paragraph(f"… and {len(rows) - len(shown)} more (--all)")
+    out.print()
+    flops = sum(task.flops for task in found.tasks)
     read = sum(task.bytes_read for task in found.tasks)
     peak = max((task.bytes_peak for task in found.tasks), default=0)
-    console.print(
-        f"in all {total / 1e9:.1f} GFLOP, {read / 1e6:.1f} MB read, "
-        f"about {peak / 1e6:.0f} MB at the largest task"
+    out.paragraph(
+        f"in all {counted(len(found.tasks), 'task')}, {size(flops, 'FLOP')}, {size(read, 'B')} "
+        f"to read, about {size(peak, 'B')} of memory for the largest task"
     )
     for note in found.notes:
-        console.print(f"note: {note}", markup=False)
+        out.paragraph(note, bullet="note: ")
     if found.graph.unmapped:
         names = found.graph.unmapped
-        console.print(
-            f"not mapped: {len(names)} matrices, such as {', '.join(names[:5])}", markup=False
+        some = "such as " if len(names) > 5 else ""
+        out.paragraph(f"{len(names)} matrices, {some}{', '.join(names[:5])}", bullet="not mapped: ")
+
+
+def _task_table(tasks: Sequence[Task]) -> tuple[Columns, Rows]:
+    """One row a task, with its cost in the unit that suits the largest."""
+    from flagscope.report.wording import number
+
+    work = _unit(max((task.flops for task in tasks), default=0), "FLOP")
+    data = _unit(max((task.bytes_read for task in tasks), default=0), "B")
+    rows = [
+        (
+            task.name,
+            ", ".join(f"{len(group.members)} {group.kind}" for group in task.pairs),
+            ", ".join(dict.fromkeys(group.between for group in task.pairs)),
+            _spaces(task),
+            number(task.flops / work[0]),
+            number(task.bytes_read / data[0]),
         )
+        for task in tasks
+    ]
+    return (*_TASK_COLUMNS, (work[1], "right"), (data[1], "right")), rows
+
+
+def _spaces(task: Task) -> str:
+    """Head spaces by their number of heads: "12 q k v o", "32 q o, 8 k v"."""
+    spaces: dict[int, list[str]] = {}
+    for group in task.heads:
+        spaces.setdefault(group.count, []).append(group.space)
+    return ", ".join(f"{count} {' '.join(names)}" for count, names in spaces.items())
+
+
+def _unit(largest: float, unit: str) -> tuple[float, str]:
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if largest >= factor:
+            return factor, prefix + unit
+    return 1e3, "k" + unit
+
+
+def _map_table(found: Inspection) -> tuple[Columns, Rows]:
+    """One row a map, or batch of maps over heads, in the order in which tasks use them."""
+    maps: dict[str, LinearMap] = {}
+    for task in found.tasks:
+        sides = [side.map for pair in task.pairs for side in (pair.write, pair.read)]
+        for one in (*sides, *(group.map for group in task.heads)):
+            maps.setdefault(repr((one.tensor, one.role, one.select)), one)
+    return _MAP_COLUMNS, [_map_row(one) for one in maps.values()]
+
+
+def _map_row(one: LinearMap) -> tuple[str, ...]:
+    chosen = "".join(f", {axis} = {index}" for axis, index in one.select.items())
+    return (
+        one.tensor,
+        one.role,
+        str(one.count),
+        f"{one.outputs} × {one.inputs}",
+        f"{one.layout}{chosen}",
+    )

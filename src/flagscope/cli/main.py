@@ -6,23 +6,34 @@ interrupted.
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import traceback
+from collections.abc import Sequence
 
 import click
 
 from flagscope.cli.catalogue import families_command
 from flagscope.cli.inspect import inspect_command
+from flagscope.cli.interrupt import leave
 from flagscope.cli.scan import demo_command, scan_command
+from flagscope.cli.text import complain, log
 from flagscope.errors import FlagscopeError
 
-INTERNAL_ERROR, INTERRUPTED = 3, 130
+WRONG_USE, INTERNAL_ERROR, INTERRUPTED = 2, 3, 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="flagscope")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """How the layers and heads of a network are aligned, read from its weights alone."""
+    if context.invoked_subcommand is None:
+        raise click.UsageError("no command is given")
 
 
 cli.add_command(scan_command)
@@ -31,27 +42,51 @@ cli.add_command(families_command)
 cli.add_command(demo_command)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that has no ρ shows a question mark.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
-        code = cli.main(arguments, prog_name="flagscope", standalone_mode=False)
+        sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+    except KeyboardInterrupt:
+        log("interrupted")
+        leave(INTERRUPTED)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        # Not cli.main: it takes EOFError for an interrupt, and a closed pipe for a failure.
+        with cli.make_context("flagscope", arguments) as context:
+            code = cli.invoke(context)
+        sys.stdout.flush()
+    except click.exceptions.Exit as request:
+        return request.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None
     except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
+        _complain_of_use(error)
+        return WRONG_USE
     except FlagscopeError as error:
-        click.echo(f"error: {error}", err=True)
-        click.echo(f"hint: {error.hint or 'see flagscope --help'}", err=True)
-        sys.exit(2)
+        complain(str(error), error.hint or "see flagscope --help")
+        return WRONG_USE
     except BrokenPipeError:
-        # The reader of stdout went away (`| head`): nothing is wrong.
-        sys.stderr.close()
-        sys.exit(0)
+        # The reader of stdout went away (`| head`): nothing is wrong, and nothing more to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception:
         traceback.print_exc()
-        click.echo("internal error: this is a fault of flagscope", err=True)
-        click.echo("hint: report it with the lines above and the output of inspect", err=True)
-        sys.exit(INTERNAL_ERROR)
-    sys.exit(code if isinstance(code, int) else 0)
+        complain(
+            "this is a fault of flagscope, not of its use",
+            "report it with the lines above and the output of `flagscope inspect SOURCE`",
+        )
+        return INTERNAL_ERROR
+    return code if isinstance(code, int) else 0
+
+
+def _complain_of_use(error: click.ClickException) -> None:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "flagscope"
+    message = error.format_message().rstrip(".")
+    complain(message[:1].lower() + message[1:], f"see `{command} --help`")

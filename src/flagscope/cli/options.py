@@ -15,7 +15,9 @@ def parts(_context: click.Context, _parameter: click.Parameter, value: str) -> t
     chosen = tuple(part.strip() for part in value.split(",") if part.strip())
     wrong = [part for part in chosen if part not in PARTS]
     if wrong or not chosen:
-        raise click.BadParameter(f"{', '.join(wrong) or 'nothing'} is not among {', '.join(PARTS)}")
+        raise click.BadParameter(
+            f"{', '.join(map(repr, wrong)) or 'nothing'} is not among {', '.join(PARTS)}"
+        )
     return chosen
 
 
@@ -23,13 +25,15 @@ _MODEL_OPTIONS = (
     click.option("--family", metavar="NAME", help="Model family; see `flagscope families`."),
     click.option(
         "--config",
-        type=click.Path(exists=True, dir_okay=False),
+        metavar="F",
+        type=click.Path(exists=True),
         help="config.json of the model, where none stands beside the weights.",
     ),
-    click.option("--heads", type=click.IntRange(1), help="Number of attention heads."),
+    click.option("--heads", metavar="N", type=click.IntRange(1), help="Number of attention heads."),
     click.option("--revision", metavar="R", help="Branch, tag or commit of a hub repository."),
     click.option(
         "--only",
+        metavar="PARTS",
         default=",".join(PARTS),
         callback=parts,
         show_default=True,

@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from pathlib import Path
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from flagscope.cli.interrupt import interruptible
 from flagscope.cli.options import model_options
+from flagscope.cli.outputs import check_outputs, output_options, write_outputs
+from flagscope.cli.text import log
 
 if TYPE_CHECKING:
     from flagscope.api import Report
 
-_OUTPUT_OPTIONS = (
-    click.option("--json", "json_", metavar="F", help="Write the JSON of the scan; - for stdout."),
-    click.option("--html", metavar="F", help="Write the page; - for stdout."),
-    click.option("--csv", metavar="F", help="Write the table of pairs; - for stdout."),
-    click.option("--quiet", is_flag=True, help="No progress, no table."),
+_EPILOG = (
+    "The JSON follows the schema flagscope.scan/1, installed as "
+    "flagscope/schema/flagscope.scan-1.json; `python -m flagscope.schema` prints it."
 )
 
 
-def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where the results go."""
-    for option in reversed(_OUTPUT_OPTIONS):
-        command = option(command)
-    return command
-
-
-@click.command("scan")
+@click.command("scan", epilog=_EPILOG)
 @click.argument("source")
 @output_options
 @model_options
 @click.option(
     "--rank",
+    metavar="RULE",
     default="participation",
     show_default=True,
     help="Dimension of dominant spaces: participation, numerical, energy:0.9, fixed:8.",
 )
-@click.option("--fdr", default=0.05, show_default=True, help="False-discovery rate of findings.")
+@click.option(
+    "--fdr",
+    metavar="X",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.05,
+    show_default=True,
+    help="False-discovery rate of findings.",
+)
 @click.option(
     "--fold-norms",
     type=click.Choice(["auto", "all", "none"]),
@@ -54,9 +54,16 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Arithmetic of the mathematics.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, …")
-@click.option("--workers", type=click.IntRange(1), help="Tasks at once; by default up to four.")
-@click.option("--seed", default=0, show_default=True, help="Of the few random draws.")
+@click.option(
+    "--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …"
+)
+@click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Tasks at once; by default one for each core, at most four.",
+)
+@click.option("--seed", metavar="N", default=0, show_default=True, help="Of the few random draws.")
 def scan_command(
     source: str, json_: str | None, html: str | None, csv: str | None, quiet: bool, **options: Any
 ) -> int:
@@ -66,7 +73,7 @@ def scan_command(
     with every number, its null model and what it means.
     """
     outputs = {"json": json_, "html": html, "csv": csv}
-    _check_outputs(outputs)
+    check_outputs(outputs, source)
     return _deliver(_scan(source, quiet, **options), outputs, quiet)
 
 
@@ -77,60 +84,48 @@ def demo_command(json_: str | None, html: str | None, csv: str | None, quiet: bo
     from flagscope.demo import final
 
     outputs = {"json": json_, "html": html, "csv": csv}
-    _check_outputs(outputs)
+    check_outputs(outputs)
     return _deliver(_scan(str(final()), quiet), outputs, quiet)
-
-
-def _check_outputs(outputs: dict[str, str | None]) -> None:
-    """Refuse what could not be written before the work is done."""
-    if sum(target == "-" for target in outputs.values()) > 1:
-        raise click.UsageError("only one of --json, --html and --csv can go to stdout")
-    for kind, target in outputs.items():
-        if target not in (None, "-") and not Path(target).absolute().parent.is_dir():
-            raise click.UsageError(f"--{kind} {target}: there is no such folder")
 
 
 def _scan(source: str, quiet: bool, **options: Any) -> Report:
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from flagscope.api import scan
-
     console = Console(stderr=True)
-    if quiet:
-        return scan(source, **options)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True) as bar:
-        work = bar.add_task("reading headers", total=None)
+    shown = console.is_terminal and not quiet
+    progress = Progress(*columns, console=console, transient=True) if shown else None
+    with progress or nullcontext():
+        work = progress.add_task("reading headers", total=None) if progress else None
 
         def step(done: int, total: int, name: str) -> None:
-            bar.update(work, completed=done, total=total, description=name)
+            if progress is not None and work is not None:
+                progress.update(work, completed=done, total=total, description=escape(name))
 
-        return scan(source, progress=step, **options)
+        def scanned() -> Report:
+            from flagscope.api import scan
+
+            return scan(source, progress=step, **options)
+
+        return interruptible(scanned)
 
 
 def _deliver(report: Report, outputs: dict[str, str | None], quiet: bool) -> int:
-    writers = {
+    texts = {
         "json": report.to_json,
         "html": report.to_html,
-        "csv": lambda: report.pairs.to_csv(index=False),
+        "csv": lambda: report.pairs.to_csv(index=False, lineterminator="\n"),
     }
-    to_stdout = False
-    for kind, target in outputs.items():
-        if target is None:
-            continue
-        text = writers[kind]()
-        if target == "-":
-            sys.stdout.write(text)
-            to_stdout = True
-        else:
-            Path(target).write_text(text, encoding="utf-8")
-            click.echo(f"wrote {target}", err=True)
-    if not quiet and not to_stdout:
+    taken = write_outputs(outputs, texts, quiet=quiet)
+    if not quiet and not taken:
         from flagscope.cli.table import print_report
 
         print_report(report)
+        if outputs["html"] is None:
+            log("for figures, every number and what it means: add --html report.html")
     for failure in report.result.failures:
-        click.echo(f"failed: {failure.task}: {failure.error}", err=True)
-        click.echo(f"hint: {failure.hint}", err=True)
+        log(f"failed: {failure.task}: {failure.error}")
+        log(f"hint: {failure.hint or 'try --only to leave this part out'}")
     return 1 if report.result.failures else 0

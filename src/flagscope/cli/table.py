@@ -2,42 +2,65 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from flagscope.report import summary_table
+from flagscope.cli.console import Output, grid
+from flagscope.report import SummaryTable, summary_table
+from flagscope.report.wording import counted
 
 if TYPE_CHECKING:
     from flagscope.api import Report
 
 _FINDINGS = 12
+_FEWEST = 3
+# " [0.65, 15.3]" behind a median, and " [range]" in the caption.
+_RANGE = re.compile(r" \[[^\]]*\]")
 
 
 def print_report(report: Report) -> None:
     """Print the summary table, the findings and what could not be mapped."""
     result = report.result
-    console = Console()
-    console.print(
-        f"[bold]{escape(result.source)}[/]  family {escape(result.family)}, "
-        f"{result.parameters:,} parameters, {result.dtype}; {len(result.pairs)} pairs, "
-        f"{len(result.heads)} head groups, {result.run.seconds:.1f} s\n"
+    out = Output()
+    out.paragraph(result.source, style="bold")
+    out.paragraph(
+        f"family {result.family}, {result.parameters:,} parameters, {result.dtype}; "
+        f"{counted(len(result.pairs), 'pair')}, {counted(len(result.heads), 'head group')}, "
+        f"{result.run.seconds:.1f} s"
     )
-    summary = summary_table(result)
-    table = Table(box=None, pad_edge=False, caption=escape(summary.caption), caption_justify="left")
-    for i, (heading, justify) in enumerate(summary.columns):
-        side: Any = justify
-        table.add_column(heading, justify=side, no_wrap=i == 0)
-    for row in summary.rows:
-        table.add_row(*map(escape, row))
-    console.print(table)
-    console.print()
+    out.print()
+    if result.pairs or result.heads:
+        table, caption = _summary(summary_table(result), out)
+        out.table(table)
+        out.paragraph(caption, style="dim")
+        out.print()
     findings = report.findings
     for finding in findings[:_FINDINGS]:
-        console.print(f"• {finding.text}", markup=False)
+        out.paragraph(finding.text, bullet="• ")
+        if finding.severity == "warning":
+            for reason in finding.evidence:
+                out.paragraph(reason, bullet="    ")
     if len(findings) > _FINDINGS:
-        console.print(f"… and {len(findings) - _FINDINGS} more findings in the page (--html F)")
+        out.paragraph(f"… and {counted(len(findings) - _FINDINGS, 'more finding')} in the page")
     for note in result.notes:
-        console.print(f"note: {note}", markup=False)
+        out.paragraph(note, bullet="note: ")
+
+
+def _summary(summary: SummaryTable, out: Output) -> tuple[Table, str]:
+    """The table and its caption: in a narrow console without ranges, then without some columns."""
+    columns, rows, caption = list(summary.columns), [list(row) for row in summary.rows], ""
+    table = grid(columns, rows)
+    if out.fits(table):
+        return table, summary.caption
+    rows = [[name, *(_RANGE.sub("", cell) for cell in cells)] for name, *cells in rows]
+    table = grid(columns, rows)
+    if out.fits(table):
+        return table, _RANGE.sub("", summary.caption)
+    while not out.fits(table := grid(columns, rows, gap=1)) and len(columns) > _FEWEST:
+        caption = " A wider terminal shows more columns."
+        # The last one counts what is undefined: it stays.
+        for line in (columns, *rows):
+            del line[-2]
+    return table, _RANGE.sub("", summary.caption) + caption

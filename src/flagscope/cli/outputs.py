@@ -1,0 +1,129 @@
+"""Where results go: files and stdout, checked before the work and written after it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flagscope.cli.text import log
+from flagscope.errors import InputError
+
+STDOUT = "-"
+
+_OPTIONS = (
+    click.option("--json", "json_", metavar="F", help="Write the JSON of the scan; - for stdout."),
+    click.option("--html", metavar="F", help="Write the page; - for stdout."),
+    click.option("--csv", metavar="F", help="Write the table of pairs; - for stdout."),
+    click.option("--quiet", is_flag=True, help="No progress, no table; errors only."),
+)
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where the results go."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def check_outputs(outputs: Mapping[str, str | None], source: str | None = None) -> None:
+    """Refuse what could not be written, before the work is done.
+
+    Raises
+    ------
+    InputError
+        If two outputs go to one place, one would overwrite the source, or one cannot be written.
+    """
+    targets = {kind: target for kind, target in outputs.items() if target is not None}
+    if sum(target == STDOUT for target in targets.values()) > 1:
+        raise InputError(
+            "only one of --json, --html and --csv can go to stdout",
+            hint="give the others a file name",
+        )
+    files = {kind: Path(target) for kind, target in targets.items() if target != STDOUT}
+    for kind, path in files.items():
+        _check_file(kind, path)
+        if source is not None and path.is_file() and _same_file(path, source):
+            raise InputError(
+                f"--{kind} {path} would overwrite the source", hint="give another file name"
+            )
+    places = [path.absolute() for path in files.values()]
+    if len(set(places)) < len(places):
+        raise InputError("two outputs go to the same file", hint="give each a name of its own")
+
+
+def write_outputs(
+    outputs: Mapping[str, str | None], texts: Mapping[str, Callable[[], str]], *, quiet: bool
+) -> bool:
+    """Write what was asked for; whether stdout was taken by it.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be written.
+    """
+    taken = False
+    for kind, target in outputs.items():
+        if target is None:
+            continue
+        text = texts[kind]()
+        if target == STDOUT:
+            _to_stdout(text)
+            taken = True
+            continue
+        try:
+            Path(target).write_text(text, encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise _unwritable(kind, Path(target), error) from error
+        if not quiet:
+            log(f"wrote {target}")
+    return taken
+
+
+def _check_file(kind: str, path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise InputError(f"--{kind} {path} is a folder", hint="give the name of a file in it")
+        if not path.absolute().parent.is_dir():
+            raise InputError(
+                f"--{kind} {path}: there is no folder {path.absolute().parent}",
+                hint="make the folder first, or give another name",
+            )
+        existed = path.exists()
+        if existed and not path.is_file():
+            return  # a device or a pipe: opening it would be felt at its other end
+        # Only opening tells for certain: permissions, read-only file systems, odd names.
+        path.open("ab").close()
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise _unwritable(kind, path, error) from error
+
+
+def _unwritable(kind: str, path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"--{kind} {path} cannot be written: {error.strerror or error}",
+        hint="give another name, or - for stdout",
+    )
+
+
+def _same_file(path: Path, source: str) -> bool:
+    try:
+        return path.samefile(source)
+    except (OSError, ValueError):  # a hub name
+        return False
+
+
+def _to_stdout(text: str) -> None:
+    """UTF-8 whatever the terminal's encoding, since that is what the files say they are."""
+    sys.stdout.flush()
+    raw = getattr(sys.stdout, "buffer", None)
+    ending = "" if text.endswith("\n") else "\n"
+    if raw is None:  # replaced by a text stream, as under a test
+        sys.stdout.write(text + ending)
+        return
+    raw.write((text + ending).encode())
+    raw.flush()

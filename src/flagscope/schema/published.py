@@ -1,0 +1,51 @@
+"""The schema made from the records, and the file that it is published as."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flagscope.diagnose.records import SCHEMA, ScanResult
+
+SCHEMA_FILE = Path(__file__).with_name("flagscope.scan-1.json")
+
+
+def scan_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of what `flagscope scan --json` writes.
+
+    Fields may be added without a new version of the schema, so readers meet unknown ones: the
+    schema allows them, though the records of one release are closed.
+
+    Returns
+    -------
+    dict
+        The content of `SCHEMA_FILE`.
+
+    References
+    ----------
+    JSON Schema: A Media Type for Describing JSON Documents, draft 2020-12.
+
+    Examples
+    --------
+    >>> scan_schema()["properties"]["schema"]["const"]
+    'flagscope.scan/1'
+    """
+    made = ScanResult.model_json_schema(by_alias=True, mode="serialization")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:{SCHEMA.replace('.', ':', 1).replace('/', ':')}",
+        **_as_written(made),
+    }
+
+
+def _as_written(part: Any) -> Any:
+    """The schema open to unknown fields, and with every known one required: all are written."""
+    if isinstance(part, list):
+        return [_as_written(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    made = {key: _as_written(value) for key, value in part.items()}
+    if made.get("additionalProperties") is False:
+        del made["additionalProperties"]
+        made["required"] = list(made["properties"])
+    return made

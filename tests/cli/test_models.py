@@ -1,0 +1,144 @@
+"""Every command on real and on tiny models of every kind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cli.conftest import Run, perceptron
+from flagscope.checkpoint.base import Checkpoint
+
+transformers = pytest.importorskip("transformers")
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+TINY = {
+    "gpt2": transformers.GPT2Config(
+        n_layer=2, n_head=2, n_embd=16, vocab_size=32, n_positions=8, bos_token_id=0, eos_token_id=1
+    ),
+    "llama": transformers.LlamaConfig(
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        hidden_size=16,
+        intermediate_size=24,
+        vocab_size=32,
+        max_position_embeddings=8,
+    ),
+}
+PAIRS = {"gpt2": {"qk": 4, "ov": 4, "mlp": 2}, "llama": {"qk": 8, "ov": 8, "mlp": 4}}
+HEADS = {"gpt2": "2 q k v o", "llama": "4 q o, 2 k v"}
+
+
+@pytest.fixture(params=sorted(TINY))
+def tiny(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    transformers.AutoModel.from_config(TINY[request.param]).save_pretrained(
+        tmp_path / request.param
+    )
+    return tmp_path / request.param
+
+
+def test_tiny_transformers(run: Run, tiny: Path) -> None:
+    found = json.loads(run("scan", tiny, "--json", "-").out)
+    assert found["family"] == tiny.name
+    kinds = [pair["kind"] for pair in found["pairs"]]
+    assert {kind: kinds.count(kind) for kind in kinds} == PAIRS[tiny.name]
+    assert found["failures"] == []
+    listed = run("inspect", tiny)
+    assert listed.code == 0
+    assert listed.out.count(HEADS[tiny.name]) == 2
+    assert run("scan", tiny).code == 0
+
+
+def test_inspect_lists_the_maps(run: Run, tiny: Path) -> None:
+    rows = run("inspect", tiny, "--maps").out.splitlines()
+    if tiny.name == "gpt2":
+        row = next(line for line in rows if line.startswith("h.0.attn.c_attn.weight  k "))
+        assert " ".join(row.split()[1:]) == "k 2 8 × 16 d (three h k), three = 1"
+    else:
+        row = next(line for line in rows if line.startswith("layers.1.self_attn.k_proj.weight"))
+        assert " ".join(row.split()[1:]) == "k 2 4 × 16 (g k) d"
+
+
+def saved(state: dict[str, torch.Tensor], folder: Path, ending: str) -> Path:
+    path = folder / f"net{ending}"
+    if ending == ".npz":
+        np.savez(path, **{name: tensor.numpy() for name, tensor in state.items()})
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=ending != ".th")
+    return path
+
+
+@pytest.mark.parametrize("ending", [".npz", ".pt", ".th"])
+def test_formats_agree(run: Run, mlp: Path, tmp_path: Path, ending: str) -> None:
+    one, other = (
+        json.loads(run("scan", path, "--json", "-").out)
+        for path in (mlp, saved(perceptron(), tmp_path, ending))
+    )
+    for part in ("run", "source"):
+        del one[part], other[part]
+    assert one == other
+
+
+def test_a_config_says_what_lies_between(run: Run, mlp: Path, tmp_path: Path) -> None:
+    (tmp_path / "relu.json").write_text('{"activation": "relu"}')
+    found = json.loads(run("scan", mlp, "--config", tmp_path / "relu.json", "--json", "-").out)
+    assert {pair["freedom"] for pair in found["pairs"]} == {"scaling"}
+
+
+def test_minilm(run: Run, minilm: Path) -> None:
+    answer = run("scan", minilm)
+    assert answer.code == 0
+    assert "family bert, 22,713,216 parameters, float32; 150 pairs, 24 head groups" in answer.out
+
+
+def test_resnet(run: Run, resnet: Path) -> None:
+    answer = run("scan", resnet, "--json", "-")
+    pairs = json.loads(answer.out)["pairs"]
+    ratios = [pair["commutator_ratio"] for pair in pairs if pair["kind"] == "conv"]
+    expected = [0.66, 0.83, 0.69, 1.30, 0.74, 1.29, 0.76, 0.73, 1.05]
+    assert ratios == pytest.approx(expected, abs=0.006)
+
+
+@pytest.mark.parametrize("options", [[], ["--maps"], ["--all"]])
+def test_inspect_reads_no_tensor(
+    run: Run, minilm: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    read: list[object] = []
+    for reader in (Checkpoint, *Checkpoint.__subclasses__()):
+        for name in {"read", "_read"} & set(vars(reader)):
+            monkeypatch.setattr(reader, name, lambda *call: read.append(call))
+    assert run("inspect", minilm, *options).code == 0
+    assert read == []
+    assert run("scan", minilm, "--quiet").code != 0
+    assert read != []
+
+
+def test_families(run: Run) -> None:
+    shown = run("families").out
+    listed = json.loads(run("families", "--json").out)
+    names = [family["name"] for family in listed["families"]]
+    assert {"bert", "gpt2", "llama", "gpt_neox", "vit", "mlp", "resnet"} <= set(names)
+    assert all(f"\n{name} " in shown for name in names)
+    assert {"safetensors", "torch", "npz", "hub"} <= set(listed["formats"])
+
+
+def test_demo(run: Run, tmp_path: Path) -> None:
+    from flagscope.demo import final
+    from flagscope.errors import MissingFileError
+
+    try:
+        final()
+    except MissingFileError:
+        pytest.skip("the bundled model is not here")
+    answer = run("demo")
+    assert answer.code == 0
+    assert "family gpt2" in answer.out
+    assert "--html report.html" in answer.err
+    answer = run("demo", "--html", tmp_path / "report.html")
+    assert answer.err == f"wrote {tmp_path / 'report.html'}\n"

@@ -1,0 +1,116 @@
+"""Tables in real terminals of several widths, in pipes, without colour and without ρ."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Run
+
+pty = pytest.importorskip("pty", reason="needs pseudo-terminals")
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def in_terminal(width: int, *arguments: object, **environment: str) -> str:
+    """What a terminal of this width is sent on stdout, with its control sequences."""
+    import fcntl
+    import struct
+    import termios
+
+    mine, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flagscope", *map(str, arguments)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env=kept | {"TERM": "xterm-256color"} | environment,
+    )
+    os.close(theirs)
+    sent = b""
+    while True:
+        try:
+            chunk = os.read(mine, 4096)
+        except OSError:  # Linux says so when the other end is closed
+            break
+        if not chunk:
+            break
+        sent += chunk
+    os.close(mine)
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait() == 0
+    return sent.decode().replace("\r\n", "\n")
+
+
+def cells(line: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line)
+
+
+# With NO_COLOR set, bold and dim remain.
+COLOUR = re.compile(r"\x1b\[[0-9;]*(3|4|9|10)[0-8]m")
+
+
+@pytest.mark.parametrize(("width", "ranges"), [(80, False), (120, True)])
+def test_a_scan_fits_the_terminal(minilm: Path, width: int, ranges: bool) -> None:
+    sent = in_terminal(width, "scan", minilm, NO_COLOR="1")
+    assert "\x1b[1m" in sent
+    assert not COLOUR.search(sent)
+    shown = ESCAPES.sub("", sent).splitlines()
+    assert max(map(cells, shown)) <= width
+    row = next(line for line in shown if line.startswith("MLP (gelu)"))
+    assert row.split()[2] == "6"
+    assert row.count("[") == (4 if ranges else 0)
+    assert any(line.startswith("• Heads") for line in shown)
+
+
+@pytest.mark.parametrize("width", [40, 60, 79, 80, 90, 100, 120, 200])
+def test_no_number_is_cut_at_any_width(
+    run: Run, resnet: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    number = re.compile(r"-?\d+\.\d+|\d+ of \d+")
+    in_a_pipe = run("scan", resnet, "--only", "pairs").out
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = run("scan", resnet, "--only", "pairs").out.splitlines()
+    assert max(map(cells, lines)) <= width
+    row = next(line for line in lines if line.startswith("Convolution (relu)"))
+    numbers = number.findall(row)
+    assert numbers
+    assert set(numbers) <= set(number.findall(in_a_pipe))
+    assert "…" not in row
+
+
+def test_inspect_in_80_columns(run: Run, minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = run("inspect", minilm).out.splitlines()
+    assert max(map(cells, shown)) <= 80
+    assert sum("12 qk, 12 ov" in line for line in shown) == 6
+
+
+def test_a_pipe_gets_whole_lines_and_no_control(run: Run, minilm: Path) -> None:
+    answer = run("scan", minilm)
+    assert "\x1b" not in answer.out + answer.err
+    lines = answer.out.splitlines()
+    assert not any(line.endswith(" ") for line in lines)
+    row = next(line for line in lines if line.startswith("MLP (gelu)"))
+    assert row.count("[") == 4
+    assert any(len(line) > 200 for line in lines)
+
+
+def test_an_encoding_without_rho(run: Run, mlp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    answer = run("scan", mlp)
+    sent = stdout.buffer.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.undo()
+    assert answer.code == 0
+    assert b"? (chance 0)" in sent

@@ -1,0 +1,84 @@
+"""Wrong use gives 2 before any work, an error and a hint that says what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cli.conftest import Answer, Run
+
+
+def complaint(answer: Answer) -> tuple[str, str]:
+    """The error and the hint, after what holds for every error."""
+    assert answer.code == 2
+    assert answer.out == ""
+    assert "Traceback" not in answer.err
+    error, hint = answer.err.splitlines()
+    assert error.startswith("error: ")
+    assert hint.startswith("hint: ")
+    return error, hint
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--rank", "half"], "unknown rank rule 'half'"),
+        (["--rank", "energy:2"], "energy"),
+        (["--rank", "fixed:0"], "fixed"),
+        (["--only", "pairs,tails"], "'tails' is not among pairs, heads, residual"),
+        (["--only", ""], "nothing is not among"),
+        (["--fdr", "0"], "--fdr"),
+        (["--fdr", "1"], "--fdr"),
+        (["--fdr", "nan"], "fdr"),
+        (["--fdr", "much"], "'much' is not a valid float"),
+        (["--heads", "0"], "--heads"),
+        (["--workers", "0"], "--workers"),
+        (["--seed", "x"], "--seed"),
+        (["--fold-norms", "some"], "'some' is not one of"),
+        (["--precision", "float16"], "--precision"),
+        (["--device", "abacus"], "device 'abacus' cannot be used"),
+        (["--device", "meta"], "device 'meta' cannot be used"),
+        (["--config", "nowhere.json"], "nowhere.json"),
+        (["--revision", "main"], "revision"),
+        (["--html"], "requires an argument"),
+        (["--jason", "x"], "no such option '--jason'"),
+        (["more"], "unexpected extra argument"),
+        (["--json", "-", "--html", "-"], "only one"),
+        (["--json", "x", "--html", "x"], "same file"),
+    ],
+)
+def test_bad_options(run: Run, mlp: Path, monkeypatch, options: list[str], said: str) -> None:
+    monkeypatch.setattr("flagscope.api.run_scan", None)
+    error, _ = complaint(run("scan", mlp, *options))
+    assert said in error
+
+
+@pytest.mark.parametrize("arguments", [[], ["scan"], ["inspect"], ["scna"], ["--bogus"]])
+def test_bad_commands(run: Run, arguments: list[str]) -> None:
+    _, hint = complaint(run(*arguments))
+    assert "--help" in hint
+
+
+def test_the_hint_names_the_command(run: Run) -> None:
+    assert complaint(run("inspect", "--bogus"))[1] == "hint: see `flagscope inspect --help`"
+
+
+@pytest.mark.parametrize(
+    ("family", "near"), [("lama", "llama"), ("gpt-2", "gpt2"), ("ReNet", "resnet"), ("xyz", None)]
+)
+@pytest.mark.parametrize("command", ["scan", "inspect"])
+def test_an_unknown_family(run: Run, mlp: Path, command: str, family: str, near: str) -> None:
+    error, hint = complaint(run(command, mlp, "--family", family))
+    assert repr(family) in error
+    assert "gpt_neox" in hint
+    assert (f"did you mean {near}" in hint) if near else ("did you mean" not in hint)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flagscope.api.open_checkpoint", None)
+    error, hint = complaint(run("scan", "some/model", "--device", "cuda"))
+    assert "device 'cuda' cannot be used" in error
+    assert "cpu" in hint
