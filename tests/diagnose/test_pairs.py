@@ -117,12 +117,24 @@ def test_a_small_angle_is_not_an_intersection_until_noise_hides_it():
     assert counts == [0, 0, 1, None]
 
 
-def test_flag_defect_near_a_flag_keeps_its_digits():
+def test_flag_defect_near_a_flag():
     q = haar(1, 30, 8, seed=1)[0]
     angles = torch.tensor([1e-3, 1e-5, 1e-6], dtype=torch.float64)
     v = q[:, :3] * angles.cos() + q[:, 5:] * angles.sin()
     found = record(v, q[:, :5].mT, rank="numerical")
-    assert found.flag_defect == pytest.approx(float(angles.sin().square().sum()), rel=1e-6)
+    assert found.flag_defect == pytest.approx(float(angles.sin().square().sum()), abs=1e-13)
+    assert record(q[:, :3], q[:, :5].mT, rank="numerical").flag_defect < 1e-13
+
+
+def test_exact_intersections_count_where_chance_could_not_tell():
+    # In R^10 two 5-dimensional spaces come as near as a sine of 0.01 by chance, but noise of that
+    # size makes this direction one that they may share.
+    q = haar(1, 10, 10, seed=1)[0]
+    tilted = (q[:, :1] + 0.01 * q[:, 9:]) / (1 + 1e-4) ** 0.5
+    w1, w2 = q[:, :5], torch.cat([tilted, q[:, 5:9]], 1).mT
+    blind, noisy = (record(w1, w2, rank="numerical", delta=delta) for delta in (1e-9, 0.01))
+    assert (blind.intersection_exact, blind.intersection_beyond_chance) == (0, 0)
+    assert (noisy.intersection_exact, noisy.intersection_beyond_chance) == (1, 1)
 
 
 def test_forced_intersections_are_not_counted():

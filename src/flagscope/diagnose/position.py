@@ -48,8 +48,7 @@ class DominantPosition:
     @property
     def flag_defect(self) -> float:
         """min(r1, r2) - Σ cos²: zero iff the smaller space lies in the larger."""
-        # Not min(r1, r2) - Σcos²: near a flag the difference cancels.
-        return float(((1 - self.cosines) * (1 + self.cosines)).sum())
+        return max(0.0, min(self.rank_write, self.rank_read) - self.overlap)
 
 
 @dataclass(frozen=True)
