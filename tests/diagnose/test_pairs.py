@@ -17,6 +17,7 @@ from diagnose.planted import (
 )
 from flagscope.arch import LinearMap, Rotary, Side
 from flagscope.diagnose import ArraySummary, Matrices, PairRecord, pair_records
+from flagscope.diagnose.values import rounded
 
 SHAPES = [(6, 9, 20), (20, 3, 4), (20, 7, 30), (20, 20, 20), (40, 25, 24), (2, 3, 2)]
 UNDEFINED = (
@@ -346,6 +347,12 @@ def test_records_round_trip():
         assert PairRecord.model_validate_json(found.model_dump_json()) == found
 
 
+def test_rounding_from_one_end_of_the_range_to_the_other():
+    values = np.array([5e-324, 1.23456789e-305, -1.23456789, 0.0, 1.23456789e308])
+    expected = [5e-324, 1.23456789e-305, -1.23457, 0.0, 1.23457e308]
+    assert rounded(values) == pytest.approx(expected, rel=1e-15, abs=0)
+
+
 def test_faults_and_choice_of_matrices():
     maps = normal(3, 2, 4, seed=1)
     maps[1] = 0
@@ -372,6 +379,6 @@ def test_normalised_maps_are_the_maps_over_powers_of_two():
     )
     torch.testing.assert_close(found.delta, 1e-8 * largest)
     # Squares beyond double precision are replaced by a bound from delta.
-    torch.testing.assert_close(found.mean_square, found.delta.square() / 4)
+    torch.testing.assert_close(found.mean_square, found.delta.square() / 4, rtol=1e-12, atol=0)
     usual = matrices(normal(2, 3, 4, seed=1))
     assert usual.normalised()[0] is usual

@@ -1,12 +1,17 @@
 """Folding a norm equals the explicit product of matrices."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import flagscope
 import reference
-from diagnose.planted import matrices, normal
+from diagnose.planted import matrices, normal, pair_group
+from flagscope.arch import Graph, Norm
+from flagscope.checkpoint import from_state_dict
+from flagscope.engine import Settings, run_scan
 from flagscope.engine.folding import (
     centred_columns,
     centred_rows,
@@ -129,3 +134,27 @@ def test_gain_of_a_stream_norm_in_the_readers_of_heads():
         assert stored.overlap_ratio == pytest.approx(reference.head_overlap_ratio(raw), rel=1e-9)
     assert found["o"].folded == []
     assert found["o"].d == 24
+
+
+@pytest.mark.parametrize("kind", ["layernorm", "rmsnorm"])
+def test_gain_of_a_stream_norm_in_the_readers_of_residual_pairs(kind):
+    w1, w2 = normal(1, D, 20, seed=1), normal(1, 30, D, seed=2)
+    gamma = normal(D, seed=3)
+    norm = Norm("ln", kind, gain="ln.weight", bias=None, mean=None, variance=None, eps=1e-5,
+                offset=1.0, placement="pre")  # fmt: skip
+    group = replace(pair_group(w1, w2), kind="residual", read_norm=norm)
+    checkpoint = from_state_dict({"write": w1[0], "read": w2[0], "ln.weight": gamma})
+    graph = Graph("none", (group,), ())
+    pair = run_scan(checkpoint, graph, Settings(device="cpu"), workers=1).pairs[0]
+    a, b = w1[0].numpy(), w2[0].numpy() * (1 + gamma.numpy())
+    if kind == "layernorm":
+        # An orthonormal basis of what the mean leaves.
+        basis = np.linalg.qr(np.column_stack([np.ones(D), np.eye(D)[:, 1:]]))[0][:, 1:]
+        a, b = basis.T @ a, b @ basis
+    assert pair.d == len(a)
+    assert pair.folded == ["ln"]
+    assert pair.commutator_ratio == pytest.approx(reference.commutator_ratio(a, b), rel=1e-9)
+    assert pair.gram_correlation == pytest.approx(reference.gram_correlation(a, b), rel=1e-9)
+    assert pair.overlap_ratio == pytest.approx(reference.overlap_ratio(a, b), rel=1e-9)
+    stored = run_scan(checkpoint, graph, Settings(device="cpu", fold_norms="none")).pairs[0]
+    assert (stored.d, stored.folded) == (D, [])
