@@ -11,8 +11,10 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from cli.conftest import Run
+from cli.conftest import Run, perceptron
 
 pty = pytest.importorskip("pty", reason="needs pseudo-terminals")
 
@@ -87,6 +89,17 @@ def test_no_number_is_cut_at_any_width(
     assert numbers
     assert set(numbers) <= set(number.findall(in_a_pipe))
     assert "…" not in row
+
+
+def test_the_count_of_undefined_results_stays_at_any_width(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = perceptron() | {"4.weight": torch.full((16, 16), torch.nan)}
+    save_file(state, tmp_path / "nan.safetensors")
+    monkeypatch.setenv("COLUMNS", "50")
+    shown = run("scan", tmp_path / "nan.safetensors").out
+    assert "undefined" in shown
+    assert "more columns" in shown
 
 
 def test_inspect_in_80_columns(run: Run, minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
