@@ -44,7 +44,7 @@ def main() -> None:
             # The first run warms the file cache and is not counted.
             if i:
                 runs.append(json.loads(done.stdout.splitlines()[-1]))
-    print(f"GPT2Config(), 124 M parameters, {arguments.precision}, {len(runs)} runs: median [range]")
+    print(f"GPT2Config(), 124 M, {arguments.precision}, {len(runs)} runs: median [range]")
     for name, unit in (
         ("scan", "s"),
         ("gemm", "s, plain GEMM of the same flop count"),

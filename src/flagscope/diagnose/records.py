@@ -19,10 +19,13 @@ HeadSpace = Literal["q", "k", "v", "o"]
 
 
 class Record(BaseModel):
-    """Base: immutable, closed to unknown fields, and without NaN or infinity."""
+    """Base: immutable, and without NaN or infinity.
+
+    Unknown fields are passed over, so that a file of a later release can be read.
+    """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True
+        frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True
     )
 
 

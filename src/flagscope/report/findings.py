@@ -45,6 +45,8 @@ def findings(result: ScanResult) -> list[Finding]:
 def _nothing(result: ScanResult) -> Finding:
     if not result.pairs and not result.heads:
         text = "No pair of adjacent maps was found, so there was nothing to measure."
+    elif all(record.log10_p is None for record in (*result.pairs, *result.heads)):
+        text = "Nothing could be tested: every result is undefined."
     else:
         text = "Nothing in this scan lies beyond chance."
     return Finding(severity="info", topic="scan", text=text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,13 @@ def _spread(records: Sequence[PairRecord] | Sequence[HeadRecord], name: str) -> 
         return MISSING
     if len(values) == 1:
         return number(values[0])
-    return f"{number(median(values))} [{number(min(values), 2)}, {number(max(values), 2)}]"
+    low, high = _outward(min(values), ROUND_FLOOR), _outward(max(values), ROUND_CEILING)
+    return f"{number(median(values))} [{number(low, 2)}, {number(high, 2)}]"
+
+
+def _outward(value: float, rounding: str) -> float:
+    """The end of a range at two digits, rounded away from it, so that the range still holds all."""
+    return float(Context(prec=2, rounding=rounding).create_decimal(repr(value)))
 
 
 def _beyond(records: Sequence[PairRecord] | Sequence[HeadRecord], level: float) -> str:

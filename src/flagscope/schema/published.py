@@ -13,8 +13,8 @@ SCHEMA_FILE = Path(__file__).with_name("flagscope.scan-1.json")
 def scan_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of what `flagscope scan --json` writes.
 
-    Fields may be added without a new version of the schema, so readers meet unknown ones: the
-    schema allows them, though the records of one release are closed.
+    Fields may be added without a new version of the schema, so readers meet unknown ones, and the
+    schema allows them.
 
     Returns
     -------
@@ -39,13 +39,12 @@ def scan_schema() -> dict[str, Any]:
 
 
 def _as_written(part: Any) -> Any:
-    """The schema open to unknown fields, and with every known one required: all are written."""
+    """The schema with every known field required: all are written."""
     if isinstance(part, list):
         return [_as_written(one) for one in part]
     if not isinstance(part, dict):
         return part
     made = {key: _as_written(value) for key, value in part.items()}
-    if made.get("additionalProperties") is False:
-        del made["additionalProperties"]
+    if made.get("type") == "object" and isinstance(made.get("properties"), dict):
         made["required"] = list(made["properties"])
     return made
