@@ -4,9 +4,8 @@ Run as `python benchmarks/scan.py [--repeats 5]`. The weights are those of `GPT2
 random), written once to a temporary folder. Each scan runs in a process of its own, so that its
 peak memory is its own; GEMM is timed in the same process, before and after the scan.
 
-The work is counted from the header: 2 m n k for a matrix product and 9 n³ for a symmetric
-eigenproblem with vectors (LAPACK's divide and conquer: 4/3 n³ to tridiagonal form, up to 4 n³ for
-its vectors, the rest to transform them back).
+The work is counted from the header, as `flagscope inspect` does: 2 m n k for a matrix product and
+9 n³ for a symmetric eigenproblem with vectors (LAPACK's divide and conquer).
 """
 
 from __future__ import annotations

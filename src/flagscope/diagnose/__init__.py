@@ -28,12 +28,12 @@ from flagscope.diagnose.records import (
     RunRecord,
     ScanResult,
 )
-from flagscope.diagnose.spectra import EIGH_COST, PairSpectra, pair_spectra, spectra_cost
+from flagscope.diagnose.spectra import EIGH_FLOPS, PairSpectra, pair_spectra, spectra_cost
 
 FREEDOMS: tuple[Freedom, ...] = get_args(Freedom)
 
 __all__ = [
-    "EIGH_COST",
+    "EIGH_FLOPS",
     "FREEDOMS",
     "ArraySummary",
     "FailureRecord",

@@ -16,9 +16,12 @@ from torch import Tensor
 
 from flagscope.errors import InputError
 
-# An n×n symmetric eigenproblem with vectors costs about this many n³ multiply-adds at GEMM speed
-# (measured on CPUs: 20-30 for n in 256..3072).
-EIGH_COST = 25
+# Floating-point operations of an n×n symmetric eigenproblem with vectors, in units of n³: LAPACK's
+# divide and conquer, 4/3 to tridiagonal form, up to 4 for its vectors, the rest to turn them back.
+EIGH_FLOPS = 9
+# Its time in multiply-adds of a matrix product, in units of n³ (measured on CPUs in float64: 8 at
+# n = 768, up to 17 for n of 64 and 256).
+_EIGH_TIME = 10
 
 
 @dataclass(frozen=True)
@@ -130,10 +133,13 @@ def product_singular_values(
     return sigma
 
 
-def spectra_cost(d: int, m1: int, m2: int) -> tuple[float, float]:
-    """Multiply-adds of `pair_spectra` for one pair, by the large Grams and by the small ones."""
-    in_shared = d * d * (m1 + m2) + 2 * EIGH_COST * d**3
-    in_outer = d * (m1 * m1 + m2 * m2 + m1 * m2) + EIGH_COST * (m1**3 + m2**3)
+def spectra_cost(d: int, m1: int, m2: int, *, eigh: float = _EIGH_TIME) -> tuple[float, float]:
+    """Multiply-adds of `pair_spectra` for one pair, by the large Grams and by the small ones.
+
+    `eigh` is what an n×n eigenproblem counts for, in units of n³; by default what it takes in time.
+    """
+    in_shared = d * d * (m1 + m2) + (3 + 2 * eigh) * d**3
+    in_outer = d * (m1 * m1 + m2 * m2 + m1 * m2) + m1 * m2 * (2 * m1 + m2) + eigh * (m1**3 + m2**3)
     return in_shared, in_outer
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from flagscope.arch import Graph, HeadGroup, LinearMap, PairGroup
-from flagscope.diagnose import EIGH_COST, spectra_cost
+from flagscope.diagnose import EIGH_FLOPS, spectra_cost
 from flagscope.engine.settings import Settings
 
 
@@ -22,7 +22,7 @@ class Task:
     pairs, heads
         What to compute.
     flops
-        Estimated floating-point operations.
+        Floating-point operations of its matrix products and eigenproblems.
     bytes_read
         Bytes that it reads from the checkpoint.
     bytes_peak
@@ -107,9 +107,11 @@ def _pair_cost(pair: PairGroup) -> tuple[float, float]:
     m2 = prod(pair.read.map.shape) // (pair.read.map.count * d * _others(pair.read.map))
     side = min(d, max(m1, m2))
     passes = 2 if pair.freedom in ("scaling", "rotary") else 1
-    return 2.0 * n * passes * min(spectra_cost(d, m1, m2)), n * (
-        passes * d * (m1 + m2) + 6.0 * side * side
-    )
+    # The path is taken by time and counted by operations.
+    shared_time, outer_time = spectra_cost(d, m1, m2)
+    shared, outer = spectra_cost(d, m1, m2, eigh=EIGH_FLOPS / 2)
+    flops = 2.0 * n * passes * (shared if shared_time <= outer_time else outer)
+    return flops, n * (passes * d * (m1 + m2) + 6.0 * side * side)
 
 
 def _others(map_: LinearMap) -> int:
@@ -121,4 +123,4 @@ def _head_cost(head: HeadGroup) -> tuple[float, float]:
     h, r, d = head.count, head.rank, head.d
     gram = min(d, h * r)
     flops = 4 * h * d * r * r + min((h * r) ** 2 * d, d * d * h * (r + h))
-    return 2.0 * (flops + d * h * r * gram + EIGH_COST * gram**3), 2.0 * h * r * d + 3.0 * gram**2
+    return 2.0 * (flops + d * h * r * gram) + EIGH_FLOPS * gram**3, 2.0 * h * r * d + 3.0 * gram**2
