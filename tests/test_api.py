@@ -36,6 +36,7 @@ PUBLIC = {
     "UnsafeFileError",
     "families",
     "inspect",
+    "reparameterize",
     "scan",
 }
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     __version__: str
 
+    from flagscope import reparameterize
     from flagscope.api import Inspection, Report, inspect, scan
     from flagscope.arch import FamilyInfo, families
     from flagscope.diagnose import ScanResult
@@ -59,6 +60,7 @@ __all__ = [
     "UnsafeFileError",
     "families",
     "inspect",
+    "reparameterize",
     "scan",
 ]
 
@@ -66,6 +68,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return import_module("importlib.metadata").version("flagscope")
+    if name == "reparameterize":
+        return import_module("flagscope.reparameterize")
     if name not in _HOMES:
         raise AttributeError(f"module 'flagscope' has no attribute {name!r}")
     return getattr(import_module(f"flagscope.{_HOMES[name]}"), name)

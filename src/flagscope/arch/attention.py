@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from flagscope.arch.family import AttentionRule
-from flagscope.arch.graph import Attention, Freedom, HeadGroup, HeadSpace, Member, PairGroup, Rotary
+from flagscope.arch.graph import (
+    Attention,
+    Freedom,
+    HeadGroup,
+    HeadSpace,
+    Member,
+    Norm,
+    PairGroup,
+    Rotary,
+)
 from flagscope.arch.maps import LinearMap
 from flagscope.arch.scope import Scope, config_value
 from flagscope.arch.sides import Side
@@ -75,6 +85,8 @@ def _query_key(rule: AttentionRule, maps: Mapping[str, LinearMap], scope: Scope)
         name=f"{label}.qk", kind="qk", between=between, stack=scope.stack,
         attention=_attention(rule), layer=scope.layer, freedom=freedom, d=query.outputs,
         write=Side(query), read=Side(key, transposed=True), rotary=rotary,
+        query_norm=_head_norm(rule.query_norm, scope), key_norm=_head_norm(rule.key_norm, scope),
+        heads_alike=scope.trusted and not rule.heads_differ and between != "relative",
         members=tuple(
             Member(f"{label}.head.{h}.qk", write_index=h, read_index=h // size, head=h,
                    kv_head=h // size)
@@ -121,6 +133,12 @@ def _between(
     if rotary is not None:
         return "rope", "rotary", rotary
     return "linear", "gl", None
+
+
+def _head_norm(modules: tuple[str, ...], scope: Scope) -> Norm | None:
+    """The norm of the queries or keys; one with a bias centres, as LayerNorm does."""
+    norm = scope.norm_of(modules, kind="rmsnorm", placement="map")
+    return replace(norm, kind="layernorm") if norm is not None and norm.bias else norm
 
 
 def _turned(rule: AttentionRule, dimension: int, scope: Scope) -> int:

@@ -13,7 +13,8 @@ from flagscope.arch.chain import chain_groups, chains
 from flagscope.arch.choose import Choice, Instance, choose, layer_base
 from flagscope.arch.family import ChainRule, ConfigRule, Family, StackRule
 from flagscope.arch.family_files import load_families
-from flagscope.arch.graph import Graph, HeadGroup, PairGroup
+from flagscope.arch.frame import Block, stream_frame
+from flagscope.arch.graph import Frame, Graph, HeadGroup, PairGroup
 from flagscope.arch.infer import HEAD_KEYS, infer_graph
 from flagscope.arch.mlp import mlp_groups
 from flagscope.arch.scope import Known, Notes, Scope, Shapes, attempted, config_entry, config_value
@@ -88,7 +89,8 @@ def build_graph(
     builder = _Builder(checked, config, choice, known, notes)
     pairs, spaces = builder.build()
     ignore = choice.family.ignore
-    return _finished(choice.family.name, pairs, spaces, checked, notes, ignore)
+    frames = tuple(builder.frames)
+    return _finished(choice.family.name, pairs, spaces, checked, notes, ignore, frames)
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,7 @@ class _Builder:
         self.shapes, self.config, self.choice = shapes, config, choice
         self.known, self.notes = known, notes
         self.several = len(choice.instances) > 1
+        self.frames: list[Frame] = []
 
     def build(self) -> tuple[list[PairGroup], list[HeadGroup]]:
         pairs: list[PairGroup] = []
@@ -213,16 +216,24 @@ class _Builder:
             self._note_gaps(one)
             self._note_defaults(one.rule)
             scopes = [self._scope(one, i) for i in range(len(one.numbers))]
+            blocks: list[Block] = []
             for scope in scopes:
                 for rule in one.rule.attention:
                     build = partial(attention_groups, rule, scope)
                     found, spaces = attempted(build, ([], []), scope)
                     pairs += found
                     heads += spaces
+                    blocks.append(Block(scope.norm(rule.norm), tuple(found)))
                 for rule in one.rule.mlp:
-                    pairs += attempted(partial(mlp_groups, rule, scope), [], scope)
+                    found = attempted(partial(mlp_groups, rule, scope), [], scope)
+                    pairs += found
+                    blocks.append(Block(scope.norm(rule.norm), tuple(found)))
             if one.rule.sequence:
                 pairs += sequence_groups(one.rule, scopes, self._outside(one))
+            if one.rule.frame is not None and not self.several and self.choice.trusted:
+                ignored = (*BUFFERS, *self.choice.family.ignore)
+                frame = stream_frame(one.rule.frame, blocks, self._outside(one), ignored)
+                self.frames += [frame] if frame else []
         return pairs, heads
 
     def _stack_name(self, one: Instance) -> str:
@@ -276,6 +287,7 @@ def _finished(
     shapes: Shapes,
     notes: Notes,
     ignore: tuple[str, ...] = (),
+    frames: tuple[Frame, ...] = (),
 ) -> Graph:
     used = {side.map.tensor for pair in pairs for side in (pair.write, pair.read)}
     unmapped = tuple(
@@ -287,4 +299,4 @@ def _finished(
     )
     if not pairs:
         notes.add("no adjacent pair could be mapped; the matrices are listed as unmapped")
-    return Graph(family, tuple(pairs), tuple(heads), unmapped, notes.texts())
+    return Graph(family, tuple(pairs), tuple(heads), unmapped, notes.texts(), frames)

@@ -89,6 +89,7 @@ class AttentionRule:
     key_norm: tuple[str, ...]
     relative: tuple[str, ...]
     optional: bool
+    heads_differ: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class MlpRule:
     maps: tuple[MapRule, ...]
     activation: ConfigRule
     optional: bool
+    norm: NormRule | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,21 @@ class StreamRule:
     shortcut: MapRule | None
     entry: MapRule | None
     exit: MapRule | None
+
+
+@dataclass(frozen=True)
+class FrameRule:
+    """Where the residual stream begins and ends: the embedding, the last norm, the unembedding.
+
+    The unembedding's modules are named from the root of the model, the other two from the
+    stack's prefix. `tied` is the config key that says whether it is the embedding's tensor.
+    """
+
+    embedding: tuple[str, ...]
+    unembedding: tuple[str, ...]
+    root: str
+    tied: tuple[str, ...]
+    norm: NormRule | None
 
 
 @dataclass(frozen=True)
@@ -120,6 +137,7 @@ class StackRule:
     sequence: tuple[MapRule, ...] = ()
     activation: ConfigRule | None = None
     stream: StreamRule | None = None
+    frame: FrameRule | None = None
 
     def maps(self) -> tuple[MapRule, ...]:
         """All maps of a layer."""
@@ -134,6 +152,8 @@ class StackRule:
         for block in self.attention:
             names.update(norm_tensors(block.norm.modules if block.norm else ()))
             names.update(norm_tensors((*block.query_norm, *block.key_norm, *block.relative)))
+        for block in self.mlp:
+            names.update(norm_tensors(block.norm.modules if block.norm else ()))
         return frozenset(names)
 
 

@@ -19,6 +19,7 @@ from flagscope.arch.family import (
     ChainRule,
     ConfigRule,
     Family,
+    FrameRule,
     MapRule,
     MlpRule,
     NormRule,
@@ -222,6 +223,7 @@ def _read_attention(table: Table) -> AttentionRule:
         key_norm=table.names("key_norm", ()),
         relative=table.names("relative", ()),
         optional=table.flag("optional"),
+        heads_differ=table.flag("heads_differ"),
     )
     table.close()
     return rule
@@ -232,6 +234,7 @@ def _read_mlp(table: Table) -> MlpRule:
         maps=_read_maps(table, ("up", "down"), ("gate",)),
         activation=_read_config(table.table("activation"), "unknown"),
         optional=table.flag("optional"),
+        norm=_read_norm(table.table("norm")),
     )
     table.close()
     return rule
@@ -247,6 +250,20 @@ def _read_stream(table: Table | None) -> StreamRule | None:
     return StreamRule(**maps)
 
 
+def _read_frame(table: Table | None) -> FrameRule | None:
+    if table is None:
+        return None
+    rule = FrameRule(
+        embedding=table.names("embedding"),
+        unembedding=table.names("unembedding"),
+        root=table.text("root"),
+        tied=table.names("tied", ()),
+        norm=_read_norm(table.table("norm")),
+    )
+    table.close()
+    return rule
+
+
 def _read_stack(table: Table) -> StackRule:
     activation = table.table("activation")
     stack = StackRule(
@@ -257,6 +274,7 @@ def _read_stack(table: Table) -> StackRule:
         sequence=tuple(_read_map(one, "conv") for one in table.tables("sequence")),
         activation=_read_config(activation, "unknown") if activation else None,
         stream=_read_stream(table.table("stream")),
+        frame=_read_frame(table.table("frame")),
     )
     table.close()
     for path in stack.paths:

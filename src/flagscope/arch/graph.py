@@ -65,7 +65,8 @@ class Norm:
     """A normalisation layer: the names of its tensors, None where it has none.
 
     The gain is `offset` + stored gain. `placement` says where it stands: "pre" before the
-    reader, "post" behind the sum with the stream, "map" directly behind a map.
+    reader, "post" behind the sum with the stream, "map" directly behind a map. `shape` is that
+    of the gain.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Norm:
     eps: float
     offset: float
     placement: str
+    shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,11 @@ class PairGroup:
         BatchNorm between the maps, to be folded into the writer.
     read_norm
         Norm of the residual stream, whose gain is folded into the reader of residual pairs.
+    query_norm, key_norm
+        Norms of the queries and keys behind the maps of a Q-K pair.
+    heads_alike
+        Whether the heads differ in nothing but their weights, so that they may trade places;
+        not so under a position bias with numbers of its own for each head.
 
     Raises
     ------
@@ -124,6 +131,9 @@ class PairGroup:
     rotary: Rotary | None = None
     write_norm: Norm | None = None
     read_norm: Norm | None = None
+    query_norm: Norm | None = None
+    key_norm: Norm | None = None
+    heads_alike: bool = True
 
     def __post_init__(self) -> None:
         written, heard = self.write.dimension("write"), self.read.dimension("read")
@@ -168,11 +178,45 @@ class HeadGroup:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """Everything that touches the residual stream of a stack of RMSNorm blocks.
+
+    The stream of such a stack has no preferred basis once the gains of its norms are folded
+    into the readers behind them. A frame exists only where every tensor of the checkpoint is
+    accounted for: what reads the stream through which norm, what writes to it.
+
+    Parameters
+    ----------
+    d
+        Dimension of the stream.
+    embedding
+        Writes the first state of the stream: an output vector for each token.
+    unembedding
+        Reads the last state, behind the last norm.
+    tied
+        Whether the unembedding has no tensor of its own but is the embedding's.
+    norms
+        The RMSNorms of the stream, each with the maps that read through it.
+    writers
+        Maps that add to the stream.
+    """
+
+    stack: str
+    d: int
+    embedding: LinearMap
+    unembedding: LinearMap
+    tied: bool
+    norms: tuple[tuple[Norm, tuple[LinearMap, ...]], ...]
+    writers: tuple[LinearMap, ...]
+
+
+@dataclass(frozen=True)
 class Graph:
     """What is known of a network's maps from names, shapes and config.
 
     `unmapped` lists the matrices (tensors of two or more dimensions) that no pair uses,
-    `notes` what was assumed and what could not be mapped, in plain words.
+    `notes` what was assumed and what could not be mapped, in plain words, `frames` the residual
+    streams that may be turned.
     """
 
     family: str
@@ -180,3 +224,4 @@ class Graph:
     heads: tuple[HeadGroup, ...]
     unmapped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    frames: tuple[Frame, ...] = ()

@@ -133,7 +133,7 @@ class Scope:
                     name=self.base + module, kind=kind, gain=tensors.get("weight"),
                     bias=tensors.get("bias"), mean=tensors.get("running_mean"),
                     variance=tensors.get("running_var"), eps=eps, offset=offset,
-                    placement=placement,
+                    placement=placement, shape=self.shapes.get(tensors.get("weight", "")),
                 )  # fmt: skip
         return None
 

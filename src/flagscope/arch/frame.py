@@ -1,0 +1,122 @@
+"""The residual stream of a stack of RMSNorm blocks, with all that reads and writes it.
+
+RMSNorm without its gain commutes with rotations of the stream, so the stream has no basis of its
+own once the gains are folded into the readers (SliceGPT, arXiv 2401.15024; QuaRot, 2404.00456).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from flagscope.arch.family import FrameRule
+from flagscope.arch.graph import Frame, Norm, PairGroup
+from flagscope.arch.maps import LinearMap, solved_map
+from flagscope.arch.scope import Scope, config_entry
+
+
+@dataclass(frozen=True)
+class Block:
+    """The pairs of one attention or MLP block, and the norm in front of it."""
+
+    norm: Norm | None
+    pairs: tuple[PairGroup, ...]
+
+    def readers(self) -> tuple[LinearMap, ...]:
+        """Maps that read the stream: queries, keys, values, up and gate."""
+        maps = [one.write.map for one in self.pairs]
+        maps += [one.read.map for one in self.pairs if one.kind == "qk"]
+        return _distinct(maps)
+
+    def writers(self) -> tuple[LinearMap, ...]:
+        """Maps that add to the stream: attention output and down."""
+        return _distinct(one.read.map for one in self.pairs if one.kind != "qk")
+
+
+def stream_frame(
+    rule: FrameRule, blocks: Sequence[Block], outside: Scope, ignored: Sequence[str]
+) -> Frame | None:
+    """The frame of a stack, or None where its stream may not be turned.
+
+    It may not where a norm in front of a block is missing or centres, where the model ends
+    without an unembedding (its output is the stream itself), and where the checkpoint holds a
+    tensor that is not accounted for and might touch the stream.
+    """
+    last = outside.norm(rule.norm)
+    embedding = _map("embedding", rule.embedding, outside.base, outside, out="d", inp="v")
+    ends = _unembedding(rule, outside)
+    norms = [block.norm for block in blocks]
+    usable = all(one is not None and _turns(one) for one in (*norms, last))
+    if not usable or embedding is None or ends is None or last is None:
+        return None
+    unembedding, tied = ends
+    pairs = [(block.norm, block.readers()) for block in blocks if block.norm is not None]
+    frame = Frame(
+        stack=outside.stack, d=embedding.outputs, embedding=embedding, unembedding=unembedding,
+        tied=tied, norms=(*pairs, (last, (unembedding,))),
+        writers=_distinct(writer for block in blocks for writer in block.writers()),
+    )  # fmt: skip
+    known = _tensors(frame, blocks)
+    strange = [name for name in outside.shapes if name not in known
+               and not any(fnmatchcase(name, pattern) for pattern in ignored)]  # fmt: skip
+    return None if strange or not _fits(frame) else frame
+
+
+def _turns(norm: Norm) -> bool:
+    return norm.kind == "rmsnorm" and norm.placement == "pre" and norm.bias is None
+
+
+def _map(
+    role: str, modules: Sequence[str], base: str, scope: Scope, *, out: str, inp: str
+) -> LinearMap | None:
+    for module in modules:
+        name, bias = f"{base}{module}.weight", f"{base}{module}.bias"
+        shape = scope.shapes.get(name)
+        if shape is not None and len(shape) == 2:
+            return solved_map(role=role, tensor=name, shape=shape, layout="v d", out=out, inp=inp,
+                              bias=bias if bias in scope.shapes else None)  # fmt: skip
+    return None
+
+
+def _unembedding(rule: FrameRule, scope: Scope) -> tuple[LinearMap, bool] | None:
+    """The last reader; where the config ties it to the embedding, under the name it would have."""
+    if not scope.base.endswith(rule.root):
+        return None
+    base = scope.base.removesuffix(rule.root)
+    own = _map("unembedding", rule.unembedding, base, scope, out="v", inp="d")
+    if own is not None:
+        return own, False
+    entry = config_entry(scope.config, rule.tied)
+    embedding = _map("unembedding", rule.embedding, scope.base, scope, out="v", inp="d")
+    if entry is None or entry[1] is not True or embedding is None:
+        return None
+    return solved_map(
+        role="unembedding", tensor=f"{base}{rule.unembedding[0]}.weight", shape=embedding.shape,
+        layout="v d", out="v", inp="d",
+    ), True  # fmt: skip
+
+
+def _fits(frame: Frame) -> bool:
+    readers = [reader for _, maps in frame.norms for reader in maps]
+    return all(one.inputs == frame.d for one in readers) and all(
+        one.outputs == frame.d for one in frame.writers
+    )
+
+
+def _tensors(frame: Frame, blocks: Sequence[Block]) -> set[str]:
+    maps = [frame.embedding, *frame.writers, *(one for _, maps in frame.norms for one in maps)]
+    norms = [norm for norm, _ in frame.norms]
+    norms += [norm for block in blocks for pair in block.pairs
+              for norm in (pair.query_norm, pair.key_norm) if norm is not None]  # fmt: skip
+    names = {name for one in maps for name in (one.tensor, one.bias)}
+    names |= {name for one in norms for name in (one.gain, one.bias)}
+    return {name for name in names if name is not None}
+
+
+def _distinct(maps: Iterable[LinearMap]) -> tuple[LinearMap, ...]:
+    found: list[LinearMap] = []
+    for one in maps:
+        if one not in found:
+            found.append(one)
+    return tuple(found)

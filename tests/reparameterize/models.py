@@ -1,0 +1,28 @@
+"""Tiny models, their graphs, and how to run them in float64."""
+
+import torch
+
+from arch.contract import Float64
+from arch.test_contract_transformers import build, inputs, shapes_of
+from flagscope.arch import build_graph
+
+
+class Case:
+    """A model with its graph, state and reference output."""
+
+    def __init__(self, name, *, made=None, family=None):
+        self.model, self.config = made or build(name)[:2]
+        self.given = inputs(name)
+        self.state = dict(self.model.state_dict())
+        self.graph = build_graph(shapes_of(self.state), self.config, family=family)
+        self.reference = self.run(self.state)
+
+    def run(self, state):
+        with torch.no_grad(), Float64():
+            return torch.func.functional_call(
+                self.model, state, kwargs=self.given, tie_weights=False
+            )[0]
+
+    def movement(self, state):
+        moved = (self.run(state) - self.reference).abs().max()
+        return float(moved / self.reference.abs().max())
