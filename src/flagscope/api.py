@@ -328,7 +328,11 @@ def _check_device(settings: Settings) -> None:
 
 
 def _graph(checkpoint: Checkpoint, settings: Settings) -> Graph:
-    shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
+    shapes = {
+        name: info.shape
+        for name, info in checkpoint.tensors.items()
+        if name not in checkpoint.auxiliary
+    }
     for name in shapes:
         if name != _readable(name):
             raise CorruptFileError(
