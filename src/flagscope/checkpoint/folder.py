@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flagscope.checkpoint.formats import (
+    GGUF_SUFFIXES,
     NPZ_SUFFIXES,
     SAFETENSORS_SUFFIXES,
     SUFFIXES,
@@ -32,7 +33,7 @@ def weight_file(folder: Path) -> Path:
     """File of weights in a folder, or index of several.
 
     Standard names come first, then an index of any name, then the only file of weights:
-    safetensors before PyTorch files, those before npz.
+    safetensors before PyTorch files, those before npz, that before GGUF.
 
     Raises
     ------
@@ -54,7 +55,7 @@ def weight_file(folder: Path) -> Path:
     indices = [name for name in names if name.endswith(INDEX_SUFFIX)]
     if indices:
         return folder / _only(folder, indices)
-    for suffixes in (SAFETENSORS_SUFFIXES, TORCH_SUFFIXES, NPZ_SUFFIXES):
+    for suffixes in (SAFETENSORS_SUFFIXES, TORCH_SUFFIXES, NPZ_SUFFIXES, GGUF_SUFFIXES):
         found = [
             name
             for name in names
