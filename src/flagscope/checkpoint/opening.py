@@ -18,6 +18,7 @@ from flagscope.checkpoint.configuration import config_beside, given_config
 from flagscope.checkpoint.folder import INDEX_SUFFIX, weight_file
 from flagscope.checkpoint.formats import FileReader, file_reader
 from flagscope.checkpoint.hub import fetched_weights, is_hub_name
+from flagscope.checkpoint.packed import unpacked
 from flagscope.checkpoint.sharded import ShardedCheckpoint
 from flagscope.errors import FlagscopeError, InputError, MissingFileError, SourceError
 
@@ -109,7 +110,12 @@ def open_checkpoint(
         ShardedCheckpoint if weights.name.endswith(INDEX_SUFFIX) else file_reader(weights)
     )
     settings = config_beside(weights) if config is None else given_config(config)
-    return reader(weights, source=named, config=settings)
+    stored = reader(weights, source=named, config=settings)
+    try:
+        return unpacked(stored)
+    except BaseException:
+        stored.close()
+        raise
 
 
 def _base(adapter: Path, given: str | os.PathLike[str] | None) -> Checkpoint:
