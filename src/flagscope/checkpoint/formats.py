@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from flagscope.checkpoint.files import FileCheckpoint, checked_start
 from flagscope.checkpoint.gguf_file import GgufFile
 from flagscope.checkpoint.npz_file import NpzFile
+from flagscope.checkpoint.onnx_file import OnnxFile
 from flagscope.checkpoint.safetensors_file import SafetensorsFile
 from flagscope.checkpoint.torch_file import TorchFile
 from flagscope.errors import SourceError
@@ -16,7 +17,8 @@ SAFETENSORS_SUFFIXES = (".safetensors",)
 TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".th", ".ckpt")
 NPZ_SUFFIXES = (".npz",)
 GGUF_SUFFIXES = (".gguf",)
-SUFFIXES = SAFETENSORS_SUFFIXES + TORCH_SUFFIXES + NPZ_SUFFIXES + GGUF_SUFFIXES
+ONNX_SUFFIXES = (".onnx",)
+SUFFIXES = SAFETENSORS_SUFFIXES + TORCH_SUFFIXES + NPZ_SUFFIXES + GGUF_SUFFIXES + ONNX_SUFFIXES
 
 
 class FileReader(Protocol):
@@ -34,10 +36,10 @@ _READERS: dict[str, FileReader] = {
     **dict.fromkeys(TORCH_SUFFIXES, TorchFile),
     **dict.fromkeys(NPZ_SUFFIXES, NpzFile),
     **dict.fromkeys(GGUF_SUFFIXES, GgufFile),
+    **dict.fromkeys(ONNX_SUFFIXES, OnnxFile),
 }
 
 _UNSUPPORTED = {
-    ".onnx": ("ONNX", "scan the PyTorch or safetensors checkpoint that it was exported from."),
     ".h5": ("HDF5 (Keras)", "save the weights as .npz or .safetensors."),
     ".keras": ("Keras", "save the weights as .npz or .safetensors."),
     ".msgpack": ("Flax", "save the weights as .npz or .safetensors."),

@@ -35,9 +35,9 @@ def open_checkpoint(
     Parameters
     ----------
     source
-        A file (.safetensors; .bin, .pt, .pth, .th, .ckpt as torch.save writes them; .npz; .gguf),
-        an index of shards, a folder, a PEFT adapter's folder, or the name of a model on the Hugging
-        Face hub. What exists on disk comes before a hub name.
+        A file (.safetensors; .bin, .pt, .pth, .th, .ckpt as torch.save writes them; .npz; .gguf;
+        .onnx), an index of shards, a folder, a PEFT adapter's folder, or the name of a model on
+        the Hugging Face hub. What exists on disk comes before a hub name.
     revision
         Branch, tag or commit on the hub.
     config
