@@ -146,6 +146,7 @@ def scan(
     *,
     config: Config | None = None,
     revision: str | None = None,
+    base: str | os.PathLike[str] | None = None,
     family: str | None = None,
     heads: int | None = None,
     only: Part | Iterable[Part] = PARTS,
@@ -170,6 +171,8 @@ def scan(
         The model's configuration, a mapping or a JSON file, where none stands beside the weights.
     revision
         Branch, tag or commit of a hub repository.
+    base
+        The model under a PEFT adapter, where its adapter_config.json does not name it.
     family
         Name of a model family, to override what the config and the names say; see
         `flagscope.families`.
@@ -233,7 +236,9 @@ def scan(
     )  # fmt: skip
     _check_device(settings)
     with ExitStack() as stack:
-        checkpoint = stack.enter_context(_opened(source, config=config, revision=revision))
+        checkpoint = stack.enter_context(
+            _opened(source, config=config, revision=revision, base=base)
+        )
         graph = _graph(checkpoint, settings)
         result = run_scan(
             checkpoint, graph, settings, workers=workers, executor=executor, progress=progress
@@ -246,6 +251,7 @@ def inspect(
     *,
     config: Config | None = None,
     revision: str | None = None,
+    base: str | os.PathLike[str] | None = None,
     family: str | None = None,
     heads: int | None = None,
     only: Part | Iterable[Part] = PARTS,
@@ -262,7 +268,7 @@ def inspect(
     ['0-2']
     """
     settings = _settings(only=_parts(only), family=family, heads=heads)
-    with _opened(source, config=config, revision=revision) as checkpoint:
+    with _opened(source, config=config, revision=revision, base=base) as checkpoint:
         graph = _graph(checkpoint, settings)
         sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
         return Inspection(
@@ -328,7 +334,11 @@ def _check_device(settings: Settings) -> None:
 
 
 def _graph(checkpoint: Checkpoint, settings: Settings) -> Graph:
-    shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
+    shapes = {
+        name: info.shape
+        for name, info in checkpoint.tensors.items()
+        if name not in checkpoint.auxiliary
+    }
     for name in shapes:
         if name != _readable(name):
             raise CorruptFileError(
@@ -338,13 +348,21 @@ def _graph(checkpoint: Checkpoint, settings: Settings) -> Graph:
     return build_graph(shapes, checkpoint.config, family=settings.family, heads=settings.heads)
 
 
-def _opened(source: Source, *, config: Config | None, revision: str | None) -> Checkpoint:
+def _opened(
+    source: Source,
+    *,
+    config: Config | None,
+    revision: str | None,
+    base: str | os.PathLike[str] | None,
+) -> Checkpoint:
     if isinstance(source, (str, os.PathLike)):
-        return open_checkpoint(source, config=config, revision=revision)
+        return open_checkpoint(source, config=config, revision=revision, base=base)
     from torch import nn
 
     if revision is not None:
         raise InputError("revision is for hub names", hint="leave it out for weights in memory")
+    if base is not None:
+        raise InputError("base is for adapters on disk", hint="leave it out for weights in memory")
     given = None if config is None else given_config(config)
     if isinstance(source, nn.Module):
         own = _module_config(source) if given is None else given

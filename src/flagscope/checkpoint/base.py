@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
-from jaxtyping import Shaped
+import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from flagscope.checkpoint.dtypes import stored_dtype
 from flagscope.checkpoint.fingerprint import checkpoint_fingerprint
 from flagscope.checkpoint.indexing import Index, index_shape, resolved_index
 from flagscope.checkpoint.names import visible_names
+from flagscope.checkpoint.scales import scale_names, spread_scale, unscaled_note
 from flagscope.errors import CorruptFileError, InputError
 
 
@@ -37,6 +39,9 @@ class TensorInfo:
         Bytes that its elements take.
     file
         Path of the file that holds it, None for a tensor in memory.
+    quantised
+        The format's name of the type that the values were rounded to ("Q4_0"), where `read`
+        dequantises: `dtype` and `nbytes` are then those of what it gives. None otherwise.
     """
 
     name: str
@@ -44,6 +49,7 @@ class TensorInfo:
     dtype: str
     nbytes: int
     file: str | None = None
+    quantised: str | None = None
 
 
 class Checkpoint(ABC):
@@ -80,12 +86,14 @@ class Checkpoint(ABC):
             )
         self._source = os.fspath(source)
         self._config = config
-        self._notes = tuple(notes)
         self._entries = dict(entries)
         self._stored = visible_names(self._entries)
         self._tensors = {
             name: replace(self._entries[stored], name=name) for name, stored in self._stored.items()
         }
+        dtypes = {name: info.dtype for name, info in self._tensors.items()}
+        self._scales = scale_names(dtypes)
+        self._notes = (*notes, *unscaled_note(dtypes, self._scales))
         self._closed = False
 
     @property
@@ -107,6 +115,77 @@ class Checkpoint(ABC):
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Header of every tensor by name, in the order of the file. Read-only."""
         return MappingProxyType(self._tensors)
+
+    @property
+    def auxiliary(self) -> frozenset[str]:
+        """Names of tensors that are no weights, but scale others: what `scale` reads."""
+        return frozenset(self._scales.values())
+
+    @property
+    def scaled(self) -> frozenset[str]:
+        """Names of the tensors that have a scale."""
+        return frozenset(self._scales)
+
+    def scale(self, name: str, index: Index | None = None) -> Float[Tensor, "*shape"] | None:
+        """Factor by which what `read` gives is to be multiplied; see `widen` and `storage_noise`.
+
+        Scaled formats store a weight over a factor, which stands beside it under the name
+        `<weight>_scale` or `<weight>_scale_inv`: for a whole tensor, each row, or each block of
+        128 × 128 (DeepSeek-AI, arXiv 2412.19437, section 3.3.2).
+
+        Parameters
+        ----------
+        name, index
+            As for `read`.
+
+        Returns
+        -------
+        Tensor or None
+            Without axes if one factor holds for all elements, else of the shape of what `read`
+            gives. None where the stored numbers are the weights.
+
+        Raises
+        ------
+        CorruptFileError
+            If the scale does not fit the tensor.
+        InputError, UnknownDtypeError
+            As for `read`.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from flagscope.checkpoint import from_state_dict
+        >>> stored = torch.full((256, 128), 2.0).to(torch.float8_e4m3fn)
+        >>> scales = {"a.weight": stored, "a.weight_scale_inv": torch.tensor([[0.5], [3.0]])}
+        >>> from_state_dict(scales).scale("a.weight", (slice(127, 129), slice(0, 1))).tolist()
+        [[0.5], [3.0]]
+        """
+        info = self._info(name)
+        resolved = resolved_index(() if index is None else index, info.shape, tensor=name)
+        return self._scale(name, resolved)
+
+    def step(self, name: str, index: Index | None = None) -> Float[Tensor, "*shape"] | None:
+        """Spacing of the grid that each weight was rounded to, where the format's grid is its own.
+
+        Parameters
+        ----------
+        name, index
+            As for `read`.
+
+        Returns
+        -------
+        Tensor or None
+            float32, of the shape of what `read` gives. None where the spacing is that of the
+            stored floating-point type times `scale`, or is not known.
+
+        Raises
+        ------
+        InputError, CorruptFileError, UnknownDtypeError
+            As for `read`.
+        """
+        info = self._info(name)
+        resolved = resolved_index(() if index is None else index, info.shape, tensor=name)
+        return self._step(name, resolved)
 
     def read(self, name: str, index: Index | None = None) -> Shaped[Tensor, "*shape"]:
         """Read one tensor, or a slice of it, in the data type it is stored in.
@@ -194,6 +273,24 @@ class Checkpoint(ABC):
     def read_stored(self, stored: str, index: Index) -> Tensor:
         """`read` for a checkpoint made of others: the file's name and a resolved index."""
         return self._read(stored, index)
+
+    def _scale(self, name: str, index: Index) -> Tensor | None:
+        """`scale` by the user's name and a resolved index."""
+        if name not in self._scales:
+            return None
+        info, beside = self._tensors[name], self._scales[name]
+        return spread_scale(
+            self.read(beside), index, info.shape, tensor=name, name=beside, config=self._config
+        )
+
+    def _step(self, name: str, index: Index) -> Tensor | None:
+        """`step` by the user's name and a resolved index."""
+        if self._tensors[name].dtype != "int8":
+            return None
+        scale = self._scale(name, index)  # integers lie one apart
+        if scale is None:
+            return None
+        return scale.to(torch.float32).expand(index_shape(index, self._tensors[name].shape))
 
     @abstractmethod
     def _read(self, stored: str, index: Index) -> Tensor:

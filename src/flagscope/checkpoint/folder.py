@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flagscope.checkpoint.formats import (
+    GGUF_SUFFIXES,
     NPZ_SUFFIXES,
+    ONNX_SUFFIXES,
     SAFETENSORS_SUFFIXES,
     SUFFIXES,
     TORCH_SUFFIXES,
@@ -32,7 +34,7 @@ def weight_file(folder: Path) -> Path:
     """File of weights in a folder, or index of several.
 
     Standard names come first, then an index of any name, then the only file of weights:
-    safetensors before PyTorch files, those before npz.
+    safetensors before PyTorch files, those before npz, that before GGUF and ONNX.
 
     Raises
     ------
@@ -54,7 +56,8 @@ def weight_file(folder: Path) -> Path:
     indices = [name for name in names if name.endswith(INDEX_SUFFIX)]
     if indices:
         return folder / _only(folder, indices)
-    for suffixes in (SAFETENSORS_SUFFIXES, TORCH_SUFFIXES, NPZ_SUFFIXES):
+    kinds = (SAFETENSORS_SUFFIXES, TORCH_SUFFIXES, NPZ_SUFFIXES, GGUF_SUFFIXES, ONNX_SUFFIXES)
+    for suffixes in kinds:
         found = [
             name
             for name in names

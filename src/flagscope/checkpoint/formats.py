@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from flagscope.checkpoint.files import FileCheckpoint, checked_start
+from flagscope.checkpoint.gguf_file import GgufFile
 from flagscope.checkpoint.npz_file import NpzFile
+from flagscope.checkpoint.onnx_file import OnnxFile
 from flagscope.checkpoint.safetensors_file import SafetensorsFile
 from flagscope.checkpoint.torch_file import TorchFile
 from flagscope.errors import SourceError
@@ -14,7 +16,9 @@ from flagscope.errors import SourceError
 SAFETENSORS_SUFFIXES = (".safetensors",)
 TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".th", ".ckpt")
 NPZ_SUFFIXES = (".npz",)
-SUFFIXES = SAFETENSORS_SUFFIXES + TORCH_SUFFIXES + NPZ_SUFFIXES
+GGUF_SUFFIXES = (".gguf",)
+ONNX_SUFFIXES = (".onnx",)
+SUFFIXES = SAFETENSORS_SUFFIXES + TORCH_SUFFIXES + NPZ_SUFFIXES + GGUF_SUFFIXES + ONNX_SUFFIXES
 
 
 class FileReader(Protocol):
@@ -31,11 +35,11 @@ _READERS: dict[str, FileReader] = {
     **dict.fromkeys(SAFETENSORS_SUFFIXES, SafetensorsFile),
     **dict.fromkeys(TORCH_SUFFIXES, TorchFile),
     **dict.fromkeys(NPZ_SUFFIXES, NpzFile),
+    **dict.fromkeys(GGUF_SUFFIXES, GgufFile),
+    **dict.fromkeys(ONNX_SUFFIXES, OnnxFile),
 }
 
 _UNSUPPORTED = {
-    ".gguf": ("GGUF", "scan the safetensors checkpoint that it was converted from."),
-    ".onnx": ("ONNX", "scan the PyTorch or safetensors checkpoint that it was exported from."),
     ".h5": ("HDF5 (Keras)", "save the weights as .npz or .safetensors."),
     ".keras": ("Keras", "save the weights as .npz or .safetensors."),
     ".msgpack": ("Flax", "save the weights as .npz or .safetensors."),
@@ -56,8 +60,10 @@ def file_reader(path: Path) -> FileReader:
     start = checked_start(path)
     if suffix in _READERS:
         return _READERS[suffix]
-    if suffix in _UNSUPPORTED or start.startswith(b"GGUF"):
-        name, hint = _UNSUPPORTED[".gguf" if start.startswith(b"GGUF") else suffix]
+    if start.startswith(b"GGUF"):
+        return GgufFile
+    if suffix in _UNSUPPORTED:
+        name, hint = _UNSUPPORTED[suffix]
         raise SourceError(f"{path}: {name} files are not supported yet.", hint=hint)
     if start[8:9] == b"{":
         return SafetensorsFile

@@ -24,7 +24,7 @@ def is_hub_name(named: str) -> bool:
     >>> [is_hub_name(text) for text in ("gpt2", "org/model-1.5b", "./gpt2", "weights.pt")]
     [True, True, False, False]
     """
-    if named.lower().endswith((*SUFFIXES, INDEX_SUFFIX, ".gguf", ".onnx")):
+    if named.lower().endswith((*SUFFIXES, INDEX_SUFFIX)):
         return False
     return bool(_NAME.fullmatch(named)) and ".." not in named and "--" not in named
 

@@ -12,6 +12,7 @@ from flagscope.checkpoint.base import Checkpoint, TensorInfo
 from flagscope.checkpoint.dtypes import dtype_name
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.nesting import model_state
+from flagscope.checkpoint.packed import unpacked
 from flagscope.errors import InputError
 
 
@@ -76,6 +77,8 @@ def from_state_dict(
     InputError
         If `mapping` is not a mapping, holds no tensors or several models, or tensors without
         values (on the meta device).
+    SourceError
+        If the weights are packed by a quantiser that is not supported.
 
     Examples
     --------
@@ -92,6 +95,8 @@ def from_state_dict(
             hint="pass module.state_dict().",
         )
     state, notes = model_state(mapping, source=name, error=InputError)
-    return StateDictCheckpoint(
-        state, source=name, config=None if config is None else dict(config), notes=notes
+    return unpacked(
+        StateDictCheckpoint(
+            state, source=name, config=None if config is None else dict(config), notes=notes
+        )
     )

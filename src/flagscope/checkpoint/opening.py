@@ -7,13 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flagscope.checkpoint.adapter import (
+    ADAPTER_CONFIG,
+    AdapterCheckpoint,
+    adapter_settings,
+    adapter_weights,
+)
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.configuration import config_beside, given_config
 from flagscope.checkpoint.folder import INDEX_SUFFIX, weight_file
 from flagscope.checkpoint.formats import FileReader, file_reader
 from flagscope.checkpoint.hub import fetched_weights, is_hub_name
+from flagscope.checkpoint.packed import unpacked
 from flagscope.checkpoint.sharded import ShardedCheckpoint
-from flagscope.errors import InputError, MissingFileError, SourceError
+from flagscope.errors import FlagscopeError, InputError, MissingFileError, SourceError
 
 
 def open_checkpoint(
@@ -21,19 +28,23 @@ def open_checkpoint(
     *,
     revision: str | None = None,
     config: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    base: str | os.PathLike[str] | None = None,
 ) -> Checkpoint:
     """Open a checkpoint: the headers are read, the data when they are asked for.
 
     Parameters
     ----------
     source
-        A file (.safetensors; .bin, .pt, .pth, .th, .ckpt as torch.save writes them; .npz), an
-        index of shards, a folder, or the name of a model on the Hugging Face hub. What exists
-        on disk comes before a hub name.
+        A file (.safetensors; .bin, .pt, .pth, .th, .ckpt as torch.save writes them; .npz; .gguf;
+        .onnx), an index of shards, a folder, a PEFT adapter's folder, or the name of a model on
+        the Hugging Face hub. What exists on disk comes before a hub name.
     revision
         Branch, tag or commit on the hub.
     config
         The model's configuration or its file, in place of the config.json beside the weights.
+    base
+        For an adapter: the model that it was trained on, in place of the one that its
+        adapter_config.json names.
 
     Returns
     -------
@@ -53,7 +64,9 @@ def open_checkpoint(
     UnknownDtypeError
         If a file has a data type that its format does not know.
     SourceError
-        If the format is not supported, or the choice is not clear.
+        If the format is not supported, the choice is not clear, or an adapter's base is not there.
+    MissingExtraError
+        If the format's optional package is not installed.
 
     Notes
     -----
@@ -77,12 +90,58 @@ def open_checkpoint(
             hint="pass a state dict to from_state_dict.",
         )
     named = os.fspath(source)
+    path = _existing(named)
+    adapter = None if path is None else adapter_weights(path)
+    if adapter is not None and revision is None:
+        settings = None if config is None else given_config(config)
+        under = _base(adapter, base)
+        try:
+            return AdapterCheckpoint(adapter, under, source=named, config=settings)
+        except BaseException:
+            under.close()
+            raise
+    if base is not None:
+        raise InputError(
+            f"base is given, but {named} is no PEFT adapter.",
+            hint=f"an adapter is a folder with {ADAPTER_CONFIG} and adapter_model.safetensors.",
+        )
     weights = _weights(named, revision)
     reader: FileReader = (
         ShardedCheckpoint if weights.name.endswith(INDEX_SUFFIX) else file_reader(weights)
     )
     settings = config_beside(weights) if config is None else given_config(config)
-    return reader(weights, source=named, config=settings)
+    stored = reader(weights, source=named, config=settings)
+    try:
+        return unpacked(stored)
+    except BaseException:
+        stored.close()
+        raise
+
+
+def _base(adapter: Path, given: str | os.PathLike[str] | None) -> Checkpoint:
+    """The model under an adapter."""
+    told = adapter_settings(adapter.parent).get("base_model_name_or_path")
+    base = told if given is None else given
+    if not isinstance(base, (str, os.PathLike)) or not base:
+        raise SourceError(
+            f"{adapter} is an adapter, and its {ADAPTER_CONFIG} names no base model.",
+            hint="give the model that it was trained on: base=PATH (--base PATH).",
+        )
+    beside = _existing(os.fspath(adapter.parent / base))
+    path = _existing(os.fspath(base)) or (beside if given is None else None)
+    if path is not None and adapter_weights(path) is not None:
+        raise SourceError(
+            f"the base {base} of the adapter {adapter} is an adapter itself.",
+            hint="merge that one into its own base first, with PEFT's merge_and_unload.",
+        )
+    try:
+        return open_checkpoint(base if path is None else path)
+    except FlagscopeError as error:
+        raise SourceError(
+            f"{adapter} is an adapter, and its base model {os.fspath(base)!r} cannot be opened: "
+            f"{error}",
+            hint="give the model that it was trained on: base=PATH (--base PATH).",
+        ) from error
 
 
 def _weights(named: str, revision: str | None) -> Path:

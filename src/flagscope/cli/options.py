@@ -30,6 +30,7 @@ _MODEL_OPTIONS = (
         help="config.json of the model, where none stands beside the weights.",
     ),
     click.option("--heads", metavar="N", type=click.IntRange(1), help="Number of attention heads."),
+    click.option("--base", metavar="SOURCE", help="Model under a PEFT adapter."),
     click.option("--revision", metavar="R", help="Branch, tag or commit of a hub repository."),
     click.option(
         "--only",

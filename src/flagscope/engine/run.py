@@ -204,7 +204,9 @@ def parameter_count(checkpoint: Checkpoint) -> int:
     return sum(
         prod(info.shape)
         for name, info in checkpoint.tensors.items()
-        if "float" in info.dtype and not name.endswith(_BUFFERS)
+        if ("float" in info.dtype or name in checkpoint.scaled)
+        and name not in checkpoint.auxiliary
+        and not name.endswith(_BUFFERS)
     )
 
 
@@ -212,7 +214,7 @@ def _dtype(checkpoint: Checkpoint) -> str:
     """The type that most of the bytes are stored in."""
     bytes_of: Counter[str] = Counter()
     for info in checkpoint.tensors.values():
-        bytes_of[info.dtype] += info.nbytes
+        bytes_of[info.quantised or info.dtype] += info.nbytes
     return bytes_of.most_common(1)[0][0]
 
 

@@ -18,7 +18,7 @@ from flagscope.null.largest import (
     largest_cosine_threshold,
 )
 from flagscope.null.multiplicity import AdjustedP, false_discovery_adjustment
-from flagscope.null.noise import StorageNoise, storage_noise
+from flagscope.null.noise import StorageNoise, grid_noise, storage_noise
 from flagscope.null.projectors import (
     ProjectorSumEdges,
     projector_sum_edges,
@@ -46,6 +46,7 @@ __all__ = [
     "defect_variance",
     "false_discovery_adjustment",
     "free_dimensions",
+    "grid_noise",
     "haar_overlap",
     "largest_cosine_significance",
     "largest_cosine_threshold",

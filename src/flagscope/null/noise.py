@@ -136,6 +136,55 @@ def storage_noise(
     return StorageNoise(delta, unit**2 * mean)
 
 
+def grid_noise(step: Float[Tensor, "*batch m n"]) -> StorageNoise:
+    """Rounding noise of a matrix whose entries were rounded to a grid of known spacing.
+
+    As `storage_noise`, with step²/12 for the variance of an entry's error: for formats of blocks
+    of integers under a common scale, whose spacing does not depend on the entry.
+
+    Parameters
+    ----------
+    step
+        Spacing of the grid of each entry, floating point.
+
+    Raises
+    ------
+    InputError
+        If `step` has fewer than two dimensions, is empty, or holds NaN or infinity.
+
+    References
+    ----------
+    B. Widrow and I. Kollár, "Quantization Noise" (2008), chapter 4: the variance step²/12.
+
+    Examples
+    --------
+    >>> noise = grid_noise(torch.full((3, 12), 0.5))
+    >>> round(float(noise.mean_square), 6), round(float(noise.delta), 6)
+    (0.020833, 0.75)
+    """
+    if step.ndim < 2 or step.numel() == 0 or not step.is_floating_point():
+        raise InputError(
+            f"step must be a non-empty matrix or batch of them, got {step.dtype} of shape "
+            f"{tuple(step.shape)}",
+            hint="pass (m, n) or (..., m, n)",
+        )
+    *batch, m, n = step.shape
+    rows = torch.empty((*batch, m), dtype=torch.float64, device=step.device)
+    columns = torch.zeros((*batch, n), dtype=torch.float64, device=step.device)
+    span = max(1, _BLOCK // (step.numel() // m))
+    for start in range(0, m, span):
+        variance = step[..., start : start + span, :].to(torch.float64).square() / 12
+        rows[..., start : start + span] = variance.sum(-1)
+        columns += variance.sum(-2)
+    mean = rows.sum(-1) / (m * n)
+    if not bool(torch.isfinite(mean).all()):
+        raise InputError(
+            "step holds NaN or infinity",
+            hint="check torch.isfinite(step).all() and leave such matrices out",
+        )
+    return StorageNoise(rows.amax(-1).sqrt() + columns.amax(-1).sqrt(), mean)
+
+
 def _power_norms(
     weight: Tensor, form: _Format, factor: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,159 @@
+"""From GGUF's names, layouts and metadata to those of the models that were converted."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal, TypeGuard
+
+from torch import Tensor
+
+from flagscope.errors import CorruptFileError
+
+ChangeKind = Literal["rotary", "transpose", "thirds", "plus-one"]
+_CHANGES: tuple[ChangeKind, ...] = ("rotary", "transpose", "thirds", "plus-one")
+_NUMBERED = re.compile(r"blk\.(\d+)\.(.+)")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a converter did to a tensor; `undone` reverses it."""
+
+    kind: ChangeKind
+    heads: int
+
+    def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape after `undone`."""
+        return stored[::-1] if self.kind == "transpose" and len(stored) == 2 else stored
+
+    def undone(self, stored: Tensor) -> Tensor:
+        """The tensor as the model has it."""
+        if self.kind == "transpose":
+            return stored.T if stored.ndim == 2 else stored
+        if self.kind == "plus-one":
+            return stored - 1
+        rest = stored.shape[1:]
+        if self.kind == "rotary":
+            half = stored.shape[0] // self.heads // 2
+            return stored.reshape(self.heads, half, 2, *rest).transpose(1, 2).reshape(stored.shape)
+        each = stored.shape[0] // 3 // self.heads
+        return stored.reshape(3, self.heads, each, *rest).transpose(0, 1).reshape(stored.shape)
+
+
+@dataclass(frozen=True)
+class Naming:
+    """The names of one architecture.
+
+    Attributes
+    ----------
+    modules
+        Module names by GGUF's, with {n} for a layer's number.
+    changes
+        GGUF names of modules, without their layer, by what happened to them.
+    """
+
+    modules: Mapping[str, str]
+    changes: Mapping[ChangeKind, tuple[str, ...]]
+
+    def name(self, stored: str) -> str:
+        """The model's name of a tensor."""
+        module, _, kind = stored.rpartition(".")
+        number, plain = _split(module)
+        template = self.modules.get(plain)
+        if template is None:
+            return stored
+        return f"{template.replace('{n}', number)}.{kind}"
+
+    def change(self, stored: str, heads: int, kv_heads: int) -> Change | None:
+        """What happened to a tensor, if anything."""
+        module, _, kind = stored.rpartition(".")
+        last = _split(module)[1].removeprefix("blk.{n}.")
+        for change, modules in self.changes.items():
+            if change == "plus-one":
+                if last.endswith(modules) and kind == "weight":
+                    return Change(change, 1)
+            elif last in modules:
+                return Change(change, kv_heads if last == "attn_k" else heads)
+        return None
+
+
+def _split(module: str) -> tuple[str, str]:
+    match = _NUMBERED.fullmatch(module)
+    return (match[1], "blk.{n}." + match[2]) if match else ("", module)
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return tomllib.loads(
+        files("flagscope.checkpoint").joinpath("gguf_names.toml").read_text("utf-8")
+    )
+
+
+def namings() -> tuple[str, ...]:
+    """The architectures whose names are known."""
+    return tuple(_table()["architectures"])
+
+
+def naming(architecture: object) -> Naming | None:
+    """The names of an architecture by GGUF's word for it; None if they are not known."""
+    entry = _table()["architectures"].get(architecture) if isinstance(architecture, str) else None
+    if entry is None:
+        return None
+    modules: dict[str, str] = {}
+    names: str | None = entry["names"]
+    while names is not None:
+        own = _table()["names"][names]
+        modules = {**own, **modules}
+        names = own.get("extends")
+    changes: dict[ChangeKind, tuple[str, ...]] = {
+        kind: tuple(entry[kind]) for kind in _CHANGES if kind in entry
+    }
+    return Naming(modules, changes)
+
+
+def model_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as transformers would have it, as far as the metadata tell."""
+    architecture = metadata.get("general.architecture")
+    if not isinstance(architecture, str):
+        return {}
+    entry = _table()["architectures"].get(architecture, {})
+    config: dict[str, Any] = {"model_type": entry.get("model_type", architecture)}
+    for key, targets in _table()["config"].items():
+        value = metadata.get(f"{architecture}.{key}")
+        if value is not None:
+            config |= dict.fromkeys(targets, value)
+    heads, width = config.get("num_attention_heads"), config.get("hidden_size")
+    turned = metadata.get(f"{architecture}.rope.dimension_count")
+    head = config.get("head_dim")
+    if head is None and _positive(heads) and _positive(width):
+        head = width // heads
+    if _positive(turned) and _positive(head) and turned <= head:
+        config |= dict.fromkeys(("partial_rotary_factor", "rotary_pct"), turned / head)
+    return config
+
+
+def head_counts(metadata: Mapping[str, Any], *, source: str) -> tuple[int, int]:
+    """Query and key-value heads that the metadata give; 1 where they do not.
+
+    Raises
+    ------
+    CorruptFileError
+        If a count is no positive number.
+    """
+    architecture = metadata.get("general.architecture")
+    heads = metadata.get(f"{architecture}.attention.head_count", 1)
+    kv_heads = metadata.get(f"{architecture}.attention.head_count_kv", heads)
+    if not (_positive(heads) and _positive(kv_heads)):
+        raise CorruptFileError(
+            f"{source} has {heads!r} attention heads and {kv_heads!r} key-value heads.",
+            hint="a number for each layer is not supported; convert the file again otherwise.",
+        )
+    return heads, kv_heads
+
+
+def _positive(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -1,0 +1,87 @@
+"""ONNX models whose constants lie."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from attacks.conftest import read_whole
+from checkpoint.test_onnx import W, onnx, proto, save
+from flagscope.checkpoint import open_checkpoint
+from flagscope.errors import CorruptFileError, FlagscopeError, MissingFileError, SourceError
+
+
+def changed(**fields):
+    made = proto("w", W)
+    for key, value in fields.items():
+        made.ClearField(key)
+        if isinstance(value, list):
+            getattr(made, key).extend(value)
+        else:
+            setattr(made, key, value)
+    return made
+
+
+HOSTILE = {
+    "no constants": ([], CorruptFileError),
+    "two of one name": ([proto("w", W), proto("w", W)], CorruptFileError),
+    "negative shape": ([changed(dims=[-2, -3])], CorruptFileError),
+    "shape larger than the data": ([changed(dims=[2, 4])], CorruptFileError),
+    "shape that overflows": ([changed(dims=[2**62, 2**62])], CorruptFileError),
+    "data cut short": ([changed(raw_data=b"1234")], CorruptFileError),
+    "above the folder": ([proto("w", W, external={"location": "../a"})], CorruptFileError),
+    "absolute": ([proto("w", W, external={"location": "/etc/passwd"})], CorruptFileError),
+    "drive": ([proto("w", W, external={"location": "C:a"})], CorruptFileError),
+    "backslash": ([proto("w", W, external={"location": "..\\a"})], CorruptFileError),
+    "no location": ([proto("w", W, external={})], CorruptFileError),
+    "missing file": ([proto("w", W, external={"location": "b"})], MissingFileError),
+    "beyond the end": ([proto("w", W, external={"location": "d", "offset": 9})], CorruptFileError),
+    "length beyond the end": (
+        [proto("w", W, external={"location": "d", "length": 99})], CorruptFileError,
+    ),
+    "another length": ([proto("w", W, external={"location": "d", "length": 4})], CorruptFileError),
+    "negative offset": (
+        [proto("w", W, external={"location": "d", "offset": -4})], CorruptFileError,
+    ),
+    "offset of letters": (
+        [proto("w", W, external={"location": "d", "offset": "x"})], CorruptFileError,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_model_that_lies(tmp_path, what):
+    tensors, kind = HOSTILE[what]
+    (tmp_path / "d").write_bytes(bytes(24))
+    path = save(tmp_path / "a.onnx", tensors)
+    with pytest.raises(kind) as error, open_checkpoint(path) as checkpoint:
+        checkpoint.read("w")
+    assert error.value.hint
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 40, b"hello, this is text", b"\x08"])
+def test_what_is_no_model(tmp_path, content):
+    (tmp_path / "a.onnx").write_bytes(content)
+    with pytest.raises(SourceError):
+        open_checkpoint(tmp_path / "a.onnx")
+
+
+def test_bytes_changed_anywhere(tmp_path):
+    (tmp_path / "d").write_bytes(bytes(24))
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"], name="/a/MatMul")
+    tensors = [proto("w", W), proto("v", W, external={"location": "d"})]
+    path = save(tmp_path / "a.onnx", tensors, [node])
+    whole = path.read_bytes()
+    rng = random.Random(0)
+    hints = []
+    for _ in range(900):
+        content = bytearray(whole)
+        content[rng.randrange(len(whole))] = rng.randrange(256)
+        path.write_bytes(content)
+        try:
+            read_whole(path)
+        except FlagscopeError as error:
+            hints.append(error.hint)
+    assert all(hints)
+    assert 0 < len(hints) < 900
