@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from flagscope.arch.family import AttentionRule
 from flagscope.arch.graph import Attention, Freedom, HeadGroup, HeadSpace, Member, PairGroup, Rotary
 from flagscope.arch.maps import LinearMap
-from flagscope.arch.scope import Scope, config_value
+from flagscope.arch.scope import Scope, config_entry, config_flag, config_value
 from flagscope.arch.sides import Side
 from flagscope.errors import ArchitectureError
 
@@ -42,11 +42,13 @@ def attention_groups(rule: AttentionRule, scope: Scope) -> Groups:
         pairs.append(_query_key(rule, maps, scope))
     if "v" in maps and "o" in maps:
         pairs.append(_value_output(rule, maps, scope))
-    return pairs, [_head_group(rule, one, scope) for one in maps.values()]
+    heads = [_head_group(rule, one, scope) for role, one in maps.items() if role in rule.spaces]
+    return pairs, heads
 
 
 def _label(rule: AttentionRule, scope: Scope) -> str:
-    return scope.label if rule.kind == "self" else f"{scope.label}.{rule.kind}"
+    label = scope.label if rule.kind == "self" else f"{scope.label}.{rule.kind}"
+    return f"{label}.{rule.name}" if rule.name else label
 
 
 def _attention(rule: AttentionRule) -> Attention:
@@ -116,6 +118,8 @@ def _between(
     rotary = Rotary(turned, "half" if half else "interleaved") if turned else None
     if scope.tensor(rule.query_norm) or scope.tensor(rule.key_norm):
         return "norm", "none", rotary
+    if rotary is not None and config_flag(rule.normalised, scope.config):
+        return "norm", "none", rotary
     if scope.tensor(rule.relative):
         return "relative", "none", rotary
     if rotary is not None:
@@ -125,8 +129,16 @@ def _between(
 
 def _turned(rule: AttentionRule, dimension: int, scope: Scope) -> int:
     """How many of a head's dimensions the rotary embedding turns."""
-    if rule.rotary is None:
+    if rule.rotary is None or config_flag(rule.rotary.unless, scope.config):
         return 0
+    entry = config_entry(scope.config, rule.rotary.layers)
+    if entry is not None and scope.layer is not None and isinstance(entry[1], Sequence):
+        said = entry[1][scope.layer] if scope.layer < len(entry[1]) else True
+        if said not in rule.rotary.values if rule.rotary.values else not said:
+            return 0
+    turned = config_value(rule.rotary.dims, scope.config) if rule.rotary.dims else 0
+    if turned:
+        return int(turned)
     return max(0, int(dimension * config_value(rule.rotary.fraction, scope.config)))
 
 

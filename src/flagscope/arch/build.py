@@ -15,6 +15,7 @@ from flagscope.arch.family import ChainRule, ConfigRule, Family, StackRule
 from flagscope.arch.family_files import load_families
 from flagscope.arch.graph import Graph, HeadGroup, PairGroup
 from flagscope.arch.infer import HEAD_KEYS, infer_graph
+from flagscope.arch.latent import latent_groups
 from flagscope.arch.mlp import mlp_groups
 from flagscope.arch.scope import Known, Notes, Scope, Shapes, attempted, config_entry, config_value
 from flagscope.arch.sequence import sequence_groups
@@ -85,7 +86,7 @@ def build_graph(
         pairs = _chain_pairs(choice.family.chain, checked, config, notes)
         return _finished(choice.family.name, pairs, [], checked, notes, choice.family.ignore)
     known = _known(choice.family.sizes, config, heads)
-    builder = _Builder(checked, config, choice, known, notes)
+    builder = _Builder(checked, config, choice, known, notes, heads)
     pairs, spaces = builder.build()
     ignore = choice.family.ignore
     return _finished(choice.family.name, pairs, spaces, checked, notes, ignore)
@@ -123,6 +124,7 @@ def _pair_kinds(family: Family) -> tuple[str, ...]:
     kinds: list[str] = ["sequential"] if family.chain else []
     for stack in family.stacks:
         kinds += ["qk", "ov"] if stack.attention else []
+        kinds += ["latent"] if stack.latent else []
         kinds += ["mlp"] if stack.mlp else []
         kinds += ["conv"] if stack.sequence else []
         kinds += ["residual"] if stack.stream else []
@@ -168,12 +170,13 @@ def _known(
         if entry is None:
             continue
         path, value = entry
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        stages = tuple(value) if isinstance(value, list) and value else (value,)
+        if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in stages):
             raise ArchitectureError(
                 f"config key {path!r}: expected a positive integer, got {value!r}",
                 hint="correct the config (--config F), or give --heads N",
             )
-        known[axis] = Known(value, f"config key {path!r}")
+        known[axis] = Known(stages[0], f"config key {path!r}", stages if len(stages) > 1 else ())
     if heads is not None:
         known["h"] = Known(heads, "the heads argument")
     return known
@@ -201,9 +204,11 @@ class _Builder:
         choice: Choice,
         known: Mapping[str, Known],
         notes: Notes,
+        heads: int | None,
     ) -> None:
         self.shapes, self.config, self.choice = shapes, config, choice
         self.known, self.notes = known, notes
+        self.heads = heads
         self.several = len(choice.instances) > 1
 
     def build(self) -> tuple[list[PairGroup], list[HeadGroup]]:
@@ -219,6 +224,8 @@ class _Builder:
                     found, spaces = attempted(build, ([], []), scope)
                     pairs += found
                     heads += spaces
+                for rule in one.rule.latent:
+                    pairs += attempted(partial(latent_groups, rule, scope), [], scope)
                 for rule in one.rule.mlp:
                     pairs += attempted(partial(mlp_groups, rule, scope), [], scope)
             if one.rule.sequence:
@@ -237,9 +244,15 @@ class _Builder:
         stack = self._stack_name(one)
         return Scope(
             shapes=self.shapes, base=base, label=f"{stack}.{label}" if self.several else label,
-            stack=stack, layer=numbers[0] if single else position, known=self.known,
+            stack=stack, layer=numbers[0] if single else position,
+            known={axis: size.at(numbers[0]) for axis, size in self._sizes(one.rule).items()},
             config=self.config, notes=self.notes, trusted=self.choice.trusted,
         )  # fmt: skip
+
+    def _sizes(self, rule: StackRule) -> dict[str, Known]:
+        own = _known(rule.sizes, self.config, None)
+        heads = {"h": self.known["h"]} if self.heads and "h" in self.known else {}
+        return {**self.known, **own, **heads}
 
     def _outside(self, one: Instance) -> Scope:
         stack = self._stack_name(one)

@@ -19,6 +19,7 @@ from flagscope.arch.family import (
     ChainRule,
     ConfigRule,
     Family,
+    LatentRule,
     MapRule,
     MlpRule,
     NormRule,
@@ -103,6 +104,7 @@ def read_family(
         sizes=_read_sizes(sizes) if sizes else {},
         stacks=tuple(_read_stack(one) for one in table.tables("stacks")),
         chain=_read_chain(chain) if chain else None,
+        derived="extends" in content,
     )
     table.close()
     if not family.stacks and family.chain is None:
@@ -156,19 +158,22 @@ def _read_map(table: Table, role: str) -> MapRule:
     axes = {name for group in parse_layout(layout) for name in group}
     if role in ("k", "v") and "g" in axes:
         batch = "g"
+    given = table.optional_text("batch")
     rule = MapRule(
         role=role,
         modules=table.names("module"),
         layout=layout,
         out=table.text("out", out),
         inp=table.text("inp", inp),
-        batch=table.optional_text("batch") or batch,
+        batch=(given or None) if given is not None else batch,
         select=table.integers("select"),
         norms=table.names("norm", ()),
         joint=table.text("joint", "."),
+        window=table.texts("window"),
+        parameter=table.flag("parameter"),
     )
     table.close()
-    needed = {rule.out, rule.inp, *rule.select, *(rule.batch.split() if rule.batch else ())}
+    needed = {rule.out, rule.inp, *rule.select, *rule.window, *(rule.batch.split() if rule.batch else ())}
     if needed - axes:
         raise ArchitectureError(
             f"{table.place}.layout: {layout!r} lacks the axis {sorted(needed - axes)[0]!r}",
@@ -178,9 +183,11 @@ def _read_map(table: Table, role: str) -> MapRule:
     return rule
 
 
-def _read_norm(table: Table | None) -> NormRule | None:
-    if table is None:
-        return None
+def _read_norm_if(table: Table | None) -> NormRule | None:
+    return _read_norm(table) if table is not None else None
+
+
+def _read_norm(table: Table) -> NormRule:
     rule = NormRule(
         modules=table.names("module"),
         kind=table.choice("kind", ("layernorm", "rmsnorm", "batchnorm")),
@@ -196,7 +203,15 @@ def _read_rotary(table: Table | None) -> RotaryRule | None:
     if table is None:
         return None
     layout = table.choice("layout", ("half", "interleaved"))
-    rule = RotaryRule(layout, _read_config(table.table("fraction"), 1.0))
+    dims = table.table("dims")
+    rule = RotaryRule(
+        layout=layout,
+        fraction=_read_config(table.table("fraction"), 1.0),
+        dims=_read_config(dims, 0.0) if dims else None,
+        unless=table.names("unless", ()),
+        layers=table.names("layers", ()),
+        values=table.names("values", ()),
+    )
     table.close()
     return rule
 
@@ -213,15 +228,20 @@ def _read_maps(table: Table, roles: tuple[str, ...], optional: tuple[str, ...] =
 
 
 def _read_attention(table: Table) -> AttentionRule:
+    valued = "v" in table or "o" in table
     rule = AttentionRule(
         kind=table.choice("kind", ("self", "cross"), "self"),
-        maps=_read_maps(table, ("q", "k", "v", "o")),
-        norm=_read_norm(table.table("norm")),
+        maps=_read_maps(table, ("q", "k", "v", "o") if valued else ("q", "k")),
+        norm=_read_norm_if(table.table("norm")),
         rotary=_read_rotary(table.table("rotary")),
         query_norm=table.names("query_norm", ()),
         key_norm=table.names("key_norm", ()),
         relative=table.names("relative", ()),
         optional=table.flag("optional"),
+        heads_differ=table.flag("heads_differ"),
+        normalised=table.names("normalised", ()),
+        spaces=table.names("spaces", ("q", "k", "v", "o")),
+        name=table.text("name", ""),
     )
     table.close()
     return rule
@@ -232,6 +252,19 @@ def _read_mlp(table: Table) -> MlpRule:
         maps=_read_maps(table, ("up", "down"), ("gate",)),
         activation=_read_config(table.table("activation"), "unknown"),
         optional=table.flag("optional"),
+        norm=_read_norm_if(table.table("norm")),
+        name=table.text("name", "mlp"),
+    )
+    table.close()
+    return rule
+
+
+def _read_latent(table: Table) -> LatentRule:
+    norm = table.table("norm")
+    rule = LatentRule(
+        name=table.text("name"),
+        maps=_read_maps(table, ("compress", "expand")),
+        norm=_read_norm(norm if norm else Table({}, f"{table.place}.norm")),
     )
     table.close()
     return rule
@@ -249,6 +282,7 @@ def _read_stream(table: Table | None) -> StreamRule | None:
 
 def _read_stack(table: Table) -> StackRule:
     activation = table.table("activation")
+    sizes = table.table("sizes")
     stack = StackRule(
         name=table.text("name"),
         paths=table.names("path"),
@@ -257,6 +291,8 @@ def _read_stack(table: Table) -> StackRule:
         sequence=tuple(_read_map(one, "conv") for one in table.tables("sequence")),
         activation=_read_config(activation, "unknown") if activation else None,
         stream=_read_stream(table.table("stream")),
+        latent=tuple(_read_latent(one) for one in table.tables("latent")),
+        sizes=_read_sizes(sizes) if sizes else {},
     )
     table.close()
     for path in stack.paths:
