@@ -17,7 +17,16 @@ from flagscope.arch.graph import Graph, HeadGroup, PairGroup
 from flagscope.arch.infer import HEAD_KEYS, infer_graph
 from flagscope.arch.latent import latent_groups
 from flagscope.arch.mlp import mlp_groups
-from flagscope.arch.scope import Known, Notes, Scope, Shapes, attempted, config_entry, config_value
+from flagscope.arch.scope import (
+    Known,
+    Notes,
+    Scope,
+    Shapes,
+    attempted,
+    config_entry,
+    config_flag,
+    config_value,
+)
 from flagscope.arch.sequence import sequence_groups
 from flagscope.errors import ArchitectureError, InputError
 
@@ -166,7 +175,7 @@ def _known(
 ) -> dict[str, Known]:
     known: dict[str, Known] = {}
     for axis, paths in rules.items():
-        entry = config_entry(config, paths)
+        entry = _size_entry(config, paths)
         if entry is None:
             continue
         path, value = entry
@@ -180,6 +189,22 @@ def _known(
     if heads is not None:
         known["h"] = Known(heads, "the heads argument")
     return known
+
+
+def _size_entry(
+    config: Mapping[str, Any] | None, paths: tuple[str, ...]
+) -> tuple[str, Any] | None:
+    """The first size that the config gives; "flag?key" and "flag?1" count where it sets the flag."""
+    for path in paths:
+        flag, conditional, key = path.rpartition("?")
+        if conditional and not config_flag((flag,), config):
+            continue
+        if key.isdigit():
+            return path, int(key)
+        entry = config_entry(config, (key,))
+        if entry is not None:
+            return entry
+    return None
 
 
 def _chain_pairs(

@@ -193,7 +193,7 @@ def _read_norm(table: Table) -> NormRule:
         kind=table.choice("kind", ("layernorm", "rmsnorm", "batchnorm")),
         eps=_read_config(table.table("eps"), 1e-5),
         offset=table.number("offset", 0.0),
-        placement=table.choice("placement", ("pre", "post"), "pre"),
+        placement=table.choice("placement", ("pre", "post", "map"), "pre"),
     )
     table.close()
     return rule

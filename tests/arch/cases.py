@@ -1,0 +1,221 @@
+"""Tiny models of real configuration classes, one case or more for each family of transformers."""
+
+import json
+
+import torch
+import transformers
+
+from arch.contract import Float64, assert_heads_proven, assert_proven, randomise
+from flagscope.arch import Graph, build_graph
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+COMMON = {
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24,
+    "vocab_size": 11, "max_position_embeddings": 16,
+}  # fmt: skip
+GROUPED = {**COMMON, "num_key_value_heads": 2}
+# The scale of queries and keys is removed by their norm up to eps.
+NORMED = {**GROUPED, "rms_norm_eps": 1e-20, "layer_norm_eps": 1e-20}
+VISION = {
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24,
+    "image_size": 8, "patch_size": 4,
+}  # fmt: skip
+EXPERTS = {
+    "num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+    "shared_expert_intermediate_size": 8,
+}  # fmt: skip
+LATENT = {
+    **COMMON, "q_lora_rank": 6, "kv_lora_rank": 5, "qk_nope_head_dim": 3, "qk_rope_head_dim": 4,
+    "v_head_dim": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+    "first_k_dense_replace": 1, "n_group": 2, "topk_group": 2, "n_shared_experts": 1,
+    "rms_norm_eps": 1e-20,
+}  # fmt: skip
+SIDES = {
+    "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 20, "vocab_size": 11,
+    "max_position_embeddings": 16, "pad_token_id": 0, "decoder_start_token_id": 2,
+}  # fmt: skip
+T5 = {"d_model": 16, "d_kv": 6, "d_ff": 24, "num_layers": 2, "num_heads": 4, "vocab_size": 11,
+      "decoder_start_token_id": 0}  # fmt: skip
+FALCON = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 11}
+WAVE = {
+    **COMMON, "conv_dim": [8, 8], "conv_stride": [2, 2], "conv_kernel": [3, 3],
+    "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
+}  # fmt: skip
+TOWERS = {
+    "text_config": {**COMMON, "eos_token_id": 10, "projection_dim": 8},
+    "vision_config": {**VISION, "num_attention_heads": 2, "projection_dim": 8},
+}
+BEYOND = {"text_config": {**COMMON, "projection_size": 16}, "vision_config": VISION}
+
+# name: model class, config class, settings, inputs
+CASES: dict[str, tuple[str, str, dict, str]] = {
+    "gptj": ("GPTJForCausalLM", "GPTJConfig",
+             {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "vocab_size": 11,
+              "n_positions": 16}, "tokens"),
+    "gpt_neo": ("GPTNeoForCausalLM", "GPTNeoConfig",
+                {"hidden_size": 16, "num_layers": 2, "num_heads": 4, "intermediate_size": 24,
+                 "attention_types": [[["global", "local"], 1]], "vocab_size": 11,
+                 "max_position_embeddings": 16, "window_size": 4}, "tokens"),
+    "opt": ("OPTForCausalLM", "OPTConfig",
+            {**COMMON, "ffn_dim": 24, "word_embed_proj_dim": 16}, "tokens"),
+    "bloom": ("BloomForCausalLM", "BloomConfig",
+              {"hidden_size": 16, "n_layer": 2, "n_head": 4, "vocab_size": 11}, "tokens"),
+    "falcon": ("FalconForCausalLM", "FalconConfig", FALCON, "tokens"),
+    "falcon-several-kv": ("FalconForCausalLM", "FalconConfig",
+                          {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2},
+                          "tokens"),
+    "falcon-all-kv-alibi": ("FalconForCausalLM", "FalconConfig",
+                            {**FALCON, "multi_query": False, "alibi": True, "bias": True},
+                            "tokens"),
+    "mpt": ("MptForCausalLM", "MptConfig",
+            {"d_model": 16, "n_layers": 2, "n_heads": 4, "vocab_size": 11, "max_seq_len": 16},
+            "tokens"),
+    "llama4": ("Llama4ForCausalLM", "Llama4TextConfig",
+               {**NORMED, "intermediate_size_mlp": 20, **EXPERTS, "interleave_moe_layer_step": 2,
+                "no_rope_layers": [1, 0], "head_dim": 4, "layer_types": ["full_attention"] * 2},
+               "tokens"),
+    "mixtral": ("MixtralForCausalLM", "MixtralConfig", {**GROUPED, **EXPERTS}, "tokens"),
+    "qwen2_moe": ("Qwen2MoeForCausalLM", "Qwen2MoeConfig", {**GROUPED, **EXPERTS}, "tokens"),
+    "qwen3_moe": ("Qwen3MoeForCausalLM", "Qwen3MoeConfig",
+                  {**NORMED, **EXPERTS, "head_dim": 4, "mlp_only_layers": [0]}, "tokens"),
+    "olmoe": ("OlmoeForCausalLM", "OlmoeConfig", {**NORMED, **EXPERTS}, "tokens"),
+    "granitemoe": ("GraniteMoeForCausalLM", "GraniteMoeConfig", {**GROUPED, **EXPERTS}, "tokens"),
+    "gemma": ("GemmaForCausalLM", "GemmaConfig", {**GROUPED, "head_dim": 6}, "tokens"),
+    "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", {**GROUPED, "head_dim": 4}, "tokens"),
+    "gemma3": ("Gemma3ForCausalLM", "Gemma3TextConfig", {**NORMED, "head_dim": 4}, "tokens"),
+    "phi": ("PhiForCausalLM", "PhiConfig", COMMON, "tokens"),
+    "phi-normed": ("PhiForCausalLM", "PhiConfig", {**NORMED, "qk_layernorm": True}, "tokens"),
+    "phi3": ("Phi3ForCausalLM", "Phi3Config", {**GROUPED, "pad_token_id": 0}, "tokens"),
+    "stablelm": ("StableLmForCausalLM", "StableLmConfig", {**GROUPED, "hidden_size": 32},
+                 "tokens"),
+    "stablelm-normed": ("StableLmForCausalLM", "StableLmConfig",
+                        {**NORMED, "hidden_size": 32, "qk_layernorm": True,
+                         "use_parallel_residual": True}, "tokens"),
+    "starcoder2": ("Starcoder2ForCausalLM", "Starcoder2Config",
+                   {**GROUPED, "bos_token_id": 0, "eos_token_id": 0}, "tokens"),
+    "olmo": ("OlmoForCausalLM", "OlmoConfig", GROUPED, "tokens"),
+    "olmo2": ("Olmo2ForCausalLM", "Olmo2Config", NORMED, "tokens"),
+    "olmo3": ("Olmo3ForCausalLM", "Olmo3Config", NORMED, "tokens"),
+    "granite": ("GraniteForCausalLM", "GraniteConfig", GROUPED, "tokens"),
+    "cohere": ("CohereForCausalLM", "CohereConfig", GROUPED, "tokens"),
+    "cohere-normed": ("CohereForCausalLM", "CohereConfig", {**NORMED, "use_qk_norm": True},
+                      "tokens"),
+    "cohere2": ("Cohere2ForCausalLM", "Cohere2Config",
+                {**GROUPED, "layer_types": ["sliding_attention", "full_attention"]}, "tokens"),
+    "deepseek_v2": ("DeepseekV2ForCausalLM", "DeepseekV2Config",
+                    {**LATENT, "topk_method": "greedy"}, "tokens"),
+    "deepseek_v2-whole-queries": ("DeepseekV2ForCausalLM", "DeepseekV2Config",
+                                  {**LATENT, "topk_method": "greedy", "q_lora_rank": None},
+                                  "tokens"),
+    "deepseek_v3": ("DeepseekV3ForCausalLM", "DeepseekV3Config", LATENT, "tokens"),
+    "albert": ("AlbertForMaskedLM", "AlbertConfig", {**COMMON, "embedding_size": 8}, "tokens"),
+    "electra": ("ElectraForMaskedLM", "ElectraConfig", {**COMMON, "embedding_size": 8}, "tokens"),
+    "deberta_v2": ("DebertaV2ForMaskedLM", "DebertaV2Config",
+                   {**COMMON, "relative_attention": True, "pos_att_type": ["c2p", "p2c"],
+                    "position_buckets": 8, "share_att_key": True,
+                    "norm_rel_ebd": "layer_norm"}, "tokens"),
+    "modernbert": ("ModernBertForMaskedLM", "ModernBertConfig",
+                   {**COMMON, "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 1}, "tokens"),
+    "t5": ("T5ForConditionalGeneration", "T5Config", T5, "sides"),
+    "t5-gated": ("T5ForConditionalGeneration", "T5Config",
+                 {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, "sides"),
+    "mt5": ("MT5ForConditionalGeneration", "MT5Config", T5, "sides"),
+    "umt5": ("UMT5ForConditionalGeneration", "UMT5Config", T5, "sides"),
+    "bart": ("BartForConditionalGeneration", "BartConfig", SIDES, "sides"),
+    "marian": ("MarianMTModel", "MarianConfig", SIDES, "sides"),
+    "mbart": ("MBartForConditionalGeneration", "MBartConfig", SIDES, "sides"),
+    "pegasus": ("PegasusForConditionalGeneration", "PegasusConfig", SIDES, "sides"),
+    "m2m_100": ("M2M100ForConditionalGeneration", "M2M100Config", SIDES, "sides"),
+    "whisper": ("WhisperForConditionalGeneration", "WhisperConfig",
+                {**SIDES, "num_mel_bins": 8, "max_source_positions": 8,
+                 "max_target_positions": 16}, "mel"),
+    "deit": ("DeiTForImageClassification", "DeiTConfig", VISION, "pixels"),
+    "swin": ("SwinForImageClassification", "SwinConfig",
+             {"embed_dim": 8, "depths": [2, 1], "num_heads": [2, 4], "window_size": 2,
+              "image_size": 8, "patch_size": 2, "num_labels": 3}, "pixels"),
+    "clip": ("CLIPModel", "CLIPConfig", {**TOWERS, "projection_dim": 8}, "both"),
+    "clip-text": ("CLIPTextModelWithProjection", "CLIPTextConfig", TOWERS["text_config"],
+                  "tokens"),
+    "clip-vision": ("CLIPVisionModelWithProjection", "CLIPVisionConfig",
+                    TOWERS["vision_config"], "pixels"),
+    "siglip": ("SiglipModel", "SiglipConfig", BEYOND, "both"),
+    "dinov2": ("Dinov2ForImageClassification", "Dinov2Config", VISION, "pixels"),
+    "dinov2-registers-gated": ("Dinov2WithRegistersForImageClassification",
+                               "Dinov2WithRegistersConfig",
+                               {**VISION, "use_swiglu_ffn": True}, "pixels"),
+    "convnext": ("ConvNextForImageClassification", "ConvNextConfig",
+                 {"hidden_sizes": [8, 12], "depths": [1, 1], "num_stages": 2, "image_size": 8,
+                  "patch_size": 2}, "pixels"),
+    "wav2vec2": ("Wav2Vec2ForCTC", "Wav2Vec2Config", WAVE, "wave"),
+    "hubert": ("HubertModel", "HubertConfig", WAVE, "wave"),
+    "mamba": ("MambaForCausalLM", "MambaConfig",
+              {"hidden_size": 16, "num_hidden_layers": 2, "vocab_size": 11, "state_size": 4,
+               "time_step_rank": 3}, "tokens"),
+    "mamba2": ("Mamba2ForCausalLM", "Mamba2Config",
+               {"hidden_size": 16, "num_hidden_layers": 2, "vocab_size": 11, "state_size": 4,
+                "num_heads": 4, "head_dim": 8, "n_groups": 2, "chunk_size": 4}, "tokens"),
+}  # fmt: skip
+# One norm over all query heads, one over all key heads: only all together may be scaled.
+NORM_OVER_HEADS = ("olmoe", "olmo2", "olmo3")
+
+
+def build(case: str) -> tuple[torch.nn.Module, dict]:
+    """The model in float64, and its config as config.json has it."""
+    model_class, config_class, settings, _ = CASES[case]
+    config = getattr(transformers, config_class)(**settings)
+    config._attn_implementation = config._experts_implementation = "eager"
+    model = randomise(getattr(transformers, model_class)(config), seed=1)
+    return model, json.loads(json.dumps(config.to_dict(), default=str))
+
+
+def inputs(case: str) -> dict[str, torch.Tensor]:
+    """What the model is given."""
+    kind = CASES[case][3]
+    generator = torch.Generator().manual_seed(2)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    def tokens(length: int) -> torch.Tensor:
+        return torch.randint(2, 11, (2, length), generator=generator)
+
+    if kind == "pixels":
+        return {"pixel_values": random(2, 3, 8, 8)}
+    if kind == "both":
+        return {"input_ids": tokens(7), "pixel_values": random(2, 3, 8, 8)}
+    if kind == "sides":
+        return {"input_ids": tokens(7), "decoder_input_ids": tokens(5)}
+    if kind == "mel":
+        return {"input_features": random(2, 8, 16), "decoder_input_ids": tokens(5)}
+    if kind == "wave":
+        return {"input_values": random(2, 40)}
+    return {"input_ids": tokens(7)}
+
+
+def graph_of(state: dict[str, torch.Tensor], config: dict) -> Graph:
+    """The graph of a state dict."""
+    return build_graph({name: tuple(value.shape) for name, value in state.items()}, config)
+
+
+def prove(case: str) -> dict:
+    """What is proven of a case, on the names of the live module."""
+    model, config = build(case)
+    state = dict(model.state_dict())
+    graph = graph_of(state, config)
+    given = inputs(case)
+
+    def run(changed: dict[str, torch.Tensor]) -> torch.Tensor:
+        different = {k: v for k, v in changed.items() if v is not state[k]}
+        with torch.no_grad(), Float64():
+            return torch.func.functional_call(model, different, kwargs=given)[0]
+
+    assert graph.notes == ()
+    assert_heads_proven(graph)
+    done = assert_proven(
+        graph, state, run, tolerance=1e-11, norm_over_heads=case in NORM_OVER_HEADS
+    )
+    return {"family": graph.family, "model": CASES[case][0], "changes": sorted(done),
+            "pairs": sorted({pair.kind for pair in graph.pairs})}  # fmt: skip
