@@ -139,10 +139,6 @@ def applicable(
     if group.kind == "latent" and group.read_norm is not None:
         p = permutation(group.d, generator)
         changes["permutation"] = lambda state, shift: across_norm(group, state, p, shift)
-        triple = 3 * torch.eye(group.d, dtype=torch.float64)
-        changes["scale"] = lambda state, shift: state | left(
-            group.write.map, state, 0, triple, shift
-        )
     if group.between == "norm" and group.kind == "qk":
         last = group.members[-1]
         triple = 3 * torch.eye(group.d, dtype=torch.float64)
