@@ -35,4 +35,5 @@ def prove_net(case: str) -> dict:
 
     done = assert_proven(graph, state, run, tolerance=1e-11)
     return {"family": family, "model": "a small module of the same names",
-            "changes": sorted(done), "pairs": sorted({pair.kind for pair in graph.pairs})}  # fmt: skip
+            "changes": sorted(done),
+            "pairs": sorted({pair.kind for pair in graph.pairs})}  # fmt: skip

@@ -17,6 +17,7 @@ from flagscope.arch.graph import Graph, HeadGroup, PairGroup
 from flagscope.arch.infer import HEAD_KEYS, infer_graph
 from flagscope.arch.latent import latent_groups
 from flagscope.arch.mlp import mlp_groups
+from flagscope.arch.registry import Proof, proofs
 from flagscope.arch.scope import (
     Known,
     Notes,
@@ -103,12 +104,13 @@ def build_graph(
 
 @dataclass(frozen=True)
 class FamilyInfo:
-    """What a family file offers, for lists of the supported families."""
+    """What a family file offers and what is proven of it, for lists of the families."""
 
     name: str
     title: str
     model_types: tuple[str, ...]
     pairs: tuple[str, ...]
+    proof: Proof | None = None
 
 
 def families() -> tuple[FamilyInfo, ...]:
@@ -124,7 +126,7 @@ def families() -> tuple[FamilyInfo, ...]:
     ['GPT-2']
     """
     return tuple(
-        FamilyInfo(one.name, one.title, one.model_types, _pair_kinds(one))
+        FamilyInfo(one.name, one.title, one.model_types, _pair_kinds(one), proofs().get(one.name))
         for one in load_families().values()
     )
 
@@ -191,10 +193,8 @@ def _known(
     return known
 
 
-def _size_entry(
-    config: Mapping[str, Any] | None, paths: tuple[str, ...]
-) -> tuple[str, Any] | None:
-    """The first size that the config gives; "flag?key" and "flag?1" count where it sets the flag."""
+def _size_entry(config: Mapping[str, Any] | None, paths: tuple[str, ...]) -> tuple[str, Any] | None:
+    """The first size that the config gives; "flag?key" counts only where it sets the flag."""
     for path in paths:
         flag, conditional, key = path.rpartition("?")
         if conditional and not config_flag((flag,), config):

@@ -14,7 +14,6 @@ from flagscope.arch.family_files import load_families
 from flagscope.arch.scope import Notes, Shapes
 from flagscope.errors import ArchitectureError
 
-
 _EXPERT = re.compile(r"\bexperts\.\d+\.")
 
 
@@ -74,8 +73,7 @@ def _fitting(shapes: Shapes, model_type: object, notes: Notes) -> Choice | None:
             continue
         matched = sum(_matched(one, shapes) for one in complete)
         preferred = sum(one.prefix in family.prefixes for one in complete)
-        # of two families with the same names the one that stands by itself
-        rank = (matched, len(family.requires), preferred, not family.derived)
+        rank = (matched, len(family.requires), preferred, family.named)
         if best is None or rank > best[0]:
             best = (rank, family, tuple(complete))
     if best is None:
@@ -110,7 +108,9 @@ def _instances(family: Family, shapes: Shapes) -> tuple[Instance, ...]:
     found: list[Instance] = []
     for rule in family.stacks:
         names = rule.names()
-        endings = tuple(n.rpartition("{expert}")[2] for n in names)  # most names of a large model end otherwise: a quick test first
+        endings = tuple(
+            n.rpartition("{expert}")[2] for n in names
+        )  # most names of a large model end otherwise: a quick test first
         best: dict[str, tuple[int, Instance]] = {}
         for path in rule.paths:
             pattern = _path_pattern(path)
@@ -155,5 +155,6 @@ def _complete(one: Instance, family: Family, shapes: Shapes) -> bool:
 
 def _matched(one: Instance, shapes: Shapes) -> int:
     names = one.rule.names()
-    return sum(base + name in shapes for base in (layer_base(one, n) for n in one.numbers)
-               for name in names)  # fmt: skip
+    first = [name.replace("{expert}", "0") for name in names]
+    bases = [layer_base(one, numbers) for numbers in one.numbers]
+    return sum(base + name in shapes for base in bases for name in first)

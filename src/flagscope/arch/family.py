@@ -193,7 +193,11 @@ class ChainRule:
 
 @dataclass(frozen=True)
 class Family:
-    """One family file."""
+    """One family file.
+
+    Not `named` is a family whose tensors are named as those of another one: its names alone do
+    not tell it.
+    """
 
     name: str
     title: str
@@ -204,7 +208,7 @@ class Family:
     sizes: Mapping[str, tuple[str, ...]]
     stacks: tuple[StackRule, ...]
     chain: ChainRule | None
-    derived: bool = False
+    named: bool = True
 
 
 def norm_tensors(modules: tuple[str, ...]) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ def read_family(
         sizes=_read_sizes(sizes) if sizes else {},
         stacks=tuple(_read_stack(one) for one in table.tables("stacks")),
         chain=_read_chain(chain) if chain else None,
-        derived="extends" in content,
+        named=not table.flag("unnamed") and "extends" not in content,
     )
     table.close()
     if not family.stacks and family.chain is None:
@@ -173,7 +173,13 @@ def _read_map(table: Table, role: str) -> MapRule:
         parameter=table.flag("parameter"),
     )
     table.close()
-    needed = {rule.out, rule.inp, *rule.select, *rule.window, *(rule.batch.split() if rule.batch else ())}
+    needed = {
+        rule.out,
+        rule.inp,
+        *rule.select,
+        *rule.window,
+        *(rule.batch.split() if rule.batch else ()),
+    }
     if needed - axes:
         raise ArchitectureError(
             f"{table.place}.layout: {layout!r} lacks the axis {sorted(needed - axes)[0]!r}",
