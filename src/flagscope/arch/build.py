@@ -181,7 +181,7 @@ def _known(
         if entry is None:
             continue
         path, value = entry
-        stages = tuple(value) if isinstance(value, list) and value else (value,)
+        stages: tuple[Any, ...] = tuple(value) if isinstance(value, list) and value else (value,)
         if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in stages):
             raise ArchitectureError(
                 f"config key {path!r}: expected a positive integer, got {value!r}",
