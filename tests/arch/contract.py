@@ -150,6 +150,9 @@ def applicable(
             changes[name] = lambda state, shift, side=side, heads=heads: scaled_heads(
                 side.map, state, heads, triple, shift
             )
+    if group.freedom == "permutation" and group.kind in ("qk", "ov"):
+        q = permutation(group.d, generator)
+        changes["permutation"] = lambda state, shift: change_shared(group, state, q, kv_head, shift)
     if group.freedom == "scaling":
         diagonal = scaling(group.d, generator)
         changes["scaling"] = lambda state, shift: across(group, state, diagonal, shift)

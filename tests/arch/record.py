@@ -27,8 +27,6 @@ NOTES = {
     "freedom is claimed",
     "mamba2": "channels of a head trade places with all that belongs to them; no other freedom is "
     "claimed",
-    "mpt": "without clip_qkv, which admits no change of queries, keys and values",
-    "olmo": "without clip_qkv, which admits no change of queries, keys and values",
     "mixtral": "experts in their eager implementation",
 }
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
-from flagscope.arch.family import AttentionRule
+from flagscope.arch.family import AttentionRule, RotaryRule
 from flagscope.arch.graph import Attention, Freedom, HeadGroup, HeadSpace, Member, PairGroup, Rotary
 from flagscope.arch.maps import LinearMap
 from flagscope.arch.scope import Scope, config_entry, config_flag, config_value
@@ -12,6 +13,10 @@ from flagscope.arch.sides import Side
 from flagscope.errors import ArchitectureError
 
 Groups = tuple[list[PairGroup], list[HeadGroup]]
+
+LINEAR: tuple[str, Freedom] = ("linear", "gl")
+# Clipping to a range is elementwise and alike for all dimensions.
+CLIPPED: tuple[str, Freedom] = ("clip", "permutation")
 
 HEADS_UNKNOWN = (
     "attention heads are not told apart, since their number follows neither from the config nor "
@@ -89,10 +94,12 @@ def _value_output(rule: AttentionRule, maps: Mapping[str, LinearMap], scope: Sco
     value, output = maps["v"], maps["o"]
     size = _group_size(output, value)
     label = _label(rule, scope)
+    clipped = config_entry(scope.config, rule.clipped) is not None
+    between, freedom = CLIPPED if clipped else LINEAR
     return PairGroup(
-        name=f"{label}.ov", kind="ov", between="linear" if scope.trusted else "unknown",
+        name=f"{label}.ov", kind="ov", between=between if scope.trusted else "unknown",
         stack=scope.stack, attention=_attention(rule), layer=scope.layer,
-        freedom="gl" if scope.trusted else "none", d=value.outputs,
+        freedom=freedom if scope.trusted else "none", d=value.outputs,
         write=Side(value), read=Side(output),
         members=tuple(
             Member(f"{label}.head.{h}.ov", write_index=h // size, read_index=h, head=h,
@@ -114,17 +121,24 @@ def _between(
             "no freedom is claimed for Q-K; does the config give the rotary fraction?"
         )
         return "rope", "none", None
-    half = rule.rotary is not None and rule.rotary.layout == "half"
-    rotary = Rotary(turned, "half" if half else "interleaved") if turned else None
+    rotary = Rotary(turned, _layout(rule.rotary, scope)) if rule.rotary and turned else None
     if scope.tensor(rule.query_norm) or scope.tensor(rule.key_norm):
         return "norm", "none", rotary
     if rotary is not None and config_flag(rule.normalised, scope.config):
         return "norm", "none", rotary
     if scope.tensor(rule.relative):
         return "relative", "none", rotary
+    if config_entry(scope.config, rule.clipped) is not None:
+        return (*CLIPPED, None) if rotary is None else ("clip", "none", rotary)
     if rotary is not None:
         return "rope", "rotary", rotary
-    return "linear", "gl", None
+    return (*LINEAR, None)
+
+
+def _layout(rule: RotaryRule, scope: Scope) -> Literal["half", "interleaved"]:
+    entry = config_entry(scope.config, rule.interleaved)
+    interleaved = entry[1] if entry is not None else rule.layout == "interleaved"
+    return "interleaved" if interleaved else "half"
 
 
 def _turned(rule: AttentionRule, dimension: int, scope: Scope) -> int:

@@ -89,7 +89,8 @@ class RotaryRule:
 
     `dims` says how many dimensions it turns, where the config does not give the fraction.
     `unless` are config keys that say there is none, `layers` is a config key that holds, for
-    each layer, whether there is one: a truth value or one of `values`.
+    each layer, whether there is one: a truth value or one of `values`. `interleaved` is a config
+    key that says whether the layout is that, where it is set.
     """
 
     layout: str
@@ -98,6 +99,7 @@ class RotaryRule:
     unless: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
+    interleaved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ class AttentionRule:
     """One attention block of a layer.
 
     `normalised` are config keys that say that queries and keys behind a rotary embedding are
-    divided by their norm, by a norm without tensors. `spaces` are the maps that face the
+    divided by their norm, by a norm without tensors, `clipped` those that say that queries, keys
+    and values are clipped to a range. `spaces` are the maps that face the
     residual stream. `name` tells several blocks of one kind apart.
     """
 
@@ -119,6 +122,7 @@ class AttentionRule:
     optional: bool
     heads_differ: bool = False
     normalised: tuple[str, ...] = ()
+    clipped: tuple[str, ...] = ()
     spaces: tuple[str, ...] = ("q", "k", "v", "o")
     name: str = ""
 

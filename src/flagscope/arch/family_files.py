@@ -217,6 +217,7 @@ def _read_rotary(table: Table | None) -> RotaryRule | None:
         unless=table.names("unless", ()),
         layers=table.names("layers", ()),
         values=table.names("values", ()),
+        interleaved=table.names("interleaved", ()),
     )
     table.close()
     return rule
@@ -246,6 +247,7 @@ def _read_attention(table: Table) -> AttentionRule:
         optional=table.flag("optional"),
         heads_differ=table.flag("heads_differ"),
         normalised=table.names("normalised", ()),
+        clipped=table.names("clipped", ()),
         spaces=table.names("spaces", ("q", "k", "v", "o")),
         name=table.text("name", ""),
     )
