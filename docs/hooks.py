@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flagscope.arch import families
+from flagscope.arch import FamilyInfo, families
 from flagscope.diagnose import FREEDOMS, labels
 from flagscope.report.glossary import GAUGE, OBSERVABLES, SETTING
 
@@ -34,12 +34,29 @@ def _diagnostics() -> str:
 
 
 def _families() -> str:
-    rows = ["| family | models | config `model_type` | pairs |", "|---|---|---|---|"]
+    rows = [
+        "| family | models | config `model_type` | proven (kind, between, change) | names |",
+        "|---|---|---|---|---|",
+    ]
     rows += [
-        f"| `{f.name}` | {f.title} | {', '.join(f.model_types)} | {', '.join(f.pairs)} |"
+        f"| `{f.name}` | {f.title} | {', '.join(f.model_types)} | {_changes(f)} | {_names(f)} |"
         for f in families()
     ]
     return "\n".join(rows)
+
+
+def _changes(family: FamilyInfo) -> str:
+    if family.proof is None:
+        return "nothing yet"
+    note = (f"*{family.proof.note}*",) if family.proof.note else ()
+    return "<br>".join((*family.proof.changes, *note))
+
+
+def _names(family: FamilyInfo) -> str:
+    if family.proof is None:
+        return ""
+    words = {"same": "live, which are the saved ones", "proven": "live and saved", "none": "module"}
+    return words[family.proof.saved]
 
 
 def _labels() -> str:

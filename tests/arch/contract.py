@@ -124,7 +124,7 @@ def change_norm(norm: Norm, state: State, g: Tensor, *, statistics: bool) -> Sta
 
 
 def applicable(
-    graph: Graph, group: PairGroup, seed: int
+    graph: Graph, group: PairGroup, seed: int, *, norm_over_heads: bool = False
 ) -> dict[str, Callable[[State, int], State]]:
     """The changes that a pair's freedom allows, by name; each takes a state and a shift."""
     generator = torch.Generator().manual_seed(seed)
@@ -136,16 +136,23 @@ def applicable(
     if group.freedom == "rotary":
         r = rotary_commutant(group, generator)
         changes["rotary"] = lambda state, shift: change_shared(group, state, r, kv_head, shift)
-    if group.between == "norm":
+    if group.kind == "latent" and group.read_norm is not None:
+        p = permutation(group.d, generator)
+        changes["permutation"] = lambda state, shift: across_norm(group, state, p, shift)
+    if group.between == "norm" and group.kind == "qk":
         last = group.members[-1]
         triple = 3 * torch.eye(group.d, dtype=torch.float64)
         for name, side, at in (
             ("query scale", group.write, last.write_index),
             ("key scale", group.read, last.read_index),
         ):
-            changes[name] = lambda state, shift, side=side, at=at: (
-                state | left(side.map, state, at, triple, shift)
+            heads = range(side.map.count) if norm_over_heads else [at]
+            changes[name] = lambda state, shift, side=side, heads=heads: scaled_heads(
+                side.map, state, heads, triple, shift
             )
+    if group.freedom == "permutation" and group.kind in ("qk", "ov"):
+        q = permutation(group.d, generator)
+        changes["permutation"] = lambda state, shift: change_shared(group, state, q, kv_head, shift)
     if group.freedom == "scaling":
         diagonal = scaling(group.d, generator)
         changes["scaling"] = lambda state, shift: across(group, state, diagonal, shift)
@@ -160,25 +167,50 @@ def applicable(
     return changes
 
 
+def scaled_heads(one: LinearMap, state: State, heads, g: Tensor, shift: int) -> State:
+    """g on the output of some heads; the slices of all of them together shifted off by one map."""
+    changed = dict(state)
+    if shift and len(heads) == one.count > 1:  # all heads but one: the norm over all sees that
+        heads, shift = heads[1:], 0
+    for at in heads:
+        changed |= left(one, changed, at, g, shift)
+    return changed
+
+
+def across_norm(group: PairGroup, state: State, p: Tensor, shift: int) -> State:
+    """A permutation of the space in which a norm stands, its gain included."""
+    norm = group.read_norm
+    assert norm is not None
+    changed = state | left(group.write.map, state, 0, p, shift)
+    changed |= change_norm(norm, changed, p, statistics=False)
+    return changed | right(group.read.map, changed, 0, torch.linalg.inv(p))
+
+
 def across(
     group: PairGroup, state: State, g: Tensor, shift: int, companions: list[PairGroup] | None = None
 ) -> State:
     """g across an activation; a BatchNorm between takes a scaling into its gain."""
     changed = dict(state)
     permuted = companions is not None
+    at, heard = group.members[-1].write_index, group.members[-1].read_index
     if group.write_norm is None or permuted:
-        changed |= left(group.write.map, changed, 0, g, shift)
+        changed |= left(group.write.map, changed, at, g, shift)
     if group.write_norm is not None:
         norm = change_norm(group.write_norm, changed, g, statistics=permuted)
         rolled = {k: v.roll(shift) for k, v in norm.items()} if not permuted else norm
         changed |= rolled
     for other in companions or []:
-        changed |= left(other.write.map, changed, 0, g)
-    return changed | right(group.read.map, changed, 0, torch.linalg.inv(g))
+        changed |= left(other.write.map, changed, at, g)
+    return changed | right(group.read.map, changed, heard, torch.linalg.inv(g))
 
 
 def assert_proven(
-    graph: Graph, state: State, run: Callable[[State], Tensor], *, tolerance: float
+    graph: Graph,
+    state: State,
+    run: Callable[[State], Tensor],
+    *,
+    tolerance: float,
+    norm_over_heads: bool = False,
 ) -> set[str]:
     """Each pair's changes keep the function, and those a slice beside move it.
 
@@ -188,7 +220,7 @@ def assert_proven(
     scale = reference.abs().max()
     done = set()
     for number, group in enumerate(graph.pairs):
-        changes = applicable(graph, group, seed=100 + number)
+        changes = applicable(graph, group, seed=100 + number, norm_over_heads=norm_over_heads)
         assert changes or group.freedom == "none", group.name
         for name, change in changes.items():
             kept = (run(change(state, 0)) - reference).abs().max() / scale

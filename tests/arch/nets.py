@@ -64,5 +64,71 @@ class ResNet(nn.Module):
         return getattr(self, self.last)(x)
 
 
+class Mlp(nn.Module):
+    def __init__(self, inputs, hidden):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(inputs, hidden), nn.Linear(hidden, inputs)
+
+    def forward(self, x):
+        return self.fc2(functional.gelu(self.fc1(x)))
+
+
+class MixerBlock(nn.Module):
+    def __init__(self, tokens, channels):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.mlp_tokens, self.mlp_channels = Mlp(tokens, 6), Mlp(channels, 20)
+
+    def forward(self, x):
+        x = x + self.mlp_tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2)
+        return x + self.mlp_channels(self.norm2(x))
+
+
+class MlpMixer(nn.Module):
+    """Tolstikhin et al., arXiv 2105.01601, with the tensor names of timm."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Module()
+        self.stem.proj = nn.Conv2d(3, 10, 4, stride=4)
+        self.blocks = nn.Sequential(MixerBlock(4, 10), MixerBlock(4, 10))
+        self.norm, self.head = nn.LayerNorm(10), nn.Linear(10, 3)
+
+    def forward(self, x):
+        x = self.stem.proj(x).flatten(2).transpose(1, 2)
+        return self.head(self.norm(self.blocks(x)).mean(1))
+
+
+class ConvNextBlock(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(channels))
+        self.conv_dw = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.norm, self.mlp = nn.LayerNorm(channels), Mlp(channels, 4 * channels)
+
+    def forward(self, x):
+        y = self.mlp(self.norm(self.conv_dw(x).permute(0, 2, 3, 1)))
+        return x + (self.gamma * y).permute(0, 3, 1, 2)
+
+
+class ConvNext(nn.Module):
+    """Liu et al., arXiv 2201.03545, with the tensor names of timm; two stages of two widths."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 2, stride=2), nn.GroupNorm(1, 6))
+        self.stages = nn.Sequential()
+        for i, (inputs, width) in enumerate(((6, 6), (6, 8))):
+            stage = nn.Module()
+            stage.downsample = nn.Conv2d(inputs, width, 1) if i else nn.Identity()
+            stage.blocks = nn.Sequential(ConvNextBlock(width), ConvNextBlock(width))
+            stage.forward = lambda x, stage=stage: stage.blocks(stage.downsample(x))
+            self.stages.append(stage)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.stages(self.stem(x)).mean((2, 3)))
+
+
 def image(size=8):
     return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(3)).double()

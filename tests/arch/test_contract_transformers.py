@@ -1,113 +1,48 @@
 """Every transformers family, proven by function on a tiny model of its real config class."""
 
-import json
-
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-from arch.contract import Float64, assert_heads_proven, assert_proven, randomise
-from flagscope.arch import build_graph
+pytest.importorskip("transformers")
+from arch.cases import CASES, build, inputs, prove_saved
+from arch.contract import Float64
+from arch.net_cases import NETS, prove_net
+from arch.record import live_proof, merged, recorded
+from flagscope.arch import build_graph, families
 
-transformers = pytest.importorskip("transformers")
-transformers.logging.set_verbosity_error()
-transformers.logging.disable_progress_bar()
-
-COMMON = {
-    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24,
-    "vocab_size": 11, "max_position_embeddings": 12,
-}  # fmt: skip
-GROUPED = {**COMMON, "num_key_value_heads": 2}
-GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 4, "vocab_size": 11, "n_positions": 12}
-VIT = {
-    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24,
-    "image_size": 8, "patch_size": 4,
-}  # fmt: skip
-CROSS = {"is_decoder": True, "add_cross_attention": True}
 LINEAR = {"qk linear gl", "ov linear gl"}
 ROPE = {"qk rope rotary", "ov linear gl"}
 GATED = {"mlp gated scaling", "mlp gated permutation", "mlp silu permutation"}
 GELU = {"mlp gelu permutation"}
 
-# name: model class, config class, settings, family, changes that must have been made
-CASES = {
-    "bert": ("BertForMaskedLM", "BertConfig", COMMON, "bert", LINEAR | GELU),
-    "bert-relu": (
-        "BertForMaskedLM", "BertConfig", {**COMMON, "hidden_act": "relu"}, "bert",
-        LINEAR | {"mlp relu scaling", "mlp relu permutation"},
-    ),
-    "bert-generation": ("BertGenerationEncoder", "BertGenerationConfig", COMMON, "bert",
-                        LINEAR | GELU),
-    "bert-odd-head": (
-        "BertModel", "BertConfig", {**COMMON, "hidden_size": 15, "num_attention_heads": 3}, "bert",
-        LINEAR | GELU,
-    ),
-    "bert-cross": ("BertLMHeadModel", "BertConfig", {**COMMON, **CROSS}, "bert", LINEAR | GELU),
-    "roberta": ("RobertaForMaskedLM", "RobertaConfig", COMMON, "roberta", LINEAR | GELU),
-    "xlm-roberta": ("XLMRobertaModel", "XLMRobertaConfig", COMMON, "roberta", LINEAR | GELU),
-    "camembert": ("CamembertForMaskedLM", "CamembertConfig", COMMON, "roberta", LINEAR | GELU),
-    "distilbert": (
-        "DistilBertForMaskedLM", "DistilBertConfig",
-        {"dim": 16, "n_layers": 2, "n_heads": 4, "hidden_dim": 24, "vocab_size": 11,
-         "max_position_embeddings": 12}, "distilbert", LINEAR | GELU,
-    ),
-    "gpt2": ("GPT2LMHeadModel", "GPT2Config", GPT2, "gpt2",
-             LINEAR | {"mlp gelu_new permutation"}),
-    "gpt2-bare": ("GPT2Model", "GPT2Config", GPT2, "gpt2",
-                  LINEAR | {"mlp gelu_new permutation"}),
-    "gpt2-cross": ("GPT2LMHeadModel", "GPT2Config", {**GPT2, "add_cross_attention": True}, "gpt2",
-                   LINEAR | {"mlp gelu_new permutation"}),
-    "llama": ("LlamaForCausalLM", "LlamaConfig", GROUPED, "llama", ROPE | GATED),
-    "llama-biases-relu": (
-        "LlamaForCausalLM", "LlamaConfig",
-        {**GROUPED, "attention_bias": True, "mlp_bias": True, "hidden_act": "relu"}, "llama",
-        ROPE | {"mlp gated scaling", "mlp gated permutation", "mlp relu scaling",
-                "mlp relu permutation"},
-    ),
-    "llama-wide-heads": ("LlamaModel", "LlamaConfig", {**GROUPED, "head_dim": 6}, "llama",
-                         ROPE | GATED),
-    "llama-one-kv": ("LlamaForCausalLM", "LlamaConfig", {**COMMON, "num_key_value_heads": 1},
-                     "llama", ROPE | GATED),
-    "mistral": ("MistralForCausalLM", "MistralConfig", GROUPED, "mistral", ROPE | GATED),
-    "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", GROUPED, "qwen2", ROPE | GATED),
-    "qwen3": (
-        "Qwen3ForCausalLM", "Qwen3Config",
-        # the scale of queries and keys is removed up to eps
-        {**GROUPED, "head_dim": 8, "rms_norm_eps": 1e-20}, "qwen3",
-        {"qk norm query scale", "qk norm key scale", "ov linear gl"} | GATED,
-    ),
-    "gpt_neox": ("GPTNeoXForCausalLM", "GPTNeoXConfig",
-                 {**COMMON, "hidden_size": 32, "rotary_pct": 0.5}, "gpt_neox", ROPE | GELU),
-    "gpt_neox-full-rotary": (
-        "GPTNeoXForCausalLM", "GPTNeoXConfig",
-        {**COMMON, "rotary_pct": 1.0, "use_parallel_residual": False, "attention_bias": False},
-        "gpt_neox", ROPE | GELU,
-    ),
-    "vit": ("ViTForImageClassification", "ViTConfig", VIT, "vit", LINEAR | GELU),
-    "vit-bare-no-bias": ("ViTModel", "ViTConfig", {**VIT, "qkv_bias": False}, "vit",
-                         LINEAR | GELU),
+
+# What some cases must prove whatever the registry says: family, changes.
+EXPECTED = {
+    "bert": ("bert", LINEAR | GELU),
+    "bert-relu": ("bert", LINEAR | {"mlp relu scaling", "mlp relu permutation"}),
+    "bert-generation": ("bert", LINEAR | GELU),
+    "bert-odd-head": ("bert", LINEAR | GELU),
+    "bert-cross": ("bert", LINEAR | GELU),
+    "roberta": ("roberta", LINEAR | GELU),
+    "xlm-roberta": ("roberta", LINEAR | GELU),
+    "camembert": ("roberta", LINEAR | GELU),
+    "distilbert": ("distilbert", LINEAR | GELU),
+    "gpt2": ("gpt2", LINEAR | {"mlp gelu_new permutation"}),
+    "gpt2-bare": ("gpt2", LINEAR | {"mlp gelu_new permutation"}),
+    "gpt2-cross": ("gpt2", LINEAR | {"mlp gelu_new permutation"}),
+    "llama": ("llama", ROPE | GATED),
+    "llama-biases-relu": ("llama", ROPE | {"mlp gated scaling", "mlp gated permutation",
+        "mlp relu scaling", "mlp relu permutation"}),
+    "llama-wide-heads": ("llama", ROPE | GATED),
+    "llama-one-kv": ("llama", ROPE | GATED),
+    "mistral": ("mistral", ROPE | GATED),
+    "qwen2": ("qwen2", ROPE | GATED),
+    "qwen3": ("qwen3", {"qk norm query scale", "qk norm key scale", "ov linear gl"} | GATED),
+    "gpt_neox": ("gpt_neox", ROPE | GELU),
+    "gpt_neox-full-rotary": ("gpt_neox", ROPE | GELU),
+    "vit": ("vit", LINEAR | GELU),
+    "vit-bare-no-bias": ("vit", LINEAR | GELU),
 }  # fmt: skip
-
-
-def build(case):
-    model_class, config_class, settings, family, expected = CASES[case]
-    config = getattr(transformers, config_class)(**settings)
-    config._attn_implementation = "eager"
-    model = randomise(getattr(transformers, model_class)(config), seed=1)
-    return model, json.loads(json.dumps(config.to_dict(), default=str)), family, expected
-
-
-def inputs(case):
-    generator = torch.Generator().manual_seed(2)
-    if case.startswith("vit"):
-        pixels = torch.randn(2, 3, 8, 8, generator=generator, dtype=torch.float64)
-        return {"pixel_values": pixels}
-    # token 1 is RoBERTa's padding, which shifts positions
-    given = {"input_ids": torch.randint(2, 11, (2, 7), generator=generator)}
-    if case.endswith("cross"):
-        hidden = torch.randn(2, 5, 16, generator=generator, dtype=torch.float64)
-        given["encoder_hidden_states"] = hidden
-    return given
 
 
 def shapes_of(state):
@@ -116,58 +51,60 @@ def shapes_of(state):
 
 @pytest.mark.parametrize("case", CASES)
 def test_live_names(case):
-    model, config, family, expected = build(case)
-    state = dict(model.state_dict())
-    graph = build_graph(shapes_of(state), config)
-    given = inputs(case)
-
-    def run(changed):
-        different = {k: v for k, v in changed.items() if v is not state[k]}
-        with torch.no_grad(), Float64():
-            return torch.func.functional_call(model, different, kwargs=given)[0]
-
-    assert graph.family == family
-    assert graph.notes == ()
-    assert_heads_proven(graph)
-    assert assert_proven(graph, state, run, tolerance=1e-11) == expected
-
-
-@pytest.mark.parametrize("case", ["bert", "gpt2", "qwen3", "gpt_neox", "vit", "vit-bare-no-bias"])
-def test_saved_names(case, tmp_path):
-    model, _, family, expected = build(case)
-    model.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    state = load_file(tmp_path / "model.safetensors")
-    graph = build_graph(shapes_of(state), config)
-    given = inputs(case)
-
-    def run(changed):
-        # a file of its own for each change: loaded tensors may be mapped from their file
-        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
-        folder.mkdir()
-        (folder / "config.json").write_text((tmp_path / "config.json").read_text())
-        contiguous = {k: v.contiguous() for k, v in changed.items()}
-        save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
-        loaded = type(model).from_pretrained(folder, dtype=torch.float64).eval()
-        with torch.no_grad(), Float64():
-            return loaded(**given)[0]
-
-    assert graph.family == family
-    assert graph.notes == ()
-    assert_heads_proven(graph)
-    first = [p for p in graph.pairs if p.layer == 0]
-    one_layer = type(graph)(graph.family, tuple(first), graph.heads)
-    assert assert_proven(one_layer, state, run, tolerance=1e-11) == expected
-
-
-def test_names_differ_where_they_are_tested_to_differ():
-    model, *_ = build("vit")
-    assert any(".attention.q_proj." in name for name in model.state_dict())
+    proof = live_proof(case)
+    if case in EXPECTED:
+        assert (proof["family"], set(proof["changes"])) == EXPECTED[case]
+    entry = recorded()["cases"].get(case, {})
+    assert {key: entry.get(key) for key in proof} == proof, "run python tests/arch/record.py"
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_saved_names(case, tmp_path):
+    again = case in ("bert", "gpt2", "qwen3", "gpt_neox")
+    kind = prove_saved(case, tmp_path, again=again)
+    assert kind == recorded()["cases"][case]["saved"], "run python tests/arch/record.py"
+
+
+@pytest.mark.parametrize("case", NETS)
+def test_modules_of_the_same_names(case):
+    proof = prove_net(case)
+    entry = recorded()["cases"].get(case, {})
+    assert {key: entry.get(key) for key in proof} == proof, "run python tests/arch/record.py"
+
+
+def test_the_registry_is_what_its_cases_make():
+    registry = recorded()
+    cases = registry["cases"]
+    live = {name: one for name, one in cases.items() if one["live"]}
+    nets = {name: one for name, one in cases.items() if not one["live"]}
+    assert set(live) == set(CASES)
+    assert set(nets) == set(NETS)
+    keys = ("family", "model", "changes", "pairs")
+    small = {name: {key: one[key] for key in keys} for name, one in nets.items()}
+    large = {n: {key: one[key] for key in (*keys, "model_type")} for n, one in live.items()}
+    saved = {name: one["saved"] for name, one in live.items()}
+    assert merged(large, saved, small) == registry
+
+
+def test_every_family_and_model_type_is_proven():
+    assert len(families()) >= 45
+    for family in families():
+        assert family.proof is not None, family.name
+        assert set(family.model_types) <= set(family.proof.model_types), family.name
+        # every kind of pair that the file promises was there, and changes of it were made
+        assert set(family.pairs) == set(family.proof.pairs), family.name
+        assert {one.split()[0] for one in family.proof.changes} >= set(family.pairs) - {"residual"}
+
+
+def test_names_differ_where_they_are_tested_to_differ():
+    model, _ = build("vit")
+    assert any(".attention.q_proj." in name for name in model.state_dict())
+
+
+@pytest.mark.parametrize("case", EXPECTED)
 def test_family_and_heads_without_a_config(case):
-    model, config, family, _ = build(case)
+    model, config = build(case)
+    family = EXPECTED[case][0]
     shapes = shapes_of(model.state_dict())
     told = build_graph(shapes, config)
     heads = config.get("num_attention_heads") or config.get("n_head") or config.get("n_heads")
@@ -186,7 +123,7 @@ def test_family_and_heads_without_a_config(case):
 
 
 def test_grouped_query_heads_meet_their_key_value_head():
-    model, config, *_ = build("llama")
+    model, config = build("llama")
     graph = build_graph(shapes_of(model.state_dict()), config)
     group = next(p for p in graph.pairs if p.name == "layer.0.qk")
     assert [(m.head, m.kv_head) for m in group.members] == [(0, 0), (1, 0), (2, 1), (3, 1)]
@@ -198,7 +135,7 @@ def test_grouped_query_heads_meet_their_key_value_head():
 @pytest.mark.parametrize("head", [0, 3])
 def test_a_head_reads_and_writes_only_its_spaces(case, head):
     """With the other heads' outputs cut off, gradients lie in the head's row spaces."""
-    model, config, *_ = build(case)
+    model, config = build(case)
     state = dict(model.state_dict())
     graph = build_graph(shapes_of(state), config)
     heads = {h.space: h for h in graph.heads if h.layer == 0}

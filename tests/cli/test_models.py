@@ -125,6 +125,10 @@ def test_families(run: Run) -> None:
     names = [family["name"] for family in listed["families"]]
     assert {"bert", "gpt2", "llama", "gpt_neox", "vit", "mlp", "resnet"} <= set(names)
     assert all(f"\n{name} " in shown for name in names)
+    assert len(names) >= 45
+    proven = {family["name"]: family["proven"] for family in listed["families"]}
+    assert proven["gpt2"]["changes"] == ["mlp gelu_new permutation", "ov linear gl", "qk linear gl"]
+    assert proven["vit"]["saved"] == "proven"
     assert {"safetensors", "torch", "npz", "hub"} <= set(listed["formats"])
 
 

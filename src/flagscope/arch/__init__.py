@@ -3,6 +3,7 @@
 from flagscope.arch.build import FamilyInfo, build_graph, families
 from flagscope.arch.graph import Frame, Graph, HeadGroup, Member, Norm, PairGroup, Rotary
 from flagscope.arch.maps import LinearMap
+from flagscope.arch.registry import Proof, proofs
 from flagscope.arch.sides import Side
 
 __all__ = [
@@ -14,8 +15,10 @@ __all__ = [
     "Member",
     "Norm",
     "PairGroup",
+    "Proof",
     "Rotary",
     "Side",
     "build_graph",
     "families",
+    "proofs",
 ]

@@ -31,4 +31,6 @@ def activation_freedom(name: str) -> Freedom:
         return "gl"
     if plain in HOMOGENEOUS:
         return "scaling"
+    if plain.startswith("ssm"):  # a state-space layer: no elementwise function
+        return "none"
     return "none" if plain in ("unknown", "softmax") else "permutation"

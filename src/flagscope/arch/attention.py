@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
-from flagscope.arch.family import AttentionRule
+from flagscope.arch.family import AttentionRule, RotaryRule
 from flagscope.arch.graph import (
     Attention,
     Freedom,
@@ -17,11 +18,15 @@ from flagscope.arch.graph import (
     Rotary,
 )
 from flagscope.arch.maps import LinearMap
-from flagscope.arch.scope import Scope, config_value
+from flagscope.arch.scope import Scope, config_entry, config_flag, config_value
 from flagscope.arch.sides import Side
 from flagscope.errors import ArchitectureError
 
 Groups = tuple[list[PairGroup], list[HeadGroup]]
+
+LINEAR: tuple[str, Freedom] = ("linear", "gl")
+# Clipping to a range is elementwise and alike for all dimensions.
+CLIPPED: tuple[str, Freedom] = ("clip", "permutation")
 
 HEADS_UNKNOWN = (
     "attention heads are not told apart, since their number follows neither from the config nor "
@@ -52,11 +57,13 @@ def attention_groups(rule: AttentionRule, scope: Scope) -> Groups:
         pairs.append(_query_key(rule, maps, scope))
     if "v" in maps and "o" in maps:
         pairs.append(_value_output(rule, maps, scope))
-    return pairs, [_head_group(rule, one, scope) for one in maps.values()]
+    heads = [_head_group(rule, one, scope) for role, one in maps.items() if role in rule.spaces]
+    return pairs, heads
 
 
 def _label(rule: AttentionRule, scope: Scope) -> str:
-    return scope.label if rule.kind == "self" else f"{scope.label}.{rule.kind}"
+    label = scope.label if rule.kind == "self" else f"{scope.label}.{rule.kind}"
+    return f"{label}.{rule.name}" if rule.name else label
 
 
 def _attention(rule: AttentionRule) -> Attention:
@@ -99,10 +106,12 @@ def _value_output(rule: AttentionRule, maps: Mapping[str, LinearMap], scope: Sco
     value, output = maps["v"], maps["o"]
     size = _group_size(output, value)
     label = _label(rule, scope)
+    clipped = config_entry(scope.config, rule.clipped) is not None
+    between, freedom = CLIPPED if clipped else LINEAR
     return PairGroup(
-        name=f"{label}.ov", kind="ov", between="linear" if scope.trusted else "unknown",
+        name=f"{label}.ov", kind="ov", between=between if scope.trusted else "unknown",
         stack=scope.stack, attention=_attention(rule), layer=scope.layer,
-        freedom="gl" if scope.trusted else "none", d=value.outputs,
+        freedom=freedom if scope.trusted else "none", d=value.outputs,
         write=Side(value), read=Side(output),
         members=tuple(
             Member(f"{label}.head.{h}.ov", write_index=h // size, read_index=h, head=h,
@@ -124,15 +133,24 @@ def _between(
             "no freedom is claimed for Q-K; does the config give the rotary fraction?"
         )
         return "rope", "none", None
-    half = rule.rotary is not None and rule.rotary.layout == "half"
-    rotary = Rotary(turned, "half" if half else "interleaved") if turned else None
+    rotary = Rotary(turned, _layout(rule.rotary, scope)) if rule.rotary and turned else None
     if scope.tensor(rule.query_norm) or scope.tensor(rule.key_norm):
+        return "norm", "none", rotary
+    if rotary is not None and config_flag(rule.normalised, scope.config):
         return "norm", "none", rotary
     if scope.tensor(rule.relative):
         return "relative", "none", rotary
+    if config_entry(scope.config, rule.clipped) is not None:
+        return (*CLIPPED, None) if rotary is None else ("clip", "none", rotary)
     if rotary is not None:
         return "rope", "rotary", rotary
-    return "linear", "gl", None
+    return (*LINEAR, None)
+
+
+def _layout(rule: RotaryRule, scope: Scope) -> Literal["half", "interleaved"]:
+    entry = config_entry(scope.config, rule.interleaved)
+    interleaved = entry[1] if entry is not None else rule.layout == "interleaved"
+    return "interleaved" if interleaved else "half"
 
 
 def _head_norm(modules: tuple[str, ...], scope: Scope) -> Norm | None:
@@ -143,8 +161,16 @@ def _head_norm(modules: tuple[str, ...], scope: Scope) -> Norm | None:
 
 def _turned(rule: AttentionRule, dimension: int, scope: Scope) -> int:
     """How many of a head's dimensions the rotary embedding turns."""
-    if rule.rotary is None:
+    if rule.rotary is None or config_flag(rule.rotary.unless, scope.config):
         return 0
+    entry = config_entry(scope.config, rule.rotary.layers)
+    if entry is not None and scope.layer is not None and isinstance(entry[1], Sequence):
+        said = entry[1][scope.layer] if scope.layer < len(entry[1]) else True
+        if said not in rule.rotary.values if rule.rotary.values else not said:
+            return 0
+    turned = config_value(rule.rotary.dims, scope.config) if rule.rotary.dims else 0
+    if turned:
+        return int(turned)
     return max(0, int(dimension * config_value(rule.rotary.fraction, scope.config)))
 
 

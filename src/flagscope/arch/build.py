@@ -16,8 +16,19 @@ from flagscope.arch.family_files import load_families
 from flagscope.arch.frame import Block, stream_frame
 from flagscope.arch.graph import Frame, Graph, HeadGroup, PairGroup
 from flagscope.arch.infer import HEAD_KEYS, infer_graph
+from flagscope.arch.latent import latent_groups
 from flagscope.arch.mlp import mlp_groups
-from flagscope.arch.scope import Known, Notes, Scope, Shapes, attempted, config_entry, config_value
+from flagscope.arch.registry import Proof, proofs
+from flagscope.arch.scope import (
+    Known,
+    Notes,
+    Scope,
+    Shapes,
+    attempted,
+    config_entry,
+    config_flag,
+    config_value,
+)
 from flagscope.arch.sequence import sequence_groups
 from flagscope.errors import ArchitectureError, InputError
 
@@ -86,7 +97,7 @@ def build_graph(
         pairs = _chain_pairs(choice.family.chain, checked, config, notes)
         return _finished(choice.family.name, pairs, [], checked, notes, choice.family.ignore)
     known = _known(choice.family.sizes, config, heads)
-    builder = _Builder(checked, config, choice, known, notes)
+    builder = _Builder(checked, config, choice, known, notes, heads)
     pairs, spaces = builder.build()
     ignore = choice.family.ignore
     frames = tuple(builder.frames)
@@ -95,12 +106,13 @@ def build_graph(
 
 @dataclass(frozen=True)
 class FamilyInfo:
-    """What a family file offers, for lists of the supported families."""
+    """What a family file offers and what is proven of it, for lists of the families."""
 
     name: str
     title: str
     model_types: tuple[str, ...]
     pairs: tuple[str, ...]
+    proof: Proof | None = None
 
 
 def families() -> tuple[FamilyInfo, ...]:
@@ -116,7 +128,7 @@ def families() -> tuple[FamilyInfo, ...]:
     ['GPT-2']
     """
     return tuple(
-        FamilyInfo(one.name, one.title, one.model_types, _pair_kinds(one))
+        FamilyInfo(one.name, one.title, one.model_types, _pair_kinds(one), proofs().get(one.name))
         for one in load_families().values()
     )
 
@@ -125,6 +137,7 @@ def _pair_kinds(family: Family) -> tuple[str, ...]:
     kinds: list[str] = ["sequential"] if family.chain else []
     for stack in family.stacks:
         kinds += ["qk", "ov"] if stack.attention else []
+        kinds += ["latent"] if stack.latent else []
         kinds += ["mlp"] if stack.mlp else []
         kinds += ["conv"] if stack.sequence else []
         kinds += ["residual"] if stack.stream else []
@@ -166,19 +179,34 @@ def _known(
 ) -> dict[str, Known]:
     known: dict[str, Known] = {}
     for axis, paths in rules.items():
-        entry = config_entry(config, paths)
+        entry = _size_entry(config, paths)
         if entry is None:
             continue
         path, value = entry
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        stages: tuple[Any, ...] = tuple(value) if isinstance(value, list) and value else (value,)
+        if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in stages):
             raise ArchitectureError(
                 f"config key {path!r}: expected a positive integer, got {value!r}",
                 hint="correct the config (--config F), or give --heads N",
             )
-        known[axis] = Known(value, f"config key {path!r}")
+        known[axis] = Known(stages[0], f"config key {path!r}", stages if len(stages) > 1 else ())
     if heads is not None:
         known["h"] = Known(heads, "the heads argument")
     return known
+
+
+def _size_entry(config: Mapping[str, Any] | None, paths: tuple[str, ...]) -> tuple[str, Any] | None:
+    """The first size that the config gives; "flag?key" counts only where it sets the flag."""
+    for path in paths:
+        flag, conditional, key = path.rpartition("?")
+        if conditional and not config_flag((flag,), config):
+            continue
+        if key.isdigit():
+            return path, int(key)
+        entry = config_entry(config, (key,))
+        if entry is not None:
+            return entry
+    return None
 
 
 def _chain_pairs(
@@ -203,9 +231,11 @@ class _Builder:
         choice: Choice,
         known: Mapping[str, Known],
         notes: Notes,
+        heads: int | None,
     ) -> None:
         self.shapes, self.config, self.choice = shapes, config, choice
         self.known, self.notes = known, notes
+        self.heads = heads
         self.several = len(choice.instances) > 1
         self.frames: list[Frame] = []
 
@@ -224,6 +254,8 @@ class _Builder:
                     pairs += found
                     heads += spaces
                     blocks.append(Block(scope.norm(rule.norm), tuple(found)))
+                for rule in one.rule.latent:
+                    pairs += attempted(partial(latent_groups, rule, scope), [], scope)
                 for rule in one.rule.mlp:
                     found = attempted(partial(mlp_groups, rule, scope), [], scope)
                     pairs += found
@@ -248,9 +280,15 @@ class _Builder:
         stack = self._stack_name(one)
         return Scope(
             shapes=self.shapes, base=base, label=f"{stack}.{label}" if self.several else label,
-            stack=stack, layer=numbers[0] if single else position, known=self.known,
+            stack=stack, layer=numbers[0] if single else position,
+            known={axis: size.at(numbers[0]) for axis, size in self._sizes(one.rule).items()},
             config=self.config, notes=self.notes, trusted=self.choice.trusted,
         )  # fmt: skip
+
+    def _sizes(self, rule: StackRule) -> dict[str, Known]:
+        own = _known(rule.sizes, self.config, None)
+        heads = {"h": self.known["h"]} if self.heads and "h" in self.known else {}
+        return {**self.known, **own, **heads}
 
     def _outside(self, one: Instance) -> Scope:
         stack = self._stack_name(one)

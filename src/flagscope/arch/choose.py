@@ -14,6 +14,8 @@ from flagscope.arch.family_files import load_families
 from flagscope.arch.scope import Notes, Shapes
 from flagscope.errors import ArchitectureError
 
+_EXPERT = re.compile(r"\bexperts\.\d+\.")
+
 
 @dataclass(frozen=True)
 class Instance:
@@ -63,7 +65,7 @@ def choose(
 
 def _fitting(shapes: Shapes, model_type: object, notes: Notes) -> Choice | None:
     """The family whose names explain most tensors, all its required blocks among them."""
-    best: tuple[tuple[int, int, int], Family, tuple[Instance, ...]] | None = None
+    best: tuple[tuple[int, int, int, bool], Family, tuple[Instance, ...]] | None = None
     for family in load_families().values():
         instances = _instances(family, shapes)
         complete = [one for one in instances if _complete(one, family, shapes)]
@@ -71,7 +73,7 @@ def _fitting(shapes: Shapes, model_type: object, notes: Notes) -> Choice | None:
             continue
         matched = sum(_matched(one, shapes) for one in complete)
         preferred = sum(one.prefix in family.prefixes for one in complete)
-        rank = (matched, len(family.requires), preferred)
+        rank = (matched, len(family.requires), preferred, family.named)
         if best is None or rank > best[0]:
             best = (rank, family, tuple(complete))
     if best is None:
@@ -106,14 +108,16 @@ def _instances(family: Family, shapes: Shapes) -> tuple[Instance, ...]:
     found: list[Instance] = []
     for rule in family.stacks:
         names = rule.names()
-        endings = tuple(names)  # most names of a large model end otherwise: a quick test first
+        endings = tuple(
+            n.rpartition("{expert}")[2] for n in names
+        )  # most names of a large model end otherwise: a quick test first
         best: dict[str, tuple[int, Instance]] = {}
         for path in rule.paths:
             pattern = _path_pattern(path)
             layers: dict[str, Counter[tuple[int, ...]]] = {}
             for name in shapes:
                 match = pattern.fullmatch(name) if name.endswith(endings) else None
-                if match and match["rest"] in names:
+                if match and _of_any_expert(match["rest"]) in names:
                     numbers = tuple(int(n) for n in match.groups()[1:-1])
                     layers.setdefault(match["prefix"], Counter())[numbers] += 1
             for prefix, counts in layers.items():
@@ -127,6 +131,10 @@ def _instances(family: Family, shapes: Shapes) -> tuple[Instance, ...]:
 def _path_pattern(path: str) -> re.Pattern[str]:
     numbered = re.sub(r"\\\{[a-z]+\\\}", r"(\\d+)", re.escape(path))
     return re.compile(rf"(?P<prefix>(?:.*\.)?){numbered}(?P<rest>.+)")
+
+
+def _of_any_expert(name: str) -> str:
+    return _EXPERT.sub("experts.{expert}.", name) if "experts." in name else name
 
 
 def layer_base(one: Instance, numbers: tuple[int, ...]) -> str:
@@ -147,5 +155,6 @@ def _complete(one: Instance, family: Family, shapes: Shapes) -> bool:
 
 def _matched(one: Instance, shapes: Shapes) -> int:
     names = one.rule.names()
-    return sum(base + name in shapes for base in (layer_base(one, n) for n in one.numbers)
-               for name in names)  # fmt: skip
+    first = [name.replace("{expert}", "0") for name in names]
+    bases = [layer_base(one, numbers) for numbers in one.numbers]
+    return sum(base + name in shapes for base in bases for name in first)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 # Output, input and batch axes that a role has unless its table says otherwise. The batch axis
 # of k and v is g, the key-value heads, where the layout has one.
@@ -17,6 +17,8 @@ ROLE_AXES: Mapping[str, tuple[str, str, str | None]] = {
     "down": ("d", "f", None),
     "conv": ("o", "i", None),
     "linear": ("o", "i", None),
+    "compress": ("r", "d", None),
+    "expand": ("x", "r", None),
 }
 
 
@@ -32,7 +34,9 @@ class ConfigRule:
 class MapRule:
     """Where one linear map lies: alternative module names and the layout of the weight.
 
-    `joint` stands between the module and "weight": "_" for torch's ``in_proj_weight``.
+    `joint` stands between the module and "weight": "_" for torch's ``in_proj_weight``. A
+    `parameter` is the weight itself, not a module that has one. `window` holds parts of axes in
+    terms of axis sizes. "{expert}" in a module's name stands for the number of an expert.
     """
 
     role: str
@@ -44,14 +48,24 @@ class MapRule:
     select: Mapping[str, int]
     norms: tuple[str, ...] = ()
     joint: str = "."
+    window: Mapping[str, str] = field(default_factory=dict)
+    parameter: bool = False
 
     def weights(self) -> tuple[str, ...]:
         """Alternative names of the weight."""
+        if self.parameter:
+            return self.modules
         return tuple(f"{module}{self.joint}weight" for module in self.modules)
 
     def biases(self) -> tuple[str, ...]:
         """Alternative names of the bias, in the same order."""
+        if self.parameter:
+            return tuple(f"{module}_bias" for module in self.modules)
         return tuple(f"{module}{self.joint}bias" for module in self.modules)
+
+    def of_expert(self, expert: int) -> MapRule:
+        """The same map of one expert."""
+        return replace(self, modules=tuple(m.format(expert=expert) for m in self.modules))
 
     def names(self) -> tuple[str, ...]:
         """All tensor names the rule may touch."""
@@ -71,15 +85,32 @@ class NormRule:
 
 @dataclass(frozen=True)
 class RotaryRule:
-    """A rotary position embedding: its layout and the part of a head that it turns."""
+    """A rotary position embedding: its layout and the part of a head that it turns.
+
+    `dims` says how many dimensions it turns, where the config does not give the fraction.
+    `unless` are config keys that say there is none, `layers` is a config key that holds, for
+    each layer, whether there is one: a truth value or one of `values`. `interleaved` is a config
+    key that says whether the layout is that, where it is set.
+    """
 
     layout: str
     fraction: ConfigRule
+    dims: ConfigRule | None = None
+    unless: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    interleaved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class AttentionRule:
-    """One attention block of a layer."""
+    """One attention block of a layer.
+
+    `normalised` are config keys that say that queries and keys behind a rotary embedding are
+    divided by their norm, by a norm without tensors, `clipped` those that say that queries, keys
+    and values are clipped to a range. `spaces` are the maps that face the
+    residual stream. `name` tells several blocks of one kind apart.
+    """
 
     kind: str
     maps: tuple[MapRule, ...]
@@ -90,16 +121,30 @@ class AttentionRule:
     relative: tuple[str, ...]
     optional: bool
     heads_differ: bool = False
+    normalised: tuple[str, ...] = ()
+    clipped: tuple[str, ...] = ()
+    spaces: tuple[str, ...] = ("q", "k", "v", "o")
+    name: str = ""
 
 
 @dataclass(frozen=True)
 class MlpRule:
-    """One MLP block of a layer; gated if it has a gate."""
+    """One MLP block of a layer; gated if it has a gate, one for each expert if it has those."""
 
     maps: tuple[MapRule, ...]
     activation: ConfigRule
     optional: bool
     norm: NormRule | None = None
+    name: str = "mlp"
+
+
+@dataclass(frozen=True)
+class LatentRule:
+    """A map of low rank in two factors with a norm between them, as in latent attention."""
+
+    name: str
+    maps: tuple[MapRule, ...]
+    norm: NormRule
 
 
 @dataclass(frozen=True)
@@ -138,10 +183,12 @@ class StackRule:
     activation: ConfigRule | None = None
     stream: StreamRule | None = None
     frame: FrameRule | None = None
+    latent: tuple[LatentRule, ...] = ()
+    sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def maps(self) -> tuple[MapRule, ...]:
         """All maps of a layer."""
-        blocks = (*self.attention, *self.mlp)
+        blocks = (*self.attention, *self.mlp, *self.latent)
         shortcut = self.stream.shortcut if self.stream else None
         extra = (shortcut,) if shortcut else ()
         return (*(rule for block in blocks for rule in block.maps), *self.sequence, *extra)
@@ -152,7 +199,7 @@ class StackRule:
         for block in self.attention:
             names.update(norm_tensors(block.norm.modules if block.norm else ()))
             names.update(norm_tensors((*block.query_norm, *block.key_norm, *block.relative)))
-        for block in self.mlp:
+        for block in (*self.mlp, *self.latent):
             names.update(norm_tensors(block.norm.modules if block.norm else ()))
         return frozenset(names)
 
@@ -166,7 +213,11 @@ class ChainRule:
 
 @dataclass(frozen=True)
 class Family:
-    """One family file."""
+    """One family file.
+
+    Not `named` is a family whose tensors are named as those of another one: its names alone do
+    not tell it.
+    """
 
     name: str
     title: str
@@ -177,6 +228,7 @@ class Family:
     sizes: Mapping[str, tuple[str, ...]]
     stacks: tuple[StackRule, ...]
     chain: ChainRule | None
+    named: bool = True
 
 
 def norm_tensors(modules: tuple[str, ...]) -> tuple[str, ...]:

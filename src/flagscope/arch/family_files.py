@@ -20,6 +20,7 @@ from flagscope.arch.family import (
     ConfigRule,
     Family,
     FrameRule,
+    LatentRule,
     MapRule,
     MlpRule,
     NormRule,
@@ -104,6 +105,7 @@ def read_family(
         sizes=_read_sizes(sizes) if sizes else {},
         stacks=tuple(_read_stack(one) for one in table.tables("stacks")),
         chain=_read_chain(chain) if chain else None,
+        named=not table.flag("unnamed") and "extends" not in content,
     )
     table.close()
     if not family.stacks and family.chain is None:
@@ -157,19 +159,28 @@ def _read_map(table: Table, role: str) -> MapRule:
     axes = {name for group in parse_layout(layout) for name in group}
     if role in ("k", "v") and "g" in axes:
         batch = "g"
+    given = table.optional_text("batch")
     rule = MapRule(
         role=role,
         modules=table.names("module"),
         layout=layout,
         out=table.text("out", out),
         inp=table.text("inp", inp),
-        batch=table.optional_text("batch") or batch,
+        batch=(given or None) if given is not None else batch,
         select=table.integers("select"),
         norms=table.names("norm", ()),
         joint=table.text("joint", "."),
+        window=table.texts("window"),
+        parameter=table.flag("parameter"),
     )
     table.close()
-    needed = {rule.out, rule.inp, *rule.select, *(rule.batch.split() if rule.batch else ())}
+    needed = {
+        rule.out,
+        rule.inp,
+        *rule.select,
+        *rule.window,
+        *(rule.batch.split() if rule.batch else ()),
+    }
     if needed - axes:
         raise ArchitectureError(
             f"{table.place}.layout: {layout!r} lacks the axis {sorted(needed - axes)[0]!r}",
@@ -179,15 +190,17 @@ def _read_map(table: Table, role: str) -> MapRule:
     return rule
 
 
-def _read_norm(table: Table | None) -> NormRule | None:
-    if table is None:
-        return None
+def _read_norm_if(table: Table | None) -> NormRule | None:
+    return _read_norm(table) if table is not None else None
+
+
+def _read_norm(table: Table) -> NormRule:
     rule = NormRule(
         modules=table.names("module"),
         kind=table.choice("kind", ("layernorm", "rmsnorm", "batchnorm")),
         eps=_read_config(table.table("eps"), 1e-5),
         offset=table.number("offset", 0.0),
-        placement=table.choice("placement", ("pre", "post"), "pre"),
+        placement=table.choice("placement", ("pre", "post", "map"), "pre"),
     )
     table.close()
     return rule
@@ -197,7 +210,16 @@ def _read_rotary(table: Table | None) -> RotaryRule | None:
     if table is None:
         return None
     layout = table.choice("layout", ("half", "interleaved"))
-    rule = RotaryRule(layout, _read_config(table.table("fraction"), 1.0))
+    dims = table.table("dims")
+    rule = RotaryRule(
+        layout=layout,
+        fraction=_read_config(table.table("fraction"), 1.0),
+        dims=_read_config(dims, 0.0) if dims else None,
+        unless=table.names("unless", ()),
+        layers=table.names("layers", ()),
+        values=table.names("values", ()),
+        interleaved=table.names("interleaved", ()),
+    )
     table.close()
     return rule
 
@@ -214,16 +236,21 @@ def _read_maps(table: Table, roles: tuple[str, ...], optional: tuple[str, ...] =
 
 
 def _read_attention(table: Table) -> AttentionRule:
+    valued = "v" in table or "o" in table
     rule = AttentionRule(
         kind=table.choice("kind", ("self", "cross"), "self"),
-        maps=_read_maps(table, ("q", "k", "v", "o")),
-        norm=_read_norm(table.table("norm")),
+        maps=_read_maps(table, ("q", "k", "v", "o") if valued else ("q", "k")),
+        norm=_read_norm_if(table.table("norm")),
         rotary=_read_rotary(table.table("rotary")),
         query_norm=table.names("query_norm", ()),
         key_norm=table.names("key_norm", ()),
         relative=table.names("relative", ()),
         optional=table.flag("optional"),
         heads_differ=table.flag("heads_differ"),
+        normalised=table.names("normalised", ()),
+        clipped=table.names("clipped", ()),
+        spaces=table.names("spaces", ("q", "k", "v", "o")),
+        name=table.text("name", ""),
     )
     table.close()
     return rule
@@ -234,7 +261,19 @@ def _read_mlp(table: Table) -> MlpRule:
         maps=_read_maps(table, ("up", "down"), ("gate",)),
         activation=_read_config(table.table("activation"), "unknown"),
         optional=table.flag("optional"),
-        norm=_read_norm(table.table("norm")),
+        norm=_read_norm_if(table.table("norm")),
+        name=table.text("name", "mlp"),
+    )
+    table.close()
+    return rule
+
+
+def _read_latent(table: Table) -> LatentRule:
+    norm = table.table("norm")
+    rule = LatentRule(
+        name=table.text("name"),
+        maps=_read_maps(table, ("compress", "expand")),
+        norm=_read_norm(norm if norm else Table({}, f"{table.place}.norm")),
     )
     table.close()
     return rule
@@ -258,7 +297,7 @@ def _read_frame(table: Table | None) -> FrameRule | None:
         unembedding=table.names("unembedding"),
         root=table.text("root"),
         tied=table.names("tied", ()),
-        norm=_read_norm(table.table("norm")),
+        norm=_read_norm_if(table.table("norm")),
     )
     table.close()
     return rule
@@ -266,6 +305,7 @@ def _read_frame(table: Table | None) -> FrameRule | None:
 
 def _read_stack(table: Table) -> StackRule:
     activation = table.table("activation")
+    sizes = table.table("sizes")
     stack = StackRule(
         name=table.text("name"),
         paths=table.names("path"),
@@ -275,6 +315,8 @@ def _read_stack(table: Table) -> StackRule:
         activation=_read_config(activation, "unknown") if activation else None,
         stream=_read_stream(table.table("stream")),
         frame=_read_frame(table.table("frame")),
+        latent=tuple(_read_latent(one) for one in table.tables("latent")),
+        sizes=_read_sizes(sizes) if sizes else {},
     )
     table.close()
     for path in stack.paths:

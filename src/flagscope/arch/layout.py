@@ -120,6 +120,54 @@ def axis_sizes(
     return sizes, complete
 
 
+def part_of_axis(text: str, axis: str, sizes: Mapping[str, int]) -> tuple[int, int]:
+    """Start and length of a part of an axis, written ``start:stop`` in terms of axis sizes.
+
+    Each side is a sum or difference of sizes and numbers; an empty one is the axis' own end.
+
+    Raises
+    ------
+    ArchitectureError
+        If it is not of that form, or no part of the axis.
+
+    References
+    ----------
+    The notation is Python's slice, with axis names as in einops: Rogozhnikov, ICLR 2022.
+
+    Examples
+    --------
+    >>> part_of_axis("h:h+g", "s", {"h": 8, "g": 2, "s": 12})
+    (8, 2)
+    """
+    start, colon, stop = text.replace(" ", "").partition(":")
+    first, last = (_sum_of_sizes(one, sizes, text) if one else None for one in (start, stop))
+    begin = 0 if first is None else first
+    end = sizes[axis] if last is None else last
+    if not colon or not 0 <= begin < end <= sizes[axis]:
+        raise ArchitectureError(
+            f"{text!r} is no part of axis {axis!r} of size {sizes[axis]}",
+            hint="write start:stop in axis sizes, as in 'h:h+g'; does the config fit the shapes?",
+        )
+    return begin, end - begin
+
+
+def _sum_of_sizes(text: str, sizes: Mapping[str, int], whole: str) -> int:
+    if not re.fullmatch(r"-?\w+([+-]\w+)*", text):
+        raise ArchitectureError(
+            f"{text!r} in {whole!r} is no sum of axis sizes", hint="as in 'h:h+g' or 's-2:s-1'"
+        )
+    total = 0
+    for sign, term in re.findall(r"([+-]?)(\w+)", text):
+        if not term.isdigit() and term not in sizes:
+            raise ArchitectureError(
+                f"{whole!r}: the size of axis {term!r} is not known",
+                hint="give the model's config (--config F) or the number of heads (--heads N)",
+            )
+        value = int(term) if term.isdigit() else sizes[term]
+        total += -value if sign == "-" else value
+    return total
+
+
 def _bad_layout(layout: str, reason: str) -> ArchitectureError:
     return ArchitectureError(
         f"layout {layout!r} is not a pattern of axes: {reason}",

@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Shaped
 from torch import Tensor
 
-from flagscope.arch.layout import Groups, axis_sizes, parse_layout
+from flagscope.arch.layout import Groups, axis_sizes, parse_layout, part_of_axis
 from flagscope.errors import ArchitectureError, InputError
 
 View = Literal["write", "read"]
@@ -37,6 +37,10 @@ class LinearMap:
         Size of every axis of the layout.
     select
         Index along axes that hold other maps, such as ``{"three": 0}`` for Q in a fused QKV.
+    window
+        Part (start, length) of an axis that these maps take up, where maps of several kinds lie
+        behind each other along it, as K behind Q in the ``(s k) d`` of a fused QKV with fewer key
+        heads than query heads.
     out, inp
         Output and input axis.
     batch
@@ -77,6 +81,7 @@ class LinearMap:
     batch: str | None = None
     bias: str | None = None
     count: int = 1
+    window: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         axes = {name for group in self.groups for name in group}
@@ -86,7 +91,12 @@ class LinearMap:
             raise self._broken("output, input, batch and selected axes must be distinct axes of it")
         if any(not 0 <= index < self.sizes[name] for name, index in self.select.items()):
             raise self._broken("a selected index is out of range")
-        if prod(self.sizes[name] for name in self.batch_axes) != self.count:
+        for name, (start, length) in self.window.items():
+            if name not in axes or name in self.select:
+                raise self._broken(f"the windowed axis {name!r} must be an axis not selected")
+            if not 0 <= start < start + length <= self.sizes[name]:
+                raise self._broken(f"{start}:{start + length} is no part of axis {name!r}")
+        if prod(self.extent(name) for name in self.batch_axes) != self.count:
             raise self._broken(f"count is {self.count}, the batch axes give another number")
         if tuple(prod(self.sizes[n] for n in group) for group in self.groups) != self.shape:
             raise self._broken(f"axis sizes {dict(self.sizes)} do not give its shape")
@@ -113,15 +123,19 @@ class LinearMap:
         taken = {self.out, self.inp, *self.select, *self.batch_axes}
         return tuple(name for group in self.groups for name in group if name not in taken)
 
+    def extent(self, axis: str) -> int:
+        """Size of an axis, or of the part of it that these maps take up."""
+        return self.window[axis][1] if axis in self.window else self.sizes[axis]
+
     @property
     def outputs(self) -> int:
         """Dimension of the output."""
-        return self.sizes[self.out]
+        return self.extent(self.out)
 
     @property
     def inputs(self) -> int:
         """Dimension of the input."""
-        return self.sizes[self.inp]
+        return self.extent(self.inp)
 
     @cached_property
     def bias_layout(self) -> str:
@@ -139,12 +153,15 @@ class LinearMap:
 
     def _leading_cut(self, group: tuple[str, ...]) -> slice:
         start, extent, cut = 0, prod(self.sizes[n] for n in group), False
-        for name in group:
-            if name not in self.select:
-                break
+        for name in _leading(group, self.select):
             extent //= self.sizes[name]
             start += self.select[name] * extent
             cut = cut or self.sizes[name] > 1
+        first = _first_left(group, self.select)
+        if first in self.window and self.extent(first) < self.sizes[first]:
+            extent //= self.sizes[first]
+            start += self.window[first][0] * extent
+            return slice(start, start + self.extent(first) * extent)
         return slice(start, start + extent) if cut else slice(None)
 
     def write_matrices(self, stored: Shaped[Tensor, "*stored"]) -> Shaped[Tensor, "count out m"]:
@@ -226,7 +243,8 @@ class LinearMap:
             )
         fixed = dict(self.select)
         for name in reversed(self.batch_axes):
-            member, fixed[name] = divmod(member, self.sizes[name])
+            member, at = divmod(member, self.extent(name))
+            fixed[name] = at + self.window.get(name, (0, 0))[0]
         parts = [self._range_text(group, fixed) for group in self.groups]
         return "[:]" if all(part == ":" for part in parts) else f"[{', '.join(parts)}]"
 
@@ -239,14 +257,18 @@ class LinearMap:
                 start += fixed[name] * stride
                 was_free = was_free and self.sizes[name] == 1
             else:
-                blocks += not was_free and self.sizes[name] > 1
-                was_free = was_free or self.sizes[name] > 1
-                step = stride if self.sizes[name] > 1 else step
-        free = prod(self.sizes[n] for n in group if n not in fixed)
+                start += self.window.get(name, (0, 0))[0] * stride
+                whole = self.extent(name) == self.sizes[name]
+                blocks += self.extent(name) > 1 and not (was_free and whole)
+                was_free = was_free or self.extent(name) > 1
+                step = stride if self.extent(name) > 1 else step
+        free = prod(self.extent(n) for n in group if n not in fixed)
         if free == extent:
             return ":"
         if blocks > 1:  # not one range: say which axis is held at which index
-            return "; ".join(f"{n}={fixed[n]}" for n in group if n in fixed)
+            held = [f"{n}={fixed[n]}" for n in group if n in fixed]
+            held += [f"{n}={a}:{a + n_}" for n, (a, n_) in self.window.items() if n in group]
+            return "; ".join(dict.fromkeys(held))
         stop = start + (free - 1) * step + 1
         return f"{start}:{stop}" if step == 1 or free == 1 else f"{start}:{stop}:{step}"
 
@@ -272,6 +294,7 @@ class LinearMap:
     def _selected(self, stored: Tensor, groups: Groups) -> Tensor:
         """Elementary axes without the selected ones; a view of a contiguous tensor."""
         cut = {n for group in groups for n in group if n in self.select}
+        window = {n: one for n, one in self.window.items() if any(n in group for group in groups)}
         full = tuple(prod(self.sizes[n] for n in group) for group in groups)
         part = tuple(
             len(range(*self._leading_cut(group).indices(extent)))
@@ -284,6 +307,10 @@ class LinearMap:
             gone = {n for group in groups for n in _leading(group, self.select)}
             sizes = {**self.sizes, **dict.fromkeys(gone, 1)}
             at = {n: 0 if n in gone else index for n, index in self.select.items()}
+            taken = [n for group in groups if (n := _first_left(group, self.select)) in window]
+            for name in taken:
+                sizes[name] = self.extent(name)
+                del window[name]
         else:
             either = f"{full} or its part {part}" if part != full else f"{full}"
             raise InputError(
@@ -291,6 +318,8 @@ class LinearMap:
                 hint="pass the tensor as it is stored, whole or cut by index()",
             )
         view = stored.reshape([sizes[n] for n in names])
+        for name, (start, length) in window.items():
+            view = view.narrow(names.index(name), start, length)
         for axis in reversed(range(len(names))):
             if names[axis] in cut:
                 view = view.select(axis, at[names[axis]])
@@ -307,7 +336,7 @@ class LinearMap:
                 hint="pass them in the shape in which the map gave them",
             )
         kept, _, shape = self._pattern(groups, target).partition(" -> ")
-        sizes = {n: self.sizes[n] for n in kept.split()}
+        sizes = {n: self.extent(n) for n in kept.split()}
         place.copy_(rearrange(values, f"{shape} -> {kept}", **sizes))
         return result
 
@@ -319,6 +348,10 @@ def _leading(group: tuple[str, ...], select: Mapping[str, int]) -> list[str]:
             break
         names.append(name)
     return names
+
+
+def _first_left(group: tuple[str, ...], select: Mapping[str, int]) -> str:
+    return next((name for name in group if name not in select), "")
 
 
 def solved_map(
@@ -333,6 +366,7 @@ def solved_map(
     select: Mapping[str, int] | None = None,
     batch: str | None = None,
     bias: str | None = None,
+    window: Mapping[str, str] | None = None,
 ) -> LinearMap:
     """A `LinearMap` whose remaining axis sizes follow from the shape and the known ones.
 
@@ -357,8 +391,11 @@ def solved_map(
             f"tensor {tensor!r} of shape {shape}: {layout!r} leaves axis sizes open",
             hint="give the number of heads (--heads N) or the model's config (--config F)",
         )
-    count = prod(sizes[name] for name in batch.split()) if batch else 1
+    every = {**(known or {}), **sizes}
+    parts = {axis: part_of_axis(text, axis, every) for axis, text in (window or {}).items()}
+    extents = {**sizes, **{axis: length for axis, (_, length) in parts.items()}}
+    count = prod(extents[name] for name in batch.split()) if batch else 1
     return LinearMap(
         role=role, tensor=tensor, shape=shape, layout=layout, sizes=sizes, out=out, inp=inp,
-        select=dict(select or {}), batch=batch, bias=bias, count=count,
+        select=dict(select or {}), batch=batch, bias=bias, count=count, window=parts,
     )  # fmt: skip

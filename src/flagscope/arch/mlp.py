@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import count
+
 from flagscope.arch.activations import activation_freedom
 from flagscope.arch.family import MlpRule
 from flagscope.arch.graph import Freedom, Member, PairGroup
@@ -14,40 +17,70 @@ def mlp_groups(rule: MlpRule, scope: Scope) -> list[PairGroup]:
     """Pairs of one MLP block: up-down, and gate-down in down(act(gate x) * up x).
 
     Between up and down of a gated block lies the elementwise product, which every positive
-    scaling passes; the gate passes what its activation passes.
+    scaling passes; the gate passes what its activation passes. Experts are blocks of their own:
+    in one tensor along a batch axis, or each in tensors of its own.
     """
+    if not any("{expert}" in module for one in rule.maps for module in one.modules):
+        return _block(rule, scope, None)
+    groups: list[PairGroup] = []
+    for expert in count():
+        one = replace(rule, maps=tuple(map_.of_expert(expert) for map_ in rule.maps))
+        if all(scope.locate(map_) is None for map_ in one.maps):
+            break
+        groups += _block(one, scope, expert)
+    if not groups and not rule.optional:
+        scope.notes.add("no experts of the family's names", scope.label)
+    return groups
+
+
+def _block(rule: MlpRule, scope: Scope, expert: int | None) -> list[PairGroup]:
     found = [place for one in rule.maps if (place := scope.locate(one))]
     if not found:
         if not rule.optional:
             scope.notes.add("no MLP tensors of the family's names", scope.label)
         return []
+    if rule.optional and any(place.rule.role == "down" for place in found) and len(found) == 1:
+        return []  # another form of the block, whose last map has the same name
     maps = scope.solve(found)
     if maps is None or "up" not in maps or "down" not in maps:
         scope.notes.add("the MLP lacks its first or last map", scope.label)
         return []
     gated = any(one.role == "gate" for one in rule.maps)
+    name = rule.name if expert is None else f"expert.{expert}.{rule.name}"
     if gated and "gate" not in maps:
         scope.notes.add("the MLP's gate is missing, and what lies between unknown", scope.label)
-        return [_pair("mlp.up", maps["up"], maps["down"], "unknown", "none", scope)]
+        return [_pair(f"{name}.up", maps["up"], maps["down"], "unknown", "none", scope, expert)]
     activation = str(config_value(rule.activation, scope.config)) if scope.trusted else "unknown"
     freedom = activation_freedom(activation)
     if not gated:
-        return [_pair("mlp", maps["up"], maps["down"], activation, freedom, scope)]
+        return [_pair(name, maps["up"], maps["down"], activation, freedom, scope, expert)]
     passing: Freedom = "scaling" if scope.trusted else "none"
     return [
-        _pair("mlp.up", maps["up"], maps["down"], "gated", passing, scope),
+        _pair(f"{name}.up", maps["up"], maps["down"], "gated", passing, scope, expert),
         # the product with `up` admits no mixing of neurons even under a linear gate
-        _pair("mlp.gate", maps["gate"], maps["down"], activation,
-              "scaling" if freedom == "gl" else freedom, scope),
+        _pair(f"{name}.gate", maps["gate"], maps["down"], activation,
+              "scaling" if freedom == "gl" else freedom, scope, expert),
     ]  # fmt: skip
 
 
 def _pair(
-    name: str, write: LinearMap, read: LinearMap, between: str, freedom: Freedom, scope: Scope
+    name: str,
+    write: LinearMap,
+    read: LinearMap,
+    between: str,
+    freedom: Freedom,
+    scope: Scope,
+    expert: int | None,
 ) -> PairGroup:
     full = f"{scope.label}.{name}"
+    members: tuple[Member, ...] = (Member(full, expert=expert),)
+    if write.batch and write.count == read.count:
+        members = tuple(
+            Member(f"{scope.label}.expert.{e}.{name}", write_index=e, read_index=e, expert=e)
+            for e in range(write.count)
+        )
     return PairGroup(
         name=full, kind="mlp", between=between, stack=scope.stack, attention=None,
         layer=scope.layer, freedom=freedom, d=write.outputs, write=Side(write), read=Side(read),
-        members=(Member(full),),
+        members=members,
     )  # fmt: skip

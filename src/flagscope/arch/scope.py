@@ -56,10 +56,17 @@ def _shortened(places: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Known:
-    """A size and who says so."""
+    """A size and who says so; one for each stage where the config lists several."""
 
     value: int
     origin: str
+    stages: tuple[int, ...] = ()
+
+    def at(self, stage: int) -> Known:
+        """The size in one stage."""
+        if not self.stages:
+            return self
+        return Known(self.stages[min(stage, len(self.stages) - 1)], f"{self.origin}[{stage}]")
 
 
 @dataclass(frozen=True)
@@ -197,6 +204,7 @@ def one_map(place: Place, sizes: Mapping[str, int]) -> LinearMap:
     return solved_map(
         role=rule.role, tensor=place.tensor, shape=place.shape, layout=rule.layout, out=rule.out,
         inp=rule.inp, known=sizes, select=rule.select, batch=rule.batch, bias=place.bias,
+        window=rule.window,
     )  # fmt: skip
 
 
@@ -209,6 +217,12 @@ def config_entry(config: Mapping[str, Any] | None, paths: Sequence[str]) -> tupl
         if value is not None:
             return path, value
     return None
+
+
+def config_flag(paths: Sequence[str], config: Mapping[str, Any] | None) -> bool:
+    """Whether the config says yes at the first of these paths that it sets."""
+    entry = config_entry(config, paths)
+    return entry is not None and bool(entry[1])
 
 
 def config_value(rule: ConfigRule, config: Mapping[str, Any] | None) -> Any:

@@ -51,7 +51,10 @@ def sequence_groups(rule: StackRule, blocks: Sequence[Scope], outside: Scope) ->
                 groups += _inner(write, read, activation, scope)
         previous = [*nodes[-1:], *shortcut]
     last = replace(outside, layer=len(blocks))
-    for write, read in product(previous, _nodes((rule.stream.exit,) if rule.stream else (), last)):
+    exits = _nodes((rule.stream.exit,), last) if rule.stream else []
+    if rule.stream and not exits and last.base:  # a head may stand beside the trunk
+        exits = _nodes((rule.stream.exit,), replace(last, base=""))
+    for write, read in product(previous, exits):
         groups += _residual(write, read, activation, last)
     return groups
 
@@ -61,7 +64,7 @@ def _nodes(rules: Sequence[MapRule | None], scope: Scope) -> list[Node]:
     for rule in rules:
         place = scope.locate(rule) if rule else None
         if rule is not None and place is not None:
-            label = place.tensor.removesuffix(".weight")
+            label = place.tensor.removesuffix(".weight").removesuffix(".convolution")
             maps = scope.solve([place])
             if maps is not None:
                 nodes.append((label, maps[rule.role], _norm(rule, place, scope)))

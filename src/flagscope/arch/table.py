@@ -64,6 +64,13 @@ class Table:
                 raise _wrong(f"{self.place}.{key}.{name}", "an integer", one)
         return dict(value)
 
+    def texts(self, key: str) -> dict[str, str]:
+        """A table of strings, empty where the key is absent."""
+        value = self._typed(self._take(key, {}), dict, "a table", f"{self.place}.{key}")
+        for name, one in value.items():
+            self._typed(one, str, "a string", f"{self.place}.{key}.{name}")
+        return dict(value)
+
     def choice(self, key: str, allowed: tuple[str, ...], default: str | None = None) -> str:
         """One of the allowed strings."""
         value = self.text(key, default)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -32,6 +33,7 @@ def families_command(as_json: bool) -> None:
                 "title": f.title,
                 "model_types": list(f.model_types),
                 "pairs": list(f.pairs),
+                "proven": asdict(f.proof) if f.proof else None,
             }
             for f in known
         ]

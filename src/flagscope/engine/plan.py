@@ -103,8 +103,8 @@ def _share(map_: LinearMap) -> float:
 def _pair_cost(pair: PairGroup) -> tuple[float, float]:
     """Operations, and float64 numbers held at once."""
     d, n = pair.d, len(pair.members)
-    m1 = prod(pair.write.map.shape) // (pair.write.map.count * d * _others(pair.write.map))
-    m2 = prod(pair.read.map.shape) // (pair.read.map.count * d * _others(pair.read.map))
+    m1 = _entries(pair.write.map) // (pair.write.map.count * d)
+    m2 = _entries(pair.read.map) // (pair.read.map.count * d)
     side = min(d, max(m1, m2))
     passes = 2 if pair.freedom in ("scaling", "rotary") else 1
     # The path is taken by time and counted by operations.
@@ -114,9 +114,9 @@ def _pair_cost(pair: PairGroup) -> tuple[float, float]:
     return flops, n * (passes * d * (m1 + m2) + 6.0 * side * side)
 
 
-def _others(map_: LinearMap) -> int:
-    """Maps that share the stored tensor with this one (Q, K, V in a fused tensor)."""
-    return prod(map_.sizes[name] for name in map_.select)
+def _entries(map_: LinearMap) -> int:
+    """Entries of these maps alone, without others in the stored tensor (Q, K, V in a fused one)."""
+    return prod(map_.extent(name) for name in map_.sizes if name not in map_.select)
 
 
 def _head_cost(head: HeadGroup) -> tuple[float, float]:

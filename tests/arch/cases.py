@@ -1,0 +1,403 @@
+"""Tiny models of real configuration classes, one case or more for each family of transformers."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from arch.contract import (
+    Float64,
+    State,
+    assert_heads_proven,
+    assert_proven,
+    left,
+    permutation,
+    randomise,
+    right,
+)
+from flagscope.arch import Graph, build_graph
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+COMMON = {
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24,
+    "vocab_size": 11, "max_position_embeddings": 16,
+}  # fmt: skip
+GROUPED = {**COMMON, "num_key_value_heads": 2}
+# The scale of queries and keys is removed by their norm up to eps.
+NORMED = {**GROUPED, "rms_norm_eps": 1e-20, "layer_norm_eps": 1e-20}
+VISION = {
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24,
+    "image_size": 8, "patch_size": 4,
+}  # fmt: skip
+EXPERTS = {
+    "num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+    "shared_expert_intermediate_size": 8,
+}  # fmt: skip
+LATENT = {
+    **COMMON, "num_key_value_heads": 4, "q_lora_rank": 8, "kv_lora_rank": 6,
+        "qk_nope_head_dim": 2, "qk_rope_head_dim": 4,
+    "v_head_dim": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+    "first_k_dense_replace": 1, "n_group": 2, "topk_group": 2, "n_shared_experts": 1,
+    "rms_norm_eps": 1e-20,
+}  # fmt: skip
+SIDES = {
+    "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 20, "vocab_size": 11,
+    "max_position_embeddings": 16, "pad_token_id": 0, "decoder_start_token_id": 2,
+}  # fmt: skip
+T5 = {"d_model": 16, "d_kv": 6, "d_ff": 24, "num_layers": 2, "num_heads": 4, "vocab_size": 11,
+      "decoder_start_token_id": 0}  # fmt: skip
+FALCON = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 11}
+WAVE = {
+    **COMMON, "conv_dim": [8, 8], "conv_stride": [2, 2], "conv_kernel": [3, 3],
+    "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
+}  # fmt: skip
+TOWERS = {
+    "text_config": {**COMMON, "eos_token_id": 10, "projection_dim": 8},
+    "vision_config": {**VISION, "num_attention_heads": 2, "projection_dim": 8},
+}
+BEYOND = {"text_config": {**COMMON, "projection_size": 16}, "vision_config": VISION}
+
+GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 4, "vocab_size": 11, "n_positions": 12}
+VIT = VISION
+CROSS = {"is_decoder": True, "add_cross_attention": True}
+
+# name: model class, config class, settings, inputs
+CASES: dict[str, tuple[str, str, dict, str]] = {
+    "bert": ("BertForMaskedLM", "BertConfig",
+        COMMON, "tokens"),
+    "bert-relu": ("BertForMaskedLM", "BertConfig",
+        {**COMMON, "hidden_act": "relu"}, "tokens"),
+    "bert-generation": ("BertGenerationEncoder", "BertGenerationConfig",
+        COMMON, "tokens"),
+    "bert-odd-head": ("BertModel", "BertConfig",
+        {**COMMON, "hidden_size": 15, "num_attention_heads": 3}, "tokens"),
+    "bert-cross": ("BertLMHeadModel", "BertConfig",
+        {**COMMON, **CROSS}, "cross"),
+    "roberta": ("RobertaForMaskedLM", "RobertaConfig",
+        COMMON, "tokens"),
+    "xlm-roberta": ("XLMRobertaModel", "XLMRobertaConfig",
+        COMMON, "tokens"),
+    "camembert": ("CamembertForMaskedLM", "CamembertConfig",
+        COMMON, "tokens"),
+    "distilbert": ("DistilBertForMaskedLM", "DistilBertConfig",
+        {"dim": 16, "n_layers": 2, "n_heads": 4, "hidden_dim": 24, "vocab_size": 11,
+            "max_position_embeddings": 12}, "tokens"),
+    "gpt2": ("GPT2LMHeadModel", "GPT2Config",
+        GPT2, "tokens"),
+    "gpt2-bare": ("GPT2Model", "GPT2Config",
+        GPT2, "tokens"),
+    "gpt2-cross": ("GPT2LMHeadModel", "GPT2Config",
+        {**GPT2, "add_cross_attention": True}, "cross"),
+    "llama": ("LlamaForCausalLM", "LlamaConfig",
+        GROUPED, "tokens"),
+    "llama-biases-relu": ("LlamaForCausalLM", "LlamaConfig",
+        {**GROUPED, "attention_bias": True, "mlp_bias": True, "hidden_act": "relu"}, "tokens"),
+    "llama-wide-heads": ("LlamaModel", "LlamaConfig",
+        {**GROUPED, "head_dim": 6}, "tokens"),
+    "llama-one-kv": ("LlamaForCausalLM", "LlamaConfig",
+        {**COMMON, "num_key_value_heads": 1}, "tokens"),
+    "mistral": ("MistralForCausalLM", "MistralConfig",
+        GROUPED, "tokens"),
+    "qwen2": ("Qwen2ForCausalLM", "Qwen2Config",
+        GROUPED, "tokens"),
+    "qwen3": ("Qwen3ForCausalLM", "Qwen3Config",
+        {**GROUPED, "head_dim": 8, "rms_norm_eps": 1e-20}, "tokens"),
+    "gpt_neox": ("GPTNeoXForCausalLM", "GPTNeoXConfig",
+        {**COMMON, "hidden_size": 32, "rotary_pct": 0.5}, "tokens"),
+    "gpt_neox-full-rotary": ("GPTNeoXForCausalLM", "GPTNeoXConfig",
+        {**COMMON, "rotary_pct": 1.0, "use_parallel_residual": False, "attention_bias": False},
+            "tokens"),
+    "vit": ("ViTForImageClassification", "ViTConfig",
+        VIT, "pixels"),
+    "vit-bare-no-bias": ("ViTModel", "ViTConfig",
+        {**VIT, "qkv_bias": False}, "pixels"),
+    "gptj": ("GPTJForCausalLM", "GPTJConfig",
+             {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "vocab_size": 11,
+              "n_positions": 16}, "tokens"),
+    "gpt_neo": ("GPTNeoForCausalLM", "GPTNeoConfig",
+                {"hidden_size": 16, "num_layers": 2, "num_heads": 4, "intermediate_size": 24,
+                 "attention_types": [[["global", "local"], 1]], "vocab_size": 11,
+                 "max_position_embeddings": 16, "window_size": 4}, "tokens"),
+    "opt": ("OPTForCausalLM", "OPTConfig",
+            {**COMMON, "ffn_dim": 24, "word_embed_proj_dim": 16}, "tokens"),
+    "bloom": ("BloomForCausalLM", "BloomConfig",
+              {"hidden_size": 16, "n_layer": 2, "n_head": 4, "vocab_size": 11}, "tokens"),
+    "falcon": ("FalconForCausalLM", "FalconConfig", FALCON, "tokens"),
+    "falcon-several-kv": ("FalconForCausalLM", "FalconConfig",
+                          {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2},
+                          "tokens"),
+    "falcon-all-kv-alibi": ("FalconForCausalLM", "FalconConfig",
+                            {**FALCON, "multi_query": False, "alibi": True, "bias": True},
+                            "tokens"),
+    "mpt": ("MptForCausalLM", "MptConfig",
+            {"d_model": 16, "n_layers": 2, "n_heads": 4, "vocab_size": 11, "max_seq_len": 16},
+            "tokens"),
+    "llama4": ("Llama4ForCausalLM", "Llama4TextConfig",
+               {**NORMED, "intermediate_size_mlp": 20, **EXPERTS, "interleave_moe_layer_step": 2,
+                "no_rope_layers": [1, 0], "head_dim": 4, "layer_types": ["full_attention"] * 2},
+               "tokens"),
+    "mixtral": ("MixtralForCausalLM", "MixtralConfig", {**GROUPED, **EXPERTS}, "tokens"),
+    "qwen2_moe": ("Qwen2MoeForCausalLM", "Qwen2MoeConfig", {**GROUPED, **EXPERTS}, "tokens"),
+    "qwen3_moe": ("Qwen3MoeForCausalLM", "Qwen3MoeConfig",
+                  {**NORMED, **EXPERTS, "head_dim": 4, "mlp_only_layers": [0]}, "tokens"),
+    "olmoe": ("OlmoeForCausalLM", "OlmoeConfig", {**NORMED, **EXPERTS}, "tokens"),
+    "granitemoe": ("GraniteMoeForCausalLM", "GraniteMoeConfig", {**GROUPED, **EXPERTS}, "tokens"),
+    "gemma": ("GemmaForCausalLM", "GemmaConfig", {**GROUPED, "head_dim": 6}, "tokens"),
+    "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", {**GROUPED, "head_dim": 4}, "tokens"),
+    "gemma3": ("Gemma3ForCausalLM", "Gemma3TextConfig", {**NORMED, "head_dim": 4}, "tokens"),
+    "phi": ("PhiForCausalLM", "PhiConfig", COMMON, "tokens"),
+    "phi-normed": ("PhiForCausalLM", "PhiConfig", {**NORMED, "qk_layernorm": True}, "tokens"),
+    "phi3": ("Phi3ForCausalLM", "Phi3Config", {**GROUPED, "pad_token_id": 0}, "tokens"),
+    "stablelm": ("StableLmForCausalLM", "StableLmConfig", {**GROUPED, "hidden_size": 32},
+                 "tokens"),
+    "stablelm-normed": ("StableLmForCausalLM", "StableLmConfig",
+                        {**NORMED, "hidden_size": 32, "qk_layernorm": True,
+                         "use_parallel_residual": True}, "tokens"),
+    "starcoder2": ("Starcoder2ForCausalLM", "Starcoder2Config",
+                   {**GROUPED, "bos_token_id": 0, "eos_token_id": 0}, "tokens"),
+    "olmo": ("OlmoForCausalLM", "OlmoConfig", GROUPED, "tokens"),
+    "olmo-clipped": ("OlmoForCausalLM", "OlmoConfig", {**GROUPED, "clip_qkv": 0.5}, "tokens"),
+    "mpt-clipped": (
+        "MptForCausalLM",
+        "MptConfig",
+        {"d_model": 16, "n_layers": 2, "n_heads": 4, "vocab_size": 11, "max_seq_len": 16,
+         "attn_config": {"clip_qkv": 0.5}},
+        "tokens",
+    ),
+    "olmo2": ("Olmo2ForCausalLM", "Olmo2Config", NORMED, "tokens"),
+    "olmo3": ("Olmo3ForCausalLM", "Olmo3Config", NORMED, "tokens"),
+    "granite": ("GraniteForCausalLM", "GraniteConfig", GROUPED, "tokens"),
+    "cohere": ("CohereForCausalLM", "CohereConfig", GROUPED, "tokens"),
+    "cohere-normed": ("CohereForCausalLM", "CohereConfig", {**NORMED, "use_qk_norm": True},
+                      "tokens"),
+    "cohere2": ("Cohere2ForCausalLM", "Cohere2Config",
+                {**GROUPED, "layer_types": ["sliding_attention", "full_attention"]}, "tokens"),
+    "deepseek_v2": ("DeepseekV2ForCausalLM", "DeepseekV2Config",
+                    {**LATENT, "topk_method": "greedy"}, "tokens"),
+    "deepseek_v2-whole-queries": ("DeepseekV2ForCausalLM", "DeepseekV2Config",
+                                  {**LATENT, "topk_method": "greedy", "q_lora_rank": None},
+                                  "tokens"),
+    "deepseek_v3": ("DeepseekV3ForCausalLM", "DeepseekV3Config", LATENT, "tokens"),
+    "deepseek_v3-half": ("DeepseekV3ForCausalLM", "DeepseekV3Config",
+                         {**LATENT, "rope_interleave": False}, "tokens"),
+    "albert": ("AlbertForMaskedLM", "AlbertConfig", {**COMMON, "embedding_size": 8}, "tokens"),
+    "electra": ("ElectraForMaskedLM", "ElectraConfig", {**COMMON, "embedding_size": 8}, "tokens"),
+    "deberta_v2": ("DebertaV2ForMaskedLM", "DebertaV2Config",
+                   {**COMMON, "relative_attention": True, "pos_att_type": ["c2p", "p2c"],
+                    "position_buckets": 8, "share_att_key": True,
+                    "norm_rel_ebd": "layer_norm"}, "tokens"),
+    "modernbert": ("ModernBertForMaskedLM", "ModernBertConfig",
+                   {**COMMON, "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 1}, "tokens"),
+    "t5": ("T5ForConditionalGeneration", "T5Config", T5, "sides"),
+    "t5-gated": ("T5ForConditionalGeneration", "T5Config",
+                 {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, "sides"),
+    "mt5": ("MT5ForConditionalGeneration", "MT5Config", T5, "sides"),
+    "umt5": ("UMT5ForConditionalGeneration", "UMT5Config", T5, "sides"),
+    "bart": ("BartForConditionalGeneration", "BartConfig", SIDES, "sides"),
+    "marian": ("MarianMTModel", "MarianConfig", SIDES, "sides"),
+    "mbart": ("MBartForConditionalGeneration", "MBartConfig", SIDES, "sides"),
+    "pegasus": ("PegasusForConditionalGeneration", "PegasusConfig", SIDES, "sides"),
+    "m2m_100": ("M2M100ForConditionalGeneration", "M2M100Config", SIDES, "sides"),
+    "whisper": ("WhisperForConditionalGeneration", "WhisperConfig",
+                {**SIDES, "num_mel_bins": 8, "max_source_positions": 8,
+                 "max_target_positions": 16}, "mel"),
+    "deit": ("DeiTForImageClassification", "DeiTConfig", VISION, "pixels"),
+    "swin": ("SwinForImageClassification", "SwinConfig",
+             {"embed_dim": 8, "depths": [2, 1], "num_heads": [2, 4], "window_size": 2,
+              "image_size": 8, "patch_size": 2, "num_labels": 3}, "pixels"),
+    "clip": ("CLIPModel", "CLIPConfig", {**TOWERS, "projection_dim": 8}, "both"),
+    "clip-text": ("CLIPTextModelWithProjection", "CLIPTextConfig", TOWERS["text_config"],
+                  "tokens"),
+    "clip-vision": ("CLIPVisionModelWithProjection", "CLIPVisionConfig",
+                    TOWERS["vision_config"], "pixels"),
+    "siglip": ("SiglipModel", "SiglipConfig", BEYOND, "both"),
+    "dinov2": ("Dinov2ForImageClassification", "Dinov2Config", VISION, "pixels"),
+    "dinov2-registers-gated": ("Dinov2WithRegistersForImageClassification",
+                               "Dinov2WithRegistersConfig",
+                               {**VISION, "use_swiglu_ffn": True}, "pixels"),
+    "convnext": ("ConvNextForImageClassification", "ConvNextConfig",
+                 {"hidden_sizes": [8, 12], "depths": [1, 1], "num_stages": 2, "image_size": 8,
+                  "patch_size": 2}, "pixels"),
+    "resnet": ("ResNetForImageClassification", "ResNetConfig",
+               {"embedding_size": 8, "hidden_sizes": [8, 12], "depths": [2, 1],
+                "layer_type": "basic", "num_labels": 3}, "pixels"),
+    "resnet-bottleneck": ("ResNetForImageClassification", "ResNetConfig",
+                          {"embedding_size": 8, "hidden_sizes": [16, 20], "depths": [1, 1],
+                           "layer_type": "bottleneck", "num_labels": 3}, "pixels"),
+    "wav2vec2": ("Wav2Vec2ForCTC", "Wav2Vec2Config", WAVE, "wave"),
+    "hubert": ("HubertModel", "HubertConfig", WAVE, "wave"),
+    "mamba": ("MambaForCausalLM", "MambaConfig",
+              {"hidden_size": 16, "num_hidden_layers": 2, "vocab_size": 11, "state_size": 4,
+               "time_step_rank": 3}, "tokens"),
+    "mamba2": ("Mamba2ForCausalLM", "Mamba2Config",
+               {"hidden_size": 16, "num_hidden_layers": 2, "vocab_size": 11, "state_size": 4,
+                "num_heads": 4, "head_dim": 8, "n_groups": 2, "chunk_size": 4}, "tokens"),
+}  # fmt: skip
+# One norm over all query heads, one over all key heads: only all together may be scaled.
+NORM_OVER_HEADS = ("olmoe", "olmo2", "olmo3")
+
+
+def build(case: str) -> tuple[torch.nn.Module, dict]:
+    """The model in float64, and its config as config.json has it."""
+    model_class, config_class, settings, _ = CASES[case]
+    config = getattr(transformers, config_class)(**settings)
+    config._attn_implementation = config._experts_implementation = "eager"
+    model = randomise(getattr(transformers, model_class)(config), seed=1)
+    return model, json.loads(json.dumps(config.to_dict(), default=str))
+
+
+def inputs(case: str) -> dict[str, torch.Tensor]:
+    """What the model is given."""
+    kind = CASES[case][3]
+    generator = torch.Generator().manual_seed(2)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    def tokens(length: int) -> torch.Tensor:
+        return torch.randint(2, 11, (2, length), generator=generator)
+
+    if kind == "pixels":
+        return {"pixel_values": random(2, 3, 8, 8)}
+    if kind == "both":
+        return {"input_ids": tokens(7), "pixel_values": random(2, 3, 8, 8)}
+    if kind == "sides":
+        return {"input_ids": tokens(7), "decoder_input_ids": tokens(5)}
+    if kind == "mel":
+        return {"input_features": random(2, 8, 16), "decoder_input_ids": tokens(5)}
+    if kind == "wave":
+        return {"input_values": random(2, 40)}
+    given = {"input_ids": tokens(7)}  # token 1 is RoBERTa's padding, which shifts positions
+    return given | {"encoder_hidden_states": random(2, 5, 16)} if kind == "cross" else given
+
+
+def graph_of(state: dict[str, torch.Tensor], config: dict) -> Graph:
+    """The graph of a state dict."""
+    return build_graph({name: tuple(value.shape) for name, value in state.items()}, config)
+
+
+def channels_permuted(case: str, state: State, layer: str, shift: int) -> State:
+    """State-space channels trading places, with all that belongs to them alone.
+
+    The slices that the graph names are moved; `shift` moves those beside them.
+    """
+    groups = [pair for pair in graph_of(state, build(case)[1]).pairs if pair.name.startswith(layer)]
+    inner = groups[0].d
+    generator = torch.Generator().manual_seed(7)
+    p = permutation(inner, generator)
+    mixer = groups[0].read.map.tensor.removesuffix("out_proj.weight")
+    if case.startswith("mamba2"):  # within each head: its time step and decay are one
+        p = torch.block_diag(*[permutation(8, generator) for _ in range(4)])
+    changed = dict(state)
+    for group in groups:
+        changed |= left(group.write.map, changed, 0, p, shift)
+    changed |= right(groups[0].read.map, changed, 0, p.T)
+    if case.startswith("mamba2"):
+        full = torch.block_diag(p, torch.eye(len(state[f"{mixer}conv1d.bias"]) - inner).double())
+        changed[f"{mixer}norm.weight"] = p @ state[f"{mixer}norm.weight"]
+    else:
+        full = p
+        for name in ("dt_proj.weight", "dt_proj.bias", "A_log", "D"):
+            changed[mixer + name] = p @ state[mixer + name]
+        changed[f"{mixer}x_proj.weight"] = state[f"{mixer}x_proj.weight"] @ p.T
+    kernel = state[f"{mixer}conv1d.weight"]
+    changed[f"{mixer}conv1d.weight"] = (full @ kernel.flatten(1)).reshape(kernel.shape)
+    changed[f"{mixer}conv1d.bias"] = full @ state[f"{mixer}conv1d.bias"]
+    return changed
+
+
+def assert_channels_proven(case: str, state: State, run: Callable[[State], torch.Tensor]) -> str:
+    """Maps into and out of a state space, proven by permuting its channels in both layers."""
+    reference = run(state)
+    for layer in ("layer.0.", "layer.1."):
+        change = (run(channels_permuted(case, state, layer, 0)) - reference).abs().max()
+        assert change < 1e-11 * reference.abs().max(), float(change)
+        moved = (run(channels_permuted(case, state, layer, 1)) - reference).abs().max()
+        assert moved > 1e-3 * reference.abs().max(), float(moved)
+    return "mlp ssm channel permutation"
+
+
+def prove(case: str) -> dict:
+    """What is proven of a case, on the names of the live module."""
+    model, config = build(case)
+    state = dict(model.state_dict())
+    graph = graph_of(state, config)
+    given = inputs(case)
+
+    def run(changed: dict[str, torch.Tensor]) -> torch.Tensor:
+        different = {k: v for k, v in changed.items() if v is not state[k]}
+        with torch.no_grad(), Float64():
+            return torch.func.functional_call(model, different, kwargs=given)[0]
+
+    assert graph.notes == ()
+    assert_heads_proven(graph)
+    done = assert_proven(
+        graph, state, run, tolerance=1e-11, norm_over_heads=case in NORM_OVER_HEADS
+    )
+    if case.startswith("mamba"):
+        done.add(assert_channels_proven(case, state, run))
+    return {"family": graph.family, "model": CASES[case][0], "changes": sorted(done),
+            "pairs": sorted({pair.kind for pair in graph.pairs})}  # fmt: skip
+
+
+def prove_saved(case: str, folder: Path, *, again: bool = False) -> str:
+    """The same on the names that `save_pretrained` writes: "same", or "proven" where they differ.
+
+    `again` makes the proof even where they are the same.
+    """
+    model, _ = build(case)
+    model.save_pretrained(folder)
+    state = load_file(folder / "model.safetensors")
+    same = set(state) <= set(model.state_dict())
+    if same and not again:
+        return "same"
+    config = json.loads((folder / "config.json").read_text())
+    graph = graph_of(state, config)
+    given = inputs(case)
+
+    def run(changed: State) -> torch.Tensor:
+        # a file of its own for each change: loaded tensors may be mapped from their file
+        place = folder / f"{len(list(folder.iterdir()))}"
+        place.mkdir()
+        (place / "config.json").write_text((folder / "config.json").read_text())
+        contiguous = {k: v.contiguous() for k, v in changed.items()}
+        save_file(contiguous, place / "model.safetensors", metadata={"format": "pt"})
+        loaded = (
+            type(model)
+            .from_pretrained(
+                place,
+                dtype=torch.float64,
+                attn_implementation="eager",
+                experts_implementation="eager",
+            )
+            .eval()
+        )
+        with torch.no_grad(), Float64():
+            return loaded(**given)[0]
+
+    live = graph_of(dict(model.state_dict()), config)
+    assert graph.notes == ()
+    assert_heads_proven(graph)
+    assert heads_and_pairs(graph) == heads_and_pairs(live)
+    # one group of each kind: a change here costs the reading of a model
+    kinds = {(p.kind, p.between, p.name.rpartition(".expert.")[0] == ""): p for p in graph.pairs}
+    few = type(graph)(graph.family, tuple(kinds.values()), graph.heads)
+    companions = {p.read.map.tensor for p in few.pairs}
+    pairs = tuple(p for p in graph.pairs if p.read.map.tensor in companions)
+    done = assert_proven(
+        type(graph)(graph.family, pairs, graph.heads), state, run, tolerance=1e-11,
+        norm_over_heads=case in NORM_OVER_HEADS,
+    )  # fmt: skip
+    assert done == set(prove(case)["changes"])
+    return "same" if same else "proven"
+
+
+def heads_and_pairs(graph: Graph) -> set[tuple]:
+    """Names and sizes of all members, for two graphs of one model to agree."""
+    return {(m.name, p.kind, p.between, p.d, p.freedom) for p in graph.pairs for m in p.members}

@@ -1,0 +1,39 @@
+"""Families that are no part of transformers, on small modules with the same tensor names."""
+
+import torch
+from torch import nn
+
+from arch.contract import assert_proven, randomise
+from arch.nets import ConvNext, MlpMixer, ResNet, image
+from flagscope.arch import build_graph
+
+NETS = {
+    "resnet-cifar": (lambda: ResNet(shortcut="shortcut", last="linear"), "resnet"),
+    "resnet-torchvision-timm": (lambda: ResNet(bottleneck=True), "resnet"),
+    "mlp_mixer-timm": (MlpMixer, "mlp_mixer"),
+    "convnext-timm": (ConvNext, "convnext"),
+    "mlp": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 9), nn.ReLU(), nn.Linear(9, 8),
+                                  nn.ReLU(), nn.Linear(8, 3)), "mlp"),
+}  # fmt: skip
+
+
+def prove_net(case: str) -> dict:
+    """What is proven of a case."""
+    make, family = NETS[case]
+    module = randomise(make(), seed=4)
+    state = dict(module.state_dict())
+    config = {"activation": "relu"} if family == "mlp" else None
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    guessed = build_graph(shapes, config)
+    graph = build_graph(shapes, config, family=family)
+    assert guessed.family == family
+    assert guessed.pairs == graph.pairs
+
+    def run(changed):
+        with torch.no_grad():
+            return torch.func.functional_call(module, changed, image())
+
+    done = assert_proven(graph, state, run, tolerance=1e-11)
+    return {"family": family, "model": "a small module of the same names",
+            "changes": sorted(done),
+            "pairs": sorted({pair.kind for pair in graph.pairs})}  # fmt: skip
