@@ -114,9 +114,11 @@ def test_sources_agree(tmp_path: Path) -> None:
         flagscope.scan(str(path), config=relu),
     ]
     first, *others = (
-        report.result.model_dump(exclude={"run", "source"}, by_alias=True) for report in reports
+        report.result.model_dump(exclude={"run", "source", "family", "notes"}, by_alias=True)
+        for report in reports
     )
     assert all(other == first for other in others)
+    assert [report.result.family for report in reports] == ["traced", "mlp", "mlp", "mlp"]
     assert [report.result.source for report in reports][:2] == ["Sequential", "state_dict"]
 
 
@@ -127,6 +129,16 @@ def test_a_sequential_tells_what_lies_between(layer: nn.Module | None, freedom: 
     between = [layer] if layer is not None else []
     net = nn.Sequential(nn.Linear(4, 6), *between, nn.Dropout(), nn.Linear(6, 4))
     assert flagscope.scan(net).result.pairs[0].freedom == freedom
+
+
+def test_a_module_is_traced_on_inputs_given_or_assumed() -> None:
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4))
+    for given in (None, torch.zeros(3, 4)):
+        result = flagscope.scan(net, example_inputs=given).result
+        assert [pair.freedom for pair in result.pairs] == ["scaling", "permutation"]
+        assert any("assumed for tracing" in note for note in result.notes) == (given is None)
+    with pytest.raises(InputError, match="example_inputs"):
+        flagscope.inspect(net.state_dict(), example_inputs=torch.zeros(3, 4))
 
 
 def test_a_module_is_left_as_it_was() -> None:

@@ -149,6 +149,7 @@ def scan(
     base: str | os.PathLike[str] | None = None,
     family: str | None = None,
     heads: int | None = None,
+    example_inputs: Any = None,
     only: Part | Iterable[Part] = PARTS,
     rank: str = "participation",
     fdr: float = 0.05,
@@ -178,6 +179,10 @@ def scan(
         `flagscope.families`.
     heads
         Number of attention heads, where no config tells it.
+    example_inputs
+        For a module of no known family: arguments of its forward, a tensor, a tuple, or a mapping
+        of named ones. It is traced on their shapes and types; their values are not looked at.
+        Without them inputs are assumed, and a note says which.
     only
         Parts to compute, of "pairs", "heads" and "residual".
     rank
@@ -239,7 +244,7 @@ def scan(
         checkpoint = stack.enter_context(
             _opened(source, config=config, revision=revision, base=base)
         )
-        graph = _graph(checkpoint, settings)
+        graph = _graph(checkpoint, settings, source, example_inputs)
         result = run_scan(
             checkpoint, graph, settings, workers=workers, executor=executor, progress=progress
         )
@@ -254,6 +259,7 @@ def inspect(
     base: str | os.PathLike[str] | None = None,
     family: str | None = None,
     heads: int | None = None,
+    example_inputs: Any = None,
     only: Part | Iterable[Part] = PARTS,
 ) -> Inspection:
     """What a scan would find to measure, from the header alone; reads no tensor.
@@ -269,7 +275,7 @@ def inspect(
     """
     settings = _settings(only=_parts(only), family=family, heads=heads)
     with _opened(source, config=config, revision=revision, base=base) as checkpoint:
-        graph = _graph(checkpoint, settings)
+        graph = _graph(checkpoint, settings, source, example_inputs)
         sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
         return Inspection(
             source=checkpoint.source,
@@ -333,7 +339,11 @@ def _check_device(settings: Settings) -> None:
         ) from error
 
 
-def _graph(checkpoint: Checkpoint, settings: Settings) -> Graph:
+def _graph(
+    checkpoint: Checkpoint, settings: Settings, source: Source, example_inputs: Any
+) -> Graph:
+    from torch import nn
+
     shapes = {
         name: info.shape
         for name, info in checkpoint.tensors.items()
@@ -345,7 +355,14 @@ def _graph(checkpoint: Checkpoint, settings: Settings) -> Graph:
                 f"the tensor name {name!a} is not valid text",
                 hint="the file is damaged; fetch it again or save it with other names",
             )
-    return build_graph(shapes, checkpoint.config, family=settings.family, heads=settings.heads)
+    known: dict[str, Any] = {"family": settings.family, "heads": settings.heads}
+    if isinstance(source, nn.Module):
+        from flagscope.arch.trace import module_graph  # torch.export takes seconds to import
+
+        return module_graph(source, checkpoint.config, example_inputs=example_inputs, **known)
+    if example_inputs is not None:
+        raise InputError("example_inputs are for a module", hint="leave them out for a checkpoint")
+    return build_graph(shapes, checkpoint.config, **known)
 
 
 def _opened(
@@ -376,24 +393,11 @@ def _opened(
 
 
 def _module_config(module: nn.Module) -> dict[str, Any] | None:
-    """A module's own configuration; for an nn.Sequential what stands between its layers."""
-    from torch import nn
-
+    """A module's own configuration."""
     own: Any = getattr(module, "config", None)
     if hasattr(own, "to_dict"):
         return dict(own.to_dict())
-    if not isinstance(module, nn.Sequential):
-        return None
-    silent = (nn.Linear, nn.Dropout, nn.Flatten, nn.Identity, nn.modules.batchnorm._BatchNorm)
-    leaves = [leaf for leaf in module.modules() if not list(leaf.children())]
-    between = {type(leaf) for leaf in leaves if not isinstance(leaf, silent)}
-    if not between:
-        return {"activation": "linear"}
-    one = between.pop()
-    # Several kinds, or something that is no activation: what stands where cannot be said here.
-    if between or one.__module__ != nn.ReLU.__module__:
-        return None
-    return {"activation": one.__name__.lower()}
+    return None
 
 
 def _readable(text: str) -> str:

@@ -2,8 +2,8 @@
 
 import torch
 
+from arch.cases import build, inputs
 from arch.contract import Float64
-from arch.test_contract_transformers import build, inputs, shapes_of
 from flagscope.arch import build_graph
 
 
@@ -14,7 +14,9 @@ class Case:
         self.model, self.config = made or build(name)[:2]
         self.given = inputs(name)
         self.state = dict(self.model.state_dict())
-        self.graph = build_graph(shapes_of(self.state), self.config, family=family)
+        self.graph = build_graph(
+            {name: tuple(one.shape) for name, one in self.state.items()}, self.config, family=family
+        )
         self.reference = self.run(self.state)
 
     def run(self, state):

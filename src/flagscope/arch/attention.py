@@ -92,7 +92,8 @@ def _query_key(rule: AttentionRule, maps: Mapping[str, LinearMap], scope: Scope)
         name=f"{label}.qk", kind="qk", between=between, stack=scope.stack,
         attention=_attention(rule), layer=scope.layer, freedom=freedom, d=query.outputs,
         write=Side(query), read=Side(key, transposed=True), rotary=rotary,
-        query_norm=_head_norm(rule.query_norm, scope), key_norm=_head_norm(rule.key_norm, scope),
+        query_norm=_head_norm(rule.query_norm, rule, scope),
+        key_norm=_head_norm(rule.key_norm, rule, scope),
         heads_alike=scope.trusted and not rule.heads_differ and between != "relative",
         members=tuple(
             Member(f"{label}.head.{h}.qk", write_index=h, read_index=h // size, head=h,
@@ -153,10 +154,12 @@ def _layout(rule: RotaryRule, scope: Scope) -> Literal["half", "interleaved"]:
     return "interleaved" if interleaved else "half"
 
 
-def _head_norm(modules: tuple[str, ...], scope: Scope) -> Norm | None:
-    """The norm of the queries or keys; one with a bias centres, as LayerNorm does."""
+def _head_norm(modules: tuple[str, ...], rule: AttentionRule, scope: Scope) -> Norm | None:
+    """The norm of the queries or keys: one with a bias, or beside a LayerNorm of the stream,
+    centres."""
     norm = scope.norm_of(modules, kind="rmsnorm", placement="map")
-    return replace(norm, kind="layernorm") if norm is not None and norm.bias else norm
+    centres = rule.norm is not None and rule.norm.kind == "layernorm"
+    return replace(norm, kind="layernorm") if norm and (norm.bias or centres) else norm
 
 
 def _turned(rule: AttentionRule, dimension: int, scope: Scope) -> int:

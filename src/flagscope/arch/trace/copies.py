@@ -1,0 +1,36 @@
+"""A copy of a module that may be traced without harm to the original."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import nn
+
+from flagscope.errors import ArchitectureError
+
+
+class UntraceableError(ArchitectureError):
+    """No program could be had of a module; the message says what stopped it, and where."""
+
+
+def still_copy(module: nn.Module) -> nn.Module:
+    """A copy in evaluation mode that shares the tensors: a forward may assign to its attributes.
+
+    Raises
+    ------
+    UntraceableError
+        If some attribute cannot be copied.
+    """
+    shared: dict[int, Any] = {id(one): one for one in module.parameters()}
+    shared.update((id(one), one) for one in module.buffers())
+    try:
+        still = copy.deepcopy(module, shared).eval()
+    except Exception as error:
+        raise UntraceableError(
+            f"the module cannot be copied: {error}", hint="scan its state dict instead"
+        ) from error
+    config = getattr(still, "config", None)
+    if getattr(config, "use_cache", False) is True:  # a cache is no output that can be traced
+        config.use_cache = False  # pyright: ignore[reportOptionalMemberAccess]
+    return still

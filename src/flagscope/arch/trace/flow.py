@@ -1,0 +1,120 @@
+"""The interpreter of a traced program: follows the channels of every map to who reads them.
+
+What is not understood is never guessed: channels that meet such an operation are given up, and
+their writer keeps no freedom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, fx
+
+from flagscope.arch.scope import Notes
+from flagscope.arch.trace import elementwise, layouts, maps, mixing
+from flagscope.arch.trace.axes import plain, shape_of
+from flagscope.arch.trace.ledger import Ledger
+from flagscope.arch.trace.nodes import name_of, place, shape
+from flagscope.arch.trace.program import Program
+from flagscope.arch.trace.values import Value, Weight
+
+Handler = Callable[["Flow", fx.Node], Any]
+
+HANDLERS: dict[str, Handler] = {
+    **layouts.HANDLERS, **elementwise.HANDLERS, **maps.HANDLERS, **mixing.HANDLERS
+}  # fmt: skip
+
+
+class Flow:
+    """Runs a program on `Value`s instead of tensors."""
+
+    def __init__(self, program: Program, shapes: dict[str, tuple[int, ...]], notes: Notes) -> None:
+        self.ledger = Ledger()
+        self.notes = notes
+        self._program = program
+        self._shapes = shapes
+        self._known: dict[fx.Node, Any] = {}
+
+    def run(self) -> Ledger:
+        """All reads of the program."""
+        for node in self._program.nodes:
+            if node.op == "placeholder":
+                self._known[node] = self._placeholder(node)
+            elif node.op == "call_function":
+                self._known[node] = self._called(node)
+            else:
+                self._given_up(node)
+        return self.ledger
+
+    def __getitem__(self, argument: Any) -> Any:
+        """What is known of an argument: a value, a weight, a list of values, or a constant."""
+        return self._known.get(argument) if isinstance(argument, fx.Node) else argument
+
+    def value(self, argument: Any) -> Value:
+        """An argument as a tensor; a stored tensor that comes as one is taken by its reader."""
+        known = self[argument]
+        if isinstance(known, Value):
+            return known
+        if isinstance(known, Weight):
+            self.ledger.weight(known)
+        return Value(plain(shape(argument)))
+
+    def weight(self, argument: Any) -> Weight | None:
+        """An argument as a stored tensor, if it is one."""
+        known = self[argument]
+        return known if isinstance(known, Weight) else None
+
+    def opaque(self, node: fx.Node, why: str | None = None) -> Any:
+        """Give up what goes into an operation, and say so."""
+        found = self._given_up(node)
+        if any(value.terms for value in found):
+            what = why or f"{name_of(node)} is not followed"
+            self.notes.add(
+                f"no pair is claimed across what cannot be followed: {what}", place(node)
+            )
+        scores = next((one.scores for one in found if one.scores is not None), None)
+        return _results(node, scores)
+
+    def _given_up(self, node: fx.Node) -> list[Value]:
+        found = []
+        for argument in node.all_input_nodes:
+            known = self[argument]
+            if isinstance(known, Weight):
+                self.ledger.weight(known)
+            for value in known if isinstance(known, (list, tuple)) else [known]:
+                if isinstance(value, Value):
+                    self.ledger.escape(value)
+                    found.append(value)
+        return found
+
+    def _placeholder(self, node: fx.Node) -> Any:
+        tensor = self._program.tensors.get(str(node.target)) or self._program.tensors.get(node.name)
+        if tensor is not None:
+            size = self._shapes[tensor]
+            return Weight(tensor, size, 0, size[0] if size else 1)
+        held = node.meta.get("val")
+        return Value(plain(held.shape), origin=node.name) if isinstance(held, Tensor) else None
+
+    def _called(self, node: fx.Node) -> Any:
+        if name_of(node).startswith("_assert"):  # checks of shapes and types
+            return None
+        handler = HANDLERS.get(name_of(node))
+        if handler is None:
+            handler = elementwise.unary if elementwise.pointwise(node) else None
+        result = None if handler is None else handler(self, node)
+        if result is None:
+            return self.opaque(node)
+        if isinstance(result, Value) and shape_of(result.dims) != shape(node):
+            self.ledger.escape(result)
+            return self.opaque(node)
+        return result
+
+
+def _results(node: fx.Node, scores: int | None) -> Any:
+    held = node.meta.get("val")
+    if isinstance(held, (list, tuple)):
+        return [Value(plain(one.shape)) if isinstance(one, Tensor) else None for one in held]
+    if not isinstance(held, Tensor):
+        return None
+    return Value(plain(held.shape), scores=scores, origin=node.name)

@@ -1,0 +1,145 @@
+"""The graph of any module: traced where it can be, inferred from names where it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from flagscope.arch.build import BUFFERS, build_graph, families
+from flagscope.arch.graph import Graph
+from flagscope.arch.scope import Notes
+from flagscope.arch.trace.copies import UntraceableError
+from flagscope.arch.trace.flow import Flow
+from flagscope.arch.trace.inputs import Inputs, assumed_inputs, given_inputs
+from flagscope.arch.trace.program import Program, traced_program
+from flagscope.arch.trace.records import Recorder
+
+FAMILY = "traced"
+"""What a graph that was traced says in place of a family's name."""
+
+
+def module_graph(
+    module: nn.Module,
+    config: Mapping[str, Any] | None = None,
+    *,
+    family: str | None = None,
+    heads: int | None = None,
+    example_inputs: Any = None,
+) -> Graph:
+    """The graph of a module's linear maps.
+
+    A module of a known family is mapped by that family. Any other is traced (`trace_graph`); one
+    that cannot be traced gets what its tensor names tell, and a note says what stopped the trace.
+
+    Parameters
+    ----------
+    module
+        Any module. It is not run on data, nor changed.
+    config
+        Its configuration, if it has one.
+    family, heads
+        As for `build_graph`: a named family is taken and nothing traced; the number of heads helps
+        where names alone must do, a trace shows it.
+    example_inputs
+        Arguments of the module's forward: a tensor, a tuple, or a mapping of named ones. Their
+        shapes and types matter, not their values.
+
+    Raises
+    ------
+    InputError
+        If an argument is of the wrong form.
+    ArchitectureError
+        As for `build_graph`.
+
+    References
+    ----------
+    The pairs are the adjacent maps of Xiao, Sui, Ruan, arXiv 2605.09861.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> [(pair.name, pair.between, pair.freedom) for pair in module_graph(net).pairs]
+    [('0-2', 'gelu', 'permutation'), ('2-4', 'relu', 'scaling')]
+    """
+    shapes = {name: tuple(one.shape) for name, one in module.state_dict().items()}
+    known = {name for one in families() for name in one.model_types}
+    if family is not None or (config or {}).get("model_type") in known:
+        return build_graph(shapes, config, family=family, heads=heads)
+    try:
+        traced = trace_graph(module, example_inputs=example_inputs)
+    except UntraceableError as error:
+        named = build_graph(shapes, config, heads=heads)
+        note = f"{error}; what follows was inferred from tensor names alone"
+        return replace(named, notes=(note, *named.notes))
+    return traced
+
+
+def trace_graph(module: nn.Module, *, example_inputs: Any = None) -> Graph:
+    """The graph of a module by tracing it with torch.export, helped by torch.fx.
+
+    Channels of every map are followed through the program to the maps that read them. Freedom is
+    claimed only where nothing else takes those channels, and where every operation on the way is
+    known to commute with it; across operations that are not known no pair is claimed.
+
+    Parameters
+    ----------
+    module, example_inputs
+        As for `module_graph`. Without example inputs they are assumed from the module's
+        ``dummy_inputs`` or first layers; a note says which.
+
+    Raises
+    ------
+    UntraceableError
+        If the module cannot be traced.
+    InputError
+        If `example_inputs` is of the wrong form.
+
+    References
+    ----------
+    PyTorch documentation, "torch.export Programming Model".
+
+    Examples
+    --------
+    >>> graph = trace_graph(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)))
+    >>> graph.notes
+    ('inputs assumed for tracing: input (2, 4)',)
+    """
+    shapes = {name: tuple(one.shape) for name, one in module.state_dict().items()}
+    notes = Notes()
+    program, inputs = _program(module, example_inputs)
+    if inputs.assumed:
+        notes.add(inputs.assumed)
+    if program.means != "torch.export":
+        notes.add("torch.export failed on the module itself; it was traced by torch.fx")
+    recorder = Recorder(Flow(program, shapes, notes).run(), notes)
+    recorder.record()
+    used = {side.map.tensor for pair in recorder.pairs for side in (pair.write, pair.read)}
+    unmapped = tuple(
+        name for name, shape in shapes.items()
+        if len(shape) >= 2 and name not in used and not any(fnmatchcase(name, p) for p in BUFFERS)
+    )  # fmt: skip
+    if not recorder.pairs:
+        notes.add("no adjacent pair could be mapped; the matrices are listed as unmapped")
+    return Graph(FAMILY, tuple(recorder.pairs), tuple(recorder.heads), unmapped, notes.texts())
+
+
+def _program(module: nn.Module, example_inputs: Any) -> tuple[Program, Inputs]:
+    tries: Iterator[Inputs] = (
+        assumed_inputs(module) if example_inputs is None else iter([given_inputs(example_inputs)])
+    )
+    first: UntraceableError | None = None
+    for inputs in tries:
+        try:
+            return traced_program(module, inputs), inputs
+        except UntraceableError as error:
+            first = first or error
+    if first is not None:
+        raise first
+    raise UntraceableError(
+        "the module could not be traced: what its forward takes is not known",
+        hint="give example_inputs, tensors that the module's forward accepts",
+    )

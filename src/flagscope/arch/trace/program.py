@@ -1,0 +1,110 @@
+"""A module as a flat program of functional tensor operations: torch.export, helped by torch.fx."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from logging import CRITICAL, getLogger
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from flagscope.arch.trace.copies import UntraceableError, still_copy
+from flagscope.arch.trace.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Program:
+    """A traced module.
+
+    Attributes
+    ----------
+    nodes
+        Operations in order.
+    tensors
+        Name in the state dict of each placeholder that is a parameter or buffer; tensors that
+        are tied have one name.
+    means
+        How it was had, for the notes.
+    """
+
+    nodes: tuple[fx.Node, ...]
+    tensors: Mapping[str, str]
+    means: str
+
+
+def traced_program(module: nn.Module, inputs: Inputs) -> Program:
+    """The program of a module in evaluation mode; torch.export traces it on fake tensors.
+
+    Where that fails, torch.fx traces it first, which drops side effects in Python, and the
+    result is exported. The module itself is left as it is.
+
+    Raises
+    ------
+    UntraceableError
+        If both fail, or the module cannot be copied.
+
+    References
+    ----------
+    PyTorch documentation, "torch.export Programming Model" and "torch.fx".
+    """
+    with _silence():
+        still = still_copy(module)
+        try:
+            return _exported(still, module, inputs, "torch.export")
+        except Exception as error:  # whatever user code or the tracer raises
+            first = error
+        try:
+            still = fx.symbolic_trace(still_copy(module))
+            return _exported(still, module, inputs, "torch.fx")
+        except Exception:
+            raise UntraceableError(
+                f"the module could not be traced: {_stopped_at(first, module)}",
+                hint="give example_inputs, tensors that the module's forward accepts",
+            ) from first
+
+
+def _exported(module: nn.Module, original: nn.Module, inputs: Inputs, means: str) -> Program:
+    program = torch.export.export(module, inputs.args, dict(inputs.kwargs), strict=False)
+    # without a table of decompositions this only removes mutation: relu_ becomes relu
+    program = program.run_decompositions({})
+    signature = program.graph_signature
+    stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    first: dict[int, str] = {}
+    names = {name: first.setdefault(id(tensor), name)
+             for name, tensor in original.state_dict(keep_vars=True).items()}  # fmt: skip
+    tensors = {held: names[name] for held, name in stored.items() if name in names}
+    return Program(tuple(program.graph.nodes), tensors, means)
+
+
+def _stopped_at(error: Exception, module: nn.Module) -> str:
+    """The innermost module whose forward was running, and the error."""
+    classes: dict[Any, str] = {}
+    for name, one in module.named_modules():
+        code = getattr(type(one).forward, "__code__", None)
+        if code is not None:
+            classes.setdefault(code, f"{name or 'the module itself'} ({type(one).__name__})")
+    place, frame = "", error.__traceback__
+    while frame is not None:
+        place = classes.get(frame.tb_frame.f_code, place)
+        frame = frame.tb_next
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    text = lines[0].strip() if lines else "no message"
+    return f"{place or 'the tracer'} stopped with {type(error).__name__}: {text[:160]}"
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """The tracer warns and logs of what is none of the user's concern."""
+    logger = getLogger("torch")
+    level = logger.level
+    logger.setLevel(CRITICAL)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

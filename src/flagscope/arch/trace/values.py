@@ -1,0 +1,139 @@
+"""What is known of a tensor in a traced program: whose channels it holds, and how they came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from flagscope.arch.graph import Norm
+from flagscope.arch.trace.axes import Dims, channels, plain, shape_of
+
+Degree = Literal["gl", "scaling", "permutation", "none"]
+"""Changes of the channels that commute with everything since they were written."""
+
+ORDER: tuple[Degree, ...] = ("none", "permutation", "scaling", "gl")
+Kind = Literal["linear", "right", "conv", "transposed", "embedding"]
+
+
+def least(*degrees: Degree) -> Degree:
+    """What commutes with all of them.
+
+    Examples
+    --------
+    >>> least("gl", "scaling")
+    'scaling'
+    """
+    return min(degrees, key=ORDER.index)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A stored tensor, or a range of its leading dimension, seen transposed or not."""
+
+    tensor: str
+    shape: tuple[int, ...]
+    start: int
+    length: int
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class Use:
+    """One application of a map: its weights, what it reads, and the norm in front."""
+
+    kind: Kind
+    weight: Weight
+    bias: Weight | None
+    norm: Norm | None
+    reads: str
+    place: str
+
+    @property
+    def outputs(self) -> int:
+        """Number of output channels."""
+        weight = self.weight
+        columns = self.kind in ("right", "transposed", "embedding")
+        return weight.shape[1] if columns else weight.length
+
+
+@dataclass(frozen=True)
+class Term:
+    """Channels of one map in a tensor: rows from `offset`, and what they passed since.
+
+    `heads` is their number where attention has mixed each head's channels over positions,
+    `attended` the event at which its queries and keys met.
+    """
+
+    use: int
+    offset: int = 0
+    degree: Degree = "gl"
+    passed: tuple[str, ...] = ()
+    norm: Norm | None = None
+    heads: int | None = None
+    attended: int | None = None
+
+    def through(self, degree: Degree, name: str | None = None) -> Term:
+        """After something that commutes with `degree` only."""
+        again = name in self.passed and name != "norm"
+        passed = (*self.passed, name) if name and not again else self.passed
+        return replace(self, degree=least(self.degree, degree), passed=passed)
+
+    @property
+    def between(self) -> str:
+        """What it passed, in words."""
+        if "norm" in self.passed:
+            return "norm"
+        names = [name for name in self.passed if name != "max_pool"] or list(self.passed)
+        return "+".join(names) if names else "linear"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor.
+
+    Attributes
+    ----------
+    dims
+        Its dimensions; the channel factors are those of every term.
+    terms
+        The maps whose channels it holds; none where that is not known.
+    stream
+        A sum of several: what each wrote is read in the presence of the others.
+    product
+        An elementwise product of several.
+    norm
+        The norm that was applied last, with nothing since.
+    scores
+        The event from which it descends at which queries met keys.
+    origin
+        Name of the tensor before reshapes.
+    """
+
+    dims: Dims
+    terms: tuple[Term, ...] = ()
+    stream: bool = False
+    product: bool = False
+    norm: Norm | None = None
+    scores: int | None = None
+    origin: str = ""
+
+    @property
+    def size(self) -> int:
+        """Number of channels."""
+        result = 1
+        for axis in channels(self.dims):
+            result *= axis.size
+        return result
+
+    def through(self, degree: Degree, name: str | None = None, dims: Dims | None = None) -> Value:
+        """After something that commutes with `degree` only; a norm is then no longer the last."""
+        terms = tuple(term.through(degree, name) for term in self.terms)
+        return replace(self, terms=terms, dims=dims or self.dims, norm=None, origin="")
+
+    def laid_out(self, dims: Dims) -> Value:
+        """The same entries in other dimensions."""
+        return replace(self, dims=dims)
+
+    def forgotten(self) -> Value:
+        """The same tensor, nothing known of whose channels it holds."""
+        return replace(self, dims=plain(shape_of(self.dims)), terms=(), stream=False, product=False)
