@@ -1,4 +1,4 @@
-"""The reference against planted answers, closed forms, and theory.md's figures on real weights.
+"""The reference against planted answers, closed forms, and the specification's figures on real weights.
 
 A figure printed with n decimals is met when the measured value rounds to it; "issue" marks the
 tolerances that the issue states instead.
@@ -128,7 +128,7 @@ def test_minilm_last_mlp() -> None:
 
 @needs_minilm
 def test_minilm_mlp_ranges() -> None:
-    # specification, section 4: MLP C 2.3-15.3, nu 0.59-0.92
+    # spec, section 4: MLP C 2.3-15.3, nu 0.59-0.92
     assert_range([mlp(layer)["C"] for layer in LAYERS], 2.3, 15.3, 1)
     assert_range([mlp(layer)["nu"] for layer in LAYERS], 0.59, 0.92, 2)
 
@@ -144,7 +144,7 @@ def test_minilm_first_layer_head_overlap(space: str, figure: float) -> None:
 
 @needs_minilm
 def test_minilm_head_overlap_z() -> None:
-    # issue: 179 within 1 %; specification, section 4: z up to 318; issue: R_O of the last layer -22.7
+    # issue: 179 within 1 %; spec, section 4: z up to 318; issue: R_O of the last layer -22.7
     assert ref.head_overlap_z(head_spaces(0, "Q")) == pytest.approx(179, rel=0.01)
     scores = [ref.head_overlap_z(head_spaces(layer, s)) for layer in LAYERS for s in "QKVO"]
     assert_range(scores, -23, 318, 0)
@@ -154,7 +154,7 @@ def test_minilm_head_overlap_z() -> None:
 @needs_minilm
 @pytest.mark.parametrize(
     ("space", "low", "high"),
-    # specification, section 4, but for the tops of R_Q and R_O: it prints 2.57 and 2.35, which are
+    # spec, section 4, but for the tops of R_Q and R_O: it prints 2.57 and 2.35, which are
     # 2.5646 and 2.3449 rounded twice.
     [("Q", 1.89, 2.56), ("K", 1.93, 2.59), ("V", 1.29, 1.91), ("O", 0.89, 2.34)],
 )
@@ -174,7 +174,7 @@ def test_minilm_first_layer_medians() -> None:
 
 @needs_minilm
 @pytest.mark.parametrize(
-    ("observable", "pairs", "low", "high"),  # specification, section 4
+    ("observable", "pairs", "low", "high"),  # spec, section 4
     [
         (ref.commutator_ratio, qk_pairs, 0.66, 0.84),
         (ref.commutator_ratio, vo_pairs, 0.45, 0.98),
@@ -190,7 +190,7 @@ def test_minilm_median_ranges(
 
 @needs_minilm
 @pytest.mark.parametrize(
-    ("pairs", "figures"),  # specification, section 4
+    ("pairs", "figures"),  # spec, section 4
     [
         (qk_pairs, [0.37, 0.32, 0.21, 0.23, 0.23, 0.21]),
         (vo_pairs, [-0.39, -0.04, 0.10, 0.07, -0.19, -0.32]),
@@ -237,7 +237,7 @@ def resnet_pairs() -> Pairs:
 
 @needs_resnet
 def test_resnet_commutator_ratios() -> None:
-    # issue, and specification, section 4: C 0.66-1.30
+    # issue, and spec, section 4: C 0.66-1.30
     figures = [0.66, 0.83, 0.69, 1.30, 0.74, 1.29, 0.76, 0.73, 1.05]
     measured = [ref.commutator_ratio(w1, w2) for w1, w2 in resnet_pairs()]
     assert [f"{value:.2f}" for value in measured] == [f"{figure:.2f}" for figure in figures]
@@ -245,7 +245,7 @@ def test_resnet_commutator_ratios() -> None:
 
 @needs_resnet
 def test_resnet_gram_correlations() -> None:
-    # specification, section 4: rho 0.16-0.72
+    # spec, section 4: rho 0.16-0.72
     assert_range([ref.gram_correlation(w1, w2) for w1, w2 in resnet_pairs()], 0.16, 0.72, 2)
 
 
@@ -291,7 +291,7 @@ def test_planted_singular_spaces() -> None:
 
 
 def test_overlap_ratio_ends() -> None:
-    # specification, section 3: full d / max(r1, r2), unaligned 0 or (r1 + r2 - d) d / (r1 r2)
+    # spec, section 3: full d / max(r1, r2), unaligned 0 or (r1 + r2 - d) d / (r1 r2)
     frame = np.eye(10)
     w1, inside = frame[:, :3] @ np.ones((3, 3)) + frame[:, :3], frame[:6]
     assert ref.overlap_ratio(w1, inside, 3, 6) == pytest.approx(10 / 6)
@@ -301,13 +301,13 @@ def test_overlap_ratio_ends() -> None:
 
 @pytest.mark.parametrize(("k", "dimension"), [(0, 31), (1, 29), (2, 25), (3, 19)])
 def test_orbit_dimensions(k: int, dimension: int) -> None:
-    # specification, section 2: d = 8, r = (3, 4)
+    # spec, section 2: d = 8, r = (3, 4)
     frame = haar(np.random.default_rng(3), 8, 8)
     assert ref.orbit_dimension(frame[:, :3], frame[:, 3 - k : 7 - k]) == dimension
 
 
 def test_orthogonal_ranges() -> None:
-    # specification, section 3: C 0, rho -tr A tr B / (d |A~| |B~|), imbalance 1 / sqrt 2 at equal norms
+    # spec, section 3: C 0, rho -tr A tr B / (d |A~| |B~|), imbalance 1 / sqrt 2 at equal norms
     rng = np.random.default_rng(4)
     frame = haar(rng, 9, 9)
     w1 = frame[:, :4] @ rng.standard_normal((4, 5))
@@ -322,7 +322,7 @@ def test_orthogonal_ranges() -> None:
 
 
 def test_rank_one_commutator() -> None:
-    # C = c^2 (1 - c^2) d (d + 2) / (d - 1); specification, section 3: 15 at d = 1536, c = 0.10
+    # C = c^2 (1 - c^2) d (d + 2) / (d - 1); spec, section 3: 15 at d = 1536, c = 0.10
     d, c = 1536, 0.10
     a, b = np.zeros((d, d)), np.zeros((d, d))
     a[0, 0] = 1
@@ -334,7 +334,7 @@ def test_rank_one_commutator() -> None:
 
 @pytest.mark.parametrize(("d", "q"), [(2, 1), (7, 3), (40, 39)])
 def test_haar_moments_of_one_vector(d: int, q: int) -> None:
-    # specification, section 5: for p = 1 the squared cosine is Beta(q / 2, (d - q) / 2)
+    # spec, section 5: for p = 1 the squared cosine is Beta(q / 2, (d - q) / 2)
     law = beta(q / 2, (d - q) / 2)
     assert ref.haar_overlap_mean(d, 1, q) == pytest.approx(law.mean(), rel=1e-12)
     assert ref.haar_overlap_variance(d, 1, q) == pytest.approx(law.var(), rel=1e-12)
@@ -390,7 +390,7 @@ def test_planted_heads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("d", "rank", "count", "figure"),  # specification, section 5, 1 % level
+    ("d", "rank", "count", "figure"),  # spec, section 5, 1 % level
     [(384, 32, 12, 3.740), (768, 64, 12, 3.713), (4096, 128, 32, 3.893)],
 )
 def test_projector_sum_thresholds(d: int, rank: int, count: int, figure: float) -> None:
@@ -398,7 +398,7 @@ def test_projector_sum_thresholds(d: int, rank: int, count: int, figure: float) 
 
 
 def test_gauge_invariants() -> None:
-    # specification, section 2: GL(d) fixes the kernel intersection and W2 W1, not the principal angles
+    # spec, section 2: GL(d) fixes the kernel intersection and W2 W1, not the principal angles
     rng = np.random.default_rng(8)
     w1 = rng.standard_normal((8, 3)) @ rng.standard_normal((3, 9))
     w2 = rng.standard_normal((6, 3)) @ np.linalg.svd(w1)[0][:, 2:5].T  # shares one direction of w1
