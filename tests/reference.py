@@ -3,7 +3,7 @@
 Slow on purpose and independent of ``flagscope``: numpy and scipy in float64, full singular value
 decompositions, explicit d x d Grams, explicit projectors and commutators, no rearrangement of any
 formula. A pair is (w1, w2) with w1 of shape (d, d_in) and w2 of shape (d_out, d), maps acting on
-columns. Section numbers are those of the project's specification. Nothing here guards against undefined cases (a
+columns. Sections are those of the specification. Nothing here guards against undefined cases (a
 Gram that is a multiple of the identity, d = 1): numpy then divides by zero and says so.
 """
 

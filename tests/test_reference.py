@@ -1,4 +1,4 @@
-"""The reference against planted answers, closed forms, and the specification's figures on real weights.
+"""The reference against planted answers, closed forms, and specified figures on real weights.
 
 A figure printed with n decimals is met when the measured value rounds to it; "issue" marks the
 tolerances that the issue states instead.
