@@ -202,12 +202,33 @@ class HeadRecord(Record):
 
 
 class EdgeRecord(Record):
-    """A link from one head's output to another head's input across the stream."""
+    """A link from one head's output to a later head's input, across the residual stream."""
 
-    source: str = Field(alias="from")
-    target: str = Field(alias="to")
-    overlap_ratio: float
-    composition: float
+    source: str = Field(alias="from", description="As in L4H7.o: head 7 of layer 4 writes.")
+    target: str = Field(alias="to", description="As in L5H1.q: the queries of a head read.")
+    stack: str
+    layer_from: int
+    head_from: int
+    layer_to: int
+    head_to: int = Field(description="The query head, or the key-value head for k and v.")
+    space: Literal["q", "k", "v"]
+    overlap_ratio: float = Field(
+        description="Σcos² between what the one writes and the other reads, over chance."
+    )
+    overlap_z: float | None
+    p: float | None = Field(description="Two-sided, of the overlap.")
+    log10_p: float | None
+    p_adjusted: float | None = Field(
+        description="Benjamini-Hochberg over all links of the scan, those not listed included."
+    )
+    composition: float = Field(
+        description="Composition score: ‖W_QK W_OV‖ / (‖W_QK‖ ‖W_OV‖), or with W_OV for W_QK."
+    )
+    composition_ratio: float = Field(
+        description="Its square over the mean under a Haar-random position, 1/d."
+    )
+    composition_z: float | None
+    composition_log10_p: float | None
 
 
 class FailureRecord(Record):
@@ -247,6 +268,7 @@ class ScanResult(Record):
     unmapped: list[str] = Field(description="Matrices in the checkpoint that no pair uses.")
     pairs: list[PairRecord]
     heads: list[HeadRecord]
-    edges: list[EdgeRecord]
+    edges: list[EdgeRecord] = Field(description="The links furthest beyond chance.")
+    edge_tests: int = Field(default=0, description="Number of links that were tested.")
     failures: list[FailureRecord]
     run: RunRecord
