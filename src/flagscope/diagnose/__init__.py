@@ -18,7 +18,8 @@ from flagscope.diagnose.observables import (
     gram_correlation,
     imbalance,
 )
-from flagscope.diagnose.pairs import pair_records
+from flagscope.diagnose.pairs import pair_records, residual_record
+from flagscope.diagnose.prepared import PreparedMap, prepared_map
 from flagscope.diagnose.records import (
     ArraySummary,
     FailureRecord,
@@ -42,6 +43,7 @@ __all__ = [
     "Matrices",
     "PairRecord",
     "PairSpectra",
+    "PreparedMap",
     "ProjectorSum",
     "RunRecord",
     "ScanResult",
@@ -55,6 +57,8 @@ __all__ = [
     "pair_records",
     "pair_spectra",
     "pairwise_overlaps",
+    "prepared_map",
     "projector_sum",
+    "residual_record",
     "spectra_cost",
 ]
