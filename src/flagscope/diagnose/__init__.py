@@ -11,6 +11,7 @@ from flagscope.diagnose.head_spaces import (
     projector_sum,
 )
 from flagscope.diagnose.heads import head_record
+from flagscope.diagnose.links import HeadEnds, LinkName, head_ends, link_records
 from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.observables import (
     commutation_defect,
@@ -22,6 +23,7 @@ from flagscope.diagnose.pairs import pair_records, residual_record
 from flagscope.diagnose.prepared import PreparedMap, prepared_map
 from flagscope.diagnose.records import (
     ArraySummary,
+    EdgeRecord,
     FailureRecord,
     Freedom,
     HeadRecord,
@@ -37,9 +39,12 @@ __all__ = [
     "EIGH_FLOPS",
     "FREEDOMS",
     "ArraySummary",
+    "EdgeRecord",
     "FailureRecord",
+    "HeadEnds",
     "HeadRecord",
     "HeadSpaces",
+    "LinkName",
     "Matrices",
     "PairRecord",
     "PairSpectra",
@@ -50,10 +55,12 @@ __all__ = [
     "commutation_defect",
     "commutator_ratio",
     "gram_correlation",
+    "head_ends",
     "head_record",
     "head_spaces",
     "imbalance",
     "labels",
+    "link_records",
     "pair_records",
     "pair_spectra",
     "pairwise_overlaps",

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from flagscope.arch import Member, PairGroup, Side
 from flagscope.diagnose.balanced import GAUGES, BalancedMaps, balanced_maps, fixes_completely
-from flagscope.diagnose.fields import facts_of, gram_noise, measured_fields, ranks_of
+from flagscope.diagnose.fields import MapFacts, facts_of, gram_noise, measured_fields, ranks_of
 from flagscope.diagnose.grams import gram_observables
 from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.prepared import PreparedMap
 from flagscope.diagnose.records import Balanced, MapReference, PairRecord
 from flagscope.diagnose.spectra import (
+    PairSpectra,
     gram_singular_values,
     meeting,
     pair_spectra,
@@ -24,6 +25,10 @@ from flagscope.diagnose.spectra import (
 from flagscope.diagnose.values import number
 from flagscope.geometry import RankRule, incidence_surface_of_overlaps
 from flagscope.null import overlap_significance
+
+# Shared dimension from which the singular values of W2 W1 across the stream go by a Gram matrix:
+# there the pairs are many and a full decomposition would be most of their work.
+_LARGE = 512
 
 
 def pair_records(
@@ -87,9 +92,9 @@ def residual_record(
 ) -> PairRecord:
     """Diagnose one pair across the residual stream, of maps that meet many others there.
 
-    As `pair_records` for one pair without a freedom of its own, but for the singular values of
-    W2 W1: they come from a Gram matrix and are good to √(d·u)·‖W1‖·‖W2‖, below which they are 0 and
-    the kernel intersection is left open.
+    As `pair_records` for one pair without a freedom of its own, but that from d = 512 on the
+    singular values of W2 W1 come from a Gram matrix: they are good to √(d·u)·‖W1‖·‖W2‖, below which
+    they are 0 and the kernel intersection is left open.
 
     Parameters
     ----------
@@ -109,14 +114,23 @@ def residual_record(
     if fault or write.system is None or read.system is None:
         return _blank(identity, fault)
     spectra = meeting(write.system, read.system)
-    size = max(*write.facts.shape, *read.facts.shape)
-    products, resolution = gram_singular_values(spectra.cross, size=size)
+    products, resolution = _stream_products(spectra, write.facts, read.facts)
     rule = rule or RankRule.parse("participation")
     (fields,) = measured_fields(
         spectra, write.facts, read.facts, products=products, resolution=resolution,
         balanced=[None], rule=rule, seed=seed,
     )  # fmt: skip
     return PairRecord(**identity, **fields)
+
+
+def _stream_products(spectra: PairSpectra, write: MapFacts, read: MapFacts) -> tuple[Tensor, float]:
+    """Singular values of W2 W1 and their accuracy, relative to ‖W1‖ ‖W2‖."""
+    size = max(*write.shape, *read.shape)
+    if spectra.d >= _LARGE:
+        return gram_singular_values(spectra.cross, size=size)
+    maps = write.matrix(0)[None], read.matrix(0).mT[None]
+    products = product_singular_values(spectra, *maps)
+    return products, size * torch.finfo(products.dtype).eps
 
 
 def _fault(which: str, side: Side, fault: str | None) -> str | None:

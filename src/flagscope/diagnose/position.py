@@ -13,8 +13,9 @@ from flagscope.geometry import intersection_dimension, singular_space
 from flagscope.geometry.intersection import LARGEST_TOLERANCE
 from flagscope.null import count_beyond_chance
 
-# A cosine below this has a sine above the largest tolerance, 0.3.
-_CANDIDATE = 0.95
+# Rounding of the singular values of a block of cosines, in units of roundoff: a bound that no block
+# comes near (their error is a few units times the root of the size).
+_COSINE_ERROR = 1000
 # Blocks of cosines with as many rows and columns go by their Gram matrix.
 _LARGE = 192
 # Level at which the largest cosine is called beyond chance.
@@ -68,14 +69,17 @@ class Noisy:
         """Bound on the sine by which the storage error turns the top-`rank` space.
 
         δ over the gap below σ_rank, after Wedin (BIT 12, 1972); the gap is σ_rank itself for the
-        whole range. The Gram matrices add u·κ².
+        whole range. The Gram matrices add their rounding.
         """
         last = float(self.sigma[rank - 1])
         below = float(self.sigma[rank]) if rank < len(self.sigma) else 0.0
         gap = last - min(below, last)
-        unit = torch.finfo(self.sigma.dtype).eps
-        rounding = unit * (float(self.sigma[0]) / last) ** 2
-        return (self.delta / gap if gap > 0 else 1.0) + rounding
+        return (self.delta / gap if gap > 0 else 1.0) + self.rounding(rank)
+
+    def rounding(self, rank: int) -> float:
+        """Error of the leading singular vectors by way of the Gram matrix, u·κ²."""
+        ratio = float(self.sigma[0]) / float(self.sigma[rank - 1])
+        return torch.finfo(self.sigma.dtype).eps * ratio**2
 
 
 def dominant_position(
@@ -123,7 +127,10 @@ def _exact(write: Noisy, read: Noisy, cosines: Tensor, r1: int, r2: int) -> int 
     tolerance = write.turn(r1) + read.turn(r2)
     if tolerance > LARGEST_TOLERANCE:
         return None
-    if int((cosines > _CANDIDATE).sum()) <= forced:
+    # A sine within the tolerance has its cosine above this, as the cosines are known.
+    rounding = write.rounding(r1) + read.rounding(r2)
+    least = (1 - tolerance**2) ** 0.5 - rounding - _COSINE_ERROR * torch.finfo(cosines.dtype).eps
+    if int((cosines > least).sum()) <= forced:
         return 0
     v = singular_space(write.matrix(), side="left", rank=r1)
     u = singular_space(read.matrix(), side="left", rank=r2)
