@@ -73,9 +73,13 @@ def test_from_512_on_the_product_comes_from_its_gram_and_says_what_it_cannot_tel
         assert one == pytest.approx(two, rel=1e-4)
     # A direction that W2 W1 loses beside a full spectrum cannot be told from a small one.
     u, s, v = torch.linalg.svd(w1)
-    s[-1] = s[0] * 1e-9
+    s[-1] = s[0] * 1e-6
     narrow, _ = prepared_record(u @ torch.diag(s) @ v, w2)
+    assert narrow.rank_write == d
     assert narrow.kernel_intersection is None
+    s[4:] = 0
+    low, _ = prepared_record(u @ torch.diag(s) @ v, w2)
+    assert (low.rank_write, low.kernel_intersection) == (4, 0)
 
 
 @pytest.mark.parametrize(("fault", "words"), [(float("nan"), "not finite"), (0.0, "all zero")])

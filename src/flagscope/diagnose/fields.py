@@ -225,7 +225,10 @@ def _product_fields(
     top1, top2 = float(write.sigma[0]), float(read.sigma[0])
     floor = resolution * top1 * top2
     noise = write.delta * top2 + read.delta * top1 + write.delta * read.delta
-    certain, possible = (int((sigma > bound).sum()) for bound in (max(noise, floor), floor))
+    certain = int((sigma > max(noise, floor)).sum())
+    # What a Gram matrix lost may be small and not zero.
+    lost = resolution > max(write.shape + read.shape) * torch.finfo(sigma.dtype).eps
+    possible = len(sigma) if lost else int((sigma > floor).sum())
     kernel = None
     if min(certain, rank_write) == min(possible, rank_write):
         kernel = kernel_intersection(rank_write=rank_write, rank_product=min(certain, rank_write))
