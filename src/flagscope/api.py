@@ -355,7 +355,7 @@ def _graph(
                 f"the tensor name {name!a} is not valid text",
                 hint="the file is damaged; fetch it again or save it with other names",
             )
-    known: dict[str, Any] = {"family": settings.family, "heads": settings.heads}
+    known: dict[str, Any] = {"family": settings.family, "heads": settings.heads, "window": 0}
     if isinstance(source, nn.Module):
         from flagscope.arch.trace import module_graph  # torch.export takes seconds to import
 
