@@ -112,7 +112,7 @@ def test_the_list_is_bounded_and_holds_the_furthest_of_both_kinds():
 def test_heads_that_cannot_be_measured_are_left_out(fault):
     o, v, q, k = heads(20).mT, heads(21), heads(22), heads(23)
     o[1] = fault
-    k[2] = fault
+    q[2] = fault
     records, tested = linked(o, v, q, k)
     assert tested == len(records) == 9
     assert all(r.head_from != 1 and r.head_to != 2 for r in records)
@@ -128,3 +128,13 @@ def test_grouped_heads_take_the_circuits_of_all_that_share_them():
         w_ov = (o[one.head_from] @ v[one.head_from]).numpy()
         score = np.linalg.norm(stacked @ w_ov) / np.linalg.norm(stacked) / np.linalg.norm(w_ov)
         assert one.composition == pytest.approx(score, rel=1e-12)
+
+
+def test_without_the_other_factor_there_is_overlap_and_no_composition():
+    o, v, q = heads(30).mT, heads(31), heads(32)
+    writers, readers = head_ends(bare(o.mT), v), head_ends(bare(q), None)
+    records, tested = link_records(NAME, writers, readers, top=100)
+    assert tested == len(records) == H * H
+    assert all(one.composition is one.composition_z is None for one in records)
+    full, _ = linked(o, v, q, heads(33))
+    assert sorted(r.overlap_z for r in full) == pytest.approx(sorted(r.overlap_z for r in records))

@@ -27,6 +27,7 @@ NORM_UNKNOWN = (
     "no residual pairs: it is not known which norm stands between the residual stream and all that "
     "reads it"
 )
+_PARTNERS = {"q": "k", "k": "q", "v": "o", "o": "v"}
 EXPERTS = "experts are left out of the residual pairs"
 
 
@@ -143,12 +144,14 @@ def _sub_block(parts: Sequence[Part], position: int) -> SubBlock:
 def _attention_maps(
     part: Part, rule: AttentionRule, norm: Norm | None, behind: Norm | None
 ) -> Iterator[StreamMap]:
+    maps = {head.space: head.map for head in part.heads}
     for head in part.heads:
-        label = f"{part.label}.{head.space}"
+        label, partner = f"{part.label}.{head.space}", maps.get(_PARTNERS[head.space])
         if head.space == "o":
-            yield StreamMap(label, "o", Side(head.map.joined("read")), head.map, behind)
+            yield StreamMap(label, "o", Side(head.map.joined("read")), head.map, behind, partner)
         elif rule.kind == "self" or head.space == "q":  # across, keys and values read elsewhere
-            yield StreamMap(label, head.space, Side(head.map.joined("write")), head.map, norm)
+            joined = Side(head.map.joined("write"))
+            yield StreamMap(label, head.space, joined, head.map, norm, partner)
     for name, one in rule.reads.items():
         place = part.scope.locate(one)
         maps = part.scope.solve([place]) if place is not None else None

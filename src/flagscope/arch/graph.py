@@ -197,6 +197,9 @@ class StreamMap:
     norm
         For a reader the norm of the stream in front of it, None where it reads the bare stream.
         For a writer the norm or layer scale directly behind it, before the sum, if any.
+    partner
+        The map of the single heads that makes a circuit with `heads`: W_V for W_O, W_K for W_Q and
+        the other way round. Where the heads are in groups, one of the two has fewer.
     """
 
     label: str
@@ -204,6 +207,7 @@ class StreamMap:
     joined: Side
     heads: LinearMap | None = None
     norm: Norm | None = None
+    partner: LinearMap | None = None
 
 
 @dataclass(frozen=True)

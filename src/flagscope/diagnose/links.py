@@ -36,7 +36,7 @@ class HeadEnds:
     circuits
         Y of shape (H, r, d), ‖Y‖ = 1, such that YᵀY is the Gram matrix on the stream of a head's
         circuit: of W_OV for a writer, of W_QK, its transpose, or W_OV for a reader of queries,
-        keys or values.
+        keys or values; all zero where that is not known.
     squares, cubes
         tr Z̃² and tr Z̃³ of Z = YᵀY, its trace removed, shape (H,).
     measured
@@ -50,7 +50,7 @@ class HeadEnds:
     measured: Bool[Tensor, " H"]
 
 
-def head_ends(maps: Matrices, partner: Float[Tensor, "H r s"]) -> HeadEnds:
+def head_ends(maps: Matrices, partner: Float[Tensor, "H r s"] | None) -> HeadEnds:
     """Prepare the heads of one layer to meet others.
 
     Parameters
@@ -60,9 +60,11 @@ def head_ends(maps: Matrices, partner: Float[Tensor, "H r s"]) -> HeadEnds:
     partner
         The other factor of each head's circuit on its r dimensions, shape (H, r, s): W_V for W_O,
         W_K for W_Q, and for a key or value head that several query heads share W_Q or W_Oᵀ of all
-        of them side by side.
+        of them side by side. None where it is not known.
     """
     d = maps.values.shape[-1]
+    if partner is None:
+        partner = torch.zeros_like(maps.values[:, :, :1])
     sound = torch.tensor([fault is None for fault in maps.faults()])
     sound &= torch.isfinite(partner).all(-1).all(-1).cpu()
     on = sound.to(maps.values.device)[:, None, None]
@@ -73,8 +75,9 @@ def head_ends(maps: Matrices, partner: Float[Tensor, "H r s"]) -> HeadEnds:
     norms = torch.linalg.matrix_norm(circuits)
     circuits = circuits / torch.where(norms > 0, norms, 1)[:, None, None]
     moments = centred_spectrum(torch.linalg.eigvalsh(circuits @ circuits.mT), d)
-    measured = sound & (spaces.ranks > 0).cpu() & (norms > 0).cpu()
-    return HeadEnds(spaces, circuits, moments.square, moments.cube, measured)
+    return HeadEnds(
+        spaces, circuits, moments.square, moments.cube, sound & (spaces.ranks > 0).cpu()
+    )
 
 
 @dataclass(frozen=True)
@@ -115,18 +118,23 @@ def link_records(
     ranks = writers.spaces.ranks.cpu().numpy(), readers.spaces.ranks.cpu().numpy()
     both = np.outer(writers.measured.numpy(), readers.measured.numpy())
     z_overlap = np.where(both, _overlap_z(overlap, *ranks, d), -np.inf)
-    spread = _spread(writers, readers)
-    z_composition = np.where(
-        both & (spread > 0), (composition - 1 / d) / np.where(spread > 0, spread, 1), -np.inf
+    scale = _scale(writers, readers)
+    # ⟨X, Y⟩ of the circuits' Gram matrices has the mean 1/d, as their traces are 1.
+    correlation = np.where(
+        scale > 0, (composition - 1 / d) / np.where(scale > 0, scale, 1), -np.inf
     )
+    spread = (2 / (max(d - 1, 1) * (d + 2))) ** 0.5
+    z_composition = np.where(both, correlation / spread, -np.inf)
     records = []
     for i, j in _furthest(z_overlap, z_composition, top):
         r1, r2 = int(ranks[0][i]), int(ranks[1][j])
         total = float(np.clip(overlap[i, j], max(0, r1 + r2 - d), min(r1, r2)))
         test = overlap_significance(total, r1, r2, d)
         null = _composition_null(writers, readers, i, j, d)
-        scaled = (composition[i, j] - 1 / d) / _scale(writers, readers)[i, j] if null else 0.0
-        circuit = null.significance(float(np.clip(scaled, -1, 1))) if null else None
+        known = bool(scale[i, j] > 0)
+        circuit = (
+            null.significance(float(correlation[i, j].clip(-1, 1))) if null and known else None
+        )
         records.append(
             EdgeRecord.model_validate(
                 {
@@ -143,8 +151,8 @@ def link_records(
                     "p": test.p,
                     "log10_p": test.log10_p,
                     "p_adjusted": None,
-                    "composition": float(np.sqrt(composition[i, j])),
-                    "composition_ratio": float(composition[i, j] * d),
+                    "composition": float(np.sqrt(composition[i, j])) if known else None,
+                    "composition_ratio": float(composition[i, j] * d) if known else None,
                     "composition_z": circuit.z if circuit else None,
                     "composition_log10_p": circuit.log10_p if circuit else None,
                 }
@@ -179,11 +187,6 @@ def _scale(writers: HeadEnds, readers: HeadEnds) -> np.ndarray:
     """‖X̃‖ ‖Ỹ‖ of the circuits' Gram matrices without their traces."""
     one, two = (ends.squares.sqrt().cpu().double().numpy() for ends in (writers, readers))
     return np.outer(one, two)
-
-
-def _spread(writers: HeadEnds, readers: HeadEnds) -> np.ndarray:
-    d = writers.spaces.d
-    return _scale(writers, readers) * (2 / (max(d - 1, 1) * (d + 2))) ** 0.5
 
 
 def _composition_null(
