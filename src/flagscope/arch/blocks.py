@@ -147,11 +147,13 @@ def _attention_maps(
     maps = {head.space: head.map for head in part.heads}
     for head in part.heads:
         label, partner = f"{part.label}.{head.space}", maps.get(_PARTNERS[head.space])
+        inner = norm if rule.kind == "self" else None  # across, keys and values read elsewhere
         if head.space == "o":
-            yield StreamMap(label, "o", Side(head.map.joined("read")), head.map, behind, partner)
-        elif rule.kind == "self" or head.space == "q":  # across, keys and values read elsewhere
-            joined = Side(head.map.joined("write"))
-            yield StreamMap(label, head.space, joined, head.map, norm, partner)
+            joined = Side(head.map.joined("read"))
+            yield StreamMap(label, "o", joined, head.map, behind, partner, inner)
+        elif rule.kind == "self" or head.space == "q":
+            joined, beside = Side(head.map.joined("write")), behind if head.space == "v" else inner
+            yield StreamMap(label, head.space, joined, head.map, norm, partner, beside)
     for name, one in rule.reads.items():
         place = part.scope.locate(one)
         maps = part.scope.solve([place]) if place is not None else None

@@ -200,6 +200,8 @@ class StreamMap:
     partner
         The map of the single heads that makes a circuit with `heads`: W_V for W_O, W_K for W_Q and
         the other way round. Where the heads are in groups, one of the two has fewer.
+    partner_norm
+        The norm before or behind it, as `norm`; None where it faces another stream.
     """
 
     label: str
@@ -208,6 +210,7 @@ class StreamMap:
     heads: LinearMap | None = None
     norm: Norm | None = None
     partner: LinearMap | None = None
+    partner_norm: Norm | None = None
 
 
 @dataclass(frozen=True)

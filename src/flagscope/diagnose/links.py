@@ -82,12 +82,24 @@ def head_ends(maps: Matrices, partner: Float[Tensor, "H r s"] | None) -> HeadEnd
 
 @dataclass(frozen=True)
 class LinkName:
-    """Which layers a set of links joins, and which space of the reading heads."""
+    """Which layers a set of links joins, and which space of the reading heads.
+
+    `across` tells which ends, writing and reading, are cross-attention.
+    """
 
     stack: str
     layer_from: int
     layer_to: int
     space: Literal["q", "k", "v"]
+    across: tuple[bool, bool] = (False, False)
+
+    def source(self, head: int) -> str:
+        """The end that writes."""
+        return f"L{self.layer_from}H{head}.{'cross.' * self.across[0]}o"
+
+    def target(self, head: int) -> str:
+        """The end that reads."""
+        return f"L{self.layer_to}H{head}.{'cross.' * self.across[1]}{self.space}"
 
 
 def link_records(
@@ -138,8 +150,8 @@ def link_records(
         records.append(
             EdgeRecord.model_validate(
                 {
-                    "from": f"L{name.layer_from}H{i}.o",
-                    "to": f"L{name.layer_to}H{j}.{name.space}",
+                    "from": name.source(i),
+                    "to": name.target(j),
                     "stack": name.stack,
                     "layer_from": name.layer_from,
                     "head_from": i,

@@ -38,6 +38,11 @@ def centred_rows(maps: Matrices) -> Matrices:
     return replace(maps, values=_without_mean(maps.values.mT).mT)
 
 
+def rows_without_mean(maps: Matrices) -> Matrices:
+    """(I - 11ᵀ/d) W: what a LayerNorm directly behind a map leaves of it, in all d dimensions."""
+    return replace(maps, values=maps.values - maps.values.mean(-2, keepdim=True))
+
+
 def _scaled(maps: Matrices, values: Tensor, scale: Tensor) -> Matrices:
     largest = float(scale.abs().max())
     mean = float(scale.square().mean())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from flagscope.arch import Graph, HeadGroup, LinearMap, PairGroup
+from flagscope.arch import Graph, HeadGroup, LinearMap, LinkGroup, PairGroup
 from flagscope.diagnose import EIGH_FLOPS, spectra_cost
 from flagscope.engine.settings import Settings
 
@@ -19,7 +19,7 @@ class Task:
     ----------
     name
         Common part of the names of what it computes.
-    pairs, heads
+    pairs, heads, links
         What to compute.
     flops
         Floating-point operations of its matrix products and eigenproblems.
@@ -35,6 +35,7 @@ class Task:
     flops: float
     bytes_read: int
     bytes_peak: int
+    links: tuple[LinkGroup, ...] = ()
 
 
 def plan(graph: Graph, settings: Settings, sizes: Mapping[str, int]) -> list[Task]:
