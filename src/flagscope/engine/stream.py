@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,13 +22,12 @@ from flagscope.diagnose import (
     LinkName,
     Matrices,
     PairRecord,
-    PreparedMap,
     head_ends,
     link_records,
     prepared_map,
     residual_record,
 )
-from flagscope.engine.folding import fold_behind, fold_before
+from flagscope.engine.norms import fold_before, fold_behind
 from flagscope.engine.reading import TaskReader
 from flagscope.engine.settings import Settings
 from flagscope.geometry import RankRule
@@ -57,16 +58,19 @@ def stream_pairs(
     shared = _Shared([key for key, _ in sides])
     records = []
     for group in groups:
-        (write_key, write), (read_key, read) = _sides(group, settings)
+        write, read = (
+            shared.get(key, partial(_prepared, make, reader, which))
+            for (key, make), which in zip(_sides(group, settings), (False, True), strict=True)
+        )
+        folded = _folded(group, settings)
         records.append(
-            residual_record(
-                group,
-                shared.get(write_key, lambda: prepared_map(lambda: write(reader), read=False)),
-                shared.get(read_key, lambda: prepared_map(lambda: read(reader), read=True)),
-                rule=rule, seed=settings.seed, folded=_folded(group, settings),
-            )
-        )  # fmt: skip
+            residual_record(group, write, read, rule=rule, seed=settings.seed, folded=folded)
+        )
     return records
+
+
+def _prepared(make: _Make, reader: TaskReader, read: bool) -> PreparedMap:
+    return prepared_map(partial(make, reader), read=read)
 
 
 _Make = Callable[[TaskReader], Matrices]
@@ -122,18 +126,15 @@ def stream_links(
     edges: list[EdgeRecord] = []
     tested = 0
     for group in groups:
-        (write_key, write), (read_key, read) = _ends(group, settings)
         name = LinkName(
             stack=group.stack, layer_from=group.layer_from, layer_to=group.layer_to,
             space=group.read.role,  # pyright: ignore[reportArgumentType] (links read q, k or v)
             across=(".cross." in group.write.label, group.attention == "cross"),
         )  # fmt: skip
-        found, count = link_records(
-            name,
-            shared.get(write_key, lambda: write(reader)),
-            shared.get(read_key, lambda: read(reader)),
-            top=settings.edges,
+        write, read = (
+            shared.get(key, partial(make, reader)) for key, make in _ends(group, settings)
         )
+        found, count = link_records(name, write, read, top=settings.edges)
         edges += found
         tested += count
     return furthest_edges(edges, settings.edges), tested
@@ -143,6 +144,24 @@ def furthest_edges(edges: Sequence[EdgeRecord], top: int) -> list[EdgeRecord]:
     """The `top` links of the largest z of either kind, the largest first."""
     order = sorted(range(len(edges)), key=lambda i: (-_strength(edges[i]), i))
     return [edges[i] for i in order[:top]]
+
+
+def adjusted_edges(edges: Sequence[EdgeRecord], tested: int) -> list[EdgeRecord]:
+    """Listed links with the p-values of their overlaps adjusted for all that were tested.
+
+    Those not listed count as if they came last, so that an adjusted value is never too small.
+    """
+    if not edges:
+        return []
+    log10_p = np.array([0.0 if edge.log10_p is None else edge.log10_p for edge in edges])
+    order = np.argsort(log10_p, kind="stable")
+    scaled = log10_p[order] + np.log10(tested / np.arange(1, len(edges) + 1))
+    adjusted = np.empty(len(edges))
+    adjusted[order] = np.minimum.accumulate(np.minimum(scaled, 0)[::-1])[::-1]
+    return [
+        edge.model_copy(update={"p_adjusted": None if edge.log10_p is None else float(10.0**value)})
+        for edge, value in zip(edges, adjusted, strict=True)
+    ]
 
 
 def _strength(edge: EdgeRecord) -> float:
