@@ -190,7 +190,7 @@ def _end(face: StreamMap, reader: TaskReader, fold: bool, centred: bool) -> Head
     maps = _stream_side(heads, face.role == "o", beside, reader, centred)
     other = None
     if partner is not None:
-        values = _stream_side(partner, partner.role == "o", inner, reader).values
+        values = _stream_side(partner, partner.role == "o", inner, reader, centred).values
         other = _matched(values, heads.count)
     return head_ends(maps, other)
 
@@ -200,7 +200,7 @@ def _stream_side(
     writes: bool,
     norm: Norm | None,
     reader: TaskReader,
-    centred: bool = False,
+    centred: bool,
 ) -> Matrices:
     """Maps of heads with the stream along the columns, (H, r, d), a norm folded in."""
     if not writes:
