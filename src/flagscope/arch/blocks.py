@@ -16,7 +16,7 @@ from flagscope.arch.graph import (
     StreamMap,
     SubBlock,
 )
-from flagscope.arch.scope import Scope, config_truth
+from flagscope.arch.scope import Scope, config_entry, config_truth
 from flagscope.arch.sides import Side
 
 POST_NORM = (
@@ -63,7 +63,12 @@ def stack_streams(
     noted
         Whether to note why there is no stream, or what is left out of it.
     """
-    faced = [one for one in parts if one.pairs and not _mixes_tokens(one.rule)]
+    depth = config_entry(outside.config, rule.depth)
+    faced = [
+        one for one in parts
+        if one.pairs and not _mixes_tokens(one.rule)
+        and (depth is None or (one.scope.layer or 0) < depth[1])
+    ]  # fmt: skip
     if not faced or not outside.trusted:
         return ()
     try:

@@ -211,7 +211,11 @@ class FrameRule:
 
 @dataclass(frozen=True)
 class StackRule:
-    """A stack of layers of one form; in `parallel` ones attention and MLP read the same stream."""
+    """A stack of layers of one form.
+
+    In a `parallel` one attention and MLP read the same stream. `depth` are config keys that hold
+    how many layers lie along the stream, where a checkpoint may hold others behind those.
+    """
 
     name: str
     paths: tuple[str, ...]
@@ -224,6 +228,7 @@ class StackRule:
     latent: tuple[LatentRule, ...] = ()
     sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parallel: FlagRule = field(default_factory=lambda: FlagRule((), False))
+    depth: tuple[str, ...] = ()
 
     @property
     def has_stream(self) -> bool:

@@ -354,6 +354,7 @@ def _read_stack(table: Table) -> StackRule:
         latent=tuple(_read_latent(one) for one in table.tables("latent")),
         sizes=_read_sizes(sizes) if sizes else {},
         parallel=_read_flag(parallel, False) if parallel else FlagRule((), table.flag("parallel")),
+        depth=table.names("depth", ()),
     )
     table.close()
     for path in stack.paths:
