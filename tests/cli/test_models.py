@@ -30,7 +30,10 @@ TINY = {
         max_position_embeddings=8,
     ),
 }
-PAIRS = {"gpt2": {"qk": 4, "ov": 4, "mlp": 2}, "llama": {"qk": 8, "ov": 8, "mlp": 4}}
+PAIRS = {
+    "gpt2": {"qk": 4, "ov": 4, "mlp": 2, "residual": 10},
+    "llama": {"qk": 8, "ov": 8, "mlp": 4, "residual": 14},
+}
 HEADS = {"gpt2": "2 q k v o", "llama": "4 q o, 2 k v"}
 
 

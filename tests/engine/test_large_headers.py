@@ -100,7 +100,11 @@ def test_inspect_reads_headers_alone(tmp_path, monkeypatch, model, scaled):
     assert seconds < 15
     assert found.graph.family == "llama"
     assert found.parameters == parameters
-    assert sum(len(group.members) for group in found.graph.pairs) == layers * (2 * heads + 2)
+    # Q-K and V-O of each head, up and gate with down; O to the MLP of its block, and O and down to
+    # all five readers of the next.
+    residual = 2 * layers + 10 * (layers - 1)
+    pairs = sum(len(group.members) for group in found.graph.pairs)
+    assert pairs == layers * (2 * heads + 2) + residual
     assert len(found.graph.heads) == 4 * layers
     assert not [name for name in found.graph.unmapped if ".layers." in name]
     assert sum(task.flops for task in found.tasks) > 1e15
