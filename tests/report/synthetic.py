@@ -416,14 +416,16 @@ def stream(
     window: int = 1,
     spread: float = 0.08,
 ) -> ScanResult:
-    """A decoder with residual pairs and links: L1H2 writes for L2H5's keys, L3H* for all queries."""
+    """A decoder: L1H2 writes for the keys that L2H5 reads, one head of layer 3 for all queries."""
     generator = np.random.default_rng(7)
     pairs = []
     for layer in range(layers):
         for writer, first in (("o", layer), ("mlp.down", layer + 1)):
             for target in range(first, min(layers, layer + window + 1)):
                 same = target == layer
-                for reader in ("mlp.gate", "mlp.up") if same else ("q", "k", "v", "mlp.gate", "mlp.up"):
+                for reader in (
+                    ("mlp.gate", "mlp.up") if same else ("q", "k", "v", "mlp.gate", "mlp.up")
+                ):
                     pairs.append(
                         pair(
                             f"layer.{layer}.{writer}-layer.{target}.{reader}",
@@ -543,9 +545,14 @@ def hostile() -> ScanResult:
         0, "k", count=4, rank=4, d=32, generator=generator, copies=[(0, 1, 3)], stack=HOSTILE,
         tensor=HOSTILE,
     )  # fmt: skip
+    link = edge(0, 0, "k", 1, 1, ratio=4.0, stack=HOSTILE).model_copy(
+        update={"source": HOSTILE, "target": HOSTILE}
+    )
     return result(
         [one, two],
         [group],
+        edges=[link],
+        edge_tests=1,
         source=HOSTILE,
         family=HOSTILE,
         dtype=HOSTILE,

@@ -120,9 +120,7 @@ def _scan(source: str, quiet: bool, **options: Any) -> Report:
         return interruptible(scanned)
 
 
-def _deliver(
-    report: Report, outputs: dict[str, str | None], quiet: bool, csv_table: str
-) -> int:
+def _deliver(report: Report, outputs: dict[str, str | None], quiet: bool, csv_table: str) -> int:
     texts = {
         "json": report.to_json,
         "html": report.to_html,

@@ -15,7 +15,7 @@ RATIO_FLOOR = 0.1  # of the overlap ratio and of C: a tenth more, or less, than 
 
 FLOORS = (
     f"A finding about pairs needs ρ at least {CORRELATION_FLOOR} from 0, an overlap ratio at least "
-    f"{RATIO_FLOOR:.0%} from 1 (or a tenth of the way to the limit, where the dimensions leave less "
+    f"{RATIO_FLOOR:.0%} from 1 (or a tenth of the way to the limit, where the ranks leave less "
     f"room), C at least {RATIO_FLOOR:.0%} above or below 1; what is significant but smaller is a "
     "remark."
 )

@@ -210,7 +210,8 @@ OBSERVABLES: dict[str, Explanation] = {
         "comp",
         "Does a head's circuit act on what an earlier head's circuit writes?",
         "‖W_QKᵀ W_OV‖ / (‖W_QK‖ ‖W_OV‖) to queries, W_QK for its transpose to keys, the reader's "
-        "own W_OV to values (Elhage et al. 2021); W_QK = W_Qᵀ W_K, W_OV = W_O W_V, Frobenius norms.",
+        "own W_OV to values (Elhage et al. 2021); W_QK = W_Qᵀ W_K, W_OV = W_O W_V, Frobenius "
+        "norms.",
         "Its square is 1/d on average at a random position; shown is the square over 1/d, so that "
         "chance is 1. It is at most 1.",
         "It weighs directions by how strongly the circuits use them, where the link overlap "

@@ -22,9 +22,7 @@ LINK_COLUMNS = (
 
 def link_cells(result: ScanResult) -> list[list[Cell]]:
     """One row a link, in the order of ``LINK_COLUMNS``."""
-    flags = zip(
-        beyond_chance(result, "overlap"), beyond_chance(result, "composition"), strict=True
-    )
+    flags = zip(beyond_chance(result, "overlap"), beyond_chance(result, "composition"), strict=True)
     return [_row(edge, *far) for edge, far in zip(result.edges, flags, strict=True)]
 
 

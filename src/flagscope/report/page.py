@@ -14,6 +14,7 @@ from flagscope.report.depth_figures import PROFILED
 from flagscope.report.effect import FLOORS
 from flagscope.report.findings import findings
 from flagscope.report.glossary import GAUGE, OBSERVABLES, SETTING
+from flagscope.report.links import HeadRows, head_rows, tested
 from flagscope.report.payload import (
     DETAILED_PAIRS,
     core,
@@ -21,7 +22,6 @@ from flagscope.report.payload import (
     packed_json,
     packed_plotly,
 )
-from flagscope.report.links import HeadRows, head_rows, tested
 from flagscope.report.routes import writers
 from flagscope.report.stream_figures import STREAMED
 from flagscope.report.tables import summary_table

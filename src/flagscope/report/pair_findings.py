@@ -198,8 +198,8 @@ def overlaps(result: ScanResult) -> list[Finding]:
                 f"strongest: {extreme.name}, {number(extreme.overlap_ratio)} times chance, "
                 f"z = {number(extreme.overlap_z)} ({p_value(extreme.log10_p)})",
                 f"ranks {extreme.effective_rank_write} and {extreme.effective_rank_read} "
-                f"in {euclidean(extreme.d)}; counted from {RATIO_FLOOR:.0%} off chance, or a tenth of "
-                "the way to the limit",
+                f"in {euclidean(extreme.d)}; counted from {RATIO_FLOOR:.0%} off chance, or a tenth "
+                "of the way to the limit",
                 *_by_route(some, track),
             )
             found.append(

@@ -17,10 +17,10 @@ from flagscope.report.depth_figures import (
     shared_directions_spec,
 )
 from flagscope.report.glossary import OBSERVABLES
+from flagscope.report.head_figures import head_matrix_spec, matrix_limit, shared_spectrum_spec
 from flagscope.report.link_cells import LINK_COLUMNS, link_cells
 from flagscope.report.link_figures import link_graph_size, link_graph_spec
 from flagscope.report.links import MEASURES, LinkMeasure, beyond_chance, complete, tested
-from flagscope.report.head_figures import head_matrix_spec, matrix_limit, shared_spectrum_spec
 from flagscope.report.pair_figures import cosines_spec, incidence_spec, profile_spec
 from flagscope.report.palette import PALETTES
 from flagscope.report.routes import writers
@@ -144,9 +144,7 @@ def _links(result: ScanResult) -> list[dict[str, Any]]:
         for measure in MEASURES:
             flags = beyond_chance(result, measure)
             count = sum(
-                far
-                for edge, far in zip(result.edges, flags, strict=True)
-                if edge.stack == stack
+                far for edge, far in zip(result.edges, flags, strict=True) if edge.stack == stack
             )
             prefix = f"{stack} · " if len(stacks) > 1 else ""
             least = "" if complete(result) else "at least "
