@@ -161,6 +161,8 @@ def scan(
     rank: str = "participation",
     fdr: float = 0.05,
     fold_norms: Literal["auto", "all", "none"] = "auto",
+    window: int = 1,
+    edges: int = 200,
     precision: Literal["float64", "float32"] = "float64",
     seed: int = 0,
     device: str = "auto",
@@ -200,6 +202,10 @@ def scan(
     fold_norms
         "auto" folds a BatchNorm into the map in front of it, "all" also the gain of a pre-norm
         into the head spaces, "none" leaves weights as stored.
+    window
+        How many blocks further than its writer a reader of the residual stream may lie.
+    edges
+        How many links from head to head to list, those furthest beyond chance; 0 for none.
     precision
         Arithmetic of Gram matrices and eigenproblems.
     seed
@@ -244,7 +250,7 @@ def scan(
         raise InputError(f"workers is {workers}", hint="give 1 or more")
     settings = _settings(
         only=_parts(only), family=family, heads=heads, rank=rank, fdr=fdr, fold_norms=fold_norms,
-        precision=precision, seed=seed, device=device,
+        window=window, edges=edges, precision=precision, seed=seed, device=device,
     )  # fmt: skip
     _check_device(settings)
     with ExitStack() as stack:
@@ -268,6 +274,8 @@ def inspect(
     heads: int | None = None,
     example_inputs: Any = None,
     only: Part | Iterable[Part] = PARTS,
+    window: int = 1,
+    edges: int = 200,
 ) -> Inspection:
     """What a scan would find to measure, from the header alone; reads no tensor.
 
@@ -280,7 +288,9 @@ def inspect(
     >>> [task.name for task in inspect(net).tasks]
     ['0-2']
     """
-    settings = _settings(only=_parts(only), family=family, heads=heads)
+    settings = _settings(
+        only=_parts(only), family=family, heads=heads, window=window, edges=edges
+    )
     with _opened(source, config=config, revision=revision, base=base) as checkpoint:
         graph = _graph(checkpoint, settings, source, example_inputs)
         sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
@@ -363,6 +373,7 @@ def _graph(
                 hint="the file is damaged; fetch it again or save it with other names",
             )
     known: dict[str, Any] = {"family": settings.family, "heads": settings.heads}
+    known["window"] = settings.window if "residual" in settings.only else 0
     if isinstance(source, nn.Module):
         from flagscope.arch.trace import module_graph  # torch.export takes seconds to import
 

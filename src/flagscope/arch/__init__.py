@@ -1,10 +1,23 @@
 """From tensor names, shapes and a config to the graph of a network's linear maps."""
 
 from flagscope.arch.build import FamilyInfo, build_graph, families
-from flagscope.arch.graph import Frame, Graph, HeadGroup, Member, Norm, PairGroup, Rotary
+from flagscope.arch.graph import (
+    Frame,
+    Graph,
+    HeadGroup,
+    LinkGroup,
+    Member,
+    Norm,
+    PairGroup,
+    Rotary,
+    Stream,
+    StreamMap,
+    SubBlock,
+)
 from flagscope.arch.maps import LinearMap
 from flagscope.arch.registry import Proof, proofs
 from flagscope.arch.sides import Side
+from flagscope.arch.stream import head_links, residual_pairs
 
 __all__ = [
     "FamilyInfo",
@@ -12,13 +25,19 @@ __all__ = [
     "Graph",
     "HeadGroup",
     "LinearMap",
+    "LinkGroup",
     "Member",
     "Norm",
     "PairGroup",
     "Proof",
     "Rotary",
     "Side",
+    "Stream",
+    "StreamMap",
+    "SubBlock",
     "build_graph",
     "families",
+    "head_links",
     "proofs",
+    "residual_pairs",
 ]

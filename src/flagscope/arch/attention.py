@@ -61,7 +61,8 @@ def attention_groups(rule: AttentionRule, scope: Scope) -> Groups:
     return pairs, heads
 
 
-def _label(rule: AttentionRule, scope: Scope) -> str:
+def attention_label(rule: AttentionRule, scope: Scope) -> str:
+    """What the names of an attention block's pairs begin with, such as ``layer.3.cross``."""
     label = scope.label if rule.kind == "self" else f"{scope.label}.{rule.kind}"
     return f"{label}.{rule.name}" if rule.name else label
 
@@ -87,7 +88,7 @@ def _query_key(rule: AttentionRule, maps: Mapping[str, LinearMap], scope: Scope)
     query, key = maps["q"], maps["k"]
     size = _group_size(query, key)
     between, freedom, rotary = _between(rule, query.outputs, scope)
-    label = _label(rule, scope)
+    label = attention_label(rule, scope)
     return PairGroup(
         name=f"{label}.qk", kind="qk", between=between, stack=scope.stack,
         attention=_attention(rule), layer=scope.layer, freedom=freedom, d=query.outputs,
@@ -106,7 +107,7 @@ def _query_key(rule: AttentionRule, maps: Mapping[str, LinearMap], scope: Scope)
 def _value_output(rule: AttentionRule, maps: Mapping[str, LinearMap], scope: Scope) -> PairGroup:
     value, output = maps["v"], maps["o"]
     size = _group_size(output, value)
-    label = _label(rule, scope)
+    label = attention_label(rule, scope)
     clipped = config_entry(scope.config, rule.clipped) is not None
     between, freedom = CLIPPED if clipped else LINEAR
     return PairGroup(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
-from flagscope.arch.attention import attention_groups
+from flagscope.arch.attention import attention_groups, attention_label
+from flagscope.arch.blocks import Part, stack_streams
 from flagscope.arch.chain import chain_groups, chains
 from flagscope.arch.choose import Choice, Instance, choose, layer_base
 from flagscope.arch.family import ChainRule, ConfigRule, Family, StackRule
 from flagscope.arch.family_files import load_families
 from flagscope.arch.frame import Block, stream_frame
-from flagscope.arch.graph import Frame, Graph, HeadGroup, PairGroup
+from flagscope.arch.graph import Frame, Graph, HeadGroup, PairGroup, Stream
 from flagscope.arch.infer import HEAD_KEYS, infer_graph
 from flagscope.arch.latent import latent_groups
 from flagscope.arch.mlp import mlp_groups
@@ -30,6 +31,7 @@ from flagscope.arch.scope import (
     config_value,
 )
 from flagscope.arch.sequence import sequence_groups
+from flagscope.arch.stream import head_links, residual_pairs
 from flagscope.errors import ArchitectureError, InputError
 
 # Buffers of two and more dimensions that are no matrices of weights.
@@ -42,6 +44,7 @@ def build_graph(
     *,
     family: str | None = None,
     heads: int | None = None,
+    window: int = 1,
 ) -> Graph:
     """The graph of a network's linear maps from the names and shapes of its tensors.
 
@@ -60,11 +63,15 @@ def build_graph(
         Name of a family (see `families`), to be taken whatever the config says.
     heads
         Number of attention heads (query heads), to be taken whatever the config says.
+    window
+        How many layers further a block may lie that reads what another one writes to the residual
+        stream (see `residual_pairs`); 0 for no such pairs. Pairs along the stream of a
+        convolutional network, from each block to the next, are always listed.
 
     Returns
     -------
     Graph
-        Pairs, heads' spaces, unmapped matrices, notes.
+        Pairs, heads' spaces, unmapped matrices, notes, residual streams and links along them.
 
     Raises
     ------
@@ -86,7 +93,7 @@ def build_graph(
     ('mlp', '0-2', 'scaling')
     """
     checked = _checked_shapes(shapes)
-    _check_arguments(config, heads)
+    _check_arguments(config, heads, window)
     notes = Notes()
     choice = choose(checked, config, family, notes)
     if choice is None:
@@ -97,11 +104,14 @@ def build_graph(
         pairs = _chain_pairs(choice.family.chain, checked, config, notes)
         return _finished(choice.family.name, pairs, [], checked, notes, choice.family.ignore)
     known = _known(choice.family.sizes, config, heads)
-    builder = _Builder(checked, config, choice, known, notes, heads)
+    builder = _Builder(checked, config, choice, known, notes, heads, residual=window > 0)
     pairs, spaces = builder.build()
-    ignore = choice.family.ignore
-    frames = tuple(builder.frames)
-    return _finished(choice.family.name, pairs, spaces, checked, notes, ignore, frames)
+    pairs += [pair for one in builder.streams for pair in residual_pairs(one, window=window)]
+    graph = _finished(choice.family.name, pairs, spaces, checked, notes, choice.family.ignore)
+    links = (link for one in builder.streams for link in head_links(one, window=window))
+    return replace(
+        graph, frames=tuple(builder.frames), streams=tuple(builder.streams), links=tuple(links)
+    )
 
 
 @dataclass(frozen=True)
@@ -140,7 +150,7 @@ def _pair_kinds(family: Family) -> tuple[str, ...]:
         kinds += ["latent"] if stack.latent else []
         kinds += ["mlp"] if stack.mlp else []
         kinds += ["conv"] if stack.sequence else []
-        kinds += ["residual"] if stack.stream else []
+        kinds += ["residual"] if stack.stream or stack.has_stream else []
     return tuple(dict.fromkeys(kinds))
 
 
@@ -161,7 +171,7 @@ def _checked_shapes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
     return checked
 
 
-def _check_arguments(config: object, heads: object) -> None:
+def _check_arguments(config: object, heads: object, window: object) -> None:
     if config is not None and not isinstance(config, Mapping):
         raise InputError(
             f"config must be a mapping, got {type(config).__name__}",
@@ -171,6 +181,11 @@ def _check_arguments(config: object, heads: object) -> None:
         raise InputError(
             f"heads must be a positive integer, got {heads!r}",
             hint="give the number of attention heads of a layer",
+        )
+    if isinstance(window, bool) or not isinstance(window, int) or window < 0:
+        raise InputError(
+            f"window must be an integer of at least 0, got {window!r}",
+            hint="give the number of layers between a writer and a reader of the residual stream",
         )
 
 
@@ -232,12 +247,15 @@ class _Builder:
         known: Mapping[str, Known],
         notes: Notes,
         heads: int | None,
+        *,
+        residual: bool,
     ) -> None:
         self.shapes, self.config, self.choice = shapes, config, choice
         self.known, self.notes = known, notes
-        self.heads = heads
+        self.heads, self.residual = heads, residual
         self.several = len(choice.instances) > 1
         self.frames: list[Frame] = []
+        self.streams: list[Stream] = []
 
     def build(self) -> tuple[list[PairGroup], list[HeadGroup]]:
         pairs: list[PairGroup] = []
@@ -246,27 +264,37 @@ class _Builder:
             self._note_gaps(one)
             self._note_defaults(one.rule)
             scopes = [self._scope(one, i) for i in range(len(one.numbers))]
-            blocks: list[Block] = []
-            for scope in scopes:
+            parts: list[Part] = []
+            for scope, numbers in zip(scopes, one.numbers, strict=True):
                 for rule in one.rule.attention:
                     build = partial(attention_groups, rule, scope)
                     found, spaces = attempted(build, ([], []), scope)
                     pairs += found
                     heads += spaces
-                    blocks.append(Block(scope.norm(rule.norm), tuple(found)))
+                    label = attention_label(rule, scope)
+                    parts.append(
+                        Part(rule, scope, numbers[:-1], label, tuple(found), tuple(spaces))
+                    )
                 for rule in one.rule.latent:
                     pairs += attempted(partial(latent_groups, rule, scope), [], scope)
                 for rule in one.rule.mlp:
                     found = attempted(partial(mlp_groups, rule, scope), [], scope)
                     pairs += found
-                    blocks.append(Block(scope.norm(rule.norm), tuple(found)))
+                    label = f"{scope.label}.{rule.name}"
+                    parts.append(Part(rule, scope, numbers[:-1], label, tuple(found)))
             if one.rule.sequence:
                 pairs += sequence_groups(one.rule, scopes, self._outside(one))
-            if one.rule.frame is not None and not self.several and self.choice.trusted:
-                ignored = (*BUFFERS, *self.choice.family.ignore)
-                frame = stream_frame(one.rule.frame, blocks, self._outside(one), ignored)
-                self.frames += [frame] if frame else []
+            self._follow_stream(one, parts)
         return pairs, heads
+
+    def _follow_stream(self, one: Instance, parts: list[Part]) -> None:
+        outside = self._outside(one)
+        self.streams += stack_streams(one.rule, parts, outside, noted=self.residual)
+        if one.rule.frame is not None and not self.several and self.choice.trusted:
+            ignored = (*BUFFERS, *self.choice.family.ignore)
+            blocks = [Block(part.scope.norm(part.rule.norm), part.pairs) for part in parts]
+            frame = stream_frame(one.rule.frame, blocks, outside, ignored)
+            self.frames += [frame] if frame else []
 
     def _stack_name(self, one: Instance) -> str:
         alike = sum(other.rule.name == one.rule.name for other in self.choice.instances)
@@ -325,7 +353,6 @@ def _finished(
     shapes: Shapes,
     notes: Notes,
     ignore: tuple[str, ...] = (),
-    frames: tuple[Frame, ...] = (),
 ) -> Graph:
     used = {side.map.tensor for pair in pairs for side in (pair.write, pair.read)}
     unmapped = tuple(
@@ -337,4 +364,4 @@ def _finished(
     )
     if not pairs:
         notes.add("no adjacent pair could be mapped; the matrices are listed as unmapped")
-    return Graph(family, tuple(pairs), tuple(heads), unmapped, notes.texts(), frames)
+    return Graph(family, tuple(pairs), tuple(heads), unmapped, notes.texts())

@@ -31,6 +31,14 @@ class ConfigRule:
 
 
 @dataclass(frozen=True)
+class FlagRule:
+    """A truth value by config path (the first that is set), else the default."""
+
+    config: tuple[str, ...]
+    default: bool
+
+
+@dataclass(frozen=True)
 class MapRule:
     """Where one linear map lies: alternative module names and the layout of the weight.
 
@@ -74,13 +82,22 @@ class MapRule:
 
 @dataclass(frozen=True)
 class NormRule:
-    """A norm of the residual stream: alternative module names and what it computes."""
+    """A norm of the residual stream: alternative module names and what it computes.
+
+    One without `tensors` has neither gain nor bias. `pre` and `post` say, where the config decides
+    it, whether it stands in front of the reader or behind the sum. One that is `not_first` is
+    missing in the first layer, which reads the bare stream.
+    """
 
     modules: tuple[str, ...]
     kind: str
     eps: ConfigRule
     offset: float
     placement: str
+    tensors: bool = True
+    pre: FlagRule | None = None
+    post: FlagRule | None = None
+    not_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,7 +126,9 @@ class AttentionRule:
     `normalised` are config keys that say that queries and keys behind a rotary embedding are
     divided by their norm, by a norm without tensors, `clipped` those that say that queries, keys
     and values are clipped to a range. `spaces` are the maps that face the
-    residual stream. `name` tells several blocks of one kind apart.
+    residual stream, `reads` those beside them that read it, by label. `name` tells several blocks
+    of one kind apart. A `bare` block reads the stream without a norm; `output_norm` normalises and
+    `output_scale` multiplies what it adds to the stream.
     """
 
     kind: str
@@ -125,17 +144,36 @@ class AttentionRule:
     clipped: tuple[str, ...] = ()
     spaces: tuple[str, ...] = ("q", "k", "v", "o")
     name: str = ""
+    reads: Mapping[str, MapRule] = field(default_factory=dict)
+    bare: bool = False
+    output_norm: NormRule | None = None
+    output_scale: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class MlpRule:
-    """One MLP block of a layer; gated if it has a gate, one for each expert if it has those."""
+    """One MLP block of a layer; gated if it has a gate, one for each expert if it has those.
+
+    One that mixes tokens neither reads nor writes channels of the stream; the other keys are as
+    for attention.
+    """
 
     maps: tuple[MapRule, ...]
     activation: ConfigRule
     optional: bool
     norm: NormRule | None = None
     name: str = "mlp"
+    mixes_tokens: bool = False
+    bare: bool = False
+    output_norm: NormRule | None = None
+    output_scale: tuple[str, ...] = ()
+
+    @property
+    def experts(self) -> bool:
+        """Whether this is a block of experts."""
+        return any("{expert}" in name for one in self.maps for name in one.modules) or any(
+            one.batch == "e" for one in self.maps
+        )
 
 
 @dataclass(frozen=True)
@@ -173,7 +211,11 @@ class FrameRule:
 
 @dataclass(frozen=True)
 class StackRule:
-    """A stack of layers of one form."""
+    """A stack of layers of one form.
+
+    In a `parallel` one attention and MLP read the same stream. `depth` are config keys that hold
+    how many layers lie along the stream, where a checkpoint may hold others behind those.
+    """
 
     name: str
     paths: tuple[str, ...]
@@ -185,6 +227,15 @@ class StackRule:
     frame: FrameRule | None = None
     latent: tuple[LatentRule, ...] = ()
     sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    parallel: FlagRule = field(default_factory=lambda: FlagRule((), False))
+    depth: tuple[str, ...] = ()
+
+    @property
+    def has_stream(self) -> bool:
+        """Whether it is known for every block how it reads the residual stream (see `Stream`)."""
+        blocks = [one for one in self.mlp if not one.mixes_tokens]
+        return bool(blocks) and all(one.bare or _before(one.norm) for one in
+                                    (*self.attention, *blocks))  # fmt: skip
 
     def maps(self) -> tuple[MapRule, ...]:
         """All maps of a layer."""
@@ -201,6 +252,9 @@ class StackRule:
             names.update(norm_tensors((*block.query_norm, *block.key_norm, *block.relative)))
         for block in (*self.mlp, *self.latent):
             names.update(norm_tensors(block.norm.modules if block.norm else ()))
+        for block in (*self.attention, *self.mlp):
+            names.update(norm_tensors(block.output_norm.modules if block.output_norm else ()))
+            names.update(block.output_scale)
         return frozenset(names)
 
 
@@ -229,6 +283,11 @@ class Family:
     stacks: tuple[StackRule, ...]
     chain: ChainRule | None
     named: bool = True
+
+
+def _before(norm: NormRule | None) -> bool:
+    """Whether a norm stands in front of its readers, always or where the config says so."""
+    return norm is not None and (norm.placement == "pre" or norm.pre is not None)
 
 
 def norm_tensors(modules: tuple[str, ...]) -> tuple[str, ...]:

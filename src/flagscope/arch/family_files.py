@@ -19,6 +19,7 @@ from flagscope.arch.family import (
     ChainRule,
     ConfigRule,
     Family,
+    FlagRule,
     FrameRule,
     LatentRule,
     MapRule,
@@ -153,6 +154,15 @@ def _read_config(table: Table | None, default: str | float | None) -> ConfigRule
     return rule
 
 
+def _read_flag(table: Table | None, default: bool) -> FlagRule:
+    """A truth value, or the config keys that say it, and its default."""
+    if table is None:
+        return FlagRule((), default)
+    rule = FlagRule(table.names("config"), table.flag("default"))
+    table.close()
+    return rule
+
+
 def _read_map(table: Table, role: str) -> MapRule:
     out, inp, batch = ROLE_AXES[role]
     layout = table.text("layout")
@@ -190,17 +200,22 @@ def _read_map(table: Table, role: str) -> MapRule:
     return rule
 
 
-def _read_norm_if(table: Table | None) -> NormRule | None:
-    return _read_norm(table) if table is not None else None
+def _read_norm_if(table: Table | None, placement: str = "pre") -> NormRule | None:
+    return _read_norm(table, placement) if table is not None else None
 
 
-def _read_norm(table: Table) -> NormRule:
+def _read_norm(table: Table, placement: str = "pre") -> NormRule:
+    pre, post = table.table("pre"), table.table("post")
     rule = NormRule(
         modules=table.names("module"),
         kind=table.choice("kind", ("layernorm", "rmsnorm", "batchnorm")),
         eps=_read_config(table.table("eps"), 1e-5),
         offset=table.number("offset", 0.0),
-        placement=table.choice("placement", ("pre", "post", "map"), "pre"),
+        placement=table.choice("placement", ("pre", "post", "map"), placement),
+        tensors=not table.flag("no_tensors"),
+        pre=_read_flag(pre, True) if pre else None,
+        post=_read_flag(post, False) if post else None,
+        not_first=table.flag("not_first"),
     )
     table.close()
     return rule
@@ -251,9 +266,25 @@ def _read_attention(table: Table) -> AttentionRule:
         clipped=table.names("clipped", ()),
         spaces=table.names("spaces", ("q", "k", "v", "o")),
         name=table.text("name", ""),
+        reads=_read_reads(table.table("reads")),
+        bare=table.flag("bare"),
+        output_norm=_read_norm_if(table.table("output_norm"), "map"),
+        output_scale=table.names("output_scale", ()),
     )
     table.close()
     return rule
+
+
+def _read_reads(table: Table | None) -> dict[str, MapRule]:
+    if table is None:
+        return {}
+    found = {}
+    for label in table:
+        one = table.table(label)
+        if one is not None:
+            found[label] = _read_map(one, label if label in ("q", "k", "v") else "compress")
+    table.close()
+    return found
 
 
 def _read_mlp(table: Table) -> MlpRule:
@@ -263,6 +294,10 @@ def _read_mlp(table: Table) -> MlpRule:
         optional=table.flag("optional"),
         norm=_read_norm_if(table.table("norm")),
         name=table.text("name", "mlp"),
+        mixes_tokens=table.flag("mixes_tokens"),
+        bare=table.flag("bare"),
+        output_norm=_read_norm_if(table.table("output_norm"), "map"),
+        output_scale=table.names("output_scale", ()),
     )
     table.close()
     return rule
@@ -306,6 +341,7 @@ def _read_frame(table: Table | None) -> FrameRule | None:
 def _read_stack(table: Table) -> StackRule:
     activation = table.table("activation")
     sizes = table.table("sizes")
+    parallel = table.table("parallel") if not table.is_flag("parallel") else None
     stack = StackRule(
         name=table.text("name"),
         paths=table.names("path"),
@@ -317,6 +353,8 @@ def _read_stack(table: Table) -> StackRule:
         frame=_read_frame(table.table("frame")),
         latent=tuple(_read_latent(one) for one in table.tables("latent")),
         sizes=_read_sizes(sizes) if sizes else {},
+        parallel=_read_flag(parallel, False) if parallel else FlagRule((), table.flag("parallel")),
+        depth=table.names("depth", ()),
     )
     table.close()
     for path in stack.paths:

@@ -13,7 +13,7 @@ Freedom = Literal["gl", "rotary", "scaling", "permutation", "none"]
 PairKind = Literal["qk", "ov", "mlp", "sequential", "conv", "residual", "latent"]
 HeadSpace = Literal["q", "k", "v", "o"]
 Attention = Literal["self", "cross"]
-NormKind = Literal["layernorm", "rmsnorm", "batchnorm"]
+NormKind = Literal["layernorm", "rmsnorm", "batchnorm", "scale"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Norm:
 
     The gain is `offset` + stored gain. `placement` says where it stands: "pre" before the
     reader, "post" behind the sum with the stream, "map" directly behind a map. `shape` is that
-    of the gain.
+    of the gain. Kind "scale" is a gain alone, as the layer scale of a vision transformer is.
     """
 
     name: str
@@ -102,7 +102,8 @@ class PairGroup:
     write, read
         The two sides; members say which of their maps meet.
     write_norm
-        BatchNorm between the maps, to be folded into the writer.
+        What stands directly behind the writer and is to be folded into it: a BatchNorm, or the
+        norm or layer scale of what a block adds to the residual stream.
     read_norm
         Norm of the residual stream, whose gain is folded into the reader of residual pairs.
     query_norm, key_norm
@@ -178,6 +179,82 @@ class HeadGroup:
 
 
 @dataclass(frozen=True)
+class StreamMap:
+    """A map that faces the residual stream: a reader of it, or a writer to it.
+
+    Parameters
+    ----------
+    label
+        Such as ``layer.3.q``, ``layer.3.mlp.up``, ``layer.3.o``.
+    role
+        ``q``, ``k``, ``v``, ``up``, ``gate`` or ``compress`` (the down-projection of a latent
+        space) reads, ``o`` and ``down`` write.
+    joined
+        The whole of it; all heads as one map: (heads · k, d) for a reader, (d, heads · k) for a
+        writer.
+    heads
+        The map of the single heads, as in `HeadGroup`; None where there are none.
+    norm
+        For a reader the norm of the stream in front of it, None where it reads the bare stream.
+        For a writer the norm or layer scale directly behind it, before the sum, if any.
+    partner
+        The map of the single heads that makes a circuit with `heads`: W_V for W_O, W_K for W_Q and
+        the other way round. Where the heads are in groups, one of the two has fewer.
+    partner_norm
+        The norm before or behind it, as `norm`; None where it faces another stream.
+    """
+
+    label: str
+    role: str
+    joined: Side
+    heads: LinearMap | None = None
+    norm: Norm | None = None
+    partner: LinearMap | None = None
+    partner_norm: Norm | None = None
+
+
+@dataclass(frozen=True)
+class SubBlock:
+    """One attention or MLP of a layer: what it reads from the stream and what it adds.
+
+    `position` counts the order of execution within the stream; sub-blocks in parallel share it.
+    """
+
+    stack: str
+    layer: int
+    kind: Literal["attention", "mlp"]
+    attention: Attention | None
+    position: int
+    readers: tuple[StreamMap, ...]
+    writers: tuple[StreamMap, ...]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A residual stream of `d` dimensions with its sub-blocks, in the order of execution."""
+
+    stack: str
+    d: int
+    blocks: tuple[SubBlock, ...]
+
+
+@dataclass(frozen=True)
+class LinkGroup:
+    """The links from each head that a block writes with to each that a later block reads with.
+
+    `write` has the role o, `read` q, k or v; `attention` is that of the reading block.
+    """
+
+    stack: str
+    attention: Attention | None
+    name: str
+    write: StreamMap
+    read: StreamMap
+    layer_from: int
+    layer_to: int
+
+
+@dataclass(frozen=True)
 class Frame:
     """Everything that touches the residual stream of a stack of RMSNorm blocks.
 
@@ -216,7 +293,8 @@ class Graph:
 
     `unmapped` lists the matrices (tensors of two or more dimensions) that no pair uses,
     `notes` what was assumed and what could not be mapped, in plain words, `frames` the residual
-    streams that may be turned.
+    streams that may be turned, `streams` those whose readers and writers are known, `links` the
+    links between heads along them.
     """
 
     family: str
@@ -225,3 +303,5 @@ class Graph:
     unmapped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     frames: tuple[Frame, ...] = ()
+    streams: tuple[Stream, ...] = ()
+    links: tuple[LinkGroup, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Literal
@@ -42,7 +42,8 @@ class LinearMap:
         behind each other along it, as K behind Q in the ``(s k) d`` of a fused QKV with fewer key
         heads than query heads.
     out, inp
-        Output and input axis.
+        Output and input axis, or several (slowest first, separated by blanks) where all heads are
+        taken together as one map of the stream.
     batch
         Axis of heads or experts (several, slowest first, separated by blanks), or None.
     bias
@@ -85,7 +86,7 @@ class LinearMap:
 
     def __post_init__(self) -> None:
         axes = {name for group in self.groups for name in group}
-        used = [self.out, self.inp, *self.select, *self.batch_axes]
+        used = [*self.out_axes, *self.inp_axes, *self.select, *self.batch_axes]
         missing = (set(used) | set(self.sizes)) - axes
         if missing or set(self.sizes) != axes or len(set(used)) < len(used):
             raise self._broken("output, input, batch and selected axes must be distinct axes of it")
@@ -113,6 +114,16 @@ class LinearMap:
         return parse_layout(self.layout)
 
     @property
+    def out_axes(self) -> tuple[str, ...]:
+        """Output axes, slowest first."""
+        return tuple(self.out.split())
+
+    @property
+    def inp_axes(self) -> tuple[str, ...]:
+        """Input axes, slowest first."""
+        return tuple(self.inp.split())
+
+    @property
     def batch_axes(self) -> tuple[str, ...]:
         """Batch axes, slowest first."""
         return tuple(self.batch.split()) if self.batch else ()
@@ -120,8 +131,24 @@ class LinearMap:
     @property
     def spatial(self) -> tuple[str, ...]:
         """Axes that are neither output, input, batch nor selected."""
-        taken = {self.out, self.inp, *self.select, *self.batch_axes}
+        taken = {*self.out_axes, *self.inp_axes, *self.select, *self.batch_axes}
         return tuple(name for group in self.groups for name in group if name not in taken)
+
+    def joined(self, view: View) -> LinearMap:
+        """All maps of the batch as one: their outputs together (write) or their inputs (read).
+
+        Examples
+        --------
+        >>> heads = LinearMap(role="q", tensor="q.weight", shape=(6, 4), layout="(h k) d",
+        ...                   sizes={"h": 3, "k": 2, "d": 4}, out="k", inp="d", batch="h", count=3)
+        >>> heads.joined("write").outputs
+        6
+        """
+        if self.batch is None:
+            return self
+        if view == "write":
+            return replace(self, out=f"{self.batch} {self.out}", batch=None, count=1)
+        return replace(self, inp=f"{self.batch} {self.inp}", batch=None, count=1)
 
     def extent(self, axis: str) -> int:
         """Size of an axis, or of the part of it that these maps take up."""
@@ -130,17 +157,17 @@ class LinearMap:
     @property
     def outputs(self) -> int:
         """Dimension of the output."""
-        return self.extent(self.out)
+        return prod(self.extent(name) for name in self.out_axes)
 
     @property
     def inputs(self) -> int:
         """Dimension of the input."""
-        return self.extent(self.inp)
+        return prod(self.extent(name) for name in self.inp_axes)
 
     @cached_property
     def bias_layout(self) -> str:
         """Layout of the bias: the stored dimensions that hold neither input nor kernel."""
-        dropped = {self.inp, *self.spatial}
+        dropped = {*self.inp_axes, *self.spatial}
         kept = [group for group in self.groups if not dropped & set(group)]
         return " ".join(group[0] if len(group) == 1 else f"({' '.join(group)})" for group in kept)
 
@@ -276,12 +303,12 @@ class LinearMap:
         batch = f"({' '.join(self.batch_axes)})" if self.batch_axes else "1"
         extra = " ".join(self.spatial)
         if view == "write":
-            return f"{batch} {self.out} ({self.inp} {extra})"
-        return f"{batch} ({self.out} {extra}) {self.inp}"
+            return f"{batch} ({self.out}) ({self.inp} {extra})"
+        return f"{batch} ({self.out} {extra}) ({self.inp})"
 
     def _bias_target(self) -> str:
         batch = [name for name in self.batch_axes if name in self.bias_layout.strip("()").split()]
-        return f"({' '.join(batch)}) {self.out}" if batch else f"1 {self.out}"
+        return f"({' '.join(batch)}) ({self.out})" if batch else f"1 ({self.out})"
 
     def _pattern(self, groups: Groups, target: str) -> str:
         kept = [name for group in groups for name in group if name not in self.select]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from flagscope.arch.family import ConfigRule, MapRule, NormRule
+from flagscope.arch.family import ConfigRule, FlagRule, MapRule, NormRule
 from flagscope.arch.graph import Norm, NormKind
 from flagscope.arch.layout import LayoutMismatchError, axis_sizes, parse_layout
 from flagscope.arch.maps import LinearMap, solved_map
@@ -109,15 +109,37 @@ class Scope:
 
     def norm(self, rule: NormRule | None) -> Norm | None:
         """A norm of the stream, if its tensors exist."""
-        if rule is None:
+        if rule is None or (rule.not_first and self.layer == 0):
             return None
+        kind: NormKind = rule.kind  # pyright: ignore[reportAssignmentType] (checked by the reader)
+        eps = float(config_value(rule.eps, self.config))
+        placement = self._placement(rule)
+        if not rule.tensors:
+            return Norm(
+                name=self.base + rule.modules[0], kind=kind, gain=None, bias=None, mean=None,
+                variance=None, eps=eps, offset=rule.offset, placement=placement,
+            )  # fmt: skip
         return self.norm_of(
-            rule.modules,
-            kind=rule.kind,  # pyright: ignore[reportArgumentType] (the family reader checks it)
-            eps=float(config_value(rule.eps, self.config)),
-            offset=rule.offset,
-            placement=rule.placement,
+            rule.modules, kind=kind, eps=eps, offset=rule.offset, placement=placement
         )
+
+    def _placement(self, rule: NormRule) -> str:
+        if rule.pre is not None and not config_truth(rule.pre, self.config):
+            return "post"
+        if rule.post is not None and config_truth(rule.post, self.config):
+            return "post"
+        return "pre" if rule.pre is not None or rule.post is not None else rule.placement
+
+    def scale(self, names: Sequence[str]) -> Norm | None:
+        """The vector that multiplies what a block adds to the stream, if there is one."""
+        for name in names:
+            if self.base + name in self.shapes:
+                return Norm(
+                    name=self.base + name, kind="scale", gain=self.base + name, bias=None,
+                    mean=None, variance=None, eps=0.0, offset=0.0, placement="map",
+                    shape=self.shapes[self.base + name],
+                )  # fmt: skip
+        return None
 
     def norm_of(
         self,
@@ -223,6 +245,12 @@ def config_flag(paths: Sequence[str], config: Mapping[str, Any] | None) -> bool:
     """Whether the config says yes at the first of these paths that it sets."""
     entry = config_entry(config, paths)
     return entry is not None and bool(entry[1])
+
+
+def config_truth(rule: FlagRule, config: Mapping[str, Any] | None) -> bool:
+    """The truth value that the config says, else the rule's default."""
+    entry = config_entry(config, rule.config)
+    return rule.default if entry is None else bool(entry[1])
 
 
 def config_value(rule: ConfigRule, config: Mapping[str, Any] | None) -> Any:

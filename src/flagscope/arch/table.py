@@ -48,6 +48,10 @@ class Table:
         """A truth value, false where the key is absent."""
         return self._typed(self._take(key, False), bool, "true or false", f"{self.place}.{key}")
 
+    def is_flag(self, key: str) -> bool:
+        """Whether the key holds true or false, where a table may stand as well."""
+        return isinstance(self._left.get(key), bool)
+
     def names(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
         """A string or an array of strings, as a tuple; required if there is no default."""
         value = self._take(key, default)

@@ -40,6 +40,22 @@ _MODEL_OPTIONS = (
         show_default=True,
         help="Parts to compute.",
     ),
+    click.option(
+        "--window",
+        metavar="N",
+        type=click.IntRange(0),
+        default=1,
+        show_default=True,
+        help="Blocks between the two ends of a residual pair or link; 0 for none of them.",
+    ),
+    click.option(
+        "--edges",
+        metavar="N",
+        type=click.IntRange(0),
+        default=200,
+        show_default=True,
+        help="Links from head to head to list; 0 for none.",
+    ),
 )
 
 

@@ -11,6 +11,7 @@ from flagscope.diagnose.head_spaces import (
     projector_sum,
 )
 from flagscope.diagnose.heads import head_record
+from flagscope.diagnose.links import HeadEnds, LinkName, head_ends, link_records
 from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.observables import (
     commutation_defect,
@@ -18,9 +19,11 @@ from flagscope.diagnose.observables import (
     gram_correlation,
     imbalance,
 )
-from flagscope.diagnose.pairs import pair_records
+from flagscope.diagnose.pairs import pair_records, residual_record
+from flagscope.diagnose.prepared import PreparedMap, prepared_map
 from flagscope.diagnose.records import (
     ArraySummary,
+    EdgeRecord,
     FailureRecord,
     Freedom,
     HeadRecord,
@@ -36,25 +39,33 @@ __all__ = [
     "EIGH_FLOPS",
     "FREEDOMS",
     "ArraySummary",
+    "EdgeRecord",
     "FailureRecord",
+    "HeadEnds",
     "HeadRecord",
     "HeadSpaces",
+    "LinkName",
     "Matrices",
     "PairRecord",
     "PairSpectra",
+    "PreparedMap",
     "ProjectorSum",
     "RunRecord",
     "ScanResult",
     "commutation_defect",
     "commutator_ratio",
     "gram_correlation",
+    "head_ends",
     "head_record",
     "head_spaces",
     "imbalance",
     "labels",
+    "link_records",
     "pair_records",
     "pair_spectra",
     "pairwise_overlaps",
+    "prepared_map",
     "projector_sum",
+    "residual_record",
     "spectra_cost",
 ]

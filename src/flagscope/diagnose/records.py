@@ -221,10 +221,11 @@ class EdgeRecord(Record):
     p_adjusted: float | None = Field(
         description="Benjamini-Hochberg over all links of the scan, those not listed included."
     )
-    composition: float = Field(
-        description="Composition score: ‖W_QK W_OV‖ / (‖W_QK‖ ‖W_OV‖), or with W_OV for W_QK."
+    composition: float | None = Field(
+        description="Composition score: ‖W_QK W_OV‖ / (‖W_QK‖ ‖W_OV‖), or with W_OV for W_QK; "
+        "null where the other factor of a circuit does not face the stream."
     )
-    composition_ratio: float = Field(
+    composition_ratio: float | None = Field(
         description="Its square over the mean under a Haar-random position, 1/d."
     )
     composition_z: float | None

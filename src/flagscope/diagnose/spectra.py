@@ -64,6 +64,77 @@ class PairSpectra:
         return self.beta.sqrt()
 
 
+@dataclass(frozen=True)
+class Eigensystem:
+    """W Wᵀ of n maps W on the space they share with others, found once for every pair they are in.
+
+    Attributes
+    ----------
+    values
+        Eigenvalues, descending, shape (n, p) with p = min(d, m); those within the round-off of the
+        Gram matrix are zero.
+    vectors
+        Orthonormal eigenvectors, shape (n, d, p).
+    """
+
+    values: Float[Tensor, "n p"]
+    vectors: Float[Tensor, "n d p"]
+
+
+def eigensystem(w: Float[Tensor, "n d m"]) -> Eigensystem:
+    """Eigenvalues and eigenvectors of W Wᵀ that can differ from zero.
+
+    From the d×d Gram matrix, or for m < d from that of the triangular factor, so that the vectors
+    are orthonormal to round-off either way.
+
+    Parameters
+    ----------
+    w
+        Maps with the shared space along the rows (a reader is given transposed), finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> e = eigensystem(torch.tensor([[[0.0], [2.0]]], dtype=torch.float64))
+    >>> e.values.tolist(), e.vectors.abs().tolist()
+    ([[4.0]], [[[0.0], [1.0]]])
+    """
+    d, m = w.shape[1:]
+    if m >= d:
+        return Eigensystem(*_descending(w @ w.mT, m))
+    basis, triangle = torch.linalg.qr(w)
+    values, vectors = _descending(triangle @ triangle.mT, d)
+    return Eigensystem(values, basis @ vectors)
+
+
+def meeting(write: Eigensystem, read: Eigensystem) -> PairSpectra:
+    """Spectra and relative position of pairs of which each side's eigensystem is known.
+
+    Products of matrices alone; no eigenproblem.
+
+    Parameters
+    ----------
+    write, read
+        Of W1 and of W2ᵀ, n maps each, on the same space.
+
+    Examples
+    --------
+    >>> import torch
+    >>> side = eigensystem(torch.diag(torch.tensor([2.0, 1.0], dtype=torch.float64))[None])
+    >>> meeting(side, side).cosines.abs().round().tolist()
+    [[[1.0, 0.0], [0.0, 1.0]]]
+    """
+    x, alpha, beta = write.vectors, write.values, read.values
+    k = x.mT @ read.vectors
+    cross = alpha.sqrt()[:, :, None] * k * beta.sqrt()[:, None, :]
+    weighted = k * beta[:, None, :]
+    within = weighted @ k.mT
+    commutator = ((alpha[:, :, None] - alpha[:, None, :]) * within).square().sum((-2, -1))
+    if x.shape[2] < x.shape[1]:
+        commutator += _outer_commutator(x, alpha, within, read.vectors @ weighted.mT)
+    return PairSpectra(x.shape[1], alpha, beta, k, cross, commutator)
+
+
 def pair_spectra(w1: Float[Tensor, "n d m1"], w2: Float[Tensor, "n m2 d"]) -> PairSpectra:
     """Spectra and relative position of a batch of adjacent pairs.
 
@@ -133,6 +204,25 @@ def product_singular_values(
     return sigma
 
 
+def gram_singular_values(
+    cross: Float[Tensor, "n p q"], *, size: int
+) -> tuple[Float[Tensor, "n k"], float]:
+    """Singular values of `cross`, descending, by its Gram matrix, and their relative accuracy.
+
+    A third of the work of a singular value decomposition; values within √(size·u) of the largest
+    are lost, and 0.
+
+    Examples
+    --------
+    >>> gram_singular_values(torch.diag(torch.tensor([1e-12, 2.0])).double()[None], size=2)[0]
+    tensor([[2., 0.]], dtype=torch.float64)
+    """
+    gram = cross @ cross.mT if cross.shape[1] <= cross.shape[2] else cross.mT @ cross
+    squares = torch.linalg.eigvalsh(gram).flip(-1)
+    unit = size * torch.finfo(squares.dtype).eps
+    return torch.where(squares > unit * squares[:, :1], squares, 0).sqrt(), unit**0.5
+
+
 def spectra_cost(d: int, m1: int, m2: int, *, eigh: float = _EIGH_TIME) -> tuple[float, float]:
     """Multiply-adds of `pair_spectra` for one pair, by the large Grams and by the small ones.
 
@@ -152,20 +242,7 @@ def _descending(gram: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _from_large_grams(w1: Tensor, w2: Tensor) -> PairSpectra:
-    d = w1.shape[1]
-    p, q = min(d, w1.shape[2]), min(d, w2.shape[1])
-    alpha, e_a = _descending(w1 @ w1.mT, max(d, w1.shape[2]))
-    beta, e_b = _descending(w2.mT @ w2, max(d, w2.shape[1]))
-    # Exact zeros where the shape forces them, rather than round-off.
-    alpha[:, p:] = 0
-    beta[:, q:] = 0
-    k = e_a.mT @ e_b
-    b_in_a = (k * beta[:, None, :]) @ k.mT
-    commutator = ((alpha[:, :, None] - alpha[:, None, :]) * b_in_a).square().sum((-2, -1))
-    k = k[:, :p, :q]
-    alpha, beta = alpha[:, :p], beta[:, :q]
-    cross = alpha.sqrt()[:, :, None] * k * beta.sqrt()[:, None, :]
-    return PairSpectra(d, alpha, beta, k, cross, commutator)
+    return meeting(eigensystem(w1), eigensystem(w2.mT))
 
 
 def _from_small_grams(w1: Tensor, w2: Tensor) -> PairSpectra:
@@ -181,9 +258,11 @@ def _from_small_grams(w1: Tensor, w2: Tensor) -> PairSpectra:
     k = _contracted(inverse_a[:, :, None] * cross * inverse_b[:, None, :])
     commutator, unsafe = _commutator(alpha, beta, cross)
     if bool(unsafe.any()):
-        explicit = _explicit_commutator(
-            w1[unsafe] @ (e1 * inverse_a[:, None, :])[unsafe], alpha[unsafe], w2[unsafe]
-        )
+        x = w1[unsafe] @ (e1 * inverse_a[:, None, :])[unsafe]
+        y = w2[unsafe] @ x
+        within, weights = y.mT @ y, alpha[unsafe]
+        explicit = ((weights[:, :, None] - weights[:, None, :]) * within).square().sum((-2, -1))
+        explicit += _outer_commutator(x, weights, within, w2[unsafe].mT @ y)
         commutator = commutator.masked_scatter(unsafe, explicit)
     return PairSpectra(d, alpha, beta, k, cross, commutator)
 
@@ -210,11 +289,8 @@ def _commutator(alpha: Tensor, beta: Tensor, cross: Tensor) -> tuple[Tensor, Ten
     return difference, difference < torch.finfo(alpha.dtype).eps ** 0.5 * squares
 
 
-def _explicit_commutator(x: Tensor, alpha: Tensor, w2: Tensor) -> Tensor:
-    """Σ (α_i - α_j)² (EᵀBE)_ij² over the eigenvectors x of A and the rest of R^d."""
-    y = w2 @ x
-    b_x = w2.mT @ y
-    within = y.mT @ y
+def _outer_commutator(x: Tensor, alpha: Tensor, within: Tensor, b_x: Tensor) -> Tensor:
+    """What Σ (α_i - α_j)² (EᵀBE)_ij² has beyond the eigenvectors X of A with nonzero α: from BX and
+    XᵀBX, the part of BX outside their span."""
     outside = b_x - x @ within
-    inner = ((alpha[:, :, None] - alpha[:, None, :]) * within).square().sum((-2, -1))
-    return inner + 2 * (alpha.square() * outside.square().sum(-2)).sum(-1)
+    return 2 * (alpha.square() * outside.square().sum(-2)).sum(-1)

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from flagscope.arch import HeadGroup, PairGroup
 from flagscope.checkpoint import Checkpoint
-from flagscope.diagnose import HeadRecord, Matrices, PairRecord, head_record, pair_records
-from flagscope.engine.folding import (
-    centred_columns,
-    centred_rows,
-    scaled_columns,
-    scaled_rows,
+from flagscope.diagnose import (
+    EdgeRecord,
+    HeadRecord,
+    Matrices,
+    PairRecord,
+    head_record,
+    pair_records,
 )
+from flagscope.engine.norms import fold_before, fold_behind
 from flagscope.engine.plan import Task
 from flagscope.engine.reading import TaskReader
 from flagscope.engine.settings import Settings
+from flagscope.engine.stream import stream_links, stream_pairs
 from flagscope.geometry import RankRule
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The records of one task."""
+    """The records of one task; of links those that stand out, and how many were tested."""
 
     pairs: list[PairRecord]
     heads: list[HeadRecord]
+    edges: list[EdgeRecord] = field(default_factory=list)
+    edge_tests: int = 0
 
 
 def execute(task: Task, checkpoint: Checkpoint, settings: Settings) -> TaskResult:
@@ -45,9 +48,13 @@ def execute(task: Task, checkpoint: Checkpoint, settings: Settings) -> TaskResul
         dtype=torch.float64 if settings.precision == "float64" else torch.float32,
     )
     rule = RankRule.parse(settings.rank)
-    pairs = [r for group in task.pairs for r in _pairs(group, reader, settings, rule)]
+    along = [group for group in task.pairs if group.kind == "residual"]
+    inside = [group for group in task.pairs if group.kind != "residual"]
+    pairs = [r for group in inside for r in _pairs(group, reader, settings, rule)]
+    pairs += stream_pairs(along, reader, settings, rule)
     heads = [_heads(group, reader, settings) for group in task.heads]
-    return TaskResult(pairs, heads)
+    edges, tested = stream_links(task.links, reader, settings)
+    return TaskResult(pairs, heads, edges, tested)
 
 
 def resolved_device(name: str) -> torch.device:
@@ -62,32 +69,20 @@ def _pairs(
 ) -> list[PairRecord]:
     write = reader.side(group.write, "write")
     read = reader.side(group.read, "read")
-    folded = []
-    if settings.fold_norms != "none":
-        norm = group.write_norm
-        if norm is not None and norm.kind == "batchnorm":
-            write = _scaled(scaled_rows, write, reader.batchnorm_scale(norm))
-            folded.append(norm.name)
-        norm = group.read_norm
-        if norm is not None:
-            read = _scaled(scaled_columns, read, reader.gain(norm))
-            if norm.kind == "layernorm":
-                write, read = centred_rows(write), centred_columns(read)
-            folded.append(norm.name)
+    before, behind = (
+        (None, None) if settings.fold_norms == "none" else (group.read_norm, group.write_norm)
+    )
+    centred = before is not None and before.kind == "layernorm"
+    write = fold_behind(write, behind, reader, centred=centred)
+    read = fold_before(read, before, reader)
     return pair_records(
         group,
         write.take([m.write_index for m in group.members]),
         read.take([m.read_index for m in group.members]),
         rule=rule,
         seed=settings.seed,
-        folded=folded,
+        folded=[norm.name for norm in (behind, before) if norm is not None],
     )
-
-
-def _scaled(
-    scale: Callable[[Matrices, Tensor], Matrices], maps: Matrices, factors: Tensor | None
-) -> Matrices:
-    return maps if factors is None else scale(maps, factors)
 
 
 def _heads(group: HeadGroup, reader: TaskReader, settings: Settings) -> HeadRecord:
@@ -97,8 +92,6 @@ def _heads(group: HeadGroup, reader: TaskReader, settings: Settings) -> HeadReco
     norm = group.norm
     folded = []
     if settings.fold_norms == "all" and norm is not None and norm.placement == "pre":
-        maps = _scaled(scaled_columns, maps, reader.gain(norm))
-        if norm.kind == "layernorm":
-            maps = centred_columns(maps)
+        maps = fold_before(maps, norm, reader)
         folded.append(norm.name)
     return head_record(group, maps, folded=folded)

@@ -38,6 +38,11 @@ def centred_rows(maps: Matrices) -> Matrices:
     return replace(maps, values=_without_mean(maps.values.mT).mT)
 
 
+def rows_without_mean(maps: Matrices) -> Matrices:
+    """(I - 11ᵀ/d) W: what a LayerNorm directly behind a map leaves of it, in all d dimensions."""
+    return replace(maps, values=maps.values - maps.values.mean(-2, keepdim=True))
+
+
 def _scaled(maps: Matrices, values: Tensor, scale: Tensor) -> Matrices:
     largest = float(scale.abs().max())
     mean = float(scale.square().mean())
@@ -46,8 +51,11 @@ def _scaled(maps: Matrices, values: Tensor, scale: Tensor) -> Matrices:
 
 def _without_mean(w: Float[Tensor, "n rows d"]) -> Float[Tensor, "n rows c"]:
     """W Hᵀ without its first column, H the reflection that takes (1, …, 1)/√d to the first axis."""
-    d = w.shape[-1]
+    n, _, d = w.shape
     v = torch.full((d,), 1 / math.sqrt(d), dtype=w.dtype, device=w.device)
     v[0] -= 1
-    reflected = w - (w @ v)[..., None] * (2 / v.square().sum()) * v
-    return reflected[..., 1:]
+    along = (w @ v)[..., None]
+    # One pass over the maps, which may be the largest thing in memory.
+    return torch.baddbmm(
+        w[..., 1:], along, v[1:].expand(n, 1, d - 1), alpha=-2 / float(v.square().sum())
+    )

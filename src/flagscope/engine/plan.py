@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from math import prod
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
-from flagscope.arch import Graph, HeadGroup, LinearMap, PairGroup
-from flagscope.diagnose import EIGH_FLOPS, spectra_cost
+from flagscope.arch import Graph, HeadGroup, LinearMap, LinkGroup, PairGroup
+from flagscope.engine.cost import head_cost, link_cost, pair_cost, share_read, stream_cost
 from flagscope.engine.settings import Settings
 
 
@@ -19,7 +19,7 @@ class Task:
     ----------
     name
         Common part of the names of what it computes.
-    pairs, heads
+    pairs, heads, links
         What to compute.
     flops
         Floating-point operations of its matrix products and eigenproblems.
@@ -35,6 +35,7 @@ class Task:
     flops: float
     bytes_read: int
     bytes_peak: int
+    links: tuple[LinkGroup, ...] = ()
 
 
 def plan(graph: Graph, settings: Settings, sizes: Mapping[str, int]) -> list[Task]:
@@ -49,15 +50,35 @@ def plan(graph: Graph, settings: Settings, sizes: Mapping[str, int]) -> list[Tas
     sizes
         Bytes of each stored tensor.
     """
-    blocks: dict[str, tuple[list[PairGroup], list[HeadGroup]]] = {}
+    blocks: defaultdict[str, _Block] = defaultdict(_Block)
     for pair in graph.pairs:
         part = "residual" if pair.kind == "residual" else "pairs"
         if part in settings.only:
-            blocks.setdefault(_pair_key(pair), ([], []))[0].append(pair)
+            blocks[_pair_key(pair)].pairs.append(pair)
     if "heads" in settings.only:
         for head in graph.heads:
-            blocks.setdefault(_head_key(head), ([], []))[1].append(head)
-    return [_task(name, *block, sizes) for name, block in blocks.items()]
+            blocks[_head_key(head)].heads.append(head)
+    if "residual" in settings.only and settings.edges:
+        for link in graph.links:
+            blocks[_stream_key(link.stack, link.layer_to)].links.append(link)
+    return [_task(name, block, sizes) for name, block in blocks.items()]
+
+
+@dataclass(frozen=True)
+class _Block:
+    pairs: list[PairGroup] = field(default_factory=list)
+    heads: list[HeadGroup] = field(default_factory=list)
+    links: list[LinkGroup] = field(default_factory=list)
+
+    def maps(self) -> Iterator[LinearMap]:
+        """All maps that are read."""
+        for pair in self.pairs:
+            yield from (pair.write.map, pair.read.map)
+        for head in self.heads:
+            yield head.map
+        for link in self.links:
+            for face in (link.write, link.read):
+                yield from (one for one in (face.heads, face.partner) if one is not None)
 
 
 def _pair_key(pair: PairGroup) -> str:
@@ -65,62 +86,31 @@ def _pair_key(pair: PairGroup) -> str:
         return f"{pair.stack}.{pair.layer}.{pair.attention}-attention"
     if pair.kind == "mlp" and pair.layer is not None:
         return f"{pair.stack}.{pair.layer}.mlp"
+    if pair.kind == "residual" and pair.write.map.role in ("o", "down"):
+        return _stream_key(pair.stack, pair.layer)
     return pair.name
+
+
+def _stream_key(stack: str, layer: int | None) -> str:
+    return f"{stack}.{layer}.stream"
 
 
 def _head_key(head: HeadGroup) -> str:
     return f"{head.stack}.{head.layer}.{head.attention}-attention"
 
 
-def _task(
-    name: str, pairs: list[PairGroup], heads: list[HeadGroup], sizes: Mapping[str, int]
-) -> Task:
-    maps = [side.map for pair in pairs for side in (pair.write, pair.read)]
-    maps += [head.map for head in heads]
-    read = {(m.tensor, repr(m.index())): _share(m) * sizes[m.tensor] for m in maps}
-    works = [_pair_cost(pair) for pair in pairs] + [_head_cost(head) for head in heads]
+def _task(name: str, block: _Block, sizes: Mapping[str, int]) -> Task:
+    read = {(m.tensor, repr(m.index())): share_read(m) * sizes[m.tensor] for m in block.maps()}
+    along = [pair for pair in block.pairs if pair.kind == "residual"]
+    works = [pair_cost(pair) for pair in block.pairs if pair.kind != "residual"]
+    works += [head_cost(head) for head in block.heads]
+    works += [stream_cost(along), link_cost(block.links)]
     return Task(
         name=name,
-        pairs=tuple(pairs),
-        heads=tuple(heads),
+        pairs=tuple(block.pairs),
+        heads=tuple(block.heads),
+        links=tuple(block.links),
         flops=sum(flops for flops, _ in works),
         bytes_read=int(sum(read.values())),
         bytes_peak=int(sum(read.values()) + 8 * max((cells for _, cells in works), default=0)),
     )
-
-
-def _share(map_: LinearMap) -> float:
-    """The part of the stored tensor that `index` reads."""
-    index = map_.index()
-    if index is None:
-        return 1.0
-    return prod(
-        len(range(*cut.indices(extent))) / extent
-        for cut, extent in zip(index, map_.shape, strict=False)
-    )
-
-
-def _pair_cost(pair: PairGroup) -> tuple[float, float]:
-    """Operations, and float64 numbers held at once."""
-    d, n = pair.d, len(pair.members)
-    m1 = _entries(pair.write.map) // (pair.write.map.count * d)
-    m2 = _entries(pair.read.map) // (pair.read.map.count * d)
-    side = min(d, max(m1, m2))
-    passes = 2 if pair.freedom in ("scaling", "rotary") else 1
-    # The path is taken by time and counted by operations.
-    shared_time, outer_time = spectra_cost(d, m1, m2)
-    shared, outer = spectra_cost(d, m1, m2, eigh=EIGH_FLOPS / 2)
-    flops = 2.0 * n * passes * (shared if shared_time <= outer_time else outer)
-    return flops, n * (passes * d * (m1 + m2) + 6.0 * side * side)
-
-
-def _entries(map_: LinearMap) -> int:
-    """Entries of these maps alone, without others in the stored tensor (Q, K, V in a fused one)."""
-    return prod(map_.extent(name) for name in map_.sizes if name not in map_.select)
-
-
-def _head_cost(head: HeadGroup) -> tuple[float, float]:
-    h, r, d = head.count, head.rank, head.d
-    gram = min(d, h * r)
-    flops = 4 * h * d * r * r + min((h * r) ** 2 * d, d * d * h * (r + h))
-    return 2.0 * (flops + d * h * r * gram) + EIGH_FLOPS * gram**3, 2.0 * h * r * d + 3.0 * gram**2

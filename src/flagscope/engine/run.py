@@ -18,6 +18,7 @@ from flagscope.arch import Graph
 from flagscope.checkpoint import Checkpoint
 from flagscope.diagnose import (
     FREEDOMS,
+    EdgeRecord,
     FailureRecord,
     HeadRecord,
     PairRecord,
@@ -28,6 +29,7 @@ from flagscope.diagnose import (
 from flagscope.engine.execute import TaskResult, execute, resolved_device
 from flagscope.engine.plan import Task, plan
 from flagscope.engine.settings import Settings
+from flagscope.engine.stream import adjusted_edges, furthest_edges
 from flagscope.errors import FlagscopeError
 from flagscope.null import false_discovery_adjustment
 
@@ -75,6 +77,8 @@ def run_scan(
     tasks = plan(graph, settings, sizes)
     pairs: list[PairRecord] = []
     heads: list[HeadRecord] = []
+    edges: list[EdgeRecord] = []
+    edge_tests = 0
     failures: list[FailureRecord] = []
     for done, (task, outcome) in enumerate(
         _outcomes(tasks, checkpoint, settings, workers, executor), start=1
@@ -84,6 +88,8 @@ def run_scan(
         else:
             pairs += outcome.pairs
             heads += outcome.heads
+            edges += outcome.edges
+            edge_tests += outcome.edge_tests
         if progress:
             progress(done, len(tasks), task.name)
     return ScanResult(
@@ -99,7 +105,8 @@ def run_scan(
         unmapped=list(graph.unmapped),
         pairs=_limited_surfaces(_adjusted(pairs)),
         heads=_adjusted(heads),
-        edges=[],
+        edges=adjusted_edges(furthest_edges(edges, settings.edges), edge_tests),
+        edge_tests=edge_tests,
         failures=failures,
         run=RunRecord(
             seconds=round(time.perf_counter() - start, 3),

@@ -30,6 +30,11 @@ class Settings(BaseModel):
         "auto": a BatchNorm between two maps is folded into the write map and the gain of a stream
         norm into the readers of residual pairs. "all": the gain of a pre-norm also into the readers
         of head spaces. "none": weights as stored.
+    window
+        How many blocks further a reader of the residual stream may lie from a writer whose pair
+        and links are measured; 1 by default, the rest of the block and the next one.
+    edges
+        How many links between heads to list, those furthest beyond chance; 0 to measure none.
     precision
         "float64" (default) or "float32": the arithmetic of Gram matrices and eigenproblems.
     seed
@@ -46,6 +51,8 @@ class Settings(BaseModel):
     rank: str = "participation"
     fdr: float = Field(default=0.05, gt=0, lt=1)
     fold_norms: Literal["auto", "all", "none"] = "auto"
+    window: int = Field(default=1, ge=0)
+    edges: int = Field(default=200, ge=0)
     precision: Literal["float64", "float32"] = "float64"
     seed: int = 0
     device: str = "auto"

@@ -29,6 +29,7 @@ def module_graph(
     family: str | None = None,
     heads: int | None = None,
     example_inputs: Any = None,
+    window: int = 1,
 ) -> Graph:
     """The graph of a module's linear maps.
 
@@ -47,6 +48,8 @@ def module_graph(
     example_inputs
         Arguments of the module's forward: a tensor, a tuple, or a mapping of named ones. Their
         shapes and types matter, not their values.
+    window
+        As for `build_graph`; a traced module has no residual pairs of that kind.
 
     Raises
     ------
@@ -68,11 +71,11 @@ def module_graph(
     shapes = {name: tuple(one.shape) for name, one in module.state_dict().items()}
     known = {name for one in families() for name in one.model_types}
     if family is not None or (config or {}).get("model_type") in known:
-        return build_graph(shapes, config, family=family, heads=heads)
+        return build_graph(shapes, config, family=family, heads=heads, window=window)
     try:
         traced = trace_graph(module, example_inputs=example_inputs)
     except UntraceableError as error:
-        named = build_graph(shapes, config, heads=heads)
+        named = build_graph(shapes, config, heads=heads, window=window)
         note = f"{error}; what follows was inferred from tensor names alone"
         return replace(named, notes=(note, *named.notes))
     return traced

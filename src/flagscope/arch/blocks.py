@@ -1,0 +1,197 @@
+"""The sub-blocks of a stack and its residual streams, from the maps that its rules found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from flagscope.arch.family import AttentionRule, MlpRule, StackRule
+from flagscope.arch.graph import (
+    Attention,
+    HeadGroup,
+    Norm,
+    PairGroup,
+    Stream,
+    StreamMap,
+    SubBlock,
+)
+from flagscope.arch.scope import Scope, config_entry, config_truth
+from flagscope.arch.sides import Side
+
+POST_NORM = (
+    "no residual pairs: the norms stand behind the sums (post-norm), so the skip connection reads "
+    "their gain as well, and to fold it into the readers would be no change of the stream's basis"
+)
+NORM_UNKNOWN = (
+    "no residual pairs: it is not known which norm stands between the residual stream and all that "
+    "reads it"
+)
+_PARTNERS = {"q": "k", "k": "q", "v": "o", "o": "v"}
+EXPERTS = "experts are left out of the residual pairs"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one attention or MLP rule found in one layer."""
+
+    rule: AttentionRule | MlpRule
+    scope: Scope
+    stage: tuple[int, ...]
+    label: str
+    pairs: tuple[PairGroup, ...]
+    heads: tuple[HeadGroup, ...] = ()
+
+
+class _NoStreamError(Exception):
+    """Why a stack has no stream of known readers."""
+
+
+def stack_streams(
+    rule: StackRule, parts: Sequence[Part], outside: Scope, *, noted: bool
+) -> tuple[Stream, ...]:
+    """The residual streams of a stack: one for each stage, none where a norm is not known.
+
+    Parameters
+    ----------
+    rule
+        The stack.
+    parts
+        What was found, layer by layer in the order of execution.
+    outside
+        Where notes are taken.
+    noted
+        Whether to note why there is no stream, or what is left out of it.
+    """
+    depth = config_entry(outside.config, rule.depth)
+    faced = [
+        one for one in parts
+        if one.pairs and not _mixes_tokens(one.rule)
+        and (depth is None or (one.scope.layer or 0) < depth[1])
+    ]  # fmt: skip
+    if not faced or not outside.trusted:
+        return ()
+    try:
+        blocks = list(_sub_blocks(rule, faced))
+    except _NoStreamError as reason:
+        if noted:
+            outside.notes.add(str(reason), outside.label)
+        return ()
+    if noted and any(isinstance(one.rule, MlpRule) and one.rule.experts for one in faced):
+        outside.notes.add(EXPERTS, outside.label)
+    streams = []
+    for (_, d), group in groupby(blocks, key=lambda one: (one[0], one[1])):
+        streams.append(Stream(outside.stack, d, tuple(block for _, _, block in group)))
+    return tuple(one for one in streams if len(one.blocks) > 1)
+
+
+def _mixes_tokens(rule: AttentionRule | MlpRule) -> bool:
+    return isinstance(rule, MlpRule) and rule.mixes_tokens
+
+
+def _sub_blocks(
+    rule: StackRule, parts: Sequence[Part]
+) -> Iterator[tuple[tuple[int, ...], int, SubBlock]]:
+    """Stage, dimension and sub-block, in the order of execution."""
+    parallel = config_truth(rule.parallel, parts[0].scope.config)
+    position = -1
+    for _, layer in groupby(parts, key=lambda one: one.scope.base):
+        attended = False
+        for together in _together(layer):
+            first = together[0]
+            attention = isinstance(first.rule, AttentionRule)
+            position += 0 if parallel and attended and not attention else 1
+            attended = attended or attention
+            block = _sub_block(together, position)
+            if block.readers or block.writers:
+                yield first.stage, _dimension(block), block
+
+
+def _together(layer: Iterable[Part]) -> list[list[Part]]:
+    """The parts of a layer that are one sub-block: all of its MLPs, attention in several spaces."""
+    found: list[list[Part]] = []
+    for one in layer:
+        last = found[-1][-1].rule if found else None
+        if isinstance(one.rule, MlpRule):
+            joins = isinstance(last, MlpRule)
+        else:
+            joins = isinstance(last, AttentionRule) and bool(one.rule.name)
+        if joins:
+            found[-1].append(one)
+        else:
+            found.append([one])
+    return found
+
+
+def _sub_block(parts: Sequence[Part], position: int) -> SubBlock:
+    readers: list[StreamMap] = []
+    writers: list[StreamMap] = []
+    kind: Attention | None = None
+    for one in parts:
+        norm = _reader_norm(one)
+        behind = one.scope.norm(one.rule.output_norm) or one.scope.scale(one.rule.output_scale)
+        if isinstance(one.rule, AttentionRule):
+            kind = "cross" if one.rule.kind == "cross" else "self"
+            found = list(_attention_maps(one, one.rule, norm, behind))
+        else:
+            found = [] if one.rule.experts else list(_mlp_maps(one, norm, behind))
+        for face in found:
+            side = writers if face.role in ("o", "down") else readers
+            if all(other.joined != face.joined for other in side):
+                side.append(face)
+    scope = parts[0].scope
+    return SubBlock(
+        stack=scope.stack, layer=scope.layer or 0, kind="attention" if kind else "mlp",
+        attention=kind, position=position, readers=tuple(readers), writers=tuple(writers),
+    )  # fmt: skip
+
+
+def _attention_maps(
+    part: Part, rule: AttentionRule, norm: Norm | None, behind: Norm | None
+) -> Iterator[StreamMap]:
+    maps = {head.space: head.map for head in part.heads}
+    for head in part.heads:
+        label, partner = f"{part.label}.{head.space}", maps.get(_PARTNERS[head.space])
+        inner = norm if rule.kind == "self" else None  # across, keys and values read elsewhere
+        if head.space == "o":
+            joined = Side(head.map.joined("read"))
+            yield StreamMap(label, "o", joined, head.map, behind, partner, inner)
+        elif rule.kind == "self" or head.space == "q":
+            joined, beside = Side(head.map.joined("write")), behind if head.space == "v" else inner
+            yield StreamMap(label, head.space, joined, head.map, norm, partner, beside)
+    for name, one in rule.reads.items():
+        place = part.scope.locate(one)
+        maps = part.scope.solve([place]) if place is not None else None
+        if maps is not None:
+            (found,) = maps.values()
+            heads = found if found.batch else None
+            yield StreamMap(f"{part.label}.{name}", found.role, Side(found.joined("write")), heads,
+                            norm)  # fmt: skip
+
+
+def _mlp_maps(part: Part, norm: Norm | None, behind: Norm | None) -> Iterator[StreamMap]:
+    for pair in part.pairs:
+        for side, beside in ((pair.write, norm), (pair.read, behind)):
+            yield StreamMap(f"{part.label}.{side.map.role}", side.map.role, side, None, beside)
+
+
+def _reader_norm(part: Part) -> Norm | None:
+    """The norm of the stream in front of a block's readers, None where they read it bare."""
+    rule = part.rule.norm
+    if part.rule.bare or (rule is not None and rule.not_first and part.scope.layer == 0):
+        return None
+    norm = part.scope.norm(rule)
+    if norm is not None and norm.placement == "post":
+        raise _NoStreamError(POST_NORM)
+    if norm is None or norm.placement != "pre":
+        raise _NoStreamError(NORM_UNKNOWN)
+    return norm
+
+
+def _dimension(block: SubBlock) -> int:
+    sizes = {one.joined.dimension("read") for one in block.readers}
+    sizes |= {one.joined.dimension("write") for one in block.writers}
+    if len(sizes) > 1:
+        raise _NoStreamError("no residual pairs: the maps of a block read and write streams of "
+                             f"different dimensions: {sorted(sizes)}")  # fmt: skip
+    return sizes.pop()

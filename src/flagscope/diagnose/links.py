@@ -1,0 +1,229 @@
+"""Links between heads across the residual stream: what one head writes and a later one reads.
+
+Two numbers for each pair of heads. The overlap is Σcos² between the space that the one writes and
+the space that the other reads, the projection kernel (arXiv 2601.10266). The composition score of
+Elhage et al. (2021) weighs directions by what the circuits do: ‖W_QK W_OV‖ / (‖W_QK‖ ‖W_OV‖), W_QK
+transposed for queries, W_OV of the reading head for values. Rotary embeddings, which turn W_QK with
+the distance of two tokens, are left out of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from flagscope.diagnose.head_spaces import HeadSpaces, head_spaces
+from flagscope.diagnose.matrices import Matrices
+from flagscope.diagnose.observables import centred_spectrum
+from flagscope.diagnose.records import EdgeRecord
+from flagscope.null import CorrelationNull, correlation_null, haar_overlap, overlap_significance
+
+
+@dataclass(frozen=True)
+class HeadEnds:
+    """What the heads of one layer write to the stream, or read from it in one of their spaces.
+
+    Attributes
+    ----------
+    spaces
+        The subspaces of the stream, H of them; heads that cannot be measured have rank 0.
+    circuits
+        Y of shape (H, r, d), ‖Y‖ = 1, such that YᵀY is the Gram matrix on the stream of a head's
+        circuit: of W_OV for a writer, of W_QK, its transpose, or W_OV for a reader of queries,
+        keys or values; all zero where that is not known.
+    squares, cubes
+        tr Z̃² and tr Z̃³ of Z = YᵀY, its trace removed, shape (H,).
+    measured
+        Which heads could be measured, shape (H,).
+    """
+
+    spaces: HeadSpaces
+    circuits: Float[Tensor, "H r d"]
+    squares: Float[Tensor, " H"]
+    cubes: Float[Tensor, " H"]
+    measured: Bool[Tensor, " H"]
+
+
+def head_ends(maps: Matrices, partner: Float[Tensor, "H r s"] | None) -> HeadEnds:
+    """Prepare the heads of one layer to meet others.
+
+    Parameters
+    ----------
+    maps
+        The maps that face the stream, shape (H, r, d): W_Q, W_K or W_V as they are, W_O transposed.
+    partner
+        The other factor of each head's circuit on its r dimensions, shape (H, r, s): W_V for W_O,
+        W_K for W_Q, and for a key or value head that several query heads share W_Q or W_Oᵀ of all
+        of them side by side. None where it is not known.
+    """
+    d = maps.values.shape[-1]
+    if partner is None:
+        partner = torch.zeros_like(maps.values[:, :, :1])
+    sound = torch.tensor([fault is None for fault in maps.faults()])
+    sound &= torch.isfinite(partner).all(-1).all(-1).cpu()
+    on = sound.to(maps.values.device)[:, None, None]
+    spaces = head_spaces(torch.where(on, maps.values, 0), noise=maps.delta)
+    # Of the partner P only P Pᵀ = RᵀR counts, which a small triangle R knows.
+    factor = torch.linalg.qr(torch.where(on, partner, 0).mT, mode="r").R
+    circuits = factor @ torch.where(on, maps.values, 0)
+    norms = torch.linalg.matrix_norm(circuits)
+    circuits = circuits / torch.where(norms > 0, norms, 1)[:, None, None]
+    moments = centred_spectrum(torch.linalg.eigvalsh(circuits @ circuits.mT), d)
+    return HeadEnds(
+        spaces, circuits, moments.square, moments.cube, sound & (spaces.ranks > 0).cpu()
+    )
+
+
+@dataclass(frozen=True)
+class LinkName:
+    """Which layers a set of links joins, and which space of the reading heads.
+
+    `across` tells which ends, writing and reading, are cross-attention.
+    """
+
+    stack: str
+    layer_from: int
+    layer_to: int
+    space: Literal["q", "k", "v"]
+    across: tuple[bool, bool] = (False, False)
+
+    def source(self, head: int) -> str:
+        """The end that writes."""
+        return f"L{self.layer_from}H{head}.{'cross.' * self.across[0]}o"
+
+    def target(self, head: int) -> str:
+        """The end that reads."""
+        return f"L{self.layer_to}H{head}.{'cross.' * self.across[1]}{self.space}"
+
+
+def link_records(
+    name: LinkName, writers: HeadEnds, readers: HeadEnds, *, top: int
+) -> tuple[list[EdgeRecord], int]:
+    """The links between all heads of two layers that stand out, and how many were tested.
+
+    Listed are the links of the largest z, half of them by the overlap and half by the composition.
+    p-values are not yet adjusted for their number.
+
+    Parameters
+    ----------
+    name
+        What the records say of where they are.
+    writers, readers
+        On one stream.
+    top
+        How many links to list.
+
+    References
+    ----------
+    Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021), for the score; its
+    null is that of ⟨X, QYQᵀ⟩ for Haar Q: the mean of its square is 1/d.
+    """
+    d = writers.spaces.d
+    overlap = _block_squares(writers.spaces.bases.mT, readers.spaces.bases.mT)
+    composition = _block_squares(writers.circuits, readers.circuits)
+    ranks = writers.spaces.ranks.cpu().numpy(), readers.spaces.ranks.cpu().numpy()
+    both = np.outer(writers.measured.numpy(), readers.measured.numpy())
+    z_overlap = np.where(both, _overlap_z(overlap, *ranks, d), -np.inf)
+    scale = _scale(writers, readers)
+    # ⟨X, Y⟩ of the circuits' Gram matrices has the mean 1/d, as their traces are 1.
+    correlation = np.where(
+        scale > 0, (composition - 1 / d) / np.where(scale > 0, scale, 1), -np.inf
+    )
+    spread = (2 / (max(d - 1, 1) * (d + 2))) ** 0.5
+    z_composition = np.where(both, correlation / spread, -np.inf)
+    records = []
+    for i, j in _furthest(z_overlap, z_composition, top):
+        r1, r2 = int(ranks[0][i]), int(ranks[1][j])
+        total = float(np.clip(overlap[i, j], max(0, r1 + r2 - d), min(r1, r2)))
+        test = overlap_significance(total, r1, r2, d)
+        null = _composition_null(writers, readers, i, j, d)
+        known = bool(scale[i, j] > 0)
+        circuit = (
+            null.significance(float(correlation[i, j].clip(-1, 1))) if null and known else None
+        )
+        records.append(
+            EdgeRecord.model_validate(
+                {
+                    "from": name.source(i),
+                    "to": name.target(j),
+                    "stack": name.stack,
+                    "layer_from": name.layer_from,
+                    "head_from": i,
+                    "layer_to": name.layer_to,
+                    "head_to": j,
+                    "space": name.space,
+                    "overlap_ratio": total * d / (r1 * r2),
+                    "overlap_z": test.z,
+                    "p": test.p,
+                    "log10_p": test.log10_p,
+                    "p_adjusted": None,
+                    "composition": float(np.sqrt(composition[i, j])) if known else None,
+                    "composition_ratio": float(composition[i, j] * d) if known else None,
+                    "composition_z": circuit.z if circuit else None,
+                    "composition_log10_p": circuit.log10_p if circuit else None,
+                }
+            )
+        )
+    return records, int(both.sum())
+
+
+def _block_squares(one: Float[Tensor, "m r d"], two: Float[Tensor, "n s d"]) -> np.ndarray:
+    """‖X_i Y_jᵀ‖² for all i and j: one product of matrices, a block of rows at a time."""
+    (m, r, d), (n, s, _) = one.shape, two.shape
+    flat = two.reshape(n * s, d).mT
+    rows = [((x @ flat).square().sum(0).reshape(n, s).sum(-1)) for x in one.reshape(m, r, d)]
+    return torch.stack(rows).cpu().double().numpy()
+
+
+def _overlap_z(overlap: np.ndarray, r1: np.ndarray, r2: np.ndarray, d: int) -> np.ndarray:
+    nulls = {
+        (p, q): haar_overlap(p, q, d) if p and q else None
+        for p in set(r1.tolist())
+        for q in set(r2.tolist())
+    }
+    z = np.full(overlap.shape, -np.inf)
+    for (p, q), null in nulls.items():
+        if null is not None and null.sd > 0:
+            at = np.ix_(r1 == p, r2 == q)
+            z[at] = (overlap[at] - null.mean) / null.sd
+    return z
+
+
+def _scale(writers: HeadEnds, readers: HeadEnds) -> np.ndarray:
+    """‖X̃‖ ‖Ỹ‖ of the circuits' Gram matrices without their traces."""
+    one, two = (ends.squares.sqrt().cpu().double().numpy() for ends in (writers, readers))
+    return np.outer(one, two)
+
+
+def _composition_null(
+    writers: HeadEnds, readers: HeadEnds, i: int, j: int, d: int
+) -> CorrelationNull | None:
+    return correlation_null(
+        d,
+        write_norm=float(writers.squares[i]) ** 0.5,
+        read_norm=float(readers.squares[j]) ** 0.5,
+        write_cube=float(writers.cubes[i]),
+        read_cube=float(readers.cubes[j]),
+    )
+
+
+def _furthest(one: np.ndarray, two: np.ndarray, top: int) -> Iterator[tuple[int, int]]:
+    """Index pairs of the largest values of either table, best of the first table first."""
+    size = one.size
+    chosen: set[int] = set()
+    for table, share in ((two, top // 2), (one, top)):
+        order = np.argsort(-table, axis=None, kind="stable")[: min(top, size)]
+        for at in order.tolist():
+            if share == 0 or len(chosen) >= top or not np.isfinite(table.flat[at]):
+                break
+            if at not in chosen:
+                chosen.add(at)
+                share -= 1
+    for at in sorted(chosen, key=lambda at: (-one.flat[at], at)):
+        yield divmod(at, one.shape[1])

@@ -1,0 +1,218 @@
+"""Carrying out what lies along a residual stream: residual pairs, and links between heads.
+
+A map of the stream meets many others; its eigenproblem is solved once a task, on its first use, and
+let go after its last.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flagscope.arch import LinearMap, LinkGroup, Norm, PairGroup, Side, StreamMap
+from flagscope.diagnose import (
+    EdgeRecord,
+    HeadEnds,
+    LinkName,
+    Matrices,
+    PairRecord,
+    head_ends,
+    link_records,
+    prepared_map,
+    residual_record,
+)
+from flagscope.engine.norms import fold_before, fold_behind
+from flagscope.engine.reading import TaskReader
+from flagscope.engine.settings import Settings
+from flagscope.geometry import RankRule
+
+T = TypeVar("T")
+
+
+class _Shared:
+    """Values made on their first use and dropped after their last."""
+
+    def __init__(self, keys: Sequence[Hashable]) -> None:
+        self._uses = Counter(keys)
+        self._made: dict[Hashable, object] = {}
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        value = self._made[key] if key in self._made else self._made.setdefault(key, make())
+        self._uses[key] -= 1
+        if self._uses[key] <= 0:
+            del self._made[key]
+        return value  # pyright: ignore[reportReturnType] (one key, one type)
+
+
+def stream_pairs(
+    groups: Sequence[PairGroup], reader: TaskReader, settings: Settings, rule: RankRule
+) -> list[PairRecord]:
+    """The records of residual pairs, in the order of the groups."""
+    sides = [side for group in groups for side in _sides(group, settings)]
+    shared = _Shared([key for key, _ in sides])
+    records = []
+    for group in groups:
+        write, read = (
+            shared.get(key, partial(_prepared, make, reader, which))
+            for (key, make), which in zip(_sides(group, settings), (False, True), strict=True)
+        )
+        folded = _folded(group, settings)
+        records.append(
+            residual_record(group, write, read, rule=rule, seed=settings.seed, folded=folded)
+        )
+    return records
+
+
+def _prepared(make: _Make, reader: TaskReader, read: bool) -> PreparedMap:
+    return prepared_map(partial(make, reader), read=read)
+
+
+_Make = Callable[[TaskReader], Matrices]
+
+
+def _sides(group: PairGroup, settings: Settings) -> list[tuple[Hashable, _Make]]:
+    """A key and a way to read each side of a pair, its norms folded in."""
+    before, behind = _norms(group, settings)
+    centred = before is not None and before.kind == "layernorm"
+    member = group.members[0]
+
+    def write(reader: TaskReader) -> Matrices:
+        maps = reader.side(group.write, "write").take([member.write_index])
+        return fold_behind(maps, behind, reader, centred=centred)
+
+    def read(reader: TaskReader) -> Matrices:
+        maps = reader.side(group.read, "read").take([member.read_index])
+        return fold_before(maps, before, reader)
+
+    return [
+        (("write", _key(group.write, member.write_index), _name(behind), centred), write),
+        (("read", _key(group.read, member.read_index), _name(before)), read),
+    ]
+
+
+def _norms(group: PairGroup, settings: Settings) -> tuple[Norm | None, Norm | None]:
+    if settings.fold_norms == "none":
+        return None, None
+    return group.read_norm, group.write_norm
+
+
+def _folded(group: PairGroup, settings: Settings) -> list[str]:
+    before, behind = _norms(group, settings)
+    return [norm.name for norm in (behind, before) if norm is not None]
+
+
+def _key(side: Side, index: int) -> Hashable:
+    one = side.map
+    return (one.tensor, one.layout, one.out, one.inp, repr(one.select), repr(one.window),
+            side.transposed, index)  # fmt: skip
+
+
+def _name(norm: Norm | None) -> str | None:
+    return None if norm is None else norm.name
+
+
+def stream_links(
+    groups: Sequence[LinkGroup], reader: TaskReader, settings: Settings
+) -> tuple[list[EdgeRecord], int]:
+    """The links that stand out, at most `settings.edges`, and how many were tested."""
+    ends = [end for group in groups for end in _ends(group, settings)]
+    shared = _Shared([key for key, _ in ends])
+    edges: list[EdgeRecord] = []
+    tested = 0
+    for group in groups:
+        name = LinkName(
+            stack=group.stack, layer_from=group.layer_from, layer_to=group.layer_to,
+            space=group.read.role,  # pyright: ignore[reportArgumentType] (links read q, k or v)
+            across=(".cross." in group.write.label, group.attention == "cross"),
+        )  # fmt: skip
+        write, read = (
+            shared.get(key, partial(make, reader)) for key, make in _ends(group, settings)
+        )
+        found, count = link_records(name, write, read, top=settings.edges)
+        edges += found
+        tested += count
+    return furthest_edges(edges, settings.edges), tested
+
+
+def furthest_edges(edges: Sequence[EdgeRecord], top: int) -> list[EdgeRecord]:
+    """The `top` links of the largest z of either kind, the largest first."""
+    order = sorted(range(len(edges)), key=lambda i: (-_strength(edges[i]), i))
+    return [edges[i] for i in order[:top]]
+
+
+def adjusted_edges(edges: Sequence[EdgeRecord], tested: int) -> list[EdgeRecord]:
+    """Listed links with the p-values of their overlaps adjusted for all that were tested.
+
+    Those not listed count as if they came last, so that an adjusted value is never too small.
+    """
+    if not edges:
+        return []
+    log10_p = np.array([0.0 if edge.log10_p is None else edge.log10_p for edge in edges])
+    order = np.argsort(log10_p, kind="stable")
+    scaled = log10_p[order] + np.log10(tested / np.arange(1, len(edges) + 1))
+    adjusted = np.empty(len(edges))
+    adjusted[order] = np.minimum.accumulate(np.minimum(scaled, 0)[::-1])[::-1]
+    return [
+        edge.model_copy(update={"p_adjusted": None if edge.log10_p is None else float(10.0**value)})
+        for edge, value in zip(edges, adjusted, strict=True)
+    ]
+
+
+def _strength(edge: EdgeRecord) -> float:
+    known = [z for z in (edge.overlap_z, edge.composition_z) if z is not None]
+    return max(known, default=float("-inf"))
+
+
+_MakeEnds = Callable[[TaskReader], HeadEnds]
+
+
+def _ends(group: LinkGroup, settings: Settings) -> list[tuple[Hashable, _MakeEnds]]:
+    fold = settings.fold_norms != "none"
+    norm = group.read.norm if fold else None
+    centred = norm is not None and norm.kind == "layernorm"
+    return [
+        (("write", group.write.label, centred), lambda r: _end(group.write, r, fold, centred)),
+        (("read", group.read.label), lambda r: _end(group.read, r, fold, centred)),
+    ]
+
+
+def _end(face: StreamMap, reader: TaskReader, fold: bool, centred: bool) -> HeadEnds:
+    heads, partner = face.heads, face.partner
+    if heads is None:
+        raise ValueError(f"{face.label} has no heads to link")
+    beside, inner = (face.norm, face.partner_norm) if fold else (None, None)
+    maps = _stream_side(heads, face.role == "o", beside, reader, centred)
+    other = None
+    if partner is not None:
+        values = _stream_side(partner, partner.role == "o", inner, reader, centred).values
+        other = _matched(values, heads.count)
+    return head_ends(maps, other)
+
+
+def _stream_side(
+    heads: LinearMap,
+    writes: bool,
+    norm: Norm | None,
+    reader: TaskReader,
+    centred: bool,
+) -> Matrices:
+    """Maps of heads with the stream along the columns, (H, r, d), a norm folded in."""
+    if not writes:
+        return fold_before(reader.maps(heads, "read"), norm, reader)
+    folded = fold_behind(reader.maps(heads), norm, reader, centred=centred)
+    return Matrices(folded.values.mT, folded.delta, folded.mean_square)
+
+
+def _matched(partner: Tensor, count: int) -> Tensor:
+    """A partner for each of `count` heads: a shared one repeated, several side by side."""
+    have, rank, width = partner.shape
+    if have <= count:
+        return partner.repeat_interleave(count // have, dim=0)
+    grouped = partner.reshape(count, have // count, rank, width)
+    return torch.cat([*grouped.unbind(1)], dim=-1)

@@ -1,0 +1,197 @@
+"""Residual pairs and links of a scan against explicit matrices of real transformers."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+import flagscope
+import reference
+from engine.test_plan import Spy, gpt2
+from flagscope.arch import build_graph
+from flagscope.checkpoint import from_state_dict
+from flagscope.engine import Settings, plan
+from flagscope.engine.execute import execute
+
+D, HEADS, LAYERS = 24, 4, 3
+K = D // HEADS
+
+
+def randomised(model):
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for name, one in model.state_dict().items():
+        gain = "ln" in name or "norm" in name
+        shift = 1.0 if gain and name.endswith("weight") else 0.0
+        state[name] = shift + 0.3 * torch.randn(one.shape, generator=generator)
+    return state
+
+
+@pytest.fixture(scope="module")
+def llama():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=D, num_attention_heads=HEADS, num_key_value_heads=2, intermediate_size=40,
+        num_hidden_layers=LAYERS, vocab_size=30,
+    )  # fmt: skip
+    return randomised(LlamaForCausalLM(config)), config.to_dict()
+
+
+@pytest.fixture(scope="module")
+def gpt():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(n_embd=D, n_head=HEADS, n_layer=LAYERS, vocab_size=30, n_positions=16)
+    return randomised(GPT2LMHeadModel(config)), config.to_dict()
+
+
+def llama_maps(state, layer):
+    """(writers, readers, partners) as the stream sees them, the gains folded."""
+    at = f"model.layers.{layer}."
+    w = {n.removeprefix(at): v.double().numpy() for n, v in state.items() if n.startswith(at)}
+    first, second = w["input_layernorm.weight"], w["post_attention_layernorm.weight"]
+    readers = {s: w[f"self_attn.{s}_proj.weight"] * first for s in "qkv"}
+    readers |= {f"mlp.{s}": w[f"mlp.{s}_proj.weight"] * second for s in ("up", "gate")}
+    return {"o": w["self_attn.o_proj.weight"], "mlp.down": w["mlp.down_proj.weight"]}, readers
+
+
+def gpt_maps(state, layer):
+    at = f"transformer.h.{layer}."
+    w = {n.removeprefix(at): v.double().numpy() for n, v in state.items() if n.startswith(at)}
+    centre = np.eye(D) - 1 / D
+    basis = np.linalg.svd(centre)[0][:, : D - 1]  # an orthonormal basis of what a LayerNorm sees
+    fused = w["attn.c_attn.weight"].T.reshape(3, D, D)
+    readers = {s: fused[i] * w["ln_1.weight"] @ basis for i, s in enumerate("qkv")}
+    readers["mlp.up"] = w["mlp.c_fc.weight"].T * w["ln_2.weight"] @ basis
+    writers = {"o": w["attn.c_proj.weight"].T, "mlp.down": w["mlp.c_proj.weight"].T}
+    return {name: basis.T @ one for name, one in writers.items()}, readers
+
+
+def expected_pairs(readers_of, window):
+    """Names of writer and reader: later in the same layer, or up to `window` layers on."""
+    for at in range(LAYERS):
+        for to in range(at, min(at + window, LAYERS - 1) + 1):
+            for writer in ("o", "mlp.down"):
+                for reader in readers_of:
+                    if to > at or (writer == "o" and reader.startswith("mlp")):
+                        yield at, writer, to, reader
+
+
+@pytest.mark.parametrize("window", [1, 2])
+@pytest.mark.parametrize("name", ["llama", "gpt"])
+def test_residual_pairs_are_those_of_the_folded_maps(name, window, request):
+    state, config = request.getfixturevalue(name)
+    maps = llama_maps if name == "llama" else gpt_maps
+    report = flagscope.scan(state, config=config, only="residual", window=window, edges=0)
+    found = {pair.name: pair for pair in report.result.pairs}
+    expected = list(expected_pairs(maps(state, 0)[1], window))
+    assert len(found) == len(report.result.pairs) == len(expected)
+    assert report.result.edges == []
+    for at, writer, to, reader in expected:
+        one = found[f"layer.{at}.{writer}-layer.{to}.{reader}"]
+        w1, w2 = maps(state, at)[0][writer], maps(state, to)[1][reader]
+        assert one.d == w1.shape[0] == (D if name == "llama" else D - 1)
+        assert one.layer == to
+        r1, r2 = reference.effective_rank(w1), reference.effective_rank(w2)
+        assert (one.effective_rank_write, one.effective_rank_read) == (r1, r2)
+        assert one.commutator_ratio == pytest.approx(reference.commutator_ratio(w1, w2), rel=1e-9)
+        assert one.gram_correlation == pytest.approx(reference.gram_correlation(w1, w2), rel=1e-9)
+        assert one.commutation_defect == pytest.approx(reference.commutation_defect(w1, w2))
+        assert one.overlap_ratio == pytest.approx(reference.overlap_ratio(w1, w2), rel=1e-9)
+        spectrum = np.linalg.svd(w2 @ w1, compute_uv=False)[: len(one.functional.product_spectrum)]
+        np.testing.assert_allclose(one.functional.product_spectrum, spectrum, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt"])
+def test_links_are_those_of_the_folded_circuits(name, request):
+    state, config = request.getfixturevalue(name)
+    maps = llama_maps if name == "llama" else gpt_maps
+    report = flagscope.scan(state, config=config, only="residual", edges=1000)
+    shared = HEADS // 2 if name == "llama" else HEADS
+    per_layer = HEADS * (HEADS + 2 * shared)
+    assert report.result.edge_tests == len(report.result.edges) == (LAYERS - 1) * per_layer
+    for edge in report.result.edges:
+        before, after = maps(state, edge.layer_from), maps(state, edge.layer_to)
+        group = HEADS // shared
+        i, j = edge.head_from, edge.head_to
+        ov = head(before[0]["o"].T, i).T @ head(before[1]["v"], i // group)
+        if edge.space == "q":
+            side = head(after[1]["q"], j)
+            circuit = head(after[1]["k"], j // group).T @ side
+        elif edge.space == "k":
+            side = head(after[1]["k"], j)
+            queries = [head(after[1]["q"], h) for h in range(j * group, (j + 1) * group)]
+            circuit = np.concatenate([q.T @ side for q in queries])
+        else:
+            side = head(after[1]["v"], j)
+            outputs = [head(after[0]["o"].T, h) for h in range(j * group, (j + 1) * group)]
+            circuit = np.concatenate([o.T @ side for o in outputs])
+        d = side.shape[1]
+        score = np.linalg.norm(circuit @ ov) / np.linalg.norm(circuit) / np.linalg.norm(ov)
+        assert edge.composition == pytest.approx(score, rel=1e-9), edge.target
+        u = np.linalg.svd(head(before[0]["o"].T, i).T, full_matrices=False)[0]
+        v = np.linalg.svd(side, full_matrices=False)[2]
+        assert edge.overlap_ratio == pytest.approx(np.linalg.norm(v @ u) ** 2 * d / K**2, rel=1e-9)
+
+
+def head(w, i):
+    return w[i * K : (i + 1) * K]
+
+
+def test_adjusted_p_values_of_listed_links_are_never_too_small(gpt):
+    state, config = gpt
+    every = flagscope.scan(state, config=config, only="residual", edges=1000).result
+    few = flagscope.scan(state, config=config, only="residual", edges=7).result
+    assert few.edge_tests == every.edge_tests
+    assert len(few.edges) == 7
+    exact = {(e.source, e.target): e.p_adjusted for e in every.edges}
+    order = sorted(e.p for e in every.edges)
+    bh = [p * len(order) / (i + 1) for i, p in enumerate(order)]
+    assert exact[min(exact, key=exact.__getitem__)] == pytest.approx(min(bh))
+    for edge in few.edges:
+        assert edge.p_adjusted >= exact[edge.source, edge.target] * (1 - 1e-12)
+
+
+def test_maps_are_read_once_a_task_and_their_eigenproblems_solved_once(gpt, monkeypatch):
+    from flagscope.diagnose import prepared
+
+    state, config = gpt
+    checkpoint = from_state_dict(state, config=config)
+    graph = build_graph({n: i.shape for n, i in checkpoint.tensors.items()}, config, window=1)
+    sizes = {n: i.nbytes for n, i in checkpoint.tensors.items()}
+    settings = Settings(only=("residual",), device="cpu")
+    tasks = plan(graph, settings, sizes)
+    assert [task.name for task in tasks] == [f"decoder.{i}.stream" for i in range(LAYERS)]
+    solved = Counter()
+    real = prepared.eigensystem
+    monkeypatch.setattr(prepared, "eigensystem", lambda w: (solved.update([task.name]), real(w))[1])
+    for task in tasks:
+        spy = Spy(checkpoint)
+        execute(task, spy, settings)
+        assert set(spy.reads.values()) == {1}
+        norms = sum(size for name, size in spy.bytes.items() if ".ln_" in name)
+        assert sum(spy.bytes.values()) - norms == task.bytes_read
+    # The first layer: O and up; each other one: q, k, v, up, its own O, and O and down before it.
+    assert list(solved.values()) == [2, 7, 7]
+
+
+def test_post_norm_stacks_and_window_zero_have_none():
+    config = {"model_type": "gpt2", "n_head": 4, "n_embd": 24}
+    state = {name: gpt2().read(name) for name in gpt2().tensors}
+    state |= {f"h.{i}.ln_2.weight": torch.ones(24) for i in range(2)}
+    assert flagscope.inspect(state, config=config, only="residual").tasks
+    assert not flagscope.inspect(state, config=config, only="residual", window=0).tasks
+    assert not flagscope.inspect(state, config=config, only="pairs").graph.links
+
+
+def test_a_dead_head_leaves_the_other_links(gpt):
+    state, config = gpt
+    state = dict(state)
+    o = state["transformer.h.0.attn.c_proj.weight"].clone()
+    o[:K] = 0
+    state["transformer.h.0.attn.c_proj.weight"] = o
+    found = flagscope.scan(state, config=config, only="residual", edges=1000).result
+    assert found.edge_tests == 2 * 3 * HEADS**2 - 3 * HEADS
+    assert not any(e.source == "L0H0.o" for e in found.edges)
