@@ -79,6 +79,13 @@ class Report:
         return heads_frame(self.result)
 
     @cached_property
+    def edges(self) -> pandas.DataFrame:
+        """One row for each link from head to head that the scan kept: those that stand out."""
+        from flagscope.report import edges_frame
+
+        return edges_frame(self.result)
+
+    @cached_property
     def findings(self) -> list[Finding]:
         """What lies beyond chance, in plain words, the strongest first."""
         from flagscope.report import findings

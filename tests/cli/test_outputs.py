@@ -32,6 +32,16 @@ def test_csv_on_stdout_has_a_line_a_pair(run: Run, mlp: Path) -> None:
     assert float(rows[0]["commutator_ratio"]) > 0
 
 
+def test_csv_of_heads_and_of_links(run: Run, mlp: Path) -> None:
+    heads = run("scan", mlp, "--csv", "-", "--csv-table", "heads").out.splitlines()
+    edges = run("scan", mlp, "--csv", "-", "--csv-table", "edges").out.splitlines()
+    assert len(heads) == len(edges) == 1  # the names of the columns: an MLP has neither
+    assert "near_copies_count" in heads[0].split(",")
+    assert edges[0].startswith("from,to,stack,layer_from")
+    error, _ = complaint(run("scan", mlp, "--csv", "-", "--csv-table", "links"))
+    assert "edges" in error
+
+
 def test_html_on_stdout(run: Run, mlp: Path) -> None:
     answer = run("scan", mlp, "--html", "-")
     assert answer.out.startswith("<!doctype html>")

@@ -13,8 +13,14 @@ def transformer() -> ScanResult:
     return synthetic.transformer()
 
 
+@pytest.fixture(scope="session")
+def stream() -> ScanResult:
+    return synthetic.stream()
+
+
 @pytest.fixture(
-    params=["small", "grouped", "resnet", "perceptron", "empty", "hostile"], scope="session"
+    params=["small", "grouped", "resnet", "perceptron", "empty", "hostile", "stream"],
+    scope="session",
 )
 def any_result(request: pytest.FixtureRequest) -> ScanResult:
     if request.param == "small":

@@ -17,6 +17,7 @@ from flagscope.diagnose.gauge import labels
 from flagscope.diagnose.records import (
     ArraySummary,
     Balanced,
+    EdgeRecord,
     FailureRecord,
     Functional,
     HeadPair,
@@ -45,6 +46,8 @@ def result(
     notes: Sequence[str] = (),
     unmapped: Sequence[str] = (),
     failures: Sequence[FailureRecord] = (),
+    edges: Sequence[EdgeRecord] = (),
+    edge_tests: int = 0,
 ) -> ScanResult:
     """A scan result around the given records."""
     return ScanResult(
@@ -60,7 +63,8 @@ def result(
         unmapped=list(unmapped),
         pairs=list(pairs),
         heads=list(heads),
-        edges=[],
+        edges=list(edges),
+        edge_tests=edge_tests,
         failures=list(failures),
         run=RunRecord(seconds=3.14, peak_rss_bytes=812_000_000, device="cpu", workers=2),
     )
@@ -360,6 +364,117 @@ def transformer(
     return result(pairs, groups, source=source, notes=notes, unmapped=unmapped, failures=failures)
 
 
+def edge(
+    layer_from: int,
+    head_from: int,
+    space: str,
+    layer_to: int,
+    head_to: int,
+    *,
+    ratio: float = 1.0,
+    composition_ratio: float = 1.0,
+    rank: int = 32,
+    d: int = 384,
+    tests: int = 1000,
+    **changes: Any,
+) -> EdgeRecord:
+    """A link of given overlap and squared composition, in units of chance, with normal tails."""
+    sd = math.sqrt(2) * (d - rank) / (rank * math.sqrt((d - 1) * (d + 2)))
+    z, circuit_z = (ratio - 1) / sd, (composition_ratio - 1) / (2 * sd)
+    logs = [-(x**2) / (2 * math.log(10)) - math.log10(abs(x) + 1.3) for x in (z, circuit_z)]
+    p = min(1.0, 10.0 ** logs[0])
+    values: dict[str, Any] = {
+        "from": f"L{layer_from}H{head_from}.o",
+        "to": f"L{layer_to}H{head_to}.{space}",
+        "stack": "decoder",
+        "layer_from": layer_from,
+        "head_from": head_from,
+        "layer_to": layer_to,
+        "head_to": head_to,
+        "space": space,
+        "overlap_ratio": ratio,
+        "overlap_z": z,
+        "p": p,
+        "log10_p": min(0.0, logs[0]),
+        "p_adjusted": min(1.0, p * tests),
+        "composition": math.sqrt(composition_ratio / d),
+        "composition_ratio": composition_ratio,
+        "composition_z": circuit_z,
+        "composition_log10_p": min(0.0, logs[1]),
+    }
+    return EdgeRecord.model_validate(values | changes)
+
+
+def stream(
+    *,
+    layers: int = 6,
+    heads: int = 8,
+    key_heads: int = 4,
+    top: int = 200,
+    rank: int = 32,
+    d: int = 384,
+    window: int = 1,
+    spread: float = 0.08,
+) -> ScanResult:
+    """A decoder: L1H2 writes for the keys that L2H5 reads, one head of layer 3 for all queries."""
+    generator = np.random.default_rng(7)
+    pairs = []
+    for layer in range(layers):
+        for writer, first in (("o", layer), ("mlp.down", layer + 1)):
+            for target in range(first, min(layers, layer + window + 1)):
+                same = target == layer
+                for reader in (
+                    ("mlp.gate", "mlp.up") if same else ("q", "k", "v", "mlp.gate", "mlp.up")
+                ):
+                    pairs.append(
+                        pair(
+                            f"layer.{layer}.{writer}-layer.{target}.{reader}",
+                            "residual",
+                            d=d,
+                            rank=d // 2,
+                            layer=target,
+                            generator=generator,
+                            between="norm",
+                            freedom="none",
+                            strength=1 + 0.1 * target + 0.4 * (reader in "qkv"),
+                        )
+                    )
+    groups = [
+        head_group(
+            layer, space, count=key_heads if space in "kv" else heads, rank=rank, d=d,
+            generator=generator, stack="decoder",
+        )
+        for layer in range(min(layers, 2))
+        for space in ("q", "k", "v", "o")
+    ]  # fmt: skip
+    tests = (layers - 1) * heads * (heads + 2 * key_heads)
+    planted = {(1, 2, "k", 5 * key_heads // heads): 6.0}
+    links = []
+    for layer in range(layers - 1):
+        for one in range(heads):
+            for space in ("q", "k", "v"):
+                for two in range(heads if space == "q" else key_heads):
+                    ratio = float(np.exp(generator.normal(0.05, spread)))
+                    ratio *= 1.6 if layer == 3 and space == "q" and one == 4 % heads else 1.0
+                    ratio = planted.get((layer, one, space, two), ratio)
+                    both = float(np.exp(generator.normal(math.log(ratio), 0.3)))
+                    links.append(
+                        edge(
+                            layer, one, space, layer + 1, two, ratio=ratio,
+                            composition_ratio=both, rank=rank, d=d, tests=tests,
+                        )
+                    )  # fmt: skip
+    links.sort(key=lambda one: -max(one.overlap_z or 0, one.composition_z or 0))
+    return result(
+        pairs,
+        groups,
+        source="models/stream",
+        family="llama",
+        edges=links[:top],
+        edge_tests=tests,
+    )
+
+
 def resnet() -> ScanResult:
     """Nine conv pairs and nine residual ones, no heads."""
     generator = np.random.default_rng(3)
@@ -430,9 +545,14 @@ def hostile() -> ScanResult:
         0, "k", count=4, rank=4, d=32, generator=generator, copies=[(0, 1, 3)], stack=HOSTILE,
         tensor=HOSTILE,
     )  # fmt: skip
+    link = edge(0, 0, "k", 1, 1, ratio=4.0, stack=HOSTILE).model_copy(
+        update={"source": HOSTILE, "target": HOSTILE}
+    )
     return result(
         [one, two],
         [group],
+        edges=[link],
+        edge_tests=1,
         source=HOSTILE,
         family=HOSTILE,
         dtype=HOSTILE,

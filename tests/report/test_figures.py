@@ -19,12 +19,15 @@ from flagscope.report import (
 )
 from flagscope.report.depth_figures import PROFILED
 from flagscope.report.palette import PALETTES, resolve
+from flagscope.report.routes import writers
+from flagscope.report.stream_figures import STREAMED
+from flagscope.report.tracks import tracks
 from report import synthetic
 
 
 def test_every_figure_is_valid(any_result: ScanResult) -> None:
-    kinds = {(pair.stack, pair.kind, pair.between, pair.freedom) for pair in any_result.pairs}
-    expected = len(kinds) * len(PROFILED) + (2 if any_result.heads else 0)
+    expected = len(tracks(any_result)) * len(PROFILED) + (2 if any_result.heads else 0)
+    expected += len(writers(any_result)) * len(STREAMED) + (2 if any_result.edges else 0)
     assert len(all_figures(any_result)) == expected
     for theme in ("light", "dark"):
         for group in any_result.heads:

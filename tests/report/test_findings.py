@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from flagscope.diagnose.records import ScanResult
 from flagscope.report import Finding, findings
+from flagscope.report.effect import sizable
+from flagscope.report.wording import number
 from report import synthetic
 
 
@@ -113,6 +116,58 @@ def test_missing_numbers_and_failures_are_warnings(transformer: ScanResult) -> N
     assert warnings[0].text == "2 results of 348 have missing numbers."
     assert "1 × the write map holds 3 NaN values" in warnings[0].evidence
     assert warnings[1].text == "1 task failed: layer.7.mlp."
+
+
+def _wide(**changes: float) -> ScanResult:
+    """One pair of wide maps, in which everything is significant."""
+    one = synthetic.pair(
+        "layer.0.mlp", "mlp", d=4096, rank=1024, layer=0, generator=np.random.default_rng(0),
+        between="gelu", freedom="permutation",
+    )  # fmt: skip
+    sure = {"p_adjusted": 1e-30, "commutator_p": 1e-30, "gram_correlation_p": 1e-30}
+    plain = {"overlap_ratio": 1.0, "commutator_ratio": 1.0, "gram_correlation": 0.0}
+    ranks = {"effective_rank_write": 700, "effective_rank_read": 700, "kernel_intersection": 0}
+    return synthetic.result([one.model_copy(update=plain | ranks | sure | changes)])
+
+
+@pytest.mark.parametrize(
+    ("observable", "small", "large"),
+    [
+        ("gram_correlation", 0.02, 0.11),
+        ("gram_correlation", -0.099, -0.1),
+        ("overlap_ratio", 1.03, 1.1),
+        ("overlap_ratio", 0.91, 0.89),
+        ("commutator_ratio", 1.09, 1.11),
+        ("commutator_ratio", 0.92, 0.9),
+    ],
+)
+def test_the_significant_but_small_is_a_remark(observable: str, small: float, large: float) -> None:
+    (told,) = [f for f in findings(_wide(**{observable: small})) if number(small) in str(f)]
+    assert told.severity == "info"
+    assert "|ρ| below 0.1, or C or the overlap within 10%" in told.text
+    (told,) = [f for f in findings(_wide(**{observable: large})) if number(large) in f.text]
+    assert told.severity == "strong"
+
+
+def test_the_floor_of_an_overlap_follows_the_room_that_the_ranks_leave() -> None:
+    # Ranks of 30 in R^32: the ratio ends at 32/30, and a tenth of the way there is 1.0067.
+    ranks = {"d": 32, "effective_rank_write": 30, "effective_rank_read": 30}
+    pair = _wide(overlap_ratio=1.008).pairs[0].model_copy(update=ranks)
+    assert sizable(pair, "overlap_ratio")
+    assert not sizable(pair.model_copy(update={"overlap_ratio": 1.006}), "overlap_ratio")
+    # 28 of 30 dimensions are forced to meet, so that the ratio begins at 28·32/900 = 0.9956.
+    assert sizable(pair.model_copy(update={"overlap_ratio": 0.999}), "overlap_ratio")
+    assert not sizable(pair.model_copy(update={"overlap_ratio": 0.9997}), "overlap_ratio")
+
+
+def test_routes_of_one_stream_are_told_in_one_sentence(stream: ScanResult) -> None:
+    told = [f for f in findings(stream) if f.text.startswith("Residual stream: the shared space")]
+    assert len(told) == 1
+    assert "in 57 of 62 pairs" in told[0].text
+    assert told[0].evidence[-1] == (
+        "attention to MLP 18 of 22, attention to attention 15 of 15, MLP to attention 15 of 15 "
+        "and MLP to MLP 9 of 10"
+    )
 
 
 def test_nothing_beyond_chance_says_so(transformer: ScanResult) -> None:

@@ -160,7 +160,14 @@ def _opened(page: str, folder: Path, *, width: int = 1400, height: int = 12_000)
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 @pytest.mark.parametrize(
     ("name", "figures"),
-    [("transformer", 13), ("resnet", 9), ("perceptron", 9), ("empty", 0), ("hostile", 13)],
+    [
+        ("transformer", 13),
+        ("resnet", 9),
+        ("perceptron", 9),
+        ("empty", 0),
+        ("hostile", 14),
+        ("stream", 17),
+    ],
 )
 def test_a_browser_draws_the_figures_and_says_nothing(
     name: str, figures: int, tmp_path: Path
@@ -223,6 +230,55 @@ def test_controls_do_what_they_say(transformer: ScanResult, tmp_path: Path) -> N
         "largest": largest.name,
         "found": 1,
         "pair": transformer.pairs[5].name,
+    }
+
+
+_DRIVE_STREAM = """
+<script>
+const wait = setInterval(() => {
+  const plot = document.getElementById("link-graph");
+  if (document.documentElement.dataset.ready !== "true" || !plot.data) return;
+  clearInterval(wait);
+  const keys = () => plot.data.map((t) => (t.text ? "" : t.name ?? ""))
+    .filter((name) => name.startsWith("to "));
+  const shown = (name) => document.querySelector("[data-streamed] .plot").data
+    .find((t) => t.name === name).visible;
+  const said = { overlap: keys() };
+  document.querySelectorAll("#link-tabs input")[1].click();
+  document.querySelector("#writer-key button").click();
+  const search = document.querySelector("[data-table=links] input");
+  search.value = "L1H2.o L2H2.k";
+  search.dispatchEvent(new Event("input"));
+  said.found = document.querySelectorAll("[data-table=links] tbody tr").length;
+  said.filters = document.querySelectorAll("[data-table=links] select").length;
+  setTimeout(() => {
+    said.remark = document.getElementById("link-remark").textContent;
+    said.composition = keys();
+    said.shown = [shown("MLP gate, same block"), shown("query")];
+    said.pressed = document.querySelector("#writer-key button").getAttribute("aria-pressed");
+    document.body.dataset.said = JSON.stringify(said);
+  }, 3000);
+}, 50);
+</script>
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_controls_of_the_stream_do_what_they_say(stream: ScanResult, tmp_path: Path) -> None:
+    page = render_page(stream).replace("</body>", f"{_DRIVE_STREAM}</body>")
+    document, console = _opened(page, tmp_path)
+    assert console == ""
+    found = re.search(r'data-said="([^"]*)"', document)
+    assert found is not None
+    assert json.loads(html.unescape(found.group(1))) == {
+        "overlap": ["to queries (32)", "to keys (17)", "to values (16)"],
+        "composition": ["to queries (82)", "to keys (43)", "to values (50)"],
+        "remark": "175 links drawn: at least 175 of 640 tested are beyond chance by composition "
+        "(those furthest from chance are kept).",
+        "found": 1,
+        "filters": 1,
+        "shown": [False, True],
+        "pressed": "false",
     }
 
 

@@ -7,8 +7,9 @@ import math
 import pytest
 
 from flagscope.diagnose.records import ScanResult
-from flagscope.report import heads_frame, pairs_frame, summary_table
+from flagscope.report import edges_frame, heads_frame, pairs_frame, summary_table
 from flagscope.report.chance import discoveries, null_band
+from flagscope.report.tracks import tracks
 from report import synthetic
 
 
@@ -45,8 +46,8 @@ def test_heads_frame_has_one_row_a_group(any_result: ScanResult) -> None:
 def test_summary_has_a_row_a_track_and_space(any_result: ScanResult) -> None:
     table = summary_table(any_result)
     spaces = {(group.stack, group.space) for group in any_result.heads}
-    kinds = {(pair.stack, pair.kind, pair.between, pair.freedom) for pair in any_result.pairs}
-    assert len(table.rows) == len(spaces) + len(kinds)
+    links = 1 if any_result.edges else 0
+    assert len(table.rows) == len(spaces) + len(tracks(any_result)) + links
     assert all(len(row) == len(table.columns) for row in table.rows)
 
 
@@ -54,6 +55,38 @@ def test_summary_counts_what_is_undefined(transformer: ScanResult) -> None:
     rows = {row[0]: row for row in summary_table(transformer).rows}
     assert rows["Value–output"][-1] == "2"
     assert rows["MLP (gelu)"][1] == "12"
+
+
+def test_the_ends_of_a_range_have_two_digits_also_where_they_are_whole() -> None:
+    one = synthetic.perceptron().pairs[0]
+    values = [1.0, 2.0, 2.41]
+    pairs = [
+        one.model_copy(update={"name": str(value), "overlap_ratio": value}) for value in values
+    ]
+    rows = summary_table(synthetic.result(pairs)).rows
+    assert rows[0][2] == "2.00 [1.0, 2.5]"
+
+
+def test_links_are_one_row_that_says_how_many_were_tested(stream: ScanResult) -> None:
+    table = summary_table(stream)
+    row = next(row for row in table.rows if row[0] == "Links between heads")
+    assert row[1:4] == ("640", "to 6.00", "65+ of 640")
+    assert "the 200 furthest from chance are kept" in table.caption
+    every = stream.model_copy(update={"edge_tests": len(stream.edges)})
+    table = summary_table(every)
+    assert next(row for row in table.rows if row[0] == "Links between heads")[3] == "65 of 200"
+    assert "kept" not in table.caption
+
+
+def test_edges_frame_has_the_names_of_the_json(stream: ScanResult) -> None:
+    frame = edges_frame(stream)
+    assert set(stream.edges[0].model_dump(by_alias=True)) <= set(frame.columns)
+    assert frame["from"].tolist() == [edge.source for edge in stream.edges]
+    assert frame["composition_z"].tolist() == [edge.composition_z for edge in stream.edges]
+    level = frame["p_adjusted"] <= 0.05
+    assert frame["beyond_chance_overlap"].tolist() == level.tolist()
+    assert frame["layer_to"].dtype == "Int64"
+    assert list(edges_frame(synthetic.empty()).columns) == list(frame.columns)
 
 
 def test_discoveries_agree_with_scipy() -> None:

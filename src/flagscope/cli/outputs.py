@@ -13,11 +13,19 @@ from flagscope.cli.text import log
 from flagscope.errors import InputError
 
 STDOUT = "-"
+TABLES = ("pairs", "heads", "edges")
 
 _OPTIONS = (
     click.option("--json", "json_", metavar="F", help="Write the JSON of the scan; - for stdout."),
     click.option("--html", metavar="F", help="Write the page; - for stdout."),
-    click.option("--csv", metavar="F", help="Write the table of pairs; - for stdout."),
+    click.option("--csv", metavar="F", help="Write a table as CSV; - for stdout."),
+    click.option(
+        "--csv-table",
+        type=click.Choice(TABLES),
+        default=TABLES[0],
+        show_default=True,
+        help="Which table --csv writes; edges are the links from head to head.",
+    ),
     click.option("--quiet", is_flag=True, help="No progress, no table; errors only."),
 )
 

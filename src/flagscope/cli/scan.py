@@ -65,7 +65,13 @@ _EPILOG = (
 )
 @click.option("--seed", metavar="N", default=0, show_default=True, help="Of the few random draws.")
 def scan_command(
-    source: str, json_: str | None, html: str | None, csv: str | None, quiet: bool, **options: Any
+    source: str,
+    json_: str | None,
+    html: str | None,
+    csv: str | None,
+    csv_table: str,
+    quiet: bool,
+    **options: Any,
 ) -> int:
     """Diagnose a checkpoint: a file, a folder or a hub name.
 
@@ -74,18 +80,20 @@ def scan_command(
     """
     outputs = {"json": json_, "html": html, "csv": csv}
     check_outputs(outputs, source)
-    return _deliver(_scan(source, quiet, **options), outputs, quiet)
+    return _deliver(_scan(source, quiet, **options), outputs, quiet, csv_table)
 
 
 @click.command("demo")
 @output_options
-def demo_command(json_: str | None, html: str | None, csv: str | None, quiet: bool) -> int:
+def demo_command(
+    json_: str | None, html: str | None, csv: str | None, csv_table: str, quiet: bool
+) -> int:
     """Scan the small language model that ships with flagscope."""
     from flagscope.demo import final
 
     outputs = {"json": json_, "html": html, "csv": csv}
     check_outputs(outputs)
-    return _deliver(_scan(str(final()), quiet), outputs, quiet)
+    return _deliver(_scan(str(final()), quiet), outputs, quiet, csv_table)
 
 
 def _scan(source: str, quiet: bool, **options: Any) -> Report:
@@ -112,11 +120,11 @@ def _scan(source: str, quiet: bool, **options: Any) -> Report:
         return interruptible(scanned)
 
 
-def _deliver(report: Report, outputs: dict[str, str | None], quiet: bool) -> int:
+def _deliver(report: Report, outputs: dict[str, str | None], quiet: bool, csv_table: str) -> int:
     texts = {
         "json": report.to_json,
         "html": report.to_html,
-        "csv": lambda: report.pairs.to_csv(index=False, lineterminator="\n"),
+        "csv": lambda: getattr(report, csv_table).to_csv(index=False, lineterminator="\n"),
     }
     taken = write_outputs(outputs, texts, quiet=quiet)
     if not quiet and not taken:

@@ -6,16 +6,24 @@ from flagscope.report.figures import (
     head_matrix,
     head_overlap,
     incidence_surface,
+    link_graph,
     principal_cosines,
     rank_profile,
     shared_directions,
     shared_spectrum,
+    stream_profile,
 )
 from flagscope.report.finding import Finding
 from flagscope.report.findings import findings
 from flagscope.report.glossary import OBSERVABLES, Explanation
 from flagscope.report.page import render_page, render_summary
-from flagscope.report.tables import SummaryTable, heads_frame, pairs_frame, summary_table
+from flagscope.report.tables import (
+    SummaryTable,
+    edges_frame,
+    heads_frame,
+    pairs_frame,
+    summary_table,
+)
 
 __all__ = [
     "OBSERVABLES",
@@ -24,11 +32,13 @@ __all__ = [
     "SummaryTable",
     "all_figures",
     "depth_profile",
+    "edges_frame",
     "findings",
     "head_matrix",
     "head_overlap",
     "heads_frame",
     "incidence_surface",
+    "link_graph",
     "pairs_frame",
     "principal_cosines",
     "rank_profile",
@@ -36,5 +46,6 @@ __all__ = [
     "render_summary",
     "shared_directions",
     "shared_spectrum",
+    "stream_profile",
     "summary_table",
 ]

@@ -79,7 +79,8 @@ def _null(track: Track, observable: str) -> list[Spec]:
     return [*traces, level(ends, median(mean), name="chance")]
 
 
-def _describe(pair: PairRecord, observable: str, value: float) -> str:
+def described(pair: PairRecord, observable: str, value: float) -> str:
+    """A pair on hovering over its point: the value, what chance gives, the ranks."""
     symbol = OBSERVABLES[observable].symbol
     parts = [f"<b>{plain(pair.name)}</b>", f"{symbol} = {number(value)}"]
     found = null_band(pair, observable)
@@ -101,18 +102,19 @@ def _values(
 ) -> list[Spec]:
     if not track.several:
         x, y = [position for position, _, _ in rows], [value for _, _, value in rows]
-        text = [_describe(pair, observable, value) for _, pair, value in rows]
-        return [line(x, y, name="value", color="$raw", text=text, marker=_marker("$raw", len(x)))]
+        text = [described(pair, observable, value) for _, pair, value in rows]
+        return [line(x, y, name="value", color="$raw", text=text, marker=marker("$raw", len(x)))]
     at = _grouped(rows)
     x = sorted(at)
     middle = [median(value for _, value in at[position]) for position in x]
     text = [_summary(position, at[position], observable) for position in x]
     points = _points(rows, observable) if len(rows) <= _ALL_POINTS else _extremes(at, observable)
-    marker = _marker("$raw", len(x))
-    return [*points, line(x, middle, name="median", color="$raw", text=text, marker=marker)]
+    dots = marker("$raw", len(x))
+    return [*points, line(x, middle, name="median", color="$raw", text=text, marker=dots)]
 
 
-def _marker(color: str, count: int, **style: Any) -> Spec:
+def marker(color: str, count: int, **style: Any) -> Spec:
+    """Markers that are small where there are many."""
     return {"color": color, "size": 6 if count <= _MANY else 3, **style}
 
 
@@ -145,7 +147,7 @@ def _points(rows: Sequence[tuple[int, PairRecord, float]], observable: str) -> l
             [value for _, _, value in rows],
             name="each pair",
             color="$points",
-            text=[_describe(pair, observable, value) for _, pair, value in rows],
+            text=[described(pair, observable, value) for _, pair, value in rows],
             mode="markers",
         )
     ]
@@ -188,7 +190,7 @@ def _balanced(track: Track, observable: str) -> list[Spec]:
     ]
     style: dict[str, Any] = {
         "line": {"color": "$balanced", "width": 1.6, "dash": "dash"},
-        "marker": _marker("$balanced", len(x), symbol="diamond-open"),
+        "marker": marker("$balanced", len(x), symbol="diamond-open"),
     }
     return [line(x, y, name=word, color="$balanced", text=text, **style)]
 
@@ -250,7 +252,7 @@ def _by_space(
                     color=color,
                     text=[describe(group) for group in some],
                     line={"color": color, "width": 2, "dash": _DASHES[track.space]},
-                    marker=_marker(color, len(some), symbol=_MARKERS[track.space]),
+                    marker=marker(color, len(some), symbol=_MARKERS[track.space]),
                 )
             )
     x = axis("layer", showgrid=False)

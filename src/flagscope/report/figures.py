@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 from flagscope.diagnose.records import HeadRecord, PairRecord, ScanResult
 from flagscope.errors import InputError
-from flagscope.report import depth_figures, head_figures, pair_figures
+from flagscope.report import depth_figures, head_figures, pair_figures, stream_figures
 from flagscope.report.glossary import OBSERVABLES
+from flagscope.report.link_figures import link_graph_size, link_graph_spec
+from flagscope.report.links import MEASURES, LinkMeasure
 from flagscope.report.palette import Theme, resolve
+from flagscope.report.routes import Writer, writers
 from flagscope.report.spec import Spec, plain
 from flagscope.report.tracks import Track, head_tracks, tracks
 from flagscope.report.wording import SPACE_WORDS
@@ -117,13 +120,119 @@ def incidence_surface(pair: PairRecord, *, theme: Theme = "light") -> Figure:
     return _figure(pair_figures.incidence_spec(pair), title, theme)
 
 
+def stream_profile(
+    result: ScanResult, observable: str, *, writer: str | None = None, theme: Theme = "light"
+) -> Figure:
+    """A diagnostic of all that reads what one kind of map writes to the stream, over depth.
+
+    Parameters
+    ----------
+    result
+        A scan's result.
+    observable
+        One of ``overlap_ratio``, ``commutator_ratio``, ``gram_correlation``.
+    writer
+        Which map writes, as in ``"o"`` and ``"mlp.down"``, with its stack in front where there are
+        several (``"decoder/o"``); the first one if None.
+    theme
+        ``"light"`` or ``"dark"``.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        A line for each kind of reader and distance in blocks, and the central 95 % interval of the
+        null, the widest of theirs at each depth.
+
+    Raises
+    ------
+    InputError
+        If the observable or the writer does not exist.
+    """
+    if observable not in stream_figures.STREAMED:
+        message = f"no stream profile of {observable!r}"
+        raise InputError(message, hint=f"choose one of {', '.join(stream_figures.STREAMED)}")
+    chosen = _writer(result, writer)
+    spec = stream_figures.stream_profile_spec(chosen, observable)
+    title = f"{plain(chosen.title)}: {OBSERVABLES[observable].title}, by reader"
+    return _figure(spec, title, theme, legend=True)
+
+
+def _writer(result: ScanResult, key: str | None) -> Writer:
+    known = writers(result)
+    for one in known:
+        if key is None or one.key == key:
+            return one
+    message = f"no writer {key!r} in the scan" if known else "the scan has no residual pairs"
+    hint = f"writers of this scan: {', '.join(one.key for one in known)}"
+    raise InputError(message, hint=hint if known else "scan with only=('residual',) or all parts")
+
+
+def link_graph(
+    result: ScanResult,
+    measure: LinkMeasure = "overlap",
+    *,
+    stack: str | None = None,
+    limit: int | None = None,
+    theme: Theme = "light",
+) -> Figure:
+    """The directed graph of links from head to head that lie beyond chance.
+
+    Layers run from left to right and heads from top to bottom; a link leaves the writing head on
+    its right and reaches the reading head on its left, coloured by what is read (queries, keys,
+    values), wider and less transparent the larger its z, dotted where it is below chance.
+    Key-value heads stand in the middle of the query heads that they serve.
+
+    Parameters
+    ----------
+    result
+        A scan's result.
+    measure
+        ``"overlap"`` or ``"composition"``: what decides which links are drawn, and how strongly.
+    stack
+        As in ``"decoder"``; the first one with links if None.
+    limit
+        Draw no more links than this, the furthest from chance; all that the scan kept if None.
+    theme
+        ``"light"`` or ``"dark"``.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Without traces where no link is beyond chance.
+
+    Raises
+    ------
+    InputError
+        If the measure is unknown, or the stack has no links.
+
+    References
+    ----------
+    The graph of the projection kernel, arXiv 2601.10266; the composition score of Elhage et al.,
+    "A Mathematical Framework for Transformer Circuits" (2021).
+    """
+    if measure not in MEASURES:
+        message = f"no measure {measure!r} of links"
+        raise InputError(message, hint=f"choose one of {', '.join(MEASURES)}")
+    stacks = list(dict.fromkeys(edge.stack for edge in result.edges))
+    chosen = stack if stack is not None else next(iter(stacks), None)
+    if chosen is None or chosen not in stacks:
+        message = "the scan has no links" if not stacks else f"stack {stack!r} has no links"
+        raise InputError(message, hint=f"stacks with links: {', '.join(stacks) or 'none'}")
+    spec = link_graph_spec(result, chosen, measure, limit=limit)
+    figure = _figure(spec, f"Links from head to head, by {measure}", theme, legend=True)
+    width, height = link_graph_size(result, chosen)
+    return figure.update_layout(width=max(700, width), height=height + 60)
+
+
 def all_figures(result: ScanResult, *, theme: Theme = "light") -> dict[str, Figure]:
     """The overview figures of a scan by name: depth profiles of every track, and of the heads.
 
     Returns
     -------
     dict of str to plotly.graph_objects.Figure
-        Keys ``"<track>/<observable>"``, ``"heads/overlap_ratio"``, ``"heads/shared_directions"``.
+        Keys ``"<track>/<observable>"``, ``"heads/overlap_ratio"``, ``"heads/shared_directions"``,
+        ``"stream/<writer>/<observable>"``, ``"links/overlap"``, ``"links/composition"`` (of the
+        first stack with links).
         Those of single pairs and head groups come from `incidence_surface`, `head_matrix`, ….
     """
     figures = {
@@ -134,4 +243,11 @@ def all_figures(result: ScanResult, *, theme: Theme = "light") -> dict[str, Figu
     if result.heads:
         figures["heads/overlap_ratio"] = head_overlap(result, theme=theme)
         figures["heads/shared_directions"] = shared_directions(result, theme=theme)
+    for writer in writers(result):
+        for name in stream_figures.STREAMED:
+            figure = stream_profile(result, name, writer=writer.key, theme=theme)
+            figures[f"stream/{writer.key}/{name}"] = figure
+    if result.edges:
+        for measure in MEASURES:
+            figures[f"links/{measure}"] = link_graph(result, measure, theme=theme)
     return figures

@@ -18,7 +18,7 @@ class Finding:
         ``"strong"`` and ``"notable"`` lie beyond chance; ``"warning"`` says what is missing;
         ``"info"`` is a remark.
     topic
-        ``"heads"``, ``"pairs"`` or ``"scan"``.
+        ``"heads"``, ``"pairs"``, ``"links"`` or ``"scan"``.
     text
         One sentence, with counts and the chance value.
     evidence
@@ -31,7 +31,7 @@ class Finding:
     """
 
     severity: Literal["strong", "notable", "warning", "info"]
-    topic: Literal["heads", "pairs", "scan"]
+    topic: Literal["heads", "pairs", "links", "scan"]
     text: str
     evidence: tuple[str, ...] = ()
     label: Label | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flagscope.diagnose.records import ScanResult
-from flagscope.report import head_findings, pair_findings
+from flagscope.report import head_findings, link_findings, pair_findings
 from flagscope.report.finding import Finding
 from flagscope.report.wording import counted, joined
 
@@ -15,7 +15,8 @@ def findings(result: ScanResult) -> list[Finding]:
 
     Findings about many layers or pairs are one sentence with counts, and each carries the chance
     value it was held against. Significance is after correction for multiplicity
-    (Benjamini-Hochberg at the scan's ``fdr``).
+    (Benjamini-Hochberg at the scan's ``fdr``); what is significant but small is a remark
+    (`flagscope.report.effect`).
 
     Returns
     -------
@@ -32,10 +33,12 @@ def findings(result: ScanResult) -> list[Finding]:
         *head_findings.near_copies(result),
         *head_findings.overlaps(result),
         *head_findings.shared_directions(result),
+        *link_findings.links(result),
         *pair_findings.alignments(result),
         *pair_findings.overlaps(result),
         *pair_findings.lost_ranks(result),
         *pair_findings.exact_intersections(result),
+        *pair_findings.small_effects(result),
     ]
     if not found:
         found = [_nothing(result)]
@@ -43,9 +46,10 @@ def findings(result: ScanResult) -> list[Finding]:
 
 
 def _nothing(result: ScanResult) -> Finding:
-    if not result.pairs and not result.heads:
+    records = (*result.pairs, *result.heads, *result.edges)
+    if not records:
         text = "No pair of adjacent maps was found, so there was nothing to measure."
-    elif all(record.log10_p is None for record in (*result.pairs, *result.heads)):
+    elif all(record.log10_p is None for record in records):
         text = "Nothing could be tested: every result is undefined."
     else:
         text = "Nothing in this scan lies beyond chance."

@@ -190,6 +190,36 @@ OBSERVABLES: dict[str, Explanation] = {
         "how near. And equal spans do not mean equal behaviour: two heads can read the same "
         "directions and match them differently.",
     ),
+    "edge_overlap_ratio": Explanation(
+        "Link overlap",
+        "Σcos²/E",
+        "Does a head read where an earlier head writes?",
+        "Σcos²θ / (r1 r2 / d) over the principal angles θ between what one head's W_O writes to "
+        "the stream and what a later head's W_Q, W_K or W_V reads from it, of full rank each (the "
+        "projection kernel of arXiv 2601.10266, in units of chance).",
+        "1 on average at a random position, as for any two subspaces; at most d / max(r1, r2); 0 "
+        "if the head cannot read anything that the other writes.",
+        "Above 1, more of what the one writes reaches the other than by chance: a channel that "
+        "the two may use.",
+        "All directions count alike, however weakly they are written or read, and a channel that "
+        "is open need not be used. Heads that crowd into common directions of the stream all "
+        "overlap: compare a link with its neighbours.",
+    ),
+    "composition": Explanation(
+        "Composition score",
+        "comp",
+        "Does a head's circuit act on what an earlier head's circuit writes?",
+        "‖W_QKᵀ W_OV‖ / (‖W_QK‖ ‖W_OV‖) to queries, W_QK for its transpose to keys, the reader's "
+        "own W_OV to values (Elhage et al. 2021); W_QK = W_Qᵀ W_K, W_OV = W_O W_V, Frobenius "
+        "norms.",
+        "Its square is 1/d on average at a random position; shown is the square over 1/d, so that "
+        "chance is 1. It is at most 1.",
+        "It weighs directions by how strongly the circuits use them, where the link overlap "
+        "counts them alike; the two can disagree, and then a few strong directions decide.",
+        "A circuit of low effective rank scores high or low by a single direction. Rotary "
+        "embeddings turn W_QK with the distance of two tokens and are left out of it: with them "
+        "the score to queries and keys is that of distance 0.",
+    ),
     "product_spectrum": Explanation(
         "Product spectrum",
         "σ(W2 W1)",

@@ -11,8 +11,10 @@ from markupsafe import Markup
 from flagscope.diagnose.records import ScanResult
 from flagscope.report import glance, wording
 from flagscope.report.depth_figures import PROFILED
+from flagscope.report.effect import FLOORS
 from flagscope.report.findings import findings
 from flagscope.report.glossary import GAUGE, OBSERVABLES, SETTING
+from flagscope.report.links import HeadRows, head_rows, tested
 from flagscope.report.payload import (
     DETAILED_PAIRS,
     core,
@@ -20,9 +22,11 @@ from flagscope.report.payload import (
     packed_json,
     packed_plotly,
 )
+from flagscope.report.routes import writers
+from flagscope.report.stream_figures import STREAMED
 from flagscope.report.tables import summary_table
 
-_SCRIPTS = ("base", "figures", "depth", "heads", "pair", "table", "main")
+_SCRIPTS = ("base", "figures", "depth", "heads", "stream", "pair", "table", "main")
 _STYLES = ("theme", "layout", "parts")
 
 FREEDOM_WORDS = {
@@ -54,6 +58,10 @@ def _assets() -> tuple[Markup, Markup]:
         for names, ending in ((_STYLES, "css"), (_SCRIPTS, "js"))
     )
     return Markup(styles), Markup(scripts)
+
+
+def _head_rows(result: ScanResult) -> list[HeadRows]:
+    return [head_rows(result, stack) for stack in {edge.stack for edge in result.edges}]
 
 
 def render_page(result: ScanResult) -> str:
@@ -92,6 +100,11 @@ def render_page(result: ScanResult) -> str:
             head_rows=glance.head_rows(result),
             pair_columns=[OBSERVABLES[name] for name in glance.PAIR_OBSERVABLES],
             profiled=[(name, OBSERVABLES[name]) for name in PROFILED],
+            streamed=[(name, OBSERVABLES[name]) for name in STREAMED],
+            writers=writers(result),
+            tested=tested(result),
+            shared_heads=any(rows.shared < rows.heads for rows in _head_rows(result)),
+            floors=FLOORS,
             observables=OBSERVABLES,
             setting=SETTING,
             gauge=GAUGE,

@@ -7,8 +7,10 @@ from statistics import median
 
 from flagscope.diagnose.records import Label, PairRecord, ScanResult
 from flagscope.report.chance import discoveries, null_band
+from flagscope.report.effect import CORRELATION_FLOOR, RATIO_FLOOR, sizable
 from flagscope.report.finding import Finding
-from flagscope.report.tracks import Track, tracks
+from flagscope.report.routes import route
+from flagscope.report.tracks import Track, wider_tracks
 from flagscope.report.wording import counted, euclidean, joined, number, p_value, span
 
 _MOST = 0.5  # a statement about a track needs at least this share of its pairs to be strong
@@ -56,10 +58,28 @@ def _finding(
     )
 
 
+def _by_route(some: Sequence[PairRecord], track: Track) -> list[str]:
+    """Counts by route, where the track has several."""
+    counts: dict[str, list[int]] = {}
+    names = {pair.name for pair in some}
+    for pair in track.pairs:
+        way = route(pair)
+        if way is not None:
+            here = counts.setdefault(way.blocks, [0, 0])
+            here[0] += pair.name in names
+            here[1] += 1
+    if len(counts) < 2:
+        return []
+    return [joined((f"{blocks} {n} of {every}" for blocks, (n, every) in counts.items()), limit=9)]
+
+
 def alignments(result: ScanResult) -> list[Finding]:
-    """Tracks whose Grams commute, correlate or clash beyond chance (C, ρ and ν together)."""
+    """Tracks whose Grams commute, correlate or clash beyond chance (C, ρ and ν together).
+
+    Counted are pairs whose number is both significant and of some size.
+    """
     found = []
-    for track in tracks(result):
+    for track in wider_tracks(result):
         commutator = _beyond(result, track, "commutator_p", "commutator_ratio", 1.0)
         correlation = _beyond(result, track, "gram_correlation_p", "gram_correlation", 0.0)
         clauses: list[str] = []
@@ -91,6 +111,8 @@ def alignments(result: ScanResult) -> list[Finding]:
                 f"95 % of chance values of C: {number(band.low)} to {number(band.high)}"
             )
         evidence.append(f"d = {every[0].d}; false-discovery rate {_level(result):.0%}")
+        evidence += _by_route(every, track)
+        evidence.append(f"counted where |ρ| ≥ {CORRELATION_FLOOR}, C {RATIO_FLOOR:.0%} off chance")
         found.append(
             _finding(
                 result, track, every, text=text, evidence=evidence, observable="commutator_ratio"
@@ -102,29 +124,65 @@ def alignments(result: ScanResult) -> list[Finding]:
 def _beyond(
     result: ScanResult, track: Track, p_name: str, observable: str, chance: float
 ) -> tuple[list[PairRecord], list[PairRecord]]:
-    """Pairs significantly below and above chance."""
-    flags = discoveries([getattr(pair, p_name) for pair in track.pairs], level=_level(result))
-    some = [
-        pair
-        for pair, flag in zip(track.pairs, flags, strict=True)
-        if flag and getattr(pair, observable) is not None
-    ]
+    """Pairs significantly and sizably below and above chance."""
+    significant = _significant(result, track, p_name, observable)
+    some = [pair for pair in significant if sizable(pair, observable)]
     return (
         [pair for pair in some if getattr(pair, observable) < chance],
         [pair for pair in some if getattr(pair, observable) > chance],
     )
 
 
+def _significant(
+    result: ScanResult, track: Track, p_name: str, observable: str
+) -> list[PairRecord]:
+    """Pairs of a track for which a number is known and beyond chance, whatever its size."""
+    if p_name == "p_adjusted":
+        flags = [p.p_adjusted is not None and p.p_adjusted <= _level(result) for p in track.pairs]
+    else:
+        flags = discoveries([getattr(pair, p_name) for pair in track.pairs], level=_level(result))
+    return [
+        pair
+        for pair, flag in zip(track.pairs, flags, strict=True)
+        if flag and getattr(pair, observable) is not None
+    ]
+
+
+_TESTED = (
+    ("commutator_ratio", "commutator_p", "C"),
+    ("gram_correlation", "gram_correlation_p", "ρ"),
+    ("overlap_ratio", "p_adjusted", "overlap ratio"),
+)
+
+
+def small_effects(result: ScanResult) -> list[Finding]:
+    """What is beyond chance but too small to be told as a finding: one remark for all of it."""
+    told = []
+    for track in wider_tracks(result):
+        for observable, p_name, symbol in _TESTED:
+            some = _significant(result, track, p_name, observable)
+            small = [pair for pair in some if not sizable(pair, observable)]
+            if small and len(small) == len(some):
+                told.append(
+                    f"{track.title}: {symbol} {_typical(small, observable)} in {_of(small, track)}"
+                )
+    if not told:
+        return []
+    text = (
+        f"In {counted(len(told), 'case')} a kind of pair is beyond chance and yet close to it: "
+        f"|ρ| below {CORRELATION_FLOOR}, or C or the overlap within {RATIO_FLOOR:.0%}."
+    )
+    return [Finding(severity="info", topic="pairs", text=text, evidence=tuple(told))]
+
+
 def overlaps(result: ScanResult) -> list[Finding]:
-    """Tracks whose dominant spaces overlap more, or less, than chance."""
+    """Tracks whose dominant spaces overlap sizably more, or less, than chance."""
     found = []
-    for track in tracks(result):
+    for track in wider_tracks(result):
         significant = [
             pair
-            for pair in track.pairs
-            if pair.overlap_ratio is not None
-            and pair.p_adjusted is not None
-            and pair.p_adjusted <= _level(result)
+            for pair in _significant(result, track, "p_adjusted", "overlap_ratio")
+            if sizable(pair, "overlap_ratio")
         ]
         for above in (True, False):
             some = [p for p in significant if ((p.overlap_ratio or 0) > 1) == above]
@@ -140,7 +198,9 @@ def overlaps(result: ScanResult) -> list[Finding]:
                 f"strongest: {extreme.name}, {number(extreme.overlap_ratio)} times chance, "
                 f"z = {number(extreme.overlap_z)} ({p_value(extreme.log10_p)})",
                 f"ranks {extreme.effective_rank_write} and {extreme.effective_rank_read} "
-                f"in {euclidean(extreme.d)}",
+                f"in {euclidean(extreme.d)}; counted from {RATIO_FLOOR:.0%} off chance, or a tenth "
+                "of the way to the limit",
+                *_by_route(some, track),
             )
             found.append(
                 _finding(
@@ -154,7 +214,7 @@ def _above_generic(
     result: ScanResult, observable: str, sentence: Callable[[str, Sequence[int]], str]
 ) -> list[Finding]:
     found = []
-    for track in tracks(result):
+    for track in wider_tracks(result):
         some, excess = [], []
         for pair in track.pairs:
             value, band = getattr(pair, observable), null_band(pair, observable)

@@ -27,6 +27,7 @@ PALETTES: dict[Theme, dict[str, str]] = {
         "raw": "#0b61a4", "points": "rgba(11, 97, 164, 0.34)", "spread": "rgba(11, 97, 164, 0.14)",
         "balanced": "#c4540a", "strong": "#c4540a",
         "q": "#0b61a4", "k": "#c4540a", "v": "#00795a", "o": "#a8437f",
+        "up": "#a8437f", "gate": "#7d6608", "other": "#5a6270",
     }
     | {f"d{i}": colour for i, colour in enumerate(_DIVERGING_LIGHT)},
     "dark": {
@@ -36,6 +37,7 @@ PALETTES: dict[Theme, dict[str, str]] = {
         "spread": "rgba(107, 182, 240, 0.16)",
         "balanced": "#f3a04b", "strong": "#f3a04b",
         "q": "#6bb6f0", "k": "#f3a04b", "v": "#3cc79b", "o": "#e48bc0",
+        "up": "#e48bc0", "gate": "#e3cf57", "other": "#a4a9b3",
     }
     | {f"d{i}": colour for i, colour in enumerate(_DIVERGING_DARK)},
 }  # fmt: skip

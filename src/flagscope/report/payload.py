@@ -18,8 +18,13 @@ from flagscope.report.depth_figures import (
 )
 from flagscope.report.glossary import OBSERVABLES
 from flagscope.report.head_figures import head_matrix_spec, matrix_limit, shared_spectrum_spec
+from flagscope.report.link_cells import LINK_COLUMNS, link_cells
+from flagscope.report.link_figures import link_graph_size, link_graph_spec
+from flagscope.report.links import MEASURES, LinkMeasure, beyond_chance, complete, tested
 from flagscope.report.pair_figures import cosines_spec, incidence_spec, profile_spec
 from flagscope.report.palette import PALETTES
+from flagscope.report.routes import writers
+from flagscope.report.stream_figures import STREAMED, stream_profile_spec
 from flagscope.report.tracks import Track, head_tracks, tracks
 from flagscope.report.wording import SPACE_WORDS, counted, euclidean, joined, number, p_value
 
@@ -56,12 +61,15 @@ def core(result: ScanResult) -> dict[str, Any]:
         "palettes": PALETTES,
         "tracks": [_track(result, track, positions) for track in known],
         "heads": _heads(result),
+        "writers": _writers(result),
+        "links": _links(result),
         "tables": {
             "pairs": {"columns": _columns(PAIR_COLUMNS), "rows": rows},
             "heads": {
                 "columns": _columns(HEAD_COLUMNS),
                 "rows": [head_cells(group) for group in result.heads],
             },
+            "links": {"columns": _columns(LINK_COLUMNS), "rows": link_cells(result)},
         },
     }
 
@@ -105,6 +113,54 @@ def _track(result: ScanResult, track: Track, positions: dict[str, int]) -> dict[
             for observable in PROFILED
         },
     }
+
+
+def _writers(result: ScanResult) -> list[dict[str, Any]]:
+    """What reads each kind of writer, over depth."""
+    return [
+        {
+            "title": writer.title,
+            "charts": {
+                name: {
+                    "spec": stream_profile_spec(writer, name),
+                    "alt": f"{OBSERVABLES[name].title} of {writer.title} with its readers",
+                }
+                for name in STREAMED
+            },
+        }
+        for writer in writers(result)
+    ]
+
+
+_MEASURE_WORDS: dict[LinkMeasure, str] = {"overlap": "Overlap", "composition": "Composition"}
+
+
+def _links(result: ScanResult) -> list[dict[str, Any]]:
+    """The graphs of links: a stack and a measure each."""
+    stacks = list(dict.fromkeys(edge.stack for edge in result.edges))
+    graphs = []
+    for stack in stacks:
+        width, height = link_graph_size(result, stack)
+        for measure in MEASURES:
+            flags = beyond_chance(result, measure)
+            count = sum(
+                far for edge, far in zip(result.edges, flags, strict=True) if edge.stack == stack
+            )
+            prefix = f"{stack} · " if len(stacks) > 1 else ""
+            least = "" if complete(result) else "at least "
+            kept = "" if complete(result) else " (those furthest from chance are kept)"
+            graphs.append(
+                {
+                    "title": f"{prefix}{_MEASURE_WORDS[measure]}",
+                    "spec": link_graph_spec(result, stack, measure),
+                    "width": width,
+                    "height": height,
+                    "remark": f"{counted(count, 'link')} drawn: {least}{count:,} of "
+                    f"{tested(result):,} tested are beyond chance by {measure}{kept}.",
+                    "alt": f"Graph of {count} links between heads, by {measure}",
+                }
+            )
+    return graphs
 
 
 def _heads(result: ScanResult) -> dict[str, Any]:

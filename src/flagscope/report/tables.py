@@ -8,9 +8,10 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from flagscope.diagnose.records import HeadRecord, PairRecord, ScanResult
+from flagscope.diagnose.records import EdgeRecord, HeadRecord, PairRecord, ScanResult
+from flagscope.report.links import beyond_chance, complete, tested
 from flagscope.report.tracks import head_tracks, tracks
-from flagscope.report.wording import MISSING, number
+from flagscope.report.wording import MISSING, measured
 
 if TYPE_CHECKING:
     import pandas
@@ -85,7 +86,20 @@ def summary_table(result: ScanResult) -> SummaryTable:
         "Medians [range]. Beyond chance: overlaps, two-sided, after Benjamini-Hochberg "
         f"at {level:.0%}."
     )
+    if tested(result):
+        rows.append(_links(result))
+        if not complete(result):
+            caption += f" Of the links, the {len(result.edges):,} furthest from chance are kept."
     return SummaryTable(columns, tuple(rows), caption)
+
+
+def _links(result: ScanResult) -> tuple[str, ...]:
+    """Links have no median: the ones that are kept are the ones that stand out."""
+    largest = max((edge.overlap_ratio for edge in result.edges), default=None)
+    more = "" if complete(result) else "+"
+    beyond = f"{sum(beyond_chance(result, 'overlap')):,}{more} of {tested(result):,}"
+    ratio = "" if largest is None else f"to {measured(largest)}"
+    return ("Links between heads", f"{tested(result):,}", ratio, beyond, "", "", "", "")
 
 
 def _spread(records: Sequence[PairRecord] | Sequence[HeadRecord], name: str) -> str:
@@ -93,9 +107,9 @@ def _spread(records: Sequence[PairRecord] | Sequence[HeadRecord], name: str) -> 
     if not values:
         return MISSING
     if len(values) == 1:
-        return number(values[0])
+        return measured(values[0])
     low, high = _outward(min(values), ROUND_FLOOR), _outward(max(values), ROUND_CEILING)
-    return f"{number(median(values))} [{number(low, 2)}, {number(high, 2)}]"
+    return f"{measured(median(values))} [{measured(low, 2)}, {measured(high, 2)}]"
 
 
 def _outward(value: float, rounding: str) -> float:
@@ -157,6 +171,31 @@ def heads_frame(result: ScanResult) -> pandas.DataFrame:
     return _frame(rows, names, HeadRecord)
 
 
+def edges_frame(result: ScanResult) -> pandas.DataFrame:
+    """The links from head to head as a data frame, one row a link.
+
+    Columns are named as in the JSON (``from``, ``to``, ``overlap_ratio``, …);
+    ``beyond_chance_overlap`` and ``beyond_chance_composition`` say which of them remain at the
+    scan's false-discovery rate, counted over all links that were tested. The scan keeps the links
+    that stand out: their distribution is not that of all links.
+
+    Returns
+    -------
+    pandas.DataFrame
+        In the order of the scan.
+    """
+    flags = {
+        f"beyond_chance_{measure}": beyond_chance(result, measure)
+        for measure in ("overlap", "composition")
+    }
+    rows = [
+        edge.model_dump(by_alias=True) | {name: far[index] for name, far in flags.items()}
+        for index, edge in enumerate(result.edges)
+    ]
+    names = [field.alias or name for name, field in EdgeRecord.model_fields.items()]
+    return _frame(rows, [*names, *flags], EdgeRecord)
+
+
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
     """Nested dictionaries as prefixed keys, lists of names as text."""
     flat: dict[str, Any] = {}
@@ -180,7 +219,7 @@ def _columns(record: type[PairRecord] | type[HeadRecord], arrays: Sequence[str])
 def _frame(
     rows: Sequence[dict[str, Any]],
     names: Sequence[str],
-    record: type[PairRecord] | type[HeadRecord],
+    record: type[PairRecord] | type[HeadRecord] | type[EdgeRecord],
 ) -> pandas.DataFrame:
     import pandas  # half a second that the command line need not pay
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flagscope.diagnose.records import Freedom, HeadRecord, PairRecord, ScanResult
+from flagscope.report.routes import route
 from flagscope.report.wording import KIND_WORDS, SPACE_WORDS
 
 
@@ -53,6 +54,8 @@ class Track:
 def tracks(result: ScanResult) -> list[Track]:
     """The tracks of a result, in order of first appearance.
 
+    Residual pairs between sub-blocks are told apart by the kinds of the two: attention to MLP, ….
+
     Examples
     --------
     A result without pairs has no tracks; see `flagscope.scan` for one that has.
@@ -63,19 +66,47 @@ def tracks(result: ScanResult) -> list[Track]:
     for pair in result.pairs:
         stack = pair.stack if len(stacks) > 1 else ""
         attention = (pair.attention or "") if len(attentions) > 1 else ""
-        key = (stack, attention, pair.kind, pair.between, pair.freedom)
+        way = route(pair)
+        blocks = "" if way is None else way.blocks
+        key = (stack, attention, pair.kind, pair.between, blocks, pair.freedom)
         groups.setdefault(key, []).append(pair)
     return [_track(key, pairs) for key, pairs in groups.items()]
 
 
+def wider_tracks(result: ScanResult) -> list[Track]:
+    """The tracks of a result, those through one residual stream taken together.
+
+    A stream has up to a dozen routes; what is said of it in a sentence is said of all of them.
+    """
+    wide: dict[str, list[Track]] = {}
+    for track in tracks(result):
+        stream = route(track.pairs[0]) is not None
+        stack = track.title.rpartition(" · ")[0]
+        title = " · ".join(part for part in (stack, KIND_WORDS["residual"]) if part)
+        wide.setdefault(title if stream else track.key, []).append(track)
+    return [some[0] if len(some) == 1 else _joined(name, some) for name, some in wide.items()]
+
+
+def _joined(title: str, some: Sequence[Track]) -> Track:
+    return Track(
+        key=some[0].key,
+        title=title,
+        pairs=tuple(pair for track in some for pair in track.pairs),
+        positions=tuple(place for track in some for place in track.positions),
+        by_layer=all(track.by_layer for track in some),
+    )
+
+
 def _track(key: tuple[str, ...], pairs: Sequence[PairRecord]) -> Track:
-    stack, attention, kind, between, _ = key
+    stack, attention, kind, between, blocks, _ = key
     layers = [pair.layer for pair in pairs if pair.layer is not None]
     title = KIND_WORDS[kind]
-    if between not in (kind, "linear"):
+    if blocks:
+        title = f"Stream, {blocks}"
+    elif between not in (kind, "linear"):
         title = f"{title} ({between})"
     return Track(
-        key="/".join(part for part in key if part),
+        key="/".join(part.replace(" ", "-") if part == blocks else part for part in key if part),
         title=" · ".join(part for part in (stack, attention, title) if part),
         pairs=tuple(pairs),
         positions=tuple(layers) if len(layers) == len(pairs) else tuple(range(len(pairs))),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 SPACE_WORDS = {"q": "query", "k": "key", "v": "value", "o": "output"}
+READ_WORDS = {"q": "queries", "k": "keys", "v": "values"}
 KIND_WORDS = {
     "qk": "Query–key",
     "ov": "Value–output",
@@ -34,9 +35,23 @@ def number(value: float | None, digits: int = 3) -> str:
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}"
     if 1e-4 <= abs(value) < 1e6:
-        places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-        return f"{value:,.{places}f}"
+        return measured(value, digits)
     return f"{value:.{digits - 1}g}"
+
+
+def measured(value: float | None, digits: int = 3) -> str:
+    """A measured number: always to ``digits`` significant digits, whole or not.
+
+    Examples
+    --------
+    >>> measured(1.0), measured(1.0, 2), measured(9.996), measured(0.0), measured(None)
+    ('1.00', '1.0', '10.0', '0', '–')
+    """
+    if value is None or value == 0 or not 1e-4 <= abs(value) < 1e6:
+        return number(value, digits)
+    # Of the rounded number: 9.996 is 10.0, and not 10.00.
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])
+    return f"{value:,.{max(0, digits - 1 - exponent)}f}"
 
 
 def p_value(log10_p: float | None) -> str:

@@ -8,6 +8,7 @@ async function start() {
   palettes = core.palettes;
   const chooseTrack = setUpDepth(core);
   const openGroup = setUpHeads(core);
+  setUpStream(core);
   const openPair = setUpPair(core);
   const go = (id) => byId(id)?.scrollIntoView();
   for (const holder of document.querySelectorAll("[data-table]")) {

@@ -11,17 +11,19 @@ function order(a, b, direction) {
 }
 
 function setUpTable(holder, { columns, rows }, open) {
-  const status = columns.findIndex((column) => column.key === "status");
+  const at = (key) => columns.findIndex((column) => column.key === key);
+  const status = at("status");
+  const ok = (row) => status < 0 || row[status][1] === "ok";
   const state = { sort: null, direction: 1, text: "", kind: "", page: 0 };
-  const kindColumn = holder.dataset.table === "pairs" ? (row) => row[0][2] : (row) => row[1][1];
+  const kindColumn = holder.dataset.table === "pairs" ? (row) => row[0][2] : (row) => row[at("space")][1];
   const kinds = [...new Set(rows.map(kindColumn))];
-  const search = make("input", { type: "search", placeholder: "name, layer, status …" });
+  const search = make("input", { type: "search", placeholder: status < 0 ? "name, space …" : "name, layer, status …" });
   const select = make("select", {}, make("option", { value: "", textContent: "all" }),
     ...kinds.map((kind) => make("option", { value: kind, textContent: kind })));
   const bad = make("select", {}, make("option", { value: "", textContent: "all" }),
     make("option", { value: "ok", textContent: "ok" }), make("option", { value: "bad", textContent: "not ok" }));
   holder.append(make("div", { className: "controls" }, make("label", {}, "Filter", search),
-    make("label", {}, "Kind", select), make("label", {}, "Status", bad)));
+    make("label", {}, "Kind", select), status < 0 ? "" : make("label", {}, "Status", bad)));
   const head = make("tr");
   const body = make("tbody");
   const table = make("table", { className: "data" }, make("thead", {}, head), body);
@@ -50,7 +52,7 @@ function setUpTable(holder, { columns, rows }, open) {
       const button = make("button", { type: "button", textContent: text, title: `Open ${text}` });
       button.addEventListener("click", () => open(index));
       return make("th", { scope: "row" }, button, make("div", { className: "sub", textContent: chance }),
-        rows[index][status][1] === "ok" ? "" : make("div", { className: "sub bad", textContent: rows[index][status][1] }));
+        ok(rows[index]) ? "" : make("div", { className: "sub bad", textContent: rows[index][status][1] }));
     }
     const element = make("td", {}, make("div", {}, text, " ", mark(label)));
     if (chance) element.append(make("div", { className: "sub", textContent: label ? `chance ${chance}` : chance }));
@@ -63,7 +65,7 @@ function setUpTable(holder, { columns, rows }, open) {
     const kept = [...rows.keys()].filter((index) =>
       words.every((word) => haystack[index].includes(word))
       && (!select.value || kindColumn(rows[index]) === select.value)
-      && (!bad.value || (rows[index][status][1] === "ok") === (bad.value === "ok")));
+      && (!bad.value || ok(rows[index]) === (bad.value === "ok")));
     if (state.sort !== null) kept.sort((a, b) => order(rows[a][state.sort][0], rows[b][state.sort][0], state.direction) || a - b);
     const from = state.page * PAGE;
     const page = kept.slice(from, from + PAGE);

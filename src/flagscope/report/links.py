@@ -1,0 +1,115 @@
+"""Links from head to head: which lie beyond chance, and where each head stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from flagscope.diagnose.records import EdgeRecord, ScanResult
+from flagscope.report.chance import discoveries
+from flagscope.report.wording import p_value
+
+LinkMeasure = Literal["overlap", "composition"]
+MEASURES: tuple[LinkMeasure, ...] = ("overlap", "composition")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A link under one measure.
+
+    Parameters
+    ----------
+    ratio, z, log10_p
+        Overlap, or square of the composition score, in units of chance; its z and p.
+    """
+
+    ratio: float
+    z: float | None
+    log10_p: float | None
+
+    @property
+    def text(self) -> str:
+        """z and p in words, as far as they are known."""
+        parts = ["" if self.z is None else f"z = {self.z:.3g}", p_value(self.log10_p)]
+        return ", ".join(part for part in parts if part) or "not tested"
+
+
+def judged(edge: EdgeRecord, measure: LinkMeasure) -> Judgement:
+    """The numbers of a link under a measure."""
+    if measure == "overlap":
+        return Judgement(edge.overlap_ratio, edge.overlap_z, edge.log10_p)
+    return Judgement(edge.composition_ratio, edge.composition_z, edge.composition_log10_p)
+
+
+def tested(result: ScanResult) -> int:
+    """How many links were tested, those not listed included."""
+    return max(result.edge_tests, len(result.edges))
+
+
+def complete(result: ScanResult) -> bool:
+    """Whether every link that was tested is listed."""
+    return tested(result) == len(result.edges)
+
+
+def beyond_chance(result: ScanResult, measure: LinkMeasure) -> list[bool]:
+    """Which of the listed links lie beyond chance at the scan's false-discovery rate.
+
+    Overlaps carry an adjusted p-value. Compositions are adjusted here: with all tests counted, but
+    only listed ones looked at, the step-up procedure accepts a part of what it would accept had it
+    seen all, and never more.
+    """
+    level = float(result.settings.get("fdr", 0.05))
+    if measure == "overlap":
+        return [e.p_adjusted is not None and e.p_adjusted <= level for e in result.edges]
+    values = [
+        None if e.composition_log10_p is None else 10**e.composition_log10_p for e in result.edges
+    ]
+    return discoveries(values, level=level, tests=tested(result))
+
+
+def strongest_first(edges: Sequence[EdgeRecord], measure: LinkMeasure) -> list[EdgeRecord]:
+    """Links in order of how far they are from chance."""
+    return sorted(edges, key=lambda edge: -abs(judged(edge, measure).z or 0.0))
+
+
+@dataclass(frozen=True)
+class HeadRows:
+    """Where heads stand in a drawing: query heads in rows 0, 1, …, key-value heads between theirs.
+
+    Parameters
+    ----------
+    heads
+        Number of query heads of a layer, which is also that of its outputs.
+    shared
+        Number of key-value heads.
+    """
+
+    heads: int
+    shared: int
+
+    def of(self, space: str, head: int) -> float:
+        """The row of a head in a space; a key-value head is in the middle of its query heads.
+
+        Examples
+        --------
+        >>> HeadRows(8, 2).of("k", 1), HeadRows(8, 2).of("q", 1), HeadRows(4, 4).of("v", 3)
+        (5.5, 1, 3)
+        """
+        if space not in ("k", "v") or self.shared == self.heads:
+            return head
+        return (head + 0.5) * self.heads / self.shared - 0.5
+
+
+def head_rows(result: ScanResult, stack: str) -> HeadRows:
+    """Rows for the heads of a stack: as many as its head groups say, or its links need."""
+    groups = [group for group in result.heads if group.stack == stack]
+    edges = [edge for edge in result.edges if edge.stack == stack]
+    many = [group.count for group in groups if group.space in ("q", "o")]
+    many += [edge.head_from + 1 for edge in edges]
+    many += [edge.head_to + 1 for edge in edges if edge.space == "q"]
+    few = [group.count for group in groups if group.space in ("k", "v")]
+    few += [edge.head_to + 1 for edge in edges if edge.space != "q"]
+    heads = max(many, default=1)
+    known = any(group.space in ("k", "v") for group in groups)
+    return HeadRows(heads, min(heads, max(few, default=heads)) if known else heads)

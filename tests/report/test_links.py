@@ -1,0 +1,174 @@
+"""The graph of links draws what is beyond chance, where it belongs; findings name the strongest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flagscope.diagnose.records import EdgeRecord, ScanResult
+from flagscope.errors import InputError
+from flagscope.report import findings, link_graph
+from flagscope.report.links import HeadRows, beyond_chance, head_rows
+from flagscope.report.palette import PALETTES
+from report import synthetic
+
+
+def _curves(figure: Any) -> list[tuple[str, float, str, list[tuple[float, float]]]]:
+    """(colour, width, dash, points) of every link drawn."""
+    found = []
+    for trace in figure.data:
+        if trace.mode != "lines" or trace.x[0] is None:
+            continue
+        points: list[tuple[float, float]] = []
+        for x, y in zip(trace.x, trace.y, strict=True):
+            if x is None:
+                found.append((trace.line.color, trace.line.width, trace.line.dash, points))
+                points = []
+            else:
+                points.append((x, y))
+    return found
+
+
+def _only(*edges: EdgeRecord, tests: int = 1000) -> ScanResult:
+    return synthetic.result(edges=edges, edge_tests=tests)
+
+
+@pytest.mark.parametrize("measure", ["overlap", "composition"])
+def test_the_graph_draws_exactly_what_is_beyond_chance(stream: ScanResult, measure: Any) -> None:
+    curves = _curves(link_graph(stream, measure))
+    far = [
+        edge
+        for edge, flag in zip(stream.edges, beyond_chance(stream, measure), strict=True)
+        if flag
+    ]
+    assert 0 < len(far) < len(stream.edges)
+    for space in ("q", "k", "v"):
+        colour = PALETTES["light"][space]
+        count = sum(edge.space == space for edge in far)
+        assert sum(curve[0] == colour for curve in curves) == count
+
+
+def test_a_link_runs_from_the_writing_head_to_the_reading_one() -> None:
+    result = _only(
+        synthetic.edge(1, 2, "q", 3, 5, ratio=3), synthetic.edge(0, 7, "v", 1, 0, ratio=9)
+    )
+    curves = {curve[0]: curve for curve in _curves(link_graph(result))}
+    query, value = curves[PALETTES["light"]["q"]], curves[PALETTES["light"]["v"]]
+    assert query[3][0] == pytest.approx((1, 2), abs=0.1)
+    assert query[3][-1] == pytest.approx((3, 5), abs=0.1)
+    assert value[3][0] == pytest.approx((0, 7), abs=0.1)
+    assert value[1] > query[1]
+
+
+def test_the_planted_link_is_the_widest_and_its_hover_has_every_number(stream: ScanResult) -> None:
+    figure = link_graph(stream)
+    widest = max(_curves(figure), key=lambda curve: curve[1])
+    assert widest[0] == PALETTES["light"]["k"]
+    # Key head 2 of 4 serves query heads 4 and 5.
+    assert widest[3][-1][1] == pytest.approx(4.5)
+    texts = {text for trace in figure.data if trace.text for text in trace.text}
+    (text,) = [text for text in texts if text.startswith("<b>L1H2.o → L2H2.k</b>")]
+    planted = next(edge for edge in stream.edges if edge.target == "L2H2.k" and edge.head_from == 2)
+    for number in ("6 times chance", f"z = {planted.overlap_z:.3g}", f"{planted.composition:.3f}"):
+        assert number in text
+    assert f"{planted.composition_ratio:.2f} times chance; z = {planted.composition_z:.3g}" in text
+    assert "keys of key-value head 2 of layer 2" in text
+
+
+def test_a_link_below_chance_is_dotted() -> None:
+    result = _only(
+        synthetic.edge(0, 0, "q", 1, 0, ratio=0.5), synthetic.edge(0, 0, "q", 1, 1, ratio=2)
+    )
+    assert {(c[2], round(c[3][-1][1])) for c in _curves(link_graph(result))} == {
+        ("dot", 0),
+        ("solid", 1),
+    }
+
+
+def test_two_hundred_links_of_a_thousand_heads_stay_light() -> None:
+    generator = np.random.default_rng(0)
+    edges = [
+        synthetic.edge(
+            layer := int(generator.integers(31)), int(generator.integers(32)), space, layer + 1,
+            int(generator.integers(32 if space == "q" else 8)), ratio=1.5 + generator.exponential(),
+        )
+        for space in generator.choice(["q", "k", "v"], 200)
+    ]  # fmt: skip
+    figure = link_graph(_only(*edges))
+    assert len(figure.data) <= 1 + 3 * (4 + 2)
+    assert len(figure.to_json()) < 400_000
+    assert len(_curves(figure)) == 200
+    assert len(_curves(link_graph(_only(*edges), limit=10))) == 10
+    assert figure.layout.width > 30 * 30
+    assert figure.layout.height > 32 * 17
+
+
+def test_key_value_heads_stand_among_their_query_heads(stream: ScanResult) -> None:
+    assert head_rows(stream, "decoder") == HeadRows(8, 4)
+    assert [HeadRows(6, 3).of("k", head) for head in range(3)] == [0.5, 2.5, 4.5]
+    assert [HeadRows(6, 1).of("v", 0), HeadRows(6, 1).of("q", 4)] == [2.5, 4]
+
+
+def test_compositions_beyond_chance_are_never_more_than_with_all_tests_in_view() -> None:
+    from scipy.stats import false_discovery_control
+
+    generator = np.random.default_rng(1)
+    logs = np.concatenate([-generator.exponential(2.5, 40), np.log10(generator.random(400))])
+    every = false_discovery_control(10**logs) <= 0.05
+    order = np.argsort(logs)
+    for kept in (30, 100, 440):
+        edges = [
+            synthetic.edge(0, 0, "q", 1, int(i), composition_log10_p=float(logs[i]))
+            for i in order[:kept]
+        ]
+        flags = beyond_chance(_only(*edges, tests=440), "composition")
+        # The smallest p-values are the ones kept, so that nothing is lost as long as all fit.
+        assert flags == [bool(every[i]) for i in order[:kept]]
+    assert 5 < every.sum() < 30
+
+
+def test_nothing_beyond_chance_draws_nothing() -> None:
+    result = _only(synthetic.edge(0, 0, "q", 1, 0, ratio=1.001))
+    assert len(link_graph(result).data) == 0
+    assert [f.text for f in findings(result)] == ["Nothing in this scan lies beyond chance."]
+
+
+def test_unknown_names_are_refused_with_the_known_ones(stream: ScanResult) -> None:
+    with pytest.raises(InputError) as error:
+        link_graph(stream, "nonsense")  # pyright: ignore[reportArgumentType]
+    assert "composition" in str(error.value.hint)
+    with pytest.raises(InputError) as error:
+        link_graph(stream, stack="vision")
+    assert "decoder" in str(error.value.hint)
+    with pytest.raises(InputError):
+        link_graph(synthetic.empty())
+
+
+def test_findings_count_the_links_and_name_the_clearest(stream: ScanResult) -> None:
+    told = [f for f in findings(stream) if f.topic == "links"]
+    assert told[0].text == (
+        "At least 65 of 640 links from head to head share more directions with what a later head "
+        "reads than by chance; the clearest, L1H2.o → L2H2.k, has 6 times the overlap of chance."
+    )
+    assert "8 of them start from L3H4" in told[0].evidence
+    assert told[0].label == "functional"
+    assert any("compose more strongly" in f.text for f in told)
+
+
+def test_a_list_of_all_links_gives_an_exact_count() -> None:
+    edges = [synthetic.edge(0, i, "q", 1, 0, ratio=3.0 if i < 2 else 1.0) for i in range(8)]
+    (told,) = [f for f in findings(_only(*edges, tests=8)) if f.topic == "links"]
+    assert told.text.startswith("2 of 8 links")
+    assert told.severity == "strong"
+
+
+def test_a_small_link_is_a_remark_however_significant() -> None:
+    edge = synthetic.edge(0, 0, "q", 1, 0, ratio=1.05, rank=128, d=4096, overlap_z=50.0)
+    (told,) = [
+        f for f in findings(_only(edge.model_copy(update={"p_adjusted": 1e-9})))
+        if f.topic == "links"
+    ]  # fmt: skip
+    assert told.severity == "info"
+    assert told.text.endswith("less than 10% from it: significant, but small.")
