@@ -119,23 +119,78 @@ def numbered(one: LinearMap) -> torch.Tensor:
 
 HEADS = partial(solved_map, role="x", tensor="w")
 JOINED = {
-    "plain": (partial(HEADS, layout="(h k) d", shape=(6, 4), known={"h": 3}, batch="h", out="k", inp="d"),
-              "write", lambda w: w),
-    "fused": (partial(HEADS, layout="d (three h k)", shape=(4, 18), known={"h": 3}, batch="h", out="k",
-                   inp="d", select={"three": 1}), "write", lambda w: w[:, 6:12].T),
-    "by head": (partial(HEADS, layout="(h three k) d", shape=(18, 4), known={"h": 3}, batch="h", out="k",
-                     inp="d", select={"three": 2}), "write",
-                lambda w: torch.cat([w[4:6], w[10:12], w[16:18]])),
-    "falcon": (partial(HEADS, layout="(g s k) d", shape=(20, 4), known={"g": 2, "k": 2}, batch="g s",
-                    out="k", inp="d", window={"s": ":s-2"}), "write",
-               lambda w: torch.cat([w[:6], w[10:16]])),
-    "phi3": (partial(HEADS, layout="(s k) d", shape=(16, 4), known={"s": 8, "h": 4, "g": 2}, batch="s",
-                  out="k", inp="d", window={"s": "h:h+g"}), "write", lambda w: w[8:12]),
-    "output": (partial(HEADS, layout="d (h k)", shape=(4, 6), known={"h": 3}, batch="h", out="d", inp="k"),
-               "read", lambda w: w),
-    "output transposed": (partial(HEADS, layout="(h k) d", shape=(6, 4), known={"h": 3}, batch="h",
-                               out="d", inp="k"), "read", lambda w: w.T),
-}  # fmt: skip
+    "plain": (
+        partial(HEADS, layout="(h k) d", shape=(6, 4), known={"h": 3}, batch="h", out="k", inp="d"),
+        "write",
+        lambda w: w,
+    ),
+    "fused": (
+        partial(
+            HEADS,
+            layout="d (three h k)",
+            shape=(4, 18),
+            known={"h": 3},
+            batch="h",
+            out="k",
+            inp="d",
+            select={"three": 1},
+        ),
+        "write",
+        lambda w: w[:, 6:12].T,
+    ),
+    "by head": (
+        partial(
+            HEADS,
+            layout="(h three k) d",
+            shape=(18, 4),
+            known={"h": 3},
+            batch="h",
+            out="k",
+            inp="d",
+            select={"three": 2},
+        ),
+        "write",
+        lambda w: torch.cat([w[4:6], w[10:12], w[16:18]]),
+    ),
+    "falcon": (
+        partial(
+            HEADS,
+            layout="(g s k) d",
+            shape=(20, 4),
+            known={"g": 2, "k": 2},
+            batch="g s",
+            out="k",
+            inp="d",
+            window={"s": ":s-2"},
+        ),
+        "write",
+        lambda w: torch.cat([w[:6], w[10:16]]),
+    ),
+    "phi3": (
+        partial(
+            HEADS,
+            layout="(s k) d",
+            shape=(16, 4),
+            known={"s": 8, "h": 4, "g": 2},
+            batch="s",
+            out="k",
+            inp="d",
+            window={"s": "h:h+g"},
+        ),
+        "write",
+        lambda w: w[8:12],
+    ),
+    "output": (
+        partial(HEADS, layout="d (h k)", shape=(4, 6), known={"h": 3}, batch="h", out="d", inp="k"),
+        "read",
+        lambda w: w,
+    ),
+    "output transposed": (
+        partial(HEADS, layout="(h k) d", shape=(6, 4), known={"h": 3}, batch="h", out="d", inp="k"),
+        "read",
+        lambda w: w.T,
+    ),
+}
 
 
 @pytest.mark.parametrize("name", JOINED)
