@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -260,7 +261,7 @@ def prove_sums(live: Live, *, factor: float = 1.0) -> int:
     proven = 0
     for stream in live.graph.streams:
         positions = sorted({block.position for block in stream.blocks})
-        for at, following in zip(positions, positions[1:], strict=False):
+        for at, following in pairwise(positions):
             blocks = [block for block in stream.blocks if block.position == at]
             after = [block for block in stream.blocks if block.position == following]
             if following != at + 1 or any(unmapped_readers(live, [block]) for block in blocks):

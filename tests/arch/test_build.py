@@ -41,7 +41,10 @@ def test_minilm(minilm):
         "embeddings.word_embeddings.weight",
         "pooler.dense.weight",
     )
-    assert graph.notes == ()
+    (note,) = graph.notes
+    assert "post-norm" in note
+    assert graph.streams == graph.links == ()
+    assert build_graph(*minilm, window=0).notes == ()
 
 
 def test_minilm_under_other_prefixes(minilm):
@@ -297,6 +300,7 @@ def test_families_list():
         "bert", "roberta", "distilbert", "gpt2", "llama", "mistral", "qwen2", "qwen3", "gpt_neox",
         "vit", "mlp", "resnet",
     } <= set(listed)  # fmt: skip
-    assert listed["qwen3"].pairs == ("qk", "ov", "mlp")
+    assert listed["qwen3"].pairs == ("qk", "ov", "mlp", "residual")
+    assert listed["bert"].pairs == listed["bart"].pairs == ("qk", "ov", "mlp")
     assert listed["resnet"].pairs == ("conv", "residual")
     assert listed["gpt_neox"].model_types == ("gpt_neox",)

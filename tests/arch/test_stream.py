@@ -3,15 +3,16 @@
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("transformers")
+import transformers
+
 from arch import stream_proof as proof
-from arch.cases import CASES, WAVE, FALCON, COMMON, GROUPED, VISION, inputs
+from arch.cases import CASES, COMMON, FALCON, GROUPED, WAVE, inputs
 from arch.contract import randomise
-from flagscope.arch import build_graph, families
+from arch.nets import MlpMixer, image
+from flagscope.arch import build_graph
 
 MORE = {
-    "wav2vec2-before": ("Wav2Vec2ForCTC", "Wav2Vec2Config",
-                        {**WAVE, "do_stable_layer_norm": True}, "wave"),
     "hubert-before": ("HubertModel", "HubertConfig",
                       {**WAVE, "do_stable_layer_norm": True}, "wave"),
     "falcon-in-turn": ("FalconForCausalLM", "FalconConfig",
@@ -34,7 +35,19 @@ MORE = {
 }  # fmt: skip
 EVERY = {**CASES, **MORE}
 EPSILONS = {"layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "norm_eps", "norm_epsilon"}
-POST = {"bert", "roberta", "electra", "distilbert", "albert", "deberta_v2", "bart", "wav2vec2"}
+# Families and cases without a stream: norms behind the sums, maps in front of the norm.
+WITHOUT = {
+    "bert",
+    "roberta",
+    "electra",
+    "distilbert",
+    "albert",
+    "deberta_v2",
+    "bart",
+    "convnext",
+    "resnet_transformers",
+}
+BEHIND = ("opt-behind", "bloom-behind", "wav2vec2", "hubert")
 
 
 def live(case):
@@ -58,9 +71,9 @@ def live(case):
 def test_streams(case):
     """Norms, their readers, the order of the blocks and what they add, of each stream."""
     one = live(case)
-    if not one.graph.streams:
-        assert not [pair for pair in one.graph.pairs if pair.kind == "residual"
-                    and pair.stack != "main"]  # fmt: skip
+    offered = one.graph.family not in WITHOUT and case not in BEHIND
+    assert bool(one.graph.streams) == offered
+    if not offered:
         return
     norms = {reader.norm.name for stream in one.graph.streams for block in stream.blocks
              for reader in block.readers if reader.norm is not None}  # fmt: skip
@@ -69,5 +82,22 @@ def test_streams(case):
     assert proof.prove_norms(one) == gains
     assert proof.prove_order(one) > 0
     factor = EVERY[case][2].get("residual_multiplier", 1.0)
-    proof.prove_sums(one, factor=factor)
-    proof.prove_scales(one)
+    summed = proof.prove_sums(one, factor=factor)
+    assert summed > 0 or case.startswith(("mixtral", "olmoe", "granitemoe"))  # experts alone
+    assert proof.prove_scales(one) == (4 if case.startswith("dinov2") else 0)
+
+
+def test_channels_of_the_mixer():
+    """Of two MLPs in a layer only that over channels reads and writes the stream."""
+    module = randomise(MlpMixer(), seed=4)
+    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    module.requires_grad_(False)
+    one = proof.Live(
+        module, {"x": image()}, build_graph(shapes, {"layer_norm_eps": 1e-5}, family="mlp_mixer")
+    )
+    one.run = lambda changed: torch.func.functional_call(module, changed, kwargs=one.given)
+    (stream,) = one.graph.streams
+    assert [[r.label for r in b.readers] for b in stream.blocks] == [
+        ["layer.0.channels.up"], ["layer.1.channels.up"]]  # fmt: skip
+    assert proof.prove_norm_kinds(one) == proof.prove_norms(one) == 2
+    assert proof.prove_order(one) == 1
