@@ -62,7 +62,7 @@ def test_labels_hold(name):
                 by = movement(record, after[pair], observable)
                 if neighbour(symmetry, pair):
                     continue
-                elif label == "functional" and symmetry.kind != "stream":
+                if label == "functional" and symmetry.kind != "stream":
                     assert by < 1e-9, (symmetry.name, pair, observable, by)
                 elif observable in GAUGE:
                     moved = max(moved, by)
