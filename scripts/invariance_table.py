@@ -2,8 +2,8 @@
 
     python scripts/invariance_table.py [--update docs/invariance.md]
 
-Three trained networks are scanned before and after: the bundled GPT, a small Llama that is trained
-here on the licence's text, and ResNet-20 where its file is given.
+Trained networks are scanned before and after: the bundled GPT, a small Llama and a small Qwen3
+that are trained here on the licence's text, and ResNet-20 where its file is given.
 Each column applies one random change at every place of its kind at once. The exit code is 1 where
 a number labelled functional moves beyond round-off, or one labelled gauge never does.
 """
@@ -95,16 +95,31 @@ def demo() -> Model:
     return transformer(model, "demo GPT", tokens)
 
 
+SMALL = {
+    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "intermediate_size": 128, "vocab_size": 128, "max_position_embeddings": 64,
+    "hidden_act": "silu", "attn_implementation": "eager",
+}  # fmt: skip
+
+
 def small_llama(steps: int) -> Model:
     import transformers
 
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=128, vocab_size=128, max_position_embeddings=64, hidden_act="silu",
-        attn_implementation="eager",
-    )  # fmt: skip
-    model = transformers.LlamaForCausalLM(config)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL))
+    return trained(model, "small Llama", steps)
+
+
+def small_qwen3(steps: int) -> Model:
+    """With norms on queries and keys, whose ε is small enough to be lost in round-off."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.Qwen3Config(**SMALL, head_dim=16, rms_norm_eps=1e-20)
+    return trained(transformers.Qwen3ForCausalLM(config), "small Qwen3", steps)
+
+
+def trained(model: Any, title: str, steps: int) -> Model:
     text = torch.tensor(list((ROOT / "LICENSE").read_bytes())).clamp(max=127)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     loss = torch.tensor(0.0)
@@ -115,8 +130,8 @@ def small_llama(steps: int) -> Model:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    print(f"small Llama: loss {float(loss.detach()):.2f} after {steps} steps", file=sys.stderr)
-    return transformer(model, "small Llama", text[:128].reshape(2, 64))
+    print(f"{title}: loss {float(loss.detach()):.2f} after {steps} steps", file=sys.stderr)
+    return transformer(model, title, text[:128].reshape(2, 64))
 
 
 def resnet20(path: Path) -> Model:
@@ -217,7 +232,8 @@ def renamed(changes: list[Change]) -> Iterator[tuple[str, str]]:
 
 def chosen(model: Model, kind: str, place: str) -> list[Symmetry]:
     graph = flagscope.inspect(model.state, config=model.config).graph
-    return [one for one in applicable(graph) if one.kind == kind and re.search(place, one.name)]
+    return [one for one in applicable(graph)
+            if re.fullmatch(kind, one.kind) and re.search(place, one.name)]  # fmt: skip
 
 
 def columns(models: dict[str, Model]) -> list[Column]:
@@ -226,6 +242,7 @@ def columns(models: dict[str, Model]) -> list[Column]:
         ("GL, V-O", "demo", "gl", r"\.ov"),
         ("GL, Q-K", "demo", "gl", r"\.qk"),
         ("rotary, Q-K", "llama", "rotary", ""),
+        ("scale, Q-K with norms", "qwen3", "(query|key) scale", ""),
         ("scaling, ReLU", "resnet", "scaling", ""),
         ("scaling, up of gated", "llama", "scaling", ""),
         ("permutation", "demo", "permutation", ""),
@@ -378,7 +395,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=300, help="training steps of the small Llama")
     parser.add_argument("--update", type=Path, help="page whose tables are to be replaced")
     arguments = parser.parse_args()
-    models = {"demo": demo(), "llama": small_llama(arguments.steps)}
+    models = {"demo": demo(), "llama": small_llama(arguments.steps),
+              "qwen3": small_qwen3(arguments.steps)}  # fmt: skip
     if arguments.resnet.exists():
         models["resnet"] = resnet20(arguments.resnet)
     rows, wrong = main_table(columns(models))

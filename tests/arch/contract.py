@@ -1,12 +1,14 @@
-"""Function-preserving changes applied through a mapping, to prove the mapping by function."""
+"""A mapping proven by function: changes made through it that must keep a network's outputs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from flagscope.arch import Graph, LinearMap, Norm, PairGroup
+from flagscope.arch import Frame, Graph, LinearMap, PairGroup
+from flagscope.reparameterize import Change, Symmetry, applicable, apply, random_change
 
 State = dict[str, Tensor]
 
@@ -41,167 +43,110 @@ def randomise(module: torch.nn.Module, seed: int) -> torch.nn.Module:
     return module
 
 
-def general_linear(d: int, generator: torch.Generator) -> Tensor:
-    """A well-conditioned member of GL(d), far from orthogonal."""
-    shear = torch.randn(d, d, generator=generator, dtype=torch.float64)
-    return torch.eye(d, dtype=torch.float64) * 1.5 + 0.5 * shear / d**0.5
-
-
-def rotary_commutant(group: PairGroup, generator: torch.Generator) -> Tensor:
-    """A rotation and scaling of each frequency plane, any of GL on the unturned dimensions."""
-    assert group.rotary is not None
-    change = torch.zeros(group.d, group.d, dtype=torch.float64)
-    for i, j in group.rotary.planes():
-        a, b = 0.5 + torch.rand(2, generator=generator, dtype=torch.float64)
-        change[i, i] = change[j, j] = a
-        change[i, j], change[j, i] = -b, b
-    turned = group.rotary.dims
-    change[turned:, turned:] = general_linear(group.d - turned, generator)
-    return change
-
-
-def permutation(d: int, generator: torch.Generator) -> Tensor:
-    """A permutation without fixed points for the first two neurons."""
-    return torch.eye(d, dtype=torch.float64)[torch.randperm(d, generator=generator).roll(1)]
-
-
-def scaling(d: int, generator: torch.Generator) -> Tensor:
-    """Positive scales between a half and two."""
-    return torch.diag(0.5 + 1.5 * torch.rand(d, generator=generator, dtype=torch.float64))
-
-
-def left(one: LinearMap, state: Mapping[str, Tensor], at: int, g: Tensor, shift: int = 0) -> State:
-    """W -> gW and b -> gb for one map of a batch; by `shift` places off along the output."""
-    stored = state[one.tensor]
-    axis = _axis(one, one.out)
-    moved = stored.roll(-shift, axis)
-    matrices = one.write_matrices(moved).clone()
-    matrices[at] = g @ matrices[at]
-    changed = {one.tensor: one.replace(moved, matrices).roll(shift, axis)}
-    if one.bias is not None:
-        bias = state[one.bias]
-        vectors = one.bias_vectors(bias.roll(-shift)).clone()
-        vectors[at] = g @ vectors[at]
-        changed[one.bias] = one.replace_bias(bias.roll(-shift), vectors).roll(shift)
-    return changed
-
-
-def right(one: LinearMap, state: Mapping[str, Tensor], at: int, g: Tensor) -> State:
-    """W -> Wg for one map of a batch."""
-    matrices = one.read_matrices(state[one.tensor]).clone()
-    matrices[at] = matrices[at] @ g
-    return {one.tensor: one.replace(state[one.tensor], matrices, view="read")}
-
-
-def _axis(one: LinearMap, name: str) -> int:
-    return next(axis for axis, group in enumerate(one.groups) if name in group)
-
-
-def change_shared(
-    group: PairGroup, state: State, g: Tensor, kv_head: int | None, shift: int = 0
-) -> State:
-    """g on the space that a pair shares, for the members of one key-value head (or all).
-
-    `shift` takes the write side's slice that many places beside where the mapping says.
-    """
-    members = [m for m in group.members if m.kv_head == kv_head]
-    changed = dict(state)
-    for at in sorted({m.write_index for m in members}):
-        changed |= left(group.write.map, changed, at, g, shift)
-    for at in sorted({m.read_index for m in members}):
-        inverse = torch.linalg.inv(g)
-        if group.read.transposed:
-            changed |= left(group.read.map, changed, at, inverse.T)
-        else:
-            changed |= right(group.read.map, changed, at, inverse)
-    return changed
-
-
-def change_norm(norm: Norm, state: State, g: Tensor, *, statistics: bool) -> State:
-    """g (diagonal or a permutation) on the channels behind a BatchNorm."""
-    names = [norm.gain, norm.bias, *([norm.mean, norm.variance] if statistics else [])]
-    return {name: g @ state[name] for name in names if name is not None}
-
-
-def applicable(
-    graph: Graph, group: PairGroup, seed: int, *, norm_over_heads: bool = False
-) -> dict[str, Callable[[State, int], State]]:
-    """The changes that a pair's freedom allows, by name; each takes a state and a shift."""
+def drawn(symmetry: Symmetry, seed: int) -> Change:
+    """A random change far from those that move nothing."""
     generator = torch.Generator().manual_seed(seed)
-    kv_head = group.members[-1].kv_head
-    changes: dict[str, Change] = {}
-    if group.freedom == "gl":
-        g = general_linear(group.d, generator)
-        changes["gl"] = lambda state, shift: change_shared(group, state, g, kv_head, shift)
-    if group.freedom == "rotary":
-        r = rotary_commutant(group, generator)
-        changes["rotary"] = lambda state, shift: change_shared(group, state, r, kv_head, shift)
-    if group.kind == "latent" and group.read_norm is not None:
-        p = permutation(group.d, generator)
-        changes["permutation"] = lambda state, shift: across_norm(group, state, p, shift)
-    if group.between == "norm" and group.kind == "qk":
-        last = group.members[-1]
-        triple = 3 * torch.eye(group.d, dtype=torch.float64)
-        for name, side, at in (
-            ("query scale", group.write, last.write_index),
-            ("key scale", group.read, last.read_index),
-        ):
-            heads = range(side.map.count) if norm_over_heads else [at]
-            changes[name] = lambda state, shift, side=side, heads=heads: scaled_heads(
-                side.map, state, heads, triple, shift
-            )
-    if group.freedom == "permutation" and group.kind in ("qk", "ov"):
-        q = permutation(group.d, generator)
-        changes["permutation"] = lambda state, shift: change_shared(group, state, q, kv_head, shift)
-    if group.freedom == "scaling":
-        diagonal = scaling(group.d, generator)
-        changes["scaling"] = lambda state, shift: across(group, state, diagonal, shift)
-    if group.freedom in ("scaling", "permutation") and group.kind in ("mlp", "conv", "sequential"):
-        p = permutation(group.d, generator)
-        companions = [
-            other
-            for other in graph.pairs
-            if other is not group and other.read.map.tensor == group.read.map.tensor
-        ]
-        changes["permutation"] = lambda state, shift: across(group, state, p, shift, companions)
-    return changes
+    while True:
+        change = random_change(symmetry, generator=generator)
+        if not change.values.ndim and 0.7 < float(change.values) < 1.4:
+            continue
+        if change.kind in ("permutation", "heads"):
+            neutral = [torch.arange(symmetry.d)]
+        elif change.kind == "norm rotation":  # queries and keys may both change their sign
+            neutral = [torch.eye(symmetry.d), -torch.eye(symmetry.d)]
+        else:
+            neutral = []
+        if not any(torch.equal(change.values, one.to(change.values)) for one in neutral):
+            return change
 
 
-def scaled_heads(one: LinearMap, state: State, heads, g: Tensor, shift: int) -> State:
-    """g on the output of some heads; the slices of all of them together shifted off by one map."""
-    changed = dict(state)
-    if shift and len(heads) == one.count > 1:  # all heads but one: the norm over all sees that
-        heads, shift = heads[1:], 0
-    for at in heads:
-        changed |= left(one, changed, at, g, shift)
+def movement(after: Tensor, before: Tensor) -> float:
+    """How far an output moved, relative to its norm."""
+    return float((after - before).norm() / before.norm())
+
+
+def change_names(graph: Graph) -> set[str]:
+    """What the graph offers, as "kind between change"; the partners of a change count too."""
+    return {name for one in applicable(graph) for name in _names(one)}
+
+
+def _names(symmetry: Symmetry) -> list[str]:
+    if isinstance(symmetry.group, Frame):
+        return [symmetry.kind]
+    parts = (symmetry.group, *symmetry.partners)
+    return [f"{part.kind} {part.between} {symmetry.kind}" for part in parts]
+
+
+def beside(change: Change, state: State, part: int = 0) -> State:
+    """The same change with one writer's slice half a head, or one neuron, beside the mapping's.
+
+    `part` counts the groups that change together: 0 is the symmetry's own, 1 its first partner.
+    """
+    symmetry = change.symmetry
+    if symmetry.kind == "heads":  # two that trade places do so half a head beside too
+        alone = replace(symmetry, partners=())
+        return apply(state, replace(change, symmetry=alone)).state
+    if isinstance(symmetry.group, Frame):
+        return _shifted(change, state, symmetry.group.embedding, 1, part)
+    if symmetry.kind == "write scale":  # no slice lies beside the whole map: all rows but one
+        one = symmetry.group.write.map
+        changed = apply(state, change).state
+        matrices = one.write_matrices(changed[one.tensor]).clone()
+        matrices[:, 0] = one.write_matrices(state[one.tensor])[:, 0]
+        return changed | {one.tensor: one.replace(changed[one.tensor], matrices)}
+    if symmetry.member is None and symmetry.kind in ("query scale", "key scale"):
+        # nor beside all heads: the norm over all of them sees a factor on one alone
+        alone = replace(symmetry, member=0)
+        return apply(state, replace(change, symmetry=alone)).state
+    group = (symmetry.group, *symmetry.partners)[part]
+    side = group.read if symmetry.kind == "key scale" else group.write
+    shift = max(1, group.d // 2) if group.members[0].head is not None else 1
+    return _shifted(change, state, side.map, shift, part)
+
+
+def _shifted(change: Change, state: State, one: LinearMap, shift: int, part: int) -> State:
+    """The change made with copies of a writer's tensors that are shifted along its output.
+
+    Copies, because the reader may lie in the same tensor and stays where it is. The difference
+    that the change makes to a copy is shifted back and added to the stored tensor.
+    """
+    norm = None
+    group = change.symmetry.group
+    if isinstance(group, PairGroup) and change.kind == "scaling":
+        norm = group.write_norm  # its gain and bias take a scale in the writer's place
+    axis = next(at for at, axes in enumerate(one.groups) if one.out in axes)
+    places = {one.tensor: axis, one.bias: 0}
+    places |= {norm.gain: 0, norm.bias: 0} if norm is not None else {}
+    named = {name: at for name, at in places.items() if name is not None}
+    copies = {f"{name} beside": state[name].roll(-shift, at) for name, at in named.items()}
+    changed = apply(state | copies, _renamed(change, one, set(named), part)).state
+    for name, at in named.items():
+        moved = changed.pop(f"{name} beside") - copies[f"{name} beside"]
+        changed[name] = changed[name] + moved.roll(shift, at)
     return changed
 
 
-def across_norm(group: PairGroup, state: State, p: Tensor, shift: int) -> State:
-    """A permutation of the space in which a norm stands, its gain included."""
-    norm = group.read_norm
-    assert norm is not None
-    changed = state | left(group.write.map, state, 0, p, shift)
-    changed |= change_norm(norm, changed, p, statistics=False)
-    return changed | right(group.read.map, changed, 0, torch.linalg.inv(p))
-
-
-def across(
-    group: PairGroup, state: State, g: Tensor, shift: int, companions: list[PairGroup] | None = None
-) -> State:
-    """g across an activation; a BatchNorm between takes a scaling into its gain."""
-    changed = dict(state)
-    permuted = companions is not None
-    at, heard = group.members[-1].write_index, group.members[-1].read_index
-    if group.write_norm is None or permuted:
-        changed |= left(group.write.map, changed, at, g, shift)
-    if group.write_norm is not None:
-        norm = change_norm(group.write_norm, changed, g, statistics=permuted)
-        rolled = {k: v.roll(shift) for k, v in norm.items()} if not permuted else norm
-        changed |= rolled
-    for other in companions or []:
-        changed |= left(other.write.map, changed, at, g)
-    return changed | right(group.read.map, changed, heard, torch.linalg.inv(g))
+def _renamed(change: Change, one: LinearMap, names: set[str], part: int) -> Change:
+    """The change with a map, and the norm behind it, that lie in the copies."""
+    symmetry = change.symmetry
+    bias = one.bias and f"{one.bias} beside"
+    copy = replace(one, tensor=f"{one.tensor} beside", bias=bias)
+    if isinstance(symmetry.group, Frame):
+        frame = replace(symmetry.group, embedding=copy)
+        return replace(change, symmetry=replace(symmetry, group=frame))
+    groups = [symmetry.group, *symmetry.partners]
+    group, norm = groups[part], groups[part].write_norm
+    if norm is not None and norm.gain in names:
+        norm = replace(norm, gain=f"{norm.gain} beside", bias=norm.bias and f"{norm.bias} beside")
+    key = group.read.map is one
+    groups[part] = replace(
+        group,
+        write=group.write if key else replace(group.write, map=copy),
+        read=replace(group.read, map=copy) if key else group.read,
+        write_norm=norm,
+    )
+    shifted = replace(symmetry, group=groups[0], partners=tuple(groups[1:]))
+    return replace(change, symmetry=shifted)
 
 
 def assert_proven(
@@ -210,27 +155,41 @@ def assert_proven(
     run: Callable[[State], Tensor],
     *,
     tolerance: float,
-    norm_over_heads: bool = False,
+    each: bool = True,
 ) -> set[str]:
-    """Each pair's changes keep the function, and those a slice beside move it.
+    """Every change that is open keeps the function, and the same a slice beside moves it.
 
-    Returns the names of the changes that were made, as "kind between change".
+    All changes are made one on top of the other, so that a single run tells of all of them; if
+    it tells of an error, each is tried alone. Every kind of change of every group is then made a
+    slice beside; not `each` group, but one of every name, where a run is dear.
+
+    Returns the names of the changes, as `change_names` has them.
     """
     reference = run(state)
-    scale = reference.abs().max()
-    done = set()
-    for number, group in enumerate(graph.pairs):
-        changes = applicable(graph, group, seed=100 + number, norm_over_heads=norm_over_heads)
-        assert changes or group.freedom == "none", group.name
-        for name, change in changes.items():
-            kept = (run(change(state, 0)) - reference).abs().max() / scale
-            assert kept < tolerance, (group.name, name, float(kept))
-            # half a head, or one neuron, beside where the mapping says
-            shift = max(1, group.d // 2) if group.members[0].head is not None else 1
-            moved = (run(change(state, shift)) - reference).abs().max() / scale
-            assert moved > 1e-3, (group.name, name, float(moved))
-            done.add(f"{group.kind} {group.between} {name}")
-    return done
+    changes = [drawn(one, 100 + number) for number, one in enumerate(applicable(graph))]
+    places = [group.name for one in changes for group in _groups(one.symmetry)]
+    assert {one.name for one in graph.pairs if one.freedom != "none"} <= set(places)
+    result = apply(state, changes)
+    for one in changes:
+        assert apply(state, one).changed, one.name
+    kept = movement(run(result.state), reference)
+    if not kept < tolerance:
+        alone = {one.name: movement(run(apply(state, one).state), reference) for one in changes}
+        raise AssertionError((kept, {k: v for k, v in alone.items() if not v < tolerance} or alone))
+    last = {(one.symmetry.group.name if each and isinstance(one.symmetry.group, PairGroup)
+             else _names(one.symmetry)[0], one.kind): one for one in changes}  # fmt: skip
+    for one in last.values():
+        # heads of values trade places with the outputs: theirs is one change with the queries'
+        parts = 1 if one.kind == "heads" else len(_groups(one.symmetry)) or 1
+        for part in range(parts):
+            moved = movement(run(beside(one, state, part)), reference)
+            assert moved > 1e-3, (one.name, part, moved)
+    return change_names(graph)
+
+
+def _groups(symmetry: Symmetry) -> tuple[PairGroup, ...]:
+    own = (symmetry.group,) if isinstance(symmetry.group, PairGroup) else ()
+    return (*own, *symmetry.partners)
 
 
 def assert_heads_proven(graph: Graph) -> None:

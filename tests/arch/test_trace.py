@@ -1,7 +1,5 @@
 """Traced networks, proven by function; and that what is not proven is not claimed."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import nn
@@ -21,6 +19,7 @@ from arch.traced_nets import (
 )  # fmt: skip
 from flagscope.arch import build_graph
 from flagscope.arch.trace import UntraceableError, module_graph, trace_graph
+from flagscope.arch.trace.program import _silence
 from flagscope.errors import InputError
 
 IDS = torch.tensor([[1, 4, 2, 8, 5, 7], [3, 1, 4, 1, 5, 0]])
@@ -34,14 +33,13 @@ def proven(module, given, graph=None):
     """Every claimed freedom keeps the function, and a shifted slice moves it."""
     graph = trace_graph(module) if graph is None else graph
     assert_heads_proven(graph)
-    claimed = replace(graph, pairs=tuple(p for p in graph.pairs if p.freedom != "none"))
 
     def run(state):
         with torch.no_grad():
             return torch.func.functional_call(module, state, given)
 
     state = dict(module.state_dict())
-    assert_proven(claimed, state, run, tolerance=1e-11)
+    assert_proven(graph, state, run, tolerance=1e-11)
     return graph
 
 
@@ -305,6 +303,9 @@ def test_grouped_convolutions_are_no_maps():
     assert any("grouped convolution" in note for note in graph.notes)
 
 
+LAYERS = [f"layer{stage}.{block}.conv1-conv2" for stage in (1, 2) for block in (0, 1)]
+
+
 class Dynamic(nn.Module):
     def __init__(self):
         super().__init__()
@@ -316,13 +317,97 @@ class Dynamic(nn.Module):
         return self.fc2(torch.tanh(self.fc1(x)))
 
 
+class Observed(nn.Module):
+    """Keeps statistics of what runs through it, which torch.export refuses."""
+
+    def __init__(self, look):
+        super().__init__()
+        self.one, self.two, self.three = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.look, self.seen = look, None
+
+    def forward(self, x):
+        hidden = functional.relu(self.one(x))
+        self.seen = self.look(hidden)
+        return self.three(torch.tanh(self.two(hidden)))
+
+
+class ObservedVgg(Vgg):
+    def forward(self, x):
+        x = self.features(x)
+        self.seen = x.detach().mean((0, 2, 3)).cpu().numpy()
+        return self.classifier(x)
+
+
+class InPlace(nn.Module):
+    """An activation whose result nobody takes: it has changed what is read next."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        hidden = self.one(x)
+        hidden.relu_()
+        self.seen = hidden.detach().numpy().copy()
+        return self.two(hidden)
+
+
+LOOKS = {
+    "numpy": lambda x: x.detach().numpy(),
+    "mean to numpy": lambda x: x.detach().mean(0).cpu().numpy(),
+    "check": lambda x: torch._assert(torch.isfinite(x).all(), "not finite"),
+}
+
+
+def traced_by_fx(module, given, **arguments):
+    with pytest.raises(Exception), _silence():  # noqa: B017, PT011 - whatever export raises
+        torch.export.export(module, (given,), strict=False)
+    graph = trace_graph(module, **arguments)
+    assert "torch.export failed on the module itself; it was traced by torch.fx" in graph.notes
+    return proven(module, given, graph)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_what_export_refuses_is_traced_by_fx(look):
+    graph = traced_by_fx(randomise(Observed(LOOKS[look]), 12), numbers(5, 4))
+    assert rows(graph) == [
+        ("one-two", "sequential", "relu", "scaling"),
+        ("two-three", "sequential", "tanh", "permutation"),
+    ]
+
+
+def test_convolutions_traced_by_fx():
+    graph = traced_by_fx(randomise(ObservedVgg(), 4), numbers(2, 1, 28, 28))
+    assert [one[3] for one in rows(graph)] == ["scaling", "permutation", "permutation"]
+
+
+def test_fx_keeps_what_acts_in_place():
+    graph = traced_by_fx(randomise(InPlace(), 13), numbers(5, 4))
+    assert rows(graph) == [("one-two", "sequential", "relu", "scaling")]
+
+
 def test_a_module_that_does_not_trace_gets_a_partial_result():
     with pytest.raises(UntraceableError, match="Dynamic"):
         trace_graph(Dynamic())
     graph = module_graph(Dynamic())
     assert [(p.name, p.between, p.freedom) for p in graph.pairs] == [("fc1-fc2", "unknown", "none")]
     assert "(Dynamic) stopped with" in graph.notes[0]
-    assert "inferred from tensor names alone" in graph.notes[0]
+    assert "1 pairs and 0 head spaces were inferred from tensor names alone" in graph.notes[0]
+    assert "a freedom claimed for 0); 1 matrices are in no pair" in graph.notes[0]
+    assert graph.unmapped == ("gate.weight",)
+
+
+def test_the_names_of_a_family_may_claim_freedom_where_the_trace_fails():
+    class Untraceable(nets.ResNet):
+        def forward(self, x):
+            return super().forward(x) if x.sum() > 0 else super().forward(-x)
+
+    module = randomise(Untraceable(), 14)
+    graph = module_graph(module, example_inputs=nets.image())
+    assert "the module itself (Untraceable) stopped with" in graph.notes[0]
+    assert f"(family 'resnet', a freedom claimed for {len(LAYERS)})" in graph.notes[0]
+    assert [p.name for p in graph.pairs if p.freedom != "none"] == LAYERS
+    proven(module, nets.image(), graph)
 
 
 def test_inner_modules_that_stop_the_trace_are_named():

@@ -260,7 +260,7 @@ def test_what_is_said_of_the_whole():
     assert result.family == "gpt2"
     assert result.settings["fold_norms"] == "auto"
     assert "device" not in result.settings
-    assert set(result.labels) == {"gl", "rotary", "scaling", "permutation", "none"}
+    assert set(result.labels) == {"gl", "rotary", "scaling", "permutation", "scale", "none"}
     assert result.run.device == "cpu"
     assert result.run.peak_rss_bytes > 1e7
 

@@ -3,7 +3,7 @@
 import torch
 
 from arch.cases import build, inputs
-from arch.contract import Float64
+from arch.contract import Float64, movement
 from flagscope.arch import build_graph
 
 
@@ -26,5 +26,4 @@ class Case:
             )[0]
 
     def movement(self, state):
-        moved = (self.run(state) - self.reference).abs().max()
-        return float(moved / self.reference.abs().max())
+        return movement(self.run(state), self.reference)

@@ -1,4 +1,4 @@
-"""Every change that the graph offers keeps a transformer's outputs; a slice beside moves them."""
+"""What is open in a transformer, and what is refused; that outputs stay is proven in tests/arch."""
 
 from dataclasses import replace
 
@@ -7,11 +7,11 @@ import torch
 
 pytest.importorskip("transformers")
 
-from arch.cases import CASES, GROUPED, transformers
-from arch.contract import randomise
+from arch.cases import GROUPED, transformers
+from arch.contract import drawn, randomise
 from flagscope.arch import build_graph
 from flagscope.errors import InputError
-from flagscope.reparameterize import Change, applicable, apply, balancing_change, random_change
+from flagscope.reparameterize import Change, applicable, apply, balancing_change
 from reparameterize.models import Case
 
 NEURONS = {"permutation"}
@@ -34,8 +34,10 @@ EXPECTED = {
     "qwen3": NORMED | {"stream"},
     "gpt_neox": {"gl", "rotary", "heads"} | NEURONS,
     "vit": LINEAR,
+    "deepseek_v3": {"gl", "rotary", "scaling", "write scale"} | NEURONS,
+    "mpt-clipped": NEURONS,
+    "llama4": NORMED,
 }
-SHIFTED = ("bert", "gpt2", "llama-biases-relu", "qwen3", "gpt_neox")
 
 
 @pytest.fixture(scope="module")
@@ -49,32 +51,13 @@ def case_of(cases, name):
     return cases[name]
 
 
-def drawn(symmetry, seed):
-    """A random change that is not the one that moves nothing."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        change = random_change(symmetry, generator=generator)
-        places = torch.arange(symmetry.d)
-        neutral = {"permutation": places, "heads": places, "norm rotation": torch.eye(symmetry.d)}
-        if not torch.equal(change.values, neutral.get(change.kind, places).to(change.values)):
-            return change
-
-
 def first_layer(graph):
     """One layer's worth of symmetries, and the stream's."""
     return [s for s in applicable(graph) if getattr(s.group, "layer", 0) == 0]
 
 
-@pytest.mark.parametrize("name", sorted(set(CASES) - set(EXPECTED)))
-def test_nothing_unsound_is_offered_in_any_family(name):
-    case = Case(name)
-    for seed, symmetry in enumerate(first_layer(case.graph)):
-        moved = case.movement(apply(case.state, drawn(symmetry, seed)).state)
-        assert moved < 1e-11, symmetry.name
-
-
 @pytest.mark.parametrize("name", EXPECTED)
-def test_outputs_stay(cases, name):
+def test_the_inverse_restores(cases, name):
     case = case_of(cases, name)
     symmetries = applicable(case.graph)
     assert {one.kind for one in symmetries} == EXPECTED[name]
@@ -82,50 +65,11 @@ def test_outputs_stay(cases, name):
     for seed, symmetry in enumerate(first_layer(case.graph)):
         change = drawn(symmetry, seed)
         result = apply(case.state, change)
-        assert case.movement(result.state) < 1e-11, symmetry.name
-        assert result.changed, symmetry.name
         assert any(not torch.equal(result.state[k], case.state[k]) for k in result.changed)
         back = apply(result.state, change.inverse()).state
         if symmetry.kind != "stream":
             for tensor, value in case.state.items():
                 assert torch.allclose(back[tensor], value, rtol=1e-10, atol=1e-10), symmetry.name
-
-
-@pytest.mark.parametrize("name", EXPECTED)
-def test_all_changes_together(cases, name):
-    case = case_of(cases, name)
-    changes = [drawn(one, seed) for seed, one in enumerate(applicable(case.graph))]
-    assert case.movement(apply(case.state, changes).state) < 1e-11
-
-
-@pytest.mark.parametrize("name", SHIFTED)
-def test_the_same_change_a_slice_beside_moves_the_outputs(cases, name):
-    case = case_of(cases, name)
-    tried = set()
-    for seed, symmetry in enumerate(first_layer(case.graph)):
-        if symmetry.kind in ("heads", "stream", "norm rotation", "query scale", "key scale"):
-            continue
-        shift = max(1, symmetry.d // 2) if symmetry.kind in ("gl", "rotary") else 1
-        writer = symmetry.group.write.map
-        axis = next(at for at, axes in enumerate(writer.groups) if writer.out in axes)
-        rolled = dict(case.state)
-        places = [(writer.tensor, axis)] + [(writer.bias, 0)] * (writer.bias is not None)
-        for tensor, at in places:
-            rolled[tensor] = rolled[tensor].roll(-shift, at)
-        changed = apply(rolled, drawn(symmetry, seed)).state
-        for tensor, at in places:
-            changed[tensor] = changed[tensor].roll(shift, at)
-        assert case.movement(changed) > 1e-3, symmetry.name
-        tried.add(symmetry.kind)
-    assert len(tried) >= 2
-
-
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2"])
-def test_a_permutation_of_heads_of_the_queries_alone_moves_the_outputs(cases, name):
-    case = case_of(cases, name)
-    heads = next(one for one in applicable(case.graph) if one.kind == "heads")
-    alone = replace(heads, partners=())
-    assert case.movement(apply(case.state, drawn(alone, 1)).state) > 1e-3
 
 
 def test_an_unfolded_gain_does_not_let_the_stream_turn(cases):

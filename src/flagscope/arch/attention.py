@@ -93,8 +93,8 @@ def _query_key(rule: AttentionRule, maps: Mapping[str, LinearMap], scope: Scope)
         name=f"{label}.qk", kind="qk", between=between, stack=scope.stack,
         attention=_attention(rule), layer=scope.layer, freedom=freedom, d=query.outputs,
         write=Side(query), read=Side(key, transposed=True), rotary=rotary,
-        query_norm=_head_norm(rule.query_norm, rule, scope),
-        key_norm=_head_norm(rule.key_norm, rule, scope),
+        query_norm=_head_norm("query", query, rule, rotary, scope),
+        key_norm=_head_norm("key", key, rule, rotary, scope),
         heads_alike=scope.trusted and not rule.heads_differ and between != "relative",
         members=tuple(
             Member(f"{label}.head.{h}.qk", write_index=h, read_index=h // size, head=h,
@@ -137,9 +137,9 @@ def _between(
         return "rope", "none", None
     rotary = Rotary(turned, _layout(rule.rotary, scope)) if rule.rotary and turned else None
     if scope.tensor(rule.query_norm) or scope.tensor(rule.key_norm):
-        return "norm", "none", rotary
-    if rotary is not None and config_flag(rule.normalised, scope.config):
-        return "norm", "none", rotary
+        return "norm", "scale", rotary
+    if _normalised(rule, rotary, scope):
+        return "norm", "scale", rotary
     if scope.tensor(rule.relative):
         return "relative", "none", rotary
     if config_entry(scope.config, rule.clipped) is not None:
@@ -155,10 +155,28 @@ def _layout(rule: RotaryRule, scope: Scope) -> Literal["half", "interleaved"]:
     return "interleaved" if interleaved else "half"
 
 
-def _head_norm(modules: tuple[str, ...], rule: AttentionRule, scope: Scope) -> Norm | None:
+def _normalised(rule: AttentionRule, rotary: Rotary | None, scope: Scope) -> bool:
+    """Whether queries and keys are divided by their norms behind the rotary embedding."""
+    return rotary is not None and config_flag(rule.normalised, scope.config)
+
+
+def _head_norm(
+    side: Literal["query", "key"],
+    one: LinearMap,
+    rule: AttentionRule,
+    rotary: Rotary | None,
+    scope: Scope,
+) -> Norm | None:
     """The norm of the queries or keys: one with a bias, or beside a LayerNorm of the stream,
-    centres."""
+    centres; one without tensors acts on each head."""
+    modules = rule.query_norm if side == "query" else rule.key_norm
     norm = scope.norm_of(modules, kind="rmsnorm", placement="map")
+    if norm is None and scope.trusted and _normalised(rule, rotary, scope):
+        return Norm(
+            name=f"{one.tensor.removesuffix('.weight')} (norm)", kind="rmsnorm", gain=None,
+            bias=None, mean=None, variance=None, eps=1e-6, offset=0.0, placement="map",
+            shape=(one.outputs,),
+        )  # fmt: skip
     centres = rule.norm is not None and rule.norm.kind == "layernorm"
     return replace(norm, kind="layernorm") if norm and (norm.bias or centres) else norm
 

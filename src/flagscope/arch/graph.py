@@ -9,7 +9,7 @@ from flagscope.arch.maps import LinearMap
 from flagscope.arch.sides import Side
 from flagscope.errors import ArchitectureError
 
-Freedom = Literal["gl", "rotary", "scaling", "permutation", "none"]
+Freedom = Literal["gl", "rotary", "scaling", "permutation", "scale", "none"]
 PairKind = Literal["qk", "ov", "mlp", "sequential", "conv", "residual", "latent"]
 HeadSpace = Literal["q", "k", "v", "o"]
 Attention = Literal["self", "cross"]
@@ -95,8 +95,10 @@ class PairGroup:
     freedom
         Changes of the shared space that leave the function of the network as it is: all of
         GL(d), the commutant of the rotary embedding, positive scalings and permutations,
-        permutations, or none that is known. The two sides of a gated MLP are permuted
-        together, and a change of a shared key or value head meets all its query heads.
+        permutations, one positive factor on a map whose size a norm behind it takes out (beside
+        rotations that the norm lets pass), or none that is known. The two sides of a gated MLP
+        are permuted together, and a change of a shared key or value head meets all its query
+        heads.
     d
         Dimension of the shared space.
     write, read
@@ -105,9 +107,10 @@ class PairGroup:
         What stands directly behind the writer and is to be folded into it: a BatchNorm, or the
         norm or layer scale of what a block adds to the residual stream.
     read_norm
-        Norm of the residual stream, whose gain is folded into the reader of residual pairs.
+        Norm in front of the reader: of the residual stream, whose gain is folded into the reader
+        of residual pairs, or of a latent space.
     query_norm, key_norm
-        Norms of the queries and keys behind the maps of a Q-K pair.
+        Norms of the queries and keys behind the maps of a Q-K pair, those without tensors too.
     heads_alike
         Whether the heads differ in nothing but their weights, so that they may trade places;
         not so under a position bias with numbers of its own for each head.

@@ -12,7 +12,8 @@ def latent_groups(rule: LatentRule, scope: Scope) -> list[PairGroup]:
     """The pair of one compression and its expansion, with the norm that stands between them.
 
     Multi-head latent attention (DeepSeek-AI, arXiv 2405.04434) writes queries, and keys with
-    values, as W_up norm(W_down x). No change of single directions passes the norm.
+    values, as W_up norm(W_down x). The norm takes out the size of W_down x;
+    an order of the dimensions passes it if the gain goes along.
     """
     found = [place for one in rule.maps if (place := scope.locate(one))]
     if len(found) < len(rule.maps):
@@ -26,7 +27,8 @@ def latent_groups(rule: LatentRule, scope: Scope) -> list[PairGroup]:
     return [
         PairGroup(
             name=name, kind="latent", between="norm" if norm else "unknown", stack=scope.stack,
-            attention=None, layer=scope.layer, freedom="none", d=maps["compress"].outputs,
+            attention=None, layer=scope.layer, freedom="scale" if norm else "none",
+            d=maps["compress"].outputs,
             write=Side(maps["compress"]), read=Side(maps["expand"]), members=(Member(name),),
             read_norm=norm,
         )

@@ -3,7 +3,9 @@
 The freedom of an adjacent pair is the group that acts on the shared space, (W1, W2) -> (g W1,
 W2 g^-1), without changing the network's function: all of GL(d) between linear maps, positive
 scalings and permutations of neurons across a ReLU, permutations across any other elementwise
-activation, plane rotations and scalings under a rotary embedding.
+activation, plane rotations and scalings under a rotary embedding. A norm behind a map takes out its
+size: then each map has a positive factor to itself, (W1, W2) -> (a W1, b W2), beside the orthogonal
+changes that the norm lets pass.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ _INVARIANT_UNDER_ORTHOGONAL = (
     "profile",
     "incidence",
 )
-_ORTHOGONAL_FREEDOMS: tuple[Freedom, ...] = ("permutation", "none")
+_ORTHOGONAL_FREEDOMS: tuple[Freedom, ...] = ("permutation", "scale", "none")
+# What a factor on one of the maps moves: their sizes beside each other, and that of the product.
+_SIZES = ("imbalance", "product_spectrum")
 
 
 def labels(freedom: Freedom) -> dict[str, Label]:
@@ -45,8 +49,8 @@ def labels(freedom: Freedom) -> dict[str, Label]:
     --------
     >>> labels("gl")["commutator_ratio"], labels("gl")["kernel_intersection"]
     ('gauge', 'functional')
-    >>> labels("permutation")["commutator_ratio"]
-    'functional'
+    >>> labels("scale")["commutator_ratio"], labels("scale")["imbalance"]
+    ('functional', 'gauge')
     """
     moved: Label = "functional" if freedom in _ORTHOGONAL_FREEDOMS else "gauge"
     found: dict[str, Label] = {}
@@ -54,4 +58,6 @@ def labels(freedom: Freedom) -> dict[str, Label]:
         found[name] = "functional"
     for name in _INVARIANT_UNDER_ORTHOGONAL:
         found[name] = moved
+    if freedom == "scale":
+        found |= dict.fromkeys(_SIZES, "gauge")
     return found

@@ -55,8 +55,8 @@ def act(change: Change, work: Workspace) -> None:
         _turn_stream(group, change.values, work)
     elif change.kind == "heads":
         _permute_heads(change, group, work)
-    elif change.kind in ("query scale", "key scale"):
-        side = group.write if change.kind == "query scale" else group.read
+    elif change.kind in ("query scale", "key scale", "write scale"):
+        side = group.read if change.kind == "key scale" else group.write
         for at in _chosen(change.symmetry.member, side):
             _write(side.map, at, change.values, work)
     else:
@@ -124,7 +124,8 @@ def _change_shared(change: Change, group: PairGroup, work: Workspace) -> None:
 
 
 def _change_writers(change: Change, group: PairGroup, work: Workspace) -> None:
-    norm = group.write_norm
+    # what crosses the norm of a latent space is an order of its dimensions
+    norm = group.write_norm or group.read_norm
     scaled_norm = norm is not None and change.kind == "scaling"
     if not scaled_norm:
         for at in _indices(change, group, "write_index"):

@@ -29,7 +29,7 @@ class Change:
         Where it acts, one of `applicable(graph)`.
     values
         The element g, in float64: a matrix of shape (d, d) for "gl", "rotary", "norm rotation"
-        and "stream"; d positive factors for "scaling", one for "query scale" and "key scale";
+        and "stream"; d positive factors for "scaling", one for "query", "key" and "write scale";
         for "permutation" and "heads" d integers, of which the i-th says which old neuron or
         head comes to place i.
 
@@ -95,7 +95,7 @@ class Change:
     def _check(self, integers: bool) -> None:
         d = self.symmetry.d
         shapes = {"scaling": (d,), "permutation": (d,), "heads": (d,)}
-        shapes |= {"query scale": (), "key scale": ()}
+        shapes |= {"query scale": (), "key scale": (), "write scale": ()}
         shape = shapes.get(self.kind, (d, d))
         if tuple(self.values.shape) != shape:
             raise self._refused(f"values of shape {shape}", f"{tuple(self.values.shape)}")

@@ -58,7 +58,7 @@ def _drawn(symmetry: Symmetry, generator: torch.Generator) -> Tensor:
         return torch.randperm(d, generator=generator)
     if symmetry.kind == "heads":
         return _head_order(key_value_heads(symmetry), generator)
-    if symmetry.kind in ("scaling", "query scale", "key scale"):
+    if symmetry.kind in ("scaling", "query scale", "key scale", "write scale"):
         shape = (d,) if symmetry.kind == "scaling" else ()
         return 0.5 + 1.5 * torch.rand(shape, generator=generator, dtype=torch.float64)
     if symmetry.kind == "stream":

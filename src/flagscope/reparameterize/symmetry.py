@@ -13,6 +13,7 @@ Kind = Literal[
     "rotary",
     "query scale",
     "key scale",
+    "write scale",
     "norm rotation",
     "scaling",
     "permutation",
@@ -31,12 +32,14 @@ class Symmetry:
     ----------
     kind
         The group. "gl": any invertible change of the shared space. "rotary": a rotation and
-        scaling of each frequency plane, anything invertible on the dimensions that are not
-        turned. "query scale", "key scale": one positive factor in front of a query or key norm.
-        "norm rotation": orthogonal changes that commute with a query-key norm's gains and with
-        the rotary embedding. "scaling": a positive factor for each neuron. "permutation": of
-        neurons. "heads": permutations of query heads that keep the heads of a key-value head
-        together. "stream": orthogonal changes of the residual stream.
+        scaling of each frequency plane, anything invertible on the dimensions that are not turned.
+        "query scale", "key scale": one positive factor in front of a query or key norm. "write
+        scale": the same in front of the norm of a latent space. "norm rotation": orthogonal
+        changes that commute with a query-key norm's gains and with the rotary embedding.
+        "scaling": a positive factor for each neuron. "permutation": of neurons, or of dimensions
+        in front of a clip or of the norm of a latent space. "heads": permutations of query heads
+        that keep the heads of a key-value head together. "stream": orthogonal changes of the
+        residual stream.
     group
         The pair group that shares the space, or the frame of the residual stream.
     member
@@ -102,6 +105,12 @@ def _of_pairs(group: PairGroup, graph: Graph) -> Iterator[Symmetry]:
             yield Symmetry("scaling", group, member, group.d)
     if group.freedom in ("scaling", "permutation") and group.kind in _NEURONS:
         yield from _permutations(group, graph)
+    if group.freedom == "permutation" and group.kind in ("qk", "ov"):
+        for member in _members(group):
+            yield Symmetry("permutation", group, member, group.d)
+    if group.freedom == "scale" and group.kind == "latent":
+        yield Symmetry("write scale", group, None, group.d)
+        yield Symmetry("permutation", group, None, group.d)
     if group.kind == "qk":
         yield from _before_norms(group)
         yield from _heads(group, graph)
@@ -133,6 +142,8 @@ def _permutations(group: PairGroup, graph: Graph) -> Iterator[Symmetry]:
 
 
 def _before_norms(group: PairGroup) -> Iterator[Symmetry]:
+    if group.freedom != "scale":
+        return
     norms = {"query scale": (group.query_norm, group.write), "key scale": (group.key_norm,
              group.read)}  # fmt: skip
     for kind, (norm, side) in norms.items():
@@ -141,7 +152,7 @@ def _before_norms(group: PairGroup) -> Iterator[Symmetry]:
             for member in [None] if whole else range(side.map.count):
                 yield Symmetry(kind, group, member, group.d)  # pyright: ignore[reportArgumentType]
     present = [norm for norm, _ in norms.values() if norm is not None]
-    if group.between == "norm" and present and all(norm.kind == "rmsnorm" for norm in present):
+    if all(norm.kind == "rmsnorm" for norm in present):
         for member in _members(group):
             yield Symmetry("norm rotation", group, member, group.d)
 
@@ -157,6 +168,6 @@ def _heads(group: PairGroup, graph: Graph) -> Iterator[Symmetry]:
                if one.kind == "ov" and (one.stack, one.layer, one.attention) == place]  # fmt: skip
     count = group.write.map.count
     matched = len(outputs) == 1 and len(outputs[0].members) == len(group.members) == count
-    known = group.freedom != "none" or group.between == "norm"
+    known = group.freedom != "none"
     if count > 1 and matched and known and group.heads_alike:
         yield Symmetry("heads", group, None, count, tuple(outputs))

@@ -43,7 +43,8 @@ SETTING = (
 
 GAUGE = (
     "Many networks can be rewritten without changing what they compute: between two linear maps "
-    "any invertible g may be slipped in, (gW1, W2g⁻¹); across a ReLU each neuron may be rescaled. "
+    "any invertible g may be slipped in, (gW1, W2g⁻¹); across a ReLU each neuron may be rescaled; "
+    "a norm behind a map takes its size out. "
     "A number that such a rewriting moves is labelled gauge (G): it tells how training happened to "
     "arrange the pair as well as what the pair does. A number that it cannot move is functional "
     "(F). Where it says something, the pair is also shown balanced: rewritten so that write and "

@@ -34,7 +34,8 @@ FREEDOM_WORDS = {
     "rotary": "a rotation and scaling of each frequency plane",
     "scaling": "a positive scaling of each neuron, and permutations",
     "permutation": "permutations of the neurons",
-    "none": "no change of the shared space",
+    "scale": "a positive factor on each map, whose size a norm takes out",
+    "none": "no change of the shared space that is known",
 }
 
 

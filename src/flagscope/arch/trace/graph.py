@@ -76,9 +76,18 @@ def module_graph(
         traced = trace_graph(module, example_inputs=example_inputs)
     except UntraceableError as error:
         named = build_graph(shapes, config, heads=heads, window=window)
-        note = f"{error}; what follows was inferred from tensor names alone"
-        return replace(named, notes=(note, *named.notes))
+        return replace(named, notes=(f"{error}; {_found(named)}", *named.notes))
     return traced
+
+
+def _found(named: Graph) -> str:
+    """What tensor names gave where the trace failed."""
+    free = sum(pair.freedom != "none" for pair in named.pairs)
+    return (
+        f"{len(named.pairs)} pairs and {len(named.heads)} head spaces were inferred from tensor "
+        f"names alone (family {named.family!r}, a freedom claimed for {free}); "
+        f"{len(named.unmapped)} matrices are in no pair"
+    )
 
 
 def trace_graph(module: nn.Module, *, example_inputs: Any = None) -> Graph:

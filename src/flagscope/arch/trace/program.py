@@ -15,6 +15,10 @@ from torch import fx, nn
 from flagscope.arch.trace.copies import UntraceableError, still_copy
 from flagscope.arch.trace.inputs import Inputs
 
+# Methods that take values out of tensors, and those that then change nothing.
+LOOKS = frozenset({"item", "tolist", "numpy"})
+SUMMARIES = LOOKS | {"copy", "astype", "mean", "max", "min", "sum", "std"}
+
 
 @dataclass(frozen=True)
 class Program:
@@ -39,8 +43,9 @@ class Program:
 def traced_program(module: nn.Module, inputs: Inputs) -> Program:
     """The program of a module in evaluation mode; torch.export traces it on fake tensors.
 
-    Where that fails, torch.fx traces it first, which drops side effects in Python, and the
-    result is exported. The module itself is left as it is.
+    Where that fails, torch.fx traces it first. What only looks at values and whose result goes
+    nowhere (a statistic kept for a log, a check) is then dropped, since torch.export cannot give
+    such values, and the rest is exported. The module itself is left as it is.
 
     Raises
     ------
@@ -58,7 +63,7 @@ def traced_program(module: nn.Module, inputs: Inputs) -> Program:
         except Exception as error:  # whatever user code or the tracer raises
             first = error
         try:
-            still = fx.symbolic_trace(still_copy(module))
+            still = _without_lookers_on(fx.symbolic_trace(still_copy(module)))
             return _exported(still, module, inputs, "torch.fx")
         except Exception:
             raise UntraceableError(
@@ -78,6 +83,23 @@ def _exported(module: nn.Module, original: nn.Module, inputs: Inputs, means: str
              for name, tensor in original.state_dict(keep_vars=True).items()}  # fmt: skip
     tensors = {held: names[name] for held, name in stored.items() if name in names}
     return Program(tuple(program.graph.nodes), tensors, means)
+
+
+def _without_lookers_on(traced: fx.GraphModule) -> fx.GraphModule:
+    """The program without checks, and without reads of values that nothing in it uses.
+
+    Nothing else is dropped, however dead it looks: relu_ may be called for its effect alone.
+    """
+    taken: set[fx.Node] = set()
+    for node in traced.graph.nodes:
+        after = node.target in SUMMARIES and taken.issuperset(node.all_input_nodes)
+        if node.op == "call_method" and (node.target in LOOKS or after):
+            taken.add(node)
+    for node in reversed(traced.graph.nodes):
+        if not node.users and (node in taken or node.target is torch._assert):
+            traced.graph.erase_node(node)
+    traced.recompile()
+    return traced
 
 
 def _stopped_at(error: Exception, module: nn.Module) -> str:

@@ -12,8 +12,9 @@ const REMARKS = {
   gl: "Any invertible change g of the shared space, (gW1, W2g⁻¹), leaves the function as it is, so that these numbers depend on the gauge; once balanced, C = 0 and ρ = 1 for every pair that shares neither of its maps.",
   rotary: "Each frequency plane of the shared space can be turned and rescaled without changing the function, so that these numbers depend on the gauge; dashed: scales balanced plane by plane.",
   scaling: "Each neuron can be rescaled without changing the function, so that these numbers depend on the gauge; dashed: scales balanced neuron by neuron.",
+  scale: "A norm takes out the size of each map: the imbalance and the size of the product are gauge, all other numbers functional.",
   permutation: "The function fixes the shared space up to the order of its neurons: these numbers are functional.",
-  none: "No change of the shared space leaves the function as it is: these numbers are functional.",
+  none: "No change of the shared space is known that leaves the function as it is: none is known to move these numbers.",
 };
 
 function setUpDepth(core) {
