@@ -31,8 +31,8 @@ def original_names(graph: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, 
 
     A constant that a MatMul or Gemm multiplies is the weight of the module whose bias is added to
     the product, or else of the module whose scope names the node or stands beside it. Chains of
-    Transpose and Identity are followed. Tensors named as parameters are left alone: exporters keep a parameter's name
-    only on the parameter as it was.
+    Transpose and Identity are followed. Tensors named as parameters are left alone: exporters keep
+    a parameter's name only on the parameter as it was.
 
     Parameters
     ----------
