@@ -103,7 +103,10 @@ def test_header_that_lies(tmp_path, refused, what):
         (build([info(kind=5)], data=DATA), "type number 5"),
         (build([W], data=DATA, version=1), "version 1"),
         (build([W], data=DATA, version=2**24 * 3), "big-endian"),
-        (build([W], [entry("split.count", U32, b"\3\0\0\0")], DATA), "one of 3 parts"),
+        (
+            build([W], [entry("split.count", U32, b"\3\0\0\0")], DATA),
+            "one of 3 parts",
+        ),
     ],
 )
 def test_what_is_not_supported(tmp_path, refused, content, says):

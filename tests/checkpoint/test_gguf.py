@@ -354,11 +354,11 @@ def test_names_are_those_of_the_package(architecture):
     kind = next(k for k, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
     table = gguf.get_tensor_name_map(kind, 3)
     known = {gguf.TENSOR_NAMES[t].format(bid=2) for t in gguf.MODEL_TENSORS[kind]}
-    names = naming(architecture)
+    names = naming({"general.architecture": architecture})
     checked = 0
-    for stored in known:
-        given = names.name(stored + ".weight").removesuffix(".weight")
-        if given != stored:
+    for stored in sorted(known):
+        given = names.name(stored + ".weight", 0).removesuffix(".weight").replace("s.0.", "s.")
+        if given != stored and not stored.endswith("attn_k_b"):
             assert table.get_name(given) == stored
             checked += 1
     assert checked > 7

@@ -201,3 +201,51 @@ def test_cycle_of_nodes_ends(tmp_path):
              onnx.helper.make_node("MatMul", ["x", "a"], ["y"])]  # fmt: skip
     with open_checkpoint(save(tmp_path / "a.onnx", [proto("w", W)], nodes)) as checkpoint:
         assert list(checkpoint.tensors) == ["w"]
+
+
+class Plain(nn.Module):
+    """No bias tells whose a weight is."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.act = nn.Linear(8, 16, bias=False), nn.ReLU()
+        self.fc2 = nn.Linear(16, 4, bias=False)
+
+    def forward(self, x):
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attn, self.head = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.attn(x, x, x, need_weights=False)[0])
+
+
+@pytest.mark.parametrize("external", [False, True], ids=["inside", "outside"])
+@pytest.mark.parametrize("net", [Net, Plain, Heads])
+def test_export_by_dynamo(tmp_path, net, external):
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    module = net().eval()
+    for parameter in module.parameters():  # a bias of zeros is left out
+        nn.init.normal_(parameter)
+    path, example = tmp_path / "a.onnx", torch.randn(2, 5, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's own parts
+        torch.onnx.export(
+            module, (example,), str(path), dynamo=True, external_data=external, verbose=False
+        )
+    assert (path.with_suffix(".onnx.data")).exists() == external
+    with open_checkpoint(path) as checkpoint:
+        for name, tensor in module.state_dict().items():
+            assert checkpoint.tensors[name].shape == tuple(tensor.shape), name
+            assert torch.equal(checkpoint.read(name), tensor), name
+    if net is not Heads:  # a file knows nothing of its heads
+        options = {"device": "cpu", "workers": 1, "config": {"num_attention_heads": 2}}
+        found = flagscope.scan(path, **options).result
+        expected = flagscope.scan(dict(module.state_dict()), **options).result
+        assert found.pairs == expected.pairs
+        assert len(found.pairs) >= 1

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import struct
 import time
+from collections import Counter
 from math import prod
 
 import pytest
 
 import flagscope
 from flagscope.checkpoint import Checkpoint
+from flagscope.checkpoint.sharded import ShardedCheckpoint
 
 SHARD_BYTES = 5 * 10**9
 MODELS = {  # layers, width, heads, key-value heads, width of the MLP, vocabulary, parameters
@@ -35,6 +37,46 @@ def shapes_of(layers, d, heads, kv, f, vocabulary):
         yield at + "post_attention_layernorm.weight", (d,)
     yield "model.norm.weight", (d,)
     yield "lm_head.weight", (vocabulary, d)
+
+
+# A DeepSeek-V3: latent attention, three dense layers, then 256 routed experts and a shared one.
+LAYERS, DENSE, D, HEADS, EXPERTS, VOCABULARY = 61, 3, 7168, 128, 256, 129280
+FLAT, ROUTED, Q_RANK, KV_RANK, NOPE, ROPE, VALUE = 18432, 2048, 1536, 512, 128, 64, 128
+LATENT = {
+    "model_type": "deepseek_v3", "num_hidden_layers": LAYERS, "hidden_size": D,
+    "num_attention_heads": HEADS, "num_key_value_heads": HEADS, "q_lora_rank": Q_RANK,
+    "kv_lora_rank": KV_RANK, "qk_nope_head_dim": NOPE, "qk_rope_head_dim": ROPE,
+    "v_head_dim": VALUE, "intermediate_size": FLAT, "moe_intermediate_size": ROUTED,
+    "n_routed_experts": EXPERTS, "n_shared_experts": 1, "first_k_dense_replace": DENSE,
+    "vocab_size": VOCABULARY, "hidden_act": "silu", "rms_norm_eps": 1e-6,
+}  # fmt: skip
+
+
+def latent_shapes():
+    yield "model.embed_tokens.weight", (VOCABULARY, D)
+    for i in range(LAYERS):
+        at = f"model.layers.{i}."
+        yield at + "self_attn.q_a_proj.weight", (Q_RANK, D)
+        yield at + "self_attn.q_a_layernorm.weight", (Q_RANK,)
+        yield at + "self_attn.q_b_proj.weight", (HEADS * (NOPE + ROPE), Q_RANK)
+        yield at + "self_attn.kv_a_proj_with_mqa.weight", (KV_RANK + ROPE, D)
+        yield at + "self_attn.kv_a_layernorm.weight", (KV_RANK,)
+        yield at + "self_attn.kv_b_proj.weight", (HEADS * (NOPE + VALUE), KV_RANK)
+        yield at + "self_attn.o_proj.weight", (D, HEADS * VALUE)
+        yield at + "input_layernorm.weight", (D,)
+        yield at + "post_attention_layernorm.weight", (D,)
+        blocks = {"mlp.": FLAT}
+        if i >= DENSE:
+            yield at + "mlp.gate.weight", (EXPERTS, D)
+            yield at + "mlp.gate.e_score_correction_bias", (EXPERTS,)
+            blocks = {f"mlp.experts.{e}.": ROUTED for e in range(EXPERTS)}
+            blocks["mlp.shared_experts."] = ROUTED
+        for block, f in blocks.items():
+            yield at + block + "gate_proj.weight", (f, D)
+            yield at + block + "up_proj.weight", (f, D)
+            yield at + block + "down_proj.weight", (D, f)
+    yield "model.norm.weight", (D,)
+    yield "lm_head.weight", (VOCABULARY, D)
 
 
 def write_sparse(folder, shapes, *, scaled=False):
@@ -76,24 +118,36 @@ def config_of(layers, d, heads, kv, f, vocabulary):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("scaled", [False, True], ids=["bfloat16", "float8"])
-@pytest.mark.parametrize("model", MODELS)
-def test_inspect_reads_headers_alone(tmp_path, monkeypatch, model, scaled):
-    *sizes, parameters = MODELS[model]
-    layers, heads = sizes[0], sizes[2]
-    try:
-        apparent = write_sparse(tmp_path, shapes_of(*sizes), scaled=scaled)
-    except OSError as error:  # a file system that knows no sparse files, or not of this size
-        pytest.skip(str(error))
-    (tmp_path / "config.json").write_text(json.dumps(config_of(*sizes)))
-    assert apparent >= parameters * (1 if scaled else 2)
-    taken = sum(file.stat().st_blocks * 512 for file in tmp_path.iterdir())
-    assert taken < 8e6
+@pytest.fixture
+def unread(monkeypatch):
+    """Reading a tensor is an error."""
 
     def read(*_):
         raise AssertionError("a tensor was read")
 
     monkeypatch.setattr(Checkpoint, "read", read)
+    monkeypatch.setattr(ShardedCheckpoint, "read_stored", read)
+
+
+def written(folder, shapes, config, *, scaled, room):
+    """Apparent size of a model of these shapes, which takes no more than `room` on the disk."""
+    try:
+        apparent = write_sparse(folder, shapes, scaled=scaled)
+    except OSError as error:  # a file system that knows no sparse files, or not of this size
+        pytest.skip(str(error))
+    (folder / "config.json").write_text(json.dumps(config))
+    assert sum(file.stat().st_blocks * 512 for file in folder.iterdir()) < room
+    return apparent
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["bfloat16", "float8"])
+@pytest.mark.parametrize("model", MODELS)
+def test_inspect_reads_headers_alone(tmp_path, unread, model, scaled):
+    *sizes, parameters = MODELS[model]
+    layers, heads = sizes[0], sizes[2]
+    shapes, config = shapes_of(*sizes), config_of(*sizes)
+    apparent = written(tmp_path, shapes, config, scaled=scaled, room=8e6)
+    assert apparent >= parameters * (1 if scaled else 2)
     start = time.perf_counter()
     found = flagscope.inspect(tmp_path)
     seconds = time.perf_counter() - start
@@ -107,5 +161,30 @@ def test_inspect_reads_headers_alone(tmp_path, monkeypatch, model, scaled):
     assert pairs == layers * (2 * heads + 2) + residual
     assert len(found.graph.heads) == 4 * layers
     assert not [name for name in found.graph.unmapped if ".layers." in name]
+    assert sum(task.flops for task in found.tasks) > 1e15
+    assert all(0 < task.bytes_peak < apparent for task in found.tasks)
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["bfloat16", "float8"])
+def test_inspect_of_latent_attention_and_256_experts(tmp_path, unread, scaled):
+    apparent = written(tmp_path, latent_shapes(), LATENT, scaled=scaled, room=4e7)
+    parameters = 671_026_419_200  # as 2412.19437 says: 671 B
+    assert apparent >= parameters * (1 if scaled else 2)
+    found = flagscope.inspect(tmp_path)
+    assert found.graph.family == "deepseek_v3"
+    assert found.parameters == parameters
+    kinds = Counter()
+    for group in found.graph.pairs:
+        kinds[group.kind] += len(group.members)
+    mlps = DENSE + (LAYERS - DENSE) * (EXPERTS + 1)
+    # Queries meet keys with position and without; up and gate both meet down.
+    assert kinds == {"qk": 2 * HEADS * LAYERS, "ov": HEADS * LAYERS, "latent": 2 * LAYERS,
+                     "mlp": 2 * mlps}  # fmt: skip
+    experts = {(p.layer, m.expert) for p in found.graph.pairs for m in p.members if p.kind == "mlp"}
+    assert experts >= {(i, e) for i in range(DENSE, LAYERS) for e in range(EXPERTS)}
+    assert [group.space for group in found.graph.heads] == ["o"] * LAYERS
+    routers = [f"model.layers.{i}.mlp.gate.weight" for i in range(DENSE, LAYERS)]
+    ends = ["lm_head.weight", "model.embed_tokens.weight"]
+    assert sorted(found.graph.unmapped) == sorted([*ends, *routers])
     assert sum(task.flops for task in found.tasks) > 1e15
     assert all(0 < task.bytes_peak < apparent for task in found.tasks)

@@ -25,6 +25,7 @@ from flagscope.arch.scope import (
     Notes,
     Scope,
     Shapes,
+    Solved,
     attempted,
     config_entry,
     config_flag,
@@ -256,6 +257,7 @@ class _Builder:
         self.several = len(choice.instances) > 1
         self.frames: list[Frame] = []
         self.streams: list[Stream] = []
+        self.solved: Solved = {}
 
     def build(self) -> tuple[list[PairGroup], list[HeadGroup]]:
         pairs: list[PairGroup] = []
@@ -310,7 +312,7 @@ class _Builder:
             shapes=self.shapes, base=base, label=f"{stack}.{label}" if self.several else label,
             stack=stack, layer=numbers[0] if single else position,
             known={axis: size.at(numbers[0]) for axis, size in self._sizes(one.rule).items()},
-            config=self.config, notes=self.notes, trusted=self.choice.trusted,
+            config=self.config, notes=self.notes, trusted=self.choice.trusted, solved=self.solved,
         )  # fmt: skip
 
     def _sizes(self, rule: StackRule) -> dict[str, Known]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 # Output, input and batch axes that a role has unless its table says otherwise. The batch axis
 # of k and v is g, the key-value heads, where the layout has one.
@@ -71,9 +73,16 @@ class MapRule:
             return tuple(f"{module}_bias" for module in self.modules)
         return tuple(f"{module}{self.joint}bias" for module in self.modules)
 
-    def of_expert(self, expert: int) -> MapRule:
-        """The same map of one expert."""
-        return replace(self, modules=tuple(m.format(expert=expert) for m in self.modules))
+    @cached_property
+    def form(self) -> tuple[Any, ...]:
+        """All but the names: rules of one form give maps alike on tensors of one shape."""
+        parts = (tuple(self.select.items()), tuple(self.window.items()))
+        return (self.role, self.layout, self.out, self.inp, self.batch, *parts)
+
+    @cached_property
+    def alternatives(self) -> tuple[tuple[str, str], ...]:
+        """Alternative names of the weight, each with that of its bias."""
+        return tuple(zip(self.weights(), self.biases(), strict=True))
 
     def names(self) -> tuple[str, ...]:
         """All tensor names the rule may touch."""

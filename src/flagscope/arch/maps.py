@@ -173,10 +173,30 @@ class LinearMap:
 
     def index(self) -> tuple[slice, ...] | None:
         """The part of the stored tensor that is enough to read; None if that is the whole."""
+        return self._index
+
+    @cached_property
+    def _index(self) -> tuple[slice, ...] | None:
         cut = [self._leading_cut(group) for group in self.groups]
         if all(one == slice(None) for one in cut):
             return None
         return tuple(cut)
+
+    def moved(self, tensor: str, bias: str | None) -> LinearMap:
+        """These maps in another tensor of the same shape, and with its bias.
+
+        Examples
+        --------
+        >>> one = solved_map(role="up", tensor="a", shape=(6, 4), layout="f d", out="f", inp="d")
+        >>> one.moved("b", None).tensor
+        'b'
+        """
+        # A large network has maps by ten thousands, few of which differ in more than their names:
+        # what was checked and worked out for this one holds for the other.
+        _ = self._index
+        other = object.__new__(LinearMap)
+        other.__dict__.update(self.__dict__, tensor=tensor, bias=bias)
+        return other
 
     def _leading_cut(self, group: tuple[str, ...]) -> slice:
         start, extent, cut = 0, prod(self.sizes[n] for n in group), False

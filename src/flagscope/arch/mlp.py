@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import count
 
 from flagscope.arch.activations import activation_freedom
 from flagscope.arch.family import MlpRule
 from flagscope.arch.graph import Freedom, Member, PairGroup
 from flagscope.arch.maps import LinearMap
-from flagscope.arch.scope import Scope, config_value
+from flagscope.arch.scope import Place, Scope, config_value
 from flagscope.arch.sides import Side
 
 
@@ -21,20 +20,23 @@ def mlp_groups(rule: MlpRule, scope: Scope) -> list[PairGroup]:
     in one tensor along a batch axis, or each in tensors of its own.
     """
     if not any("{expert}" in module for one in rule.maps for module in one.modules):
-        return _block(rule, scope, None)
+        return _block(rule, scope, _places(rule, scope, None), None)
     groups: list[PairGroup] = []
     for expert in count():
-        one = replace(rule, maps=tuple(map_.of_expert(expert) for map_ in rule.maps))
-        if all(scope.locate(map_) is None for map_ in one.maps):
+        found = _places(rule, scope, expert)
+        if not found:
             break
-        groups += _block(one, scope, expert)
+        groups += _block(rule, scope, found, expert)
     if not groups and not rule.optional:
         scope.notes.add("no experts of the family's names", scope.label)
     return groups
 
 
-def _block(rule: MlpRule, scope: Scope, expert: int | None) -> list[PairGroup]:
-    found = [place for one in rule.maps if (place := scope.locate(one))]
+def _places(rule: MlpRule, scope: Scope, expert: int | None) -> list[Place]:
+    return [place for one in rule.maps if (place := scope.locate(one, expert))]
+
+
+def _block(rule: MlpRule, scope: Scope, found: list[Place], expert: int | None) -> list[PairGroup]:
     if not found:
         if not rule.optional:
             scope.notes.add("no MLP tensors of the family's names", scope.label)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 from flagscope.arch.family import ConfigRule, FlagRule, MapRule, NormRule
@@ -79,9 +80,16 @@ class Place:
     bias: str | None
 
 
+Solved = dict[tuple[Any, ...], dict[str, LinearMap] | None]
+"""Maps by role, by the known sizes and the forms and shapes of the tensors that they lie in."""
+
+
 @dataclass(frozen=True)
 class Scope:
-    """One layer of one stack. `trusted` is false where the family is only guessed."""
+    """One layer of one stack. `trusted` is false where the family is only guessed.
+
+    Scopes of one network share `solved`, what was worked out before.
+    """
 
     shapes: Shapes
     base: str
@@ -92,10 +100,19 @@ class Scope:
     config: Mapping[str, Any] | None = None
     notes: Notes = field(default_factory=Notes)
     trusted: bool = True
+    solved: Solved = field(default_factory=dict)
 
-    def locate(self, rule: MapRule) -> Place | None:
-        """The first alternative whose weight exists."""
-        for weight, bias in zip(rule.weights(), rule.biases(), strict=True):
+    @cached_property
+    def sizes(self) -> tuple[tuple[str, int], ...]:
+        """The known axis sizes."""
+        return tuple((axis, one.value) for axis, one in self.known.items())
+
+    def locate(self, rule: MapRule, expert: int | None = None) -> Place | None:
+        """The first alternative whose weight exists, of one expert if one is named."""
+        for names in rule.alternatives:
+            weight, bias = (
+                names if expert is None else (n.replace("{expert}", str(expert)) for n in names)
+            )
             shape = self.shapes.get(self.base + weight)
             if shape is not None:
                 added = self.base + bias if self.base + bias in self.shapes else None
@@ -169,12 +186,27 @@ class Scope:
     def solve(self, places: Sequence[Place]) -> dict[str, LinearMap] | None:
         """Maps by role, or None where sizes stay open.
 
+        Layers and experts are mostly alike, and differ in nothing but names: what was solved for
+        one is taken for the others.
+
         Raises
         ------
         ArchitectureError
             If a tensor's shape contradicts the config, the heads argument or another tensor.
         """
-        sizes = {axis: one.value for axis, one in self.known.items()}
+        key = (self.sizes, tuple((place.rule.form, place.shape) for place in places))
+        if key not in self.solved:
+            self.solved[key] = self._solution(places)
+        known = self.solved[key]
+        if known is None:
+            return None
+        return {
+            place.rule.role: known[place.rule.role].moved(place.tensor, place.bias)
+            for place in places
+        }
+
+    def _solution(self, places: Sequence[Place]) -> dict[str, LinearMap] | None:
+        sizes = dict(self.sizes)
         origins = {axis: one.origin for axis, one in self.known.items()}
         complete, found = False, -1
         while not complete and len(sizes) > found:

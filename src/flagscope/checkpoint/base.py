@@ -89,10 +89,13 @@ class Checkpoint(ABC):
         self._entries = dict(entries)
         self._stored = visible_names(self._entries)
         self._tensors = {
-            name: replace(self._entries[stored], name=name) for name, stored in self._stored.items()
-        }
+            name: entry if (entry := self._entries[stored]).name == name
+            else replace(entry, name=name)
+            for name, stored in self._stored.items()
+        }  # fmt: skip
         dtypes = {name: info.dtype for name, info in self._tensors.items()}
         self._scales = scale_names(dtypes)
+        self._scaled, self._auxiliary = frozenset(self._scales), frozenset(self._scales.values())
         self._notes = (*notes, *unscaled_note(dtypes, self._scales))
         self._closed = False
 
@@ -119,12 +122,12 @@ class Checkpoint(ABC):
     @property
     def auxiliary(self) -> frozenset[str]:
         """Names of tensors that are no weights, but scale others: what `scale` reads."""
-        return frozenset(self._scales.values())
+        return self._auxiliary
 
     @property
     def scaled(self) -> frozenset[str]:
         """Names of the tensors that have a scale."""
-        return frozenset(self._scales)
+        return self._scaled
 
     def scale(self, name: str, index: Index | None = None) -> Float[Tensor, "*shape"] | None:
         """Factor by which what `read` gives is to be multiplied; see `widen` and `storage_noise`.

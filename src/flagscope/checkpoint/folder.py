@@ -26,7 +26,8 @@ STANDARD_NAMES = (
 )
 # What trainers put beside the weights under the same suffixes.
 _NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state\w*)\.\w+")
-_SHARD = re.compile(r"-\d+-of-(?!0*1\.)\d+\.")  # but not the only one, 00001-of-00001
+_SHARD = re.compile(r"-\d+-of-(?!0*1\.)\d+\.(?!gguf)")  # not the only one, 00001-of-00001
+_LATER_GGUF = re.compile(r"-(?!0*1-)\d+-of-\d+\.gguf", re.IGNORECASE)  # found from the first
 _LISTED = 6
 
 
@@ -63,6 +64,7 @@ def weight_file(folder: Path) -> Path:
             for name in names
             if name.lower().endswith(suffixes) and not _NO_WEIGHTS.fullmatch(name)
         ]
+        found = [name for name in found if not _LATER_GGUF.search(name)] or found
         if found:
             return folder / _only(folder, found)
     below = sorted(

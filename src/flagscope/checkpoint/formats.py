@@ -40,9 +40,13 @@ _READERS: dict[str, FileReader] = {
 }
 
 _UNSUPPORTED = {
-    ".h5": ("HDF5 (Keras)", "save the weights as .npz or .safetensors."),
+    **dict.fromkeys(
+        (".h5", ".hdf5"), ("HDF5 (Keras)", "save the weights as .npz or .safetensors.")
+    ),
     ".keras": ("Keras", "save the weights as .npz or .safetensors."),
     ".msgpack": ("Flax", "save the weights as .npz or .safetensors."),
+    ".pb": ("TensorFlow SavedModel", "save the weights as .npz, or convert it to ONNX (tf2onnx)."),
+    ".tflite": ("TensorFlow Lite", "save the weights as .npz, or convert it to ONNX (tf2onnx)."),
     ".npy": ("NumPy .npy", "save named arrays with numpy.savez."),
     ".pkl": ("pickle", "save the weights as .safetensors or with torch.save(state_dict)."),
 }
@@ -64,7 +68,11 @@ def file_reader(path: Path) -> FileReader:
         return GgufFile
     if suffix in _UNSUPPORTED:
         name, hint = _UNSUPPORTED[suffix]
-        raise SourceError(f"{path}: {name} files are not supported yet.", hint=hint)
+        raise SourceError(
+            f"{path}: {name} files are not supported: reading them takes a framework of their own, "
+            "or runs pickled code.",
+            hint=hint,
+        )
     if start[8:9] == b"{":
         return SafetensorsFile
     if start.startswith((b"PK\x03\x04", b"\x80")):

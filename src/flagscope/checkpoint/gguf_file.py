@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from torch import Tensor
 
 from flagscope.checkpoint.base import TensorInfo
 from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start
-from flagscope.checkpoint.gguf_header import GgufTensor, gguf_header
-from flagscope.checkpoint.gguf_names import Change, head_counts, model_config, naming
+from flagscope.checkpoint.gguf_header import GgufTensor
+from flagscope.checkpoint.gguf_names import head_counts, model_config, naming
+from flagscope.checkpoint.gguf_pieces import Piece, pieces
+from flagscope.checkpoint.gguf_split import gguf_parts
 from flagscope.checkpoint.gguf_types import (
     block_sizes,
     can_dequantise,
@@ -24,12 +28,13 @@ from flagscope.checkpoint.gguf_types import (
     type_name,
 )
 from flagscope.checkpoint.indexing import Index
-from flagscope.errors import CorruptFileError, SourceError
+from flagscope.errors import CorruptFileError
 
 
 class GgufFile(FileCheckpoint):
-    """One .gguf file, with the names, orientation and config of the model it was made from.
+    """One .gguf file, or all of a split model's, as the model that it was made from.
 
+    Names, orientation and config are the model's; experts come one by one.
     Quantised tensors come as float32, exactly as llama.cpp dequantises them; `step` gives the
     spacing of their grid, where it is uniform in a block or MXFP4's. The gain of an architecture
     whose converter added one to it is given without.
@@ -37,7 +42,7 @@ class GgufFile(FileCheckpoint):
     Parameters
     ----------
     path
-        The file.
+        The file, or any of the parts NAME-00001-of-0000N.gguf.
     source
         What the user named, if not the path.
     config
@@ -48,11 +53,11 @@ class GgufFile(FileCheckpoint):
     MissingExtraError
         If the gguf package is not installed.
     MissingFileError
-        If there is no such file.
+        If there is no such file, or parts of the model are missing.
     CorruptFileError
         If it is empty, truncated or not consistent.
     SourceError
-        If it is one part of several, of another version, or of types that are not known.
+        If it is of another version, or of types that are not known.
 
     References
     ----------
@@ -63,72 +68,68 @@ class GgufFile(FileCheckpoint):
         self, path: Path, *, source: str | None = None, config: dict[str, Any] | None = None
     ) -> None:
         checked_start(path)
-        header = gguf_header(path, block_sizes())
-        parts = header.metadata.get("split.count", 1)
-        if parts not in (0, 1):
-            raise SourceError(
-                f"{path} is one of {parts} parts of a model.",
-                hint="join them first: llama-gguf-split --merge FIRST_PART WHOLE.gguf",
-            )
+        files, header = gguf_parts(path, block_sizes())
         architecture = header.metadata.get("general.architecture")
-        names = naming(architecture)
+        names = naming(header.metadata)
         heads, kv_heads = head_counts(header.metadata, source=os.fspath(path)) if names else (1, 1)
-        self._places: dict[str, GgufTensor] = {}
-        self._changes: dict[str, Change] = {}
+        self._pieces: dict[str, Piece] = {}
         entries = {}
         quantised: Counter[str] = Counter()
-        for tensor in header.tensors:
-            name = names.name(tensor.name) if names else tensor.name
-            if name in entries:
+        for piece in pieces(path, header.tensors, names, heads, kv_heads):
+            if piece.name in entries:
                 raise CorruptFileError(
-                    f"{path} has two tensors for {name!r}.", hint="convert the model again."
+                    f"{path} has two tensors for {piece.name!r}.", hint="convert the model again."
                 )
-            change = names.change(tensor.name, heads, kv_heads) if names else None
-            if change is not None:
-                _check_change(path, tensor, change)
-                self._changes[name] = change
-            self._places[name] = tensor
-            entries[name] = _entry(path, name, tensor, change)
-            if entries[name].quantised:
-                quantised[type_name(tensor.type)] += 1
+            self._pieces[piece.name] = piece
+            entries[piece.name] = entry = _entry(files, piece)
+            if entry.quantised:
+                quantised[entry.quantised] += 1
         notes = [] if names else [
             f"the names of GGUF's architecture {architecture!r} are not known and kept as they are"
         ]  # fmt: skip
         if quantised:
             listed = ", ".join(f"{count} {kind}" for kind, count in quantised.most_common())
             notes.append(f"dequantised when read: {listed}")
-        notes += _unknown_steps(self._places.values())
+        notes += _unknown_steps(header.tensors)
         made = model_config(header.metadata) if config is None else config
         super().__init__(path, entries, source=source, config=made or None, notes=notes)
-        self._bytes = np.memmap(path, np.uint8, "r") if path.stat().st_size else None
+        self._bytes = [np.memmap(file, np.uint8, "r") for file in files]
 
     def _read(self, stored: str, index: Index) -> Tensor:
         return self._part(stored, index, step=False)
 
     def _step(self, name: str, index: Index) -> Tensor | None:
         stored = self._stored[name]
-        if self._entries[stored].quantised is None or not _has_step(self._places[stored].type):
+        kinds = [place.type for place in self._pieces[stored].places]
+        known = all(plain_dtype(kind) is not None or _has_step(kind) for kind in kinds)
+        if self._entries[stored].quantised is None or not known:
             return None
         return self._part(stored, index, step=True)
 
     def _part(self, stored: str, index: Index, *, step: bool) -> Tensor:
-        change = self._changes.get(stored)
-        place = self._places[stored]
-        if change is None:
-            return self._plain(place, index, step=step)
-        whole = self._plain(place, tuple(slice(0, size) for size in place.shape), step=step)
-        if step and change.kind == "plus-one":
-            return whole[index]
-        return change.undone(whole)[index]
+        piece = self._pieces[stored]
+        if piece.change is None:
+            return self._plain(piece.places[0], index, step=step)
+        wholes = [
+            self._plain(place, tuple(slice(0, size) for size in place.shape), step=step)
+            for place in piece.places
+        ]
+        if step and piece.change.kind == "plus-one":
+            return wholes[0][index]
+        return piece.change.undone(*wholes)[index]
 
     def _plain(self, place: GgufTensor, index: Index, *, step: bool) -> Tensor:
         """A part of a tensor as it lies in the file."""
-        if self._bytes is None or place.offset + place.nbytes > len(self._bytes):
+        data = self._bytes[place.part]
+        if place.offset + place.nbytes > len(data):
             raise CorruptFileError(
                 f"tensor {place.name!r} of {self._path} lies outside the file.", hint=DAMAGED
             )
-        raw = self._bytes[place.offset : place.offset + place.nbytes]
+        raw = data[place.offset : place.offset + place.nbytes]
         dtype = plain_dtype(place.type)
+        if dtype is not None and step:
+            # Half of a map whose other half is quantised, by which its own rounding is nothing.
+            return torch.zeros(place.shape, dtype=torch.float32)[index]
         if dtype is not None:
             # NumPy has no bfloat16; integers of its width carry it.
             width = {"bfloat16": "int16"}.get(dtype, dtype)
@@ -146,29 +147,23 @@ class GgufFile(FileCheckpoint):
         return torch.from_numpy(np.ascontiguousarray(values))[..., last]
 
     def _release(self) -> None:
-        self._bytes = None
+        self._bytes = []
 
 
-def _entry(path: Path, name: str, tensor: GgufTensor, change: Change | None) -> TensorInfo:
-    shape = tensor.shape if change is None else change.shape(tensor.shape)
-    dtype = plain_dtype(tensor.type)
-    if dtype is not None:
-        return TensorInfo(name, shape, dtype, tensor.nbytes, os.fspath(path))
-    kind = type_name(tensor.type)
-    if not can_dequantise(tensor.type):
-        return TensorInfo(name, shape, kind, tensor.nbytes, os.fspath(path))
-    count = int(np.prod(shape, dtype=np.int64))
-    return TensorInfo(name, shape, "float32", 4 * count, os.fspath(path), kind)
-
-
-def _check_change(path: Path, tensor: GgufTensor, change: Change) -> None:
-    parts = {"rotary": 2 * change.heads, "thirds": 3 * change.heads}.get(change.kind, 1)
-    if tensor.shape[0] % parts:
-        raise CorruptFileError(
-            f"{tensor.name!r} of {path} has {tensor.shape[0]} rows, which {change.heads} heads do "
-            "not divide.",
-            hint="its metadata belong to another model; convert it again.",
-        )
+def _entry(files: Sequence[Path], piece: Piece) -> TensorInfo:
+    file = os.fspath(files[piece.places[0].part])
+    kinds = list(dict.fromkeys(place.type for place in piece.places))
+    blocks = [kind for kind in kinds if plain_dtype(kind) is None]
+    strange = [kind for kind in blocks if not can_dequantise(kind)]
+    nbytes = sum(place.nbytes for place in piece.places)
+    if strange:
+        return TensorInfo(piece.name, piece.shape, type_name(strange[0]), nbytes, file)
+    dtype = plain_dtype(kinds[0])
+    if len(kinds) == 1 and dtype is not None:
+        return TensorInfo(piece.name, piece.shape, dtype, nbytes, file)
+    quantised = type_name(blocks[0]) if blocks else None
+    count = prod(piece.shape)
+    return TensorInfo(piece.name, piece.shape, "float32", 4 * count, file, quantised)
 
 
 def _has_step(kind: int) -> bool:

@@ -24,13 +24,17 @@ _MOST_DIMENSIONS = 4
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """What the header says of one tensor; `offset` counts from the start of the file."""
+    """What the header says of one tensor; `offset` counts from the start of the file.
+
+    `part` is the number of the file, where a model is split into several.
+    """
 
     name: str
     shape: tuple[int, ...]
     type: int
     offset: int
     nbytes: int
+    part: int = 0
 
 
 @dataclass(frozen=True)

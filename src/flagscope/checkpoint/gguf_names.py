@@ -10,11 +10,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, TypeGuard
 
+import torch
 from torch import Tensor
 
 from flagscope.errors import CorruptFileError
 
-ChangeKind = Literal["rotary", "transpose", "thirds", "plus-one"]
+ChangeKind = Literal["rotary", "transpose", "thirds", "plus-one", "latent"]
 _CHANGES: tuple[ChangeKind, ...] = ("rotary", "transpose", "thirds", "plus-one")
 _NUMBERED = re.compile(r"blk\.(\d+)\.(.+)")
 
@@ -26,12 +27,17 @@ class Change:
     kind: ChangeKind
     heads: int
 
-    def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
+    def shape(self, stored: tuple[int, ...], *others: tuple[int, ...]) -> tuple[int, ...]:
         """Shape after `undone`."""
+        if self.kind == "latent":
+            heads, rank, keys = stored
+            return (heads * (keys + others[0][1]), rank)
         return stored[::-1] if self.kind == "transpose" and len(stored) == 2 else stored
 
-    def undone(self, stored: Tensor) -> Tensor:
+    def undone(self, stored: Tensor, *others: Tensor) -> Tensor:
         """The tensor as the model has it."""
+        if self.kind == "latent":
+            return torch.cat((stored.mT, *others), 1).flatten(0, 1)
         if self.kind == "transpose":
             return stored.T if stored.ndim == 2 else stored
         if self.kind == "plus-one":
@@ -51,22 +57,39 @@ class Naming:
     Attributes
     ----------
     modules
-        Module names by GGUF's, with {n} for a layer's number.
+        Module names by GGUF's, with {n} for a layer's number and {expert} for that of an expert
+        whose tensors were stacked.
     changes
         GGUF names of modules, without their layer, by what happened to them.
+    latent
+        GGUF names of the two modules, keys and values of each head, into which one was split;
+        `modules` has its name under the first one's.
     """
 
     modules: Mapping[str, str]
     changes: Mapping[ChangeKind, tuple[str, ...]]
+    latent: tuple[str, ...] = ()
 
-    def name(self, stored: str) -> str:
+    def name(self, stored: str, expert: int | None = None) -> str:
         """The model's name of a tensor."""
         module, _, kind = stored.rpartition(".")
         number, plain = _split(module)
         template = self.modules.get(plain)
         if template is None:
             return stored
-        return f"{template.replace('{n}', number)}.{kind}"
+        return f"{template.replace('{n}', number).replace('{expert}', str(expert))}.{kind}"
+
+    def stacked(self, stored: str) -> bool:
+        """Whether a tensor holds those of all experts."""
+        return "{expert}" in self.modules.get(_split(stored.rpartition(".")[0])[1], "")
+
+    def other_half(self, stored: str) -> str | None:
+        """Where a tensor is the keys' part of a split one, the name of the values' part."""
+        module, _, kind = stored.rpartition(".")
+        at, _, last = module.rpartition(".")
+        if len(self.latent) != 2 or last != self.latent[0]:
+            return None
+        return f"{at}.{self.latent[1]}.{kind}"
 
     def change(self, stored: str, heads: int, kv_heads: int) -> Change | None:
         """What happened to a tensor, if anything."""
@@ -98,9 +121,20 @@ def namings() -> tuple[str, ...]:
     return tuple(_table()["architectures"])
 
 
-def naming(architecture: object) -> Naming | None:
-    """The names of an architecture by GGUF's word for it; None if they are not known."""
+def _entry(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What is known of an architecture, or of its variant that these metadata describe."""
+    architecture = metadata.get("general.architecture")
     entry = _table()["architectures"].get(architecture) if isinstance(architecture, str) else None
+    for variant in (entry or {}).get("variants", ()):
+        value = metadata.get(f"{architecture}.{variant['key']}")
+        if isinstance(value, int) and value >= variant["least"]:
+            return _table()["variants"][variant["use"]]
+    return entry
+
+
+def naming(metadata: Mapping[str, Any]) -> Naming | None:
+    """The names of the architecture that the metadata tell; None if they are not known."""
+    entry = _entry(metadata)
     if entry is None:
         return None
     modules: dict[str, str] = {}
@@ -112,7 +146,7 @@ def naming(architecture: object) -> Naming | None:
     changes: dict[ChangeKind, tuple[str, ...]] = {
         kind: tuple(entry[kind]) for kind in _CHANGES if kind in entry
     }
-    return Naming(modules, changes)
+    return Naming(modules, changes, tuple(entry.get("latent", ())))
 
 
 def model_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,7 +154,7 @@ def model_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str):
         return {}
-    entry = _table()["architectures"].get(architecture, {})
+    entry = _entry(metadata) or {}
     config: dict[str, Any] = {"model_type": entry.get("model_type", architecture)}
     for key, targets in _table()["config"].items():
         value = metadata.get(f"{architecture}.{key}")
@@ -131,9 +165,31 @@ def model_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
     head = config.get("head_dim")
     if head is None and _positive(heads) and _positive(width):
         head = width // heads
+    if "kv_lora_rank" in config:
+        return config | _latent_sizes(metadata, architecture)
     if _positive(turned) and _positive(head) and turned <= head:
         config |= dict.fromkeys(("partial_rotary_factor", "rotary_pct"), turned / head)
     return config
+
+
+def _latent_sizes(metadata: Mapping[str, Any], architecture: str) -> dict[str, Any]:
+    """Sizes of a head of latent attention.
+
+    Newer converters write it as one key-value head of the latent dimensions, and the sizes of the
+    heads under keys of their own.
+    """
+
+    def told(key: str) -> Any:
+        short = metadata.get(f"{architecture}.attention.{key}")
+        return metadata.get(f"{architecture}.attention.{key}_mla", short)
+
+    key, value = told("key_length"), told("value_length")
+    turned = metadata.get(f"{architecture}.rope.dimension_count")
+    sizes = {"head_dim": None, "num_key_value_heads":
+             metadata.get(f"{architecture}.attention.head_count")}  # fmt: skip
+    if _positive(turned) and _positive(key) and turned < key:
+        sizes |= {"qk_rope_head_dim": turned, "qk_nope_head_dim": key - turned}
+    return sizes | ({"v_head_dim": value} if _positive(value) else {})
 
 
 def head_counts(metadata: Mapping[str, Any], *, source: str) -> tuple[int, int]:

@@ -9,6 +9,11 @@ from typing import Any
 
 # A chain of nodes between a stored tensor and the product that uses it.
 _LONGEST_CHAIN = 8
+# A bias is that of a module, or of a parameter such as in_proj_weight.
+_BIAS = (".bias", "_bias")
+# What the dynamo exporter writes beside a node: the modules around it, and their classes.
+_SCOPES, _CLASSES = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
+_QUOTED = re.compile(r"'([^']*)'")
 # "/layers.0/self_attn/q_proj/MatMul": the modules around a node, and its kind.
 _SCOPE = re.compile(r"/(?P<modules>.+)/(?P<kind>MatMul|Gemm|Conv)")
 
@@ -25,9 +30,9 @@ def original_names(graph: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, 
     """Names and orientation of the stored tensors that an exporter renamed.
 
     A constant that a MatMul or Gemm multiplies is the weight of the module whose bias is added to
-    the product, or else of the module whose scope names the node. Chains of Transpose and Identity
-    are followed. Tensors named as parameters are left alone: exporters keep a parameter's name
-    only on the parameter as it was.
+    the product, or else of the module whose scope names the node or stands beside it. Chains of
+    Transpose and Identity are followed. Tensors named as parameters are left alone: exporters keep
+    a parameter's name only on the parameter as it was.
 
     Parameters
     ----------
@@ -48,12 +53,12 @@ def original_names(graph: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, 
             continue
         if node.op_type == "Gemm" and _attribute(node, "transB", 0):
             turns += 1
-        name = _module(node, biases)
-        if name is None or stored in found or name + ".weight" in taken:
+        name = _weight(node, biases)
+        if name is None or stored in found or name in taken:
             continue
         # A product x W has W as (in, out); modules keep (out, in).
-        found[stored] = Found(name + ".weight", turns % 2 == 0)
-        taken.add(name + ".weight")
+        found[stored] = Found(name, turns % 2 == 0)
+        taken.add(name)
     return found
 
 
@@ -94,25 +99,33 @@ def _origin(
 
 
 def _biases(nodes: Iterable[Any], stored: Collection[str]) -> dict[str, str]:
-    """Module whose bias is added to a value, by the value's name."""
+    """The weight whose bias is added to a value, by the value's name."""
     found: dict[str, str] = {}
     for node in nodes:
         if node.op_type == "Add" and len(node.input) == 2:
             for bias, value in (node.input, node.input[::-1]):
-                if bias in stored and bias.endswith(".bias"):
-                    found[value] = bias.removesuffix(".bias")
+                if bias in stored and bias.endswith(_BIAS):
+                    found[value] = bias.removesuffix("bias") + "weight"
         elif node.op_type == "Gemm" and len(node.input) == 3:
             bias = node.input[2]
-            if bias in stored and bias.endswith(".bias") and node.output:
-                found[node.output[0]] = bias.removesuffix(".bias")
+            if bias in stored and bias.endswith(_BIAS) and node.output:
+                found[node.output[0]] = bias.removesuffix("bias") + "weight"
     return found
 
 
-def _module(node: Any, biases: dict[str, str]) -> str | None:
+def _weight(node: Any, biases: dict[str, str]) -> str | None:
     if node.output and node.output[0] in biases:
         return biases[node.output[0]]
     scope = _SCOPE.fullmatch(str(node.name))
-    return scope["modules"].replace("/", ".") if scope else None
+    if scope:
+        return scope["modules"].replace("/", ".") + ".weight"
+    beside = {prop.key: _QUOTED.findall(str(prop.value)) for prop in node.metadata_props
+              if prop.key in (_SCOPES, _CLASSES)}  # fmt: skip
+    # The last of each is the product itself. Of a linear layer the weight's name is known; other
+    # modules may multiply by a parameter of any name.
+    modules, classes = beside.get(_SCOPES, []), beside.get(_CLASSES, [])
+    linear = len(modules) == len(classes) > 1 and classes[-2].endswith("Linear")
+    return modules[-2] + ".weight" if linear and modules[-2] else None
 
 
 def _attribute(node: Any, name: str, default: Any) -> Any:

@@ -34,6 +34,7 @@ _REFUSED = (
     (".codebooks", "AQLM"),
     (".Qidxs", "QuIP#"),
 )
+_REFUSED_ENDINGS = tuple(ending for ending, _ in _REFUSED)
 
 
 def unpacked(checkpoint: Checkpoint) -> Checkpoint:
@@ -56,8 +57,9 @@ def unpacked(checkpoint: Checkpoint) -> Checkpoint:
     CorruptFileError
         If the parts of a packed weight do not fit each other.
     """
+    suspects = [name for name in checkpoint.tensors if name.endswith(_REFUSED_ENDINGS)]
     for ending, what in _REFUSED:
-        name = next((name for name in checkpoint.tensors if name.endswith(ending)), None)
+        name = next((name for name in suspects if name.endswith(ending)), None)
         if name is not None:
             raise SourceError(
                 f"{checkpoint.source} is quantised by {what}, as {name!r} tells, which is not "

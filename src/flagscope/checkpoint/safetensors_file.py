@@ -137,10 +137,10 @@ def _entries(path: Path) -> dict[str, TensorInfo]:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length), object_pairs_hook=without_duplicates)
     header.pop("__metadata__", None)
-    entries = {}
+    entries, file_name = {}, str(path)
     for name, fields in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         start, stop = fields["data_offsets"]
         code = str(fields["dtype"])
         dtype = _DTYPE_NAMES.get(code, code)
-        entries[name] = TensorInfo(name, tuple(fields["shape"]), dtype, stop - start, str(path))
+        entries[name] = TensorInfo(name, tuple(fields["shape"]), dtype, stop - start, file_name)
     return entries

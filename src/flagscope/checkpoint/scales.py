@@ -35,8 +35,9 @@ def scale_names(dtypes: Mapping[str, str]) -> dict[str, str]:
     {'a.weight': 'a.weight_scale_inv'}
     """
     found = {}
-    for name, dtype in dtypes.items():
-        if not (dtype.startswith("float8") and "e8m0" not in dtype) and dtype != "int8":
+    scalable = {dtype for dtype in set(dtypes.values()) if _is_float8(dtype) or dtype == "int8"}
+    for name, dtype in dtypes.items() if scalable else ():
+        if dtype not in scalable:
             continue
         candidates = [name + suffix for suffix in _SUFFIXES]
         if dtype == "int8" and name.endswith("weight"):
@@ -49,13 +50,20 @@ def scale_names(dtypes: Mapping[str, str]) -> dict[str, str]:
 
 def unscaled_note(dtypes: Mapping[str, str], scaled: Collection[str]) -> tuple[str, ...]:
     """A note on float8 matrices that have no scale where others have one."""
+    if not scaled:
+        return ()
+    kinds = {dtype for dtype in set(dtypes.values()) if _is_float8(dtype)}
     bare = [name for name, dtype in dtypes.items()
-            if dtype.startswith("float8") and "e8m0" not in dtype
-            and name not in scaled and not name.endswith(_SUFFIXES)]  # fmt: skip
-    if not bare or not scaled:
+            if dtype in kinds and name not in scaled and not name.endswith(_SUFFIXES)]  # fmt: skip
+    if not bare:
         return ()
     return (f"{len(bare)} float8 tensors have no scale beside them and are taken as stored, "
             f"such as {bare[0]}",)  # fmt: skip
+
+
+def _is_float8(dtype: str) -> bool:
+    """Whether numbers are stored as float8; e8m0 holds the scales themselves."""
+    return dtype.startswith("float8") and "e8m0" not in dtype
 
 
 def spread_scale(
