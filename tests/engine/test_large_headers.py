@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import time
 from collections import Counter
 from math import prod
 
@@ -148,10 +147,7 @@ def test_inspect_reads_headers_alone(tmp_path, unread, model, scaled):
     shapes, config = shapes_of(*sizes), config_of(*sizes)
     apparent = written(tmp_path, shapes, config, scaled=scaled, room=8e6)
     assert apparent >= parameters * (1 if scaled else 2)
-    start = time.perf_counter()
     found = flagscope.inspect(tmp_path)
-    seconds = time.perf_counter() - start
-    assert seconds < 15
     assert found.graph.family == "llama"
     assert found.parameters == parameters
     # Q-K and V-O of each head, up and gate with down; O to the MLP of its block, and O and down to
@@ -177,9 +173,11 @@ def test_inspect_of_latent_attention_and_256_experts(tmp_path, unread, scaled):
     for group in found.graph.pairs:
         kinds[group.kind] += len(group.members)
     mlps = DENSE + (LAYERS - DENSE) * (EXPERTS + 1)
-    # Queries meet keys with position and without; up and gate both meet down.
+    # Queries meet keys with position and without; up and gate both meet down. Along the stream O
+    # goes to the up and gate of its block, and O and down to the four readers of the next; the
+    # experts that only some tokens take are left out.
     assert kinds == {"qk": 2 * HEADS * LAYERS, "ov": HEADS * LAYERS, "latent": 2 * LAYERS,
-                     "mlp": 2 * mlps}  # fmt: skip
+                     "mlp": 2 * mlps, "residual": 2 * LAYERS + 8 * (LAYERS - 1)}  # fmt: skip
     experts = {(p.layer, m.expert) for p in found.graph.pairs for m in p.members if p.kind == "mlp"}
     assert experts >= {(i, e) for i in range(DENSE, LAYERS) for e in range(EXPERTS)}
     assert [group.space for group in found.graph.heads] == ["o"] * LAYERS
