@@ -343,6 +343,9 @@ class _Builder:
                     f"without a config the rotary embedding ({block.rotary.layout}) is taken to "
                     f"turn the fraction {block.rotary.fraction.default} of each head"
                 )
+        if rule.parallel.config and self.residual:
+            order = "in parallel" if rule.parallel.default else "one behind the other"
+            self.notes.add(f"without a config attention and MLP are taken to run {order}")
         for block in rule.mlp:
             self.notes.add(f"without a config the activation is taken as "
                            f"{block.activation.default!r}")  # fmt: skip
