@@ -51,7 +51,7 @@ def _layout(track: Track, observable: str, rows: Sequence[tuple[int, PairRecord,
     y = axis(OBSERVABLES[observable].symbol)
     values = [value for _, _, value in rows]
     if observable == "commutator_ratio" and values and max(values) > _LOG_ABOVE:
-        y |= {"type": "log", "dtick": "D2"}
+        y |= {"type": "log", "dtick": "D2", "tickformat": "~g"}
     elif observable in ("intersection_beyond_chance", "imbalance", "overlap_ratio"):
         y |= {"rangemode": "tozero"}
     return layout(x=x, y=y)

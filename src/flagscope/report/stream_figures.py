@@ -32,7 +32,7 @@ def stream_profile_spec(writer: Writer, observable: str) -> Spec:
     y = axis(OBSERVABLES[observable].symbol)
     values = [getattr(pair, observable) for pair in every]
     if observable == "commutator_ratio" and values and max(values) > _LOG_ABOVE and min(values) > 0:
-        y |= {"type": "log", "dtick": "D2"}
+        y |= {"type": "log", "dtick": "D2", "tickformat": "~g"}
     elif observable == "overlap_ratio":
         y |= {"rangemode": "tozero"}
     return {"data": data, "layout": layout(x=x, y=y)}
