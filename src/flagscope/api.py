@@ -288,9 +288,7 @@ def inspect(
     >>> [task.name for task in inspect(net).tasks]
     ['0-2']
     """
-    settings = _settings(
-        only=_parts(only), family=family, heads=heads, window=window, edges=edges
-    )
+    settings = _settings(only=_parts(only), family=family, heads=heads, window=window, edges=edges)
     with _opened(source, config=config, revision=revision, base=base) as checkpoint:
         graph = _graph(checkpoint, settings, source, example_inputs)
         sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}

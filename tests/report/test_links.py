@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from flagscope.diagnose.records import EdgeRecord, ScanResult
 from flagscope.errors import InputError
 from flagscope.report import findings, link_graph
+from flagscope.report.link_cells import link_cells
 from flagscope.report.links import HeadRows, beyond_chance, head_rows
 from flagscope.report.palette import PALETTES
 from report import synthetic
@@ -133,6 +135,19 @@ def test_nothing_beyond_chance_draws_nothing() -> None:
     result = _only(synthetic.edge(0, 0, "q", 1, 0, ratio=1.001))
     assert len(link_graph(result).data) == 0
     assert [f.text for f in findings(result)] == ["Nothing in this scan lies beyond chance."]
+
+
+def test_a_link_without_a_circuit_is_drawn_by_overlap_and_missing_elsewhere() -> None:
+    gone = dict.fromkeys(
+        ["composition", "composition_ratio", "composition_z", "composition_log10_p"]
+    )
+    edge = synthetic.edge(0, 0, "k", 1, 0, ratio=4.0).model_copy(update=gone)
+    result = _only(edge)
+    figure = link_graph(result)
+    assert any("no composition" in text for trace in figure.data for text in trace.text or ())
+    assert len(link_graph(result, "composition").data) == 0
+    assert [f.text for f in findings(result) if "compose" in f.text] == []
+    assert "–" in json.dumps(link_cells(result), ensure_ascii=False)
 
 
 def test_unknown_names_are_refused_with_the_known_ones(stream: ScanResult) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from flagscope.diagnose.records import HeadRecord, PairRecord
 from flagscope.report.chance import Band, null_band
 from flagscope.report.glossary import OBSERVABLES
-from flagscope.report.spec import Spec, axis, band, layout, level, line, logarithmic, plain
+from flagscope.report.spec import Spec, axis, band, layout, level, line, plain
 from flagscope.report.tracks import HeadTrack, Track
 from flagscope.report.wording import counted, euclidean, number, p_value
 
@@ -51,7 +51,7 @@ def _layout(track: Track, observable: str, rows: Sequence[tuple[int, PairRecord,
     y = axis(OBSERVABLES[observable].symbol)
     values = [value for _, _, value in rows]
     if observable == "commutator_ratio" and values and max(values) > _LOG_ABOVE:
-        y |= logarithmic()
+        y |= {"type": "log", "dtick": "D2", "tickformat": "~g"}
     elif observable in ("intersection_beyond_chance", "imbalance", "overlap_ratio"):
         y |= {"rangemode": "tozero"}
     return layout(x=x, y=y)

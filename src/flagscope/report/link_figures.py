@@ -101,7 +101,7 @@ def _space(
     hover: tuple[list[float], list[float], list[str]] = ([], [], [])
     for edge in reversed(edges):  # the furthest from chance on top
         x, y = _curve(edge, rows)
-        below = judged(edge, measure).ratio < 1
+        below = (judged(edge, measure).ratio or 0.0) < 1
         lines = drawn.setdefault((grades[id(edge)], below), ([], []))
         lines[0].extend([*x, None])
         lines[1].extend([*y, None])
@@ -142,8 +142,10 @@ def _text(edge: EdgeRecord) -> str:
             f"head {edge.head_from} of layer {edge.layer_from} to the "
             f"{READ_WORDS[edge.space]} of {head} {edge.head_to} of layer {edge.layer_to}",
             f"overlap {number(overlap.ratio)} times chance; {overlap.text}{adjusted}",
-            f"composition {number(edge.composition)}, its square {number(circuit.ratio)} times "
-            f"chance; {circuit.text}",
+            "no composition: a circuit that faces the stream on one side"
+            if circuit.ratio is None
+            else f"composition {number(edge.composition)}, its square {number(circuit.ratio)} "
+            f"times chance; {circuit.text}",
         )
     )
 

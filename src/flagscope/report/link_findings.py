@@ -43,23 +43,29 @@ def links(result: ScanResult) -> list[Finding]:
         flags = beyond_chance(result, measure)
         some = [edge for edge, far in zip(result.edges, flags, strict=True) if far]
         for above in (True, False):
-            side = [edge for edge in some if (judged(edge, measure).ratio > 1) == above]
+            side = [edge for edge in some if (_ratio(edge, measure) > 1) == above]
             if side:
                 found.append(_finding(result, measure, side, above=above))
     return found
+
+
+def _ratio(edge: EdgeRecord, measure: LinkMeasure) -> float:
+    """What is beyond chance has been measured, so that 1 never stands in."""
+    ratio = judged(edge, measure).ratio
+    return 1.0 if ratio is None else ratio
 
 
 def _finding(
     result: ScanResult, measure: LinkMeasure, edges: Sequence[EdgeRecord], *, above: bool
 ) -> Finding:
     best = strongest_first(edges, measure)[0]
-    ratios = [judged(edge, measure).ratio for edge in edges]
+    ratios = [_ratio(edge, measure) for edge in edges]
     extreme = max(ratios) if above else min(ratios)
     large = abs(extreme - 1) >= RATIO_FLOOR
     least = "" if complete(result) else "At least "
     count = f"{least}{len(edges):,} of {tested(result):,}"
     deed = _WORDS[measure][0 if above else 1]
-    unit = _UNITS[measure].format(number(judged(best, measure).ratio))
+    unit = _UNITS[measure].format(number(_ratio(best, measure)))
     many = f"{count} links from head to head {deed} than by chance"
     text = f"{many}; the clearest, {best.source} → {best.target}, has {unit}."
     if not large:

@@ -21,10 +21,11 @@ class Judgement:
     Parameters
     ----------
     ratio, z, log10_p
-        Overlap, or square of the composition score, in units of chance; its z and p.
+        Overlap, or square of the composition score, in units of chance; its z and p. No composition
+        where a circuit faces the stream on one side only, as in cross-attention.
     """
 
-    ratio: float
+    ratio: float | None
     z: float | None
     log10_p: float | None
 

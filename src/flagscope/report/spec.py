@@ -38,12 +38,6 @@ def axis(title: str = "", **changes: Any) -> Spec:
     return base | changes
 
 
-def logarithmic() -> Spec:
-    """What makes an axis logarithmic, with ticks written out: Plotly shortens 0.5 to 5."""
-    ticks = [digit * 10.0**power for power in range(-4, 5) for digit in (1, 2, 5)]
-    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
-
-
 def layout(*, x: Spec, y: Spec, **changes: Any) -> Spec:
     """A layout in the house style: no frame, no background, small margins."""
     base: Spec = {

@@ -7,7 +7,7 @@ from flagscope.report.chance import Band, null_band
 from flagscope.report.depth_figures import described, marker
 from flagscope.report.glossary import OBSERVABLES
 from flagscope.report.routes import Route, Writer, reader_title
-from flagscope.report.spec import Spec, axis, band, layout, level, line, logarithmic
+from flagscope.report.spec import Spec, axis, band, layout, level, line
 
 # C is not shown without ρ: it is small both for aligned and for orthogonal maps.
 STREAMED = ("overlap_ratio", "commutator_ratio", "gram_correlation")
@@ -32,7 +32,7 @@ def stream_profile_spec(writer: Writer, observable: str) -> Spec:
     y = axis(OBSERVABLES[observable].symbol)
     values = [getattr(pair, observable) for pair in every]
     if observable == "commutator_ratio" and values and max(values) > _LOG_ABOVE and min(values) > 0:
-        y |= logarithmic()
+        y |= {"type": "log", "dtick": "D2", "tickformat": "~g"}
     elif observable == "overlap_ratio":
         y |= {"rangemode": "tozero"}
     return {"data": data, "layout": layout(x=x, y=y)}
