@@ -472,7 +472,8 @@ def _draw_chains(pairs: Sequence[dict[str, Any]], largest: int) -> Figure:
 def _draw_degenerations(pairs: Sequence[dict[str, Any]], largest: int) -> Figure:
     figure, axes = new_figure(1, 1, width=6)
     ax = axes[0, 0]
-    d, r1, r2 = _DRAWN if largest >= _DRAWN[0] else (largest, 2, 3)
+    half = largest // 2
+    d, r1, r2 = _DRAWN if largest >= _DRAWN[0] else (largest, half, half)
     for colour, position in zip(COLOURS, strata(d, r1, r2), strict=False):
         if position.is_closed:
             continue
