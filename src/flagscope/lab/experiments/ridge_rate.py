@@ -408,8 +408,8 @@ def _angle_finding(cells: Sequence[Measured]) -> Finding:
         estimates + bounds,
         band_verdict(estimates, *ANGLE_BAND),
         f"The sine stays within the bound in {inside:.1%} of all moments, at every λ. Fitted where "
-        "2λt reaches 8 or more, for the dominant spaces of the nine directions of the signal. Where "
-        "weight decay lets some of these die, the gap closes, and the bound slows down alike.",
+        "2λt reaches 8 or more, for the spaces of the nine directions of the signal. Where "
+        "weight decay lets some of these die no gap is left, no bound holds and no rate follows.",
     )
 
 
@@ -423,12 +423,11 @@ def _gap_finding(cells: Sequence[Measured]) -> Finding:
     # A bound that stays at 1 says nothing: its rate is 0.
     bounded, still = bounds > _STILL, np.abs(bounds - 1) < _STILL
     followed = np.where(bounded, sines / np.where(bounded, bounds, 1), np.nan)
-    estimates = (
-        mean_interval("rate of the sine over rate of ‖A - B‖ / gap", _seed_means(followed)),
-        mean_interval(
-            "rate ratio of the sine, gap settled", _seed_means(np.where(still, sines, np.nan))
-        ),
-    )
+    wanted = {
+        "rate of the sine over rate of ‖A - B‖ / gap": _seed_means(followed),
+        "rate ratio of the sine, gap settled": _seed_means(np.where(still, sines, np.nan)),
+    }
+    estimates = tuple(mean_interval(name, kept) for name, kept in wanted.items() if kept)
     return Finding(
         "The angle follows ‖A - B‖ / gap, and so closes as e^{-2λt} where the gap has settled.",
         Prediction(
