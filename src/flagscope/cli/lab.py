@@ -86,7 +86,7 @@ def _print_list() -> None:
     rows = [(e.name, f"{e.budget_minutes:g} min", e.data_kind, e.title) for e in known]
     columns = [
         ("experiment", "left"),
-        ("one core", "right"),
+        ("cost", "right"),
         ("data", "left"),
         ("what", "left"),
     ]
