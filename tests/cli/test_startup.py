@@ -21,7 +21,15 @@ except SystemExit:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["scan", "--help"], ["inspect", "--help"], ["--version"], ["scna"]]
+    "arguments",
+    [
+        ["--help"],
+        ["scan", "--help"],
+        ["lab", "--help"],
+        ["inspect", "--help"],
+        ["--version"],
+        ["scna"],
+    ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     process = subprocess.run(
