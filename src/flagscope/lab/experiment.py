@@ -59,7 +59,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Measured:
-    """A cell and what was measured in it: numbers and series, as JSON can hold them."""
+    """A cell, what was measured in it, as JSON can hold it, and the core-seconds it took."""
 
     cell: Cell
     values: dict[str, Any]
