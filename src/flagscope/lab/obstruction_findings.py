@@ -105,8 +105,11 @@ def _gate(runs: Runs) -> Iterator[Finding]:
     if estimates:
         yield Finding(
             "A gate obstructs both pairs that go through it",
-            Prediction(f"C > {OBSTRUCTED:g} for up-down and gate-down", OBSTRUCTED,
-                       "docs: the masks of up are the gates"),  # fmt: skip
+            Prediction(
+                f"C > {OBSTRUCTED:g} for up-down and gate-down",
+                OBSTRUCTED,
+                "docs: the masks of up are the gates",
+            ),  # fmt: skip
             estimates,
             band_verdict(estimates, OBSTRUCTED, math.inf),
             "up-down is linear in up, yet its gates are masks that differ between neurons.",
@@ -127,8 +130,11 @@ def _haar(runs: Runs) -> Iterator[Finding]:
     above = sum(e.low is not None and e.low > 1 for e in commutator)
     yield Finding(
         "The obstruction is complete: bases stay as unrelated as random ones",
-        Prediction("ν within 0.1 of 1 and ρ within 0.1 of 0, their Haar values", None,
-                   "the strong reading of the paper's obstruction; spec, section 5"),  # fmt: skip
+        Prediction(
+            "ν within 0.1 of 1 and ρ within 0.1 of 0, their Haar values",
+            None,
+            "the strong reading of the paper's obstruction; spec, section 5",
+        ),  # fmt: skip
         (*commutator, *defect, *correlation),
         verdict,
         f"C ends below its Haar value of 1 in {below} and above it in {above} of "
@@ -144,8 +150,12 @@ def _slope(runs: Runs) -> Iterator[Finding]:
         estimates = (mean_interval("exponent of the driven part in 1 - slope", exponents),)
         yield Finding(
             "The obstruction is a continuous function of the nonlinearity",
-            Prediction("near the linear net the driven part of A - B grows as 1 - slope, and C as "
-                       "its square", 1.0, "docs: D_i - D_j is 0 or ±(1 - slope)"),  # fmt: skip
+            Prediction(
+                "near the linear net the driven part of A - B grows as 1 - slope, and C as "
+                "its square",
+                1.0,
+                "docs: D_i - D_j is 0 or ±(1 - slope)",
+            ),  # fmt: skip
             estimates,
             band_verdict(estimates, 0.9, 1.1),
             "Slopes 0.9999 and 0.999 against each other; further away it saturates (figure).",
@@ -157,8 +167,12 @@ def _diagonal(runs: Runs) -> Iterator[Finding]:
     estimates = _relative(runs, places, "driven diagonal", "initial diagonal")
     yield Finding(
         "For positively homogeneous activations the diagonal of A - B obeys the linear law",
-        Prediction(f"driven part of the diagonal, relative to its initial value: 0 within "
-                   f"round-off, {ROUND_OFF:g}", 0.0, _SOURCE),  # fmt: skip
+        Prediction(
+            f"driven part of the diagonal, relative to its initial value: 0 within "
+            f"round-off, {ROUND_OFF:g}",
+            0.0,
+            _SOURCE,
+        ),  # fmt: skip
         estimates,
         band_verdict(estimates, -math.inf, ROUND_OFF),
         "up-down of a gated network counts as homogeneous: its neurons are linear in up. What is "
@@ -189,8 +203,11 @@ def _terms(runs: Runs) -> Iterator[Finding]:
     )
     yield Finding(
         "The masks and the failure of homogeneity are all that drives A - B",
-        Prediction(f"mask term plus homogeneity term equal the gradient's drive within "
-                   f"{ROUND_OFF:g}", 0.0, "docs: derivation"),  # fmt: skip
+        Prediction(
+            f"mask term plus homogeneity term equal the gradient's drive within {ROUND_OFF:g}",
+            0.0,
+            "docs: derivation",
+        ),  # fmt: skip
         estimates,
         band_verdict(estimates, -math.inf, ROUND_OFF),
         "Compared at every recorded moment of every run, activation, pair and seed.",
@@ -225,8 +242,11 @@ def _ridge(runs: Runs) -> Iterator[Finding]:
         both: Verdict = "confirmed" if {tanh, relu} == {"confirmed"} else "open"
         yield Finding(
             "A strong ridge takes the obstruction away from tanh, not from ReLU",
-            Prediction("C falls to less than a fifth for tanh and stays above a fifth for ReLU",
-                       0.2, "small weights make tanh linear; ReLU knows no scale"),  # fmt: skip
+            Prediction(
+                "C falls to less than a fifth for tanh and stays above a fifth for ReLU",
+                0.2,
+                "small weights make tanh linear; ReLU knows no scale",
+            ),  # fmt: skip
             estimates,
             "refuted" if "refuted" in (tanh, relu) else both,
             "The obstruction of a smooth activation is a matter of how large the weights are.",

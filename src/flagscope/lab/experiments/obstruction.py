@@ -85,9 +85,7 @@ class Obstruction(Experiment):
         data = load_images(s["data"], limit=s["limit"])
         # Centred, so that the mean picture's large curvature does not force small steps.
         x, y = data.inputs - data.inputs.mean(0), data.one_hot()
-        network = open_network(
-            s["activation"], x.shape[1], s["width"], data.classes, s["seeds"]
-        )
+        network = open_network(s["activation"], x.shape[1], s["width"], data.classes, s["seeds"])
         optimiser = Optimiser(step=s["step"], decay=s["decay"]).build([*network.weights.values()])
         ledgers = {
             name: ImbalanceLedger(*maps, step=s["step"], decay=s["decay"])
@@ -135,9 +133,7 @@ class Obstruction(Experiment):
             columns=["activation", "ridge", "pair", "seed", "step", "quantity", "value"],
         )
 
-    def draw(
-        self, measured: Sequence[Measured], findings: Sequence[Finding]
-    ) -> dict[str, Figure]:
+    def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
         """See `obstruction_figures`."""
         return figures(measured)
 
