@@ -1,13 +1,7 @@
 """What drives the imbalance A - B of two adjacent maps, term by term and summed over training.
 
-Neuron i of the shared space has preactivation z_i = (W1 x)_i, value h_i = φ_i(z_i) and derivative
-D_i = dh_i/dz_i; p = W2ᵀ δ is the gradient of the loss with respect to h. Gradient flow with ridge λ
-gives, exactly and for every activation,
-
-    d/dt (A - B)_ij = -2λ (A - B)_ij - Σ_n (D_i - D_j)(p_i z_j - p_j z_i) + Σ_n (p_i e_j + e_i p_j)
-
-with e = h - D z, which is zero where φ is positively homogeneous. The first sum are the masks, the
-second is the failure of homogeneity, which alone acts on the diagonal.
+The derivation stands in `flagscope.lab.experiments.obstruction`: masks, which act off the diagonal,
+and the failure of homogeneity e = h - D z, which alone acts on it.
 """
 
 from __future__ import annotations
@@ -22,7 +16,9 @@ from flagscope.errors import InputError
 
 
 def mask_drive(
-    z: Float[Tensor, "seeds n d"], p: Float[Tensor, "seeds n d"], derivative: Float[Tensor, "..."]
+    z: Float[Tensor, "seeds n d"],
+    p: Float[Tensor, "seeds n d"],
+    derivative: Float[Tensor, "seeds n d"],
 ) -> Float[Tensor, "seeds d d"]:
     """-Σ_n (D_i - D_j)(p_i z_j - p_j z_i): what masks that differ between neurons do to A - B.
 
@@ -57,7 +53,7 @@ def homogeneity_drive(
     z: Float[Tensor, "seeds n d"],
     h: Float[Tensor, "seeds n d"],
     p: Float[Tensor, "seeds n d"],
-    derivative: Float[Tensor, "..."],
+    derivative: Float[Tensor, "seeds n d"],
 ) -> Float[Tensor, "seeds d d"]:
     """Σ_n (p_i e_j + e_i p_j), e = h - D z: what A - B gains where φ is not homogeneous.
 

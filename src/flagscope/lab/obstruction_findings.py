@@ -109,7 +109,7 @@ def _gate(runs: Runs) -> Iterator[Finding]:
                 f"C > {OBSTRUCTED:g} for up-down and gate-down",
                 OBSTRUCTED,
                 "docs: the masks of up are the gates",
-            ),  # fmt: skip
+            ),
             estimates,
             band_verdict(estimates, OBSTRUCTED, math.inf),
             "up-down is linear in up, yet its gates are masks that differ between neurons.",
@@ -134,7 +134,7 @@ def _haar(runs: Runs) -> Iterator[Finding]:
             "ν within 0.1 of 1 and ρ within 0.1 of 0, their Haar values",
             None,
             "the strong reading of the paper's obstruction; spec, section 5",
-        ),  # fmt: skip
+        ),
         (*commutator, *defect, *correlation),
         verdict,
         f"C ends below its Haar value of 1 in {below} and above it in {above} of "
@@ -155,7 +155,7 @@ def _slope(runs: Runs) -> Iterator[Finding]:
                 "its square",
                 1.0,
                 "docs: D_i - D_j is 0 or ±(1 - slope)",
-            ),  # fmt: skip
+            ),
             estimates,
             band_verdict(estimates, 0.9, 1.1),
             "Slopes 0.9999 and 0.999 against each other; further away it saturates (figure).",
@@ -172,7 +172,7 @@ def _diagonal(runs: Runs) -> Iterator[Finding]:
             f"round-off, {ROUND_OFF:g}",
             0.0,
             _SOURCE,
-        ),  # fmt: skip
+        ),
         estimates,
         band_verdict(estimates, -math.inf, ROUND_OFF),
         "up-down of a gated network counts as homogeneous: its neurons are linear in up. What is "
@@ -207,7 +207,7 @@ def _terms(runs: Runs) -> Iterator[Finding]:
             f"mask term plus homogeneity term equal the gradient's drive within {ROUND_OFF:g}",
             0.0,
             "docs: derivation",
-        ),  # fmt: skip
+        ),
         estimates,
         band_verdict(estimates, -math.inf, ROUND_OFF),
         "Compared at every recorded moment of every run, activation, pair and seed.",
@@ -246,7 +246,7 @@ def _ridge(runs: Runs) -> Iterator[Finding]:
                 "C falls to less than a fifth for tanh and stays above a fifth for ReLU",
                 0.2,
                 "small weights make tanh linear; ReLU knows no scale",
-            ),  # fmt: skip
+            ),
             estimates,
             "refuted" if "refuted" in (tanh, relu) else both,
             "The obstruction of a smooth activation is a matter of how large the weights are.",

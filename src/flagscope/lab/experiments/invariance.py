@@ -1,4 +1,16 @@
-"""Which numbers survive rewriting a trained network with its function unchanged?"""
+"""Invariance: which numbers survive rewriting a trained network with its function unchanged.
+
+(g W1, W2 g⁻¹) computes what (W1, W2) does wherever g is a freedom of the network: any invertible g
+between linear maps, in Q-K without rotary embedding and in V-O; positive factors and permutations
+of the neurons across a ReLU; permutations across any other activation. The write space moves by g,
+the read space by g⁻ᵀ. So their intersection, its angles, and all that depends on the Grams is kept
+by orthogonal g, permutations among them, which are their own inverse transposes. What every g keeps is W2 W1 and the ranks, hence the kernel intersection rank W1 - rank(W2 W1).
+
+Two cases make the difference plain. Ridge carries a linear network to A = B: what is written is
+exactly what is read, and a g that leaves the function alone makes the two spaces meet in nothing.
+The other way round, A^{-1/2}(A^{1/2} B A^{1/2})^{1/2} A^{-1/2} has a root g that makes A = B: any
+pair of full rank then looks perfectly aligned, and computes what it did.
+"""
 
 from __future__ import annotations
 
@@ -83,11 +95,11 @@ class Invariance(Experiment):
         own = {"steps": 60 if options.quick else 300}
         # 2λt = 40: what ridge kills is then below the accuracy of float32.
         ridge = {"step": 0.25, "decay": 0.05, "steps": 1600}
-        return [
-            Cell(n, shared | {"network": n} | (ridge if n == "ridge-linear" else own),
-                 cost={"gpt": 6.0, "ridge-linear": 2.0}.get(n, 1.0))  # fmt: skip
-            for n in names
-        ]
+        settings = {
+            n: shared | {"network": n} | (ridge if n == "ridge-linear" else own) for n in names
+        }
+        costs = {"gpt": 6.0, "ridge-linear": 2.0}
+        return [Cell(n, settings[n], costs.get(n, 1.0)) for n in names]
 
     def measure(self, cell: Cell, report: Callable[[float], None]) -> dict[str, Any]:
         """Every group on every trained network: outputs, movements, and a few numbers."""
@@ -100,8 +112,12 @@ class Invariance(Experiment):
                 state, outputs = model.rewritten(changes)
                 after = model.pairs(state)
                 # A perceptron's other pairs share a map with the changed one, and move.
-                own = [member.name for one in changes for member in one.symmetry.group.members
-                       if one.symmetry.member in (None, member.kv_head)]  # pyright: ignore
+                own = [
+                    member.name
+                    for one in changes
+                    for member in one.symmetry.group.members
+                    if one.symmetry.member in (None, member.kv_head)
+                ]  # pyright: ignore
                 own = sorted(set(own))
                 moved = [movements(before[name], after[name]) for name in own]
                 rows.append({
@@ -138,9 +154,7 @@ class Invariance(Experiment):
             columns=["network", "seed", "group", "observable", "moved", "outputs moved"],
         )
 
-    def draw(
-        self, measured: Sequence[Measured], findings: Sequence[Finding]
-    ) -> dict[str, Figure]:
+    def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
         """Observables by groups, the movement in powers of ten."""
         groups = [g for g in ("permutation", "orthogonal", "scaling", "gl", "balanced")
                   if _rows(measured, g)]  # fmt: skip
@@ -222,8 +236,11 @@ def _unchanged(measured: Sequence[Measured]) -> Iterator[Finding]:
     fine = band_verdict([first], -math.inf, 1e-12), band_verdict(others, -math.inf, 1e-5)
     yield Finding(
         "No change made here alters what a network computes",
-        Prediction("outputs move by round-off alone: below 1e-12, and 1e-5 in float32", 0.0,
-                   "spec, section 2"),  # fmt: skip
+        Prediction(
+            "outputs move by round-off alone: below 1e-12, and 1e-5 in float32",
+            0.0,
+            "spec, section 2",
+        ),
         tuple(estimates),
         fine[0] if not others or fine[0] == fine[1] else "open",
         "The premise of all that follows.",
@@ -251,8 +268,9 @@ def _labels(measured: Sequence[Measured]) -> Iterator[Finding]:
     still = (mean_interval("largest movement of a functional number", _largest(rows, _FUNCTIONAL)),)
     yield Finding(
         "Ranks, kernel intersection and spectrum of W2 W1 survive every change",
-        Prediction(f"movement under GL(d) and scalings below {ROUND_OFF:g}", 0.0,
-                   "spec, section 2.3"),  # fmt: skip
+        Prediction(
+            f"movement under GL(d) and scalings below {ROUND_OFF:g}", 0.0, "spec, section 2.3"
+        ),
         still,
         band_verdict(still, -math.inf, ROUND_OFF),
         "These are what flagscope labels functional.",
@@ -313,8 +331,11 @@ def _balanced(measured: Sequence[Measured]) -> Iterator[Finding]:
     raw = [value for row in rows for value in row["before"]["commutator_ratio"]]
     yield Finding(
         "Any raw alignment can be made perfect for nothing",
-        Prediction("after balancing C < 1e-9 and 1 - ρ < 1e-9 for every pair, outputs unchanged",
-                   0.0, "spec, section 2.4"),  # fmt: skip
+        Prediction(
+            "after balancing C < 1e-9 and 1 - ρ < 1e-9 for every pair, outputs unchanged",
+            0.0,
+            "spec, section 2.4",
+        ),
         (commutator, correlation),
         band_verdict([commutator, correlation], -math.inf, 1e-9),
         f"As trained, C of these pairs lies between {min(raw):.2g} and {max(raw):.2g}: between "

@@ -1,10 +1,27 @@
-"""Which intersection tracks training: with what the next map reads, or with its kernel?"""
+"""Kernel against read space: which of two intersections tracks training better.
+
+The paper counts dim(write ∩ read). It is invariant under orthogonal changes of the shared basis
+alone, and blind without a notion of noise: generic maps have full rank, and the widths set the
+dimension. The kernel intersection dim(write ∩ ker W2) = rank W1 - rank(W2 W1) is invariant under
+every change, and as blind. So each is also counted with a threshold and taken softly:
+
+- read, counted: principal cosines of the dominant spaces beyond chance, over the smaller rank;
+- read, soft: Σ cos² over its Haar mean, minus 1;
+- kernel, counted: 1 - rank(W2 V)/r1, gains below a tenth of W2's largest singular value being none;
+- kernel, soft: share of ‖W1‖² in W2's directions of such small gain, minus its Haar mean.
+
+Scores, fixed before measuring: Spearman's correlation over the moments of one training with the
+fall of the loss, signed so that + means "written comes to be read, and is lost no longer"; averaged
+over seeds, one number for each depth, width and task; 0 for a number that never moves. The four
+tasks hold one control, on random labels.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,7 +87,8 @@ class KernelVsRead(Experiment):
 
     def cells(self, options: Options) -> list[Cell]:
         """One cell a task, depth and width, all seeds in one tensor program."""
-        seeds = list(range(options.seeds or (3 if options.quick else 6)))
+        # From 10 on: the rules of the verdicts were tried out on the seeds before.
+        seeds = list(range(10, 10 + (options.seeds or (3 if options.quick else 6))))
         shared = {"data": options.data or "digits", "seeds": seeds, "batch": 128, "step": 2e-3}
         shared |= {"decay": 1e-2, "steps": 150 if options.quick else 1000}
         shared |= {"moments": 8 if options.quick else 16}
@@ -172,7 +190,7 @@ def _observables(network: Network) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in SIGNS}
     for seed in range(len(network.weights[0])):
         maps = [weight[seed] for weight in network.weights]
-        pairs = [asdict(intersections(*pair)) for pair in zip(maps, maps[1:], strict=False)]
+        pairs = [asdict(intersections(*pair)) for pair in pairwise(maps)]
         for name in SIGNS:
             found[name].append(float(np.mean([pair[name] for pair in pairs])))
     return found
@@ -223,7 +241,7 @@ def _tracking(measured: Sequence[Measured]) -> Iterator[Finding]:
                 "counted",
                 0.5,
                 "fixed beforehand",
-            ),  # fmt: skip
+            ),
             estimates,
             band_verdict(estimates, 0.5, math.inf),
             "Correlated over the moments of each training; mean over depths, widths and tasks.",
@@ -246,12 +264,38 @@ def _comparisons(measured: Sequence[Measured]) -> Iterator[Finding]:
                 "difference of the signed rank correlations above 0",
                 0.0,
                 "the kernel is invariant under GL(d), the read space is not",
-            ),  # fmt: skip
+            ),
             tuple(estimates),
             band_verdict(estimates, 0.0, math.inf),
-            "Difference taken cell by cell, the same trainings on both sides.",
+            "Difference taken cell by cell, the same trainings on both sides. "
+            + _no_larger_than(estimates),
         )
+    yield from _control(measured)
     yield from _across_runs(measured)
+
+
+def _no_larger_than(estimates: Sequence[Estimate]) -> str:
+    ends = [abs(end) for e in estimates for end in (e.low, e.high) if end is not None]
+    return f"No difference beyond {max(ends):.2f} is compatible with it." if ends else ""
+
+
+def _control(measured: Sequence[Measured]) -> Iterator[Finding]:
+    """Trainings on labels that are random, where nothing can be learnt about other pictures."""
+    chosen = [m for m in measured if m.cell.settings["task"] == "shuffled"]
+    estimates = tuple(_scores(chosen, "held-out loss"))
+    yield Finding(
+        "Either intersection tells learning from memorising",
+        Prediction(
+            "on random labels, where the held-out loss rises, the signed rank correlation with its "
+            "fall is not below 0",
+            0.0,
+            "control on a destroyed task; spec, section 6",
+        ),
+        estimates,
+        band_verdict(estimates, 0.0, math.inf),
+        "Below 0: the intersections grow as they do on true labels. They follow how far training "
+        "has carried the weights.",
+    )
 
 
 def _across_runs(measured: Sequence[Measured]) -> Iterator[Finding]:
@@ -277,7 +321,7 @@ def _across_runs(measured: Sequence[Measured]) -> Iterator[Finding]:
             "signed rank correlation with the held-out loss above 0 for each of the four",
             0.0,
             "fixed beforehand",
-        ),  # fmt: skip
+        ),
         tuple(estimates),
         band_verdict(estimates, 0.0, math.inf),
         "Runs differ in seed and in the share of their labels that is random: 0, ½, 1. Intervals "
@@ -299,7 +343,7 @@ def _exact(measured: Sequence[Measured]) -> Iterator[Finding]:
                 "the exact dimension never moves in training: stored maps have full rank",
                 0.0,
                 "spec, section 2",
-            ),  # fmt: skip
+            ),
             estimates,
             band_verdict(estimates, 0.0, 0.0),
             "Exact dimensions are set by the widths alone.",

@@ -1,4 +1,42 @@
-"""Do activations keep the bases of neighbouring layers from aligning, and by which term?"""
+"""Obstruction: what an activation between two maps does to their imbalance, term by term.
+
+Neuron i of the shared space has preactivation z_i = (W1 x)_i, value h_i = φ_i(z_i) and derivative
+D_i = dh_i/dz_i; δ is the gradient of the loss at W2's output, p = W2ᵀ δ that at h; sums run over
+the examples n. Backpropagation gives G1 = Σ (D∘p) xᵀ and G2 = Σ δ hᵀ, so that under gradient flow
+with ridge λ, A = W1 W1ᵀ and B = W2ᵀ W2 obey
+
+    dA/dt = -2λ A - Σ [(D∘p) zᵀ + z (D∘p)ᵀ]
+    dB/dt = -2λ B - Σ [p hᵀ + h pᵀ].
+
+Split h = D∘z + e. In d(A - B)/dt the terms with h and z then pair up,
+
+    D_i p_i z_j + z_i D_j p_j - p_i D_j z_j - D_i z_i p_j = (D_i - D_j)(p_i z_j - p_j z_i),
+
+and what is left is the failure of homogeneity, e = h - D∘z:
+
+    d/dt (A - B)_ij = -2λ (A - B)_ij - Σ (D_i - D_j)(p_i z_j - p_j z_i) + Σ (p_i e_j + e_i p_j).
+
+**Linear maps.** D = 1 and e = 0: both sums vanish, A - B decays, and with it the commutator, since
+[A, B] = [A - B, B].
+
+**Positively homogeneous activations** (ReLU, leaky ReLU): e = 0 by Euler. The first sum has no
+diagonal: the diagonal obeys the linear law, and all else is driven by masks that differ between
+neurons. At slope a below zero D_i - D_j is 0 or ±(1 - a): near the linear network the driven part
+is proportional to 1 - a and C to its square.
+
+**Smooth activations** (tanh, GELU): e ≠ 0, and the diagonal is driven by 2 Σ p_i e_i.
+
+**Gated networks**, h = s(g)∘u: for up → down, z = u, D = s(g) and e = 0, so that up is as good as
+homogeneous and its masks are the gates; for gate → down, z = g, D = u∘s'(g) and
+e = u∘(s(g) - g∘s'(g)), zero for a ReLU gate only.
+
+**Biases.** With z = W1 x + b and b under the same ridge, all this holds for A + b bᵀ in the place
+of A; a bias without ridge adds 2λ b bᵀ.
+
+**Gradient descent** w ← (1 - ηλ) w - η G multiplies A - B by (1 - ηλ)², adds η(1 - ηλ) times the
+two sums, and η² (G1 G1ᵀ - G2ᵀ G2). The ledger books the three at every step; their sum is A - B to
+round-off.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +56,8 @@ from flagscope.lab.data import load_images
 from flagscope.lab.experiment import Cell, Experiment, Finding, Measured, Options
 from flagscope.lab.imbalance import ImbalanceLedger, gradient_drive, imbalance_matrix, with_gradient
 from flagscope.lab.neurons import OpenNetwork, drives, open_network
-from flagscope.lab.obstruction_findings import findings
 from flagscope.lab.obstruction_figures import figures
+from flagscope.lab.obstruction_findings import findings
 from flagscope.lab.training import Optimiser, mean_square, recording_times, train
 
 if TYPE_CHECKING:
@@ -34,7 +72,7 @@ RIDGE, STRONG = 5e-3, 2e-2
 PLAN: dict[str, tuple[float, int]] = {
     "linear": (RIDGE, 1),
     **{f"leaky:{slope}": (RIDGE, 1) for slope in (0.9999, 0.999, 0.99, 0.9, 0.7, 0.4, 0.1)},
-    **{name: (RIDGE, 2) for name in ("relu", "tanh", "gelu")},
+    **dict.fromkeys(("relu", "tanh", "gelu"), (RIDGE, 2)),
     "gated:silu": (RIDGE, 1),
     **{f"{name}@strong": (STRONG, 1) for name in ("relu", "tanh", "gelu")},
 }
@@ -66,7 +104,7 @@ class Obstruction(Experiment):
 
     def cells(self, options: Options) -> list[Cell]:
         """One cell an activation and ridge, all seeds in one tensor program."""
-        plan = {name: QUICK_RIDGE for name in QUICK} if options.quick else PLAN
+        plan = dict.fromkeys(QUICK, QUICK_RIDGE) if options.quick else PLAN
         seeds = list(range(options.seeds or (2 if options.quick else 5)))
         settings = {"data": options.data or "digits", "width": WIDTH, "step": STEP, "seeds": seeds}
         settings |= {"limit": 64, "moments": 8} if options.quick else {"limit": 256, "moments": 40}
