@@ -78,7 +78,7 @@ def open_network(
     --------
     >>> network = open_network("gated:silu", 8, 6, 3, seeds=[0, 1])
     >>> {name: tuple(weight.shape) for name, weight in network.weights.items()}
-    {'up': (2, 6, 8), 'down': (2, 6, 6), 'out': (2, 3, 6), 'gate': (2, 6, 8)}
+    {'up': (2, 6, 8), 'gate': (2, 6, 8), 'down': (2, 6, 6), 'out': (2, 3, 6)}
     >>> list(network.pairs)
     ['up-down', 'gate-down', 'down-out']
     """
@@ -86,10 +86,10 @@ def open_network(
     drawn = initial_network(widths, seeds).weights
     if not activation.startswith("gated:"):
         return OpenNetwork(dict(zip("123", drawn, strict=True)), activation)
-    weights = dict(zip(("up", "down", "out"), drawn, strict=True))
+    up, down, out = drawn
     # Seeds far from the others', so that no gate is drawn as an up map is.
-    (weights["gate"],) = initial_network([features, width], [s + 10**6 for s in seeds]).weights
-    return OpenNetwork(weights, activation)
+    (gate,) = initial_network([features, width], [s + 10**6 for s in seeds]).weights
+    return OpenNetwork({"up": up, "gate": gate, "down": down, "out": out}, activation)
 
 
 def activated(name: str, z: Tensor) -> Tensor:

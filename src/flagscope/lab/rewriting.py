@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 import flagscope
+from flagscope.arch import PairGroup
 from flagscope.demo import final
 from flagscope.diagnose import PairRecord
+from flagscope.errors import InputError
 from flagscope.lab.networks import Network
 from flagscope.reparameterize import (
     Change,
@@ -72,6 +74,8 @@ class Rewritable:
         """Random changes of a kind, or those that balance; "orthogonal" is a part of "gl"."""
         generator = torch.Generator().manual_seed(seed)
         places = self.symmetries(kind)
+        if not places:
+            raise InputError(f"no change of kind {kind!r} is open in this network")
         if kind == "balanced":
             return [balancing_change(one, self.state) for one in places]
         drawn = [random_change(one, generator=generator) for one in places]
@@ -84,6 +88,20 @@ class Rewritable:
         state = apply(self.state, changes).state
         before, after = self.outputs(self.state), self.outputs(state)
         return state, float((after - before).abs().max() / before.abs().max())
+
+
+def changed_pairs(changes: Sequence[Change]) -> list[str]:
+    """Names of the pairs whose shared space the changes act on.
+
+    A perceptron's other pairs share a map with a changed one, and may move whatever the group.
+    """
+    return sorted(
+        member.name
+        for change in changes
+        if isinstance(change.symmetry.group, PairGroup)
+        for member in change.symmetry.group.members
+        if change.symmetry.member in (None, member.kv_head)
+    )
 
 
 def movements(before: PairRecord, after: PairRecord) -> dict[str, float]:

@@ -4,7 +4,8 @@
 between linear maps, in Q-K without rotary embedding and in V-O; positive factors and permutations
 of the neurons across a ReLU; permutations across any other activation. The write space moves by g,
 the read space by g⁻ᵀ. So their intersection, its angles, and all that depends on the Grams is kept
-by orthogonal g, permutations among them, which are their own inverse transposes. What every g keeps is W2 W1 and the ranks, hence the kernel intersection rank W1 - rank(W2 W1).
+by orthogonal g, permutations among them, which are their own inverse transposes. What every g keeps
+is W2 W1 and the ranks, hence the kernel intersection rank W1 - rank(W2 W1).
 
 Two cases make the difference plain. Ridge carries a linear network to A = B: what is written is
 exactly what is read, and a g that leaves the function alone makes the two spaces meet in nothing.
@@ -38,6 +39,7 @@ from flagscope.lab.networks import initial_network
 from flagscope.lab.rewriting import (
     OBSERVABLES,
     Rewritable,
+    changed_pairs,
     demo_model,
     movements,
     number,
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 
 # Network -> groups of function-preserving changes that are tried on it.
 GROUPS = {
-    "linear": ("permutation", "orthogonal", "gl", "balanced"),
+    "linear": ("orthogonal", "gl", "balanced"),
     # Its maps have come to lack rank, so that no g balances them: they are balanced already.
     "ridge-linear": ("orthogonal", "gl"),
     "relu": ("permutation", "scaling"),
@@ -82,10 +84,13 @@ class Invariance(Experiment):
     source = "arXiv 2605.09861, the relative position as invariant"
     budget_minutes = 3
     data_kind = "images"
-    figures = {  # noqa: RUF012
-        "movement": "Largest relative movement of each observable under each group, outputs "
-        "unchanged: mean over networks, trainings and draws. Empty: below round-off.",
-    }
+    figures = (
+        (
+            "movement",
+            "Largest relative movement of each observable under each group, outputs "
+            "unchanged: mean over networks, trainings and draws. Empty: below round-off.",
+        ),
+    )
 
     def cells(self, options: Options) -> list[Cell]:
         """One cell a kind of network."""
@@ -111,14 +116,7 @@ class Invariance(Experiment):
                 changes = model.changes(group, seed=seed)
                 state, outputs = model.rewritten(changes)
                 after = model.pairs(state)
-                # A perceptron's other pairs share a map with the changed one, and move.
-                own = [
-                    member.name
-                    for one in changes
-                    for member in one.symmetry.group.members
-                    if one.symmetry.member in (None, member.kv_head)
-                ]  # pyright: ignore
-                own = sorted(set(own))
+                own = changed_pairs(changes)
                 moved = [movements(before[name], after[name]) for name in own]
                 rows.append({
                     "seed": seed, "group": group, "outputs": outputs,

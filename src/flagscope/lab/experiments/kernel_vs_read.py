@@ -78,12 +78,18 @@ class KernelVsRead(Experiment):
     )
     source = "arXiv 2605.09861 against spec, section 2"
     budget_minutes = 10
-    figures = {  # noqa: RUF012
-        "scores": "Rank correlation with the fall of the training loss, signed as predicted: mean "
-        "over depths, widths and tasks with its 95 % interval.",
-        "over-training": "Soft forms over training in one network (two hidden layers), by task; "
-        "mean and range of the seeds.",
-    }
+    figures = (
+        (
+            "scores",
+            "Rank correlation with the fall of the training loss, signed as predicted: mean "
+            "over depths, widths and tasks with its 95 % interval.",
+        ),
+        (
+            "over-training",
+            "Soft forms over training in one network (two hidden layers), by task; "
+            "mean and range of the seeds.",
+        ),
+    )
 
     def cells(self, options: Options) -> list[Cell]:
         """One cell a task, depth and width, all seeds in one tensor program."""
@@ -358,7 +364,7 @@ def _over_training(measured: Sequence[Measured]) -> Figure:
         series = m.values["series"]
         steps = [max(1, at["step"]) for at in series]
         for ax, name in zip(axes[0], ("read_soft", "kernel_soft"), strict=True):
-            runs = np.array([at[name] for at in series]).T
+            runs = np.array([at[name] for at in series]).T.tolist()
             draw_band(ax, steps, runs, colour=colour, label=m.cell.settings["task"])
     axes[0, 0].set_ylabel("overlap with the read space beyond chance")
     axes[0, 1].set_ylabel("energy lost in the near-kernel beyond chance")

@@ -93,14 +93,22 @@ class Obstruction(Experiment):
     )
     source = "arXiv 2605.09861, the commutator obstruction"
     budget_minutes = 14
-    figures = {  # noqa: RUF012
-        "over-training": "C, ν and ρ of the first hidden pair over training; mean and range of "
-        "the seeds. Dashed: the Haar value.",
-        "slope": "C at the end against 1 - slope of a leaky ReLU, one line a seed; dashed: a "
-        "square.",
-        "parts": "Norm of the parts of A - B over training: what is left of its initial value, "
-        "what the gradients drove, what finite steps added.",
-    }
+    figures = (
+        (
+            "over-training",
+            "C, ν and ρ of the first hidden pair over training; mean and range of "
+            "the seeds. Dashed: the Haar value.",
+        ),
+        (
+            "slope",
+            "C at the end against 1 - slope of a leaky ReLU, one line a seed; dashed: a square.",
+        ),
+        (
+            "parts",
+            "Norm of the parts of A - B over training: what is left of its initial value, "
+            "what the gradients drove, what finite steps added.",
+        ),
+    )
 
     def cells(self, options: Options) -> list[Cell]:
         """One cell an activation and ridge, all seeds in one tensor program."""
