@@ -41,7 +41,7 @@ def _over_training(runs: Runs) -> Figure:
         ax.set_ylabel(label)
     axes[0, 0].set_yscale("log")
     axes[0, 1].set_yscale("log")
-    axes[0, 2].legend()
+    axes[0, 0].legend(loc="lower right", fontsize=7)
     return figure
 
 
@@ -53,7 +53,7 @@ def _slope(runs: Runs) -> Figure:
     rest = np.array([1 - slope for slope in slopes])
     values = np.array([runs.values(f"leaky:{slope}", "1-2", "C") for slope in slopes])
     relu = np.array([runs.values("relu", "1-2", "C")])
-    ax.plot([*rest, 1.0], np.vstack([values, relu]), "o-", color=COLOURS[0], ms=3, lw=0.8)
+    ax.plot([1.0, *rest], np.vstack([relu, values]), "o-", color=COLOURS[0], ms=3, lw=0.8)
     ax.plot(rest, values[-1].mean() * (rest / rest[-1]) ** 2, ls="--", color=COLOURS[6], lw=1)
     ax.axhline(np.mean(runs.values("linear", "1-2", "C")), color=COLOURS[1], label="linear net")
     ax.set(xscale="log", yscale="log", xlabel="1 - slope below zero",

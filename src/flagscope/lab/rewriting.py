@@ -105,7 +105,7 @@ def changed_pairs(changes: Sequence[Change]) -> list[str]:
 
 
 def movements(before: PairRecord, after: PairRecord) -> dict[str, float]:
-    """By how much each number moved, relative to it, or absolutely if it is below 0.01.
+    """By how much each number moved, relative to it; to 0.01, or 1 for dimensions, if it is less.
 
     Numbers that are undefined on both sides are left out.
     """
@@ -113,7 +113,8 @@ def movements(before: PairRecord, after: PairRecord) -> dict[str, float]:
     for name in OBSERVABLES:
         old, new = number(before, name), number(after, name)
         if old is not None and new is not None:
-            found[name] = abs(new - old) / max(abs(old), 1e-2)
+            whole = name.startswith(("rank", "product_rank", "intersection", "kernel"))
+            found[name] = abs(new - old) / max(abs(old), 1.0 if whole else 1e-2)
     return found
 
 

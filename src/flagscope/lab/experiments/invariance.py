@@ -162,7 +162,7 @@ class Invariance(Experiment):
         ax.grid(visible=False)
         shown = ax.imshow(np.where(image < MOVED, np.nan, np.log10(image + 1e-300)),
                           aspect="auto", cmap="viridis")  # fmt: skip
-        ax.set_xticks(range(len(groups)), groups)
+        ax.set_xticks(range(len(groups)), groups, rotation=45, ha="right")
         ax.set_yticks(range(len(OBSERVABLES)), [n.replace("_", " ") for n in OBSERVABLES])
         for label, name in zip(ax.get_yticklabels(), OBSERVABLES, strict=True):
             label.set_color(COLOURS[0] if name in _FUNCTIONAL else COLOURS[6])
