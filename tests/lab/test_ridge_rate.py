@@ -139,6 +139,10 @@ def test_verdicts_follow_the_numbers(miniature):
     assert EXPERIMENT.conclude([missed, *others])[1].verdict == "refuted"
     wide = planted(rate, angle_ratio=[[0.8, 0.81, 0.79]])
     assert EXPERIMENT.conclude([wide, *others])[2].verdict == "refuted"
+    # Half as fast as the bound, or with no gap at all.
+    assert EXPERIMENT.conclude([wide, *others])[3].verdict == "refuted"
+    free = planted(rate, bound_ratio=[[0.0, 0.0, 0.0]])
+    assert EXPERIMENT.conclude([free, *others])[3].verdict == "open"
     lawful = planted(others[-1], ratio=[[1.0, 1.001, 0.999], [1.0, 1.001, 0.999]])
     assert EXPERIMENT.conclude([rate, *others[:-1], lawful])[-1].verdict == "confirmed"
 

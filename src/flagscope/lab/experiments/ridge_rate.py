@@ -54,6 +54,8 @@ _MOMENTS = 40
 _STEP = 0.2
 # Length of the window at the end, in units of 2λt, over which an angle's rate is fitted.
 _ANGLE_WINDOW = 2.0
+# A gap counts as settled where the bound falls at the law's rate up to this.
+_STILL = 0.02
 _SOURCE = "theory, section 4"
 _DERIVED = "one step of gradient descent, written out in the module"
 
@@ -97,6 +99,7 @@ class RidgeRate(Experiment):
             _rate_finding(_of(measured, "rate")),
             _identity_finding(measured),
             _angle_finding(_of(measured, "rate")),
+            _gap_finding(_of(measured, "rate")),
             _step_finding(_of(measured, "step")),
             _noise_finding(_of(measured, "noise")),
             _momentum_finding(_of(measured, "momentum")),
@@ -150,7 +153,7 @@ def _settings(*, quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
                 )
     # Driven terms count as η / λ.
     for decay in (1e-2,) if quick else (1e-3, 1e-2):
-        for step in (0.5, 1.0) if quick else (0.2, 0.5, 1.0, 1.5):
+        for step in (0.5, 1.0) if quick else (0.2, 0.5, 1.0):
             yield (
                 f"step{step:g}-decay{decay:g}",
                 base | {"kind": "step", "decay": decay, "step": step},
@@ -394,7 +397,8 @@ def _angle_finding(cells: Sequence[Measured]) -> Finding:
     bounds = _per_decay(settled, "bound_ratio", "rate ratio of the bound")
     inside = min(m.values["within_bound"] for m in cells)
     return Finding(
-        "The angle between the dominant spaces of A and B closes at the same rate.",
+        "The angle between the dominant spaces of A and B closes as e^{-2λt}, whatever the "
+        "spectrum does.",
         Prediction(
             "sin θ ≤ ‖A - B‖ / gap (Davis-Kahan), so e^{-2λt} once the spectrum has settled: "
             "rate ratio 1 within 5 % over the last two units of 2λt",
@@ -403,9 +407,48 @@ def _angle_finding(cells: Sequence[Measured]) -> Finding:
         ),
         estimates + bounds,
         band_verdict(estimates, *ANGLE_BAND),
-        f"The sine stays within the bound in {inside:.1%} of all moments, at every λ. The rate is "
-        "fitted where 2λt reaches 8 or more; before, the gap still moves and no rate is claimed.",
+        f"The sine stays within the bound in {inside:.1%} of all moments, at every λ. Fitted where "
+        "2λt reaches 8 or more, for the spaces of the nine directions of the signal. Where "
+        "weight decay lets some of these die no gap is left, no bound holds and no rate follows.",
     )
+
+
+def _gap_finding(cells: Sequence[Measured]) -> Finding:
+    """The condition of the prediction taken seriously: what the gap does, the angle does too."""
+    late = [m for m in cells if m.cell.settings["until"] >= 8]
+    sines, bounds = (
+        np.concatenate([np.array(m.values[name]) for m in late])
+        for name in ("angle_ratio", "bound_ratio")
+    )
+    # A bound that stays at 1 says nothing: its rate is 0.
+    bounded, still = bounds > _STILL, np.abs(bounds - 1) < _STILL
+    followed = np.where(bounded, sines / np.where(bounded, bounds, 1), np.nan)
+    wanted = {
+        "rate of the sine over rate of ‖A - B‖ / gap": _seed_means(followed),
+        "rate ratio of the sine, gap settled": _seed_means(np.where(still, sines, np.nan)),
+    }
+    estimates = tuple(mean_interval(name, kept) for name, kept in wanted.items() if kept)
+    return Finding(
+        "The angle follows ‖A - B‖ / gap, and so closes as e^{-2λt} where the gap has settled.",
+        Prediction(
+            "the rate of the sine is that of Davis and Kahan's bound, within 5 %; it is 2λ, within "
+            f"5 %, for pairs whose bound falls at 2λ within {_STILL:.0%}",
+            1.0,
+            "Davis-Kahan sin Θ theorem with the law",
+        ),
+        estimates,
+        band_verdict(estimates, *ANGLE_BAND),
+        f"The gap has settled in {still.mean():.0%} of the pairs and seeds, and "
+        f"{1 - bounded.mean():.0%} have no gap at all. This part was written "
+        "after a first full run had shown gaps that close; its rule was fixed before its numbers "
+        "were looked at.",
+    )
+
+
+def _seed_means(values: Float[np.ndarray, "pairs seeds"]) -> list[float]:
+    """Mean of each seed over the pairs that count; seeds without any are left out."""
+    kept = (column[~np.isnan(column)] for column in values.T)
+    return [float(column.mean()) for column in kept if len(column)]
 
 
 def _step_finding(cells: Sequence[Measured]) -> Finding:
@@ -421,7 +464,7 @@ def _step_finding(cells: Sequence[Measured]) -> Finding:
         e.name.removeprefix("rate ratio, ") for e, w in zip(estimates, within, strict=True) if not w
     ]
     return Finding(
-        "The law holds within 1 % at any stable step size.",
+        "The law holds within 1 % at step sizes up to 1, five times that of the other runs.",
         Prediction(
             "it bends by driven terms of relative order η ‖E‖² / (2λ), E being the residual: only "
             "while the loss falls, and least where λ is large",
@@ -432,7 +475,7 @@ def _step_finding(cells: Sequence[Measured]) -> Finding:
         band_verdict(estimates, *RATE_BAND),
         f"It does in {sum(within)} of {len(within)} settings"
         + (f", not at {'; '.join(outside)}" if outside else "")
-        + ". Gradient descent on these data is stable up to about η = 2.",
+        + ". The largest eigenvalue of the inputs' covariance is 1; at η = 1.5 training diverges.",
     )
 
 

@@ -57,7 +57,7 @@ class Strata(Experiment):
         "the one closed orbit is the variety of flags, and flags are the polystable points."
     )
     source = "arXiv 2605.09861; theory, section 2"
-    budget_minutes = 1.0
+    budget_minutes = 2.0
     data_kind = "none"
     figures = (
         ("chain", "Dimension of every stratum X_k: formula (line) and rank measured (points)."),
