@@ -88,7 +88,8 @@ class Invariance(Experiment):
         (
             "movement",
             "Largest relative movement of each observable under each group, outputs "
-            "unchanged: mean over networks, trainings and draws. Empty: below 0.001. Blue: functional.",
+            "unchanged: mean over networks, trainings and draws. Empty: below 0.001. "
+            "Blue: functional.",
         ),
     )
 
