@@ -1,0 +1,81 @@
+"""Planted intersections, what each is invariant under, and the verdicts' rules."""
+
+import pytest
+import torch
+
+from flagscope.lab import Measured, Options
+from flagscope.lab.experiments.kernel_vs_read import EXPERIMENT, SIGNS
+from flagscope.lab.intersections import intersections
+
+AXES = torch.eye(12, dtype=torch.float64)
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def test_planted_intersections():
+    # writes axes 0-3, reads 2-6: two in common, two lost
+    found = intersections(AXES[:, :4], AXES[2:7])
+    assert (found.read_exact, found.kernel_exact) == (2, 2)
+    assert found.kernel_count == 0.5
+    assert found.read_soft == pytest.approx(2 * 12 / (4 * 5) - 1)
+    assert found.kernel_soft == pytest.approx(2 / 4 - 7 / 12)
+
+
+def test_all_or_nothing():
+    nothing = intersections(AXES[:, :3], AXES[6:9])
+    everything = intersections(AXES[:, :3], AXES[:3])
+    assert nothing.kernel_count == 1
+    assert nothing.read_soft == -1
+    assert everything.kernel_count == 0
+    assert everything.kernel_soft == pytest.approx(-9 / 12)
+    assert everything.read_count == 1
+
+
+def test_only_the_kernel_survives_a_general_change():
+    w1, w2 = AXES[:, :4] @ normal(4, 6), normal(7, 5, seed=1) @ AXES[2:7]
+    g = 1.5 * AXES + normal(12, 12, seed=2) / 7
+    before, after = intersections(w1, w2), intersections(g @ w1, w2 @ torch.linalg.inv(g))
+    assert before.kernel_exact == after.kernel_exact == 2
+    assert (before.read_exact, after.read_exact) == (2, 0)
+    turn = torch.linalg.qr(g).Q
+    turned = intersections(turn @ w1, w2 @ turn.mT)
+    for name in SIGNS:
+        assert getattr(turned, name) == pytest.approx(getattr(before, name), abs=1e-12)
+
+
+def planted(read: list[float], kernel: list[float]) -> list[Measured]:
+    """Every cell with a falling loss and these series."""
+    series = [
+        {"step": n, "loss": [1.0 - 0.1 * n], "held-out loss": [1.0 - 0.1 * n],
+         "read_soft": [read[n]], "read_count": [read[n]], "read_exact": [3],
+         "kernel_soft": [kernel[n]], "kernel_count": [kernel[n]], "kernel_exact": [0]}
+        for n in range(len(read))
+    ]  # fmt: skip
+    return [
+        Measured(type(c)(c.name, c.settings | {"seeds": [0]}), {"series": series}, 1.0)
+        for c in EXPERIMENT.cells(Options())
+    ]
+
+
+def test_verdicts_follow_the_planted_tracker():
+    still, falling = [0.0, 1.0, 0.0, 1.0, 0.0], [5.0, 4.0, 3.0, 2.0, 1.0]
+    tracked = {f.claim: f.verdict for f in EXPERIMENT.conclude(planted(still, falling))}
+    assert tracked["The intersection with the kernel tracks training"] == "confirmed"
+    assert tracked["The intersection with the read space tracks training"] == "refuted"
+    assert tracked["The kernel tracks the loss better than the read space does"] == "confirmed"
+    rising = falling[::-1]
+    tracked = {f.claim: f.verdict for f in EXPERIMENT.conclude(planted(rising, still))}
+    assert tracked["The intersection with the read space tracks training"] == "confirmed"
+    assert tracked["The kernel tracks the loss better than the read space does"] == "refuted"
+
+
+def test_small_run_survives_json_and_repeats():
+    (cell, *_) = EXPERIMENT.cells(Options(quick=True))
+    settings = cell.settings | {"seeds": [4], "steps": 6, "moments": 3, "width": 12}
+    small = type(cell)(cell.name, settings)
+    first = EXPERIMENT.measure(small, lambda _: None)
+    assert first == EXPERIMENT.measure(small, lambda _: None)
+    assert first["series"][-1]["loss"] != first["series"][0]["loss"]
