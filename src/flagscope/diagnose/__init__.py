@@ -2,6 +2,15 @@
 
 from typing import get_args
 
+from flagscope.diagnose.collapse import (
+    CentreAgreement,
+    CollapseRecord,
+    NeuralCollapse,
+    SimplexFit,
+    neural_collapse,
+    neural_collapse_of_module,
+    simplex_fit,
+)
 from flagscope.diagnose.gauge import labels
 from flagscope.diagnose.head_spaces import (
     HeadSpaces,
@@ -36,15 +45,19 @@ __all__ = [
     "EIGH_FLOPS",
     "FREEDOMS",
     "ArraySummary",
+    "CentreAgreement",
+    "CollapseRecord",
     "FailureRecord",
     "HeadRecord",
     "HeadSpaces",
     "Matrices",
+    "NeuralCollapse",
     "PairRecord",
     "PairSpectra",
     "ProjectorSum",
     "RunRecord",
     "ScanResult",
+    "SimplexFit",
     "commutation_defect",
     "commutator_ratio",
     "gram_correlation",
@@ -52,9 +65,12 @@ __all__ = [
     "head_spaces",
     "imbalance",
     "labels",
+    "neural_collapse",
+    "neural_collapse_of_module",
     "pair_records",
     "pair_spectra",
     "pairwise_overlaps",
     "projector_sum",
+    "simplex_fit",
     "spectra_cost",
 ]
