@@ -20,6 +20,7 @@ from flagscope.diagnose.head_spaces import (
     projector_sum,
 )
 from flagscope.diagnose.heads import head_record
+from flagscope.diagnose.levels import LevelsRecord, alignment_levels
 from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.observables import (
     commutation_defect,
@@ -50,6 +51,7 @@ __all__ = [
     "FailureRecord",
     "HeadRecord",
     "HeadSpaces",
+    "LevelsRecord",
     "Matrices",
     "NeuralCollapse",
     "PairRecord",
@@ -58,6 +60,7 @@ __all__ = [
     "RunRecord",
     "ScanResult",
     "SimplexFit",
+    "alignment_levels",
     "commutation_defect",
     "commutator_ratio",
     "gram_correlation",
