@@ -2,6 +2,15 @@
 
 from typing import get_args
 
+from flagscope.diagnose.collapse import (
+    CentreAgreement,
+    CollapseRecord,
+    NeuralCollapse,
+    SimplexFit,
+    neural_collapse,
+    neural_collapse_of_module,
+    simplex_fit,
+)
 from flagscope.diagnose.gauge import labels
 from flagscope.diagnose.head_spaces import (
     HeadSpaces,
@@ -11,6 +20,7 @@ from flagscope.diagnose.head_spaces import (
     projector_sum,
 )
 from flagscope.diagnose.heads import head_record
+from flagscope.diagnose.levels import LevelsRecord, alignment_levels
 from flagscope.diagnose.links import HeadEnds, LinkName, head_ends, link_records
 from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.observables import (
@@ -39,19 +49,25 @@ __all__ = [
     "EIGH_FLOPS",
     "FREEDOMS",
     "ArraySummary",
+    "CentreAgreement",
+    "CollapseRecord",
     "EdgeRecord",
     "FailureRecord",
     "HeadEnds",
     "HeadRecord",
     "HeadSpaces",
+    "LevelsRecord",
     "LinkName",
     "Matrices",
+    "NeuralCollapse",
     "PairRecord",
     "PairSpectra",
     "PreparedMap",
     "ProjectorSum",
     "RunRecord",
     "ScanResult",
+    "SimplexFit",
+    "alignment_levels",
     "commutation_defect",
     "commutator_ratio",
     "gram_correlation",
@@ -61,11 +77,14 @@ __all__ = [
     "imbalance",
     "labels",
     "link_records",
+    "neural_collapse",
+    "neural_collapse_of_module",
     "pair_records",
     "pair_spectra",
     "pairwise_overlaps",
     "prepared_map",
     "projector_sum",
     "residual_record",
+    "simplex_fit",
     "spectra_cost",
 ]
