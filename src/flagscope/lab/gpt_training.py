@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -95,12 +95,13 @@ def trained(
     task: Task = "real",
     seed: int,
     checkpoints: Sequence[int],
+    report: Callable[[float], None] | None = None,
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Train; give (step, weights) at each of the checkpoints, in order.
 
     One seed gives one initialisation and one choice of windows, whatever the task, the decay and
     the optimiser, so that runs can be compared in pairs. The weights are those in training:
-    measure or copy them before the next is asked for.
+    measure or copy them before the next is asked for. `report` takes the fraction done.
     """
     start = initial_state(shape, torch.Generator().manual_seed(seed))
     state = {name: weight.requires_grad_() for name, weight in start.items()}
@@ -112,6 +113,8 @@ def trained(
             yield step, {name: weight.detach() for name, weight in state.items()}
         if step == recipe.steps:
             return
+        if report and step % 10 == 0:
+            report(step / recipe.steps)
         window = windows(
             corpus, task, rows=recipe.batch, width=shape.n_positions + 1, generator=generator
         )

@@ -236,3 +236,8 @@ def held_out_text(corpus: Corpus, task: Task, *, seed: int = 0) -> Int[Tensor, "
         return corpus.validation
     generator = torch.Generator().manual_seed(seed)
     return _DRAWS[task](corpus.validation, corpus, (1, len(corpus.validation)), generator)[0]
+
+
+def corpus(source: str | None = None) -> Corpus:
+    """The text of a source: `pydoc_data.topics`, which is the default, or a file's path."""
+    return pydoc_corpus() if source in (None, PYDOC) else file_corpus(source)
