@@ -17,6 +17,7 @@ import click
 from flagscope.cli.catalogue import families_command
 from flagscope.cli.inspect import inspect_command
 from flagscope.cli.interrupt import leave
+from flagscope.cli.lab import lab_command
 from flagscope.cli.scan import demo_command, scan_command
 from flagscope.cli.text import complain, log
 from flagscope.errors import FlagscopeError
@@ -40,6 +41,7 @@ cli.add_command(scan_command)
 cli.add_command(inspect_command)
 cli.add_command(families_command)
 cli.add_command(demo_command)
+cli.add_command(lab_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

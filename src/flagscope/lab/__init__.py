@@ -1,0 +1,31 @@
+"""The laboratory: every claim of the theory settled by experiment, one file a claim."""
+
+from flagscope.lab.experiment import (
+    Cell,
+    Estimate,
+    Experiment,
+    Finding,
+    Measured,
+    Options,
+    Prediction,
+    Verdict,
+    overall_verdict,
+)
+from flagscope.lab.registry import experiment_names, load_experiment
+from flagscope.lab.run import LabResult, run_lab
+
+__all__ = [
+    "Cell",
+    "Estimate",
+    "Experiment",
+    "Finding",
+    "LabResult",
+    "Measured",
+    "Options",
+    "Prediction",
+    "Verdict",
+    "experiment_names",
+    "load_experiment",
+    "overall_verdict",
+    "run_lab",
+]

@@ -1,0 +1,136 @@
+"""Measuring a cell in a worker, and keeping what was measured on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from flagscope.errors import InputError
+from flagscope.lab.experiment import Cell, Experiment, Measured
+from flagscope.lab.registry import load_experiment
+
+# Seconds between two notes of how far a cell is.
+_PATIENCE = 1.0
+
+
+def measure_cell(reference: str, cell: Cell, note: str | None = None) -> Measured:
+    """Measure one cell of the experiment that `reference` names: what a worker process does.
+
+    Parameters
+    ----------
+    reference
+        Name or file of the experiment, so that nothing but text and JSON travels to the worker.
+    cell
+        What to measure.
+    note
+        A file that is told the fraction done, where there is one.
+
+    Raises
+    ------
+    InputError
+        If what was measured does not survive JSON.
+    """
+    experiment = load_experiment(reference)
+    last = 0.0
+
+    def report(fraction: float) -> None:
+        nonlocal last
+        if note is not None and time.monotonic() - last >= _PATIENCE:
+            last = time.monotonic()
+            Path(note).write_text(f"{fraction:.4f}", encoding="ascii")
+
+    start = time.perf_counter()
+    with _one_thread():
+        values = experiment.measure(cell, report)
+    return Measured(cell, through_json(values, cell.name), time.perf_counter() - start)
+
+
+def through_json(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Values as they come back from a file, so that a resumed run sees what a fresh one sees."""
+    try:
+        return json.loads(json.dumps(values, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"what was measured in cell {name} cannot be written as JSON: {error}",
+            hint="return numbers, strings, lists and dictionaries; None for what is undefined",
+        ) from error
+
+
+def identity(experiment: Experiment, cell: Cell) -> dict[str, Any]:
+    """What a measurement depends on. Two cells of the same identity have the same values."""
+    return {
+        "experiment": experiment.name,
+        "experiment_version": experiment.version,
+        "flagscope": version("flagscope"),
+        "cell": cell.name,
+        "settings": through_json(cell.settings, cell.name),
+    }
+
+
+def cell_path(folder: Path, experiment: Experiment, cell: Cell) -> Path:
+    """Where a cell is kept. Other settings give another file, so that none overwrites another."""
+    text = json.dumps(identity(experiment, cell), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+    return folder / f"{cell.name}-{digest}.json"
+
+
+def write_cell(folder: Path, experiment: Experiment, measured: Measured) -> Path:
+    """Keep a measured cell. A kill at any moment leaves the whole file or none."""
+    path = cell_path(folder, experiment, measured.cell)
+    content = identity(experiment, measured.cell) | {
+        "seconds": measured.seconds,
+        "sha256": _digest(measured.values),
+        "values": measured.values,
+    }
+    write_whole(path, json.dumps(content, allow_nan=False))
+    return path
+
+
+def read_cell(folder: Path, experiment: Experiment, cell: Cell) -> Measured | None:
+    """A cell that was measured before, or None where it is not there or not whole."""
+    try:
+        content = json.loads(cell_path(folder, experiment, cell).read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict):
+        return None
+    values, seconds, digest = (content.pop(key, None) for key in ("values", "seconds", "sha256"))
+    if content != identity(experiment, cell):
+        return None
+    if not isinstance(values, dict) or not isinstance(seconds, float) or digest != _digest(values):
+        return None
+    return Measured(cell, values, seconds)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file under another name and rename it, which is atomic."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with part.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread of PyTorch's: cells share the cores, and sums do not depend on how many."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,223 @@
+"""The laboratory's data: what every installation has, or a file of the user's."""
+
+from __future__ import annotations
+
+import gzip
+import pydoc_data.topics
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from flagscope.errors import CorruptFileError, InputError, MissingFileError
+from flagscope.lab.experiment import DataKind
+from flagscope.lab.extra import lab_package
+
+# The training files of MNIST in its first form, and of Fashion-MNIST.
+_IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+_HINT = "digits, FILE.npz, a folder of idx files, FILE.txt, or pydoc"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Pictures as vectors, with their classes.
+
+    Attributes
+    ----------
+    name
+        Where they come from.
+    inputs
+        Shape (n, features), each feature in [0, 1].
+    labels
+        Shape (n,), 0 … classes - 1.
+    classes
+        How many there are.
+    """
+
+    name: str
+    inputs: Float[Tensor, "n features"]
+    labels: Int[Tensor, " n"]
+    classes: int
+
+    def one_hot(self) -> Float[Tensor, "n classes"]:
+        """Targets of a regression on the classes."""
+        return torch.nn.functional.one_hot(self.labels, self.classes).to(self.inputs.dtype)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Characters as numbers.
+
+    Attributes
+    ----------
+    name
+        Where it comes from.
+    ids
+        Shape (n,): index of each character in `vocabulary`.
+    vocabulary
+        The characters, sorted.
+    """
+
+    name: str
+    ids: Int[Tensor, " n"]
+    vocabulary: tuple[str, ...]
+
+
+def kind_of_source(source: str) -> DataKind:
+    """Whether a source holds images or text, by its name.
+
+    Examples
+    --------
+    >>> kind_of_source("digits"), kind_of_source("pydoc"), kind_of_source("a/b.npz")
+    ('images', 'text', 'images')
+    """
+    if source == "pydoc" or source.endswith(".txt"):
+        return "text"
+    if source == "digits" or source.endswith(".npz") or Path(source).is_dir():
+        return "images"
+    raise InputError(f"{source!r} is no source of data for the laboratory", hint=_HINT)
+
+
+def load_images(
+    source: str | None = None,
+    *,
+    dtype: torch.dtype = torch.float64,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Images:
+    """Images by source: "digits" (default), an .npz file as MNIST's, or a folder of idx files.
+
+    Parameters
+    ----------
+    source
+        "digits" are scikit-learn's 1797 handwritten digits of 8 × 8 pixels. An .npz file holds
+        x_train and y_train, a folder the idx files of MNIST or Fashion-MNIST, gzipped or not.
+    dtype
+        Of the inputs.
+    limit
+        Take this many at most, the first after shuffling.
+    seed
+        Of the shuffling; files are often ordered by class.
+
+    Raises
+    ------
+    MissingExtraError
+        Digits without scikit-learn.
+    SourceError
+        A file that is missing or not what it should be.
+
+    Examples
+    --------
+    >>> digits = load_images()
+    >>> tuple(digits.inputs.shape), digits.classes
+    ((1797, 64), 10)
+    """
+    if source is None or source == "digits":
+        found = lab_package("sklearn.datasets").load_digits()
+        inputs, labels, name = found.data / 16.0, found.target, "digits"
+    else:
+        pixels, labels = _npz(source) if source.endswith(".npz") else _idx_folder(source)
+        inputs, name = pixels.reshape(len(pixels), -1) / 255.0, source
+    if len(inputs) != len(labels) or not len(labels):
+        raise CorruptFileError(f"{name} has {len(inputs)} images and {len(labels)} labels")
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[:limit]
+    targets = torch.as_tensor(np.asarray(labels, dtype=np.int64))[order]
+    chosen = torch.as_tensor(inputs[order.numpy()]).to(dtype)
+    return Images(name, chosen, targets, int(labels.max()) + 1)
+
+
+def load_text(source: str | None = None, *, limit: int | None = None) -> Text:
+    """Text by source: "pydoc" (default), Python's own help topics, or a UTF-8 file.
+
+    Parameters
+    ----------
+    source
+        "pydoc" is in every installation of Python: 0.7 MB of English, somewhat different in
+        each version of Python.
+    limit
+        Take the first characters only.
+
+    Raises
+    ------
+    SourceError
+        A file that is missing or not UTF-8.
+
+    Examples
+    --------
+    >>> "e" in load_text(limit=1000).vocabulary
+    True
+    """
+    if source is None or source == "pydoc":
+        topics = pydoc_data.topics.topics
+        name, text = "pydoc", "\n".join(topics[key] for key in sorted(topics))
+    else:
+        name = source
+        try:
+            text = Path(source).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise CorruptFileError(f"{source} is not UTF-8 text") from error
+        except OSError as error:
+            raise _unreadable(source, error) from error
+    text = text[:limit]
+    if not text:
+        raise CorruptFileError(f"{name} holds no text")
+    vocabulary = tuple(sorted(set(text)))
+    index = {character: i for i, character in enumerate(vocabulary)}
+    return Text(name, torch.tensor([index[c] for c in text]), vocabulary)
+
+
+def split_indices(
+    n: int, held_out: float, *, seed: int
+) -> tuple[Int[Tensor, " a"], Int[Tensor, " b"]]:
+    """Indices of a random split into what is trained on and what is held out.
+
+    Examples
+    --------
+    >>> kept, held = split_indices(10, 0.3, seed=0)
+    >>> len(kept), len(held), sorted([*kept.tolist(), *held.tolist()]) == list(range(10))
+    (7, 3, True)
+    """
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    size = round(n * held_out)
+    return order[size:], order[:size]
+
+
+def _npz(source: str) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        with np.load(source, allow_pickle=False) as file:
+            return file["x_train"], file["y_train"]
+    except KeyError as error:
+        raise CorruptFileError(f"{source} has no arrays x_train and y_train") from error
+    except FileNotFoundError as error:
+        raise _unreadable(source, error) from error
+    except (OSError, ValueError) as error:
+        raise CorruptFileError(f"{source} is not an .npz file of images: {error}") from error
+
+
+def _idx_folder(source: str) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = (_idx(Path(source) / name) for name in _IDX)
+    return images, labels
+
+
+def _idx(path: Path) -> np.ndarray:
+    """An array of bytes in idx form: two zeros, type 8, number of axes, sizes, values."""
+    zipped = path.with_name(path.name + ".gz")
+    try:
+        raw = gzip.decompress(zipped.read_bytes()) if zipped.exists() else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise _unreadable(str(path), error) from error
+    if len(raw) < 4 or raw[:3] != b"\0\0\x08":
+        raise CorruptFileError(f"{path} is not an idx file of bytes")
+    axes = raw[3]
+    shape = np.frombuffer(raw, ">u4", count=axes, offset=4) if len(raw) >= 4 + 4 * axes else []
+    if len(raw) != 4 + 4 * axes + int(np.prod(shape, dtype=np.int64)):
+        raise CorruptFileError(f"{path} is cut short: its header says {list(map(int, shape))}")
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape([int(s) for s in shape])
+
+
+def _unreadable(source: str, error: Exception) -> MissingFileError:
+    reason = getattr(error, "strerror", None) or error
+    return MissingFileError(f"{source} cannot be read: {reason}", hint=_HINT)

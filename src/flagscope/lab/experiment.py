@@ -1,0 +1,187 @@
+"""What an experiment is: cells to measure, and a rule that turns measurements into verdicts.
+
+The prediction and the rule of the verdict stand in the experiment's code, so they are fixed before
+anything is measured.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+Verdict = Literal["confirmed", "refuted", "open"]
+DataKind = Literal["images", "text", "none"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user chose.
+
+    Attributes
+    ----------
+    seeds
+        Number of seeds; the experiment's own number if None.
+    quick
+        Whether to make do with less than half a minute of one core. Verdicts may then stay open.
+    data
+        Where the data come from, see `flagscope.lab.data`; the experiment's own choice if None.
+    """
+
+    seeds: int | None = None
+    quick: bool = False
+    data: str | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An independent unit of measurement, written down before there is any result.
+
+    Attributes
+    ----------
+    name
+        Unique within its experiment; letters, digits, dots, hyphens and underscores.
+    settings
+        All that the measurement depends on, as JSON can hold it, seeds included.
+    cost
+        Time it takes relative to the experiment's other cells; costly ones start first.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    cost: float = 1.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A cell and what was measured in it: numbers and series, as JSON can hold them."""
+
+    cell: Cell
+    values: dict[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval.
+
+    Attributes
+    ----------
+    name
+        What was estimated, with its unit if it has one.
+    value
+        The estimate.
+    low, high
+        Ends of the interval; None where there are too few numbers for one.
+    n
+        How many independent numbers it rests on, mostly seeds.
+    """
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the theory says before anything is measured.
+
+    Attributes
+    ----------
+    text
+        In words.
+    value
+        The predicted number, where it is one.
+    source
+        Section or equation it comes from.
+    """
+
+    text: str
+    value: float | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One claim, what was predicted and measured, and the verdict."""
+
+    claim: str
+    prediction: Prediction
+    estimates: tuple[Estimate, ...]
+    verdict: Verdict
+    words: str
+
+
+class Experiment(ABC):
+    """One claim and the measurement that settles it.
+
+    Attributes
+    ----------
+    name
+        As the command line knows it: the module's name, with hyphens.
+    title, claim, source
+        A heading, the claim that is tested in a sentence or two, and who makes it.
+    budget_minutes
+        Core-minutes of a full run.
+    data_kind
+        What sort of data the experiment can be given: "images", "text" or "none".
+    figures
+        Name of every figure with its caption.
+    version
+        To be raised when `measure` changes, so that earlier measurements are not taken for its.
+    """
+
+    name: str
+    title: str
+    claim: str
+    source: str
+    budget_minutes: float
+    data_kind: DataKind = "images"
+    # Never changed in place: a subclass sets its own.
+    figures: dict[str, str] = {}  # noqa: RUF012
+    version: int = 1
+
+    @abstractmethod
+    def cells(self, options: Options) -> list[Cell]:
+        """The units of measurement."""
+
+    @abstractmethod
+    def measure(self, cell: Cell, report: Callable[[float], None]) -> dict[str, Any]:
+        """Measure one cell, in a worker process; `report` takes the fraction done.
+
+        Deterministic given the cell's settings. What is returned must survive JSON: no NaN, no
+        infinity, no tensors.
+        """
+
+    @abstractmethod
+    def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
+        """Compare measurements with predictions: a verdict for every part of the claim."""
+
+    @abstractmethod
+    def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
+        """One row a (cell, seed, time, quantity), or as near to that as is readable."""
+
+    @abstractmethod
+    def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
+        """The figures that `figures` names."""
+
+
+def overall_verdict(findings: Sequence[Finding]) -> Verdict:
+    """Refuted if any part is, confirmed if all are, otherwise open.
+
+    Examples
+    --------
+    >>> overall_verdict([])
+    'open'
+    """
+    verdicts = {finding.verdict for finding in findings}
+    if "refuted" in verdicts:
+        return "refuted"
+    return "confirmed" if verdicts == {"confirmed"} else "open"

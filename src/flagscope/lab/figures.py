@@ -1,0 +1,89 @@
+"""One look for the laboratory's figures; colours that the colour-blind can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flagscope.lab.experiment import Estimate
+from flagscope.lab.extra import lab_package
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+_STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    # Identifiers in the SVG come from its content, not from chance.
+    "svg.hashsalt": "flagscope",
+}
+
+
+def new_figure(
+    rows: int = 1, columns: int = 1, *, width: float = 4.2, height: float = 3.1, **options: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its (rows, columns) array of axes; sizes are inches an axis.
+
+    Examples
+    --------
+    >>> figure, axes = new_figure(1, 2)
+    >>> axes.shape
+    (1, 2)
+    """
+    lab_package("matplotlib")
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    # Not pyplot: it keeps figures alive and wants a screen.
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, **options)
+        for ax in axes.flat:
+            ax.set_prop_cycle(color=COLOURS)
+    return figure, axes
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write NAME.png and NAME.svg, the same bytes for the same figure."""
+    from matplotlib import rc_context
+
+    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
+    with rc_context(_STYLE):
+        figure.savefig(paths[0], dpi=110, metadata={"Software": None})
+        figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
+    return paths
+
+
+def draw_band(
+    ax: Axes, x: Sequence[float], runs: Sequence[Sequence[float]], *, colour: str, label: str
+) -> None:
+    """The mean of runs (one row a seed) as a line, from the least to the greatest as a band."""
+    values = np.asarray(runs, dtype=float)
+    ax.plot(x, values.mean(axis=0), color=colour, label=label)
+    ax.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, lw=0)
+
+
+def draw_estimates(
+    ax: Axes, estimates: Sequence[Estimate], *, predicted: float | None = None
+) -> None:
+    """One line an estimate with its interval, the first on top, and the prediction across."""
+    rows = range(len(estimates))
+    for row, e in zip(rows, estimates, strict=True):
+        low, high = (e.value if end is None else end for end in (e.low, e.high))
+        ax.plot([low, high], [row, row], color=COLOURS[0], lw=2)
+        ax.plot([e.value], [row], "o", color=COLOURS[0], ms=4)
+    if predicted is not None:
+        ax.axvline(predicted, color=COLOURS[6], ls="--", lw=1, label="predicted")
+    ax.set_yticks(list(rows), [e.name for e in estimates])
+    ax.set_ylim(len(estimates) - 0.5, -0.5)

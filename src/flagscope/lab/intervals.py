@@ -1,0 +1,138 @@
+"""95 % intervals over seeds, and the rule that turns an interval and a band into a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from scipy import stats
+
+from flagscope.errors import InputError
+from flagscope.lab.experiment import Estimate, Verdict
+
+LEVEL = 0.95
+
+
+def mean_interval(name: str, values: Iterable[float]) -> Estimate:
+    """The mean of independent numbers with its 95 % interval by Student's t.
+
+    One number has no interval.
+
+    Examples
+    --------
+    >>> estimate = mean_interval("ratio", [0.99, 1.0, 1.01])
+    >>> f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    '1.000 [0.975, 1.025]'
+    """
+    x = _finite(name, values)
+    mean = float(x.mean())
+    if len(x) == 1:
+        return Estimate(name, mean, None, None, 1)
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, len(x) - 1) * stats.sem(x))
+    return Estimate(name, mean, mean - half, mean + half, len(x))
+
+
+def bootstrap_interval(
+    name: str,
+    values: Sequence[float],
+    statistic: Callable[..., float] = np.median,
+    *,
+    seed: int = 0,
+) -> Estimate:
+    """A statistic of independent numbers with its bias-corrected bootstrap interval.
+
+    Falls back to the percentile interval where all resamples agree and the correction is
+    undefined.
+
+    References
+    ----------
+    .. [1] B. Efron, Better bootstrap confidence intervals, JASA 82 (1987), 171-185.
+
+    Examples
+    --------
+    >>> bootstrap_interval("median", [1.0, 2.0, 3.0, 4.0, 5.0]).value
+    3.0
+    """
+    x = _finite(name, values)
+    value = float(statistic(x))
+    if len(x) == 1:
+        return Estimate(name, value, None, None, 1)
+    if np.ptp(x) == 0:
+        return Estimate(name, value, value, value, len(x))
+    # The jackknife behind the correction needs three numbers.
+    found = stats.bootstrap(
+        (x,),
+        statistic,
+        confidence_level=LEVEL,
+        method="BCa" if len(x) > 2 else "percentile",
+        rng=np.random.default_rng(seed),
+        vectorized=False,
+    ).confidence_interval
+    if not np.isfinite([found.low, found.high]).all():
+        found = stats.bootstrap(
+            (x,),
+            statistic,
+            confidence_level=LEVEL,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+            vectorized=False,
+        ).confidence_interval
+    return Estimate(name, value, float(found.low), float(found.high), len(x))
+
+
+def spearman_interval(name: str, x: Sequence[float], y: Sequence[float]) -> Estimate:
+    """Spearman's rank correlation with the interval of Bonett and Wright.
+
+    Fisher's transformation, its variance (1 + ρ²/2) / (n - 3). No interval below four pairs.
+
+    References
+    ----------
+    .. [1] D. Bonett, T. Wright, Sample size requirements for estimating Pearson, Kendall and
+       Spearman correlations, Psychometrika 65 (2000), 23-28.
+
+    Examples
+    --------
+    >>> spearman_interval("rho", [1, 2, 3, 4, 5], [1, 2, 3, 5, 4]).value
+    0.9
+    """
+    first, second = _finite(name, x), _finite(name, y)
+    if len(first) != len(second):
+        raise InputError(f"{name}: {len(first)} numbers cannot be paired with {len(second)}")
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        raise InputError(f"{name}: a constant has no rank correlation")
+    rho = round(float(np.asarray(stats.spearmanr(first, second))[0]), 12)
+    n = len(first)
+    if n < 4:
+        return Estimate(name, rho, None, None, n)
+    if abs(rho) == 1:
+        return Estimate(name, rho, rho, rho, n)
+    half = stats.norm.ppf(0.5 + LEVEL / 2) * np.sqrt((1 + rho**2 / 2) / (n - 3))
+    low, high = np.tanh(np.arctanh(rho) + np.array([-half, half]))
+    return Estimate(name, rho, float(low), float(high), n)
+
+
+def band_verdict(estimates: Sequence[Estimate], low: float, high: float) -> Verdict:
+    """Confirmed if every interval lies in [low, high], refuted if one lies outside, else open.
+
+    Examples
+    --------
+    >>> band_verdict([mean_interval("x", [0.9, 1.0, 1.1])], 0.5, 1.5)
+    'confirmed'
+    >>> band_verdict([mean_interval("x", [0.9, 1.0, 1.1])], 2, 3)
+    'refuted'
+    """
+    ends = [(e.low, e.high) for e in estimates if e.low is not None and e.high is not None]
+    if any(b < low or a > high for a, b in ends):
+        return "refuted"
+    whole = bool(estimates) and len(ends) == len(estimates)
+    return "confirmed" if whole and all(low <= a and b <= high for a, b in ends) else "open"
+
+
+def _finite(name: str, values: Iterable[float]) -> np.ndarray:
+    x = np.asarray(list(values), dtype=float)
+    if x.ndim != 1 or not len(x) or not np.isfinite(x).all():
+        raise InputError(
+            f"{name}: expected a list of finite numbers, got shape {x.shape}"
+            + ("" if np.isfinite(x).all() else " with values that are not finite")
+        )
+    return x

@@ -1,0 +1,148 @@
+"""The files of a finished experiment: results.json, table.csv and the figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from flagscope.errors import InputError
+from flagscope.lab.cells import write_whole
+from flagscope.lab.experiment import (
+    Experiment,
+    Finding,
+    Measured,
+    Options,
+    Verdict,
+    overall_verdict,
+)
+from flagscope.lab.figures import save_figure
+
+SCHEMA = "flagscope.lab/1"
+
+
+@dataclass(frozen=True)
+class CellFailure:
+    """A cell that could not be measured."""
+
+    cell: str
+    error: str
+    hint: str | None
+
+
+@dataclass(frozen=True)
+class LabResult:
+    """What one experiment came to.
+
+    Attributes
+    ----------
+    name, title
+        Of the experiment.
+    folder
+        Where its files are.
+    findings
+        Empty if a cell failed.
+    failures
+        Cells that could not be measured.
+    reused, measured
+        How many cells were found on disk and how many were measured now.
+    seconds
+        Time of all cells together, as measured when each was.
+    """
+
+    name: str
+    title: str
+    folder: Path
+    findings: tuple[Finding, ...]
+    failures: tuple[CellFailure, ...]
+    reused: int
+    measured: int
+    seconds: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the claim as a whole."""
+        return overall_verdict(self.findings)
+
+
+def conclude_and_write(
+    experiment: Experiment,
+    options: Options,
+    measured: Sequence[Measured],
+    failures: Sequence[CellFailure],
+    folder: Path,
+    *,
+    reused: int,
+) -> LabResult:
+    """Reach the verdicts and write all files, results.json last.
+
+    With failed cells there are no verdicts, table and figures.
+    """
+    findings = () if failures else experiment.conclude(measured)
+    if not failures:
+        _write_figures(experiment, measured, findings, folder)
+        table = experiment.table(measured)
+        write_whole(
+            folder / "table.csv",
+            table.to_csv(index=False, lineterminator="\n", float_format="%.8g"),
+        )
+    content = results_json(experiment, options, measured, findings, failures)
+    write_whole(folder / "results.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    return LabResult(
+        name=experiment.name,
+        title=experiment.title,
+        folder=folder,
+        findings=tuple(findings),
+        failures=tuple(failures),
+        reused=reused,
+        measured=len(measured) - reused,
+        seconds=sum(m.seconds for m in measured),
+    )
+
+
+def results_json(
+    experiment: Experiment,
+    options: Options,
+    measured: Sequence[Measured],
+    findings: Sequence[Finding],
+    failures: Sequence[CellFailure],
+) -> dict[str, Any]:
+    """The content of results.json; two runs of the same settings differ in `run` alone."""
+    return {
+        "schema": SCHEMA,
+        "name": experiment.name,
+        "title": experiment.title,
+        "claim": experiment.claim,
+        "source": experiment.source,
+        "version": version("flagscope"),
+        "experiment_version": experiment.version,
+        "settings": asdict(options),
+        "verdict": overall_verdict(findings),
+        "findings": [asdict(finding) for finding in findings],
+        "failures": [asdict(failure) for failure in failures],
+        "figures": dict(experiment.figures),
+        "cells": [
+            {"name": m.cell.name, "settings": m.cell.settings, "values": m.values} for m in measured
+        ],
+        "run": {
+            "budget_minutes": experiment.budget_minutes,
+            "core_seconds": round(sum(m.seconds for m in measured), 1),
+            "seconds_by_cell": {m.cell.name: round(m.seconds, 2) for m in measured},
+        },
+    }
+
+
+def _write_figures(
+    experiment: Experiment, measured: Sequence[Measured], findings: Sequence[Finding], folder: Path
+) -> None:
+    figures = experiment.draw(measured, findings)
+    if set(figures) != set(experiment.figures):
+        raise InputError(
+            f"{experiment.name} drew {sorted(figures)} and names {sorted(experiment.figures)}",
+            hint="give every figure that draw returns its caption in `figures`",
+        )
+    for name, figure in figures.items():
+        save_figure(figure, folder, name)
