@@ -74,8 +74,8 @@ class GPTShape:
 def initial_state(shape: GPTShape, generator: Generator) -> dict[str, Tensor]:
     """Weights before training, as GPT-2 draws them.
 
-    Matrices and embeddings are N(0, 0.02²), those that write into the stream divided by √(2 n_layer);
-    biases are 0, gains 1. Float32.
+    Matrices and embeddings are N(0, 0.02²), those that write into the stream divided by
+    √(2 n_layer); biases are 0, gains 1. Float32.
 
     References
     ----------
@@ -173,9 +173,7 @@ def _normalised(state: State, name: str, x: Tensor) -> Tensor:
     return functional.layer_norm(x, gain.shape, gain, bias, _EPSILON)
 
 
-def _attention(
-    state: State, block: str, x: Tensor, shape: GPTShape, gate: Tensor | None
-) -> Tensor:
+def _attention(state: State, block: str, x: Tensor, shape: GPTShape, gate: Tensor | None) -> Tensor:
     by_head = _linear(state, f"{block}attn.c_attn", x).unflatten(-1, (3, shape.n_head, -1))
     q, k, v = by_head.permute(2, 0, 3, 1, 4)
     mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)

@@ -99,9 +99,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.{_DIGITS}g}")
 
 
-def conserved_norms(
-    state: State, shape: GPTShape, kind: str
-) -> Float[Tensor, "n_layer n_head"]:
+def conserved_norms(state: State, shape: GPTShape, kind: str) -> Float[Tensor, "n_layer n_head"]:
     """Frobenius norm of what gradient flow conserves, for each head.
 
     Q-K: A_Q + b_Q b_Qᵀ - B_K - b_K b_Kᵀ. V-O: A_V + b_V b_Vᵀ - B_O. Under gradient flow with an L2

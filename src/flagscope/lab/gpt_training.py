@@ -76,7 +76,7 @@ class Recipe:
 
 
 def checkpoint_steps(last: int, *, per_decade: int = 3) -> list[int]:
-    """Steps of the checkpoints: 0, then evenly spaced logarithms from 1 to the last.
+    """Steps of the checkpoints: 0, 1, the last, and evenly spaced logarithms between.
 
     Examples
     --------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
 from typing import Any, Literal
@@ -19,15 +19,20 @@ Quantity = Callable[[Values], float | None]
 
 @dataclass(frozen=True)
 class Arm:
-    """What the runs of one group have in common."""
+    """What the runs of one group have in common.
+
+    `slow` is a learning rate a thirtieth of the usual one, near to gradient flow.
+    """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     task: Task = "real"
     decayed: bool = True
+    slow: bool = False
 
     def label(self) -> str:
         """For example "adamw-real-decay", which is also how its cells are named."""
-        return f"{self.optimizer}-{self.task}-{'decay' if self.decayed else 'free'}"
+        decay = "decay" if self.decayed else "free"
+        return f"{self.optimizer}-{self.task}-{decay}{'-slow' if self.slow else ''}"
 
 
 class Runs:
@@ -63,16 +68,6 @@ class Runs:
 def _estimate(name: str, values: Sequence[float | None]) -> list[Estimate]:
     known = [value for value in values if value is not None]
     return [mean_interval(name, known)] if known else []
-
-
-def other_decay(arm: Arm) -> Arm:
-    """The arm without weight decay of one with it, and the reverse."""
-    return replace(arm, decayed=not arm.decayed)
-
-
-def arm_settings(arm: Arm) -> dict[str, Any]:
-    """The arm as JSON holds it."""
-    return asdict(arm)
 
 
 def less(a: float | None, b: float | None) -> float | None:

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from flagscope.errors import InputError, MissingFileError
+from flagscope.errors import CorruptFileError, InputError, MissingFileError
 
 Task = Literal["real", "shuffled", "random"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -104,19 +104,21 @@ def file_corpus(path: str | os.PathLike[str]) -> Corpus:
     ------
     MissingFileError
         If there is no such file.
+    CorruptFileError
+        If it is not UTF-8.
     InputError
-        If it is not UTF-8 text, or too short to split.
+        If it is too short to split.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise MissingFileError(
             f"cannot read {os.fspath(path)}: {error.strerror}",
-            hint=f"give the path of a text file, or {PYDOC}",
+            hint="give the path of a text file, or pydoc",
         ) from error
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{os.fspath(path)} is not text in UTF-8", hint=f"give a text file, or {PYDOC}"
+        raise CorruptFileError(
+            f"{os.fspath(path)} is not text in UTF-8", hint="give a text file, or pydoc"
         ) from error
     sections: list[tuple[str, str]] = []
     kept: list[str] = []
@@ -239,5 +241,5 @@ def held_out_text(corpus: Corpus, task: Task, *, seed: int = 0) -> Int[Tensor, "
 
 
 def corpus(source: str | None = None) -> Corpus:
-    """The text of a source: `pydoc_data.topics`, which is the default, or a file's path."""
-    return pydoc_corpus() if source in (None, PYDOC) else file_corpus(source)
+    """The text of a source as `flagscope lab --data` names it: "pydoc" (default) or a file."""
+    return pydoc_corpus() if source is None or source == "pydoc" else file_corpus(source)
