@@ -1,19 +1,17 @@
 """The claims of the language-model experiment: predictions and rules, fixed before measuring.
 
-Every estimate is a mean over seeds, of paired differences where it compares two arms. A claim is
-confirmed if all its 95 % intervals lie in the predicted range, refuted if one lies wholly outside,
-and open otherwise.
+Every estimate is a mean over seeds, of paired differences where it compares two arms; the rule is
+that of `flagscope.lab.claim`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
-from flagscope.lab.experiment import Estimate, Finding, Prediction
+from flagscope.lab.claim import Claim
+from flagscope.lab.experiment import Estimate
 from flagscope.lab.gpt_alignment import LINEAR, SPACES
-from flagscope.lab.intervals import band_verdict
 from flagscope.lab.lm_runs import Arm, Runs, Values, at_end, at_loss, layer_mean, less, rise
 
 _NAMES = {"qk": "Q-K", "ov": "V-O", "mlp": "MLP"}
@@ -26,41 +24,6 @@ _LAW_TOLERANCE = 0.1
 _BROKEN = 2.0
 
 Measure = Callable[[Runs], list[Estimate]]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim with what is predicted of which estimates."""
-
-    text: str
-    prediction: str
-    source: str
-    estimates: Measure
-    low: float = 0.0
-    high: float = math.inf
-
-    def judge(self, runs: Runs) -> Finding:
-        """The finding, by the rule at the head of this file."""
-        estimates = tuple(self.estimates(runs))
-        verdict = band_verdict(estimates, self.low, self.high)
-        return Finding(
-            claim=self.text,
-            prediction=Prediction(text=self.prediction, source=self.source),
-            estimates=estimates,
-            verdict=verdict,
-            words=_words(estimates, self.low, self.high),
-        )
-
-
-def _words(estimates: tuple[Estimate, ...], low: float, high: float) -> str:
-    known = [(e.low, e.high) for e in estimates if e.low is not None and e.high is not None]
-    inside = sum(low <= a and b <= high for a, b in known)
-    outside = sum(b < low or a > high for a, b in known)
-    bound = f"above {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
-    return (
-        f"Of {len(estimates)} intervals {inside} lie in the predicted range ({bound}), "
-        f"{outside} outside of it, {len(estimates) - inside - outside} across its edge."
-    )
 
 
 def _joined(parts: Iterable[list[Estimate]]) -> list[Estimate]:
@@ -200,7 +163,7 @@ _LINEAR_C = {f"C_{kind}": f"C of {_NAMES[kind]}" for kind in LINEAR}
 _PRODUCTS = {f"product_rank_{kind}": f"effective rank of {_NAMES[kind]}" for kind in LINEAR}
 _ALL_R = {f"R_{space}": f"R_{space.upper()}" for space in SPACES}
 
-CLAIMS = (
+CLAIMS: tuple[Claim[Runs], ...] = (
     *(
         Claim(
             f"Linear pairs (Q-K, V-O) commute more than MLP pairs under AdamW, by {symbol}.",
