@@ -23,7 +23,7 @@ class Toy(Experiment):
     source = "folklore"
     budget_minutes = 0.1
     data_kind = "none"
-    figures = {"coins": "Mean of the throws of each coin, with its interval."}
+    figures = (("coins", "Mean of the throws of each coin, with its interval."),)
 
     def cells(self, options):
         seeds = list(range(options.seeds or 4))

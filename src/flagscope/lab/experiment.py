@@ -59,7 +59,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Measured:
-    """A cell and what was measured in it: numbers and series, as JSON can hold them."""
+    """A cell, what was measured in it, as JSON can hold it, and the core-seconds it took."""
 
     cell: Cell
     values: dict[str, Any]
@@ -133,7 +133,7 @@ class Experiment(ABC):
     data_kind
         What sort of data the experiment can be given: "images", "text" or "none".
     figures
-        Name of every figure with its caption.
+        (name, caption) of every figure.
     version
         To be raised when `measure` changes, so that earlier measurements are not taken for its.
     """
@@ -144,8 +144,7 @@ class Experiment(ABC):
     source: str
     budget_minutes: float
     data_kind: DataKind = "images"
-    # Never changed in place: a subclass sets its own.
-    figures: dict[str, str] = {}  # noqa: RUF012
+    figures: tuple[tuple[str, str], ...] = ()
     version: int = 1
 
     @abstractmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import sqrt
 from typing import Literal
 
@@ -60,6 +61,7 @@ class Network:
         return found
 
     def __call__(self, x: Float[Tensor, "*seeds n features"]) -> Float[Tensor, "seeds n out"]:
+        """The output of every seed's network."""
         return self.preactivations(x)[-1]
 
     def detached(self) -> Network:
@@ -108,7 +110,7 @@ def initial_network(
             [
                 torch.randn(d, before, dtype=torch.float64, generator=generator)
                 * (gain / sqrt(before))
-                for before, d in zip(widths, widths[1:], strict=False)
+                for before, d in pairwise(widths)
             ]
         )
     if len(widths) < 2 or not drawn:

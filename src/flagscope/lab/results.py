@@ -139,9 +139,10 @@ def _write_figures(
     experiment: Experiment, measured: Sequence[Measured], findings: Sequence[Finding], folder: Path
 ) -> None:
     figures = experiment.draw(measured, findings)
-    if set(figures) != set(experiment.figures):
+    named = dict(experiment.figures)
+    if set(figures) != set(named):
         raise InputError(
-            f"{experiment.name} drew {sorted(figures)} and names {sorted(experiment.figures)}",
+            f"{experiment.name} drew {sorted(figures)} and names {sorted(named)}",
             hint="give every figure that draw returns its caption in `figures`",
         )
     for name, figure in figures.items():
