@@ -56,23 +56,29 @@ class Recipe:
 
     def effective_rates(self) -> list[float]:
         """Effective step size of every step."""
-        slowness = 1 - MOMENTUM if self.optimizer == "sgd" else 1
-        return [self.learning_rate_at(step) / slowness for step in range(self.steps)]
+        return [self.learning_rate_at(n) / (1 - self._momentum()) for n in range(self.steps)]
 
     def weight_decay(self) -> float:
         """The coefficient λ."""
         return self.decay / sum(self.effective_rates())
 
     def law(self, steps: Sequence[int]) -> list[float]:
-        """What the conservation law leaves of A - B after so many steps: Π (1 - η_n λ)².
+        """What the conservation law leaves of A - B after so many steps: the square of what decay
+        alone leaves of a weight, Π (1 - η_n λ)² without momentum.
 
         References
         ----------
         Gradient descent with an L2 penalty on a linear pair: theory §4.
         """
-        decay = self.weight_decay()
-        logs = [2 * math.log1p(-rate * decay) for rate in self.effective_rates()]
-        return [math.exp(math.fsum(logs[:step])) for step in steps]
+        decay, weight, velocity, left = self.weight_decay(), 1.0, 0.0, [1.0]
+        for step in range(self.steps):
+            velocity = self._momentum() * velocity + decay * weight
+            weight -= self.learning_rate_at(step) * velocity
+            left.append(weight**2)
+        return [left[step] for step in steps]
+
+    def _momentum(self) -> float:
+        return MOMENTUM if self.optimizer == "sgd" else 0.0
 
 
 def checkpoint_steps(last: int, *, per_decade: int = 3) -> list[int]:

@@ -249,7 +249,7 @@ CLAIMS: tuple[Claim[Runs], ...] = (
     *(
         Claim(
             f"SGD with momentum {rate} keeps the conservation law of Q-K and V-O.",
-            "‖A - B‖, biases included, over its law Π(1 - η_n λ)² is 1 within a tenth",
+            "‖A - B‖, biases included, over its law (e^-2λt for gradient flow) is 1 within a tenth",
             "theory §4",
             _conserved(arms),
             1 - _LAW_TOLERANCE,

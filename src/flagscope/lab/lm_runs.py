@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from flagscope.lab.experiment import Estimate, Measured
+from flagscope.lab.gpt_training import Recipe
 from flagscope.lab.intervals import mean_interval
 from flagscope.lab.text import Task
 
@@ -42,7 +43,7 @@ class Runs:
         self._by_arm: dict[Arm, dict[int, Values]] = {}
         for one in measured:
             arm = Arm(**one.cell.settings["arm"])
-            self._by_arm.setdefault(arm, {})[one.cell.settings["seed"]] = one.values
+            self._by_arm.setdefault(arm, {})[one.cell.settings["seed"]] = with_law(one)
 
     def of(self, arm: Arm) -> dict[int, Values]:
         """The runs of an arm by seed."""
@@ -68,6 +69,12 @@ class Runs:
 def _estimate(name: str, values: Sequence[float | None]) -> list[Estimate]:
     known = [value for value in values if value is not None]
     return [mean_interval(name, known)] if known else []
+
+
+def with_law(one: Measured) -> Values:
+    """What was measured, and beside it what the conservation law leaves of A - B at each step."""
+    recipe = Recipe(**one.cell.settings["recipe"])
+    return one.values | {"law": recipe.law(one.values["steps"])}
 
 
 def less(a: float | None, b: float | None) -> float | None:

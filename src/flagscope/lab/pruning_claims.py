@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import pearsonr, rankdata, spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from flagscope.lab.claim import Claim
 from flagscope.lab.experiment import Estimate, Measured
@@ -87,7 +87,7 @@ def _within(score: str) -> Quantity:
         cost = layer_ranks(_cost(values), values["heads"])
         if np.ptp(scores) == 0 or np.ptp(cost) == 0:
             return None
-        return float(pearsonr(scores, cost).statistic)
+        return float(np.corrcoef(scores, cost)[0, 1])
 
     return correlation
 

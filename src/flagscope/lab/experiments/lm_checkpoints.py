@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flagscope.lab.experiment import Cell, Experiment, Finding, Measured, Options
 from flagscope.lab.figures import COLOURS, draw_band, new_figure
 from flagscope.lab.lm_claims import CLAIMS
-from flagscope.lab.lm_runs import Arm, Runs, layer_mean
+from flagscope.lab.lm_runs import Arm, Runs, layer_mean, with_law
 from flagscope.lab.text import TASKS, corpus
 
 if TYPE_CHECKING:
@@ -49,14 +49,23 @@ class LanguageModelCheckpoints(Experiment):
     source = "arXiv 2605.09861, limitations; theory §4 (dynamics) and §6"
     budget_minutes = 36
     data_kind = "text"
-    figures = {  # noqa: RUF012
-        "overlap": "Head overlap ratio R over training, mean of the layers, by what the heads read "
-        "(Q, K, V) and write (O); weight decay on; bands from the least to the greatest seed.",
-        "commutation": "Commutator ratio C and commutation defect ν of Q-K, V-O and MLP pairs over "
-        "training on real text, weight decay on; 1 is the Haar value.",
-        "gauge": "What the gauge cannot move, the effective rank of the products W2 W1; and what "
-        "gradient flow conserves, ‖A - B‖ against the law e^(-2λt), weight decay on.",
-    }
+    figures = (
+        (
+            "overlap",
+            "Head overlap ratio R over training, mean of the layers, by what the heads read "
+            "(Q, K, V) and write (O); weight decay on; bands from the least to the greatest seed.",
+        ),
+        (
+            "commutation",
+            "Commutator ratio C and commutation defect ν of Q-K, V-O and MLP pairs over "
+            "training on real text, weight decay on; 1 is the Haar value.",
+        ),
+        (
+            "gauge",
+            "What the gauge cannot move, the effective rank of the products W2 W1; and what "
+            "gradient flow conserves, ‖A - B‖ against the law e^(-2λt), weight decay on.",
+        ),
+    )
 
     def cells(self, options: Options) -> list[Cell]:
         """One training each."""
@@ -116,7 +125,6 @@ class LanguageModelCheckpoints(Experiment):
             "loss": losses,
             "unigram_loss": text.unigram_loss(),
             "weight_decay": recipe.weight_decay(),
-            "law": recipe.law(steps),
             "series": series,
         }
 
@@ -131,7 +139,7 @@ class LanguageModelCheckpoints(Experiment):
 
         rows = []
         for one in measured:
-            values, chosen = one.values, one.cell.settings
+            values, chosen = with_law(one), one.cell.settings
             for i, step in enumerate(values["steps"]):
                 row = chosen["arm"] | {"seed": chosen["seed"], "step": step}
                 row |= {"loss": values["loss"][i], "law": values["law"][i]}
@@ -142,7 +150,7 @@ class LanguageModelCheckpoints(Experiment):
     def draw(
         self,
         measured: Sequence[Measured],
-        findings: Sequence[Finding],  # noqa: ARG002 (the curves say it)
+        findings: Sequence[Finding],
     ) -> dict[str, Figure]:
         """The three figures."""
         runs = Runs(measured)

@@ -45,12 +45,18 @@ class Pruning(Experiment):
     source = "theory §6; Michel, Levy, Neubig, NeurIPS 2019"
     budget_minutes = 8
     data_kind = "text"
-    figures = {  # noqa: RUF012
-        "cost": "Cost of removing a single head against its redundancy, its magnitude and its "
-        "gradient importance; one colour a model, values by their ranks within the model.",
-        "curves": "Held-out loss over the number of heads removed, by order of removal; grey: "
-        "random orders.",
-    }
+    figures = (
+        (
+            "cost",
+            "Cost of removing a single head against its redundancy, its magnitude and its "
+            "gradient importance; one colour a model, values by their ranks within the model.",
+        ),
+        (
+            "curves",
+            "Held-out loss over the number of heads removed, by order of removal; grey: "
+            "random orders.",
+        ),
+    )
 
     def cells(self, options: Options) -> list[Cell]:
         """One model each: the bundled one, and trained ones."""
@@ -151,7 +157,7 @@ class Pruning(Experiment):
     def draw(
         self,
         measured: Sequence[Measured],
-        findings: Sequence[Finding],  # noqa: ARG002 (the points say it)
+        findings: Sequence[Finding],
     ) -> dict[str, Figure]:
         """The two figures."""
         return {"cost": _cost_figure(measured), "curves": _curves_figure(measured)}
