@@ -7,6 +7,7 @@ among others, up to the rounding of batched products.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
@@ -136,9 +137,11 @@ def activation(name: str) -> Activation:
     }
     if name in plain:
         return plain[name]
-    kind, _, slope = name.partition(":")
-    if kind == "leaky" and slope:
-        return lambda z: functional.leaky_relu(z, float(slope))
+    kind, _, text = name.partition(":")
+    if kind == "leaky":
+        with suppress(ValueError):
+            slope = float(text)
+            return lambda z: functional.leaky_relu(z, slope)
     raise InputError(f"there is no activation {name!r}", hint=f"{', '.join(plain)} or leaky:SLOPE")
 
 

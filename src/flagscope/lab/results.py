@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -117,6 +119,7 @@ def results_json(
         "title": experiment.title,
         "claim": experiment.claim,
         "source": experiment.source,
+        "background": _background(experiment),
         "version": version("flagscope"),
         "experiment_version": experiment.version,
         "settings": asdict(options),
@@ -133,6 +136,12 @@ def results_json(
             "seconds_by_cell": {m.cell.name: round(m.seconds, 2) for m in measured},
         },
     }
+
+
+def _background(experiment: Experiment) -> str:
+    """What the experiment's module says of itself: derivations stand there."""
+    module = sys.modules.get(type(experiment).__module__)
+    return inspect.cleandoc((module and module.__doc__) or "")
 
 
 def _write_figures(

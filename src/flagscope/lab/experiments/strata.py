@@ -241,14 +241,17 @@ def _norm_flow(d: int, seed: int) -> list[dict[str, Any]]:
     generator = torch.Generator().manual_seed(1000 * d + seed)
     rank = max(1, d // 2)
     found = []
-    for lost in (0, 1):
-        # W2 annihilates `lost` directions that W1 writes.
-        read = torch.randn(rank, d, dtype=torch.float64, generator=generator)
-        write = torch.randn(d, rank, dtype=torch.float64, generator=generator)
-        if lost:
-            write[:, 0] -= torch.linalg.pinv(read) @ (read @ write[:, 0])
-        scale = torch.linalg.matrix_norm(write, 2)
-        w1, w2 = write / scale, read / torch.linalg.matrix_norm(read, 2)
+    for kind in ("balanced", "write into the kernel", "unequal ranks"):
+        # Balanced maps of singular values 1 … 2, one of them redirected or cut off, all moved by g.
+        base = torch.diag(torch.linspace(1, 2, d, dtype=torch.float64))
+        w1, w2 = base[:, :rank].clone(), base[:rank].clone()
+        if kind == "write into the kernel":
+            w2[rank - 1] = w2[rank - 1].roll(1)
+        elif kind == "unequal ranks":
+            w2[rank - 1] = 0
+        moved = _well_conditioned(d, generator)
+        w1, w2 = moved @ w1, torch.linalg.solve(moved, w2, left=False)
+        ranks = [int(torch.linalg.matrix_rank(w, atol=1e-9)) for w in (w1, w2)]
         product_rank = int(torch.linalg.matrix_rank(w2 @ w1, atol=1e-9))
         g = torch.eye(d, dtype=torch.float64)
         size = torch.linalg.matrix_norm(w1) ** 2 + torch.linalg.matrix_norm(w2) ** 2
@@ -265,11 +268,9 @@ def _norm_flow(d: int, seed: int) -> list[dict[str, Any]]:
             {
                 "d": d,
                 "seed": seed,
-                "rank_write": rank,
-                "rank_read": rank,
-                "rank_product": product_rank,
+                "kind": kind,
                 "closed": has_closed_affine_orbit(
-                    rank_write=rank, rank_read=rank, rank_product=product_rank
+                    rank_write=ranks[0], rank_read=ranks[1], rank_product=product_rank
                 ),
                 "imbalance": imbalances[1],
                 "imbalance_before": imbalances[0],
