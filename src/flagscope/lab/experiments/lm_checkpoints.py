@@ -26,7 +26,7 @@ ARMS = (
 _DECAY = 1.0
 _RATES = {"adamw": 3e-3, "sgd": 0.3}
 _SLOWNESS = 30
-_FULL = {"n_layer": 3, "n_head": 4, "n_embd": 64, "n_positions": 64, "steps": 3200, "seeds": 4}
+_FULL = {"n_layer": 3, "n_head": 4, "n_embd": 64, "n_positions": 64, "steps": 2900, "seeds": 4}
 _QUICK = {"n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": 32, "steps": 80, "seeds": 2}
 _DRAWN = {
     "real text, AdamW": (Arm(), COLOURS[0]),
@@ -167,7 +167,7 @@ def _overlap(runs: Runs) -> Figure:
         for label, (arm, colour) in _DRAWN.items():
             _draw(ax, runs, arm, f"R_{space}", colour, label)
         _finish(ax, f"{space.upper()} spaces", "R (Haar = 1)" if space == "q" else "")
-    axes[0, 0].legend(fontsize=7)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -180,7 +180,7 @@ def _commutation(runs: Runs) -> Figure:
                 _draw(ax, runs, arm, f"{letter}_{kind}", colour, label)
             ax.set_yscale("log")
             _finish(ax, title, f"{sign} (Haar = 1)" if arm.optimizer == "adamw" else "")
-    axes[0, 0].legend(fontsize=7)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -198,7 +198,7 @@ def _gauge(runs: Runs) -> Figure:
                 ax.plot(values["steps"], values["law"], ":", color=colour)
         ax.set_yscale("log")
         _finish(ax, title, "‖A - B‖ / its start (dots: the law)" if kind == "qk" else "")
-    axes[0, 0].legend(fontsize=7)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -219,6 +219,7 @@ def _draw(
 
 def _finish(ax: Axes, title: str, y: str) -> None:
     ax.set_xscale("symlog", linthresh=1)  # step 0 has no logarithm
+    ax.set_xlim(left=-0.2)
     ax.set(title=title, xlabel="training step", ylabel=y)
 
 

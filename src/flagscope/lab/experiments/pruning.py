@@ -222,7 +222,7 @@ def _curves_figure(measured: Sequence[Measured]) -> Figure:
             ax.plot(one.values["curves"][name], color=colour, label=label)
         ax.set(title=one.cell.name, xlabel="heads removed")
     axes[0, 0].set_ylabel("held-out loss (nats per token)")
-    axes[0, 0].legend(fontsize=6)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
 
 
