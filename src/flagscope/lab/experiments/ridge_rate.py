@@ -563,7 +563,9 @@ def _draw_angles(cells: Sequence[Measured]) -> Figure:
     ax = axes[0, 0]
     widest = max(m.cell.settings["width"] for m in cells)
     chosen = [m for m in cells if m.cell.settings["width"] == widest]
-    chosen = [m for m in chosen if m.cell.settings["depth"] == 3]
+    depths = sorted({m.cell.settings["depth"] for m in chosen})
+    middle = depths[len(depths) // 2]
+    chosen = [m for m in chosen if m.cell.settings["depth"] == middle]
     for m, colour in zip(chosen, COLOURS, strict=False):
         label = f"λ = {m.cell.settings['decay']:g}"
         draw_band(ax, m.values["time"], m.values["sine"], colour=colour, label=label)
@@ -572,6 +574,7 @@ def _draw_angles(cells: Sequence[Measured]) -> Figure:
     ax.set_yscale("log")
     ax.set_xlabel("2λt")
     ax.set_ylabel("sin θ, first pair")
+    ax.set_title(f"depth {middle}, width {widest}")
     ax.legend()
     return figure
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -58,7 +57,7 @@ class Strata(Experiment):
         "the one closed orbit is the variety of flags, and flags are the polystable points."
     )
     source = "arXiv 2605.09861; theory, section 2"
-    budget_minutes = 1.0
+    budget_minutes = 2.0
     data_kind = "none"
     figures = (
         ("chain", "Dimension of every stratum X_k: formula (line) and rank measured (points)."),
@@ -86,11 +85,11 @@ class Strata(Experiment):
     def measure(self, cell: Cell, report: Callable[[float], None]) -> dict[str, Any]:
         """Every relative position in R^d."""
         d, seeds = cell.settings["d"], cell.settings["seeds"]
-        positions = list(_positions(d))
+        wanted = [(position, seed) for position in _positions(d) for seed in seeds]
         rows = []
-        for i, (position, seed) in enumerate(product(positions, seeds)):
+        for i, (position, seed) in enumerate(wanted):
             rows.append(_measure_pair(position, seed))
-            report(i / (len(positions) * len(seeds)))
+            report(i / len(wanted))
         return {"pairs": rows, "flows": [_norm_flow(d, seed) for seed in seeds]}
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
@@ -472,7 +471,8 @@ def _draw_chains(pairs: Sequence[dict[str, Any]], largest: int) -> Figure:
 def _draw_degenerations(pairs: Sequence[dict[str, Any]], largest: int) -> Figure:
     figure, axes = new_figure(1, 1, width=6)
     ax = axes[0, 0]
-    d, r1, r2 = _DRAWN if largest >= _DRAWN[0] else (largest, 2, 3)
+    half = largest // 2
+    d, r1, r2 = _DRAWN if largest >= _DRAWN[0] else (largest, half, half)
     for colour, position in zip(COLOURS, strata(d, r1, r2), strict=False):
         if position.is_closed:
             continue
