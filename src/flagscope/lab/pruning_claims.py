@@ -45,8 +45,8 @@ def partial_rank_correlation(
     Examples
     --------
     >>> common = [1.0, 2.0, 3.0, 4.0]
-    >>> partial_rank_correlation([1, 2, 4, 3], [2, 1, 3, 4], common)
-    -0.5625
+    >>> round(partial_rank_correlation([1, 2, 4, 3], [2, 1, 3, 4], common), 4)
+    -0.1111
     """
     between = rank_correlation(x, y), rank_correlation(x, given), rank_correlation(y, given)
     if None in between:
