@@ -93,7 +93,8 @@ class LanguageModelCheckpoints(Experiment):
                     "held_out_tokens": 2049 if options.quick else 8193,
                 },
             )
-            for seed in range(options.seeds or sizes["seeds"])
+            # Seed 0 was looked at while sizes and rates were chosen; it does not count.
+            for seed in range(1, 1 + (options.seeds or sizes["seeds"]))
             for arm in ARMS
         ]
 
