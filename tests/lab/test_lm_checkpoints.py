@@ -153,10 +153,10 @@ def test_a_cell_is_measured_from_its_initialisation_on():
     cells = {cell.name: cell for cell in EXPERIMENT.cells(QUICK)}
     assert len(cells) == 2 * len(ARMS)
     told = []
-    values = EXPERIMENT.measure(cells["adamw-real-decay-0"], told.append)
+    values = EXPERIMENT.measure(cells["adamw-real-decay-1"], told.append)
     assert values["steps"] == [0, 1, 80]
     assert values["loss"][0] > values["unigram_loss"] > values["loss"][-1] > 1
-    chosen = cells["adamw-real-decay-0"].settings
+    chosen = cells["adamw-real-decay-1"].settings
     shape = GPTShape(**chosen["shape"])
     start = alignment(initial_state(shape, torch.Generator().manual_seed(0)), shape)
     assert {name: one[0] for name, one in values["series"].items()} == start
