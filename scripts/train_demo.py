@@ -20,13 +20,10 @@ import hashlib
 import json
 import math
 import platform
-import re
 import sys
 import textwrap
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from pydoc_data import topics as pydoc_topics
 
 import torch
 import transformers
@@ -34,10 +31,11 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from flagscope.lab.text import PYDOC, Corpus, pydoc_corpus
+
 FOLDER = Path(__file__).resolve().parents[1] / "src" / "flagscope" / "demo"
 TEXT_SHA256 = "71f2ff5d99bdc1f9c48c5c2353ad138201c5ca1c377e0226857ef8fa89b8bcee"
 TEXT_PYTHON = "3.11.7"
-HELD_OUT = (5, 10)  # every tenth topic in alphabetical order, from the sixth on
 CONFIG = {
     "architectures": ["GPT2LMHeadModel"],
     "model_type": "gpt2",
@@ -55,67 +53,6 @@ CONFIG = {
     "bos_token_id": None,
     "eos_token_id": None,
 }
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """The text as character numbers, split by topic."""
-
-    sha256: str
-    characters: int
-    vocabulary: str
-    held_out: tuple[str, ...]
-    train: torch.Tensor
-    validation: torch.Tensor
-
-    def unigram_entropy(self) -> float:
-        """Entropy of the training characters' frequencies, nats per character."""
-        counts = torch.bincount(self.train, minlength=len(self.vocabulary)).double()
-        return float(torch.special.entr(counts / counts.sum()).sum())
-
-    def unigram_loss(self) -> float:
-        """Loss on the held-out characters of the training frequencies (one added to each count)."""
-        counts = torch.bincount(self.train, minlength=len(self.vocabulary)).double() + 1
-        return float(-(counts / counts.sum()).log()[self.validation].mean())
-
-
-def corpus() -> Corpus:
-    """Read, deduplicate and split the text of this Python.
-
-    Whole topics are held out. Many topics repeat others word for word ("compound" holds "if",
-    "for", "try", ...), which would leak held-out text into training; so a paragraph is kept only
-    where it first occurs, white space aside.
-    """
-    topics = pydoc_topics.topics
-    whole = "\n\n".join(topics[name] for name in sorted(topics))
-    seen: set[str] = set()
-    parts: dict[bool, list[str]] = {True: [], False: []}
-    held_out = []
-    for index, name in enumerate(sorted(topics)):
-        kept = []
-        for paragraph in re.split(r"\n\s*\n", topics[name]):
-            key = " ".join(paragraph.split())
-            if key and key not in seen:
-                seen.add(key)
-                kept.append(paragraph.strip("\n"))
-        is_held_out = index % HELD_OUT[1] == HELD_OUT[0]
-        parts[is_held_out].extend(kept)
-        if is_held_out:
-            held_out.append(name)
-    vocabulary = "".join(sorted(set(whole)))
-    number = {character: index for index, character in enumerate(vocabulary)}
-
-    def encode(paragraphs: list[str]) -> torch.Tensor:
-        return torch.tensor([number[character] for character in "\n\n".join(paragraphs)])
-
-    return Corpus(
-        sha256=hashlib.sha256(whole.encode()).hexdigest(),
-        characters=len(whole),
-        vocabulary=vocabulary,
-        held_out=tuple(held_out),
-        train=encode(parts[False]),
-        validation=encode(parts[True]),
-    )
 
 
 @torch.no_grad()
@@ -241,7 +178,7 @@ def record(data: Corpus, config: GPT2Config, chosen: argparse.Namespace, files: 
     ]
     return {
         "text": {
-            "source": "pydoc_data.topics",
+            "source": PYDOC,
             "python": platform.python_version(),
             "sha256": data.sha256,
             "characters": data.characters,
@@ -338,7 +275,7 @@ def main() -> None:
     """Train, record, describe."""
     chosen = options()
     torch.set_num_threads(chosen.threads)
-    data = corpus()
+    data = pydoc_corpus()
     if data.sha256 != TEXT_SHA256:
         print(
             f"WARNING: Python {platform.python_version()} ships another text than Python "

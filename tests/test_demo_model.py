@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from flagscope import demo
 from flagscope.arch import build_graph
 from flagscope.checkpoint import open_checkpoint
+from flagscope.lab.text import pydoc_corpus
 
 transformers = pytest.importorskip("transformers")
 
@@ -41,9 +42,9 @@ def script():
 
 
 @pytest.fixture(scope="module")
-def corpus(script):
+def corpus():
     """The text of the recorded training."""
-    corpus = script.corpus()
+    corpus = pydoc_corpus()
     if corpus.sha256 != RECORD["text"]["sha256"]:
         pytest.skip(f"this Python's pydoc_data.topics is not that of {RECORD['text']['python']}")
     return corpus
@@ -176,7 +177,7 @@ def test_training_is_deterministic(script, tmp_path):
         )
         options.out.mkdir()
         config = transformers.GPT2Config(**CONFIG | {"n_layer": 1})
-        data = script.corpus()
+        data = pydoc_corpus()
         config.vocab_size = len(data.vocabulary)
         return [path.read_bytes() for path in script.train(data, config, options)]
 

@@ -1,0 +1,70 @@
+"""A claim whose rule is a range: where the 95 % intervals of its estimates must lie."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from flagscope.lab.experiment import Estimate, Finding, Prediction
+from flagscope.lab.intervals import band_verdict
+
+Data = TypeVar("Data")
+
+
+@dataclass(frozen=True)
+class Claim(Generic[Data]):
+    """A claim, what is predicted, and the estimates that settle it.
+
+    Confirmed if all intervals lie in the predicted range, refuted if one lies wholly outside, and
+    open otherwise.
+
+    Attributes
+    ----------
+    text, prediction, source
+        The claim in a sentence, what is predicted of the estimates, and who says so.
+    estimates
+        From what was measured to the estimates.
+    low, high
+        The predicted range.
+
+    Examples
+    --------
+    >>> from flagscope.lab.intervals import mean_interval
+    >>> claim = Claim("It grows.", "its growth is positive", "theory", lambda data: [
+    ...     mean_interval("growth", data)])
+    >>> claim.judge([0.9, 1.0, 1.1]).verdict, claim.judge([-1.0, 0.0, 1.0]).verdict
+    ('confirmed', 'open')
+    """
+
+    text: str
+    prediction: str
+    source: str
+    estimates: Callable[[Data], Sequence[Estimate]]
+    low: float = 0.0
+    high: float = math.inf
+
+    def judge(self, data: Data) -> Finding:
+        """The finding, by the rule above."""
+        estimates = tuple(self.estimates(data))
+        return Finding(
+            claim=self.text,
+            prediction=Prediction(text=self.prediction, source=self.source),
+            estimates=estimates,
+            verdict=band_verdict(estimates, self.low, self.high),
+            words=_words(estimates, self.low, self.high),
+        )
+
+
+def _words(estimates: Sequence[Estimate], low: float, high: float) -> str:
+    if not estimates:
+        return "Nothing could be estimated."
+    known = [(e.low, e.high) for e in estimates if e.low is not None and e.high is not None]
+    inside = sum(low <= a and b <= high for a, b in known)
+    outside = sum(b < low or a > high for a, b in known)
+    whole = f"above {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+    return (
+        f"Of {len(estimates)} intervals {inside} lie in the predicted range ({whole}), "
+        f"{outside} outside of it, {len(estimates) - inside - outside} undecided."
+    )
