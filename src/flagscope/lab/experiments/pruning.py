@@ -1,4 +1,8 @@
-"""Whether the redundancy of attention heads foretells what removing them costs."""
+"""Whether the redundancy of attention heads foretells what removing them costs.
+
+**What was known when.** Trials with the bundled model and with seed 0, which is not among those
+reported, chose the sizes; of the models reported the bundled one had been seen.
+"""
 
 from __future__ import annotations
 

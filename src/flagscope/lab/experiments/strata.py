@@ -1,4 +1,8 @@
-"""Strata: relative positions of two subspaces, their dimensions, degenerations and stability."""
+"""Strata: relative positions of two subspaces, their dimensions, degenerations and stability.
+
+**What was known when.** The test of the affine criterion replaces a first form, whose
+ill-conditioned draws did not come near their limits in time; draws and test were both changed.
+"""
 
 from __future__ import annotations
 
