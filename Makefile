@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check docs bench clean
+.PHONY: demo test check docs lab lab-quick bench clean
 
 demo: $(VENV)/.core
 	$(BIN)/flagscope demo --html flagscope-demo.html
@@ -23,11 +23,21 @@ check: $(VENV)/.dev
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# Every experiment in full (under three hours on two cores), and the pages of its results.
+lab: $(VENV)/.test
+	$(BIN)/flagscope lab --all --out lab-results
+	$(BIN)/python -m flagscope.lab.pages lab-results docs/lab
+
+# Every experiment in small: the code runs and the rules give verdicts, most of them open.
+lab-quick: $(VENV)/.test
+	rm -rf lab-results-quick
+	$(BIN)/flagscope lab --all --quick --quiet --out lab-results-quick
+
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/scan.py
 
 clean:
-	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build dist site lab-results lab-results-quick .pytest_cache .ruff_cache .import_linter_cache
 
 # torch goes first and alone, so that the pinned build is taken before anything can ask for another.
 $(VENV)/.core: pyproject.toml constraints.txt

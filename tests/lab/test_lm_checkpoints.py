@@ -158,7 +158,7 @@ def test_a_cell_is_measured_from_its_initialisation_on():
     assert values["loss"][0] > values["unigram_loss"] > values["loss"][-1] > 1
     chosen = cells["adamw-real-decay-1"].settings
     shape = GPTShape(**chosen["shape"])
-    start = alignment(initial_state(shape, torch.Generator().manual_seed(0)), shape)
+    start = alignment(initial_state(shape, torch.Generator().manual_seed(1)), shape)
     assert {name: one[0] for name, one in values["series"].items()} == start
     assert rise("R_k")(values) > 0.05
     assert told == sorted(told)

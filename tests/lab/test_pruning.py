@@ -201,15 +201,15 @@ def test_scores_that_do_not_vary_leave_the_claim_open():
 def test_the_bundled_model_is_measured():
     cells = {cell.name: cell for cell in EXPERIMENT.cells(Options(quick=True))}
     assert set(cells) == {"bundled", "trained-1", "trained-2"}
-    settings = cells["trained-0"].settings
+    settings = cells["trained-1"].settings
     recipe = settings["recipe"] | {"steps": 10}
     small = settings | {"recipe": recipe, "held_out_tokens": 65, "random_orders": 1, "windows": 2}
-    values = EXPERIMENT.measure(Cell("trained-0", small), lambda fraction: None)
+    values = EXPERIMENT.measure(Cell("trained-1", small), lambda fraction: None)
     assert len(values["single"]) == 12
     assert {len(curve) for curve in values["curves"].values()} == {13}
     everything = {curve[-1] for curve in [*values["curves"].values(), *values["random_curves"]]}
     assert len(everything) == 1
     assert values["curves"]["oracle"][1] == min(values["single"])
-    measured = [Measured(cells["trained-0"], values, 1.0)]
+    measured = [Measured(cells["trained-1"], values, 1.0)]
     assert len(EXPERIMENT.table(measured)) == 12
     assert set(EXPERIMENT.draw(measured, ())) == {name for name, _ in EXPERIMENT.figures}

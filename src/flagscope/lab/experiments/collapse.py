@@ -20,9 +20,9 @@ ends in the classifier: it is the one that neural collapse speaks of.
 - Weight decay acts on all parameters alike, biases and normalisations included.
 
 **What was known when.** Thresholds stood before the full run. Trial runs with λ = 2e-3 chose sizes,
-and one moved the resolution of blocks from 0.01 to 0.003, since nearly all values fell into one. The
-commutation within the dominant space was added then; no verdict rests on it. The interval of the
-order became Clopper and Pearson's after the results were in, which changed no verdict.
+and one moved the resolution of blocks from 0.01 to 0.003, since nearly all values fell into one.
+The commutation within the dominant space was added then; no verdict rests on it. The interval of
+the order became Clopper and Pearson's after the results were in, which changed no verdict.
 """
 
 from __future__ import annotations

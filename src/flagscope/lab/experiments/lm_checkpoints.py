@@ -1,8 +1,8 @@
 """How the alignment of a small language model comes about: checkpoints, controls, optimisers.
 
-**What was known when.** Trials with seed 0, which is not among those reported, chose sizes, rates and
-lengths. They had shown that SGD at a rate that trains breaks the conservation law: the slow arm and
-its part were added then, with the band that the other parts have.
+**What was known when.** Trials with seed 0, which is not among those reported, chose sizes, rates
+and lengths. They had shown that SGD at a rate that trains breaks the conservation law: the slow arm
+and its part were added then, with the band that the other parts have.
 """
 
 from __future__ import annotations

@@ -37,10 +37,10 @@ of A; a bias without ridge adds 2λ b bᵀ.
 two sums, and η² (G1 G1ᵀ - G2ᵀ G2). The ledger books the three at every step; their sum is A - B to
 round-off.
 
-**What was known when.** Trial runs chose the step size and the centring of the images; over the ways
-to prepare them the final C of GELU ranged from 0.10 to 0.80, and that of tanh varies with the seed.
-The part on ν and ρ was restated, as what does align, after the data had refuted its first form, that
-bases stay random.
+**What was known when.** Trial runs chose the step size and the centring of the images; over the
+ways to prepare them the final C of GELU ranged from 0.10 to 0.80, and that of tanh varies with the
+seed. The part on ν and ρ was restated, as what does align, after the data had refuted its first
+form, that bases stay random.
 """
 
 from __future__ import annotations
