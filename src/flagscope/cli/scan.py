@@ -63,6 +63,12 @@ _EPILOG = (
     type=click.IntRange(1),
     help="Tasks at once; by default one for each core, at most four.",
 )
+@click.option(
+    "--store",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Keep results here as they come; a killed scan started again goes on where it was.",
+)
 @click.option("--seed", metavar="N", default=0, show_default=True, help="Of the few random draws.")
 def scan_command(
     source: str,

@@ -96,7 +96,7 @@ def _add_bytes(digest: hashlib.blake2b, checkpoint: Checkpoint, name: str) -> No
     except UnknownDtypeError:
         return
     plain = tensor.cpu().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
-    digest.update(plain.reshape(-1).view(torch.uint8).numpy())
+    digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _stamp(file: str) -> tuple[str, str]:

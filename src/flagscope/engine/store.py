@@ -69,7 +69,7 @@ class Store:
     >>> with Store(folder) as store:
     ...     store.append([(b"key", "layer.0", TaskResult([], [], [], 7))])
     >>> with Store(folder) as store:
-    ...     store.get(b"key").edge_tests, store.get(b"other"), len(store)
+    ...     store.get(b"key").edge_tests, store.get(b"other"), store.count()
     (7, None, 1)
     """
 
@@ -134,7 +134,8 @@ class Store:
                 "INSERT INTO result VALUES (?, ?, ?, ?) ON CONFLICT (key) DO NOTHING", rows
             )
 
-    def __len__(self) -> int:
+    def count(self) -> int:
+        """Number of results kept."""
         with self._explained():
             return self._database.execute("SELECT count(*) FROM result").fetchone()[0]
 
