@@ -39,13 +39,18 @@ def task_keys(
     """
     used = settings.model_dump(mode="json", exclude=set(_ELSEWHERE))
     device = resolved_device(settings.device).type
-    common = [weights, version("flagscope"), torch.__version__, device, used]
+    common = [weights, version("flagscope"), torch_version(), device, used]
     for task in tasks:
         edges = settings.edges if task.links else 0
         # Frozen records of names, numbers and ordered mappings: their text says all of them.
         content = repr((task.name, task.pairs, task.heads, task.links))
         text = json.dumps([*common, edges, content])
         yield hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def torch_version() -> str:
+    """PyTorch's version with its build, whose libraries round in their own way."""
+    return torch.__version__
 
 
 def weights_identity(checkpoint: Checkpoint, fingerprint: str) -> str:
