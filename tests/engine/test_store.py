@@ -26,6 +26,15 @@ from flagscope.engine.store import FILE
 from flagscope.errors import StoreError
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Sums of several threads are rounded in another order; the processes have one each."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "model.safetensors"

@@ -86,7 +86,10 @@ def scan_command(
     """
     outputs = {"json": json_, "html": html, "csv": csv}
     check_outputs(outputs, source)
-    return _deliver(_scan(source, quiet, **options), outputs, quiet, csv_table)
+    code = _deliver(_scan(source, quiet, **options), outputs, quiet, csv_table)
+    if code and options["store"]:
+        log(f"hint: what succeeded is kept in {options['store']}; run again to try the rest alone")
+    return code
 
 
 @click.command("demo")
