@@ -124,6 +124,21 @@ def test_a_worker_that_dies_is_a_failure_of_its_task():
     assert len(result.heads) == 8
 
 
+class Broken(Dying):
+    """A pool that takes no more tasks after it has lost its worker."""
+
+    def submit(self, function, *args):
+        if self.count == 2:
+            raise BrokenProcessPool("a child process terminated abruptly")
+        return super().submit(function, *args)
+
+
+def test_a_pool_that_is_broken_fails_what_is_left():
+    result = scan(gpt2(), executor=Broken())
+    assert len(result.failures) == 3
+    assert len(result.heads) == 4
+
+
 @pytest.mark.parametrize(
     "error",
     [

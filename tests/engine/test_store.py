@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
+from threading import Timer
 
 import pytest
 import torch
@@ -179,6 +180,19 @@ def test_two_scans_at_once_with_other_settings(source, plain, total, tmp_path):
     assert text_of(again) == text_of(flagscope.scan(source, **OPTIONS, rank="fixed:3"))
     with Store(folder) as store:
         assert store.count() == 2 * total
+
+
+def test_a_store_that_is_being_made_elsewhere_is_waited_for(tmp_path):
+    with closing(
+        sqlite3.connect(tmp_path / FILE, isolation_level=None, check_same_thread=False)
+    ) as other:
+        # SQLite does not wait by itself to turn on write-ahead mode while another is writing.
+        other.execute("BEGIN IMMEDIATE")
+        later = Timer(0.3, other.execute, ("ROLLBACK",))
+        later.start()
+        with Store(tmp_path) as store:
+            assert store.count() == 0
+        later.join()
 
 
 # What may be shared
@@ -361,11 +375,36 @@ def test_a_database_of_another_kind_is_left_as_it_is(change, message, filled, tm
     with closing(sqlite3.connect(folder / FILE)) as database, database:
         database.execute(change)
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    left_as_it_is(folder, message)
+
+
+def left_as_it_is(folder, message):
     before = (folder / FILE).read_bytes()
     with pytest.raises(StoreError, match=message) as caught:
         Store(folder)
     assert "another folder" in caught.value.hint
     assert (folder / FILE).read_bytes() == before
+
+
+def test_a_database_of_something_else_is_left_as_it_is(tmp_path):
+    with closing(sqlite3.connect(tmp_path / FILE)) as database, database:
+        database.execute("CREATE TABLE result (key, task, payload, digest)")
+    left_as_it_is(tmp_path, "something else")
+
+
+def test_a_row_that_its_index_has_lost_is_damage(filled, tmp_path):
+    folder = shutil.copytree(filled, tmp_path / "store")
+    with closing(sqlite3.connect(folder / FILE)) as database:
+        (size,) = database.execute("PRAGMA page_size").fetchone()
+        (page,) = database.execute(
+            "SELECT rootpage FROM sqlite_master WHERE type = 'index'"
+        ).fetchone()
+    whole = bytearray((folder / FILE).read_bytes())
+    # Bytes 3 and 4 of a page of a b-tree count its cells (sqlite.org/fileformat.html).
+    whole[(page - 1) * size + 4] -= 1
+    (folder / FILE).write_bytes(whole)
+    with pytest.raises(StoreError, match="is damaged"):
+        Store(folder)
 
 
 def test_what_is_no_database(tmp_path):
