@@ -16,7 +16,17 @@ from flagscope.arch import Graph, build_graph, families
 from flagscope.checkpoint import Checkpoint, from_state_dict, open_checkpoint
 from flagscope.checkpoint.configuration import given_config
 from flagscope.diagnose import ScanResult
-from flagscope.engine import PARTS, Part, Progress, Settings, Task, parameter_count, plan, run_scan
+from flagscope.engine import (
+    PARTS,
+    Part,
+    Progress,
+    Settings,
+    Store,
+    Task,
+    parameter_count,
+    plan,
+    run_scan,
+)
 from flagscope.errors import CorruptFileError, InputError
 from flagscope.geometry import RankRule
 
@@ -168,6 +178,7 @@ def scan(
     device: str = "auto",
     workers: int | None = None,
     executor: Executor | None = None,
+    store: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Read a network's weights, and no data, and say how its layers and heads are aligned.
@@ -217,6 +228,11 @@ def scan(
         most four. Peak memory grows with them.
     executor
         Any `concurrent.futures.Executor` instead of threads.
+    store
+        A folder on a local disk, made if it is not there, in which the result of each task is kept
+        as it comes. A scan that was killed, started again with the same store, takes from it what
+        was done: `report.result.run.tasks_from_store` says how much. Scans of other checkpoints
+        and with other settings may use it too.
     progress
         Called with (tasks done, tasks in all, name of the task).
 
@@ -232,6 +248,8 @@ def scan(
         If the checkpoint cannot be read.
     ArchitectureError
         If its tensors contradict its config.
+    StoreError
+        If the store is damaged, lies on a network file system, or its disk is full.
 
     References
     ----------
@@ -254,13 +272,15 @@ def scan(
     )  # fmt: skip
     _check_device(settings)
     with ExitStack() as stack:
+        kept = None if store is None else stack.enter_context(Store(store))
         checkpoint = stack.enter_context(
             _opened(source, config=config, revision=revision, base=base)
         )
         graph = _graph(checkpoint, settings, source, example_inputs)
         result = run_scan(
-            checkpoint, graph, settings, workers=workers, executor=executor, progress=progress
-        )
+            checkpoint, graph, settings,
+            workers=workers, executor=executor, progress=progress, store=kept,
+        )  # fmt: skip
     return Report(result.model_copy(update={"source": _readable(result.source)}))
 
 

@@ -63,6 +63,12 @@ _EPILOG = (
     type=click.IntRange(1),
     help="Tasks at once; by default one for each core, at most four.",
 )
+@click.option(
+    "--store",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Keep results here as they come; a killed scan started again goes on where it was.",
+)
 @click.option("--seed", metavar="N", default=0, show_default=True, help="Of the few random draws.")
 def scan_command(
     source: str,
@@ -80,7 +86,10 @@ def scan_command(
     """
     outputs = {"json": json_, "html": html, "csv": csv}
     check_outputs(outputs, source)
-    return _deliver(_scan(source, quiet, **options), outputs, quiet, csv_table)
+    code = _deliver(_scan(source, quiet, **options), outputs, quiet, csv_table)
+    if code and options["store"]:
+        log(f"hint: what succeeded is kept in {options['store']}; run again to try the rest alone")
+    return code
 
 
 @click.command("demo")

@@ -3,5 +3,16 @@
 from flagscope.engine.plan import Task, plan
 from flagscope.engine.run import Progress, parameter_count, run_scan
 from flagscope.engine.settings import PARTS, Part, Settings
+from flagscope.engine.store import Store
 
-__all__ = ["PARTS", "Part", "Progress", "Settings", "Task", "parameter_count", "plan", "run_scan"]
+__all__ = [
+    "PARTS",
+    "Part",
+    "Progress",
+    "Settings",
+    "Store",
+    "Task",
+    "parameter_count",
+    "plan",
+    "run_scan",
+]
