@@ -16,7 +16,18 @@ from flagscope.arch import Graph, build_graph, families
 from flagscope.checkpoint import Checkpoint, from_state_dict, open_checkpoint
 from flagscope.checkpoint.configuration import given_config
 from flagscope.diagnose import ScanResult
-from flagscope.engine import PARTS, Part, Progress, Settings, Task, parameter_count, plan, run_scan
+from flagscope.engine import (
+    PARTS,
+    Part,
+    Progress,
+    Settings,
+    Task,
+    chosen_executor,
+    parameter_count,
+    plan,
+    run_scan,
+    width,
+)
 from flagscope.errors import CorruptFileError, InputError
 from flagscope.geometry import RankRule
 
@@ -167,7 +178,7 @@ def scan(
     seed: int = 0,
     device: str = "auto",
     workers: int | None = None,
-    executor: Executor | None = None,
+    executor: Executor | str | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Read a network's weights, and no data, and say how its layers and heads are aligned.
@@ -216,7 +227,9 @@ def scan(
         Tasks carried out at once, in threads; by default one for each of PyTorch's threads, at
         most four. Peak memory grows with them.
     executor
-        Any `concurrent.futures.Executor` instead of threads.
+        Instead of threads: any `concurrent.futures.Executor`, "dask:ADDRESS" of a Dask scheduler, or
+        a `dask.distributed.Client`. Workers in other processes open the checkpoint themselves;
+        weights in memory travel with the tasks, up to 2 GiB.
     progress
         Called with (tasks done, tasks in all, name of the task).
 
@@ -254,12 +267,15 @@ def scan(
     )  # fmt: skip
     _check_device(settings)
     with ExitStack() as stack:
+        pool = stack.enter_context(chosen_executor(executor))
+        if pool is not None:
+            workers = workers or width(pool)
         checkpoint = stack.enter_context(
             _opened(source, config=config, revision=revision, base=base)
         )
         graph = _graph(checkpoint, settings, source, example_inputs)
         result = run_scan(
-            checkpoint, graph, settings, workers=workers, executor=executor, progress=progress
+            checkpoint, graph, settings, workers=workers, executor=pool, progress=progress
         )
     return Report(result.model_copy(update={"source": _readable(result.source)}))
 

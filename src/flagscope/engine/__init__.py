@@ -1,7 +1,19 @@
 """Joins files to mathematics: a scan is a plan of tasks, each of which reads its own tensors."""
 
+from flagscope.engine.executors import chosen_executor, width
 from flagscope.engine.plan import Task, plan
 from flagscope.engine.run import Progress, parameter_count, run_scan
 from flagscope.engine.settings import PARTS, Part, Settings
 
-__all__ = ["PARTS", "Part", "Progress", "Settings", "Task", "parameter_count", "plan", "run_scan"]
+__all__ = [
+    "PARTS",
+    "Part",
+    "Progress",
+    "Settings",
+    "Task",
+    "chosen_executor",
+    "parameter_count",
+    "plan",
+    "run_scan",
+    "width",
+]

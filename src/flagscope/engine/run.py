@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from math import prod
@@ -26,11 +26,12 @@ from flagscope.diagnose import (
     ScanResult,
     labels,
 )
-from flagscope.engine.execute import TaskResult, execute, resolved_device
+from flagscope.engine.attempt import attempt
+from flagscope.engine.execute import TaskResult, resolved_device
+from flagscope.engine.executors import outcomes
 from flagscope.engine.plan import Task, plan
 from flagscope.engine.settings import Settings
 from flagscope.engine.stream import adjusted_edges, furthest_edges
-from flagscope.errors import FlagscopeError
 from flagscope.null import false_discovery_adjustment
 
 # Incidence surfaces are for drawing; beyond this many pairs those furthest from chance keep theirs.
@@ -127,15 +128,10 @@ def _outcomes(
     """Results in the order of the tasks, so that a report does not depend on timing."""
     if executor is None and workers == 1:
         for task in tasks:
-            yield task, _attempt(task, checkpoint, settings)
+            yield task, attempt(task, checkpoint, settings)
         return
     if executor is not None:
-        futures = [executor.submit(_attempt, task, checkpoint, settings) for task in tasks]
-        for task, future in zip(tasks, futures, strict=True):
-            try:
-                yield task, future.result()
-            except BrokenExecutor as error:
-                yield task, _broken(task, error)
+        yield from outcomes(executor, tasks, checkpoint, settings)
         return
     with _torch_threads(max(1, torch.get_num_threads() // workers)):
         pool = ThreadPoolExecutor(workers)
@@ -159,29 +155,6 @@ def _torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _attempt(task: Task, checkpoint: Checkpoint, settings: Settings) -> TaskResult | FailureRecord:
-    try:
-        return execute(task, checkpoint, settings)
-    except FlagscopeError as error:
-        return FailureRecord(task=task.name, error=str(error), hint=error.hint)
-    except (RuntimeError, MemoryError, OSError) as error:
-        # torch raises RuntimeError for a solver that does not converge and for memory it lacks.
-        return FailureRecord(
-            task=task.name,
-            error=f"{type(error).__name__}: {error}".splitlines()[0],
-            hint="try --workers 1, --device cpu, or --only to leave this part out",
-        )
-
-
-def _broken(task: Task, error: BrokenExecutor) -> FailureRecord:
-    """A worker that died under a task, killed for memory for instance, took no result along."""
-    return FailureRecord(
-        task=task.name,
-        error=f"{type(error).__name__}: {error}".splitlines()[0],
-        hint="a worker died, perhaps for lack of memory: try fewer workers",
-    )
 
 
 def _adjusted(records: list[R]) -> list[R]:
