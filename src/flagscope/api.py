@@ -227,8 +227,8 @@ def scan(
         Tasks carried out at once, in threads; by default one for each of PyTorch's threads, at
         most four. Peak memory grows with them.
     executor
-        Instead of threads: any `concurrent.futures.Executor`, "dask:ADDRESS" of a Dask scheduler, or
-        a `dask.distributed.Client`. Workers in other processes open the checkpoint themselves;
+        Instead of threads: any `concurrent.futures.Executor`, "dask:ADDRESS" of a Dask scheduler,
+        or a `dask.distributed.Client`. Workers in other processes open the checkpoint themselves;
         weights in memory travel with the tasks, up to 2 GiB.
     progress
         Called with (tasks done, tasks in all, name of the task).

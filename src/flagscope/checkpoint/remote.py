@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -143,7 +144,7 @@ class RemotePath:
         step = _PART * _AT_ONCE
         for begin in range(start, stop, step):
             edges = [*range(begin, min(begin + step, stop), _PART), min(begin + step, stop)]
-            spans = list(zip(edges, edges[1:], strict=False))
+            spans = list(itertools.pairwise(edges))
             for (a, b), part in zip(spans, self._parts(spans), strict=True):
                 whole[a - start : b - start] = part
         return whole
