@@ -92,6 +92,7 @@ def web_server() -> Iterator[Web]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # a client that went away
     threading.Thread(target=server.serve_forever, daemon=True).start()
     web.url = f"http://127.0.0.1:{server.server_address[1]}"
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 import uuid
 
 import fsspec
@@ -124,22 +125,14 @@ def test_the_fingerprint_takes_few_requests(web):
 
 
 def test_connections_are_used_again(web):
-    import asyncio  # noqa: F401
-
     web.files["/a.safetensors"] = save({f"{i}": torch.ones(4) for i in range(30)})
     seen = set()
-    web.trouble.append(lambda *_: seen.add(threading_ident()))
+    web.trouble.append(lambda *_: seen.add(threading.get_ident()))
     with open_checkpoint(f"{web.url}/a.safetensors") as checkpoint:
         for name in checkpoint.tensors:
             checkpoint.read(name)
     # The server has a thread for each connection.
     assert len(seen) <= 2
-
-
-def threading_ident():
-    import threading
-
-    return threading.get_ident()
 
 
 @pytest.mark.parametrize(

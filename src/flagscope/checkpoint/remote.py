@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from flagscope.checkpoint.remote_errors import explained, is_lasting
+from flagscope.checkpoint.remote_errors import explained, is_lasting, is_refusal
 from flagscope.errors import CorruptFileError, MissingFileError, SourceError
 
 # Object stores serve one request at some 50-100 MB/s and answer after some 30 ms: parts of this
@@ -109,8 +109,9 @@ class RemotePath:
         except MissingFileError:
             return False
         except SourceError as error:
-            # A store that does not let folders be listed says "forbidden" of what is not there.
-            if isinstance(error.__cause__, PermissionError):
+            # A store that does not let folders be listed says "forbidden" of what is not there, and
+            # a signed URL opens one file and none beside it.
+            if is_refusal(error.__cause__):
                 return False
             raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -26,6 +27,8 @@ _CREDENTIALS_HINT = (
 )
 _CERTAIN = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError,
             ImportError, ValueError, TypeError, NotImplementedError)  # fmt: skip
+_USER = re.compile(r"://[^/\s@]*@")
+_QUERY = re.compile(r"(?<=[^\s?])\?[^\s'\")]+")
 
 
 class _Named(Protocol):
@@ -34,10 +37,17 @@ class _Named(Protocol):
 
 def is_lasting(error: Exception) -> bool:
     """Whether asking again cannot help."""
-    if isinstance(error, (*_CERTAIN, FlagscopeError)) or type(error).__name__ in _NO_CREDENTIALS:
-        return True
     status = _status(error)
-    return status is not None and 400 <= status < 500 and status not in (408, 429)
+    if status is not None:
+        return 400 <= status < 500 and status not in (408, 429)
+    return isinstance(error, (*_CERTAIN, FlagscopeError)) or (
+        type(error).__name__ in _NO_CREDENTIALS
+    )
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether the store answered, and does not let this be read."""
+    return isinstance(error, PermissionError) or _status(error) in (401, 403)
 
 
 @contextmanager
@@ -70,8 +80,7 @@ def _explanation(error: Exception, path: _Named) -> FlagscopeError:
             f"{protocol}:// is no protocol that fsspec knows.",
             hint="fsspec reads s3://, gs://, abfs://, https://, hf:// and others.",
         )
-    refused = isinstance(error, PermissionError) or status in (401, 403)
-    if refused or type(error).__name__ in _NO_CREDENTIALS:
+    if is_refusal(error) or type(error).__name__ in _NO_CREDENTIALS:
         return SourceError(
             f"the store does not let {path} be read: {_first_line(error)}", hint=_CREDENTIALS_HINT
         )
@@ -96,6 +105,6 @@ def _status(error: BaseException | None) -> int | None:
 
 
 def _first_line(error: Exception) -> str:
-    """The reason, without what a signed URL would give away."""
+    """The reason, without user, password and query of the URLs in it."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
-    return line.partition("?")[0] if "://" in line else line
+    return _QUERY.sub("", _USER.sub("://", line))
