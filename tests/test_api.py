@@ -32,6 +32,7 @@ PUBLIC = {
     "Report",
     "ScanResult",
     "SourceError",
+    "StoreError",
     "UnknownDtypeError",
     "UnsafeFileError",
     "families",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         MissingExtraError,
         MissingFileError,
         SourceError,
+        StoreError,
         UnknownDtypeError,
         UnsafeFileError,
     )
@@ -37,8 +38,8 @@ _HOMES = {
     **dict.fromkeys(
         (
             *("ArchitectureError", "CorruptFileError", "FlagscopeError", "InputError"),
-            *("MissingExtraError", "MissingFileError", "SourceError", "UnknownDtypeError"),
-            "UnsafeFileError",
+            *("MissingExtraError", "MissingFileError", "SourceError", "StoreError"),
+            *("UnknownDtypeError", "UnsafeFileError"),
         ),
         "errors",
     ),
@@ -56,6 +57,7 @@ __all__ = [
     "Report",
     "ScanResult",
     "SourceError",
+    "StoreError",
     "UnknownDtypeError",
     "UnsafeFileError",
     "families",

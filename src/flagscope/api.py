@@ -21,6 +21,7 @@ from flagscope.engine import (
     Part,
     Progress,
     Settings,
+    Store,
     Task,
     chosen_executor,
     parameter_count,
@@ -179,6 +180,7 @@ def scan(
     device: str = "auto",
     workers: int | None = None,
     executor: Executor | str | None = None,
+    store: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Read a network's weights, and no data, and say how its layers and heads are aligned.
@@ -230,6 +232,11 @@ def scan(
         Instead of threads: any `concurrent.futures.Executor`, "dask:ADDRESS" of a Dask scheduler,
         or a `dask.distributed.Client`. Workers in other processes open the checkpoint themselves;
         weights in memory travel with the tasks, up to 2 GiB.
+    store
+        A folder on a local disk, made if it is not there, in which the result of each task is kept
+        as it comes. A scan that was killed, started again with the same store, takes from it what
+        was done: `report.result.run.tasks_from_store` says how much. Scans of other checkpoints
+        and with other settings may use it too.
     progress
         Called with (tasks done, tasks in all, name of the task).
 
@@ -245,6 +252,8 @@ def scan(
         If the checkpoint cannot be read.
     ArchitectureError
         If its tensors contradict its config.
+    StoreError
+        If the store is damaged, lies on a network file system, or its disk is full.
 
     References
     ----------
@@ -270,13 +279,15 @@ def scan(
         pool = stack.enter_context(chosen_executor(executor))
         if pool is not None:
             workers = workers or width(pool)
+        kept = None if store is None else stack.enter_context(Store(store))
         checkpoint = stack.enter_context(
             _opened(source, config=config, revision=revision, base=base)
         )
         graph = _graph(checkpoint, settings, source, example_inputs)
         result = run_scan(
-            checkpoint, graph, settings, workers=workers, executor=pool, progress=progress
-        )
+            checkpoint, graph, settings,
+            workers=workers, executor=pool, progress=progress, store=kept,
+        )  # fmt: skip
     return Report(result.model_copy(update={"source": _readable(result.source)}))
 
 

@@ -10,6 +10,7 @@ Every error carries an optional hint that says what to do; the command line prin
     │   ├── CorruptFileError            truncated, inconsistent or not of its format
     │   ├── UnsafeFileError             holds pickled code; refused, never run
     │   └── UnknownDtypeError           a stored data type that cannot be widened exactly
+    ├── StoreError                      results cannot be kept, or kept ones are damaged
     ├── ArchitectureError               no mapping from tensors to maps could be made
     └── MissingExtraError (ImportError) an optional dependency is not installed
 """
@@ -55,6 +56,10 @@ class UnsafeFileError(SourceError):
 
 class UnknownDtypeError(SourceError):
     """A stored data type that cannot be widened exactly."""
+
+
+class StoreError(FlagscopeError):
+    """Results of a scan cannot be kept on disk, or those kept there are damaged."""
 
 
 class ArchitectureError(FlagscopeError):

@@ -103,7 +103,7 @@ def test_a_worker_that_cannot_see_the_file_says_so(folder):
 def test_another_version_of_flagscope_is_refused(folder, monkeypatch):
     with open_checkpoint(folder) as checkpoint:
         sent = pickle.dumps(parcel_of(checkpoint))
-    monkeypatch.setattr(parcels, "version", lambda _: "99.0")
+    monkeypatch.setattr(parcels, "_version", lambda: "99.0")
     failure = carried_out(pickle.loads(sent))
     assert isinstance(failure, FailureRecord)
     assert "99.0" in failure.error

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import flagscope
-from engine.test_plan import Spy, gpt2, graph_of
+from engine.test_plan import Spy, gpt2, graph_of, tasks_of
 from flagscope.checkpoint import from_state_dict
 from flagscope.diagnose import ScanResult
 from flagscope.engine import Settings, run_scan
@@ -73,23 +73,17 @@ def test_threads_of_pytorch_are_shared_out_and_put_back():
 
 
 class Backwards(Executor):
-    """Runs every task when the first result is asked for, the last first."""
+    """Runs nothing until it has `count` tasks, and then the last first."""
 
-    def __init__(self):
-        self.waiting = []
+    def __init__(self, count):
+        self.count, self.waiting = count, []
 
     def submit(self, function, *args):
-        executor = self
-
-        class Lazy(Future):
-            def result(self, timeout=None):
-                while executor.waiting:
-                    future, call, given = executor.waiting.pop()
-                    future.set_result(call(*given))
-                return super().result(timeout)
-
-        future = Lazy()
+        future = Future()
         self.waiting.append((future, function, args))
+        if len(self.waiting) == self.count:
+            for one, call, given in reversed(self.waiting):
+                one.set_result(call(*given))
         return future
 
 
@@ -97,11 +91,13 @@ def test_the_order_of_records_does_not_depend_on_timing():
     checkpoint = gpt2()
     done = []
     result = scan(
-        checkpoint, executor=Backwards(), progress=lambda i, n, name: done.append((i, n, name))
+        checkpoint, executor=Backwards(4), progress=lambda i, n, name: done.append((i, n, name))
     )
     assert dumped(result) == dumped(scan(checkpoint, workers=1))
     assert [(i, n) for i, n, _ in done] == [(i, 4) for i in range(1, 5)]
-    assert len({name for _, _, name in done}) == 4
+    names, planned = [name for _, _, name in done], [task.name for task in tasks_of(checkpoint)]
+    assert sorted(names) == sorted(planned)
+    assert names != planned
 
 
 class Dying(Executor):

@@ -115,6 +115,11 @@ class AdapterCheckpoint(Checkpoint):
         """Names of the base's tensors that scale others."""
         return self._base.auxiliary
 
+    @property
+    def stamps(self) -> Mapping[str, tuple[str, str]]:
+        """States of the base's files."""
+        return self._base.stamps
+
     def _parts(self, settings: Mapping[str, Any]) -> tuple[dict[str, _Factors], dict[str, str]]:
         """Factors, and the adapter's names of whole tensors, by the base's names."""
         sides: dict[tuple[str, bool], dict[str, str]] = {}

@@ -236,6 +236,11 @@ class Checkpoint(ABC):
             )
         return tensor.detach()
 
+    @property
+    def stamps(self) -> Mapping[str, tuple[str, str]]:
+        """Name and state (size, tag, time of change) of each remote file, by `TensorInfo.file`."""
+        return {}
+
     def fingerprint(self) -> str:
         """Digest of names, shapes, types and samples of the data; see `checkpoint_fingerprint`."""
         return checkpoint_fingerprint(self)

@@ -21,6 +21,11 @@ _AT_ONCE = 8
 _GAP = 2**16
 _ATTEMPTS = 3
 _PAUSE = 0.2  # seconds
+# By what stores tell two states of a file apart, the surest first.
+_STAMPS = (
+    *("ETag", "etag", "md5Hash", "Content-MD5", "content_md5", "blob_id"),
+    *("LastModified", "Last-Modified", "last_modified", "updated", "mtime", "created"),
+)
 _WEB = ("http://", "https://")
 R = TypeVar("R")
 
@@ -90,7 +95,7 @@ class RemotePath:
             If there is no such file, the store does not let it be read or does not answer, or
             its driver is not installed.
         """
-        info = self._asked(lambda store, path: store.info(path))
+        info = self._info
         if info.get("type") == "directory":
             raise MissingFileError(
                 f"{self} is a folder, not a file.", hint="name one of its files."
@@ -101,6 +106,16 @@ class RemotePath:
                 hint="download the file and give its path.",
             )
         return int(info["size"])
+
+    @cached_property
+    def _info(self) -> dict[str, Any]:
+        return self._asked(lambda store, path: store.info(path))
+
+    @property
+    def stamp(self) -> str:
+        """Size, and the tag or the time of change that the store gives: they tell files apart."""
+        told = (self._info.get(key) for key in _STAMPS)
+        return f"{self.size} {next((one for one in told if one is not None), '')}"
 
     def is_file(self) -> bool:
         """Whether there is such a file that may be read."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -94,6 +94,11 @@ class RemoteSafetensors(Checkpoint):
         return torch.frombuffer(
             self._path.read_range(begin + start * size, begin + stop * size), dtype=dtype
         )
+
+    @property
+    def stamps(self) -> Mapping[str, tuple[str, str]]:
+        """State of the file when it was opened."""
+        return {str(self._path): (self._path.name, self._path.stamp)}
 
     def read_runs(self, runs: Sequence[tuple[str, int, int]]) -> list[bytes]:
         """Bytes start … stop of the data of tensors, by the file's names."""

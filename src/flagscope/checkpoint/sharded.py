@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -79,6 +79,11 @@ class ShardedCheckpoint(Checkpoint):
 
     def _read(self, stored: str, index: Index) -> Tensor:
         return self._shards[self._where[stored]].read_stored(stored, index)
+
+    @property
+    def stamps(self) -> Mapping[str, tuple[str, str]]:
+        """States of the shards."""
+        return {file: one for shard in self._shards.values() for file, one in shard.stamps.items()}
 
     def read_runs(self, runs: Sequence[tuple[str, int, int]]) -> list[bytes] | None:
         """Runs of bytes, each from its shard; None if a shard does not give them."""

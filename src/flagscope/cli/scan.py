@@ -70,6 +70,12 @@ _EPILOG = (
     show_default=True,
     help="local, or dask:ADDRESS of a Dask scheduler whose workers carry out the tasks.",
 )
+@click.option(
+    "--store",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Keep results here as they come; a killed scan started again goes on where it was.",
+)
 @click.option("--seed", metavar="N", default=0, show_default=True, help="Of the few random draws.")
 def scan_command(
     source: str,

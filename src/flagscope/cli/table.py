@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from flagscope.cli.console import Output, grid
+from flagscope.diagnose import RunRecord
 from flagscope.report import SummaryTable, summary_table
 from flagscope.report.wording import counted
 
@@ -28,7 +29,7 @@ def print_report(report: Report) -> None:
     out.paragraph(
         f"family {result.family}, {result.parameters:,} parameters, {result.dtype}; "
         f"{counted(len(result.pairs), 'pair')}, {counted(len(result.heads), 'head group')}, "
-        f"{result.run.seconds:.1f} s"
+        f"{result.run.seconds:.1f} s{_taken(result.run)}"
     )
     out.print()
     if result.pairs or result.heads:
@@ -46,6 +47,12 @@ def print_report(report: Report) -> None:
         out.paragraph(f"… and {counted(len(findings) - _FINDINGS, 'more finding')} in the page")
     for note in result.notes:
         out.paragraph(note, bullet="note: ")
+
+
+def _taken(run: RunRecord) -> str:
+    if not run.tasks_from_store:
+        return ""
+    return f", {run.tasks_from_store} of {counted(run.tasks, 'task')} from the store"
 
 
 def _summary(summary: SummaryTable, out: Output) -> tuple[Table, str]:

@@ -249,6 +249,10 @@ class RunRecord(Record):
     )
     device: str
     workers: int
+    tasks: int = Field(default=0, description="Parts that the scan was carried out in.")
+    tasks_from_store: int = Field(
+        default=0, description="Of these, carried out by an earlier run and taken from its store."
+    )
 
 
 class ScanResult(Record):

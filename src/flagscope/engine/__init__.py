@@ -4,12 +4,14 @@ from flagscope.engine.executors import chosen_executor, width
 from flagscope.engine.plan import Task, plan
 from flagscope.engine.run import Progress, parameter_count, run_scan
 from flagscope.engine.settings import PARTS, Part, Settings
+from flagscope.engine.store import Store
 
 __all__ = [
     "PARTS",
     "Part",
     "Progress",
     "Settings",
+    "Store",
     "Task",
     "chosen_executor",
     "parameter_count",

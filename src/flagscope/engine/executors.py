@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from flagscope.checkpoint import Checkpoint
 from flagscope.diagnose import FailureRecord
 from flagscope.engine.attempt import lost
 from flagscope.engine.execute import TaskResult
 from flagscope.engine.parcel import Parcel, carried_out
 from flagscope.engine.plan import Task
-from flagscope.engine.settings import Settings
 from flagscope.errors import InputError, MissingExtraError, SourceError
 
 _PATIENCE = "30s"
 _DASK = "dask:"
+Outcome = TaskResult | FailureRecord
 
 
 @contextmanager
@@ -88,33 +87,34 @@ def width(executor: Executor) -> int | None:
     return most if isinstance(most, int) else None
 
 
-def outcomes(
-    executor: Executor, tasks: list[Task], checkpoint: Checkpoint, settings: Settings
-) -> Iterator[tuple[Task, TaskResult | FailureRecord]]:
-    """Results in the order of the tasks. What has not begun when it is closed is cancelled.
+def threads_elsewhere(executor: Executor) -> int | None:
+    """PyTorch's threads for a task in a process of a pool; None for what a worker has set itself.
+
+    Each process of a pool would take all cores for itself.
+    """
+    if not isinstance(executor, ProcessPoolExecutor):
+        return None
+    return max(1, torch.get_num_threads() // (width(executor) or 1))
+
+
+def handed(executor: Executor, parcel: Parcel) -> Future[Outcome]:
+    """A task handed to an executor; one that has lost its workers takes no more."""
+    try:
+        return executor.submit(carried_out, parcel)
+    except BrokenExecutor as error:
+        broken: Future[Outcome] = Future()
+        broken.set_exception(error)
+        return broken
+
+
+def settled(task: Task, future: Future[Outcome]) -> Outcome:
+    """What came of a task that an executor is done with.
 
     Raises
     ------
     InputError
         If the workers lack flagscope, or the weights are in memory and too large to travel.
     """
-    threads = None
-    if isinstance(executor, ProcessPoolExecutor):
-        # Each process would take all cores for itself.
-        threads = max(1, torch.get_num_threads() // (width(executor) or 1))
-    futures: list[Future[TaskResult | FailureRecord]] = []
-    try:
-        for task in tasks:
-            parcel = Parcel(task, checkpoint, settings, threads=threads)
-            futures.append(executor.submit(carried_out, parcel))
-        for task, future in zip(tasks, futures, strict=True):
-            yield task, _outcome(task, future)
-    finally:
-        for future in futures:
-            future.cancel()
-
-
-def _outcome(task: Task, future: Future[TaskResult | FailureRecord]) -> TaskResult | FailureRecord:
     try:
         return future.result()
     except ModuleNotFoundError as error:

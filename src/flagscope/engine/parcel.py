@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import os
 import threading
@@ -51,7 +52,7 @@ class Parcel:
         self._task, self._settings, self._threads = task, settings, threads
         self._checkpoint: Checkpoint | _Packed | None = checkpoint
         self._recipe = checkpoint.recipe
-        self._version = version("flagscope")
+        self._version = _version()
         self._travelled = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -67,7 +68,7 @@ class Parcel:
         if self._threads is not None and torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         try:
-            here = version("flagscope")
+            here = _version()
             if here != self._version:
                 raise InputError(
                     f"the scan is run by flagscope {self._version}, and a worker has {here}.",
@@ -86,6 +87,11 @@ class Parcel:
         if self._checkpoint is None:
             raise SourceError("a task came without its weights.", hint="run the scan again.")
         return self._checkpoint
+
+
+@functools.cache
+def _version() -> str:
+    return version("flagscope")
 
 
 def carried_out(parcel: Parcel) -> TaskResult | FailureRecord:

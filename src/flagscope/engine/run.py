@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from functools import partial
 from importlib.metadata import version
 from math import prod
+from queue import SimpleQueue
 from typing import TypeVar
 
 import torch
@@ -18,7 +20,6 @@ from flagscope.arch import Graph
 from flagscope.checkpoint import Checkpoint
 from flagscope.diagnose import (
     FREEDOMS,
-    EdgeRecord,
     FailureRecord,
     HeadRecord,
     PairRecord,
@@ -28,9 +29,12 @@ from flagscope.diagnose import (
 )
 from flagscope.engine.attempt import attempt
 from flagscope.engine.execute import TaskResult, resolved_device
-from flagscope.engine.executors import outcomes
+from flagscope.engine.executors import handed, settled, threads_elsewhere
+from flagscope.engine.identity import task_keys, weights_identity
+from flagscope.engine.parcel import Parcel
 from flagscope.engine.plan import Task, plan
 from flagscope.engine.settings import Settings
+from flagscope.engine.store import Store
 from flagscope.engine.stream import adjusted_edges, furthest_edges
 from flagscope.null import false_discovery_adjustment
 
@@ -41,6 +45,7 @@ _MOST_WORKERS = 4
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 Progress = Callable[[int, int, str], None]
+Outcome = TaskResult | FailureRecord
 R = TypeVar("R", PairRecord, HeadRecord)
 
 
@@ -52,6 +57,7 @@ def run_scan(
     workers: int | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
+    store: Store | None = None,
 ) -> ScanResult:
     """Carry out all tasks of a scan and put their records together.
 
@@ -66,37 +72,34 @@ def run_scan(
         Any `concurrent.futures.Executor` instead.
     progress
         Called with (tasks done, tasks in all, name of the task).
+    store
+        Where results are kept as they come, and taken from if they are there.
 
     Returns
     -------
     ScanResult
-        A task that failed is listed in `failures`, and the others stand.
+        A task that failed is listed in `failures`, and the others stand. It is not kept in the
+        store, so that another run tries it again.
+
+    Raises
+    ------
+    StoreError
+        If the store is damaged or cannot be written; results kept before stand.
     """
     start = time.perf_counter()
     workers = workers or min(torch.get_num_threads(), _MOST_WORKERS)
     sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
     tasks = plan(graph, settings, sizes)
-    pairs: list[PairRecord] = []
-    heads: list[HeadRecord] = []
-    edges: list[EdgeRecord] = []
-    edge_tests = 0
-    failures: list[FailureRecord] = []
-    for done, (task, outcome) in enumerate(
-        _outcomes(tasks, checkpoint, settings, workers, executor), start=1
-    ):
-        if isinstance(outcome, FailureRecord):
-            failures.append(outcome)
-        else:
-            pairs += outcome.pairs
-            heads += outcome.heads
-            edges += outcome.edges
-            edge_tests += outcome.edge_tests
-        if progress:
-            progress(done, len(tasks), task.name)
+    fingerprint = checkpoint.fingerprint()
+    kept = _Kept(store, tasks, settings, checkpoint, fingerprint)
+    outcomes = _carried_out(tasks, kept, checkpoint, settings, workers, executor, progress)
+    results = [outcome for outcome in outcomes if isinstance(outcome, TaskResult)]
+    edge_tests = sum(result.edge_tests for result in results)
+    edges = [edge for result in results for edge in result.edges]
     return ScanResult(
         version=version("flagscope"),
         source=checkpoint.source,
-        fingerprint=checkpoint.fingerprint(),
+        fingerprint=fingerprint,
         family=graph.family,
         parameters=parameter_count(checkpoint),
         dtype=_dtype(checkpoint),
@@ -104,42 +107,143 @@ def run_scan(
         labels={freedom: labels(freedom) for freedom in FREEDOMS},
         notes=[*checkpoint.notes, *graph.notes],
         unmapped=list(graph.unmapped),
-        pairs=_limited_surfaces(_adjusted(pairs)),
-        heads=_adjusted(heads),
+        pairs=_limited_surfaces(_adjusted([one for result in results for one in result.pairs])),
+        heads=_adjusted([one for result in results for one in result.heads]),
         edges=adjusted_edges(furthest_edges(edges, settings.edges), edge_tests),
         edge_tests=edge_tests,
-        failures=failures,
+        failures=[one for one in outcomes if isinstance(one, FailureRecord)],
         run=RunRecord(
             seconds=round(time.perf_counter() - start, 3),
             peak_rss_bytes=_peak_rss(),
             device=str(resolved_device(settings.device)),
             workers=workers,
+            tasks=len(tasks),
+            tasks_from_store=len(kept.found),
         ),
     )
 
 
-def _outcomes(
+class _Kept:
+    """The store as one scan sees it: results by the place of their task; or none is kept."""
+
+    def __init__(
+        self,
+        store: Store | None,
+        tasks: list[Task],
+        settings: Settings,
+        checkpoint: Checkpoint,
+        fingerprint: str,
+    ) -> None:
+        self._store, self._tasks = store, tasks
+        self.found: dict[int, TaskResult] = {}
+        if store is None:
+            return
+        self._keys = list(task_keys(tasks, settings, weights_identity(checkpoint, fingerprint)))
+        for i, key in enumerate(self._keys):
+            result = store.get(key)
+            if result is not None:
+                self.found[i] = result
+
+    def append(self, outcomes: list[tuple[int, Outcome]]) -> None:
+        """Keep results; what failed is tried again another time."""
+        if self._store is None:
+            return
+        done = [
+            (self._keys[i], self._tasks[i].name, outcome)
+            for i, outcome in outcomes
+            if isinstance(outcome, TaskResult)
+        ]
+        if done:
+            self._store.append(done)
+
+
+def _carried_out(
+    tasks: list[Task],
+    kept: _Kept,
+    checkpoint: Checkpoint,
+    settings: Settings,
+    workers: int,
+    executor: Executor | None,
+    progress: Progress | None,
+) -> list[Outcome]:
+    """Outcomes in the order of the tasks, so that a report does not depend on timing."""
+    outcomes: dict[int, Outcome] = {}
+    missing = [i for i in range(len(tasks)) if i not in kept.found]
+
+    def take(batch: list[tuple[int, Outcome]]) -> None:
+        for i, outcome in batch:
+            outcomes[i] = outcome
+            if progress:
+                progress(len(outcomes), len(tasks), tasks[i].name)
+
+    take(list(kept.found.items()))
+    work = _batches([tasks[i] for i in missing], checkpoint, settings, workers, executor)
+    # Closed at once when an error leaves the loop: what has not begun is not begun.
+    with closing(work) as batches:
+        for batch in batches:
+            placed = [(missing[at], outcome) for at, outcome in batch]
+            kept.append(placed)
+            take(placed)
+    return [outcomes[i] for i in range(len(tasks))]
+
+
+def _batches(
     tasks: list[Task],
     checkpoint: Checkpoint,
     settings: Settings,
     workers: int,
     executor: Executor | None,
-) -> Iterator[tuple[Task, TaskResult | FailureRecord]]:
-    """Results in the order of the tasks, so that a report does not depend on timing."""
-    if executor is None and workers == 1:
-        for task in tasks:
-            yield task, attempt(task, checkpoint, settings)
-        return
+) -> Generator[list[tuple[int, Outcome]]]:
+    """(place of the task, its outcome) as they come; those that wait at one time together."""
     if executor is not None:
-        yield from outcomes(executor, tasks, checkpoint, settings)
+        yield from _submitted(tasks, checkpoint, settings, executor)
+        return
+    if workers == 1:
+        for i, task in enumerate(tasks):
+            yield [(i, attempt(task, checkpoint, settings))]
         return
     with _torch_threads(max(1, torch.get_num_threads() // workers)):
         pool = ThreadPoolExecutor(workers)
         try:
-            yield from _outcomes(tasks, checkpoint, settings, workers, pool)
+            yield from _submitted(tasks, checkpoint, settings, pool)
         finally:
             # Interrupted: what has not begun is not begun.
             pool.shutdown(cancel_futures=True)
+
+
+def _submitted(
+    tasks: list[Task], checkpoint: Checkpoint, settings: Settings, executor: Executor
+) -> Generator[list[tuple[int, Outcome]]]:
+    """Outcomes from an executor, also while tasks are still being submitted to it."""
+    arrived: SimpleQueue[tuple[int, Future[Outcome]]] = SimpleQueue()
+    waiting: dict[int, Future[Outcome]] = {}
+    begun = 0
+    threads = threads_elsewhere(executor)
+    try:
+        while begun < len(tasks) or waiting:
+            if begun < len(tasks):
+                parcel = Parcel(tasks[begun], checkpoint, settings, threads=threads)
+                future = handed(executor, parcel)
+                waiting[begun] = future
+                future.add_done_callback(partial(_arrive, arrived, begun))
+                begun += 1
+            # All that wait are stored at once, so that a slow disk is not left behind by the tasks.
+            batch = [arrived.get()] if begun == len(tasks) else []
+            while not arrived.empty():
+                batch.append(arrived.get())
+            for i, _ in batch:
+                del waiting[i]
+            if batch:
+                yield [(i, settled(tasks[i], future)) for i, future in batch]
+    finally:
+        for future in waiting.values():
+            future.cancel()
+
+
+def _arrive(
+    arrived: SimpleQueue[tuple[int, Future[Outcome]]], place: int, future: Future[Outcome]
+) -> None:
+    arrived.put((place, future))
 
 
 @contextmanager
