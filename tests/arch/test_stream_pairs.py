@@ -35,7 +35,7 @@ def test_a_window_of_one_takes_the_rest_of_the_layer_and_the_next():
     assert names == expected
     for pair in residual(graph):
         reader = pair.name.partition("-")[2]
-        assert (pair.between, pair.freedom, pair.attention, pair.d) == ("norm", "none", None, 8)
+        assert (pair.between, pair.freedom, pair.attention, pair.d) == ("norm", "outer", None, 8)
         assert pair.layer == int(reader.split(".")[1])
         assert [one.name for one in pair.members] == [pair.name]
         norm = "post_attention_layernorm" if ".mlp." in reader else "input_layernorm"

@@ -207,7 +207,8 @@ def test_scan_is_that_of_the_original_within_the_error_of_the_type(tmp_path, kin
     for a, same, b in zip(one.result.pairs, known.result.pairs, original.result.pairs, strict=True):
         # Reading adds nothing to the rounding, and the rounding moves the numbers by its own size.
         assert moved(a, same) < 1e-9
-        assert moved(a, b) < 4 * STATED[kind]
+        # Across the stream two maps meet whose other sides are wide, with gains between.
+        assert moved(a, b) < (8 if a.kind == "residual" else 4) * STATED[kind]
 
 
 def moved(one, other):

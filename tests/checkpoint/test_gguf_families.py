@@ -173,7 +173,8 @@ def test_scan_is_that_of_the_original(tmp_path, case):
     for pair in after.pairs:
         one = known[pair.name]
         assert (pair.freedom, pair.between) == (one.freedom, one.between)
-        assert moved(pair, same[pair.name]) < 1e-9
+        # Gains of Gemma are stored with 1 added, in float32.
+        assert moved(pair, same[pair.name]) < (1e-7 if pair.kind == "residual" else 1e-9)
         assert moved(pair, one) < 5 * STATED["Q8_0"]  # at most 0.036
 
 

@@ -130,7 +130,9 @@ def test_families(run: Run) -> None:
     assert all(f"\n{name} " in shown for name in names)
     assert len(names) >= 45
     proven = {family["name"]: family["proven"] for family in listed["families"]}
-    assert proven["gpt2"]["changes"] == ["mlp gelu_new permutation", "ov linear gl", "qk linear gl"]
+    assert {"mlp gelu_new permutation", "ov linear gl", "qk linear gl"} <= set(
+        proven["gpt2"]["changes"]
+    )
     assert proven["vit"]["saved"] == "proven"
     assert {"safetensors", "torch", "npz", "hub"} <= set(listed["formats"])
 

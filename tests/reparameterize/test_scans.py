@@ -71,6 +71,30 @@ def test_labels_hold(name):
         done.add(symmetry.kind)
 
 
+def test_a_change_inside_a_block_moves_residual_numbers_and_no_link():
+    case = Case("llama")
+    change = next(one for one in applicable(case.graph) if one.kind == "gl")
+    state = apply(
+        case.state, random_change(change, generator=torch.Generator().manual_seed(1))
+    ).state
+    before, after = (flagscope.scan(s, config=case.config).result for s in (case.state, state))
+    assert change.group.kind == "ov"
+    moved = {}
+    for one, two in zip(before.pairs, after.pairs, strict=True):
+        if one.kind == "residual":
+            moved[one.name] = movement(one, two, "commutator_ratio")
+            assert movement(one, two, "kernel_intersection") == 0
+    touched = {name for name in moved if moved[name] > 1e-3}
+    assert touched == {n for n in moved if n.startswith("layer.0.o-") or n.endswith("-layer.0.v")}
+    assert {pair.freedom for pair in before.pairs if pair.name in touched} == {"outer"}
+    assert len(before.edges) == len(after.edges) > 0
+    links = {(edge.source, edge.target): edge for edge in after.edges}
+    for edge in before.edges:
+        other = links[edge.source, edge.target]
+        assert other.overlap_ratio == pytest.approx(edge.overlap_ratio, rel=1e-9)
+        assert other.composition == pytest.approx(edge.composition, rel=1e-9)
+
+
 def test_heads_change_places_with_their_numbers():
     case = Case("llama")
     heads = next(one for one in applicable(case.graph) if one.kind == "heads")

@@ -9,7 +9,7 @@ from flagscope.arch.maps import LinearMap
 from flagscope.arch.sides import Side
 from flagscope.errors import ArchitectureError
 
-Freedom = Literal["gl", "rotary", "scaling", "permutation", "scale", "none"]
+Freedom = Literal["gl", "rotary", "scaling", "permutation", "scale", "outer", "none"]
 PairKind = Literal["qk", "ov", "mlp", "sequential", "conv", "residual", "latent"]
 HeadSpace = Literal["q", "k", "v", "o"]
 Attention = Literal["self", "cross"]
@@ -96,7 +96,8 @@ class PairGroup:
         Changes of the shared space that leave the function of the network as it is: all of
         GL(d), the commutant of the rotary embedding, positive scalings and permutations,
         permutations, one positive factor on a map whose size a norm behind it takes out (beside
-        rotations that the norm lets pass), or none that is known. The two sides of a gated MLP
+        rotations that the norm lets pass), none of the shared space but one on the other side of a
+        map ("outer", across the stream), or none that is known. The two sides of a gated MLP
         are permuted together, and a change of a shared key or value head meets all its query
         heads.
     d
@@ -205,6 +206,8 @@ class StreamMap:
         the other way round. Where the heads are in groups, one of the two has fewer.
     partner_norm
         The norm before or behind it, as `norm`; None where it faces another stream.
+    outer
+        Freedom of the space on its other side, inside the block.
     """
 
     label: str
@@ -214,6 +217,7 @@ class StreamMap:
     norm: Norm | None = None
     partner: LinearMap | None = None
     partner_norm: Norm | None = None
+    outer: Freedom = "none"
 
 
 @dataclass(frozen=True)

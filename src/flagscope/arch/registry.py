@@ -57,7 +57,7 @@ def proofs() -> Mapping[str, Proof]:
     Examples
     --------
     >>> proofs()["gpt2"].changes
-    ('mlp gelu_new permutation', 'ov linear gl', 'qk linear gl')
+    ('mlp gelu_new permutation', 'ov linear gl', 'ov linear heads', 'qk linear gl', ...)
     """
     text = resources.files("flagscope.arch").joinpath("registry.json").read_text(encoding="utf-8")
     return {

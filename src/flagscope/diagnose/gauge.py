@@ -6,6 +6,10 @@ scalings and permutations of neurons across a ReLU, permutations across any othe
 activation, plane rotations and scalings under a rotary embedding. A norm behind a map takes out its
 size: then each map has a positive factor to itself, (W1, W2) -> (a W1, b W2), beside the orthogonal
 changes that the norm lets pass.
+
+A pair across the residual stream has no freedom of its own there, but its maps may have one on
+their other sides, inside their blocks: (W1, W2) -> (W1 h^-1, k W2). That leaves ranges and kernels
+alone and moves what weighs their directions.
 """
 
 from __future__ import annotations
@@ -37,6 +41,8 @@ _INVARIANT_UNDER_ORTHOGONAL = (
     "profile",
     "incidence",
 )
+# Of those, what depends on the ranges and kernels of the two maps alone.
+_INVARIANT_UNDER_OUTER = ("rank_write", "rank_read", "kernel_intersection", "product_rank")
 _ORTHOGONAL_FREEDOMS: tuple[Freedom, ...] = ("permutation", "scale", "none")
 # What a factor on one of the maps moves: their sizes beside each other, and that of the product.
 _SIZES = ("imbalance", "product_spectrum")
@@ -49,6 +55,8 @@ def labels(freedom: Freedom) -> dict[str, Label]:
     --------
     >>> labels("gl")["commutator_ratio"], labels("gl")["kernel_intersection"]
     ('gauge', 'functional')
+    >>> labels("outer")["product_spectrum"], labels("outer")["kernel_intersection"]
+    ('gauge', 'functional')
     >>> labels("scale")["commutator_ratio"], labels("scale")["imbalance"]
     ('functional', 'gauge')
     """
@@ -58,6 +66,8 @@ def labels(freedom: Freedom) -> dict[str, Label]:
         found[name] = "functional"
     for name in _INVARIANT_UNDER_ORTHOGONAL:
         found[name] = moved
+    if freedom == "outer":
+        found |= {name: "gauge" for name in found if name not in _INVARIANT_UNDER_OUTER}
     if freedom == "scale":
         found |= dict.fromkeys(_SIZES, "gauge")
     return found

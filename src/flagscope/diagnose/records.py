@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA = "flagscope.scan/1"
 
-Freedom = Literal["gl", "rotary", "scaling", "permutation", "scale", "none"]
+Freedom = Literal["gl", "rotary", "scaling", "permutation", "scale", "outer", "none"]
 Label = Literal["functional", "gauge"]
 PairKind = Literal["qk", "ov", "mlp", "sequential", "conv", "residual", "latent"]
 HeadSpace = Literal["q", "k", "v", "o"]

@@ -123,7 +123,7 @@ def principal_angles(
     >>> from flagscope.geometry import principal_angles
     >>> axes = torch.eye(4, dtype=torch.float64)
     >>> tilted = torch.stack([axes[0], (axes[1] + axes[2]) / 2**0.5], dim=1)
-    >>> principal_angles(axes[:, :2], tilted).div(torch.pi).tolist()
+    >>> principal_angles(axes[:, :2], tilted).div(torch.pi).round(decimals=12).tolist()
     [0.0, 0.25]
     """
     x, y = two_bases(x, y, ("x", "y"))

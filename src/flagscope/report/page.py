@@ -35,6 +35,7 @@ FREEDOM_WORDS = {
     "scaling": "a positive scaling of each neuron, and permutations",
     "permutation": "permutations of the neurons",
     "scale": "a positive factor on each map, whose size a norm takes out",
+    "outer": "none of the shared space; the other side of a map, inside its block, can be changed",
     "none": "no change of the shared space that is known",
 }
 

@@ -23,7 +23,7 @@ from flagscope.report.link_figures import link_graph_size, link_graph_spec
 from flagscope.report.links import MEASURES, LinkMeasure, beyond_chance, complete, tested
 from flagscope.report.pair_figures import cosines_spec, incidence_spec, profile_spec
 from flagscope.report.palette import PALETTES
-from flagscope.report.routes import writers
+from flagscope.report.routes import Writer, writers
 from flagscope.report.stream_figures import STREAMED, stream_profile_spec
 from flagscope.report.tracks import Track, head_tracks, tracks
 from flagscope.report.wording import SPACE_WORDS, counted, euclidean, joined, number, p_value
@@ -122,6 +122,7 @@ def _writers(result: ScanResult) -> list[dict[str, Any]]:
             "title": writer.title,
             "charts": {
                 name: {
+                    "label": _common_label(result, writer, name),
                     "spec": stream_profile_spec(writer, name),
                     "alt": f"{OBSERVABLES[name].title} of {writer.title} with its readers",
                 }
@@ -130,6 +131,16 @@ def _writers(result: ScanResult) -> list[dict[str, Any]]:
         }
         for writer in writers(result)
     ]
+
+
+def _common_label(result: ScanResult, writer: Writer, observable: str) -> str | None:
+    """Functional where it is so for every pair of a writer."""
+    known = {
+        result.labels.get(pair.freedom, {}).get(observable)
+        for _, pairs in writer.lines
+        for pair in pairs
+    }
+    return "gauge" if "gauge" in known else next(iter(known), None)
 
 
 _MEASURE_WORDS: dict[LinkMeasure, str] = {"overlap": "Overlap", "composition": "Composition"}

@@ -12,7 +12,10 @@ function setUpStream(core) {
       const { charts } = core.writers[index];
       const hidden = new Set();
       const draw = () => figures.forEach((figure) => {
-        const { spec, alt } = charts[figure.dataset.streamed];
+        const { spec, alt, label } = charts[figure.dataset.streamed];
+        const chip = figure.querySelector("[data-label]");
+        chip.textContent = label ?? "";
+        chip.className = `chip ${label ?? ""}`;
         const data = spec.data.map((trace) => (trace.text ? { ...trace, visible: !hidden.has(trace.name) } : trace));
         show(figure.querySelector(".plot"), { ...spec, data }, alt);
       });
