@@ -270,6 +270,10 @@ def scan(
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}", hint="give 1 or more")
+    if workers is not None and isinstance(executor, str) and executor != "local":
+        raise InputError(
+            f"workers is {workers}, and {executor} has its own", hint="leave the workers out"
+        )
     settings = _settings(
         only=_parts(only), family=family, heads=heads, rank=rank, fdr=fdr, fold_norms=fold_norms,
         window=window, edges=edges, precision=precision, seed=seed, device=device,

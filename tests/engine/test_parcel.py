@@ -214,3 +214,8 @@ def test_what_is_no_executor(executor, folder):
     with pytest.raises(InputError, match="executor is") as error:
         flagscope.scan(folder, executor=executor)
     assert "dask:ADDRESS" in error.value.hint
+
+
+def test_a_cluster_has_its_own_workers(folder):
+    with pytest.raises(InputError, match="has its own"):
+        flagscope.scan(folder, executor="dask:127.0.0.1:9", workers=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import threading
 import uuid
@@ -53,6 +54,33 @@ class TestSameAsOnDisk:
         put, _ = bucket
         content = files(model())
         same(put(content), in_folder(content, tmp_path))
+
+
+@pytest.mark.parametrize("named", ["", "adapter_model.safetensors"])
+def test_an_adapter_and_its_base_behind_urls(bucket, tmp_path, named):
+    put, _ = bucket
+    prefix = "base_model.model.h.0.mlp.c_fc"
+    factors = {
+        f"{prefix}.lora_A.weight": torch.randn(2, 24),
+        f"{prefix}.lora_B.weight": torch.randn(96, 2),
+    }
+    settings = {"peft_type": "LORA", "lora_alpha": 4, "r": 2, "fan_in_fan_out": True}
+    adapter = {
+        "adapter_model.safetensors": save(factors),
+        "adapter_config.json": json.dumps(settings).encode(),
+    }
+    base = single(model())
+    far = put({f"adapter/{name}": content for name, content in adapter.items()} | base)
+    near = in_folder(base, tmp_path / "base"), in_folder(adapter, tmp_path / "adapter")
+    with (
+        open_checkpoint(f"{far}adapter/{named}", base=far) as one,
+        open_checkpoint(near[1] / named, base=near[0]) as other,
+    ):
+        assert one.recipe.base == far
+        assert one.fingerprint() == other.fingerprint()
+        name = "h.0.mlp.c_fc.weight"
+        assert torch.equal(one.read(name), other.read(name))
+        assert not torch.equal(one.read(name), model()[name])
 
 
 def test_opening_a_folder_of_shards_lists_it_once_and_asks_each_shard_once(bucket):

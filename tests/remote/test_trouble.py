@@ -207,9 +207,11 @@ class TestS3:
         with open_checkpoint(put(single(state))) as before:
             first = before.fingerprint()
         more = state | {"later.weight": torch.ones(300, 300)}
-        with open_checkpoint(put(single(more))) as after:
-            assert "later.weight" in after.tensors
-            assert after.fingerprint() != first
+        url = put(single(more))
+        for again in (url + "model.safetensors", url):
+            with open_checkpoint(again) as after:
+                assert "later.weight" in after.tensors
+                assert after.fingerprint() != first
 
 
 def test_missing_driver(monkeypatch):

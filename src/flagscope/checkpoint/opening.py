@@ -97,12 +97,14 @@ def open_checkpoint(
         )
     named = _local(os.fspath(source))
     path = _existing(named)
-    adapter = None if path is None else adapter_weights(path)
+    # A URL is asked once which file it means; what is on disk may be a hub name's as well.
+    far = _weights(named, revision) if path is None and "://" in named else None
+    adapter = adapter_weights(path or far)
     settings = None if config is None else given_config(config)
     if adapter is not None and revision is None:
         under = _base(adapter, base)
         try:
-            checkpoint = AdapterCheckpoint(adapter, under, source=named, config=settings)
+            checkpoint = AdapterCheckpoint(adapter, under, source=shown(named), config=settings)
         except BaseException:
             under.close()
             raise
@@ -112,7 +114,7 @@ def open_checkpoint(
             f"base is given, but {shown(named)} is no PEFT adapter.",
             hint=f"an adapter is a folder with {ADAPTER_CONFIG} and adapter_model.safetensors.",
         )
-    weights = _weights(named, revision)
+    weights = far or _weights(named, revision)
     found = config_beside(weights) if settings is None else settings
     reader = ShardedCheckpoint if weights.name.endswith(INDEX_SUFFIX) else opened_file
     stored = reader(weights, source=shown(named), config=found)
@@ -164,7 +166,7 @@ def _anywhere(named: str) -> str:
     return named if path is None else os.fspath(path.absolute())
 
 
-def _base(adapter: Path, given: str | os.PathLike[str] | None) -> Checkpoint:
+def _base(adapter: Path | RemotePath, given: str | os.PathLike[str] | None) -> Checkpoint:
     """The model under an adapter."""
     told = adapter_settings(adapter.parent).get("base_model_name_or_path")
     base = told if given is None else given
@@ -173,7 +175,7 @@ def _base(adapter: Path, given: str | os.PathLike[str] | None) -> Checkpoint:
             f"{adapter} is an adapter, and its {ADAPTER_CONFIG} names no base model.",
             hint="give the model that it was trained on: base=PATH (--base PATH).",
         )
-    beside = _existing(os.fspath(adapter.parent / base))
+    beside = _existing(os.fspath(adapter.parent / base)) if isinstance(adapter, Path) else None
     path = _existing(os.fspath(base)) or (beside if given is None else None)
     if path is not None and adapter_weights(path) is not None:
         raise SourceError(
@@ -207,9 +209,12 @@ def _weights(named: str, revision: str | None) -> Path | RemotePath:
             )
         remote = RemotePath(named)
         is_file = remote.name.lower().endswith((*SUFFIXES, INDEX_SUFFIX))
-        weights = remote if is_file else remote_weight_file(remote)
-        check_remote(weights)
-        return weights
+        if not is_file:
+            remote = remote_weight_file(remote)
+        else:
+            remote.forget()
+        check_remote(remote)
+        return remote
     if is_hub_name(named):
         return fetched_weights(named, revision=revision)
     raise MissingFileError(

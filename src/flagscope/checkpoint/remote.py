@@ -144,6 +144,10 @@ class RemotePath:
             if one.get("type") != "directory" and not str(one["name"]).endswith("/")
         )
 
+    def forget(self) -> None:
+        """Take nothing from an earlier listing of its folder: the file may be a new one."""
+        self._asked(lambda store, path: store.invalidate_cache(store._parent(path)))
+
     def read_bytes(self) -> bytes:
         """All of a small file."""
         return self._asked(lambda store, path: store.cat_file(path))
