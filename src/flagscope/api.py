@@ -23,9 +23,11 @@ from flagscope.engine import (
     Settings,
     Store,
     Task,
+    chosen_executor,
     parameter_count,
     plan,
     run_scan,
+    width,
 )
 from flagscope.errors import CorruptFileError, InputError
 from flagscope.geometry import RankRule
@@ -177,7 +179,7 @@ def scan(
     seed: int = 0,
     device: str = "auto",
     workers: int | None = None,
-    executor: Executor | None = None,
+    executor: Executor | str | None = None,
     store: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -227,7 +229,9 @@ def scan(
         Tasks carried out at once, in threads; by default one for each of PyTorch's threads, at
         most four. Peak memory grows with them.
     executor
-        Any `concurrent.futures.Executor` instead of threads.
+        Instead of threads: any `concurrent.futures.Executor`, "dask:ADDRESS" of a Dask scheduler,
+        or a `dask.distributed.Client`. Workers in other processes open the checkpoint themselves;
+        weights in memory travel with the tasks, up to 2 GiB.
     store
         A folder on a local disk, made if it is not there, in which the result of each task is kept
         as it comes. A scan that was killed, started again with the same store, takes from it what
@@ -266,12 +270,19 @@ def scan(
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}", hint="give 1 or more")
+    if workers is not None and isinstance(executor, str) and executor != "local":
+        raise InputError(
+            f"workers is {workers}, and {executor} has its own", hint="leave the workers out"
+        )
     settings = _settings(
         only=_parts(only), family=family, heads=heads, rank=rank, fdr=fdr, fold_norms=fold_norms,
         window=window, edges=edges, precision=precision, seed=seed, device=device,
     )  # fmt: skip
     _check_device(settings)
     with ExitStack() as stack:
+        pool = stack.enter_context(chosen_executor(executor))
+        if pool is not None:
+            workers = workers or width(pool)
         kept = None if store is None else stack.enter_context(Store(store))
         checkpoint = stack.enter_context(
             _opened(source, config=config, revision=revision, base=base)
@@ -279,7 +290,7 @@ def scan(
         graph = _graph(checkpoint, settings, source, example_inputs)
         result = run_scan(
             checkpoint, graph, settings,
-            workers=workers, executor=executor, progress=progress, store=kept,
+            workers=workers, executor=pool, progress=progress, store=kept,
         )  # fmt: skip
     return Report(result.model_copy(update={"source": _readable(result.source)}))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
 from flagscope.checkpoint.configuration import json_object
-from flagscope.checkpoint.formats import file_reader
+from flagscope.checkpoint.formats import opened_file
 from flagscope.checkpoint.indexing import Index
+from flagscope.checkpoint.remote import RemotePath
 from flagscope.checkpoint.widen import widen
 from flagscope.errors import CorruptFileError, SourceError
 
@@ -81,7 +81,7 @@ class AdapterCheckpoint(Checkpoint):
 
     def __init__(
         self,
-        path: Path,
+        path: Path | RemotePath,
         base: Checkpoint,
         *,
         source: str | None = None,
@@ -90,7 +90,7 @@ class AdapterCheckpoint(Checkpoint):
         self._path, self._base, self._given = path, base, config
         settings = adapter_settings(path.parent)
         _check_plain(path, settings)
-        self._adapter = file_reader(path)(path)
+        self._adapter = opened_file(path)
         try:
             self._factors, self._whole = self._parts(settings)
             entries = {name: self._entry(name) for name in (*base.tensors, *self._whole)}
@@ -98,7 +98,7 @@ class AdapterCheckpoint(Checkpoint):
                      f"adapter {path} on {base.source}: {len(self._factors)} tensors merged, "
                      f"{len(self._whole)} replaced"]  # fmt: skip
             super().__init__(
-                source or path,
+                source or str(path),
                 entries,
                 config=base.config if config is None else config,
                 notes=notes,
@@ -114,6 +114,11 @@ class AdapterCheckpoint(Checkpoint):
     def auxiliary(self) -> frozenset[str]:
         """Names of the base's tensors that scale others."""
         return self._base.auxiliary
+
+    @property
+    def stamps(self) -> Mapping[str, tuple[str, str]]:
+        """States of the base's files and the adapter's."""
+        return {**self._base.stamps, **self._adapter.stamps}
 
     def _parts(self, settings: Mapping[str, Any]) -> tuple[dict[str, _Factors], dict[str, str]]:
         """Factors, and the adapter's names of whole tensors, by the base's names."""
@@ -239,12 +244,12 @@ class AdapterCheckpoint(Checkpoint):
 
 
 def _reopened(
-    path: Path, base: Checkpoint, source: str, config: dict[str, Any] | None
+    path: Path | RemotePath, base: Checkpoint, source: str, config: dict[str, Any] | None
 ) -> AdapterCheckpoint:
     return AdapterCheckpoint(path, base, source=source, config=config)
 
 
-def adapter_weights(path: Path) -> Path | None:
+def adapter_weights(path: Path | RemotePath | None) -> Path | RemotePath | None:
     """The adapter's file of weights in a folder, or the file itself; None if it is no adapter.
 
     Raises
@@ -252,20 +257,24 @@ def adapter_weights(path: Path) -> Path | None:
     CorruptFileError
         If there are settings of an adapter and nothing else.
     """
-    if path.is_file():
+    if path is None:
+        return None
+    if isinstance(path, RemotePath) or path.is_file():
+        if path.name not in ADAPTER_FILES:
+            return None
         beside = (path.parent / ADAPTER_CONFIG).is_file()
-        return path if beside and path.name in ADAPTER_FILES else None
+        return path if beside else None
     if not (path / ADAPTER_CONFIG).is_file():
         return None
     return next((path / name for name in ADAPTER_FILES if (path / name).is_file()), None)
 
 
-def adapter_settings(folder: Path) -> dict[str, Any]:
+def adapter_settings(folder: Path | RemotePath) -> dict[str, Any]:
     """The content of adapter_config.json."""
     return json_object(folder / ADAPTER_CONFIG)
 
 
-def _check_plain(path: Path, settings: Mapping[str, Any]) -> None:
+def _check_plain(path: Path | RemotePath, settings: Mapping[str, Any]) -> None:
     kind = settings.get("peft_type")
     if kind != "LORA":
         raise SourceError(
@@ -283,7 +292,7 @@ def _check_plain(path: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def _alpha(path: Path, module: str, settings: Mapping[str, Any]) -> float:
+def _alpha(path: Path | RemotePath, module: str, settings: Mapping[str, Any]) -> float:
     """α of a module: PEFT's patterns are names or their ends, a leading ^ for the whole name."""
     patterns = settings.get("alpha_pattern") or {}
     alpha = settings.get("lora_alpha", 8)
@@ -292,7 +301,7 @@ def _alpha(path: Path, module: str, settings: Mapping[str, Any]) -> float:
             if not _PATTERN.fullmatch(pattern):
                 # A regular expression of unknown origin may take for ever.
                 raise SourceError(
-                    f"{os.fspath(path.parent / ADAPTER_CONFIG)} has the alpha_pattern "
+                    f"{path.parent / ADAPTER_CONFIG} has the alpha_pattern "
                     f"{pattern!r}, and only names are supported.",
                     hint="write out the names of the modules.",
                 )
@@ -302,7 +311,7 @@ def _alpha(path: Path, module: str, settings: Mapping[str, Any]) -> float:
                 break
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
         raise CorruptFileError(
-            f"{os.fspath(path.parent / ADAPTER_CONFIG)} gives {alpha!r} for lora_alpha.",
+            f"{path.parent / ADAPTER_CONFIG} gives {alpha!r} for lora_alpha.",
             hint="correct it: it is a number.",
         )
     return float(alpha)

@@ -18,6 +18,7 @@ from flagscope.checkpoint.dtypes import stored_dtype
 from flagscope.checkpoint.fingerprint import checkpoint_fingerprint
 from flagscope.checkpoint.indexing import Index, index_shape, resolved_index
 from flagscope.checkpoint.names import visible_names
+from flagscope.checkpoint.recipe import Recipe
 from flagscope.checkpoint.scales import scale_names, spread_scale, unscaled_note
 from flagscope.errors import CorruptFileError, InputError
 
@@ -69,6 +70,11 @@ class Checkpoint(ABC):
         The model's configuration (config.json), unchanged.
     notes
         What was passed over while reading the header, in words.
+
+    Attributes
+    ----------
+    recipe
+        How to open it once more elsewhere; None for weights in memory.
     """
 
     def __init__(
@@ -98,6 +104,7 @@ class Checkpoint(ABC):
         self._scaled, self._auxiliary = frozenset(self._scales), frozenset(self._scales.values())
         self._notes = (*notes, *unscaled_note(dtypes, self._scales))
         self._closed = False
+        self.recipe: Recipe | None = None
 
     @property
     def source(self) -> str:
@@ -229,6 +236,11 @@ class Checkpoint(ABC):
             )
         return tensor.detach()
 
+    @property
+    def stamps(self) -> Mapping[str, tuple[str, str]]:
+        """Name and state (size, tag, time of change) of each remote file, by `TensorInfo.file`."""
+        return {}
+
     def fingerprint(self) -> str:
         """Digest of names, shapes, types and samples of the data; see `checkpoint_fingerprint`."""
         return checkpoint_fingerprint(self)
@@ -269,6 +281,14 @@ class Checkpoint(ABC):
                 else "the keys of .tensors are the names it holds.",
             ) from None
 
+    def stored_name(self, name: str) -> str:
+        """The name that a tensor has in the file."""
+        return self._stored[name]
+
+    def scale_name(self, name: str) -> str | None:
+        """Name of the tensor that scales another; None if none does."""
+        return self._scales.get(name)
+
     def entry(self, stored: str) -> TensorInfo:
         """Header of a tensor by the name it has in the file; KeyError if there is none."""
         return self._entries[stored]
@@ -276,6 +296,17 @@ class Checkpoint(ABC):
     def read_stored(self, stored: str, index: Index) -> Tensor:
         """`read` for a checkpoint made of others: the file's name and a resolved index."""
         return self._read(stored, index)
+
+    def runs(self, wanted: Sequence[tuple[str, int, int]]) -> list[bytes] | None:
+        """`read_runs` by the user's names."""
+        return self.read_runs([(self._stored[name], a, b) for name, a, b in wanted])
+
+    def read_runs(self, runs: Sequence[tuple[str, int, int]]) -> list[bytes] | None:  # noqa: ARG002
+        """Bytes start … stop of the row-major data of many tensors, by the file's names.
+
+        Only readers to which every request costs time give them; None from all others.
+        """
+        return None
 
     def _scale(self, name: str, index: Index) -> Tensor | None:
         """`scale` by the user's name and a resolved index."""

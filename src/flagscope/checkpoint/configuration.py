@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flagscope.checkpoint.remote import RemotePath
 from flagscope.errors import CorruptFileError, InputError, MissingFileError, SourceError
 
 CONFIG_NAME = "config.json"
@@ -30,17 +31,19 @@ def given_config(config: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str
             f"config must be a mapping or a path, got {type(config).__name__}.",
             hint="pass model.config.to_dict() or the path of a config.json.",
         )
+    if isinstance(config, str) and "://" in config:
+        return json_object(RemotePath(config))
     path = Path(config).expanduser()
     return json_object(path / CONFIG_NAME if path.is_dir() else path)
 
 
-def config_beside(weights: Path) -> dict[str, Any] | None:
+def config_beside(weights: Path | RemotePath) -> dict[str, Any] | None:
     """Configuration in the folder of a file of weights, None if there is none."""
     path = weights.parent / CONFIG_NAME
     return json_object(path) if path.is_file() else None
 
 
-def json_object(path: Path) -> dict[str, Any]:
+def json_object(path: Path | RemotePath) -> dict[str, Any]:
     """The JSON object that a file holds.
 
     Raises

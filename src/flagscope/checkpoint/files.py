@@ -72,9 +72,20 @@ def checked_start(path: Path, length: int = 64) -> bytes:
             f"cannot read {path}: {error.strerror or error}.",
             hint="check that it is a file and that you may read it.",
         ) from error
+    checked_bytes(start, str(path))
+    return start
+
+
+def checked_bytes(start: bytes, shown: str) -> None:
+    """Refuse a file that is empty or a disguise, by its first bytes.
+
+    Raises
+    ------
+    CorruptFileError
+        If it is empty, a Git LFS pointer, a web page or compressed as a whole.
+    """
     if not start:
-        raise CorruptFileError(f"{path} is empty.", hint=DAMAGED)
+        raise CorruptFileError(f"{shown} is empty.", hint=DAMAGED)
     for magic, what, hint in _DISGUISES:
         if start[: len(magic)].lower() == magic.lower():
-            raise CorruptFileError(f"{path} is {what}.", hint=hint)
-    return start
+            raise CorruptFileError(f"{shown} is {what}.", hint=hint)

@@ -14,6 +14,7 @@ from flagscope.checkpoint.formats import (
     SUFFIXES,
     TORCH_SUFFIXES,
 )
+from flagscope.checkpoint.remote import RemotePath
 from flagscope.errors import MissingFileError, SourceError
 
 INDEX_SUFFIX = ".index.json"
@@ -51,12 +52,50 @@ def weight_file(folder: Path) -> Path:
             f"cannot read {folder}: {error.strerror or error}.",
             hint="check that you may read the folder.",
         ) from error
+    chosen = _chosen(str(folder), names)
+    if chosen is not None:
+        return folder / chosen
+    below = sorted(
+        {path.parent.name for suffix in SUFFIXES for path in folder.glob(f"*/*{suffix}")}
+    )
+    raise _without_weights(
+        str(folder),
+        f"did you mean a folder in it: {_listed(below)}?" if below else "check the path.",
+    )
+
+
+def remote_weight_file(folder: RemotePath) -> RemotePath:
+    """The same for a folder behind a URL; a web server, which lists nothing, is asked by name.
+
+    Raises
+    ------
+    MissingFileError, SourceError, MissingExtraError
+        As for `weight_file`, or if the store does not answer.
+    """
+    if folder.on_the_web:
+        found = next((name for name in STANDARD_NAMES if (folder / name).is_file()), None)
+    else:
+        found = _chosen(str(folder), folder.names())
+    if found is None:
+        raise _without_weights(str(folder), "check the URL, or give that of the file itself.")
+    return folder / found
+
+
+def _without_weights(folder: str, hint: str) -> MissingFileError:
+    return MissingFileError(
+        f"the folder {folder} holds no weights: no file ending in {', '.join(SUFFIXES)}.",
+        hint=hint,
+    )
+
+
+def _chosen(folder: str, names: Sequence[str]) -> str | None:
+    """The name of the weights among those of a folder's files."""
     for name in STANDARD_NAMES:
         if name in names:
-            return folder / name
+            return name
     indices = [name for name in names if name.endswith(INDEX_SUFFIX)]
     if indices:
-        return folder / _only(folder, indices)
+        return _only(folder, indices)
     kinds = (SAFETENSORS_SUFFIXES, TORCH_SUFFIXES, NPZ_SUFFIXES, GGUF_SUFFIXES, ONNX_SUFFIXES)
     for suffixes in kinds:
         found = [
@@ -66,17 +105,11 @@ def weight_file(folder: Path) -> Path:
         ]
         found = [name for name in found if not _LATER_GGUF.search(name)] or found
         if found:
-            return folder / _only(folder, found)
-    below = sorted(
-        {path.parent.name for suffix in SUFFIXES for path in folder.glob(f"*/*{suffix}")}
-    )
-    raise MissingFileError(
-        f"the folder {folder} holds no weights: no file ending in {', '.join(SUFFIXES)}.",
-        hint=f"did you mean a folder in it: {_listed(below)}?" if below else "check the path.",
-    )
+            return _only(folder, found)
+    return None
 
 
-def _only(folder: Path, names: Sequence[str]) -> str:
+def _only(folder: str, names: Sequence[str]) -> str:
     if len(names) == 1 and not _SHARD.search(names[0]):
         return names[0]
     if all(_SHARD.search(name) for name in names):

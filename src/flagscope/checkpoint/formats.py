@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.files import FileCheckpoint, checked_start
 from flagscope.checkpoint.gguf_file import GgufFile
 from flagscope.checkpoint.npz_file import NpzFile
 from flagscope.checkpoint.onnx_file import OnnxFile
+from flagscope.checkpoint.remote import RemotePath
+from flagscope.checkpoint.remote_safetensors import RemoteSafetensors
 from flagscope.checkpoint.safetensors_file import SafetensorsFile
 from flagscope.checkpoint.torch_file import TorchFile
 from flagscope.errors import SourceError
@@ -80,4 +83,38 @@ def file_reader(path: Path) -> FileReader:
     raise SourceError(
         f"{path} is of no format that flagscope reads.",
         hint=f"it reads files ending in {', '.join(SUFFIXES)}.",
+    )
+
+
+def opened_file(
+    path: Path | RemotePath, *, source: str | None = None, config: dict[str, Any] | None = None
+) -> Checkpoint:
+    """A file of weights, on this machine or behind a URL.
+
+    Raises
+    ------
+    MissingFileError, CorruptFileError, SourceError
+        If the file is not there, is damaged, or is of a format that is not supported there.
+    """
+    if isinstance(path, Path):
+        return file_reader(path)(path, source=source, config=config)
+    check_remote(path)
+    return RemoteSafetensors(path, source=source, config=config)
+
+
+def check_remote(path: RemotePath) -> None:
+    """Refuse a format whose reader needs the file on this machine.
+
+    Raises
+    ------
+    SourceError
+        If it is neither safetensors nor an index of shards.
+    """
+    suffix = path.suffix.lower()
+    if suffix in SAFETENSORS_SUFFIXES or path.name.endswith(".index.json"):
+        return
+    kind = f"{suffix} files" if suffix in _READERS else "this file"
+    raise SourceError(
+        f"{path}: only safetensors are read in parts from a URL, not {kind}.",
+        hint="download it and give its path, or save the weights as safetensors.",
     )

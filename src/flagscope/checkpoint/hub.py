@@ -29,6 +29,11 @@ def is_hub_name(named: str) -> bool:
     return bool(_NAME.fullmatch(named)) and ".." not in named and "--" not in named
 
 
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a commit, which never changes."""
+    return _COMMIT.fullmatch(revision) is not None
+
+
 def fetched_weights(name: str, *, revision: str | None) -> Path:
     """File of weights, or index of shards, of a model on the hub, with all that belongs to it.
 
@@ -150,6 +155,6 @@ class _Repository:
         path = Path(fetched)
         # A snapshot's folder is named by its commit. Holding on to it keeps shards of one model
         # together if somebody pushes meanwhile, and spares a request for what is cached.
-        if _COMMIT.fullmatch(path.parent.name):
+        if is_commit(path.parent.name):
             self._revision = path.parent.name
         return path

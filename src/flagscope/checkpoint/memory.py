@@ -46,6 +46,11 @@ class StateDictCheckpoint(Checkpoint):
         super().__init__(source, tensor_entries(state), config=config, notes=notes)
         self._state = dict(state)
 
+    def replace_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Put other tensors, or a part of them, behind the same headers; gives those before."""
+        before, self._state = self._state, state
+        return before
+
     def _read(self, stored: str, index: Index) -> Tensor:
         return self._state[stored][index]
 

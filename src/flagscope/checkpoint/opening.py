@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from flagscope.checkpoint.adapter import (
     ADAPTER_CONFIG,
@@ -15,10 +17,12 @@ from flagscope.checkpoint.adapter import (
 )
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.configuration import config_beside, given_config
-from flagscope.checkpoint.folder import INDEX_SUFFIX, weight_file
-from flagscope.checkpoint.formats import FileReader, file_reader
-from flagscope.checkpoint.hub import fetched_weights, is_hub_name
+from flagscope.checkpoint.folder import INDEX_SUFFIX, remote_weight_file, weight_file
+from flagscope.checkpoint.formats import SUFFIXES, check_remote, opened_file
+from flagscope.checkpoint.hub import fetched_weights, is_commit, is_hub_name
 from flagscope.checkpoint.packed import unpacked
+from flagscope.checkpoint.recipe import Recipe, header_digest
+from flagscope.checkpoint.remote import RemotePath
 from flagscope.checkpoint.sharded import ShardedCheckpoint
 from flagscope.errors import FlagscopeError, InputError, MissingFileError, SourceError
 
@@ -37,7 +41,9 @@ def open_checkpoint(
     source
         A file (.safetensors; .bin, .pt, .pth, .th, .ckpt as torch.save writes them; .npz; .gguf;
         .onnx), an index of shards, a folder, a PEFT adapter's folder, or the name of a model on
-        the Hugging Face hub. What exists on disk comes before a hub name.
+        the Hugging Face hub. What exists on disk comes before a hub name. Or a URL that fsspec
+        knows (s3://bucket/model/, https://…/model.safetensors), of safetensors alone: headers and
+        tensors are fetched by ranges of bytes, never a whole file.
     revision
         Branch, tag or commit on the hub.
     config
@@ -89,36 +95,78 @@ def open_checkpoint(
             f"source must be a path or a hub name, got {type(source).__name__}.",
             hint="pass a state dict to from_state_dict.",
         )
-    named = os.fspath(source)
+    named = _local(os.fspath(source))
     path = _existing(named)
-    adapter = None if path is None else adapter_weights(path)
+    # A URL is asked once which file it means; what is on disk may be a hub name's as well.
+    far = _weights(named, revision) if path is None and "://" in named else None
+    adapter = adapter_weights(path or far)
+    settings = None if config is None else given_config(config)
     if adapter is not None and revision is None:
-        settings = None if config is None else given_config(config)
         under = _base(adapter, base)
         try:
-            return AdapterCheckpoint(adapter, under, source=named, config=settings)
+            checkpoint = AdapterCheckpoint(adapter, under, source=shown(named), config=settings)
         except BaseException:
             under.close()
             raise
+        return _with_recipe(checkpoint, named, None, base, settings)
     if base is not None:
         raise InputError(
-            f"base is given, but {named} is no PEFT adapter.",
+            f"base is given, but {shown(named)} is no PEFT adapter.",
             hint=f"an adapter is a folder with {ADAPTER_CONFIG} and adapter_model.safetensors.",
         )
-    weights = _weights(named, revision)
-    reader: FileReader = (
-        ShardedCheckpoint if weights.name.endswith(INDEX_SUFFIX) else file_reader(weights)
-    )
-    settings = config_beside(weights) if config is None else given_config(config)
-    stored = reader(weights, source=named, config=settings)
+    weights = far or _weights(named, revision)
+    found = config_beside(weights) if settings is None else settings
+    reader = ShardedCheckpoint if weights.name.endswith(INDEX_SUFFIX) else opened_file
+    stored = reader(weights, source=shown(named), config=found)
     try:
-        return unpacked(stored)
+        opened = unpacked(stored)
     except BaseException:
         stored.close()
         raise
+    if path is None and isinstance(weights, Path) and is_commit(weights.parent.name):
+        revision = weights.parent.name  # of the hub's cache: workers take the same commit
+    return _with_recipe(opened, named, revision, None, settings)
 
 
-def _base(adapter: Path, given: str | os.PathLike[str] | None) -> Checkpoint:
+def shown(named: str) -> str:
+    """What the user named, without the credentials that a URL may hold."""
+    return str(RemotePath(named)) if "://" in named else named
+
+
+def _local(named: str) -> str:
+    """A path in place of a URL that says nothing else."""
+    for start in ("file://", "local://"):
+        if named.startswith(start):
+            return unquote(named.removeprefix(start)) if start == "file://" else named[len(start) :]
+    return named
+
+
+def _with_recipe(
+    checkpoint: Checkpoint,
+    named: str,
+    revision: str | None,
+    base: str | os.PathLike[str] | None,
+    config: dict[str, Any] | None,
+) -> Checkpoint:
+    """The checkpoint, which knows how to be opened elsewhere."""
+    checkpoint.recipe = Recipe(
+        source=_anywhere(named),
+        revision=revision,
+        base=None if base is None else _anywhere(os.fspath(base)),
+        config=config,
+        header=header_digest(checkpoint),
+        opened=uuid.uuid4().hex,
+    )
+    return checkpoint
+
+
+def _anywhere(named: str) -> str:
+    """A path from the root of the file system; a URL or a hub name as it is."""
+    path = _existing(named)
+    return named if path is None else os.fspath(path.absolute())
+
+
+def _base(adapter: Path | RemotePath, given: str | os.PathLike[str] | None) -> Checkpoint:
     """The model under an adapter."""
     told = adapter_settings(adapter.parent).get("base_model_name_or_path")
     base = told if given is None else given
@@ -127,7 +175,7 @@ def _base(adapter: Path, given: str | os.PathLike[str] | None) -> Checkpoint:
             f"{adapter} is an adapter, and its {ADAPTER_CONFIG} names no base model.",
             hint="give the model that it was trained on: base=PATH (--base PATH).",
         )
-    beside = _existing(os.fspath(adapter.parent / base))
+    beside = _existing(os.fspath(adapter.parent / base)) if isinstance(adapter, Path) else None
     path = _existing(os.fspath(base)) or (beside if given is None else None)
     if path is not None and adapter_weights(path) is not None:
         raise SourceError(
@@ -144,7 +192,7 @@ def _base(adapter: Path, given: str | os.PathLike[str] | None) -> Checkpoint:
         ) from error
 
 
-def _weights(named: str, revision: str | None) -> Path:
+def _weights(named: str, revision: str | None) -> Path | RemotePath:
     path = _existing(named)
     if path is not None:
         if revision is not None:
@@ -154,10 +202,19 @@ def _weights(named: str, revision: str | None) -> Path:
             )
         return weight_file(path) if path.is_dir() else path
     if "://" in named:
-        raise SourceError(
-            f"cannot read {named}: URLs are not supported yet.",
-            hint="download the file and give its path.",
-        )
+        if revision is not None:
+            raise InputError(
+                f"revision {revision!r} is given for a URL.",
+                hint="leave the revision out; it applies to models on the hub.",
+            )
+        remote = RemotePath(named)
+        is_file = remote.name.lower().endswith((*SUFFIXES, INDEX_SUFFIX))
+        if not is_file:
+            remote = remote_weight_file(remote)
+        else:
+            remote.forget()
+        check_remote(remote)
+        return remote
     if is_hub_name(named):
         return fetched_weights(named, revision=revision)
     raise MissingFileError(

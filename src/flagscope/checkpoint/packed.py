@@ -131,6 +131,11 @@ class PackedCheckpoint(Checkpoint):
     def __reduce__(self) -> tuple[Any, ...]:
         return PackedCheckpoint, (self._inner, self._modules)
 
+    @property
+    def stamps(self) -> Mapping[str, tuple[str, str]]:
+        """States of the files as stored."""
+        return self._inner.stamps
+
     def _read(self, stored: str, index: Index) -> Tensor:
         one = self._packed.get(stored)
         if one is None:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import struct
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +15,8 @@ from torch import Tensor
 from flagscope.checkpoint.base import TensorInfo
 from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start
 from flagscope.checkpoint.indexing import Index
+from flagscope.checkpoint.safetensors_header import DTYPES, without_duplicates
 from flagscope.errors import CorruptFileError, SourceError, UnknownDtypeError
-
-# The format's names where they are not "F" and a number of bits. Packed types below a byte keep
-# the format's name, by which they are reported as unreadable.
-_DTYPE_NAMES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E5M2FNUZ": "float8_e5m2fnuz",
-    "F8_E8M0": "float8_e8m0fnu",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U64": "uint64",
-    "U32": "uint32",
-    "U16": "uint16",
-    "U8": "uint8",
-    "BOOL": "bool",
-    "C64": "complex64",
-}
 
 
 class SafetensorsFile(FileCheckpoint):
@@ -123,24 +99,21 @@ def _entries(path: Path) -> dict[str, TensorInfo]:
     the last without a word; which one was meant nobody can know.
     """
 
-    def without_duplicates(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(items)
-        if len(found) < len(items):
-            [(twice, _)] = Counter(name for name, _ in items).most_common(1)
-            raise CorruptFileError(
-                f"the header of {path} has the name {twice!r} more than once.",
-                hint="save the checkpoint again under names that differ.",
-            )
-        return found
-
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length), object_pairs_hook=without_duplicates)
+        text = file.read(length)
+    try:
+        header = json.loads(text, object_pairs_hook=without_duplicates)
+    except ValueError as error:
+        raise CorruptFileError(
+            f"in the header of {path} {error}.",
+            hint="save the checkpoint again under names that differ.",
+        ) from error
     header.pop("__metadata__", None)
     entries, file_name = {}, str(path)
     for name, fields in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         start, stop = fields["data_offsets"]
         code = str(fields["dtype"])
-        dtype = _DTYPE_NAMES.get(code, code)
+        dtype, _ = DTYPES.get(code, (code, 0))
         entries[name] = TensorInfo(name, tuple(fields["shape"]), dtype, stop - start, file_name)
     return entries

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from torch import Tensor
 
-from flagscope.checkpoint.base import TensorInfo
+from flagscope.checkpoint.base import Checkpoint, TensorInfo
 from flagscope.checkpoint.configuration import json_object
-from flagscope.checkpoint.files import FileCheckpoint
-from flagscope.checkpoint.formats import file_reader
+from flagscope.checkpoint.formats import opened_file
 from flagscope.checkpoint.indexing import Index
+from flagscope.checkpoint.remote import RemotePath
 from flagscope.errors import CorruptFileError, MissingFileError
 
 _LISTED = 4
+_AT_ONCE = 8
 
 
-class ShardedCheckpoint(FileCheckpoint):
+class ShardedCheckpoint(Checkpoint):
     """A `*.index.json` and the files it names. The index decides what belongs to the model.
 
     Parameters
@@ -40,25 +42,33 @@ class ShardedCheckpoint(FileCheckpoint):
     """
 
     def __init__(
-        self, path: Path, *, source: str | None = None, config: dict[str, Any] | None = None
+        self,
+        path: Path | RemotePath,
+        *,
+        source: str | None = None,
+        config: dict[str, Any] | None = None,
     ) -> None:
+        self._path = path
         self._where = weight_map(path)
-        folder = path.parent
-        _require_all(path, set(self._where.values()))
-        self._shards: dict[str, FileCheckpoint] = {}
+        if isinstance(path, Path):
+            _require_all(path, set(self._where.values()))
+        self._shards: dict[str, Checkpoint] = {}
         try:
-            for name in dict.fromkeys(self._where.values()):
-                self._shards[name] = file_reader(folder / name)(folder / name)
+            for name, shard in _opened(path.parent, list(dict.fromkeys(self._where.values()))):
+                self._shards[name] = shard
             entries = {name: self._entry(path, name, at) for name, at in self._where.items()}
             notes = [
                 f"{name}: {note}" for name, shard in self._shards.items() for note in shard.notes
             ]
-            super().__init__(path, entries, source=source, config=config, notes=notes)
+            super().__init__(source or str(path), entries, config=config, notes=notes)
         except BaseException:
             self._release()
             raise
 
-    def _entry(self, path: Path, name: str, at: str) -> TensorInfo:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self._path, self._source, self._config)
+
+    def _entry(self, path: Path | RemotePath, name: str, at: str) -> TensorInfo:
         try:
             return self._shards[at].entry(name)
         except KeyError:
@@ -70,12 +80,52 @@ class ShardedCheckpoint(FileCheckpoint):
     def _read(self, stored: str, index: Index) -> Tensor:
         return self._shards[self._where[stored]].read_stored(stored, index)
 
+    @property
+    def stamps(self) -> Mapping[str, tuple[str, str]]:
+        """States of the shards."""
+        return {file: one for shard in self._shards.values() for file, one in shard.stamps.items()}
+
+    def read_runs(self, runs: Sequence[tuple[str, int, int]]) -> list[bytes] | None:
+        """Runs of bytes, each from its shard; None if a shard does not give them."""
+        of: dict[str, list[int]] = {}
+        for number, (name, _, _) in enumerate(runs):
+            of.setdefault(self._where[name], []).append(number)
+        found: list[bytes] = [b""] * len(runs)
+        for shard, numbers in of.items():
+            parts = self._shards[shard].read_runs([runs[number] for number in numbers])
+            if parts is None:
+                return None
+            for number, part in zip(numbers, parts, strict=True):
+                found[number] = part
+        return found
+
     def _release(self) -> None:
         for shard in self._shards.values():
             shard.close()
 
 
-def weight_map(path: Path) -> dict[str, str]:
+def _reopened(
+    path: Path | RemotePath, source: str, config: dict[str, Any] | None
+) -> ShardedCheckpoint:
+    return ShardedCheckpoint(path, source=source, config=config)
+
+
+def _opened(folder: Path | RemotePath, names: Sequence[str]) -> Iterator[tuple[str, Checkpoint]]:
+    """The shards by name; those behind a URL several at a time, since each waits for its answer."""
+    if isinstance(folder, Path):
+        for name in names:
+            yield name, opened_file(folder / name)
+        return
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        shards = [pool.submit(opened_file, folder / name) for name in names]
+        try:
+            for name, shard in zip(names, shards, strict=True):
+                yield name, shard.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def weight_map(path: Path | RemotePath) -> dict[str, str]:
     """Tensor names to file names, as an index gives them; the files lie in the index's folder.
 
     Raises

@@ -64,6 +64,13 @@ _EPILOG = (
     help="Tasks at once; by default one for each core, at most four.",
 )
 @click.option(
+    "--executor",
+    metavar="NAME",
+    default="local",
+    show_default=True,
+    help="local, or dask:ADDRESS of a Dask scheduler whose workers carry out the tasks.",
+)
+@click.option(
     "--store",
     metavar="DIR",
     type=click.Path(file_okay=False),
@@ -79,7 +86,7 @@ def scan_command(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Diagnose a checkpoint: a file, a folder or a hub name.
+    """Diagnose a checkpoint: a file, a folder, a hub name or a URL (s3://, https://, …).
 
     Reads weights only, never data, and never runs the model. Prints a table; --html writes a page
     with every number, its null model and what it means.

@@ -1,5 +1,6 @@
 """Joins files to mathematics: a scan is a plan of tasks, each of which reads its own tensors."""
 
+from flagscope.engine.executors import chosen_executor, width
 from flagscope.engine.plan import Task, plan
 from flagscope.engine.run import Progress, parameter_count, run_scan
 from flagscope.engine.settings import PARTS, Part, Settings
@@ -12,7 +13,9 @@ __all__ = [
     "Settings",
     "Store",
     "Task",
+    "chosen_executor",
     "parameter_count",
     "plan",
     "run_scan",
+    "width",
 ]

@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -27,13 +27,15 @@ from flagscope.diagnose import (
     ScanResult,
     labels,
 )
-from flagscope.engine.execute import TaskResult, execute, resolved_device
+from flagscope.engine.attempt import attempt
+from flagscope.engine.execute import TaskResult, resolved_device
+from flagscope.engine.executors import handed, settled, threads_elsewhere
 from flagscope.engine.identity import task_keys, weights_identity
+from flagscope.engine.parcel import Parcel
 from flagscope.engine.plan import Task, plan
 from flagscope.engine.settings import Settings
 from flagscope.engine.store import Store
 from flagscope.engine.stream import adjusted_edges, furthest_edges
-from flagscope.errors import FlagscopeError
 from flagscope.null import false_discovery_adjustment
 
 # Incidence surfaces are for drawing; beyond this many pairs those furthest from chance keep theirs.
@@ -198,7 +200,7 @@ def _batches(
         return
     if workers == 1:
         for i, task in enumerate(tasks):
-            yield [(i, _attempt(task, checkpoint, settings))]
+            yield [(i, attempt(task, checkpoint, settings))]
         return
     with _torch_threads(max(1, torch.get_num_threads() // workers)):
         pool = ThreadPoolExecutor(workers)
@@ -216,10 +218,12 @@ def _submitted(
     arrived: SimpleQueue[tuple[int, Future[Outcome]]] = SimpleQueue()
     waiting: dict[int, Future[Outcome]] = {}
     begun = 0
+    threads = threads_elsewhere(executor)
     try:
         while begun < len(tasks) or waiting:
             if begun < len(tasks):
-                future = _future(executor, tasks[begun], checkpoint, settings)
+                parcel = Parcel(tasks[begun], checkpoint, settings, threads=threads)
+                future = handed(executor, parcel)
                 waiting[begun] = future
                 future.add_done_callback(partial(_arrive, arrived, begun))
                 begun += 1
@@ -230,7 +234,7 @@ def _submitted(
             for i, _ in batch:
                 del waiting[i]
             if batch:
-                yield [(i, _outcome(tasks[i], future)) for i, future in batch]
+                yield [(i, settled(tasks[i], future)) for i, future in batch]
     finally:
         for future in waiting.values():
             future.cancel()
@@ -240,25 +244,6 @@ def _arrive(
     arrived: SimpleQueue[tuple[int, Future[Outcome]]], place: int, future: Future[Outcome]
 ) -> None:
     arrived.put((place, future))
-
-
-def _future(
-    executor: Executor, task: Task, checkpoint: Checkpoint, settings: Settings
-) -> Future[Outcome]:
-    """A task handed to an executor; one that has lost its workers takes no more."""
-    try:
-        return executor.submit(_attempt, task, checkpoint, settings)
-    except BrokenExecutor as error:
-        lost: Future[Outcome] = Future()
-        lost.set_exception(error)
-        return lost
-
-
-def _outcome(task: Task, future: Future[Outcome]) -> Outcome:
-    try:
-        return future.result()
-    except (BrokenExecutor, CancelledError) as error:
-        return _broken(task, error)
 
 
 @contextmanager
@@ -274,29 +259,6 @@ def _torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _attempt(task: Task, checkpoint: Checkpoint, settings: Settings) -> Outcome:
-    try:
-        return execute(task, checkpoint, settings)
-    except FlagscopeError as error:
-        return FailureRecord(task=task.name, error=str(error), hint=error.hint)
-    except (RuntimeError, MemoryError, OSError) as error:
-        # torch raises RuntimeError for a solver that does not converge and for memory it lacks.
-        return FailureRecord(
-            task=task.name,
-            error=f"{type(error).__name__}: {error}".splitlines()[0],
-            hint="try --workers 1, --device cpu, or --only to leave this part out",
-        )
-
-
-def _broken(task: Task, error: BrokenExecutor | CancelledError) -> FailureRecord:
-    """A worker that died under a task, killed for memory for instance, took no result along."""
-    return FailureRecord(
-        task=task.name,
-        error=f"{type(error).__name__}: {error}".splitlines()[0],
-        hint="a worker died, perhaps for lack of memory: try fewer workers",
-    )
 
 
 def _adjusted(records: list[R]) -> list[R]:

@@ -1,0 +1,69 @@
+"""How to open a checkpoint once more, in another process or on another machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flagscope.errors import SourceError
+
+if TYPE_CHECKING:
+    from flagscope.checkpoint.base import Checkpoint
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `open_checkpoint` was told, made to hold anywhere: a few hundred bytes.
+
+    Attributes
+    ----------
+    source, revision, base
+        As for `open_checkpoint`; paths are absolute, a hub's revision is a commit.
+    config
+        The configuration, where it was given and not found beside the weights.
+    header
+        Digest of the tensors' names, shapes and types.
+    opened
+        Which opening it was: a file that was replaced since is opened anew.
+    """
+
+    source: str
+    revision: str | None
+    base: str | None
+    config: Mapping[str, Any] | None
+    header: str
+    opened: str
+
+    def open(self) -> Checkpoint:
+        """The checkpoint.
+
+        Raises
+        ------
+        SourceError
+            If what stands there has other tensors than the one that the recipe was made of, and as
+            for `open_checkpoint`.
+        """
+        from flagscope.checkpoint.opening import open_checkpoint
+
+        checkpoint = open_checkpoint(
+            self.source, revision=self.revision, config=self.config, base=self.base
+        )
+        if header_digest(checkpoint) != self.header:
+            checkpoint.close()
+            raise SourceError(
+                f"a worker finds other tensors in {checkpoint.source} than the scan was planned "
+                "for.",
+                hint="give a path or URL that is the same file on every machine.",
+            )
+        return checkpoint
+
+
+def header_digest(checkpoint: Checkpoint) -> str:
+    """Digest of names, shapes and types, from the headers alone."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, info in sorted(checkpoint.tensors.items()):
+        digest.update(json.dumps([name, info.dtype, info.shape]).encode())
+    return digest.hexdigest()

@@ -1,0 +1,189 @@
+"""A task on its way to a worker: shared within a process, a few kilobytes on the way to another."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import io
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from flagscope.checkpoint import Checkpoint
+from flagscope.checkpoint.memory import StateDictCheckpoint
+from flagscope.checkpoint.recipe import Recipe
+from flagscope.diagnose import FailureRecord
+from flagscope.engine.attempt import attempt
+from flagscope.engine.execute import TaskResult
+from flagscope.engine.plan import Task
+from flagscope.engine.settings import Settings
+from flagscope.errors import FlagscopeError, InputError, SourceError
+
+# Weights in memory travel with every task that reads them, several times over in all.
+_MOST_BYTES = 2 * 2**30
+# Checkpoints that a worker holds open: that of the scan, and of one that ended or runs beside it.
+_KEPT = 2
+
+
+class Parcel:
+    """A task, and where its tensors are.
+
+    In the process of the scan it refers to the open checkpoint. Pickled, it carries the recipe
+    instead, and the worker opens the checkpoint itself, once for all tasks of a scan. Weights in
+    memory have no recipe: those that the task reads travel with it.
+
+    Parameters
+    ----------
+    task, checkpoint, settings
+        What to carry out.
+    threads
+        PyTorch's threads in another process; None for what that process has set.
+    """
+
+    def __init__(
+        self, task: Task, checkpoint: Checkpoint, settings: Settings, *, threads: int | None
+    ) -> None:
+        self._task, self._settings, self._threads = task, settings, threads
+        self._checkpoint: Checkpoint | _Packed | None = checkpoint
+        self._recipe = checkpoint.recipe
+        self._version = _version()
+        self._travelled = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__, _travelled=True, _checkpoint=None)
+        if self._recipe is None:
+            state["_checkpoint"] = _travelling(self._checkpoint, self._task)
+        return state
+
+    def outcome(self) -> TaskResult | FailureRecord:
+        """What came of the task."""
+        if not self._travelled and isinstance(self._checkpoint, Checkpoint):
+            return attempt(self._task, self._checkpoint, self._settings)
+        if self._threads is not None and torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+        try:
+            here = _version()
+            if here != self._version:
+                raise InputError(
+                    f"the scan is run by flagscope {self._version}, and a worker has {here}.",
+                    hint="install the same version on all machines.",
+                )
+            checkpoint = self._arrived()
+        except FlagscopeError as error:
+            return FailureRecord(task=self._task.name, error=str(error), hint=error.hint)
+        return attempt(self._task, checkpoint, self._settings)
+
+    def _arrived(self) -> Checkpoint:
+        if self._recipe is not None:
+            return opened_here(self._recipe)
+        if isinstance(self._checkpoint, _Packed):
+            return self._checkpoint.unpacked()
+        if self._checkpoint is None:
+            raise SourceError("a task came without its weights.", hint="run the scan again.")
+        return self._checkpoint
+
+
+@functools.cache
+def _version() -> str:
+    return version("flagscope")
+
+
+def carried_out(parcel: Parcel) -> TaskResult | FailureRecord:
+    """What an executor is given to call."""
+    return parcel.outcome()
+
+
+class _Opened:
+    """Checkpoints that this process holds open by their recipes, the last used last."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.by_opening: OrderedDict[str, Checkpoint] = OrderedDict()
+
+
+_opened = _Opened()
+
+
+def _reset() -> None:
+    """A forked process opens its own: a lock may be held, and a connection cannot be shared."""
+    global _opened
+    _opened = _Opened()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset)
+
+
+def opened_here(recipe: Recipe) -> Checkpoint:
+    """The checkpoint of a recipe, opened once in this process.
+
+    One that is no longer kept stays open until the last task that reads it lets go of it.
+    """
+    with _opened.lock:
+        found = _opened.by_opening.pop(recipe.opened, None) or recipe.open()
+        _opened.by_opening[recipe.opened] = found
+        while len(_opened.by_opening) > _KEPT:
+            _opened.by_opening.popitem(last=False)
+        return found
+
+
+class _Packed:
+    """The part of weights in memory that one task reads.
+
+    As bytes: pickled tensors would take along all of the memory that they are views of, or move
+    it to shared memory under the caller's hands.
+    """
+
+    def __init__(self, checkpoint: StateDictCheckpoint, names: set[str]) -> None:
+        self._shell = copy.copy(checkpoint)
+        state = self._shell.replace_state({})
+        wanted = {checkpoint.stored_name(name) for name in names}
+        kept = {name: state[name].detach().cpu().clone() for name in wanted}
+        buffer = io.BytesIO()
+        torch.save(kept, buffer)
+        self._bytes = buffer.getvalue()
+
+    def unpacked(self) -> Checkpoint:
+        checkpoint = copy.copy(self._shell)
+        checkpoint.replace_state(torch.load(io.BytesIO(self._bytes), weights_only=True))
+        return checkpoint
+
+
+def _travelling(checkpoint: Checkpoint | _Packed | None, task: Task) -> Checkpoint | _Packed | None:
+    """Weights in memory as they travel; other checkpoints pickle themselves."""
+    if not isinstance(checkpoint, Checkpoint):  # on its way further
+        return checkpoint
+    total = sum(info.nbytes for info in checkpoint.tensors.values())
+    if total > _MOST_BYTES:
+        raise InputError(
+            f"{total / 2**30:.1f} GiB of weights in memory would travel to the workers with their "
+            "tasks.",
+            hint="save them as safetensors and scan the path, or leave out the executor: threads "
+            "share memory.",
+        )
+    if not isinstance(checkpoint, StateDictCheckpoint):
+        return checkpoint
+    named = {text for text in _texts(task) if text in checkpoint.tensors}
+    scales = {scale for name in named if (scale := checkpoint.scale_name(name)) is not None}
+    return _Packed(checkpoint, named | scales)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a tree of records: the names of tensors are among them."""
+    if isinstance(value, str):
+        yield value
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _texts(getattr(value, field.name))
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _texts(one)
+    elif isinstance(value, (tuple, list, set, frozenset)):
+        for one in value:
+            yield from _texts(one)
