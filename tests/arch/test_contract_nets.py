@@ -76,7 +76,7 @@ def test_residual_pairs_of_a_bottleneck_network():
     assert "conv1-layer1.0.downsample.0" in names
     assert names["layer1.0.conv2-conv3"].write_norm.gain == "layer1.0.bn2.weight"
     assert names["layer1.0.downsample.0-layer1.1.conv1"].write_norm.name == "layer1.0.downsample.1"
-    assert names["layer2.1.conv3-fc"].freedom == "none"
+    assert names["layer2.1.conv3-fc"].freedom == "outer"
 
 
 def test_preactivation_is_not_taken_for_the_family():

@@ -1,5 +1,6 @@
 """Which writers meet which readers, and that joined maps are the slices they say they are."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -48,7 +49,9 @@ def test_a_window_of_one_takes_the_rest_of_the_layer_and_the_next():
 def test_windows(window, count):
     graph = build_graph(llama(), LLAMA, window=window)
     assert len(residual(graph)) == count
-    assert residual_pairs(graph.streams[0], window=window) == tuple(residual(graph))
+    # The graph adds what the blocks allow on the other sides of the maps.
+    alone = residual_pairs(graph.streams[0], window=window)
+    assert alone == tuple(replace(pair, freedom="none") for pair in residual(graph))
     assert len(graph.links) == {0: 0, 1: 6, 2: 9, 9: 9}[window]
     others = [pair for pair in graph.pairs if pair.kind != "residual"]
     assert others == list(build_graph(llama(), LLAMA, window=0).pairs)

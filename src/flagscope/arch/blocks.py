@@ -150,38 +150,30 @@ def _attention_maps(
     part: Part, rule: AttentionRule, norm: Norm | None, behind: Norm | None
 ) -> Iterator[StreamMap]:
     maps = {head.space: head.map for head in part.heads}
-    freedoms = {pair.kind: pair.freedom for pair in part.pairs}
-    within = {space: freedoms.get("qk" if space in "qk" else "ov", "none") for space in "qkvo"}
     for head in part.heads:
         label, partner = f"{part.label}.{head.space}", maps.get(_PARTNERS[head.space])
         inner = norm if rule.kind == "self" else None  # across, keys and values read elsewhere
         if head.space == "o":
             joined = Side(head.map.joined("read"))
-            yield StreamMap(label, "o", joined, head.map, behind, partner, inner, within["o"])
+            yield StreamMap(label, "o", joined, head.map, behind, partner, inner)
         elif rule.kind == "self" or head.space == "q":
             joined, beside = Side(head.map.joined("write")), behind if head.space == "v" else inner
-            yield StreamMap(
-                label, head.space, joined, head.map, norm, partner, beside, within[head.space]
-            )
+            yield StreamMap(label, head.space, joined, head.map, norm, partner, beside)
     for name, one in rule.reads.items():
         place = part.scope.locate(one)
         maps = part.scope.solve([place]) if place is not None else None
         if maps is not None:
             (found,) = maps.values()
             heads = found if found.batch else None
-            # A compression has a norm behind it, which takes its size out.
-            outer = within.get(found.role, "scale")
-            yield StreamMap(
-                f"{part.label}.{name}", found.role, Side(found.joined("write")), heads, norm,
-                outer=outer,
-            )  # fmt: skip
+            yield StreamMap(f"{part.label}.{name}", found.role, Side(found.joined("write")), heads,
+                            norm)  # fmt: skip
 
 
 def _mlp_maps(part: Part, norm: Norm | None, behind: Norm | None) -> Iterator[StreamMap]:
     for pair in part.pairs:
         for side, beside in ((pair.write, norm), (pair.read, behind)):
             label, role = f"{part.label}.{side.map.role}", side.map.role
-            yield StreamMap(label, role, side, None, beside, outer=pair.freedom)
+            yield StreamMap(label, role, side, None, beside)
 
 
 def _reader_norm(part: Part) -> Norm | None:

@@ -19,6 +19,7 @@ from flagscope.arch.graph import Frame, Graph, HeadGroup, PairGroup, Stream
 from flagscope.arch.infer import HEAD_KEYS, infer_graph
 from flagscope.arch.latent import latent_groups
 from flagscope.arch.mlp import mlp_groups
+from flagscope.arch.outer import with_outer_freedoms
 from flagscope.arch.registry import Proof, proofs
 from flagscope.arch.scope import (
     Known,
@@ -369,4 +370,4 @@ def _finished(
     )
     if not pairs:
         notes.add("no adjacent pair could be mapped; the matrices are listed as unmapped")
-    return Graph(family, tuple(pairs), tuple(heads), unmapped, notes.texts())
+    return Graph(family, with_outer_freedoms(pairs), tuple(heads), unmapped, notes.texts())

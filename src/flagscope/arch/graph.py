@@ -206,8 +206,6 @@ class StreamMap:
         the other way round. Where the heads are in groups, one of the two has fewer.
     partner_norm
         The norm before or behind it, as `norm`; None where it faces another stream.
-    outer
-        Freedom of the space on its other side, inside the block.
     """
 
     label: str
@@ -217,7 +215,6 @@ class StreamMap:
     norm: Norm | None = None
     partner: LinearMap | None = None
     partner_norm: Norm | None = None
-    outer: Freedom = "none"
 
 
 @dataclass(frozen=True)

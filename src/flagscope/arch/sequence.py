@@ -38,18 +38,12 @@ def sequence_groups(rule: StackRule, blocks: Sequence[Scope], outside: Scope) ->
         blocks = [replace(scope, trusted=False) for scope in blocks]
         outside = replace(outside, trusted=False)
     groups: list[PairGroup] = []
-    inside: Sequence[Node] = []
     previous = _nodes((rule.stream.entry,) if rule.stream else (), outside)
     for scope in blocks:
         nodes = _nodes(rule.sequence, scope)
         shortcut = _nodes((rule.stream.shortcut,) if rule.stream else (), scope)
-        # A convolution beside another one in its block can be rescaled on that side.
-        freedom = activation_freedom(activation if scope.trusted else "unknown")
-        rescaled = len(nodes) > 1 and freedom in ("gl", "scaling")
         for write, read in product(previous, (*nodes[:1], *shortcut)):
-            inner = (rescaled and read in nodes) or (inside and write in inside)
-            groups += _residual(write, read, activation, scope, "outer" if inner else "none")
-        inside = nodes if rescaled else []
+            groups += _residual(write, read, activation, scope)
         for before, (write, read) in zip([None, *nodes], pairwise(nodes), strict=False):
             if before is not None and before[1].outputs != write[1].inputs:
                 scope.notes.add(f"{write[1].tensor!r} is a grouped convolution; left out as writer")
@@ -61,7 +55,7 @@ def sequence_groups(rule: StackRule, blocks: Sequence[Scope], outside: Scope) ->
     if rule.stream and not exits and last.base:  # a head may stand beside the trunk
         exits = _nodes((rule.stream.exit,), replace(last, base=""))
     for write, read in product(previous, exits):
-        groups += _residual(write, read, activation, last, "outer" if write in inside else "none")
+        groups += _residual(write, read, activation, last)
     return groups
 
 
@@ -101,11 +95,9 @@ def _inner(write: Node, read: Node, activation: str, scope: Scope) -> list[PairG
     return _pair(name, "conv", between, activation_freedom(between), write, read, scope)
 
 
-def _residual(
-    write: Node, read: Node, activation: str, scope: Scope, freedom: Freedom
-) -> list[PairGroup]:
+def _residual(write: Node, read: Node, activation: str, scope: Scope) -> list[PairGroup]:
     between = activation if scope.trusted else "unknown"
-    return _pair(f"{write[0]}-{read[0]}", "residual", between, freedom, write, read, scope)
+    return _pair(f"{write[0]}-{read[0]}", "residual", between, "none", write, read, scope)
 
 
 def _pair(

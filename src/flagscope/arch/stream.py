@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flagscope.arch.graph import (
-    Freedom,
     LinkGroup,
     Member,
     PairGroup,
@@ -56,7 +55,7 @@ def residual_pairs(stream: Stream, *, window: int) -> tuple[PairGroup, ...]:
                     PairGroup(
                         name=name, kind="residual", between="norm" if read.norm else "linear",
                         stack=stream.stack, attention=None, layer=after.layer,
-                        freedom=_freedom(write, read),
+                        freedom="none",
                         d=stream.d, write=write.joined, read=read.joined, members=(Member(name),),
                         write_norm=write.norm, read_norm=read.norm,
                     )
@@ -88,14 +87,6 @@ def head_links(stream: Stream, *, window: int) -> tuple[LinkGroup, ...]:
         for write in before.writers if write.heads is not None
         for read in after.readers if read.heads is not None
     )  # fmt: skip
-
-
-def _freedom(write: StreamMap, read: StreamMap) -> Freedom:
-    """What the spaces inside the two blocks leave of the pair."""
-    inside = {write.outer, read.outer}
-    if inside & {"gl", "rotary", "scaling"}:
-        return "outer"
-    return "scale" if "scale" in inside else "none"
 
 
 def _later(stream: Stream, window: int) -> Iterator[tuple[SubBlock, SubBlock]]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from flagscope.arch.build import BUFFERS, build_graph, families
 from flagscope.arch.graph import Graph
+from flagscope.arch.outer import with_outer_freedoms
 from flagscope.arch.scope import Notes
 from flagscope.arch.trace.copies import UntraceableError
 from flagscope.arch.trace.flow import Flow
@@ -82,7 +83,7 @@ def module_graph(
 
 def _found(named: Graph) -> str:
     """What tensor names gave where the trace failed."""
-    free = sum(pair.freedom != "none" for pair in named.pairs)
+    free = sum(pair.freedom not in ("none", "outer") for pair in named.pairs)
     return (
         f"{len(named.pairs)} pairs and {len(named.heads)} head spaces were inferred from tensor "
         f"names alone (family {named.family!r}, a freedom claimed for {free}); "
@@ -136,7 +137,9 @@ def trace_graph(module: nn.Module, *, example_inputs: Any = None) -> Graph:
     )  # fmt: skip
     if not recorder.pairs:
         notes.add("no adjacent pair could be mapped; the matrices are listed as unmapped")
-    return Graph(FAMILY, tuple(recorder.pairs), tuple(recorder.heads), unmapped, notes.texts())
+    return Graph(
+        FAMILY, with_outer_freedoms(recorder.pairs), tuple(recorder.heads), unmapped, notes.texts()
+    )
 
 
 def _program(module: nn.Module, example_inputs: Any) -> tuple[Program, Inputs]:

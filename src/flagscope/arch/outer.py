@@ -1,0 +1,55 @@
+"""Freedoms that a residual pair has on the outer sides of its maps, inside their blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from flagscope.arch.graph import Freedom, PairGroup
+from flagscope.arch.sides import Side
+
+_Key = tuple[str, tuple[tuple[str, int], ...], tuple[tuple[str, tuple[int, int]], ...]]
+
+
+def with_outer_freedoms(pairs: Sequence[PairGroup]) -> tuple[PairGroup, ...]:
+    """The pairs, residual ones with what their neighbours inside the blocks allow.
+
+    The stream fixes the space that a residual pair shares. But W_O, which writes to it, is changed
+    on its other side by what V-O allows, a convolution by what stands before it in its block. The
+    freedom of such a pair is "outer"; it is "scale" where no more than the size of a map is free.
+
+    Parameters
+    ----------
+    pairs
+        All pairs of a network.
+
+    Examples
+    --------
+    >>> with_outer_freedoms([])
+    ()
+    """
+    inside: dict[_Key, set[Freedom]] = {}
+    for pair in pairs:
+        if not _fixed(pair):
+            for side in (pair.write, pair.read):
+                inside.setdefault(_key(side), set()).add(pair.freedom)
+    return tuple(
+        replace(pair, freedom=_outer(inside, pair)) if _fixed(pair) else pair for pair in pairs
+    )
+
+
+def _fixed(pair: PairGroup) -> bool:
+    """Whether others read or write the space of a pair, so that it has no freedom of its own."""
+    return pair.kind == "residual" or (pair.kind == "conv" and pair.freedom == "none")
+
+
+def _outer(inside: dict[_Key, set[Freedom]], pair: PairGroup) -> Freedom:
+    found = inside.get(_key(pair.write), set()) | inside.get(_key(pair.read), set())
+    if found & {"gl", "rotary", "scaling"}:
+        return "outer"
+    return "scale" if "scale" in found else pair.freedom
+
+
+def _key(side: Side) -> _Key:
+    one = side.map
+    return one.tensor, tuple(sorted(one.select.items())), tuple(sorted(one.window.items()))
