@@ -9,7 +9,7 @@ import pytest
 
 from cli.conftest import Run
 from cli.test_wrong_use import complaint
-from flagscope.engine import run as engine_run
+from flagscope.engine import attempt as engine_attempt
 
 
 def test_a_second_scan_takes_all_from_the_store(run: Run, mlp: Path, tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_what_failed_is_kept_from_the_store(
         raise MemoryError("9 TB")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine_run, "execute", failing)
+        patch.setattr(engine_attempt, "execute", failing)
         answer = run("scan", mlp, "--store", tmp_path / "store")
     assert answer.code == 1
     assert answer.err.splitlines()[-1].endswith("run again to try the rest alone")

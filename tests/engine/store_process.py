@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 import flagscope
-from flagscope.engine import run, store
+from flagscope.engine import attempt, store
 
 # Imports PyTorch once; every scan is then a process forked from there.
 processes = multiprocessing.get_context("forkserver")
@@ -91,7 +91,7 @@ class Job:
 def _scan(source, folder, log, out, at_statement, in_task, pause, barrier, options):
     torch.set_num_threads(1)
     count = {"task": 0}
-    execute = run.execute
+    execute = attempt.execute
 
     def watched(task, checkpoint, settings):
         with open(log, "a") as file:  # noqa: PTH123
@@ -103,7 +103,7 @@ def _scan(source, folder, log, out, at_statement, in_task, pause, barrier, optio
         time.sleep(pause)
         return result
 
-    run.execute = watched
+    attempt.execute = watched
     if at_statement is not None:
         _die_at(at_statement)
     if barrier is not None:

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 import flagscope
 from engine.store_process import CONFIG, OPTIONS, Job, llama, processes, text_of
-from flagscope.engine import Store, run
+from flagscope.engine import Store, attempt
 from flagscope.engine.execute import TaskResult
 from flagscope.engine.local_disk import check_local, file_system
 from flagscope.engine.store import FILE
@@ -287,7 +287,7 @@ def test_a_checkpoint_that_was_moved_is_known(source, filled, tmp_path, total):
 @contextmanager
 def watched(log: list[str], fail: str | None = None):
     """Names of the tasks that are carried out; one of them may fail."""
-    execute = run.execute
+    execute = attempt.execute
 
     def spy(task, checkpoint, settings):
         log.append(task.name)
@@ -295,11 +295,11 @@ def watched(log: list[str], fail: str | None = None):
             raise MemoryError("9 TB")
         return execute(task, checkpoint, settings)
 
-    run.execute = spy
+    attempt.execute = spy
     try:
         yield
     finally:
-        run.execute = execute
+        attempt.execute = execute
 
 
 def test_what_failed_is_tried_again_alone(source, plain, total, tmp_path):
@@ -460,7 +460,7 @@ def test_a_full_disk(source, plain, tmp_path):
 
 def die_in_the_second_block() -> None:
     """In a worker: the task kills its process."""
-    execute = run.execute
+    execute = attempt.execute
 
     def deadly(task, checkpoint, settings):
         if task.name == "decoder.1.mlp":
@@ -469,7 +469,7 @@ def die_in_the_second_block() -> None:
         return execute(task, checkpoint, settings)
 
     torch.set_num_threads(1)
-    run.execute = deadly
+    attempt.execute = deadly
 
 
 def test_a_lost_worker_loses_its_task_alone(source, plain, total, tmp_path):
