@@ -76,6 +76,8 @@ def web_server() -> Iterator[Web]:
             self.reply(206, body[start:stop], **span)
 
         def reply(self, status: int, body: bytes, **headers: str) -> None:
+            # Noted before it goes out: who has the answer may count at once.
+            web.log.requests.append((self.command, self.path, len(body)))
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
@@ -83,7 +85,6 @@ def web_server() -> Iterator[Web]:
                 self.send_header("Accept-Ranges", "bytes")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            web.log.requests.append((self.command, self.path, len(body)))
             if self.command == "GET":
                 self.wfile.write(body)
 
