@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 
 import flagscope
 from flagscope.lab.experiment import Cell, Measured, Options
@@ -65,7 +66,8 @@ def verdicts(measured):
 
 
 def test_planted_confirmations_are_confirmed():
-    found = verdicts(planted(as_predicted))
+    # Five seeds: fewer cannot show that no more than a tenth is flagged at the start.
+    found = verdicts(planted(as_predicted, seeds=5))
     assert len(found) == len(CLAIMS) == 27
     assert {claim for claim, verdict in found.items() if verdict != "confirmed"} == set()
 
@@ -130,6 +132,18 @@ def test_flagged_is_the_fraction_below_the_level():
     tests = {f"log10_p_{space}": [[-3.0, None, math.log10(0.06)]] for space in "qkv"}
     values = {"series": tests | {"log10_p_o": [[-2.0, -1.0, -1.31]]}}
     assert flagged(values, 0) == 5 / 9
+
+
+def test_every_group_counts_at_the_start():
+    """One group of 48 is flagged: its share is known by 48 trials, not by the spread of seeds."""
+    measured = planted(as_predicted, seeds=6)
+    measured[0].values["series"]["log10_p_v"][0][1] = -2.0
+    [finding] = [f for f in EXPERIMENT.conclude(measured) if "calibrated" in f.claim]
+    [estimate] = finding.estimates
+    assert (estimate.value, estimate.n) == (1 / 48, 48)
+    expected = stats.binomtest(1, 48).proportion_ci(0.95)
+    assert (estimate.low, estimate.high) == (expected.low, expected.high)
+    assert finding.verdict == "open"
 
 
 def test_alignment_is_that_of_the_scan():

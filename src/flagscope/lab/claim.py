@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from flagscope.lab.experiment import Estimate, Finding, Prediction
-from flagscope.lab.intervals import band_verdict
+from flagscope.lab.intervals import band_verdict, lies_outside
 
 Data = TypeVar("Data")
 
@@ -17,8 +17,8 @@ Data = TypeVar("Data")
 class Claim(Generic[Data]):
     """A claim, what is predicted, and the estimates that settle it.
 
-    Confirmed if all intervals lie in the predicted range, refuted if one lies wholly outside, and
-    open otherwise.
+    Confirmed if all intervals lie in the predicted range, refuted if one lies wholly outside at the
+    joint level of all, and open otherwise: the rule of `band_verdict`.
 
     Attributes
     ----------
@@ -62,9 +62,13 @@ def _words(estimates: Sequence[Estimate], low: float, high: float) -> str:
         return "Nothing could be estimated."
     known = [(e.low, e.high) for e in estimates if e.low is not None and e.high is not None]
     inside = sum(low <= a and b <= high for a, b in known)
-    outside = sum(b < low or a > high for a, b in known)
+    together = len(estimates)
+    outside = sum(lies_outside(e, low, high, together=together) for e in estimates)
+    alone = sum(b < low or a > high for a, b in known) - outside
     whole = f"above {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
     return (
-        f"Of {len(estimates)} intervals {inside} lie in the predicted range ({whole}), "
-        f"{outside} outside of it, {len(estimates) - inside - outside} undecided."
+        f"Of {together} intervals {inside} lie in the predicted range ({whole}), "
+        f"{outside} outside of it, {together - inside - outside} undecided"
+        + (f", {alone} of these outside by itself, but not as one of {together}" if alone else "")
+        + "."
     )

@@ -111,8 +111,73 @@ def spearman_interval(name: str, x: Sequence[float], y: Sequence[float]) -> Esti
     return Estimate(name, rho, float(low), float(high), n)
 
 
-def band_verdict(estimates: Sequence[Estimate], low: float, high: float) -> Verdict:
+def share_interval(name: str, held: Sequence[bool]) -> Estimate:
+    """The share of independent trials in which something held, with its exact 95 % interval.
+
+    References
+    ----------
+    .. [1] C. Clopper, E. Pearson, The use of confidence or fiducial limits illustrated in the case
+       of the binomial, Biometrika 26 (1934), 404-413.
+
+    Examples
+    --------
+    >>> estimate = share_interval("heads", [True, True, True, True])
+    >>> f"{estimate.value:.0f} [{estimate.low:.3f}, {estimate.high:.0f}]"
+    '1 [0.398, 1]'
+    """
+    if not held:
+        raise InputError(f"{name}: there is no share of no trials")
+    ends = stats.binomtest(sum(held), len(held)).proportion_ci(LEVEL)
+    return Estimate(name, sum(held) / len(held), float(ends.low), float(ends.high), len(held))
+
+
+def joint_ends(estimate: Estimate, together: int) -> tuple[float, float] | None:
+    """Ends of an interval widened to the level 1 - 5 %/`together`; None where there is none.
+
+    `together` such intervals all hold their truths with probability 95 % at least, however they
+    depend on each other. Student's for a mean; on an exact interval of a share it errs to the wide
+    side.
+
+    References
+    ----------
+    .. [1] O. J. Dunn, Multiple comparisons among means, JASA 56 (1961), 52-64.
+
+    Examples
+    --------
+    >>> [round(end, 3) for end in joint_ends(mean_interval("x", [0.99, 1.0, 1.01]), 4)]
+    [0.949, 1.051]
+    """
+    if estimate.low is None or estimate.high is None:
+        return None
+    degrees = estimate.n - 1
+    wide, own = (stats.t.ppf(1 - (1 - LEVEL) / 2 / k, degrees) for k in (together, 1))
+    middle, half = (estimate.high + estimate.low) / 2, (estimate.high - estimate.low) / 2
+    return middle - half * float(wide / own), middle + half * float(wide / own)
+
+
+def lies_outside(estimate: Estimate, low: float, high: float, *, together: int) -> bool:
+    """Whether a range is excluded by one of `together` intervals, at their joint level 95 %."""
+    ends = joint_ends(estimate, together)
+    return ends is not None and (ends[1] < low or ends[0] > high)
+
+
+def band_verdict(
+    estimates: Sequence[Estimate], low: float, high: float, *, together: int | None = None
+) -> Verdict:
     """Confirmed if every interval lies in [low, high], refuted if one lies outside, else open.
+
+    That all of k intervals lie in the band happens to a false claim no more often than that one
+    does. That one of k lies outside would happen to a true claim k times as often; so the interval
+    that refutes is that of the joint level, see `joint_ends`.
+
+    Parameters
+    ----------
+    estimates
+        All that the claim rests on.
+    low, high
+        The band.
+    together
+        k, where these estimates are some of those that the claim rests on.
 
     Examples
     --------
@@ -121,9 +186,10 @@ def band_verdict(estimates: Sequence[Estimate], low: float, high: float) -> Verd
     >>> band_verdict([mean_interval("x", [0.9, 1.0, 1.1])], 2, 3)
     'refuted'
     """
-    ends = [(e.low, e.high) for e in estimates if e.low is not None and e.high is not None]
-    if any(b < low or a > high for a, b in ends):
+    count = together or len(estimates)
+    if any(lies_outside(e, low, high, together=count) for e in estimates):
         return "refuted"
+    ends = [(e.low, e.high) for e in estimates if e.low is not None and e.high is not None]
     whole = bool(estimates) and len(ends) == len(estimates)
     return "confirmed" if whole and all(low <= a and b <= high for a, b in ends) else "open"
 

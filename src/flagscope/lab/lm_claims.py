@@ -1,7 +1,7 @@
 """The claims of the language-model experiment: predictions and rules, fixed before measuring.
 
-Every estimate is a mean over seeds, of paired differences where it compares two arms; the rule is
-that of `flagscope.lab.claim`.
+Every estimate is a mean over seeds, of paired differences where it compares two arms, but for the
+share of head groups that is flagged at the start; the rule is that of `flagscope.lab.claim`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from flagscope.lab.claim import Claim
 from flagscope.lab.experiment import Estimate
 from flagscope.lab.gpt_alignment import LINEAR, SPACES
+from flagscope.lab.intervals import share_interval
 from flagscope.lab.lm_runs import Arm, Runs, Values, at_end, at_loss, layer_mean, less, rise
 
 _NAMES = {"qk": "Q-K", "ov": "V-O", "mlp": "MLP"}
@@ -89,11 +90,16 @@ def _beyond_controls(quantity: str, symbol: str, sign: int) -> Measure:
     )
 
 
+def rejected(values: Values, index: int) -> list[bool]:
+    """For each head group of a checkpoint whether the Haar null rejects it at 5 %."""
+    tests = [p for space in SPACES for p in values["series"][f"log10_p_{space}"][index]]
+    return [p < math.log10(_LEVEL) for p in tests if p is not None]
+
+
 def flagged(values: Values, index: int) -> float:
     """Fraction of a checkpoint's head groups that the Haar null rejects at 5 %."""
-    tests = [p for space in SPACES for p in values["series"][f"log10_p_{space}"][index]]
-    known = [p for p in tests if p is not None]
-    return sum(p < math.log10(_LEVEL) for p in known) / len(known)
+    known = rejected(values, index)
+    return sum(known) / len(known)
 
 
 def _flagged_controls(runs: Runs) -> list[Estimate]:
@@ -105,7 +111,9 @@ def _flagged_controls(runs: Runs) -> list[Estimate]:
 
 
 def _flagged_starts(runs: Runs) -> list[Estimate]:
-    return runs.mean("flagged at step 0", Arm(), lambda values: flagged(values, 0))
+    """Maps are drawn independently of each other: at the start every group is a trial."""
+    found = [one for values in runs.of(Arm()).values() for one in rejected(values, 0)]
+    return [share_interval("flagged at step 0", found)] if found else []
 
 
 def _decay_effect(quantities: dict[str, str], sign: int) -> Measure:

@@ -30,7 +30,6 @@ from flagscope.geometry import (
 )
 from flagscope.lab.experiment import (
     Cell,
-    Estimate,
     Experiment,
     Finding,
     Measured,
@@ -38,6 +37,7 @@ from flagscope.lab.experiment import (
     Prediction,
 )
 from flagscope.lab.figures import COLOURS, draw_band, new_figure
+from flagscope.lab.intervals import share_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -283,19 +283,11 @@ def _norm_flow(d: int, seed: int) -> list[dict[str, Any]]:
     return found
 
 
-def _counted(name: str, agree: Sequence[bool]) -> Estimate:
-    """A fraction with the exact 95 % interval of Clopper and Pearson."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(sum(agree), len(agree)).proportion_ci(0.95)
-    return Estimate(name, sum(agree) / len(agree), interval.low, interval.high, len(agree))
-
-
 def _exact(
     claim: str, predicted: str, source: str, tests: dict[str, list[bool]], words: str
 ) -> Finding:
     """An exact statement: confirmed if it held each time, refuted if it failed once."""
-    estimates = tuple(_counted(name, agree) for name, agree in tests.items())
+    estimates = tuple(share_interval(name, agree) for name, agree in tests.items())
     held = all(e.value == 1 for e in estimates)
     return Finding(
         claim,
@@ -398,8 +390,8 @@ def _git_finding(pairs: Sequence[dict[str, Any]]) -> Finding:
         (row["git"] == Stability.UNSTABLE) == (row["slope_excess"] > 1e-9) for row in pairs
     ]
     estimates = (
-        _counted("flags that are polystable", polystable),
-        _counted("verdicts that a destabilising subspace proves", consistent),
+        share_interval("flags that are polystable", polystable),
+        share_interval("verdicts that a destabilising subspace proves", consistent),
     )
     refuted = not all(polystable) and all(consistent)
     kinds = {(r["d"], r["r1"], r["r2"], r["k"]) for r in pairs if r["git"] != Stability.UNSTABLE}
