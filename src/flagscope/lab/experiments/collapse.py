@@ -34,7 +34,6 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 import torch
-from scipy.stats import binomtest
 
 from flagscope.lab.data import load_images
 from flagscope.lab.experiment import (
@@ -48,7 +47,7 @@ from flagscope.lab.experiment import (
     Verdict,
 )
 from flagscope.lab.figures import COLOURS, draw_band, new_figure
-from flagscope.lab.intervals import mean_interval
+from flagscope.lab.intervals import mean_interval, share_interval
 from flagscope.lab.terminal_phase import (
     Perceptrons,
     SmallResNets,
@@ -273,8 +272,9 @@ def _configuration(m: Measured) -> Finding:
     came = all(_within(e[name], *COLLAPSED[name]) for name in COLLAPSED)
     words = (
         f"{where}: collapse {'came' if came else 'is not established'} (NC1 {e['nc1'].value:.2g}, "
-        f"NC4 {e['nc4'].value:.3f}); at the end level 1 stands at {e['last/rank'].value:.2f}, "
-        f"level 2 at {e['last/subspace'].value:.2f}, level 3 at {e['last/basis'].value:.2f}."
+        f"NC4 {e['nc4'].value:.3f}), by which it is judged; {_means_text(e)} At the end level 1 "
+        f"stands at {e['last/rank'].value:.2f}, level 2 at {e['last/subspace'].value:.2f}, "
+        f"level 3 at {e['last/basis'].value:.2f}."
     )
     others = [
         _final(m, q)
@@ -282,6 +282,17 @@ def _configuration(m: Measured) -> Finding:
         if q.endswith(_SHOWN) and q not in e and all(run[-1] is not None for run in runs)
     ]
     return Finding(claim, prediction, (*e.values(), *others), verdict, words)
+
+
+def _means_text(e: dict[str, Estimate]) -> str:
+    """How far the class means and the classifier are from the simplex of full collapse."""
+    parts = [
+        f"{name} {'fell' if e[quantity].value <= high else 'did not fall'} to {high} "
+        f"({e[quantity].value:.2g})"
+        for name, quantity, _, high in ARRIVALS
+        if quantity in ("nc2", "nc3")
+    ]
+    return f"{', '.join(parts)}."
 
 
 def arrivals(m: Measured) -> list[dict[str, float]]:
@@ -313,8 +324,8 @@ def _order(measured: Sequence[Measured]) -> Finding:
     estimates: tuple[Estimate, ...] = ()
     if second:
         estimates = (
-            _share("share of seeds with level 1 no later than 2, and 2 than 3", ordered),
-            _share("share of seeds with NC1 no later than level 2", early),
+            share_interval("share of seeds with level 1 no later than 2, and 2 than 3", ordered),
+            share_interval("share of seeds with NC1 no later than level 2", early),
         )
         share = estimates[0].value
         verdict = "confirmed" if share == 1 else "refuted" if share < 0.5 else "open"
@@ -330,12 +341,6 @@ def _order(measured: Sequence[Measured]) -> Finding:
         words=f"{len(second)} of {len(orders)} seeds reach level 2. "
         f"Order of arrival, with the number of seeds: {lines}.",
     )  # fmt: skip
-
-
-def _share(name: str, true: Sequence[bool]) -> Estimate:
-    """A share with the interval of Clopper and Pearson."""
-    ends = binomtest(sum(true), len(true)).proportion_ci()
-    return Estimate(name, sum(true) / len(true), float(ends.low), float(ends.high), len(true))
 
 
 def order_text(steps: dict[str, float]) -> str:
