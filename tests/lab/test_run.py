@@ -165,6 +165,21 @@ def test_other_settings_or_versions_are_other_measurements(toy, tmp_path, monkey
     assert read_cell(tmp_path, experiment, cell) is None
 
 
+def test_another_file_of_the_same_name_is_other_data(toy, tmp_path):
+    experiment, file = load_experiment(toy), tmp_path / "pictures.npz"
+    folder = tmp_path / "idx"
+    folder.mkdir()
+    for source, inside in ((file, file), (folder, folder / "train-images-idx3-ubyte")):
+        cell = Cell("c", {"data": str(source)})
+        inside.write_bytes(b"one")
+        write_cell(tmp_path, experiment, Measured(cell, {"y": 1}, 1.0))
+        assert read_cell(tmp_path, experiment, cell) is not None
+        inside.write_bytes(b"another")
+        assert read_cell(tmp_path, experiment, cell) is None
+        inside.write_bytes(b"one")
+        assert read_cell(tmp_path, experiment, cell) is not None
+
+
 def test_a_failed_cell_is_listed_and_the_others_stand(toy, tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_FAILS", "coin-0")
     result = carry_out(toy, tmp_path)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flagscope.errors import InputError
+from flagscope.lab.data import source_digest
 from flagscope.lab.experiment import Cell, Experiment, Measured
 from flagscope.lab.registry import load_experiment
 
@@ -66,13 +67,15 @@ def through_json(values: dict[str, Any], name: str) -> dict[str, Any]:
 
 def identity(experiment: Experiment, cell: Cell) -> dict[str, Any]:
     """What a measurement depends on. Two cells of the same identity have the same values."""
-    return {
+    found = {
         "experiment": experiment.name,
         "experiment_version": experiment.version,
         "flagscope": version("flagscope"),
         "cell": cell.name,
         "settings": through_json(cell.settings, cell.name),
     }
+    content = source_digest(cell.settings.get("data"))
+    return found if content is None else found | {"data_sha256": content}
 
 
 def cell_path(folder: Path, experiment: Experiment, cell: Cell) -> Path:
