@@ -3,11 +3,13 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from flagscope.demo import final
 from flagscope.lab import Measured, Options
+from flagscope.lab.data import load_images
 from flagscope.lab.experiments.invariance import EXPERIMENT
 from flagscope.lab.rewriting import demo_model, gpt2_logits, movements
 
@@ -38,6 +40,18 @@ def measured() -> list[Measured]:
     # 2λt = 40, as in the full run
     cells.append(cell("ridge-linear", seeds=[0, 1]))
     return [Measured(c, EXPERIMENT.measure(c, lambda _: None), 1.0) for c in cells]
+
+
+def test_ridge_trains_on_pictures_of_any_scale(tmp_path):
+    """Pictures as bright as MNIST's, whose covariance has a tenfold eigenvalue of the digits'."""
+    digits = load_images(limit=48)
+    pixels = (255 * digits.inputs).reshape(-1, 8, 8).repeat_interleave(4, 1)
+    file = tmp_path / "bright.npz"
+    np.savez(file, x_train=pixels.numpy(), y_train=digits.labels.numpy())
+    (found,) = [c for c in EXPERIMENT.cells(Options(data=str(file))) if c.name == "ridge-linear"]
+    small = replace(found, settings=found.settings | {"seeds": [0], "steps": 150})
+    rows = EXPERIMENT.measure(small, lambda _: None)["rows"]
+    assert max(row["outputs"] for row in rows) < 1e-4
 
 
 def test_a_record_does_not_move_against_itself():
@@ -75,7 +89,12 @@ def test_verdicts(measured):
     assert verdicts["dim(write ∩ kernel) is invariant under every change of basis"] == "confirmed"
     assert verdicts["Any raw alignment can be made perfect for nothing"] == "confirmed"
     assert verdicts["No change made here alters what a network computes"] == "confirmed"
-    # a network that computes something else after all
+    # a network that computes a little else: the mean is within the bound, it is not
+    measured[0].values["rows"][0]["outputs"] = 2e-12
+    first, *_ = EXPERIMENT.conclude(measured)
+    assert first.estimates[0].value < 1e-12
+    assert (first.verdict, first.estimates[0].n) == ("open", 3)
+    # and one that computes something else after all
     measured[0].values["rows"][0]["outputs"] = 1.0
     first, *_ = EXPERIMENT.conclude(measured)
     assert first.verdict != "confirmed"

@@ -11,6 +11,10 @@ Two cases make the difference plain. Ridge carries a linear network to A = B: wh
 exactly what is read, and a g that leaves the function alone makes the two spaces meet in nothing.
 The other way round, A^{-1/2}(A^{1/2} B A^{1/2})^{1/2} A^{-1/2} has a root g that makes A = B: any
 pair of full rank then looks perfectly aligned, and computes what it did.
+
+**What was known when.** After the results were in, means came to be taken over seeds alone,
+networks and draws averaged first, and what holds exactly to be judged by its worst case too; no
+verdict changed.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from flagscope.lab.experiment import (
     Measured,
     Options,
     Prediction,
+    Verdict,
 )
 from flagscope.lab.figures import COLOURS, new_figure
 from flagscope.lab.intervals import band_verdict, mean_interval
@@ -97,6 +102,8 @@ class Invariance(Experiment):
         """One cell a kind of network."""
         seeds = list(range(options.seeds or (2 if options.quick else 5)))
         shared = {"data": options.data or "digits", "seeds": seeds, "limit": 96, "width": 32}
+        if shared["data"] != "digits":  # the step size of ridge was chosen for the digits
+            shared["largest_eigenvalue"] = 1.0
         names = [n for n in GROUPS if not options.quick or n not in ("tanh", "gpt")]
         own = {"steps": 60 if options.quick else 300}
         # 2λt = 40: what ridge kills is then below the accuracy of float32.
@@ -176,7 +183,7 @@ def _trained(settings: dict[str, Any]) -> list[Rewritable]:
     if settings["network"] == "gpt":
         return [demo_model() for _ in settings["seeds"]]
     data = load_images(settings["data"], limit=settings["limit"])
-    x = data.inputs - data.inputs.mean(0)
+    x = data.centred(largest=settings.get("largest_eigenvalue"))
     ridge = settings["network"] == "ridge-linear"
     # Two hidden layers give the first pair full rank; after ridge it is the labels' rank anyway.
     widths = [x.shape[1], *[settings["width"]] * (1 if ridge else 2), data.classes]
@@ -223,16 +230,46 @@ def _accurate(measured: Sequence[Measured], *groups: str) -> list[dict[str, Any]
             for row in _rows([m], *groups)]  # fmt: skip
 
 
+def _by_seed(
+    rows: Sequence[dict[str, Any]], quantity: Callable[[dict[str, Any]], float | None]
+) -> list[float]:
+    """For every seed the mean over networks and groups: seeds are what is independent."""
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        value = quantity(row)
+        if value is not None:
+            found.setdefault(row["seed"], []).append(value)
+    return [float(np.mean(values)) for values in found.values()]
+
+
+def _at_most(
+    estimates: Sequence[Estimate], bounds: Sequence[float], largest: Sequence[float]
+) -> Verdict:
+    """Of exact statements: confirmed if no single one passes its bound, refuted if the mean does.
+
+    A mean can hide one network that breaks what holds in the others.
+    """
+    together = len(estimates)
+    verdicts = {
+        band_verdict([e], -math.inf, bound, together=together)
+        for e, bound in zip(estimates, bounds, strict=True)
+    }
+    if "refuted" in verdicts:
+        return "refuted"
+    every = all(x < bound for x, bound in zip(largest, bounds, strict=True))
+    return "confirmed" if every and verdicts == {"confirmed"} else "open"
+
+
 def _unchanged(measured: Sequence[Measured]) -> Iterator[Finding]:
-    estimates = [
-        mean_interval("outputs moved, float64", [r["outputs"] for r in _accurate(measured)])
-    ]
+    sorts = [("float64", 1e-12, _accurate(measured))]
     if stored := _rows(measured, network="ridge-linear"):
-        estimates.append(
-            mean_interval("outputs moved, stored in float32", [r["outputs"] for r in stored])
-        )
-    first, *others = estimates
-    fine = band_verdict([first], -math.inf, 1e-12), band_verdict(others, -math.inf, 1e-5)
+        sorts.append(("stored in float32", 1e-5, stored))
+    estimates = tuple(
+        mean_interval(f"outputs moved, {name}", _by_seed(rows, lambda row: row["outputs"]))
+        for name, _, rows in sorts
+    )
+    bounds = [bound for _, bound, _ in sorts]
+    largest = [max(row["outputs"] for row in rows) for _, _, rows in sorts]
     yield Finding(
         "No change made here alters what a network computes",
         Prediction(
@@ -240,51 +277,63 @@ def _unchanged(measured: Sequence[Measured]) -> Iterator[Finding]:
             0.0,
             "spec, section 2",
         ),
-        tuple(estimates),
-        fine[0] if not others or fine[0] == fine[1] else "open",
-        "The premise of all that follows.",
+        estimates,
+        _at_most(estimates, bounds, largest),
+        f"At most {' and '.join(f'{x:.0e}' for x in largest)} in any network. The premise of all "
+        "that follows.",
     )
 
 
-def _largest(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[float]:
-    return [max(row["moved"].get(name, 0.0) for name in names) for row in rows]
+def _largest(row: dict[str, Any], names: Sequence[str]) -> float:
+    return max(row["moved"].get(name, 0.0) for name in names)
 
 
 def _orthogonal(measured: Sequence[Measured]) -> Iterator[Finding]:
     rows = _accurate(measured, "orthogonal", "permutation")
-    estimates = (mean_interval("largest movement of any observable", _largest(rows, OBSERVABLES)),)
+    moved = _by_seed(rows, lambda row: _largest(row, OBSERVABLES))
+    estimates = (mean_interval("largest movement of any observable", moved),)
+    most = max(_largest(row, OBSERVABLES) for row in rows)
     yield Finding(
         "Orthogonal changes and permutations move no observable",
         Prediction(f"largest relative movement below {ROUND_OFF:g}", 0.0, "spec, section 3"),
         estimates,
-        band_verdict(estimates, -math.inf, ROUND_OFF),
-        f"Of {len(OBSERVABLES)} observables, the intersection dimension among them.",
+        _at_most(estimates, [ROUND_OFF], [most]),
+        f"Of {len(OBSERVABLES)} observables, the intersection dimension among them; at most "
+        f"{most:.0e} in any network.",
     )
 
 
 def _labels(measured: Sequence[Measured]) -> Iterator[Finding]:
     rows = _accurate(measured, "gl", "scaling")
-    still = (mean_interval("largest movement of a functional number", _largest(rows, _FUNCTIONAL)),)
+    still = (
+        mean_interval(
+            "largest movement of a functional number",
+            _by_seed(rows, lambda row: _largest(row, _FUNCTIONAL)),
+        ),
+    )
+    most = max(_largest(row, _FUNCTIONAL) for row in rows)
     yield Finding(
         "Ranks, kernel intersection and spectrum of W2 W1 survive every change",
         Prediction(
             f"movement under GL(d) and scalings below {ROUND_OFF:g}", 0.0, "spec, section 2.3"
         ),
         still,
-        band_verdict(still, -math.inf, ROUND_OFF),
-        "These are what flagscope labels functional.",
+        _at_most(still, [ROUND_OFF], [most]),
+        f"These are what flagscope labels functional; at most {most:.0e} in any network.",
     )
-    moved = tuple(
-        mean_interval(name, [r["moved"][name] for r in rows if name in r["moved"]])
-        for name in _MUST_MOVE
-    )
+    moved = tuple(mean_interval(name, _by_seed(rows, _moved(name))) for name in _MUST_MOVE)
     yield Finding(
         "All else is gauge: it moves though the function does not",
         Prediction(f"each number moves by more than {MOVED:g}", MOVED, "spec, section 2.4"),
         moved,
         band_verdict(moved, MOVED, math.inf),
-        "Movement under GL(d) between linear maps and positive scalings across a ReLU.",
+        "Movement under GL(d) between linear maps and positive scalings across a ReLU, mean over "
+        "the networks of a seed.",
     )
+
+
+def _moved(name: str) -> Callable[[dict[str, Any]], float | None]:
+    return lambda row: row["moved"].get(name)
 
 
 def _intersection(measured: Sequence[Measured]) -> Iterator[Finding]:
@@ -321,12 +370,17 @@ def _intersection(measured: Sequence[Measured]) -> Iterator[Finding]:
 def _balanced(measured: Sequence[Measured]) -> Iterator[Finding]:
     rows = _accurate(measured, "balanced")
 
-    def worst(name: str, pick: Callable[[list[float]], float]) -> list[float]:
-        return [pick(row["after"][name]) for row in rows]
+    def commutator(row: dict[str, Any]) -> float:
+        return max(row["after"]["commutator_ratio"])
 
-    commutator = mean_interval("largest C after balancing", worst("commutator_ratio", max))
-    missing = [1 - value for value in worst("gram_correlation", min)]
-    correlation = mean_interval("largest 1 - ρ after balancing", missing)
+    def missing(row: dict[str, Any]) -> float:
+        return 1 - min(row["after"]["gram_correlation"])
+
+    estimates = (
+        mean_interval("largest C after balancing", _by_seed(rows, commutator)),
+        mean_interval("largest 1 - ρ after balancing", _by_seed(rows, missing)),
+    )
+    largest = [max(commutator(row) for row in rows), max(missing(row) for row in rows)]
     raw = [value for row in rows for value in row["before"]["commutator_ratio"]]
     yield Finding(
         "Any raw alignment can be made perfect for nothing",
@@ -335,8 +389,8 @@ def _balanced(measured: Sequence[Measured]) -> Iterator[Finding]:
             0.0,
             "spec, section 2.4",
         ),
-        (commutator, correlation),
-        band_verdict([commutator, correlation], -math.inf, 1e-9),
+        estimates,
+        _at_most(estimates, [1e-9, 1e-9], largest),
         f"As trained, C of these pairs lies between {min(raw):.2g} and {max(raw):.2g}: between "
         "linear maps it is the optimiser's choice of basis.",
     )
