@@ -49,13 +49,13 @@ def test_only_the_kernel_survives_a_general_change():
 def planted(read: list[float], kernel: list[float]) -> list[Measured]:
     """Every cell with a falling loss and these series."""
     series = [
-        {"step": n, "loss": [1.0 - 0.1 * n], "held-out loss": [1.0 - 0.1 * n],
-         "read_soft": [read[n]], "read_count": [read[n]], "read_exact": [3],
-         "kernel_soft": [kernel[n]], "kernel_count": [kernel[n]], "kernel_exact": [0]}
+        {"step": n, "loss": [1.0 - 0.1 * n] * 2, "held-out loss": [1.0 - 0.1 * n] * 2,
+         "read_soft": [read[n]] * 2, "read_count": [read[n]] * 2, "read_exact": [3] * 2,
+         "kernel_soft": [kernel[n]] * 2, "kernel_count": [kernel[n]] * 2, "kernel_exact": [0] * 2}
         for n in range(len(read))
     ]  # fmt: skip
     return [
-        Measured(type(c)(c.name, c.settings | {"seeds": [0]}), {"series": series}, 1.0)
+        Measured(type(c)(c.name, c.settings | {"seeds": [0, 1]}), {"series": series}, 1.0)
         for c in EXPERIMENT.cells(Options())
     ]
 
@@ -70,6 +70,38 @@ def test_verdicts_follow_the_planted_tracker():
     tracked = {f.claim: f.verdict for f in EXPERIMENT.conclude(planted(rising, still))}
     assert tracked["The intersection with the read space tracks training"] == "confirmed"
     assert tracked["The kernel tracks the loss better than the read space does"] == "refuted"
+
+
+def of_claim(measured: list[Measured], start: str):
+    (found,) = [f for f in EXPERIMENT.conclude(measured) if f.claim.startswith(start)]
+    return found
+
+
+def test_seeds_and_settings_are_both_asked():
+    """One seed tracks less well than the other, in every setting: settings do not show it."""
+    measured = planted([1.0, 2.0, 3.0, 4.0, 5.0], [5.0, 4.0, 3.0, 2.0, 1.0])
+    for m in measured:
+        for at, second in zip(m.values["series"], [1.0, 3.0, 5.0, 2.0, 4.0], strict=True):
+            at["read_soft"] = [at["read_soft"][0], second]  # correlations 1 and 0.5
+    finding = of_claim(measured, "The intersection with the read space tracks")
+    by_name = {e.name: e for e in finding.estimates if "soft" in e.name}
+    settings, seeds = (by_name[f"read, soft: loss, over {unit}"] for unit in ("settings", "seeds"))
+    assert (settings.value, settings.n) == pytest.approx((0.75, len(measured)))
+    assert settings.low > 0.5
+    assert (seeds.value, seeds.n) == pytest.approx((0.75, 2))
+    assert seeds.low < 0.5
+    assert finding.verdict == "open"
+    assert of_claim(measured, "The intersection with the kernel tracks").verdict == "confirmed"
+
+
+def test_one_moved_dimension_refutes_that_none_moves():
+    measured = planted([0.0] * 5, [0.0] * 5)
+    finding = of_claim(measured, "Without a notion of noise read")
+    (share,) = finding.estimates
+    assert (finding.verdict, share.value, share.n) == ("confirmed", 1, 2 * len(measured))
+    assert 0.8 < share.low < 1  # of no such number of trials can one be sure
+    measured[0].values["series"][-1]["read_exact"] = [3, 4]
+    assert of_claim(measured, "Without a notion of noise read").verdict == "refuted"
 
 
 def test_small_run_survives_json_and_repeats():
