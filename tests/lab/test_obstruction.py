@@ -131,6 +131,7 @@ def planted(values: dict[str, list[float]]) -> list[Measured]:
         quantities = ("nu", "rho", "driven", "driven diagonal", "driven share", "drive error")
         pair = {q: [1e-16] * n for q in quantities}
         pair |= {"C": commutators, "initial diagonal": [1.0] * n}
+        pair |= {"mask drive": [2.0] * n, "homogeneity drive": [0.5] * n}
         series = [{"step": 10, "1-2": pair}]
         measured.append(Measured(cell, {"pairs": ["1-2"], "series": series}, 1.0))
     return measured
@@ -148,3 +149,8 @@ def planted(values: dict[str, list[float]]) -> list[Measured]:
 def test_verdicts_follow_the_intervals(linear, relu, verdicts):
     findings = EXPERIMENT.conclude(planted({"linear": linear, "relu": relu}))
     assert tuple(f.verdict for f in findings[:2]) == verdicts
+    assert f"The least C of a single seed is {min(relu):.2g}, " in findings[1].words
+    (ledger,) = [f for f in findings if "found at the end" in f.claim]
+    assert "relu 0.25." in ledger.words
+    (terms,) = [f for f in findings if f.claim.startswith("The masks and the failure")]
+    assert terms.estimates[0].n == len(linear)  # seeds, not networks

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
 
 from flagscope.lab.experiment import Estimate, Finding, Measured, Prediction, Verdict
 from flagscope.lab.intervals import band_verdict, mean_interval
@@ -96,8 +99,17 @@ def _obstructed(runs: Runs) -> Iterator[Finding]:
         Prediction(f"C > {OBSTRUCTED:g} at 2λt = 10, ridge {RIDGE:g}", OBSTRUCTED, _SOURCE),
         estimates,
         verdict,
-        "To be compared with what the linear net comes to in the same time, above.",
+        f"{_single_seeds(runs)} To be compared with what the linear net comes to in the same time, "
+        "above.",
     )
+
+
+def _single_seeds(runs: Runs) -> str:
+    """What no mean can hide: the seed furthest from the prediction of each side."""
+    linear = runs.values("linear", "1-2", "C")
+    curved = [c for a, pair in _CURVED for c in runs.values(a, pair, "C")]
+    text = f"The least C of a single seed is {min(curved):.2g}" if curved else ""
+    return text + (f", the greatest of a linear net {max(linear):.1g}." if linear else ".")
 
 
 def _gate(runs: Runs) -> Iterator[Finding]:
@@ -119,7 +131,11 @@ def _gate(runs: Runs) -> Iterator[Finding]:
 def _haar(runs: Runs) -> Iterator[Finding]:
     places = (*_CURVED, *_GATED)
     commutator, defect, correlation = (runs.estimates(places, q) for q in ("C", "nu", "rho"))
-    away = (band_verdict(defect, -math.inf, 0.9), band_verdict(correlation, 0.1, math.inf))
+    together = len(defect) + len(correlation)
+    away = (
+        band_verdict(defect, -math.inf, 0.9, together=together),
+        band_verdict(correlation, 0.1, math.inf, together=together),
+    )
     both: Verdict = "confirmed" if set(away) == {"confirmed"} else "open"
     below = sum(e.high is not None and e.high < 1 for e in commutator)
     above = sum(e.low is not None and e.low > 1 for e in commutator)
@@ -188,11 +204,12 @@ def _curved_diagonal(runs: Runs) -> Iterator[Finding]:
 
 
 def _terms(runs: Runs) -> Iterator[Finding]:
-    worst = [
-        max(at[pair]["drive error"][i] for pair in m.values["pairs"] for at in m.values["series"])
+    by_run = [
+        np.max([at[p]["drive error"] for p in m.values["pairs"] for at in m.values["series"]], 0)
         for m in runs.measured
-        for i in range(len(m.cell.settings["seeds"]))
     ]
+    # A seed's networks begin alike, whatever the activation: a seed counts once.
+    worst = [max(of_seed) for of_seed in zip(*by_run, strict=True)]
     estimates = (
         mean_interval("largest error of the two terms against the gradient, relative", worst),
     )
@@ -205,19 +222,36 @@ def _terms(runs: Runs) -> Iterator[Finding]:
         ),
         estimates,
         band_verdict(estimates, -math.inf, ROUND_OFF),
-        "Compared at every recorded moment of every run, activation, pair and seed.",
+        "Compared at every recorded moment of every run, activation, pair and seed; at most "
+        f"{max(worst):.0e}.",
     )
 
 
 def _accounts(runs: Runs) -> Iterator[Finding]:
     estimates = runs.estimates((*_CURVED, *_GATED), "driven share")
     yield Finding(
-        "What the masks drove, summed over training, is the A - B found at the end",
+        "What the gradients drove, summed over training, is the A - B found at the end",
         Prediction("⟨driven, A - B⟩ / ‖A - B‖² in [0.99, 1.01]", 1.0, "docs: ledger"),
         estimates,
         band_verdict(estimates, 0.99, 1.01),
         "The ledger is exact to round-off: decayed beginning, driven part and the η² of finite "
-        "steps add up to A - B at every step.",
+        f"steps add up to A - B at every step. {_shares(runs)}",
+    )
+
+
+def _shares(runs: Runs) -> str:
+    """Which term holds A - B up at 2λt = 10, where drive and decay have come to balance."""
+    found = []
+    for a, pair in (*_CURVED, *_GATED):
+        masks, rest = (runs.values(a, pair, f"{term} drive") for term in ("mask", "homogeneity"))
+        if masks:
+            ratio = fmean(e / (m or math.nan) for m, e in zip(masks, rest, strict=True))
+            found.append(f"{place(a, pair)} {ratio:.2g}")
+    return (
+        "At a stall A - B is what drives it over 2λ. Norm of the homogeneity term over that of the "
+        f"mask term at 2λt = 10: {', '.join(found)}."
+        if found
+        else ""
     )
 
 
@@ -232,7 +266,7 @@ def _ridge(runs: Runs) -> Iterator[Finding]:
         if (values := ratios(name))
     )
     if len(estimates) == 2:
-        tanh, relu = (band_verdict([e], *band) for e, band in
+        tanh, relu = (band_verdict([e], *band, together=2) for e, band in
                       zip(estimates, ((-math.inf, 0.2), (0.2, math.inf)), strict=True))  # fmt: skip
         both: Verdict = "confirmed" if {tanh, relu} == {"confirmed"} else "open"
         yield Finding(

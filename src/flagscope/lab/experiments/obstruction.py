@@ -121,6 +121,8 @@ class Obstruction(Experiment):
         seeds = list(range(options.seeds or (2 if options.quick else 5)))
         settings = {"data": options.data or "digits", "width": WIDTH, "step": STEP, "seeds": seeds}
         settings |= {"limit": 64, "moments": 8} if options.quick else {"limit": 256, "moments": 40}
+        if settings["data"] != "digits":  # the step size was chosen for the digits
+            settings["largest_eigenvalue"] = 1.0
         cells: list[Cell] = []
         for place, (decay, times) in plan.items():
             name, _, _ = place.partition("@")
@@ -135,7 +137,7 @@ class Obstruction(Experiment):
         s = cell.settings
         data = load_images(s["data"], limit=s["limit"])
         # Centred, so that the mean picture's large curvature does not force small steps.
-        x, y = data.inputs - data.inputs.mean(0), data.one_hot()
+        x, y = data.centred(largest=s.get("largest_eigenvalue")), data.one_hot()
         network = open_network(s["activation"], x.shape[1], s["width"], data.classes, s["seeds"])
         optimiser = Optimiser(step=s["step"], decay=s["decay"]).build([*network.weights.values()])
         ledgers = {
