@@ -125,6 +125,37 @@ def test_every_part_has_its_finding_table_and_figure(miniature):
     assert frame["value"].notna().all()
 
 
+def test_step_sizes_are_drawn_one_line_a_decay(miniature):
+    step = miniature[1]
+    cells = [
+        replace(step, cell=replace(step.cell, settings=step.cell.settings | changes))
+        for decay in (1e-3, 1e-2)
+        for changes in ({"step": 0.2, "decay": decay}, {"step": 1.0, "decay": decay})
+    ]
+    figure = ridge_rate._draw_steps(cells)
+    lines = figure.axes[0].get_lines()
+    assert [line.get_xdata().tolist() for line in lines] == [[0.2, 1.0]] * 4
+    assert {line.get_label() for line in lines} >= {"‖A - B‖, λ = 0.001", "‖A - B‖, λ = 0.01"}
+
+
+def test_where_it_bends_is_told_as_measured(miniature):
+    step = miniature[1]
+
+    def told(small, large):
+        cells = [
+            replace(
+                step,
+                cell=replace(step.cell, settings=step.cell.settings | {"decay": decay}),
+                values=step.values | {"ratio": [[1 + bend] * 3] * 2},
+            )
+            for decay, bend in ((1e-3, small), (1e-2, large))
+        ]
+        return ridge_rate._step_finding(cells).words
+
+    assert "less at the greater λ for 1 of 1 step sizes, as predicted" in told(2e-3, 1e-3)
+    assert "for 0 of 1 step sizes, against that part" in told(1e-3, 2e-3)
+
+
 def planted(m, **values):
     return replace(m, values=m.values | values)
 
@@ -137,6 +168,9 @@ def test_verdicts_follow_the_numbers(miniature):
     assert EXPERIMENT.conclude([scattered, *others])[0].verdict == "open"
     missed = planted(rate, identity_miss=1e-5)
     assert EXPERIMENT.conclude([missed, *others])[1].verdict == "refuted"
+    # One seed has no interval, and refutes nothing.
+    alone = planted(rate, ratio_less_driven=[[1.0]])
+    assert EXPERIMENT.conclude([alone, *others])[1].verdict == "open"
     wide = planted(rate, angle_ratio=[[0.8, 0.81, 0.79]])
     assert EXPERIMENT.conclude([wide, *others])[2].verdict == "refuted"
     # Half as fast as the bound, or with no gap at all.

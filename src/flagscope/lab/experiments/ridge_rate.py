@@ -383,13 +383,13 @@ def _identity_finding(measured: Sequence[Measured]) -> Finding:
     estimates = (
         *_per_decay(_of(exact, "rate"), "ratio_less_driven", "rate ratio less driven part"),
     )
-    held = worst < 1e-8 and band_verdict(estimates, 1 - 1e-6, 1 + 1e-6) == "confirmed"
+    verdict = "refuted" if worst > 1e-8 else band_verdict(estimates, 1 - 1e-6, 1 + 1e-6)
     return Finding(
         "A - B less its driven part, η² Σ (1-ηλ)^{2(n-1-k)} (G1 G1ᵀ - G2ᵀ G2)_k, obeys the law "
         "exactly: for any step size, depth and minibatch.",
         Prediction("equal to (1-ηλ)^{2n} (A - B)_0 up to round-off", 0.0, _DERIVED),
         estimates,
-        "confirmed" if held else "refuted",
+        verdict,
         f"Largest relative difference in any run, step size and minibatch, at any time: "
         f"{worst:.0e}.",
     )
@@ -478,7 +478,23 @@ def _step_finding(cells: Sequence[Measured]) -> Finding:
         band_verdict(estimates, *RATE_BAND),
         f"It does in {sum(within)} of {len(within)} settings"
         + (f", not at {'; '.join(outside)}" if outside else "")
-        + ". The largest eigenvalue of the inputs' covariance is 1; at η = 1.5 training diverges.",
+        + f". {_bends_where(cells)}The largest eigenvalue of the inputs' covariance is 1; at "
+        "η = 1.5 training diverges.",
+    )
+
+
+def _bends_where(cells: Sequence[Measured]) -> str:
+    """Whether it bends least where λ is large, as predicted; nothing said with one λ."""
+    by_decay: dict[float, dict[float, float]] = {}
+    for m in cells:
+        bend = abs(float(np.mean(_by_seed([m], "ratio"))) - 1)
+        by_decay.setdefault(m.cell.settings["decay"], {})[m.cell.settings["step"]] = bend
+    if len(by_decay) < 2:
+        return ""
+    least, greatest = (by_decay[pick(by_decay)] for pick in (min, max))
+    fewer = [greatest[step] < least[step] for step in greatest if step in least]
+    return f"It bends less at the greater λ for {sum(fewer)} of {len(fewer)} step sizes" + (
+        ", as predicted. " if all(fewer) else ", against that part of the prediction. "
     )
 
 
@@ -535,7 +551,8 @@ def _momentum_finding(cells: Sequence[Measured]) -> Finding:
         )
         c = s["step"] * s["decay"] * s["beta"] / (1 - s["beta"]) ** 2
         estimates.append(found)
-        verdicts.append(band_verdict([found], 1 + c - 0.005, 1 + 2 * c + 0.005))
+        band = 1 + c - 0.005, 1 + 2 * c + 0.005
+        verdicts.append(band_verdict([found], *band, together=len(cells)))
         notes.append(f"{found.value:.4f} for {1 + c:.4f} to {1 + 2 * c:.4f}")
     verdict: Verdict = "confirmed" if set(verdicts) == {"confirmed"} else "open"
     return Finding(
@@ -628,18 +645,21 @@ def _draw_angles(cells: Sequence[Measured]) -> Figure:
 def _draw_steps(cells: Sequence[Measured]) -> Figure:
     figure, axes = new_figure(1, 1, width=5)
     ax = axes[0, 0]
-    steps = [m.cell.settings["step"] for m in cells]
-    for name, label, colour in (
-        ("ratio", "‖A - B‖", COLOURS[1]),
-        ("ratio_less_driven", "less the driven part", COLOURS[0]),
-    ):
-        runs = np.transpose([_by_seed([m], name) for m in cells]).tolist()
-        draw_band(ax, steps, runs, colour=colour, label=label)
+    raw, exact = COLOURS[1:], COLOURS[0]
+    for decay, colour in zip(sorted({m.cell.settings["decay"] for m in cells}), raw, strict=False):
+        chosen = [m for m in cells if m.cell.settings["decay"] == decay]
+        for name, label, drawn in (
+            ("ratio", f"‖A - B‖, λ = {decay:g}", colour),
+            ("ratio_less_driven", f"less the driven part, λ = {decay:g}", exact),
+        ):
+            steps = [m.cell.settings["step"] for m in chosen]
+            runs = np.transpose([_by_seed([m], name) for m in chosen]).tolist()
+            draw_band(ax, steps, runs, colour=drawn, label=label)
     ax.axhspan(*RATE_BAND, color=COLOURS[6], alpha=0.1, lw=0, label="within 1 %")
     ax.set_xscale("log")
     ax.set_xlabel("step size η")
     ax.set_ylabel("measured over predicted rate")
-    ax.legend()
+    ax.legend(fontsize=7)
     return figure
 
 
