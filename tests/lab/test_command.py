@@ -28,6 +28,7 @@ def test_a_refuted_claim_is_a_result(toy, tmp_path):
     assert "refuted: A coin falls on either side alike." in done.stdout
     assert "(n = 3)" in done.stdout
     assert "toy: coin-1 (1 of 2 cells" in done.stderr
+    assert "(a full run may take 0.1 core-minutes)" in done.stderr
     assert (tmp_path / "toy/results.json").exists()
 
 

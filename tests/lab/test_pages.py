@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import platform
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,6 +38,7 @@ def test_a_page_holds_prediction_numbers_verdict_command_and_figures(toy, tmp_pa
     assert text.startswith("# A fair coin\n")
     assert "Refuted, in part at least" in text
     assert "flagscope lab toy --seeds 5\n" in text
+    assert f"Python {platform.python_version()}, PyTorch" in text
     for e in result.findings[0].estimates:
         assert f"| {e.name} | {e.value:.6g} | {e.low:.6g} … {e.high:.6g} | 5 |" in text
     for target in re.findall(r"\]\(([^)]*)\)", text):
@@ -47,6 +50,23 @@ def test_a_page_holds_prediction_numbers_verdict_command_and_figures(toy, tmp_pa
     assert index.endswith(f"{END}\n\nEnd.\n")
     write_pages(tmp_path / "out", docs)
     assert (page.read_text(), (docs / "index.md").read_text()) == (text, index)
+
+
+def test_a_large_table_is_compressed_and_a_larger_one_left_out(toy, tmp_path, monkeypatch):
+    carry_out(toy, tmp_path / "out")
+    raw = (tmp_path / "out/toy/table.csv").read_bytes()
+    (page,) = write_pages(tmp_path / "out", tmp_path)
+    assert (tmp_path / "toy/table.csv").read_bytes() == raw
+    assert "[table.csv](toy/table.csv)" in page.read_text()
+    monkeypatch.setattr("flagscope.lab.pages._LARGEST_TABLE", len(raw) - 1)
+    write_pages(tmp_path / "out", tmp_path)
+    assert gzip.decompress((tmp_path / "toy/table.csv.gz").read_bytes()) == raw
+    assert not (tmp_path / "toy/table.csv").exists()
+    assert "[table.csv.gz](toy/table.csv.gz)" in page.read_text()
+    monkeypatch.setattr("flagscope.lab.pages._LARGEST_TABLE", 10)
+    write_pages(tmp_path / "out", tmp_path)
+    assert not [*(tmp_path / "toy").glob("table*")]
+    assert "The command writes every number to table.csv." in page.read_text()
 
 
 def test_failed_or_foreign_results_give_no_page(toy, tmp_path, monkeypatch):

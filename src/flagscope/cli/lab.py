@@ -146,7 +146,8 @@ def _print_results(results: Sequence[LabResult], quiet: bool) -> None:
         if not quiet:
             known = f", {result.reused} found on disk" if result.reused else ""
             log(
-                f"{result.measured} cells measured{known}, {result.seconds:.0f} core-seconds; "
+                f"{result.measured} cells measured{known}, {result.seconds:.0f} core-seconds "
+                f"(a full run may take {result.budget_minutes:g} core-minutes); "
                 f"wrote {result.folder}"
             )
 

@@ -8,6 +8,7 @@ lab-results, and brings the table of verdicts in docs/lab/index.md up to date.
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,8 @@ from flagscope.errors import CorruptFileError, InputError
 from flagscope.lab.results import SCHEMA
 
 BEGIN, END = "<!-- verdicts: written by flagscope.lab.pages -->", "<!-- end of verdicts -->"
-# Tables beyond this are left to whoever runs the experiment.
+# Tables beyond this many bytes are compressed, and beyond it still left to whoever runs the
+# experiment.
 _LARGEST_TABLE = 500_000
 _WORDS = {
     "confirmed": "Confirmed: the measurement agrees with the prediction.",
@@ -60,12 +62,9 @@ def write_pages(results: str | Path, docs: str | Path) -> list[Path]:
         target.mkdir(parents=True, exist_ok=True)
         for figure in content["figures"]:
             shutil.copyfile(source / f"{figure}.png", target / f"{figure}.png")
-        table = source / "table.csv"
-        small = table.stat().st_size <= _LARGEST_TABLE
-        if small:
-            shutil.copyfile(table, target / "table.csv")
+        table = _copy_table(source / "table.csv", target)
         page = docs / f"{content['name']}.md"
-        page.write_text(page_text(content, table=small), encoding="utf-8", newline="\n")
+        page.write_text(page_text(content, table=table), encoding="utf-8", newline="\n")
         pages.append(page)
     index = docs / "index.md"
     if index.is_file():
@@ -74,7 +73,23 @@ def write_pages(results: str | Path, docs: str | Path) -> list[Path]:
     return pages
 
 
-def page_text(content: Mapping[str, Any], *, table: bool) -> str:
+def _copy_table(table: Path, target: Path) -> str | None:
+    """Put the table beside the page, compressed if it is large; its name, or None if too large."""
+    for old in target.glob("table.csv*"):
+        old.unlink()
+    raw = table.read_bytes()
+    if len(raw) <= _LARGEST_TABLE:
+        (target / "table.csv").write_bytes(raw)
+        return "table.csv"
+    # No time in the file: the same table gives the same bytes.
+    packed = gzip.compress(raw, mtime=0)
+    if len(packed) > _LARGEST_TABLE:
+        return None
+    (target / "table.csv.gz").write_bytes(packed)
+    return "table.csv.gz"
+
+
+def page_text(content: Mapping[str, Any], *, table: str | None) -> str:
     """The page of one experiment.
 
     Parameters
@@ -82,7 +97,7 @@ def page_text(content: Mapping[str, Any], *, table: bool) -> str:
     content
         What results.json holds.
     table
-        Whether the table stands beside the page, to be linked.
+        Name of the table that stands beside the page, to be linked, if one does.
     """
     parts = [
         f"# {_text(content['title'])}",
@@ -172,7 +187,7 @@ def _estimate(e: Mapping[str, Any]) -> str:
     return f"| {_cell(e['name'])} | {e['value']:.6g} | {ends} | {e['n']} |"
 
 
-def _method(content: Mapping[str, Any], *, table: bool) -> str:
+def _method(content: Mapping[str, Any], *, table: str | None) -> str:
     settings = content["settings"]
     command = ["flagscope lab", content["name"]]
     if settings["seeds"] is not None:
@@ -183,16 +198,21 @@ def _method(content: Mapping[str, Any], *, table: bool) -> str:
         command.append(f"--data {Path(settings['data']).name}")
     run = content["run"]
     where = (
-        f"Every number is in [table.csv]({content['name']}/table.csv)."
+        f"Every number is in [{table}]({content['name']}/{table})."
         if table
         else "The command writes every number to table.csv."
     )
     return (
         f"```sh\n{' '.join(command)}\n```\n\n"
         f"{len(content['cells'])} cells, {run['core_seconds'] / 60:.1f} core-minutes of a budget "
-        f"of {run['budget_minutes']:g}, flagscope {content['version']}. Prediction and rule of "
-        f"each verdict stand in the code of the experiment. {where}"
+        f"of {run['budget_minutes']:g}, flagscope {content['version']}{_made_with(run)}. "
+        f"Prediction and rule of each verdict stand in the code of the experiment. {where}"
     )
+
+
+def _made_with(run: Mapping[str, Any]) -> str:
+    """Results of earlier versions do not say it."""
+    return f", Python {run['python']}, PyTorch {run['torch']}" if "python" in run else ""
 
 
 def _text(text: str) -> str:

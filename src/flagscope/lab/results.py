@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -53,6 +54,8 @@ class LabResult:
         How many cells were found on disk and how many were measured now.
     seconds
         Time of all cells together, as measured when each was.
+    budget_minutes
+        Core-minutes that a full run may take.
     """
 
     name: str
@@ -63,6 +66,7 @@ class LabResult:
     reused: int
     measured: int
     seconds: float
+    budget_minutes: float
 
     @property
     def verdict(self) -> Verdict:
@@ -102,6 +106,7 @@ def conclude_and_write(
         reused=reused,
         measured=len(measured) - reused,
         seconds=sum(m.seconds for m in measured),
+        budget_minutes=experiment.budget_minutes,
     )
 
 
@@ -131,6 +136,8 @@ def results_json(
             {"name": m.cell.name, "settings": m.cell.settings, "values": m.values} for m in measured
         ],
         "run": {
+            "python": platform.python_version(),
+            "torch": version("torch"),
             "budget_minutes": experiment.budget_minutes,
             "core_seconds": round(sum(m.seconds for m in measured), 1),
             "seconds_by_cell": {m.cell.name: round(m.seconds, 2) for m in measured},
