@@ -7,8 +7,8 @@ import torch
 from flagscope.errors import InputError
 from flagscope.geometry import (
     flag_defect,
+    incidence_at_ranks,
     incidence_surface,
-    incidence_surface_of_overlaps,
     principal_cosines,
 )
 from geometry.planted import haar_bases, seeded, spaces_with_angles
@@ -23,7 +23,8 @@ def test_surface_sums_the_squared_cosines_of_all_leading_spaces():
             angles = scipy.linalg.subspace_angles(left[:, :i].numpy(), right[:, :j].numpy())
             expected = sum(math.cos(angle) ** 2 for angle in angles)
             assert surface[i - 1, j - 1].item() == pytest.approx(expected, abs=1e-13)
-    torch.testing.assert_close(incidence_surface_of_overlaps(left.mT @ right), surface)
+    some = incidence_at_ranks(left.mT @ right, [1, 3, 4], [2, 5])
+    torch.testing.assert_close(some, surface[[0, 2, 3]][:, [1, 4]])
 
 
 def test_surface_has_haar_mean_ij_over_d():
@@ -78,7 +79,10 @@ def test_flag_defect_vanishes_exactly_on_flags():
 
 def test_bad_arguments_are_refused():
     with pytest.raises(InputError, match="squared length"):
-        incidence_surface_of_overlaps(torch.ones(2, 2))
+        incidence_at_ranks(torch.ones(2, 2), [1], [1])
+    for ranks in ([0], [3]):
+        with pytest.raises(InputError, match="of 2 vectors"):
+            incidence_at_ranks(torch.eye(2), ranks, [1])
     with pytest.raises(InputError, match="cosines for spaces"):
         flag_defect(torch.ones(3), rank_write=2, rank_read=4)
     with pytest.raises(InputError, match="cosine is") as caught:

@@ -16,10 +16,10 @@ from flagscope.diagnose.matrices import Matrices, power_of_two
 from flagscope.diagnose.position import LEVEL, DominantPosition, Noisy, dominant_position
 from flagscope.diagnose.records import Balanced, Functional, Incidence, NullValues
 from flagscope.diagnose.spectra import PairSpectra
-from flagscope.diagnose.values import array_values, at_ranks, first_reason, number, rank_grid
+from flagscope.diagnose.values import array_values, first_reason, number, rank_grid, rounded
 from flagscope.geometry import (
     RankRule,
-    incidence_surface_of_overlaps,
+    incidence_at_ranks,
     kernel_intersection,
     numerical_rank,
 )
@@ -91,11 +91,12 @@ def measured_fields(
     write: MapFacts,
     read: MapFacts,
     *,
-    products: Float[Tensor, "n k"],
+    products: Float[Tensor, "n k"] | None,
     resolution: float,
     balanced: list[Balanced | None],
     rule: RankRule,
     seed: int,
+    sigma: tuple[Float[Tensor, "n p"], Float[Tensor, "n q"]] | None = None,
 ) -> list[dict[str, Any]]:
     """The fields of the records of n pairs, all but those that identify them.
 
@@ -106,50 +107,57 @@ def measured_fields(
     write, read
         Of their maps.
     products
-        Singular values of W2 W1, descending.
+        Singular values of W2 W1, descending; None where what is known without them shall do.
     resolution
-        Their accuracy, relative to ‖W1‖ ‖W2‖.
+        Accuracy of the products, relative to ‖W1‖ ‖W2‖.
     balanced
         The observables after gauge fixing, if any.
     rule, seed
         As for `pair_records`.
+    sigma
+        Singular values of the maps, where they are known better than from `spectra`.
     """
     grams = gram_observables(
         spectra, gram_noise(write, spectra), gram_noise(read, spectra), seed=seed,
         weights=_gram_weights(spectra.alpha, write.exponents, read.exponents),
     )  # fmt: skip
-    ranks = ranks_of(write, spectra.sigma_write, rule), ranks_of(read, spectra.sigma_read, rule)
-    surface = incidence_surface_of_overlaps(spectra.cosines)
+    sigma = (spectra.sigma_write, spectra.sigma_read) if sigma is None else sigma
+    ranks = ranks_of(write, sigma[0], rule), ranks_of(read, sigma[1], rule)
     exponents = (write.exponents + read.exponents).tolist()
+    unit = torch.finfo(spectra.cosines.dtype).eps
     fields = []
     for i, row in enumerate(grams):
-        sides = _noisy(write, ranks[0], i), _noisy(read, ranks[1], i)
+        sides = _noisy(write, ranks[0], i, unit), _noisy(read, ranks[1], i, unit)
         r1, r2 = ranks[0].effective[i], ranks[1].effective[i]
         position = dominant_position(*sides, spectra.cosines[i], r1, r2) if r1 and r2 else None
-        product = _product_fields(
-            products[i], sides, ranks[0].numerical[i], exponents[i], resolution
+        numerical = ranks[0].numerical[i], ranks[1].numerical[i]
+        product = (
+            _bounded_product_fields(spectra, sides, numerical, i, resolution)
+            if products is None
+            else _product_fields(products[i], sides, numerical[0], exponents[i], resolution)
         )
         fields.append(
-            {"rank_write": ranks[0].numerical[i], "rank_read": ranks[1].numerical[i]}
+            {"rank_write": numerical[0], "rank_read": numerical[1]}
             | row.fields()
             | _position_fields(position, spectra.d)
-            | _surface_fields(surface[i], ranks[0].numerical[i], ranks[1].numerical[i], spectra.d)
-            | product
+            | _surface_fields(spectra.cosines[i], *numerical, spectra.d)
+            | {name: product[name] for name in ("functional", "kernel_intersection")}
             | {
                 "balanced": balanced[i],
                 "null": _null_values(row, position, spectra.d),
                 "status": first_reason(
                     None if position else "a map lies below its storage noise",
                     None if row.status == "ok" else row.status,
-                    None if product["functional"].product_spectrum else _BEYOND_RANGE,
+                    _BEYOND_RANGE if product["beyond_range"] else None,
                 ),
             }
         )
     return fields
 
 
-def _noisy(facts: MapFacts, ranks: Ranks, i: int) -> Noisy:
-    return Noisy(facts.shape, ranks.sigma[i], float(facts.delta[i]), lambda: facts.matrix(i))
+def _noisy(facts: MapFacts, ranks: Ranks, i: int, roundoff: float) -> Noisy:
+    delta = float(facts.delta[i])
+    return Noisy(facts.shape, ranks.sigma[i], delta, roundoff, lambda: facts.matrix(i))
 
 
 def gram_noise(facts: MapFacts, spectra: PairSpectra) -> Float[Tensor, " n"]:
@@ -192,17 +200,20 @@ def _position_fields(position: DominantPosition | None, d: int) -> dict[str, Any
     }
 
 
-def _surface_fields(surface: Tensor, rank_write: int, rank_read: int, d: int) -> dict[str, Any]:
+def _surface_fields(cosines: Tensor, rank_write: int, rank_read: int, d: int) -> dict[str, Any]:
     if not rank_write or not rank_read:
         return {"profile": None, "incidence": None}
     rows, columns = rank_grid(rank_write), rank_grid(rank_read)
     diagonal = rank_grid(min(rank_write, rank_read))
-    profile = [(r, float(f"{float(surface[r - 1, r - 1]) * d / (r * r):.6g}")) for r in diagonal]
+    every = sorted({*rows, *columns, *diagonal})
+    left, right = ([r for r in every if r <= extent] for extent in cosines.shape)
+    surface = incidence_at_ranks(cosines, left, right).tolist()
+    at = {r: i for i, r in enumerate(every)}
+    profile = [(r, float(f"{surface[at[r]][at[r]] * d / (r * r):.6g}")) for r in diagonal]
+    grid = [[surface[at[r]][at[c]] for c in columns] for r in rows]
     return {
         "profile": profile,
-        "incidence": Incidence(
-            ranks_write=rows, ranks_read=columns, surface=at_ranks(surface, rows, columns)
-        ),
+        "incidence": Incidence(ranks_write=rows, ranks_read=columns, surface=rounded(grid)),
     }
 
 
@@ -243,7 +254,54 @@ def _product_fields(
         product_rank=certain,
         product_effective_rank=number(effective),
     )
-    return {"functional": functional, "kernel_intersection": kernel}
+    beyond = functional.product_spectrum is None
+    return {"functional": functional, "kernel_intersection": kernel, "beyond_range": beyond}
+
+
+def _bounded_product_fields(
+    spectra: PairSpectra,
+    sides: tuple[Noisy, Noisy],
+    ranks: tuple[int, int],
+    i: int,
+    resolution: float,
+) -> dict[str, Any]:
+    """What is known of M = W2 W1 without its singular values.
+
+    The participation ratio follows from sums. M loses nothing of the smaller range if its least
+    singular value there, at least σ_r1(W1) σ_r2(W2) times the least cosine between the ranges, is
+    above the noise of M; where it is not, the rank and the kernel intersection are left open.
+    """
+    write, read = sides
+    square, fourth = float(spectra.product_square[i]), float(spectra.product_fourth[i])
+    rank = None
+    if all(ranks):
+        cosine = _least_cosine(spectra.cosines[i], *ranks, spectra.d)
+        least = float(write.sigma[ranks[0] - 1]) * float(read.sigma[ranks[1] - 1]) * cosine
+        top1, top2 = float(write.sigma[0]), float(read.sigma[0])
+        noise = write.delta * top2 + read.delta * top1 + write.delta * read.delta
+        if least > max(noise, resolution * top1 * top2):
+            rank = min(ranks)
+    functional = Functional(
+        product_spectrum=None,
+        product_rank=rank,
+        product_effective_rank=number(square**2 / fourth if fourth > 0 else None),
+    )
+    kernel = None if rank is None else kernel_intersection(rank_write=ranks[0], rank_product=rank)
+    return {"functional": functional, "kernel_intersection": kernel, "beyond_range": False}
+
+
+def _least_cosine(cosines: Tensor, r1: int, r2: int, d: int) -> float:
+    """A lower bound of the cosines between two leading spaces, by what the larger one lacks.
+
+    Of use where that is little: the sines are at most the norm of the overlaps with it.
+    """
+    if r1 > r2:
+        cosines, r1, r2 = cosines.mT, r2, r1
+    if r2 == d:
+        return 1.0
+    if cosines.shape[1] < d:
+        return 0.0
+    return max(0.0, 1 - float(cosines[:r1, r2:].double().square().sum())) ** 0.5
 
 
 def _null_values(row: GramObservables, position: DominantPosition | None, d: int) -> NullValues:

@@ -15,6 +15,10 @@ from torch import Tensor
 
 from flagscope.diagnose.spectra import PairSpectra
 
+# Where the squared difference of two Grams is this much smaller than their squares, it is summed
+# entry by entry; above, the difference of sums loses two digits at most.
+_CLOSE = 1e-2
+
 
 @dataclass(frozen=True)
 class CentredSpectrum:
@@ -59,7 +63,7 @@ def _centred_product(s: PairSpectra, power: int) -> Float[Tensor, " n"]:
     mean_a, mean_b = s.alpha.sum(-1) / s.d, s.beta.sum(-1) / s.d
     a, b = (s.alpha - mean_a[:, None]).pow(power), (s.beta - mean_b[:, None]).pow(power)
     rest_a, rest_b = (-mean_a).pow(power), (-mean_b).pow(power)
-    square = s.cosines.square()
+    square = s.squares
     rows, columns = square.sum(-1), square.sum(-2)
     # Unknown vectors of zero eigenvalues count among the rest.
     known_a, known_b = (rows > 0) | (s.alpha > 0), (columns > 0) | (s.beta > 0)
@@ -164,13 +168,14 @@ def imbalance(
     of_a, of_b = (one, one) if weights is None else weights
     alpha, beta = s.alpha * of_a[:, None], s.beta * of_b[:, None]
     norm_a, norm_b = alpha.square().sum(-1), beta.square().sum(-1)
-    inner = s.cross.square().sum((-2, -1)) * of_a * of_b
+    inner = s.product_square * of_a * of_b
     # The difference of equal sums of squares ends at the roundoff of those sums.
     floor = 16 * torch.finfo(alpha.dtype).eps * (norm_a + norm_b)
     difference = _positive(norm_a + norm_b - 2 * inner, floor)
-    if alpha.shape[-1] == beta.shape[-1] == s.d:
+    close = bool((difference < _CLOSE * (norm_a + norm_b)).any())
+    if close and alpha.shape[-1] == beta.shape[-1] == s.d:
         # Where every eigenvector is known there are no sums to subtract.
-        square = s.cosines.square()
+        square = s.squares
         gaps = (alpha[:, :, None] - beta[:, None, :]).square()
         known = (square.sum(-1) > 0).all(-1) & (square.sum(-2) > 0).all(-1)
         difference = torch.where(known, (gaps * square).sum((-2, -1)), difference)

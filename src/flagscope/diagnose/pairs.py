@@ -10,25 +10,19 @@ from torch import Tensor
 
 from flagscope.arch import Member, PairGroup, Side
 from flagscope.diagnose.balanced import GAUGES, BalancedMaps, balanced_maps, fixes_completely
-from flagscope.diagnose.fields import MapFacts, facts_of, gram_noise, measured_fields, ranks_of
+from flagscope.diagnose.fields import facts_of, gram_noise, measured_fields, ranks_of
 from flagscope.diagnose.grams import gram_observables
 from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.prepared import PreparedMap
 from flagscope.diagnose.records import Balanced, MapReference, PairRecord
 from flagscope.diagnose.spectra import (
-    PairSpectra,
-    gram_singular_values,
     meeting,
     pair_spectra,
     product_singular_values,
 )
 from flagscope.diagnose.values import number
-from flagscope.geometry import RankRule, incidence_surface_of_overlaps
+from flagscope.geometry import RankRule
 from flagscope.null import overlap_significance
-
-# Shared dimension from which the singular values of W2 W1 across the stream go by a Gram matrix:
-# there the pairs are many and a full decomposition would be most of their work.
-_LARGE = 512
 
 
 def pair_records(
@@ -92,16 +86,17 @@ def residual_record(
 ) -> PairRecord:
     """Diagnose one pair across the residual stream, of maps that meet many others there.
 
-    As `pair_records` for one pair without a freedom of its own, but that from d = 512 on the
-    singular values of W2 W1 come from a Gram matrix: they are good to √(d·u)·‖W1‖·‖W2‖, below which
-    they are 0 and the kernel intersection is left open.
+    As `pair_records` for one pair without a freedom of its own, but that for maps prepared in single
+    precision the singular values of W2 W1 are left out, an eigenproblem for each of many pairs: of
+    it the participation ratio is told, and the rank and the kernel intersection where they follow
+    from those of the maps.
 
     Parameters
     ----------
     group
         Names of the pair; it has one member.
     write, read
-        The two maps, prepared.
+        The two maps, prepared in the same precision.
     rule, seed, folded
         As for `pair_records`.
 
@@ -114,23 +109,18 @@ def residual_record(
     if fault or write.system is None or read.system is None:
         return _blank(identity, fault)
     spectra = meeting(write.system, read.system)
-    products, resolution = _stream_products(spectra, write.facts, read.facts)
+    products = None
+    size = max(*write.facts.shape, *read.facts.shape)
+    if spectra.cosines.dtype == torch.float64:
+        maps = write.facts.matrix(0)[None], read.facts.matrix(0).mT[None]
+        products = product_singular_values(spectra, *maps)
     rule = rule or RankRule.parse("participation")
     (fields,) = measured_fields(
-        spectra, write.facts, read.facts, products=products, resolution=resolution,
-        balanced=[None], rule=rule, seed=seed,
+        spectra, write.facts, read.facts, products=products,
+        resolution=size * torch.finfo(torch.float64).eps, balanced=[None], rule=rule, seed=seed,
+        sigma=(write.system.values.sqrt(), read.system.values.sqrt()),
     )  # fmt: skip
     return PairRecord(**identity, **fields)
-
-
-def _stream_products(spectra: PairSpectra, write: MapFacts, read: MapFacts) -> tuple[Tensor, float]:
-    """Singular values of W2 W1 and their accuracy, relative to ‖W1‖ ‖W2‖."""
-    size = max(*write.shape, *read.shape)
-    if spectra.d >= _LARGE:
-        return gram_singular_values(spectra.cross, size=size)
-    maps = write.matrix(0)[None], read.matrix(0).mT[None]
-    products = product_singular_values(spectra, *maps)
-    return products, size * torch.finfo(products.dtype).eps
 
 
 def _fault(which: str, side: Side, fault: str | None) -> str | None:
@@ -249,14 +239,13 @@ def _measured_balanced(
         ranks_of(facts, sigma, rule).effective
         for facts, sigma in ((write, spectra.sigma_write), (read, spectra.sigma_read))
     ]
-    surface = incidence_surface_of_overlaps(spectra.cosines)
     records: list[Balanced | None] = []
     for i, status in enumerate(fixed.statuses):
         row, r1, r2 = grams[i], ranks[0][i], ranks[1][i]
         if status != "ok" or not r1 or not r2:
             records.append(Balanced(gauge=gauge, status=status if status != "ok" else row.status))
             continue
-        total = min(float(surface[i, r1 - 1, r2 - 1]), min(r1, r2))
+        total = min(float(spectra.squares[i, :r1, :r2].sum()), min(r1, r2))
         records.append(
             Balanced(
                 gauge=gauge,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -13,9 +13,11 @@ from flagscope.geometry import intersection_dimension, singular_space
 from flagscope.geometry.intersection import LARGEST_TOLERANCE
 from flagscope.null import count_beyond_chance
 
-# Rounding of the singular values of a block of cosines, in units of roundoff: a bound that no block
-# comes near (their error is a few units times the root of the size).
-_COSINE_ERROR = 1000
+# Rounding of the singular values of a block of cosines, in units of roundoff: a bound that
+# no block comes near (their error is a few units times the root of the size).
+_BLOCK_ERROR = 1000
+# The same for small sines, which are summed from overlaps that are small themselves.
+_SINE_ERROR = 100
 # Blocks of cosines with as many rows and columns go by their Gram matrix.
 _LARGE = 192
 # Level at which the largest cosine is called beyond chance.
@@ -58,11 +60,13 @@ class DominantPosition:
 @dataclass(frozen=True)
 class Noisy:
     """One map: its shape with the shared space first, its singular values (descending), the bound
-    on its storage error, and a way to the map itself, which is rarely needed."""
+    on its storage error, the unit roundoff in which its singular vectors were computed, and a way
+    to the map itself, which is rarely needed."""
 
     shape: tuple[int, int]
     sigma: Float[Tensor, " s"]
     delta: float
+    roundoff: float
     matrix: Callable[[], Float[Tensor, "d m"]]
 
     def turn(self, rank: int) -> float:
@@ -71,15 +75,25 @@ class Noisy:
         δ over the gap below σ_rank, after Wedin (BIT 12, 1972); the gap is σ_rank itself for the
         whole range. The Gram matrices add their rounding.
         """
-        last = float(self.sigma[rank - 1])
-        below = float(self.sigma[rank]) if rank < len(self.sigma) else 0.0
+        last, below = self._edge(rank)
         gap = last - min(below, last)
         return (self.delta / gap if gap > 0 else 1.0) + self.rounding(rank)
 
     def rounding(self, rank: int) -> float:
-        """Error of the leading singular vectors by way of the Gram matrix, u·κ²."""
-        ratio = float(self.sigma[0]) / float(self.sigma[rank - 1])
-        return torch.finfo(self.sigma.dtype).eps * ratio**2
+        """Error of the leading singular vectors by way of the Gram matrix.
+
+        u·κ² of the directions, and u·σ_1² over the gap of the squares for the turn at the edge, in
+        which of `rank` directions only the last few have a part: one in general position has a
+        share of 1/√rank of it (three times that was never exceeded).
+        """
+        top, (last, below) = float(self.sigma[0]), self._edge(rank)
+        gap = (last - min(below, last)) * (last + below)
+        edge = 3 * top**2 / (gap * rank**0.5) if gap > 0 else 0.0
+        return self.roundoff * ((top / last) ** 2 + edge)
+
+    def _edge(self, rank: int) -> tuple[float, float]:
+        below = float(self.sigma[rank]) if rank < len(self.sigma) else 0.0
+        return float(self.sigma[rank - 1]), below
 
 
 def dominant_position(
@@ -106,8 +120,13 @@ def dominant_position(
     block = cosines[:r1, :r2]
     # Rounding may carry the sum past what the dimensions allow.
     overlap = min(max(float(block.square().sum()), forced), min(r1, r2))
-    values = _singular_values(block).clamp(max=1)
-    exact = _exact(write, read, values, r1, r2) if forced < min(r1, r2) else 0
+    sines = _sines(cosines, r1, r2, d)
+    if sines is None:
+        values = _singular_values(block).clamp(max=1)
+        exact = _exact(write, read, values, r1, r2) if forced < min(r1, r2) else 0
+    else:
+        values = (1 - sines.square()).clamp(0, 1).sqrt()
+        exact = _exact_of_sines(write, read, sines, r1, r2, forced, cosines.dtype)
     known = forced + (exact or 0)
     beyond = count_beyond_chance(values.tolist(), r1, r2, d, level=LEVEL, exact=known)
     return DominantPosition(r1, r2, values, overlap, exact, beyond)
@@ -118,8 +137,50 @@ def _singular_values(block: Tensor) -> Tensor:
     digits, and those below are far from any threshold."""
     if min(block.shape) < _LARGE:
         return torch.linalg.svdvals(block)
-    gram = block @ block.mT if block.shape[0] <= block.shape[1] else block.mT @ block
-    return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt().flip(-1)
+    return _gram_roots(block).flip(-1)
+
+
+def _gram_roots(block: Tensor) -> Float[Tensor, " k"]:
+    """Singular values, ascending, by the smaller Gram matrix, in float64 whatever the block."""
+    wide = block.double()
+    gram = wide @ wide.mT if wide.shape[0] <= wide.shape[1] else wide.mT @ wide
+    return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+
+
+def _sines(cosines: Tensor, r1: int, r2: int, d: int) -> Float[Tensor, " k"] | None:
+    """All min(r1, r2) principal sines in float64, ascending, by way of an orthogonal complement.
+
+    Where K holds a whole basis of R^d on the side of the larger space, what it has beyond that space
+    spans the complement, and the overlaps with it have the sines as singular values: a smaller
+    eigenproblem where the larger space is more than half of R^d, and sines that are good to roundoff
+    where they are small. None where K does not hold it or is small, or a larger block would result.
+    """
+    if r1 > r2:
+        cosines, r1, r2 = cosines.mT, r2, r1
+    rest = d - r2
+    if cosines.shape[1] < d or r1 < _LARGE or rest > r1:
+        return None
+    if rest == 0:
+        return torch.zeros(r1, dtype=torch.float64, device=cosines.device)
+    # The sines that are not among the singular values are zero, as dimensions force.
+    forced = torch.zeros(r1 - rest, dtype=torch.float64, device=cosines.device)
+    return torch.cat([forced, _gram_roots(cosines[:r1, r2:]).clamp(max=1)])
+
+
+def _exact_of_sines(
+    write: Noisy, read: Noisy, sines: Tensor, r1: int, r2: int, forced: int, dtype: torch.dtype
+) -> int | None:
+    """dim(V ∩ U) beyond what is forced: sines within what noise and rounding may turn."""
+    if forced == min(r1, r2):
+        return 0
+    tolerance = write.turn(r1) + read.turn(r2)
+    if tolerance > LARGEST_TOLERANCE:
+        return None
+    # Sines end at the rounding of K, and as roots of Gram eigenvalues at the root of the roundoff.
+    error = max(_SINE_ERROR * torch.finfo(dtype).eps, 4 * torch.finfo(torch.float64).eps ** 0.5)
+    if int((sines <= tolerance + error).sum()) <= forced:
+        return 0
+    return _confirmed(write, read, r1, r2, forced)
 
 
 def _exact(write: Noisy, read: Noisy, cosines: Tensor, r1: int, r2: int) -> int | None:
@@ -129,10 +190,20 @@ def _exact(write: Noisy, read: Noisy, cosines: Tensor, r1: int, r2: int) -> int 
         return None
     # A sine within the tolerance has its cosine above this, as the cosines are known.
     rounding = write.rounding(r1) + read.rounding(r2)
-    least = (1 - tolerance**2) ** 0.5 - rounding - _COSINE_ERROR * torch.finfo(cosines.dtype).eps
+    least = (1 - tolerance**2) ** 0.5 - rounding - _BLOCK_ERROR * torch.finfo(cosines.dtype).eps
     if int((cosines > least).sum()) <= forced:
         return 0
-    v = singular_space(write.matrix(), side="left", rank=r1)
-    u = singular_space(read.matrix(), side="left", rank=r2)
+    return _confirmed(write, read, r1, r2, forced)
+
+
+def _confirmed(write: Noisy, read: Noisy, r1: int, r2: int, forced: int) -> int | None:
+    """dim(V ∩ U) beyond what is forced, from the maps themselves, in float64."""
+    unit = torch.finfo(torch.float64).eps
+    tolerance = sum(
+        replace(map_, roundoff=min(unit, map_.roundoff)).turn(rank)
+        for map_, rank in ((write, r1), (read, r2))
+    )
+    v = singular_space(write.matrix().double(), side="left", rank=r1)
+    u = singular_space(read.matrix().double(), side="left", rank=r2)
     count = intersection_dimension(v, u, tolerance=tolerance)
     return None if count.dimension is None else max(0, count.dimension - forced)

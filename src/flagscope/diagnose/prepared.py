@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from flagscope.diagnose.fields import MapFacts, facts_of
 from flagscope.diagnose.matrices import Matrices
+from flagscope.diagnose.single import single_eigensystem
 from flagscope.diagnose.spectra import Eigensystem, eigensystem
 
 
@@ -36,7 +39,8 @@ def prepared_map(again: Callable[[], Matrices], *, read: bool) -> PreparedMap:
     ----------
     again
         Gives the map, a batch of one; called once here, and again in the rare case that a number
-        needs the map itself, so that it need not stay in memory.
+        needs the map itself, so that it need not stay in memory. In float32 its eigensystem is
+        found in single precision, with double where it matters (see `single_eigensystem`).
     read
         True for a reader, shape (1, m, d), False for a writer, shape (1, d, m).
 
@@ -61,4 +65,5 @@ def prepared_map(again: Callable[[], Matrices], *, read: bool) -> PreparedMap:
         facts.shape, facts.delta, facts.mean_square, facts.norm, facts.exponents, matrix
     )
     shared = normal.values.mT if read else normal.values
-    return PreparedMap(kept, None if fault else eigensystem(shared), fault)
+    solved = single_eigensystem if shared.dtype == torch.float32 else eigensystem
+    return PreparedMap(kept, None if fault else solved(shared), fault)

@@ -9,6 +9,7 @@ side, from the small Grams G1 = W1ᵀ W1, G2 = W2 W2ᵀ and the product M = W2 W
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -39,19 +40,40 @@ class PairSpectra:
     cosines
         K, shape (n, p, q): inner products of the eigenvectors of A with those of B. Rows and
         columns of zero eigenvalues may be zero: their vectors are arbitrary.
-    cross
-        N, shape (n, p, q): N_ij = √(α_i β_j) K_ij, computed without division. Its singular values
-        are those of W2 W1, and tr(A^s B^t) = Σ α_i^{s-1} β_j^{t-1} N_ij².
     commutator
         ‖AB - BA‖_F², shape (n,), free of cancellation.
+    product_fourth
+        Σσ⁴ of the singular values of W2 W1, shape (n,).
+    product
+        N, shape (n, p, q), where it was computed without division; see `cross`.
     """
 
     d: int
     alpha: Float[Tensor, "n p"]
     beta: Float[Tensor, "n q"]
     cosines: Float[Tensor, "n p q"]
-    cross: Float[Tensor, "n p q"]
     commutator: Float[Tensor, " n"]
+    product_fourth: Float[Tensor, " n"]
+    product: Float[Tensor, "n p q"] | None = None
+
+    @property
+    def cross(self) -> Float[Tensor, "n p q"]:
+        """N_ij = √(α_i β_j) K_ij: its singular values are those of W2 W1."""
+        if self.product is not None:
+            return self.product
+        return self.alpha.sqrt()[:, :, None] * self.cosines * self.beta.sqrt()[:, None, :]
+
+    @cached_property
+    def squares(self) -> Float[Tensor, "n p q"]:
+        """K_ij²."""
+        return self.cosines.square()
+
+    @property
+    def product_square(self) -> Float[Tensor, " n"]:
+        """‖W2 W1‖_F² = Σ α_i β_j K_ij²."""
+        if self.product is not None:
+            return self.product.square().sum((-2, -1))
+        return (self.alpha[:, None, :] @ self.squares @ self.beta[:, :, None])[:, 0, 0]
 
     @property
     def sigma_write(self) -> Float[Tensor, "n p"]:
@@ -124,15 +146,17 @@ def meeting(write: Eigensystem, read: Eigensystem) -> PairSpectra:
     >>> meeting(side, side).cosines.abs().round().tolist()
     [[[1.0, 0.0], [0.0, 1.0]]]
     """
-    x, alpha, beta = write.vectors, write.values, read.values
-    k = x.mT @ read.vectors
-    cross = alpha.sqrt()[:, :, None] * k * beta.sqrt()[:, None, :]
+    x, y = write.vectors, read.vectors
+    alpha, beta = write.values.to(x.dtype), read.values.to(y.dtype)
+    k = x.mT @ y
     weighted = k * beta[:, None, :]
     within = weighted @ k.mT
-    commutator = ((alpha[:, :, None] - alpha[:, None, :]) * within).square().sum((-2, -1))
-    if x.shape[2] < x.shape[1]:
-        commutator += _outer_commutator(x, alpha, within, read.vectors @ weighted.mT)
-    return PairSpectra(x.shape[1], alpha, beta, k, cross, commutator)
+    outside = _outer_commutator(x, alpha, within, y @ weighted.mT) if x.shape[2] < x.shape[1] else 0
+    squares = within.square()
+    fourth = (alpha[:, None, :] @ squares @ alpha[:, :, None])[:, 0, 0]
+    gaps = alpha[:, :, None] - alpha[:, None, :]
+    commutator = squares.mul_(gaps.square_()).sum((-2, -1)) + outside
+    return PairSpectra(x.shape[1], alpha, beta, k, commutator, fourth)
 
 
 def pair_spectra(w1: Float[Tensor, "n d m1"], w2: Float[Tensor, "n m2 d"]) -> PairSpectra:
@@ -204,25 +228,6 @@ def product_singular_values(
     return sigma
 
 
-def gram_singular_values(
-    cross: Float[Tensor, "n p q"], *, size: int
-) -> tuple[Float[Tensor, "n k"], float]:
-    """Singular values of `cross`, descending, by its Gram matrix, and their relative accuracy.
-
-    A third of the work of a singular value decomposition; values within √(size·u) of the largest
-    are lost, and 0.
-
-    Examples
-    --------
-    >>> gram_singular_values(torch.diag(torch.tensor([1e-12, 2.0])).double()[None], size=2)[0]
-    tensor([[2., 0.]], dtype=torch.float64)
-    """
-    gram = cross @ cross.mT if cross.shape[1] <= cross.shape[2] else cross.mT @ cross
-    squares = torch.linalg.eigvalsh(gram).flip(-1)
-    unit = size * torch.finfo(squares.dtype).eps
-    return torch.where(squares > unit * squares[:, :1], squares, 0).sqrt(), unit**0.5
-
-
 def spectra_cost(d: int, m1: int, m2: int, *, eigh: float = _EIGH_TIME) -> tuple[float, float]:
     """Multiply-adds of `pair_spectra` for one pair, by the large Grams and by the small ones.
 
@@ -256,7 +261,7 @@ def _from_small_grams(w1: Tensor, w2: Tensor) -> PairSpectra:
     cross = e1.mT @ product.mT @ e2
     inverse_a, inverse_b = _inverse_root(alpha), _inverse_root(beta)
     k = _contracted(inverse_a[:, :, None] * cross * inverse_b[:, None, :])
-    commutator, unsafe = _commutator(alpha, beta, cross)
+    commutator, fourth, unsafe = _commutator(alpha, beta, cross)
     if bool(unsafe.any()):
         x = w1[unsafe] @ (e1 * inverse_a[:, None, :])[unsafe]
         y = w2[unsafe] @ x
@@ -264,7 +269,7 @@ def _from_small_grams(w1: Tensor, w2: Tensor) -> PairSpectra:
         explicit = ((weights[:, :, None] - weights[:, None, :]) * within).square().sum((-2, -1))
         explicit += _outer_commutator(x, weights, within, w2[unsafe].mT @ y)
         commutator = commutator.masked_scatter(unsafe, explicit)
-    return PairSpectra(d, alpha, beta, k, cross, commutator)
+    return PairSpectra(d, alpha, beta, k, commutator, fourth, cross)
 
 
 def _inverse_root(eigenvalues: Tensor) -> Tensor:
@@ -280,13 +285,14 @@ def _contracted(k: Tensor) -> Tensor:
     return k / torch.linalg.vector_norm(k, dim=-2, keepdim=True).clamp_min(1)
 
 
-def _commutator(alpha: Tensor, beta: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
-    """‖[A,B]‖² = 2 tr(A²B²) - 2 ‖M Mᵀ‖², and where the difference cancels too much."""
+def _commutator(alpha: Tensor, beta: Tensor, cross: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """‖[A,B]‖² = 2 tr(A²B²) - 2 ‖M Mᵀ‖², the latter, and where the difference cancels too much."""
     squares = (alpha[:, :, None] * cross.square() * beta[:, None, :]).sum((-2, -1))
-    difference = 2 * squares - 2 * (cross @ cross.mT).square().sum((-2, -1))
+    fourth = (cross @ cross.mT).square().sum((-2, -1))
+    difference = 2 * squares - 2 * fourth
     # The terms err by some ten unit roundoffs. Where half of the digits are lost, seven at least
     # are left in float64; below, the explicit form is taken, which loses none.
-    return difference, difference < torch.finfo(alpha.dtype).eps ** 0.5 * squares
+    return difference, fourth, difference < torch.finfo(alpha.dtype).eps ** 0.5 * squares
 
 
 def _outer_commutator(x: Tensor, alpha: Tensor, within: Tensor, b_x: Tensor) -> Tensor:

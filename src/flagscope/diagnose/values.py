@@ -23,7 +23,7 @@ def number(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def rounded(values: Tensor | np.ndarray) -> list:
+def rounded(values: Tensor | np.ndarray | Sequence[Sequence[float]]) -> list:
     """Nested lists of the values at six significant digits.
 
     Examples
@@ -80,9 +80,3 @@ def rank_grid(limit: int, points: int = 16) -> list[int]:
 def first_reason(*reasons: str | None) -> str:
     """The first reason that is one, or 'ok'."""
     return next((reason for reason in reasons if reason), "ok")
-
-
-def at_ranks(surface: Tensor, rows: Sequence[int], columns: Sequence[int]) -> list[list[float]]:
-    """A cumulative surface at chosen ranks (1 is the first)."""
-    picked = surface[[r - 1 for r in rows]][:, [c - 1 for c in columns]]
-    return rounded(picked.cpu())

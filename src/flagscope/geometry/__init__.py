@@ -23,8 +23,8 @@ from flagscope.geometry.flags import (
 )
 from flagscope.geometry.incidence import (
     flag_defect,
+    incidence_at_ranks,
     incidence_surface,
-    incidence_surface_of_overlaps,
 )
 from flagscope.geometry.intersection import (
     IntersectionCount,
@@ -72,8 +72,8 @@ __all__ = [
     "git_stability",
     "has_closed_affine_orbit",
     "has_closed_orbit",
+    "incidence_at_ranks",
     "incidence_surface",
-    "incidence_surface_of_overlaps",
     "intersection_dimension",
     "intersection_dimensions",
     "kernel_intersection",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -49,38 +51,47 @@ def incidence_surface(
             [1., 2., 3.]])
     """
     left, right = two_bases(left_vectors, right_vectors, ("left_vectors", "right_vectors"))
-    return _cumulative(left.mT @ right)
+    return (left.mT @ right).square().cumsum(-2).cumsum(-1)
 
 
-def incidence_surface_of_overlaps(
-    overlaps: Float[Tensor, "*batch p q"],
-) -> Float[Tensor, "*batch p q"]:
-    """Incidence surface from K = (left vectors)ᵀ(right vectors).
+def incidence_at_ranks(
+    overlaps: Float[Tensor, "*batch p q"], rows: Sequence[int], columns: Sequence[int]
+) -> Float[Tensor, "*batch rows columns"]:
+    """Incidence surface at chosen ranks, from K = (left vectors)ᵀ(right vectors).
 
-    S(i, j) = Σ_{a ≤ i, b ≤ j} K_ab², one two-dimensional cumulative sum. For a caller that has K
-    and not the vectors.
+    S(i, j) = Σ_{a ≤ i, b ≤ j} K_ab² for i in `rows` and j in `columns`. For a caller that has K and
+    not the vectors, and does not need the whole surface: one pass over K.
 
     Parameters
     ----------
     overlaps
         K; its singular values are cosines, so no row or column is longer than 1.
+    rows, columns
+        Ranks, counted from 1.
 
     Raises
     ------
     InputError
-        A row or column longer than 1, which no overlap of orthonormal vectors has.
+        A row or column longer than 1, which no overlap of orthonormal vectors has, or a rank beyond
+        the overlaps.
 
     Examples
     --------
     >>> import torch
-    >>> from flagscope.geometry import incidence_surface_of_overlaps
-    >>> incidence_surface_of_overlaps(torch.tensor([[0.0, 1.0], [0.5, 0.0]]))
-    tensor([[0.0000, 1.0000],
-            [0.2500, 1.2500]])
+    >>> from flagscope.geometry import incidence_at_ranks
+    >>> incidence_at_ranks(torch.tensor([[0.0, 1.0], [0.5, 0.0]]), [1, 2], [2])
+    tensor([[1.0000],
+            [1.2500]])
     """
     overlaps = real_tensor(overlaps, "overlaps", ndim=2)
+    for ranks, extent in ((rows, overlaps.shape[-2]), (columns, overlaps.shape[-1])):
+        if ranks and not 1 <= min(ranks) <= max(ranks) <= extent:
+            raise InputError(
+                f"ranks from {min(ranks)} to {max(ranks)} of {extent} vectors",
+                hint="ranks count from 1 to the number of vectors",
+            )
+    square = overlaps.square()
     if overlaps.numel():
-        square = overlaps**2
         longest = max(square.sum(-1).max().item(), square.sum(-2).max().item())
         # √ε, as for orthonormal bases: K may come from a Gram's eigenvectors, which err by κ²·ε.
         if longest > 1 + torch.finfo(overlaps.dtype).eps ** 0.5:
@@ -88,7 +99,11 @@ def incidence_surface_of_overlaps(
                 f"overlaps has a row or column of squared length {longest:.6g} > 1",
                 hint="K is the product of two matrices with orthonormal columns",
             )
-    return _cumulative(overlaps)
+    left, right = (
+        (torch.arange(extent)[None] < torch.tensor(list(ranks))[:, None]).to(square)
+        for ranks, extent in ((rows, square.shape[-2]), (columns, square.shape[-1]))
+    )
+    return left @ square @ right.mT
 
 
 def flag_defect(
@@ -138,7 +153,3 @@ def flag_defect(
     # Summed as (1 - c)(1 + c), exact where 1 - c² would cancel.
     cosines = cosines.clamp(max=1)
     return (rank_write - smaller) + ((1 - cosines) * (1 + cosines)).sum(-1)
-
-
-def _cumulative(overlaps: Tensor) -> Tensor:
-    return (overlaps**2).cumsum(-2).cumsum(-1)
