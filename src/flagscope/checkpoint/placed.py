@@ -30,7 +30,7 @@ class PlacedBytes:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._state = _state(os.stat(path))
+        self._state = _state(path.stat())
 
     def read(self, start: int, stop: int) -> UInt8[Tensor, " bytes"]:
         """Bytes start … stop.
@@ -43,7 +43,7 @@ class PlacedBytes:
             If it cannot be read.
         """
         part = torch.empty(stop - start, dtype=torch.uint8)
-        view = memoryview(part.numpy())
+        view = memoryview(part.numpy())  # pyright: ignore[reportArgumentType] (an array is a buffer)
         with self._path.open("rb", buffering=0) as file:
             if _state(os.fstat(file.fileno())) != self._state:
                 raise CorruptFileError(
