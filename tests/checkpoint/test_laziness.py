@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from flagscope.checkpoint import open_checkpoint
+from flagscope.errors import CorruptFileError
 
 ROWS, COLUMNS = 2**22, 2**10  # 16 GiB of float32, most of which no disk block holds
 
@@ -62,3 +64,24 @@ def test_inside_an_archive_data_lie_at_any_offset(tmp_path):
             tensor = checkpoint.read("w", (slice(1, 2),))
             assert tensor.tolist() == [[3.0, 4.0, 5.0]]
             assert tensor.data_ptr() % torch.float64.itemsize == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's memory figures")
+def test_what_was_read_and_let_go_takes_no_memory(tmp_path):
+    # Pages of a mapping would stay with the process until the file is closed.
+    save_file({f"w{i}": torch.ones(2**21) for i in range(16)}, tmp_path / "a.safetensors")
+    with open_checkpoint(tmp_path / "a.safetensors") as checkpoint:
+        before = resident_bytes()
+        assert sum(float(checkpoint.read(f"w{i}").sum()) for i in range(16)) == 2**25
+        assert resident_bytes() - before < 2**25
+
+
+def test_a_file_that_changes_under_a_reader_is_an_error(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"w": torch.ones(4096)}, path)
+    with open_checkpoint(path) as checkpoint:
+        assert checkpoint.read("w").sum() == 4096
+        with path.open("r+b") as file:
+            file.truncate(4096)
+        with pytest.raises(CorruptFileError, match="changed"):
+            checkpoint.read("w")

@@ -10,6 +10,7 @@ import flagscope
 from flagscope.arch import LinearMap, Side, build_graph
 from flagscope.checkpoint import from_state_dict, widen
 from flagscope.engine.reading import TaskReader
+from flagscope.engine.tensors import Tensors
 from flagscope.errors import CorruptFileError, UnknownDtypeError
 from flagscope.null import grid_noise
 
@@ -170,7 +171,7 @@ def test_noise_is_that_of_the_scaled_spacing():
     shapes = {name: info.shape for name, info in checkpoint.tensors.items()
               if name not in checkpoint.auxiliary}  # fmt: skip
     graph = build_graph(shapes, CONFIG)
-    reader = TaskReader(checkpoint, device=torch.device("cpu"), dtype=torch.float64)
+    reader = TaskReader(Tensors(checkpoint, []), device=torch.device("cpu"), dtype=torch.float64)
     pair = next(pair for pair in graph.pairs if pair.kind == "qk")
     for side, view in ((pair.write, "write"), (pair.read, "read")):
         maps = reader.side(side, view)
@@ -190,7 +191,9 @@ def test_noise_is_that_of_the_scaled_spacing():
 def test_one_map_that_is_not_finite_leaves_the_others_their_noise():
     stored = normal(2, 8, 8).to(FP8)
     state = {"w": stored, "w_scale": torch.tensor([[[0.5]], [[torch.nan]]])}
-    reader = TaskReader(from_state_dict(state), device=torch.device("cpu"), dtype=torch.float64)
+    reader = TaskReader(
+        Tensors(from_state_dict(state), []), device=torch.device("cpu"), dtype=torch.float64
+    )
     map_ = LinearMap(
         role="linear", tensor="w", shape=(2, 8, 8), layout="e o i", sizes={"e": 2, "o": 8, "i": 8},
         select={}, out="o", inp="i", batch="e", bias=None, count=2,

@@ -13,6 +13,7 @@ from flagscope.arch import build_graph
 from flagscope.checkpoint import from_state_dict
 from flagscope.engine import Settings, plan
 from flagscope.engine.execute import execute
+from flagscope.engine.tensors import Tensors
 
 D, HEADS, LAYERS = 24, 4, 3
 K = D // HEADS
@@ -169,7 +170,7 @@ def test_maps_are_read_once_a_task_and_their_eigenproblems_solved_once(gpt, monk
     monkeypatch.setattr(prepared, "eigensystem", lambda w: (solved.update([task.name]), real(w))[1])
     for task in tasks:
         spy = Spy(checkpoint)
-        execute(task, spy, settings)
+        execute(task, Tensors(spy, [task]), settings)
         assert set(spy.reads.values()) == {1}
         norms = sum(size for name, size in spy.bytes.items() if ".ln_" in name)
         assert sum(spy.bytes.values()) - norms == task.bytes_read

@@ -1,4 +1,4 @@
-"""Reader of one safetensors file: the header first, then one mapped tensor or slice at a time."""
+"""Reader of one safetensors file: the header first, then one tensor or slice at a time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from flagscope.checkpoint.base import TensorInfo
+from flagscope.checkpoint.dtypes import stored_dtype
 from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start
 from flagscope.checkpoint.indexing import Index
+from flagscope.checkpoint.placed import PlacedBytes
 from flagscope.checkpoint.safetensors_header import DTYPES, without_duplicates
+from flagscope.checkpoint.spans import covering_span
 from flagscope.errors import CorruptFileError, SourceError, UnknownDtypeError
 
 
 class SafetensorsFile(FileCheckpoint):
     """One .safetensors file.
 
-    The file is mapped, so that a slice of the leading axis costs its own pages alone. Offsets,
-    shapes and coverage of the file are checked by the safetensors library when it is opened.
+    A slice of the leading axis costs its own bytes alone, a slice of another axis the rows that it
+    crosses. Offsets, shapes and coverage of the file are checked by the safetensors library when it
+    is opened.
 
     Parameters
     ----------
@@ -48,29 +52,30 @@ class SafetensorsFile(FileCheckpoint):
         self, path: Path, *, source: str | None = None, config: dict[str, Any] | None = None
     ) -> None:
         checked_start(path)
-        self._file = _opened(path)
-        try:
-            entries = _entries(path)
-        except BaseException:
-            self._file.__exit__(None, None, None)
-            raise
+        self._bytes = PlacedBytes(path)
+        _check(path)
+        entries, self._begins = _entries(path)
         super().__init__(path, entries, source=source, config=config)
 
     def _read(self, stored: str, index: Index) -> Tensor:
+        info, begin = self._entries[stored], self._begins[stored]
+        dtype = stored_dtype(info.dtype, tensor=stored)
+        start, stop, block, rest = covering_span(index, info.shape)
+        size = dtype.itemsize
         try:
-            return self._file.get_slice(stored)[index]
-        except (SafetensorError, OSError, RuntimeError) as error:
+            run = self._bytes.read(begin + start * size, begin + stop * size)
+        except OSError as error:
             raise CorruptFileError(
                 f"cannot read tensor {stored!r} of {self._path}: {error}.", hint=DAMAGED
             ) from error
-
-    def _release(self) -> None:
-        self._file.__exit__(None, None, None)
+        return run.view(dtype).reshape(block)[rest]
 
 
-def _opened(path: Path) -> Any:
+def _check(path: Path) -> None:
+    """Have the library check the file."""
     try:
-        return safe_open(os.fspath(path), framework="pt", device="cpu").__enter__()
+        with safe_open(os.fspath(path), framework="pt", device="cpu"):
+            pass
     except SafetensorError as error:
         reason = str(error)
         unknown = re.search(r"unknown variant `([^`]*)`", reason)
@@ -92,8 +97,8 @@ def _opened(path: Path) -> Any:
         ) from error
 
 
-def _entries(path: Path) -> dict[str, TensorInfo]:
-    """Headers of all tensors, in the order of their data.
+def _entries(path: Path) -> tuple[dict[str, TensorInfo], dict[str, int]]:
+    """Headers of all tensors, in the order of their data, and where in the file each begins.
 
     The library has validated the header by now, save that of a name that occurs twice it keeps
     the last without a word; which one was meant nobody can know.
@@ -110,10 +115,11 @@ def _entries(path: Path) -> dict[str, TensorInfo]:
             hint="save the checkpoint again under names that differ.",
         ) from error
     header.pop("__metadata__", None)
-    entries, file_name = {}, str(path)
+    entries, begins, file_name = {}, {}, str(path)
     for name, fields in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         start, stop = fields["data_offsets"]
         code = str(fields["dtype"])
         dtype, _ = DTYPES.get(code, (code, 0))
         entries[name] = TensorInfo(name, tuple(fields["shape"]), dtype, stop - start, file_name)
-    return entries
+        begins[name] = 8 + length + start
+    return entries, begins

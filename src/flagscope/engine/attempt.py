@@ -5,18 +5,18 @@ from __future__ import annotations
 import sys
 from concurrent.futures import BrokenExecutor, CancelledError
 
-from flagscope.checkpoint import Checkpoint
 from flagscope.diagnose import FailureRecord
 from flagscope.engine.execute import TaskResult, execute
 from flagscope.engine.plan import Task
 from flagscope.engine.settings import Settings
+from flagscope.engine.tensors import Tensors
 from flagscope.errors import FlagscopeError
 
 
-def attempt(task: Task, checkpoint: Checkpoint, settings: Settings) -> TaskResult | FailureRecord:
+def attempt(task: Task, tensors: Tensors, settings: Settings) -> TaskResult | FailureRecord:
     """Carry out a task; what can go wrong with one task alone is a record of its failure."""
     try:
-        return execute(task, checkpoint, settings)
+        return execute(task, tensors, settings)
     except FlagscopeError as error:
         return FailureRecord(task=task.name, error=str(error), hint=error.hint)
     except (RuntimeError, MemoryError, OSError) as error:

@@ -1,75 +1,161 @@
-"""What tasks cost: operations and memory, known from the header alone."""
+"""What tasks cost: work and memory, known from the header alone.
+
+One function for each kernel, which counts what that kernel does, in its order.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from math import prod
 
 from flagscope.arch import HeadGroup, LinearMap, LinkGroup, PairGroup, Side
-from flagscope.diagnose import EIGH_FLOPS, spectra_cost
+from flagscope.diagnose import spectra_cost
+from flagscope.engine.work import (
+    Work,
+    eigenproblem,
+    passes,
+    product,
+    records,
+    singular_values,
+    stored,
+    total,
+    triangular,
+)
 
-# Floating-point operations of the eigenvalues alone, in units of n³: tridiagonal form.
-_EIGVALSH_FLOPS = 4 / 3
-
-Cost = tuple[float, float]
-"""Operations, and float64 numbers held at once."""
+# Part of the directions that the participation ratio of random maps counts: 1/2 of those of a
+# square one, 4/5 where the other side is four times as long.
+_DOMINANT = 0.7
 
 
-def share_read(map_: LinearMap) -> float:
-    """The part of the stored tensor that `index` reads."""
-    index = map_.index()
-    if index is None:
-        return 1.0
-    return prod(
-        len(range(*cut.indices(extent))) / extent
-        for cut, extent in zip(index, map_.shape, strict=False)
-    )
+@dataclass(frozen=True)
+class Cost:
+    """Work, and float64 numbers held at once."""
+
+    work: Work = field(default_factory=Work)
+    cells: float = 0.0
 
 
 def pair_cost(pair: PairGroup) -> Cost:
-    """Cost of a group of pairs within a block."""
+    """A group of pairs within a block: `diagnose.pair_records`."""
     d, n = pair.d, len(pair.members)
-    m1 = _entries(pair.write.map) // (pair.write.map.count * d)
-    m2 = _entries(pair.read.map) // (pair.read.map.count * d)
+    m1, m2 = _other(pair.write, d), _other(pair.read, d)
     side = min(d, max(m1, m2))
-    passes = 2 if pair.freedom in ("scaling", "rotary") else 1
-    # The path is taken by time and counted by operations.
-    shared_time, outer_time = spectra_cost(d, m1, m2)
-    shared, outer = spectra_cost(d, m1, m2, eigh=EIGH_FLOPS / 2)
-    flops = 2.0 * n * passes * (shared if shared_time <= outer_time else outer)
-    return flops, n * (passes * d * (m1 + m2) + 6.0 * side * side)
-
-
-def _entries(map_: LinearMap) -> int:
-    """Entries of these maps alone, without others in the stored tensor (Q, K, V in a fused one)."""
-    return prod(map_.extent(name) for name in map_.sizes if name not in map_.select)
+    balanced = pair.freedom in ("scaling", "rotary")
+    work = [stored(d * (m1 + m2)), _spectra(d, m1, m2), singular_values(min(d, m1), min(d, m2))]
+    work += [_position(d, m1, m2), records("pair", 1)]
+    if balanced:
+        work += [_spectra(d, m1, m2), passes(6.0 * d * (m1 + m2))]
+    cells = n * ((1 + balanced) * d * (m1 + m2) + 6.0 * side * side)
+    return Cost(total(work).times(n), cells)
 
 
 def head_cost(head: HeadGroup) -> Cost:
-    """Cost of the overlaps of a layer's heads."""
+    """The overlaps of a layer's heads: `diagnose.head_record`."""
     h, r, d = head.count, head.rank, head.d
     gram = min(d, h * r)
-    flops = 4 * h * d * r * r + min((h * r) ** 2 * d, d * d * h * (r + h))
-    return 2.0 * (flops + d * h * r * gram) + EIGH_FLOPS * gram**3, 2.0 * h * r * d + 3.0 * gram**2
+    by_projectors = d * d * r * h + d * d * h * h < d * (h * r) ** 2
+    pairwise = (
+        product(d, r, d).times(h) + product(h, d * d, h)
+        if by_projectors
+        else product(h * r, d, h * r) + passes(float(h * r) ** 2)
+    )
+    work = [stored(h * r * d), _bases(h, r, d), pairwise, records("head", h)]
+    # In single precision, which takes half the time or less.
+    work += [(product(gram, max(d, h * r), gram) + eigenproblem(gram)).times(0.5)]
+    return Cost(total(work), 2.0 * h * r * d + 3.0 * gram**2)
 
 
 def stream_cost(pairs: Sequence[PairGroup]) -> Cost:
-    """Cost of residual pairs that share maps: each map's eigenproblem once, then products."""
+    """Residual pairs that share maps, each map's eigenproblem solved once: `stream_pairs`."""
     if not pairs:
-        return 0.0, 0.0
+        return Cost()
     sides = {_side_key(side): (pair.d, _other(side, pair.d))
              for pair in pairs for side in (pair.write, pair.read)}  # fmt: skip
-    flops = sum(_system_flops(d, m) for d, m in sides.values())
+    work = [stored(d * m) + passes(3.0 * d * m) + _system(d, m) for d, m in sides.values()]
     for pair in pairs:
-        d, p, q = pair.d, *(min(pair.d, _other(side, pair.d)) for side in (pair.write, pair.read))
-        short = min(p, q)
-        flops += 2.0 * (d * p * q + p * p * q + p * q * short) + _EIGVALSH_FLOPS * short**3
+        d, m1, m2 = pair.d, _other(pair.write, pair.d), _other(pair.read, pair.d)
+        short = min(d, m1, m2)
+        work += [_meeting(d, m1, m2), _position(d, m1, m2), records("pair", 1)]
+        work += [product(short, min(d, max(m1, m2)), short), eigenproblem(short, vectors=False)]
     d = max(pair.d for pair in pairs)
     readers = {_side_key(pair.read) for pair in pairs}
     widest = max(m for _, m in sides.values())
     # The readers' eigenvectors and one writer's, the tables of one pair, and one map while its
     # Gram matrix is formed.
-    return flops, (len(readers) + 1 + 6) * d * float(d) + d * float(widest)
+    return Cost(total(work), (len(readers) + 1 + 6) * d * float(d) + d * float(widest))
+
+
+def link_cost(links: Iterable[LinkGroup], edges: int) -> Cost:
+    """Links between heads, those that stand out listed: `stream_links`."""
+    work: list[Work] = []
+    cells, ends = 0.0, set()
+    for link in links:
+        if link.write.heads is None or link.read.heads is None:
+            continue
+        write, read = link.write.heads, link.read.heads
+        d = write.outputs
+        for face, one in ((link.write, write), (link.read, read)):
+            if (face.label, face.role) in ends:
+                continue
+            ends.add((face.label, face.role))
+            h, r = one.count, _entries(one) // (one.count * d)
+            work += [stored(2 * h * r * d), _bases(h, r, d), triangular(d, r).times(h)]
+            work += [
+                (product(r, r, d) + product(r, d, r) + eigenproblem(r, vectors=False)).times(h)
+            ]
+        wide = _entries(write) // d, _entries(read) // d
+        work += [product(wide[0], d, wide[1]).times(2), passes(4.0 * wide[0] * wide[1])]
+        work += [records("link", min(edges, write.count * read.count))]
+        cells = max(cells, 4.0 * (_entries(write) + _entries(read)))
+    return Cost(total(work), cells)
+
+
+def _spectra(d: int, m1: int, m2: int) -> Work:
+    """`pair_spectra`, which takes the larger or the smaller Gram matrices, as it is faster."""
+    in_shared, in_outer = spectra_cost(d, m1, m2)
+    if in_shared <= in_outer:
+        return _system(d, m1) + _system(d, m2) + _meeting(d, m1, m2)
+    work = [product(m1, d, m1), product(m2, d, m2), product(m2, d, m1)]
+    work += [eigenproblem(m1), eigenproblem(m2)]
+    p, q = min(d, m1), min(d, m2)
+    work += [product(p, m1, m2), product(p, m2, q), product(p, q, p), passes(12.0 * p * q)]
+    return total(work)
+
+
+def _system(d: int, m: int) -> Work:
+    """`eigensystem`: the eigenproblem of one map on the space of d dimensions."""
+    if m >= d:
+        return product(d, m, d) + eigenproblem(d) + passes(2.0 * d * d)
+    return triangular(d, m) + product(m, m, m) + eigenproblem(m) + product(d, m, m)
+
+
+def _meeting(d: int, m1: int, m2: int) -> Work:
+    """`meeting` of two eigensystems."""
+    p, q = min(d, m1), min(d, m2)
+    work = [product(p, d, q), product(p, q, p), passes(12.0 * p * q)]
+    if p < d:
+        work += [product(d, q, p), product(d, p, p), passes(4.0 * d * p)]
+    return total(work)
+
+
+def _position(d: int, m1: int, m2: int) -> Work:
+    """`dominant_position` of the dominant spaces."""
+    p, q = (max(1, round(_DOMINANT * min(d, m))) for m in (m1, m2))
+    short = min(p, q)
+    if short < 192:
+        return singular_values(p, q)
+    return product(short, max(p, q), short) + eigenproblem(short, vectors=False)
+
+
+def _bases(h: int, r: int, d: int) -> Work:
+    """`head_spaces`: an orthonormal basis and the singular values of each head."""
+    return (triangular(d, r) + singular_values(r, r)).times(h)
+
+
+def _entries(map_: LinearMap) -> int:
+    """Entries of these maps alone, without others in the stored tensor (Q, K, V in a fused one)."""
+    return prod(map_.extent(name) for name in map_.sizes if name not in map_.select)
 
 
 def _side_key(side: Side) -> tuple[str, str, str, str]:
@@ -78,23 +164,5 @@ def _side_key(side: Side) -> tuple[str, str, str, str]:
 
 
 def _other(side: Side, d: int) -> int:
+    """Dimension of the other side of one map."""
     return _entries(side.map) // (side.map.count * d)
-
-
-def _system_flops(d: int, m: int) -> float:
-    if m >= d:
-        return 2.0 * d * d * m + EIGH_FLOPS * d**3
-    return 6.0 * d * m * m + 2.0 * m**3 + EIGH_FLOPS * m**3
-
-
-def link_cost(links: Iterable[LinkGroup]) -> Cost:
-    """Cost of links between heads: two products of all bases of both sides a group."""
-    flops, cells = 0.0, 0.0
-    for link in links:
-        if link.write.heads is None or link.read.heads is None:
-            continue
-        write, read = _entries(link.write.heads), _entries(link.read.heads)
-        d = link.write.heads.outputs
-        flops += 2.0 * 2.0 * write * (read / d)
-        cells = max(cells, 4.0 * (write + read))
-    return flops, cells

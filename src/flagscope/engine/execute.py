@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import torch
 
 from flagscope.arch import HeadGroup, PairGroup
-from flagscope.checkpoint import Checkpoint
 from flagscope.diagnose import (
     EdgeRecord,
     HeadRecord,
@@ -21,6 +20,7 @@ from flagscope.engine.plan import Task
 from flagscope.engine.reading import TaskReader
 from flagscope.engine.settings import Settings
 from flagscope.engine.stream import stream_links, stream_pairs
+from flagscope.engine.tensors import Tensors
 from flagscope.geometry import RankRule
 
 
@@ -34,8 +34,15 @@ class TaskResult:
     edge_tests: int = 0
 
 
-def execute(task: Task, checkpoint: Checkpoint, settings: Settings) -> TaskResult:
+def execute(task: Task, tensors: Tensors, settings: Settings) -> TaskResult:
     """Read the tensors of a task and diagnose its pairs and heads.
+
+    Parameters
+    ----------
+    task, settings
+        What to do.
+    tensors
+        Where tensors are read, and held for the tasks to come.
 
     Raises
     ------
@@ -43,7 +50,7 @@ def execute(task: Task, checkpoint: Checkpoint, settings: Settings) -> TaskResul
         If a tensor cannot be read.
     """
     reader = TaskReader(
-        checkpoint,
+        tensors,
         device=resolved_device(settings.device),
         dtype=torch.float64 if settings.precision == "float64" else torch.float32,
     )

@@ -23,6 +23,7 @@ from flagscope.engine.attempt import attempt
 from flagscope.engine.execute import TaskResult
 from flagscope.engine.plan import Task
 from flagscope.engine.settings import Settings
+from flagscope.engine.tensors import Tensors
 from flagscope.errors import FlagscopeError, InputError, SourceError
 
 # Weights in memory travel with every task that reads them, several times over in all.
@@ -44,27 +45,40 @@ class Parcel:
         What to carry out.
     threads
         PyTorch's threads in another process; None for what that process has set.
+    tensors, place
+        What tasks in the process of the scan share, and which of them this is.
     """
 
     def __init__(
-        self, task: Task, checkpoint: Checkpoint, settings: Settings, *, threads: int | None
+        self,
+        task: Task,
+        checkpoint: Checkpoint,
+        settings: Settings,
+        *,
+        threads: int | None,
+        tensors: Tensors | None = None,
+        place: int = 0,
     ) -> None:
         self._task, self._settings, self._threads = task, settings, threads
+        self._tensors, self._place = tensors or Tensors(checkpoint, [task]), place
         self._checkpoint: Checkpoint | _Packed | None = checkpoint
         self._recipe = checkpoint.recipe
         self._version = _version()
         self._travelled = False
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__, _travelled=True, _checkpoint=None)
+        state = dict(self.__dict__, _travelled=True, _checkpoint=None, _tensors=None)
         if self._recipe is None:
             state["_checkpoint"] = _travelling(self._checkpoint, self._task)
         return state
 
     def outcome(self) -> TaskResult | FailureRecord:
         """What came of the task."""
-        if not self._travelled and isinstance(self._checkpoint, Checkpoint):
-            return attempt(self._task, self._checkpoint, self._settings)
+        if not self._travelled and self._tensors is not None:
+            try:
+                return attempt(self._task, self._tensors, self._settings)
+            finally:
+                self._tensors.finished(self._place)
         if self._threads is not None and torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         try:
@@ -77,7 +91,8 @@ class Parcel:
             checkpoint = self._arrived()
         except FlagscopeError as error:
             return FailureRecord(task=self._task.name, error=str(error), hint=error.hint)
-        return attempt(self._task, checkpoint, self._settings)
+        with Tensors(checkpoint, [self._task]) as tensors:
+            return attempt(self._task, tensors, self._settings)
 
     def _arrived(self) -> Checkpoint:
         if self._recipe is not None:

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from flagscope.arch import Graph, HeadGroup, LinearMap, LinkGroup, PairGroup
-from flagscope.engine.cost import head_cost, link_cost, pair_cost, share_read, stream_cost
+from flagscope.engine.cost import head_cost, link_cost, pair_cost, stream_cost
+from flagscope.engine.experts import experts_at_once, in_parts
+from flagscope.engine.pieces import Piece, piece_bytes
 from flagscope.engine.settings import Settings
+from flagscope.engine.work import Work, total
 
 
 @dataclass(frozen=True)
@@ -21,21 +24,36 @@ class Task:
         Common part of the names of what it computes.
     pairs, heads, links
         What to compute.
-    flops
-        Floating-point operations of its matrix products and eigenproblems.
-    bytes_read
-        Bytes that it reads from the checkpoint.
-    bytes_peak
-        Estimated peak of memory: the widened maps and their Gram matrices.
+    work
+        What that asks of the machine, by kind.
+    pieces
+        What it reads, in that order, and the bytes of each.
+    bytes_working
+        Estimated memory of its widened maps, Gram matrices and eigenvectors, beside what it reads.
     """
 
     name: str
     pairs: tuple[PairGroup, ...]
     heads: tuple[HeadGroup, ...]
-    flops: float
-    bytes_read: int
-    bytes_peak: int
+    work: Work
+    pieces: Mapping[Piece, int]
+    bytes_working: int
     links: tuple[LinkGroup, ...] = ()
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of its matrix products and eigenproblems."""
+        return self.work.flops
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that it reads from the checkpoint."""
+        return sum(self.pieces.values())
+
+    @property
+    def bytes_peak(self) -> int:
+        """Estimated peak of memory: what it reads and what it makes of it."""
+        return self.bytes_read + self.bytes_working
 
 
 def plan(graph: Graph, settings: Settings, sizes: Mapping[str, int]) -> list[Task]:
@@ -51,17 +69,17 @@ def plan(graph: Graph, settings: Settings, sizes: Mapping[str, int]) -> list[Tas
         Bytes of each stored tensor.
     """
     blocks: defaultdict[str, _Block] = defaultdict(_Block)
-    for pair in graph.pairs:
+    for pair in in_parts(graph.pairs, sizes):
         part = "residual" if pair.kind == "residual" else "pairs"
         if part in settings.only:
-            blocks[_pair_key(pair)].pairs.append(pair)
+            blocks[_pair_key(pair, sizes)].pairs.append(pair)
     if "heads" in settings.only:
         for head in graph.heads:
             blocks[_head_key(head)].heads.append(head)
     if "residual" in settings.only and settings.edges:
         for link in graph.links:
             blocks[_stream_key(link.stack, link.layer_to)].links.append(link)
-    return [_task(name, block, sizes) for name, block in blocks.items()]
+    return [_task(name, block, sizes, settings.edges) for name, block in blocks.items()]
 
 
 @dataclass(frozen=True)
@@ -81,14 +99,22 @@ class _Block:
                 yield from (one for one in (face.heads, face.partner) if one is not None)
 
 
-def _pair_key(pair: PairGroup) -> str:
+def _pair_key(pair: PairGroup, sizes: Mapping[str, int]) -> str:
     if pair.kind in ("qk", "ov"):
         return f"{pair.stack}.{pair.layer}.{pair.attention}-attention"
     if pair.kind == "mlp" and pair.layer is not None:
-        return f"{pair.stack}.{pair.layer}.mlp"
+        return f"{pair.stack}.{pair.layer}.mlp{_part_key(pair, sizes)}"
     if pair.kind == "residual" and pair.write.map.role in ("o", "down"):
         return _stream_key(pair.stack, pair.layer)
     return pair.name
+
+
+def _part_key(pair: PairGroup, sizes: Mapping[str, int]) -> str:
+    """Which of the tasks that share the experts of a layer: by its first expert."""
+    most, first = experts_at_once(pair, sizes), pair.members[0].expert or 0
+    if most is not None and len(pair.members) == 1:
+        first = first // most * most
+    return f".expert.{first}" if first else ""
 
 
 def _stream_key(stack: str, layer: int | None) -> str:
@@ -99,18 +125,17 @@ def _head_key(head: HeadGroup) -> str:
     return f"{head.stack}.{head.layer}.{head.attention}-attention"
 
 
-def _task(name: str, block: _Block, sizes: Mapping[str, int]) -> Task:
-    read = {(m.tensor, repr(m.index())): share_read(m) * sizes[m.tensor] for m in block.maps()}
+def _task(name: str, block: _Block, sizes: Mapping[str, int], edges: int) -> Task:
     along = [pair for pair in block.pairs if pair.kind == "residual"]
-    works = [pair_cost(pair) for pair in block.pairs if pair.kind != "residual"]
-    works += [head_cost(head) for head in block.heads]
-    works += [stream_cost(along), link_cost(block.links)]
+    costs = [pair_cost(pair) for pair in block.pairs if pair.kind != "residual"]
+    costs += [head_cost(head) for head in block.heads]
+    costs += [stream_cost(along), link_cost(block.links, edges)]
     return Task(
         name=name,
         pairs=tuple(block.pairs),
         heads=tuple(block.heads),
         links=tuple(block.links),
-        flops=sum(flops for flops, _ in works),
-        bytes_read=int(sum(read.values())),
-        bytes_peak=int(sum(read.values()) + 8 * max((cells for _, cells in works), default=0)),
+        work=total(cost.work for cost in costs),
+        pieces=piece_bytes(block.maps(), sizes),
+        bytes_working=int(8 * max((cost.cells for cost in costs), default=0)),
     )

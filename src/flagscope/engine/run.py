@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from functools import partial
+from collections.abc import Callable, Container, Generator, Sequence
+from concurrent.futures import Executor
+from contextlib import closing
+from dataclasses import dataclass
 from importlib.metadata import version
 from math import prod
-from queue import SimpleQueue
 from typing import TypeVar
 
 import torch
@@ -27,25 +26,29 @@ from flagscope.diagnose import (
     ScanResult,
     labels,
 )
-from flagscope.engine.attempt import attempt
+from flagscope.engine.elsewhere import carried_out_by
 from flagscope.engine.execute import TaskResult, resolved_device
-from flagscope.engine.executors import handed, settled, threads_elsewhere
+from flagscope.engine.executors import Outcome
 from flagscope.engine.identity import task_keys, weights_identity
-from flagscope.engine.parcel import Parcel
+from flagscope.engine.local import carried_out_here, slots
+from flagscope.engine.order import begun_in
 from flagscope.engine.plan import Task, plan
 from flagscope.engine.settings import Settings
 from flagscope.engine.store import Store
 from flagscope.engine.stream import adjusted_edges, furthest_edges
+from flagscope.engine.tensors import Tensors
 from flagscope.null import false_discovery_adjustment
 
 # Incidence surfaces are for drawing; beyond this many pairs those furthest from chance keep theirs.
 _SURFACES = 400
-# Each worker holds the tensors of a task.
 _MOST_WORKERS = 4
+# Enough for a layer of 7 billion parameters' worth of model, whose eigenproblems take 2 GB.
+MEMORY = 3_000_000_000
+# The part of it in which tensors are held for tasks to come.
+_HELD = 0.25
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 Progress = Callable[[int, int, str], None]
-Outcome = TaskResult | FailureRecord
 R = TypeVar("R", PairRecord, HeadRecord)
 
 
@@ -58,6 +61,7 @@ def run_scan(
     executor: Executor | None = None,
     progress: Progress | None = None,
     store: Store | None = None,
+    memory: int = MEMORY,
 ) -> ScanResult:
     """Carry out all tasks of a scan and put their records together.
 
@@ -66,14 +70,17 @@ def run_scan(
     checkpoint, graph, settings
         What to read, what its tensors are, and what to compute.
     workers
-        Threads that carry out tasks at once; peak memory grows with them. By default one for each
-        of PyTorch's threads, at most four; PyTorch's threads are shared out among them.
+        Threads that carry out tasks at once, where memory allows. By default one for each of
+        PyTorch's threads, at most four; PyTorch's threads are shared out among them.
     executor
         Any `concurrent.futures.Executor` instead.
     progress
         Called with (tasks done, tasks in all, name of the task).
     store
         Where results are kept as they come, and taken from if they are there.
+    memory
+        Bytes that the threads of this process may take together, a quarter of them for tensors
+        that are held for tasks to come. A task that needs more runs alone, and takes it.
 
     Returns
     -------
@@ -92,7 +99,8 @@ def run_scan(
     tasks = plan(graph, settings, sizes)
     fingerprint = checkpoint.fingerprint()
     kept = _Kept(store, tasks, settings, checkpoint, fingerprint)
-    outcomes = _carried_out(tasks, kept, checkpoint, settings, workers, executor, progress)
+    where = _Where(executor, workers, memory)
+    outcomes = _carried_out(tasks, kept, checkpoint, settings, where, progress)
     results = [outcome for outcome in outcomes if isinstance(outcome, TaskResult)]
     edge_tests = sum(result.edge_tests for result in results)
     edges = [edge for result in results for edge in result.edges]
@@ -121,6 +129,15 @@ def run_scan(
             tasks_from_store=len(kept.found),
         ),
     )
+
+
+@dataclass(frozen=True)
+class _Where:
+    """What carries out the tasks: an executor or threads, how many at once, in how much memory."""
+
+    executor: Executor | None
+    workers: int
+    memory: int
 
 
 class _Kept:
@@ -162,13 +179,12 @@ def _carried_out(
     kept: _Kept,
     checkpoint: Checkpoint,
     settings: Settings,
-    workers: int,
-    executor: Executor | None,
+    where: _Where,
     progress: Progress | None,
 ) -> list[Outcome]:
     """Outcomes in the order of the tasks, so that a report does not depend on timing."""
     outcomes: dict[int, Outcome] = {}
-    missing = [i for i in range(len(tasks)) if i not in kept.found]
+    missing = {i for i in range(len(tasks)) if i not in kept.found}
 
     def take(batch: list[tuple[int, Outcome]]) -> None:
         for i, outcome in batch:
@@ -177,88 +193,40 @@ def _carried_out(
                 progress(len(outcomes), len(tasks), tasks[i].name)
 
     take(list(kept.found.items()))
-    work = _batches([tasks[i] for i in missing], checkpoint, settings, workers, executor)
     # Closed at once when an error leaves the loop: what has not begun is not begun.
-    with closing(work) as batches:
+    with closing(_batches(tasks, missing, checkpoint, settings, where)) as batches:
         for batch in batches:
-            placed = [(missing[at], outcome) for at, outcome in batch]
-            kept.append(placed)
-            take(placed)
+            kept.append(batch)
+            take(batch)
     return [outcomes[i] for i in range(len(tasks))]
 
 
 def _batches(
-    tasks: list[Task],
+    tasks: Sequence[Task],
+    missing: Container[int],
     checkpoint: Checkpoint,
     settings: Settings,
-    workers: int,
-    executor: Executor | None,
+    where: _Where,
 ) -> Generator[list[tuple[int, Outcome]]]:
-    """(place of the task, its outcome) as they come; those that wait at one time together."""
-    if executor is not None:
-        yield from _submitted(tasks, checkpoint, settings, executor)
-        return
-    if workers == 1:
-        for i, task in enumerate(tasks):
-            yield [(i, attempt(task, checkpoint, settings))]
-        return
-    with _torch_threads(max(1, torch.get_num_threads() // workers)):
-        pool = ThreadPoolExecutor(workers)
-        try:
-            yield from _submitted(tasks, checkpoint, settings, pool)
-        finally:
-            # Interrupted: what has not begun is not begun.
-            pool.shutdown(cancel_futures=True)
-
-
-def _submitted(
-    tasks: list[Task], checkpoint: Checkpoint, settings: Settings, executor: Executor
-) -> Generator[list[tuple[int, Outcome]]]:
-    """Outcomes from an executor, also while tasks are still being submitted to it."""
-    arrived: SimpleQueue[tuple[int, Future[Outcome]]] = SimpleQueue()
-    waiting: dict[int, Future[Outcome]] = {}
-    begun = 0
-    threads = threads_elsewhere(executor)
-    try:
-        while begun < len(tasks) or waiting:
-            if begun < len(tasks):
-                parcel = Parcel(tasks[begun], checkpoint, settings, threads=threads)
-                future = handed(executor, parcel)
-                waiting[begun] = future
-                future.add_done_callback(partial(_arrive, arrived, begun))
-                begun += 1
-            # All that wait are stored at once, so that a slow disk is not left behind by the tasks.
-            batch = [arrived.get()] if begun == len(tasks) else []
-            while not arrived.empty():
-                batch.append(arrived.get())
-            for i, _ in batch:
-                del waiting[i]
-            if batch:
-                yield [(i, settled(tasks[i], future)) for i, future in batch]
-    finally:
-        for future in waiting.values():
-            future.cancel()
-
-
-def _arrive(
-    arrived: SimpleQueue[tuple[int, Future[Outcome]]], place: int, future: Future[Outcome]
-) -> None:
-    arrived.put((place, future))
-
-
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """PyTorch's threads per operation, for a while.
-
-    Most operations of a scan are small: several tasks at once with few threads each keep the
-    cores busy where many threads on one operation wait for each other.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    """(number of the task, its outcome) as they come; those that wait at one time together."""
+    budget = int(_HELD * where.memory)
+    # All tasks count, so that a scan that goes on where it was does so in the same manner.
+    order = begun_in(tasks, checkpoint.tensors, workers=where.workers)
+    taken = slots([tasks[i] for i in order], workers=where.workers, room=where.memory - budget)
+    shares = {i: share for i, share in zip(order, taken, strict=True) if i in missing}
+    begun = list(shares)
+    ordered = [tasks[i] for i in begun]
+    with Tensors(checkpoint, ordered, budget=budget) as tensors:
+        work = (
+            carried_out_here(
+                ordered, list(shares.values()), tensors, settings, workers=where.workers
+            )
+            if where.executor is None
+            else carried_out_by(where.executor, ordered, tensors, checkpoint, settings)
+        )
+        with closing(work) as batches:
+            for batch in batches:
+                yield [(begun[place], outcome) for place, outcome in batch]
 
 
 def _adjusted(records: list[R]) -> list[R]:

@@ -1,0 +1,188 @@
+"""Stored tensors that the tasks of a process share: read once where memory allows.
+
+The plan says which task reads what. So a piece is let go with its last task, and where memory is
+short the piece goes first whose next task is furthest away (Belády, IBM Systems Journal 5, 1966).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from flagscope.checkpoint import Checkpoint
+from flagscope.engine.ahead import Ahead
+from flagscope.engine.pieces import Piece
+from flagscope.engine.plan import Task
+from flagscope.engine.stored import Stored, read_piece
+
+# A layer of a model of 7 billion parameters in 16 bits, and what meets it in the next one.
+BUDGET = 750_000_000
+# Behind every task: pieces of which the plan does not know, such as the gains of norms.
+_NEVER = 2**62
+_PAGE = 4096
+
+
+class Tensors:
+    """Pieces of tensors as stored, held for the tasks that are still to come; a context manager.
+
+    Tensors that were in memory before take no room.
+
+    Parameters
+    ----------
+    checkpoint
+        Open.
+    tasks
+        In the order in which they begin.
+    budget
+        Bytes held at most. What a task has in its hands beyond that is its own.
+
+    Attributes
+    ----------
+    most_held
+        The most bytes held so far.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, tasks: Sequence[Task], *, budget: int = BUDGET
+    ) -> None:
+        self._checkpoint, self._tasks, self._budget = checkpoint, tasks, budget
+        self._left: dict[Piece, set[int]] = {}
+        for place, task in enumerate(tasks):
+            for piece in task.pieces:
+                self._left.setdefault(piece, set()).add(place)
+        self._lock = Lock()
+        self._held: dict[Piece, Stored] = {}
+        self._reading: dict[Piece, Future[None]] = {}
+        self._bytes = self.most_held = 0
+        self._ahead: Ahead | None = None
+
+    def get(self, piece: Piece) -> Stored:
+        """A piece, from memory or read.
+
+        Raises
+        ------
+        SourceError, OSError
+            If it cannot be read.
+        """
+        while True:
+            with self._lock:
+                if piece in self._held:
+                    return self._held[piece]
+                other = self._reading.get(piece)
+                if other is None:
+                    self._reading[piece] = Future()
+            if other is None:
+                return self._read(piece)
+            # Another thread reads it. Where that fails, or there is no room to keep it, it is read
+            # once more, so that an error is that of the task that needs the piece.
+            other.result()
+
+    def whole(self, tensor: str) -> Stored:
+        """A whole tensor, such as the gain of a norm."""
+        shape = self._checkpoint.tensors[tensor].shape
+        return self.get(Piece(tensor, 0, shape[0] if shape else 1))
+
+    def finished(self, place: int) -> None:
+        """The task at a place of the order is over: what it was the last to read is let go."""
+        with self._lock:
+            for piece in self._tasks[place].pieces:
+                self._left[piece].discard(place)
+                if not self._left[piece]:
+                    self._drop(piece)
+
+    def prefetch(self, place: int) -> None:
+        """Read what the task at a place needs, in a thread of its own and as far as there is room.
+
+        What was asked for before is left.
+        """
+        if place < len(self._tasks) and any(map(self._is_read, self._tasks[place].pieces)):
+            self._ahead = self._ahead or Ahead(self._read_ahead)
+            self._ahead.turn_to(place)
+
+    def close(self) -> None:
+        """Let go of everything, and wait for the thread that reads ahead to end."""
+        if self._ahead is not None:
+            self._ahead.stop()
+            self._ahead = None
+        with self._lock:
+            self._held.clear()
+            self._bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _read_ahead(self, place: int, wanted: Callable[[], bool]) -> None:
+        for piece, size in self._tasks[place].pieces.items():
+            with self._lock:
+                there = piece in self._held or piece in self._reading
+                room = there or self._has_room(size, before=place)
+            if not room or not wanted():
+                return
+            if not there:
+                _touch(self.get(piece).values)
+
+    def _read(self, piece: Piece) -> Stored:
+        try:
+            stored = read_piece(self._checkpoint, piece)
+            with self._lock:
+                self._keep(piece, stored)
+            return stored
+        finally:
+            with self._lock:
+                done = self._reading.pop(piece)
+            done.set_result(None)
+
+    def _keep(self, piece: Piece, stored: Stored) -> None:
+        size = self._size(piece, stored)
+        if not self._has_room(size, before=self._next(piece)):
+            return
+        self._held[piece] = stored
+        self._bytes += size
+        self.most_held = max(self.most_held, self._bytes)
+
+    def _has_room(self, size: int, *, before: int) -> bool:
+        """Whether there is room, after what is needed later than at a place has gone for it."""
+        later = sorted(
+            (piece for piece in self._held if self._next(piece) > before), key=self._next
+        )
+        free = self._budget - self._bytes
+        if size > free + sum(self._size(piece, self._held[piece]) for piece in later):
+            return False
+        while size > self._budget - self._bytes:
+            self._drop(later.pop())
+        return True
+
+    def _drop(self, piece: Piece) -> None:
+        stored = self._held.pop(piece, None)
+        if stored is not None:
+            self._bytes -= self._size(piece, stored)
+
+    def _next(self, piece: Piece) -> int:
+        return min(self._left.get(piece, ()), default=_NEVER)
+
+    def _size(self, piece: Piece, stored: Stored) -> int:
+        return stored.nbytes if self._is_read(piece) else 0
+
+    def _is_read(self, piece: Piece) -> bool:
+        """Whether reading takes memory: of weights in memory, only what is dequantised does."""
+        info = self._checkpoint.tensors[piece.tensor]
+        return info.file is not None or info.quantised is not None
+
+
+def _touch(values: torch.Tensor) -> None:
+    """Have the bytes read, also where a file is mapped and a tensor is but a promise of them."""
+    if values.is_contiguous():
+        values.view(-1).view(torch.uint8)[::_PAGE].max()
