@@ -19,6 +19,7 @@ from flagscope.diagnose import ScanResult
 from flagscope.engine import (
     PARTS,
     Part,
+    Precision,
     Progress,
     Settings,
     Store,
@@ -175,7 +176,7 @@ def scan(
     fold_norms: Literal["auto", "all", "none"] = "auto",
     window: int = 1,
     edges: int = 200,
-    precision: Literal["float64", "float32"] = "float64",
+    precision: Precision = "mixed",
     seed: int = 0,
     device: str = "auto",
     workers: int | None = None,
@@ -220,7 +221,9 @@ def scan(
     edges
         How many links from head to head to list, those furthest beyond chance; 0 for none.
     precision
-        Arithmetic of Gram matrices and eigenproblems.
+        Arithmetic of Gram matrices and eigenproblems: "mixed" (float32 for large maps, float64
+        where it matters and for all others), "float64", or "float32" (maps of every size as the
+        large ones are).
     seed
         Of the random draws that stand in where a null has no closed form.
     device
@@ -373,9 +376,8 @@ def _check_device(settings: Settings) -> None:
 
     if settings.device == "auto":
         return
-    dtype = torch.float64 if settings.precision == "float64" else torch.float32
     try:
-        torch.ones(1, dtype=dtype, device=settings.device).item()
+        torch.ones(1, dtype=torch.float64, device=settings.device).item()
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         # PyTorch raises AssertionError where it was built without CUDA, TypeError for a dtype that
         # the device lacks.

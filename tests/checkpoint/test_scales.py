@@ -171,7 +171,7 @@ def test_noise_is_that_of_the_scaled_spacing():
     shapes = {name: info.shape for name, info in checkpoint.tensors.items()
               if name not in checkpoint.auxiliary}  # fmt: skip
     graph = build_graph(shapes, CONFIG)
-    reader = TaskReader(Tensors(checkpoint, []), device=torch.device("cpu"), dtype=torch.float64)
+    reader = TaskReader(Tensors(checkpoint, []), device=torch.device("cpu"), precision="float64")
     pair = next(pair for pair in graph.pairs if pair.kind == "qk")
     for side, view in ((pair.write, "write"), (pair.read, "read")):
         maps = reader.side(side, view)
@@ -192,7 +192,7 @@ def test_one_map_that_is_not_finite_leaves_the_others_their_noise():
     stored = normal(2, 8, 8).to(FP8)
     state = {"w": stored, "w_scale": torch.tensor([[[0.5]], [[torch.nan]]])}
     reader = TaskReader(
-        Tensors(from_state_dict(state), []), device=torch.device("cpu"), dtype=torch.float64
+        Tensors(from_state_dict(state), []), device=torch.device("cpu"), precision="float64"
     )
     map_ = LinearMap(
         role="linear", tensor="w", shape=(2, 8, 8), layout="e o i", sizes={"e": 2, "o": 8, "i": 8},

@@ -49,10 +49,10 @@ _EPILOG = (
 )
 @click.option(
     "--precision",
-    type=click.Choice(["float64", "float32"]),
-    default="float64",
+    type=click.Choice(["mixed", "float64", "float32"]),
+    default="mixed",
     show_default=True,
-    help="Arithmetic of the mathematics.",
+    help="Arithmetic: float32 for large maps and float64 where it matters, or one throughout.",
 )
 @click.option(
     "--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …"

@@ -41,6 +41,7 @@ from flagscope.diagnose.records import (
     RunRecord,
     ScanResult,
 )
+from flagscope.diagnose.single import SINGLE_FROM
 from flagscope.diagnose.spectra import EIGH_FLOPS, PairSpectra, pair_spectra, spectra_cost
 
 FREEDOMS: tuple[Freedom, ...] = get_args(Freedom)
@@ -48,6 +49,7 @@ FREEDOMS: tuple[Freedom, ...] = get_args(Freedom)
 __all__ = [
     "EIGH_FLOPS",
     "FREEDOMS",
+    "SINGLE_FROM",
     "ArraySummary",
     "CentreAgreement",
     "CollapseRecord",

@@ -19,6 +19,7 @@ from flagscope.diagnose.spectra import (
     meeting,
     pair_spectra,
     product_singular_values,
+    single_product_singular_values,
 )
 from flagscope.diagnose.values import number
 from flagscope.geometry import RankRule
@@ -41,7 +42,8 @@ def pair_records(
     group
         Names, freedom and members of the pairs.
     write, read
-        The n write maps (n, d, m1) and read maps (n, m2, d), in the order of the members.
+        The n write maps (n, d, m1) and read maps (n, m2, d), in the order of the members. Maps in
+        float32 are measured in single precision if all are well-conditioned, and else in double.
     rule
         How to choose the dimensions of the dominant spaces; the participation ratio by default.
     seed
@@ -86,10 +88,10 @@ def residual_record(
 ) -> PairRecord:
     """Diagnose one pair across the residual stream, of maps that meet many others there.
 
-    As `pair_records` for one pair without a freedom of its own, but that for maps prepared in single
-    precision the singular values of W2 W1 are left out, an eigenproblem for each of many pairs: of
-    it the participation ratio is told, and the rank and the kernel intersection where they follow
-    from those of the maps.
+    As `pair_records` for one pair without a freedom of its own, but that for maps prepared in
+    single precision the singular values of W2 W1 are left out, an eigenproblem for each of many
+    pairs: of them the participation ratio is told, and the rank and the kernel intersection where
+    they follow from those of the maps.
 
     Parameters
     ----------
@@ -174,13 +176,28 @@ def _measure(
         facts_of(read, read_exponents, read=True),
     )
     spectra = pair_spectra(write.values, read.values)
-    products = product_singular_values(spectra, write.values, read.values)
-    size = max(*facts[0].shape, *facts[1].shape)
+    if spectra.cosines.dtype == torch.float32:
+        if not _well_conditioned(spectra, facts):
+            return _measure(group, members, write.double(), read.double(), rule, seed)
+        products, resolution = single_product_singular_values(spectra)
+    else:
+        products = product_singular_values(spectra, write.values, read.values)
+        size = max(*facts[0].shape, *facts[1].shape)
+        resolution = size * torch.finfo(products.dtype).eps
     return measured_fields(
-        spectra, *facts, products=products, resolution=size * torch.finfo(products.dtype).eps,
+        spectra, *facts, products=products, resolution=resolution,
         balanced=_balanced_records(group, members, write, read, rule, seed, products),
         rule=rule, seed=seed,
     )  # fmt: skip
+
+
+def _well_conditioned(spectra: PairSpectra, facts: tuple[MapFacts, MapFacts]) -> bool:
+    """Whether all singular values stand clear of what the roundoff of their Gram matrix hides."""
+    for sigma, sides in zip((spectra.sigma_write, spectra.sigma_read), facts, strict=True):
+        floor = 2 * (max(sides.shape) * torch.finfo(sigma.dtype).eps) ** 0.5
+        if bool((sigma[:, -1] <= floor * sigma[:, 0]).any()):
+            return False
+    return True
 
 
 def _balanced_records(

@@ -17,7 +17,7 @@ from flagscope.null import count_beyond_chance
 # no block comes near (their error is a few units times the root of the size).
 _BLOCK_ERROR = 1000
 # The same for small sines, which are summed from overlaps that are small themselves.
-_SINE_ERROR = 100
+_SINE_ERROR = 30
 # Blocks of cosines with as many rows and columns go by their Gram matrix.
 _LARGE = 192
 # Level at which the largest cosine is called beyond chance.
@@ -84,11 +84,11 @@ class Noisy:
 
         u·κ² of the directions, and u·σ_1² over the gap of the squares for the turn at the edge, in
         which of `rank` directions only the last few have a part: one in general position has a
-        share of 1/√rank of it (three times that was never exceeded).
+        share of 1/√rank of it (measured: 0.4 to 0.9 of that).
         """
         top, (last, below) = float(self.sigma[0]), self._edge(rank)
         gap = (last - min(below, last)) * (last + below)
-        edge = 3 * top**2 / (gap * rank**0.5) if gap > 0 else 0.0
+        edge = 2 * top**2 / (gap * rank**0.5) if gap > 0 else 0.0
         return self.roundoff * ((top / last) ** 2 + edge)
 
     def _edge(self, rank: int) -> tuple[float, float]:
@@ -150,20 +150,20 @@ def _gram_roots(block: Tensor) -> Float[Tensor, " k"]:
 def _sines(cosines: Tensor, r1: int, r2: int, d: int) -> Float[Tensor, " k"] | None:
     """All min(r1, r2) principal sines in float64, ascending, by way of an orthogonal complement.
 
-    Where K holds a whole basis of R^d on the side of the larger space, what it has beyond that space
-    spans the complement, and the overlaps with it have the sines as singular values: a smaller
-    eigenproblem where the larger space is more than half of R^d, and sines that are good to roundoff
-    where they are small. None where K does not hold it or is small, or a larger block would result.
+    Where K holds a whole basis of R^d on the side of the larger space, what it has beyond that
+    space spans the complement, and the overlaps with it have the sines as singular values: a
+    smaller eigenproblem where the larger space is more than half of R^d, and sines that are good to
+    roundoff where they are small. None where K does not hold it, or the smaller space is small.
     """
     if r1 > r2:
         cosines, r1, r2 = cosines.mT, r2, r1
     rest = d - r2
-    if cosines.shape[1] < d or r1 < _LARGE or rest > r1:
+    if cosines.shape[1] < d or r1 < _LARGE:
         return None
-    if rest == 0:
-        return torch.zeros(r1, dtype=torch.float64, device=cosines.device)
     # The sines that are not among the singular values are zero, as dimensions force.
-    forced = torch.zeros(r1 - rest, dtype=torch.float64, device=cosines.device)
+    forced = torch.zeros(max(0, r1 - rest), dtype=torch.float64, device=cosines.device)
+    if rest == 0:
+        return forced
     return torch.cat([forced, _gram_roots(cosines[:r1, r2:]).clamp(max=1)])
 
 

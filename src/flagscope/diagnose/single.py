@@ -1,10 +1,10 @@
 """Eigensystems of large maps in single precision, with double precision where it matters.
 
-An eigenproblem in float32 takes half the time and memory of one in float64, and its vectors are good
-to the roundoff of float32 over the relative gap, as are the weights themselves: float32 is what they
-were stored in at best. What it loses are small singular values, since a Gram matrix squares them: those
-below a thirtieth of the largest are noise in part, and ranks and kernels hang on them. They are few, so
-their space is corrected once in float64, and their values are taken from there.
+An eigenproblem in float32 takes half the time and memory of one in float64, and its vectors are
+good to the roundoff of float32 over the relative gap, as are the weights themselves: that is what
+they were stored in at best. What it loses are small singular values, since a Gram matrix squares
+them: those below a thirtieth of the largest are noise in part, and ranks and kernels hang on them.
+They are few, so their space is corrected once in float64, and their values are taken from there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from torch import Tensor
 
 from flagscope.diagnose.spectra import Eigensystem, eigensystem
 
+# Size of eigenproblems from which those in mixed precision are solved in float32; smaller ones take
+# little time, and none of the digits of float64 is given up.
+SINGLE_FROM = 512
 # Eigenvalues below this share of the largest are refined. Those above are good to u/_SMALL = 1e-4.
 _SMALL = 1e-3
 # If more than this share of them is small, refining them costs as much as float64 throughout.
@@ -35,14 +38,14 @@ def single_eigensystem(w: Float[Tensor, "1 d m"]) -> Eigensystem:
     -------
     Eigensystem
         Large eigenvalues are good to some unit roundoffs of float32 relative to the largest; those
-        below 1e-3 of it are refined and good to the square of that, so that numerical ranks are those
-        that float64 gives. A map with m < d, or of whose eigenvalues a quarter is small, is solved in
-        float64.
+        below 1e-3 of it are refined and good to the square of that, so that numerical ranks are
+        those that float64 gives. A map with m < d, or of whose eigenvalues a quarter is small, is
+        solved in float64.
 
     References
     ----------
-    First-order correction of an invariant subspace, then Rayleigh-Ritz: G. W. Stewart, J. Sun, Matrix
-    Perturbation Theory (1990), section V.2.
+    First-order correction of an invariant subspace, then Rayleigh-Ritz: G. W. Stewart, J. Sun,
+    Matrix Perturbation Theory (1990), section V.2.
 
     Examples
     --------

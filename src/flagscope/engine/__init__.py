@@ -3,12 +3,13 @@
 from flagscope.engine.executors import chosen_executor, width
 from flagscope.engine.plan import Task, plan
 from flagscope.engine.run import Progress, parameter_count, run_scan
-from flagscope.engine.settings import PARTS, Part, Settings
+from flagscope.engine.settings import PARTS, Part, Precision, Settings
 from flagscope.engine.store import Store
 
 __all__ = [
     "PARTS",
     "Part",
+    "Precision",
     "Progress",
     "Settings",
     "Store",

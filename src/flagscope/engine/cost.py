@@ -39,7 +39,7 @@ class Cost:
 def pair_cost(pair: PairGroup) -> Cost:
     """A group of pairs within a block: `diagnose.pair_records`."""
     d, n = pair.d, len(pair.members)
-    m1, m2 = _other(pair.write, d), _other(pair.read, d)
+    m1, m2 = other_dimension(pair.write, d), other_dimension(pair.read, d)
     side = min(d, max(m1, m2))
     balanced = pair.freedom in ("scaling", "rotary")
     work = [stored(d * (m1 + m2)), _spectra(d, m1, m2), singular_values(min(d, m1), min(d, m2))]
@@ -70,11 +70,11 @@ def stream_cost(pairs: Sequence[PairGroup]) -> Cost:
     """Residual pairs that share maps, each map's eigenproblem solved once: `stream_pairs`."""
     if not pairs:
         return Cost()
-    sides = {_side_key(side): (pair.d, _other(side, pair.d))
+    sides = {_side_key(side): (pair.d, other_dimension(side, pair.d))
              for pair in pairs for side in (pair.write, pair.read)}  # fmt: skip
     work = [stored(d * m) + passes(3.0 * d * m) + _system(d, m) for d, m in sides.values()]
     for pair in pairs:
-        d, m1, m2 = pair.d, _other(pair.write, pair.d), _other(pair.read, pair.d)
+        d, m1, m2 = pair.d, other_dimension(pair.write, pair.d), other_dimension(pair.read, pair.d)
         short = min(d, m1, m2)
         work += [_meeting(d, m1, m2), _position(d, m1, m2), records("pair", 1)]
         work += [product(short, min(d, max(m1, m2)), short), eigenproblem(short, vectors=False)]
@@ -163,6 +163,6 @@ def _side_key(side: Side) -> tuple[str, str, str, str]:
     return one.tensor, one.role, repr(one.select), repr(one.window)
 
 
-def _other(side: Side, d: int) -> int:
+def other_dimension(side: Side, d: int) -> int:
     """Dimension of the other side of one map."""
     return _entries(side.map) // (side.map.count * d)

@@ -15,6 +15,7 @@ from flagscope.diagnose import (
     head_record,
     pair_records,
 )
+from flagscope.engine.cost import other_dimension
 from flagscope.engine.norms import fold_before, fold_behind
 from flagscope.engine.plan import Task
 from flagscope.engine.reading import TaskReader
@@ -50,9 +51,7 @@ def execute(task: Task, tensors: Tensors, settings: Settings) -> TaskResult:
         If a tensor cannot be read.
     """
     reader = TaskReader(
-        tensors,
-        device=resolved_device(settings.device),
-        dtype=torch.float64 if settings.precision == "float64" else torch.float32,
+        tensors, device=resolved_device(settings.device), precision=settings.precision
     )
     rule = RankRule.parse(settings.rank)
     along = [group for group in task.pairs if group.kind == "residual"]
@@ -74,6 +73,9 @@ def resolved_device(name: str) -> torch.device:
 def _pairs(
     group: PairGroup, reader: TaskReader, settings: Settings, rule: RankRule
 ) -> list[PairRecord]:
+    sides = group.write, group.read
+    size = min(group.d, max(other_dimension(side, group.d) for side in sides))
+    reader = reader.for_size(size, (side.map for side in sides))
     write = reader.side(group.write, "write")
     read = reader.side(group.read, "read")
     before, behind = (

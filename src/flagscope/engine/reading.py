@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from flagscope.arch import LinearMap, Norm, Side
 from flagscope.checkpoint import widen
-from flagscope.diagnose import Matrices
+from flagscope.diagnose import SINGLE_FROM, Matrices
 from flagscope.engine.pieces import Piece, piece_of, rest_of
+from flagscope.engine.settings import Precision
 from flagscope.engine.stored import Stored
 from flagscope.engine.tensors import Tensors
 from flagscope.errors import InputError
@@ -21,12 +24,29 @@ class TaskReader:
     On another device than the processor what was brought there stays until the task ends.
     """
 
-    def __init__(self, tensors: Tensors, *, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, tensors: Tensors, *, device: torch.device, precision: Precision) -> None:
         self._tensors = tensors
         self._device = device
-        self._dtype = dtype
+        self._precision: Precision = precision
+        self._dtype = torch.float32 if precision == "float32" else torch.float64
         self._there: dict[Piece, Stored] = {}
         self._vectors: dict[str, Tensor] = {}
+
+    def for_size(self, size: int, maps: Iterable[LinearMap]) -> TaskReader:
+        """A reader that gives these maps in the precision for eigenproblems of a size.
+
+        In mixed precision that is float32 for large ones; float64 weights are never rounded.
+        """
+        narrow = (
+            self._precision == "mixed"
+            and size >= SINGLE_FROM
+            and all(self._tensors.dtype(one.tensor) != "float64" for one in maps)
+        )
+        if not narrow:
+            return self
+        reader = TaskReader(self._tensors, device=self._device, precision="float32")
+        reader._there = self._there
+        return reader
 
     def side(self, side: Side, view: str) -> Matrices:
         """The maps of one side of a pair, as writers (n, d, m) or as readers (n, m, d)."""

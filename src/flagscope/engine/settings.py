@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Part = Literal["pairs", "heads", "residual"]
+Precision = Literal["mixed", "float64", "float32"]
 PARTS: tuple[Part, ...] = ("pairs", "heads", "residual")
 
 
@@ -36,7 +37,10 @@ class Settings(BaseModel):
     edges
         How many links between heads to list, those furthest beyond chance; 0 to measure none.
     precision
-        "float64" (default) or "float32": the arithmetic of Gram matrices and eigenproblems.
+        Arithmetic of Gram matrices and eigenproblems. "mixed" (default): float32 where maps are
+        large (eigenproblems of 512 and more) and were not stored in float64, with float64 where
+        ranks, kernels or ill-conditioned maps need it; the rest in float64. "float64": all of it.
+        "float32": maps of every size as the large ones are.
     seed
         Of the Haar draws that stand in where no closed form holds.
     device
@@ -53,6 +57,6 @@ class Settings(BaseModel):
     fold_norms: Literal["auto", "all", "none"] = "auto"
     window: int = Field(default=1, ge=0)
     edges: int = Field(default=200, ge=0)
-    precision: Literal["float64", "float32"] = "float64"
+    precision: Precision = "mixed"
     seed: int = 0
     device: str = "auto"

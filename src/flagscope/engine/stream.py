@@ -56,6 +56,9 @@ def stream_pairs(
     """The records of residual pairs, in the order of the groups."""
     sides = [side for group in groups for side in _sides(group, settings)]
     shared = _Shared([key for key, _ in sides])
+    if groups:
+        maps = (side.map for group in groups for side in (group.write, group.read))
+        reader = reader.for_size(min(group.d for group in groups), maps)
     records = []
     for group in groups:
         write, read = (

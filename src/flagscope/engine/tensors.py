@@ -87,6 +87,10 @@ class Tensors:
         shape = self._checkpoint.tensors[tensor].shape
         return self.get(Piece(tensor, 0, shape[0] if shape else 1))
 
+    def dtype(self, tensor: str) -> str:
+        """The type that a tensor is stored in."""
+        return self._checkpoint.tensors[tensor].dtype
+
     def finished(self, place: int) -> None:
         """The task at a place of the order is over: what it was the last to read is let go."""
         with self._lock:
