@@ -61,6 +61,7 @@ def in_process(
         BLAS threads; None for as many as this process may take.
     """
     started = [module] if module.endswith(".py") else ["-m", f"benchmarks.{module}"]
+    load = _Load()
     done = subprocess.run(
         [str(python), *started, json.dumps(arguments)],
         cwd=ROOT, env=environment(threads), capture_output=True, text=True, check=False,

@@ -92,6 +92,7 @@ def _machine(one: Mapping[str, Any]) -> str:
             ("packages", packages),
             ("accelerator", one["accelerator"] or "none"),
         ],
+        numbers=False,
     )
 
 
@@ -265,6 +266,14 @@ def _points(part: Mapping[str, Any]) -> str:
     return _table(("size", "time, s", "memory, MB"), lines)
 
 
+def _pictured(part: Mapping[str, Any], name: str) -> str:
+    """The plot that `plots.draw` makes, and the table of what it shows."""
+    if len(_runs(part["rows"])) < 2:
+        return _points(part)
+    alternative = "Time and memory of a scan as the model grows."
+    return f"![{alternative}](performance/{name}.png)\n\n{_points(part)}"
+
+
 _TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "machine": ("", _points),
     "ratios": ("", _points),
@@ -275,8 +284,8 @@ _TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "angles": ("angles", _angles),
     "grouped heads": ("grouped_heads", _heads),
     "rooflines": ("rooflines", _rooflines),
-    "growth": ("growth", _points),
-    "large": ("large", _points),
+    "growth": ("growth", lambda part: _pictured(part, "growth")),
+    "large": ("large", lambda part: _pictured(part, "large")),
 }
 
 
@@ -304,7 +313,7 @@ def _runs(rows: Rows) -> list[str]:
     return list(dict.fromkeys(name.partition(": ")[0] for name in rows))
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    ruled = "|".join("---" if i == 0 else "---:" for i in range(len(head)))
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]], *, numbers: bool = True) -> str:
+    ruled = "|".join("---:" if i and numbers else "---" for i in range(len(head)))
     body = [f"| {' | '.join(line)} |" for line in lines]
     return "\n".join([f"| {' | '.join(head)} |", f"|{ruled}|", *body])

@@ -58,7 +58,7 @@ def _figure(series: Mapping[str, list[Point]], path: Path) -> Path:
             low = [m - min(one) for m, one in zip(middle, values, strict=True)]
             high = [max(one) - m for m, one in zip(middle, values, strict=True)]
             axis.errorbar(sizes, middle, yerr=(low, high), color=colour, marker="o", capsize=3)
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.15 * max(map(max, values)))
             axis.grid(alpha=0.25)
             axis.tick_params(labelsize=8, colors=_INK)
             axis.spines[["top", "right"]].set_visible(False)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.measure import in_process
 from benchmarks.minimal_work import Call, minimal_work, timed
 from benchmarks.models import gpt2, llama
 from benchmarks.page import renew, spread, tables
@@ -67,6 +68,22 @@ def test_shards_of_the_large_shape_hold_every_layer_once(tmp_path):
     result = flagscope.scan(folder).result
     assert {pair.layer for pair in result.pairs} == set(range(5))
     assert not result.failures
+
+
+def test_a_worker_has_the_threads_it_is_given_and_its_failure_is_told(tmp_path):
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "import json, os, sys\n"
+        "print('chatter')\n"
+        "by = json.loads(sys.argv[1])['by']\n"
+        "print(json.dumps({'threads': by * int(os.environ['OMP_NUM_THREADS'])}))"
+    )
+    found = in_process(str(worker), {"by": 2}, threads=3)
+    assert found["threads"] == 6
+    assert found["others"] >= 0
+    worker.write_text("raise SystemExit('no such thing')")
+    with pytest.raises(SystemExit, match="no such thing"):
+        in_process(str(worker), {})
 
 
 def test_results_go_on_where_they_were(tmp_path):
