@@ -70,6 +70,8 @@ def _elsewhere(parts: Mapping[str, Any], part: Mapping[str, Any]) -> str:
         shared = f" Other processes used up to {max(loads):.1f} cores meanwhile."
     else:
         shared = ""
+    if again := part["facts"].get("done again"):
+        shared = f" Runs done again because other processes were busy: {again}.{shared}"
     same = ("processor", "cores", "torch_blas", "packages")
     main = _main(parts)
     if all(part["machine"][key] == main["machine"][key] for key in same):
@@ -115,12 +117,14 @@ def _ratios(parts: Mapping[str, Any]) -> str:
         share = _over(rows["float64: seconds"], _least(rows, "float64"))
         found.append(("scan / its own minimal work", spread(share), "at most 2"))
     reading("memory of a scan beyond the imports, MB", "at most 1000", "scan", "float64: peak_mb")
-    peers = parts.get("peers", {}).get("rows", {})
-    if "scan: seconds" in peers and any(name.startswith("analyze") for name in peers):
-        fair = _fair(peers)
-        add("WeightWatcher analyze() / scan", "at least 3", "peers", fair, "scan: seconds")
-    add("WeightWatcher intra=True, extrapolated / scan", "at least 100", "intra",
-        "intra, one block, one thread: seconds_of_all", "scan: seconds")  # fmt: skip
+    for what, shown, goal, part, kind in (
+        ("analyze", "analyze()", "at least 3", "peers", "seconds"),
+        ("intra", "intra=True, extrapolated", "at least 100", "intra", "seconds_of_all"),
+    ):
+        peers = parts.get(part, {}).get("rows", {})
+        if any(name.startswith(what) for name in peers):
+            fair = _fair(peers, what, kind)
+            add(f"WeightWatcher {shown} / scan", goal, part, fair, "scan: seconds")
     ours = "all pairs of heads, flagscope: seconds"
     add("loop of subspace_angles over all pairs of heads / all-pairs overlaps", "at least 50",
         "angles", "all pairs of heads, loop: seconds", ours)  # fmt: skip
@@ -136,9 +140,9 @@ def _ratios(parts: Mapping[str, Any]) -> str:
     return _table(("what", "measured", "goal"), found) if found else _MISSING
 
 
-def _fair(rows: Rows) -> str:
-    """The setting of threads in which WeightWatcher is faster."""
-    names = ("analyze, one thread: seconds", "analyze, default threads: seconds")
+def _fair(rows: Rows, what: str, kind: str) -> str:
+    """The row of the setting of threads in which WeightWatcher is faster."""
+    names = (f"{what}, {threads}: {kind}" for threads in ("one thread", "default threads"))
     return min((name for name in names if name in rows), key=lambda name: median(rows[name]))
 
 
@@ -200,17 +204,15 @@ def _peers(part: Mapping[str, Any]) -> str:
 
 def _intra(part: Mapping[str, Any]) -> str:
     rows, facts = part["rows"], part["facts"]
-    name = "intra, one block, one thread"
-    whole, scan = rows[f"{name}: seconds_of_all"], rows["scan: seconds"]
-    return _table(
-        ("what", "time, s"),
-        [
-            (f"intra=True, {facts['pairs measured']} pairs", spread(rows[f"{name}: seconds"])),
-            (f"intra=True, {facts['pairs in all']} pairs, extrapolated", spread(whole)),
-            ("scan", spread(scan)),
-            ("extrapolated / scan", spread(_over(whole, scan))),
-        ],
-    )
+    measured, everything = facts["pairs measured"], facts["pairs in all"]
+    scan = rows["scan: seconds"]
+    lines = [("scan", "", spread(scan), "1")]
+    for name in _runs(rows)[1:]:
+        whole = rows[f"{name}: seconds_of_all"]
+        lines.append((name, spread(rows[f"{name}: seconds"]), spread(whole),
+                      spread(_over(whole, scan))))  # fmt: skip
+    head = ("run", f"{measured} pairs, s", f"all {everything}, extrapolated, s", "all / scan")
+    return _table(head, lines)
 
 
 def _angles(part: Mapping[str, Any]) -> str:

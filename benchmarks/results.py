@@ -36,6 +36,10 @@ class Results:
         self.content["parts"][part]["facts"][name] = value
         self._save()
 
+    def facts(self, part: str) -> dict[str, Any]:
+        """What is known by name."""
+        return self.content["parts"][part]["facts"]
+
     def append(self, part: str, values: Mapping[str, float]) -> None:
         """Add one measurement to each of these rows."""
         for name, value in values.items():

@@ -16,7 +16,7 @@ from benchmarks.results import Results
 _WORKER = "benchmarks/peers/weightwatcher_worker.py"
 # Modules of one block and the first of the next, so that the pairs made of neighbours are one of
 # each kind that a block has: numbers by which WeightWatcher knows them, in its own order.
-_ONE_BLOCK = [6, 7, 10, 11, 12]
+_ONE_BLOCK = [0, 1, 4, 5, 6]
 _PAIRS_OF_ONE_BLOCK = 4
 
 
@@ -69,13 +69,17 @@ def intra(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
     results.fact("intra", "pairs in all", pairs)
     results.fact("intra", "pairs measured", _PAIRS_OF_ONE_BLOCK)
 
-    def one_block() -> Mapping[str, float]:
+    def one_block(threads: int | None) -> Mapping[str, float]:
         asked = {"folder": str(folder), "intra": True, "layers": _ONE_BLOCK}
-        found = in_process(_WORKER, asked, threads=1, python=python)
+        found = in_process(_WORKER, asked, threads=threads, python=python)
         whole = found["seconds"] * pairs / found["rows"]
         return found | {"seconds_of_all": whole}
 
-    runs = {"scan": partial(_scan, folder), "intra, one block, one thread": one_block}
+    runs = {
+        "scan": partial(_scan, folder),
+        "intra, one thread": partial(one_block, 1),
+        "intra, default threads": partial(one_block, None),
+    }
     alternated(results, "intra", runs, repeats=repeats, warm=["scan"])
 
 
