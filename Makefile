@@ -33,11 +33,12 @@ lab-quick: $(VENV)/.test
 	rm -rf lab-results-quick
 	$(BIN)/flagscope lab --all --quick --quiet --out lab-results-quick
 
+# Beside the machine's own limits and other tools (see docs/performance.md), and that page's tables.
 bench: $(VENV)/.test
-	$(BIN)/python benchmarks/scan.py
+	$(BIN)/python -m benchmarks --page docs
 
 clean:
-	rm -rf $(VENV) build dist site lab-results lab-results-quick .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build dist site lab-results lab-results-quick bench-results .pytest_cache .ruff_cache .import_linter_cache
 
 # torch goes first and alone, so that the pinned build is taken before anything can ask for another.
 $(VENV)/.core: pyproject.toml constraints.txt

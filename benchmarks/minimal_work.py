@@ -1,0 +1,321 @@
+"""The least work that a scan has to do: matrix products, eigenproblems and QR, counted and timed.
+
+Counted from the header alone: the tasks of `flagscope.inspect` say which maps meet. Each distinct
+piece of work is counted once in a whole scan, whatever the scan itself does twice:
+
+- the Gram matrix and the eigenvectors of every map on every space where it is compared (one for
+  each norm that is folded in, as that makes another matrix);
+- for a pair: the cosines K of the eigenvectors; K β Kᵀ, which gives the commutator and, scaled by
+  α, the squared singular values of W2 W1, whose eigenvalues are taken; the Gram matrix of the
+  dominant block of K and its eigenvalues, which are the squared principal cosines. Where the
+  shared space is the larger side, the same from G1, G2 and M = W2 W1. What is measured again after
+  gauge fixing is counted again, as its matrices are others;
+- for the heads of a layer: QR of every head, the Gram matrix of all bases (or, where that is less,
+  that of their projectors), the eigenvalues of the projectors' sum in float32;
+- for a link between heads: QR of both ends and of the other factors of their circuits, and two
+  products of all heads with all.
+
+The dominant block has the size that Gaussian maps of these shapes have on average, d m/(d + m + 1).
+Reading, widening, null models, tests and records are not counted: they are what the scan may cost
+beyond its minimal work.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import prod
+from time import perf_counter
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from flagscope.api import Inspection
+from flagscope.arch import HeadGroup, LinearMap, LinkGroup, Norm, PairGroup, Side, StreamMap
+
+Kind = Literal["product", "vectors", "values", "triangle"]
+# Operations of an n×n symmetric eigenproblem in units of n³, as `flagscope inspect` counts them.
+_UNITS = {"vectors": 9.0, "values": 4 / 3}
+# Time of one in multiply-adds, by which the cheaper of two ways is chosen.
+_TIME = 10
+
+
+@dataclass(frozen=True)
+class Call:
+    """One library call on a batch of random operands.
+
+    `shape` is (m, n, k) of a product (m, k) @ (k, n), (n,) of a symmetric eigenproblem, with
+    vectors or values alone, and (rows, columns) of a QR decomposition.
+    """
+
+    kind: Kind
+    shape: tuple[int, ...]
+    batch: int = 1
+    dtype: str = "float64"
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations."""
+        if self.kind == "product":
+            return 2.0 * self.batch * prod(self.shape)
+        if self.kind == "triangle":
+            rows, columns = self.shape
+            return 4.0 * self.batch * rows * columns * min(rows, columns)
+        return _UNITS[self.kind] * self.batch * self.shape[0] ** 3
+
+
+def minimal_work(found: Inspection, *, precision: str = "float64") -> Counter[Call]:
+    """The calls of a whole scan and how often each is made.
+
+    Parameters
+    ----------
+    found
+        What `flagscope.inspect` says of the model.
+    precision
+        The arithmetic of the scan.
+    """
+    work = _Work(precision)
+    for task in found.tasks:
+        for pair in task.pairs:
+            (work.residual if pair.kind == "residual" else work.inside)(pair)
+        for head in task.heads:
+            work.heads(head)
+        for link in task.links:
+            work.link(link)
+    return work.calls
+
+
+class _Work:
+    def __init__(self, precision: str) -> None:
+        self.calls: Counter[Call] = Counter()
+        self._precision = precision
+        self._done: set[Hashable] = set()
+
+    def inside(self, pair: PairGroup) -> None:
+        """Pairs of one block: heads, an MLP, neighbours of a plain network."""
+        d, n = pair.d, len(pair.members)
+        sides = [(pair.write, {m.write_index for m in pair.members}),
+                 (pair.read, {m.read_index for m in pair.members})]  # fmt: skip
+        others = [_other(side, d) for side, _ in sides]
+        counts = [len(indices) for _, indices in sides]
+        passes = 2 if _measured_again(pair) else 1
+        ways = [
+            [call for other, count in zip(others, counts, strict=True)
+             for call in self._system(d, other, count)] + self._meeting(d, *others, n),
+            self._by_small_grams(d, *others, counts, n),
+        ]  # fmt: skip
+        for call in min(ways, key=_time):
+            self.calls[call] += passes
+
+    def residual(self, pair: PairGroup) -> None:
+        """A pair across the stream: each side's eigenproblem once in the scan, then products."""
+        before, behind = pair.read_norm, pair.write_norm
+        centred = before is not None and before.kind == "layernorm"
+        d = pair.d - centred
+        for which, side, norm in (("write", pair.write, behind), ("read", pair.read, before)):
+            for index in {getattr(m, f"{which}_index") for m in pair.members}:
+                key = (which, _map_key(side.map), side.transposed, index, _name(norm), centred)
+                self._once(key, self._system(d, _other(side, pair.d), 1))
+        others = _other(pair.write, pair.d), _other(pair.read, pair.d)
+        self._add(self._meeting(d, *others, len(pair.members)))
+
+    def heads(self, head: HeadGroup) -> None:
+        """The overlaps of a layer's heads in one space."""
+        h, r, d = head.count, min(head.rank, head.d), head.d
+        self._add([self._call("triangle", (d, r), h)])
+        gram, g = self._call("product", (h * r, h * r, d)), min(d, h * r)
+        projectors = [self._call("product", (d, d, r), h), self._call("product", (h, h, d * d))]
+        small = h * r <= d
+        overlaps = [gram] if _time([gram]) <= _time(projectors) else projectors
+        self._add(overlaps)
+        if not (small and overlaps == [gram]):
+            self._add([Call("product", (g, g, max(d, h * r)), 1, "float32")])
+        self._add([Call("values", (g,), 1, "float32")])
+
+    def link(self, link: LinkGroup) -> None:
+        """Links between the heads of two layers."""
+        norm = link.read.norm
+        centred = norm is not None and norm.kind == "layernorm"
+        sizes = []
+        for which, face in (("write", link.write), ("read", link.read)):
+            if face.heads is None:
+                return
+            h, r, d = _heads(face)
+            d -= centred
+            sizes.append((h * r, d))
+            self._once(("end", which, face.label, centred), self._end(face, h, r, d))
+        (one, d), (two, _) = sizes
+        self._add([self._call("product", (one, two, d))] * 2)
+
+    def _end(self, face: StreamMap, h: int, r: int, d: int) -> list[Call]:
+        bases = [self._call("triangle", (d, r), h)]
+        if face.partner is None:
+            return bases
+        long = prod(face.partner.extent(name) for name in _axes(face.partner)) // (h * r)
+        circuits = [
+            self._call("triangle", (long, r), h), self._call("product", (r, d, r), h),
+            self._call("product", (r, r, d), h), self._call("product", (r, r, r), h),
+        ]  # fmt: skip
+        return bases + circuits
+
+    def _system(self, d: int, m: int, count: int) -> list[Call]:
+        """Eigenvectors of W Wᵀ on d dimensions, for `count` maps (d, m)."""
+        if m >= d:
+            return [self._call("product", (d, d, m), count), self._call("vectors", (d,), count)]
+        return [
+            self._call("triangle", (d, m), count), self._call("product", (m, m, m), count),
+            self._call("vectors", (m,), count), self._call("product", (d, m, m), count),
+        ]  # fmt: skip
+
+    def _meeting(self, d: int, m1: int, m2: int, n: int) -> list[Call]:
+        """What a pair of known eigensystems needs."""
+        p, q = min(d, m1), min(d, m2)
+        return [self._call("product", (p, q, d), n), *self._tables(d, m1, m2, n)]
+
+    def _tables(self, d: int, m1: int, m2: int, n: int) -> list[Call]:
+        short, long = sorted((min(d, m1), min(d, m2)))
+        small, large = sorted((_dominant(d, m1), _dominant(d, m2)))
+        return [
+            self._call("product", (short, short, long), n), self._call("values", (short,), n),
+            self._call("product", (small, small, large), n), self._call("values", (small,), n),
+        ]  # fmt: skip
+
+    def _by_small_grams(self, d: int, m1: int, m2: int, counts: list[int], n: int) -> list[Call]:
+        return [
+            self._call("product", (m1, m1, d), counts[0]), self._call("vectors", (m1,), counts[0]),
+            self._call("product", (m2, m2, d), counts[1]), self._call("vectors", (m2,), counts[1]),
+            self._call("product", (m2, m1, d), n), self._call("product", (m1, m2, m2), n),
+            self._call("product", (m1, m2, m1), n), *self._tables(d, m1, m2, n),
+        ]  # fmt: skip
+
+    def _call(self, kind: Kind, shape: tuple[int, ...], batch: int = 1) -> Call:
+        return Call(kind, shape, batch, self._precision)
+
+    def _once(self, key: Hashable, calls: Iterable[Call]) -> None:
+        if key not in self._done:
+            self._done.add(key)
+            self._add(calls)
+
+    def _add(self, calls: Iterable[Call]) -> None:
+        self.calls.update(calls)
+
+
+def timed(calls: Counter[Call], *, workers: int = 1) -> float:
+    """Seconds that the calls take on random operands.
+
+    Parameters
+    ----------
+    calls
+        What to run, and how often.
+    workers
+        1: one call after the other, each with all threads. More: so many calls at once, the
+        largest first, PyTorch's threads shared out among them.
+    """
+    operands = {call: _operands(call) for call in calls}
+    for call in calls:
+        if call.flops < 1e9:  # a first call sets up what later ones use
+            _run(call, operands[call])
+    queue = sorted(calls.elements(), key=lambda call: -call.flops)
+    threads = torch.get_num_threads()
+    if workers == 1:
+        start = perf_counter()
+        for call in queue:
+            _run(call, operands[call])
+        return perf_counter() - start
+    torch.set_num_threads(max(1, threads // workers))
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            start = perf_counter()
+            list(pool.map(lambda call: _run(call, operands[call]), queue))
+            return perf_counter() - start
+    finally:
+        torch.set_num_threads(threads)
+
+
+def listing(calls: Counter[Call]) -> list[dict[str, object]]:
+    """The calls as rows of a table, the most operations first."""
+    rows = [
+        {"kind": c.kind, "shape": list(c.shape), "batch": c.batch, "dtype": c.dtype,
+         "times": n, "gflop": n * c.flops / 1e9}
+        for c, n in calls.items()
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: -float(str(row["gflop"])))
+
+
+def _operands(call: Call) -> tuple[Tensor, ...]:
+    kinds = {"float64": torch.float64, "float32": torch.float32}
+    made = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(call.batch, *shape, dtype=kinds[call.dtype], generator=made)
+
+    if call.kind == "product":
+        m, n, k = call.shape
+        return random(m, k), random(k, n)
+    if call.kind == "triangle":
+        return (random(*call.shape),)
+    (n,) = call.shape
+    # The spectrum of a Gaussian map: how fast divide and conquer goes depends on it.
+    maps = random(n, 2 * n)
+    return (maps @ maps.mT,)
+
+
+def _run(call: Call, operands: tuple[Tensor, ...]) -> None:
+    if call.kind == "product":
+        torch.bmm(*operands)
+    elif call.kind == "vectors":
+        torch.linalg.eigh(*operands)
+    elif call.kind == "values":
+        torch.linalg.eigvalsh(*operands)
+    else:
+        torch.linalg.qr(*operands)
+
+
+def _time(calls: Iterable[Call]) -> float:
+    """Multiply-adds, eigenproblems weighed by what they take in time."""
+    return sum(
+        c.flops / 2 if c.kind in ("product", "triangle") else _TIME * c.batch * c.shape[0] ** 3
+        for c in calls
+    )
+
+
+def _measured_again(pair: PairGroup) -> bool:
+    """Whether gauge fixing gives other maps to measure: always, but for all of GL on one pair."""
+    if pair.freedom in ("scaling", "rotary"):
+        return True
+    writes = {m.write_index for m in pair.members}
+    reads = {m.read_index for m in pair.members}
+    return pair.freedom == "gl" and min(len(writes), len(reads)) < len(pair.members)
+
+
+def _dominant(d: int, m: int) -> int:
+    """Participation ratio of a Gaussian (d, m) map, on average (Marchenko and Pastur)."""
+    return max(1, round(d * m / (d + m + 1)))
+
+
+def _axes(one: LinearMap) -> list[str]:
+    return [name for name in one.sizes if name not in one.select]
+
+
+def _other(side: Side, d: int) -> int:
+    one = side.map
+    return prod(one.extent(name) for name in _axes(one)) // (one.count * d)
+
+
+def _heads(face: StreamMap) -> tuple[int, int, int]:
+    """Heads, their rank and the dimension of the stream."""
+    one = face.heads
+    assert one is not None
+    d = one.outputs if face.role == "o" else one.inputs
+    return one.count, (one.inputs if face.role == "o" else one.outputs), d
+
+
+def _map_key(one: LinearMap) -> Hashable:
+    return one.tensor, one.layout, one.out, one.inp, repr(one.select), repr(one.window)
+
+
+def _name(norm: Norm | None) -> str | None:
+    return None if norm is None else norm.name
