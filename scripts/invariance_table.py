@@ -31,7 +31,7 @@ import flagscope  # noqa: E402
 from arch.contract import Float64  # noqa: E402 - lifts the float32 casts of stock forwards
 from flagscope.arch import PairGroup  # noqa: E402
 from flagscope.demo import final  # noqa: E402
-from flagscope.diagnose import ScanResult, labels  # noqa: E402
+from flagscope.diagnose import PairRecord, ScanResult, labels  # noqa: E402
 from flagscope.reparameterize import (  # noqa: E402
     Change,
     Symmetry,
@@ -191,7 +191,7 @@ def movement(old: Tensor | None, new: Tensor | None) -> float | None:
 
 def column(
     title: str, model: Model, before: ScanResult, symmetries: list[Symmetry], seed: int,
-    *, seen_at: Callable[[str], bool] | None = None,
+    *, seen_at: Callable[[PairRecord], bool] | None = None,
 ) -> Column:  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     changes = [random_change(one, generator=generator) for one in symmetries]
@@ -201,8 +201,8 @@ def column(
     places = dict(renamed(changes))
     own = {member.name for one in symmetries if isinstance(one.group, PairGroup)
            for group in (one.group, *one.partners) for member in group.members}  # fmt: skip
-    wanted = seen_at or (lambda name: not own or name in own)
-    records = [one for one in before.pairs if wanted(one.name)]
+    wanted = seen_at or (lambda one: not own or one.name in own)
+    records = [one for one in before.pairs if wanted(one)]
     moved: dict[str, float | None] = {}
     label = labels(records[0].freedom)
     for name in label:
@@ -275,7 +275,8 @@ def stream_and_neighbour(llama: Model) -> list[Column]:
         llama.scan(llama.state),
         chosen(llama, "scaling", ""),
         22,
-        seen_at=lambda n: n.endswith("mlp.gate"),
+        # not the residual pairs of gate, in which down of another block writes
+        seen_at=lambda one: one.kind == "mlp" and one.name.endswith("mlp.gate"),
     )
     beside.label = {}  # a neighbour's freedom: no label speaks of it
     return [turn, beside]
@@ -395,6 +396,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=300, help="training steps of the small Llama")
     parser.add_argument("--update", type=Path, help="page whose tables are to be replaced")
     arguments = parser.parse_args()
+    if arguments.update and not arguments.resnet.exists():
+        parser.error(f"there is no {arguments.resnet}, and the page has a column of it: --resnet F")
     models = {"demo": demo(), "llama": small_llama(arguments.steps),
               "qwen3": small_qwen3(arguments.steps)}  # fmt: skip
     if arguments.resnet.exists():

@@ -12,6 +12,7 @@ NETS = {
     "resnet-torchvision-timm": (lambda: ResNet(bottleneck=True), "resnet"),
     "mlp_mixer-timm": (MlpMixer, "mlp_mixer"),
     "convnext-timm": (ConvNext, "convnext"),
+    "convnext-timm-pointwise": (lambda: ConvNext(pointwise=True), "convnext"),
     "mlp": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 9), nn.ReLU(), nn.Linear(9, 8),
                                   nn.ReLU(), nn.Linear(8, 3)), "mlp"),
 }  # fmt: skip

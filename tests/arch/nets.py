@@ -65,9 +65,13 @@ class ResNet(nn.Module):
 
 
 class Mlp(nn.Module):
-    def __init__(self, inputs, hidden):
+    """`pointwise` makes 1 × 1 convolutions of its linear maps, as timm's smaller ConvNeXts do."""
+
+    def __init__(self, inputs, hidden, *, pointwise=False):
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(inputs, hidden), nn.Linear(hidden, inputs)
+        if pointwise:
+            self.fc1, self.fc2 = nn.Conv2d(inputs, hidden, 1), nn.Conv2d(hidden, inputs, 1)
 
     def forward(self, x):
         return self.fc2(functional.gelu(self.fc1(x)))
@@ -100,28 +104,30 @@ class MlpMixer(nn.Module):
 
 
 class ConvNextBlock(nn.Module):
-    def __init__(self, channels):
+    def __init__(self, channels, *, pointwise):
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(channels))
         self.conv_dw = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
-        self.norm, self.mlp = nn.LayerNorm(channels), Mlp(channels, 4 * channels)
+        self.norm = nn.LayerNorm(channels)
+        self.mlp, self.pointwise = Mlp(channels, 4 * channels, pointwise=pointwise), pointwise
 
     def forward(self, x):
-        y = self.mlp(self.norm(self.conv_dw(x).permute(0, 2, 3, 1)))
+        y = self.norm(self.conv_dw(x).permute(0, 2, 3, 1))
+        y = self.mlp(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) if self.pointwise else self.mlp(y)
         return x + (self.gamma * y).permute(0, 3, 1, 2)
 
 
 class ConvNext(nn.Module):
     """Liu et al., arXiv 2201.03545, with the tensor names of timm; two stages of two widths."""
 
-    def __init__(self):
+    def __init__(self, *, pointwise=False):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 6, 2, stride=2), nn.GroupNorm(1, 6))
         self.stages = nn.Sequential()
         for i, (inputs, width) in enumerate(((6, 6), (6, 8))):
             stage = nn.Module()
             stage.downsample = nn.Conv2d(inputs, width, 1) if i else nn.Identity()
-            stage.blocks = nn.Sequential(ConvNextBlock(width), ConvNextBlock(width))
+            stage.blocks = nn.Sequential(*(ConvNextBlock(width, pointwise=pointwise) for _ in "12"))
             stage.forward = lambda x, stage=stage: stage.blocks(stage.downsample(x))
             self.stages.append(stage)
         self.head = nn.Linear(8, 3)

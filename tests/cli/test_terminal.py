@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -107,6 +108,22 @@ def test_inspect_in_80_columns(run: Run, minilm: Path, monkeypatch: pytest.Monke
     shown = run("inspect", minilm).out.splitlines()
     assert max(map(cells, shown)) <= 80
     assert sum("12 qk, 12 ov" in line for line in shown) == 6
+
+
+def test_inspect_counts_experts_by_kind(run: Run, tmp_path: Path) -> None:
+    """A block of 60 experts is one short row, in a pipe too."""
+    at, d, f = "model.layers.0.", 8, 4
+    state = {f"{at}self_attn.{one}_proj.weight": torch.zeros(d, d) for one in "qkvo"}
+    for expert in range(60):
+        for one, shape in (("gate", (f, d)), ("up", (f, d)), ("down", (d, f))):
+            state[f"{at}mlp.experts.{expert}.{one}_proj.weight"] = torch.zeros(*shape)
+    save_file(state, tmp_path / "model.safetensors")
+    config = {"model_type": "qwen3_moe", "num_attention_heads": 2, "hidden_act": "silu"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    rows = run("inspect", tmp_path).out.splitlines()
+    row = next(row for row in rows if row.startswith("decoder.0.mlp")).split()
+    assert row[:5] == ["decoder.0.mlp", "120", "mlp", "gated,", "silu"]
+    assert max(map(len, rows)) < 200
 
 
 def test_a_pipe_gets_whole_lines_and_no_control(run: Run, minilm: Path) -> None:

@@ -185,15 +185,23 @@ def _turned(rule: AttentionRule, dimension: int, scope: Scope) -> int:
     """How many of a head's dimensions the rotary embedding turns."""
     if rule.rotary is None or config_flag(rule.rotary.unless, scope.config):
         return 0
-    entry = config_entry(scope.config, rule.rotary.layers)
-    if entry is not None and scope.layer is not None and isinstance(entry[1], Sequence):
-        said = entry[1][scope.layer] if scope.layer < len(entry[1]) else True
-        if said not in rule.rotary.values if rule.rotary.values else not said:
-            return 0
+    if not _layer_turns(rule.rotary, scope):
+        return 0
     turned = config_value(rule.rotary.dims, scope.config) if rule.rotary.dims else 0
     if turned:
         return int(turned)
     return max(0, int(dimension * config_value(rule.rotary.fraction, scope.config)))
+
+
+def _layer_turns(rule: RotaryRule, scope: Scope) -> bool:
+    entry = config_entry(scope.config, rule.layers)
+    if scope.layer is None:
+        return True
+    if entry is not None and isinstance(entry[1], Sequence) and entry[1]:
+        said = entry[1][scope.layer] if scope.layer < len(entry[1]) else True
+        return said in rule.values if rule.values else bool(said)
+    interval = int(config_value(rule.interval, scope.config)) if rule.interval else 0
+    return interval < 1 or (scope.layer + 1) % interval != 0
 
 
 def _head_group(rule: AttentionRule, one: LinearMap, scope: Scope) -> HeadGroup:

@@ -60,7 +60,8 @@ def build_graph(
         Shape of every tensor by name. Prefixes of wrappers (``bert.``, ``model.``) are found.
     config
         The model's config.json, if there is one. It gives head counts, activations, rotary
-        fractions; each is checked against the shapes.
+        fractions; each is checked against the shapes. Of a model of several parts with a config
+        each (``text_config``) the language model is mapped.
     family
         Name of a family (see `families`), to be taken whatever the config says.
     heads
@@ -102,6 +103,7 @@ def build_graph(
         known = _known({"h": HEAD_KEYS, "g": ("num_key_value_heads",)}, config, heads)
         found = infer_graph(checked, notes, known=known, config=config)
         return _finished("unknown", list(found.pairs), list(found.heads), checked, notes)
+    config = choice.config
     if choice.family.chain is not None and not choice.family.stacks:
         pairs = _chain_pairs(choice.family.chain, checked, config, notes)
         return _finished(choice.family.name, pairs, [], checked, notes, choice.family.ignore)
@@ -206,14 +208,20 @@ def _known(
                 f"config key {path!r}: expected a positive integer, got {value!r}",
                 hint="correct the config (--config F), or give --heads N",
             )
-        known[axis] = Known(stages[0], f"config key {path!r}", stages if len(stages) > 1 else ())
+        key = path.rpartition("?")[2]
+        origin = "the family's default" if key.isdigit() else f"config key {key!r}"
+        known[axis] = Known(stages[0], origin, stages if len(stages) > 1 else ())
     if heads is not None:
         known["h"] = Known(heads, "the heads argument")
     return known
 
 
 def _size_entry(config: Mapping[str, Any] | None, paths: tuple[str, ...]) -> tuple[str, Any] | None:
-    """The first size that the config gives; "flag?key" counts only where it sets the flag."""
+    """The first size that the config gives; "flag?key" counts only where it sets the flag.
+
+    A key that is a number stands for itself: "model_type?32" is what the family's config class
+    takes where a config of that class leaves the key out.
+    """
     for path in paths:
         flag, conditional, key = path.rpartition("?")
         if conditional and not config_flag((flag,), config):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flagscope.arch.chain import chains
 from flagscope.arch.family import Family, StackRule
 from flagscope.arch.family_files import load_families
+from flagscope.arch.nested import is_other_part, language_section
 from flagscope.arch.scope import Notes, Shapes
 from flagscope.errors import ArchitectureError
 
@@ -29,45 +30,80 @@ class Instance:
 
 @dataclass(frozen=True)
 class Choice:
-    """A family and its stacks here; not trusted where the model type belongs to no family."""
+    """A family and its stacks here; not trusted where the model type belongs to no family.
+
+    `config` is that of these stacks: the whole one, or the language model's own part of it.
+    """
 
     family: Family
     instances: tuple[Instance, ...]
     trusted: bool
+    config: Mapping[str, Any] | None = None
 
 
 def choose(
     shapes: Shapes, config: Mapping[str, Any] | None, name: str | None, notes: Notes
 ) -> Choice | None:
-    """The family that is named, else that of the model type, else the one whose names fit."""
+    """The family that is named, else that of the model type, else the one whose names fit.
+
+    Of a model of several parts, whose own type is that of no family, the language model is taken.
+    """
+    nested = None if owner_of(config) else language_section(config)
+    part = config if nested is None else nested[1]
+    choice = _chosen(shapes, part, name, notes, nested is not None)
+    if choice is None or nested is None:
+        return choice and replace(choice, config=config)
+    notes.add(
+        f"a model of several parts (model type {(config or {}).get('model_type')!r}): its language "
+        f"model is mapped, which {nested[0]} tells of; the other parts are listed as unmapped"
+    )
+    return replace(choice, config=part)
+
+
+def owner_of(config: Mapping[str, Any] | None) -> Family | None:
+    """The family of a config's own model type."""
+    model_type = (config or {}).get("model_type")
+    known = load_families().values()
+    return next((one for one in known if model_type in one.model_types), None)
+
+
+def recognised(config: Mapping[str, Any] | None) -> bool:
+    """Whether a family is known for the model type, or for that of the language model in it."""
+    nested = language_section(config)
+    return owner_of(config) is not None or (nested is not None and owner_of(nested[1]) is not None)
+
+
+def _chosen(
+    shapes: Shapes, config: Mapping[str, Any] | None, name: str | None, notes: Notes, nested: bool
+) -> Choice | None:
     known = load_families()
     if name is not None:
         if name not in known:
             raise ArchitectureError(
                 f"unknown family {name!r}", hint=f"known families: {', '.join(known)}"
             )
-        choice = Choice(known[name], _instances(known[name], shapes), True)
+        choice = Choice(known[name], _instances(known[name], shapes, nested), True)
         if known[name].stacks and not choice.instances:
             raise ArchitectureError(
                 f"no tensor is named as in family {name!r}; the first is {min(shapes)!r}",
                 hint="leave the family to be found, or name another one",
             )
         return choice
+    owner = owner_of(config)
     model_type = (config or {}).get("model_type")
-    owner = next((one for one in known.values() if model_type in one.model_types), None)
     if owner is not None:
-        instances = _instances(owner, shapes)
+        instances = _instances(owner, shapes, nested)
         if instances:
             return Choice(owner, instances, True)
         notes.add(f"the config says model type {model_type!r}, but no tensor has its names")
-    return _fitting(shapes, None if owner else model_type, notes)
+    return _fitting(shapes, None if owner else model_type, notes, nested)
 
 
-def _fitting(shapes: Shapes, model_type: object, notes: Notes) -> Choice | None:
+def _fitting(shapes: Shapes, model_type: object, notes: Notes, nested: bool) -> Choice | None:
     """The family whose names explain most tensors, all its required blocks among them."""
     best: tuple[tuple[int, int, int, bool], Family, tuple[Instance, ...]] | None = None
     for family in load_families().values():
-        instances = _instances(family, shapes)
+        instances = _instances(family, shapes, nested)
         complete = [one for one in instances if _complete(one, family, shapes)]
         if not complete:
             continue
@@ -104,7 +140,8 @@ def _plain_chain(shapes: Shapes, notes: Notes, model_type: object) -> Choice | N
     return None
 
 
-def _instances(family: Family, shapes: Shapes) -> tuple[Instance, ...]:
+def _instances(family: Family, shapes: Shapes, nested: bool) -> tuple[Instance, ...]:
+    """The stacks of a family here; of a model of several parts, those of its language model."""
     found: list[Instance] = []
     for rule in family.stacks:
         names = rule.names()
@@ -121,6 +158,8 @@ def _instances(family: Family, shapes: Shapes) -> tuple[Instance, ...]:
                     numbers = tuple(int(n) for n in match.groups()[1:-1])
                     layers.setdefault(match["prefix"], Counter())[numbers] += 1
             for prefix, counts in layers.items():
+                if nested and is_other_part(prefix):
+                    continue
                 one = Instance(rule, prefix, path, tuple(sorted(counts)))
                 if prefix not in best or counts.total() > best[prefix][0]:
                     best[prefix] = (counts.total(), one)

@@ -115,8 +115,9 @@ class RotaryRule:
 
     `dims` says how many dimensions it turns, where the config does not give the fraction.
     `unless` are config keys that say there is none, `layers` is a config key that holds, for
-    each layer, whether there is one: a truth value or one of `values`. `interleaved` is a config
-    key that says whether the layout is that, where it is set.
+    each layer, whether there is one: a truth value or one of `values`. Where that key is missing or
+    empty, every layer has one but for the last of each `interval`. `interleaved` is a config key
+    that says whether the layout is that, where it is set.
     """
 
     layout: str
@@ -125,6 +126,7 @@ class RotaryRule:
     unless: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
+    interval: ConfigRule | None = None
     interleaved: tuple[str, ...] = ()
 
 

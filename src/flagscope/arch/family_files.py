@@ -225,7 +225,7 @@ def _read_rotary(table: Table | None) -> RotaryRule | None:
     if table is None:
         return None
     layout = table.choice("layout", ("half", "interleaved"))
-    dims = table.table("dims")
+    dims, interval = table.table("dims"), table.table("interval")
     rule = RotaryRule(
         layout=layout,
         fraction=_read_config(table.table("fraction"), 1.0),
@@ -233,6 +233,7 @@ def _read_rotary(table: Table | None) -> RotaryRule | None:
         unless=table.names("unless", ()),
         layers=table.names("layers", ()),
         values=table.names("values", ()),
+        interval=_read_config(interval, 0.0) if interval else None,
         interleaved=table.names("interleaved", ()),
     )
     table.close()

@@ -79,6 +79,13 @@ class Place:
     shape: tuple[int, ...]
     bias: str | None
 
+    @property
+    def layout(self) -> str:
+        """The rule's; a convolution with a kernel of 1 × 1 is a linear map written otherwise."""
+        axes = len(parse_layout(self.rule.layout))
+        pointwise = len(self.shape) == axes + 2 and self.shape[axes:] == (1, 1)
+        return f"{self.rule.layout} y x" if pointwise else self.rule.layout
+
 
 Solved = dict[tuple[Any, ...], dict[str, LinearMap] | None]
 """Maps by role, by the known sizes and the forms and shapes of the tensors that they lie in."""
@@ -212,7 +219,7 @@ class Scope:
         while not complete and len(sizes) > found:
             complete, found = True, len(sizes)
             for place in places:
-                groups = parse_layout(place.rule.layout)
+                groups = parse_layout(place.layout)
                 try:
                     solved, whole = axis_sizes(groups, place.shape, sizes)
                 except LayoutMismatchError as error:
@@ -228,10 +235,10 @@ class Scope:
     def _mismatch(
         self, place: Place, error: Exception, origins: Mapping[str, str]
     ) -> ArchitectureError:
-        axes = [axis for group in parse_layout(place.rule.layout) for axis in group]
+        axes = [axis for group in parse_layout(place.layout) for axis in group]
         told = [f"{axis} from {origins[axis]}" for axis in axes if axis in origins]
         return ArchitectureError(
-            f"tensor {place.tensor!r} of shape {place.shape} does not fit {place.rule.layout!r}: "
+            f"tensor {place.tensor!r} of shape {place.shape} does not fit {place.layout!r}: "
             f"{error}" + (f" ({'; '.join(told)})" if told else ""),
             hint="is this the config of this checkpoint? Give another one (--config F), the number "
             "of heads (--heads N) or another family (--family NAME)",
@@ -256,7 +263,7 @@ def one_map(place: Place, sizes: Mapping[str, int]) -> LinearMap:
     """The map at a place, its axis sizes solved."""
     rule = place.rule
     return solved_map(
-        role=rule.role, tensor=place.tensor, shape=place.shape, layout=rule.layout, out=rule.out,
+        role=rule.role, tensor=place.tensor, shape=place.shape, layout=place.layout, out=rule.out,
         inp=rule.inp, known=sizes, select=rule.select, batch=rule.batch, bias=place.bias,
         window=rule.window,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,7 @@ def _task_table(tasks: Sequence[Task]) -> tuple[Columns, Rows]:
     rows = [
         (
             task.name,
-            ", ".join(f"{len(group.members)} {group.kind}" for group in task.pairs),
+            _kinds(task),
             ", ".join(dict.fromkeys(group.between for group in task.pairs)),
             _spaces(task),
             number(task.flops / work[0]),
@@ -96,6 +97,14 @@ def _task_table(tasks: Sequence[Task]) -> tuple[Columns, Rows]:
         for task in tasks
     ]
     return (*_TASK_COLUMNS, (work[1], "right"), (data[1], "right")), rows
+
+
+def _kinds(task: Task) -> str:
+    """Pairs by kind: "64 qk, 64 ov", "514 mlp" (a block of experts has hundreds of groups)."""
+    kinds: Counter[str] = Counter()
+    for group in task.pairs:
+        kinds[group.kind] += len(group.members)
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items())
 
 
 def _spaces(task: Task) -> str:
@@ -107,7 +116,7 @@ def _spaces(task: Task) -> str:
 
 
 def _unit(largest: float, unit: str) -> tuple[float, str]:
-    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
         if largest >= factor:
             return factor, prefix + unit
     return 1e3, "k" + unit

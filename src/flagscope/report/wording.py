@@ -81,14 +81,15 @@ def euclidean(d: int) -> str:
 
 
 def size(count: float, unit: str = "") -> str:
-    """A large count in thousands, millions or billions (powers of 1000).
+    """A large count in powers of 1000: thousands, millions and billions, or prefixes of a unit.
 
     Examples
     --------
-    >>> size(22_713_216), size(972), size(812_000_000, "B")
-    ('22.7 M', '972', '812 MB')
+    >>> size(22_713_216), size(972), size(812_000_000, "B"), size(1.6e16, "FLOP")
+    ('22.7 M', '972', '812 MB', '16 PFLOP')
     """
-    for factor, prefix in ((1e9, "B" if not unit else "G"), (1e6, "M"), (1e3, "k")):
+    large = ((1e15, "P"), (1e12, "T"), (1e9, "G")) if unit else ((1e9, "B"),)
+    for factor, prefix in (*large, (1e6, "M"), (1e3, "k")):
         if count >= factor:
             return f"{number(count / factor)} {prefix}{unit}"
     return f"{number(count)} {unit}".strip()

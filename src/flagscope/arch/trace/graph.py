@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from flagscope.arch.build import BUFFERS, build_graph, families
+from flagscope.arch.build import BUFFERS, build_graph
+from flagscope.arch.choose import recognised
 from flagscope.arch.graph import Graph
 from flagscope.arch.outer import with_outer_freedoms
 from flagscope.arch.scope import Notes
@@ -70,8 +71,7 @@ def module_graph(
     [('0-2', 'gelu', 'permutation'), ('2-4', 'relu', 'scaling')]
     """
     shapes = {name: tuple(one.shape) for name, one in module.state_dict().items()}
-    known = {name for one in families() for name in one.model_types}
-    if family is not None or (config or {}).get("model_type") in known:
+    if family is not None or recognised(config):
         return build_graph(shapes, config, family=family, heads=heads, window=window)
     try:
         traced = trace_graph(module, example_inputs=example_inputs)
