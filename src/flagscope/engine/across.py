@@ -139,17 +139,16 @@ def all_head_overlaps(
     """
     layers = _Layers(checkpoint, device, fold)
     wanted = [space for space in _spaces(graph, fold) if space.space in spaces]
-    fixed = [_fixed(space, layers) for space in wanted]
-    if sum(space.bytes_of_bases for space in wanted) + max(fixed, default=0) <= memory:
-        batches = [wanted]
-    else:
-        batches = [[space] for space in wanted]
+    fixed = max((_fixed(space, layers) for space in wanted), default=0)
+    if sum(space.bytes_of_bases for space in wanted) + fixed <= memory:
+        return adjusted_pairs([*_held(wanted, layers, top)])
+    # One space at a time: a tensor that holds several is read again for each.
     found = []
-    for batch in batches:
-        if sum(space.bytes_of_bases for space in batch) + _fixed(batch[0], layers) <= memory:
-            found += _held(batch, layers, top)
+    for space in wanted:
+        if space.bytes_of_bases + _fixed(space, layers) <= memory:
+            found += _held([space], layers, top)
         else:
-            found += [_streamed(space, layers, memory, top) for space in batch]
+            found.append(_streamed(space, layers, memory, top))
     return adjusted_pairs(found)
 
 
