@@ -23,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,8 @@ def main() -> None:
     parser.add_argument("--large-repeats", type=int, default=1)
     parser.add_argument("--only-large", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--memory", type=float, nargs="+", default=[3e9, 1.5e9])
-    parser.add_argument("--process", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--spaces", default="qkvo", help="of Llama-8B's attention")
+    parser.add_argument("--process", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.process:
         print(json.dumps(in_own_process(*arguments.process)))
@@ -48,13 +50,13 @@ def main() -> None:
         side_by_side(arguments.repeats)
         with tempfile.TemporaryDirectory() as folder:
             write_attention(Path(folder), **SMALL)
-            report_process("144 heads of 64 in 768", folder, 3e9, arguments.repeats)
+            report_process("144 heads of 64 in 768", folder, 3e9, "qkvo", arguments.repeats)
     if arguments.large or arguments.only_large:
         with tempfile.TemporaryDirectory() as folder:
             write_attention(Path(folder), **LARGE)
             for memory in arguments.memory:
                 title = f"1024 heads (256 shared) of 128 in 4096, memory {memory / 1e9:g} GB"
-                report_process(title, folder, memory, arguments.large_repeats)
+                report_process(title, folder, memory, arguments.spaces, arguments.large_repeats)
 
 
 def side_by_side(repeats: int) -> None:
@@ -176,41 +178,55 @@ def angle_loop(maps: dict, seed: int) -> float:
         return (time.perf_counter() - start) / _SAMPLE
 
 
-def report_process(title: str, folder: str, memory: float, repeats: int) -> None:
-    command = [sys.executable, __file__, "--process", folder, str(memory)]
+def report_process(title: str, folder: str, memory: float, spaces: str, repeats: int) -> None:
+    command = [sys.executable, __file__, "--process", folder, str(memory), spaces]
     runs = []
     for _ in range(repeats):
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         runs.append(json.loads(done.stdout.splitlines()[-1]))
-    print(f"{title}, from disk, {repeats} runs: median [range]")
+    print(f"{title}, spaces {spaces}, from disk, runs: {repeats}: median [range]")
     show("time", [run["seconds"] for run in runs], "s")
-    show("peak", [run["peak"] for run in runs], "MB beyond the imports")
+    show("peak", [run["peak"] for run in runs], "MB beyond the imports, pages of the file included")
+    show("held", [run["held"] for run in runs], "MB without them, which the system can take back")
 
 
-def in_own_process(folder: str, memory: str) -> dict[str, float]:
+def in_own_process(folder: str, memory: str, spaces: str) -> dict[str, float]:
     import flagscope
 
     # Whatever a first call imports is not counted.
     tiny = {"layers": 1, "heads": 2, "shared": 2, "rank": 2, "d": 8, "dtype": "float32"}
     flagscope.head_overlaps(random_heads(**tiny), config=config_of(**tiny))
-    base = peak_memory()
+    base = {name: memory_of(name) for name in ("VmHWM", "RssAnon")}
+    held = [base["RssAnon"]]
+    done = threading.Event()
+    watcher = threading.Thread(target=watch, args=(held, done))
+    watcher.start()
     start = time.perf_counter()
-    flagscope.head_overlaps(folder, memory=float(memory))
+    flagscope.head_overlaps(folder, memory=float(memory), spaces=tuple(spaces))
+    seconds = time.perf_counter() - start
+    done.set()
+    watcher.join()
     return {
-        "seconds": time.perf_counter() - start,
-        "peak": (peak_memory() - base) / 1e6,
+        "seconds": seconds,
+        "peak": (memory_of("VmHWM") - base["VmHWM"]) / 1e6,
+        "held": (max(held) - base["RssAnon"]) / 1e6,
     }
 
 
-def peak_memory() -> int:
-    """Bytes of the largest resident set so far.
+def watch(held: list[int], done: threading.Event) -> None:
+    while not done.wait(0.005):
+        held.append(memory_of("RssAnon"))
+
+
+def memory_of(name: str) -> int:
+    """Bytes: VmHWM is the largest resident set so far, RssAnon that without pages of files, now.
 
     Not `ru_maxrss`, which a process inherits from the one that started it.
     """
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{name}:"):
             return 1024 * int(line.split()[1])
-    raise SystemExit("this benchmark reads the peak memory from /proc, so it needs Linux")
+    raise SystemExit("this benchmark reads the memory of a process from /proc, so it needs Linux")
 
 
 if __name__ == "__main__":

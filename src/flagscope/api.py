@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,12 +31,9 @@ from flagscope.source import check_device, checked_settings, graph_of, opened, r
 if TYPE_CHECKING:
     import pandas
     from plotly.graph_objects import Figure
-    from torch import Tensor, nn
 
     from flagscope.report import Finding
-
-    Source = str | os.PathLike[str] | nn.Module | Mapping[str, Tensor]
-    Config = Mapping[str, Any] | str | os.PathLike[str]
+    from flagscope.source import Config, Source
 
 
 class Report:

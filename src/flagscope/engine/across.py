@@ -36,7 +36,7 @@ from flagscope.engine.reading import TaskReader
 from flagscope.errors import InputError
 
 # Bytes of the float64 copy of some heads that are made orthonormal together.
-_CHUNK = 1 << 25
+_CHUNK = 1 << 24
 # Tables of float64 that are held at once, the statistics included, each with a cell for each pair.
 _TABLES = 8
 # Fewest coordinates of a block: below it the checkpoint would be read hundreds of times.
