@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     __version__: str
 
     from flagscope import reparameterize
+    from flagscope.across import HeadOverlaps, head_overlaps
     from flagscope.api import Inspection, Report, inspect, scan
     from flagscope.arch import FamilyInfo, families
     from flagscope.diagnose import ScanResult
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    **dict.fromkeys(("HeadOverlaps", "head_overlaps"), "across"),
     **dict.fromkeys(("Inspection", "Report", "inspect", "scan"), "api"),
     **dict.fromkeys(("FamilyInfo", "families"), "arch"),
     "ScanResult": "diagnose",
@@ -50,6 +52,7 @@ __all__ = [
     "CorruptFileError",
     "FamilyInfo",
     "FlagscopeError",
+    "HeadOverlaps",
     "InputError",
     "Inspection",
     "MissingExtraError",
@@ -61,6 +64,7 @@ __all__ = [
     "UnknownDtypeError",
     "UnsafeFileError",
     "families",
+    "head_overlaps",
     "inspect",
     "reparameterize",
     "scan",

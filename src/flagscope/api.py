@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,16 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from flagscope.arch import Graph, build_graph, families
-from flagscope.checkpoint import Checkpoint, from_state_dict, open_checkpoint
-from flagscope.checkpoint.configuration import given_config
+from flagscope.arch import Graph
 from flagscope.diagnose import ScanResult
 from flagscope.engine import (
     PARTS,
     Part,
     Precision,
     Progress,
-    Settings,
     Store,
     Task,
     chosen_executor,
@@ -30,18 +26,15 @@ from flagscope.engine import (
     run_scan,
     width,
 )
-from flagscope.errors import CorruptFileError, InputError
-from flagscope.geometry import RankRule
+from flagscope.errors import InputError
+from flagscope.source import check_device, checked_settings, graph_of, opened, readable
 
 if TYPE_CHECKING:
     import pandas
     from plotly.graph_objects import Figure
-    from torch import Tensor, nn
 
     from flagscope.report import Finding
-
-    Source = str | os.PathLike[str] | nn.Module | Mapping[str, Tensor]
-    Config = Mapping[str, Any] | str | os.PathLike[str]
+    from flagscope.source import Config, Source
 
 
 class Report:
@@ -277,25 +270,25 @@ def scan(
         raise InputError(
             f"workers is {workers}, and {executor} has its own", hint="leave the workers out"
         )
-    settings = _settings(
+    settings = checked_settings(
         only=_parts(only), family=family, heads=heads, rank=rank, fdr=fdr, fold_norms=fold_norms,
         window=window, edges=edges, precision=precision, seed=seed, device=device,
     )  # fmt: skip
-    _check_device(settings)
+    check_device(settings)
     with ExitStack() as stack:
         pool = stack.enter_context(chosen_executor(executor))
         if pool is not None:
             workers = workers or width(pool)
         kept = None if store is None else stack.enter_context(Store(store))
         checkpoint = stack.enter_context(
-            _opened(source, config=config, revision=revision, base=base)
+            opened(source, config=config, revision=revision, base=base)
         )
-        graph = _graph(checkpoint, settings, source, example_inputs)
+        graph = graph_of(checkpoint, settings, source, example_inputs)
         result = run_scan(
             checkpoint, graph, settings,
             workers=workers, executor=pool, progress=progress, store=kept,
         )  # fmt: skip
-    return Report(result.model_copy(update={"source": _readable(result.source)}))
+    return Report(result.model_copy(update={"source": readable(result.source)}))
 
 
 def inspect(
@@ -322,9 +315,11 @@ def inspect(
     >>> [task.name for task in inspect(net).tasks]
     ['0-2']
     """
-    settings = _settings(only=_parts(only), family=family, heads=heads, window=window, edges=edges)
-    with _opened(source, config=config, revision=revision, base=base) as checkpoint:
-        graph = _graph(checkpoint, settings, source, example_inputs)
+    settings = checked_settings(
+        only=_parts(only), family=family, heads=heads, window=window, edges=edges
+    )
+    with opened(source, config=config, revision=revision, base=base) as checkpoint:
+        graph = graph_of(checkpoint, settings, source, example_inputs)
         sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
         return Inspection(
             source=checkpoint.source,
@@ -335,123 +330,11 @@ def inspect(
         )
 
 
-def _settings(**values: Any) -> Settings:
-    from pydantic import ValidationError
-
-    try:
-        settings = Settings(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][:1])
-        raise InputError(
-            f"{where}: {first['msg']}, got {first['input']!r}",
-            hint="see the documentation of flagscope.scan for what it may be",
-        ) from error
-    RankRule.parse(settings.rank)
-    _check_family(settings.family)
-    return settings
-
-
 def _parts(only: Part | Iterable[Part]) -> tuple[Part, ...]:
     parts: tuple[Any, ...] = (only,) if isinstance(only, str) else tuple(only)
     if not parts:
         raise InputError("only names no part", hint=f"give some of {', '.join(PARTS)}")
     return parts
-
-
-def _check_family(name: str | None) -> None:
-    known = [family.name for family in families()]
-    if name is None or name in known:
-        return
-    close = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=3)
-    meant = f"did you mean {' or '.join(close)}? " if close else ""
-    raise InputError(
-        f"there is no family {name!r}", hint=f"{meant}the families are {', '.join(known)}"
-    )
-
-
-def _check_device(settings: Settings) -> None:
-    """Compute something there before any weight is read."""
-    import torch
-
-    if settings.device == "auto":
-        return
-    try:
-        torch.ones(1, dtype=torch.float64, device=settings.device).item()
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        # PyTorch raises AssertionError where it was built without CUDA, TypeError for a dtype that
-        # the device lacks.
-        raise InputError(
-            f"device {settings.device!r} cannot be used: {str(error).partition(chr(10))[0]}",
-            hint="give cpu, or auto to take CUDA where there is any",
-        ) from error
-
-
-def _graph(
-    checkpoint: Checkpoint, settings: Settings, source: Source, example_inputs: Any
-) -> Graph:
-    from torch import nn
-
-    shapes = {
-        name: info.shape
-        for name, info in checkpoint.tensors.items()
-        if name not in checkpoint.auxiliary
-    }
-    for name in shapes:
-        if name != _readable(name):
-            raise CorruptFileError(
-                f"the tensor name {name!a} is not valid text",
-                hint="the file is damaged; fetch it again or save it with other names",
-            )
-    known: dict[str, Any] = {"family": settings.family, "heads": settings.heads}
-    known["window"] = settings.window if "residual" in settings.only else 0
-    if isinstance(source, nn.Module):
-        from flagscope.arch.trace import module_graph  # torch.export takes seconds to import
-
-        return module_graph(source, checkpoint.config, example_inputs=example_inputs, **known)
-    if example_inputs is not None:
-        raise InputError("example_inputs are for a module", hint="leave them out for a checkpoint")
-    return build_graph(shapes, checkpoint.config, **known)
-
-
-def _opened(
-    source: Source,
-    *,
-    config: Config | None,
-    revision: str | None,
-    base: str | os.PathLike[str] | None,
-) -> Checkpoint:
-    if isinstance(source, (str, os.PathLike)):
-        return open_checkpoint(source, config=config, revision=revision, base=base)
-    from torch import nn
-
-    if revision is not None:
-        raise InputError("revision is for hub names", hint="leave it out for weights in memory")
-    if base is not None:
-        raise InputError("base is for adapters on disk", hint="leave it out for weights in memory")
-    given = None if config is None else given_config(config)
-    if isinstance(source, nn.Module):
-        own = _module_config(source) if given is None else given
-        return from_state_dict(source.state_dict(), config=own, name=type(source).__name__)
-    if isinstance(source, Mapping):
-        return from_state_dict(source, config=given)
-    raise InputError(
-        f"cannot scan a {type(source).__name__}",
-        hint="give a path, a hub name, an nn.Module or a mapping of names to tensors",
-    )
-
-
-def _module_config(module: nn.Module) -> dict[str, Any] | None:
-    """A module's own configuration."""
-    own: Any = getattr(module, "config", None)
-    if hasattr(own, "to_dict"):
-        return dict(own.to_dict())
-    return None
-
-
-def _readable(text: str) -> str:
-    """A name as text that can be written: half a character of UTF-16 becomes a question mark."""
-    return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _written(text: str, path: str | os.PathLike[str] | None) -> str:

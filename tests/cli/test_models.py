@@ -58,6 +58,25 @@ def test_tiny_transformers(run: Run, tiny: Path) -> None:
     assert run("scan", tiny).code == 0
 
 
+def test_heads_across_layers(run: Run, tiny: Path, tmp_path: Path) -> None:
+    answer = run("heads", tiny, "--top", 2, "--spaces", "q, o")
+    assert (answer.code, answer.err) == (0, "")
+    assert "decoder q: 2 pairs of" in answer.out
+    assert "decoder v" not in answer.out
+    found = json.loads(run("heads", tiny, "--json", "-").out)
+    assert found["schema"] == "flagscope.heads/1"
+    assert [space["space"] for space in found["spaces"]] == ["q", "k", "v", "o"]
+    table = tmp_path / "pairs.csv"
+    assert run("heads", tiny, "--csv", table, "--quiet").out == ""
+    assert table.read_text().startswith("stack,space,first,second,overlap_ratio")
+    wrong = run("heads", tiny, "--spaces", "q,x")
+    assert wrong.code == 2
+    assert "spaces names 'x'" in wrong.err
+    small = run("heads", tiny, "--memory", 1e-6)
+    assert small.code == 2
+    assert "MB at least" in small.err
+
+
 def test_inspect_lists_the_maps(run: Run, tiny: Path) -> None:
     rows = run("inspect", tiny, "--maps").out.splitlines()
     if tiny.name == "gpt2":

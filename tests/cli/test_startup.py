@@ -27,6 +27,7 @@ except SystemExit:
         ["scan", "--help"],
         ["lab", "--help"],
         ["inspect", "--help"],
+        ["heads", "--help"],
         ["--version"],
         ["scna"],
     ],

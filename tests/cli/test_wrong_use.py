@@ -78,7 +78,7 @@ def test_an_unknown_family(run: Run, mlp: Path, command: str, family: str, near:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flagscope.api.open_checkpoint", None)
+    monkeypatch.setattr("flagscope.source.open_checkpoint", None)
     error, hint = complaint(run("scan", "some/model", "--device", "cuda"))
     assert "device 'cuda' cannot be used" in error
     assert "cpu" in hint

@@ -21,7 +21,7 @@ def parts(_context: click.Context, _parameter: click.Parameter, value: str) -> t
     return chosen
 
 
-_MODEL_OPTIONS = (
+_SOURCE_OPTIONS = (
     click.option("--family", metavar="NAME", help="Model family; see `flagscope families`."),
     click.option(
         "--config",
@@ -32,6 +32,8 @@ _MODEL_OPTIONS = (
     click.option("--heads", metavar="N", type=click.IntRange(1), help="Number of attention heads."),
     click.option("--base", metavar="SOURCE", help="Model under a PEFT adapter."),
     click.option("--revision", metavar="R", help="Branch, tag or commit of a hub repository."),
+)
+_PART_OPTIONS = (
     click.option(
         "--only",
         metavar="PARTS",
@@ -59,8 +61,15 @@ _MODEL_OPTIONS = (
 )
 
 
-def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say what the source is and what of it to look at."""
-    for option in reversed(_MODEL_OPTIONS):
+def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say what the source is."""
+    for option in reversed(_SOURCE_OPTIONS):
         command = option(command)
     return command
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say what the source is and what of it to look at."""
+    for option in reversed(_PART_OPTIONS):
+        command = option(command)
+    return source_options(command)

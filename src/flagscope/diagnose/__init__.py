@@ -2,6 +2,13 @@
 
 from typing import get_args
 
+from flagscope.diagnose.across import (
+    HeadEntry,
+    OverlapPair,
+    SpaceOverlaps,
+    adjusted_pairs,
+    space_overlaps,
+)
 from flagscope.diagnose.collapse import (
     CentreAgreement,
     CollapseRecord,
@@ -29,6 +36,11 @@ from flagscope.diagnose.observables import (
     gram_correlation,
     imbalance,
 )
+from flagscope.diagnose.overlaps import (
+    cheaper_form,
+    overlaps_by_projectors,
+    squared_overlaps,
+)
 from flagscope.diagnose.pairs import pair_records, residual_record
 from flagscope.diagnose.prepared import PreparedMap, prepared_map
 from flagscope.diagnose.records import (
@@ -43,6 +55,7 @@ from flagscope.diagnose.records import (
 )
 from flagscope.diagnose.single import SINGLE_FROM
 from flagscope.diagnose.spectra import EIGH_FLOPS, PairSpectra, pair_spectra, spectra_cost
+from flagscope.diagnose.whitening import Whitening, orthonormal_rows, whitening
 
 FREEDOMS: tuple[Freedom, ...] = get_args(Freedom)
 
@@ -56,12 +69,14 @@ __all__ = [
     "EdgeRecord",
     "FailureRecord",
     "HeadEnds",
+    "HeadEntry",
     "HeadRecord",
     "HeadSpaces",
     "LevelsRecord",
     "LinkName",
     "Matrices",
     "NeuralCollapse",
+    "OverlapPair",
     "PairRecord",
     "PairSpectra",
     "PreparedMap",
@@ -69,7 +84,11 @@ __all__ = [
     "RunRecord",
     "ScanResult",
     "SimplexFit",
+    "SpaceOverlaps",
+    "Whitening",
+    "adjusted_pairs",
     "alignment_levels",
+    "cheaper_form",
     "commutation_defect",
     "commutator_ratio",
     "gram_correlation",
@@ -81,6 +100,8 @@ __all__ = [
     "link_records",
     "neural_collapse",
     "neural_collapse_of_module",
+    "orthonormal_rows",
+    "overlaps_by_projectors",
     "pair_records",
     "pair_spectra",
     "pairwise_overlaps",
@@ -88,5 +109,8 @@ __all__ = [
     "projector_sum",
     "residual_record",
     "simplex_fit",
+    "space_overlaps",
     "spectra_cost",
+    "squared_overlaps",
+    "whitening",
 ]

@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# Elements of the largest temporary of `pairwise_overlaps`: 128 MiB in float64.
-_SLAB_ELEMENTS = 1 << 24
+from flagscope.diagnose.overlaps import squared_overlaps
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,7 @@ def head_spaces(
 def pairwise_overlaps(spaces: HeadSpaces) -> Float[Tensor, "H H"]:
     """T_ij = ‖Q_iᵀ Q_j‖_F² for all pairs of heads; the diagonal holds the ranks.
 
-    One GEMM: over the stacked bases (H r × H r entries, reduced in slabs) or, where d < r², over
-    the vectorised projectors, ⟨P_i, P_j⟩, in slabs of rows. Memory beyond the bases is bounded.
+    As `squared_overlaps`, in float64.
 
     Examples
     --------
@@ -82,22 +80,7 @@ def pairwise_overlaps(spaces: HeadSpaces) -> Float[Tensor, "H H"]:
     tensor([[2., 0.],
             [0., 2.]], dtype=torch.float64)
     """
-    q = spaces.bases
-    count, d, r = q.shape
-    total = q.new_zeros(count, count)
-    by_projectors = d * d * r * count + d * d * count * count < d * (count * r) ** 2
-    if by_projectors:
-        rows = max(1, min(d, _SLAB_ELEMENTS // (count * d)))
-        for start in range(0, d, rows):
-            slab = (q[:, start : start + rows] @ q.mT).reshape(count, -1)
-            total += slab @ slab.mT
-        return total
-    stacked = q.transpose(1, 2).reshape(count * r, d)
-    heads = max(1, _SLAB_ELEMENTS // (count * r * r))
-    for start in range(0, count, heads):
-        block = stacked[start * r : (start + heads) * r] @ stacked.mT
-        total[start : start + heads] = block.square().reshape(-1, r, count, r).sum((1, 3))
-    return total
+    return squared_overlaps(spaces.bases.mT)
 
 
 @dataclass(frozen=True)

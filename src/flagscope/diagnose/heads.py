@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
-from scipy.spatial.distance import squareform
 
 from flagscope.arch import HeadGroup
+from flagscope.diagnose.clusters import near_copy_clusters
 from flagscope.diagnose.head_spaces import (
     HeadSpaces,
     ProjectorSum,
@@ -31,8 +30,6 @@ from flagscope.null import (
     projector_sum_threshold,
 )
 
-# A head belongs to a cluster of near-copies if on average it shares half of its directions with it.
-_NEAR_COPY = 0.5
 # Pairs of heads and shared directions that are listed; the pairwise matrix holds all pairs.
 _LISTED_PAIRS = 8
 _LISTED_DIRECTIONS = 8
@@ -107,7 +104,7 @@ def _measure(spaces: HeadSpaces) -> dict[str, Any]:
     spectrum = projector_sum(spaces, threshold=float("inf") if threshold is None else threshold)
     # Directions that the dimensions alone force into every head.
     forced = max(0, sum(ranks) - (count - 1) * d)
-    clusters, order = _clusters(total, ranks)
+    clusters, order = near_copy_clusters(total, ranks)
     return {
         "rank": max(ranks),
         "overlap_ratio": overlap,
@@ -141,20 +138,6 @@ def _shared(spectrum: ProjectorSum, forced: int) -> list[SharedDirection]:
         )
         for value, row in zip(values, members, strict=True)
     ]
-
-
-def _clusters(total: np.ndarray, ranks: list[int]) -> tuple[list[list[int]], list[int]]:
-    """Groups of near-copies, and an order of the heads in which similar ones stand together."""
-    smaller = np.minimum.outer(ranks, ranks)
-    distance = np.clip(1 - total / smaller, 0, 1)
-    distance = (distance + distance.T) / 2
-    np.fill_diagonal(distance, 0)
-    tree = linkage(squareform(distance, checks=False), "average", optimal_ordering=True)
-    labels = fcluster(tree, 1 - _NEAR_COPY, criterion="distance")
-    groups: dict[int, list[int]] = {}
-    for head, label in enumerate(labels.tolist()):
-        groups.setdefault(label, []).append(head)
-    return [group for group in groups.values() if len(group) > 1], leaves_list(tree).tolist()
 
 
 def _nearest_pairs(spaces: HeadSpaces, total: np.ndarray, ratios: np.ndarray) -> list[HeadPair]:

@@ -1,5 +1,7 @@
 """Joins files to mathematics: a scan is a plan of tasks, each of which reads its own tensors."""
 
+from flagscope.engine.across import all_head_overlaps
+from flagscope.engine.execute import resolved_device
 from flagscope.engine.executors import chosen_executor, width
 from flagscope.engine.plan import Task, plan
 from flagscope.engine.run import Progress, parameter_count, run_scan
@@ -14,9 +16,11 @@ __all__ = [
     "Settings",
     "Store",
     "Task",
+    "all_head_overlaps",
     "chosen_executor",
     "parameter_count",
     "plan",
+    "resolved_device",
     "run_scan",
     "width",
 ]

@@ -11,7 +11,6 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,6 +30,7 @@ from flagscope.engine.norms import fold_before, fold_behind
 from flagscope.engine.reading import TaskReader
 from flagscope.engine.settings import Settings
 from flagscope.geometry import RankRule
+from flagscope.null import false_discovery_adjustment
 
 T = TypeVar("T")
 
@@ -154,16 +154,9 @@ def adjusted_edges(edges: Sequence[EdgeRecord], tested: int) -> list[EdgeRecord]
 
     Those not listed count as if they came last, so that an adjusted value is never too small.
     """
-    if not edges:
-        return []
-    log10_p = np.array([0.0 if edge.log10_p is None else edge.log10_p for edge in edges])
-    order = np.argsort(log10_p, kind="stable")
-    scaled = log10_p[order] + np.log10(tested / np.arange(1, len(edges) + 1))
-    adjusted = np.empty(len(edges))
-    adjusted[order] = np.minimum.accumulate(np.minimum(scaled, 0)[::-1])[::-1]
+    adjusted = false_discovery_adjustment([edge.log10_p for edge in edges], tests=tested)
     return [
-        edge.model_copy(update={"p_adjusted": None if edge.log10_p is None else float(10.0**value)})
-        for edge, value in zip(edges, adjusted, strict=True)
+        edge.model_copy(update={"p_adjusted": p}) for edge, p in zip(edges, adjusted.p, strict=True)
     ]
 
 

@@ -28,7 +28,10 @@ class AdjustedP:
 
 
 def false_discovery_adjustment(
-    log10_p: Sequence[float | None], *, method: Literal["bh", "by"] = "bh"
+    log10_p: Sequence[float | None],
+    *,
+    method: Literal["bh", "by"] = "bh",
+    tests: int | None = None,
 ) -> AdjustedP:
     """Benjamini-Hochberg or Benjamini-Yekutieli adjusted p-values from log10 p.
 
@@ -43,6 +46,9 @@ def false_discovery_adjustment(
         out of the count.
     method
         "bh" or "by".
+    tests
+        Number of tests, where some are not listed: those count as if they came last, so that an
+        adjusted value is never too small.
 
     Returns
     -------
@@ -51,7 +57,7 @@ def false_discovery_adjustment(
     Raises
     ------
     InputError
-        If a value is positive or NaN, or the method is unknown.
+        If a value is positive or NaN, the method is unknown, or more are listed than were tested.
 
     References
     ----------
@@ -72,13 +78,17 @@ def false_discovery_adjustment(
             "log10_p must hold logarithms of probabilities, all ≤ 0 and not NaN",
             hint="pass log10(p), and None where a test was not possible",
         )
-    n = len(tested)
+    n = len(tested) if tests is None else tests
+    if n < len(tested):
+        raise InputError(
+            f"{len(tested)} tests are listed, and tests is {n}", hint="count those listed as well"
+        )
     adjusted_p: list[float | None] = [None] * len(log10_p)
     adjusted_log: list[float | None] = [None] * len(log10_p)
-    if n:
-        rank = np.arange(1, n + 1)
+    if tested:
+        rank = np.arange(1, len(tested) + 1)
         order = np.argsort(values, kind="stable")
-        factor = n * (1.0 / rank).sum() if method == "by" else float(n)
+        factor = n * (1.0 / np.arange(1, n + 1)).sum() if method == "by" else float(n)
         scaled = values[order] + np.log10(factor / rank)
         # Monotone: no larger than the adjusted value of any larger p.
         monotone = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 0.0)

@@ -1,0 +1,217 @@
+"""All heads of a model against each other, across layers: `flagscope.head_overlaps`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from flagscope.diagnose import SpaceOverlaps
+from flagscope.engine import all_head_overlaps, resolved_device
+from flagscope.errors import InputError
+from flagscope.source import check_device, checked_settings, graph_of, opened, readable
+
+if TYPE_CHECKING:
+    import pandas
+
+    from flagscope.source import Config, Source
+
+SCHEMA = "flagscope.heads/1"
+Space = Literal["q", "k", "v", "o"]
+SPACES: tuple[Space, ...] = ("q", "k", "v", "o")
+# The widest space of a model of 8 billion parameters, 2.1 GB, and what is beside it.
+MEMORY = 3e9
+
+
+@dataclass(frozen=True, eq=False)
+class HeadOverlaps:
+    """How all heads of a model overlap.
+
+    Attributes
+    ----------
+    source, family, fold_norms
+        What was read, and how.
+    spaces
+        One for each stack, kind of attention and space; their tables are `squared` (Σcos²),
+        `ratios` (over chance) and `scores` (z), and `measured` names the rows.
+    notes
+        What could not be mapped, and what was assumed.
+    """
+
+    source: str
+    family: str
+    fold_norms: str
+    spaces: tuple[SpaceOverlaps, ...]
+    notes: tuple[str, ...]
+
+    def __getitem__(self, space: str) -> SpaceOverlaps:
+        """The heads of the one stack that has this space.
+
+        Raises
+        ------
+        InputError
+            If none has it, or several have.
+        """
+        found = [one for one in self.spaces if one.space == space]
+        if len(found) != 1:
+            names = ", ".join(f"{one.stack} {one.space}" for one in self.spaces) or "none"
+            raise InputError(
+                f"{len(found)} sets of heads have the space {space!r}; there are: {names}",
+                hint="choose one of .spaces",
+            )
+        return found[0]
+
+    @cached_property
+    def summary(self) -> pandas.DataFrame:
+        """One row for each stack, kind of attention and space: the mean overlap beside chance."""
+        import pandas
+
+        return pandas.DataFrame([_summary(space) for space in self.spaces])
+
+    @cached_property
+    def pairs(self) -> pandas.DataFrame:
+        """One row for each listed pair, those furthest above chance in each space."""
+        import pandas
+
+        names = ("first", "second", "overlap_ratio", "mean_squared_cosine", "z", "p", "log10_p",
+                 "p_adjusted")  # fmt: skip
+        rows = [
+            {"stack": space.stack, "space": space.space, **asdict(pair)}
+            for space in self.spaces
+            for pair in space.pairs
+        ]
+        return pandas.DataFrame(rows, columns=["stack", "space", *names])
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the tables: means, pairs, clusters and heads."""
+        spaces = [
+            {
+                **_summary(space),
+                "clusters": space.clusters,
+                "pairs": [asdict(pair) for pair in space.pairs],
+                "heads": [asdict(head) for head in space.heads],
+            }
+            for space in self.spaces
+        ]
+        return {
+            "schema": SCHEMA, "source": self.source, "family": self.family,
+            "fold_norms": self.fold_norms, "notes": list(self.notes), "spaces": spaces,
+        }  # fmt: skip
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """`to_dict` as text; also written to `path` if one is given."""
+        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        return text
+
+    def __repr__(self) -> str:
+        tables = ", ".join(f"{len(one.measured)} {one.space}" for one in self.spaces)
+        return f"HeadOverlaps({self.source!r}, family={self.family!r}, heads: {tables})"
+
+
+def head_overlaps(
+    source: Source,
+    *,
+    config: Config | None = None,
+    revision: str | None = None,
+    base: str | os.PathLike[str] | None = None,
+    family: str | None = None,
+    heads: int | None = None,
+    example_inputs: Any = None,
+    spaces: Space | Iterable[Space] = SPACES,
+    fold_norms: Literal["all", "none"] = "all",
+    top: int = 20,
+    memory: float = MEMORY,
+    device: str = "auto",
+) -> HeadOverlaps:
+    """Compare all heads of a model with each other, across layers, beside what chance gives.
+
+    Parameters
+    ----------
+    source, config, revision, base, family, heads, example_inputs, device
+        As for `scan`.
+    spaces
+        What to compare, of "q", "k", "v" (what heads read) and "o" (what they write). With
+        grouped-query attention there are as many k and v as key-value heads.
+    fold_norms
+        "all" folds the gain of a pre-norm into the maps that read through it, so that heads of
+        different layers are compared in the coordinates of the stream they share; "none" leaves
+        weights as stored.
+    top
+        How many pairs to list in each space, those of the largest z.
+    memory
+        Bytes to hold beyond the imports, in a device's own memory if it has one. Where the
+        bases of a space, 4 H r d bytes for H heads of rank r in R^d, do not fit, the checkpoint is
+        read again for each block of their coordinates.
+
+    Returns
+    -------
+    HeadOverlaps
+
+    Raises
+    ------
+    InputError
+        If an argument is wrong, the device is not there, or `memory` is too small for one layer;
+        the message then tells what would do.
+    SourceError
+        If the checkpoint cannot be read.
+    ArchitectureError
+        If its tensors contradict its config.
+
+    References
+    ----------
+    Σcos² between head spaces is the projection kernel of arXiv 2601.10266.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from transformers import GPT2Config, GPT2Model
+    >>> model = GPT2Model(GPT2Config(n_layer=3, n_head=4, n_embd=32))
+    >>> found = head_overlaps(model, spaces="o")
+    >>> found["o"].ratios.shape, found["o"].pairs_tested
+    ((12, 12), 66)
+    """
+    chosen: tuple[Any, ...] = (spaces,) if isinstance(spaces, str) else tuple(spaces)
+    _check(chosen, fold_norms, top, memory)
+    settings = checked_settings(family=family, heads=heads, device=device, only=("heads",))
+    check_device(settings)
+    with opened(source, config=config, revision=revision, base=base) as checkpoint:
+        graph = graph_of(checkpoint, settings, source, example_inputs)
+        found = all_head_overlaps(
+            checkpoint, graph, spaces=chosen, fold=fold_norms == "all", memory=memory,
+            device=resolved_device(device), top=top,
+        )  # fmt: skip
+        return HeadOverlaps(
+            source=readable(checkpoint.source), family=graph.family, fold_norms=fold_norms,
+            spaces=found, notes=(*checkpoint.notes, *graph.notes),
+        )  # fmt: skip
+
+
+def _check(spaces: tuple[str, ...], fold_norms: str, top: int, memory: float) -> None:
+    wrong = [space for space in spaces if space not in SPACES]
+    if wrong or not spaces:
+        raise InputError(
+            f"spaces names {', '.join(map(repr, wrong)) or 'nothing'}",
+            hint=f"give some of {', '.join(SPACES)}",
+        )
+    if fold_norms not in ("all", "none"):
+        raise InputError(f"fold_norms is {fold_norms!r}", hint="give 'all' or 'none'")
+    if top < 0:
+        raise InputError(f"top is {top}", hint="give a number of pairs, 0 for none")
+    if not memory > 0:
+        raise InputError(f"memory is {memory}", hint="give a number of bytes, such as 3e9")
+
+
+def _summary(space: SpaceOverlaps) -> dict[str, Any]:
+    return {
+        "stack": space.stack, "attention": space.attention, "space": space.space, "d": space.d,
+        "heads_measured": len(space.measured), "pairs_tested": space.pairs_tested,
+        "overlap_ratio": space.overlap_ratio, "overlap_ratio_sd": space.overlap_ratio_sd,
+        "z": space.z, "p": space.p, "log10_p": space.log10_p, "form": space.form,
+        "status": space.status,
+    }  # fmt: skip

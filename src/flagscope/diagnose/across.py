@@ -1,0 +1,253 @@
+"""How all heads of a model overlap in one space of the residual stream, across layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from flagscope.diagnose.clusters import near_copy_clusters
+from flagscope.diagnose.overlaps import Form
+from flagscope.diagnose.records import HeadSpace
+from flagscope.null import (
+    false_discovery_adjustment,
+    haar_overlap,
+    mean_overlap,
+    mean_overlap_significance,
+    overlap_significance,
+)
+
+# Heads beyond which no clusters are sought: average linkage holds all distances, H²/2 of them.
+_CLUSTERED = 8192
+
+
+@dataclass(frozen=True)
+class HeadEntry:
+    """One head in one space.
+
+    Attributes
+    ----------
+    label
+        Such as L4H7.q, L4H7.cross.q in cross-attention.
+    layer, head
+        Where it stands; for k and v the key-value head.
+    rank
+        Numerical rank of its map; 0 where it cannot be measured.
+    status
+        "ok", or why the rank is 0.
+    """
+
+    label: str
+    layer: int
+    head: int
+    rank: int
+    status: str
+
+
+@dataclass(frozen=True)
+class OverlapPair:
+    """Two heads that overlap more than most.
+
+    Attributes
+    ----------
+    first, second
+        Labels of the heads.
+    overlap_ratio
+        Σcos² over its mean by chance, r_i r_j/d.
+    mean_squared_cosine
+        Σcos² over the smaller rank: 1 for a copy.
+    z
+        In exact standard deviations by chance; None where the dimensions fix the overlap.
+    p, log10_p, p_adjusted
+        Two-sided; Benjamini-Hochberg over all pairs of heads that were compared.
+    """
+
+    first: str
+    second: str
+    overlap_ratio: float
+    mean_squared_cosine: float
+    z: float | None
+    p: float | None
+    log10_p: float | None
+    p_adjusted: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class SpaceOverlaps:
+    """All heads of a stack in one space, each against each.
+
+    Attributes
+    ----------
+    stack, attention, space, d
+        Where: the space is "q", "k", "v" (what heads read) or "o" (what they write) in R^d.
+    heads
+        All heads, in the order of the layers. Tables have a row for each that has a rank.
+    squared
+        T_ij = Σcos² of heads i and j, shape (M, M); the diagonal holds the ranks.
+    pairs_tested
+        M (M-1)/2.
+    overlap_ratio, overlap_ratio_sd
+        Mean over all pairs of Σcos²/(r_i r_j/d), and its standard deviation by chance, where its
+        mean is 1.
+    z, p, log10_p
+        Two-sided test of that mean.
+    clusters
+        Groups of near-copies by label: heads that share half of their directions on average. None
+        where they were not sought.
+    pairs
+        The pairs of the largest z, the largest first.
+    form
+        How the overlaps were computed: "projectors" or "grams".
+    status
+        "ok", or why numbers are missing.
+    """
+
+    stack: str
+    attention: str | None
+    space: HeadSpace
+    d: int
+    heads: tuple[HeadEntry, ...]
+    squared: Float[np.ndarray, "M M"]
+    pairs_tested: int
+    overlap_ratio: float | None
+    overlap_ratio_sd: float | None
+    z: float | None
+    p: float | None
+    log10_p: float | None
+    clusters: tuple[tuple[str, ...], ...] | None
+    pairs: tuple[OverlapPair, ...]
+    form: Form
+    status: str
+
+    @property
+    def measured(self) -> tuple[HeadEntry, ...]:
+        """The heads with a rank: the rows of the tables."""
+        return tuple(head for head in self.heads if head.rank)
+
+    @property
+    def ratios(self) -> Float[np.ndarray, "M M"]:
+        """Σcos² over its mean by chance."""
+        ranks = np.array([head.rank for head in self.measured], dtype=float)
+        return self.squared * self.d / np.outer(ranks, ranks)
+
+    @property
+    def scores(self) -> Float[np.ndarray, "M M"]:
+        """Of each pair, in exact standard deviations by chance; 0 where the dimensions fix it."""
+        return overlap_scores(self.squared, [head.rank for head in self.measured], self.d)
+
+
+def overlap_scores(
+    squared: Float[np.ndarray, "M M"], ranks: Sequence[int], d: int
+) -> Float[np.ndarray, "M M"]:
+    """(T - E T)/sd T under Haar; 0 where the dimensions fix T."""
+    sizes, which = np.unique(np.asarray(ranks, dtype=int), return_inverse=True)
+    nulls = [[haar_overlap(int(p), int(q), d) for q in sizes] for p in sizes]
+    mean = np.array([[null.mean for null in row] for row in nulls])[np.ix_(which, which)]
+    sd = np.array([[null.sd for null in row] for row in nulls])[np.ix_(which, which)]
+    return np.divide(squared - mean, sd, out=np.zeros_like(squared), where=sd > 0)
+
+
+def space_overlaps(
+    heads: Sequence[HeadEntry],
+    squared: Float[np.ndarray, "H H"],
+    *,
+    stack: str,
+    attention: str | None,
+    space: HeadSpace,
+    d: int,
+    form: Form,
+    top: int,
+) -> SpaceOverlaps:
+    """The overlaps of all heads in one space beside what chance gives.
+
+    Parameters
+    ----------
+    heads
+        One for each row of the table; those of rank 0 are left out of all numbers.
+    squared
+        Σcos² of all pairs.
+    stack, attention, space, d, form
+        For the record.
+    top
+        Number of pairs to list.
+    """
+    kept = [i for i, head in enumerate(heads) if head.rank]
+    if len(kept) < len(heads):
+        squared = squared[np.ix_(kept, kept)]
+    measured = [heads[i] for i in kept]
+    ranks = [head.rank for head in measured]
+    count = len(measured)
+    missing = len(heads) - count
+    status = f"{missing} of {len(heads)} heads cannot be measured" if missing else "ok"
+    mean = sd = z = p = log10_p = clusters = None
+    if count > 1:
+        shares = squared / np.outer(ranks, ranks)
+        # Round-off may leave nothing a little below 0.
+        mean = max(0.0, d * float(shares.sum() - shares.trace()) / (count * (count - 1)))
+        sd = mean_overlap(ranks, d).sd
+        test = mean_overlap_significance(mean, ranks, d)
+        z, p, log10_p = test.z, test.p, test.log10_p
+        status = test.status if test.status != "ok" and status == "ok" else status
+        clusters = _clusters(measured, squared, ranks)
+    elif not missing:
+        status = "a single head has no other to overlap with"
+    return SpaceOverlaps(
+        stack=stack, attention=attention, space=space, d=d, heads=tuple(heads), squared=squared,
+        pairs_tested=count * (count - 1) // 2, overlap_ratio=mean, overlap_ratio_sd=sd,
+        z=z, p=p, log10_p=log10_p, clusters=clusters,
+        pairs=_pairs(measured, squared, ranks, d, top), form=form, status=status,
+    )  # fmt: skip
+
+
+def adjusted_pairs(spaces: Sequence[SpaceOverlaps]) -> tuple[SpaceOverlaps, ...]:
+    """The same with the p-values of listed pairs adjusted for all pairs of all spaces."""
+    tests = sum(space.pairs_tested for space in spaces)
+    listed = [pair for space in spaces for pair in space.pairs]
+    adjusted = iter(false_discovery_adjustment([pair.log10_p for pair in listed], tests=tests).p)
+    return tuple(
+        replace(
+            space,
+            pairs=tuple(
+                replace(pair, p_adjusted=p) for pair, p in zip(space.pairs, adjusted, strict=False)
+            ),
+        )
+        for space in spaces
+    )
+
+
+def _clusters(
+    measured: Sequence[HeadEntry], squared: np.ndarray, ranks: Sequence[int]
+) -> tuple[tuple[str, ...], ...] | None:
+    if len(measured) > _CLUSTERED:
+        return None
+    groups, _ = near_copy_clusters(squared, ranks)
+    return tuple(tuple(measured[i].label for i in group) for group in groups)
+
+
+def _pairs(
+    measured: Sequence[HeadEntry], squared: np.ndarray, ranks: Sequence[int], d: int, top: int
+) -> tuple[OverlapPair, ...]:
+    """The pairs of the largest z."""
+    count = len(measured)
+    if count < 2 or top < 1:
+        return ()
+    rows, columns = np.triu_indices(count, 1)
+    scores = overlap_scores(squared, ranks, d)[rows, columns]
+    top = min(top, len(scores))
+    best = np.argpartition(-scores, top - 1)[:top]
+    best = best[np.lexsort((best, -scores[best]))]
+    listed = []
+    for i, j in zip(rows[best].tolist(), columns[best].tolist(), strict=True):
+        p, q = ranks[i], ranks[j]
+        total = float(np.clip(squared[i, j], max(0, p + q - d), min(p, q)))
+        test = overlap_significance(total, p, q, d)
+        listed.append(
+            OverlapPair(
+                first=measured[i].label, second=measured[j].label,
+                overlap_ratio=total * d / (p * q), mean_squared_cosine=total / min(p, q),
+                z=test.z, p=test.p, log10_p=test.log10_p, p_adjusted=None,
+            )
+        )  # fmt: skip
+    return tuple(listed)

@@ -1,0 +1,51 @@
+"""Groups of heads that are near-copies of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
+from scipy.spatial.distance import squareform
+
+# A head belongs to a cluster of near-copies if on average it shares half of its directions with it.
+_NEAR_COPY = 0.5
+# Of more heads the leaves are left in the order of the tree: the best order takes their cube.
+_ORDERED = 300
+
+
+def near_copy_clusters(
+    total: Float[np.ndarray, "H H"], ranks: Sequence[int]
+) -> tuple[list[list[int]], list[int]]:
+    """Groups of near-copies, and an order of the heads in which similar ones stand together.
+
+    Parameters
+    ----------
+    total
+        Σcos² between all pairs of heads; two heads at least.
+    ranks
+        Their dimensions, at least 1. Σcos² over the smaller one is the share of directions that two
+        heads have in common.
+
+    References
+    ----------
+    Average linkage: R. R. Sokal and C. D. Michener, Univ. Kansas Sci. Bull. 38 (1958) 1409-1438.
+
+    Examples
+    --------
+    >>> near_copy_clusters(np.array([[2.0, 0.1, 1.9], [0.1, 2.0, 0.2], [1.9, 0.2, 2.0]]), [2] * 3)
+    ([[0, 2]], [1, 2, 0])
+    """
+    smaller = np.minimum.outer(ranks, ranks)
+    distance = np.clip(1 - total / smaller, 0, 1)
+    distance = (distance + distance.T) / 2
+    np.fill_diagonal(distance, 0)
+    tree = linkage(
+        squareform(distance, checks=False), "average", optimal_ordering=len(total) <= _ORDERED
+    )
+    labels = fcluster(tree, 1 - _NEAR_COPY, criterion="distance")
+    groups: dict[int, list[int]] = {}
+    for head, label in enumerate(labels.tolist()):
+        groups.setdefault(label, []).append(head)
+    return [group for group in groups.values() if len(group) > 1], leaves_list(tree).tolist()

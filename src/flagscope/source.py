@@ -1,0 +1,156 @@
+"""What a user gives as a source: opened, its graph made, the settings checked."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from flagscope.arch import Graph, build_graph, families
+from flagscope.checkpoint import Checkpoint, from_state_dict, open_checkpoint
+from flagscope.checkpoint.configuration import given_config
+from flagscope.engine import Settings
+from flagscope.errors import CorruptFileError, InputError
+from flagscope.geometry import RankRule
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    Source = str | os.PathLike[str] | nn.Module | Mapping[str, Tensor]
+    Config = Mapping[str, Any] | str | os.PathLike[str]
+
+
+def opened(
+    source: Source,
+    *,
+    config: Config | None,
+    revision: str | None,
+    base: str | os.PathLike[str] | None,
+) -> Checkpoint:
+    """A source opened for reading, with the configuration that is given or stands beside it.
+
+    Raises
+    ------
+    InputError
+        If it is no source, or an argument does not go with it.
+    SourceError
+        If it cannot be read.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return open_checkpoint(source, config=config, revision=revision, base=base)
+    from torch import nn
+
+    if revision is not None:
+        raise InputError("revision is for hub names", hint="leave it out for weights in memory")
+    if base is not None:
+        raise InputError("base is for adapters on disk", hint="leave it out for weights in memory")
+    given = None if config is None else given_config(config)
+    if isinstance(source, nn.Module):
+        own = _module_config(source) if given is None else given
+        return from_state_dict(source.state_dict(), config=own, name=type(source).__name__)
+    if isinstance(source, Mapping):
+        return from_state_dict(source, config=given)
+    raise InputError(
+        f"cannot scan a {type(source).__name__}",
+        hint="give a path, a hub name, an nn.Module or a mapping of names to tensors",
+    )
+
+
+def graph_of(
+    checkpoint: Checkpoint, settings: Settings, source: Source, example_inputs: Any
+) -> Graph:
+    """What the tensors of an opened source are; an unknown module is traced.
+
+    Raises
+    ------
+    ArchitectureError
+        If they contradict the configuration.
+    """
+    from torch import nn
+
+    shapes = {
+        name: info.shape
+        for name, info in checkpoint.tensors.items()
+        if name not in checkpoint.auxiliary
+    }
+    for name in shapes:
+        if name != readable(name):
+            raise CorruptFileError(
+                f"the tensor name {name!a} is not valid text",
+                hint="the file is damaged; fetch it again or save it with other names",
+            )
+    known: dict[str, Any] = {"family": settings.family, "heads": settings.heads}
+    known["window"] = settings.window if "residual" in settings.only else 0
+    if isinstance(source, nn.Module):
+        from flagscope.arch.trace import module_graph  # torch.export takes seconds to import
+
+        return module_graph(source, checkpoint.config, example_inputs=example_inputs, **known)
+    if example_inputs is not None:
+        raise InputError("example_inputs are for a module", hint="leave them out for a checkpoint")
+    return build_graph(shapes, checkpoint.config, **known)
+
+
+def checked_settings(**values: Any) -> Settings:
+    """Settings of a scan.
+
+    Raises
+    ------
+    InputError
+        If one has a value that it may not have.
+    """
+    from pydantic import ValidationError
+
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][:1])
+        raise InputError(
+            f"{where}: {first['msg']}, got {first['input']!r}",
+            hint="see the documentation of flagscope.scan for what it may be",
+        ) from error
+    RankRule.parse(settings.rank)
+    _check_family(settings.family)
+    return settings
+
+
+def check_device(settings: Settings) -> None:
+    """Compute something there before any weight is read."""
+    import torch
+
+    if settings.device == "auto":
+        return
+    try:
+        torch.ones(1, dtype=torch.float64, device=settings.device).item()
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        # PyTorch raises AssertionError where it was built without CUDA, TypeError for a dtype that
+        # the device lacks.
+        raise InputError(
+            f"device {settings.device!r} cannot be used: {str(error).partition(chr(10))[0]}",
+            hint="give cpu, or auto to take CUDA where there is any",
+        ) from error
+
+
+def readable(text: str) -> str:
+    """A name as text that can be written: half a character of UTF-16 becomes a question mark."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def _check_family(name: str | None) -> None:
+    known = [family.name for family in families()]
+    if name is None or name in known:
+        return
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=3)
+    meant = f"did you mean {' or '.join(close)}? " if close else ""
+    raise InputError(
+        f"there is no family {name!r}", hint=f"{meant}the families are {', '.join(known)}"
+    )
+
+
+def _module_config(module: nn.Module) -> dict[str, Any] | None:
+    """A module's own configuration."""
+    own: Any = getattr(module, "config", None)
+    if hasattr(own, "to_dict"):
+        return dict(own.to_dict())
+    return None
