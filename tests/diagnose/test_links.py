@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from diagnose.planted import haar, normal
-from flagscope.diagnose import LinkName, Matrices, head_ends, link_records
+from flagscope.diagnose import LinkName, Matrices, head_ends, head_links
 
 D, R, H = 48, 5, 4
 NAME = LinkName("decoder", 2, 3, "q")
@@ -21,7 +21,12 @@ def heads(seed, count=H):
 
 
 def linked(o, v, q, k, *, top=100):
-    return link_records(NAME, head_ends(bare(o.mT), v), head_ends(bare(q), k), top=top)
+    return listed(head_ends(bare(o.mT), v), head_ends(bare(q), k), top=top)
+
+
+def listed(writers, readers, *, top=100):
+    links = head_links(NAME, writers, readers)
+    return [links.record(i, j) for _, i, j in links.furthest(top)], links.tested
 
 
 def test_overlap_and_composition_are_those_of_the_explicit_circuits():
@@ -133,7 +138,7 @@ def test_grouped_heads_take_the_circuits_of_all_that_share_them():
 def test_without_the_other_factor_there_is_overlap_and_no_composition():
     o, v, q = heads(30).mT, heads(31), heads(32)
     writers, readers = head_ends(bare(o.mT), v), head_ends(bare(q), None)
-    records, tested = link_records(NAME, writers, readers, top=100)
+    records, tested = listed(writers, readers)
     assert tested == len(records) == H * H
     assert all(one.composition is one.composition_z is None for one in records)
     full, _ = linked(o, v, q, heads(33))

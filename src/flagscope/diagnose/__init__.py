@@ -28,7 +28,7 @@ from flagscope.diagnose.head_spaces import (
 )
 from flagscope.diagnose.heads import head_record
 from flagscope.diagnose.levels import LevelsRecord, alignment_levels
-from flagscope.diagnose.links import HeadEnds, LinkName, head_ends, link_records
+from flagscope.diagnose.links import HeadEnds, LinkName, Links, head_ends, head_links
 from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.observables import (
     commutation_defect,
@@ -74,6 +74,7 @@ __all__ = [
     "HeadSpaces",
     "LevelsRecord",
     "LinkName",
+    "Links",
     "Matrices",
     "NeuralCollapse",
     "OverlapPair",
@@ -93,11 +94,11 @@ __all__ = [
     "commutator_ratio",
     "gram_correlation",
     "head_ends",
+    "head_links",
     "head_record",
     "head_spaces",
     "imbalance",
     "labels",
-    "link_records",
     "neural_collapse",
     "neural_collapse_of_module",
     "orthonormal_rows",

@@ -9,6 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from flagscope.diagnose.overlaps import squared_overlaps
+from flagscope.diagnose.whitening import cholesky_whitening
+
+# Bases of maps up to this condition go by Cholesky, at the speed of products: they are orthonormal
+# to ε κ², 1e-9 at the worst, and to 1e-12 in the common case of a condition below 100.
+_CONDITION = 3e3
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ def head_spaces(
     Parameters
     ----------
     maps
-        Floating point and finite; r may exceed d.
+        Floating point and finite; r may exceed d. The bases are found in float64 and given in the
+        type of the maps.
     noise
         Bound on the spectral norm of the storage error of each map, shape (H,); singular values
         up to it do not count.
@@ -53,19 +59,24 @@ def head_spaces(
     (tensor([2, 2]), torch.Size([2, 4, 2]))
     """
     r, d = maps.shape[1:]
-    q, triangle = torch.linalg.qr(maps.mT)
+    wide = maps.double()
+    bound = wide.new_zeros(len(maps)) if noise is None else noise.to(wide)
+    if r <= d:
+        factors, sharp = cholesky_whitening(wide, bound, condition=_CONDITION)
+        if bool(sharp.all()):
+            q = (factors @ wide).mT.to(maps.dtype)
+            return HeadSpaces(q, torch.full((len(maps),), r, device=maps.device))
+    q, triangle = torch.linalg.qr(wide.mT)
     # The singular values of a map are those of its small triangular factor.
     sigma = torch.linalg.svdvals(triangle)
-    floor = max(r, d) * torch.finfo(maps.dtype).eps * sigma[:, :1]
-    if noise is not None:
-        floor = torch.maximum(floor, noise.to(maps)[:, None])
+    floor = torch.maximum(max(r, d) * torch.finfo(wide.dtype).eps * sigma[:, :1], bound[:, None])
     ranks = (sigma > floor).sum(-1)
     for h in torch.nonzero(ranks < min(r, d)).flatten().tolist():
         rank = int(ranks[h])
         u = torch.linalg.svd(triangle[h], full_matrices=False).U[:, :rank]
         q[h, :, :rank] = q[h] @ u
         q[h, :, rank:] = 0
-    return HeadSpaces(q, ranks)
+    return HeadSpaces(q.to(maps.dtype), ranks)
 
 
 def pairwise_overlaps(spaces: HeadSpaces) -> Float[Tensor, "H H"]:

@@ -70,14 +70,22 @@ def head_ends(maps: Matrices, partner: Float[Tensor, "H r s"] | None) -> HeadEnd
     on = sound.to(maps.values.device)[:, None, None]
     spaces = head_spaces(torch.where(on, maps.values, 0), noise=maps.delta)
     # Of the partner P only P Pᵀ = RᵀR counts, which a small triangle R knows.
-    factor = torch.linalg.qr(torch.where(on, partner, 0).mT, mode="r").R
-    circuits = factor @ torch.where(on, maps.values, 0)
+    circuits = _gram_factor(torch.where(on, partner, 0)) @ torch.where(on, maps.values, 0)
     norms = torch.linalg.matrix_norm(circuits)
     circuits = circuits / torch.where(norms > 0, norms, 1)[:, None, None]
     moments = centred_spectrum(torch.linalg.eigvalsh(circuits @ circuits.mT), d)
     return HeadEnds(
         spaces, circuits, moments.square, moments.cube, sound & (spaces.ranks > 0).cpu()
     )
+
+
+def _gram_factor(partner: Float[Tensor, "H r s"]) -> Float[Tensor, "H k r"]:
+    """R with RᵀR = P Pᵀ, by Cholesky where that goes through, and else by QR."""
+    wide = partner.double()
+    triangle, info = torch.linalg.cholesky_ex(wide @ wide.mT)
+    if bool((info == 0).all()):
+        return triangle.mT.to(partner.dtype)
+    return torch.linalg.qr(partner.mT, mode="r").R
 
 
 @dataclass(frozen=True)
@@ -102,13 +110,81 @@ class LinkName:
         return f"L{self.layer_to}H{head}.{'cross.' * self.across[1]}{self.space}"
 
 
-def link_records(
-    name: LinkName, writers: HeadEnds, readers: HeadEnds, *, top: int
-) -> tuple[list[EdgeRecord], int]:
-    """The links between all heads of two layers that stand out, and how many were tested.
+@dataclass(frozen=True)
+class Links:
+    """All links between the heads of two layers, in tables of (writing head, reading head).
 
-    Listed are the links of the largest z, half of them by the overlap and half by the composition.
-    p-values are not yet adjusted for their number.
+    Attributes
+    ----------
+    name
+        Which layers and which space.
+    overlap, composition
+        Σcos², and the square of the composition score.
+    correlation
+        Of the circuits' Gram matrices, traces removed; -inf where a circuit is not known.
+    z_overlap, z_composition
+        Distance of both from chance; -inf where a head could not be measured.
+    """
+
+    name: LinkName
+    writers: HeadEnds
+    readers: HeadEnds
+    overlap: np.ndarray
+    composition: np.ndarray
+    correlation: np.ndarray
+    z_overlap: np.ndarray
+    z_composition: np.ndarray
+
+    @property
+    def tested(self) -> int:
+        """How many pairs of heads were measured."""
+        return int(self.writers.measured.sum()) * int(self.readers.measured.sum())
+
+    def furthest(self, top: int) -> list[tuple[float, int, int]]:
+        """(largest z of the two, writing head, reading head) of at most `top` links.
+
+        Those of the largest z, half of them by the overlap and half by the composition.
+        """
+        return [
+            (float(max(self.z_overlap[i, j], self.z_composition[i, j])), i, j)
+            for i, j in _furthest(self.z_overlap, self.z_composition, top)
+        ]
+
+    def record(self, i: int, j: int) -> EdgeRecord:
+        """What is known of the link from head i to head j; its p-value is not adjusted."""
+        d, name = self.writers.spaces.d, self.name
+        r1, r2 = int(self.writers.spaces.ranks[i]), int(self.readers.spaces.ranks[j])
+        total = float(np.clip(self.overlap[i, j], max(0, r1 + r2 - d), min(r1, r2)))
+        test = overlap_significance(total, r1, r2, d)
+        composition, correlation = float(self.composition[i, j]), float(self.correlation[i, j])
+        known = np.isfinite(correlation)
+        null = _composition_null(self.writers, self.readers, i, j, d) if known else None
+        circuit = None if null is None else null.significance(min(max(correlation, -1.0), 1.0))
+        return EdgeRecord.model_validate(
+            {
+                "from": name.source(i),
+                "to": name.target(j),
+                "stack": name.stack,
+                "layer_from": name.layer_from,
+                "head_from": i,
+                "layer_to": name.layer_to,
+                "head_to": j,
+                "space": name.space,
+                "overlap_ratio": total * d / (r1 * r2),
+                "overlap_z": test.z,
+                "p": test.p,
+                "log10_p": test.log10_p,
+                "p_adjusted": None,
+                "composition": composition**0.5 if known else None,
+                "composition_ratio": composition * d if known else None,
+                "composition_z": circuit.z if circuit else None,
+                "composition_log10_p": circuit.log10_p if circuit else None,
+            }
+        )
+
+
+def head_links(name: LinkName, writers: HeadEnds, readers: HeadEnds) -> Links:
+    """The links between all heads of two layers.
 
     Parameters
     ----------
@@ -116,8 +192,6 @@ def link_records(
         What the records say of where they are.
     writers, readers
         On one stream.
-    top
-        How many links to list.
 
     References
     ----------
@@ -129,48 +203,17 @@ def link_records(
     composition = _block_squares(writers.circuits, readers.circuits)
     ranks = writers.spaces.ranks.cpu().numpy(), readers.spaces.ranks.cpu().numpy()
     both = np.outer(writers.measured.numpy(), readers.measured.numpy())
-    z_overlap = np.where(both, _overlap_z(overlap, *ranks, d), -np.inf)
     scale = _scale(writers, readers)
     # ⟨X, Y⟩ of the circuits' Gram matrices has the mean 1/d, as their traces are 1.
     correlation = np.where(
         scale > 0, (composition - 1 / d) / np.where(scale > 0, scale, 1), -np.inf
     )
     spread = (2 / (max(d - 1, 1) * (d + 2))) ** 0.5
-    z_composition = np.where(both, correlation / spread, -np.inf)
-    records = []
-    for i, j in _furthest(z_overlap, z_composition, top):
-        r1, r2 = int(ranks[0][i]), int(ranks[1][j])
-        total = float(np.clip(overlap[i, j], max(0, r1 + r2 - d), min(r1, r2)))
-        test = overlap_significance(total, r1, r2, d)
-        null = _composition_null(writers, readers, i, j, d)
-        known = bool(scale[i, j] > 0)
-        circuit = (
-            null.significance(float(correlation[i, j].clip(-1, 1))) if null and known else None
-        )
-        records.append(
-            EdgeRecord.model_validate(
-                {
-                    "from": name.source(i),
-                    "to": name.target(j),
-                    "stack": name.stack,
-                    "layer_from": name.layer_from,
-                    "head_from": i,
-                    "layer_to": name.layer_to,
-                    "head_to": j,
-                    "space": name.space,
-                    "overlap_ratio": total * d / (r1 * r2),
-                    "overlap_z": test.z,
-                    "p": test.p,
-                    "log10_p": test.log10_p,
-                    "p_adjusted": None,
-                    "composition": float(np.sqrt(composition[i, j])) if known else None,
-                    "composition_ratio": float(composition[i, j] * d) if known else None,
-                    "composition_z": circuit.z if circuit else None,
-                    "composition_log10_p": circuit.log10_p if circuit else None,
-                }
-            )
-        )
-    return records, int(both.sum())
+    return Links(
+        name, writers, readers, overlap, composition, correlation,
+        z_overlap=np.where(both, _overlap_z(overlap, *ranks, d), -np.inf),
+        z_composition=np.where(both, correlation / spread, -np.inf),
+    )  # fmt: skip
 
 
 def _block_squares(one: Float[Tensor, "m r d"], two: Float[Tensor, "n s d"]) -> np.ndarray:

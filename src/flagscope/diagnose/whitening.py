@@ -75,7 +75,8 @@ def whitening(maps: Matrices) -> Whitening:
         values = values.where(sound.to(values.device)[:, None, None], 0)
     scaled, exponents = Matrices(values, delta, maps.mean_square).normalised()
     values, noise = scaled.values, scaled.delta.to(values)
-    factors, ranks, sharp = _by_cholesky(values, noise)
+    factors, sharp = cholesky_whitening(values, noise, condition=_CONDITION)
+    ranks = torch.full((len(values),), values.shape[1], device=values.device)
     for h in torch.nonzero(~sharp).flatten().tolist():
         factors[h], ranks[h] = _by_svd(values[h], float(noise[h]))
     scale = torch.ldexp(torch.ones(len(values), dtype=torch.float64), -exponents)
@@ -96,8 +97,14 @@ def orthonormal_rows(maps: Matrices, found: Whitening) -> Float[Tensor, "H r d"]
     return rows.float()
 
 
-def _by_cholesky(values: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Factors L⁻¹ at full rank, and where they can be trusted."""
+def cholesky_whitening(
+    values: Float[Tensor, "H r d"], noise: Float[Tensor, " H"], *, condition: float
+) -> tuple[Float[Tensor, "H r r"], Bool[Tensor, " H"]]:
+    """Factors L⁻¹ with W Wᵀ = L Lᵀ, and where they can be trusted at full rank.
+
+    They can where the smallest singular value stands clear of the noise, and a bound on the
+    condition is below the one given.
+    """
     r, d = values.shape[1:]
     gram = values @ values.mT
     triangle, info = torch.linalg.cholesky_ex(gram)
@@ -108,8 +115,8 @@ def _by_cholesky(values: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]
     largest = gram.diagonal(dim1=-2, dim2=-1).sum(-1).sqrt()
     smallest = torch.linalg.matrix_norm(factors).reciprocal()
     floor = torch.maximum(noise, max(r, d) * torch.finfo(gram.dtype).eps * largest)
-    sharp = (info == 0) & (smallest > _CLEAR * floor) & (largest < _CONDITION * smallest)
-    return factors, torch.full_like(info, r, dtype=torch.int64), sharp
+    sharp = (info == 0) & (smallest > _CLEAR * floor) & (largest < condition * smallest)
+    return factors, sharp
 
 
 def _by_svd(map_: Float[Tensor, "r d"], noise: float) -> tuple[Tensor, int]:

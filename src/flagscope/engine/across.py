@@ -33,6 +33,8 @@ from flagscope.diagnose.overlaps import SLAB_BYTES, Form
 from flagscope.diagnose.records import HeadSpace
 from flagscope.engine.norms import fold_before
 from flagscope.engine.reading import TaskReader
+from flagscope.engine.settings import Precision
+from flagscope.engine.tensors import Tensors
 from flagscope.errors import InputError
 
 # Bytes of the float64 copy of some heads that are made orthonormal together.
@@ -75,12 +77,14 @@ class _Layers:
     def __init__(self, checkpoint: Checkpoint, device: torch.device, fold: bool) -> None:
         self._checkpoint, self.device, self.fold = checkpoint, device, fold
 
-    def dtype(self, group: HeadGroup) -> torch.dtype:
+    def precision(self, group: HeadGroup) -> Precision:
         stored = self._checkpoint.tensors[group.map.tensor].dtype
-        return torch.float32 if stored.startswith(_NARROW) else torch.float64
+        return "float32" if stored.startswith(_NARROW) else "float64"
 
     def reader(self, group: HeadGroup) -> TaskReader:
-        return TaskReader(self._checkpoint, device=self.device, dtype=self.dtype(group))
+        return TaskReader(
+            Tensors(self._checkpoint, []), device=self.device, precision=self.precision(group)
+        )
 
     def chunks(self, group: HeadGroup, reader: TaskReader) -> Iterator[tuple[int, Matrices]]:
         """(first head, maps of shape (h, r, d)): some heads of a layer at a time."""
@@ -210,7 +214,7 @@ def _by_layer(
     ]
     reader, where = None, None
     for stack, layer, i, group in sorted(order, key=lambda one: one[:3]):
-        here = stack, layer, layers.dtype(group)
+        here = stack, layer, layers.precision(group)
         if reader is None or where != here:
             reader, where = None, here  # what was read of the layer before goes first
             reader = layers.reader(group)

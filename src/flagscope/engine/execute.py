@@ -95,7 +95,7 @@ def _pairs(
 
 
 def _heads(group: HeadGroup, reader: TaskReader, settings: Settings) -> HeadRecord:
-    maps = reader.maps(group.map)
+    maps = reader.for_size(group.d, [group.map]).maps(group.map)
     if group.space == "o":
         return head_record(group, Matrices(maps.values.mT, maps.delta, maps.mean_square))
     norm = group.norm

@@ -19,10 +19,11 @@ from flagscope.diagnose import (
     EdgeRecord,
     HeadEnds,
     LinkName,
+    Links,
     Matrices,
     PairRecord,
     head_ends,
-    link_records,
+    head_links,
     prepared_map,
     residual_record,
 )
@@ -124,9 +125,13 @@ def stream_links(
     groups: Sequence[LinkGroup], reader: TaskReader, settings: Settings
 ) -> tuple[list[EdgeRecord], int]:
     """The links that stand out, at most `settings.edges`, and how many were tested."""
+    if groups:
+        faces = [face for group in groups for face in (group.write, group.read)]
+        maps = [one for face in faces for one in (face.heads, face.partner) if one is not None]
+        reader = reader.for_size(min(_width(face) for face in faces), maps)
     ends = [end for group in groups for end in _ends(group, settings)]
     shared = _Shared([key for key, _ in ends])
-    edges: list[EdgeRecord] = []
+    candidates: list[tuple[float, int, int, Links]] = []
     tested = 0
     for group in groups:
         name = LinkName(
@@ -137,10 +142,11 @@ def stream_links(
         write, read = (
             shared.get(key, partial(make, reader)) for key, make in _ends(group, settings)
         )
-        found, count = link_records(name, write, read, top=settings.edges)
-        edges += found
-        tested += count
-    return furthest_edges(edges, settings.edges), tested
+        links = head_links(name, write, read)
+        candidates += [(*one, links) for one in links.furthest(settings.edges)]
+        tested += links.tested
+    candidates.sort(key=lambda one: -one[0])
+    return [links.record(i, j) for _, i, j, links in candidates[: settings.edges]], tested
 
 
 def furthest_edges(edges: Sequence[EdgeRecord], top: int) -> list[EdgeRecord]:
@@ -176,6 +182,13 @@ def _ends(group: LinkGroup, settings: Settings) -> list[tuple[Hashable, _MakeEnd
         (("write", group.write.label, centred), lambda r: _end(group.write, r, fold, centred)),
         (("read", group.read.label), lambda r: _end(group.read, r, fold, centred)),
     ]
+
+
+def _width(face: StreamMap) -> int:
+    """Dimensions of the stream that a face writes to or reads."""
+    if face.heads is None:
+        raise ValueError(f"{face.label} has no heads to link")
+    return face.heads.outputs if face.role == "o" else face.heads.inputs
 
 
 def _end(face: StreamMap, reader: TaskReader, fold: bool, centred: bool) -> HeadEnds:
