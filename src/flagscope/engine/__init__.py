@@ -1,19 +1,24 @@
 """Joins files to mathematics: a scan is a plan of tasks, each of which reads its own tensors."""
 
+from flagscope.engine.estimate import Estimate, estimated
 from flagscope.engine.executors import chosen_executor, width
+from flagscope.engine.local import MEMORY
 from flagscope.engine.plan import Task, plan
 from flagscope.engine.run import Progress, parameter_count, run_scan
 from flagscope.engine.settings import PARTS, Part, Settings
 from flagscope.engine.store import Store
 
 __all__ = [
+    "MEMORY",
     "PARTS",
+    "Estimate",
     "Part",
     "Progress",
     "Settings",
     "Store",
     "Task",
     "chosen_executor",
+    "estimated",
     "parameter_count",
     "plan",
     "run_scan",
