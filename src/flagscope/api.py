@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -14,13 +15,16 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from flagscope.arch import Graph
 from flagscope.diagnose import ScanResult
 from flagscope.engine import (
+    MEMORY,
     PARTS,
+    Estimate,
     Part,
     Precision,
     Progress,
     Store,
     Task,
     chosen_executor,
+    estimated,
     parameter_count,
     plan,
     run_scan,
@@ -145,6 +149,8 @@ class Inspection:
         What a scan would do, with the cost of each part.
     notes
         What could not be mapped, and what was assumed.
+    estimate
+        What a scan would take on this machine, if that was asked for.
     """
 
     source: str
@@ -152,6 +158,35 @@ class Inspection:
     graph: Graph
     tasks: tuple[Task, ...]
     notes: tuple[str, ...]
+    estimate: Estimate | None = None
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that a scan reads of the checkpoint if it has room to read each tensor once."""
+        return sum({piece: size for task in self.tasks for piece, size in task.pieces.items()}
+                   .values())  # fmt: skip
+
+    def to_json(self) -> str:
+        """Counts, tasks and estimate as JSON text."""
+        tasks = [
+            {"name": task.name, "pairs": sum(len(group.members) for group in task.pairs),
+             "head_groups": len(task.heads), "flops": task.flops, "bytes_read": task.bytes_read,
+             "bytes_working": task.bytes_working,
+             "work": [[*key, amount] for key, amount in task.work.amounts.items()]}
+            for task in self.tasks
+        ]  # fmt: skip
+        document = {
+            "source": _readable(self.source),
+            "family": self.graph.family,
+            "parameters": self.parameters,
+            "flops": sum(task.flops for task in self.tasks),
+            "bytes_read": self.bytes_read,
+            "estimate": None if self.estimate is None else asdict(self.estimate),
+            "tasks": tasks,
+            "notes": list(self.notes),
+            "unmapped": list(self.graph.unmapped),
+        }
+        return json.dumps(document, indent=1)
 
 
 def scan(
@@ -175,6 +210,7 @@ def scan(
     workers: int | None = None,
     executor: Executor | str | None = None,
     store: str | os.PathLike[str] | None = None,
+    memory: int = MEMORY,
     progress: Progress | None = None,
 ) -> Report:
     """Read a network's weights, and no data, and say how its layers and heads are aligned.
@@ -222,8 +258,8 @@ def scan(
     device
         "auto", "cpu", "cuda" or another torch device.
     workers
-        Tasks carried out at once, in threads; by default one for each of PyTorch's threads, at
-        most four. Peak memory grows with them.
+        Tasks carried out at once, in threads and where memory allows; by default one for each of
+        PyTorch's threads, at most four.
     executor
         Instead of threads: any `concurrent.futures.Executor`, "dask:ADDRESS" of a Dask scheduler,
         or a `dask.distributed.Client`. Workers in other processes open the checkpoint themselves;
@@ -233,6 +269,9 @@ def scan(
         as it comes. A scan that was killed, started again with the same store, takes from it what
         was done: `report.result.run.tasks_from_store` says how much. Scans of other checkpoints
         and with other settings may use it too.
+    memory
+        Bytes that the threads of this process may take together, 3 GB by default, a quarter of
+        them for tensors that are held for tasks to come. A task that needs more runs alone.
     progress
         Called with (tasks done, tasks in all, name of the task).
 
@@ -266,6 +305,8 @@ def scan(
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}", hint="give 1 or more")
+    if memory < 0:
+        raise InputError(f"memory is {memory}", hint="give a number of bytes")
     if workers is not None and isinstance(executor, str) and executor != "local":
         raise InputError(
             f"workers is {workers}, and {executor} has its own", hint="leave the workers out"
@@ -286,7 +327,7 @@ def scan(
         graph = graph_of(checkpoint, settings, source, example_inputs)
         result = run_scan(
             checkpoint, graph, settings,
-            workers=workers, executor=pool, progress=progress, store=kept,
+            workers=workers, executor=pool, progress=progress, store=kept, memory=memory,
         )  # fmt: skip
     return Report(result.model_copy(update={"source": readable(result.source)}))
 
@@ -303,10 +344,13 @@ def inspect(
     only: Part | Iterable[Part] = PARTS,
     window: int = 1,
     edges: int = 200,
+    estimate: bool = False,
 ) -> Inspection:
     """What a scan would find to measure, from the header alone; reads no tensor.
 
-    Parameters, errors and references as for `scan`.
+    Parameters, errors and references as for `scan`, and `estimate`: whether to estimate time and
+    memory of the scan. Products and eigenproblems are timed for that, for some two seconds and
+    once in a process, and the disk by at most 64 MiB of the largest file.
 
     Examples
     --------
@@ -321,12 +365,14 @@ def inspect(
     with opened(source, config=config, revision=revision, base=base) as checkpoint:
         graph = graph_of(checkpoint, settings, source, example_inputs)
         sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
+        tasks = tuple(plan(graph, settings, sizes))
         return Inspection(
             source=checkpoint.source,
             parameters=parameter_count(checkpoint),
             graph=graph,
-            tasks=tuple(plan(graph, settings, sizes)),
+            tasks=tasks,
             notes=(*checkpoint.notes, *graph.notes),
+            estimate=estimated(tasks, checkpoint.tensors) if estimate else None,
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from cli.conftest import Run, perceptron
 from flagscope.checkpoint.base import Checkpoint
@@ -87,6 +88,21 @@ def test_inspect_lists_the_maps(run: Run, tiny: Path) -> None:
         assert " ".join(row.split()[1:]) == "k 2 4 × 16 (g k) d"
 
 
+def test_inspect_estimates_a_scan(run: Run, tiny: Path) -> None:
+    shown = run("inspect", tiny).out
+    assert "a scan on this machine: about " in shown
+    assert shown.count("assumed: ") >= 4
+    found = json.loads(run("inspect", tiny, "--json", "-").out)
+    weights = load_file(tiny / "model.safetensors")
+    assert found["parameters"] == sum(tensor.numel() for tensor in weights.values())
+    assert found["estimate"]["seconds"] > 0
+    assert found["estimate"]["bytes_memory"] > found["tasks"][0]["bytes_read"]
+    assert found["estimate"]["assumptions"]
+    assert found["flops"] == pytest.approx(sum(task["flops"] for task in found["tasks"]))
+    assert json.loads(run("inspect", tiny, "--no-estimate", "--json", "-").out)["estimate"] is None
+    assert "a scan on this machine" not in run("inspect", tiny, "--no-estimate").out
+
+
 def saved(state: dict[str, torch.Tensor], folder: Path, ending: str) -> Path:
     path = folder / f"net{ending}"
     if ending == ".npz":
@@ -127,7 +143,7 @@ def test_resnet(run: Run, resnet: Path) -> None:
     assert ratios == pytest.approx(expected, abs=0.006)
 
 
-@pytest.mark.parametrize("options", [[], ["--maps"], ["--all"]])
+@pytest.mark.parametrize("options", [[], ["--maps"], ["--all"], ["--json", "-"]])
 def test_inspect_reads_no_tensor(
     run: Run, minilm: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
@@ -135,7 +151,7 @@ def test_inspect_reads_no_tensor(
     for reader in (Checkpoint, *Checkpoint.__subclasses__()):
         for name in {"read", "_read"} & set(vars(reader)):
             monkeypatch.setattr(reader, name, lambda *call: read.append(call))
-    assert run("inspect", minilm, *options).code == 0
+    assert run("inspect", minilm, "--no-estimate", *options).code == 0
     assert read == []
     assert run("scan", minilm, "--quiet").code != 0
     assert read != []

@@ -35,6 +35,7 @@ def complaint(answer: Answer) -> tuple[str, str]:
         (["--fdr", "much"], "'much' is not a valid float"),
         (["--heads", "0"], "--heads"),
         (["--workers", "0"], "--workers"),
+        (["--memory", "much"], "--memory"),
         (["--seed", "x"], "--seed"),
         (["--fold-norms", "some"], "'some' is not one of"),
         (["--precision", "float16"], "--precision"),

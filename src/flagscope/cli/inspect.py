@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flagscope.cli.options import model_options
+from flagscope.cli.outputs import check_outputs, write_outputs
 
 if TYPE_CHECKING:
     from flagscope.api import Inspection
     from flagscope.arch import LinearMap
-    from flagscope.engine import Task
+    from flagscope.cli.console import Output
+    from flagscope.engine import Estimate, Task
 
 _FIRST = 40
 
@@ -42,13 +44,26 @@ _MAP_COLUMNS = (
 @click.option(
     "--all", "everything", is_flag=True, help=f"Every line; a terminal gets the first {_FIRST}."
 )
-def inspect_command(source: str, maps: bool, everything: bool, **options: Any) -> None:
-    """List maps, pairs, heads and cost of a checkpoint. Reads no tensor."""
+@click.option(
+    "--estimate/--no-estimate",
+    default=True,
+    show_default=True,
+    help="Estimate time and memory of a scan, from products, eigenproblems and the disk timed now.",
+)
+@click.option("--json", "json_", metavar="F", help="Write all of it as JSON; - for stdout.")
+def inspect_command(
+    source: str, maps: bool, everything: bool, json_: str | None, **options: Any
+) -> None:
+    """List maps, pairs, heads and cost of a checkpoint. Reads its header, and no tensor."""
     from flagscope.api import inspect
     from flagscope.cli.console import Output, grid
     from flagscope.report.wording import counted, size
 
+    outputs = {"json": json_}
+    check_outputs(outputs, source)
     found = inspect(source, **options)
+    if write_outputs(outputs, {"json": found.to_json}, quiet=False):
+        return
     out = Output()
     pairs = sum(len(group.members) for group in found.graph.pairs)
     out.paragraph(found.source, style="bold")
@@ -65,18 +80,31 @@ def inspect_command(source: str, maps: bool, everything: bool, **options: Any) -
             out.paragraph(f"… and {len(rows) - len(shown)} more (--all)")
     out.print()
     flops = sum(task.flops for task in found.tasks)
-    read = sum(task.bytes_read for task in found.tasks)
     peak = max((task.bytes_peak for task in found.tasks), default=0)
     out.paragraph(
-        f"in all {counted(len(found.tasks), 'task')}, {size(flops, 'FLOP')}, {size(read, 'B')} "
-        f"to read, about {size(peak, 'B')} of memory for the largest task"
+        f"in all {counted(len(found.tasks), 'task')}, {size(flops, 'FLOP')}, "
+        f"{size(found.bytes_read, 'B')} to read, about {size(peak, 'B')} of memory for the "
+        "largest task"
     )
+    if found.estimate is not None:
+        _print_estimate(out, found.estimate)
     for note in found.notes:
         out.paragraph(note, bullet="note: ")
     if found.graph.unmapped:
         names = found.graph.unmapped
         some = "such as " if len(names) > 5 else ""
         out.paragraph(f"{len(names)} matrices, {some}{', '.join(names[:5])}", bullet="not mapped: ")
+
+
+def _print_estimate(out: Output, estimate: Estimate) -> None:
+    from flagscope.report.wording import duration, size
+
+    out.paragraph(
+        f"a scan on this machine: about {duration(estimate.seconds)}, and "
+        f"{size(estimate.bytes_memory, 'B')} of memory beyond the program's own"
+    )
+    for text in estimate.assumptions:
+        out.paragraph(text, bullet="assumed: ")
 
 
 def _task_table(tasks: Sequence[Task]) -> tuple[Columns, Rows]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,17 @@ def parts(_context: click.Context, _parameter: click.Parameter, value: str) -> t
             f"{', '.join(map(repr, wrong)) or 'nothing'} is not among {', '.join(PARTS)}"
         )
     return chosen
+
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+def in_bytes(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
+    """Bytes of a size such as 3GB or 500MB."""
+    told = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt]?)b?", value.strip().lower())
+    if told is None:
+        raise click.BadParameter(f"{value!r} is no size such as 3GB or 500MB")
+    return int(float(told[1]) * _UNITS[told[2]])
 
 
 _SOURCE_OPTIONS = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flagscope.cli.interrupt import interruptible
-from flagscope.cli.options import model_options
+from flagscope.cli.options import in_bytes, model_options
 from flagscope.cli.outputs import check_outputs, output_options, write_outputs
 from flagscope.cli.text import log
 
@@ -62,6 +62,14 @@ _EPILOG = (
     metavar="N",
     type=click.IntRange(1),
     help="Tasks at once; by default one for each core, at most four.",
+)
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    callback=in_bytes,
+    default="3GB",
+    show_default=True,
+    help="What tasks at once may take beyond the program's own; a larger task runs alone.",
 )
 @click.option(
     "--executor",

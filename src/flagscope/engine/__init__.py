@@ -1,15 +1,19 @@
 """Joins files to mathematics: a scan is a plan of tasks, each of which reads its own tensors."""
 
 from flagscope.engine.across import all_head_overlaps
+from flagscope.engine.estimate import Estimate, estimated
 from flagscope.engine.execute import resolved_device
 from flagscope.engine.executors import chosen_executor, width
+from flagscope.engine.local import MEMORY
 from flagscope.engine.plan import Task, plan
 from flagscope.engine.run import Progress, parameter_count, run_scan
 from flagscope.engine.settings import PARTS, Part, Precision, Settings
 from flagscope.engine.store import Store
 
 __all__ = [
+    "MEMORY",
     "PARTS",
+    "Estimate",
     "Part",
     "Precision",
     "Progress",
@@ -18,6 +22,7 @@ __all__ = [
     "Task",
     "all_head_overlaps",
     "chosen_executor",
+    "estimated",
     "parameter_count",
     "plan",
     "resolved_device",

@@ -18,6 +18,22 @@ from flagscope.engine.plan import Task
 from flagscope.engine.settings import Settings
 from flagscope.engine.tensors import Tensors
 
+_MOST_WORKERS = 4
+# Enough for a layer of a model of 7 billion parameters, whose eigenproblems take 2 GB.
+MEMORY = 3_000_000_000
+# The part of it in which tensors are held for tasks to come.
+_HELD = 0.25
+
+
+def default_workers() -> int:
+    """Tasks at once: one for each of PyTorch's threads, at most four."""
+    return min(torch.get_num_threads(), _MOST_WORKERS)
+
+
+def held_bytes(memory: int) -> int:
+    """Bytes of tensors that may be held for tasks to come."""
+    return int(_HELD * memory)
+
 
 def slots(tasks: Sequence[Task], *, workers: int, room: float) -> list[int]:
     """How many of the slots for tasks at once each task takes, and with them of the cores.

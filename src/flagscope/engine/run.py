@@ -13,8 +13,6 @@ from importlib.metadata import version
 from math import prod
 from typing import TypeVar
 
-import torch
-
 from flagscope.arch import Graph
 from flagscope.checkpoint import Checkpoint
 from flagscope.diagnose import (
@@ -30,7 +28,7 @@ from flagscope.engine.elsewhere import carried_out_by
 from flagscope.engine.execute import TaskResult, resolved_device
 from flagscope.engine.executors import Outcome
 from flagscope.engine.identity import task_keys, weights_identity
-from flagscope.engine.local import carried_out_here, slots
+from flagscope.engine.local import MEMORY, carried_out_here, default_workers, held_bytes, slots
 from flagscope.engine.order import begun_in
 from flagscope.engine.plan import Task, plan
 from flagscope.engine.settings import Settings
@@ -41,11 +39,6 @@ from flagscope.null import false_discovery_adjustment
 
 # Incidence surfaces are for drawing; beyond this many pairs those furthest from chance keep theirs.
 _SURFACES = 400
-_MOST_WORKERS = 4
-# Enough for a layer of 7 billion parameters' worth of model, whose eigenproblems take 2 GB.
-MEMORY = 3_000_000_000
-# The part of it in which tensors are held for tasks to come.
-_HELD = 0.25
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 Progress = Callable[[int, int, str], None]
@@ -94,7 +87,7 @@ def run_scan(
         If the store is damaged or cannot be written; results kept before stand.
     """
     start = time.perf_counter()
-    workers = workers or min(torch.get_num_threads(), _MOST_WORKERS)
+    workers = workers or default_workers()
     sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
     tasks = plan(graph, settings, sizes)
     fingerprint = checkpoint.fingerprint()
@@ -209,7 +202,7 @@ def _batches(
     where: _Where,
 ) -> Generator[list[tuple[int, Outcome]]]:
     """(number of the task, its outcome) as they come; those that wait at one time together."""
-    budget = int(_HELD * where.memory)
+    budget = held_bytes(where.memory)
     # All tasks count, so that a scan that goes on where it was does so in the same manner.
     order = begun_in(tasks, checkpoint.tensors, workers=where.workers)
     taken = slots([tasks[i] for i in order], workers=where.workers, room=where.memory - budget)

@@ -61,6 +61,11 @@ class Work:
         return Work({key: factor * amount for key, amount in self.amounts.items()})
 
 
+def amount_of(kind: Kind, n: int) -> float:
+    """What `Work` counts for one square problem of size n of a kind that has sizes."""
+    return {"product": 2.0 * n**3, "qr": 8 / 3 * n**3}.get(kind, 1.0)
+
+
 def total(works: Iterable[Work]) -> Work:
     """All of it together."""
     amounts: defaultdict[tuple[Kind, int], float] = defaultdict(float)

@@ -95,6 +95,20 @@ def size(count: float, unit: str = "") -> str:
     return f"{number(count)} {unit}".strip()
 
 
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it, to two digits.
+
+    Examples
+    --------
+    >>> duration(0.031), duration(72), duration(4000), duration(260_000)
+    ('0.031 s', '72 s', '67 min', '3.0 days')
+    """
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{measured(seconds / length, 2)} {unit}"
+    return f"{measured(seconds, 2)} s"
+
+
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """A count with its noun in the right number.
 

@@ -1,0 +1,71 @@
+"""A tiny network in memory, whose tasks tell what a record takes beside its arithmetic."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+import torch
+
+from flagscope.arch import build_graph
+from flagscope.checkpoint import Checkpoint, from_state_dict
+from flagscope.engine.execute import execute
+from flagscope.engine.plan import Task, plan
+from flagscope.engine.settings import Part, Settings
+from flagscope.engine.tensors import Tensors
+
+_LAYERS, _WIDTH, _HEADS = 2, 32, 8
+_PARTS: dict[Literal["pair", "head", "link"], tuple[Part, int]] = {
+    "pair": ("pairs", 0),
+    "head": ("heads", 0),
+    "link": ("residual", 64),
+}
+
+
+def record_seconds() -> dict[Literal["pair", "head", "link"], float]:
+    """Seconds for one record of each kind, as small as its matrices may be."""
+    checkpoint = _tiny()
+    found: dict[Literal["pair", "head", "link"], float] = {}
+    for kind, (part, edges) in _PARTS.items():
+        settings = Settings(only=(part,), device="cpu", edges=edges)
+        tasks = _tasks(checkpoint, settings)
+        count = sum(task.work.amounts.get((kind, 0), 0.0) for task in tasks)
+        # What is done for the first time takes longer.
+        taken = min(_seconds(tasks, checkpoint, settings) for _ in range(2))
+        if kind == "link":
+            pairs = sum(task.work.amounts.get(("pair", 0), 0.0) for task in tasks)
+            taken = max(0.0, taken - pairs * found["pair"])
+        found[kind] = taken / count
+    return found
+
+
+def _tiny() -> Checkpoint:
+    generator = torch.Generator().manual_seed(0)
+    square, norm = (_WIDTH, _WIDTH), (_WIDTH,)
+    shapes = {f"self_attn.{role}_proj": square for role in "qkvo"}
+    shapes |= {f"mlp.{role}_proj": square for role in ("gate", "up", "down")}
+    shapes |= {"input_layernorm": norm, "post_attention_layernorm": norm}
+    state = {
+        f"model.layers.{layer}.{name}.weight": torch.randn(shape, generator=generator)
+        for layer in range(_LAYERS)
+        for name, shape in shapes.items()
+    }
+    config = {
+        "model_type": "llama", "num_hidden_layers": _LAYERS, "hidden_size": _WIDTH,
+        "num_attention_heads": _HEADS, "num_key_value_heads": _HEADS,
+        "intermediate_size": _WIDTH, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+    }  # fmt: skip
+    return from_state_dict(state, config=config)
+
+
+def _tasks(checkpoint: Checkpoint, settings: Settings) -> list[Task]:
+    shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
+    sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
+    return plan(build_graph(shapes, checkpoint.config), settings, sizes)
+
+
+def _seconds(tasks: list[Task], checkpoint: Checkpoint, settings: Settings) -> float:
+    begin = time.perf_counter()
+    for task in tasks:
+        execute(task, Tensors(checkpoint, [task]), settings)
+    return time.perf_counter() - begin

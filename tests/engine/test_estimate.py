@@ -1,0 +1,132 @@
+"""Estimates of time and memory: counted work against what is called, and the arithmetic of both."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from engine.test_plan import tasks_of
+from engine.test_tensors import OnDisk, llama, planned, run
+from flagscope.engine import estimate, estimated
+from flagscope.engine.estimate import _computing, _most_held, read_rate
+from flagscope.engine.execute import execute
+from flagscope.engine.rates import Rates, measured_rates
+from flagscope.engine.settings import Settings
+from flagscope.engine.tensors import Tensors
+from flagscope.engine.work import Work, eigenproblem, product, stored, total
+
+KINDS = {"eigh": "eigh", "eigvalsh": "eigvalsh", "svdvals": "svdvals"}
+
+
+def test_work_adds_up():
+    work = total([product(2, 3, 4), product(2, 5, 7), eigenproblem(10).times(3), stored(6)])
+    assert work.amounts[("product", 2)] == 2 * (24 + 70)
+    assert work.amounts[("eigh", 10)] == 3
+    assert work.flops == 188 + 3 * 9 * 1000
+    assert (work + work).flops == work.times(2).flops == 2 * work.flops
+
+
+@pytest.mark.parametrize("part", ["pairs", "residual"])
+def test_the_decompositions_of_a_task_are_counted(part, monkeypatch):
+    """By watching the calls; the kinds are what estimates rest on."""
+    checkpoint = llama(layers=2, d=48, f=80)
+    settings = Settings(device="cpu", only=(part,), edges=0)
+    seen = Counter()
+
+    def watched(kind, call):
+        def counting(a, *args, **options):
+            seen[kind] += a[..., 0, 0].numel()
+            return call(a, *args, **options)
+
+        return counting
+
+    for kind in KINDS:
+        monkeypatch.setattr(torch.linalg, kind, watched(kind, getattr(torch.linalg, kind)))
+    tasks = tasks_of(checkpoint, only=(part,), edges=0)
+    for task in tasks:
+        execute(task, Tensors(checkpoint, [task]), settings)
+    counted = Counter()
+    for task in tasks:
+        for (kind, _), amount in task.work.amounts.items():
+            if kind in KINDS:
+                counted[kind] += amount
+    assert counted["eigh"] == pytest.approx(seen["eigh"], rel=0.35)
+    values = counted["eigvalsh"] + counted["svdvals"], seen["eigvalsh"] + seen["svdvals"]
+    assert values[0] == pytest.approx(values[1], rel=0.5)
+
+
+def table(law, sizes=(32, 128, 512)):
+    return {size: law(size) for size in sizes}
+
+
+def test_rates_between_and_beyond_the_sizes_timed():
+    cubic = Rates({"eigh": table(lambda n: 3e-9 * n**3), "product": table(lambda _: 1e-11)})
+    for n in (8, 32, 100, 512, 5000):
+        expected = 3e-9 * max(n, 32) ** 3  # below, the call takes the time
+        assert cubic.of(eigenproblem(n).times(2)) == pytest.approx(2 * expected, rel=1e-9)
+    assert cubic.of(product(4000, 4000, 4000)) == pytest.approx(1e-11 * 2 * 4000**3)
+    mixed = Rates({"eigh": table(lambda n: 1e-7 * n**2 + 2e-9 * n**3)})
+    assert mixed.of(eigenproblem(8192)) == pytest.approx(1e-7 * 8192**2 + 2e-9 * 8192**3)
+    # Noise must not make it fall: beyond the largest it grows with the cube at least.
+    noisy = Rates({"eigh": {32: 1.0, 128: 0.5, 512: 40.0}})
+    assert noisy.of(eigenproblem(1024)) == pytest.approx(8 * 40.0)
+
+
+def test_every_kind_of_work_has_a_rate():
+    rates = measured_rates(2, 1)
+    for task in tasks_of(llama(), only=("pairs", "heads", "residual")):
+        assert rates.of(task.work) > 0
+        for kind, size in task.work.amounts:
+            assert rates.of(Work({(kind, size): 1.0})) > 0
+    assert measured_rates(2, 1) is rates
+
+
+def test_tasks_wait_for_their_slots():
+    rates = {1: SimpleNamespace(of=lambda work: work), 2: SimpleNamespace(of=lambda work: work / 2)}
+
+    def end(*tasks):
+        works = [SimpleNamespace(work=float(work)) for work, _ in tasks]
+        return _computing(works, [share for _, share in tasks], rates, 2)
+
+    assert end((3, 1), (3, 1), (3, 1)) == 6
+    assert end((4, 1), (1, 1), (1, 1), (1, 1)) == 4
+    # A task that takes both slots waits for both, and those behind it wait for it.
+    assert end((4, 1), (1, 1), (6, 2), (1, 1)) == 4 + 3 + 1
+    assert end() == 0
+
+
+def test_what_is_held_is_foretold():
+    checkpoint = OnDisk(llama(layers=5))
+    tasks = planned(checkpoint)
+    with Tensors(checkpoint, tasks) as tensors:
+        run(tasks, tensors)
+        assert 0.5 * _most_held(tasks) < tensors.most_held <= 1.1 * _most_held(tasks)
+
+
+def test_the_disk_is_timed_by_the_largest_file(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(range(256)) * 4096)
+    info = SimpleNamespace(file=str(path), nbytes=2**20)
+    assert read_rate({"a": info}) > 0
+    assert read_rate({"a": SimpleNamespace(file=None, nbytes=5)}) is None
+    assert read_rate({"a": SimpleNamespace(file="s3://bucket/a", nbytes=5)}) is None
+    with path.open("r+b") as file:
+        file.truncate(2**30)
+    assert read_rate({"a": info}) is None  # holes are read at no cost
+
+
+def test_an_estimate_says_what_it_rests_on(monkeypatch):
+    checkpoint = llama()
+    tasks = tasks_of(checkpoint)
+    found = estimated(tasks, checkpoint.tensors, workers=1)
+    assert found.seconds > 0
+    assert found.seconds_reading is None
+    assert any("not known" in text for text in found.assumptions)
+    assert found.bytes_memory >= max(task.bytes_working for task in tasks)
+    # Twice the layers take twice the time, whatever the machine.
+    rates = measured_rates(1, torch.get_num_threads())
+    monkeypatch.setattr(estimate, "measured_rates", lambda *_: rates)
+    deep = llama(layers=12)
+    more = estimated(tasks_of(deep), deep.tensors, workers=1)
+    assert 3.5 < more.seconds / estimated(tasks, checkpoint.tensors, workers=1).seconds < 5.5
