@@ -73,7 +73,7 @@ def test_heads_across_layers(run: Run, tiny: Path, tmp_path: Path) -> None:
     wrong = run("heads", tiny, "--spaces", "q,x")
     assert wrong.code == 2
     assert "spaces names 'x'" in wrong.err
-    small = run("heads", tiny, "--memory", 1e-6)
+    small = run("heads", tiny, "--memory", "1k")
     assert small.code == 2
     assert "MB at least" in small.err
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flagscope.cli.interrupt import interruptible
-from flagscope.cli.options import source_options
+from flagscope.cli.options import in_bytes, source_options
 from flagscope.cli.outputs import check_outputs, write_outputs
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ _SPACES = "q,k,v,o"
 )
 @click.option(
     "--memory",
-    metavar="GB",
-    type=click.FloatRange(0, min_open=True),
-    default=3.0,
+    metavar="SIZE",
+    callback=in_bytes,
+    default="3GB",
     show_default=True,
     help="To hold at once; with less the checkpoint is read more often.",
 )
@@ -61,7 +61,7 @@ def heads_command(
     csv: str | None,
     quiet: bool,
     spaces: str,
-    memory: float,
+    memory: int,
     **options: Any,
 ) -> None:
     """Compare all heads of a model with each other, across layers: which are near-copies?
@@ -75,7 +75,7 @@ def heads_command(
         from flagscope.across import head_overlaps
 
         chosen = [space.strip() for space in spaces.split(",")]
-        return head_overlaps(source, spaces=chosen, memory=1e9 * memory, **options)  # pyright: ignore[reportArgumentType] (checked there)
+        return head_overlaps(source, spaces=chosen, memory=memory, **options)  # pyright: ignore[reportArgumentType] (checked there)
 
     found = interruptible(compared)
     texts = {
