@@ -131,6 +131,9 @@ def projector_sum(spaces: HeadSpaces, *, threshold: float) -> ProjectorSum:
     stacked = spaces.bases.to(torch.float32).transpose(0, 1).reshape(d, count * r)
     small = count * r < d
     gram = stacked.mT @ stacked if small else stacked @ stacked.mT
+    if _bounded_by(gram, threshold):
+        values = torch.linalg.eigvalsh(gram).flip(-1).clamp_min(0)
+        return ProjectorSum(values, values[:0], values.new_zeros(0, count))
     values, vectors = torch.linalg.eigh(gram)
     values, vectors = values.flip(-1).clamp_min(0), vectors.flip(-1)
     above = values > threshold
@@ -139,3 +142,12 @@ def projector_sum(spaces: HeadSpaces, *, threshold: float) -> ProjectorSum:
         chosen = stacked @ chosen / shared.sqrt()
     inside = (chosen.mT @ stacked).reshape(-1, count, r).square().sum(-1)
     return ProjectorSum(values, shared, inside)
+
+
+def _bounded_by(gram: Float[Tensor, "s s"], threshold: float) -> bool:
+    """Whether no eigenvalue reaches the threshold: then threshold·I - G has a Cholesky factor."""
+    if not threshold < float("inf"):
+        return True
+    shifted = -gram
+    shifted.diagonal().add_(threshold)
+    return int(torch.linalg.cholesky_ex(shifted).info) == 0
