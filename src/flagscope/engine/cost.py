@@ -46,7 +46,8 @@ def pair_cost(pair: PairGroup) -> Cost:
     work += [_position(d, m1, m2), records("pair", 1)]
     if balanced:
         work += [_spectra(d, m1, m2), passes(6.0 * d * (m1 + m2))]
-    cells = n * ((1 + balanced) * d * (m1 + m2) + 6.0 * side * side)
+    # Both maps, gauge-fixed ones beside them, one in passing, and six tables of one pair.
+    cells = n * ((1 + balanced) * d * (m1 + m2) + d * max(m1, m2) + 6.0 * side * side)
     return Cost(total(work).times(n), cells)
 
 
