@@ -116,6 +116,41 @@ def test_no_more_is_held_than_the_budget(share, workers):
     assert sum(checkpoint.reads.values()) > len(checkpoint.reads)
 
 
+def test_a_task_that_runs_alone_has_the_rest_of_the_memory():
+    inner = llama()
+    tasks = planned(inner)
+    largest = max(task.bytes_working for task in tasks)
+    checkpoint = OnDisk(inner)
+    held = []
+    with Tensors(checkpoint, tasks) as tensors:
+        tensors.limit(2000)
+        assert tensors._budget == 2000
+        read = checkpoint._read
+
+        def watched(stored, index):
+            held.append(tensors._bytes)
+            return read(stored, index)
+
+        checkpoint._read = watched
+        for _ in carried_out_here(tasks, [1] * len(tasks), tensors, CPU, workers=1, memory=largest):
+            assert tensors._bytes <= tensors._budget <= largest
+    assert max(held) <= largest - min(task.bytes_working for task in tasks)
+    assert max(checkpoint.reads.values()) > 1
+
+
+def test_what_no_longer_has_room_goes_the_furthest_first():
+    checkpoint = OnDisk(llama())
+    tasks = planned(checkpoint)
+    pieces = list({piece: None for task in tasks for piece in task.pieces})
+    with Tensors(checkpoint, tasks) as tensors:
+        for piece in pieces:
+            tensors.get(piece)
+        tensors.limit(tasks[0].bytes_read)
+        assert set(tasks[0].pieces) == set(tensors._held)
+        tensors.limit(0)
+        assert tensors._bytes == 0
+
+
 def test_a_tensor_is_let_go_with_its_last_task():
     checkpoint = OnDisk(llama(layers=6))
     tasks = planned(checkpoint)

@@ -1,6 +1,7 @@
 """What tasks cost: work and memory, known from the header alone.
 
-One function for each kernel, which counts what that kernel does, in its order.
+One function for each kernel, which counts what that kernel does, in its order. Work in single
+precision counts as the part of double that it takes in time, and in memory as half.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from dataclasses import dataclass, field
 from math import prod
 
 from flagscope.arch import HeadGroup, LinearMap, LinkGroup, PairGroup, Side
-from flagscope.diagnose import spectra_cost
+from flagscope.diagnose import SINGLE_FROM, spectra_cost
+from flagscope.engine.settings import Precision
 from flagscope.engine.work import (
     Work,
     eigenproblem,
@@ -28,6 +30,10 @@ from flagscope.engine.work import (
 _DOMINANT = 0.7
 
 
+# Time of products and eigenproblems in float32, in that of float64.
+_SINGLE = 0.55
+
+
 @dataclass(frozen=True)
 class Cost:
     """Work, and float64 numbers held at once."""
@@ -36,18 +42,34 @@ class Cost:
     cells: float = 0.0
 
 
-def pair_cost(pair: PairGroup) -> Cost:
-    """A group of pairs within a block: `diagnose.pair_records`."""
+def single_from(precision: Precision) -> float:
+    """Size of the eigenproblem from which a kernel works in float32."""
+    return {"mixed": SINGLE_FROM, "float32": 0, "float64": float("inf")}[precision]
+
+
+def pair_cost(pair: PairGroup, *, single: float = SINGLE_FROM) -> Cost:
+    """A group of pairs within a block: `diagnose.pair_records`.
+
+    `single` is as `single_from` says; in float32 maps are taken to be well-conditioned.
+    """
     d, n = pair.d, len(pair.members)
     m1, m2 = other_dimension(pair.write, d), other_dimension(pair.read, d)
     side = min(d, max(m1, m2))
     balanced = pair.freedom in ("scaling", "rotary")
-    work = [stored(d * (m1 + m2)), _spectra(d, m1, m2), singular_values(min(d, m1), min(d, m2))]
+    share = _SINGLE if side >= single else 1.0
+    short = min(d, m1, m2)
+    product_values = (
+        singular_values(min(d, m1), min(d, m2))
+        if share == 1
+        else product(short, min(d, max(m1, m2)), short) + eigenproblem(short, vectors=False)
+    )
+    work = [stored(d * (m1 + m2)), _spectra(d, m1, m2).times(share), product_values]
     work += [_position(d, m1, m2), records("pair", 1)]
     if balanced:
-        work += [_spectra(d, m1, m2), passes(6.0 * d * (m1 + m2))]
-    cells = n * ((1 + balanced) * d * (m1 + m2) + 6.0 * side * side)
-    return Cost(total(work).times(n), cells)
+        work += [_spectra(d, m1, m2).times(share), passes(6.0 * d * (m1 + m2)).times(share)]
+    # Both maps, gauge-fixed ones beside them, one in passing, and six tables of one pair.
+    cells = n * ((1 + balanced) * d * (m1 + m2) + d * max(m1, m2) + 6.0 * side * side)
+    return Cost(total(work).times(n), cells * (1.0 if share == 1 else 0.5))
 
 
 def head_cost(head: HeadGroup) -> Cost:
@@ -61,34 +83,38 @@ def head_cost(head: HeadGroup) -> Cost:
         else product(h * r, d, h * r) + passes(float(h * r) ** 2)
     )
     work = [stored(h * r * d), _bases(h, r, d), pairwise, records("head", h)]
-    # In single precision, which takes half the time or less.
-    work += [(product(gram, max(d, h * r), gram) + eigenproblem(gram)).times(0.5)]
+    # In single precision, eigenvectors of shared directions included.
+    work += [(product(gram, max(d, h * r), gram) + eigenproblem(gram)).times(_SINGLE)]
     return Cost(total(work), 2.0 * h * r * d + 3.0 * gram**2)
 
 
-def stream_cost(pairs: Sequence[PairGroup]) -> Cost:
+def stream_cost(pairs: Sequence[PairGroup], *, single: float = SINGLE_FROM) -> Cost:
     """Residual pairs that share maps, each map's eigenproblem solved once: `stream_pairs`."""
     if not pairs:
         return Cost()
+    share = _SINGLE if min(pair.d for pair in pairs) >= single else 1.0
     sides = {_side_key(side): (pair.d, other_dimension(side, pair.d))
              for pair in pairs for side in (pair.write, pair.read)}  # fmt: skip
-    work = [stored(d * m) + passes(3.0 * d * m) + _system(d, m) for d, m in sides.values()]
+    work = [stored(d * m) for d, m in sides.values()]
+    work += [(passes(3.0 * d * m) + _system(d, m)).times(share) for d, m in sides.values()]
     for pair in pairs:
         d, m1, m2 = pair.d, other_dimension(pair.write, pair.d), other_dimension(pair.read, pair.d)
-        short = min(d, m1, m2)
-        work += [_meeting(d, m1, m2), _position(d, m1, m2), records("pair", 1)]
-        work += [product(short, min(d, max(m1, m2)), short), eigenproblem(short, vectors=False)]
+        work += [_meeting(d, m1, m2).times(share), _position(d, m1, m2), records("pair", 1)]
+        if share == 1:
+            work += [singular_values(min(d, m1), min(d, m2))]
     d = max(pair.d for pair in pairs)
     readers = {_side_key(pair.read) for pair in pairs}
     widest = max(m for _, m in sides.values())
     # The readers' eigenvectors and one writer's, the tables of one pair, and one map while its
     # Gram matrix is formed.
-    return Cost(total(work), (len(readers) + 1 + 6) * d * float(d) + d * float(widest))
+    cells = (len(readers) + 1 + 6) * d * float(d) + d * float(widest)
+    return Cost(total(work), cells * (1.0 if share == 1 else 0.5))
 
 
-def link_cost(links: Iterable[LinkGroup], edges: int) -> Cost:
-    """Links between heads, those that stand out listed: `stream_links`."""
+def link_cost(links: Iterable[LinkGroup], edges: int, *, single: float = SINGLE_FROM) -> Cost:
+    """Links between heads, those that stand out recorded: `stream_links`."""
     work: list[Work] = []
+    most = 0
     cells, ends = 0.0, set()
     for link in links:
         if link.write.heads is None or link.read.heads is None:
@@ -100,15 +126,17 @@ def link_cost(links: Iterable[LinkGroup], edges: int) -> Cost:
                 continue
             ends.add((face.label, face.role))
             h, r = one.count, _entries(one) // (one.count * d)
-            work += [stored(2 * h * r * d), _bases(h, r, d), triangular(d, r).times(h)]
+            work += [stored(2 * h * r * d), _bases(h, r, d), product(r, d, r).times(h)]
             work += [
                 (product(r, r, d) + product(r, d, r) + eigenproblem(r, vectors=False)).times(h)
             ]
         wide = _entries(write) // d, _entries(read) // d
-        work += [product(wide[0], d, wide[1]).times(2), passes(4.0 * wide[0] * wide[1])]
-        work += [records("link", min(edges, write.count * read.count))]
+        share = _SINGLE if d >= single else 1.0
+        work += [product(wide[0], d, wide[1]).times(2 * share)]
+        work += [passes(4.0 * wide[0] * wide[1] * share)]
+        most += write.count * read.count
         cells = max(cells, 4.0 * (_entries(write) + _entries(read)))
-    return Cost(total(work), cells)
+    return Cost(total([*work, records("link", min(edges, most))]), cells)
 
 
 def _spectra(d: int, m1: int, m2: int) -> Work:
@@ -140,17 +168,20 @@ def _meeting(d: int, m1: int, m2: int) -> Work:
 
 
 def _position(d: int, m1: int, m2: int) -> Work:
-    """`dominant_position` of the dominant spaces."""
+    """`dominant_position` of the dominant spaces, by the complement of the larger where known."""
     p, q = (max(1, round(_DOMINANT * min(d, m))) for m in (m1, m2))
     short = min(p, q)
+    if short >= 192 and min(m1, m2) >= d:
+        short = min(short, d - max(p, q))
+        return product(short, p, short) + eigenproblem(short, vectors=False)
     if short < 192:
         return singular_values(p, q)
     return product(short, max(p, q), short) + eigenproblem(short, vectors=False)
 
 
 def _bases(h: int, r: int, d: int) -> Work:
-    """`head_spaces`: an orthonormal basis and the singular values of each head."""
-    return (triangular(d, r) + singular_values(r, r)).times(h)
+    """`head_spaces` of well-conditioned heads: Gram matrices, their triangles, a product."""
+    return (product(r, d, r) + product(r, r, r) + product(r, r, d)).times(h)
 
 
 def _entries(map_: LinearMap) -> int:

@@ -83,7 +83,7 @@ def estimated(
     return Estimate(
         seconds=max(computing, reading or 0.0),
         seconds_reading=reading,
-        bytes_memory=min(held, _most_held(order)) + _most_working(order, taken, workers),
+        bytes_memory=_most_memory(order, taken, workers, min(held, _most_held(order)), memory),
         workers=workers,
         assumptions=_assumptions(order, rate, workers, cores),
     )
@@ -126,9 +126,16 @@ def _most_held(tasks: Sequence[Task]) -> int:
     return most
 
 
-def _most_working(tasks: Sequence[Task], taken: Sequence[int], workers: int) -> int:
-    of = zip(tasks, taken, strict=True)
-    return max((task.bytes_working * (workers // share) for task, share in of), default=0)
+def _most_memory(
+    tasks: Sequence[Task], taken: Sequence[int], workers: int, held: int, memory: int
+) -> int:
+    """The most of what tasks like each one take at once, and what is held beside them."""
+    most = 0
+    for task, share in zip(tasks, taken, strict=True):
+        working = task.bytes_working * (workers // share)
+        beside = max(0, memory - working) if share == workers else held
+        most = max(most, working + min(held, beside))
+    return most
 
 
 def read_rate(tensors: Mapping[str, TensorInfo]) -> float | None:

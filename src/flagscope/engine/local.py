@@ -67,6 +67,7 @@ def carried_out_here(
     settings: Settings,
     *,
     workers: int,
+    memory: int = MEMORY,
 ) -> Generator[list[tuple[int, Outcome]]]:
     """(place of the task, its outcome) as they come; those that wait at one time together.
 
@@ -82,9 +83,13 @@ def carried_out_here(
         Of the scan.
     workers
         Number of slots.
+    memory
+        Bytes for all tasks at once and the tensors held for them: a task that runs alone has those
+        held go that it leaves no room for.
     """
     if workers == 1:
         for place, task in enumerate(tasks):
+            tensors.limit(memory - task.bytes_working)
             tensors.prefetch(place + 1)
             yield [(place, _carried_out(task, place, tensors, settings))]
         return
@@ -97,6 +102,8 @@ def carried_out_here(
             while pending or running:
                 while pending and taken[pending[0]] <= free:
                     place = pending.popleft()
+                    alone = taken[place] == workers
+                    tensors.limit(memory - alone * tasks[place].bytes_working)
                     free, running = free - taken[place], running + 1
                     threads = max(1, cores * taken[place] // workers)
                     future = pool.submit(

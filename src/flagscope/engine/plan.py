@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from flagscope.arch import Graph, HeadGroup, LinearMap, LinkGroup, PairGroup
-from flagscope.engine.cost import head_cost, link_cost, pair_cost, stream_cost
+from flagscope.engine.cost import head_cost, link_cost, pair_cost, single_from, stream_cost
 from flagscope.engine.experts import experts_at_once, in_parts
 from flagscope.engine.pieces import Piece, piece_bytes
 from flagscope.engine.settings import Settings
@@ -79,7 +79,7 @@ def plan(graph: Graph, settings: Settings, sizes: Mapping[str, int]) -> list[Tas
     if "residual" in settings.only and settings.edges:
         for link in graph.links:
             blocks[_stream_key(link.stack, link.layer_to)].links.append(link)
-    return [_task(name, block, sizes, settings.edges) for name, block in blocks.items()]
+    return [_task(name, block, sizes, settings) for name, block in blocks.items()]
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,12 @@ def _head_key(head: HeadGroup) -> str:
     return f"{head.stack}.{head.layer}.{head.attention}-attention"
 
 
-def _task(name: str, block: _Block, sizes: Mapping[str, int], edges: int) -> Task:
+def _task(name: str, block: _Block, sizes: Mapping[str, int], settings: Settings) -> Task:
+    edges, single = settings.edges, single_from(settings.precision)
     along = [pair for pair in block.pairs if pair.kind == "residual"]
-    costs = [pair_cost(pair) for pair in block.pairs if pair.kind != "residual"]
+    costs = [pair_cost(one, single=single) for one in block.pairs if one.kind != "residual"]
     costs += [head_cost(head) for head in block.heads]
-    costs += [stream_cost(along), link_cost(block.links, edges)]
+    costs += [stream_cost(along, single=single), link_cost(block.links, edges, single=single)]
     return Task(
         name=name,
         pairs=tuple(block.pairs),

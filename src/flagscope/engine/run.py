@@ -210,13 +210,13 @@ def _batches(
     begun = list(shares)
     ordered = [tasks[i] for i in begun]
     with Tensors(checkpoint, ordered, budget=budget) as tensors:
-        work = (
-            carried_out_here(
-                ordered, list(shares.values()), tensors, settings, workers=where.workers
+        if where.executor is not None:
+            work = carried_out_by(where.executor, ordered, tensors, checkpoint, settings)
+        else:
+            share = list(shares.values())
+            work = carried_out_here(
+                ordered, share, tensors, settings, workers=where.workers, memory=where.memory
             )
-            if where.executor is None
-            else carried_out_by(where.executor, ordered, tensors, checkpoint, settings)
-        )
         with closing(work) as batches:
             for batch in batches:
                 yield [(begun[place], outcome) for place, outcome in batch]

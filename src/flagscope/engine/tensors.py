@@ -55,6 +55,7 @@ class Tensors:
         for place, task in enumerate(tasks):
             for piece in task.pieces:
                 self._left.setdefault(piece, set()).add(place)
+        self._most = budget
         self._lock = Lock()
         self._held: dict[Piece, Stored] = {}
         self._reading: dict[Piece, Future[None]] = {}
@@ -90,6 +91,12 @@ class Tensors:
     def dtype(self, tensor: str) -> str:
         """The type that a tensor is stored in."""
         return self._checkpoint.tensors[tensor].dtype
+
+    def limit(self, budget: int) -> None:
+        """Hold no more than this from now on, and never more than was allowed at first."""
+        with self._lock:
+            self._budget = min(self._most, max(0, budget))
+            self._has_room(0, before=-1)
 
     def finished(self, place: int) -> None:
         """The task at a place of the order is over: what it was the last to read is let go."""
@@ -165,7 +172,7 @@ class Tensors:
         free = self._budget - self._bytes
         if size > free + sum(self._size(piece, self._held[piece]) for piece in later):
             return False
-        while size > self._budget - self._bytes:
+        while later and size > self._budget - self._bytes:
             self._drop(later.pop())
         return True
 
