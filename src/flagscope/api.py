@@ -176,7 +176,7 @@ class Inspection:
             for task in self.tasks
         ]  # fmt: skip
         document = {
-            "source": _readable(self.source),
+            "source": readable(self.source),
             "family": self.graph.family,
             "parameters": self.parameters,
             "flops": sum(task.flops for task in self.tasks),
