@@ -44,8 +44,9 @@ def planned(checkpoint):
 def test_parts_of_experts_give_the_records_of_all_at_once(monkeypatch, fused, most):
     inner = mixture(fused)
     whole = run_scan(inner, graph_of(inner), CPU, workers=1)
-    # The bytes of one expert's two maps, or of the matrices made of them.
-    matrices = 8 * (2 * 2 * D * F + 6 * D * D)
+    # The bytes of one expert's two maps, or of the matrices made of them: raw, gauge-fixed, one in
+    # passing, and six tables.
+    matrices = 8 * (2 * 2 * D * F + D * F + 6 * D * D)
     expert = matrices if fused else 8 * 2 * D * F
     monkeypatch.setattr("flagscope.engine.experts._MOST", 1.1 * most * expert)
     tasks = [task for task in planned(inner) if "mlp" in task.name]

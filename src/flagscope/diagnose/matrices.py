@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# Largest entry, as an exponent of two, between which maps are taken as they are. The diagnostics
-# form eighth powers of singular values; 2^±96 leaves those within float64, and float32 has no room.
-_SAFE_EXPONENT = {torch.float64: 96, torch.float32: 0}
+# Exponents of two of the largest entry between which maps are taken as they are. The diagnostics
+# form eighth powers of singular values; these leave them within the range of the type. Float32 has
+# little room, and none above: singular values exceed the entries by the root of the size.
+_SAFE_EXPONENTS = {torch.float64: (-96, 96), torch.float32: (-8, 0)}
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Matrices:
         (0.5740..., [-662])
         """
         exponents = torch.frexp(self._largest()).exponent.to(torch.int64).cpu()
-        if bool((exponents.abs() <= _SAFE_EXPONENT.get(self.values.dtype, 0)).all()):
+        least, most = _SAFE_EXPONENTS.get(self.values.dtype, (0, 0))
+        if bool(((exponents >= least) & (exponents <= most)).all()):
             return self, torch.zeros_like(exponents)
         at = exponents.to(self.values.device)[:, None, None]
         values, delta = power_of_two(self.values, -at), power_of_two(self.delta, -exponents)
