@@ -17,7 +17,6 @@ _PARTS: dict[str, Callable[..., None]] = {
     "peers": scans.peers,
     "intra": scans.intra,
     "angles": angles.angles,
-    "grouped_heads": angles.grouped_heads,
     "rooflines": rooflines.rooflines,
     "growth": growth.growth,
     "large": growth.large,

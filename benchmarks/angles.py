@@ -29,7 +29,6 @@ from benchmarks.models import gpt2, gpt2_small
 from benchmarks.results import Results
 from flagscope.arch import Graph
 from flagscope.checkpoint import open_checkpoint
-from flagscope.diagnose import head_spaces, pairwise_overlaps
 
 _ROLES = ("q", "k", "v", "o")
 # Head pairs of the loop that are timed, of each role.
@@ -61,21 +60,9 @@ def angles(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
     alternated(results, "angles", runs, repeats=repeats, warm=["scan"])
 
 
-def grouped_heads(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
-    """1,024 query heads and 256 key-value heads of 128 in 4096 dimensions, as Llama-8B has them."""
-    sizes = {"count": 64, "r": 32, "d": 256} if quick else {"count": 1024, "r": 128, "d": 4096}
-
-    def run() -> dict[str, float]:
-        return in_process("angles", {"what": "many", **sizes})
-
-    results.fact("grouped_heads", "sizes", sizes)
-    alternated(results, "grouped_heads", {"all pairs": run}, repeats=repeats)
-    assert cache
-
-
 def _worker(asked: dict[str, Any]) -> dict[str, float]:
-    if asked["what"] == "many":
-        return _many(asked["count"], asked["r"], asked["d"])
+    if asked["what"] == "heads":
+        return _head_overlaps(asked["folder"])
     graph = flagscope.inspect(asked["folder"]).graph
     with open_checkpoint(asked["folder"]) as checkpoint:
         tensors = {name: checkpoint.read(name).float() for name in checkpoint.tensors}
@@ -85,8 +72,7 @@ def _worker(asked: dict[str, Any]) -> dict[str, float]:
         matrices = [t for n, t in tensors.items() if t.ndim == 2 and ".h." in n]
         return {"seconds": _timed(lambda: [torch.linalg.svd(m, full_matrices=False)
                                            for m in matrices])}  # fmt: skip
-    maps = _heads(graph, tensors)
-    return _head_loop(maps) if asked["what"] == "head_loop" else _head_overlaps(maps)
+    return _head_loop(_heads(graph, tensors))
 
 
 def _pair_loop(graph: Graph, tensors: dict[str, Tensor]) -> dict[str, float]:
@@ -160,24 +146,12 @@ def _head_loop(maps: dict[str, Tensor]) -> dict[str, float]:
     return {"seconds": seconds}
 
 
-def _head_overlaps(maps: dict[str, Tensor]) -> dict[str, float]:
+def _head_overlaps(folder: str) -> dict[str, float]:
+    """From the file to the calibrated tables of all four spaces."""
+    flagscope.scan(torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)))
     base = peak_memory()
-    seconds = 0.0
-    for one in maps.values():
-        seconds += _timed(lambda one=one: pairwise_overlaps(head_spaces(one.double())))
+    seconds = _timed(lambda: flagscope.head_overlaps(folder))
     return {"seconds": seconds, "peak_mb": (peak_memory() - base) / 2**20}
-
-
-def _many(count: int, r: int, d: int) -> dict[str, float]:
-    generator = torch.Generator().manual_seed(0)
-    pairwise_overlaps(head_spaces(torch.randn(2, 4, 8, dtype=torch.float64)))
-    base = peak_memory()
-    seconds = 0.0
-    for heads in (count, count // 4):
-        maps = torch.randn(heads, r, d, generator=generator)
-        seconds += _timed(lambda maps=maps: pairwise_overlaps(head_spaces(maps)))
-    return {"seconds": seconds, "peak_mb": (peak_memory() - base) / 2**20,
-            "maps_mb": 4 * count * r * d / 2**20}  # fmt: skip
 
 
 def _timed(call: Callable[[], object]) -> float:

@@ -6,14 +6,19 @@ piece of work is counted once in a whole scan, whatever the scan itself does twi
 - the Gram matrix and the eigenvectors of every map on every space where it is compared (one for
   each norm that is folded in, as that makes another matrix);
 - for a pair: the cosines K of the eigenvectors; K β Kᵀ, which gives the commutator and, scaled by
-  α, the squared singular values of W2 W1, whose eigenvalues are taken; the Gram matrix of the
-  dominant block of K and its eigenvalues, which are the squared principal cosines. Where the
-  shared space is the larger side, the same from G1, G2 and M = W2 W1. What is measured again after
-  gauge fixing is counted again, as its matrices are others;
-- for the heads of a layer: QR of every head, the Gram matrix of all bases (or, where that is less,
-  that of their projectors), the eigenvalues of the projectors' sum in float32;
-- for a link between heads: QR of both ends and of the other factors of their circuits, and two
+  α, the squared singular values of W2 W1, whose eigenvalues are taken (but not across the stream
+  in single precision); the Gram matrix of the dominant block of K, or of the block that its
+  complement leaves where that is smaller, and its eigenvalues, which are the squared principal
+  cosines. Where the shared space is the larger side, the same from G1, G2 and M = W2 W1. What is
+  measured again after gauge fixing is counted again, as its matrices are others;
+- for the heads of a layer: the Gram matrix of every head and the product that makes it orthonormal,
+  the Gram matrix of all bases (or, where that is less, that of their projectors), the eigenvalues
+  of the projectors' sum in float32;
+- for a link between heads: the same for both ends and the other factors of their circuits, and two
   products of all heads with all.
+
+In mixed precision eigenproblems of 512 and more, and the products around them, are in float32; the
+eigenvalues of products and of dominant blocks are in float64.
 
 The dominant block has the size that Gaussian maps of these shapes have on average, d m/(d + m + 1).
 Reading, widening, null models, tests and records are not counted: they are what the scan may cost
@@ -35,6 +40,7 @@ from torch import Tensor
 
 from flagscope.api import Inspection
 from flagscope.arch import HeadGroup, LinearMap, LinkGroup, Norm, PairGroup, Side, StreamMap
+from flagscope.diagnose import SINGLE_FROM
 
 Kind = Literal["product", "vectors", "values", "triangle"]
 # Operations of an n×n symmetric eigenproblem in units of n³, as `flagscope inspect` counts them.
@@ -67,7 +73,7 @@ class Call:
         return _UNITS[self.kind] * self.batch * self.shape[0] ** 3
 
 
-def minimal_work(found: Inspection, *, precision: str = "float64") -> Counter[Call]:
+def minimal_work(found: Inspection, *, precision: str = "mixed") -> Counter[Call]:
     """The calls of a whole scan and how often each is made.
 
     Parameters
@@ -91,7 +97,7 @@ def minimal_work(found: Inspection, *, precision: str = "float64") -> Counter[Ca
 class _Work:
     def __init__(self, precision: str) -> None:
         self.calls: Counter[Call] = Counter()
-        self._precision = precision
+        self._single_from = {"mixed": SINGLE_FROM, "float32": 0}.get(precision, 2**31)
         self._done: set[Hashable] = set()
 
     def inside(self, pair: PairGroup) -> None:
@@ -102,10 +108,12 @@ class _Work:
         others = [_other(side, d) for side, _ in sides]
         counts = [len(indices) for _, indices in sides]
         passes = 2 if _measured_again(pair) else 1
+        dtype = self._dtype(min(d, max(others)))
         ways = [
             [call for other, count in zip(others, counts, strict=True)
-             for call in self._system(d, other, count)] + self._meeting(d, *others, n),
-            self._by_small_grams(d, *others, counts, n),
+             for call in _system(d, other, count, dtype)]
+            + _meeting(d, *others, n, dtype) + _product_values(d, *others, n),
+            _by_small_grams(d, *others, counts, n, dtype) + _product_values(d, *others, n),
         ]  # fmt: skip
         for call in min(ways, key=_time):
             self.calls[call] += passes
@@ -115,19 +123,26 @@ class _Work:
         before, behind = pair.read_norm, pair.write_norm
         centred = before is not None and before.kind == "layernorm"
         d = pair.d - centred
+        dtype = self._dtype(pair.d)
         for which, side, norm in (("write", pair.write, behind), ("read", pair.read, before)):
             for index in {getattr(m, f"{which}_index") for m in pair.members}:
                 key = (which, _map_key(side.map), side.transposed, index, _name(norm), centred)
-                self._once(key, self._system(d, _other(side, pair.d), 1))
+                self._once(key, _system(d, _other(side, pair.d), 1, dtype))
         others = _other(pair.write, pair.d), _other(pair.read, pair.d)
-        self._add(self._meeting(d, *others, len(pair.members)))
+        self._add(_meeting(d, *others, len(pair.members), dtype))
+        if dtype == "float64":
+            self._add(_product_values(d, *others, len(pair.members)))
 
     def heads(self, head: HeadGroup) -> None:
         """The overlaps of a layer's heads in one space."""
         h, r, d = head.count, min(head.rank, head.d), head.d
-        self._add([self._call("triangle", (d, r), h)])
-        gram, g = self._call("product", (h * r, h * r, d)), min(d, h * r)
-        projectors = [self._call("product", (d, d, r), h), self._call("product", (h, h, d * d))]
+        dtype = self._dtype(d)
+        self._add(_bases(h, r, d))
+        gram, g = Call("product", (h * r, h * r, d), 1, dtype), min(d, h * r)
+        projectors = [
+            Call("product", (d, d, r), h, dtype),
+            Call("product", (h, h, d * d), 1, dtype),
+        ]
         small = h * r <= d
         overlaps = [gram] if _time([gram]) <= _time(projectors) else projectors
         self._add(overlaps)
@@ -148,51 +163,21 @@ class _Work:
             sizes.append((h * r, d))
             self._once(("end", which, face.label, centred), self._end(face, h, r, d))
         (one, d), (two, _) = sizes
-        self._add([self._call("product", (one, two, d))] * 2)
+        self._add([Call("product", (one, two, d), 1, self._dtype(d))] * 2)
 
     def _end(self, face: StreamMap, h: int, r: int, d: int) -> list[Call]:
-        bases = [self._call("triangle", (d, r), h)]
         if face.partner is None:
-            return bases
+            return _bases(h, r, d)
         long = prod(face.partner.extent(name) for name in _axes(face.partner)) // (h * r)
+        dtype = self._dtype(d)
         circuits = [
-            self._call("triangle", (long, r), h), self._call("product", (r, d, r), h),
-            self._call("product", (r, r, d), h), self._call("product", (r, r, r), h),
+            Call("product", (r, r, long), h), Call("product", (r, d, r), h, dtype),
+            Call("product", (r, r, d), h, dtype),
         ]  # fmt: skip
-        return bases + circuits
+        return _bases(h, r, d) + circuits
 
-    def _system(self, d: int, m: int, count: int) -> list[Call]:
-        """Eigenvectors of W Wᵀ on d dimensions, for `count` maps (d, m)."""
-        if m >= d:
-            return [self._call("product", (d, d, m), count), self._call("vectors", (d,), count)]
-        return [
-            self._call("triangle", (d, m), count), self._call("product", (m, m, m), count),
-            self._call("vectors", (m,), count), self._call("product", (d, m, m), count),
-        ]  # fmt: skip
-
-    def _meeting(self, d: int, m1: int, m2: int, n: int) -> list[Call]:
-        """What a pair of known eigensystems needs."""
-        p, q = min(d, m1), min(d, m2)
-        return [self._call("product", (p, q, d), n), *self._tables(d, m1, m2, n)]
-
-    def _tables(self, d: int, m1: int, m2: int, n: int) -> list[Call]:
-        short, long = sorted((min(d, m1), min(d, m2)))
-        small, large = sorted((_dominant(d, m1), _dominant(d, m2)))
-        return [
-            self._call("product", (short, short, long), n), self._call("values", (short,), n),
-            self._call("product", (small, small, large), n), self._call("values", (small,), n),
-        ]  # fmt: skip
-
-    def _by_small_grams(self, d: int, m1: int, m2: int, counts: list[int], n: int) -> list[Call]:
-        return [
-            self._call("product", (m1, m1, d), counts[0]), self._call("vectors", (m1,), counts[0]),
-            self._call("product", (m2, m2, d), counts[1]), self._call("vectors", (m2,), counts[1]),
-            self._call("product", (m2, m1, d), n), self._call("product", (m1, m2, m2), n),
-            self._call("product", (m1, m2, m1), n), *self._tables(d, m1, m2, n),
-        ]  # fmt: skip
-
-    def _call(self, kind: Kind, shape: tuple[int, ...], batch: int = 1) -> Call:
-        return Call(kind, shape, batch, self._precision)
+    def _dtype(self, size: int) -> str:
+        return "float32" if size >= self._single_from else "float64"
 
     def _once(self, key: Hashable, calls: Iterable[Call]) -> None:
         if key not in self._done:
@@ -201,6 +186,52 @@ class _Work:
 
     def _add(self, calls: Iterable[Call]) -> None:
         self.calls.update(calls)
+
+
+def _bases(h: int, r: int, d: int) -> list[Call]:
+    """Orthonormal bases of h heads (r, d), by Cholesky: a Gram matrix and a product each."""
+    return [Call("product", (r, r, d), h), Call("product", (r, d, r), h)]
+
+
+def _system(d: int, m: int, count: int, dtype: str) -> list[Call]:
+    """Eigenvectors of W Wᵀ on d dimensions, for `count` maps (d, m)."""
+    if m >= d:
+        return [Call("product", (d, d, m), count, dtype), Call("vectors", (d,), count, dtype)]
+    return [
+        Call("triangle", (d, m), count), Call("product", (m, m, m), count),
+        Call("vectors", (m,), count), Call("product", (d, m, m), count),
+    ]  # fmt: skip
+
+
+def _meeting(d: int, m1: int, m2: int, n: int, dtype: str) -> list[Call]:
+    """What a pair of known eigensystems needs."""
+    p, q = min(d, m1), min(d, m2)
+    return [Call("product", (p, q, d), n, dtype), *_tables(d, m1, m2, n, dtype)]
+
+
+def _tables(d: int, m1: int, m2: int, n: int, dtype: str) -> list[Call]:
+    short, long = sorted((min(d, m1), min(d, m2)))
+    small, large = sorted((_dominant(d, m1), _dominant(d, m2)))
+    if min(m1, m2) >= d:
+        small, large = sorted((small, min(large, d - large)))
+    return [
+        Call("product", (short, short, long), n, dtype),
+        Call("product", (small, small, large), n), Call("values", (small,), n),
+    ]  # fmt: skip
+
+
+def _product_values(d: int, m1: int, m2: int, n: int) -> list[Call]:
+    """Singular values of W2 W1, by their squares."""
+    return [Call("values", (min(d, m1, m2),), n)]
+
+
+def _by_small_grams(d: int, m1: int, m2: int, counts: list[int], n: int, dtype: str) -> list[Call]:
+    grams = [(m1, counts[0]), (m2, counts[1])]
+    calls = [Call("product", (m, m, d), count, dtype) for m, count in grams]
+    calls += [Call("vectors", (m,), count, dtype) for m, count in grams]
+    products = (m2, m1, d), (m1, m2, m2), (m1, m2, m1)
+    calls += [Call("product", shape, n, dtype) for shape in products]
+    return calls + _tables(d, m1, m2, n, dtype)
 
 
 def timed(calls: Counter[Call], *, workers: int = 1) -> float:

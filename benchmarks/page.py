@@ -113,10 +113,10 @@ def _ratios(parts: Mapping[str, Any]) -> str:
             found.append((what, spread(rows[name]), goal))
 
     rows = parts.get("scan", {}).get("rows", {})
-    if "float64: seconds" in rows:
-        share = _over(rows["float64: seconds"], _least(rows, "float64"))
+    if "mixed: seconds" in rows:
+        share = _over(rows["mixed: seconds"], _least(rows, "mixed"))
         found.append(("scan / its own minimal work", spread(share), "at most 2"))
-    reading("memory of a scan beyond the imports, MB", "at most 1000", "scan", "float64: peak_mb")
+    reading("memory of a scan beyond the imports, MB", "at most 1000", "scan", "mixed: peak_mb")
     for what, shown, goal, part, kind in (
         ("analyze", "analyze()", "at least 3", "peers", "seconds"),
         ("intra", "intra=True, extrapolated", "at least 100", "intra", "seconds_of_all"),
@@ -159,7 +159,7 @@ def _least(rows: Rows, precision: str) -> list[float]:
 def _scan(part: Mapping[str, Any]) -> str:
     rows = part["rows"]
     lines = []
-    for precision in ("float64", "float32"):
+    for precision in ("mixed", "float64"):
         if f"{precision}: seconds" not in rows:
             continue
         seconds, least = rows[f"{precision}: seconds"], _least(rows, precision)
@@ -177,7 +177,7 @@ def _scan(part: Mapping[str, Any]) -> str:
 
 
 def _work(part: Mapping[str, Any]) -> str:
-    calls = part["facts"]["minimal work, float64"]
+    calls = part["facts"]["minimal work, mixed"]
     shown = [one for one in calls if one["gflop"] >= 1]
     lines = [
         (_KINDS[one["kind"]], " × ".join(map(str, one["shape"])), str(one["batch"]),
@@ -233,15 +233,6 @@ def _angles(part: Mapping[str, Any]) -> str:
     return _table(("what", "time, s", "memory, MB", "time / ours"), lines)
 
 
-def _heads(part: Mapping[str, Any]) -> str:
-    rows, sizes = part["rows"], part["facts"]["sizes"]
-    what = f"{sizes['count']} and {sizes['count'] // 4} heads of {sizes['r']} in {sizes['d']}"
-    return _table(
-        ("heads", "time, s", "memory, MB", "the heads themselves, MB"),
-        [(what, *(spread(rows[f"all pairs: {k}"]) for k in ("seconds", "peak_mb", "maps_mb")))],
-    )
-
-
 def _rooflines(part: Mapping[str, Any]) -> str:
     rows = part["rows"]
     found: dict[str, dict[str, str]] = {}
@@ -284,7 +275,6 @@ _TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "peers": ("peers", _peers),
     "intra": ("intra", _intra),
     "angles": ("angles", _angles),
-    "grouped heads": ("grouped_heads", _heads),
     "rooflines": ("rooflines", _rooflines),
     "growth": ("growth", lambda part: _pictured(part, "growth")),
     "large": ("large", lambda part: _pictured(part, "large")),

@@ -38,7 +38,7 @@ def _minimal(folder: str, options: dict[str, Any]) -> dict[str, float]:
     from benchmarks.minimal_work import minimal_work, timed
 
     known = {key: value for key, value in options.items() if key in ("only", "window", "edges")}
-    precision = options.get("precision", "float64")
+    precision = options.get("precision", "mixed")
     calls = minimal_work(flagscope.inspect(folder, **known), precision=precision)
     threads = torch.get_num_threads()
     found = {"minimal_in_sequence": timed(calls)}

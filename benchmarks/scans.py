@@ -24,7 +24,7 @@ def own(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
     """Scan and minimal work in one process, a fresh one each time."""
     folder = _model(cache, quick)
     found = flagscope.inspect(folder)
-    for precision in ("float64", "float32"):
+    for precision in ("mixed", "float64"):
         calls = minimal_work(found, precision=precision)
         results.fact("scan", f"minimal work, {precision}", listing(calls))
     results.fact("scan", "plan_gflop", sum(task.flops for task in found.tasks) / 1e9)
@@ -32,7 +32,7 @@ def own(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
     results.fact("scan", "pairs", sum(len(pair.members) for pair in found.graph.pairs))
     runs = {
         precision: partial(_scan, folder, precision=precision, minimal=True)
-        for precision in ("float64", "float32")
+        for precision in ("mixed", "float64")
     }
     alternated(results, "scan", runs, repeats=repeats)
 
@@ -49,7 +49,7 @@ def peers(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
 
     runs = {
         "scan": partial(_scan, folder),
-        "scan, float32": partial(_scan, folder, precision="float32"),
+        "scan, float64": partial(_scan, folder, precision="float64"),
         "analyze, one thread": partial(analyze, 1),
         "analyze, default threads": partial(analyze, None),
     }
