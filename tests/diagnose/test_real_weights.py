@@ -358,3 +358,23 @@ def test_half_precision_storage(before, weights, config):
         assert one.commutator_ratio == pytest.approx(other.commutator_ratio, rel=0.02)
         assert one.gram_correlation == pytest.approx(other.gram_correlation, abs=0.01)
     assert of_kind(after, "mlp")[0].rank_write <= of_kind(before, "mlp")[0].rank_write
+
+
+def test_single_precision_tells_of_real_weights_what_double_does(folder):
+    single, double = (flagscope.scan(folder, precision=p).result for p in ("float32", "float64"))
+    exact = ("rank_write", "rank_read", "effective_rank_write", "effective_rank_read", "status",
+             "intersection_exact", "intersection_beyond_chance")  # fmt: skip
+    close = {"overlap_ratio": 5e-6, "overlap_z": 1e-3, "gram_correlation": 5e-6,
+             "commutation_defect": 1e-5, "imbalance": 1e-5}  # fmt: skip
+    left_open = 0
+    for one, two in zip(single.pairs, double.pairs, strict=True):
+        assert [getattr(one, name) for name in exact] == [getattr(two, name) for name in exact]
+        for name, bound in close.items():
+            assert getattr(one, name) == pytest.approx(getattr(two, name), abs=bound), name
+        assert one.commutator_ratio == pytest.approx(two.commutator_ratio, rel=1e-5)
+        assert one.kernel_intersection in (None, two.kernel_intersection)
+        left_open += one.kernel_intersection is None
+    assert left_open < 5
+    for one, two in zip(single.heads, double.heads, strict=True):
+        assert one.overlap_ratio == pytest.approx(two.overlap_ratio, rel=1e-6)
+        assert one.shared_directions == two.shared_directions

@@ -66,7 +66,8 @@ class Functional(Record):
     """What the pair's own freedom cannot move."""
 
     product_spectrum: Values | None = Field(
-        description="Singular values of M = W2 W1; null where they exceed double precision."
+        description="Singular values of M = W2 W1; null where they exceed double precision, and "
+        "across the residual stream for large maps in mixed precision."
     )
     product_rank: int | None = Field(description="Numerical rank of M.")
     product_effective_rank: float | None = Field(description="Participation ratio of M.")
