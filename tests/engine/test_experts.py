@@ -9,6 +9,7 @@ from engine.test_run import CPU, assert_close
 from engine.test_tensors import OnDisk
 from flagscope.checkpoint import from_state_dict
 from flagscope.engine import plan, run_scan
+from flagscope.engine.cost import pair_cost
 
 D, F, EXPERTS = 16, 24, 7
 
@@ -44,10 +45,9 @@ def planned(checkpoint):
 def test_parts_of_experts_give_the_records_of_all_at_once(monkeypatch, fused, most):
     inner = mixture(fused)
     whole = run_scan(inner, graph_of(inner), CPU, workers=1)
-    # The bytes of one expert's two maps, or of the matrices made of them: raw, gauge-fixed, one in
-    # passing, and six tables.
-    matrices = 8 * (2 * 2 * D * F + D * F + 6 * D * D)
-    expert = matrices if fused else 8 * 2 * D * F
+    # The bytes of one expert's two maps, or of the matrices made of them.
+    group = next(pair for pair in graph_of(inner).pairs if pair.kind == "mlp")
+    expert = 8 * pair_cost(group).cells / EXPERTS if fused else 8 * 2 * D * F
     monkeypatch.setattr("flagscope.engine.experts._MOST", 1.1 * most * expert)
     tasks = [task for task in planned(inner) if "mlp" in task.name]
     assert 1 < len(tasks) <= -(-EXPERTS // most)
