@@ -74,7 +74,8 @@ def estimated(
     cores = torch.get_num_threads()
     rates = {
         share: measured_rates(workers // share, max(1, cores * share // workers))
-        for share in set(taken)
+        # The most threads first: threads that were timed one each disturb later ones in a team.
+        for share in sorted(set(taken), reverse=True)
     }
     computing = _computing(order, taken, rates, workers)
     read = sum(_pieces(order).values())
