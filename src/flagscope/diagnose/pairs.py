@@ -114,8 +114,11 @@ def residual_record(
     products = None
     size = max(*write.facts.shape, *read.facts.shape)
     if spectra.cosines.dtype == torch.float64:
-        maps = write.facts.matrix(0)[None], read.facts.matrix(0).mT[None]
-        products = product_singular_values(spectra, *maps)
+        products = product_singular_values(
+            spectra,
+            lambda: (write.facts.matrix(0)[None], read.facts.matrix(0).mT[None]),
+            size=size,
+        )
     rule = rule or RankRule.parse("participation")
     (fields,) = measured_fields(
         spectra, write.facts, read.facts, products=products,
@@ -181,8 +184,8 @@ def _measure(
             return _measure(group, members, write.double(), read.double(), rule, seed)
         products, resolution = single_product_singular_values(spectra)
     else:
-        products = product_singular_values(spectra, write.values, read.values)
         size = max(*facts[0].shape, *facts[1].shape)
+        products = product_singular_values(spectra, lambda: (write.values, read.values), size=size)
         resolution = size * torch.finfo(products.dtype).eps
     return measured_fields(
         spectra, *facts, products=products, resolution=resolution,

@@ -8,6 +8,7 @@ side, from the small Grams G1 = W1ᵀ W1, G2 = W2 W2ᵀ and the product M = W2 W
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -205,25 +206,34 @@ def pair_spectra(w1: Float[Tensor, "n d m1"], w2: Float[Tensor, "n m2 d"]) -> Pa
 
 
 def product_singular_values(
-    s: PairSpectra, w1: Float[Tensor, "n d m1"], w2: Float[Tensor, "n m2 d"]
+    s: PairSpectra, maps: Callable[[], tuple[Tensor, Tensor]], *, size: int
 ) -> Float[Tensor, "n k"]:
     """Singular values of W2 W1, descending, k = min(d, m1, m2), to about d·u·‖W1‖·‖W2‖.
 
     Those of `cross`, which err by √(d·u)·‖W1‖·‖W2‖ as roots of Gram eigenvalues do; where some are
     so small that it matters, from triangular factors of the maps.
 
+    Parameters
+    ----------
+    s
+        Of n pairs.
+    maps
+        Gives the write maps (n, d, m1) and read maps (n, m2, d); called where they are needed.
+    size
+        The largest of d, m1 and m2.
+
     Examples
     --------
     >>> import torch
     >>> w = torch.diag(torch.tensor([2.0, 0.0], dtype=torch.float64))[None]
-    >>> product_singular_values(pair_spectra(w, w), w, w)
+    >>> product_singular_values(pair_spectra(w, w), lambda: (w, w), size=2)
     tensor([[4., 0.]], dtype=torch.float64)
     """
     sigma = torch.linalg.svdvals(s.cross)
-    size = max(w1.shape[1], w1.shape[2], w2.shape[1])
     floor = 4 * (size * torch.finfo(sigma.dtype).eps) ** 0.5
     doubtful = sigma[:, -1] <= floor * s.sigma_write[:, 0] * s.sigma_read[:, 0]
     if bool(doubtful.any()):
+        w1, w2 = maps()
         _, right = torch.linalg.qr(w1[doubtful].mT, mode="r")
         _, left = torch.linalg.qr(w2[doubtful], mode="r")
         sigma[doubtful] = torch.linalg.svdvals(left @ right.mT)[:, : sigma.shape[1]]
