@@ -10,7 +10,7 @@ piece of work is counted once in a whole scan, whatever the scan itself does twi
   in single precision); the Gram matrix of the dominant block of K, or of the block that its
   complement leaves where that is smaller, and its eigenvalues, which are the squared principal
   cosines. Where the shared space is the larger side, the same from G1, G2 and M = W2 W1. What is
-  measured again after gauge fixing is counted again, as its matrices are others;
+  measured again after gauge fixing is counted again, as its matrices are others, but for W2 W1;
 - for the heads of a layer: the Gram matrix of every head and the product that makes it orthonormal,
   the Gram matrix of all bases (or, where that is less, that of their projectors), the eigenvalues
   of the projectors' sum in float32;
@@ -18,7 +18,8 @@ piece of work is counted once in a whole scan, whatever the scan itself does twi
   products of all heads with all.
 
 In mixed precision eigenproblems of 512 and more, and the products around them, are in float32; the
-eigenvalues of products and of dominant blocks are in float64.
+eigenvalues of products and of dominant blocks are in float64. A Gram matrix of 512 and more is
+counted as 5/8 of its product, which is what four blocks of rows need.
 
 The dominant block has the size that Gaussian maps of these shapes have on average, d m/(d + m + 1).
 Reading, widening, null models, tests and records are not counted: they are what the scan may cost
@@ -47,6 +48,8 @@ Kind = Literal["product", "vectors", "values", "triangle"]
 _UNITS = {"vectors": 9.0, "values": 4 / 3}
 # Time of one in multiply-adds, by which the cheaper of two ways is chosen.
 _TIME = 10
+# Rows from which a Gram matrix takes less time in blocks, of which one half is enough.
+_HALVED_FROM = 512
 
 
 @dataclass(frozen=True)
@@ -109,14 +112,27 @@ class _Work:
         counts = [len(indices) for _, indices in sides]
         passes = 2 if _measured_again(pair) else 1
         dtype = self._dtype(min(d, max(others)))
-        ways = [
-            [call for other, count in zip(others, counts, strict=True)
-             for call in _system(d, other, count, dtype)]
-            + _meeting(d, *others, n, dtype) + _product_values(d, *others, n),
-            _by_small_grams(d, *others, counts, n, dtype) + _product_values(d, *others, n),
-        ]  # fmt: skip
-        for call in min(ways, key=_time):
-            self.calls[call] += passes
+        values = _product_values(d, *others, n)
+        large = [call for other, count in zip(others, counts, strict=True)
+                 for call in _system(d, other, count, dtype)]  # fmt: skip
+        large += _meeting(d, *others, n, dtype)
+        writes, reads = (
+            [_gram(m, d, count, dtype), Call("vectors", (m,), count, dtype)]
+            for m, count in zip(others, counts, strict=True)
+        )
+        composite = Call("product", (others[1], others[0], d), n, dtype)
+        small = _around_composite(d, *others, n, dtype)
+        if _time(large) <= _time([*writes, *reads, composite, *small]):
+            for call in large + values:
+                self.calls[call] += passes
+            return
+        # W2 W1 is the same after gauge fixing, and pairs may share the maps that read.
+        self.calls[composite] += 1
+        key = "small", pair.read.map.place, pair.read.transposed, _name(pair.read_norm)
+        self._once((*key, tuple(sorted(sides[1][1]))), reads)
+        again = (passes - 1) * (writes + reads)
+        for call in writes + again + passes * (small + values):
+            self.calls[call] += 1
 
     def residual(self, pair: PairGroup) -> None:
         """A pair across the stream: each side's eigenproblem once in the scan, then products."""
@@ -126,7 +142,7 @@ class _Work:
         dtype = self._dtype(pair.d)
         for which, side, norm in (("write", pair.write, behind), ("read", pair.read, before)):
             for index in {getattr(m, f"{which}_index") for m in pair.members}:
-                key = (which, _map_key(side.map), side.transposed, index, _name(norm), centred)
+                key = (which, side.map.place, side.transposed, index, _name(norm), centred)
                 self._once(key, _system(d, _other(side, pair.d), 1, dtype))
         others = _other(pair.write, pair.d), _other(pair.read, pair.d)
         self._add(_meeting(d, *others, len(pair.members), dtype))
@@ -196,11 +212,16 @@ def _bases(h: int, r: int, d: int) -> list[Call]:
 def _system(d: int, m: int, count: int, dtype: str) -> list[Call]:
     """Eigenvectors of W Wᵀ on d dimensions, for `count` maps (d, m)."""
     if m >= d:
-        return [Call("product", (d, d, m), count, dtype), Call("vectors", (d,), count, dtype)]
+        return [_gram(d, m, count, dtype), Call("vectors", (d,), count, dtype)]
     return [
         Call("triangle", (d, m), count), Call("product", (m, m, m), count),
         Call("vectors", (m,), count), Call("product", (d, m, m), count),
     ]  # fmt: skip
+
+
+def _gram(m: int, k: int, count: int, dtype: str) -> Call:
+    """X Xᵀ of X (m, k): a large one takes the products of four blocks of rows with those behind."""
+    return Call("product", (m, m if m < _HALVED_FROM else m * 5 // 8, k), count, dtype)
 
 
 def _meeting(d: int, m1: int, m2: int, n: int, dtype: str) -> list[Call]:
@@ -215,8 +236,8 @@ def _tables(d: int, m1: int, m2: int, n: int, dtype: str) -> list[Call]:
     if min(m1, m2) >= d:
         small, large = sorted((small, min(large, d - large)))
     return [
-        Call("product", (short, short, long), n, dtype),
-        Call("product", (small, small, large), n), Call("values", (small,), n),
+        _gram(short, long, n, dtype),
+        _gram(small, large, n, "float64"), Call("values", (small,), n),
     ]  # fmt: skip
 
 
@@ -225,13 +246,10 @@ def _product_values(d: int, m1: int, m2: int, n: int) -> list[Call]:
     return [Call("values", (min(d, m1, m2),), n)]
 
 
-def _by_small_grams(d: int, m1: int, m2: int, counts: list[int], n: int, dtype: str) -> list[Call]:
-    grams = [(m1, counts[0]), (m2, counts[1])]
-    calls = [Call("product", (m, m, d), count, dtype) for m, count in grams]
-    calls += [Call("vectors", (m,), count, dtype) for m, count in grams]
-    products = (m2, m1, d), (m1, m2, m2), (m1, m2, m1)
-    calls += [Call("product", shape, n, dtype) for shape in products]
-    return calls + _tables(d, m1, m2, n, dtype)
+def _around_composite(d: int, m1: int, m2: int, n: int, dtype: str) -> list[Call]:
+    """W2 W1 between the eigenvectors of the small Grams, and what is read from that."""
+    products = (m1, m2, m2), (m1, m2, m1)
+    return [Call("product", shape, n, dtype) for shape in products] + _tables(d, m1, m2, n, dtype)
 
 
 def timed(calls: Counter[Call], *, workers: int = 1) -> float:
@@ -342,10 +360,6 @@ def _heads(face: StreamMap) -> tuple[int, int, int]:
     assert one is not None
     d = one.outputs if face.role == "o" else one.inputs
     return one.count, (one.inputs if face.role == "o" else one.outputs), d
-
-
-def _map_key(one: LinearMap) -> Hashable:
-    return one.tensor, one.layout, one.out, one.inp, repr(one.select), repr(one.window)
 
 
 def _name(norm: Norm | None) -> str | None:

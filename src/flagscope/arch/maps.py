@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -112,6 +112,12 @@ class LinearMap:
     def groups(self) -> Groups:
         """Axis names, one tuple for each stored dimension."""
         return parse_layout(self.layout)
+
+    @property
+    def place(self) -> Hashable:
+        """Where the maps lie and how they act: equal where the same numbers make the same maps."""
+        select, window = tuple(self.select.items()), tuple(self.window.items())
+        return (self.tensor, self.layout, self.out, self.inp, self.batch, select, window)
 
     @property
     def out_axes(self) -> tuple[str, ...]:

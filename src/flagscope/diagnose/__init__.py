@@ -54,7 +54,14 @@ from flagscope.diagnose.records import (
     ScanResult,
 )
 from flagscope.diagnose.single import SINGLE_FROM
-from flagscope.diagnose.spectra import EIGH_FLOPS, PairSpectra, pair_spectra, spectra_cost
+from flagscope.diagnose.spectra import (
+    EIGH_FLOPS,
+    PairSpectra,
+    SmallGrams,
+    pair_spectra,
+    spectra_cost,
+)
+from flagscope.diagnose.symmetric import symmetric_share
 from flagscope.diagnose.whitening import Whitening, orthonormal_rows, whitening
 
 FREEDOMS: tuple[Freedom, ...] = get_args(Freedom)
@@ -85,6 +92,7 @@ __all__ = [
     "RunRecord",
     "ScanResult",
     "SimplexFit",
+    "SmallGrams",
     "SpaceOverlaps",
     "Whitening",
     "adjusted_pairs",
@@ -113,5 +121,6 @@ __all__ = [
     "space_overlaps",
     "spectra_cost",
     "squared_overlaps",
+    "symmetric_share",
     "whitening",
 ]

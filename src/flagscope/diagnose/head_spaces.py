@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from flagscope.diagnose.overlaps import squared_overlaps
+from flagscope.diagnose.symmetric import gram
 from flagscope.diagnose.whitening import cholesky_whitening
 
 # Bases of maps up to this condition go by Cholesky, at the speed of products: they are orthonormal
@@ -130,11 +131,11 @@ def projector_sum(spaces: HeadSpaces, *, threshold: float) -> ProjectorSum:
     count, d, r = spaces.bases.shape
     stacked = spaces.bases.to(torch.float32).transpose(0, 1).reshape(d, count * r)
     small = count * r < d
-    gram = stacked.mT @ stacked if small else stacked @ stacked.mT
-    if _bounded_by(gram, threshold):
-        values = torch.linalg.eigvalsh(gram).flip(-1).clamp_min(0)
+    squares = gram(stacked.mT if small else stacked)
+    if _bounded_by(squares, threshold):
+        values = torch.linalg.eigvalsh(squares).flip(-1).clamp_min(0)
         return ProjectorSum(values, values[:0], values.new_zeros(0, count))
-    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = torch.linalg.eigh(squares)
     values, vectors = values.flip(-1).clamp_min(0), vectors.flip(-1)
     above = values > threshold
     shared, chosen = values[above], vectors[:, above]
@@ -144,10 +145,10 @@ def projector_sum(spaces: HeadSpaces, *, threshold: float) -> ProjectorSum:
     return ProjectorSum(values, shared, inside)
 
 
-def _bounded_by(gram: Float[Tensor, "s s"], threshold: float) -> bool:
+def _bounded_by(squares: Float[Tensor, "s s"], threshold: float) -> bool:
     """Whether no eigenvalue reaches the threshold: then threshold·I - G has a Cholesky factor."""
     if not threshold < float("inf"):
         return True
-    shifted = -gram
+    shifted = -squares
     shifted.diagonal().add_(threshold)
     return int(torch.linalg.cholesky_ex(shifted).info) == 0

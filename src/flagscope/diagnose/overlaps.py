@@ -22,6 +22,8 @@ Rows = Callable[[int, int], Float[Tensor, "H r s"]]
 SLAB_BYTES = 1 << 24
 # Side of the largest tile: longer sums in float32 lose digits (at 512, 1e-5 of the ranks).
 _WIDEST = 128
+# Rows of all bases from which on the heads are taken in parts, each two multiplied once, and parts.
+_LARGE, _PARTS = 512, 4
 # Heads of a block of the product, whose lower triangle of blocks is left out.
 _BLOCK = 256
 
@@ -152,6 +154,8 @@ def _by_grams(bases: Float[Tensor, "H r d"], slab: int) -> Float[Tensor, "H H"]:
     count, r, d = bases.shape
     total = torch.zeros(count, count, dtype=torch.float64, device=bases.device)
     side = max(1, isqrt(slab // (bases.element_size() * r * r)))
+    if count * r >= _LARGE:
+        side = min(side, -(-count // _PARTS))
     for i in range(0, count, side):
         one = bases[i : i + side].reshape(-1, d)
         for j in range(i, count, side):

@@ -16,6 +16,7 @@ from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.prepared import PreparedMap
 from flagscope.diagnose.records import Balanced, MapReference, PairRecord
 from flagscope.diagnose.spectra import (
+    SmallGrams,
     meeting,
     pair_spectra,
     product_singular_values,
@@ -34,6 +35,7 @@ def pair_records(
     rule: RankRule | None = None,
     seed: int = 0,
     folded: Sequence[str] = (),
+    grams: SmallGrams | None = None,
 ) -> list[PairRecord]:
     """Diagnose all pairs of a group, batched.
 
@@ -50,6 +52,8 @@ def pair_records(
         Of the Haar draws that stand in where no closed form holds.
     folded
         Names of norms that were folded into the maps, for the record.
+    grams
+        The same for groups with read maps in common.
 
     Returns
     -------
@@ -71,7 +75,9 @@ def pair_records(
     records = [_blank(identity, fault) for identity, fault in zip(identities, faults, strict=True)]
     if good:
         members = [group.members[i] for i in good]
-        measured = _measure(group, members, write.take(good), read.take(good), rule, seed)
+        measured = _measure(
+            group, members, write.take(good), read.take(good), rule, seed, grams or SmallGrams()
+        )
         for i, fields in zip(good, measured, strict=True):
             records[i] = PairRecord(**identities[i], **fields)
     return records
@@ -170,6 +176,7 @@ def _measure(
     read: Matrices,
     rule: RankRule,
     seed: int,
+    grams: SmallGrams,
 ) -> list[dict[str, Any]]:
     # From here on the maps are known up to powers of two; what depends on scale is told of it.
     write, write_exponents = write.normalised()
@@ -178,10 +185,10 @@ def _measure(
         facts_of(write, write_exponents, read=False),
         facts_of(read, read_exponents, read=True),
     )
-    spectra = pair_spectra(write.values, read.values)
+    spectra = pair_spectra(write.values, read.values, grams=grams)
     if spectra.cosines.dtype == torch.float32:
         if not _well_conditioned(spectra, facts):
-            return _measure(group, members, write.double(), read.double(), rule, seed)
+            return _measure(group, members, write.double(), read.double(), rule, seed, SmallGrams())
         products, resolution = single_product_singular_values(spectra)
     else:
         size = max(*facts[0].shape, *facts[1].shape)
@@ -189,7 +196,9 @@ def _measure(
         resolution = size * torch.finfo(products.dtype).eps
     return measured_fields(
         spectra, *facts, products=products, resolution=resolution,
-        balanced=_balanced_records(group, members, write, read, rule, seed, products),
+        balanced=_balanced_records(
+            group, members, write, read, rule, seed, products, spectra.composite
+        ),
         rule=rule, seed=seed,
     )  # fmt: skip
 
@@ -211,6 +220,7 @@ def _balanced_records(
     rule: RankRule,
     seed: int,
     products: Tensor,
+    composite: Tensor | None,
 ) -> list[Balanced | None]:
     """The observables after gauge fixing; for all of GL on one pair only the spectrum of W2 W1."""
     if group.freedom not in GAUGES:
@@ -219,7 +229,7 @@ def _balanced_records(
     if fixes_completely(group, members):
         return [_spectrum_balanced(gauge, sigma, write.values.shape[1]) for sigma in products]
     fixed = balanced_maps(group, members, write.values, read.values)
-    return _measured_balanced(gauge, fixed, (write, read), rule, seed)
+    return _measured_balanced(gauge, fixed, (write, read), rule, seed, composite)
 
 
 def _spectrum_balanced(gauge: str, sigma: Tensor, d: int) -> Balanced:
@@ -247,8 +257,10 @@ def _measured_balanced(
     raw: tuple[Matrices, Matrices],
     rule: RankRule,
     seed: int,
+    composite: Tensor | None,
 ) -> list[Balanced | None]:
-    spectra = pair_spectra(fixed.write, fixed.read)
+    # No gauge changes W2 W1.
+    spectra = pair_spectra(fixed.write, fixed.read, composite=composite)
     write, read = (
         facts_of(_rescaled(maps, values), torch.zeros(len(values), dtype=torch.int64), read=side)
         for maps, values, side in zip(raw, (fixed.write, fixed.read), (False, True), strict=True)

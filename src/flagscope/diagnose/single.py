@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flagscope.diagnose.spectra import Eigensystem, eigensystem
+from flagscope.diagnose.symmetric import gram
 
 # Size of eigenproblems from which those in mixed precision are solved in float32; smaller ones take
 # little time, and none of the digits of float64 is given up.
@@ -55,7 +56,7 @@ def single_eigensystem(w: Float[Tensor, "1 d m"]) -> Eigensystem:
     """
     d, m = w.shape[1:]
     if m >= d:
-        values, vectors = torch.linalg.eigh(_gram(w[0]))
+        values, vectors = torch.linalg.eigh(gram(w[0]))
         small = int((values < _SMALL * values[-1]).sum())
         if small <= _MOST * d:
             values = values.double()
@@ -66,18 +67,6 @@ def single_eigensystem(w: Float[Tensor, "1 d m"]) -> Eigensystem:
             return Eigensystem(values[None], vectors.flip(-1)[None])
     system = eigensystem(w.double())
     return Eigensystem(system.values, system.vectors.to(w.dtype))
-
-
-def _gram(w: Float[Tensor, "d m"]) -> Float[Tensor, "d d"]:
-    """W Wᵀ, each product of two blocks of rows once."""
-    blocks = w.chunk(4)
-    gram = w.new_empty(len(w), len(w))
-    edges = [0, *torch.tensor([len(block) for block in blocks]).cumsum(0).tolist()]
-    for i, block in enumerate(blocks):
-        product = block @ w[edges[i] :].mT
-        gram[edges[i] : edges[i + 1], edges[i] :] = product
-        gram[edges[i] :, edges[i] : edges[i + 1]] = product.mT
-    return gram
 
 
 def _refined(

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flagscope.diagnose.symmetric import gram
 from flagscope.errors import InputError
 
 # Floating-point operations of an n×n symmetric eigenproblem with vectors, in units of n³: LAPACK's
@@ -49,6 +50,8 @@ class PairSpectra:
         Σσ⁴ of the singular values of W2 W1, shape (n,).
     product
         N, shape (n, p, q), where it was computed without division; see `cross`.
+    composite
+        W2 W1, shape (n, m2, m1), where it was computed.
     """
 
     d: int
@@ -58,6 +61,7 @@ class PairSpectra:
     commutator: Float[Tensor, " n"]
     product_fourth: Float[Tensor, " n"]
     product: Float[Tensor, "n p q"] | None = None
+    composite: Float[Tensor, "n m2 m1"] | None = None
 
     @property
     def cross(self) -> Float[Tensor, "n p q"]:
@@ -126,7 +130,7 @@ def eigensystem(w: Float[Tensor, "n d m"]) -> Eigensystem:
     """
     d, m = w.shape[1:]
     if m >= d:
-        return Eigensystem(*_descending(w @ w.mT, m))
+        return Eigensystem(*_descending(gram(w), m))
     basis, triangle = torch.linalg.qr(w)
     values, vectors = _descending(triangle @ triangle.mT, d)
     return Eigensystem(values, basis @ vectors)
@@ -152,9 +156,10 @@ def meeting(write: Eigensystem, read: Eigensystem) -> PairSpectra:
     x, y = write.vectors, read.vectors
     alpha, beta = write.values.to(x.dtype), read.values.to(y.dtype)
     k = x.mT @ y
-    weighted = k * beta[:, None, :]
-    within = weighted @ k.mT
-    outside = _outer_commutator(x, alpha, within, y @ weighted.mT) if x.shape[2] < x.shape[1] else 0
+    within = gram(k * beta.sqrt()[:, None, :])
+    outside = 0
+    if x.shape[2] < x.shape[1]:
+        outside = _outer_commutator(x, alpha, within, y @ (k * beta[:, None, :]).mT)
     squares = within.square()
     fourth = (alpha[:, None, :] @ squares @ alpha[:, :, None])[:, 0, 0]
     gaps = alpha[:, :, None] - alpha[:, None, :]
@@ -162,7 +167,34 @@ def meeting(write: Eigensystem, read: Eigensystem) -> PairSpectra:
     return PairSpectra(x.shape[1], alpha, beta, k, commutator, fourth)
 
 
-def pair_spectra(w1: Float[Tensor, "n d m1"], w2: Float[Tensor, "n m2 d"]) -> PairSpectra:
+class SmallGrams:
+    """Eigenproblems of the small Grams of maps, each solved once for all pairs that its map is in.
+
+    A map is known again as the same tensor, the last one of those given to be kept.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
+
+    def solved(
+        self, w: Float[Tensor, "n m d"], *, keep: bool = False
+    ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m m"]]:
+        """Eigenvalues and eigenvectors of W Wᵀ, kept for the next time if so told."""
+        if self._last is not None and self._last[0] is w:
+            return self._last[1]
+        found = _descending(gram(w), max(w.shape[1:]))
+        if keep:
+            self._last = w, found
+        return found
+
+
+def pair_spectra(
+    w1: Float[Tensor, "n d m1"],
+    w2: Float[Tensor, "n m2 d"],
+    *,
+    composite: Float[Tensor, "n m2 m1"] | None = None,
+    grams: SmallGrams | None = None,
+) -> PairSpectra:
     """Spectra and relative position of a batch of adjacent pairs.
 
     Parameters
@@ -171,6 +203,10 @@ def pair_spectra(w1: Float[Tensor, "n d m1"], w2: Float[Tensor, "n m2 d"]) -> Pa
         Write maps, shape (n, d, m1), floating point, finite.
     w2
         Read maps, shape (n, m2, d), same n, d, dtype and device.
+    composite
+        W2 W1, where it is known.
+    grams
+        Remembers the read maps, for pairs that share them.
 
     Returns
     -------
@@ -202,7 +238,7 @@ def pair_spectra(w1: Float[Tensor, "n d m1"], w2: Float[Tensor, "n m2 d"]) -> Pa
     in_shared, in_outer = spectra_cost(w1.shape[1], w1.shape[2], w2.shape[1])
     if in_shared <= in_outer:
         return _from_large_grams(w1, w2)
-    return _from_small_grams(w1, w2)
+    return _from_small_grams(w1, w2, composite, grams)
 
 
 def product_singular_values(
@@ -254,8 +290,8 @@ def single_product_singular_values(s: PairSpectra) -> tuple[Float[Tensor, "n k"]
     """
     resolution = _CROSS_ERROR * torch.finfo(s.cosines.dtype).eps
     wide = s.cross.double()
-    gram = wide @ wide.mT if wide.shape[1] <= wide.shape[2] else wide.mT @ wide
-    return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt().flip(-1), resolution
+    squares = gram(wide if wide.shape[1] <= wide.shape[2] else wide.mT)
+    return torch.linalg.eigvalsh(squares).clamp_min(0).sqrt().flip(-1), resolution
 
 
 def spectra_cost(d: int, m1: int, m2: int, *, eigh: float = _EIGH_TIME) -> tuple[float, float]:
@@ -268,10 +304,10 @@ def spectra_cost(d: int, m1: int, m2: int, *, eigh: float = _EIGH_TIME) -> tuple
     return in_shared, in_outer
 
 
-def _descending(gram: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def _descending(squares: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Eigenvalues and eigenvectors of a Gram matrix, largest first; those within its round-off,
     `size` units of the largest, as exact zeros."""
-    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = torch.linalg.eigh(squares)
     floor = size * torch.finfo(values.dtype).eps * values[:, -1:]
     return torch.where(values > floor, values, 0).flip(-1), vectors.flip(-1)
 
@@ -280,15 +316,22 @@ def _from_large_grams(w1: Tensor, w2: Tensor) -> PairSpectra:
     return meeting(eigensystem(w1), eigensystem(w2.mT))
 
 
-def _from_small_grams(w1: Tensor, w2: Tensor) -> PairSpectra:
+def _from_small_grams(
+    w1: Tensor,
+    w2: Tensor,
+    composite: Tensor | None = None,
+    grams: SmallGrams | None = None,
+) -> PairSpectra:
     d, m1, m2 = w1.shape[1], w1.shape[2], w2.shape[1]
     p, q = min(d, m1), min(d, m2)
-    product = w2 @ w1
-    alpha, e1 = _descending(w1.mT @ w1, max(d, m1))
-    beta, e2 = _descending(w2 @ w2.mT, max(d, m2))
+    if composite is None:
+        composite = w2 @ w1
+    grams = grams or SmallGrams()
+    alpha, e1 = grams.solved(w1.mT)
+    beta, e2 = grams.solved(w2, keep=True)
     alpha, e1 = alpha[:, :p], e1[:, :, :p]
     beta, e2 = beta[:, :q], e2[:, :, :q]
-    cross = e1.mT @ product.mT @ e2
+    cross = e1.mT @ composite.mT @ e2
     inverse_a, inverse_b = _inverse_root(alpha), _inverse_root(beta)
     k = _contracted(inverse_a[:, :, None] * cross * inverse_b[:, None, :])
     commutator, fourth, unsafe = _commutator(alpha, beta, cross)
@@ -299,7 +342,7 @@ def _from_small_grams(w1: Tensor, w2: Tensor) -> PairSpectra:
         explicit = ((weights[:, :, None] - weights[:, None, :]) * within).square().sum((-2, -1))
         explicit += _outer_commutator(x, weights, within, w2[unsafe].mT @ y)
         commutator = commutator.masked_scatter(unsafe, explicit)
-    return PairSpectra(d, alpha, beta, k, commutator, fourth, cross)
+    return PairSpectra(d, alpha, beta, k, commutator, fourth, cross, composite)
 
 
 def _inverse_root(eigenvalues: Tensor) -> Tensor:
@@ -318,7 +361,7 @@ def _contracted(k: Tensor) -> Tensor:
 def _commutator(alpha: Tensor, beta: Tensor, cross: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """‖[A,B]‖² = 2 tr(A²B²) - 2 ‖M Mᵀ‖², the latter, and where the difference cancels too much."""
     squares = (alpha[:, :, None] * cross.square() * beta[:, None, :]).sum((-2, -1))
-    fourth = (cross @ cross.mT).square().sum((-2, -1))
+    fourth = gram(cross).square().sum((-2, -1))
     difference = 2 * squares - 2 * fourth
     # The terms err by some ten unit roundoffs. Where half of the digits are lost, seven at least
     # are left in float64; below, the explicit form is taken, which loses none.

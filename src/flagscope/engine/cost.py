@@ -16,6 +16,7 @@ from flagscope.engine.settings import Precision
 from flagscope.engine.work import (
     Work,
     eigenproblem,
+    gram,
     passes,
     product,
     records,
@@ -47,10 +48,13 @@ def single_from(precision: Precision) -> float:
     return {"mixed": SINGLE_FROM, "float32": 0, "float64": float("inf")}[precision]
 
 
-def pair_cost(pair: PairGroup, *, single: float = SINGLE_FROM) -> Cost:
+def pair_cost(
+    pair: PairGroup, *, single: float = SINGLE_FROM, before: PairGroup | None = None
+) -> Cost:
     """A group of pairs within a block: `diagnose.pair_records`.
 
-    `single` is as `single_from` says; in float32 maps are taken to be well-conditioned.
+    `single` is as `single_from` says; in float32 maps are taken to be well-conditioned. `before` is
+    the group in front of it, whose read maps may be the same.
     """
     d, n = pair.d, len(pair.members)
     m1, m2 = other_dimension(pair.write, d), other_dimension(pair.read, d)
@@ -61,12 +65,15 @@ def pair_cost(pair: PairGroup, *, single: float = SINGLE_FROM) -> Cost:
     product_values = (
         singular_values(min(d, m1), min(d, m2))
         if share == 1
-        else product(short, min(d, max(m1, m2)), short) + eigenproblem(short, vectors=False)
+        else gram(short, min(d, max(m1, m2))) + eigenproblem(short, vectors=False)
     )
-    work = [stored(d * (m1 + m2)), _spectra(d, m1, m2).times(share), product_values]
+    known = before is not None and (before.read, before.read_norm) == (pair.read, pair.read_norm)
+    work = [stored(d * (m1 + m2)), _spectra(d, m1, m2, read_known=known).times(share)]
+    work += [product_values]
     work += [_position(d, m1, m2), records("pair", 1)]
     if balanced:
-        work += [_spectra(d, m1, m2).times(share), passes(6.0 * d * (m1 + m2)).times(share)]
+        again = _spectra(d, m1, m2, composite_known=True)
+        work += [again.times(share), passes(6.0 * d * (m1 + m2)).times(share)]
     # Both maps, gauge-fixed ones beside them, one in passing, and six tables of one pair.
     cells = n * ((1 + balanced) * d * (m1 + m2) + d * max(m1, m2) + 6.0 * side * side)
     return Cost(total(work).times(n), cells * (1.0 if share == 1 else 0.5))
@@ -75,17 +82,17 @@ def pair_cost(pair: PairGroup, *, single: float = SINGLE_FROM) -> Cost:
 def head_cost(head: HeadGroup) -> Cost:
     """The overlaps of a layer's heads: `diagnose.head_record`."""
     h, r, d = head.count, head.rank, head.d
-    gram = min(d, h * r)
+    side = min(d, h * r)
     by_projectors = d * d * r * h + d * d * h * h < d * (h * r) ** 2
     pairwise = (
         product(d, r, d).times(h) + product(h, d * d, h)
         if by_projectors
-        else product(h * r, d, h * r) + passes(float(h * r) ** 2)
+        else gram(h * r, d) + passes(float(h * r) ** 2)
     )
     work = [stored(h * r * d), _bases(h, r, d), pairwise, records("head", h)]
     # In single precision, eigenvectors of shared directions included.
-    work += [(product(gram, max(d, h * r), gram) + eigenproblem(gram)).times(_SINGLE)]
-    return Cost(total(work), 2.0 * h * r * d + 3.0 * gram**2)
+    work += [(gram(side, max(d, h * r)) + eigenproblem(side)).times(_SINGLE)]
+    return Cost(total(work), 2.0 * h * r * d + 3.0 * side**2)
 
 
 def stream_cost(pairs: Sequence[PairGroup], *, single: float = SINGLE_FROM) -> Cost:
@@ -139,29 +146,34 @@ def link_cost(links: Iterable[LinkGroup], edges: int, *, single: float = SINGLE_
     return Cost(total([*work, records("link", min(edges, most))]), cells)
 
 
-def _spectra(d: int, m1: int, m2: int) -> Work:
+def _spectra(
+    d: int, m1: int, m2: int, *, read_known: bool = False, composite_known: bool = False
+) -> Work:
     """`pair_spectra`, which takes the larger or the smaller Gram matrices, as it is faster."""
     in_shared, in_outer = spectra_cost(d, m1, m2)
     if in_shared <= in_outer:
         return _system(d, m1) + _system(d, m2) + _meeting(d, m1, m2)
-    work = [product(m1, d, m1), product(m2, d, m2), product(m2, d, m1)]
-    work += [eigenproblem(m1), eigenproblem(m2)]
+    work = [gram(m1, d), eigenproblem(m1)]
+    if not read_known:
+        work += [gram(m2, d), eigenproblem(m2)]
+    if not composite_known:
+        work += [product(m2, d, m1)]
     p, q = min(d, m1), min(d, m2)
-    work += [product(p, m1, m2), product(p, m2, q), product(p, q, p), passes(12.0 * p * q)]
+    work += [product(p, m1, m2), product(p, m2, q), gram(p, q), passes(12.0 * p * q)]
     return total(work)
 
 
 def _system(d: int, m: int) -> Work:
     """`eigensystem`: the eigenproblem of one map on the space of d dimensions."""
     if m >= d:
-        return product(d, m, d) + eigenproblem(d) + passes(2.0 * d * d)
-    return triangular(d, m) + product(m, m, m) + eigenproblem(m) + product(d, m, m)
+        return gram(d, m) + eigenproblem(d) + passes(2.0 * d * d)
+    return triangular(d, m) + gram(m, m) + eigenproblem(m) + product(d, m, m)
 
 
 def _meeting(d: int, m1: int, m2: int) -> Work:
     """`meeting` of two eigensystems."""
     p, q = min(d, m1), min(d, m2)
-    work = [product(p, d, q), product(p, q, p), passes(12.0 * p * q)]
+    work = [product(p, d, q), gram(p, q), passes(12.0 * p * q)]
     if p < d:
         work += [product(d, q, p), product(d, p, p), passes(4.0 * d * p)]
     return total(work)
@@ -173,10 +185,10 @@ def _position(d: int, m1: int, m2: int) -> Work:
     short = min(p, q)
     if short >= 192 and min(m1, m2) >= d:
         short = min(short, d - max(p, q))
-        return product(short, p, short) + eigenproblem(short, vectors=False)
+        return gram(short, p) + eigenproblem(short, vectors=False)
     if short < 192:
         return singular_values(p, q)
-    return product(short, max(p, q), short) + eigenproblem(short, vectors=False)
+    return gram(short, max(p, q)) + eigenproblem(short, vectors=False)
 
 
 def _bases(h: int, r: int, d: int) -> Work:

@@ -12,6 +12,7 @@ from flagscope.diagnose import (
     HeadRecord,
     Matrices,
     PairRecord,
+    SmallGrams,
     head_record,
     pair_records,
 )
@@ -56,7 +57,7 @@ def execute(task: Task, tensors: Tensors, settings: Settings) -> TaskResult:
     rule = RankRule.parse(settings.rank)
     along = [group for group in task.pairs if group.kind == "residual"]
     inside = [group for group in task.pairs if group.kind != "residual"]
-    pairs = [r for group in inside for r in _pairs(group, reader, settings, rule)]
+    pairs = _inside(inside, reader, settings, rule)
     pairs += stream_pairs(along, reader, settings, rule)
     heads = [_heads(group, reader, settings) for group in task.heads]
     edges, tested = stream_links(task.links, reader, settings)
@@ -70,28 +71,40 @@ def resolved_device(name: str) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _pairs(
-    group: PairGroup, reader: TaskReader, settings: Settings, rule: RankRule
+def _inside(
+    groups: list[PairGroup], reader: TaskReader, settings: Settings, rule: RankRule
 ) -> list[PairRecord]:
-    sides = group.write, group.read
-    size = min(group.d, max(other_dimension(side, group.d) for side in sides))
-    reader = reader.for_size(size, (side.map for side in sides))
-    write = reader.side(group.write, "write")
-    read = reader.side(group.read, "read")
-    before, behind = (
-        (None, None) if settings.fold_norms == "none" else (group.read_norm, group.write_norm)
-    )
-    centred = before is not None and before.kind == "layernorm"
-    write = fold_behind(write, behind, reader, centred=centred)
-    read = fold_before(read, before, reader)
-    return pair_records(
-        group,
-        write.take([m.write_index for m in group.members]),
-        read.take([m.read_index for m in group.members]),
-        rule=rule,
-        seed=settings.seed,
-        folded=[norm.name for norm in (behind, before) if norm is not None],
-    )
+    """The records of the pairs inside blocks, in the order of the groups.
+
+    Groups behind one another whose read maps are the same, as the two writers of a gated MLP, have
+    them read and their eigenproblem solved once.
+    """
+    records: list[PairRecord] = []
+    grams, last, read = SmallGrams(), None, None
+    for group in groups:
+        sides = group.write, group.read
+        size = min(group.d, max(other_dimension(side, group.d) for side in sides))
+        suited = reader.for_size(size, (side.map for side in sides))
+        before, behind = (
+            (None, None) if settings.fold_norms == "none" else (group.read_norm, group.write_norm)
+        )
+        key = group.read.map.place, group.read.transposed, before, suited.dtype
+        if read is None or key != last:
+            # What was read before goes first.
+            grams, last, read = SmallGrams(), key, None
+            read = fold_before(suited.side(group.read, "read"), before, suited)
+        centred = before is not None and before.kind == "layernorm"
+        write = fold_behind(suited.side(group.write, "write"), behind, suited, centred=centred)
+        records += pair_records(
+            group,
+            write.take([m.write_index for m in group.members]),
+            read.take([m.read_index for m in group.members]),
+            rule=rule,
+            seed=settings.seed,
+            folded=[norm.name for norm in (behind, before) if norm is not None],
+            grams=grams,
+        )
+    return records
 
 
 def _heads(group: HeadGroup, reader: TaskReader, settings: Settings) -> HeadRecord:

@@ -128,7 +128,11 @@ def _head_key(head: HeadGroup) -> str:
 def _task(name: str, block: _Block, sizes: Mapping[str, int], settings: Settings) -> Task:
     edges, single = settings.edges, single_from(settings.precision)
     along = [pair for pair in block.pairs if pair.kind == "residual"]
-    costs = [pair_cost(one, single=single) for one in block.pairs if one.kind != "residual"]
+    inside = [pair for pair in block.pairs if pair.kind != "residual"]
+    costs = [
+        pair_cost(one, single=single, before=inside[i - 1] if i else None)
+        for i, one in enumerate(inside)
+    ]
     costs += [head_cost(head) for head in block.heads]
     costs += [stream_cost(along, single=single), link_cost(block.links, edges, single=single)]
     return Task(

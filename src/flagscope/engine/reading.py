@@ -16,6 +16,7 @@ from flagscope.engine.settings import Precision
 from flagscope.engine.stored import Stored
 from flagscope.engine.tensors import Tensors
 from flagscope.errors import InputError
+from flagscope.null import StorageNoise
 
 
 class TaskReader:
@@ -31,6 +32,11 @@ class TaskReader:
         self._dtype = torch.float32 if precision == "float32" else torch.float64
         self._there: dict[Piece, Stored] = {}
         self._vectors: dict[str, Tensor] = {}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the matrices that it gives."""
+        return self._dtype
 
     def for_size(self, size: int, maps: Iterable[LinearMap]) -> TaskReader:
         """A reader that gives these maps in the precision for eigenproblems of a size.
@@ -50,8 +56,14 @@ class TaskReader:
 
     def side(self, side: Side, view: str) -> Matrices:
         """The maps of one side of a pair, as writers (n, d, m) or as readers (n, m, d)."""
-        stored = self._tensor(side.map)
-        return self._matrices(stored.mapped(side.write if view == "write" else side.read))
+        map_, stored = side.map, self._tensor(side.map)
+        # Of the maps as they stand in either view, so that all that use them know the same digits.
+        standing = "write" if (view == "write") != side.transposed else "read"
+        rows = map_.write_matrices if standing == "write" else map_.read_matrices
+        noise = self._tensors.noise(
+            (map_.place, standing if map_.spatial else None), stored.mapped(rows)
+        )
+        return self._matrices(stored.mapped(side.write if view == "write" else side.read), noise)
 
     def maps(self, map_: LinearMap, view: str = "write") -> Matrices:
         """The maps as they act on columns: (n, out, in)."""
@@ -85,11 +97,9 @@ class TaskReader:
                 self._there[piece] = stored
         return stored.mapped(lambda one: one[rest])
 
-    def _matrices(self, stored: Stored) -> Matrices:
+    def _matrices(self, stored: Stored, noise: StorageNoise | None) -> Matrices:
         wide = self._widened(stored)
-        try:
-            noise = stored.noise()
-        except InputError:
+        if noise is None:
             return _partly_noisy(stored, wide)
         return Matrices(wide, noise.delta.cpu(), noise.mean_square.cpu())
 

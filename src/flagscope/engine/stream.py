@@ -112,9 +112,7 @@ def _folded(group: PairGroup, settings: Settings) -> list[str]:
 
 
 def _key(side: Side, index: int) -> Hashable:
-    one = side.map
-    return (one.tensor, one.layout, one.out, one.inp, repr(one.select), repr(one.window),
-            side.transposed, index)  # fmt: skip
+    return side.map.place, side.transposed, index
 
 
 def _name(norm: Norm | None) -> str | None:

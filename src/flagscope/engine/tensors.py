@@ -6,7 +6,7 @@ short the piece goes first whose next task is furthest away (Belády, IBM System
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from threading import Lock
 from types import TracebackType
@@ -19,6 +19,8 @@ from flagscope.engine.ahead import Ahead
 from flagscope.engine.pieces import Piece
 from flagscope.engine.plan import Task
 from flagscope.engine.stored import Stored, read_piece
+from flagscope.errors import InputError
+from flagscope.null import StorageNoise
 
 # A layer of a model of 7 billion parameters in 16 bits, and what meets it in the next one.
 BUDGET = 750_000_000
@@ -60,6 +62,8 @@ class Tensors:
         self._held: dict[Piece, Stored] = {}
         self._reading: dict[Piece, Future[None]] = {}
         self._bytes = self.most_held = 0
+        # A few numbers a map; what two threads measure at once is the same.
+        self._noise: dict[Hashable, StorageNoise | None] = {}
         self._ahead: Ahead | None = None
 
     def get(self, piece: Piece) -> Stored:
@@ -91,6 +95,15 @@ class Tensors:
     def dtype(self, tensor: str) -> str:
         """The type that a tensor is stored in."""
         return self._checkpoint.tensors[tensor].dtype
+
+    def noise(self, maps: Hashable, stored: Stored) -> StorageNoise | None:
+        """The storage noise of some maps, measured once; None if some of them are not finite."""
+        if maps not in self._noise:
+            try:
+                self._noise[maps] = stored.noise()
+            except InputError:
+                self._noise[maps] = None
+        return self._noise[maps]
 
     def limit(self, budget: int) -> None:
         """Hold no more than this from now on, and never more than was allowed at first."""

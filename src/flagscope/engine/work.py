@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from flagscope.diagnose import EIGH_FLOPS
+from flagscope.diagnose import EIGH_FLOPS, symmetric_share
 
 Kind = Literal[
     "product", "eigh", "eigvalsh", "svdvals", "qr", "stored", "entries", "pair", "head", "link"
@@ -78,6 +78,11 @@ def total(works: Iterable[Work]) -> Work:
 def product(m: int, k: int, n: int) -> Work:
     """A product of matrices (m, k) and (k, n)."""
     return Work({("product", min(m, k, n)): 2.0 * m * k * n})
+
+
+def gram(m: int, k: int) -> Work:
+    """X Xᵀ of a matrix (m, k): `diagnose.symmetric`."""
+    return product(m, k, m).times(symmetric_share(m))
 
 
 def eigenproblem(n: int, *, vectors: bool = True) -> Work:

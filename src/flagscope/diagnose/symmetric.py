@@ -1,0 +1,52 @@
+"""Gram matrices at half the products, since one half of them mirrors the other."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+# Below, one product takes less time than several of parts of it.
+_FROM = 512
+# Blocks of rows.
+_BLOCKS = 4
+
+
+def symmetric_share(d: int) -> float:
+    """The part of a full product that `gram` takes for d rows."""
+    return (_BLOCKS + 1) / (2 * _BLOCKS) if d >= _FROM else 1.0
+
+
+def gram(w: Float[Tensor, "*n d m"]) -> Float[Tensor, "*n d d"]:
+    """W Wᵀ, each product of two blocks of rows once; for WᵀW give the transposed view.
+
+    Parameters
+    ----------
+    w
+        Floating point; any number of leading axes.
+
+    Returns
+    -------
+    Tensor
+        Exactly symmetric for d of 512 and more.
+
+    Examples
+    --------
+    >>> import torch
+    >>> gram(torch.tensor([[3.0, 4.0]]))
+    tensor([[25.]])
+    """
+    d = w.shape[-2]
+    if d < _FROM:
+        return w @ w.mT
+    whole = w.new_empty(*w.shape[:-1], d)
+    start = 0
+    for block in w.chunk(_BLOCKS, dim=-2):
+        stop = start + block.shape[-2]
+        corner = block @ block.mT
+        whole[..., start:stop, start:stop] = (corner + corner.mT) / 2
+        if stop < d:
+            right = block @ w[..., stop:, :].mT
+            whole[..., start:stop, stop:] = right
+            whole[..., stop:, start:stop] = right.mT
+        start = stop
+    return whole

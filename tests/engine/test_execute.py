@@ -1,0 +1,68 @@
+"""What tasks share is worked out once, and the records are those of pairs on their own."""
+
+from collections import Counter
+from dataclasses import replace
+
+import torch
+
+from engine.test_plan import tasks_of
+from engine.test_tensors import CPU, graph_of, llama
+from flagscope.engine import stored
+from flagscope.engine.execute import execute
+from flagscope.engine.run import run_scan
+from flagscope.engine.tensors import Tensors
+
+
+def mlp_of(checkpoint):
+    (task,) = (one for one in tasks_of(checkpoint, only=("pairs",)) if one.name.endswith("mlp"))
+    return task
+
+
+def test_the_writers_of_a_gated_mlp_share_the_eigenproblem_of_their_reader(monkeypatch):
+    checkpoint = llama(layers=1)
+    task = mlp_of(checkpoint)
+    assert len(task.pairs) == 2
+    alone = [
+        execute(replace(task, pairs=(pair,)), Tensors(checkpoint, [task]), CPU).pairs[0]
+        for pair in task.pairs
+    ]
+    sizes = Counter()
+    solve = torch.linalg.eigh
+
+    def counted(a, *args, **options):
+        sizes[a.shape[-1]] += len(a)
+        return solve(a, *args, **options)
+
+    monkeypatch.setattr(torch.linalg, "eigh", counted)
+    together = execute(task, Tensors(checkpoint, [task]), CPU).pairs
+    # Up, gate and down, and up and down once more after gauge fixing.
+    assert sizes == {24: 5}
+    assert together == alone
+
+
+def test_readers_that_differ_share_nothing():
+    """MLPs of two layers in one task: each group of pairs must meet its own reader."""
+    first, second = llama(layers=1), llama(layers=2)
+    one = mlp_of(first)
+    pairs = [p for task in tasks_of(second, only=("pairs",)) for p in task.pairs if p.kind == "mlp"]
+    task = replace(one, pairs=tuple(pairs))
+    tensors = Tensors(second, [task])
+    together = execute(task, tensors, CPU).pairs
+    alone = [execute(replace(one, pairs=(p,)), tensors, CPU).pairs[0] for p in pairs]
+    assert together == alone
+    assert together[0].commutator_ratio != together[2].commutator_ratio
+
+
+def test_the_noise_of_a_map_is_measured_once_a_scan(monkeypatch):
+    measured = Counter()
+    measure = stored.storage_noise
+
+    def counted(values, **options):
+        measured[values.data_ptr(), tuple(values.shape)] += 1
+        return measure(values, **options)
+
+    monkeypatch.setattr(stored, "storage_noise", counted)
+    checkpoint = llama(layers=3)
+    result = run_scan(checkpoint, graph_of(checkpoint), CPU, workers=1)
+    assert not result.failures
+    assert measured and set(measured.values()) == {1}
