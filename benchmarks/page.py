@@ -125,6 +125,9 @@ def _ratios(parts: Mapping[str, Any]) -> str:
         if any(name.startswith(what) for name in peers):
             fair = _fair(peers, what, kind)
             add(f"WeightWatcher {shown} / scan", goal, part, fair, "scan: seconds")
+            if "scan: minimal_in_sequence" in peers:
+                least = _over(peers[fair], _least(peers, "scan"))
+                found.append((f"WeightWatcher {shown} / minimal work", spread(least), "none"))
     ours = "all pairs of heads, flagscope: seconds"
     add("loop of subspace_angles over all pairs of heads / all-pairs overlaps", "at least 50",
         "angles", "all pairs of heads, loop: seconds", ours)  # fmt: skip
@@ -199,6 +202,10 @@ def _peers(part: Mapping[str, Any]) -> str:
         times = rows[f"{name}: seconds"]
         lines.append((name, spread(times), spread(rows[f"{name}: cpu"]),
                       spread(rows[f"{name}: peak_mb"]), spread(_over(times, scan))))  # fmt: skip
+    if "scan: minimal_in_sequence" in rows:
+        least = _least(rows, "scan")
+        lines.insert(1, ("minimal work of the scan", spread(least), "", "",
+                         spread(_over(least, scan))))  # fmt: skip
     return _table(("run", "time, s", "processor time, s", "memory, MB", "time / scan"), lines)
 
 

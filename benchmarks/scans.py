@@ -38,7 +38,7 @@ def own(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
 
 
 def peers(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
-    """WeightWatcher and the scan in turn, on one file."""
+    """WeightWatcher, the scan and its minimal work in turn, on one file."""
     folder = _model(cache, quick)
     python = peer_python(cache, "weightwatcher", WEIGHTWATCHER)
     results.fact("peers", "weightwatcher", list(WEIGHTWATCHER))
@@ -48,8 +48,7 @@ def peers(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
         return in_process(_WORKER, asked, threads=threads, python=python)
 
     runs = {
-        "scan": partial(_scan, folder),
-        "scan, float64": partial(_scan, folder, precision="float64"),
+        "scan": partial(_scan, folder, minimal=True),
         "analyze, one thread": partial(analyze, 1),
         "analyze, default threads": partial(analyze, None),
     }

@@ -114,8 +114,12 @@ def test_the_page_takes_tables_and_keeps_its_text(tmp_path):
     for name, seconds in (("scan", 2.0), ("analyze, one thread", 8.0)):
         row = one | {"seconds": seconds}
         results.append("peers", {f"{name}: {key}": value for key, value in row.items()})
+    assert "minimal work" not in "".join(tables(results.content).values())
+    results.append("peers", {"scan: minimal_in_sequence": 1.6, "scan: minimal_at_once": 1.0})
     made = tables(results.content)
     assert "| WeightWatcher analyze() / scan | 4.00 (once) | at least 3 |" in made["ratios"]
+    assert "| WeightWatcher analyze() / minimal work | 8.00 (once) | none |" in made["ratios"]
+    assert "| minimal work of the scan | 1.00 (once) |  |  | 0.50 (once) |" in made["peers"]
     assert made["growth"] == "Not measured yet."
     page = tmp_path / "performance.md"
     page.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
