@@ -3,12 +3,14 @@
 from collections import Counter
 from dataclasses import replace
 
+import pytest
 import torch
 
 from engine.test_plan import tasks_of
 from engine.test_tensors import CPU, graph_of, llama
-from flagscope.engine import stored
+from flagscope.engine import stored, stream
 from flagscope.engine.execute import execute
+from flagscope.engine.local import MEMORY
 from flagscope.engine.run import run_scan
 from flagscope.engine.tensors import Tensors
 
@@ -67,3 +69,45 @@ def test_the_noise_of_a_map_is_measured_once_a_scan(monkeypatch):
     assert not result.failures
     assert measured
     assert set(measured.values()) == {1}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("memory", [MEMORY, 1])
+def test_what_a_block_writes_is_decomposed_once_for_its_own_mlp_and_the_next_block(
+    workers, memory, monkeypatch
+):
+    checkpoint = llama(layers=4)
+    settings = CPU.model_copy(update={"only": ("residual",), "edges": 0})
+    tasks = tasks_of(checkpoint, only=("residual",), edges=0)
+    alone = [r for t in tasks for r in execute(t, Tensors(checkpoint, [t]), settings).pairs]
+    distinct = {
+        (which, side.map.place)
+        for task in tasks
+        for pair in task.pairs
+        for which, side in (("write", pair.write), ("read", pair.read))
+    }
+    solved = []
+    solve = stream.prepared_map
+    monkeypatch.setattr(
+        stream, "prepared_map", lambda *a, **k: (solved.append(1), solve(*a, **k))[1]
+    )
+    result = run_scan(checkpoint, graph_of(checkpoint), settings, workers=workers, memory=memory)
+    assert not result.failures
+    kept = {pair.name: (pair.commutator_ratio, pair.cosines) for pair in result.pairs}
+    assert kept == {pair.name: (pair.commutator_ratio, pair.cosines) for pair in alone}
+    # Without memory each of the tasks between two blocks makes its own.
+    assert len(solved) == len(distinct) + (3 if memory == 1 else 0)
+
+
+def test_what_was_made_under_other_conditions_is_made_anew():
+    checkpoint = llama(layers=1)
+    tasks = tasks_of(checkpoint)
+    with Tensors(checkpoint, tasks, common=[{"a"}, {"a", "b"}, {"a"}]) as tensors:
+        assert tensors.made("a", 1, lambda: "first", len) == "first"
+        assert tensors.made("a", 1, lambda: "again", len) == "first"
+        assert tensors.made("a", 2, lambda: "other", len) == "other"
+        assert tensors.made("b", 1, lambda: "own", len) == "own"
+        assert tensors.made("b", 1, lambda: "anew", len) == "anew"
+        for place in range(3):
+            tensors.finished(place)
+        assert tensors.made("a", 1, lambda: "late", len) == "late"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,8 @@ from flagscope.engine.stored import Stored
 from flagscope.engine.tensors import Tensors
 from flagscope.errors import InputError
 from flagscope.null import StorageNoise
+
+T = TypeVar("T")
 
 
 class TaskReader:
@@ -53,6 +56,16 @@ class TaskReader:
         reader = TaskReader(self._tensors, device=self._device, precision="float32")
         reader._there = self._there
         return reader
+
+    def made(self, name: Hashable, make: Callable[[], T], size: Callable[[T], int]) -> T:
+        """What this task has in common with others; see `Tensors.made`.
+
+        On another device than the processor, whose memory is not counted there, each task makes its
+        own. Other numbers of threads may round differently, so they share nothing.
+        """
+        if self._device.type != "cpu":
+            return make()
+        return self._tensors.made(name, (torch.get_num_threads(), self._dtype), make, size)
 
     def side(self, side: Side, view: str) -> Matrices:
         """The maps of one side of a pair, as writers (n, d, m) or as readers (n, m, d)."""

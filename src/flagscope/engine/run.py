@@ -33,7 +33,7 @@ from flagscope.engine.order import begun_in
 from flagscope.engine.plan import Task, plan
 from flagscope.engine.settings import Settings
 from flagscope.engine.store import Store
-from flagscope.engine.stream import adjusted_edges, furthest_edges
+from flagscope.engine.stream import adjusted_edges, furthest_edges, in_common
 from flagscope.engine.tensors import Tensors
 from flagscope.null import false_discovery_adjustment
 
@@ -209,7 +209,8 @@ def _batches(
     shares = {i: share for i, share in zip(order, taken, strict=True) if i in missing}
     begun = list(shares)
     ordered = [tasks[i] for i in begun]
-    with Tensors(checkpoint, ordered, budget=budget) as tensors:
+    common = [in_common(task.pairs, settings) for task in ordered]
+    with Tensors(checkpoint, ordered, budget=budget, common=common) as tensors:
         if where.executor is not None:
             work = carried_out_by(where.executor, ordered, tensors, checkpoint, settings)
         else:

@@ -1,7 +1,8 @@
 """Carrying out what lies along a residual stream: residual pairs, and links between heads.
 
-A map of the stream meets many others; its eigenproblem is solved once a task, on its first use, and
-let go after its last.
+A map of the stream meets many others; its eigenproblem is solved on its first use and let go after
+its last. That may be in another task: what the attention of a block writes meets the MLP of that
+block in one and the next block in another.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def stream_pairs(
     records = []
     for group in groups:
         write, read = (
-            shared.get(key, partial(_prepared, make, reader, which))
+            shared.get(key, partial(_prepared, key, make, reader, which))
             for (key, make), which in zip(_sides(group, settings), (False, True), strict=True)
         )
         folded = _folded(group, settings)
@@ -73,8 +74,19 @@ def stream_pairs(
     return records
 
 
-def _prepared(make: _Make, reader: TaskReader, read: bool) -> PreparedMap:
-    return prepared_map(partial(make, reader), read=read)
+def _prepared(key: Hashable, make: _Make, reader: TaskReader, read: bool) -> PreparedMap:
+    return reader.made(key, lambda: prepared_map(partial(make, reader), read=read), _bytes)
+
+
+def _bytes(one: PreparedMap) -> int:
+    return 0 if one.system is None else one.system.values.nbytes + one.system.vectors.nbytes
+
+
+def in_common(groups: Sequence[PairGroup], settings: Settings) -> set[Hashable]:
+    """What a task with these pairs may have in common with others: prepared maps, by name."""
+    return {
+        key for group in groups if group.kind == "residual" for key, _ in _sides(group, settings)
+    }
 
 
 _Make = Callable[[TaskReader], Matrices]
