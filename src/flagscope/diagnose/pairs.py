@@ -15,6 +15,7 @@ from flagscope.diagnose.grams import gram_observables
 from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.prepared import PreparedMap
 from flagscope.diagnose.records import Balanced, MapReference, PairRecord
+from flagscope.diagnose.single import single_pair_spectra
 from flagscope.diagnose.spectra import (
     SmallGrams,
     meeting,
@@ -185,10 +186,8 @@ def _measure(
         facts_of(write, write_exponents, read=False),
         facts_of(read, read_exponents, read=True),
     )
-    spectra = pair_spectra(write.values, read.values, grams=grams)
+    spectra, sigma = _spectra(write.values, read.values, grams=grams)
     if spectra.cosines.dtype == torch.float32:
-        if not _well_conditioned(spectra, facts):
-            return _measure(group, members, write.double(), read.double(), rule, seed, SmallGrams())
         products, resolution = single_product_singular_values(spectra)
     else:
         size = max(*facts[0].shape, *facts[1].shape)
@@ -199,17 +198,18 @@ def _measure(
         balanced=_balanced_records(
             group, members, write, read, rule, seed, products, spectra.composite
         ),
-        rule=rule, seed=seed,
+        rule=rule, seed=seed, sigma=sigma,
     )  # fmt: skip
 
 
-def _well_conditioned(spectra: PairSpectra, facts: tuple[MapFacts, MapFacts]) -> bool:
-    """Whether all singular values stand clear of what the roundoff of their Gram matrix hides."""
-    for sigma, sides in zip((spectra.sigma_write, spectra.sigma_read), facts, strict=True):
-        floor = 2 * (max(sides.shape) * torch.finfo(sigma.dtype).eps) ** 0.5
-        if bool((sigma[:, -1] <= floor * sigma[:, 0]).any()):
-            return False
-    return True
+def _spectra(
+    w1: Tensor, w2: Tensor, *, composite: Tensor | None = None, grams: SmallGrams | None = None
+) -> tuple[PairSpectra, tuple[Tensor, Tensor]]:
+    """The spectra of pairs, and the singular values of both maps as well as they are known."""
+    if w1.dtype == torch.float32:
+        return single_pair_spectra(w1, w2, composite=composite, grams=grams)
+    spectra = pair_spectra(w1, w2, composite=composite, grams=grams)
+    return spectra, (spectra.sigma_write, spectra.sigma_read)
 
 
 def _balanced_records(
@@ -260,7 +260,7 @@ def _measured_balanced(
     composite: Tensor | None,
 ) -> list[Balanced | None]:
     # No gauge changes W2 W1.
-    spectra = pair_spectra(fixed.write, fixed.read, composite=composite)
+    spectra, sigma = _spectra(fixed.write, fixed.read, composite=composite)
     write, read = (
         facts_of(_rescaled(maps, values), torch.zeros(len(values), dtype=torch.int64), read=side)
         for maps, values, side in zip(raw, (fixed.write, fixed.read), (False, True), strict=True)
@@ -268,8 +268,8 @@ def _measured_balanced(
     noises = gram_noise(write, spectra), gram_noise(read, spectra)
     grams = gram_observables(spectra, *noises, seed=seed)
     ranks = [
-        ranks_of(facts, sigma, rule).effective
-        for facts, sigma in ((write, spectra.sigma_write), (read, spectra.sigma_read))
+        ranks_of(facts, known, rule).effective
+        for facts, known in zip((write, read), sigma, strict=True)
     ]
     records: list[Balanced | None] = []
     for i, status in enumerate(fixed.statuses):

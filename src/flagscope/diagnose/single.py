@@ -13,7 +13,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flagscope.diagnose.spectra import Eigensystem, eigensystem
+from flagscope.diagnose.spectra import (
+    Eigensystem,
+    PairSpectra,
+    SmallGrams,
+    around_composite,
+    eigensystem,
+    meeting,
+    spectra_cost,
+)
 from flagscope.diagnose.symmetric import gram
 
 # Size of eigenproblems from which those in mixed precision are solved in float32; smaller ones take
@@ -23,25 +31,28 @@ SINGLE_FROM = 512
 _SMALL = 1e-3
 # If more than this share of them is small, refining them costs as much as float64 throughout.
 _MOST = 0.25
+# Singular values of a map with m < d that may be divided by, in that of the largest.
+_LEAST = 2e-3
 # Columns that are widened to float64 at a time.
 _COLUMNS = 1024
 
 
-def single_eigensystem(w: Float[Tensor, "1 d m"]) -> Eigensystem:
+def single_eigensystem(w: Float[Tensor, "n d m"]) -> Eigensystem:
     """Eigenvalues (in float64) and eigenvectors (in float32) of W Wᵀ that can differ from zero.
 
     Parameters
     ----------
     w
-        One map in float32 with the shared space along the rows, finite.
+        Maps in float32 with the shared space along the rows, finite.
 
     Returns
     -------
     Eigensystem
         Large eigenvalues are good to some unit roundoffs of float32 relative to the largest; those
         below 1e-3 of it are refined and good to the square of that, so that numerical ranks are
-        those that float64 gives. A map with m < d, or of whose eigenvalues a quarter is small, is
-        solved in float64.
+        those that float64 gives. For m < d the vectors are those of WᵀW times W, normalised, and
+        orthonormal to 1e-4 at worst, as those near the edge of 1e-3 are. A map of whose eigenvalues
+        a quarter is small, or of a condition above 500 with m < d, is solved in float64.
 
     References
     ----------
@@ -55,18 +66,86 @@ def single_eigensystem(w: Float[Tensor, "1 d m"]) -> Eigensystem:
     1e-05
     """
     d, m = w.shape[1:]
-    if m >= d:
-        values, vectors = torch.linalg.eigh(gram(w[0]))
-        small = int((values < _SMALL * values[-1]).sum())
-        if small <= _MOST * d:
-            values = values.double()
-            if small:
-                values[:small], vectors = _refined(w[0], values, vectors, small)
-            floor = m * torch.finfo(torch.float64).eps * values[-1]
-            values = torch.where(values > floor, values, 0).flip(-1)
-            return Eigensystem(values[None], vectors.flip(-1)[None])
-    system = eigensystem(w.double())
-    return Eigensystem(system.values, system.vectors.to(w.dtype))
+    return _completed(w, *torch.linalg.eigh(gram(w if m >= d else w.mT)))
+
+
+def single_pair_spectra(
+    w1: Float[Tensor, "n d m1"],
+    w2: Float[Tensor, "n m2 d"],
+    *,
+    composite: Float[Tensor, "n m2 m1"] | None = None,
+    grams: SmallGrams | None = None,
+) -> tuple[PairSpectra, tuple[Tensor, Tensor]]:
+    """`pair_spectra` of maps in float32, whatever their condition.
+
+    Well-conditioned maps are measured by W2 W1 and the small Grams, where those are cheaper. The
+    cosines of others would err by u κ1 κ2 that way; they are taken from the singular vectors
+    themselves and err by u (κ1 + κ2).
+
+    Returns
+    -------
+    tuple
+        The spectra, and the singular values of both maps, descending, shapes (n, p) and (n, q): in
+        float64, those too small for float32 refined.
+    """
+    d, m1, m2 = w1.shape[1], w1.shape[2], w2.shape[1]
+    in_shared, in_outer = spectra_cost(d, m1, m2)
+    if in_shared <= in_outer:
+        sides = single_eigensystem(w1), single_eigensystem(w2.mT)
+    else:
+        grams = grams or SmallGrams()
+        write, read = grams.solved(w1.mT), grams.solved(w2, keep=True)
+        if _clear(write[0][:, :d], max(d, m1)) and _clear(read[0][:, :d], max(d, m2)):
+            spectra = around_composite(w1, w2, write, read, composite=composite)
+            return spectra, (spectra.sigma_write.double(), spectra.sigma_read.double())
+        sides = _of_small(w1, *write), _of_small(w2.mT, *read)
+    return meeting(*sides), (sides[0].values.sqrt(), sides[1].values.sqrt())
+
+
+def _of_small(
+    w: Float[Tensor, "n d m"], values: Float[Tensor, "n m"], vectors: Float[Tensor, "n m m"]
+) -> Eigensystem:
+    if w.shape[2] >= w.shape[1]:
+        return single_eigensystem(w)
+    return _completed(w, values.flip(-1), vectors.flip(-1))
+
+
+def _clear(values: Float[Tensor, "n p"], size: int) -> bool:
+    """Whether all singular values stand clear of what the roundoff of their Gram matrix hides."""
+    floor = 4 * size * torch.finfo(values.dtype).eps
+    return bool((values[:, -1] > floor * values[:, 0]).all())
+
+
+def _completed(
+    w: Float[Tensor, "n d m"], values: Float[Tensor, "n p"], vectors: Float[Tensor, "n p p"]
+) -> Eigensystem:
+    """The eigensystems of W Wᵀ from those of its smaller Gram matrix in float32, ascending."""
+    systems = [_completed_one(*one) for one in zip(w, values, vectors, strict=True)]
+    return Eigensystem(
+        torch.stack([one for one, _ in systems]), torch.stack([one for _, one in systems])
+    )
+
+
+def _completed_one(
+    w: Float[Tensor, "d m"], values: Float[Tensor, " p"], vectors: Float[Tensor, "p p"]
+) -> tuple[Float[Tensor, " p"], Float[Tensor, "d p"]]:
+    d, m = w.shape
+    small = int((values < _SMALL * values[-1]).sum())
+    if small <= _MOST * min(d, m):
+        exact = values.double()
+        if small:
+            exact[:small], vectors = _refined(w if m >= d else w.mT, values, vectors, small)
+        floor = max(d, m) * torch.finfo(torch.float64).eps * exact[-1]
+        exact = torch.where(exact > floor, exact, 0)
+        if m >= d:
+            return exact.flip(-1), vectors.flip(-1)
+        if exact[0] > _LEAST**2 * exact[-1]:
+            # Over their norms, which are closer to σ than roots of eigenvalues of float32 are.
+            outer = w @ vectors
+            outer /= torch.linalg.vector_norm(outer, dim=0)
+            return exact.flip(-1), outer.flip(-1)
+    system = eigensystem(w.double()[None])
+    return system.values[0], system.vectors[0].to(w.dtype)
 
 
 def _refined(

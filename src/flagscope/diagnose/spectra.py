@@ -322,13 +322,36 @@ def _from_small_grams(
     composite: Tensor | None = None,
     grams: SmallGrams | None = None,
 ) -> PairSpectra:
+    grams = grams or SmallGrams()
+    return around_composite(
+        w1, w2, grams.solved(w1.mT), grams.solved(w2, keep=True), composite=composite
+    )
+
+
+def around_composite(
+    w1: Float[Tensor, "n d m1"],
+    w2: Float[Tensor, "n m2 d"],
+    write: tuple[Float[Tensor, "n m1"], Float[Tensor, "n m1 m1"]],
+    read: tuple[Float[Tensor, "n m2"], Float[Tensor, "n m2 m2"]],
+    *,
+    composite: Float[Tensor, "n m2 m1"] | None = None,
+) -> PairSpectra:
+    """Spectra and relative position from W2 W1 and the eigensystems of the small Grams.
+
+    Parameters
+    ----------
+    w1, w2
+        As for `pair_spectra`.
+    write, read
+        Eigenvalues and eigenvectors of W1ᵀW1 and of W2 W2ᵀ, see `SmallGrams`.
+    composite
+        W2 W1, where it is known.
+    """
     d, m1, m2 = w1.shape[1], w1.shape[2], w2.shape[1]
     p, q = min(d, m1), min(d, m2)
     if composite is None:
         composite = w2 @ w1
-    grams = grams or SmallGrams()
-    alpha, e1 = grams.solved(w1.mT)
-    beta, e2 = grams.solved(w2, keep=True)
+    (alpha, e1), (beta, e2) = write, read
     alpha, e1 = alpha[:, :p], e1[:, :, :p]
     beta, e2 = beta[:, :q], e2[:, :, :q]
     cross = e1.mT @ composite.mT @ e2

@@ -1,0 +1,96 @@
+"""Pairs within a block, in single precision: the record is that of double."""
+
+import pytest
+import torch
+
+from diagnose.planted import normal, record, with_values
+from flagscope.diagnose.single import single_eigensystem, single_pair_spectra
+
+# Most directions of like size, a few far below: the condition is 50.
+TAIL = [*torch.linspace(1, 0.3, 490).tolist(), *torch.linspace(0.1, 0.02, 30).tolist()]
+
+
+@pytest.fixture
+def solved(monkeypatch):
+    """(type, size) of every eigenproblem with vectors."""
+    seen = []
+    solve = torch.linalg.eigh
+
+    def watched(a, *args, **options):
+        seen.append((a.dtype, a.shape[-1]))
+        return solve(a, *args, **options)
+
+    monkeypatch.setattr(torch.linalg, "eigh", watched)
+    return seen
+
+
+def compared(w1, w2, solved, *, freedom="none"):
+    """The record of float32 maps, that of the same maps in double, eigenproblems of the first."""
+    w1, w2 = w1.float(), w2.float()
+    solved.clear()
+    found = record(w1, w2, freedom=freedom)
+    problems = list(solved)
+    return found, record(w1.double(), w2.double(), freedom=freedom), problems
+
+
+@pytest.mark.parametrize("freedom", ["none", "scaling"])
+@pytest.mark.parametrize("tails", [(False, False), (True, False), (True, True)])
+def test_maps_of_some_condition_have_the_record_of_double(tails, freedom, solved):
+    d, m = 1400, 520
+    flat = torch.linspace(1, 0.3, m).tolist()
+    w1, w2 = (
+        with_values(d, m, TAIL if tail else flat, seed=seed)
+        for seed, tail in zip((1, 3), tails, strict=True)
+    )
+    found, exact, problems = compared(w1, w2.mT, solved, freedom=freedom)
+    # Large problems in float32 alone; of float64 only those of the few small directions.
+    assert all(dtype == torch.float32 or size <= 80 for dtype, size in problems)
+    for name, value in exact:
+        mine = getattr(found, name)
+        if isinstance(value, float):
+            loose = name.endswith(("_z", "p"))
+            assert mine == pytest.approx(value, rel=1e-6, abs=1e-3 if loose else 4e-6), name
+        elif isinstance(value, (int, str)):
+            assert mine == value, name
+    mine, double = found.functional, exact.functional
+    assert mine.product_effective_rank == pytest.approx(double.product_effective_rank, rel=1e-5)
+    assert mine.product_spectrum.top == pytest.approx(double.product_spectrum.top, rel=1e-5)
+    assert found.cosines.top == pytest.approx(exact.cosines.top, abs=1e-5)
+    if freedom == "scaling":
+        for name, value in exact.balanced:
+            mine = getattr(found.balanced, name)
+            if isinstance(value, float):
+                assert mine == pytest.approx(value, rel=1e-4, abs=1e-3), name
+
+
+def test_maps_that_single_precision_cannot_tell_are_solved_in_double(solved):
+    values = torch.logspace(0, -4, 520).tolist()
+    found, exact, problems = compared(
+        with_values(1400, 520, values, seed=1), normal(600, 1400, seed=2), solved
+    )
+    assert (torch.float64, 520) in problems
+    assert (found.rank_write, found.rank_read) == (exact.rank_write, exact.rank_read) == (520, 600)
+    assert found.overlap_ratio == pytest.approx(exact.overlap_ratio, abs=1e-5)
+
+
+@pytest.mark.parametrize("d", [520, 1400])
+def test_eigenvectors_are_orthonormal_and_small_values_right(d):
+    w = with_values(d, 520, TAIL, seed=1).float()
+    system = single_eigensystem(w[None])
+    sigma, exact = system.values[0].sqrt(), torch.linalg.svdvals(w.double())
+    torch.testing.assert_close(sigma, exact, rtol=1e-4, atol=0)
+    small = exact < 0.03 * exact[0]
+    assert int(small.sum()) == 4
+    torch.testing.assert_close(sigma[small], exact[small], rtol=1e-9, atol=0)
+    inner = system.vectors[0].double().mT @ system.vectors[0].double()
+    assert float((inner - torch.eye(520)).abs().max()) < 1e-4
+
+
+def test_batches_are_their_maps():
+    w1 = torch.stack([normal(700, 520, seed=1), with_values(700, 520, TAIL, seed=2)]).float()
+    w2 = torch.stack([normal(530, 700, seed=4), normal(530, 700, seed=5)]).float()
+    together, sigma = single_pair_spectra(w1, w2)
+    for i in range(2):
+        alone, one = single_pair_spectra(w1[i : i + 1], w2[i : i + 1])
+        torch.testing.assert_close(sigma[0][i], one[0][0], rtol=2e-5, atol=0)
+        torch.testing.assert_close(together.commutator[i], alone.commutator[0], rtol=1e-5, atol=0)
