@@ -213,6 +213,9 @@ def _system(d: int, m: int, count: int, dtype: str) -> list[Call]:
     """Eigenvectors of W Wᵀ on d dimensions, for `count` maps (d, m)."""
     if m >= d:
         return [_gram(d, m, count, dtype), Call("vectors", (d,), count, dtype)]
+    if dtype == "float32":
+        return [_gram(m, d, count, dtype), Call("vectors", (m,), count, dtype),
+                Call("product", (d, m, m), count, dtype)]  # fmt: skip
     return [
         Call("triangle", (d, m), count), Call("product", (m, m, m), count),
         Call("vectors", (m,), count), Call("product", (d, m, m), count),

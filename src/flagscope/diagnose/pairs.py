@@ -46,7 +46,7 @@ def pair_records(
         Names, freedom and members of the pairs.
     write, read
         The n write maps (n, d, m1) and read maps (n, m2, d), in the order of the members. Maps in
-        float32 are measured in single precision if all are well-conditioned, and else in double.
+        float32 are measured in single precision, with double where it matters.
     rule
         How to choose the dimensions of the dominant spaces; the participation ratio by default.
     seed

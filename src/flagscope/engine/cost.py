@@ -68,14 +68,18 @@ def pair_cost(
         else gram(short, min(d, max(m1, m2))) + eigenproblem(short, vectors=False)
     )
     known = before is not None and (before.read, before.read_norm) == (pair.read, pair.read_norm)
-    work = [stored(d * (m1 + m2)), _spectra(d, m1, m2, read_known=known).times(share)]
+    work = [
+        stored(d * (m1 + m2)),
+        _spectra(d, m1, m2, single=share < 1, read_known=known).times(share),
+    ]
     work += [product_values]
     work += [_position(d, m1, m2), records("pair", 1)]
     if balanced:
-        again = _spectra(d, m1, m2, composite_known=True)
+        again = _spectra(d, m1, m2, single=share < 1, composite_known=True)
         work += [again.times(share), passes(6.0 * d * (m1 + m2)).times(share)]
-    # Both maps, gauge-fixed ones beside them, one in passing, and six tables of one pair.
-    cells = n * ((1 + balanced) * d * (m1 + m2) + d * max(m1, m2) + 6.0 * side * side)
+    # Both maps, gauge-fixed ones and singular vectors beside them, one in passing, and six tables
+    # of one pair.
+    cells = n * ((2 + balanced) * d * (m1 + m2) + d * max(m1, m2) + 6.0 * side * side)
     return Cost(total(work).times(n), cells * (1.0 if share == 1 else 0.5))
 
 
@@ -103,7 +107,10 @@ def stream_cost(pairs: Sequence[PairGroup], *, single: float = SINGLE_FROM) -> C
     sides = {_side_key(side): (pair.d, other_dimension(side, pair.d))
              for pair in pairs for side in (pair.write, pair.read)}  # fmt: skip
     work = [stored(d * m) for d, m in sides.values()]
-    work += [(passes(3.0 * d * m) + _system(d, m)).times(share) for d, m in sides.values()]
+    work += [
+        (passes(3.0 * d * m) + _system(d, m, single=share < 1)).times(share)
+        for d, m in sides.values()
+    ]
     for pair in pairs:
         d, m1, m2 = pair.d, other_dimension(pair.write, pair.d), other_dimension(pair.read, pair.d)
         work += [_meeting(d, m1, m2).times(share), _position(d, m1, m2), records("pair", 1)]
@@ -147,12 +154,19 @@ def link_cost(links: Iterable[LinkGroup], edges: int, *, single: float = SINGLE_
 
 
 def _spectra(
-    d: int, m1: int, m2: int, *, read_known: bool = False, composite_known: bool = False
+    d: int,
+    m1: int,
+    m2: int,
+    *,
+    single: bool,
+    read_known: bool = False,
+    composite_known: bool = False,
 ) -> Work:
     """`pair_spectra`, which takes the larger or the smaller Gram matrices, as it is faster."""
     in_shared, in_outer = spectra_cost(d, m1, m2)
     if in_shared <= in_outer:
-        return _system(d, m1) + _system(d, m2) + _meeting(d, m1, m2)
+        sides = _system(d, m1, single=single) + _system(d, m2, single=single)
+        return sides + _meeting(d, m1, m2)
     work = [gram(m1, d), eigenproblem(m1)]
     if not read_known:
         work += [gram(m2, d), eigenproblem(m2)]
@@ -163,10 +177,12 @@ def _spectra(
     return total(work)
 
 
-def _system(d: int, m: int) -> Work:
-    """`eigensystem`: the eigenproblem of one map on the space of d dimensions."""
+def _system(d: int, m: int, *, single: bool = False) -> Work:
+    """`eigensystem` or `single_eigensystem`: one map on the space of d dimensions."""
     if m >= d:
         return gram(d, m) + eigenproblem(d) + passes(2.0 * d * d)
+    if single:
+        return gram(m, d) + eigenproblem(m) + product(d, m, m)
     return triangular(d, m) + gram(m, m) + eigenproblem(m) + product(d, m, m)
 
 
