@@ -20,8 +20,10 @@ def mlp_of(checkpoint):
     return task
 
 
-def test_the_writers_of_a_gated_mlp_share_the_eigenproblem_of_their_reader(monkeypatch):
-    checkpoint = llama(layers=1)
+@pytest.mark.parametrize("scale", [1.0, 2.0**100])
+def test_the_writers_of_a_gated_mlp_share_the_eigenproblem_of_their_reader(scale, monkeypatch):
+    """Also where the maps are taken over powers of two."""
+    checkpoint = llama(layers=1, scale=scale)
     task = mlp_of(checkpoint)
     assert len(task.pairs) == 2
     alone = [

@@ -49,12 +49,12 @@ def whole_gpt2(layers=3, d=24):
     return from_state_dict(state, config=checkpoint.config)
 
 
-def llama(layers=3, d=24, f=40):
+def llama(layers=3, d=24, f=40, scale=1.0):
     shapes = {"self_attn.q_proj": (d, d), "self_attn.k_proj": (d // 2, d), "mlp.up_proj": (f, d)}
     shapes |= {"self_attn.v_proj": (d // 2, d), "self_attn.o_proj": (d, d)}
     shapes |= {"mlp.gate_proj": (f, d), "mlp.down_proj": (d, f)}
     state = {
-        f"model.layers.{i}.{name}.weight": normal(*shape, seed=i).bfloat16()
+        f"model.layers.{i}.{name}.weight": (scale * normal(*shape, seed=i)).bfloat16()
         for i in range(layers)
         for name, shape in shapes.items()
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -57,7 +58,7 @@ class Matrices:
         """The maps over powers of two that bring their largest entry to [½, 1), and the exponents.
 
         No digit is lost. Maps far from the ends of the range of their type are left as they are
-        (exponent 0, no copy).
+        (exponent 0, no copy). The same matrices come again if asked again.
 
         Examples
         --------
@@ -66,10 +67,16 @@ class Matrices:
         >>> float(maps.values), exponents.tolist()
         (0.5740..., [-662])
         """
+        over = self._over_powers
+        return (self, torch.zeros(len(self.values), dtype=torch.int64)) if over is None else over
+
+    @cached_property
+    def _over_powers(self) -> tuple[Matrices, Int[Tensor, " n"]] | None:
+        # None where nothing changes: what held itself would outlive its last use.
         exponents = torch.frexp(self._largest()).exponent.to(torch.int64).cpu()
         least, most = _SAFE_EXPONENTS.get(self.values.dtype, (0, 0))
         if bool(((exponents >= least) & (exponents <= most)).all()):
-            return self, torch.zeros_like(exponents)
+            return None
         at = exponents.to(self.values.device)[:, None, None]
         values, delta = power_of_two(self.values, -at), power_of_two(self.delta, -exponents)
         # A square that left the range of float64 is bounded by that of δ, which is the largest norm
