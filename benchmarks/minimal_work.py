@@ -10,7 +10,8 @@ piece of work is counted once in a whole scan, whatever the scan itself does twi
   in single precision); the Gram matrix of the dominant block of K, or of the block that its
   complement leaves where that is smaller, and its eigenvalues, which are the squared principal
   cosines. Where the shared space is the larger side, the same from G1, G2 and M = W2 W1. What is
-  measured again after gauge fixing is counted again, as its matrices are others, but for W2 W1;
+  measured again after gauge fixing is counted again, as its matrices are others: all but W2 W1, its
+  singular values, and the angles;
 - for the heads of a layer: the Gram matrix of every head and the product that makes it orthonormal,
   the Gram matrix of all bases (or, where that is less, that of their projectors), the eigenvalues
   of the projectors' sum in float32;
@@ -106,33 +107,33 @@ class _Work:
     def inside(self, pair: PairGroup) -> None:
         """Pairs of one block: heads, an MLP, neighbours of a plain network."""
         d, n = pair.d, len(pair.members)
-        sides = [(pair.write, {m.write_index for m in pair.members}),
-                 (pair.read, {m.read_index for m in pair.members})]  # fmt: skip
-        others = [_other(side, d) for side, _ in sides]
-        counts = [len(indices) for _, indices in sides]
-        passes = 2 if _measured_again(pair) else 1
+        others = _other(pair.write, d), _other(pair.read, d)
+        counts = [len({getattr(m, f"{which}_index") for m in pair.members})
+                  for which in ("write", "read")]  # fmt: skip
         dtype = self._dtype(min(d, max(others)))
-        values = _product_values(d, *others, n)
-        large = [call for other, count in zip(others, counts, strict=True)
-                 for call in _system(d, other, count, dtype)]  # fmt: skip
-        large += _meeting(d, *others, n, dtype)
-        writes, reads = (
+        large = [_system(d, other, count, dtype)
+                 for other, count in zip(others, counts, strict=True)]  # fmt: skip
+        small = [
             [_gram(m, d, count, dtype), Call("vectors", (m,), count, dtype)]
             for m, count in zip(others, counts, strict=True)
-        )
-        composite = Call("product", (others[1], others[0], d), n, dtype)
-        small = _around_composite(d, *others, n, dtype)
-        if _time(large) <= _time([*writes, *reads, composite, *small]):
-            for call in large + values:
-                self.calls[call] += passes
-            return
-        # W2 W1 is the same after gauge fixing, and pairs may share the maps that read.
-        self.calls[composite] += 1
-        key = "small", pair.read.map.place, pair.read.transposed, _name(pair.read_norm)
-        self._once((*key, tuple(sorted(sides[1][1]))), reads)
-        again = (passes - 1) * (writes + reads)
-        for call in writes + again + passes * (small + values):
-            self.calls[call] += 1
+        ]
+        composite = [Call("product", (others[1], others[0], d), n, dtype)]
+        meeting = _meeting(d, *others, n, dtype)
+        around = _around_composite(d, *others, n, dtype)
+        by_small = [*small[0], *small[1], *composite, *around]
+        if _time([*large[0], *large[1], *meeting]) <= _time(by_small):
+            way, (writes, reads), composite, tables = "large", large, [], meeting
+        else:
+            way, (writes, reads), tables = "small", small, around
+        # Pairs may share the maps that read.
+        members = tuple(sorted({m.read_index for m in pair.members}))
+        key = way, pair.read.map.place, pair.read.transposed, _name(pair.read_norm), members
+        self._once(key, reads)
+        self._add(writes + composite + tables + _position(d, *others, n))
+        self._add(_product_values(d, *others, n))
+        if _measured_again(pair):
+            # Gauge fixing leaves W2 W1 as it is, and no angles are taken after it.
+            self._add(writes + reads + tables)
 
     def residual(self, pair: PairGroup) -> None:
         """A pair across the stream: each side's eigenproblem once in the scan, then products."""
@@ -146,6 +147,7 @@ class _Work:
                 self._once(key, _system(d, _other(side, pair.d), 1, dtype))
         others = _other(pair.write, pair.d), _other(pair.read, pair.d)
         self._add(_meeting(d, *others, len(pair.members), dtype))
+        self._add(_position(d, *others, len(pair.members)))
         if dtype == "float64":
             self._add(_product_values(d, *others, len(pair.members)))
 
@@ -154,7 +156,7 @@ class _Work:
         h, r, d = head.count, min(head.rank, head.d), head.d
         dtype = self._dtype(d)
         self._add(_bases(h, r, d))
-        gram, g = Call("product", (h * r, h * r, d), 1, dtype), min(d, h * r)
+        gram, g = _gram(h * r, d, 1, dtype), min(d, h * r)
         projectors = [
             Call("product", (d, d, r), h, dtype),
             Call("product", (h, h, d * d), 1, dtype),
@@ -163,7 +165,7 @@ class _Work:
         overlaps = [gram] if _time([gram]) <= _time(projectors) else projectors
         self._add(overlaps)
         if not (small and overlaps == [gram]):
-            self._add([Call("product", (g, g, max(d, h * r)), 1, "float32")])
+            self._add([_gram(g, max(d, h * r), 1, "float32")])
         self._add([Call("values", (g,), 1, "float32")])
 
     def link(self, link: LinkGroup) -> None:
@@ -228,20 +230,21 @@ def _gram(m: int, k: int, count: int, dtype: str) -> Call:
 
 
 def _meeting(d: int, m1: int, m2: int, n: int, dtype: str) -> list[Call]:
-    """What a pair of known eigensystems needs."""
+    """Cosines of the eigenvectors of a pair, and what its commutator follows from."""
     p, q = min(d, m1), min(d, m2)
-    return [Call("product", (p, q, d), n, dtype), *_tables(d, m1, m2, n, dtype)]
+    return [Call("product", (p, q, d), n, dtype), _weighed(d, m1, m2, n, dtype)]
 
 
-def _tables(d: int, m1: int, m2: int, n: int, dtype: str) -> list[Call]:
-    short, long = sorted((min(d, m1), min(d, m2)))
+def _weighed(d: int, m1: int, m2: int, n: int, dtype: str) -> Call:
+    return _gram(*sorted((min(d, m1), min(d, m2))), n, dtype)
+
+
+def _position(d: int, m1: int, m2: int, n: int) -> list[Call]:
+    """Squared principal cosines: of the dominant block, or of what its complement leaves."""
     small, large = sorted((_dominant(d, m1), _dominant(d, m2)))
     if min(m1, m2) >= d:
         small, large = sorted((small, min(large, d - large)))
-    return [
-        _gram(short, long, n, dtype),
-        _gram(small, large, n, "float64"), Call("values", (small,), n),
-    ]  # fmt: skip
+    return [_gram(small, large, n, "float64"), Call("values", (small,), n)]
 
 
 def _product_values(d: int, m1: int, m2: int, n: int) -> list[Call]:
@@ -252,7 +255,8 @@ def _product_values(d: int, m1: int, m2: int, n: int) -> list[Call]:
 def _around_composite(d: int, m1: int, m2: int, n: int, dtype: str) -> list[Call]:
     """W2 W1 between the eigenvectors of the small Grams, and what is read from that."""
     products = (m1, m2, m2), (m1, m2, m1)
-    return [Call("product", shape, n, dtype) for shape in products] + _tables(d, m1, m2, n, dtype)
+    calls = [Call("product", shape, n, dtype) for shape in products]
+    return [*calls, _weighed(d, m1, m2, n, dtype)]
 
 
 def timed(calls: Counter[Call], *, workers: int = 1) -> float:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import reference
-from diagnose.planted import haar, normal, pair_group, record, records
+from diagnose.planted import haar, normal, pair_group, record, records, with_values
 from flagscope.arch import Rotary
 from flagscope.diagnose import PairRecord, labels
 from flagscope.diagnose.balanced import balanced_maps, fixes_completely
@@ -64,6 +64,21 @@ def test_permutations_move_nothing():
             if isinstance(one, float | int):
                 assert one == pytest.approx(other, rel=1e-10), name
     assert before.balanced is None
+
+
+def test_gauge_fixing_of_ill_conditioned_maps_in_single_precision_is_that_of_double():
+    """Two writers that share a reader: balancing transforms lose the square of the condition."""
+    values = torch.logspace(0, -3, 32).tolist()
+    w1 = torch.stack([with_values(32, 100, values, seed=seed) for seed in (1, 3)]).float()
+    w2 = with_values(100, 32, values, seed=5)[None].float()
+    options = {"freedom": "gl", "members": [(0, 0), (1, 0)]}
+    for one, two in zip(
+        records(w1, w2, **options), records(w1.double(), w2.double(), **options), strict=True
+    ):
+        assert one.balanced.status == two.balanced.status == "ok"
+        assert one.balanced.commutator_ratio == pytest.approx(
+            two.balanced.commutator_ratio, rel=1e-4
+        )
 
 
 @pytest.mark.parametrize("freedom", ["gl"])

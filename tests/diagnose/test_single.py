@@ -1,5 +1,7 @@
 """Pairs within a block, in single precision: the record is that of double."""
 
+import math
+
 import pytest
 import torch
 
@@ -63,14 +65,21 @@ def test_maps_of_some_condition_have_the_record_of_double(tails, freedom, solved
                 assert mine == pytest.approx(value, rel=1e-4, abs=1e-3), name
 
 
-def test_maps_that_single_precision_cannot_tell_are_solved_in_double(solved):
-    values = torch.logspace(0, -4, 520).tolist()
-    found, exact, problems = compared(
-        with_values(1400, 520, values, seed=1), normal(600, 1400, seed=2), solved
+@pytest.mark.parametrize("conditions", [(1e4, 5), (400, 400), (1e4, 1e4)])
+def test_maps_that_single_precision_cannot_tell_are_solved_in_double(conditions, solved):
+    w1, w2 = (
+        with_values(1400, 520, torch.logspace(0, -math.log10(one), 520).tolist(), seed=seed)
+        for seed, one in zip((1, 3), conditions, strict=True)
     )
+    found, exact, problems = compared(w1, w2.mT, solved)
     assert (torch.float64, 520) in problems
-    assert (found.rank_write, found.rank_read) == (exact.rank_write, exact.rank_read) == (520, 600)
+    assert (found.rank_write, found.rank_read) == (exact.rank_write, exact.rank_read) == (520, 520)
     assert found.overlap_ratio == pytest.approx(exact.overlap_ratio, abs=1e-5)
+    # Singular values of the product far below what cosines in float32 tell.
+    assert found.functional.product_rank == exact.functional.product_rank == 520
+    assert found.kernel_intersection == exact.kernel_intersection == 0
+    least = [one.functional.product_spectrum.quantiles[0][1] for one in (found, exact)]
+    assert least[0] == pytest.approx(least[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("d", [520, 1400])
@@ -87,9 +96,11 @@ def test_eigenvectors_are_orthonormal_and_small_values_right(d):
 
 
 def test_batches_are_their_maps():
-    w1 = torch.stack([normal(700, 520, seed=1), with_values(700, 520, TAIL, seed=2)]).float()
-    w2 = torch.stack([normal(530, 700, seed=4), normal(530, 700, seed=5)]).float()
+    d = 1400
+    w1 = torch.stack([normal(d, 520, seed=1), with_values(d, 520, TAIL, seed=2)]).float()
+    w2 = torch.stack([normal(530, d, seed=4), normal(530, d, seed=5)]).float()
     together, sigma = single_pair_spectra(w1, w2)
+    assert together.composite is None
     for i in range(2):
         alone, one = single_pair_spectra(w1[i : i + 1], w2[i : i + 1])
         torch.testing.assert_close(sigma[0][i], one[0][0], rtol=2e-5, atol=0)

@@ -116,8 +116,8 @@ class LinearMap:
     @property
     def place(self) -> Hashable:
         """Where the maps lie and how they act: equal where the same numbers make the same maps."""
-        select, window = tuple(self.select.items()), tuple(self.window.items())
-        return (self.tensor, self.layout, self.out, self.inp, self.batch, select, window)
+        parts = (tuple(one.items()) for one in (self.sizes, self.select, self.window))
+        return (self.tensor, self.layout, self.out, self.inp, self.batch, *parts)
 
     @property
     def out_axes(self) -> tuple[str, ...]:

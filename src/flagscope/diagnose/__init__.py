@@ -57,7 +57,7 @@ from flagscope.diagnose.single import SINGLE_FROM
 from flagscope.diagnose.spectra import (
     EIGH_FLOPS,
     PairSpectra,
-    SmallGrams,
+    Remembered,
     pair_spectra,
     spectra_cost,
 )
@@ -89,10 +89,10 @@ __all__ = [
     "PairSpectra",
     "PreparedMap",
     "ProjectorSum",
+    "Remembered",
     "RunRecord",
     "ScanResult",
     "SimplexFit",
-    "SmallGrams",
     "SpaceOverlaps",
     "Whitening",
     "adjusted_pairs",

@@ -64,13 +64,14 @@ def balanced_maps(
     members
         The n pairs, in the order of the maps; all pairs that share a map must be among them.
     w1, w2
-        Write and read maps.
+        Write and read maps. The transforms are found in float64, whatever their type.
     """
     if group.freedom == "scaling":
         # Norms of rows and columns without a squared copy of the maps.
         rows, columns = (torch.linalg.vector_norm(w, dim=k) for w, k in ((w1, -1), (w2, -2)))
         s = neuron_scales(rows.square(), columns.square()).scales
         return BalancedMaps(s[..., None] * w1, w2 / s[:, None, :], ["ok"] * len(w1))
+    kind, w1, w2 = w1.dtype, w1.double(), w2.double()
     owner, owners = _owners(members)
     a = _sum_distinct(w1 @ w1.mT, owner, owners, [m.write_index for m in members])
     b = _sum_distinct(w2.mT @ w2, owner, owners, [m.read_index for m in members])
@@ -80,7 +81,8 @@ def balanced_maps(
         fixed = balancing_transform(a, b)
         g, inverse, statuses = fixed.transform, fixed.inverse, [*fixed.statuses()]
     of = torch.tensor(owner, device=w1.device)
-    return BalancedMaps(g[of] @ w1, w2 @ inverse[of], [statuses[o] for o in owner])
+    write, read = (g[of] @ w1).to(kind), (w2 @ inverse[of]).to(kind)
+    return BalancedMaps(write, read, [statuses[o] for o in owner])
 
 
 def _owners(members: Sequence[Member]) -> tuple[list[int], int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,7 @@ def measured_fields(
     read: MapFacts,
     *,
     products: Float[Tensor, "n k"] | None,
-    resolution: float,
+    resolution: Sequence[float],
     balanced: list[Balanced | None],
     rule: RankRule,
     seed: int,
@@ -109,7 +109,7 @@ def measured_fields(
     products
         Singular values of W2 W1, descending; None where what is known without them shall do.
     resolution
-        Accuracy of the products, relative to ‖W1‖ ‖W2‖.
+        Accuracy of the products of each pair, relative to ‖W1‖ ‖W2‖.
     balanced
         The observables after gauge fixing, if any.
     rule, seed
@@ -132,9 +132,9 @@ def measured_fields(
         position = dominant_position(*sides, spectra.cosines[i], r1, r2) if r1 and r2 else None
         numerical = ranks[0].numerical[i], ranks[1].numerical[i]
         product = (
-            _bounded_product_fields(spectra, sides, numerical, i, resolution)
+            _bounded_product_fields(spectra, sides, numerical, i, resolution[i])
             if products is None
-            else _product_fields(products[i], sides, numerical[0], exponents[i], resolution)
+            else _product_fields(products[i], sides, numerical[0], exponents[i], resolution[i])
         )
         fields.append(
             {"rank_write": numerical[0], "rank_read": numerical[1]}

@@ -43,10 +43,6 @@ class Matrices:
             self.values[at.to(self.values.device)], self.delta[at], self.mean_square[at]
         )
 
-    def double(self) -> Matrices:
-        """The maps in float64."""
-        return Matrices(self.values.double(), self.delta, self.mean_square)
-
     def faults(self) -> list[str | None]:
         """Why each map cannot be measured: 'not finite', 'all zero', or None if it can be."""
         return [

@@ -17,7 +17,7 @@ from flagscope.diagnose.prepared import PreparedMap
 from flagscope.diagnose.records import Balanced, MapReference, PairRecord
 from flagscope.diagnose.single import single_pair_spectra
 from flagscope.diagnose.spectra import (
-    SmallGrams,
+    Remembered,
     meeting,
     pair_spectra,
     product_singular_values,
@@ -36,7 +36,7 @@ def pair_records(
     rule: RankRule | None = None,
     seed: int = 0,
     folded: Sequence[str] = (),
-    grams: SmallGrams | None = None,
+    remembered: Remembered | None = None,
 ) -> list[PairRecord]:
     """Diagnose all pairs of a group, batched.
 
@@ -53,7 +53,7 @@ def pair_records(
         Of the Haar draws that stand in where no closed form holds.
     folded
         Names of norms that were folded into the maps, for the record.
-    grams
+    remembered
         The same for groups with read maps in common.
 
     Returns
@@ -77,7 +77,7 @@ def pair_records(
     if good:
         members = [group.members[i] for i in good]
         measured = _measure(
-            group, members, write.take(good), read.take(good), rule, seed, grams or SmallGrams()
+            group, members, write.take(good), read.take(good), rule, seed, remembered
         )
         for i, fields in zip(good, measured, strict=True):
             records[i] = PairRecord(**identities[i], **fields)
@@ -129,7 +129,7 @@ def residual_record(
     rule = rule or RankRule.parse("participation")
     (fields,) = measured_fields(
         spectra, write.facts, read.facts, products=products,
-        resolution=size * torch.finfo(torch.float64).eps, balanced=[None], rule=rule, seed=seed,
+        resolution=[size * torch.finfo(torch.float64).eps], balanced=[None], rule=rule, seed=seed,
         sigma=(write.system.values.sqrt(), read.system.values.sqrt()),
     )  # fmt: skip
     return PairRecord(**identity, **fields)
@@ -177,7 +177,7 @@ def _measure(
     read: Matrices,
     rule: RankRule,
     seed: int,
-    grams: SmallGrams,
+    remembered: Remembered | None,
 ) -> list[dict[str, Any]]:
     # From here on the maps are known up to powers of two; what depends on scale is told of it.
     write, write_exponents = write.normalised()
@@ -186,13 +186,14 @@ def _measure(
         facts_of(write, write_exponents, read=False),
         facts_of(read, read_exponents, read=True),
     )
-    spectra, sigma = _spectra(write.values, read.values, grams=grams)
+    spectra, sigma = _spectra(write.values, read.values, remembered=remembered)
+    size = max(*facts[0].shape, *facts[1].shape)
+    maps = write.values, read.values
     if spectra.cosines.dtype == torch.float32:
-        products, resolution = single_product_singular_values(spectra)
+        products, resolution = single_product_singular_values(spectra, lambda: maps, size=size)
     else:
-        size = max(*facts[0].shape, *facts[1].shape)
-        products = product_singular_values(spectra, lambda: (write.values, read.values), size=size)
-        resolution = size * torch.finfo(products.dtype).eps
+        products = product_singular_values(spectra, lambda: maps, size=size)
+        resolution = [size * torch.finfo(products.dtype).eps] * len(products)
     return measured_fields(
         spectra, *facts, products=products, resolution=resolution,
         balanced=_balanced_records(
@@ -203,12 +204,16 @@ def _measure(
 
 
 def _spectra(
-    w1: Tensor, w2: Tensor, *, composite: Tensor | None = None, grams: SmallGrams | None = None
+    w1: Tensor,
+    w2: Tensor,
+    *,
+    composite: Tensor | None = None,
+    remembered: Remembered | None = None,
 ) -> tuple[PairSpectra, tuple[Tensor, Tensor]]:
     """The spectra of pairs, and the singular values of both maps as well as they are known."""
     if w1.dtype == torch.float32:
-        return single_pair_spectra(w1, w2, composite=composite, grams=grams)
-    spectra = pair_spectra(w1, w2, composite=composite, grams=grams)
+        return single_pair_spectra(w1, w2, composite=composite, remembered=remembered)
+    spectra = pair_spectra(w1, w2, composite=composite, remembered=remembered)
     return spectra, (spectra.sigma_write, spectra.sigma_read)
 
 

@@ -16,10 +16,11 @@ from torch import Tensor
 from flagscope.diagnose.spectra import (
     Eigensystem,
     PairSpectra,
-    SmallGrams,
+    Remembered,
     around_composite,
     eigensystem,
     meeting,
+    small_system,
     spectra_cost,
 )
 from flagscope.diagnose.symmetric import gram
@@ -74,7 +75,7 @@ def single_pair_spectra(
     w2: Float[Tensor, "n m2 d"],
     *,
     composite: Float[Tensor, "n m2 m1"] | None = None,
-    grams: SmallGrams | None = None,
+    remembered: Remembered | None = None,
 ) -> tuple[PairSpectra, tuple[Tensor, Tensor]]:
     """`pair_spectra` of maps in float32, whatever their condition.
 
@@ -90,16 +91,20 @@ def single_pair_spectra(
     """
     d, m1, m2 = w1.shape[1], w1.shape[2], w2.shape[1]
     in_shared, in_outer = spectra_cost(d, m1, m2)
+    remembered = remembered or Remembered()
     if in_shared <= in_outer:
-        sides = single_eigensystem(w1), single_eigensystem(w2.mT)
+        sides = single_eigensystem(w1), remembered.of(w2, _read_system)
     else:
-        grams = grams or SmallGrams()
-        write, read = grams.solved(w1.mT), grams.solved(w2, keep=True)
+        write, read = small_system(w1.mT), remembered.of(w2, small_system)
         if _clear(write[0][:, :d], max(d, m1)) and _clear(read[0][:, :d], max(d, m2)):
             spectra = around_composite(w1, w2, write, read, composite=composite)
             return spectra, (spectra.sigma_write.double(), spectra.sigma_read.double())
         sides = _of_small(w1, *write), _of_small(w2.mT, *read)
     return meeting(*sides), (sides[0].values.sqrt(), sides[1].values.sqrt())
+
+
+def _read_system(w2: Float[Tensor, "n m d"]) -> Eigensystem:
+    return single_eigensystem(w2.mT)
 
 
 def _of_small(

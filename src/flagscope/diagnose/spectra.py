@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from flagscope.diagnose.symmetric import gram
 from flagscope.errors import InputError
+
+T = TypeVar("T")
 
 # Floating-point operations of an n×n symmetric eigenproblem with vectors, in units of n³: LAPACK's
 # divide and conquer, 4/3 to tridiagonal form, up to 4 for its vectors, the rest to turn them back.
@@ -132,7 +135,7 @@ def eigensystem(w: Float[Tensor, "n d m"]) -> Eigensystem:
     if m >= d:
         return Eigensystem(*_descending(gram(w), m))
     basis, triangle = torch.linalg.qr(w)
-    values, vectors = _descending(triangle @ triangle.mT, d)
+    values, vectors = _descending(gram(triangle), d)
     return Eigensystem(values, basis @ vectors)
 
 
@@ -167,25 +170,34 @@ def meeting(write: Eigensystem, read: Eigensystem) -> PairSpectra:
     return PairSpectra(x.shape[1], alpha, beta, k, commutator, fourth)
 
 
-class SmallGrams:
-    """Eigenproblems of the small Grams of maps, each solved once for all pairs that its map is in.
+class Remembered:
+    """What was worked out of read maps, for the pairs behind that share them.
 
-    A map is known again as the same tensor, the last one of those given to be kept.
+    Maps are known again as the same tensor; those of the last pair are kept.
     """
 
     def __init__(self) -> None:
-        self._last: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
+        self._maps: Tensor | None = None
+        self._known: dict[Callable[..., object], object] = {}
 
-    def solved(
-        self, w: Float[Tensor, "n m d"], *, keep: bool = False
-    ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m m"]]:
-        """Eigenvalues and eigenvectors of W Wᵀ, kept for the next time if so told."""
-        if self._last is not None and self._last[0] is w:
-            return self._last[1]
-        found = _descending(gram(w), max(w.shape[1:]))
-        if keep:
-            self._last = w, found
-        return found
+    def of(self, maps: Tensor, work: Callable[[Tensor], T]) -> T:
+        """`work(maps)`, done once."""
+        if self._maps is not maps:
+            self._maps, self._known = maps, {}
+        if work not in self._known:
+            self._known[work] = work(maps)
+        return self._known[work]  # pyright: ignore[reportReturnType] (of this work)
+
+
+def small_system(
+    w: Float[Tensor, "n m d"],
+) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m m"]]:
+    """Eigenvalues, descending, and eigenvectors of W Wᵀ; those within its round-off are zero."""
+    return _descending(gram(w), max(w.shape[1:]))
+
+
+def _read_system(w2: Float[Tensor, "n m d"]) -> Eigensystem:
+    return eigensystem(w2.mT)
 
 
 def pair_spectra(
@@ -193,7 +205,7 @@ def pair_spectra(
     w2: Float[Tensor, "n m2 d"],
     *,
     composite: Float[Tensor, "n m2 m1"] | None = None,
-    grams: SmallGrams | None = None,
+    remembered: Remembered | None = None,
 ) -> PairSpectra:
     """Spectra and relative position of a batch of adjacent pairs.
 
@@ -205,8 +217,8 @@ def pair_spectra(
         Read maps, shape (n, m2, d), same n, d, dtype and device.
     composite
         W2 W1, where it is known.
-    grams
-        Remembers the read maps, for pairs that share them.
+    remembered
+        The same for pairs that share read maps.
 
     Returns
     -------
@@ -237,8 +249,8 @@ def pair_spectra(
         )
     in_shared, in_outer = spectra_cost(w1.shape[1], w1.shape[2], w2.shape[1])
     if in_shared <= in_outer:
-        return _from_large_grams(w1, w2)
-    return _from_small_grams(w1, w2, composite, grams)
+        return _from_large_grams(w1, w2, remembered)
+    return _from_small_grams(w1, w2, composite, remembered)
 
 
 def product_singular_values(
@@ -247,7 +259,7 @@ def product_singular_values(
     """Singular values of W2 W1, descending, k = min(d, m1, m2), to about d·u·‖W1‖·‖W2‖.
 
     Those of `cross`, which err by √(d·u)·‖W1‖·‖W2‖ as roots of Gram eigenvalues do; where some are
-    so small that it matters, from triangular factors of the maps.
+    so small that it matters, from the maps.
 
     Parameters
     ----------
@@ -269,29 +281,56 @@ def product_singular_values(
     floor = 4 * (size * torch.finfo(sigma.dtype).eps) ** 0.5
     doubtful = sigma[:, -1] <= floor * s.sigma_write[:, 0] * s.sigma_read[:, 0]
     if bool(doubtful.any()):
-        w1, w2 = maps()
-        _, right = torch.linalg.qr(w1[doubtful].mT, mode="r")
-        _, left = torch.linalg.qr(w2[doubtful], mode="r")
-        sigma[doubtful] = torch.linalg.svdvals(left @ right.mT)[:, : sigma.shape[1]]
+        sigma[doubtful] = _from_maps(*maps(), doubtful)[:, : sigma.shape[1]]
     return sigma
 
 
-def single_product_singular_values(s: PairSpectra) -> tuple[Float[Tensor, "n k"], float]:
+def _from_maps(w1: Tensor, w2: Tensor, which: Tensor) -> Float[Tensor, "k s"]:
+    """Singular values of some W2 W1 in float64; of maps wider than the shared space by way of
+    triangular factors, which are as small as it."""
+    right, left = w1[which].double(), w2[which].double()
+    if right.shape[-1] > right.shape[-2]:
+        right = torch.linalg.qr(right.mT, mode="r").R.mT
+    if left.shape[-2] > left.shape[-1]:
+        left = torch.linalg.qr(left, mode="r").R
+    return torch.linalg.svdvals(left @ right)
+
+
+def single_product_singular_values(
+    s: PairSpectra, maps: Callable[[], tuple[Tensor, Tensor]], *, size: int
+) -> tuple[Float[Tensor, "n k"], list[float]]:
     """Singular values of W2 W1, descending, in float64 from spectra in float32, and their accuracy.
 
     By the Gram matrix of `cross`, formed in float64: a third of the work of a singular value
-    decomposition in float32, and as good as `cross` is, some unit roundoffs of ‖W1‖ ‖W2‖.
+    decomposition in float32, and as good as `cross` is, some unit roundoffs of ‖W1‖ ‖W2‖. Where
+    some are smaller than that, ranks hang on them: all of that pair are taken in float64 from the
+    maps.
+
+    Parameters
+    ----------
+    s, maps, size
+        As for `product_singular_values`; the maps in float32.
+
+    Returns
+    -------
+    tuple
+        The singular values, and of each pair their accuracy in units of ‖W1‖ ‖W2‖.
 
     Examples
     --------
     >>> w = torch.diag(torch.tensor([2.0, 1.0]))[None]
-    >>> single_product_singular_values(pair_spectra(w, w))[0]
+    >>> single_product_singular_values(pair_spectra(w, w), lambda: (w, w), size=2)[0]
     tensor([[4., 1.]], dtype=torch.float64)
     """
     resolution = _CROSS_ERROR * torch.finfo(s.cosines.dtype).eps
     wide = s.cross.double()
     squares = gram(wide if wide.shape[1] <= wide.shape[2] else wide.mT)
-    return torch.linalg.eigvalsh(squares).clamp_min(0).sqrt().flip(-1), resolution
+    sigma = torch.linalg.eigvalsh(squares).clamp_min(0).sqrt().flip(-1)
+    doubtful = sigma[:, -1] <= resolution * s.sigma_write[:, 0] * s.sigma_read[:, 0]
+    if bool(doubtful.any()):
+        sigma[doubtful] = _from_maps(*maps(), doubtful)[:, : sigma.shape[1]]
+    exact = size * torch.finfo(torch.float64).eps
+    return sigma, [exact if one else resolution for one in doubtful.tolist()]
 
 
 def spectra_cost(d: int, m1: int, m2: int, *, eigh: float = _EIGH_TIME) -> tuple[float, float]:
@@ -312,20 +351,18 @@ def _descending(squares: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return torch.where(values > floor, values, 0).flip(-1), vectors.flip(-1)
 
 
-def _from_large_grams(w1: Tensor, w2: Tensor) -> PairSpectra:
-    return meeting(eigensystem(w1), eigensystem(w2.mT))
+def _from_large_grams(w1: Tensor, w2: Tensor, remembered: Remembered | None = None) -> PairSpectra:
+    return meeting(eigensystem(w1), (remembered or Remembered()).of(w2, _read_system))
 
 
 def _from_small_grams(
     w1: Tensor,
     w2: Tensor,
     composite: Tensor | None = None,
-    grams: SmallGrams | None = None,
+    remembered: Remembered | None = None,
 ) -> PairSpectra:
-    grams = grams or SmallGrams()
-    return around_composite(
-        w1, w2, grams.solved(w1.mT), grams.solved(w2, keep=True), composite=composite
-    )
+    read = (remembered or Remembered()).of(w2, small_system)
+    return around_composite(w1, w2, small_system(w1.mT), read, composite=composite)
 
 
 def around_composite(
@@ -343,7 +380,7 @@ def around_composite(
     w1, w2
         As for `pair_spectra`.
     write, read
-        Eigenvalues and eigenvectors of W1ᵀW1 and of W2 W2ᵀ, see `SmallGrams`.
+        Eigenvalues and eigenvectors of W1ᵀW1 and of W2 W2ᵀ, see `small_system`.
     composite
         W2 W1, where it is known.
     """

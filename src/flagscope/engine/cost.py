@@ -77,9 +77,9 @@ def pair_cost(
     if balanced:
         again = _spectra(d, m1, m2, single=share < 1, composite_known=True)
         work += [again.times(share), passes(6.0 * d * (m1 + m2)).times(share)]
-    # Both maps, gauge-fixed ones and singular vectors beside them, one in passing, and six tables
-    # of one pair.
-    cells = n * ((2 + balanced) * d * (m1 + m2) + d * max(m1, m2) + 6.0 * side * side)
+    # Both maps, gauge-fixed ones and singular vectors beside them, one in passing, six tables of
+    # one pair, W2 W1 and the reader's eigenvectors.
+    cells = n * ((2 + balanced) * d * (m1 + m2) + d * max(m1, m2) + 8.0 * side * side)
     return Cost(total(work).times(n), cells * (1.0 if share == 1 else 0.5))
 
 

@@ -12,7 +12,7 @@ from flagscope.diagnose import (
     HeadRecord,
     Matrices,
     PairRecord,
-    SmallGrams,
+    Remembered,
     head_record,
     pair_records,
 )
@@ -80,7 +80,7 @@ def _inside(
     them read and their eigenproblem solved once.
     """
     records: list[PairRecord] = []
-    grams, last, read = SmallGrams(), None, None
+    remembered, last, read = Remembered(), None, None
     for group in groups:
         sides = group.write, group.read
         size = min(group.d, max(other_dimension(side, group.d) for side in sides))
@@ -91,7 +91,7 @@ def _inside(
         key = group.read.map.place, group.read.transposed, before, suited.dtype
         if read is None or key != last:
             # What was read before goes first.
-            grams, last, read = SmallGrams(), key, None
+            remembered, last, read = Remembered(), key, None
             read = fold_before(suited.side(group.read, "read"), before, suited)
         centred = before is not None and before.kind == "layernorm"
         write = fold_behind(suited.side(group.write, "write"), behind, suited, centred=centred)
@@ -102,8 +102,9 @@ def _inside(
             rule=rule,
             seed=settings.seed,
             folded=[norm.name for norm in (behind, before) if norm is not None],
-            grams=grams,
+            remembered=remembered,
         )
+        del write
     return records
 
 

@@ -74,7 +74,7 @@ class TaskReader:
         standing = "write" if (view == "write") != side.transposed else "read"
         rows = map_.write_matrices if standing == "write" else map_.read_matrices
         noise = self._tensors.noise(
-            (map_.place, standing if map_.spatial else None), stored.mapped(rows)
+            (map_.place, standing if map_.spatial else None), lambda: stored.mapped(rows)
         )
         return self._matrices(stored.mapped(side.write if view == "write" else side.read), noise)
 
