@@ -247,5 +247,12 @@ def test_export_by_dynamo(tmp_path, net, external):
         options = {"device": "cpu", "workers": 1, "config": {"num_attention_heads": 2}}
         found = flagscope.scan(path, **options).result
         expected = flagscope.scan(dict(module.state_dict()), **options).result
-        assert found.pairs == expected.pairs
         assert len(found.pairs) >= 1
+        for one, two in zip(found.pairs, expected.pairs, strict=True):
+            assert (one.name, one.write, one.read) == (two.name, two.write, two.read)
+            for (name, a), (_, b) in zip(one, two, strict=True):
+                # The weights may lie transposed in the file, and sums then round differently.
+                if isinstance(a, float):
+                    assert a == pytest.approx(b, rel=1e-9), name
+                elif isinstance(a, int | str):
+                    assert a == b, name
