@@ -30,6 +30,8 @@ EIGH_FLOPS = 9
 _EIGH_TIME = 10
 # Error of `cross` in float32, in unit roundoffs of ‖W1‖ ‖W2‖: a bound that none came near.
 _CROSS_ERROR = 64
+# Dimensions of the shared space that are widened to float64 at a time.
+_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -288,12 +290,18 @@ def product_singular_values(
 def _from_maps(w1: Tensor, w2: Tensor, which: Tensor) -> Float[Tensor, "k s"]:
     """Singular values of some W2 W1 in float64; of maps wider than the shared space by way of
     triangular factors, which are as small as it."""
-    right, left = w1[which].double(), w2[which].double()
-    if right.shape[-1] > right.shape[-2]:
-        right = torch.linalg.qr(right.mT, mode="r").R.mT
-    if left.shape[-2] > left.shape[-1]:
-        left = torch.linalg.qr(left, mode="r").R
-    return torch.linalg.svdvals(left @ right)
+    right, left = (w1, w2) if bool(which.all()) else (w1[which], w2[which])
+    d = right.shape[-2]
+    if right.shape[-1] > d:
+        right = torch.linalg.qr(right.double().mT, mode="r").R.mT
+    if left.shape[-2] > d:
+        left = torch.linalg.qr(left.double(), mode="r").R
+    # A block of the shared space at a time: a whole map in float64 is large.
+    product = right.new_zeros(len(left), left.shape[-2], right.shape[-1], dtype=torch.float64)
+    for rows in range(0, d, _BLOCK):
+        block = slice(rows, rows + _BLOCK)
+        product += left[..., block].double() @ right[..., block, :].double()
+    return torch.linalg.svdvals(product)
 
 
 def single_product_singular_values(
