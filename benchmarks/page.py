@@ -259,7 +259,12 @@ def _rooflines(part: Mapping[str, Any]) -> str:
 def _points(part: Mapping[str, Any]) -> str:
     rows = part["rows"]
     lines = []
-    for name in _runs(rows):
+    names = _runs(rows)
+    labels = [name.rpartition(" ")[0] for name in names]
+    # Of each kind by size, in whatever order they were measured.
+    for name in sorted(
+        names, key=lambda one: (labels.index(one.rpartition(" ")[0]), int(one.rpartition(" ")[2]))
+    ):
         size = part["facts"].get(f"{name}, GB")
         shown = f"{name}, {size:.1f} GB" if size else name
         lines.append((shown, *(spread(rows[f"{name}: {k}"]) for k in ("seconds", "peak_mb"))))
