@@ -4,10 +4,10 @@ import torch
 
 from diagnose.planted import haar, normal, with_values
 from flagscope.diagnose import pair_spectra, spectra_cost
+from flagscope.diagnose.products import product_singular_values
 from flagscope.diagnose.spectra import (
     _from_large_grams,
     _from_small_grams,
-    product_singular_values,
 )
 from flagscope.errors import InputError
 

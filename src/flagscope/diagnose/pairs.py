@@ -14,14 +14,13 @@ from flagscope.diagnose.fields import facts_of, gram_noise, measured_fields, ran
 from flagscope.diagnose.grams import gram_observables
 from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.prepared import PreparedMap
+from flagscope.diagnose.products import product_singular_values, single_product_singular_values
 from flagscope.diagnose.records import Balanced, MapReference, PairRecord
 from flagscope.diagnose.single import single_pair_spectra
 from flagscope.diagnose.spectra import (
     Remembered,
     meeting,
     pair_spectra,
-    product_singular_values,
-    single_product_singular_values,
 )
 from flagscope.diagnose.values import number
 from flagscope.geometry import RankRule

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flagscope.diagnose.spectra import eigensystem
-from flagscope.diagnose.symmetric import gram
+from flagscope.diagnose.symmetric import gram_singular_values
 from flagscope.geometry import intersection_dimension, singular_space
 from flagscope.geometry.intersection import LARGEST_TOLERANCE
 from flagscope.null import count_beyond_chance
@@ -139,14 +139,7 @@ def _singular_values(block: Tensor) -> Tensor:
     digits, and those below are far from any threshold."""
     if min(block.shape) < _LARGE:
         return torch.linalg.svdvals(block)
-    return _gram_roots(block).flip(-1)
-
-
-def _gram_roots(block: Tensor) -> Float[Tensor, " k"]:
-    """Singular values, ascending, by the smaller Gram matrix, in float64 whatever the block."""
-    wide = block.double()
-    squares = gram(wide if wide.shape[0] <= wide.shape[1] else wide.mT)
-    return torch.linalg.eigvalsh(squares).clamp_min(0).sqrt()
+    return gram_singular_values(block)
 
 
 def _sines(cosines: Tensor, r1: int, r2: int, d: int) -> Float[Tensor, " k"] | None:
@@ -166,7 +159,7 @@ def _sines(cosines: Tensor, r1: int, r2: int, d: int) -> Float[Tensor, " k"] | N
     forced = torch.zeros(max(0, r1 - rest), dtype=torch.float64, device=cosines.device)
     if rest == 0:
         return forced
-    return torch.cat([forced, _gram_roots(cosines[:r1, r2:]).clamp(max=1)])
+    return torch.cat([forced, gram_singular_values(cosines[:r1, r2:]).flip(-1).clamp(max=1)])
 
 
 def _exact_of_sines(

@@ -93,18 +93,14 @@ def single_pair_spectra(
     in_shared, in_outer = spectra_cost(d, m1, m2)
     remembered = remembered or Remembered()
     if in_shared <= in_outer:
-        sides = single_eigensystem(w1), remembered.of(w2, _read_system)
+        sides = single_eigensystem(w1), remembered.of(w2, single_eigensystem)
     else:
-        write, read = small_system(w1.mT), remembered.of(w2, small_system)
+        write, read = small_system(w1), remembered.of(w2, small_system)
         if _clear(write[0][:, :d], max(d, m1)) and _clear(read[0][:, :d], max(d, m2)):
             spectra = around_composite(w1, w2, write, read, composite=composite)
             return spectra, (spectra.sigma_write.double(), spectra.sigma_read.double())
         sides = _of_small(w1, *write), _of_small(w2.mT, *read)
     return meeting(*sides), (sides[0].values.sqrt(), sides[1].values.sqrt())
-
-
-def _read_system(w2: Float[Tensor, "n m d"]) -> Eigensystem:
-    return single_eigensystem(w2.mT)
 
 
 def _of_small(

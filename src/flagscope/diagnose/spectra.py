@@ -28,10 +28,6 @@ EIGH_FLOPS = 9
 # Its time in multiply-adds of a matrix product, in units of n³ (measured on CPUs in float64: 8 at
 # n = 768, up to 17 for n of 64 and 256).
 _EIGH_TIME = 10
-# Error of `cross` in float32, in unit roundoffs of ‖W1‖ ‖W2‖: a bound that none came near.
-_CROSS_ERROR = 64
-# Dimensions of the shared space that are widened to float64 at a time.
-_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -182,24 +178,20 @@ class Remembered:
         self._maps: Tensor | None = None
         self._known: dict[Callable[..., object], object] = {}
 
-    def of(self, maps: Tensor, work: Callable[[Tensor], T]) -> T:
-        """`work(maps)`, done once."""
+    def of(self, maps: Float[Tensor, "n m d"], work: Callable[[Tensor], T]) -> T:
+        """What `work` makes of the maps, the shared space along the rows; done once."""
         if self._maps is not maps:
             self._maps, self._known = maps, {}
         if work not in self._known:
-            self._known[work] = work(maps)
+            self._known[work] = work(maps.mT)
         return self._known[work]  # pyright: ignore[reportReturnType] (of this work)
 
 
 def small_system(
-    w: Float[Tensor, "n m d"],
+    w: Float[Tensor, "n d m"],
 ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m m"]]:
-    """Eigenvalues, descending, and eigenvectors of W Wᵀ; those within its round-off are zero."""
-    return _descending(gram(w), max(w.shape[1:]))
-
-
-def _read_system(w2: Float[Tensor, "n m d"]) -> Eigensystem:
-    return eigensystem(w2.mT)
+    """Eigenvalues, descending, and eigenvectors of WᵀW; those within its round-off are zero."""
+    return _descending(gram(w.mT), max(w.shape[1:]))
 
 
 def pair_spectra(
@@ -255,92 +247,6 @@ def pair_spectra(
     return _from_small_grams(w1, w2, composite, remembered)
 
 
-def product_singular_values(
-    s: PairSpectra, maps: Callable[[], tuple[Tensor, Tensor]], *, size: int
-) -> Float[Tensor, "n k"]:
-    """Singular values of W2 W1, descending, k = min(d, m1, m2), to about d·u·‖W1‖·‖W2‖.
-
-    Those of `cross`, which err by √(d·u)·‖W1‖·‖W2‖ as roots of Gram eigenvalues do; where some are
-    so small that it matters, from the maps.
-
-    Parameters
-    ----------
-    s
-        Of n pairs.
-    maps
-        Gives the write maps (n, d, m1) and read maps (n, m2, d); called where they are needed.
-    size
-        The largest of d, m1 and m2.
-
-    Examples
-    --------
-    >>> import torch
-    >>> w = torch.diag(torch.tensor([2.0, 0.0], dtype=torch.float64))[None]
-    >>> product_singular_values(pair_spectra(w, w), lambda: (w, w), size=2)
-    tensor([[4., 0.]], dtype=torch.float64)
-    """
-    sigma = torch.linalg.svdvals(s.cross)
-    floor = 4 * (size * torch.finfo(sigma.dtype).eps) ** 0.5
-    doubtful = sigma[:, -1] <= floor * s.sigma_write[:, 0] * s.sigma_read[:, 0]
-    if bool(doubtful.any()):
-        sigma[doubtful] = _from_maps(*maps(), doubtful)[:, : sigma.shape[1]]
-    return sigma
-
-
-def _from_maps(w1: Tensor, w2: Tensor, which: Tensor) -> Float[Tensor, "k s"]:
-    """Singular values of some W2 W1 in float64; of maps wider than the shared space by way of
-    triangular factors, which are as small as it."""
-    right, left = (w1, w2) if bool(which.all()) else (w1[which], w2[which])
-    d = right.shape[-2]
-    if right.shape[-1] > d:
-        right = torch.linalg.qr(right.double().mT, mode="r").R.mT
-    if left.shape[-2] > d:
-        left = torch.linalg.qr(left.double(), mode="r").R
-    # A block of the shared space at a time: a whole map in float64 is large.
-    product = right.new_zeros(len(left), left.shape[-2], right.shape[-1], dtype=torch.float64)
-    for rows in range(0, d, _BLOCK):
-        block = slice(rows, rows + _BLOCK)
-        product += left[..., block].double() @ right[..., block, :].double()
-    return torch.linalg.svdvals(product)
-
-
-def single_product_singular_values(
-    s: PairSpectra, maps: Callable[[], tuple[Tensor, Tensor]], *, size: int
-) -> tuple[Float[Tensor, "n k"], list[float]]:
-    """Singular values of W2 W1, descending, in float64 from spectra in float32, and their accuracy.
-
-    By the Gram matrix of `cross`, formed in float64: a third of the work of a singular value
-    decomposition in float32, and as good as `cross` is, some unit roundoffs of ‖W1‖ ‖W2‖. Where
-    some are smaller than that, ranks hang on them: all of that pair are taken in float64 from the
-    maps.
-
-    Parameters
-    ----------
-    s, maps, size
-        As for `product_singular_values`; the maps in float32.
-
-    Returns
-    -------
-    tuple
-        The singular values, and of each pair their accuracy in units of ‖W1‖ ‖W2‖.
-
-    Examples
-    --------
-    >>> w = torch.diag(torch.tensor([2.0, 1.0]))[None]
-    >>> single_product_singular_values(pair_spectra(w, w), lambda: (w, w), size=2)[0]
-    tensor([[4., 1.]], dtype=torch.float64)
-    """
-    resolution = _CROSS_ERROR * torch.finfo(s.cosines.dtype).eps
-    wide = s.cross.double()
-    squares = gram(wide if wide.shape[1] <= wide.shape[2] else wide.mT)
-    sigma = torch.linalg.eigvalsh(squares).clamp_min(0).sqrt().flip(-1)
-    doubtful = sigma[:, -1] <= resolution * s.sigma_write[:, 0] * s.sigma_read[:, 0]
-    if bool(doubtful.any()):
-        sigma[doubtful] = _from_maps(*maps(), doubtful)[:, : sigma.shape[1]]
-    exact = size * torch.finfo(torch.float64).eps
-    return sigma, [exact if one else resolution for one in doubtful.tolist()]
-
-
 def spectra_cost(d: int, m1: int, m2: int, *, eigh: float = _EIGH_TIME) -> tuple[float, float]:
     """Multiply-adds of `pair_spectra` for one pair, by the large Grams and by the small ones.
 
@@ -360,7 +266,7 @@ def _descending(squares: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _from_large_grams(w1: Tensor, w2: Tensor, remembered: Remembered | None = None) -> PairSpectra:
-    return meeting(eigensystem(w1), (remembered or Remembered()).of(w2, _read_system))
+    return meeting(eigensystem(w1), (remembered or Remembered()).of(w2, eigensystem))
 
 
 def _from_small_grams(
@@ -370,7 +276,7 @@ def _from_small_grams(
     remembered: Remembered | None = None,
 ) -> PairSpectra:
     read = (remembered or Remembered()).of(w2, small_system)
-    return around_composite(w1, w2, small_system(w1.mT), read, composite=composite)
+    return around_composite(w1, w2, small_system(w1), read, composite=composite)
 
 
 def around_composite(

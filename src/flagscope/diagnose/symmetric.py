@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -50,3 +51,18 @@ def gram(w: Float[Tensor, "*n d m"]) -> Float[Tensor, "*n d d"]:
             whole[..., stop:, start:stop] = right.mT
         start = stop
     return whole
+
+
+def gram_singular_values(w: Float[Tensor, "*n d m"]) -> Float[Tensor, "*n k"]:
+    """Singular values, descending, by the smaller Gram matrix, in float64 whatever the type of W.
+
+    A third of the work of a singular value decomposition; they err by √u of the largest.
+
+    Examples
+    --------
+    >>> gram_singular_values(torch.tensor([[3.0, 4.0]]))
+    tensor([5.], dtype=torch.float64)
+    """
+    wide = w.double()
+    squares = gram(wide if wide.shape[-2] <= wide.shape[-1] else wide.mT)
+    return torch.linalg.eigvalsh(squares).clamp_min(0).sqrt().flip(-1)
