@@ -42,15 +42,13 @@ from torch import Tensor
 
 from flagscope.api import Inspection
 from flagscope.arch import HeadGroup, LinearMap, LinkGroup, Norm, PairGroup, Side, StreamMap
-from flagscope.diagnose import SINGLE_FROM
+from flagscope.diagnose import SINGLE_FROM, symmetric_share
 
 Kind = Literal["product", "vectors", "values", "triangle"]
 # Operations of an n×n symmetric eigenproblem in units of n³, as `flagscope inspect` counts them.
 _UNITS = {"vectors": 9.0, "values": 4 / 3}
 # Time of one in multiply-adds, by which the cheaper of two ways is chosen.
 _TIME = 10
-# Rows from which a Gram matrix takes less time in blocks, of which one half is enough.
-_HALVED_FROM = 512
 
 
 @dataclass(frozen=True)
@@ -219,14 +217,14 @@ def _system(d: int, m: int, count: int, dtype: str) -> list[Call]:
         return [_gram(m, d, count, dtype), Call("vectors", (m,), count, dtype),
                 Call("product", (d, m, m), count, dtype)]  # fmt: skip
     return [
-        Call("triangle", (d, m), count), Call("product", (m, m, m), count),
+        Call("triangle", (d, m), count), _gram(m, m, count, "float64"),
         Call("vectors", (m,), count), Call("product", (d, m, m), count),
     ]  # fmt: skip
 
 
 def _gram(m: int, k: int, count: int, dtype: str) -> Call:
     """X Xᵀ of X (m, k): a large one takes the products of four blocks of rows with those behind."""
-    return Call("product", (m, m if m < _HALVED_FROM else m * 5 // 8, k), count, dtype)
+    return Call("product", (m, int(m * symmetric_share(m)), k), count, dtype)
 
 
 def _meeting(d: int, m1: int, m2: int, n: int, dtype: str) -> list[Call]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -85,3 +86,14 @@ def heads(maps: Tensor, *, delta: float = 0.0) -> HeadRecord:
         map=stored_map("heads", count, r, d), count=count, rank=min(r, d), d=d,
     )  # fmt: skip
     return head_record(group, matrices(maps, delta))
+
+
+def assert_record(found: PairRecord, exact: PairRecord, *, within: float) -> None:
+    """Numbers to `within` (z and p to 1e-3), counts and words exactly; the lists are left out."""
+    for name, value in exact:
+        mine = getattr(found, name)
+        if isinstance(value, float):
+            loose = name.endswith(("_z", "p"))
+            assert mine == pytest.approx(value, rel=1e-6, abs=1e-3 if loose else within), name
+        elif isinstance(value, (int, str)):
+            assert mine == value, name

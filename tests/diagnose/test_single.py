@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from diagnose.planted import normal, record, with_values
+from diagnose.planted import assert_record, normal, record, with_values
 from flagscope.diagnose.single import single_eigensystem, single_pair_spectra
 
 # Most directions of like size, a few far below: the condition is 50.
@@ -47,13 +47,7 @@ def test_maps_of_some_condition_have_the_record_of_double(tails, freedom, solved
     found, exact, problems = compared(w1, w2.mT, solved, freedom=freedom)
     # Large problems in float32 alone; of float64 only those of the few small directions.
     assert all(dtype == torch.float32 or size <= 80 for dtype, size in problems)
-    for name, value in exact:
-        mine = getattr(found, name)
-        if isinstance(value, float):
-            loose = name.endswith(("_z", "p"))
-            assert mine == pytest.approx(value, rel=1e-6, abs=1e-3 if loose else 4e-6), name
-        elif isinstance(value, (int, str)):
-            assert mine == value, name
+    assert_record(found, exact, within=4e-6)
     mine, double = found.functional, exact.functional
     assert mine.product_effective_rank == pytest.approx(double.product_effective_rank, rel=1e-5)
     assert mine.product_spectrum.top == pytest.approx(double.product_spectrum.top, rel=1e-5)

@@ -71,9 +71,10 @@ def pair_cost(
     work = [
         stored(d * (m1 + m2)),
         _spectra(d, m1, m2, single=share < 1, read_known=known).times(share),
+        product_values,
+        _position(d, m1, m2),
+        records("pair", 1),
     ]
-    work += [product_values]
-    work += [_position(d, m1, m2), records("pair", 1)]
     if balanced:
         again = _spectra(d, m1, m2, single=share < 1, composite_known=True)
         work += [again.times(share), passes(6.0 * d * (m1 + m2)).times(share)]
@@ -104,7 +105,7 @@ def stream_cost(pairs: Sequence[PairGroup], *, single: float = SINGLE_FROM) -> C
     if not pairs:
         return Cost()
     share = _SINGLE if min(pair.d for pair in pairs) >= single else 1.0
-    sides = {_side_key(side): (pair.d, other_dimension(side, pair.d))
+    sides = {side.map.place: (pair.d, other_dimension(side, pair.d))
              for pair in pairs for side in (pair.write, pair.read)}  # fmt: skip
     work = [stored(d * m) for d, m in sides.values()]
     work += [
@@ -117,7 +118,7 @@ def stream_cost(pairs: Sequence[PairGroup], *, single: float = SINGLE_FROM) -> C
         if share == 1:
             work += [singular_values(min(d, m1), min(d, m2))]
     d = max(pair.d for pair in pairs)
-    readers = {_side_key(pair.read) for pair in pairs}
+    readers = {pair.read.map.place for pair in pairs}
     widest = max(m for _, m in sides.values())
     # The readers' eigenvectors and one writer's, the tables of one pair, and one map while its
     # Gram matrix is formed.
@@ -165,8 +166,8 @@ def _spectra(
     """`pair_spectra`, which takes the larger or the smaller Gram matrices, as it is faster."""
     in_shared, in_outer = spectra_cost(d, m1, m2)
     if in_shared <= in_outer:
-        sides = _system(d, m1, single=single) + _system(d, m2, single=single)
-        return sides + _meeting(d, m1, m2)
+        sides = [_system(d, m, single=single) for m in ((m1,) if read_known else (m1, m2))]
+        return total([*sides, _meeting(d, m1, m2)])
     work = [gram(m1, d), eigenproblem(m1)]
     if not read_known:
         work += [gram(m2, d), eigenproblem(m2)]
@@ -215,11 +216,6 @@ def _bases(h: int, r: int, d: int) -> Work:
 def _entries(map_: LinearMap) -> int:
     """Entries of these maps alone, without others in the stored tensor (Q, K, V in a fused one)."""
     return prod(map_.extent(name) for name in map_.sizes if name not in map_.select)
-
-
-def _side_key(side: Side) -> tuple[str, str, str, str]:
-    one = side.map
-    return one.tensor, one.role, repr(one.select), repr(one.window)
 
 
 def other_dimension(side: Side, d: int) -> int:

@@ -72,11 +72,11 @@ class TaskReader:
         map_, stored = side.map, self._tensor(side.map)
         # Of the maps as they stand in either view, so that all that use them know the same digits.
         standing = "write" if (view == "write") != side.transposed else "read"
-        rows = map_.write_matrices if standing == "write" else map_.read_matrices
-        noise = self._tensors.noise(
-            (map_.place, standing if map_.spatial else None), lambda: stored.mapped(rows)
-        )
-        return self._matrices(stored.mapped(side.write if view == "write" else side.read), noise)
+        maps = stored.mapped(map_.write_matrices if standing == "write" else map_.read_matrices)
+        noise = self._tensors.noise((map_.place, standing if map_.spatial else None), maps)
+        if side.transposed:
+            maps = maps.mapped(lambda one: one.mT)
+        return self._matrices(maps, noise)
 
     def maps(self, map_: LinearMap, view: str = "write") -> Matrices:
         """The maps as they act on columns: (n, out, in)."""

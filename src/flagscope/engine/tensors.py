@@ -158,11 +158,11 @@ class Tensors:
         """The type that a tensor is stored in."""
         return self._checkpoint.tensors[tensor].dtype
 
-    def noise(self, maps: Hashable, stored: Callable[[], Stored]) -> StorageNoise | None:
+    def noise(self, maps: Hashable, stored: Stored) -> StorageNoise | None:
         """The storage noise of some maps, measured once; None if some of them are not finite."""
         if maps not in self._noise:
             try:
-                self._noise[maps] = stored().noise()
+                self._noise[maps] = stored.noise()
             except InputError:
                 self._noise[maps] = None
         return self._noise[maps]
