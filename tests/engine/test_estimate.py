@@ -129,4 +129,10 @@ def test_an_estimate_says_what_it_rests_on(monkeypatch):
     monkeypatch.setattr(estimate, "measured_rates", lambda *_: rates)
     deep = llama(layers=12)
     more = estimated(tasks_of(deep), deep.tensors, workers=1)
+    # The matrices of a task are no larger; the records of more pairs add up.
+    pairs = [sum(len(pair.members) for task in tasks for pair in task.pairs)
+             for tasks in (tasks, tasks_of(deep))]  # fmt: skip
+    assert pairs[1] > pairs[0]
+    added = more.bytes_memory - found.bytes_memory
+    assert added == pytest.approx(11_000 * (pairs[1] - pairs[0]), rel=0.05)
     assert 3.5 < more.seconds / estimated(tasks, checkpoint.tensors, workers=1).seconds < 5.5

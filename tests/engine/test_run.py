@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 
 import jsonschema
 import pytest
@@ -13,6 +14,7 @@ from engine.test_plan import Spy, gpt2, graph_of, tasks_of
 from flagscope.checkpoint import from_state_dict
 from flagscope.diagnose import FREEDOMS, ScanResult
 from flagscope.engine import Settings, run_scan
+from flagscope.engine.gathered import Gathered
 from flagscope.errors import CorruptFileError
 
 CPU = Settings(device="cpu")
@@ -255,7 +257,7 @@ def test_p_values_are_adjusted_over_the_scan():
 
 
 def test_surfaces_of_many_pairs_are_limited(monkeypatch):
-    monkeypatch.setattr("flagscope.engine.run._SURFACES", 5)
+    monkeypatch.setattr("flagscope.engine.run.Gathered", partial(Gathered, surfaces=5))
     result = scan(gpt2())
     kept = [pair for pair in result.pairs if pair.incidence is not None]
     assert len(kept) == 5

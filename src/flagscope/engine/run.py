@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Generator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ from flagscope.arch import Graph
 from flagscope.checkpoint import Checkpoint
 from flagscope.diagnose import (
     FREEDOMS,
-    FailureRecord,
     HeadRecord,
     PairRecord,
     RunRecord,
@@ -27,18 +26,17 @@ from flagscope.diagnose import (
 from flagscope.engine.elsewhere import carried_out_by
 from flagscope.engine.execute import TaskResult, resolved_device
 from flagscope.engine.executors import Outcome
+from flagscope.engine.gathered import Gathered
 from flagscope.engine.identity import task_keys, weights_identity
 from flagscope.engine.local import MEMORY, carried_out_here, default_workers, held_bytes, slots
 from flagscope.engine.order import begun_in
 from flagscope.engine.plan import Task, plan
 from flagscope.engine.settings import Settings
 from flagscope.engine.store import Store
-from flagscope.engine.stream import adjusted_edges, furthest_edges, in_common
+from flagscope.engine.stream import adjusted_edges, in_common
 from flagscope.engine.tensors import Tensors
 from flagscope.null import false_discovery_adjustment
 
-# Incidence surfaces are for drawing; beyond this many pairs those furthest from chance keep theirs.
-_SURFACES = 400
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 Progress = Callable[[int, int, str], None]
@@ -93,10 +91,7 @@ def run_scan(
     fingerprint = checkpoint.fingerprint()
     kept = _Kept(store, tasks, settings, checkpoint, fingerprint)
     where = _Where(executor, workers, memory)
-    outcomes = _carried_out(tasks, kept, checkpoint, settings, where, progress)
-    results = [outcome for outcome in outcomes if isinstance(outcome, TaskResult)]
-    edge_tests = sum(result.edge_tests for result in results)
-    edges = [edge for result in results for edge in result.edges]
+    gathered, from_store = _carried_out(tasks, kept, checkpoint, settings, where, progress)
     return ScanResult(
         version=version("flagscope"),
         source=checkpoint.source,
@@ -108,18 +103,18 @@ def run_scan(
         labels={freedom: labels(freedom) for freedom in FREEDOMS},
         notes=[*checkpoint.notes, *graph.notes],
         unmapped=list(graph.unmapped),
-        pairs=_limited_surfaces(_adjusted([one for result in results for one in result.pairs])),
-        heads=_adjusted([one for result in results for one in result.heads]),
-        edges=adjusted_edges(furthest_edges(edges, settings.edges), edge_tests),
-        edge_tests=edge_tests,
-        failures=[one for one in outcomes if isinstance(one, FailureRecord)],
+        pairs=_adjusted(gathered.pairs),
+        heads=_adjusted(gathered.heads),
+        edges=adjusted_edges(gathered.edges, gathered.edge_tests),
+        edge_tests=gathered.edge_tests,
+        failures=gathered.failures,
         run=RunRecord(
             seconds=round(time.perf_counter() - start, 3),
             peak_rss_bytes=_peak_rss(),
             device=str(resolved_device(settings.device)),
             workers=workers,
             tasks=len(tasks),
-            tasks_from_store=len(kept.found),
+            tasks_from_store=from_store,
         ),
     )
 
@@ -145,14 +140,16 @@ class _Kept:
         fingerprint: str,
     ) -> None:
         self._store, self._tasks = store, tasks
-        self.found: dict[int, TaskResult] = {}
-        if store is None:
-            return
-        self._keys = list(task_keys(tasks, settings, weights_identity(checkpoint, fingerprint)))
+        self._keys: list[str] = []
+        if store is not None:
+            self._keys += task_keys(tasks, settings, weights_identity(checkpoint, fingerprint))
+
+    def found(self) -> Iterator[tuple[int, TaskResult]]:
+        """What is there, one after the other."""
         for i, key in enumerate(self._keys):
-            result = store.get(key)
+            result = None if self._store is None else self._store.get(key)
             if result is not None:
-                self.found[i] = result
+                yield i, result
 
     def append(self, outcomes: list[tuple[int, Outcome]]) -> None:
         """Keep results; what failed is tried again another time."""
@@ -174,24 +171,27 @@ def _carried_out(
     settings: Settings,
     where: _Where,
     progress: Progress | None,
-) -> list[Outcome]:
-    """Outcomes in the order of the tasks, so that a report does not depend on timing."""
-    outcomes: dict[int, Outcome] = {}
-    missing = {i for i in range(len(tasks)) if i not in kept.found}
+) -> tuple[Gathered, int]:
+    """What the tasks come to, and how many of them were in the store."""
+    gathered = Gathered(edges=settings.edges)
 
     def take(batch: list[tuple[int, Outcome]]) -> None:
         for i, outcome in batch:
-            outcomes[i] = outcome
+            gathered.add(i, outcome)
             if progress:
-                progress(len(outcomes), len(tasks), tasks[i].name)
+                progress(len(gathered), len(tasks), tasks[i].name)
 
-    take(list(kept.found.items()))
+    missing = set(range(len(tasks)))
+    for i, result in kept.found():
+        missing.remove(i)
+        take([(i, result)])
+    from_store = len(gathered)
     # Closed at once when an error leaves the loop: what has not begun is not begun.
     with closing(_batches(tasks, missing, checkpoint, settings, where)) as batches:
         for batch in batches:
             kept.append(batch)
             take(batch)
-    return [outcomes[i] for i in range(len(tasks))]
+    return gathered, from_store
 
 
 def _batches(
@@ -231,17 +231,6 @@ def _adjusted(records: list[R]) -> list[R]:
     return [
         record.model_copy(update={"p_adjusted": bh, "p_adjusted_dependent": by})
         for record, bh, by in zip(records, independent, dependent, strict=True)
-    ]
-
-
-def _limited_surfaces(pairs: list[PairRecord]) -> list[PairRecord]:
-    if len(pairs) <= _SURFACES:
-        return pairs
-    order = sorted(range(len(pairs)), key=lambda i: pairs[i].log10_p or 0.0)
-    dropped = set(order[_SURFACES:])
-    return [
-        pair.model_copy(update={"incidence": None}) if i in dropped else pair
-        for i, pair in enumerate(pairs)
     ]
 
 

@@ -159,12 +159,6 @@ def stream_links(
     return [links.record(i, j) for _, i, j, links in candidates[: settings.edges]], tested
 
 
-def furthest_edges(edges: Sequence[EdgeRecord], top: int) -> list[EdgeRecord]:
-    """The `top` links of the largest z of either kind, the largest first."""
-    order = sorted(range(len(edges)), key=lambda i: (-_strength(edges[i]), i))
-    return [edges[i] for i in order[:top]]
-
-
 def adjusted_edges(edges: Sequence[EdgeRecord], tested: int) -> list[EdgeRecord]:
     """Listed links with the p-values of their overlaps adjusted for all that were tested.
 
@@ -176,7 +170,8 @@ def adjusted_edges(edges: Sequence[EdgeRecord], tested: int) -> list[EdgeRecord]
     ]
 
 
-def _strength(edge: EdgeRecord) -> float:
+def strength(edge: EdgeRecord) -> float:
+    """By how far a link is beyond chance: the larger z of its overlap and its composition."""
     known = [z for z in (edge.overlap_z, edge.composition_z) if z is not None]
     return max(known, default=float("-inf"))
 
