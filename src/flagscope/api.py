@@ -303,10 +303,7 @@ def scan(
     >>> report.pairs["name"].tolist(), report.result.pairs[0].freedom
     (['0-2'], 'scaling')
     """
-    if workers is not None and workers < 1:
-        raise InputError(f"workers is {workers}", hint="give 1 or more")
-    if memory < 0:
-        raise InputError(f"memory is {memory}", hint="give a number of bytes")
+    _check_run(workers, memory)
     if workers is not None and isinstance(executor, str) and executor != "local":
         raise InputError(
             f"workers is {workers}, and {executor} has its own", hint="leave the workers out"
@@ -344,13 +341,16 @@ def inspect(
     only: Part | Iterable[Part] = PARTS,
     window: int = 1,
     edges: int = 200,
+    precision: Precision = "mixed",
+    workers: int | None = None,
+    memory: int = MEMORY,
     estimate: bool = False,
 ) -> Inspection:
     """What a scan would find to measure, from the header alone; reads no tensor.
 
     Parameters, errors and references as for `scan`, and `estimate`: whether to estimate time and
-    memory of the scan. Products and eigenproblems are timed for that, for some two seconds and
-    once in a process, and the disk by at most 64 MiB of the largest file.
+    memory of the scan in threads of this process. Products and eigenproblems are timed for that,
+    for some two seconds and once in a process, and the disk by at most 64 MiB of the largest file.
 
     Examples
     --------
@@ -359,9 +359,11 @@ def inspect(
     >>> [task.name for task in inspect(net).tasks]
     ['0-2']
     """
+    _check_run(workers, memory)
     settings = checked_settings(
-        only=_parts(only), family=family, heads=heads, window=window, edges=edges
-    )
+        only=_parts(only), family=family, heads=heads, window=window, edges=edges,
+        precision=precision,
+    )  # fmt: skip
     with opened(source, config=config, revision=revision, base=base) as checkpoint:
         graph = graph_of(checkpoint, settings, source, example_inputs)
         sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
@@ -372,8 +374,17 @@ def inspect(
             graph=graph,
             tasks=tasks,
             notes=(*checkpoint.notes, *graph.notes),
-            estimate=estimated(tasks, checkpoint.tensors) if estimate else None,
+            estimate=estimated(tasks, checkpoint.tensors, workers=workers, memory=memory)
+            if estimate
+            else None,
         )
+
+
+def _check_run(workers: int | None, memory: int) -> None:
+    if workers is not None and workers < 1:
+        raise InputError(f"workers is {workers}", hint="give 1 or more")
+    if memory < 0:
+        raise InputError(f"memory is {memory}", hint="give a number of bytes")
 
 
 def _parts(only: Part | Iterable[Part]) -> tuple[Part, ...]:

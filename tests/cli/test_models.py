@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from cli.conftest import Run, perceptron
+from flagscope import api
 from flagscope.checkpoint.base import Checkpoint
+from flagscope.engine import MEMORY, Estimate
 
 transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()
@@ -101,6 +103,24 @@ def test_inspect_estimates_a_scan(run: Run, tiny: Path) -> None:
     assert found["flops"] == pytest.approx(sum(task["flops"] for task in found["tasks"]))
     assert json.loads(run("inspect", tiny, "--no-estimate", "--json", "-").out)["estimate"] is None
     assert "a scan on this machine" not in run("inspect", tiny, "--no-estimate").out
+
+
+def test_inspect_estimates_the_scan_that_its_options_describe(
+    run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int | None, int]] = []
+
+    def estimated(tasks: object, tensors: object, *, workers: int | None, memory: int) -> Estimate:
+        asked.append((workers, memory))
+        return Estimate(1.0, None, 1, 1, ())
+
+    monkeypatch.setattr(api, "estimated", estimated)
+    usual = json.loads(run("inspect", tiny, "--json", "-").out)
+    options = ("--workers", 1, "--memory", "5GB", "--precision", "float32")
+    other = json.loads(run("inspect", tiny, *options, "--json", "-").out)
+    assert asked == [(None, MEMORY), (1, 5 * 10**9)]
+    # Maps of 16 dimensions are measured in double precision unless told otherwise.
+    assert other["tasks"][0]["bytes_working"] < usual["tasks"][0]["bytes_working"]
 
 
 def saved(state: dict[str, torch.Tensor], folder: Path, ending: str) -> Path:

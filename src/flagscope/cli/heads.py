@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flagscope.cli.interrupt import interruptible
-from flagscope.cli.options import in_bytes, source_options
+from flagscope.cli.options import device_option, memory_option, source_options
 from flagscope.cli.outputs import check_outputs, write_outputs
 
 if TYPE_CHECKING:
@@ -44,17 +44,8 @@ _SPACES = "q,k,v,o"
     show_default=True,
     help="Pairs of heads to list in each space.",
 )
-@click.option(
-    "--memory",
-    metavar="SIZE",
-    callback=in_bytes,
-    default="3GB",
-    show_default=True,
-    help="To hold at once; with less the checkpoint is read more often.",
-)
-@click.option(
-    "--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …"
-)
+@memory_option("To hold at once; with less the checkpoint is read more often.")
+@device_option
 def heads_command(
     source: str,
     json_: str | None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flagscope.cli.options import model_options
+from flagscope.cli.options import model_options, run_options
 from flagscope.cli.outputs import check_outputs, write_outputs
 
 if TYPE_CHECKING:
@@ -48,8 +48,10 @@ _MAP_COLUMNS = (
     "--estimate/--no-estimate",
     default=True,
     show_default=True,
-    help="Estimate time and memory of a scan, from products, eigenproblems and the disk timed now.",
+    help="Estimate time and memory of a scan with these options, from products, eigenproblems and "
+    "the disk timed now.",
 )
+@run_options
 @click.option("--json", "json_", metavar="F", help="Write all of it as JSON; - for stdout.")
 def inspect_command(
     source: str, maps: bool, everything: bool, json_: str | None, **options: Any

@@ -71,6 +71,33 @@ _PART_OPTIONS = (
         help="Links from head to head to list; 0 for none.",
     ),
 )
+_RUN_OPTIONS = (
+    click.option(
+        "--precision",
+        type=click.Choice(["mixed", "float64", "float32"]),
+        default="mixed",
+        show_default=True,
+        help="Arithmetic: float32 for large maps and float64 where it matters, or one throughout.",
+    ),
+    click.option(
+        "--workers",
+        metavar="N",
+        type=click.IntRange(1),
+        help="Tasks at once; by default one for each core, at most four.",
+    ),
+)
+
+
+def memory_option(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--memory, a size in bytes, of what is held at once."""
+    return click.option(
+        "--memory", metavar="SIZE", callback=in_bytes, default="3GB", show_default=True, help=help
+    )
+
+
+device_option = click.option(
+    "--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …"
+)
 
 
 def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -85,3 +112,13 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_PART_OPTIONS):
         command = option(command)
     return source_options(command)
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of how a scan is carried out that its time and memory depend on."""
+    of_memory = memory_option(
+        "What tasks at once may take beyond the program's own; a larger task runs alone."
+    )
+    for option in reversed((*_RUN_OPTIONS, of_memory)):
+        command = option(command)
+    return command

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flagscope.cli.interrupt import interruptible
-from flagscope.cli.options import in_bytes, model_options
+from flagscope.cli.options import device_option, model_options, run_options
 from flagscope.cli.outputs import check_outputs, output_options, write_outputs
 from flagscope.cli.text import log
 
@@ -47,30 +47,8 @@ _EPILOG = (
     show_default=True,
     help="Fold the gains of norms into the maps beside them.",
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["mixed", "float64", "float32"]),
-    default="mixed",
-    show_default=True,
-    help="Arithmetic: float32 for large maps and float64 where it matters, or one throughout.",
-)
-@click.option(
-    "--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …"
-)
-@click.option(
-    "--workers",
-    metavar="N",
-    type=click.IntRange(1),
-    help="Tasks at once; by default one for each core, at most four.",
-)
-@click.option(
-    "--memory",
-    metavar="SIZE",
-    callback=in_bytes,
-    default="3GB",
-    show_default=True,
-    help="What tasks at once may take beyond the program's own; a larger task runs alone.",
-)
+@device_option
+@run_options
 @click.option(
     "--executor",
     metavar="NAME",
