@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import angles, growth, machine, page, plots, rooflines, scans
+from benchmarks import angles, estimates, growth, machine, page, plots, rooflines, scans
 from benchmarks.results import Results
 
 # What each part measures, in the order in which they run.
@@ -18,6 +18,7 @@ _PARTS: dict[str, Callable[..., None]] = {
     "intra": scans.intra,
     "angles": angles.angles,
     "rooflines": rooflines.rooflines,
+    "estimates": estimates.estimates,
     "growth": growth.growth,
     "large": growth.large,
 }

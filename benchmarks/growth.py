@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import flagscope
+from benchmarks.estimates import estimated_scan
 from benchmarks.measure import alternated, in_process
 from benchmarks.models import gpt2, llama
 from benchmarks.results import Results
@@ -46,7 +47,7 @@ def large(
         results.fact("large", f"layers {count}, GB", size / 1e9)
         plan = flagscope.inspect(folder).tasks
         results.fact("large", f"layers {count}, TFLOP", sum(task.flops for task in plan) / 1e12)
-        runs[f"layers {count}"] = partial(_scan, folder)
+        runs[f"layers {count}"] = partial(estimated_scan, folder)
     alternated(results, "large", runs, repeats=repeats)
 
 

@@ -16,6 +16,10 @@ from benchmarks.measure import QUIET
 
 Rows = Mapping[str, Sequence[float]]
 _MISSING = "Not measured yet."
+_POINT = {
+    "seconds": "time, s", "peak_mb": "memory, MB", "estimated_s": "estimated, s",
+    "estimated_mb": "estimated, MB",
+}  # fmt: skip
 _KINDS = {
     "product": "matrix product", "vectors": "eigenvalues and vectors", "values": "eigenvalues",
     "triangle": "QR",
@@ -256,10 +260,24 @@ def _rooflines(part: Mapping[str, Any]) -> str:
     return f"{text}\n\n{_table(('reading', 'MB/s'), disk)}"
 
 
+def _estimates(part: Mapping[str, Any]) -> str:
+    rows = part["rows"]
+    lines = [
+        (name, spread(rows[f"{name}: estimated_s"]), spread(rows[f"{name}: seconds"]),
+         spread(_over(rows[f"{name}: estimated_s"], rows[f"{name}: seconds"])),
+         spread(rows[f"{name}: estimated_mb"]), spread(rows[f"{name}: peak_mb"]))
+        for name in _runs(rows)
+    ]  # fmt: skip
+    head = ("model", "estimated, s", "measured, s", "estimated / measured", "estimated, MB",
+            "measured, MB")  # fmt: skip
+    return _table(head, lines)
+
+
 def _points(part: Mapping[str, Any]) -> str:
     rows = part["rows"]
     lines = []
     names = _runs(rows)
+    kinds = [kind for kind in _POINT if all(f"{name}: {kind}" in rows for name in names)]
     labels = [name.rpartition(" ")[0] for name in names]
     # Of each kind by size, in whatever order they were measured.
     for name in sorted(
@@ -267,8 +285,8 @@ def _points(part: Mapping[str, Any]) -> str:
     ):
         size = part["facts"].get(f"{name}, GB")
         shown = f"{name}, {size:.1f} GB" if size else name
-        lines.append((shown, *(spread(rows[f"{name}: {k}"]) for k in ("seconds", "peak_mb"))))
-    return _table(("size", "time, s", "memory, MB"), lines)
+        lines.append((shown, *(spread(rows[f"{name}: {kind}"]) for kind in kinds)))
+    return _table(("size", *(_POINT[kind] for kind in kinds)), lines)
 
 
 def _pictured(part: Mapping[str, Any], name: str) -> str:
@@ -288,6 +306,7 @@ _TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "intra": ("intra", _intra),
     "angles": ("angles", _angles),
     "rooflines": ("rooflines", _rooflines),
+    "estimates": ("estimates", _estimates),
     "growth": ("growth", lambda part: _pictured(part, "growth")),
     "large": ("large", lambda part: _pictured(part, "large")),
 }

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.estimates import estimated_scan
 from benchmarks.measure import alternated, in_process
 from benchmarks.minimal_work import Call, minimal_work, timed
 from benchmarks.models import gpt2, llama
@@ -129,6 +130,21 @@ def test_the_page_takes_tables_and_keeps_its_text(tmp_path):
     assert "## Accelerators" in once
     renew(page, results.content)
     assert page.read_text(encoding="utf-8") == once
+
+
+def test_estimates_stand_beside_what_was_measured(tmp_path):
+    found = estimated_scan(gpt2(tmp_path, layers=1, d=32, heads=2))
+    assert min(found["estimated_s"], found["estimated_mb"], found["seconds"]) > 0
+    results = Results(tmp_path / "results.json")
+    for part, name in (("estimates", "a model"), ("large", "layers 1")):
+        results.begin(part, MACHINE, resume=False)
+        for estimated_s in (3.0, 5.0, 4.0):
+            row = {"estimated_s": estimated_s, "seconds": 4.0, "estimated_mb": 9.0, "peak_mb": 8.0}
+            results.append(part, {f"{name}: {key}": value for key, value in row.items()})
+    made = tables(results.content)
+    said = "4.00 [3.00, 5.00]"
+    assert f"| a model | {said} | 4.00 [4.00, 4.00] | 1.00 [0.75, 1.25] |" in made["estimates"]
+    assert said in made["large"]
 
 
 def test_spread_shows_median_and_range():
