@@ -47,9 +47,8 @@ def estimates(results: Results, cache: Path, *, repeats: int, quick: bool) -> No
 def estimated_scan(folder: Path) -> dict[str, float]:
     """The estimate in a process of its own, as a user asks for it, and the scan in another."""
     before = in_process("estimates", {"folder": str(folder)})
-    found = in_process("scan_worker", {"folder": str(folder), "options": {}})
-    busy = max(before.pop("others"), found["others"])
-    return found | before | {"others": busy}
+    before["estimate_others"] = before.pop("others")
+    return before | in_process("scan_worker", {"folder": str(folder), "options": {}})
 
 
 def _inside(package: str, folder: str) -> Path | None:

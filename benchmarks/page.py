@@ -277,7 +277,7 @@ def _points(part: Mapping[str, Any]) -> str:
     rows = part["rows"]
     lines = []
     names = _runs(rows)
-    kinds = [kind for kind in _POINT if all(f"{name}: {kind}" in rows for name in names)]
+    kinds = [kind for kind in _POINT if any(f"{name}: {kind}" in rows for name in names)]
     labels = [name.rpartition(" ")[0] for name in names]
     # Of each kind by size, in whatever order they were measured.
     for name in sorted(
@@ -285,8 +285,12 @@ def _points(part: Mapping[str, Any]) -> str:
     ):
         size = part["facts"].get(f"{name}, GB")
         shown = f"{name}, {size:.1f} GB" if size else name
-        lines.append((shown, *(spread(rows[f"{name}: {kind}"]) for kind in kinds)))
+        lines.append((shown, *(_measured(rows, f"{name}: {kind}") for kind in kinds)))
     return _table(("size", *(_POINT[kind] for kind in kinds)), lines)
+
+
+def _measured(rows: Rows, name: str) -> str:
+    return spread(rows[name]) if name in rows else ""
 
 
 def _pictured(part: Mapping[str, Any], name: str) -> str:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from inspect import signature
 from pathlib import Path
 
 import jsonschema
@@ -179,6 +180,7 @@ def test_names_that_are_no_text() -> None:
         ({"fdr": float("nan")}, "fdr"),
         ({"heads": 0}, "heads"),
         ({"workers": 0}, "workers"),
+        ({"memory": -1}, "memory"),
         ({"fold_norms": "some"}, "fold_norms"),
         ({"precision": "float16"}, "precision"),
         ({"seed": "one"}, "seed"),
@@ -192,6 +194,9 @@ def test_bad_arguments_say_what_to_do(arguments: dict, said: str) -> None:
     with pytest.raises(InputError, match=said) as caught:
         flagscope.scan(sequential(), **arguments)
     assert caught.value.hint
+    if arguments.keys() <= signature(flagscope.inspect).parameters.keys():
+        with pytest.raises(InputError, match=said):
+            flagscope.inspect(sequential(), **arguments)
 
 
 def test_a_missing_file_is_a_source_error(tmp_path: Path) -> None:

@@ -132,6 +132,7 @@ def test_the_page_takes_tables_and_keeps_its_text(tmp_path):
     assert page.read_text(encoding="utf-8") == once
 
 
+@pytest.mark.slow
 def test_estimates_stand_beside_what_was_measured(tmp_path):
     found = estimated_scan(gpt2(tmp_path, layers=1, d=32, heads=2))
     assert min(found["estimated_s"], found["estimated_mb"], found["seconds"]) > 0

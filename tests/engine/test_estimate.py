@@ -1,15 +1,17 @@
 """Estimates of time and memory: counted work against what is called, and the arithmetic of both."""
 
+import tracemalloc
 from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from engine.test_plan import tasks_of
+from engine.test_plan import gpt2, graph_of, tasks_of
 from engine.test_tensors import OnDisk, llama, planned, run
-from flagscope.engine import estimate, estimated
-from flagscope.engine.estimate import _computing, _most_held, read_rate
+from flagscope.diagnose import PairRecord
+from flagscope.engine import estimate, estimated, run_scan
+from flagscope.engine.estimate import PAIR_RECORD, _computing, _most_held, read_rate
 from flagscope.engine.execute import execute
 from flagscope.engine.rates import Rates, measured_rates
 from flagscope.engine.settings import Settings
@@ -116,6 +118,40 @@ def test_the_disk_is_timed_by_the_largest_file(tmp_path):
     assert read_rate({"a": info}) is None  # holes are read at no cost
 
 
+def test_records_take_what_is_counted_for_them():
+    checkpoint = gpt2(layers=1, d=128)
+    pairs = run_scan(checkpoint, graph_of(checkpoint), Settings(device="cpu")).pairs
+    texts = [pair.model_copy(update={"incidence": None}).model_dump_json() for pair in pairs]
+    tracemalloc.start()
+    try:
+        kept = [PairRecord.model_validate_json(text) for text in texts]
+        size = tracemalloc.get_traced_memory()[0] / len(kept)
+    finally:
+        tracemalloc.stop()
+    assert size == pytest.approx(PAIR_RECORD, rel=0.4)
+
+
+def test_heads_are_estimated_in_the_precision_they_are_measured_in():
+    # Of 512 dimensions, so that mixed precision is single.
+    checkpoint = gpt2(layers=1, d=512)
+    seconds = {
+        precision: measured_rates(1, 1).of(
+            total(task.work for task in tasks_of(checkpoint, only=("heads",), precision=precision))
+        )
+        for precision in ("mixed", "float32", "float64")
+    }
+    assert seconds["mixed"] == seconds["float32"] < seconds["float64"]
+
+
+def test_more_tasks_at_once_than_cores_are_no_faster(monkeypatch):
+    rates = Rates({"eigh": {0: 1.0}})
+    asked = []
+    monkeypatch.setattr(estimate, "measured_rates", lambda *how: asked.append(how) or rates)
+    assert estimate._rates(8, 2, 1).of(eigenproblem(32)) == 4
+    assert estimate._rates(2, 2, 1) is rates
+    assert asked == [(2, 1), (2, 1)]
+
+
 def test_an_estimate_says_what_it_rests_on(monkeypatch):
     checkpoint = llama()
     tasks = tasks_of(checkpoint)
@@ -134,5 +170,5 @@ def test_an_estimate_says_what_it_rests_on(monkeypatch):
              for tasks in (tasks, tasks_of(deep))]  # fmt: skip
     assert pairs[1] > pairs[0]
     added = more.bytes_memory - found.bytes_memory
-    assert added == pytest.approx(11_000 * (pairs[1] - pairs[0]), rel=0.05)
+    assert added == pytest.approx(PAIR_RECORD * (pairs[1] - pairs[0]), rel=0.05)
     assert 3.5 < more.seconds / estimated(tasks, checkpoint.tensors, workers=1).seconds < 5.5

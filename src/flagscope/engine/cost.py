@@ -84,9 +84,10 @@ def pair_cost(
     return Cost(total(work).times(n), cells * (1.0 if share == 1 else 0.5))
 
 
-def head_cost(head: HeadGroup) -> Cost:
+def head_cost(head: HeadGroup, *, single: float = SINGLE_FROM) -> Cost:
     """The overlaps of a layer's heads: `diagnose.head_record`."""
     h, r, d = head.count, head.rank, head.d
+    share = _SINGLE if d >= single else 1.0
     side = min(d, h * r)
     by_projectors = d * d * r * h + d * d * h * h < d * (h * r) ** 2
     pairwise = (
@@ -94,7 +95,7 @@ def head_cost(head: HeadGroup) -> Cost:
         if by_projectors
         else gram(h * r, d) + passes(float(h * r) ** 2)
     )
-    work = [stored(h * r * d), _bases(h, r, d), pairwise, records("head", h)]
+    work = [stored(h * r * d), _bases(h, r, d), pairwise.times(share), records("head", h)]
     # In single precision, eigenvectors of shared directions included.
     work += [(gram(side, max(d, h * r)) + eigenproblem(side)).times(_SINGLE)]
     return Cost(total(work), 2.0 * h * r * d + 3.0 * side**2)

@@ -19,8 +19,9 @@ from flagscope.engine.rates import Rates, measured_rates
 
 _READ, _CHUNK = 64 * 2**20, 2**22
 _LONG = 0.3
-# Bytes of the record of a pair as Python holds it (measured), surfaces apart, which are few.
-_RECORD = 11_000
+# Bytes of the record of a pair as Python holds it (measured), surfaces apart, which are few; and
+# of each of the overlaps that the record of a group of heads holds.
+PAIR_RECORD, _OVERLAP = 11_000, 32
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def estimated(
     taken = slots(order, workers=workers, room=memory - held)
     cores = torch.get_num_threads()
     rates = {
-        share: measured_rates(workers // share, max(1, cores * share // workers))
+        share: _rates(workers // share, cores, max(1, cores * share // workers))
         # The most threads first: threads that were timed one each disturb later ones in a team.
         for share in sorted(set(taken), reverse=True)
     }
@@ -83,7 +84,8 @@ def estimated(
     read = sum(_pieces(order).values())
     rate = read_rate(tensors)
     reading = None if rate is None else read / rate
-    records = _RECORD * sum(len(pair.members) for task in tasks for pair in task.pairs)
+    records = PAIR_RECORD * sum(len(pair.members) for task in tasks for pair in task.pairs)
+    records += _OVERLAP * sum(head.count**2 for task in tasks for head in task.heads)
     held = min(held, _most_held(order))
     return Estimate(
         seconds=max(computing, reading or 0.0),
@@ -92,6 +94,12 @@ def estimated(
         workers=workers,
         assumptions=_assumptions(order, rate, workers, cores),
     )
+
+
+def _rates(at_once: int, cores: int, threads: int) -> Rates:
+    """While so many tasks run at once; those beyond the cores wait for them."""
+    timed = min(at_once, cores)
+    return measured_rates(timed, threads).slower(at_once / timed)
 
 
 def _computing(
@@ -180,7 +188,7 @@ def _assumptions(
         (size for task in tasks for kind, size in task.work.amounts if kind == "eigh"), default=0
     )
     said = [
-        f"tasks at once: {workers}, on {cores} cores, and nothing else running",
+        f"tasks at once: {workers}, on {cores} cores of the processor, and nothing else running",
         "products, QR decompositions and eigenproblems as fast as those timed here just now, up to "
         "1024 × 1024",
     ]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from heapq import heappush, heappushpop, nsmallest
-from typing import TypeVar
+from collections.abc import Mapping
+from heapq import heappush, heappushpop
+from typing import Any, TypeVar
 
 from flagscope.diagnose import EdgeRecord, FailureRecord, HeadRecord, PairRecord
-from flagscope.engine.execute import TaskResult
 from flagscope.engine.executors import Outcome
 from flagscope.engine.stream import strength
 
 T = TypeVar("T")
+Entry = TypeVar("Entry", bound=tuple[Any, ...])
 
 # Incidence surfaces are for drawing; beyond this many pairs those furthest from chance keep theirs.
 SURFACES = 400
@@ -41,9 +41,10 @@ class Gathered:
         self._pairs: dict[int, list[PairRecord]] = {}
         self._heads: dict[int, list[HeadRecord]] = {}
         self._failures: dict[int, FailureRecord] = {}
-        self._edges: list[tuple[tuple[float, int, int], EdgeRecord]] = []
-        # The pairs with surfaces, the one nearest to chance first.
-        self._drawn: list[tuple[float, int, int]] = []
+        # Heaps, what is let go first in front: of things as far from chance as each other the first
+        # of the plan stay, hence places and numbers with a minus.
+        self._with_surface: list[tuple[float, int, int]] = []
+        self._links: list[tuple[float, int, int, EdgeRecord]] = []
         self.edge_tests = 0
 
     def __len__(self) -> int:
@@ -57,8 +58,10 @@ class Gathered:
             return
         self._pairs[place], self._heads[place] = list(outcome.pairs), outcome.heads
         for i, pair in enumerate(outcome.pairs):
-            self._draw(-(pair.log10_p or 0.0), place, i)
-        self._list(place, outcome)
+            self._keep_surface(-(pair.log10_p or 0.0), place, i)
+        for i, edge in enumerate(outcome.edges):
+            _pushed(self._links, (strength(edge), -place, -i, edge), self._most_edges)
+        self.edge_tests += outcome.edge_tests
 
     @property
     def pairs(self) -> list[PairRecord]:
@@ -73,29 +76,27 @@ class Gathered:
     @property
     def edges(self) -> list[EdgeRecord]:
         """The links of the largest z of either kind, the largest first."""
-        return [edge for _, edge in self._edges]
+        return [edge for *_, edge in sorted(self._links, key=lambda one: one[:3], reverse=True)]
 
     @property
     def failures(self) -> list[FailureRecord]:
         """Tasks that failed, in the order of the plan."""
         return [self._failures[place] for place in sorted(self._failures)]
 
-    def _draw(self, distance: float, place: int, i: int) -> None:
-        # Of pairs at the same distance the first of the plan keep theirs.
-        one = (distance, -place, -i)
-        if len(self._drawn) < self._most_surfaces:
-            heappush(self._drawn, one)
-            return
-        _, place, i = heappushpop(self._drawn, one)
-        records = self._pairs[-place]
-        records[-i] = records[-i].model_copy(update={"incidence": None})
+    def _keep_surface(self, distance: float, place: int, i: int) -> None:
+        out = _pushed(self._with_surface, (distance, -place, -i), self._most_surfaces)
+        if out is not None:
+            _, minus_place, minus_i = out
+            records = self._pairs[-minus_place]
+            records[-minus_i] = records[-minus_i].model_copy(update={"incidence": None})
 
-    def _list(self, place: int, result: TaskResult) -> None:
-        self.edge_tests += result.edge_tests
-        new: Iterable[tuple[tuple[float, int, int], EdgeRecord]] = (
-            ((-strength(edge), place, i), edge) for i, edge in enumerate(result.edges)
-        )
-        self._edges = nsmallest(self._most_edges, [*self._edges, *new], key=lambda one: one[0])
+
+def _pushed(heap: list[Entry], one: Entry, most: int) -> Entry | None:
+    """Add to a heap of at most so many; what has to leave it."""
+    if len(heap) < most:
+        heappush(heap, one)
+        return None
+    return heappushpop(heap, one)
 
 
 def _in_order(records: Mapping[int, list[T]]) -> list[T]:

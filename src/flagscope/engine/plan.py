@@ -133,7 +133,7 @@ def _task(name: str, block: _Block, sizes: Mapping[str, int], settings: Settings
         pair_cost(one, single=single, before=inside[i - 1] if i else None)
         for i, one in enumerate(inside)
     ]
-    costs += [head_cost(head) for head in block.heads]
+    costs += [head_cost(head, single=single) for head in block.heads]
     costs += [stream_cost(along, single=single), link_cost(block.links, edges, single=single)]
     return Task(
         name=name,

@@ -48,6 +48,15 @@ class Rates:
 
     seconds: Mapping[Kind, Mapping[int, float]]
 
+    def slower(self, factor: float) -> Rates:
+        """The rates of tasks that have the machine for one part in `factor` of the time."""
+        if factor == 1:
+            return self
+        return Rates(
+            {kind: {size: factor * one for size, one in table.items()}
+             for kind, table in self.seconds.items()}
+        )  # fmt: skip
+
     def of(self, work: Work) -> float:
         """Seconds that work takes."""
         return sum(amount * self._one(kind, size) for (kind, size), amount in work.amounts.items())
@@ -119,6 +128,9 @@ def _timed(threads: int, together: Barrier) -> dict[Kind, dict[int, float]]:
         wide = weights.double()
         found["entries"] = {0: _repeated(lambda: wide * 0.5, together) / _PASS}
         return found
+    except BaseException:
+        together.abort()  # the others would wait for ever
+        raise
     finally:
         torch.set_num_threads(before)
 

@@ -140,14 +140,16 @@ class _Kept:
         fingerprint: str,
     ) -> None:
         self._store, self._tasks = store, tasks
-        self._keys: list[str] = []
+        self._keys: list[bytes] = []
         if store is not None:
             self._keys += task_keys(tasks, settings, weights_identity(checkpoint, fingerprint))
 
     def found(self) -> Iterator[tuple[int, TaskResult]]:
         """What is there, one after the other."""
+        if self._store is None:
+            return
         for i, key in enumerate(self._keys):
-            result = None if self._store is None else self._store.get(key)
+            result = self._store.get(key)
             if result is not None:
                 yield i, result
 
