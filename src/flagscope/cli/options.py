@@ -33,7 +33,32 @@ def in_bytes(_context: click.Context, _parameter: click.Parameter, value: str) -
     return int(float(told[1]) * _UNITS[told[2]])
 
 
-_SOURCE_OPTIONS = (
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def together(*options: Decorator) -> Decorator:
+    """Several options as one, in the order in which --help lists them."""
+
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorated
+
+
+def memory_option(help: str) -> Decorator:
+    """--memory, a size in bytes, of what is held at once."""
+    return click.option(
+        "--memory", metavar="SIZE", callback=in_bytes, default="3GB", show_default=True, help=help
+    )
+
+
+device_option = click.option(
+    "--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …"
+)
+
+source_options = together(
     click.option("--family", metavar="NAME", help="Model family; see `flagscope families`."),
     click.option(
         "--config",
@@ -45,7 +70,10 @@ _SOURCE_OPTIONS = (
     click.option("--base", metavar="SOURCE", help="Model under a PEFT adapter."),
     click.option("--revision", metavar="R", help="Branch, tag or commit of a hub repository."),
 )
-_PART_OPTIONS = (
+"""Options that say what the source is."""
+
+model_options = together(
+    source_options,
     click.option(
         "--only",
         metavar="PARTS",
@@ -71,7 +99,9 @@ _PART_OPTIONS = (
         help="Links from head to head to list; 0 for none.",
     ),
 )
-_RUN_OPTIONS = (
+"""Options that say what the source is and what of it to look at."""
+
+run_options = together(
     click.option(
         "--precision",
         type=click.Choice(["mixed", "float64", "float32"]),
@@ -85,40 +115,8 @@ _RUN_OPTIONS = (
         type=click.IntRange(1),
         help="Tasks at once; by default one for each core, at most four.",
     ),
-)
-
-
-def memory_option(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """--memory, a size in bytes, of what is held at once."""
-    return click.option(
-        "--memory", metavar="SIZE", callback=in_bytes, default="3GB", show_default=True, help=help
-    )
-
-
-device_option = click.option(
-    "--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …"
-)
-
-
-def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say what the source is."""
-    for option in reversed(_SOURCE_OPTIONS):
-        command = option(command)
-    return command
-
-
-def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say what the source is and what of it to look at."""
-    for option in reversed(_PART_OPTIONS):
-        command = option(command)
-    return source_options(command)
-
-
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of how a scan is carried out that its time and memory depend on."""
-    of_memory = memory_option(
+    memory_option(
         "What tasks at once may take beyond the program's own; a larger task runs alone."
-    )
-    for option in reversed((*_RUN_OPTIONS, of_memory)):
-        command = option(command)
-    return command
+    ),
+)
+"""Options of how a scan is carried out that its time and memory depend on."""

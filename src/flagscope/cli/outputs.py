@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
+from flagscope.cli.options import together
 from flagscope.cli.text import log
 from flagscope.errors import InputError
 
 STDOUT = "-"
 TABLES = ("pairs", "heads", "edges")
 
-_OPTIONS = (
+output_options = together(
     click.option("--json", "json_", metavar="F", help="Write the JSON of the scan; - for stdout."),
     click.option("--html", metavar="F", help="Write the page; - for stdout."),
     click.option("--csv", metavar="F", help="Write a table as CSV; - for stdout."),
@@ -28,13 +28,7 @@ _OPTIONS = (
     ),
     click.option("--quiet", is_flag=True, help="No progress, no table; errors only."),
 )
-
-
-def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where the results go."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+"""Where the results go."""
 
 
 def check_outputs(outputs: Mapping[str, str | None], source: str | None = None) -> None:
