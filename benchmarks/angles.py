@@ -24,8 +24,8 @@ from scipy.linalg import subspace_angles
 from torch import Tensor
 
 import flagscope
-from benchmarks.measure import alternated, in_process, peak_memory
-from benchmarks.models import gpt2, gpt2_small
+from benchmarks.measure import alternated, in_process, peak_memory, scanned
+from benchmarks.models import gpt2_small
 from benchmarks.results import Results
 from flagscope.arch import Graph
 from flagscope.checkpoint import open_checkpoint
@@ -37,7 +37,7 @@ _SAMPLE = 200
 
 def angles(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
     """The loop and the SVDs for the pairs of a scan; all pairs of heads by the loop and by ours."""
-    folder = gpt2(cache, layers=2, d=128, heads=4) if quick else gpt2_small(cache)
+    folder = gpt2_small(cache, quick=quick)
     graph = flagscope.inspect(folder).graph
     heads = sum(group.count for group in graph.heads if group.space == "q")
     results.fact("angles", "heads", heads)
@@ -47,9 +47,8 @@ def angles(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
     def run(what: str, threads: int | None) -> dict[str, float]:
         return in_process("angles", {"folder": str(folder), "what": what}, threads=threads)
 
-    scan = {"folder": str(folder), "options": {}}
     runs: dict[str, Callable[[], dict[str, float]]] = {
-        "scan": partial(in_process, "scan_worker", scan),
+        "scan": partial(scanned, folder),
         "subspace_angles of the scan's pairs": partial(run, "pairs", 1),
         "svd of every matrix": partial(run, "svd", 1),
         "svd of every matrix, all threads": partial(run, "svd", None),

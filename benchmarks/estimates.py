@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import flagscope
-from benchmarks.measure import alternated, in_process
+from benchmarks.measure import alternated, in_process, scanned
 from benchmarks.models import gpt2, gpt2_small, llama
 from benchmarks.results import Results
 
@@ -24,10 +24,9 @@ _TRAINED = {
 
 def estimates(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
     """Estimate and scan of models of several shapes, a fresh process each."""
-    folders = {"GPT-2-like, 2 layers of 128": gpt2(cache, layers=2, d=128, heads=4)}
+    folders = {"GPT-2-small": gpt2_small(cache, quick=quick)}
     if not quick:
-        folders = {
-            "GPT-2-small": gpt2_small(cache),
+        folders |= {
             "GPT-2-like, 8 layers of 512": gpt2(cache, layers=8, d=512, heads=8),
             "GPT-2-like, 2 layers of 1024": gpt2(cache, layers=2, d=1024, heads=16),
             "GPT-2-like, 2 layers of 2048": gpt2(cache, layers=2, d=2048, heads=32),
@@ -47,8 +46,8 @@ def estimates(results: Results, cache: Path, *, repeats: int, quick: bool) -> No
 def estimated_scan(folder: Path) -> dict[str, float]:
     """The estimate in a process of its own, as a user asks for it, and the scan in another."""
     before = in_process("estimates", {"folder": str(folder)})
-    before["estimate_others"] = before.pop("others")
-    return before | in_process("scan_worker", {"folder": str(folder), "options": {}})
+    before["estimate_load"] = before.pop("others")
+    return before | scanned(folder)
 
 
 def _inside(package: str, folder: str) -> Path | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import flagscope
 from benchmarks.estimates import estimated_scan
-from benchmarks.measure import alternated, in_process
+from benchmarks.measure import alternated, scanned
 from benchmarks.models import gpt2, llama
 from benchmarks.results import Results
 
@@ -27,10 +27,10 @@ def growth(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
         for shape in shapes[:2] if quick else shapes:
             smaller = shape | {"d": shape["d"] // 4} if quick else shape
             folder = gpt2(cache, **smaller)
-            runs[f"{what} {shape[what]}"] = partial(_scan, folder, workers=1)
+            runs[f"{what} {shape[what]}"] = partial(scanned, folder, workers=1)
     middle = gpt2(cache, layers=8, d=128 if quick else 512, heads=8)
     for workers in _WORKERS:
-        runs[f"workers {workers}"] = partial(_scan, middle, workers=workers)
+        runs[f"workers {workers}"] = partial(scanned, middle, workers=workers)
     results.fact("growth", "shapes", _SHAPES)
     alternated(results, "growth", runs, repeats=repeats)
 
@@ -49,7 +49,3 @@ def large(
         results.fact("large", f"layers {count}, TFLOP", sum(task.flops for task in plan) / 1e12)
         runs[f"layers {count}"] = partial(estimated_scan, folder)
     alternated(results, "large", runs, repeats=repeats)
-
-
-def _scan(folder: Path, **options: object) -> dict[str, float]:
-    return in_process("scan_worker", {"folder": str(folder), "options": options})

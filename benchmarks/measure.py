@@ -73,6 +73,13 @@ def in_process(
     return json.loads(done.stdout.splitlines()[-1]) | {"others": load.of_others()}
 
 
+def scanned(folder: Path, *, minimal: bool = False, **options: object) -> dict[str, float]:
+    """A scan with these options in a process of its own; on request its minimal work after it."""
+    return in_process(
+        "scan_worker", {"folder": str(folder), "options": options, "minimal": minimal}
+    )
+
+
 class _Load:
     """How many cores all that is not of ours has used since this was made."""
 

@@ -15,8 +15,10 @@ from torch import Tensor
 _STD = 0.02  # GPT-2's and Llama's initialisation
 
 
-def gpt2_small(cache: Path) -> Path:
-    """`GPT2Config()` with random weights: 124 M parameters, float32, one file."""
+def gpt2_small(cache: Path, *, quick: bool = False) -> Path:
+    """`GPT2Config()` with random weights: 124 M parameters, float32, one file; or a tiny one."""
+    if quick:
+        return gpt2(cache, layers=2, d=128, heads=4)
     return gpt2(cache, layers=12, d=768, heads=12, vocabulary=50257, positions=1024)
 
 

@@ -69,11 +69,7 @@ def _main(parts: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _elsewhere(parts: Mapping[str, Any], part: Mapping[str, Any]) -> str:
     """Said below a table: when, on what other machine, and how far from alone."""
-    loads = [
-        max(values)
-        for name, values in part["rows"].items()
-        if name.endswith("others") and not name.endswith("estimate_others")
-    ]
+    loads = [max(values) for name, values in part["rows"].items() if name.endswith("others")]
     if loads and max(loads) > QUIET:
         shared = f" Other processes used up to {max(loads):.1f} cores meanwhile."
     else:

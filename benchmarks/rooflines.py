@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import in_process
-from benchmarks.models import gpt2, gpt2_small
+from benchmarks.models import gpt2_small
 from benchmarks.results import Results
 
 _BLOCK = 1 << 24
@@ -20,7 +20,7 @@ _TYPES = {"float32": torch.float32, "float64": torch.float64}
 
 def rooflines(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
     """Rates of plain calls with all threads, and of reading a file cold and warm."""
-    folder = gpt2(cache, layers=2, d=128, heads=4) if quick else gpt2_small(cache)
+    folder = gpt2_small(cache, quick=quick)
     file = str(folder / "model.safetensors")
     products = [256, 512] if quick else [512, 1024, 2048, 4096]
     systems = [128, 256] if quick else [768, 2048, 4096]

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import flagscope
-from benchmarks.measure import alternated, in_process
+from benchmarks.measure import alternated, in_process, scanned
 from benchmarks.minimal_work import listing, minimal_work
-from benchmarks.models import gpt2, gpt2_small
+from benchmarks.models import gpt2_small
 from benchmarks.peers.environment import WEIGHTWATCHER, peer_python
 from benchmarks.results import Results
 
@@ -22,7 +22,7 @@ _PAIRS_OF_ONE_BLOCK = 4
 
 def own(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
     """Scan and minimal work in one process, a fresh one each time."""
-    folder = _model(cache, quick)
+    folder = gpt2_small(cache, quick=quick)
     found = flagscope.inspect(folder)
     for precision in ("mixed", "float64"):
         calls = minimal_work(found, precision=precision)
@@ -31,7 +31,7 @@ def own(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
     results.fact("scan", "parameters", found.parameters)
     results.fact("scan", "pairs", sum(len(pair.members) for pair in found.graph.pairs))
     runs = {
-        precision: partial(_scan, folder, precision=precision, minimal=True)
+        precision: partial(scanned, folder, precision=precision, minimal=True)
         for precision in ("mixed", "float64")
     }
     alternated(results, "scan", runs, repeats=repeats)
@@ -39,7 +39,7 @@ def own(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
 
 def peers(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
     """WeightWatcher, the scan and its minimal work in turn, on one file."""
-    folder = _model(cache, quick)
+    folder = gpt2_small(cache, quick=quick)
     python = peer_python(cache, "weightwatcher", WEIGHTWATCHER)
     results.fact("peers", "weightwatcher", list(WEIGHTWATCHER))
 
@@ -48,7 +48,7 @@ def peers(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
         return in_process(_WORKER, asked, threads=threads, python=python)
 
     runs = {
-        "scan": partial(_scan, folder, minimal=True),
+        "scan": partial(scanned, folder, minimal=True),
         "analyze, one thread": partial(analyze, 1),
         "analyze, default threads": partial(analyze, None),
     }
@@ -62,7 +62,7 @@ def intra(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
     first module of the next it makes four pairs, one of each kind; the model has as many times
     that as it has pairs.
     """
-    folder = _model(cache, quick)
+    folder = gpt2_small(cache, quick=quick)
     python = peer_python(cache, "weightwatcher", WEIGHTWATCHER)
     pairs = 4 * (2 if quick else 12)  # of 4 modules a block and the table of positions
     results.fact("intra", "pairs in all", pairs)
@@ -75,19 +75,8 @@ def intra(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
         return found | {"seconds_of_all": whole}
 
     runs = {
-        "scan": partial(_scan, folder),
+        "scan": partial(scanned, folder),
         "intra, one thread": partial(one_block, 1),
         "intra, default threads": partial(one_block, None),
     }
     alternated(results, "intra", runs, repeats=repeats, warm=["scan"])
-
-
-def _model(cache: Path, quick: bool) -> Path:
-    return gpt2(cache, layers=2, d=128, heads=4) if quick else gpt2_small(cache)
-
-
-def _scan(
-    folder: Path, *, minimal: bool = False, threads: int | None = None, **options: object
-) -> dict[str, float]:
-    asked = {"folder": str(folder), "options": options, "minimal": minimal}
-    return in_process("scan_worker", asked, threads=threads)
