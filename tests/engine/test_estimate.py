@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from engine.test_plan import gpt2, graph_of, tasks_of
 from engine.test_tensors import OnDisk, llama, planned, run
 from flagscope.diagnose import PairRecord
-from flagscope.engine import estimate, estimated, run_scan
+from flagscope.engine import estimate, estimated, rates, run_scan
 from flagscope.engine.estimate import PAIR_RECORD, _computing, _most_held, read_rate
 from flagscope.engine.execute import execute
 from flagscope.engine.rates import Rates, measured_rates
@@ -82,6 +83,22 @@ def test_every_kind_of_work_has_a_rate():
         for kind, size in task.work.amounts:
             assert rates.of(Work({(kind, size): 1.0})) > 0
     assert measured_rates(2, 1) is rates
+
+
+def test_a_timing_that_fails_ends_the_others(monkeypatch):
+    fails = iter([False, True])
+    timed = rates._seconds
+
+    def seconds(kind, n, together):
+        if kind == "eigh" and next(fails, False):
+            raise MemoryError("no room for a matrix")
+        return timed(kind, n, together)
+
+    monkeypatch.setattr(rates, "_seconds", seconds)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(measured_rates.__wrapped__, 2, 1)
+        with pytest.raises(MemoryError, match="no room"):
+            asked.result(timeout=60)
 
 
 def test_tasks_wait_for_their_slots():

@@ -11,7 +11,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from threading import Barrier
 
@@ -103,8 +103,12 @@ def measured_rates(workers: int, threads: int) -> Rates:
     """
     together = Barrier(workers)
     with ThreadPoolExecutor(workers) as pool:
-        waiting = [pool.submit(_timed, threads, together) for _ in range(workers)]
-        tables = [one.result() for one in waiting]
+        try:
+            waiting = [pool.submit(_timed, threads, together) for _ in range(workers)]
+            tables = [one.result() for one in wait(waiting, return_when=FIRST_EXCEPTION).done]
+        except BaseException:
+            together.abort()  # or the others would wait for one another for ever
+            raise
     means: dict[Kind, dict[int, float]] = {
         kind: {
             size: sum(table[kind][size] for table in tables) / workers for size in tables[0][kind]
@@ -128,9 +132,6 @@ def _timed(threads: int, together: Barrier) -> dict[Kind, dict[int, float]]:
         wide = weights.double()
         found["entries"] = {0: _repeated(lambda: wide * 0.5, together) / _PASS}
         return found
-    except BaseException:
-        together.abort()  # the others would wait for ever
-        raise
     finally:
         torch.set_num_threads(before)
 
