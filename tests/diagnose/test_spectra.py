@@ -5,10 +5,7 @@ import torch
 from diagnose.planted import haar, normal, with_values
 from flagscope.diagnose import pair_spectra, spectra_cost
 from flagscope.diagnose.products import product_singular_values
-from flagscope.diagnose.spectra import (
-    _from_large_grams,
-    _from_small_grams,
-)
+from flagscope.diagnose.spectra import _from_large_grams, _from_small_grams
 from flagscope.errors import InputError
 
 PATHS = (_from_large_grams, _from_small_grams)

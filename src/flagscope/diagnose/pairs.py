@@ -17,11 +17,7 @@ from flagscope.diagnose.prepared import PreparedMap
 from flagscope.diagnose.products import product_singular_values, single_product_singular_values
 from flagscope.diagnose.records import Balanced, MapReference, PairRecord
 from flagscope.diagnose.single import single_pair_spectra
-from flagscope.diagnose.spectra import (
-    Remembered,
-    meeting,
-    pair_spectra,
-)
+from flagscope.diagnose.spectra import Remembered, meeting, pair_spectra
 from flagscope.diagnose.values import number
 from flagscope.geometry import RankRule
 from flagscope.null import overlap_significance

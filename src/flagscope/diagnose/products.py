@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from flagscope.diagnose.spectra import PairSpectra
@@ -43,10 +43,19 @@ def product_singular_values(
     """
     sigma = torch.linalg.svdvals(s.cross)
     floor = 4 * (size * torch.finfo(sigma.dtype).eps) ** 0.5
+    _settle_small(sigma, s, maps, floor)
+    return sigma
+
+
+def _settle_small(
+    sigma: Tensor, s: PairSpectra, maps: Callable[[], tuple[Tensor, Tensor]], floor: float
+) -> Bool[Tensor, " n"]:
+    """Replace those of pairs that have some up to `floor` ‖W1‖ ‖W2‖ by those from the maps, in
+    place; which pairs that were."""
     doubtful = sigma[:, -1] <= floor * s.sigma_write[:, 0] * s.sigma_read[:, 0]
     if bool(doubtful.any()):
         sigma[doubtful] = _from_maps(*maps(), doubtful)[:, : sigma.shape[1]]
-    return sigma
+    return doubtful
 
 
 def _from_maps(w1: Tensor, w2: Tensor, which: Tensor) -> Float[Tensor, "k s"]:
@@ -95,8 +104,6 @@ def single_product_singular_values(
     """
     resolution = _CROSS_ERROR * torch.finfo(s.cosines.dtype).eps
     sigma = gram_singular_values(s.cross)
-    doubtful = sigma[:, -1] <= resolution * s.sigma_write[:, 0] * s.sigma_read[:, 0]
-    if bool(doubtful.any()):
-        sigma[doubtful] = _from_maps(*maps(), doubtful)[:, : sigma.shape[1]]
+    settled = _settle_small(sigma, s, maps, resolution)
     exact = size * torch.finfo(torch.float64).eps
-    return sigma, [exact if one else resolution for one in doubtful.tolist()]
+    return sigma, [exact if one else resolution for one in settled.tolist()]

@@ -177,22 +177,22 @@ def _carried_out(
     """What the tasks come to, and how many of them were in the store."""
     gathered = Gathered(edges=settings.edges)
 
-    def take(batch: list[tuple[int, Outcome]]) -> None:
-        for i, outcome in batch:
-            gathered.add(i, outcome)
-            if progress:
-                progress(len(gathered), len(tasks), tasks[i].name)
+    def take(i: int, outcome: Outcome) -> None:
+        gathered.add(i, outcome)
+        if progress:
+            progress(len(gathered), len(tasks), tasks[i].name)
 
     missing = set(range(len(tasks)))
     for i, result in kept.found():
         missing.remove(i)
-        take([(i, result)])
+        take(i, result)
     from_store = len(gathered)
     # Closed at once when an error leaves the loop: what has not begun is not begun.
     with closing(_batches(tasks, missing, checkpoint, settings, where)) as batches:
         for batch in batches:
             kept.append(batch)
-            take(batch)
+            for i, outcome in batch:
+                take(i, outcome)
     return gathered, from_store
 
 
