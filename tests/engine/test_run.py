@@ -1,9 +1,12 @@
 """Running a scan: order, failures, executors, repeatability, schema."""
 
 import json
+import math
+from bisect import bisect_left
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from math import comb
 
 import jsonschema
 import pytest
@@ -190,7 +193,7 @@ def test_schema_round_trip(schema):
     document = strict(text)
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(document, schema)
-    assert document["schema"] == "flagscope.scan/1"
+    assert document["schema"] == "flagscope.scan/2"
     assert document["edges"] == []
     document["pairs"][0]["d"] = "many"
     with pytest.raises(jsonschema.ValidationError):
@@ -240,20 +243,45 @@ def test_faulty_weights_give_statuses_and_never_nan(schema, precision):
             assert pair.commutator_ratio is None
 
 
-def test_p_values_are_adjusted_over_the_scan():
+def test_p_values_are_adjusted_over_all_tests_of_the_report():
     result = scan(gpt2(layers=3))
-    for records in (result.pairs, result.heads):
-        tested = [one for one in records if one.p is not None]
-        count = len(tested)
-        order = sorted(tested, key=lambda one: one.log10_p)
-        for rank, one in enumerate(order, 1):
-            expected = min(
-                min(other.p * count / k for k, other in enumerate(order[rank - 1 :], rank)), 1
-            )
-            assert one.p_adjusted == pytest.approx(expected, rel=1e-9)
-            harmonic = sum(1 / k for k in range(1, count + 1))
-            dependent = min(1, expected * harmonic)
-            assert one.p_adjusted_dependent == pytest.approx(dependent, rel=1e-9)
+    logs = {
+        "overlap": [pair.log10_p for pair in result.pairs],
+        "commutator": [_log10(pair.commutator_p) for pair in result.pairs],
+        "correlation": [_log10(pair.gram_correlation_p) for pair in result.pairs],
+        "heads": [group.log10_p for group in result.heads],
+        "shared": [group.shared_log10_p for group in result.heads],
+        "copies": [copy.log10_p for group in result.heads for copy in group.near_copies],
+        "clusters": [one.log10_p for group in result.heads for one in group.cluster_tests],
+        "link_overlap": [edge.log10_p for edge in result.edges],
+        "link_composition": [edge.composition_log10_p for edge in result.edges],
+    }
+    kinds, every = len(result.tests), sum(result.tests.values())
+    # Each kind has the same share of the level, whatever the number of its tests.
+    weighted = sorted(
+        min(10**value * kinds * result.tests[kind] / every, 1)
+        for kind, values in logs.items()
+        for value in values
+        if value is not None
+    )
+    for pair in result.pairs:
+        if pair.p is None:
+            continue
+        own = min(pair.p * kinds * result.tests["overlap"] / every, 1)
+        first = bisect_left(weighted, own * (1 - 1e-9))
+        expected = min([1.0, *(w * every / k for k, w in enumerate(weighted, 1) if k > first)])
+        assert pair.p_adjusted == pytest.approx(expected, rel=1e-6)
+        harmonic = sum(1 / k for k in range(1, every + 1))
+        assert pair.p_adjusted_dependent == pytest.approx(min(1, expected * harmonic), rel=1e-6)
+        bonferroni = min(1, pair.p * kinds * result.tests["overlap"])
+        assert pair.p_familywise == pytest.approx(bonferroni, rel=1e-6)
+    heads = [group for group in result.heads if group.p is not None]
+    assert result.tests["copies"] == sum(comb(group.count, 2) for group in heads)
+    assert result.tests["link_overlap"] == result.edge_tests
+
+
+def _log10(p):
+    return None if p is None else math.log10(p)
 
 
 def test_surfaces_of_many_pairs_are_limited(monkeypatch):

@@ -83,7 +83,7 @@ def head_record(group: HeadGroup, maps: Matrices, *, folded: Sequence[str] = ())
 
 
 def _blank(identity: dict[str, Any], status: str) -> HeadRecord:
-    listed = {"shared", "near_copies"}
+    listed = {"shared", "near_copies", "cluster_tests"}
     names = set(HeadRecord.model_fields) - set(identity) - listed - {"status"}
     missing: dict[str, Any] = dict.fromkeys(names)
     return HeadRecord(**identity, **missing, status=status)

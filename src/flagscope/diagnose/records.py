@@ -10,12 +10,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA = "flagscope.scan/1"
+SCHEMA = "flagscope.scan/2"
 
 Freedom = Literal["gl", "rotary", "scaling", "permutation", "scale", "outer", "none"]
 Label = Literal["functional", "gauge"]
 PairKind = Literal["qk", "ov", "mlp", "sequential", "conv", "residual", "latent"]
 HeadSpace = Literal["q", "k", "v", "o"]
+TestKind = Literal[
+    "overlap",
+    "commutator",
+    "correlation",
+    "heads",
+    "shared",
+    "copies",
+    "clusters",
+    "link_overlap",
+    "link_composition",
+]
 
 
 class Record(BaseModel):
@@ -87,6 +98,10 @@ class Balanced(Record):
     effective_rank: float | None = Field(
         default=None, description="Participation ratio of the balanced maps."
     )
+    draws: int = Field(
+        default=0,
+        description="Balanced Haar draws behind the z values; 0 where the z values are left out.",
+    )
     status: str = "ok"
 
 
@@ -102,6 +117,19 @@ class NullValues(Record):
     commutation_defect_sd: float | None
     largest_cosine: float | None = Field(
         description="1 % critical value of the largest cosine that is not forced by dimension."
+    )
+
+
+class OverlapTest(Record):
+    """The combined test of the overlap of a pair (schema 2): where it is strongest."""
+
+    rank_write: int = Field(description="Dimensions of the two spaces at which it is strongest.")
+    rank_read: int
+    overlap_ratio: float = Field(description="Σcos² there, in units of chance.")
+    log10_p: float = Field(description="Of the combined test on the maps as they are.")
+    log10_p_profile: float | None = Field(
+        description="The same for the correlation matrices of the rows, which no profile of "
+        "scales moves; null where the maps as they are give no reason to look."
     )
 
 
@@ -125,24 +153,52 @@ class PairRecord(Record):
     rank_read: int | None
     effective_rank_write: int | None
     effective_rank_read: int | None
+    participation_write: float | None = Field(
+        default=None, description="Participation ratio of the singular values, (Σσ²)²/Σσ⁴."
+    )
+    participation_read: float | None = None
+    dominant: str | None = Field(
+        default=None,
+        description="'ok', or why no dominant spaces are compared: nothing stands out of the bulk.",
+    )
     commutator_ratio: float | None
     commutator_p: float | None
+    commutator_p_adjusted: float | None = None
+    commutator_p_familywise: float | None = None
     gram_correlation: float | None
     gram_correlation_z: float | None
     gram_correlation_p: float | None
+    gram_correlation_p_adjusted: float | None = None
+    gram_correlation_p_familywise: float | None = None
     commutation_defect: float | None
     imbalance: float | None
     overlap_ratio: float | None
     overlap_z: float | None
-    p: float | None = Field(description="Two-sided, of the overlap.")
+    p: float | None = Field(
+        description="Of the overlap: the combined test (schema 1: at the effective ranks alone)."
+    )
     log10_p: float | None
-    p_adjusted: float | None = Field(description="Benjamini-Hochberg over the pairs of the scan.")
+    p_adjusted: float | None = Field(
+        description="Benjamini-Hochberg over all tests of the report (schema 1: over its pairs)."
+    )
     p_adjusted_dependent: float | None = Field(description="Benjamini-Yekutieli.")
-    intersection_exact: int | None
+    p_familywise: float | None = Field(
+        default=None, description="Bonferroni over all tests of the report, kinds weighing alike."
+    )
+    overlap_test: OverlapTest | None = None
+    intersection_exact: int | None = Field(
+        description="To storage precision, beyond what dimensions force; null where it is open."
+    )
     intersection_beyond_chance: int | None
+    intersection_status: str | None = Field(
+        default=None, description="'ok', or why an intersection is open or cannot be tested."
+    )
     flag_defect: float | None
     kernel_intersection: int | None
     cosines: Values | None
+    cosines_forced: int | None = Field(
+        default=None, description="How many cosines are 1 by dimension alone."
+    )
     profile: list[tuple[int, float]] | None = Field(description="[rank, overlap ratio].")
     incidence: Incidence | None = None
     freedom: Freedom
@@ -164,10 +220,24 @@ class HeadPair(Record):
 
     heads: tuple[int, int]
     overlap_ratio: float
-    log10_p: float
+    log10_p: float = Field(description="Of their overlap, alone.")
+    p_adjusted: float | None = None
+    p_familywise: float | None = None
     shared: int = Field(description="Principal cosines beyond chance.")
     rank: int
     mean_squared_cosine: float
+
+
+class HeadCluster(Record):
+    """Heads that are near-copies of each other (schema 2)."""
+
+    heads: list[int]
+    mean_squared_cosine: float = Field(description="Over all pairs in it; 1 for copies.")
+    log10_p: float = Field(
+        description="Of the mean overlap inside it, for the best of all groups of its size."
+    )
+    p_adjusted: float | None = None
+    p_familywise: float | None = None
 
 
 class HeadRecord(Record):
@@ -185,17 +255,32 @@ class HeadRecord(Record):
     overlap_ratio: float | None
     overlap_ratio_sd: float | None = Field(description="Under the null; its mean is 1.")
     z: float | None
-    p: float | None
+    p: float | None = Field(
+        description="Of the mean overlap: the larger of that of the heads as they are and that of "
+        "the heads with the scales of the stream's coordinates divided out."
+    )
     log10_p: float | None
+    log10_p_profile: float | None = Field(
+        default=None, description="With the scales of the coordinates divided out."
+    )
     p_adjusted: float | None
     p_adjusted_dependent: float | None
+    p_familywise: float | None = None
     max_pair_ratio: float | None
     min_pair_ratio: float | None
     shared_directions: int | None
     shared_threshold: float | None = Field(description="1 % level of the largest eigenvalue.")
+    shared_log10_p: float | None = Field(
+        default=None, description="Of the largest eigenvalue that dimension does not force."
+    )
+    shared_p_adjusted: float | None = None
+    shared_p_familywise: float | None = None
     shared: list[SharedDirection] = []
     spectrum: Values | None = Field(description="Eigenvalues of the sum of projectors.")
-    clusters: list[list[int]] | None = Field(description="Groups of near-copies.")
+    clusters: list[list[int]] | None = Field(
+        description="Groups of near-copies (schema 2: of those beyond chance)."
+    )
+    cluster_tests: list[HeadCluster] = []
     order: list[int] | None = Field(description="Heads ordered so that clusters stand together.")
     near_copies: list[HeadPair] = []
     pairwise: list[list[float]] | None = Field(description="Overlap ratios; the diagonal is d/r.")
@@ -220,8 +305,10 @@ class EdgeRecord(Record):
     p: float | None = Field(description="Two-sided, of the overlap.")
     log10_p: float | None
     p_adjusted: float | None = Field(
-        description="Benjamini-Hochberg over all links of the scan, those not listed included."
+        description="Benjamini-Hochberg over all tests of the report, those of links that are not "
+        "listed included (schema 1: over all links)."
     )
+    p_familywise: float | None = None
     composition: float | None = Field(
         description="Composition score: ‖W_QK W_OV‖ / (‖W_QK‖ ‖W_OV‖), or with W_OV for W_QK; "
         "null where the other factor of a circuit does not face the stream."
@@ -231,6 +318,8 @@ class EdgeRecord(Record):
     )
     composition_z: float | None
     composition_log10_p: float | None
+    composition_p_adjusted: float | None = None
+    composition_p_familywise: float | None = None
 
 
 class FailureRecord(Record):
@@ -257,9 +346,12 @@ class RunRecord(Record):
 
 
 class ScanResult(Record):
-    """Everything that one scan found (schema `flagscope.scan/1`)."""
+    """Everything that one scan found (schema `flagscope.scan/2`).
 
-    schema_: Literal["flagscope.scan/1"] = Field(default=SCHEMA, alias="schema")
+    A file of `flagscope.scan/1` is read too; what it lacks is null.
+    """
+
+    schema_: Literal["flagscope.scan/1", "flagscope.scan/2"] = Field(default=SCHEMA, alias="schema")
     version: str
     source: str
     fingerprint: str
@@ -276,5 +368,10 @@ class ScanResult(Record):
     heads: list[HeadRecord]
     edges: list[EdgeRecord] = Field(description="The links furthest beyond chance.")
     edge_tests: int = Field(default=0, description="Number of links that were tested.")
+    tests: dict[TestKind, int] = Field(
+        default={},
+        description="The family of tests that the adjusted p-values answer for: how many there "
+        "are of each kind.",
+    )
     failures: list[FailureRecord]
     run: RunRecord

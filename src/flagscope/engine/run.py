@@ -11,14 +11,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from math import prod
-from typing import TypeVar
 
 from flagscope.arch import Graph
 from flagscope.checkpoint import Checkpoint
 from flagscope.diagnose import (
     FREEDOMS,
-    HeadRecord,
-    PairRecord,
     RunRecord,
     ScanResult,
     labels,
@@ -26,6 +23,7 @@ from flagscope.diagnose import (
 from flagscope.engine.elsewhere import carried_out_by
 from flagscope.engine.execute import TaskResult, resolved_device
 from flagscope.engine.executors import Outcome
+from flagscope.engine.family import with_one_error_rate
 from flagscope.engine.gathered import Gathered
 from flagscope.engine.identity import task_keys, weights_identity
 from flagscope.engine.local import MEMORY, carried_out_here, default_workers, held_bytes, slots
@@ -33,14 +31,12 @@ from flagscope.engine.order import begun_in
 from flagscope.engine.plan import Task, plan
 from flagscope.engine.settings import Settings
 from flagscope.engine.store import Store
-from flagscope.engine.stream import adjusted_edges, in_common
+from flagscope.engine.stream import in_common
 from flagscope.engine.tensors import Tensors
-from flagscope.null import false_discovery_adjustment
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 Progress = Callable[[int, int, str], None]
-R = TypeVar("R", PairRecord, HeadRecord)
 
 
 def run_scan(
@@ -92,6 +88,9 @@ def run_scan(
     kept = _Kept(store, tasks, settings, checkpoint, fingerprint)
     where = _Where(executor, workers, memory)
     gathered, from_store = _carried_out(tasks, kept, checkpoint, settings, where, progress)
+    family = with_one_error_rate(
+        gathered.pairs, gathered.heads, gathered.edges, edge_tests=gathered.edge_tests
+    )
     return ScanResult(
         version=version("flagscope"),
         source=checkpoint.source,
@@ -103,10 +102,11 @@ def run_scan(
         labels={freedom: labels(freedom) for freedom in FREEDOMS},
         notes=[*checkpoint.notes, *graph.notes],
         unmapped=list(graph.unmapped),
-        pairs=_adjusted(gathered.pairs),
-        heads=_adjusted(gathered.heads),
-        edges=adjusted_edges(gathered.edges, gathered.edge_tests),
+        pairs=family.pairs,
+        heads=family.heads,
+        edges=family.edges,
         edge_tests=gathered.edge_tests,
+        tests=family.tests,
         failures=gathered.failures,
         run=RunRecord(
             seconds=round(time.perf_counter() - start, 3),
@@ -223,17 +223,6 @@ def _batches(
         with closing(work) as batches:
             for batch in batches:
                 yield [(begun[place], outcome) for place, outcome in batch]
-
-
-def _adjusted(records: list[R]) -> list[R]:
-    """The records with p-values adjusted for the number of tests."""
-    log10_p = [record.log10_p for record in records]
-    independent = false_discovery_adjustment(log10_p, method="bh").p
-    dependent = false_discovery_adjustment(log10_p, method="by").p
-    return [
-        record.model_copy(update={"p_adjusted": bh, "p_adjusted_dependent": by})
-        for record, bh, by in zip(records, independent, dependent, strict=True)
-    ]
 
 
 def parameter_count(checkpoint: Checkpoint) -> int:

@@ -32,7 +32,6 @@ from flagscope.engine.norms import fold_before, fold_behind
 from flagscope.engine.reading import TaskReader
 from flagscope.engine.settings import Settings
 from flagscope.geometry import RankRule
-from flagscope.null import false_discovery_adjustment
 
 T = TypeVar("T")
 
@@ -157,17 +156,6 @@ def stream_links(
         tested += links.tested
     candidates.sort(key=lambda one: -one[0])
     return [links.record(i, j) for _, i, j, links in candidates[: settings.edges]], tested
-
-
-def adjusted_edges(edges: Sequence[EdgeRecord], tested: int) -> list[EdgeRecord]:
-    """Listed links with the p-values of their overlaps adjusted for all that were tested.
-
-    Those not listed count as if they came last, so that an adjusted value is never too small.
-    """
-    adjusted = false_discovery_adjustment([edge.log10_p for edge in edges], tests=tested)
-    return [
-        edge.model_copy(update={"p_adjusted": p}) for edge, p in zip(edges, adjusted.p, strict=True)
-    ]
 
 
 def strength(edge: EdgeRecord) -> float:

@@ -17,7 +17,12 @@ from flagscope.null.largest import (
     largest_cosine_significance,
     largest_cosine_threshold,
 )
-from flagscope.null.multiplicity import AdjustedP, false_discovery_adjustment
+from flagscope.null.multiplicity import (
+    AdjustedP,
+    FamilyAdjustedP,
+    false_discovery_adjustment,
+    family_adjustment,
+)
 from flagscope.null.noise import StorageNoise, grid_noise, storage_noise
 from flagscope.null.projectors import (
     ProjectorSumEdges,
@@ -33,6 +38,7 @@ __all__ = [
     "AdjustedP",
     "CommutatorNull",
     "CorrelationNull",
+    "FamilyAdjustedP",
     "FreeDimensions",
     "Moments",
     "ProjectorSumEdges",
@@ -45,6 +51,7 @@ __all__ = [
     "count_beyond_chance",
     "defect_variance",
     "false_discovery_adjustment",
+    "family_adjustment",
     "free_dimensions",
     "grid_noise",
     "haar_overlap",

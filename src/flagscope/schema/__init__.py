@@ -1,4 +1,4 @@
-"""The published JSON Schema of a scan, `flagscope.scan/1`."""
+"""The published JSON Schema of a scan, `flagscope.scan/2`."""
 
 from flagscope.schema.published import SCHEMA_FILE, scan_schema
 

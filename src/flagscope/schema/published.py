@@ -7,7 +7,7 @@ from typing import Any
 
 from flagscope.diagnose.records import SCHEMA, ScanResult
 
-SCHEMA_FILE = Path(__file__).with_name("flagscope.scan-1.json")
+SCHEMA_FILE = Path(__file__).with_name("flagscope.scan-2.json")
 
 
 def scan_schema() -> dict[str, Any]:
@@ -28,9 +28,11 @@ def scan_schema() -> dict[str, Any]:
     Examples
     --------
     >>> scan_schema()["properties"]["schema"]["const"]
-    'flagscope.scan/1'
+    'flagscope.scan/2'
     """
     made = ScanResult.model_json_schema(by_alias=True, mode="serialization")
+    # The records read files of earlier versions too; a scan writes this one.
+    made["properties"]["schema"] = {"const": SCHEMA, "title": "Schema", "type": "string"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:{SCHEMA.replace('.', ':', 1).replace('/', ':')}",
