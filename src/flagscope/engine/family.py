@@ -15,7 +15,7 @@ R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
-class TestFamily:
+class ReportFamily:
     """The records of a report with adjusted p-values, and how many tests of each kind there are."""
 
     pairs: list[PairRecord]
@@ -30,7 +30,7 @@ def with_one_error_rate(
     edges: Sequence[EdgeRecord],
     *,
     edge_tests: int,
-) -> TestFamily:
+) -> ReportFamily:
     """Adjust every p-value of a report for all of its tests, see `family_adjustment`.
 
     A pair is tested in its overlap, C and ρ. A group of heads is tested in R, in its largest shared
@@ -52,12 +52,12 @@ def with_one_error_rate(
     for kind in ("link_overlap", "link_composition"):
         if counts[kind]:
             counts[kind] = max(counts[kind], edge_tests)
-    tests = {kind: count for kind, count in counts.items() if count}
+    tests: dict[TestKind, int] = {kind: count for kind, count in counts.items() if count}
     adjusted = family_adjustment(
         [entry.log10_p for entry in entries], [entry.kind for entry in entries], tests=tests
     )
     updates = _updates(entries, adjusted)
-    return TestFamily(
+    return ReportFamily(
         [_updated(pair, updates.get(("pair", i), {})) for i, pair in enumerate(pairs)],
         [_updated_heads(group, updates, i) for i, group in enumerate(heads)],
         [_updated(edge, updates.get(("edge", i), {})) for i, edge in enumerate(edges)],
