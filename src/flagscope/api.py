@@ -199,7 +199,7 @@ def scan(
     heads: int | None = None,
     example_inputs: Any = None,
     only: Part | Iterable[Part] = PARTS,
-    rank: str = "participation",
+    rank: str = "signal",
     fdr: float = 0.05,
     fold_norms: Literal["auto", "all", "none"] = "auto",
     window: int = 1,
@@ -238,8 +238,8 @@ def scan(
     only
         Parts to compute, of "pairs", "heads" and "residual".
     rank
-        Rule for the dimensions of the dominant spaces of a pair: "participation", "numerical",
-        "energy:0.9" or "fixed:8".
+        Rule for the dimensions of the dominant spaces of a pair: "signal" (directions that stand
+        out of the bulk), "participation", "numerical", "energy:0.9" or "fixed:8".
     fdr
         False-discovery rate below which a finding is called one.
     fold_norms
