@@ -24,7 +24,8 @@ of its pairs, R of its heads, by layer): no part on these two was unforeseen. Of
 layer's R and one pair's numbers had been seen. A quick run, two layers and five draws, came before
 the full one; the predictions stood before it. Since it showed that a single network has too few
 head groups for an interval within the band of the share flagged at the start, networks were pooled
-there.
+there. After the full run two parts got the words "on average over layers", and the layers that go
+the other way are named; no rule and no verdict changed with it.
 """
 
 from __future__ import annotations
