@@ -12,6 +12,7 @@ from itertools import combinations
 
 import numpy as np
 import scipy.linalg
+import scipy.special
 import scipy.stats
 from numpy.typing import NDArray
 
@@ -309,9 +310,9 @@ def level_shares(
     they are not thin half at the participation ranks), the rest alike over the ladder 1, 2, 4 … up
     to d/2 and the participation ranks. Ranks of 0 and d have nothing to test.
     """
-    thin = 0 < min(numerical) and max(numerical) < d
-    has_dominant = 0 < min(dominant) and max(dominant) < d
-    has_participation = 0 < min(participation) and max(participation) < d
+    thin = min(numerical) > 0 and max(numerical) < d
+    has_dominant = min(dominant) > 0 and max(dominant) < d
+    has_participation = min(participation) > 0 and max(participation) < d
     fixed: list[tuple[RankPair, float]] = []
     if has_dominant:
         fixed.append((dominant, 0.5))
@@ -332,7 +333,12 @@ def level_shares(
 
 
 def cauchy_log10_p(log10_p: Sequence[float], weights: Sequence[float]) -> float:
-    """Tail of a Cauchy variable at the weighted mean of the quantiles of p-values above 1e-290."""
+    """Tail of a Cauchy variable at the weighted mean of the quantiles of the p-values."""
+    if min(log10_p) < -290:
+        # Beyond double precision cot(πp) = 1/(πp), and so is the tail.
+        terms = -np.log(10) * np.array(log10_p)
+        shares = np.array(weights) / sum(weights)
+        return float(-scipy.special.logsumexp(terms, b=shares) / np.log(10))
     p = np.minimum(10.0 ** np.array(log10_p), 0.99)
     quantiles = scipy.stats.cauchy.isf(p)
     mean = np.average(quantiles, weights=weights)
@@ -342,9 +348,7 @@ def cauchy_log10_p(log10_p: Sequence[float], weights: Sequence[float]) -> float:
 def combined_log10_p(w1: Matrix, w2: Matrix, shares: dict[RankPair, float], law: Law) -> float:
     """The combined test of an overlap, space by space; law(total, p, q, d) gives log10 p."""
     d = w1.shape[0]
-    tests = [
-        law(total_overlap(left_space(w1, i), right_space(w2, j)), i, j, d) for i, j in shares
-    ]
+    tests = [law(total_overlap(left_space(w1, i), right_space(w2, j)), i, j, d) for i, j in shares]
     return cauchy_log10_p(tests, list(shares.values()))
 
 
@@ -404,3 +408,22 @@ def beta_log10_p(total: float, p: int, q: int, d: int) -> float:
     law = scipy.stats.beta(mean * size, (1 - mean) * size)
     at = (total - low) / (high - low)
     return float(min(0, np.log(2) + min(law.logcdf(at), law.logsf(at))) / np.log(10))
+
+
+def weighted_adjustment(
+    p: Sequence[float], kinds: Sequence[str], tests: dict[str, int]
+) -> tuple[Vector, Vector]:
+    """Weighted Benjamini-Hochberg and Bonferroni, test by test: each kind has the same share.
+
+    `tests` says how many tests of each kind there were; those that are not listed have p = 1.
+    """
+    every = [(value, kind) for value, kind in zip(p, kinds, strict=True)]
+    every += [(1.0, kind) for kind in tests for _ in range(tests[kind] - list(kinds).count(kind))]
+    total = len(every)
+    weighted = [value / (total / (len(tests) * tests[kind])) for value, kind in every]
+    order = np.argsort(weighted, kind="stable")
+    adjusted, least = np.empty(total), 1.0
+    for rank in range(total, 0, -1):
+        least = min(least, weighted[order[rank - 1]] * total / rank)
+        adjusted[order[rank - 1]] = least
+    return adjusted[: len(p)], np.minimum(1, np.array(weighted) * total)[: len(p)]
