@@ -87,8 +87,8 @@ def signal_rank(
     shrinks with them runs away. The law is that of Gaussian entries, exact to O(p^{-2/3}).
     Equilibration removes the fluctuation of the rows' and columns' norms, so that fewer than 1 % of
     maps without signal get a rank above 0. Of ten kinds (Gaussian, uniform, orthogonal, rounded to
-    bf16, float8 and 4 bits, scaled, with dead rows, t3) none did in 40,000 of 8 x 64, 5 in 15,000 of
-    64 x 64, 2 in 1,000 of 128 x 512. The price is paid by small maps: one direction of strength
+    bf16, float8 and 4 bits, scaled, with dead rows, t3) none did in 40,000 of 8 x 64, 5 in 15,000
+    of 64 x 64, 2 in 1,000 of 128 x 512. The price is paid by small maps: one direction of strength
     3(pm)^{1/4} is found in none of 8 x 8, half of 8 x 64 and nearly all of 16 x 64. k equal
     outliers hide themselves where k > pm/(√p + √m)²: rank 0 does not say that nothing is there.
     Where nothing but round-off is left the count is of the values above it.
