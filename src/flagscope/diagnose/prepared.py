@@ -41,6 +41,8 @@ class PreparedMap:
         The scale profile of the space in it; None where it has a fault.
     plain
         Gives the map before a mean was removed from it, the shared space along the rows.
+    repeated
+        Whether its values repeat, see `Matrices`.
     """
 
     facts: MapFacts
@@ -48,6 +50,7 @@ class PreparedMap:
     fault: str | None
     scales: RowScales | None
     plain: Callable[[], Float[Tensor, "d m"]]
+    repeated: bool = False
 
     def on(self, alive: Bool[Tensor, " d"], *, unlike: bool) -> Eigensystem:
         """The eigensystem on some of the coordinates that are alive.
@@ -125,7 +128,7 @@ def prepared_map(
         system = _solved(normal.values.mT if read else normal.values)
         shared = whole.mT if read else whole
         scales = row_scales(shared, system.values.square().sum(-1))
-    return PreparedMap(kept, system, fault, scales, lambda: rows(plain or again))
+    return PreparedMap(kept, system, fault, scales, lambda: rows(plain or again), maps.repeats(0))
 
 
 def _solved(w: Float[Tensor, "n d m"]) -> Eigensystem:
