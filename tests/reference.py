@@ -352,41 +352,46 @@ def combined_log10_p(w1: Matrix, w2: Matrix, shares: dict[RankPair, float], law:
     return cauchy_log10_p(tests, list(shares.values()))
 
 
-def profile_power(w: Matrix) -> float:
-    """s: the part of the variance of the squared norms of w's rows that is beyond chance."""
+def uneven(w: Matrix) -> bool:
+    """Whether the squared norms of w's rows spread 1.5 times as much as in a Haar position."""
     square = (w**2).sum(1)
     square = square[square > 0]
     n, mean = len(square), square.mean()
-    spread = ((square - mean) ** 2).sum()
     centred = np.linalg.norm(write_gram(w)) ** 2 - n * mean**2
-    return float(np.clip(1 - 2 * centred / (n + 2) / spread, 0, 1)) if spread > 0 else 0.0
+    return bool(((square - mean) ** 2).sum() > 1.5 * 2 * centred / (n + 2))
 
 
 def without_profiles(w1: Matrix, w2: Matrix) -> tuple[Matrix, Matrix] | None:
-    """The pair with its rows over the powers of their norms, where both maps are alive.
+    """The pair on the coordinates that are alive in both maps, with rows of norm 1 if unlike.
 
-    None where one of the two has no profile: it may then be in general position as it is.
+    Unlike are scales that are uneven in both maps, or correlated beyond 1.28 standard errors. None
+    where they are not, and not both maps have zero coordinates.
     """
-    sides, alive, plain = (w1, w2.T), np.ones(len(w1), dtype=bool), False
-    for w in sides:
-        on = (w != 0).any(1)
-        plain |= bool(on.all()) and profile_power(w) == 0
-        alive &= on
-    if plain:
+    sides = w1, w2.T
+    on = [(w != 0).any(1) for w in sides]
+    alive = on[0] & on[1]
+    norms = [np.linalg.norm(w[alive], axis=1, keepdims=True) for w in sides]
+    with np.errstate(invalid="ignore"):
+        correlation = np.corrcoef(norms[0].T ** 2, norms[1].T ** 2)[0, 1]
+    shared = abs(correlation) * np.sqrt(alive.sum() - 1) > 1.28
+    if shared or (uneven(w1) and uneven(w2.T)):
+        return sides[0][alive] / norms[0], (sides[1][alive] / norms[1]).T
+    if on[0].all() or on[1].all():
         return None
-    scaled = [
-        w[alive] / np.linalg.norm(w[alive], axis=1, keepdims=True) ** profile_power(w)
-        for w in sides
-    ]
-    return scaled[0], scaled[1].T
+    return sides[0][alive], sides[1][alive].T
 
 
 def guarded_log10_p(w1: Matrix, w2: Matrix, shares: dict[RankPair, float], law: Law) -> float:
-    """The combined test of the pair without its profiles, at ranks that its maps have."""
+    """The combined test of the pair without its profiles, at ranks that its maps have.
+
+    0 on fewer than 8 coordinates.
+    """
     pair = without_profiles(w1, w2)
     if pair is None:
         return -np.inf
     d = pair[0].shape[0]
+    if d < 8:
+        return 0.0
     limits = np.linalg.matrix_rank(pair[0]), np.linalg.matrix_rank(pair[1])
     clipped: dict[RankPair, float] = {}
     for (i, j), share in shares.items():

@@ -14,6 +14,7 @@ from flagscope.checkpoint import from_state_dict
 from flagscope.engine import Settings, plan
 from flagscope.engine.execute import execute
 from flagscope.engine.tensors import Tensors
+from flagscope.null import overlap_significance
 
 D, HEADS, LAYERS = 24, 4, 3
 K = D // HEADS
@@ -59,15 +60,21 @@ def llama_maps(state, layer):
 
 
 def gpt_maps(state, layer):
-    at = f"transformer.h.{layer}."
-    w = {n.removeprefix(at): v.double().numpy() for n, v in state.items() if n.startswith(at)}
+    writers, readers = gpt_plain(state, layer)
     centre = np.eye(D) - 1 / D
     basis = np.linalg.svd(centre)[0][:, : D - 1]  # an orthonormal basis of what a LayerNorm sees
+    writers = {name: basis.T @ one for name, one in writers.items()}
+    return writers, {name: one @ basis for name, one in readers.items()}
+
+
+def gpt_plain(state, layer):
+    """With the gains folded in, but the mean not taken off."""
+    at = f"transformer.h.{layer}."
+    w = {n.removeprefix(at): v.double().numpy() for n, v in state.items() if n.startswith(at)}
     fused = w["attn.c_attn.weight"].T.reshape(3, D, D)
-    readers = {s: fused[i] * w["ln_1.weight"] @ basis for i, s in enumerate("qkv")}
-    readers["mlp.up"] = w["mlp.c_fc.weight"].T * w["ln_2.weight"] @ basis
-    writers = {"o": w["attn.c_proj.weight"].T, "mlp.down": w["mlp.c_proj.weight"].T}
-    return {name: basis.T @ one for name, one in writers.items()}, readers
+    readers = {s: fused[i] * w["ln_1.weight"] for i, s in enumerate("qkv")}
+    readers["mlp.up"] = w["mlp.c_fc.weight"].T * w["ln_2.weight"]
+    return {"o": w["attn.c_proj.weight"].T, "mlp.down": w["mlp.c_proj.weight"].T}, readers
 
 
 def expected_pairs(readers_of, window):
@@ -105,6 +112,41 @@ def test_residual_pairs_are_those_of_the_folded_maps(name, window, request):
         assert one.overlap_ratio == pytest.approx(reference.overlap_ratio(w1, w2), rel=1e-9)
         spectrum = np.linalg.svd(w2 @ w1, compute_uv=False)[: len(one.functional.product_spectrum)]
         np.testing.assert_allclose(one.functional.product_spectrum, spectrum, rtol=1e-5, atol=1e-9)
+
+
+def law(total, p, q, d):
+    return overlap_significance(total, p, q, d).log10_p
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt"])
+def test_p_of_residual_pairs_is_that_of_the_combined_test(name, request):
+    """What stands out, and scale profiles, are looked for where coordinates are neurons: before
+    the mean is taken off."""
+    state, config = request.getfixturevalue(name)
+    maps, plain = (llama_maps, llama_maps) if name == "llama" else (gpt_maps, gpt_plain)
+    found = flagscope.scan(state, config=config, only="residual", window=2, edges=0).result.pairs
+    guarded = 0
+    by_name = {pair.name: pair for pair in found}
+    for at, writer, to, reader in expected_pairs(maps(state, 0)[1], 2):
+        pair = by_name[f"layer.{at}.{writer}-layer.{to}.{reader}"]
+        w1, w2 = maps(state, at)[0][writer], maps(state, to)[1][reader]
+        whole = plain(state, at)[0][writer], plain(state, to)[1][reader]
+        ranks = reference.signal_rank(whole[0]), reference.signal_rank(whole[1])
+        assert (pair.effective_rank_write, pair.effective_rank_read) == ranks
+        shares = reference.level_shares(
+            ranks,
+            (np.linalg.matrix_rank(w1), np.linalg.matrix_rank(w2)),
+            (reference.effective_rank(w1), reference.effective_rank(w2)),
+            pair.d,
+        )
+        raw = reference.combined_log10_p(w1, w2, shares, law)
+        assert pair.overlap_test.log10_p == pytest.approx(raw, rel=1e-6)
+        if pair.overlap_test.log10_p_profile is not None:
+            exact = reference.guarded_log10_p(*whole, shares, law)
+            assert pair.overlap_test.log10_p_profile == pytest.approx(exact, rel=1e-6)
+            assert pair.log10_p == pytest.approx(max(raw, exact), rel=1e-6)
+            guarded += 1
+    assert guarded > 0
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt"])
