@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from flagscope.diagnose.records import PairRecord
+from flagscope.report.dominant import untestable
 
 # Observables whose null the record carries or the dimensions give, in the order of display.
 CALIBRATED = (
@@ -54,7 +54,7 @@ def null_band(pair: PairRecord, observable: str) -> Band | None:
             interval = null.commutator_ratio_interval
             return None if interval is None else Band(interval[0], 1.0, interval[1])
         case "intersection_beyond_chance" | "intersection_exact":
-            return Band(0.0, 0.0, 0.0)
+            return None if untestable(pair) else Band(0.0, 0.0, 0.0)
         case "flag_defect":
             return _flag_defect(pair)
         case _:
@@ -82,28 +82,3 @@ def _flag_defect(pair: PairRecord) -> Band | None:
     mean = small * (1 - large / pair.d)
     sd = None if pair.null is None else pair.null.overlap_ratio_sd
     return _normal(mean, None if sd is None else sd * small * large / pair.d, floor=0.0)
-
-
-def discoveries(
-    p_values: Sequence[float | None], *, level: float, tests: int | None = None
-) -> list[bool]:
-    """Which p-values the step-up procedure accepts at a false-discovery rate of ``level``.
-
-    The k smallest of n are discoveries for the largest k with p_(k) <= level·k/n (Benjamini and
-    Hochberg 1995, procedure 1). Missing values are not counted in n and never discovered; `tests`
-    is n where more were made than are given.
-
-    Examples
-    --------
-    >>> discoveries([0.01, None, 0.02, 0.9], level=0.05)
-    [True, False, True, False]
-    >>> discoveries([0.01, None, 0.02, 0.9], level=0.05, tests=10)
-    [False, False, False, False]
-    """
-    known = sorted(p for p in p_values if p is not None)
-    count = max(len(known), tests or 0)
-    bound = -1.0
-    for k, p in enumerate(known, start=1):
-        if p <= level * k / count:
-            bound = p
-    return [p is not None and p <= bound for p in p_values]

@@ -1,0 +1,83 @@
+"""What is said of a pair's overlap: at its dominant spaces, or where the combined test found it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flagscope.diagnose.records import PairRecord
+from flagscope.report.effect import sizable_ratio
+from flagscope.report.error_rate import ErrorRate
+from flagscope.report.wording import number
+
+
+@dataclass(frozen=True)
+class OverlapEffect:
+    """An overlap ratio, and the dimensions that it was measured at.
+
+    Parameters
+    ----------
+    ratio
+        Σcos² in units of chance.
+    rank_write, rank_read
+        Dimensions of the two spaces.
+    dominant
+        Whether these are the dominant spaces, or those at which the combined test is strongest.
+    """
+
+    ratio: float
+    rank_write: int
+    rank_read: int
+    dominant: bool
+
+    def sizable(self, d: int) -> bool:
+        """Whether it is far enough from chance to be told as a finding."""
+        return sizable_ratio(self.ratio, self.rank_write, self.rank_read, d)
+
+
+def overlap_effect(pair: PairRecord) -> OverlapEffect | None:
+    """The overlap that a finding speaks of; None where nothing was measured.
+
+    That of the dominant spaces, unless nothing stands out there, or it is small there, or on the
+    other side of chance than where the combined test is strongest: then that of the test.
+    """
+    ratio, ranks = pair.overlap_ratio, (pair.effective_rank_write, pair.effective_rank_read)
+    leading = None
+    if ratio is not None and ranks[0] is not None and ranks[1] is not None:
+        leading = OverlapEffect(ratio, ranks[0], ranks[1], True)
+    test = pair.overlap_test
+    if test is None:
+        return leading
+    strongest = OverlapEffect(test.overlap_ratio, test.rank_write, test.rank_read, False)
+    if leading is None or not stands_out(pair):
+        return strongest
+    same_side = (leading.ratio > 1) == (strongest.ratio > 1)
+    return leading if same_side and leading.sizable(pair.d) else strongest
+
+
+def stands_out(pair: PairRecord) -> bool:
+    """Whether both maps have directions that stand out of the bulk, as far as is known."""
+    return pair.dominant in (None, "ok")
+
+
+def dominance_words(pair: PairRecord, rate: ErrorRate) -> str:
+    """What is to be said where nothing stands out of the bulk; empty where something does.
+
+    Never that nothing stands out alone, where the combined test says that the spaces are aligned.
+    """
+    if stands_out(pair):
+        return ""
+    test = pair.overlap_test
+    if test is None or not rate.counts(pair):
+        return pair.dominant or ""
+    deed = "are aligned" if test.overlap_ratio > 1 else "avoid each other"
+    return (
+        f"no single direction stands out, yet the spaces {deed}: strongest at the leading "
+        f"{test.rank_write:,} and {test.rank_read:,} directions, {number(test.overlap_ratio)} "
+        "times chance"
+    )
+
+
+def untestable(pair: PairRecord) -> str:
+    """Why no intersection beyond chance can be tested; empty where it can."""
+    status = pair.intersection_status or ""
+    return status if status.startswith("cannot be tested") else ""
