@@ -202,7 +202,7 @@ def scan(
     heads: int | None = None,
     example_inputs: Any = None,
     only: Part | Iterable[Part] = PARTS,
-    rank: str = "participation",
+    rank: str = "signal",
     fdr: float = 0.05,
     fold_norms: Literal["auto", "all", "none"] = "auto",
     window: int = 1,

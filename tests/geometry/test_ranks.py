@@ -110,6 +110,32 @@ def test_no_rule_exceeds_the_numerical_rank():
     assert RankRule.parse("participation").rank(values.bfloat16(), shape=(3, 3)) == 2
 
 
+def test_the_signal_rule_takes_the_count_and_may_be_zero():
+    values = torch.tensor([[1.0, 1.0, 0.4], [1.0, 1.0, 0.4], [1.0, 1.0, 0.4], [0.0, 0.0, 0.0]])
+    rule = RankRule.parse("signal")
+    assert str(rule) == "signal"
+    signal = torch.tensor([0, 1, 3, 2])
+    assert rule.ranks(values, shape=(3, 3), signal=signal).tolist() == [0, 1, 3, 0]
+    assert rule.ranks(values, shape=(3, 3), signal=signal, noise=0.5).tolist() == [0, 1, 2, 0]
+    assert rule.rank(values[0], shape=(3, 3), signal=1) == 1
+    # Other rules do not look at it.
+    other = RankRule.parse("fixed:2").ranks(values, shape=(3, 3), signal=signal)
+    assert other.tolist() == [2, 2, 2, 0]
+
+
+def test_the_signal_rule_needs_the_count():
+    values = torch.tensor([1.0, 0.5])
+    rule = RankRule.parse("signal")
+    with pytest.raises(InputError, match="equilibrated") as caught:
+        rule.rank(values, shape=(2, 2))
+    assert "signal_rank_of" in str(caught.value.hint)
+    with pytest.raises(InputError, match="signal has shape"):
+        rule.ranks(values, shape=(2, 2), signal=torch.tensor([1, 2]))
+    for bad in (torch.tensor(1.0), -1):
+        with pytest.raises(InputError, match="whole"):
+            rule.ranks(values, shape=(2, 2), signal=bad)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -121,6 +147,7 @@ def test_no_rule_exceeds_the_numerical_rank():
         "energy:x",
         "energy:nan",
         "numerical:3",
+        "signal:3",
         "participation:0.5",
         "fixed",
         "fixed:0",

@@ -28,7 +28,7 @@ _EPILOG = (
 @click.option(
     "--rank",
     metavar="RULE",
-    default="participation",
+    default="signal",
     show_default=True,
     help="Dimension of dominant spaces: signal, participation, numerical, energy:0.9, fixed:8.",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,7 @@ def gram_observables(
     *,
     seed: int,
     weights: tuple[Float[Tensor, " n"], Float[Tensor, " n"]] | None = None,
+    spread: Sequence[float] | None = None,
 ) -> list[GramObservables]:
     """C, ρ, ν and the imbalance of each pair of a batch, with their nulls.
 
@@ -77,17 +79,19 @@ def gram_observables(
         Of the Haar draws that stand in where no closed form of the null of C holds.
     weights
         Factors of A and of B, where those of `spectra` are not to scale.
+    spread
+        Spread of ρ under the null of each pair, in units of its Haar value; 1 by default.
     """
     a, b = centred_spectrum(spectra.alpha, spectra.d), centred_spectrum(spectra.beta, spectra.d)
-    spread = a.square.sqrt().cpu() > noise_write, b.square.sqrt().cpu() > noise_read
+    uneven = a.square.sqrt().cpu() > noise_write, b.square.sqrt().cpu() > noise_read
     tensors = (
         *(commutator_ratio(spectra), gram_correlation(spectra)),
         *(commutation_defect(spectra), imbalance(spectra, weights=weights)),
     )
     rows = zip(*(t.tolist() for t in tensors), strict=True)
-    defined = (spread[0] & spread[1]).tolist()
+    defined = (uneven[0] & uneven[1]).tolist()
     return [
-        _observables(spectra, a, b, i, *row, seed=seed)
+        _observables(spectra, a, b, i, *row, seed=seed, spread=1.0 if spread is None else spread[i])
         if ok
         else GramObservables(number(row[3]), status=_ISOTROPIC)
         for i, (row, ok) in enumerate(zip(rows, defined, strict=True))
@@ -105,6 +109,7 @@ def _observables(
     unbalanced: float,
     *,
     seed: int,
+    spread: float,
 ) -> GramObservables:
     d = spectra.d
     correlation = correlation_null(
@@ -119,7 +124,7 @@ def _observables(
     )
     if correlation is None or commutator is None:
         return GramObservables(number(unbalanced), status=_ISOTROPIC)
-    rho_test = correlation.significance(rho)
+    rho_test = correlation.significance(rho / spread)
     return GramObservables(
         imbalance=number(unbalanced),
         commutator_ratio=number(c),
@@ -129,7 +134,7 @@ def _observables(
         gram_correlation_p=rho_test.p,
         commutation_defect=number(nu),
         commutator_interval=commutator.interval,
-        correlation_sd=correlation.sd,
+        correlation_sd=correlation.sd * spread,
         defect_mean=commutator.defect_mean,
         defect_sd=commutator.defect_sd,
     )

@@ -6,21 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from flagscope.arch import Member, PairGroup, Side
-from flagscope.diagnose.balanced import GAUGES, BalancedMaps, balanced_maps, fixes_completely
-from flagscope.diagnose.fields import facts_of, gram_noise, measured_fields, ranks_of
-from flagscope.diagnose.grams import gram_observables
+from flagscope.diagnose.balanced_records import balanced_records
+from flagscope.diagnose.facts import facts_of
+from flagscope.diagnose.fields import measured_fields
+from flagscope.diagnose.guard import profile_views
 from flagscope.diagnose.matrices import Matrices
-from flagscope.diagnose.prepared import PreparedMap
+from flagscope.diagnose.prepared import PreparedMap, prepared_view
 from flagscope.diagnose.products import product_singular_values, single_product_singular_values
-from flagscope.diagnose.records import Balanced, MapReference, PairRecord
-from flagscope.diagnose.single import single_pair_spectra
-from flagscope.diagnose.spectra import Remembered, meeting, pair_spectra
-from flagscope.diagnose.values import number
+from flagscope.diagnose.records import MapReference, PairRecord
+from flagscope.diagnose.single import spectra_in_precision
+from flagscope.diagnose.spectra import Remembered, meeting
 from flagscope.geometry import RankRule
-from flagscope.null import overlap_significance
 
 
 def pair_records(
@@ -32,6 +30,7 @@ def pair_records(
     seed: int = 0,
     folded: Sequence[str] = (),
     remembered: Remembered | None = None,
+    plain: tuple[Matrices, Matrices] | None = None,
 ) -> list[PairRecord]:
     """Diagnose all pairs of a group, batched.
 
@@ -43,13 +42,15 @@ def pair_records(
         The n write maps (n, d, m1) and read maps (n, m2, d), in the order of the members. Maps in
         float32 are measured in single precision, with double where it matters.
     rule
-        How to choose the dimensions of the dominant spaces; the participation ratio by default.
+        How to choose the dimensions of the dominant spaces; the signal rank by default.
     seed
         Of the Haar draws that stand in where no closed form holds.
     folded
         Names of norms that were folded into the maps, for the record.
     remembered
         The same for groups with read maps in common.
+    plain
+        The maps before a mean was removed from them, where one was.
 
     Returns
     -------
@@ -60,7 +61,7 @@ def pair_records(
     ----------
     Xiao, Sui, Ruan, arXiv 2605.09861 (2026).
     """
-    rule = rule or RankRule.parse("participation")
+    rule = rule or RankRule.parse("signal")
     faults = [
         _fault("write", group.write, w) or _fault("read", group.read, r)
         for w, r in zip(write.faults(), read.faults(), strict=True)
@@ -71,9 +72,9 @@ def pair_records(
     records = [_blank(identity, fault) for identity, fault in zip(identities, faults, strict=True)]
     if good:
         members = [group.members[i] for i in good]
-        measured = _measure(
-            group, members, write.take(good), read.take(good), rule, seed, remembered
-        )
+        sides = write.take(good), read.take(good)
+        whole = sides if plain is None else (plain[0].take(good), plain[1].take(good))
+        measured = _measure(group, members, *sides, rule, seed, remembered, whole)
         for i, fields in zip(good, measured, strict=True):
             records[i] = PairRecord(**identities[i], **fields)
     return records
@@ -121,11 +122,12 @@ def residual_record(
             lambda: (write.facts.matrix(0)[None], read.facts.matrix(0).mT[None]),
             size=size,
         )
-    rule = rule or RankRule.parse("participation")
+    rule = rule or RankRule.parse("signal")
     (fields,) = measured_fields(
         spectra, write.facts, read.facts, products=products,
         resolution=[size * torch.finfo(torch.float64).eps], balanced=[None], rule=rule, seed=seed,
         sigma=(write.system.values.sqrt(), read.system.values.sqrt()),
+        views=lambda some: [prepared_view(write, read) for _ in some],
     )  # fmt: skip
     return PairRecord(**identity, **fields)
 
@@ -173,15 +175,17 @@ def _measure(
     rule: RankRule,
     seed: int,
     remembered: Remembered | None,
+    plain: tuple[Matrices, Matrices],
 ) -> list[dict[str, Any]]:
     # From here on the maps are known up to powers of two; what depends on scale is told of it.
+    whole = [side.normalised()[0].values for side in plain]
     write, write_exponents = write.normalised()
     read, read_exponents = read.normalised()
     facts = (
-        facts_of(write, write_exponents, read=False),
-        facts_of(read, read_exponents, read=True),
+        facts_of(write, write_exponents, read=False, rule=rule, plain=whole[0]),
+        facts_of(read, read_exponents, read=True, rule=rule, plain=whole[1]),
     )
-    spectra, sigma = _spectra(write.values, read.values, remembered=remembered)
+    spectra, sigma = spectra_in_precision(write.values, read.values, remembered=remembered)
     size = max(*facts[0].shape, *facts[1].shape)
     maps = write.values, read.values
     if spectra.cosines.dtype == torch.float32:
@@ -191,104 +195,11 @@ def _measure(
         resolution = [size * torch.finfo(products.dtype).eps] * len(products)
     return measured_fields(
         spectra, *facts, products=products, resolution=resolution,
-        balanced=_balanced_records(
+        balanced=balanced_records(
             group, members, write, read, rule, seed, products, spectra.composite
         ),
         rule=rule, seed=seed, sigma=sigma,
+        views=lambda some: profile_views(
+            *whole, spectra, some, measure=lambda w1, w2: spectra_in_precision(w1, w2)[0]
+        ),
     )  # fmt: skip
-
-
-def _spectra(
-    w1: Tensor,
-    w2: Tensor,
-    *,
-    composite: Tensor | None = None,
-    remembered: Remembered | None = None,
-) -> tuple[PairSpectra, tuple[Tensor, Tensor]]:
-    """The spectra of pairs, and the singular values of both maps as well as they are known."""
-    if w1.dtype == torch.float32:
-        return single_pair_spectra(w1, w2, composite=composite, remembered=remembered)
-    spectra = pair_spectra(w1, w2, composite=composite, remembered=remembered)
-    return spectra, (spectra.sigma_write, spectra.sigma_read)
-
-
-def _balanced_records(
-    group: PairGroup,
-    members: list[Member],
-    write: Matrices,
-    read: Matrices,
-    rule: RankRule,
-    seed: int,
-    products: Tensor,
-    composite: Tensor | None,
-) -> list[Balanced | None]:
-    """The observables after gauge fixing; for all of GL on one pair only the spectrum of W2 W1."""
-    if group.freedom not in GAUGES:
-        return [None] * len(members)
-    gauge = GAUGES[group.freedom]
-    if fixes_completely(group, members):
-        return [_spectrum_balanced(gauge, sigma, write.values.shape[1]) for sigma in products]
-    fixed = balanced_maps(group, members, write.values, read.values)
-    return _measured_balanced(gauge, fixed, (write, read), rule, seed, composite)
-
-
-def _spectrum_balanced(gauge: str, sigma: Tensor, d: int) -> Balanced:
-    """What is left of a pair that balances completely: the spectrum of M = W2 W1."""
-    # The balanced maps have singular values √σ(M): their participation ratio is (Σσ)²/Σσ².
-    total = float(sigma.square().sum())
-    rank = float(sigma.sum()) ** 2 / total if total > 0 else None
-    floor = d * torch.finfo(sigma.dtype).eps * float(sigma[0])
-    full = len(sigma) == d and float(sigma[-1]) > floor
-    return Balanced(
-        gauge=gauge, effective_rank=number(rank), status="ok" if full else "rank deficient"
-    )
-
-
-def _rescaled(raw: Matrices, values: Tensor) -> Matrices:
-    """Gauge-fixed maps with the noise of the raw ones in proportion to their norms."""
-    norms = [torch.linalg.matrix_norm(maps).cpu().double() for maps in (values, raw.values)]
-    factor = norms[0] / norms[1]
-    return Matrices(values, raw.delta * factor, raw.mean_square * factor.square())
-
-
-def _measured_balanced(
-    gauge: str,
-    fixed: BalancedMaps,
-    raw: tuple[Matrices, Matrices],
-    rule: RankRule,
-    seed: int,
-    composite: Tensor | None,
-) -> list[Balanced | None]:
-    # No gauge changes W2 W1.
-    spectra, sigma = _spectra(fixed.write, fixed.read, composite=composite)
-    write, read = (
-        facts_of(_rescaled(maps, values), torch.zeros(len(values), dtype=torch.int64), read=side)
-        for maps, values, side in zip(raw, (fixed.write, fixed.read), (False, True), strict=True)
-    )
-    noises = gram_noise(write, spectra), gram_noise(read, spectra)
-    grams = gram_observables(spectra, *noises, seed=seed)
-    ranks = [
-        ranks_of(facts, known, rule).effective
-        for facts, known in zip((write, read), sigma, strict=True)
-    ]
-    records: list[Balanced | None] = []
-    for i, status in enumerate(fixed.statuses):
-        row, r1, r2 = grams[i], ranks[0][i], ranks[1][i]
-        if status != "ok" or not r1 or not r2:
-            records.append(Balanced(gauge=gauge, status=status if status != "ok" else row.status))
-            continue
-        total = min(float(spectra.squares[i, :r1, :r2].sum()), min(r1, r2))
-        records.append(
-            Balanced(
-                gauge=gauge,
-                commutator_ratio=row.commutator_ratio,
-                gram_correlation=row.gram_correlation,
-                gram_correlation_z=row.gram_correlation_z,
-                commutation_defect=row.commutation_defect,
-                imbalance=row.imbalance,
-                overlap_ratio=total / (r1 * r2 / spectra.d),
-                overlap_z=overlap_significance(total, r1, r2, spectra.d).z,
-                status=row.status,
-            )
-        )
-    return records

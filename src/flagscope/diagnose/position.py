@@ -13,7 +13,11 @@ from flagscope.diagnose.spectra import eigensystem
 from flagscope.diagnose.symmetric import gram_singular_values
 from flagscope.geometry import intersection_dimension, singular_space
 from flagscope.geometry.intersection import LARGEST_TOLERANCE
-from flagscope.null import count_beyond_chance
+from flagscope.null import (
+    count_beyond_chance,
+    largest_cosine_significance,
+    largest_cosine_threshold,
+)
 
 # Rounding of the singular values of a block of cosines, in units of roundoff: a bound that
 # no block comes near (their error is a few units times the root of the size).
@@ -24,6 +28,11 @@ _SINE_ERROR = 30
 _LARGE = 192
 # Level at which the largest cosine is called beyond chance.
 LEVEL = 0.01
+# Where chance brings a cosine beyond this in one of a hundred, no other can be told from it.
+_POWERLESS = 0.999
+# Chance of sines as small as the storage error, from which on an intersection is not exact but
+# open. A report holds hundreds of pairs, and "exact" is not a matter of error rates.
+_EXACT_LOG10_P = -6.0
 
 
 @dataclass(frozen=True)
@@ -39,11 +48,13 @@ class DominantPosition:
     overlap
         Σ cos².
     exact
-        dim(V ∩ U) beyond what the dimensions force, or None where the storage noise leaves it
-        open.
+        dim(V ∩ U) beyond what the dimensions force, to storage precision; None where the storage
+        noise, or chance, leaves it open.
     beyond_chance
         Cosines beyond chance at the 1 % level of the largest, the exact ones included and the
-        forced ones not.
+        forced ones not; None where that cannot be tested.
+    status
+        "ok", or why one of the two is None.
     """
 
     rank_write: int
@@ -52,6 +63,7 @@ class DominantPosition:
     overlap: float
     exact: int | None
     beyond_chance: int | None
+    status: str
 
     @property
     def flag_defect(self) -> float:
@@ -61,9 +73,21 @@ class DominantPosition:
 
 @dataclass(frozen=True)
 class Noisy:
-    """One map: its shape with the shared space first, its singular values (descending), the bound
-    on its storage error, the unit roundoff in which its singular vectors were computed, and a way
-    to the map itself, which is rarely needed."""
+    """What is known of one map.
+
+    Attributes
+    ----------
+    shape
+        The shared dimension first.
+    sigma
+        Singular values, descending.
+    delta
+        Estimate of the spectral norm of its storage error.
+    roundoff
+        Unit roundoff in which its singular vectors were computed.
+    matrix
+        Gives the map itself, which is rarely needed.
+    """
 
     shape: tuple[int, int]
     sigma: Float[Tensor, " s"]
@@ -123,15 +147,46 @@ def dominant_position(
     # Rounding may carry the sum past what the dimensions allow.
     overlap = min(max(float(block.square().sum()), forced), min(r1, r2))
     sines = _sines(cosines, r1, r2, d)
-    if sines is None:
-        values = _singular_values(block).clamp(max=1)
-        exact = _exact(write, read, values, r1, r2) if forced < min(r1, r2) else 0
-    else:
-        values = (1 - sines.square()).clamp(0, 1).sqrt()
-        exact = _exact_of_sines(write, read, sines, r1, r2, forced, cosines.dtype)
-    known = forced + (exact or 0)
-    beyond = count_beyond_chance(values.tolist(), r1, r2, d, level=LEVEL, exact=known)
-    return DominantPosition(r1, r2, values, overlap, exact, beyond)
+    values = (
+        _singular_values(block).clamp(max=1)
+        if sines is None
+        else (1 - sines.square()).clamp(0, 1).sqrt()
+    )
+    if forced == min(r1, r2):
+        status = "cannot be tested: the dimensions force every cosine to 1"
+        return DominantPosition(r1, r2, values, overlap, None, None, status)
+    tolerance = write.turn(r1) + read.turn(r2)
+    exact, status = None, _open(tolerance, r1, r2, d)
+    if status is None:
+        exact = (
+            _exact(write, read, values, r1, r2, tolerance)
+            if sines is None
+            else _exact_of_sines(write, read, sines, r1, r2, tolerance, cosines.dtype)
+        )
+    # A count never starts from an intersection that is not exact.
+    beyond = count_beyond_chance(
+        values.tolist(), r1, r2, d, level=LEVEL, exact=forced + (exact or 0)
+    )
+    threshold = largest_cosine_threshold(r1, r2, d, level=LEVEL)
+    if threshold is not None and threshold > _POWERLESS:
+        beyond = exact or None
+        status = f"cannot be tested: chance brings a cosine to {threshold:.7f} in one of a hundred"
+    return DominantPosition(r1, r2, values, overlap, exact, beyond, status or "ok")
+
+
+def _open(tolerance: float, r1: int, r2: int, d: int) -> str | None:
+    """Why no exact intersection can be told at this tolerance of sines, or None if it can be."""
+    if tolerance > LARGEST_TOLERANCE:
+        return f"open: rounding of the stored weights may turn the spaces by {tolerance:.2g}"
+    chance = largest_cosine_significance(
+        (1 - tolerance**2) ** 0.5, r1, r2, d, sine=tolerance
+    ).log10_p
+    if chance is None or chance > _EXACT_LOG10_P:
+        return (
+            f"open: spaces of dimensions {r1} and {r2} in R^{d} come as near as storage rounding, "
+            f"a sine of {tolerance:.2g}, by chance"
+        )
+    return None
 
 
 def _singular_values(block: Tensor) -> Tensor:
@@ -163,14 +218,16 @@ def _sines(cosines: Tensor, r1: int, r2: int, d: int) -> Float[Tensor, " k"] | N
 
 
 def _exact_of_sines(
-    write: Noisy, read: Noisy, sines: Tensor, r1: int, r2: int, forced: int, dtype: torch.dtype
+    write: Noisy,
+    read: Noisy,
+    sines: Tensor,
+    r1: int,
+    r2: int,
+    tolerance: float,
+    dtype: torch.dtype,
 ) -> int | None:
     """dim(V ∩ U) beyond what is forced: sines within what noise and rounding may turn."""
-    if forced == min(r1, r2):
-        return 0
-    tolerance = write.turn(r1) + read.turn(r2)
-    if tolerance > LARGEST_TOLERANCE:
-        return None
+    forced = max(0, r1 + r2 - write.shape[0])
     # Sines end at the rounding of K, and as roots of Gram eigenvalues at the root of the roundoff.
     error = max(_SINE_ERROR * torch.finfo(dtype).eps, 4 * torch.finfo(torch.float64).eps ** 0.5)
     if int((sines <= tolerance + error).sum()) <= forced:
@@ -178,11 +235,10 @@ def _exact_of_sines(
     return _confirmed(write, read, r1, r2, forced)
 
 
-def _exact(write: Noisy, read: Noisy, cosines: Tensor, r1: int, r2: int) -> int | None:
+def _exact(
+    write: Noisy, read: Noisy, cosines: Tensor, r1: int, r2: int, tolerance: float
+) -> int | None:
     forced = max(0, r1 + r2 - write.shape[0])
-    tolerance = write.turn(r1) + read.turn(r2)
-    if tolerance > LARGEST_TOLERANCE:
-        return None
     # A sine within the tolerance has its cosine above this, as the cosines are known.
     rounding = write.rounding(r1) + read.rounding(r2)
     least = (1 - tolerance**2) ** 0.5 - rounding - _BLOCK_ERROR * torch.finfo(cosines.dtype).eps

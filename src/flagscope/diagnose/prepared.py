@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
-from flagscope.diagnose.fields import MapFacts, facts_of
+from flagscope.diagnose.facts import MapFacts, facts_of
+from flagscope.diagnose.guard import ProfileView, profile_spread
 from flagscope.diagnose.matrices import Matrices
+from flagscope.diagnose.profile import RowScales, row_scales, without_profile
 from flagscope.diagnose.single import single_eigensystem
-from flagscope.diagnose.spectra import Eigensystem, eigensystem
+from flagscope.diagnose.spectra import Eigensystem, eigensystem, meeting
+from flagscope.geometry import RankRule
 
 
 @dataclass(frozen=True)
@@ -25,14 +31,43 @@ class PreparedMap:
         Eigenvalues and eigenvectors of its Gram matrix there; None where it has a fault.
     fault
         Why it cannot be measured, or None if it can be.
+    scales
+        The scale profile of the space in it; None where it has a fault.
+    plain
+        Gives the map before a mean was removed from it, the shared space along the rows.
     """
 
     facts: MapFacts
     system: Eigensystem | None
     fault: str | None
+    scales: RowScales | None
+    plain: Callable[[], Float[Tensor, "d m"]]
+
+    @cached_property
+    def profile_free(self) -> Eigensystem:
+        """The eigensystem without the scale profile, on the coordinates that are alive."""
+        return self.profile_free_on(self._scales.alive[0])
+
+    def profile_free_on(self, alive: Bool[Tensor, " d"]) -> Eigensystem:
+        """The same on some of the coordinates that are alive."""
+        scales = self._scales
+        kept = without_profile(self.plain()[alive], scales.square[0][alive], float(scales.power[0]))
+        return _solved(kept[None])
+
+    @property
+    def _scales(self) -> RowScales:
+        if self.scales is None:
+            raise ValueError("a map with a fault has no scales")
+        return self.scales
 
 
-def prepared_map(again: Callable[[], Matrices], *, read: bool) -> PreparedMap:
+def prepared_map(
+    again: Callable[[], Matrices],
+    *,
+    read: bool,
+    rule: RankRule,
+    plain: Callable[[], Matrices] | None = None,
+) -> PreparedMap:
     """Prepare a map to meet others.
 
     Parameters
@@ -43,27 +78,60 @@ def prepared_map(again: Callable[[], Matrices], *, read: bool) -> PreparedMap:
         found in single precision, with double where it matters (see `single_eigensystem`).
     read
         True for a reader, shape (1, m, d), False for a writer, shape (1, d, m).
+    rule
+        How the dimension of its dominant space is chosen.
+    plain
+        Gives the map before a mean was removed from it, where one was; its coordinates are those
+        of the stream.
 
     Examples
     --------
     >>> import torch
     >>> w = torch.tensor([[[0.0], [2.0]]], dtype=torch.float64)
     >>> map_ = Matrices(w, torch.zeros(1), torch.zeros(1))
-    >>> prepared_map(lambda: map_, read=False).system.values
+    >>> rule = RankRule.parse("participation")
+    >>> prepared_map(lambda: map_, read=False, rule=rule).system.values
     tensor([[4.]], dtype=torch.float64)
     """
     maps = again()
     (fault,) = maps.faults()
     normal, exponents = maps.normalised()
-    facts = facts_of(normal, exponents, read=read)
+    whole = normal.values if plain is None else plain().normalised()[0].values
+    usable = rule if fault is None else RankRule.parse("participation")
+    facts = facts_of(normal, exponents, read=read, rule=usable, plain=whole)
 
-    def matrix(i: int):
-        values = again().normalised()[0].values
-        return (values.mT if read else values)[i]
+    def rows(make: Callable[[], Matrices]) -> Float[Tensor, "d m"]:
+        values = make().normalised()[0].values[0]
+        return values.mT if read else values
 
-    kept = MapFacts(
-        facts.shape, facts.delta, facts.mean_square, facts.norm, facts.exponents, matrix
-    )
-    shared = normal.values.mT if read else normal.values
-    solved = single_eigensystem if shared.dtype == torch.float32 else eigensystem
-    return PreparedMap(kept, None if fault else solved(shared), fault)
+    kept = replace(facts, matrix=lambda _: rows(again))
+    system = scales = None
+    if fault is None:
+        system = _solved(normal.values.mT if read else normal.values)
+        shared = whole.mT if read else whole
+        scales = row_scales(shared, system.values.square().sum(-1))
+    return PreparedMap(kept, system, fault, scales, lambda: rows(plain or again))
+
+
+def _solved(w: Float[Tensor, "n d m"]) -> Eigensystem:
+    return single_eigensystem(w) if w.dtype == torch.float32 else eigensystem(w)
+
+
+def prepared_view(write: PreparedMap, read: PreparedMap) -> ProfileView | None:
+    """A pair of prepared maps without their scale profiles; None where one has none."""
+    if write.scales is None or read.scales is None:
+        return None
+    if bool(write.scales.plain[0]) or bool(read.scales.plain[0]):
+        return None
+    alive = write.scales.alive[0] & read.scales.alive[0]
+    if int(alive.sum()) < 2:
+        return None
+    # Nearly always the same coordinates are alive in both, and each map is solved once.
+    systems = [
+        side.profile_free
+        if side.scales is not None and bool((side.scales.alive[0] == alive).all())
+        else side.profile_free_on(alive)
+        for side in (write, read)
+    ]
+    spectra = meeting(*systems)
+    return ProfileView(spectra, profile_spread(spectra, 0, (write.scales, read.scales), 0, alive))

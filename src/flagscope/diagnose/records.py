@@ -90,17 +90,17 @@ class Balanced(Record):
     gauge: str = Field(description="The normal form, in words.")
     commutator_ratio: float | None = None
     gram_correlation: float | None = None
-    gram_correlation_z: float | None = None
+    gram_correlation_z: float | None = Field(
+        default=None,
+        description="Against the null of balanced pairs (schema 1: against that of others); null "
+        "where there is none.",
+    )
     commutation_defect: float | None = None
     imbalance: float | None = None
     overlap_ratio: float | None = None
-    overlap_z: float | None = None
+    overlap_z: float | None = Field(default=None, description="Of schema 1; now left out.")
     effective_rank: float | None = Field(
         default=None, description="Participation ratio of the balanced maps."
-    )
-    draws: int = Field(
-        default=0,
-        description="Balanced Haar draws behind the z values; 0 where the z values are left out.",
     )
     status: str = "ok"
 

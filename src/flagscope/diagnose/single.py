@@ -20,6 +20,7 @@ from flagscope.diagnose.spectra import (
     around_composite,
     eigensystem,
     meeting,
+    pair_spectra,
     small_system,
     spectra_cost,
 )
@@ -101,6 +102,23 @@ def single_pair_spectra(
             return spectra, (spectra.sigma_write.double(), spectra.sigma_read.double())
         sides = _of_small(w1, *write), _of_small(w2.mT, *read)
     return meeting(*sides), (sides[0].values.sqrt(), sides[1].values.sqrt())
+
+
+def spectra_in_precision(
+    w1: Tensor,
+    w2: Tensor,
+    *,
+    composite: Tensor | None = None,
+    remembered: Remembered | None = None,
+) -> tuple[PairSpectra, tuple[Tensor, Tensor]]:
+    """The spectra of pairs, and the singular values of both maps as well as they are known.
+
+    Maps in float32 go by `single_pair_spectra`, those in float64 by `pair_spectra`.
+    """
+    if w1.dtype == torch.float32:
+        return single_pair_spectra(w1, w2, composite=composite, remembered=remembered)
+    spectra = pair_spectra(w1, w2, composite=composite, remembered=remembered)
+    return spectra, (spectra.sigma_write, spectra.sigma_read)
 
 
 def _of_small(

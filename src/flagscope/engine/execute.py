@@ -95,16 +95,29 @@ def _inside(
             read = fold_before(suited.side(group.read, "read"), before, suited)
         centred = before is not None and before.kind == "layernorm"
         write = fold_behind(suited.side(group.write, "write"), behind, suited, centred=centred)
+        writers, readers = (
+            [m.write_index for m in group.members],
+            [m.read_index for m in group.members],
+        )
+        plain = None
+        if centred:
+            plain = (
+                fold_behind(suited.side(group.write, "write"), behind, suited).take(writers),
+                fold_before(suited.side(group.read, "read"), before, suited, centred=False).take(
+                    readers
+                ),
+            )
         records += pair_records(
             group,
-            write.take([m.write_index for m in group.members]),
-            read.take([m.read_index for m in group.members]),
+            write.take(writers),
+            read.take(readers),
             rule=rule,
             seed=settings.seed,
             folded=[norm.name for norm in (behind, before) if norm is not None],
             remembered=remembered,
+            plain=plain,
         )
-        del write
+        del write, plain
     return records
 
 

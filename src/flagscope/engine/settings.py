@@ -23,8 +23,8 @@ class Settings(BaseModel):
     heads
         Number of attention heads, where no config tells it.
     rank
-        Rule for the dimension of the dominant subspaces of a pair: "participation" (default),
-        "numerical", "energy:0.9" or "fixed:8".
+        Rule for the dimension of the dominant subspaces of a pair: "signal" (default),
+        "participation", "numerical", "energy:0.9" or "fixed:8".
     fdr
         False-discovery rate below which a finding is called one.
     fold_norms
@@ -52,7 +52,7 @@ class Settings(BaseModel):
     only: tuple[Part, ...] = PARTS
     family: str | None = None
     heads: int | None = Field(default=None, gt=0)
-    rank: str = "participation"
+    rank: str = "signal"
     fdr: float = Field(default=0.05, gt=0, lt=1)
     fold_norms: Literal["auto", "all", "none"] = "auto"
     window: int = Field(default=1, ge=0)

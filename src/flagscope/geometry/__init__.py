@@ -14,6 +14,7 @@ from flagscope.geometry.balance import (
 )
 from flagscope.geometry.bases import orthogonal_complement, orthonormal_basis, singular_space
 from flagscope.geometry.degeneration import Degeneration, degeneration
+from flagscope.geometry.equilibrate import Equilibrated, equilibrated
 from flagscope.geometry.flags import (
     Flag,
     SingularBlocks,
@@ -41,6 +42,7 @@ from flagscope.geometry.ranks import (
     participation_ratio_of_gram,
 )
 from flagscope.geometry.scales import PositiveScales, neuron_scales, plane_scales
+from flagscope.geometry.signal import SignalRank, signal_rank, signal_rank_of
 from flagscope.geometry.stability import (
     GitVerdict,
     Stability,
@@ -53,6 +55,7 @@ from flagscope.geometry.strata import RelativePosition, relative_position, strat
 __all__ = [
     "Balancing",
     "Degeneration",
+    "Equilibrated",
     "Flag",
     "GitVerdict",
     "IntersectionCount",
@@ -60,6 +63,7 @@ __all__ = [
     "PrincipalVectors",
     "RankRule",
     "RelativePosition",
+    "SignalRank",
     "SingularBlocks",
     "Stability",
     "balancing_transform",
@@ -68,6 +72,7 @@ __all__ = [
     "count_intersection",
     "degeneration",
     "energy_rank",
+    "equilibrated",
     "flag_defect",
     "git_stability",
     "has_closed_affine_orbit",
@@ -89,6 +94,8 @@ __all__ = [
     "principal_sines",
     "principal_vectors",
     "relative_position",
+    "signal_rank",
+    "signal_rank_of",
     "singular_blocks",
     "singular_flag",
     "singular_space",

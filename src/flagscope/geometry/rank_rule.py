@@ -1,9 +1,10 @@
 """Rank rules: how many singular directions of a map count.
 
-A stored matrix almost never has an exact rank below full. Four rules answer different questions:
-`numerical` asks which singular values stand above storage noise and rounding, `participation`
-how many directions carry the map, `energy` how many are needed for a share of its energy, and
-`fixed` takes the caller's word.
+A stored matrix almost never has an exact rank below full. Five rules answer different questions:
+`signal` asks how many directions stand out of what independent entries would give, `numerical`
+which singular values stand above storage noise and rounding, `participation` how many directions
+carry the map, `energy` how many are needed for a share of its energy, and `fixed` takes the
+caller's word.
 """
 
 from __future__ import annotations
@@ -31,15 +32,18 @@ class RankRule:
     Attributes
     ----------
     kind
-        "participation": the participation ratio, rounded. "numerical": all values above noise.
-        "energy": the fewest values with a share of the energy. "fixed": a given number.
+        "signal": the values beyond the edge of the bulk of the equilibrated map, which the caller
+        counts (`signal_rank`). "participation": the participation ratio, rounded. "numerical": all
+        values above noise. "energy": the fewest values with a share of the energy. "fixed": a given
+        number.
     value
         The share for "energy", the number for "fixed"; otherwise None.
 
     Notes
     -----
-    Every rule gives at least 1, and never more than the numerical rank: directions below noise
-    and rounding mean nothing. A map whose numerical rank is 0 has rank 0 by every rule.
+    No rule gives more than the numerical rank: directions below noise and rounding mean nothing.
+    "signal" gives 0 where nothing stands out; all others give at least 1, but for a map whose
+    numerical rank is 0.
 
     Examples
     --------
@@ -52,11 +56,11 @@ class RankRule:
     'participation'
     """
 
-    kind: Literal["participation", "numerical", "energy", "fixed"]
+    kind: Literal["signal", "participation", "numerical", "energy", "fixed"]
     value: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kind in ("participation", "numerical"):
+        if self.kind in ("signal", "participation", "numerical"):
             if self.value is not None:
                 raise InputError(
                     f"the rank rule {self.kind!r} takes no value, but got {self.value!r}",
@@ -75,9 +79,9 @@ class RankRule:
 
     @classmethod
     def parse(cls, text: str) -> RankRule:
-        """The rule written as "participation", "numerical", "energy:0.9" or "fixed:8"."""
+        """The rule written "signal", "participation", "numerical", "energy:0.9" or "fixed:8"."""
         kind, _, value = text.strip().partition(":")
-        if kind not in ("participation", "numerical", "energy", "fixed"):
+        if kind not in ("signal", "participation", "numerical", "energy", "fixed"):
             raise InputError(f"unknown rank rule {text!r}", hint=_RULES)
         try:
             return cls(kind, float(value) if value else None)
@@ -98,14 +102,15 @@ class RankRule:
         shape: tuple[int, int],
         noise: float = 0.0,
         gram: bool = False,
+        signal: int | None = None,
     ) -> int:
-        """The rank of one map. Arguments as for `numerical_rank`."""
+        """The rank of one map. Arguments as for `ranks`."""
         if isinstance(singular_values, Tensor) and singular_values.ndim != 1:
             raise InputError(
                 f"singular_values has shape {tuple(singular_values.shape)}; expected one dimension",
                 hint="use RankRule.ranks for a batch",
             )
-        return int(self.ranks(singular_values, shape=shape, noise=noise, gram=gram))
+        return int(self.ranks(singular_values, shape=shape, noise=noise, gram=gram, signal=signal))
 
     def ranks(
         self,
@@ -114,9 +119,27 @@ class RankRule:
         shape: tuple[int, int],
         noise: float | Float[Tensor, "*batch"] = 0.0,
         gram: bool = False,
+        signal: int | Int[Tensor, "*batch"] | None = None,
     ) -> Int[Tensor, "*batch"]:
-        """The ranks of a batch of maps, int64. Arguments as for `numerical_rank`."""
+        """The ranks of a batch of maps, int64.
+
+        Parameters
+        ----------
+        singular_values, shape, noise, gram
+            Of the maps themselves, as for `numerical_rank`.
+        signal
+            The signal ranks of the equilibrated maps (`signal_rank`, `signal_rank_of`). The rule
+            "signal" needs them; the others do not look at them.
+
+        Raises
+        ------
+        InputError
+            As for `numerical_rank`; if the rule is "signal" and `signal` is missing or does not
+            fit the maps.
+        """
         limit = numerical_rank(singular_values, shape=shape, noise=noise, gram=gram)
+        if self.kind == "signal":
+            return torch.minimum(_checked_signal(signal, limit), limit)
         if self.kind == "participation":
             chosen = participation_ratio(singular_values).round().to(torch.int64)
         elif self.kind == "energy" and self.value is not None:
@@ -128,4 +151,25 @@ class RankRule:
         return torch.minimum(chosen.clamp_min(1), limit)
 
 
-_RULES = "the rules are participation, numerical, energy:FRACTION and fixed:RANK"
+def _checked_signal(signal: int | Tensor | None, limit: Tensor) -> Int[Tensor, "*batch"]:
+    if signal is None:
+        raise InputError(
+            "the rank rule 'signal' needs the counts of the equilibrated maps",
+            hint="pass signal=flagscope.geometry.signal_rank_of(maps)",
+        )
+    signal = torch.as_tensor(signal, device=limit.device)
+    if signal.is_floating_point() or bool((signal < 0).any()):
+        raise InputError(
+            "signal must hold whole numbers that are not negative",
+            hint="it is the result of flagscope.geometry.signal_rank_of(maps)",
+        )
+    try:
+        return signal.to(torch.int64).expand(limit.shape)
+    except RuntimeError:
+        raise InputError(
+            f"signal has shape {tuple(signal.shape)}; expected {tuple(limit.shape)}",
+            hint="give one number, or one for each map of the batch",
+        ) from None
+
+
+_RULES = "the rules are signal, participation, numerical, energy:FRACTION and fixed:RANK"

@@ -1,5 +1,6 @@
 """Null models: what chance gives, in closed form."""
 
+from flagscope.null.combined import CombinedTest, cauchy_combination
 from flagscope.null.commutator import CommutatorNull, commutator_null, commutator_variance
 from flagscope.null.correlation import CorrelationNull, correlation_null
 from flagscope.null.defect import defect_variance
@@ -36,6 +37,7 @@ from flagscope.null.wachter import wachter_density, wachter_edges
 
 __all__ = [
     "AdjustedP",
+    "CombinedTest",
     "CommutatorNull",
     "CorrelationNull",
     "FamilyAdjustedP",
@@ -45,6 +47,7 @@ __all__ = [
     "Significance",
     "Spectrum",
     "StorageNoise",
+    "cauchy_combination",
     "commutator_null",
     "commutator_variance",
     "correlation_null",

@@ -1,0 +1,168 @@
+"""The guard of a pair's tests: what they say once the scale profiles are divided out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flagscope.diagnose.combined import RankPair, combined_overlap
+from flagscope.diagnose.grams import gram_observables
+from flagscope.diagnose.profile import (
+    RowScales,
+    diagonal_share,
+    row_scales,
+    spread_ratio,
+    without_profile,
+)
+from flagscope.diagnose.spectra import PairSpectra
+
+# A p-value above this stands as it is: no level in use would take it for a claim.
+LOOK = 0.2
+
+Measure = Callable[[Float[Tensor, "n d m1"], Float[Tensor, "n m2 d"]], PairSpectra]
+
+
+@dataclass(frozen=True)
+class ProfileView:
+    """One pair without the scale profiles of its shared space.
+
+    Attributes
+    ----------
+    spectra
+        Of this pair alone.
+    spread
+        Spread of ⟨Ã, B̃⟩ in units of its Haar value, see `spread_ratio`.
+    """
+
+    spectra: PairSpectra
+    spread: float
+
+
+Views = Callable[[list[int]], list[ProfileView | None]]
+
+
+@dataclass(frozen=True)
+class GuardedTests:
+    """p-values without the scale profiles: 1 where nothing but profiles is left to test."""
+
+    overlap_log10_p: float
+    commutator_p: float
+    correlation_p: float
+
+
+def guarded_tests(view: ProfileView, shares: dict[RankPair, float], *, seed: int) -> GuardedTests:
+    """The tests of a pair, made without its scale profiles.
+
+    Parameters
+    ----------
+    view
+        The pair.
+    shares
+        RankPair at which the overlap is tested, see `ranks_to_test`.
+    seed
+        Of draws, as for `gram_observables`.
+    """
+    spectra = view.spectra
+    limits = [int((values[0] > 0).sum()) for values in (spectra.alpha, spectra.beta)]
+    clipped: dict[RankPair, float] = {}
+    for (i, j), share in shares.items():
+        ranks = min(i, limits[0]), min(j, limits[1])
+        if min(ranks) > 0 and max(ranks) < spectra.d:
+            clipped[ranks] = clipped.get(ranks, 0.0) + share
+    overlap = combined_overlap(spectra.cosines[0], clipped, spectra.d)
+    # Correlation matrices that differ from a multiple of the identity by round-off alone.
+    unit = torch.finfo(spectra.alpha.dtype).eps
+    noise = [2 * unit * values.sum(-1).cpu().double() for values in (spectra.alpha, spectra.beta)]
+    (row,) = gram_observables(spectra, *noise, seed=seed, spread=[view.spread])
+    return GuardedTests(
+        0.0 if overlap is None else overlap.log10_p,
+        1.0 if row.commutator_p is None else row.commutator_p,
+        1.0 if row.gram_correlation_p is None else row.gram_correlation_p,
+    )
+
+
+def profile_views(
+    w1: Float[Tensor, "n d m1"],
+    w2: Float[Tensor, "n m2 d"],
+    spectra: PairSpectra,
+    indices: Sequence[int],
+    *,
+    measure: Measure,
+) -> list[ProfileView | None]:
+    """Some pairs of a batch without their scale profiles.
+
+    Parameters
+    ----------
+    w1, w2
+        The maps of all pairs.
+    spectra
+        Theirs, as they are.
+    indices
+        The pairs that are asked for.
+    measure
+        Gives the spectra of other maps of the same kind.
+
+    Returns
+    -------
+    list of ProfileView or None
+        None where one of the maps has no profile: then it is in general position as far as scales
+        go, and the Haar null holds for the pair as it is.
+    """
+    at = torch.tensor(list(indices), device=w1.device)
+    left, right = w1[at], w2[at].mT
+    scales = (
+        row_scales(left, spectra.alpha[at].square().sum(-1)),
+        row_scales(right, spectra.beta[at].square().sum(-1)),
+    )
+    views: list[ProfileView | None] = [None] * len(at)
+    profiled = (~scales[0].plain & ~scales[1].plain).tolist()
+    by_coordinates: dict[bytes, list[int]] = {}
+    both = scales[0].alive & scales[1].alive
+    for k, has in enumerate(profiled):
+        if has and int(both[k].sum()) > 1:
+            by_coordinates.setdefault(both[k].cpu().numpy().tobytes(), []).append(k)
+    for some in by_coordinates.values():
+        alive = both[some[0]]
+        sides = [
+            torch.stack([
+                without_profile(w[k][alive], side.square[k][alive], float(side.power[k]))
+                for k in some
+            ])
+            for w, side in zip((left, right), scales, strict=True)
+        ]  # fmt: skip
+        made = measure(sides[0], sides[1].mT)
+        for number, k in enumerate(some):
+            views[k] = ProfileView(
+                one_pair(made, number), profile_spread(made, number, scales, k, alive)
+            )
+    return views
+
+
+def one_pair(spectra: PairSpectra, i: int) -> PairSpectra:
+    """The spectra of one pair of a batch, as a batch of one."""
+    parts = {
+        field.name: value[i : i + 1]
+        for field in fields(spectra)
+        if isinstance(value := getattr(spectra, field.name), Tensor)
+    }
+    return PairSpectra(spectra.d, **parts)
+
+
+def profile_spread(
+    made: PairSpectra, number: int, scales: tuple[RowScales, RowScales], k: int, alive: Tensor
+) -> float:
+    """Spread of ρ of pair `number` of profile-free spectra, the k-th of both scales.
+
+    See `spread_ratio`; `alive` says which coordinates the spectra are on.
+    """
+    d = made.d
+    shares = []
+    for values, side in zip((made.alpha, made.beta), scales, strict=True):
+        square = side.square[k][alive].pow(1 - float(side.power[k]))
+        norm = float(values[number].double().square().sum())
+        shares.append(diagonal_share(square, norm - float(square.sum()) ** 2 / d))
+    return spread_ratio(*shares, d)

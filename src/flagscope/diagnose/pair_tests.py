@@ -1,0 +1,143 @@
+"""The tests of pairs: of their overlap, C and ρ, each against chance and against scale profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flagscope.diagnose.combined import (
+    CombinedOverlap,
+    RankPair,
+    combined_overlap,
+    ranks_to_test,
+)
+from flagscope.diagnose.facts import Ranks
+from flagscope.diagnose.grams import GramObservables
+from flagscope.diagnose.guard import LOOK, GuardedTests, Views, guarded_tests
+from flagscope.diagnose.records import OverlapTest
+from flagscope.diagnose.spectra import PairSpectra
+
+
+@dataclass(frozen=True)
+class PairTests:
+    """The p-values of one pair.
+
+    Attributes
+    ----------
+    overlap
+        The combined test of the maps as they are; None where dimension leaves nothing to test.
+    commutator_p, correlation_p
+        Of C and ρ of the maps as they are.
+    guarded
+        The same tests without the scale profiles, where those were looked at.
+    """
+
+    overlap: CombinedOverlap | None
+    commutator_p: float | None
+    correlation_p: float | None
+    guarded: GuardedTests | None
+
+    @property
+    def overlap_log10_p(self) -> float | None:
+        """The larger of the two p-values of the overlap, as a decimal logarithm."""
+        if self.overlap is None or self.guarded is None:
+            return None if self.overlap is None else self.overlap.log10_p
+        return max(self.overlap.log10_p, self.guarded.overlap_log10_p)
+
+    def fields(self) -> dict[str, Any]:
+        """The fields that a pair's record takes; adjusted p-values are left for the scan."""
+        log10_p = self.overlap_log10_p
+        guarded = self.guarded
+        test = None
+        if self.overlap is not None:
+            i, j = self.overlap.ranks
+            test = OverlapTest(
+                rank_write=i,
+                rank_read=j,
+                overlap_ratio=self.overlap.overlap_ratio,
+                log10_p=self.overlap.log10_p,
+                log10_p_profile=None if guarded is None else guarded.overlap_log10_p,
+            )
+        return {
+            "p": None if log10_p is None else 10.0**log10_p,
+            "log10_p": log10_p,
+            "p_adjusted": None,
+            "p_adjusted_dependent": None,
+            "overlap_test": test,
+            "commutator_p": _larger(self.commutator_p, guarded and guarded.commutator_p),
+            "gram_correlation_p": _larger(self.correlation_p, guarded and guarded.correlation_p),
+        }
+
+
+def _larger(p: float | None, guarded: float | None) -> float | None:
+    return p if p is None or guarded is None else max(p, guarded)
+
+
+def pair_tests(
+    spectra: PairSpectra,
+    write: Ranks,
+    read: Ranks,
+    grams: Sequence[GramObservables],
+    *,
+    views: Views,
+    seed: int,
+) -> list[PairTests]:
+    """Test the overlap, C and ρ of n pairs.
+
+    Each p-value is the larger of two: that of the maps as they are, valid where one of them is in
+    general position, and that of the maps without their scale profiles, valid where coordinates
+    have scales of their own. The second is looked at where a first one is small.
+
+    Parameters
+    ----------
+    spectra, write, read
+        The pairs, and the ranks of their maps.
+    grams
+        C and ρ with their p-values.
+    views
+        Gives pairs without their scale profiles.
+    seed
+        Of draws.
+    """
+    shares = [
+        ranks_to_test(
+            dominant=(write.effective[i], read.effective[i]),
+            numerical=(write.numerical[i], read.numerical[i]),
+            participation=(write.whole_participation(i), read.whole_participation(i)),
+            d=spectra.d,
+        )
+        for i in range(len(grams))
+    ]
+    overlaps = [
+        combined_overlap(spectra.cosines[i], some, spectra.d) for i, some in enumerate(shares)
+    ]
+    small = [
+        i
+        for i, (overlap, row) in enumerate(zip(overlaps, grams, strict=True))
+        if _small(overlap, row)
+    ]
+    guarded = _guarded(small, shares, views, seed)
+    return [
+        PairTests(overlap, row.commutator_p, row.gram_correlation_p, guarded.get(i))
+        for i, (overlap, row) in enumerate(zip(overlaps, grams, strict=True))
+    ]
+
+
+def _small(overlap: CombinedOverlap | None, row: GramObservables) -> bool:
+    """Whether a p-value of the maps as they are is small enough to look again."""
+    known = [] if overlap is None else [10.0**overlap.log10_p]
+    known += [p for p in (row.commutator_p, row.gram_correlation_p) if p is not None]
+    return any(p <= LOOK for p in known)
+
+
+def _guarded(
+    small: list[int], shares: Sequence[dict[RankPair, float]], views: Views, seed: int
+) -> dict[int, GuardedTests]:
+    if not small:
+        return {}
+    return {
+        i: guarded_tests(view, shares[i], seed=seed)
+        for i, view in zip(small, views(small), strict=True)
+        if view is not None
+    }
