@@ -133,7 +133,8 @@ def test_forced_cosines_are_grey_and_never_beyond_chance() -> None:
     assert "by dimension alone" in trace.text[0]
     assert "beyond" not in trace.text[1]
     # Where nothing can be tested there is no critical value, and no colour of a claim.
-    closed = planted.model_copy(update={"intersection_status": "cannot be tested: no room"})
+    status = {"intersection_status": "cannot be tested: no room"}
+    closed = planted.model_copy(update=status | {"intersection_beyond_chance": None})
     figure = principal_cosines(closed)
     assert len(figure.data) == 1
     assert list(figure.data[0].marker.color)[2:] == [light["raw"], light["raw"]]
@@ -151,7 +152,8 @@ def test_forced_cosines_of_schema_1_follow_from_the_dimensions() -> None:
 
 def test_profiles_leave_out_what_cannot_be_tested(transformer: ScanResult) -> None:
     status = "cannot be tested: no room"
-    pairs = [pair.model_copy(update={"intersection_status": status}) for pair in transformer.pairs]
+    update = {"intersection_status": status, "intersection_beyond_chance": None}
+    pairs = [pair.model_copy(update=update) for pair in transformer.pairs]
     closed = transformer.model_copy(update={"pairs": pairs})
     assert len(depth_profile(closed, "intersection_beyond_chance", track="qk").data) == 0
     assert len(depth_profile(transformer, "intersection_beyond_chance", track="qk").data) > 0

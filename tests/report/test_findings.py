@@ -163,7 +163,8 @@ def test_lost_ranks_are_functional(transformer: ScanResult) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [("ok", True), ("open: storage noise", False), (None, False)]
+    ("status", "told"),
+    [("ok", True), ("cannot be tested: …", True), ("open: noise", False), (None, False)],
 )
 def test_an_exact_intersection_needs_its_status(status: str | None, told: bool) -> None:
     quiet = _quiet(synthetic.perceptron())

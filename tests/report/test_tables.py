@@ -146,18 +146,21 @@ def test_the_test_of_an_overlap_is_in_the_frame(transformer: ScanResult) -> None
     assert row["overlap_test_overlap_ratio"] == test.overlap_ratio
 
 
-def test_a_balanced_number_has_a_z_only_where_pairs_were_drawn() -> None:
-    pair = synthetic.perceptron().pairs[0]
+def test_balanced_numbers_of_schema_1_have_no_z() -> None:
+    result = synthetic.perceptron()
+    (pair,) = result.pairs
     assert pair.balanced is not None
-    assert pair.balanced.overlap_z is not None
-    row = pairs_frame(synthetic.result([pair])).iloc[0]
-    assert math.isnan(row["balanced_overlap_z"])
-    assert row["balanced_overlap_ratio"] == pair.balanced.overlap_ratio
-    assert "(z " not in _cell(pair, "overlap_ratio")[3]
-    drawn = pair.model_copy(update={"balanced": pair.balanced.model_copy(update={"draws": 99})})
-    row = pairs_frame(synthetic.result([drawn])).iloc[0]
-    assert row["balanced_overlap_z"] == pair.balanced.overlap_z
-    assert _cell(drawn, "overlap_ratio")[3] == "1.21 (z 5.50)"
+    assert pairs_frame(result).iloc[0]["balanced_gram_correlation_z"] == (
+        pair.balanced.gram_correlation_z
+    )
+    assert "(z " in _cell(pair, "gram_correlation")[3]
+    row = pairs_frame(_old(result)).iloc[0]
+    assert math.isnan(row["balanced_gram_correlation_z"])
+    assert row["balanced_gram_correlation"] == pair.balanced.gram_correlation
+    (track,) = tracks(result)
+    keys = [entry.key for entry in PAIR_COLUMNS]
+    old = pair_cells(_old(result), pair, track)[keys.index("gram_correlation")]
+    assert "(z " not in old[3]
 
 
 def _cell(pair: PairRecord, column: str) -> list[Any]:
@@ -203,11 +206,12 @@ def test_nothing_stands_out_never_stands_alone_where_the_test_rejects() -> None:
 def test_what_cannot_be_tested_is_said_in_words() -> None:
     pair = synthetic.perceptron().pairs[0]
     status = "cannot be tested: the dimensions leave no room"
-    closed = pair.model_copy(update={"intersection_status": status, "intersection_exact": None})
+    gone = dict.fromkeys(["intersection_exact", "intersection_beyond_chance"])
+    closed = pair.model_copy(update={"intersection_status": status, **gone})
     for name in ("intersection_beyond_chance", "intersection_exact"):
         cell = _cell(closed, name)
         assert cell[:3] == [None, "cannot be tested", "the dimensions leave no room"]
         assert null_band(closed, name) is None
     status = "open: storage noise"
     opened = pair.model_copy(update={"intersection_status": status, "intersection_exact": None})
-    assert _cell(opened, "intersection_exact")[:3] == [None, "open", status]
+    assert _cell(opened, "intersection_exact")[:3] == [None, "open", "storage noise"]

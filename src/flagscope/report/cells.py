@@ -8,7 +8,7 @@ from typing import Any
 
 from flagscope.diagnose.records import HeadRecord, Label, PairRecord, ScanResult
 from flagscope.report.chance import Band, null_band
-from flagscope.report.dominant import dominance_words, stands_out, untestable
+from flagscope.report.dominant import dominance_words, stands_out
 from flagscope.report.error_rate import ErrorRate
 from flagscope.report.glossary import OBSERVABLES
 from flagscope.report.tracks import Track
@@ -157,10 +157,10 @@ def pair_cells(result: ScanResult, pair: PairRecord, track: Track) -> list[Cell]
 def _observable(pair: PairRecord, name: str, labels: Mapping[str, Label], rate: ErrorRate) -> Cell:
     if name in ("intersection_beyond_chance", "intersection_exact"):
         status = pair.intersection_status or "ok"
-        if untestable(pair):
+        if getattr(pair, name) is None and status.startswith(UNTESTABLE):
             return [None, UNTESTABLE, status.removeprefix(UNTESTABLE).strip(": "), "", ""]
         if getattr(pair, name) is None and status != "ok":
-            return [None, "open", status, "", ""]
+            return [None, "open", status.removeprefix("open").strip(": "), "", ""]
     if name in _OF_DOMINANT and not stands_out(pair):
         return [None, NONE_STANDS, dominance_words(pair, rate), "", ""]
     value = getattr(pair, name)
@@ -168,7 +168,7 @@ def _observable(pair: PairRecord, name: str, labels: Mapping[str, Label], rate: 
     z = {"overlap_ratio": pair.overlap_z, "gram_correlation": pair.gram_correlation_z}.get(name)
     if z is not None:
         text += f" (z {number(z)})"
-    balanced = _balanced(pair, name)
+    balanced = _balanced(pair, name, rate)
     label = _LETTERS[labels.get(name)] if value is not None else ""
     chance = chance_text(null_band(pair, name))
     adjusted = getattr(pair, f"{name.removesuffix('_ratio')}_p_adjusted", None)
@@ -177,7 +177,7 @@ def _observable(pair: PairRecord, name: str, labels: Mapping[str, Label], rate: 
     return [value, text, chance, balanced, label]
 
 
-def _balanced(pair: PairRecord, name: str) -> str:
+def _balanced(pair: PairRecord, name: str, rate: ErrorRate) -> str:
     if pair.balanced is None or pair.balanced.status != "ok":
         return ""
     value = getattr(pair.balanced, name, None)
@@ -189,8 +189,8 @@ def _balanced(pair: PairRecord, name: str) -> str:
         "overlap_ratio": pair.balanced.overlap_z,
         "gram_correlation": pair.balanced.gram_correlation_z,
     }.get(name)
-    # Only draws of balanced pairs give the spread of a balanced number.
-    return number(value) + (f" (z {number(z)})" if z is not None and pair.balanced.draws else "")
+    # Schema 1 held balanced numbers against the null of others, which does not fit them.
+    return number(value) + (f" (z {number(z)})" if z is not None and rate.held else "")
 
 
 def _product(pair: PairRecord, labels: Mapping[str, Label]) -> Cell:

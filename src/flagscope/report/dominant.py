@@ -68,7 +68,8 @@ def dominance_words(pair: PairRecord, rate: ErrorRate) -> str:
         return ""
     test = pair.overlap_test
     if test is None or not rate.counts(pair):
-        return pair.dominant or ""
+        # The record looks at the pair alone, and a report at all of its tests: no ratio here.
+        return (pair.dominant or "").partition(", but ")[0]
     deed = "are aligned" if test.overlap_ratio > 1 else "avoid each other"
     return (
         f"no single direction stands out, yet the spaces {deed}: strongest at the leading "
@@ -78,6 +79,7 @@ def dominance_words(pair: PairRecord, rate: ErrorRate) -> str:
 
 
 def untestable(pair: PairRecord) -> str:
-    """Why no intersection beyond chance can be tested; empty where it can."""
+    """Why no intersection beyond chance can be tested; empty where it can, or one is exact."""
     status = pair.intersection_status or ""
-    return status if status.startswith("cannot be tested") else ""
+    known = pair.intersection_beyond_chance is not None
+    return status if status.startswith("cannot be tested") and not known else ""

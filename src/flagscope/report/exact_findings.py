@@ -72,8 +72,15 @@ def _above_generic(
 
 
 def _known(pair: PairRecord, observable: str) -> bool:
-    """An exact intersection counts only where its status allows; schema 1 has none."""
-    return observable != "intersection_exact" or pair.intersection_status == "ok"
+    """An exact intersection counts only where its status allows; schema 1 has none.
+
+    Where chance brings cosines near 1 no count beyond chance can be tested, and a sine far below
+    what chance brings is exact all the same.
+    """
+    status = pair.intersection_status
+    return observable != "intersection_exact" or (
+        status is not None and not status.startswith("open")
+    )
 
 
 def _finding(

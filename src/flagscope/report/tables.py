@@ -35,8 +35,8 @@ _HEAD_ARRAYS = (
     "shared", "spectrum", "clusters", "cluster_tests", "order", "near_copies", "pairwise"
 )  # fmt: skip
 _NESTED_ARRAYS = ("functional_product_spectrum",)
-# Only draws of balanced pairs give the spread of a balanced number.
-_DRAWN = ("balanced_gram_correlation_z", "balanced_overlap_z")
+# Schema 1 held balanced numbers against the null of others, which does not fit them.
+_BALANCED_Z = ("balanced_gram_correlation_z", "balanced_overlap_z")
 
 
 @dataclass(frozen=True)
@@ -165,20 +165,21 @@ def pairs_frame(result: ScanResult) -> pandas.DataFrame:
     ``null_overlap_ratio_sd``); labels become ``label_<observable>``. Arrays (cosines, profile,
     incidence surface, product spectrum) are in the result and its JSON, not here. Integers are
     nullable (``Int64``), missing floats are NaN next to a ``status`` that says why; so are the z of
-    balanced numbers without draws behind them. All results have the same columns in the same order.
+    balanced numbers of schema 1, which had no null of their own. All results have the same columns
+    in the same order.
 
     Returns
     -------
     pandas.DataFrame
         In the order of the scan.
     """
-    rows = []
+    rows, held = [], ErrorRate.of(result).held
     for pair in result.pairs:
         row = _flat(pair.model_dump(exclude=set(_PAIR_ARRAYS)))
         labels = result.labels.get(pair.freedom, {})
         row |= {f"label_{name}": label for name, label in labels.items() if name in row}
-        if pair.balanced is None or not pair.balanced.draws:
-            row |= dict.fromkeys(_DRAWN)
+        if not held:
+            row |= dict.fromkeys(_BALANCED_Z)
         rows.append(row)
     names = [*_columns(PairRecord, _PAIR_ARRAYS), *_nested_columns()]
     return _frame(rows, names, PairRecord)
