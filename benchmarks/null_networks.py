@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -202,10 +203,10 @@ def mlp(*widths: int) -> Callable[[_Draw], tuple[State, None]]:
     def make(draw: _Draw) -> tuple[State, None]:
         maps = [
             draw.map(b, a, f"layer.{i + 1}", f"layer.{i}")
-            for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
+            for i, (a, b) in enumerate(pairwise(widths))
         ]
         if draw.how.balanced:
-            for one, two in zip(maps, maps[1:], strict=False):
+            for one, two in pairwise(maps):
                 out, into = one.norm(dim=1), two.norm(dim=0)
                 scale = (into / out).sqrt()
                 one.mul_(scale[:, None])

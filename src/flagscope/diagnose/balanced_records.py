@@ -7,8 +7,6 @@ random position elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -104,13 +102,12 @@ def _measured_balanced(
             continue
         total = min(float(spectra.squares[i, :r1, :r2].sum()), min(r1, r2))
         z = None
-        if row.gram_correlation is not None:
+        if row.gram_correlation is not None and _scales_alone(group, spectra.d):
             z = balanced_correlation_z(
                 row.gram_correlation,
                 rows[0][i].double().square(),
                 rows[1][i].double().square(),
                 norms=(float(norms[0][i]), float(norms[1][i])),
-                planes=_planes(group, spectra.d),
             )
         records.append(
             Balanced(
@@ -127,14 +124,11 @@ def _measured_balanced(
     return records
 
 
-def _planes(group: PairGroup, d: int) -> list[list[int]] | None:
-    """Coordinates whose mean scale the gauge has made agree; None where it fixes more than that."""
-    if group.freedom == "scaling":
-        return [[i] for i in range(d)]
+def _scales_alone(group: PairGroup, d: int) -> bool:
+    """Whether the gauge moves scales of coordinates and nothing else."""
     if group.freedom == "rotary" and group.rotary is not None:
-        planes = [list(plane) for plane in group.rotary.planes()]
-        return planes if 2 * len(planes) == d else None
-    return None
+        return 2 * len(group.rotary.planes()) == d
+    return group.freedom == "scaling"
 
 
 def balanced_correlation_z(
@@ -143,14 +137,12 @@ def balanced_correlation_z(
     read: Float[Tensor, " d"],
     *,
     norms: tuple[float, float],
-    planes: Sequence[Sequence[int]] | None,
 ) -> float | None:
     """Distance of a balanced ρ from its null, in standard deviations.
 
-    The trace-free parts are split in what is constant on each plane of the gauge and the rest. The
-    first is taken as it is and gives the mean ⟨ã, b̃⟩/(‖Ã‖‖B̃‖); the rest, of dimension
-    n = (d-1)(d+2)/2 - (planes - 1), is in random position and gives the variance
-    (1 - f_A)(1 - f_B)/n, where f is the share of ‖Ã‖² in the first part.
+    Both diagonals are taken as the gauge has left them, and give the mean ⟨ã, b̃⟩/(‖Ã‖‖B̃‖). Off the
+    diagonal A and B are in random position under permutations and signs, which gives the variance
+    2(1 - f_A)(1 - f_B)/(d(d-1)), where f is the share of ‖Ã‖² on the diagonal.
 
     Parameters
     ----------
@@ -160,40 +152,31 @@ def balanced_correlation_z(
         A_ii and B_ii.
     norms
         ‖Ã‖ and ‖B̃‖.
-    planes
-        Coordinates with a common scale: single ones for neurons, two for a rotary plane.
 
     Returns
     -------
     float or None
-        None where the gauge fixes more than scales, so that this null does not hold.
+        None where nothing lies off the diagonal.
 
     References
     ----------
-    Own derivation, by the second moment of the orthogonal group on each part (B. Collins and
-    P. Śniady, Comm. Math. Phys. 264 (2006) 773-795).
+    Own derivation: the second moment of ⟨A, PBPᵀ⟩ over signed permutations P, at fixed diagonals.
 
     Examples
     --------
     >>> flat = torch.ones(4, dtype=torch.float64)
-    >>> neurons = [[i] for i in range(4)]
-    >>> z = balanced_correlation_z(0.5, flat, flat, norms=(1.0, 1.0), planes=neurons)
+    >>> z = balanced_correlation_z(0.5, flat, flat, norms=(1.0, 1.0))
     >>> round(z, 4)  # 0.5·√6: six free entries above the diagonal
     1.2247
     """
-    if planes is None or min(norms) <= 0:
-        return None
     d = len(write)
-    means = [
-        torch.stack([side[list(plane)].mean() for plane in planes]) - side.mean()
-        for side in (write, read)
-    ]
-    sizes = torch.tensor([len(plane) for plane in planes], dtype=torch.float64, device=write.device)
+    if d < 2 or min(norms) <= 0:
+        return None
+    one, two = write - write.mean(), read - read.mean()
     shares = [
-        min(1.0, float((sizes * mean.square()).sum()) / norm**2)
-        for mean, norm in zip(means, norms, strict=True)
+        min(1.0, float(side.square().sum()) / norm**2)
+        for side, norm in zip((one, two), norms, strict=True)
     ]
-    mean = float((sizes * means[0] * means[1]).sum()) / (norms[0] * norms[1])
-    free = (d - 1) * (d + 2) / 2 - (len(planes) - 1)
-    variance = (1 - shares[0]) * (1 - shares[1]) / free if free > 0 else 0.0
+    mean = float((one * two).sum()) / (norms[0] * norms[1])
+    variance = 2 * (1 - shares[0]) * (1 - shares[1]) / (d * (d - 1))
     return number((correlation - mean) / variance**0.5) if variance > 0 else None

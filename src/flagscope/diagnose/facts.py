@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.spectra import PairSpectra
-from flagscope.geometry import RankRule, numerical_rank, participation_ratio, signal_rank
+from flagscope.geometry import RankRule, numerical_rank, participation_ratio, signal_rank_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def facts_of(
     values = maps.values.mT if read else maps.values
     signal = None
     if rule.kind == "signal":
-        signal = signal_rank(maps.values if plain is None else plain)
+        signal = signal_rank_of(maps.values if plain is None else plain)
     return MapFacts(
         shape=(values.shape[1], values.shape[2]),
         delta=maps.delta,
