@@ -13,7 +13,7 @@ import pytest
 from flagscope.diagnose.records import HeadCluster, HeadPair, OverlapTest, ScanResult
 from flagscope.report import Finding, findings, meaning
 from flagscope.report.effect import sizable_ratio
-from flagscope.report.wording import number
+from flagscope.report.wording import UNCERTAIN, number
 from report import synthetic
 
 
@@ -83,17 +83,20 @@ def test_near_copies_begin_half_of_the_way_from_chance_to_a_copy(excess: float, 
     assert word in next(t for t in _texts(synthetic.result(heads=[group])) if "0 and 1" in t)
 
 
-def test_many_close_pairs_become_one_sentence() -> None:
+@pytest.mark.parametrize(("shared", "named", "near"), [(7, 6, True), (3, 2, False)])
+def test_many_close_pairs_become_one_sentence(shared: int, named: int, near: bool) -> None:
     generator = np.random.default_rng(0)
     groups = [
         synthetic.head_group(
-            layer, "k", count=4, rank=8, d=64, generator=generator, copies=[(0, 1, 2 + layer % 4)]
+            layer, "k", count=4, rank=8, d=64, generator=generator, copies=[(0, 1, shared)]
         )
         for layer in range(10)
     ]
     texts = _texts(synthetic.result(heads=groups), topic="heads")
-    assert sum(text.startswith("Heads 0 and 1") for text in texts) == 6
-    assert any(text.startswith("In 4 more cases") for text in texts)
+    assert sum(text.startswith("Heads 0 and 1") for text in texts) == named
+    (rest,) = [text for text in texts if "more pair" in text]
+    assert rest.startswith(f"{10 - named} more pairs of heads in one space of their layer (layers ")
+    assert ("are near-copies:" in rest) == near
 
 
 def test_a_cluster_of_three_is_one_finding() -> None:
@@ -136,15 +139,17 @@ def test_spaces_that_crowd_in_the_same_layers_are_one_finding(transformer: ScanR
     crowded = [text for text in _texts(transformer) if "crowd into common" in text]
     assert len(crowded) == 1
     assert crowded[0].startswith(
-        "In layers 0–10 the heads crowd into common query, key, value and output directions: "
-        "R median 1.42 ("
+        "In layers 0–10 the heads crowd into common query, key, value and output directions of the "
+        "stream: R, the mean overlap of two heads, has the median 1.42 ("
     )
 
 
 def test_heads_that_avoid_each_other_are_told_apart(transformer: ScanResult) -> None:
     group = transformer.heads[0].model_copy(update={"overlap_ratio": 0.887, "z": -22.7})
-    texts = _texts(synthetic.result(heads=[group]))
-    assert "In layer 0 the heads keep to separate query directions: R 0.887; chance is 1." in texts
+    assert (
+        "In layer 0 the heads keep to separate query directions of the stream: R, the mean overlap "
+        "of two heads, is 0.887; chance is 1."
+    ) in _texts(synthetic.result(heads=[group]))
 
 
 def test_a_commutator_is_never_told_without_the_defect(transformer: ScanResult) -> None:
@@ -262,15 +267,13 @@ def test_a_claim_rests_on_the_family_wise_p_and_a_count_on_the_adjusted_one() ->
     (told,) = [f for f in findings(result) if f.effect]
     assert told.severity == "info"
     assert "in all 40 pairs (overlap ratio 2.50; chance is 1)" in told.text
-    assert told.text.endswith(
-        "None of them alone is certain at the error rate of the whole report."
-    )
+    assert told.text.endswith(UNCERTAIN)
     # One certain test among them bears the sentence, and the rest are counted in it.
     sure = [result.pairs[0].model_copy(update={"log10_p": -9.0}), *result.pairs[1:]]
     (told,) = [f for f in findings(synthetic.result(sure)) if f.effect]
     assert told.severity == "strong"
     assert "in all 40 pairs" in told.text
-    assert "certain" not in told.text
+    assert UNCERTAIN not in told.text
 
 
 def test_strong_and_notable_findings_need_a_certain_test(any_result: ScanResult) -> None:
@@ -357,9 +360,10 @@ def _bulk(**changes: Any) -> ScanResult:
 def test_diffuse_alignment_is_told_at_the_ranks_of_the_test() -> None:
     (told,) = findings(_bulk())
     assert told.text == (
-        "MLP (gelu): in the one pair no single direction stands out, yet the spaces are aligned: "
-        "strongest at the leading 64 and 32 directions (of p0), with an overlap ratio of 1.60; "
-        "chance is 1."
+        "MLP (gelu): the leading directions of W_in and W_out coincide more than by chance in the "
+        "one pair (overlap ratio 1.60; chance is 1); no single direction stands out, yet the "
+        "spaces are aligned: strongest at the leading 64 and 32 directions, 1.60 times chance, in "
+        "p0."
     )
     assert told.severity == "notable"
     assert told.effect == pytest.approx(math.log(1.6))
@@ -367,11 +371,14 @@ def test_diffuse_alignment_is_told_at_the_ranks_of_the_test() -> None:
 
 
 def test_a_dominant_overlap_on_the_other_side_of_chance_is_not_what_the_test_found() -> None:
-    update = {"overlap_ratio": 0.8, "overlap_z": -0.4, "effective_rank_write": 3, "dominant": "ok"}
+    update = {"overlap_ratio": 0.8, "overlap_z": -4.0, "effective_rank_write": 3, "dominant": "ok"}
     (told,) = findings(_bulk(**update))
-    assert "the dominant directions do not show it, yet the spaces are aligned" in told.text
-    (told,) = findings(_bulk(**(update | {"overlap_ratio": 2.2})))
-    assert "is read where it is written in the one pair (overlap ratio 2.20" in told.text
+    assert "the directions that stand out do not show it, yet the spaces are aligned" in told.text
+    # A ratio that chance gives at so few dimensions is not what is said either.
+    (told,) = findings(_bulk(**(update | {"overlap_ratio": 2.2, "overlap_z": 2.9})))
+    assert "(overlap ratio 1.60; chance is 1)" in told.text
+    (told,) = findings(_bulk(**(update | {"overlap_ratio": 2.2, "overlap_z": 3.1})))
+    assert told.text.endswith("by chance in the one pair (overlap ratio 2.20; chance is 1).")
 
 
 def test_the_floor_of_an_overlap_follows_the_room_that_the_ranks_leave() -> None:
@@ -384,7 +391,7 @@ def test_the_floor_of_an_overlap_follows_the_room_that_the_ranks_leave() -> None
 
 
 def test_routes_of_one_stream_are_told_in_one_sentence(stream: ScanResult) -> None:
-    told = [f for f in findings(stream) if f.text.startswith("Residual stream: the shared space")]
+    told = [f for f in findings(stream) if f.text.startswith("Residual stream: the leading")]
     assert len(told) == 1
     assert "in 57 of 62 pairs" in told[0].text
     assert told[0].evidence[-1] == (

@@ -14,6 +14,7 @@ from flagscope.report import findings, link_graph
 from flagscope.report.link_cells import link_cells
 from flagscope.report.links import HeadRows, beyond_chance, head_rows
 from flagscope.report.palette import PALETTES
+from flagscope.report.wording import UNCERTAIN
 from report import synthetic
 
 
@@ -196,6 +197,4 @@ def test_links_that_are_counted_and_not_certain_are_a_remark() -> None:
     assert sum(beyond_chance(result, "overlap")) == 40
     (told,) = [f for f in findings(result) if f.topic == "links"]
     assert told.severity == "info"
-    assert told.text.endswith(
-        "None of them alone is certain at the error rate of the whole report."
-    )
+    assert told.text.endswith(UNCERTAIN)

@@ -27,7 +27,8 @@ from flagscope.report.wording import (
 )
 
 NEAR = 0.5  # of the way from chance to a copy: from here on heads are called near-copies
-_NAMED = 6  # told one by one; the rest are counted
+_NAMED = 6  # near-copies that are told one by one; the rest are counted
+_RELATED = 2  # the same of heads that are related
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,14 @@ def close_heads(result: ScanResult) -> list[Finding]:
     found = []
     for certain in (True, False):
         some = [entries for entries in merged.values() if entries[0].certain == certain]
-        some.sort(key=lambda entries: (not entries[0].near, -max(e.ratio for e in entries)))
-        named = some[:_NAMED] if certain else []
-        found += [_finding(names, entries) for entries in named]
-        rest = [entry for entries in some[len(named) :] for entry in entries]
-        if rest:
-            found.append(_rest(names, rest))
+        some.sort(key=lambda entries: -max(entry.ratio for entry in entries))
+        for near, most in ((True, _NAMED), (False, _RELATED)):
+            alike = [entries for entries in some if entries[0].near == near]
+            named = alike[:most] if certain else []
+            found += [_finding(names, entries) for entries in named]
+            rest = [entry for entries in alike[len(named) :] for entry in entries]
+            if rest:
+                found.append(_rest(names, rest))
     return found
 
 
@@ -142,10 +145,14 @@ def _angles(entries: Sequence[_Close]) -> str:
     known = [entry.angles for entry in entries if entry.angles is not None]
     if not known or len(known) < len(entries):
         return ""
-    words = dict.fromkeys(
-        f"all {every}" if some == every else f"{some} of {every}" for some, every in known
-    )
-    return f"; {joined(words)} principal angles are smaller than chance allows"
+    every = known[0][1]
+    if any(angles[1] != every for angles in known):
+        counts = joined(f"{some} of {of}" for some, of in known)
+    elif all(some == every for some, _ in known):
+        counts = f"all {every}"
+    else:
+        counts = f"{joined(some for some, _ in known)} of {every}"
+    return f"; {counts} principal angles are smaller than chance allows"
 
 
 def _rest(names: HeadNames, rest: Sequence[_Close]) -> Finding:
@@ -154,15 +161,16 @@ def _rest(names: HeadNames, rest: Sequence[_Close]) -> Finding:
     means = [entry.mean for entry in rest]
     ratios = [entry.ratio for entry in rest]
     effect = ratio_effect(median(ratios))
-    near = sum(entry.near for entry in rest)
     depths = sorted({entry.group.layer for entry in rest})
     layers = f"layer{'s' if len(depths) > 1 else ''} {ranges(depths)}"
     kinds = joined(f"{n} {word}" for n, word in _by_space(names, rest))
     more = "more " if certain else ""
+    what = "near-copies" if rest[0].near else "related, not copies"
     text = (
-        f"In {counted(len(rest), f'{more}case')} ({layers}) heads of a layer are closer to each "
-        f"other than by chance: {typical(ratios)} times chance, mean squared cosine "
-        f"{span(means)}; {near} of them {'is a near-copy' if near == 1 else 'are near-copies'}."
+        f"{counted(len(rest), f'{more}pair', f'{more}pairs')} of heads in one space of their layer "
+        f"({layers}) {'is' if len(rest) == 1 else 'are'} {what}: mean squared cosine {span(means)} "
+        f"(a copy has 1, chance gives {span([entry.chance for entry in rest])}), {typical(ratios)} "
+        "times chance."
     )
     best = max(rest, key=lambda entry: entry.ratio)
     return Finding(
@@ -170,7 +178,7 @@ def _rest(names: HeadNames, rest: Sequence[_Close]) -> Finding:
         topic="heads",
         text=text if certain else f"{text} {UNCERTAIN}",
         evidence=(effect.text, f"{kinds}; at least, since a layer lists its nearest pairs alone"),
-        **meaning.RELATED_HEADS.fields(),
+        **(meaning.NEAR_COPIES if rest[0].near else meaning.RELATED_HEADS).fields(),
         effect=effect.size,
         label="functional",
         target=f"heads/{best.index}",

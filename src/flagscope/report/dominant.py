@@ -9,6 +9,10 @@ from flagscope.report.effect import sizable_ratio
 from flagscope.report.error_rate import ErrorRate
 from flagscope.report.wording import number
 
+# Standard deviations from chance at which the overlap of dominant spaces speaks for itself. Spaces
+# of few dimensions can be nearly orthogonal by chance, where their ratio looks impressive.
+_FAR = 3.0
+
 
 @dataclass(frozen=True)
 class OverlapEffect:
@@ -37,8 +41,8 @@ class OverlapEffect:
 def overlap_effect(pair: PairRecord) -> OverlapEffect | None:
     """The overlap that a finding speaks of; None where nothing was measured.
 
-    That of the dominant spaces, unless nothing stands out there, or it is small there, or on the
-    other side of chance than where the combined test is strongest: then that of the test.
+    That of the dominant spaces where it is large and beyond chance there, on the side of chance
+    where the combined test is strongest; else that of the test, at its own dimensions.
     """
     ratio, ranks = pair.overlap_ratio, (pair.effective_rank_write, pair.effective_rank_read)
     leading = None
@@ -50,8 +54,10 @@ def overlap_effect(pair: PairRecord) -> OverlapEffect | None:
     strongest = OverlapEffect(test.overlap_ratio, test.rank_write, test.rank_read, False)
     if leading is None or not stands_out(pair):
         return strongest
+    there = (leading.rank_write, leading.rank_read) == (strongest.rank_write, strongest.rank_read)
+    far = there or abs(pair.overlap_z or 0.0) >= _FAR
     same_side = (leading.ratio > 1) == (strongest.ratio > 1)
-    return leading if same_side and leading.sizable(pair.d) else strongest
+    return leading if far and same_side and leading.sizable(pair.d) else strongest
 
 
 def stands_out(pair: PairRecord) -> bool:

@@ -69,13 +69,14 @@ def _overlap(
     surest = min(groups, key=lambda group: group.log10_p or 0.0)
     words = joined(SPACE_WORDS[some[0].space] for some in spaces)
     if above:
-        deed = f"crowd into common {words} directions"
+        deed = f"crowd into common {words} directions of the stream"
     else:
-        deed = f"keep to separate {words} directions"
+        deed = f"keep to separate {words} directions of the stream"
     where = _layers(sorted({group.layer for group in groups}), every == len(spaces[0]))
     text = (
         f"{_stack(result, surest)}In {where} the {names.noun(surest)} {deed}: "
-        f"R {typical(ratios)}; chance is 1."
+        f"R, the mean overlap of two heads, {'is' if len(ratios) == 1 else 'has the'} "
+        f"{typical(ratios)}; chance is 1."
     )
     return Finding(
         severity=severity_of(

@@ -88,15 +88,14 @@ LINKS = {
     ),
 }
 _ALIGNED = {
-    ("commutator_ratio", False): "The two maps use common axes of the space between them: what is "
-    "one axis for the first is nearly one axis for the second.",
-    ("commutator_ratio", True): "Strong directions of the two maps meet at oblique angles, neither "
-    "along nor across each other.",
-    (
-        "gram_correlation",
-        True,
-    ): "What the first map writes strongly the second also reads strongly.",
-    ("gram_correlation", False): "What the first map writes strongly the second reads weakly.",
+    ("commutator_ratio", False): "The Gram matrices of the two maps, W1 W1ᵀ and W2ᵀ W2, share "
+    "eigenvectors more than at a random position: one axis for the first map is nearly one axis "
+    "for the second.",
+    ("commutator_ratio", True): "The Gram matrices of the two maps, W1 W1ᵀ and W2ᵀ W2, commute "
+    "less than at a random position: strong directions of the one lie neither along nor across "
+    "those of the other.",
+    ("gram_correlation", True): "The second map reads strongly what the first writes strongly.",
+    ("gram_correlation", False): "The second map reads weakly what the first writes strongly.",
 }
 _LINEAR_NOTE = (
     " Q-K and V-O pairs commute more than MLP pairs in language models trained with AdamW too "
@@ -161,10 +160,10 @@ def overlap(*, above: bool, dominant: bool, label: Label | None) -> Meaning:
     """The meaning of spaces that overlap, or avoid each other."""
     if dominant:
         means = (
-            "The directions that stand out of the first map are those that stand out of the second."
+            "The second map reads what the first writes along its strongest directions."
             if above
-            else "The directions that stand out of the first map are not those that the second "
-            "reads."
+            else "The second map reads little of what the first writes along its strongest "
+            "directions."
         )
     else:
         means = (

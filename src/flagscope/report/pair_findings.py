@@ -24,6 +24,7 @@ from flagscope.report.finding import Finding, Severity
 from flagscope.report.routes import route
 from flagscope.report.tracks import Track, wider_tracks
 from flagscope.report.wording import (
+    MAP_WORDS,
     UNCERTAIN,
     euclidean,
     joined,
@@ -45,20 +46,30 @@ class _Clause(NamedTuple):
     effect: Effect
     certain: bool  # holds for the whole report
 
-    @property
-    def text(self) -> str:
+    def text(self, track: Track) -> str:
+        """The clause, about as many pairs of the track as it holds for."""
         symbol, chance, deeds = _ALIGNMENT_WORDS[self.observable]
+        first, second = MAP_WORDS[track.pairs[0].kind]
         values = [getattr(pair, self.observable) for pair in self.pairs]
-        return f"{deeds[self.above]} {{where}} ({symbol} {typical(values)}; chance is {chance})"
+        where = share_of(len(self.pairs), len(track.pairs), "pair")
+        deed = deeds[self.above].format(first, second)
+        return f"{deed} in {where} ({symbol} {typical(values)}; chance is {chance})"
 
 
 _ALIGNMENT_WORDS = {
     "commutator_ratio": (
         "C",
         1,
-        ("share their axes better than by chance", "meet at oblique angles"),
+        (
+            "{0} and {1} share axes better than by chance",
+            "strong directions of {0} and {1} meet at oblique angles",
+        ),
     ),
-    "gram_correlation": ("ρ", 0, ("weigh different directions", "weigh the same directions")),
+    "gram_correlation": (
+        "ρ",
+        0,
+        ("{1} weighs weakly what {0} weighs strongly", "{1} weighs strongly what {0} does"),
+    ),
 }
 
 
@@ -143,12 +154,9 @@ def counted_pairs(
 def _alignment(result: ScanResult, track: Track, clauses: Sequence[_Clause]) -> Finding:
     every = list({pair.name: pair for clause in clauses for pair in clause.pairs}.values())
     first = max(clauses, key=lambda clause: clause.effect.size)
-    words = [
-        clause.text.format(where=f"in {share_of(len(clause.pairs), len(track.pairs), 'pair')}")
-        for clause in clauses
-    ]
+    words = joined((clause.text(track) for clause in clauses), limit=4)
     certain = first.certain
-    text = f"{track.title}: the write and read Grams {joined(words, limit=4)}."
+    text = f"{track.title}: {words}."
     evidence = [first.effect.text]
     defects = [pair.commutation_defect for pair in every if pair.commutation_defect is not None]
     if defects:
@@ -189,23 +197,15 @@ def counted_overlaps(track: Track, rate: ErrorRate) -> list[_Overlap]:
 
 
 def overlaps(result: ScanResult) -> list[Finding]:
-    """Tracks whose spaces overlap sizably more, or less, than chance.
-
-    Those whose dominant spaces do are one finding, those that do so at other dimensions another.
-    """
+    """Tracks whose leading spaces overlap sizably more, or less, than chance."""
     rate = ErrorRate.of(result)
     found = []
     for track in wider_tracks(result):
         some = [entry for entry in counted_overlaps(track, rate) if entry.at.sizable(entry.pair.d)]
         for above in (True, False):
-            for dominant in (True, False):
-                side = [
-                    entry
-                    for entry in some
-                    if (entry.at.ratio > 1) == above and entry.at.dominant == dominant
-                ]
-                if side:
-                    found.append(_overlap(result, track, side, rate, above=above))
+            side = [entry for entry in some if (entry.at.ratio > 1) == above]
+            if side:
+                found.append(_overlap(result, track, side, rate, above=above))
     return found
 
 
@@ -216,31 +216,16 @@ def _overlap(
     ratios = [entry.at.ratio for entry in some]
     effect = ratio_effect(median(ratios))
     certain = any(rate.certain(pair) for pair in pairs)
-    extreme = min(some, key=lambda entry: entry.pair.log10_p or 0.0)
-    dominant = extreme.at.dominant
     label = label_of(result, pairs[0], "overlap_ratio")
-    where = share_of(len(pairs), len(track.pairs), "pair")
-    ranks = f"{extreme.at.rank_write:,} and {extreme.at.rank_read:,}"
-    if dominant:
-        deed = "is read where it is written" if above else "is read elsewhere than written"
-        text = (
-            f"{track.title}: the shared space {deed} in {where} "
-            f"(overlap ratio {typical(ratios)}; chance is 1)."
-        )
-    else:
-        bulk = not any(stands_out(pair) for pair in pairs)
-        first = (
-            "no single direction stands out" if bulk else "the dominant directions do not show it"
-        )
-        deed = "are aligned" if above else "avoid each other"
-        text = (
-            f"{track.title}: in {where} {first}, yet the spaces {deed}: strongest at the leading "
-            f"{ranks} directions (of {extreme.pair.name}), with an overlap ratio of "
-            f"{typical(ratios)}; chance is 1."
-        )
-    z = "" if not dominant or extreme.pair.overlap_z is None else (
-        f", z = {number(extreme.pair.overlap_z)}"
-    )  # fmt: skip
+    first, second = MAP_WORDS[track.pairs[0].kind]
+    deed = "coincide more than by chance" if above else "avoid each other"
+    spread = [entry for entry in some if not entry.at.dominant]
+    text = (
+        f"{track.title}: the leading directions of {first} and {second} {deed} in "
+        f"{share_of(len(pairs), len(track.pairs), 'pair')} (overlap ratio {typical(ratios)}; "
+        f"chance is 1){_elsewhere(spread, len(some), above=above)}."
+    )
+    surest = min(some, key=lambda entry: entry.pair.log10_p or 0.0)
     return Finding(
         severity=severity_of(
             certain=certain, effect=effect, label=label, some=len(pairs), every=len(track.pairs)
@@ -249,14 +234,32 @@ def _overlap(
         text=text if certain else f"{text} {UNCERTAIN}",
         evidence=(
             effect.text,
-            f"surest: {extreme.pair.name}, {number(extreme.at.ratio)} times chance{z} "
-            f"({p_value(extreme.pair.log10_p)} of the combined test)",
-            f"ranks {ranks} in {euclidean(extreme.pair.d)}; counted from {RATIO_FLOOR:.0%} off "
-            "chance, or a tenth of the way to the limit",
+            f"surest: {surest.pair.name}, {number(surest.at.ratio)} times chance at the leading "
+            f"{surest.at.rank_write:,} and {surest.at.rank_read:,} directions in "
+            f"{euclidean(surest.pair.d)} ({p_value(surest.pair.log10_p)} of the combined test)",
+            f"counted from {RATIO_FLOOR:.0%} off chance, or a tenth of the way to the limit",
             *by_route(pairs, track),
         ),
-        **meaning.overlap(above=above, dominant=dominant, label=label).fields(),
+        **meaning.overlap(above=above, dominant=2 * len(spread) < len(some), label=label).fields(),
         effect=effect.size,
         label=label,
         target=f"track/{track.key}",
+    )
+
+
+def _elsewhere(spread: Sequence[_Overlap], every: int, *, above: bool) -> str:
+    """What is said of pairs whose dominant directions do not show their overlap."""
+    if not spread:
+        return ""
+    surest = min(spread, key=lambda entry: entry.pair.log10_p or 0.0)
+    deed = "are aligned" if above else "avoid each other"
+    bulk = not any(stands_out(entry.pair) for entry in spread)
+    words = (
+        "no single direction stands out" if bulk else "the directions that stand out do not show it"
+    )
+    where = "" if len(spread) == every else f"in {len(spread):,} of them "
+    ranks = f"{surest.at.rank_write:,} and {surest.at.rank_read:,}"
+    return (
+        f"; {where}{words}, yet the spaces {deed}: strongest at the leading {ranks} directions, "
+        f"{number(surest.at.ratio)} times chance, in {surest.pair.name}"
     )

@@ -17,10 +17,20 @@ KIND_WORDS = {
     "residual": "Residual stream",
     "latent": "Latent attention",
 }
+# The first and the second map of a pair, as a reader of the model's code knows them.
+MAP_WORDS = {
+    "qk": ("W_Q", "W_K"),
+    "ov": ("W_V", "W_O"),
+    "mlp": ("W_in", "W_out"),
+    "sequential": ("the first map", "the second"),
+    "conv": ("the first convolution", "the second"),
+    "residual": ("the writer", "the reader"),
+    "latent": ("the compression", "the expansion"),
+}
 MISSING = "–"
 NONE_STANDS = "none stands out"  # of the bulk of singular values
 UNTESTABLE = "cannot be tested"
-UNCERTAIN = "None of them alone is certain at the error rate of the whole report."
+UNCERTAIN = "Counted, but not certain at the error rate of the whole report."
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
