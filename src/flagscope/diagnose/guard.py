@@ -50,11 +50,14 @@ class GuardedTests:
     """p-values without the scale profiles: 1 where nothing but profiles is left to test."""
 
     overlap_log10_p: float
+    dominant_log10_p: float
     commutator_p: float
     correlation_p: float
 
 
-def guarded_tests(view: ProfileView, shares: dict[RankPair, float], *, seed: int) -> GuardedTests:
+def guarded_tests(
+    view: ProfileView, shares: dict[RankPair, float], dominant: RankPair, *, seed: int
+) -> GuardedTests:
     """The tests of a pair, made without its scale profiles.
 
     Parameters
@@ -70,7 +73,7 @@ def guarded_tests(view: ProfileView, shares: dict[RankPair, float], *, seed: int
     limits = [int((values[0] > 0).sum()) for values in (spectra.alpha, spectra.beta)]
     clipped: dict[RankPair, float] = {}
     for (i, j), share in shares.items():
-        ranks = min(i, limits[0]), min(j, limits[1])
+        ranks = _clipped((i, j), limits)
         if min(ranks) > 0 and max(ranks) < spectra.d:
             clipped[ranks] = clipped.get(ranks, 0.0) + share
     overlap = combined_overlap(spectra.cosines[0], clipped, spectra.d)
@@ -80,9 +83,14 @@ def guarded_tests(view: ProfileView, shares: dict[RankPair, float], *, seed: int
     (row,) = gram_observables(spectra, *noise, seed=seed, spread=[view.spread])
     return GuardedTests(
         0.0 if overlap is None else overlap.log10_p,
+        0.0 if overlap is None else overlap.single.get(_clipped(dominant, limits), 0.0),
         1.0 if row.commutator_p is None else row.commutator_p,
         1.0 if row.gram_correlation_p is None else row.gram_correlation_p,
     )
+
+
+def _clipped(ranks: RankPair, limits: Sequence[int]) -> RankPair:
+    return min(ranks[0], limits[0]), min(ranks[1], limits[1])
 
 
 def profile_views(
@@ -165,4 +173,4 @@ def profile_spread(
         square = side.square[k][alive].pow(1 - float(side.power[k]))
         norm = float(values[number].double().square().sum())
         shares.append(diagonal_share(square, norm - float(square.sum()) ** 2 / d))
-    return spread_ratio(*shares, d)
+    return spread_ratio(shares[0], shares[1], d)

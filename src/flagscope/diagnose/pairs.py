@@ -178,7 +178,7 @@ def _measure(
     plain: tuple[Matrices, Matrices],
 ) -> list[dict[str, Any]]:
     # From here on the maps are known up to powers of two; what depends on scale is told of it.
-    whole = [side.normalised()[0].values for side in plain]
+    whole = plain[0].normalised()[0].values, plain[1].normalised()[0].values
     write, write_exponents = write.normalised()
     read, read_exponents = read.normalised()
     facts = (
@@ -200,6 +200,7 @@ def _measure(
         ),
         rule=rule, seed=seed, sigma=sigma,
         views=lambda some: profile_views(
-            *whole, spectra, some, measure=lambda w1, w2: spectra_in_precision(w1, w2)[0]
+            whole[0], whole[1], spectra, some,
+            measure=lambda w1, w2: spectra_in_precision(w1, w2)[0],
         ),
     )  # fmt: skip

@@ -131,6 +131,13 @@ class OverlapTest(Record):
         description="The same for the correlation matrices of the rows, which no profile of "
         "scales moves; null where the maps as they are give no reason to look."
     )
+    dominant_log10_p: float | None = Field(
+        description="Of the overlap at the effective ranks by itself, over its share of the level "
+        "and guarded alike: what overlap_ratio says holds where this is small."
+    )
+    dominant_p_familywise: float | None = Field(
+        default=None, description="The same by Bonferroni over all tests of the report."
+    )
 
 
 class PairRecord(Record):
