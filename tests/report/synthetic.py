@@ -145,6 +145,7 @@ def pair(
             overlap_ratio=overlap,
             log10_p=min(0.0, log10_p),
             log10_p_profile=min(0.0, log10_p + 0.5) if log10_p < -1.3 else None,
+            dominant_log10_p=min(0.0, log10_p),
         ),
         "intersection_exact": 0,
         "intersection_status": "ok",

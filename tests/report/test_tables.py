@@ -174,7 +174,12 @@ def _bulk(log10_p: float) -> PairRecord:
     """A pair without dominant directions, whose test is strongest at 16 and 8."""
     pair = synthetic.perceptron().pairs[0]
     test = OverlapTest(
-        rank_write=16, rank_read=8, overlap_ratio=1.7, log10_p=log10_p, log10_p_profile=log10_p
+        rank_write=16,
+        rank_read=8,
+        overlap_ratio=1.7,
+        log10_p=log10_p,
+        log10_p_profile=log10_p,
+        dominant_log10_p=None,
     )
     gone = dict.fromkeys(["overlap_ratio", "overlap_z", "flag_defect", "cosines", "profile"])
     return pair.model_copy(

@@ -9,10 +9,6 @@ from flagscope.report.effect import sizable_ratio
 from flagscope.report.error_rate import ErrorRate
 from flagscope.report.wording import number
 
-# Standard deviations from chance at which the overlap of dominant spaces speaks for itself. Spaces
-# of few dimensions can be nearly orthogonal by chance, where their ratio looks impressive.
-_FAR = 3.0
-
 
 @dataclass(frozen=True)
 class OverlapEffect:
@@ -38,11 +34,12 @@ class OverlapEffect:
         return sizable_ratio(self.ratio, self.rank_write, self.rank_read, d)
 
 
-def overlap_effect(pair: PairRecord) -> OverlapEffect | None:
+def overlap_effect(pair: PairRecord, rate: ErrorRate) -> OverlapEffect | None:
     """The overlap that a finding speaks of; None where nothing was measured.
 
-    That of the dominant spaces where it is large and beyond chance there, on the side of chance
-    where the combined test is strongest; else that of the test, at its own dimensions.
+    That of the dominant spaces where it is large and holds by itself at the error rate of the whole
+    report; else that at the dimensions where the combined test is strongest. Spaces of one or two
+    dimensions can be nearly orthogonal by chance, and their ratio looks impressive then.
     """
     ratio, ranks = pair.overlap_ratio, (pair.effective_rank_write, pair.effective_rank_read)
     leading = None
@@ -54,10 +51,8 @@ def overlap_effect(pair: PairRecord) -> OverlapEffect | None:
     strongest = OverlapEffect(test.overlap_ratio, test.rank_write, test.rank_read, False)
     if leading is None or not stands_out(pair):
         return strongest
-    there = (leading.rank_write, leading.rank_read) == (strongest.rank_write, strongest.rank_read)
-    far = there or abs(pair.overlap_z or 0.0) >= _FAR
-    same_side = (leading.ratio > 1) == (strongest.ratio > 1)
-    return leading if far and same_side and leading.sizable(pair.d) else strongest
+    holds = rate.certain(test, "dominant_")
+    return leading if holds and leading.sizable(pair.d) else strongest
 
 
 def stands_out(pair: PairRecord) -> bool:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from flagscope.diagnose.records import Record, ScanResult
 
-TestPrefix = Literal["", "commutator_", "gram_correlation_", "shared_", "composition_"]
+TestPrefix = Literal["", "commutator_", "gram_correlation_", "shared_", "composition_", "dominant_"]
 
 SCHEMA_1 = (
     "This file was written with schema flagscope.scan/1, whose p-values were not held at one error "

@@ -192,7 +192,7 @@ class _Overlap(NamedTuple):
 
 def counted_overlaps(track: Track, rate: ErrorRate) -> list[_Overlap]:
     """The pairs of a track whose overlap is counted as significant, of any size."""
-    known = [(pair, overlap_effect(pair)) for pair in track.pairs if rate.counts(pair)]
+    known = [(pair, overlap_effect(pair, rate)) for pair in track.pairs if rate.counts(pair)]
     return [_Overlap(pair, at) for pair, at in known if at is not None]
 
 
