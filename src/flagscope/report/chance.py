@@ -33,10 +33,10 @@ def null_band(pair: PairRecord, observable: str) -> Band | None:
     """The null of one observable of a pair; None where no random model calibrates it.
 
     The overlap ratio, the Gram correlation and the commutation defect have normal intervals of
-    ±1.96 standard deviations; the commutator ratio has its own. Intersections are
-    counted beyond what dimensions force, so that chance is 0; a kernel intersection has the
-    generic value max(0, rank W1 - rank W2). The flag defect has the
-    mean min(r1, r2)(1 - max(r1, r2)/d).
+    ±1.96 standard deviations, cut off at 0 where a number cannot be negative; the commutator ratio
+    has its own. Intersections are counted beyond what dimensions force, so that chance is 0, and
+    have no null where they cannot be tested; a kernel intersection has the generic value
+    max(0, rank W1 - rank W2). The flag defect has the mean min(r1, r2)(1 - max(r1, r2)/d).
     """
     if observable == "kernel_intersection":
         return _generic_kernel(pair)
@@ -45,7 +45,7 @@ def null_band(pair: PairRecord, observable: str) -> Band | None:
     null = pair.null
     match observable:
         case "overlap_ratio":
-            return _normal(1.0, null.overlap_ratio_sd)
+            return _normal(1.0, null.overlap_ratio_sd, floor=0.0)
         case "gram_correlation":
             return _normal(0.0, null.gram_correlation_sd)
         case "commutation_defect":

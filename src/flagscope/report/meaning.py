@@ -31,7 +31,7 @@ NEAR_COPIES = Meaning(
     "sum (laboratory: pruning).",
 )
 RELATED_HEADS = Meaning(
-    "The spaces of the heads lean towards each other more than random ones, and yet most of what "
+    "The spaces of the heads lean towards each other more than random ones, and yet much of what "
     "the one reads or writes lies outside of the other.",
     "See in the matrix of the layer whether these heads stand alone or all heads lean together.",
     "It does not mean that they are copies, nor that one is cheap to remove, which stayed open "
