@@ -123,6 +123,7 @@ def combined_overlap(
 
     Examples
     --------
+    >>> import torch
     >>> aligned = combined_overlap(torch.eye(8)[:3, :3], {(1, 1): 0.5, (3, 3): 0.5}, d=8)
     >>> aligned.ranks, round(aligned.overlap_ratio, 3)
     ((3, 3), 2.667)

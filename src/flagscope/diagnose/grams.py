@@ -72,7 +72,7 @@ def gram_observables(
     spectra
         Of n pairs.
     noise_write, noise_read
-        Bounds on the Frobenius norms of the errors of A and B. Where the trace-free part of
+        Estimates of the Frobenius norms of the errors of A and B. Where the trace-free part of
         either is not larger, C, ρ and ν are undefined.
     seed
         Of the Haar draws that stand in where no closed form of the null of C holds.

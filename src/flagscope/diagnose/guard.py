@@ -12,10 +12,10 @@ from torch import Tensor
 from flagscope.diagnose.combined import RankPair, combined_overlap
 from flagscope.diagnose.grams import gram_observables
 from flagscope.diagnose.profile import (
-    RowScales,
-    diagonal_share,
+    FEWEST,
+    flat_spread,
+    profiles,
     row_scales,
-    spread_ratio,
     without_profile,
 )
 from flagscope.diagnose.spectra import PairSpectra
@@ -33,13 +33,13 @@ class ProfileView:
     Attributes
     ----------
     spectra
-        Of this pair alone.
+        Of this pair alone; None where too few coordinates are left for a null to be known.
     spread
-        Spread of ⟨Ã, B̃⟩ in units of its Haar value, see `spread_ratio`.
+        Spread of ⟨Ã, B̃⟩ in units of its Haar value, see `flat_spread`.
     """
 
-    spectra: PairSpectra
-    spread: float
+    spectra: PairSpectra | None
+    spread: float = 1.0
 
 
 Views = Callable[[list[int]], list[ProfileView | None]]
@@ -70,6 +70,8 @@ def guarded_tests(
         Of draws, as for `gram_observables`.
     """
     spectra = view.spectra
+    if spectra is None:
+        return GuardedTests(0.0, 0.0, 1.0, 1.0)
     limits = [int((values[0] > 0).sum()) for values in (spectra.alpha, spectra.beta)]
     clipped: dict[RankPair, float] = {}
     for (i, j), share in shares.items():
@@ -117,37 +119,41 @@ def profile_views(
     Returns
     -------
     list of ProfileView or None
-        None where one of the maps has no profile: then it is in general position as far as scales
-        go, and the Haar null holds for the pair as it is.
+        None where scale profiles could not pass for alignment, see `profiles`: then one of the
+        maps is in general position as far as scales go, and the Haar null holds as it is.
     """
     at = torch.tensor(list(indices), device=w1.device)
     left, right = w1[at], w2[at].mT
-    scales = (
-        row_scales(left, spectra.alpha[at].square().sum(-1)),
-        row_scales(right, spectra.beta[at].square().sum(-1)),
-    )
+    write = row_scales(left, spectra.alpha[at].square().sum(-1))
+    read = row_scales(right, spectra.beta[at].square().sum(-1))
+    found = profiles(write, read)
+    alike: dict[tuple[bytes, bool], list[int]] = {}
+    for k in torch.nonzero(found.any).flatten().tolist():
+        coordinates = found.alive[k].cpu().numpy().tobytes()
+        alike.setdefault((coordinates, bool(found.unlike[k])), []).append(k)
     views: list[ProfileView | None] = [None] * len(at)
-    profiled = (~scales[0].plain & ~scales[1].plain).tolist()
-    by_coordinates: dict[bytes, list[int]] = {}
-    both = scales[0].alive & scales[1].alive
-    for k, has in enumerate(profiled):
-        if has and int(both[k].sum()) > 1:
-            by_coordinates.setdefault(both[k].cpu().numpy().tobytes(), []).append(k)
-    for some in by_coordinates.values():
-        alive = both[some[0]]
-        sides = [
-            torch.stack([
-                without_profile(w[k][alive], side.square[k][alive], float(side.power[k]))
-                for k in some
-            ])
-            for w, side in zip((left, right), scales, strict=True)
-        ]  # fmt: skip
-        made = measure(sides[0], sides[1].mT)
-        for number, k in enumerate(some):
-            views[k] = ProfileView(
-                one_pair(made, number), profile_spread(made, number, scales, k, alive)
+    for (_, unlike), some in alike.items():
+        alive = found.alive[some[0]]
+        count = int(alive.sum())
+        if not testable(count, unlike=unlike):
+            for k in some:
+                views[k] = ProfileView(None)
+            continue
+        one, two = left[some][:, alive], right[some][:, alive]
+        if unlike:
+            one, two = (
+                without_profile(w, side.square[some][:, alive])
+                for w, side in ((one, write), (two, read))
             )
+        made = measure(one, two.mT)
+        for number, k in enumerate(some):
+            views[k] = ProfileView(one_pair(made, number), flat_spread(count) if unlike else 1.0)
     return views
+
+
+def testable(count: int, *, unlike: bool) -> bool:
+    """Whether a null is known for so many coordinates, with scales to divide out or without."""
+    return count >= (FEWEST if unlike else 2)
 
 
 def one_pair(spectra: PairSpectra, i: int) -> PairSpectra:
@@ -158,19 +164,3 @@ def one_pair(spectra: PairSpectra, i: int) -> PairSpectra:
         if isinstance(value := getattr(spectra, field.name), Tensor)
     }
     return PairSpectra(spectra.d, **parts)
-
-
-def profile_spread(
-    made: PairSpectra, number: int, scales: tuple[RowScales, RowScales], k: int, alive: Tensor
-) -> float:
-    """Spread of ρ of pair `number` of profile-free spectra, the k-th of both scales.
-
-    See `spread_ratio`; `alive` says which coordinates the spectra are on.
-    """
-    d = made.d
-    shares = []
-    for values, side in zip((made.alpha, made.beta), scales, strict=True):
-        square = side.square[k][alive].pow(1 - float(side.power[k]))
-        norm = float(values[number].double().square().sum())
-        shares.append(diagonal_share(square, norm - float(square.sum()) ** 2 / d))
-    return spread_ratio(shares[0], shares[1], d)

@@ -49,7 +49,7 @@ def head_spaces(
         Floating point and finite; r may exceed d. The bases are found in float64 and given in the
         type of the maps.
     noise
-        Bound on the spectral norm of the storage error of each map, shape (H,); singular values
+        Estimate of the spectral norm of the storage error of each map, shape (H,); singular values
         up to it do not count.
 
     Examples

@@ -61,6 +61,12 @@ class MapReference(Record):
     tensor: str
     slice: str = Field(description="Python-like index of the stored tensor, '[:]' for the whole.")
     transposed: bool = Field(description="True where the map is used as its transpose.")
+    repeated: bool = Field(
+        default=False,
+        description="Values repeat so often that the estimate of the storage error, and with it "
+        "ranks and exact intersections, may be wrong: the weights may have been rounded more "
+        "coarsely than their type says.",
+    )
 
 
 class Incidence(Record):
