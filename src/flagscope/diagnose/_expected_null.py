@@ -3,8 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from flagscope.null import Significance, mean_overlap_significance, overlap_significance
-from flagscope.null.haar import mean_overlap
+from flagscope.null import Significance, mean_overlap_significance
 from flagscope.null.largest import largest_cosine_significance
 from flagscope.null.projectors import projector_sum_edges
 from flagscope.null.tracy_widom import tracy_widom_log_sf
@@ -21,9 +20,7 @@ def projector_sum_significance(value: float, d: int, r: int, count: int) -> Sign
     return Significance.one_sided(None, log_tail=tracy_widom_log_sf((value - edges.upper) / scale))
 
 
-def cluster_significance(
-    ratio: float, ranks: Sequence[int], d: int, *, count: int
-) -> Significance:
+def cluster_significance(ratio: float, ranks: Sequence[int], d: int, *, count: int) -> Significance:
     test = mean_overlap_significance(ratio, ranks, d)
     if test.log10_p is None:
         return test

@@ -1,10 +1,4 @@
-"""Tests of how heads overlap: as they are, and with the scales of the stream's coordinates out.
-
-The law of Haar-random spaces holds where all coordinates of the stream are alike. A gain that all
-heads share, or coordinates that none of them uses, break it without any head knowing of another. So
-the p-value of a test is the larger of two: of the heads as they are, and of the heads with the
-scales divided out (`scale_profile`). It is valid where either null is true.
-"""
+"""Tests of how heads overlap: as they are, and with the scales of the stream's coordinates out."""
 
 from __future__ import annotations
 
@@ -15,17 +9,15 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
+from flagscope.diagnose._expected_null import cluster_significance, projector_sum_significance
 from flagscope.diagnose.head_spaces import (
     HeadSpaces,
     largest_of_projector_sum,
     pairwise_overlaps,
 )
-from flagscope.diagnose.scale_profile import ScaleProfile, scale_profile, without_profile
-from flagscope.diagnose._expected_null import cluster_significance, projector_sum_significance
+from flagscope.diagnose.scale_profile import DividedSpaces, ScaleProfile
+from flagscope.diagnose.second_look import larger_log10_p, needs_second_look, second_log10_p
 from flagscope.null import Significance, mean_overlap_significance, overlap_significance
-
-# A p-value above this stands as it is: it says of no overlap, and the larger one would not either.
-_LOOKED_AT = np.log10(0.2)
 
 
 @dataclass(frozen=True)
@@ -38,10 +30,13 @@ class HeadOverlap:
         The heads, H of them, each of rank 1 at least.
     total
         Σcos² between all of them, shape (H, H), in the range that their dimensions allow.
+    profile
+        What was divided out of them, if anything.
     """
 
     spaces: HeadSpaces
     total: Float[np.ndarray, "H H"]
+    profile: ScaleProfile | None = None
 
     @classmethod
     def of(cls, spaces: HeadSpaces, profile: ScaleProfile | None = None) -> HeadOverlap:
@@ -51,7 +46,7 @@ class HeadOverlap:
         if profile is not None:
             shift = np.array([[profile.shift(p, q) for q in ranks] for p in ranks])
             total = total + np.outer(ranks, ranks) / spaces.d * shift
-        return cls(spaces, np.clip(total, 0, np.minimum.outer(ranks, ranks)))
+        return cls(spaces, np.clip(total, 0, np.minimum.outer(ranks, ranks)), profile)
 
     @property
     def ranks(self) -> list[int]:
@@ -109,22 +104,8 @@ class HeadOverlap:
         return float(block[np.triu_indices(len(block), 1)].mean())
 
 
-DividedHeads = Callable[[], tuple[HeadSpaces, ScaleProfile] | None]
-
-
-def own_profile(spaces: HeadSpaces) -> tuple[HeadSpaces, ScaleProfile] | None:
-    """Heads without the scales that they have in common, and those scales."""
-    return without_shared_profile(spaces, [spaces])
-
-
-def without_shared_profile(
-    spaces: HeadSpaces, pool: Sequence[HeadSpaces]
-) -> tuple[HeadSpaces, ScaleProfile] | None:
-    """Heads without the scales of the pool that they are part of; None where none are open."""
-    profile = scale_profile(pool)
-    if profile is None:
-        return None
-    return without_profile(spaces, profile), profile
+# Gives the heads with the scales of the coordinates divided out; None where these do not differ.
+DividedHeads = Callable[[], DividedSpaces | None]
 
 
 class HeadTests:
@@ -135,8 +116,8 @@ class HeadTests:
     overlap
         The heads as they are.
     divided
-        Gives them with the scales of the coordinates divided out, and the profile; called once at
-        most.
+        Gives them with the scales of the coordinates divided out, None where these do not differ;
+        called once at most.
     """
 
     def __init__(self, overlap: HeadOverlap, divided: DividedHeads) -> None:
@@ -145,59 +126,39 @@ class HeadTests:
     @cached_property
     def _divided(self) -> HeadOverlap | None:
         made = self._make()
-        # A head with nothing left is one that the profile is all of.
-        if made is None or bool((made[0].ranks == 0).any()):
+        return None if made is None else HeadOverlap.of(made.spaces, made.profile)
+
+    def second(
+        self, raw: Significance, test: Callable[[HeadOverlap], Significance | None]
+    ) -> float | None:
+        """Log10 p of a test taken again; None where there is no reason to."""
+        if not needs_second_look(raw) or self._divided is None:
             return None
-        return HeadOverlap.of(*made)
-
-    def profile_of_mean(self, raw: Significance) -> float | None:
-        """Log10 p of R with the scales divided out; None where nobody needs to look.
-
-        A mean on the other side of chance than that of the heads as they are bears nothing out.
-        """
-        return self._looked_at(raw, lambda heads: _same_side(heads.mean_test(), raw))
+        return second_log10_p(raw, test(self._divided))
 
     def pair(self, i: int, j: int) -> float | None:
         """The larger log10 p of two heads."""
-        raw = self._raw.pair_test(i, j)
-        return larger(
-            raw.log10_p,
-            self._looked_at(raw, lambda heads: _same_side(heads.pair_test(i, j), raw)),
-        )
+        return self._larger(lambda heads: heads.pair_test(i, j))
 
     def cluster(self, heads: Sequence[int]) -> float | None:
         """The larger log10 p of a group of heads."""
-        raw = self._raw.cluster_test(heads)
-        again = self._looked_at(raw, lambda view: view.cluster_test(heads).log10_p)
-        return larger(raw.log10_p, again)
+        return self._larger(lambda view: view.cluster_test(heads))
 
     def shared(self, eigenvalue: float) -> float | None:
         """The larger log10 p of the largest free eigenvalue of the sum of projectors."""
         raw = self._raw.shared_test(eigenvalue)
-        again = self._looked_at(raw, _largest_eigenvalue)
-        return larger(raw.log10_p, again)
+        return larger_log10_p(raw, self.second(raw, _largest_eigenvalue_test))
 
-    def _looked_at(
-        self, raw: Significance, test: Callable[[HeadOverlap], float | None]
-    ) -> float | None:
-        if raw.log10_p is None or raw.log10_p > _LOOKED_AT:
-            return None
-        # Where the profile leaves the heads no freedom, it explains all that they share.
-        return 0.0 if self._divided is None else test(self._divided) or 0.0
+    def _larger(self, test: Callable[[HeadOverlap], Significance]) -> float | None:
+        raw = test(self._raw)
+        return larger_log10_p(raw, self.second(raw, test))
 
 
-def larger(one: float | None, two: float | None) -> float | None:
-    """The larger of two logarithms of p-values; the first where there is no second."""
-    return one if one is None or two is None else max(one, two)
-
-
-def _same_side(again: Significance, raw: Significance) -> float | None:
-    if again.z is None or raw.z is None or again.z * raw.z < 0:
-        return None
-    return again.log10_p
-
-
-def _largest_eigenvalue(heads: HeadOverlap) -> float | None:
+def _largest_eigenvalue_test(heads: HeadOverlap) -> Significance | None:
     value = largest_of_projector_sum(heads.spaces, forced=heads.forced)
-    return None if value is None else heads.shared_test(value).log10_p
-
+    if value is None:
+        return None
+    if heads.profile is not None:
+        shift = heads.profile.eigenvalue_shift(value, heads.ranks)
+        value = min(value + shift, len(heads.ranks))
+    return heads.shared_test(value)

@@ -17,16 +17,12 @@ from flagscope.diagnose.head_spaces import (
     head_spaces,
     projector_sum,
 )
-from flagscope.diagnose.head_tests import (
-    DividedHeads,
-    HeadOverlap,
-    HeadTests,
-    larger,
-    own_profile,
-)
+from flagscope.diagnose.head_tests import DividedHeads, HeadOverlap, HeadTests
 from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.position import LEVEL
 from flagscope.diagnose.records import HeadCluster, HeadPair, HeadRecord, SharedDirection
+from flagscope.diagnose.scale_profile import divided_spaces
+from flagscope.diagnose.second_look import larger_log10_p, p_value
 from flagscope.diagnose.values import array_values, number, rounded
 from flagscope.null import (
     count_beyond_chance,
@@ -92,7 +88,7 @@ def head_record(
     spaces = head_spaces(maps.values, noise=maps.delta)
     if bool((spaces.ranks == 0).any()):
         return _blank(identity, "a head lies below its storage noise")
-    own = partial(own_profile, spaces)
+    own = partial(divided_spaces, spaces, [spaces])
     return HeadRecord(**identity, **_measure(spaces, divided or own))
 
 
@@ -109,8 +105,8 @@ def _measure(spaces: HeadSpaces, divided: DividedHeads) -> dict[str, Any]:
     ranks, d, count = heads.ranks, heads.d, len(heads.ranks)
     upper = heads.ratios[np.triu_indices(count, 1)]
     mean = heads.mean_test()
-    profile = tests.profile_of_mean(mean)
-    log10_p = larger(mean.log10_p, profile)
+    profile = tests.second(mean, HeadOverlap.mean_test)
+    log10_p = larger_log10_p(mean, profile)
     threshold = projector_sum_threshold(d, max(ranks), count, level=LEVEL)
     spectrum = projector_sum(spaces, threshold=float("inf") if threshold is None else threshold)
     clusters, order = near_copy_clusters(heads.total, ranks, d)
@@ -120,7 +116,7 @@ def _measure(spaces: HeadSpaces, divided: DividedHeads) -> dict[str, Any]:
         "overlap_ratio": heads.mean_ratio,
         "overlap_ratio_sd": number(mean_overlap(ranks, d).sd),
         "z": mean.z,
-        "p": mean.p if log10_p in (None, mean.log10_p) else 10**log10_p,
+        "p": p_value(mean, log10_p),
         "log10_p": log10_p,
         "log10_p_profile": profile,
         "p_adjusted": None,

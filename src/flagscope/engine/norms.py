@@ -14,17 +14,20 @@ from flagscope.engine.folding import (
 from flagscope.engine.reading import TaskReader
 
 
-def fold_before(maps: Matrices, norm: Norm | None, reader: TaskReader) -> Matrices:
+def fold_before(
+    maps: Matrices, norm: Norm | None, reader: TaskReader, *, centred: bool = True
+) -> Matrices:
     """Readers (n, m, d) with the norm of the stream in front of them folded in.
 
-    Behind a LayerNorm they see d - 1 dimensions: see `centred_columns`.
+    Behind a LayerNorm they see d - 1 dimensions: see `centred_columns`. Where `centred` is false
+    its gain alone is folded in.
     """
     if norm is None:
         return maps
     gain = reader.gain(norm)
     if gain is not None:
         maps = scaled_columns(maps, gain)
-    return centred_columns(maps) if norm.kind == "layernorm" else maps
+    return centred_columns(maps) if centred and norm.kind == "layernorm" else maps
 
 
 def fold_behind(
