@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flagscope.errors import InputError
-from flagscope.null import CorrelationNull, correlation_null
+from flagscope.null import CorrelationNull, correlation_null, spectrum_invariants
 from null import sampling
 
 
@@ -28,13 +28,7 @@ def spectra(d: int) -> list[np.ndarray]:
 
 
 def null_of(a: np.ndarray, b: np.ndarray) -> CorrelationNull:
-    null = correlation_null(
-        len(a),
-        write_norm=float(np.linalg.norm(a)),
-        read_norm=float(np.linalg.norm(b)),
-        write_cube=float((a**3).sum()),
-        read_cube=float((b**3).sum()),
-    )
+    null = correlation_null(spectrum_invariants(a), spectrum_invariants(b))
     assert null is not None
     return null
 
@@ -57,6 +51,7 @@ def test_moments_agree_with_haar_draws(d, first, second):
     sampling.assert_mean(rho, 0.0)
     sampling.assert_mean(rho**2, null.sd**2)
     sampling.assert_mean(rho**3, null.skewness * null.sd**3)
+    sampling.assert_mean(rho**4, null.kurtosis * null.sd**4)
 
 
 @pytest.mark.parametrize("d", [2, 8, 16])
@@ -89,12 +84,36 @@ def test_scale_does_not_matter(scale):
 
 
 def test_undefined_and_refused():
-    kwargs = {"write_norm": 1.0, "read_norm": 1.0, "write_cube": 0.0, "read_cube": 0.0}
-    assert correlation_null(1, **kwargs) is None
-    assert correlation_null(8, **{**kwargs, "read_norm": 0.0}) is None
+    line, flat = (spectrum_invariants(values) for values in (np.eye(8)[0], np.ones(8)))
+    assert correlation_null(spectrum_invariants([1.0]), spectrum_invariants([2.0])) is None
+    assert correlation_null(line, flat) is None
+    with pytest.raises(InputError, match="eigenvalues"):
+        correlation_null(line, spectrum_invariants(np.eye(7)[0]))
+    null = correlation_null(line, line)
     with pytest.raises(InputError, match="finite"):
-        correlation_null(8, **{**kwargs, "read_cube": math.nan})
-    with pytest.raises(InputError, match="negative"):
-        correlation_null(8, **{**kwargs, "read_norm": -1.0})
+        null.significance(math.nan)
     with pytest.raises(InputError, match="outside"):
-        correlation_null(8, **kwargs).significance(1.5)
+        null.significance(1.5)
+
+
+def unit_rows(n: int, d: int, columns: int, *, seed: int) -> torch.Tensor:
+    """Correlation matrices of n maps whose d rows are independent uniform directions."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(n, d, columns, generator=generator, dtype=torch.float64)
+    rows /= rows.norm(dim=-1, keepdim=True)
+    return rows @ rows.mT
+
+
+@pytest.mark.parametrize(("d", "columns"), [(4, 3), (8, 16), (16, 4), (64, 32)])
+def test_variance_between_correlation_matrices(d, columns):
+    n = 6_000 if d < 64 else 1_500
+    one = unit_rows(n, d, columns, seed=d) - torch.eye(d)
+    # The other may be any: here one with equal correlations and a few negative ones.
+    other = torch.ones(d, d, dtype=torch.float64) - torch.eye(d)
+    other[0, 1:] = other[1:, 0] = -0.5
+    rho = ((one * other).sum((-1, -2)) / (one.norm(dim=(-1, -2)) * other.norm())).numpy()
+    spectrum = spectrum_invariants(np.arange(d))
+    null = correlation_null(spectrum, spectrum, unit_diagonal=True)
+    sampling.assert_mean(rho, 0.0)
+    sampling.assert_mean(rho**2, null.sd**2)
+    assert null.sd > correlation_null(spectrum, spectrum).sd

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flagscope.diagnose.observables import (
-    CentredSpectrum,
     centred_spectrum,
     commutation_defect,
     commutator_ratio,
@@ -19,7 +18,7 @@ from flagscope.diagnose.observables import (
 )
 from flagscope.diagnose.spectra import PairSpectra
 from flagscope.diagnose.values import number
-from flagscope.null import commutator_null, correlation_null
+from flagscope.null import commutator_null, correlation_null, spectrum_invariants
 
 # Haar draws where the lower tail of C has no closed form: p-values down to 1e-3.
 _DRAWS = 999
@@ -87,7 +86,7 @@ def gram_observables(
     rows = zip(*(t.tolist() for t in tensors), strict=True)
     defined = (spread[0] & spread[1]).tolist()
     return [
-        _observables(spectra, a, b, i, *row, seed=seed)
+        _observables(spectra, i, *row, seed=seed)
         if ok
         else GramObservables(number(row[3]), status=_ISOTROPIC)
         for i, (row, ok) in enumerate(zip(rows, defined, strict=True))
@@ -96,8 +95,6 @@ def gram_observables(
 
 def _observables(
     spectra: PairSpectra,
-    a: CentredSpectrum,
-    b: CentredSpectrum,
     i: int,
     c: float,
     rho: float,
@@ -107,16 +104,10 @@ def _observables(
     seed: int,
 ) -> GramObservables:
     d = spectra.d
-    correlation = correlation_null(
-        d,
-        write_norm=float(a.square[i]) ** 0.5,
-        read_norm=float(b.square[i]) ** 0.5,
-        write_cube=float(a.cube[i]),
-        read_cube=float(b.cube[i]),
-    )
-    commutator = commutator_null(
-        _padded(spectra.alpha[i], d), _padded(spectra.beta[i], d), draws=_DRAWS, seed=seed
-    )
+    write = spectrum_invariants(_padded(spectra.alpha[i], d))
+    read = spectrum_invariants(_padded(spectra.beta[i], d))
+    correlation = correlation_null(write, read)
+    commutator = commutator_null(write, read, draws=_DRAWS, seed=seed)
     if correlation is None or commutator is None:
         return GramObservables(number(unbalanced), status=_ISOTROPIC)
     rho_test = correlation.significance(rho)

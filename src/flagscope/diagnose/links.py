@@ -29,11 +29,12 @@ from flagscope.diagnose.second_look import (
     second_log10_p,
 )
 from flagscope.null import (
-    CorrelationNull,
     Significance,
+    Spectrum,
     correlation_null,
     haar_overlap,
     overlap_significance,
+    spectrum_invariants,
 )
 
 
@@ -49,8 +50,10 @@ class HeadEnds:
         Y of shape (H, r, d), ‖Y‖ = 1, such that YᵀY is the Gram matrix on the stream of a head's
         circuit: of W_OV for a writer, of W_QK, its transpose, or W_OV for a reader of queries,
         keys or values; all zero where that is not known.
-    squares, cubes
-        tr Z̃² and tr Z̃³ of Z = YᵀY, its trace removed, shape (H,).
+    squares
+        tr Z̃² of Z = YᵀY, its trace removed, shape (H,).
+    spectra
+        Of Z, for the null of the composition score, H of them.
     measured
         Which heads could be measured, shape (H,).
     """
@@ -58,7 +61,7 @@ class HeadEnds:
     spaces: HeadSpaces
     circuits: Float[Tensor, "H r d"]
     squares: Float[Tensor, " H"]
-    cubes: Float[Tensor, " H"]
+    spectra: tuple[Spectrum, ...]
     measured: Bool[Tensor, " H"]
 
 
@@ -91,10 +94,19 @@ def ends_of(
     """Ends of these spaces and circuits of any norm; heads of rank 0 are not measured."""
     norms = torch.linalg.matrix_norm(circuits)
     circuits = circuits / torch.where(norms > 0, norms, 1)[:, None, None]
-    moments = centred_spectrum(torch.linalg.eigvalsh(circuits @ circuits.mT), spaces.d)
-    return HeadEnds(
-        spaces, circuits, moments.square, moments.cube, measured & (spaces.ranks > 0).cpu()
-    )
+    eigenvalues = torch.linalg.eigvalsh(circuits @ circuits.mT)
+    squares = centred_spectrum(eigenvalues, spaces.d).square
+    spectra = tuple(_spectrum(values, spaces.d) for values in eigenvalues.cpu().double().numpy())
+    return HeadEnds(spaces, circuits, squares, spectra, measured & (spaces.ranks > 0).cpu())
+
+
+def _spectrum(eigenvalues: np.ndarray, d: int) -> Spectrum:
+    """Invariants of a d×d Gram matrix with these eigenvalues, and zeros where they are fewer."""
+    full = np.zeros(d)
+    # Of more rows than the stream has dimensions, the least eigenvalues are rounding of zero.
+    kept = np.sort(eigenvalues)[::-1][:d]
+    full[: len(kept)] = kept
+    return spectrum_invariants(full)
 
 
 def _gram_factor(partner: Float[Tensor, "H r s"]) -> Float[Tensor, "H k r"]:
@@ -176,7 +188,7 @@ class Links:
         test = overlap_significance(total, r1, r2, d)
         correlation = float(self.correlation[i, j])
         known = np.isfinite(correlation)
-        null = _composition_null(self.writers, self.readers, i, j, d) if known else None
+        null = correlation_null(self.writers.spectra[i], self.readers.spectra[j]) if known else None
         circuit = None if null is None else null.significance(min(max(correlation, -1.0), 1.0))
         return test, circuit
 
@@ -297,18 +309,6 @@ def _scale(writers: HeadEnds, readers: HeadEnds) -> np.ndarray:
     """‖X̃‖ ‖Ỹ‖ of the circuits' Gram matrices without their traces."""
     one, two = (ends.squares.sqrt().cpu().double().numpy() for ends in (writers, readers))
     return np.outer(one, two)
-
-
-def _composition_null(
-    writers: HeadEnds, readers: HeadEnds, i: int, j: int, d: int
-) -> CorrelationNull | None:
-    return correlation_null(
-        d,
-        write_norm=float(writers.squares[i]) ** 0.5,
-        read_norm=float(readers.squares[j]) ** 0.5,
-        write_cube=float(writers.cubes[i]),
-        read_cube=float(readers.cubes[j]),
-    )
 
 
 def _furthest(one: np.ndarray, two: np.ndarray, top: int) -> Iterator[tuple[int, int]]:
