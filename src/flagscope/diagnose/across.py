@@ -9,7 +9,7 @@ from math import log10
 import numpy as np
 from jaxtyping import Float
 
-from flagscope.diagnose._expected_null import cluster_significance
+from flagscope.diagnose.head_nulls import cluster_significance
 from flagscope.diagnose.clusters import near_copy_clusters
 from flagscope.diagnose.overlaps import Form
 from flagscope.diagnose.position import LEVEL

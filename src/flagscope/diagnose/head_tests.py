@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from flagscope.diagnose._expected_null import cluster_significance, projector_sum_significance
+from flagscope.diagnose.head_nulls import cluster_significance, projector_sum_significance
 from flagscope.diagnose.head_spaces import (
     HeadSpaces,
     largest_of_projector_sum,
