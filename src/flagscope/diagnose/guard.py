@@ -14,6 +14,8 @@ from flagscope.diagnose.grams import gram_observables
 from flagscope.diagnose.profile import (
     FEWEST,
     flat_spread,
+    in_complement_of_mean,
+    mean_removed,
     profiles,
     row_scales,
     without_profile,
@@ -108,9 +110,9 @@ def profile_views(
     Parameters
     ----------
     w1, w2
-        The maps of all pairs.
+        The maps of all pairs, on the coordinates of the neurons.
     spectra
-        Theirs, as they are.
+        Theirs, as they are; of one dimension less where the mean of these coordinates is removed.
     indices
         The pairs that are asked for.
     measure
@@ -124,8 +126,12 @@ def profile_views(
     """
     at = torch.tensor(list(indices), device=w1.device)
     left, right = w1[at], w2[at].mT
-    write = row_scales(left, spectra.alpha[at].square().sum(-1))
-    read = row_scales(right, spectra.beta[at].square().sum(-1))
+    squares = spectra.alpha[at].square().sum(-1), spectra.beta[at].square().sum(-1)
+    centred = spectra.d < left.shape[1]
+    if centred:
+        # The mean is no direction of the pair, and would be one that both maps share.
+        left, right, squares = mean_removed(left), mean_removed(right), (None, None)
+    write, read = row_scales(left, squares[0]), row_scales(right, squares[1])
     found = profiles(write, read)
     alike: dict[tuple[bytes, bool], list[int]] = {}
     for k in torch.nonzero(found.any).flatten().tolist():
@@ -145,6 +151,8 @@ def profile_views(
                 without_profile(w, side.square[some][:, alive])
                 for w, side in ((one, write), (two, read))
             )
+        if centred:
+            one, two, count = in_complement_of_mean(one), in_complement_of_mean(two), count - 1
         made = measure(one, two.mT)
         for number, k in enumerate(some):
             views[k] = ProfileView(one_pair(made, number), flat_spread(count) if unlike else 1.0)

@@ -16,6 +16,8 @@ from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.profile import (
     RowScales,
     flat_spread,
+    in_complement_of_mean,
+    mean_removed,
     profiles,
     row_scales,
     without_profile,
@@ -40,7 +42,9 @@ class PreparedMap:
     scales
         The scale profile of the space in it; None where it has a fault.
     plain
-        Gives the map before a mean was removed from it, the shared space along the rows.
+        Gives the map on the coordinates of the neurons, the shared space along the rows.
+    centred
+        Whether the mean of these is removed.
     repeated
         Whether its values repeat, see `Matrices`.
     """
@@ -50,6 +54,7 @@ class PreparedMap:
     fault: str | None
     scales: RowScales | None
     plain: Callable[[], Float[Tensor, "d m"]]
+    centred: bool = False
     repeated: bool = False
 
     def on(self, alive: Bool[Tensor, " d"], *, unlike: bool) -> Eigensystem:
@@ -67,10 +72,10 @@ class PreparedMap:
         return self._solved_on(self._known_scales.alive[0], True)
 
     def _solved_on(self, alive: Bool[Tensor, " d"], unlike: bool) -> Eigensystem:
-        rows = self.plain()[alive]
+        rows = (mean_removed(self.plain()) if self.centred else self.plain())[alive]
         if unlike:
             rows = without_profile(rows, self._known_scales.square[0][alive])
-        return _solved(rows[None])
+        return _solved((in_complement_of_mean(rows) if self.centred else rows)[None])
 
     @property
     def _known_scales(self) -> RowScales:
@@ -127,8 +132,15 @@ def prepared_map(
     if fault is None:
         system = _solved(normal.values.mT if read else normal.values)
         shared = whole.mT if read else whole
-        scales = row_scales(shared, system.values.square().sum(-1))
-    return PreparedMap(kept, system, fault, scales, lambda: rows(plain or again), maps.repeats(0))
+        scales = (
+            row_scales(shared, system.values.square().sum(-1))
+            if plain is None
+            else row_scales(mean_removed(shared))
+        )
+    centred = plain is not None
+    return PreparedMap(
+        kept, system, fault, scales, lambda: rows(plain or again), centred, maps.repeats(0)
+    )
 
 
 def _solved(w: Float[Tensor, "n d m"]) -> Eigensystem:
@@ -147,4 +159,5 @@ def prepared_view(write: PreparedMap, read: PreparedMap) -> ProfileView | None:
     if not testable(count, unlike=unlike):
         return ProfileView(None)
     one, two = (side.on(alive, unlike=unlike) for side in (write, read))
-    return ProfileView(meeting(one, two), flat_spread(count) if unlike else 1.0)
+    spectra = meeting(one, two)
+    return ProfileView(spectra, flat_spread(spectra.d) if unlike else 1.0)

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from flagscope.diagnose.symmetric import gram
+
 # Spread of A_ii, in that of a Haar position, from which on it counts as a profile. Chance exceeds
 # it in a tenth of the maps and less, and in both of two maps in one of a hundred pairs.
 _UNEVEN = 1.5
@@ -45,7 +47,9 @@ class RowScales:
     uneven: Bool[Tensor, " n"]
 
 
-def row_scales(w: Float[Tensor, "n d m"], gram_square: Float[Tensor, " n"]) -> RowScales:
+def row_scales(
+    w: Float[Tensor, "n d m"], gram_square: Float[Tensor, " n"] | None = None
+) -> RowScales:
     """Measure the scale profile of the shared space in n maps.
 
     Parameters
@@ -53,7 +57,7 @@ def row_scales(w: Float[Tensor, "n d m"], gram_square: Float[Tensor, " n"]) -> R
     w
         Maps with the shared space along the rows.
     gram_square
-        ‖A‖_F² of their Gram matrices A = W Wᵀ.
+        ‖A‖_F² of their Gram matrices A = W Wᵀ, where it is known.
 
     Returns
     -------
@@ -70,6 +74,8 @@ def row_scales(w: Float[Tensor, "n d m"], gram_square: Float[Tensor, " n"]) -> R
     >>> scales.alive.tolist(), scales.uneven.tolist()
     ([[True, True, False]], [True])
     """
+    if gram_square is None:
+        gram_square = gram(w if w.shape[1] <= w.shape[2] else w.mT).square().sum((-2, -1))
     square = torch.linalg.vector_norm(w, dim=-1).double().square()
     alive = square > 0
     count = alive.sum(-1).clamp_min(1)
@@ -146,6 +152,38 @@ def without_profile(
             [0.0000, 1.0000]])
     """
     return w * square.rsqrt()[..., None].to(w.dtype)
+
+
+def mean_removed(w: Float[Tensor, "*batch d m"]) -> Float[Tensor, "*batch d m"]:
+    """W less the mean of its rows that are not zero; those that are zero stay.
+
+    What a LayerNorm takes off, in the coordinates of the neurons.
+
+    Examples
+    --------
+    >>> mean_removed(torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0]]))
+    tensor([[ 1.,  2.],
+            [-1., -2.],
+            [ 0.,  0.]])
+    """
+    alive = (w != 0).any(-1, keepdim=True)
+    return (w - w.sum(-2, keepdim=True) / alive.sum(-2, keepdim=True).clamp_min(1)) * alive
+
+
+def in_complement_of_mean(w: Float[Tensor, "*batch d m"]) -> Float[Tensor, "*batch c m"]:
+    """The rows of W in an orthonormal basis of the complement of (1, …, 1): d - 1 of them.
+
+    By the reflection that takes (1, …, 1)/√d to the first axis.
+
+    Examples
+    --------
+    >>> round(abs(float(in_complement_of_mean(torch.tensor([[3.0], [5.0]])))), 5)  # (3 - 5)/√2
+    1.41421
+    """
+    v = torch.full((w.shape[-2], 1), w.shape[-2] ** -0.5, dtype=w.dtype, device=w.device)
+    v[0] -= 1
+    along = v.mT @ w * (2 / v.square().sum())
+    return w[..., 1:, :] - v[1:] * along
 
 
 def flat_spread(d: int) -> float:
