@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from scipy.special import ndtr
 
 import flagscope
 import reference
@@ -283,3 +284,37 @@ def test_a_dead_head_leaves_the_other_links(gpt):
     found = flagscope.scan(state, config=config, only="residual", edges=1000).result
     assert found.edge_tests == 2 * 3 * HEADS**2 - 3 * HEADS
     assert not any(e.source == "L0H0.o" for e in found.edges)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt"])
+def test_gains_that_layers_have_in_common_are_no_links(name, request):
+    state, config = request.getfixturevalue(name)
+    state = {key: torch.randn(w.shape, generator=torch.Generator().manual_seed(i))
+             for i, (key, w) in enumerate(state.items())}  # fmt: skip
+    common = (0.8 * torch.randn(D, generator=torch.Generator().manual_seed(99))).exp()
+    for key in state:
+        if key.endswith(("norm.weight", "ln_1.weight", "ln_2.weight")):
+            state[key] = common.clone()
+        elif key.endswith("attn.c_proj.weight"):
+            state[key] *= common
+        elif key.endswith("o_proj.weight"):
+            state[key] *= common[:, None]
+    found = flagscope.scan(state, config=config, only="residual", edges=1000).result.edges
+    overlap, composition = (
+        np.array([getattr(edge, field) for edge in found])
+        for field in ("log10_p", "composition_log10_p")
+    )
+    raw = np.array([2 * ndtr(-abs(edge.overlap_z)) for edge in found])
+    assert np.mean(raw < 0.01) > 0.05
+    # Heads of one layer share the noise of their scales, so twice the level is allowed.
+    assert np.mean(overlap < -2) < 0.02 + 4 * np.sqrt(0.01 / len(found))
+    assert np.mean(composition < -2) < 0.02 + 4 * np.sqrt(0.01 / len(found))
+
+
+def test_links_to_shared_keys_and_values_are_numbered_by_the_shared_heads(llama):
+    state, config = llama
+    edges = flagscope.scan(state, config=config, only="residual", edges=1000).result.edges
+    heads = {space: {e.head_to for e in edges if e.space == space} for space in "qkv"}
+    assert heads == {"q": {0, 1, 2, 3}, "k": {0, 1}, "v": {0, 1}}
+    assert {e.head_from for e in edges} == {0, 1, 2, 3}
+    assert all(e.target == f"L{e.layer_to}H{e.head_to}.{e.space}" for e in edges)

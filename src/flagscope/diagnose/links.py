@@ -9,7 +9,7 @@ the distance of two tokens, are left out of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +22,14 @@ from flagscope.diagnose.head_spaces import HeadSpaces, head_spaces
 from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.observables import centred_spectrum
 from flagscope.diagnose.records import EdgeRecord
+from flagscope.diagnose.second_look import (
+    larger_log10_p,
+    needs_second_look,
+    p_value,
+    second_log10_p,
+)
 from flagscope.null import (
+    Significance,
     Spectrum,
     correlation_null,
     haar_overlap,
@@ -70,7 +77,6 @@ def head_ends(maps: Matrices, partner: Float[Tensor, "H r s"] | None) -> HeadEnd
         W_K for W_Q, and for a key or value head that several query heads share W_Q or W_Oᵀ of all
         of them side by side. None where it is not known.
     """
-    d = maps.values.shape[-1]
     if partner is None:
         partner = torch.zeros_like(maps.values[:, :, :1])
     sound = torch.tensor([fault is None for fault in maps.faults()])
@@ -79,12 +85,19 @@ def head_ends(maps: Matrices, partner: Float[Tensor, "H r s"] | None) -> HeadEnd
     spaces = head_spaces(torch.where(on, maps.values, 0), noise=maps.delta)
     # Of the partner P only P Pᵀ = RᵀR counts, which a small triangle R knows.
     circuits = _gram_factor(torch.where(on, partner, 0)) @ torch.where(on, maps.values, 0)
+    return ends_of(spaces, circuits, sound)
+
+
+def ends_of(
+    spaces: HeadSpaces, circuits: Float[Tensor, "H r d"], measured: Bool[Tensor, " H"]
+) -> HeadEnds:
+    """Ends of these spaces and circuits of any norm; heads of rank 0 are not measured."""
     norms = torch.linalg.matrix_norm(circuits)
     circuits = circuits / torch.where(norms > 0, norms, 1)[:, None, None]
     eigenvalues = torch.linalg.eigvalsh(circuits @ circuits.mT)
-    squares = centred_spectrum(eigenvalues, d).square
-    spectra = tuple(_spectrum(values, d) for values in eigenvalues.cpu().double().numpy())
-    return HeadEnds(spaces, circuits, squares, spectra, sound & (spaces.ranks > 0).cpu())
+    squares = centred_spectrum(eigenvalues, spaces.d).square
+    spectra = tuple(_spectrum(values, spaces.d) for values in eigenvalues.cpu().double().numpy())
+    return HeadEnds(spaces, circuits, squares, spectra, measured & (spaces.ranks > 0).cpu())
 
 
 def _spectrum(eigenvalues: np.ndarray, d: int) -> Spectrum:
@@ -167,16 +180,44 @@ class Links:
             for i, j in _furthest(self.z_overlap, self.z_composition, top)
         ]
 
-    def record(self, i: int, j: int) -> EdgeRecord:
-        """What is known of the link from head i to head j; its p-value is not adjusted."""
-        d, name = self.writers.spaces.d, self.name
+    def tests(self, i: int, j: int) -> tuple[Significance, Significance | None]:
+        """Of the overlap of two heads, and of the composition score where it is known."""
+        d = self.writers.spaces.d
         r1, r2 = int(self.writers.spaces.ranks[i]), int(self.readers.spaces.ranks[j])
         total = float(np.clip(self.overlap[i, j], max(0, r1 + r2 - d), min(r1, r2)))
         test = overlap_significance(total, r1, r2, d)
-        composition, correlation = float(self.composition[i, j]), float(self.correlation[i, j])
+        correlation = float(self.correlation[i, j])
         known = np.isfinite(correlation)
         null = correlation_null(self.writers.spectra[i], self.readers.spectra[j]) if known else None
         circuit = None if null is None else null.significance(min(max(correlation, -1.0), 1.0))
+        return test, circuit
+
+    def record(
+        self, i: int, j: int, *, divided: Callable[[], Links | None] | None = None
+    ) -> EdgeRecord:
+        """What is known of the link from head i to head j; its p-value is not adjusted.
+
+        Parameters
+        ----------
+        i, j
+            The heads.
+        divided
+            Gives this link alone with the scales of the stream's coordinates divided out, for a
+            second look at what seems to be beyond chance.
+        """
+        d, name = self.writers.spaces.d, self.name
+        r1, r2 = int(self.writers.spaces.ranks[i]), int(self.readers.spaces.ranks[j])
+        total = float(np.clip(self.overlap[i, j], max(0, r1 + r2 - d), min(r1, r2)))
+        composition = float(self.composition[i, j])
+        known = bool(np.isfinite(self.correlation[i, j]))
+        test, circuit = self.tests(i, j)
+        look = divided is not None and (needs_second_look(test) or needs_second_look(circuit))
+        again = divided() if look and divided is not None else None
+        seconds = (None, None) if again is None else again.tests(0, 0)
+        log10_p, circuit_p = (
+            _larger(raw, second, again)
+            for raw, second in zip((test, circuit), seconds, strict=True)
+        )
         return EdgeRecord.model_validate(
             {
                 "from": name.source(i),
@@ -189,15 +230,24 @@ class Links:
                 "space": name.space,
                 "overlap_ratio": total * d / (r1 * r2),
                 "overlap_z": test.z,
-                "p": test.p,
-                "log10_p": test.log10_p,
+                "p": p_value(test, log10_p),
+                "log10_p": log10_p,
                 "p_adjusted": None,
                 "composition": composition**0.5 if known else None,
                 "composition_ratio": composition * d if known else None,
                 "composition_z": circuit.z if circuit else None,
-                "composition_log10_p": circuit.log10_p if circuit else None,
+                "composition_log10_p": circuit_p,
             }
         )
+
+
+def _larger(
+    raw: Significance | None, second: Significance | None, again: Links | None
+) -> float | None:
+    if raw is None:
+        return None
+    looked = again is not None and needs_second_look(raw)
+    return larger_log10_p(raw, second_log10_p(raw, second) if looked else None)
 
 
 def head_links(name: LinkName, writers: HeadEnds, readers: HeadEnds) -> Links:

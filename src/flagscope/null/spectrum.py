@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,6 +43,12 @@ class Spectrum:
     def excess(self) -> float:
         """Kurtosis less its least value, 1/d."""
         return self.kurtosis - 1.0 / self.d
+
+    @property
+    def negated(self) -> Spectrum:
+        """Of the negative of the matrix."""
+        centred = None if self.centred is None else -self.centred[::-1]
+        return replace(self, centred=centred, skewness=-self.skewness)
 
 
 def spectrum_invariants(eigenvalues: ArrayLike) -> Spectrum:
