@@ -6,8 +6,6 @@ from flagscope.null.defect import defect_variance
 from flagscope.null.haar import (
     Moments,
     haar_overlap,
-    mean_overlap,
-    mean_overlap_significance,
     overlap_significance,
 )
 from flagscope.null.largest import (
@@ -16,6 +14,12 @@ from flagscope.null.largest import (
     free_dimensions,
     largest_cosine_significance,
     largest_cosine_threshold,
+)
+from flagscope.null.mean_overlap import (
+    cluster_significance,
+    mean_overlap,
+    mean_overlap_fourth,
+    mean_overlap_significance,
 )
 from flagscope.null.multiplicity import (
     AdjustedP,
@@ -27,6 +31,7 @@ from flagscope.null.noise import StorageNoise, grid_noise, storage_noise
 from flagscope.null.projectors import (
     ProjectorSumEdges,
     projector_sum_edges,
+    projector_sum_significance,
     projector_sum_threshold,
 )
 from flagscope.null.significance import Significance
@@ -45,6 +50,7 @@ __all__ = [
     "Significance",
     "Spectrum",
     "StorageNoise",
+    "cluster_significance",
     "commutator_null",
     "commutator_variance",
     "correlation_null",
@@ -58,9 +64,11 @@ __all__ = [
     "largest_cosine_significance",
     "largest_cosine_threshold",
     "mean_overlap",
+    "mean_overlap_fourth",
     "mean_overlap_significance",
     "overlap_significance",
     "projector_sum_edges",
+    "projector_sum_significance",
     "projector_sum_threshold",
     "spectrum_invariants",
     "storage_noise",
