@@ -9,8 +9,8 @@ from math import log10
 import numpy as np
 from jaxtyping import Float
 
-from flagscope.diagnose.head_nulls import cluster_significance
 from flagscope.diagnose.clusters import near_copy_clusters
+from flagscope.diagnose.head_nulls import cluster_significance
 from flagscope.diagnose.overlaps import Form
 from flagscope.diagnose.position import LEVEL
 from flagscope.diagnose.records import HeadSpace
