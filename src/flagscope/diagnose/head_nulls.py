@@ -47,7 +47,7 @@ def projector_sum_significance(value: float, d: int, r: int, count: int) -> Sign
     return Significance.one_sided(None, log_tail=tracy_widom_log_sf((value - edges.upper) / scale))
 
 
-def cluster_significance(ratio: float, ranks: Sequence[int], d: int, *, count: int) -> Significance:
+def cluster_significance(ratio: float, ranks: Sequence[int], d: int, *, heads: int) -> Significance:
     """One-sided test of the mean overlap in the best of all groups of some heads.
 
     Parameters
@@ -58,23 +58,24 @@ def cluster_significance(ratio: float, ranks: Sequence[int], d: int, *, count: i
         Of the heads of the group.
     d
         Dimension of the stream.
-    count
-        Heads that the group was chosen from.
+    heads
+        How many heads the group was chosen from.
 
     Returns
     -------
     Significance
-        p is that of a given group times the number of groups of that size, an upper bound.
+        p is that of a given group times the number of groups of that size and the number of sizes,
+        an upper bound.
 
     Examples
     --------
-    >>> round(cluster_significance(3.0, [8, 8, 8], 64, count=12).log10_p)
-    -53
+    >>> round(cluster_significance(3.0, [8, 8, 8], 64, heads=12).log10_p)
+    -52
     """
     alone = mean_overlap_significance(ratio, ranks, d)
     if alone.log10_p is None or alone.z is None:
         return alone
     size = len(ranks)
     log_tail = alone.log10_p * math.log(10.0) - math.log(2.0) if alone.z > 0.0 else 0.0
-    chosen = math.lgamma(count + 1) - math.lgamma(size + 1) - math.lgamma(count - size + 1)
-    return Significance.one_sided(alone.z, log_tail=log_tail + chosen)
+    chosen = math.lgamma(heads + 1) - math.lgamma(size + 1) - math.lgamma(heads - size + 1)
+    return Significance.one_sided(alone.z, log_tail=log_tail + chosen + math.log(heads - 1))

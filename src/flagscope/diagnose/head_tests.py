@@ -84,9 +84,9 @@ class HeadOverlap:
         return overlap_significance(total, p, q, self.d)
 
     def cluster_test(self, heads: Sequence[int]) -> Significance:
-        """Of the mean overlap of some heads, for the best of all groups of as many."""
+        """Of the mean overlap of some heads, for the best of all groups."""
         some = [self.ranks[h] for h in heads]
-        return cluster_significance(self._mean(heads), some, self.d, count=len(self.ranks))
+        return cluster_significance(self._mean(heads), some, self.d, heads=len(self.ranks))
 
     def shared_test(self, eigenvalue: float) -> Significance:
         """Of the largest eigenvalue of the sum of projectors that dimension does not force."""
