@@ -32,8 +32,8 @@ def test_work_adds_up():
 
 
 def with_profiles(checkpoint, *, every):
-    """The checkpoint with a direction that stands out, and scales that repeat along rows and columns,
-    those of a head as well."""
+    """The checkpoint with a direction that stands out, and scales along rows and columns, which
+    repeat so that heads have them in common too."""
     scales = torch.linspace(-1.2, 1.2, every).exp()
 
     def scaled(w):

@@ -86,7 +86,7 @@ def pair_cost(
         product_values,
         _position(d, m1, m2),
         _signal(d, m1, share) + _signal(d, m2, share),
-        # Once more without scale profiles, as where a p-value is small and there are some: in two of
+        # Once more without scale profiles, where a p-value is small and there are some: in two of
         # three pairs of a trained network. Rows are measured, divided and copied.
         _spectra(d, m1, m2, single=share < 1).times(share),
         passes(6.0 * d * (m1 + m2)).times(share),
