@@ -67,17 +67,18 @@ def gram_draws(
 
 def bases(draws: int, d: int, r: int, generator: np.random.Generator) -> Sample:
     """Orthonormal bases of independent Haar subspaces, shape (draws, d, r)."""
-    return np.linalg.qr(generator.standard_normal((draws, d, r)))[0].astype(np.float64, copy=False)
+    return np.asarray(np.linalg.qr(generator.standard_normal((draws, d, r)))[0], dtype=np.float64)
 
 
 def cosine_draws(draws: int, p: int, q: int, d: int, *, seed: int) -> Sample:
     """Principal cosines, descending; one space is fixed without loss of generality."""
     generator = np.random.default_rng((seed, p, q, d))
     step = max(1, _BLOCK // (d * p))
-    return np.concatenate([
+    blocks = [
         np.linalg.svd(bases(min(step, draws - k), d, p, generator)[:, :q], compute_uv=False)
         for k in range(0, draws, step)
-    ])  # fmt: skip
+    ]
+    return np.concatenate(blocks, dtype=np.float64)
 
 
 def head_draws(draws: int, ranks: Sequence[int], d: int, *, seed: int) -> tuple[Sample, Sample]:

@@ -239,6 +239,8 @@ NETWORKS = (
     NullNetwork("GPT-2 (96, 3), shared profile of sd .3", _WIDE, profile=0.3),
     NullNetwork("Llama, shared profile of sd .3", _LLAMA, profile=0.3),
     NullNetwork("MLP of 8 maps, ReLU-balanced", mlp(*_WIDTHS), balanced=True),
-    NullNetwork("GPT-2 (96, 3), profile of sd .3 and σ = 1/i", _WIDE, "spectrum", profile=0.3),
+    NullNetwork(
+        "GPT-2 (96, 3), profile of sd .3 and σ = 1/i", _WIDE, "spectrum", profile=0.3, scans=60
+    ),
     NullNetwork("GPT-2 (256, 4, 2 layers) fp16", gpt2(256, 4, 2), dtype=torch.float16, scans=60),
 )

@@ -53,7 +53,7 @@ def one_scan(network: NullNetwork, seed: int) -> dict[str, Any]:
     """The claims of one scan and its p-values, those of each test counted by level."""
     torch.set_num_threads(1)
     state, config = network.draw(seed)
-    report = flagscope.scan(state, config=config, workers=1, edges=100_000)
+    report = flagscope.scan(state, config=config, workers=1)
     result = report.result
     sizes: dict[str, list[int]] = {}
     for name, p in p_values(result):

@@ -28,8 +28,8 @@ from flagscope.null import (
 LEVELS = (0.05, 0.01, 0.001)
 _DIMENSIONS = (8, 16, 32, 48, 64, 128, 256, 512)
 # How often a rotation is used, by dimension; and the share of the draws that C has, which costs d³.
-_PERMUTATIONS = {8: 1, 16: 1, 32: 1, 48: 1, 64: 5, 128: 20, 256: 50, 512: 200}
-_COMMUTATOR_SHARE = {128: 0.5, 256: 0.2, 512: 0.1}
+_PERMUTATIONS = {8: 1, 16: 1, 32: 1, 48: 1, 64: 4, 128: 10, 256: 25, 512: 50}
+_COMMUTATOR_SHARE = {256: 0.5, 512: 0.2}
 # Null models of C that are themselves drawn have an error of their own, so several are averaged.
 _SEEDS = 4
 _COMMUTATOR_DRAWS = 9999

@@ -70,6 +70,17 @@ def test_size_of_either_tail(ranks, d):
             sampling.assert_share(share, n, 0.3 * level, 0.65 * level)
 
 
+@pytest.mark.parametrize("n", [3, 4, 6, 40])
+def test_fourth_moment_of_lines_in_the_plane(n):
+    # R - 1 = (|S|² - n)/(n(n-1)) for S a sum of n random phases, of known moments.
+    square = n
+    fourth = 2 * n**2 - n
+    sixth = 6 * n**3 - 9 * n**2 + 4 * n
+    eighth = 24 * n**4 - 72 * n**3 + 82 * n**2 - 33 * n
+    central = eighth - 4 * n * sixth + 6 * n**2 * fourth - 4 * n**3 * square + n**4
+    assert mean_overlap_fourth([1] * n, 2) == pytest.approx(central / (n * (n - 1)) ** 4, rel=1e-10)
+
+
 def test_two_subspaces_are_tested_by_their_own_law():
     alone = overlap_significance(1.5, 3, 4, 12)
     assert mean_overlap_significance(1.5, [3, 4], 12).log10_p == pytest.approx(alone.log10_p)

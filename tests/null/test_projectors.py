@@ -143,6 +143,22 @@ def test_tail_near_the_end_has_the_power_of_the_law(d, r, count):
     assert measured == pytest.approx(power, rel=0.35)
 
 
+@pytest.mark.parametrize(
+    ("d", "r", "count", "slowed"), [(384, 32, 12, False), (96, 1, 64, True), (384, 1, 32, True)]
+)
+def test_tail_falls_nowhere_faster_than_the_power_of_the_law(d, r, count, slowed):
+    upper = projector_sum_edges(d, r, count).upper
+    power = 0.5 * (count * (d - r) - d + 1)
+    rest = np.geomspace(1e-3, 0.95, 200) * (count - upper)
+    logs = [projector_sum_significance(count - float(x), d, r, count).log10_p for x in rest]
+    slopes = np.diff(logs) / np.diff(np.log10(rest))
+    assert (slopes > 0).all()
+    if slowed:
+        assert slopes.max() == pytest.approx(power, rel=0.05)
+    else:
+        assert slopes.max() < 0.9 * power
+
+
 def test_two_projectors_are_tested_by_their_cosine():
     expected = largest_cosine_significance(0.9, 4, 4, 12).log10_p
     assert projector_sum_significance(1.9, 12, 4, 2).log10_p == pytest.approx(expected, rel=1e-9)

@@ -64,6 +64,7 @@ def gram_observables(
     seed: int,
     weights: tuple[Float[Tensor, " n"], Float[Tensor, " n"]] | None = None,
     spread: Sequence[float] | None = None,
+    tested: bool = True,
 ) -> list[GramObservables]:
     """C, ρ, ν and the imbalance of each pair of a batch, with their nulls.
 
@@ -80,6 +81,8 @@ def gram_observables(
         Factors of A and of B, where those of `spectra` are not to scale.
     spread
         Spread of ρ under the null of each pair, in units of its Haar value; 1 by default.
+    tested
+        Whether the p-value of C is wanted, for which draws may be needed.
     """
     a, b = centred_spectrum(spectra.alpha, spectra.d), centred_spectrum(spectra.beta, spectra.d)
     uneven = a.square.sqrt().cpu() > noise_write, b.square.sqrt().cpu() > noise_read
@@ -90,7 +93,14 @@ def gram_observables(
     rows = zip(*(t.tolist() for t in tensors), strict=True)
     defined = (uneven[0] & uneven[1]).tolist()
     return [
-        _observables(spectra, i, *row, seed=seed, spread=1.0 if spread is None else spread[i])
+        _observables(
+            spectra,
+            i,
+            *row,
+            seed=seed,
+            tested=tested,
+            spread=1.0 if spread is None else spread[i],
+        )
         if ok
         else GramObservables(number(row[3]), status=_ISOTROPIC)
         for i, (row, ok) in enumerate(zip(rows, defined, strict=True))
@@ -107,12 +117,13 @@ def _observables(
     *,
     seed: int,
     spread: float,
+    tested: bool,
 ) -> GramObservables:
     d = spectra.d
     write = spectrum_invariants(_padded(spectra.alpha[i], d))
     read = spectrum_invariants(_padded(spectra.beta[i], d))
     correlation = correlation_null(write, read)
-    commutator = commutator_null(write, read, draws=_DRAWS, seed=seed)
+    commutator = commutator_null(write, read, draws=_DRAWS if tested else 0, seed=seed)
     if correlation is None or commutator is None:
         return GramObservables(number(unbalanced), status=_ISOTROPIC)
     rho_test = correlation.significance(rho / spread)

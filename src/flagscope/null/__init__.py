@@ -16,12 +16,8 @@ from flagscope.null.largest import (
     largest_cosine_significance,
     largest_cosine_threshold,
 )
-from flagscope.null.mean_overlap import (
-    cluster_significance,
-    mean_overlap,
-    mean_overlap_fourth,
-    mean_overlap_significance,
-)
+from flagscope.null.mean_overlap import mean_overlap, mean_overlap_fourth
+from flagscope.null.mean_overlap_law import cluster_significance, mean_overlap_significance
 from flagscope.null.multiplicity import (
     AdjustedP,
     FamilyAdjustedP,

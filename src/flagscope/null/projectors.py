@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from flagscope.errors import InputError
 from flagscope.null.largest import largest_cosine_significance, largest_cosine_threshold
 from flagscope.null.significance import Significance
@@ -14,8 +17,8 @@ from flagscope.null.validation import check_dimensions, check_finite, check_leve
 
 # Rounding of an eigenvalue of float32 projectors, relative to the largest possible.
 _SLACK = 1e-6
-# Halvings, and the step of a slope of the Tracy-Widom tail, known to 1e-8.
-_BISECTIONS, _STEP = 40, 1e-3
+# Of a table of the tail, whose logarithm is nearly straight from one to the next.
+_POINTS = 400
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ def projector_sum_significance(value: float, d: int, r: int, count: int) -> Sign
     The laws of `projector_sum_threshold`. Near H the tail falls like a power of H - λ: f + 1
     directions common to all, f of them forced, are (f+1)(d-f-1) parameters for (f+1) H (d-r)
     conditions, so P(λ > H - x) is of order x^{(f+1)(H(d-r) - d + f + 1)/2}. The Tracy-Widom tail
-    does not know of that end and is continued by this power from where it would fall faster.
+    does not know of that end; where it would fall faster than this power, it is slowed to it.
 
     References
     ----------
@@ -189,16 +192,12 @@ def projector_sum_significance(value: float, d: int, r: int, count: int) -> Sign
     edge = _soft_edge(d, r, count)
     if edge is None:
         return Significance.undefined("no freedom: chance reaches the largest value possible")
-    upper, scale = edge
     power = 0.5 * (edges.full + 1) * (count * (d - r) - d + edges.full + 1)
     # Nearer to H than float32 can tell is tested at the distance that it can tell.
-    rest = max(count - value, count * _SLACK)
-    s = (count - rest - upper) / scale
-    turn = _turn(upper, scale, power, count)
-    if s <= turn:
-        return Significance.one_sided(None, log_tail=tracy_widom_log_sf(s))
-    start = count - upper - scale * turn
-    log_tail = tracy_widom_log_sf(turn) + power * math.log(rest / start)
+    s = (min(value, count * (1.0 - _SLACK)) - edge[0]) / edge[1]
+    power = 0.5 * (edges.full + 1) * (count * (d - r) - d + edges.full + 1)
+    turn, points, logs = _slowed_tail(*edge, power, count)
+    log_tail = tracy_widom_log_sf(s) if s <= turn else float(np.interp(s, points, logs))
     return Significance.one_sided(None, log_tail=log_tail)
 
 
@@ -214,19 +213,27 @@ def _soft_edge(d: int, r: int, count: int) -> tuple[float, float] | None:
 
 
 @lru_cache(maxsize=4096)
-def _turn(upper: float, scale: float, power: float, count: int) -> float:
-    """Where the Tracy-Widom tail begins to fall faster than (H - λ)^power."""
-    low, high = -4.0, (count - upper) / scale
-    for _ in range(_BISECTIONS):
-        middle = 0.5 * (low + high)
-        slope = (tracy_widom_log_sf(middle) - tracy_widom_log_sf(middle + _STEP)) / _STEP
-        if slope * (high_distance := count - upper - scale * middle) > power * scale:
-            high = middle
-        else:
-            low = middle
-        if high_distance <= 0.0:
-            break
-    return low
+def _slowed_tail(
+    upper: float, scale: float, power: float, count: int
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """The Tracy-Widom tail with a slope of at most that of (H - λ)^power.
+
+    Returns where it is first slowed (infinity where it never is), and points with the logarithm of
+    the tail from there to H.
+    """
+    end = (count - upper) / scale
+    points = np.linspace(0.0, end, _POINTS)
+    logs = np.array([tracy_widom_log_sf(float(s)) for s in points])
+    # The integral of the least of both slopes, from point to point.
+    allowed = power * np.diff(np.log(np.maximum(end - points, end * _SLACK)))
+    falls = np.diff(logs)
+    slowed = falls < allowed
+    if not slowed.any():
+        return math.inf, points, logs
+    first = int(np.argmax(slowed))
+    falls = np.maximum(falls, allowed)[first:]
+    slow = np.concatenate([[logs[first]], logs[first] + np.cumsum(falls)])
+    return float(points[first]), points[first:], slow
 
 
 def _check(d: int, r: int, count: int) -> None:
