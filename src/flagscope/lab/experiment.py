@@ -134,6 +134,9 @@ class Experiment(ABC):
         What sort of data the experiment can be given: "images", "text" or "none".
     figures
         (name, caption) of every figure.
+    rank_rule
+        The rule for the dimensions of dominant spaces, where what is measured depends on one:
+        `flagscope.lab.rank_rule.LAB_RULE`.
     version
         To be raised when `measure` changes, so that earlier measurements are not taken for its.
     """
@@ -145,6 +148,7 @@ class Experiment(ABC):
     budget_minutes: float
     data_kind: DataKind = "images"
     figures: tuple[tuple[str, str], ...] = ()
+    rank_rule: str | None = None
     version: int = 1
 
     @abstractmethod

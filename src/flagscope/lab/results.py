@@ -127,6 +127,7 @@ def results_json(
         "background": _background(experiment),
         "version": version("flagscope"),
         "experiment_version": experiment.version,
+        "rank_rule": experiment.rank_rule,
         "settings": asdict(options),
         "verdict": overall_verdict(findings),
         "findings": [asdict(finding) for finding in findings],

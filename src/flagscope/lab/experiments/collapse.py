@@ -4,7 +4,7 @@ Networks are trained far beyond zero error, and NC1 to NC4 of the features are m
 grades of the three levels of every adjacent pair. The claim is judged on the *last* pair, which
 ends in the classifier: it is the one that neural collapse speaks of.
 
-- Level 1 (rank) is read at the participation ratios of the two maps, as a scan reads a pair.
+- Level 1 (rank) is read at the participation ratios of the two maps.
 - Levels 2 and 3 are read at the K - 1 leading directions, the dimension to which collapse confines
   the features. A participation ratio that rounds to 8 in one map and to 9 in the other would
   otherwise keep level 2 from being reached, whatever the spaces.
@@ -48,6 +48,7 @@ from flagscope.lab.experiment import (
 )
 from flagscope.lab.figures import COLOURS, draw_band, new_figure
 from flagscope.lab.intervals import mean_interval, share_interval
+from flagscope.lab.rank_rule import LAB_RULE
 from flagscope.lab.terminal_phase import (
     Perceptrons,
     SmallResNets,
@@ -110,6 +111,7 @@ class Collapse(Experiment):
     )
     source = "arXiv 2605.09861; NC1 to NC4 after Papyan, Han and Donoho, PNAS 2020"
     budget_minutes = 10.0
+    rank_rule = LAB_RULE
     figures = (
         (
             "collapse",

@@ -41,6 +41,7 @@ from flagscope.lab.experiment import (
 from flagscope.lab.figures import COLOURS, new_figure
 from flagscope.lab.intervals import band_verdict, mean_interval
 from flagscope.lab.networks import initial_network
+from flagscope.lab.rank_rule import LAB_RULE
 from flagscope.lab.rewriting import (
     OBSERVABLES,
     Rewritable,
@@ -88,6 +89,7 @@ class Invariance(Experiment):
     )
     source = "arXiv 2605.09861, the relative position as invariant"
     budget_minutes = 3
+    rank_rule = LAB_RULE
     data_kind = "images"
     figures = (
         (

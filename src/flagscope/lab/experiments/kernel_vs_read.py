@@ -52,6 +52,7 @@ from flagscope.lab.figures import COLOURS, draw_band, draw_estimates, new_figure
 from flagscope.lab.intersections import intersections
 from flagscope.lab.intervals import band_verdict, mean_interval, share_interval
 from flagscope.lab.networks import Network, initial_network
+from flagscope.lab.rank_rule import LAB_RULE
 from flagscope.lab.training import (
     Optimiser,
     batch_indices,
@@ -87,6 +88,7 @@ class KernelVsRead(Experiment):
     )
     source = "arXiv 2605.09861 against spec, section 2"
     budget_minutes = 10
+    rank_rule = LAB_RULE
     figures = (
         (
             "scores",
