@@ -80,6 +80,12 @@ class Estimate:
         Ends of the interval; None where there are too few numbers for one.
     n
         How many independent numbers it rests on, mostly seeds.
+    bounds
+        What no value of the quantity can pass, such as (0, 1) of a share. The interval then lies
+        within, and is symmetric on the logit scale of `bounds`; None where it is symmetric itself.
+    trials
+        Whether the value is the share of `n` trials in which something held, and the interval the
+        exact one of Clopper and Pearson.
     """
 
     name: str
@@ -87,6 +93,8 @@ class Estimate:
     low: float | None
     high: float | None
     n: int
+    bounds: tuple[float, float] | None = None
+    trials: bool = False
 
 
 @dataclass(frozen=True)

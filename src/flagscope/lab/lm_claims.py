@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from flagscope.lab.claim import Claim
 from flagscope.lab.experiment import Estimate
 from flagscope.lab.gpt_alignment import LINEAR, SPACES
-from flagscope.lab.intervals import share_interval
+from flagscope.lab.intervals import SHARE, share_interval
 from flagscope.lab.lm_runs import Arm, Runs, Values, at_end, at_loss, layer_mean, less, rise
 
 _NAMES = {"qk": "Q-K", "ov": "V-O", "mlp": "MLP"}
@@ -104,7 +104,9 @@ def flagged(values: Values, index: int) -> float:
 
 def _flagged_controls(runs: Runs) -> list[Estimate]:
     return _joined(
-        runs.mean(f"flagged on {task} text, {name}", arm, lambda values: flagged(values, -1))
+        runs.mean(
+            f"flagged on {task} text, {name}", arm, lambda values: flagged(values, -1), bounds=SHARE
+        )
         for task in _CONTROLS
         for name, arm in _decays(Arm(task=task))
     )

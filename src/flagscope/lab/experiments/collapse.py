@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from math import inf
+from math import inf, sqrt
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,7 +47,7 @@ from flagscope.lab.experiment import (
     Verdict,
 )
 from flagscope.lab.figures import COLOURS, draw_band, new_figure
-from flagscope.lab.intervals import mean_interval, share_interval
+from flagscope.lab.intervals import SHARE, mean_interval, share_interval
 from flagscope.lab.rank_rule import LAB_RULE
 from flagscope.lab.terminal_phase import (
     Perceptrons,
@@ -97,6 +97,8 @@ _LABELS = {
     "blocks": "agreement of blocks",
     "blocks chance": "agreement of blocks by chance",
 }
+# All else is a grade or a share, in [0, 1].
+_BOUNDS = {"nc1": None, "nc2": (0.0, sqrt(2)), "nc3": (0.0, 2.0)}
 _NAMES = {"mlp": "perceptron", "resnet": "ResNet", "mse": "squared error", "ce": "cross-entropy"}
 
 
@@ -207,7 +209,7 @@ def _final(m: Measured, quantity: str) -> Estimate:
     runs = m.values["series"][quantity]
     pair, _, grade = quantity.rpartition("/")
     label = _LABELS.get(grade, grade) + (f", {pair} pair" if pair else "")
-    return mean_interval(label, [run[-1] for run in runs])
+    return mean_interval(label, [run[-1] for run in runs], bounds=_BOUNDS.get(quantity, SHARE))
 
 
 def configuration_verdict(
@@ -244,14 +246,14 @@ def configuration_verdict(
 def _within(estimate: Estimate, low: float, high: float) -> bool | None:
     """Whether the true mean is in the band; None where the interval cannot tell.
 
-    Grades are bounded, so an interval that sticks out beyond the bound is not held against them.
+    NC1 is never negative, so an interval that reaches below 0 is not held against it.
     """
     if estimate.low is None or estimate.high is None:
         return None
-    bottom, top = max(estimate.low, 0.0), min(estimate.high, 1.0)
-    if low <= bottom and top <= high:
+    bottom = max(estimate.low, 0.0)
+    if low <= bottom and estimate.high <= high:
         return True
-    return False if bottom > high or top < low else None
+    return False if bottom > high or estimate.high < low else None
 
 
 def _configuration(m: Measured) -> Finding:
