@@ -9,7 +9,14 @@ from statistics import fmean
 
 import numpy as np
 
-from flagscope.lab.experiment import Estimate, Finding, Measured, Prediction, Verdict
+from flagscope.lab.experiment import (
+    Estimate,
+    Finding,
+    Measured,
+    Prediction,
+    Verdict,
+    beyond_the_paper,
+)
 from flagscope.lab.intervals import CORRELATION, band_verdict, mean_interval
 
 # The bounds of issue and theory: at 2λt = 10 a linear pair commutes to 1e-6, others not to 0.05.
@@ -75,9 +82,13 @@ def place(activation: str, pair: str) -> str:
 def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
     """One finding a prediction that the measured cells can speak of."""
     runs = Runs(measured)
-    rules = (_commutes, _obstructed, _gate, _haar, _slope, _diagonal, _curved_diagonal, _terms,
-             _accounts, _ridge, _lasts)  # fmt: skip
-    return tuple(finding for rule in rules for finding in rule(runs))
+    further = (_gate, _haar, _slope, _diagonal, _curved_diagonal, _terms, _accounts, _ridge)
+    return (
+        *_commutes(runs),
+        *_obstructed(runs),
+        *beyond_the_paper(*(finding for rule in further for finding in rule(runs))),
+        *_lasts(runs),
+    )
 
 
 def _commutes(runs: Runs) -> Iterator[Finding]:

@@ -69,8 +69,8 @@ class LabResult:
     budget_minutes: float
 
     @property
-    def verdict(self) -> Verdict:
-        """Of the claim as a whole."""
+    def verdict(self) -> Verdict | None:
+        """On the paper's claim; None where the experiment tests nothing that the paper claims."""
         return overall_verdict(self.findings)
 
 

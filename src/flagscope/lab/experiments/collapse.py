@@ -45,6 +45,7 @@ from flagscope.lab.experiment import (
     Options,
     Prediction,
     Verdict,
+    beyond_the_paper,
 )
 from flagscope.lab.figures import COLOURS, draw_band, new_figure
 from flagscope.lab.intervals import SHARE, mean_interval, share_interval
@@ -158,7 +159,7 @@ class Collapse(Experiment):
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
         """A verdict for every configuration, and one on the order in which levels are reached."""
-        return (*(_configuration(m) for m in measured), _order(measured))
+        return (*(_configuration(m) for m in measured), *beyond_the_paper(_order(measured)))
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
         """One row a cell, seed, step and quantity."""

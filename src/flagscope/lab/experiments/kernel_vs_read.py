@@ -47,6 +47,7 @@ from flagscope.lab.experiment import (
     Measured,
     Options,
     Prediction,
+    beyond_the_paper,
 )
 from flagscope.lab.figures import COLOURS, draw_band, draw_estimates, new_figure
 from flagscope.lab.intersections import intersections
@@ -155,7 +156,10 @@ class KernelVsRead(Experiment):
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
         """Scores and their differences; the rules stand in the predictions' words."""
-        return (*_tracking(measured), *_comparisons(measured), *_exact(measured))
+        return (
+            *_tracking(measured),
+            *beyond_the_paper(*_comparisons(measured), *_exact(measured)),
+        )
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
         """One row a (cell, seed, step, quantity)."""
@@ -284,6 +288,7 @@ def _tracking(measured: Sequence[Measured]) -> Iterator[Finding]:
             band_verdict(estimates, 0.5, math.inf),
             "Correlated over the moments of each training; mean over depths, widths and tasks, "
             f"which are the settings. By task {_by_task(measured, side)}.",
+            beyond=side == "kernel",
         )
 
 
