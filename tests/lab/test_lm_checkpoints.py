@@ -14,6 +14,7 @@ from flagscope.lab.gpt_alignment import alignment
 from flagscope.lab.gpt_training import Recipe
 from flagscope.lab.lm_claims import CLAIMS, flagged
 from flagscope.lab.lm_runs import Arm, Runs, at_loss, layer_mean, rise
+from flagscope.lab.rank_rule import LAB_RULE
 
 STEPS = [0, 10, 100]
 QUICK = Options(quick=True)
@@ -153,7 +154,9 @@ def test_alignment_is_that_of_the_scan():
     attention = state["transformer.h.1.attn.c_attn.weight"]
     attention[:, 28:32] = attention[:, 24:28] @ torch.randn(4, 4)
     found = alignment(state, shape)
-    result = flagscope.scan(state, config=shape.config(), only=("pairs", "heads")).result
+    result = flagscope.scan(
+        state, config=shape.config(), only=("pairs", "heads"), rank=LAB_RULE
+    ).result
     [values] = [r for r in result.heads if (r.layer, r.space) == (1, "v")]
     assert values.max_pair_ratio == pytest.approx(3)
     assert found["R_v"][1] == pytest.approx(values.overlap_ratio, rel=1e-5)

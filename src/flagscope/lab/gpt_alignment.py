@@ -14,6 +14,7 @@ from torch import Tensor
 import flagscope
 from flagscope.diagnose import HeadRecord, PairRecord
 from flagscope.lab.gpt import GPTShape, State
+from flagscope.lab.rank_rule import LAB_RULE
 
 SPACES = ("q", "k", "v", "o")
 KINDS = ("qk", "ov", "mlp")
@@ -44,7 +45,12 @@ def alignment(state: State, shape: GPTShape) -> dict[str, Any]:
     Xiao, Sui, Ruan, arXiv 2605.09861 (2026).
     """
     result = flagscope.scan(
-        state, config=shape.config(), only=("pairs", "heads"), device="cpu", workers=1
+        state,
+        config=shape.config(),
+        only=("pairs", "heads"),
+        rank=LAB_RULE,
+        device="cpu",
+        workers=1,
     ).result
     values: dict[str, Any] = {}
     for space in SPACES:

@@ -38,6 +38,7 @@ from flagscope.lab.experiment import (
     Options,
     Prediction,
     Verdict,
+    beyond_the_paper,
 )
 from flagscope.lab.figures import COLOURS, draw_band, draw_estimates, new_figure
 from flagscope.lab.intervals import band_verdict, mean_interval
@@ -101,13 +102,15 @@ class RidgeRate(Experiment):
         """The law, its angle, its limits."""
         return (
             _rate_finding(_of(measured, "rate")),
-            _identity_finding(measured),
+            *beyond_the_paper(_identity_finding(measured)),
             _angle_finding(_of(measured, "rate")),
-            _gap_finding(_of(measured, "rate")),
-            _step_finding(_of(measured, "step")),
-            _noise_finding(_of(measured, "noise")),
-            _momentum_finding(_of(measured, "momentum")),
-            _adamw_finding(_of(measured, "adamw")),
+            *beyond_the_paper(
+                _gap_finding(_of(measured, "rate")),
+                _step_finding(_of(measured, "step")),
+                _noise_finding(_of(measured, "noise")),
+                _momentum_finding(_of(measured, "momentum")),
+                _adamw_finding(_of(measured, "adamw")),
+            ),
         )
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:

@@ -35,6 +35,7 @@ from flagscope.lab.experiment import (
     Measured,
     Options,
     Prediction,
+    beyond_the_paper,
 )
 from flagscope.lab.figures import COLOURS, draw_band, new_figure
 from flagscope.lab.intervals import share_interval
@@ -106,7 +107,7 @@ class Strata(Experiment):
             _degeneration_finding(pairs),
             _closed_finding(pairs),
             _git_finding(pairs),
-            _affine_finding(flows),
+            *beyond_the_paper(_affine_finding(flows)),
         )
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
