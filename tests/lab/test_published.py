@@ -108,13 +108,35 @@ def test_what_the_paper_claims_is_told_from_what_goes_beyond():
     """The parts that the verdict on the paper rests on, by experiment."""
     counts = {
         name: sum(not finding["beyond"] for finding in parts(name).values())
-        for name in ("collapse", "invariance", "kernel-vs-read", "lm-checkpoints", "obstruction",
-                     "pruning", "ridge-rate", "strata")
+        for name in experiment_names()
+    }
+    assert counts == {
+        "attention-laws": 0, "collapse": 8, "invariance": 2, "kernel-vs-read": 1,
+        "lm-checkpoints": 7, "obstruction": 3, "pruning": 0, "published-checkpoints": 5,
+        "ridge-rate": 2, "strata": 4,
     }  # fmt: skip
-    assert list(counts.values()) == [8, 2, 1, 7, 3, 0, 2, 5]
     verdicts = {name: results(name)["verdict"] for name in counts}
     assert verdicts["lm-checkpoints"] == verdicts["obstruction"] == "confirmed"
-    assert verdicts["pruning"] is None
+    assert verdicts["pruning"] is verdicts["attention-laws"] is None
+    # By "polystable" the paper means a closed orbit; the standard meaning is not its claim.
+    assert verdicts["strata"] == "confirmed"
+
+
+def test_the_index_counts_what_the_pages_hold():
+    """Parts, experiments and core-minutes are numbers in a text that nothing writes."""
+    index = " ".join((LAB / "index.md").read_text(encoding="utf-8").split())
+    found = [results(name) for name in experiment_names()]
+    beyond = [part["beyond"] for content in found for part in content["findings"]]
+    papers = beyond.count(False)
+    assert f"number of parts, {len(beyond)} in all, {papers} of them the paper's" in index
+    took = sum(content["run"]["core_seconds"] for content in found) / 60
+    budgets = sum(content["run"]["budget_minutes"] for content in found)
+    assert (
+        f"the {len(found)} experiments took {took:.0f} core-minutes, of budgets that add up to "
+        f"{budgets:.0f}" in index
+    )
+    readme = (LAB.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"`flagscope lab`: {len(found)} experiments" in readme
 
 
 @pytest.mark.parametrize("name", experiment_names())
@@ -176,3 +198,42 @@ def test_rises_are_those_of_the_table():
             ].sort_values("step")
             by_seed = chosen.groupby("seed")[f"R_{space}"]
             agrees(printed, by_seed.last() - by_seed.first())
+
+
+def test_exponents_are_those_of_the_table():
+    table = pd.read_csv(LAB / "attention-laws/table.csv.gz")
+    laws = table[(table.kind == "descent") & table.law & (table.network != "batchnorm-epsilon")]
+    last = laws[laws.step == laws.groupby(["network", "step_size"]).step.transform("max")]
+    (text,) = [t for claim, t in parts("attention-laws").items() if claim.startswith("All of them")]
+    printed = {e.name: e for e in estimates(text)}
+    for (network, quantity), chosen in last.groupby(["network", "quantity"]):
+        small, large = sorted(chosen.step_size.unique())[:2]
+        by_seed = chosen.set_index(["step_size", "seed"]).remainder
+        exponents = np.log(by_seed[large] / by_seed[small]) / np.log(large / small)
+        mean = printed.pop(f"exponent, {network}: {quantity}").value
+        assert exponents.mean() == pytest.approx(mean, rel=1e-4)
+    assert not printed
+    # Round-off of every law, in every seed and at every step.
+    assert laws.driven.max() < 1e-12
+
+
+def test_shares_of_places_are_those_of_the_table():
+    table = pd.read_csv(LAB / "published-checkpoints/table.csv")
+    titles = {"all-MiniLM-L6-v2": "minilm", "AntiBERTy": "antiberty", "ResNet-20": "resnet20"}
+    letters = {"R": "R", "ρ": "rho", "ν": "nu", "C": "C"}
+    beyond_all, places = 0, 0
+    for claim, text in parts("published-checkpoints").items():
+        if " works on " not in claim:
+            continue
+        of_letter = table[table.quantity.str.startswith(f"{letters[claim[0]]}_")]
+        for printed in estimates(text):
+            title = printed.name.removeprefix("share of places, ")
+            chosen = of_letter[of_letter.checkpoint == titles[title]]
+            drawn = chosen[chosen.weights == "initial"].groupby(["quantity", "layer"]).value
+            trained = chosen[chosen.weights == "trained"].set_index(["quantity", "layer"]).value
+            trained = trained.sort_index()
+            held = (trained < drawn.min()) | (trained > drawn.max())
+            assert (len(held), held.mean()) == (printed.n, printed.value)
+            beyond_all, places = beyond_all + int(held.sum()), places + len(held)
+    index = " ".join((LAB / "index.md").read_text(encoding="utf-8").split())
+    assert f"In {beyond_all} of {places} places" in index
