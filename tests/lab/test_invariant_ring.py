@@ -252,7 +252,7 @@ def test_a_stable_pair_would_confirm_the_quotient(measured):
     assert verdicts(unproven)[5] == "open"
 
 
-def test_invariants_that_told_strata_apart_would_confirm():
+def test_invariants_that_separate_strata_would_confirm():
     """Rows as they would be if an invariant vanished at k = 1 alone, or at k = 0 alone."""
     common = {"d": 4, "r1": 2, "r2": 2, "value_kept": True}
     section = {"d": 4, "r1": 1, "r2": 2, "m": 1, "n": 1, "kernel": 1}

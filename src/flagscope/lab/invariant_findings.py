@@ -108,16 +108,16 @@ def _separation(sections: Sequence[Row], points: Sequence[Row]) -> Finding:
     ]
     kept = all(row["value_kept"] for row in points if row["value_kept"] is not None)
     return exact_finding(
-        "The invariants tell relative positions apart, as k does.",
+        "The invariants separate relative positions, as k does.",
         Prediction(
             "no: det[V|U] is not 0 at k = 0 and 0 at every k ≥ 1, so that k = 1 looks like any "
-            "greater k; where r1 + r2 ≠ d nothing at all is told apart",
+            "greater k; where r1 + r2 ≠ d nothing at all is separated",
             None,
             _SUBSPACES,
         ),
         {
-            "k = 0 told from k ≥ 1, r1 + r2 = d": from_open,
-            "k ≥ 1 told from k' > k, r1 + r2 = d": among_others,
+            "k = 0 separated from k ≥ 1, r1 + r2 = d": from_open,
+            "k ≥ 1 separated from k' > k, r1 + r2 = d": among_others,
             "O(m, n) with an invariant, r1 + r2 ≠ d": elsewhere,
         },
         "det[V|U] was exactly 0 at every pair with k ≥ 1 and at no pair with k = 0, "
