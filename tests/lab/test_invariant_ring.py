@@ -20,7 +20,7 @@ from flagscope.geometry import (
     relative_position,
     strata,
 )
-from flagscope.lab import Measured, Options, invariant_findings
+from flagscope.lab import Measured, Options, invariant_findings, invariants
 from flagscope.lab.characters import (
     determinant_multiplicity,
     determinantal_hilbert_function,
@@ -170,6 +170,16 @@ def test_functions_on_matrices_of_bounded_rank(p, q, m):
 def test_the_first_relation_is_the_determinant():
     """3 × 3 matrices of rank ≤ 2 have one cubic relation."""
     assert map_invariants(3, d=2, inputs=3, outputs=3) == (165 - 1, 165 - 1)
+
+
+def test_the_lie_algebra_annihilates_the_entries_of_the_product():
+    """And only with the sign of W2 ↦ -W2 E; the dimensions alone do not depend on it."""
+    columns, rows, d = (1, 1), (1, 1, 0), 3
+    _, raising = invariants._middle_zero(2, d, columns, rows)
+    for polynomial in invariants._products(d, columns, rows):
+        for derivation in raising:
+            assert derived(polynomial, derivation) == {}
+            assert derived(polynomial, [(abs(c), a, b) for c, a, b in derivation]) != {}
 
 
 def moved_pair(position, seed):
