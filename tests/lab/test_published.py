@@ -111,9 +111,9 @@ def test_what_the_paper_claims_is_told_from_what_goes_beyond():
         for name in experiment_names()
     }
     assert counts == {
-        "attention-laws": 0, "collapse": 8, "invariance": 2, "kernel-vs-read": 1,
-        "lm-checkpoints": 7, "obstruction": 3, "pruning": 0, "published-checkpoints": 5,
-        "ridge-rate": 2, "strata": 4,
+        "attention-laws": 0, "attractor": 2, "collapse": 8, "invariance": 2, "invariant-ring": 2,
+        "kernel-vs-read": 1, "lm-checkpoints": 7, "obstruction": 3, "pruning": 0,
+        "published-checkpoints": 5, "ridge-rate": 2, "strata": 4,
     }  # fmt: skip
     verdicts = {name: results(name)["verdict"] for name in counts}
     assert verdicts["lm-checkpoints"] == verdicts["obstruction"] == "confirmed"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from flagscope.lab.experiment import Finding, Prediction
+from flagscope.lab.experiment import Finding, Prediction, beyond_the_paper
 from flagscope.lab.intervals import share_interval
 from flagscope.lab.shares import exact_finding
 
@@ -16,17 +16,19 @@ _MAPS = "first fundamental theorem of invariant theory"
 
 
 def findings(rows: Mapping[str, Sequence[Row]]) -> tuple[Finding, ...]:
-    """One finding a statement, from the rows of each part."""
+    """One finding a statement, from the rows of each part.
+
+    The paper claims generators of the ring, and a geometric quotient.
+    """
     sections, points, maps = rows["sections"], rows["points"], rows["maps"]
     return (
-        _ring(sections),
+        *beyond_the_paper(_ring(sections)),
         _generators(sections, points),
-        _separation(sections, points),
-        _fundamental(rows["fundamental"]),
-        _kernel(maps),
+        *beyond_the_paper(
+            _separation(sections, points), _fundamental(rows["fundamental"]), _kernel(maps)
+        ),
         _quotient(points),
-        _stable_maps(maps),
-        _control(sections),
+        *beyond_the_paper(_stable_maps(maps), _control(sections)),
     )
 
 
