@@ -12,10 +12,12 @@ from scipy.linalg import subspace_angles
 
 from flagscope.lab import Measured, Options
 from flagscope.lab.data import load_images
-from flagscope.lab.experiments import ridge_rate
 from flagscope.lab.experiments.ridge_rate import EXPERIMENT
 from flagscope.lab.linear import class_regression
 from flagscope.lab.networks import initial_network
+from flagscope.lab.ridge_figures import draw_steps
+from flagscope.lab.ridge_findings import step_finding
+from flagscope.lab.ridge_training import decay_rates, dominant_angle, step_count
 
 
 def small(kind, **changes):
@@ -54,7 +56,7 @@ def test_the_networks_are_those_of_a_plain_loop(kind):
     generator = torch.Generator().manual_seed(7919 + 5)
     xx, yx = task.input_covariance.numpy(), task.cross_covariance.numpy()
     velocity, first, second = ([np.zeros_like(w) for w in weights] for _ in range(3))
-    steps, found = ridge_rate._steps(s), []
+    steps, found = step_count(s), []
     for n in range(steps + 1):
         if n % (steps // 40) == 0:
             found.append(np.linalg.norm(weights[0] @ weights[0].T - weights[1].T @ weights[1]))
@@ -81,7 +83,7 @@ def test_a_planted_rate_is_found():
     time = np.linspace(0, 3, 12)
     rates = np.array([[1.0, 0.5], [2.0, 1.25], [0.1, 3.0]])
     series = 7 * np.exp(-time[:, None, None] * rates)
-    np.testing.assert_allclose(ridge_rate._rates(time, series), rates, rtol=1e-12)
+    np.testing.assert_allclose(decay_rates(time, series), rates, rtol=1e-12)
 
 
 def test_angles_are_scipys_and_within_the_bound_of_davis_and_kahan():
@@ -91,14 +93,14 @@ def test_angles_are_scipys_and_within_the_bound_of_davis_and_kahan():
     a = q @ torch.diag(spectrum) @ q.mT
     noise = torch.randn(5, 9, 9, generator=generator, dtype=torch.float64)
     b = a + 0.05 * (noise + noise.mT)
-    sine, bound = ridge_rate._angle(a, b, 3)
+    sine, bound = dominant_angle(a, b, 3)
     for i in range(5):
         spaces = [np.linalg.eigh(m[i].numpy())[1][:, -3:] for m in (a, b)]
         assert math.asin(sine[i]) == pytest.approx(subspace_angles(*spaces)[0], rel=1e-9)
     assert (sine <= bound).all()
     assert (bound < 0.5).all()
     # Without a gap there is no bound.
-    assert ridge_rate._angle(a, b.flip(-1).flip(-2) * 0, 3)[1].tolist() == [1.0] * 5
+    assert dominant_angle(a, b.flip(-1).flip(-2) * 0, 3)[1].tolist() == [1.0] * 5
 
 
 def test_the_exact_law_holds_to_round_off(miniature):
@@ -132,7 +134,7 @@ def test_step_sizes_are_drawn_one_line_a_decay(miniature):
         for decay in (1e-3, 1e-2)
         for changes in ({"step": 0.2, "decay": decay}, {"step": 1.0, "decay": decay})
     ]
-    figure = ridge_rate._draw_steps(cells)
+    figure = draw_steps(cells)
     lines = figure.axes[0].get_lines()
     assert [line.get_xdata().tolist() for line in lines] == [[0.2, 1.0]] * 4
     assert {line.get_label() for line in lines} >= {"‖A - B‖, λ = 0.001", "‖A - B‖, λ = 0.01"}
@@ -150,7 +152,7 @@ def test_where_it_bends_is_told_as_measured(miniature):
             )
             for decay, bend in ((1e-3, small), (1e-2, large))
         ]
-        return ridge_rate._step_finding(cells).words
+        return step_finding(cells).words
 
     assert "less at the greater λ for 1 of 1 step sizes, as predicted" in told(2e-3, 1e-3)
     assert "for 0 of 1 step sizes, against that part" in told(1e-3, 2e-3)
@@ -186,7 +188,7 @@ def test_every_cell_is_measured_over_whole_moments():
         cells = EXPERIMENT.cells(options)
         assert len({c.name for c in cells}) == len(cells)
         for cell in cells:
-            steps = ridge_rate._steps(cell.settings)
+            steps = step_count(cell.settings)
             assert steps % 40 == 0
             pace = cell.settings["step"] / (1 - cell.settings.get("beta", 0))
             assert 2 * cell.settings["decay"] * pace * steps >= cell.settings["until"] - 1e-9
