@@ -90,7 +90,7 @@ def agrees(printed: Estimate, values) -> None:
 
 
 def test_rates_are_those_of_the_table():
-    table = pd.read_csv(LAB / "ridge-rate/table.csv")
+    table = pd.read_csv(LAB / "ridge-rate/table.csv.gz")
     rates = table[table.cell.str.startswith("rate-") & (table.quantity == "ratio")]
     (text,) = [t for claim, t in parts("ridge-rate").items() if claim.startswith("Under full-b")]
     assert len(estimates(text)) == rates.decay.nunique() == 4
@@ -99,6 +99,22 @@ def test_rates_are_those_of_the_table():
         by_cell = chosen.groupby(["seed", "cell"]).value.mean()
         agrees(printed, by_cell.groupby("seed").mean())
         assert 0.99 < printed.low < printed.high < 1.01
+
+
+def test_relative_imbalances_with_a_loss_and_without_are_those_of_the_table():
+    table = pd.read_csv(LAB / "ridge-rate/table.csv.gz")
+    wide = table[table.cell.str.startswith("control-")].pivot_table(
+        index=["decay", "cell", "seed", "pair"], columns="quantity", values="value"
+    )
+    left = (wide["relative_end"] / wide["relative_start"]).reset_index(name="left")
+    left["loss"] = left.cell.str.split("-").str[1]
+    assert (left[left.loss == "none"].left - 1).abs().max() < 1e-7
+    assert (left[left.loss == "signal"].left < 1e-3).all()
+    assert (left[left.loss == "zero"].left > 0.99).all()
+    (text,) = [t for claim, t in parts("ridge-rate").items() if "relative to the Grams" in claim]
+    for printed, decay in zip(estimates(text)[2:], (5e-3, 1e-2), strict=True):
+        chosen = left[(left.loss == "signal") & (left.decay == decay)]
+        agrees(printed, chosen.groupby(["seed", "cell"]).left.mean().groupby("seed").mean())
 
 
 def test_commutators_are_those_of_the_table():

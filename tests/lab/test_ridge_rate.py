@@ -15,6 +15,7 @@ from flagscope.lab.data import load_images
 from flagscope.lab.experiments.ridge_rate import EXPERIMENT
 from flagscope.lab.linear import class_regression
 from flagscope.lab.networks import initial_network
+from flagscope.lab.ridge_control import QUANTITIES
 from flagscope.lab.ridge_figures import draw_steps
 from flagscope.lab.ridge_findings import step_finding
 from flagscope.lab.ridge_training import decay_rates, dominant_angle, step_count
@@ -42,6 +43,7 @@ def miniature():
         measured(small("noise", until=2.0)),
         measured(small("noise", until=2.0, batch=64)),
         measured(small("momentum", until=0.5)),
+        *(measured(small("control", loss=loss, until=6.0)) for loss in ("signal", "zero", "none")),
         measured(small("adamw", until=0.01)),
     ]
 
@@ -105,6 +107,8 @@ def test_angles_are_scipys_and_within_the_bound_of_davis_and_kahan():
 
 def test_the_exact_law_holds_to_round_off(miniature):
     for m in miniature:
+        if m.cell.settings["kind"] == "control":
+            continue
         exact = m.cell.settings["kind"] in ("rate", "step", "noise")
         assert (m.values["identity_miss"] < 1e-10) == exact
 
@@ -119,11 +123,16 @@ def test_full_batch_rates_are_within_a_percent(miniature):
 def test_every_part_has_its_finding_table_and_figure(miniature):
     findings = EXPERIMENT.conclude(miniature)
     assert [f.verdict for f in findings[:2]] == ["confirmed", "confirmed"]
-    assert findings[-1].verdict == "refuted"
-    assert findings[-1].estimates[1].low > 1
+    assert findings[7].verdict == "refuted"
+    assert findings[7].estimates[1].low > 1
     assert set(EXPERIMENT.draw(miniature, findings)) == set(dict(EXPERIMENT.figures))
     frame = EXPERIMENT.table(miniature)
-    assert set(frame["quantity"]) == {"ratio", "ratio_less_driven", "angle_ratio"}
+    assert set(frame["quantity"]) >= {"ratio", "ratio_less_driven", "angle_ratio", "law_ratio"}
+    assert set(frame.loc[frame["cell"].str.startswith("control"), "quantity"]) == {
+        "law_ratio",
+        "relative_ratio",
+        *(f"{name}_{end}" for name in QUANTITIES for end in ("start", "end")),
+    }
     assert frame["value"].notna().all()
 
 
@@ -180,7 +189,7 @@ def test_verdicts_follow_the_numbers(miniature):
     free = planted(rate, bound_ratio=[[0.0, 0.0, 0.0]])
     assert EXPERIMENT.conclude([free, *others])[3].verdict == "open"
     lawful = planted(others[-1], ratio=[[1.0, 1.001, 0.999], [1.0, 1.001, 0.999]])
-    assert EXPERIMENT.conclude([rate, *others[:-1], lawful])[-1].verdict == "confirmed"
+    assert EXPERIMENT.conclude([rate, *others[:-1], lawful])[7].verdict == "confirmed"
 
 
 def test_every_cell_is_measured_over_whole_moments():

@@ -9,6 +9,7 @@ import numpy as np
 
 from flagscope.lab.experiment import Finding, Measured
 from flagscope.lab.figures import COLOURS, draw_band, draw_estimates, new_figure
+from flagscope.lab.ridge_control_findings import draw_controls
 from flagscope.lab.ridge_findings import RATE_BAND, of_kind, seed_means
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def figures(measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[s
         "angles": _draw_angles(of_kind(measured, "rate")),
         "steps": draw_steps(of_kind(measured, "step")),
         "optimisers": _draw_optimisers(measured),
+        "controls": draw_controls(of_kind(measured, "control")),
     }
 
 

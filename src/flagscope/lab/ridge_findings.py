@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from flagscope.lab.experiment import Estimate, Finding, Measured, Prediction, Verdict
 from flagscope.lab.intervals import band_verdict, mean_interval
+from flagscope.lab.ridge_control_findings import control_findings
 from flagscope.lab.ridge_training import step_count
 
 # The acceptance of the rate, fixed before measuring: within 1 % of 1. Angles: 5 %, since they obey
@@ -24,7 +25,7 @@ _DERIVED = "one step of gradient descent, written out in the module"
 
 
 def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
-    """The law, its angle, its limits."""
+    """The law, its angle, its limits, and what it is without a loss."""
     return (
         _rate_finding(of_kind(measured, "rate")),
         _identity_finding(measured),
@@ -34,6 +35,7 @@ def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
         _noise_finding(of_kind(measured, "noise")),
         _momentum_finding(of_kind(measured, "momentum")),
         _adamw_finding(of_kind(measured, "adamw")),
+        *control_findings(of_kind(measured, "control")),
     )
 
 
