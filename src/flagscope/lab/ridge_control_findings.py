@@ -136,7 +136,7 @@ def draw_controls(cells: Sequence[Measured]) -> Figure:
     depth = max(m.cell.settings["depth"] for m in cells)
     decay = max(m.cell.settings["decay"] for m in cells)
     for ax, (name, label) in zip(axes[0], names.items(), strict=True):
-        # Lines of the three lie on each other where the law alone speaks.
+        # The lines lie on each other where the law alone decides: each has its own dashes.
         for (loss, word), colour, style in zip(
             LABELS.items(), COLOURS, ("-", "--", ":"), strict=False
         ):
