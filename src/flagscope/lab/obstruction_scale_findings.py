@@ -176,7 +176,8 @@ def _tanh(runs: Runs) -> Iterator[Finding]:
     estimates = runs.commutators("tanh", [EQUAL])
     if estimates:
         yield Finding(
-            "A ridge five times as strong relative to the loss takes the obstruction away from tanh.",
+            "A ridge five times as strong relative to the loss takes the obstruction away from "
+            "tanh.",
             Prediction(
                 f"C < {OBSTRUCTED:g} at λ/c = {EQUAL:g}, near 0.002",
                 0.002,

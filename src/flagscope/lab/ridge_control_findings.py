@@ -62,7 +62,7 @@ def _relative(cells: Sequence[Measured]) -> Finding:
     together = len(rates) + len(left)
     verdict = _both(
         band_verdict(rates, *SETTLED, together=together),
-        band_verdict(left, 0, FALLEN, together=together),
+        band_verdict(left, -math.inf, FALLEN, together=together),
     )
     return Finding(
         "With a loss the imbalance relative to the Grams falls, at the rate of the law once they "
@@ -96,7 +96,7 @@ def _spaces(cells: Sequence[Measured]) -> Finding:
         ),
         met + apart,
         _both(
-            band_verdict(met, 0, MET, together=together),
+            band_verdict(met, -math.inf, MET, together=together),
             band_verdict(apart, APART, math.inf, together=together),
         ),
         "A gap in the spectrum is what turns a falling ‖A - B‖ into a small angle, and it is the "

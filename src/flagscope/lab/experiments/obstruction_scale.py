@@ -2,9 +2,9 @@
 
 **The equivalence.** Under the loss c·L with ridge c·λ gradient descent with step η / c takes
 w ← w - (η/c)(c ∇L + c λ w) = w - η(∇L + λ w): the same weights at every step n, and the same
-2λt = 2 (cλ)(η/c) n. So C, ρ and ν depend on λ and the scale c of the loss through λ/c alone: exactly
-with the step adjusted, and under gradient flow without. With c a power of two the factors are exact
-in binary arithmetic, and the weights agree in every bit.
+2λt = 2 (cλ)(η/c) n. So C, ρ and ν depend on λ and the scale c of the loss through λ/c alone:
+exactly with the step adjusted, and under gradient flow without. With c a power of two the factors
+are exact in binary arithmetic, and the weights agree in every bit.
 
 **What to expect over λ/c.** The ridge sets how large weights can be. tanh z = z - z³/3 + …: the
 failure of homogeneity is e = h - D z = 2 z³/3, and masks differ by z_i² - z_j²; both vanish faster
