@@ -20,9 +20,9 @@ experiment ridge-rate) it vanishes, and nothing aligns. It is neither needed nor
 is what makes it small relative to ‖A‖ + ‖B‖.
 
 **Two paces.** Gradient flow of a loss and of its logarithm follow one curve. Along it plain steps
-let norms grow as (log t)^{1/depth} only; steps of one length in weight space let them grow as t. Both
-are measured, and compared at equal norm. Gradient descent adds η² (G1 G1ᵀ - G2ᵀ G2) to A - B in
-each step, which is booked.
+let norms grow as (log t)^{1/depth} only; steps of one length in weight space let them grow as t.
+Both are measured, and compared at equal norm. Gradient descent adds η² (G1 G1ᵀ - G2ᵀ G2) to A - B
+in each step, which is booked.
 
 **What was known when.** The theorem is of 2019. Trial runs with three seeds chose step sizes and
 lengths, and had shown all of this to hold; the bounds of the verdicts were set after them, before
