@@ -11,7 +11,7 @@ from flagscope.lab import Measured, Options
 from flagscope.lab.data import load_images
 from flagscope.lab.experiments.obstruction_scale import EXPERIMENT, recorded
 from flagscope.lab.neurons import open_network
-from flagscope.lab.obstruction_scale_findings import DEAD, EQUAL, Runs, findings
+from flagscope.lab.obstruction_scale_findings import DEAD, EQUAL, Runs, _decay_alone, findings
 
 ACTIVATIONS = ("linear", "relu", "tanh", "gelu")
 
@@ -147,6 +147,44 @@ def test_verdicts_follow_the_numbers():
     assert verdict(PLAIN, "kills the signal") == "confirmed"
     weak = PLAIN | {("relu", 2.5e-3): (0.01, 0.5)}
     assert verdict(weak, "Under a weak ridge") == "refuted"
+
+
+def long_run(ratio, until, commutators):
+    """The long cell of a ratio with these C at its end."""
+    grid = cells_with(PLAIN | {("tanh", ratio): (2e-3, 0.5)})
+    (cell,) = [
+        c
+        for c in EXPERIMENT.cells(Options(seeds=3))
+        if (c.settings["kind"], c.settings["ratio"]) == ("long", ratio)
+    ]
+    assert cell.settings["until"] == until
+    series = [{"time": t, "C": commutators, "explained": [0.5] * 3} for t in (0.0, until)]
+    return [*grid, Measured(cell, {"series": series}, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("commutators", "expected"),
+    [
+        ([2e-3, 2.1e-3, 1.9e-3], "confirmed"),
+        ([0.2, 0.21, 0.19], "refuted"),
+        ([0.01, 0.1, 0.03], "open"),
+    ],
+)
+def test_whether_a_small_commutator_lasts_follows_the_long_runs(commutators, expected):
+    (found,) = [f for f in findings(long_run(1e-2, 30.0, commutators)) if "lasts" in f.claim]
+    assert found.verdict == expected
+    assert "at λ/c = 0.01 C goes from 0.002 at 2λt = 10 to " in found.words
+
+
+def test_what_the_step_does_to_decay_alone_has_a_closed_form():
+    """(1 - ηλ)^4n at ηλ = 0.001 and 5000 steps over 0.005 and 1000."""
+    measured = [
+        Measured(c, {"series": []}, 1.0)
+        for c in EXPERIMENT.cells(Options())
+        if c.settings["activation"] == "linear"
+    ]
+    expected = (0.999**5000 / 0.995**1000) ** 4
+    assert f"factor of {expected:.3f} between" in _decay_alone(Runs(measured))
 
 
 def test_only_ratios_at_which_every_seed_learns_count_as_alive():

@@ -129,6 +129,42 @@ def test_commutators_are_those_of_the_table():
         assert (values < 1e-6).all() if activation == "linear" else (values > 0.05).all()
 
 
+def test_commutators_over_the_scale_of_the_loss_are_those_of_the_table():
+    (path,) = (LAB / "obstruction-scale").glob("table.csv*")
+    table = pd.read_csv(path)
+    last = table[table.time == table.groupby(["activation", "kind", "ratio"]).time.transform("max")]
+    printed = {e.name: e for text in parts("obstruction-scale").values() for e in estimates(text)}
+    grid = last[last.kind == "grid"]
+    for (activation, ratio), chosen in grid.groupby(["activation", "ratio"]):
+        name = f"C, {activation}, λ/c = {ratio:g}"
+        if (chosen.explained >= 0.05).all():
+            agrees(printed[name], chosen.C)
+        else:
+            assert name not in printed
+    keys = ["activation", "ratio", "seed"]
+    whole = grid.set_index(keys).C
+    quarter = last[last.kind == "quarter"].set_index(keys).C
+    assert len(quarter) == 20
+    assert (quarter == whole[quarter.index]).all()
+
+
+def test_alignment_without_ridge_is_that_of_the_table():
+    (path,) = (LAB / "alignment-without-ridge").glob("table.csv*")
+    table = pd.read_csv(path)
+    ends = table[table.step == table.groupby("cell").step.transform("max")]
+    starts = table[table.step == table.groupby("cell").step.transform("min")]
+    assert (starts.step == 0).all()
+    keys = ["cell", "pair", "seed"]
+    left = (ends.set_index(keys).relative / starts.set_index(keys).relative).reset_index()
+    (text,) = [t for c, t in parts("alignment-without-ridge").items() if c.startswith("Without r")]
+    for printed, depth in zip(estimates(text), (2, 3, 4), strict=True):
+        chosen = left[left.cell == f"logistic-depth{depth}"]
+        agrees(printed, chosen.groupby("seed").relative.mean())
+        # Of every pair and seed, and of none of the control's.
+        assert (chosen.relative < 0.1).all()
+        assert (left[left.cell == f"squared-depth{depth}"].relative > 0.5).all()
+
+
 def test_correlations_are_those_of_the_table():
     table = pd.read_csv(LAB / "pruning/table.csv")
     text = parts("pruning")["Heads that overlap more with the others cost less to remove."]

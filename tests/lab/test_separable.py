@@ -208,7 +208,7 @@ def test_layers_align_without_ridge_only_where_norms_grow(miniature):
 
 def test_every_part_has_its_finding_table_and_figure(miniature):
     findings = EXPERIMENT.conclude(miniature)
-    assert len(findings) == 8
+    assert len(findings) == 9
     assert by_claim(findings, "Without ridge").verdict == "refuted"
     assert by_claim(findings, "stays what it was").verdict == "confirmed"
     assert set(EXPERIMENT.draw(miniature, findings)) == set(dict(EXPERIMENT.figures))
@@ -249,7 +249,13 @@ def test_verdicts_follow_the_numbers(miniature):
     found = EXPERIMENT.conclude(planted(twice, "margin", rank_ratio=[[2.0, 2.1, 1.9]]))
     assert by_claim(found, "rank one, and its").verdict == "refuted"
     found = EXPERIMENT.conclude(planted(twice, "classes", stable_rank=[[1.0, 1.01, 1.02]] * 2))
-    assert by_claim(found, "ten classes").verdict == "refuted"
+    assert by_claim(found, "With ten classes the relative").verdict == "refuted"
+    shares = {"least": [[1.0, 1.0, 4.0]] * 2, "leading": [[100.0, 50.0, 40.0]] * 2}
+    found = EXPERIMENT.conclude(planted(twice, "classes", **shares, sine=[[0.8, 0.6, 0.1]]))
+    nine = by_claim(found, "all nine")
+    assert nine.verdict == "open"
+    assert "at least 0.05 of the first in 1 seeds, mean sine 0.1; " in nine.words
+    assert "less than 0.05 of the first in 2 seeds, mean sine 0.7." in nine.words
 
 
 def test_controls_differ_from_what_they_control_in_the_loss_alone():

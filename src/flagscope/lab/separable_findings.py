@@ -18,6 +18,8 @@ ROUND_OFF = 1e-9
 STAYS = 0.5
 # The late part of a run: σ_1² from this share of its end on.
 _LATE = 0.25
+# A direction has grown with the norm if its squared singular value is this share of the first.
+_GROWN = 0.05
 _JI = "Ji and Telgarsky, arXiv 1810.02032"
 _CONSERVED = "A - B is conserved: Arora, Cohen and Hazan, arXiv 1802.06509"
 _DERIVED = "derived in the module"
@@ -53,7 +55,7 @@ def verdict_of(rules: Sequence[Rule]) -> Verdict:
 def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
     """One finding a prediction that the measured cells can speak of."""
     rules = (
-        _exclusive, _conserved, _rate, _rank_one, _same_curve, _at_rest, _small, _classes
+        _exclusive, _conserved, _rate, _rank_one, _same_curve, _at_rest, _small, _classes, _nine
     )  # fmt: skip
     return tuple(finding for rule in rules for finding in rule(measured))
 
@@ -263,34 +265,59 @@ def _classes(measured: Sequence[Measured]) -> Iterator[Finding]:
     cells = of_kind(measured, "classes")
     if cells:
         left = tuple(_estimate(m, "relative imbalance, end over start", _left(m)) for m in cells)
+        ranks = tuple(
+            _estimate(m, "‖W‖² / σ_1² at the end", np.mean(m.values["stable_rank"][-1], axis=0))
+            for m in cells
+        )
+        yield Finding(
+            "With ten classes the relative imbalance falls as well, and layers do not become rank "
+            "one.",
+            Prediction(
+                "relative imbalance below 0.2 of its start, ‖W‖² / σ_1² above 1.5",
+                None,
+                f"{_DERIVED}; beyond {_JI}, which has one output",
+            ),
+            left + ranks,
+            verdict_of([Rule(left, -math.inf, 0.2), Rule(ranks, 1.5, math.inf)]),
+            "The conserved A - B knows nothing of the number of outputs; rank one is special to "
+            "one.",
+        )
+
+
+def _nine(measured: Sequence[Measured]) -> Iterator[Finding]:
+    cells = of_kind(measured, "classes")
+    if cells:
         sines = tuple(
             _estimate(
                 m, "largest sine of nine directions, end", np.mean(m.values["sine"][-1], axis=0)
             )
             for m in cells
         )
-        ranks = tuple(
-            _estimate(m, "‖W‖² / σ_1² at the end", np.mean(m.values["stable_rank"][-1], axis=0))
-            for m in cells
-        )
-        rules = [
-            Rule(left, -math.inf, 0.2),
-            Rule(sines, -math.inf, 0.3),
-            Rule(ranks, 1.5, math.inf),
-        ]
         yield Finding(
-            "With ten classes layers align as spaces, and do not become rank one.",
-            Prediction(
-                "relative imbalance below 0.2 of its start, the nine leading directions of "
-                "neighbours within a sine of 0.3, ‖W‖² / σ_1² above 1.5",
-                None,
-                f"{_DERIVED}; beyond {_JI}, which has one output",
-            ),
-            left + sines + ranks,
-            verdict_of(rules),
-            "The conserved A - B knows nothing of the number of outputs; rank one is special to "
-            "one.",
+            "With ten classes all nine directions that tell them apart align.",
+            Prediction("largest sine of the nine leading directions below 0.3", None, _DERIVED),
+            sines,
+            band_verdict(sines, -math.inf, 0.3),
+            f"{' '.join(_grown(m) for m in cells)} A direction aligns as its own squared singular "
+            "value outgrows A - B, not as the norm does.",
         )
+
+
+def _grown(m: Measured) -> str:
+    """Sines of the seeds whose ninth direction has grown, and of the others."""
+    share = np.min(np.array(m.values["least"][-1]) / np.array(m.values["leading"][-1]), axis=0)
+    sines = np.mean(m.values["sine"][-1], axis=0)
+    grown = share >= _GROWN
+    parts = [
+        f"{word} {_GROWN:g} of the first in {int(chosen.sum())} seeds, mean sine "
+        f"{sines[chosen].mean():.2g}"
+        for word, chosen in (("at least", grown), ("less than", ~grown))
+        if chosen.any()
+    ]
+    return (
+        f"At depth {m.cell.settings['depth']} the ninth squared singular value is in "
+        f"the end {'; '.join(parts)}."
+    )
 
 
 def exponents(m: Measured, name: str) -> Float[np.ndarray, "pairs seeds"]:
