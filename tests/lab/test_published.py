@@ -153,7 +153,7 @@ def agrees(printed: Estimate, values) -> None:
 
 
 def test_rates_are_those_of_the_table():
-    table = pd.read_csv(LAB / "ridge-rate/table.csv")
+    table = pd.read_csv(LAB / "ridge-rate/table.csv.gz")
     rates = table[table.cell.str.startswith("rate-") & (table.quantity == "ratio")]
     (text,) = [t for claim, t in parts("ridge-rate").items() if claim.startswith("Under full-b")]
     assert len(estimates(text)) == rates.decay.nunique() == 4
@@ -162,6 +162,22 @@ def test_rates_are_those_of_the_table():
         by_cell = chosen.groupby(["seed", "cell"]).value.mean()
         agrees(printed, by_cell.groupby("seed").mean())
         assert 0.99 < printed.low < printed.high < 1.01
+
+
+def test_relative_imbalances_with_a_loss_and_without_are_those_of_the_table():
+    table = pd.read_csv(LAB / "ridge-rate/table.csv.gz")
+    wide = table[table.cell.str.startswith("control-")].pivot_table(
+        index=["decay", "cell", "seed", "pair"], columns="quantity", values="value"
+    )
+    left = (wide["relative_end"] / wide["relative_start"]).reset_index(name="left")
+    left["loss"] = left.cell.str.split("-").str[1]
+    assert (left[left.loss == "none"].left - 1).abs().max() < 1e-7
+    assert (left[left.loss == "signal"].left < 1e-3).all()
+    assert (left[left.loss == "zero"].left > 0.99).all()
+    (text,) = [t for claim, t in parts("ridge-rate").items() if "relative to the Grams" in claim]
+    for printed, decay in zip(estimates(text)[2:], (5e-3, 1e-2), strict=True):
+        chosen = left[(left.loss == "signal") & (left.decay == decay)]
+        agrees(printed, chosen.groupby(["seed", "cell"]).left.mean().groupby("seed").mean())
 
 
 def test_commutators_are_those_of_the_table():
@@ -174,6 +190,42 @@ def test_commutators_are_those_of_the_table():
         agrees(printed[f"C, {activation}"], values)
         # Every seed, not the mean alone.
         assert (values < 1e-6).all() if activation == "linear" else (values > 0.05).all()
+
+
+def test_commutators_over_the_scale_of_the_loss_are_those_of_the_table():
+    (path,) = (LAB / "obstruction-scale").glob("table.csv*")
+    table = pd.read_csv(path)
+    last = table[table.time == table.groupby(["activation", "kind", "ratio"]).time.transform("max")]
+    printed = {e.name: e for text in parts("obstruction-scale").values() for e in estimates(text)}
+    grid = last[last.kind == "grid"]
+    for (activation, ratio), chosen in grid.groupby(["activation", "ratio"]):
+        name = f"C, {activation}, λ/c = {ratio:g}"
+        if (chosen.explained >= 0.05).all():
+            agrees(printed[name], chosen.C)
+        else:
+            assert name not in printed
+    keys = ["activation", "ratio", "seed"]
+    whole = grid.set_index(keys).C
+    quarter = last[last.kind == "quarter"].set_index(keys).C
+    assert len(quarter) == 20
+    assert (quarter == whole[quarter.index]).all()
+
+
+def test_alignment_without_ridge_is_that_of_the_table():
+    (path,) = (LAB / "alignment-without-ridge").glob("table.csv*")
+    table = pd.read_csv(path)
+    ends = table[table.step == table.groupby("cell").step.transform("max")]
+    starts = table[table.step == table.groupby("cell").step.transform("min")]
+    assert (starts.step == 0).all()
+    keys = ["cell", "pair", "seed"]
+    left = (ends.set_index(keys).relative / starts.set_index(keys).relative).reset_index()
+    (text,) = [t for c, t in parts("alignment-without-ridge").items() if c.startswith("Without r")]
+    for printed, depth in zip(estimates(text), (2, 3, 4), strict=True):
+        chosen = left[left.cell == f"logistic-depth{depth}"]
+        agrees(printed, chosen.groupby("seed").relative.mean())
+        # Of every pair and seed, and of none of the control's.
+        assert (chosen.relative < 0.1).all()
+        assert (left[left.cell == f"squared-depth{depth}"].relative > 0.5).all()
 
 
 def test_correlations_are_those_of_the_table():
