@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from flagscope.lab.experiment import Estimate, Finding, Measured, Prediction, Verdict
+from flagscope.lab.experiment import (
+    Estimate,
+    Finding,
+    Measured,
+    Prediction,
+    Verdict,
+    beyond_the_paper,
+)
 from flagscope.lab.intervals import band_verdict, mean_interval
 
 # The bound of the obstruction experiment.
@@ -72,10 +79,19 @@ class Runs:
 
 
 def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
-    """One finding a prediction that the measured cells can speak of."""
+    """One finding a prediction that the measured cells can speak of.
+
+    The paper claims that activations obstruct generically and that linear pairs do not; it is not
+    known to speak of the scale of the loss.
+    """
     runs = Runs(measured)
-    rules = (_same, _flow, _linear, _weak, _generic, _tanh, _homogeneous, _lasts, _dead)
-    return tuple(finding for rule in rules for finding in rule(runs))
+    scaling, papers = (_same, _flow), (_linear, _weak, _generic)
+    further = (_tanh, _homogeneous, _lasts, _dead)
+    return (
+        *beyond_the_paper(*(finding for rule in scaling for finding in rule(runs))),
+        *(finding for rule in papers for finding in rule(runs)),
+        *beyond_the_paper(*(finding for rule in further for finding in rule(runs))),
+    )
 
 
 def _over_equal(runs: Runs, kind: str) -> tuple[Estimate, ...]:

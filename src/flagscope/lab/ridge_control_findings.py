@@ -10,7 +10,7 @@ import numpy as np
 
 from flagscope.lab.experiment import Estimate, Finding, Measured, Prediction, Verdict
 from flagscope.lab.figures import COLOURS, draw_band, new_figure
-from flagscope.lab.intervals import band_verdict, mean_interval
+from flagscope.lab.intervals import SHARE, band_verdict, mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,9 +81,11 @@ def _relative(cells: Sequence[Measured]) -> Finding:
 
 
 def _spaces(cells: Sequence[Measured]) -> Finding:
-    met = _by_decay(_with_loss(cells, "signal"), "sine_end", "sine, digits")
-    apart = _by_decay(_with_loss(cells, "zero"), "sine_end", "sine, targets zero")
-    apart += _by_decay(_with_loss(cells, "none"), "sine_end", "sine, no loss")
+    met, zero, idle = (
+        _by_decay(_with_loss(cells, loss), "sine_end", f"sine, {label}", bounds=SHARE)
+        for loss, label in LABELS.items()
+    )
+    apart = zero + idle
     together = len(met) + len(apart)
     return Finding(
         "The dominant spaces of A and B meet with the digits, and neither with targets zero nor "
@@ -157,7 +159,12 @@ def _with_loss(cells: Sequence[Measured], loss: str) -> list[Measured]:
 
 
 def _by_decay(
-    cells: Sequence[Measured], name: str, label: str, *, over: bool = False
+    cells: Sequence[Measured],
+    name: str,
+    label: str,
+    *,
+    over: bool = False,
+    bounds: tuple[float, float] | None = None,
 ) -> tuple[Estimate, ...]:
     """One estimate for each λ over seeds, which are averaged over cells and pairs first."""
     found: list[Estimate] = []
@@ -168,7 +175,8 @@ def _by_decay(
                 values = np.array(m.values[f"{name}_end" if over else name])
                 start = np.array(m.values[f"{name}_start"]) if over else 1.0
                 by_cell.append((values / start).mean(axis=0))
-        found.append(mean_interval(f"{label}, λ = {decay:g}", np.mean(by_cell, axis=0).tolist()))
+        means = np.mean(by_cell, axis=0).tolist()
+        found.append(mean_interval(f"{label}, λ = {decay:g}", means, bounds=bounds))
     return tuple(found)
 
 

@@ -9,7 +9,14 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from flagscope.lab.experiment import Estimate, Finding, Measured, Prediction, Verdict
+from flagscope.lab.experiment import (
+    Estimate,
+    Finding,
+    Measured,
+    Prediction,
+    Verdict,
+    beyond_the_paper,
+)
 from flagscope.lab.intervals import band_verdict, mean_interval
 from flagscope.lab.ridge_control_findings import control_findings
 from flagscope.lab.ridge_training import step_count
@@ -28,14 +35,16 @@ def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
     """The law, its angle, its limits, and what it is without a loss."""
     return (
         _rate_finding(of_kind(measured, "rate")),
-        _identity_finding(measured),
+        *beyond_the_paper(_identity_finding(measured)),
         _angle_finding(of_kind(measured, "rate")),
-        _gap_finding(of_kind(measured, "rate")),
-        step_finding(of_kind(measured, "step")),
-        _noise_finding(of_kind(measured, "noise")),
-        _momentum_finding(of_kind(measured, "momentum")),
-        _adamw_finding(of_kind(measured, "adamw")),
-        *control_findings(of_kind(measured, "control")),
+        *beyond_the_paper(
+            _gap_finding(of_kind(measured, "rate")),
+            step_finding(of_kind(measured, "step")),
+            _noise_finding(of_kind(measured, "noise")),
+            _momentum_finding(of_kind(measured, "momentum")),
+            _adamw_finding(of_kind(measured, "adamw")),
+            *control_findings(of_kind(measured, "control")),
+        ),
     )
 
 

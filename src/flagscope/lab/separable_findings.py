@@ -9,8 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from flagscope.lab.experiment import Estimate, Finding, Measured, Prediction, Verdict
-from flagscope.lab.intervals import band_verdict, mean_interval
+from flagscope.lab.experiment import (
+    Estimate,
+    Finding,
+    Measured,
+    Prediction,
+    Verdict,
+    beyond_the_paper,
+)
+from flagscope.lab.intervals import SHARE, band_verdict, mean_interval
 
 # Round-off of thousands of steps in float64, relative to ‖A - B‖.
 ROUND_OFF = 1e-9
@@ -53,11 +60,14 @@ def verdict_of(rules: Sequence[Rule]) -> Verdict:
 
 
 def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
-    """One finding a prediction that the measured cells can speak of."""
+    """One finding a prediction that the measured cells can speak of.
+
+    None is the paper's: that ridge aligns does not say that nothing else does.
+    """
     rules = (
         _exclusive, _conserved, _rate, _rank_one, _same_curve, _at_rest, _small, _classes, _nine
     )  # fmt: skip
-    return tuple(finding for rule in rules for finding in rule(measured))
+    return beyond_the_paper(*(finding for rule in rules for finding in rule(measured)))
 
 
 def of_kind(measured: Sequence[Measured], kind: str) -> list[Measured]:
@@ -155,7 +165,8 @@ def _rank_one(measured: Sequence[Measured]) -> Iterator[Finding]:
             for m in cells
         ]
         sines = [
-            _estimate(m, "sine at the end", np.mean(m.values["sine"][-1], axis=0)) for m in cells
+            _estimate(m, "sine at the end", np.mean(m.values["sine"][-1], axis=0), bounds=SHARE)
+            for m in cells
         ]
         rules = [
             Rule(tuple(ratios), -math.inf, 1),
@@ -289,7 +300,10 @@ def _nine(measured: Sequence[Measured]) -> Iterator[Finding]:
     if cells:
         sines = tuple(
             _estimate(
-                m, "largest sine of nine directions, end", np.mean(m.values["sine"][-1], axis=0)
+                m,
+                "largest sine of nine directions, end",
+                np.mean(m.values["sine"][-1], axis=0),
+                bounds=SHARE,
             )
             for m in cells
         )
@@ -353,5 +367,12 @@ def _left(m: Measured) -> Float[np.ndarray, " seeds"]:
     return (np.array(series[-1]) / np.array(series[0])).mean(axis=0)
 
 
-def _estimate(m: Measured, name: str, values: Float[np.ndarray, " seeds"]) -> Estimate:
-    return mean_interval(f"{name}, depth {m.cell.settings['depth']}", np.asarray(values).tolist())
+def _estimate(
+    m: Measured,
+    name: str,
+    values: Float[np.ndarray, " seeds"],
+    *,
+    bounds: tuple[float, float] | None = None,
+) -> Estimate:
+    label = f"{name}, depth {m.cell.settings['depth']}"
+    return mean_interval(label, np.asarray(values).tolist(), bounds=bounds)

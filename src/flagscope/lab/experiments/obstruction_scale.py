@@ -22,7 +22,8 @@ with three seeds chose the grid, and had shown that tanh loses its obstruction b
 and 0.01, that ReLU and GELU keep theirs, and that all networks are dead at 0.25. The equivalence,
 the control without adjusted step, the ratio 0.0075 and the long run at 0.01 were new. In that run C
 rose, so a long run at 0.025 was added; a trial of both to 2λt = 100, five seeds, had C between 0.03
-and 0.11 at 0.01, and of 4e-4 at 0.025.
+and 0.11 at 0.01, and of 4e-4 at 0.025. Which parts are the paper's was settled after the results
+were in.
 """
 
 from __future__ import annotations
