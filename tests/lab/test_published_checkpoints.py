@@ -3,6 +3,7 @@
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from statistics import fmean, stdev
 
 import numpy as np
@@ -139,6 +140,14 @@ def test_a_scan_sees_what_was_planted(planted):
     assert trained["flagged"]["qk"] == [8, 8]
     assert max(abs(r - 1) for r in start["places"]["R_q"]) < 0.5
     assert trained["dtype"] == start["dtype"] == "torch.float32"
+
+
+def test_no_number_depends_on_the_rank_rule(planted):
+    """Its page names no rule: heads are read at their numerical rank, Grams whole."""
+    (cell,) = [c for c in EXPERIMENT.cells(Options(quick=True)) if c.name == "minilm-trained"]
+    other = cell.settings | {"scan": cell.settings["scan"] | {"rank": "numerical"}}
+    found = EXPERIMENT.measure(cell, lambda _: None)
+    assert EXPERIMENT.measure(replace(cell, settings=other), lambda _: None) == found
 
 
 def test_beyond_all_draws_has_the_probability_of_ranks():

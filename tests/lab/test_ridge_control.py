@@ -107,9 +107,9 @@ def test_verdicts_follow_the_numbers(trio):
     assert control_findings([unsure, zero, none])[1].verdict == "open"
     wide = planted(signal, sine_end=[[0.5, 0.51, 0.49]])
     assert control_findings([wide, zero, none])[2].verdict == "refuted"
-    near = planted(none, sine_end=[[0.1, 0.11, 0.09]])
+    near = planted(none, sine_end=[[0.1, 0.11, 0.09] * 2])
     assert control_findings([signal, zero, near])[2].verdict == "refuted"
-    fallen = planted(zero, trace_relative_end=[[0.1, 0.11, 0.09]])
+    fallen = planted(zero, trace_relative_end=[[0.1, 0.11, 0.09] * 2])
     assert control_findings([signal, fallen, none])[3].verdict == "refuted"
 
 

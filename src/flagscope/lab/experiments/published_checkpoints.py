@@ -111,8 +111,15 @@ class PublishedCheckpoints(Experiment):
             state, config = checkpoint.trained(layers=s["layers"])
         else:
             state, config = checkpoint.initial(s["seed"], layers=s["layers"])
+        scan = s["scan"]
         result = flagscope.scan(
-            state, config=config or None, device="cpu", workers=1, **s["scan"]
+            state,
+            config=config or None,
+            rank=scan["rank"],
+            fold_norms=scan["fold_norms"],
+            only=scan["only"],
+            device="cpu",
+            workers=1,
         ).result
         values: dict[str, Any] = {"dtype": str(next(iter(state.values())).dtype), "places": {}}
         values |= {"means": {}, "flagged": {}}
