@@ -7,6 +7,7 @@ from typing import Any
 from flagscope.arch import FamilyInfo, families
 from flagscope.diagnose import FREEDOMS, labels
 from flagscope.report.glossary import GAUGE, OBSERVABLES, SETTING
+from flagscope.report.terms import TERMS
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -72,4 +73,13 @@ def _labels() -> str:
     return "\n".join(rows)
 
 
-_PARTS = {"diagnostics": _diagnostics, "families": _families, "labels": _labels}
+def _terms() -> str:
+    return "\n".join(f"- **{term[0].upper()}{term[1:]}.** {words}" for term, words in TERMS.items())
+
+
+_PARTS = {
+    "diagnostics": _diagnostics,
+    "families": _families,
+    "labels": _labels,
+    "terms": _terms,
+}

@@ -7,11 +7,13 @@ columns. Sections are those of the specification. Nothing here guards against un
 Gram that is a multiple of the identity, d = 1): numpy then divides by zero and says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import numpy as np
 import scipy.linalg
+import scipy.special
+import scipy.stats
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
@@ -262,3 +264,171 @@ def projector_sum_threshold(d: int, rank: int, count: int, quantile: float = 2.0
     lower = (np.sqrt(1 - t) - np.sqrt(t * (count - 1))) ** 2
     sigma = (2 * upper * (count - upper) / (count * d * np.sqrt(upper - lower))) ** (2 / 3)
     return float(upper + quantile * sigma)
+
+
+# The tests of a pair (section 7)
+
+RankPair = tuple[int, int]
+Law = Callable[[float, int, int, int], float]
+
+
+def equilibrated(w: Matrix, passes: int = 200) -> Matrix:
+    """w without its zero rows and columns, those left scaled by turns to mean square 1."""
+    w = w[(w != 0).any(1)][:, (w != 0).any(0)]
+    for _ in range(passes):
+        w = w / np.sqrt((w**2).mean(1, keepdims=True))
+        w = w / np.sqrt((w**2).mean(0, keepdims=True))
+    return w
+
+
+def signal_rank(w: Matrix) -> int:
+    """Singular values of the equilibrated map beyond the 1 % point of the bulk's edge.
+
+    Johnstone's edge at fixed shape; the bulk's variance is that of what is left over.
+    """
+    w = equilibrated(w)
+    p, m = min(w.shape), max(w.shape)
+    power = np.linalg.svd(w, compute_uv=False) ** 2
+    a, b = np.sqrt(m - 1), np.sqrt(p)
+    edge = (a + b) ** 2 + 2.0234 * (a + b) * (1 / a + 1 / b) ** (1 / 3)
+    rank = 0
+    while rank < p:
+        variance = power[rank:].sum() / ((p - rank) * (m - rank))
+        beyond = int((power > variance * edge).sum())
+        if beyond <= rank:
+            break
+        rank = beyond
+    return rank
+
+
+def level_shares(
+    dominant: RankPair, numerical: RankPair, participation: RankPair, d: int
+) -> dict[RankPair, float]:
+    """Where an overlap is tested, and with what share of the level.
+
+    Half at the dominant ranks, a quarter on thin whole ranges (without dominant ranks .8, and where
+    they are not thin half at the participation ranks), the rest alike over the ladder 1, 2, 4 … up
+    to d/2 and the participation ranks. Ranks of 0 and d have nothing to test.
+    """
+    thin = min(numerical) > 0 and max(numerical) < d
+    has_dominant = min(dominant) > 0 and max(dominant) < d
+    has_participation = min(participation) > 0 and max(participation) < d
+    fixed: list[tuple[RankPair, float]] = []
+    if has_dominant:
+        fixed.append((dominant, 0.5))
+        if thin:
+            fixed.append((numerical, 0.25))
+    elif thin:
+        fixed.append((numerical, 0.8))
+    elif has_participation:
+        fixed.append((participation, 0.5))
+    rest = {(2**k, 2**k) for k in range(20) if 2**k <= min(*numerical, d // 2)}
+    if has_participation:
+        rest.add(participation)
+    left = 1 - sum(share for _, share in fixed)
+    shares: dict[RankPair, float] = {}
+    for ranks, share in [*fixed, *((ranks, left / len(rest)) for ranks in rest)]:
+        shares[ranks] = shares.get(ranks, 0) + share
+    return shares
+
+
+def cauchy_log10_p(log10_p: Sequence[float], weights: Sequence[float]) -> float:
+    """Tail of a Cauchy variable at the weighted mean of the quantiles of the p-values."""
+    if min(log10_p) < -290:
+        # Beyond double precision cot(πp) = 1/(πp), and so is the tail.
+        terms = -np.log(10) * np.array(log10_p)
+        shares = np.array(weights) / sum(weights)
+        return float(-scipy.special.logsumexp(terms, b=shares) / np.log(10))
+    p = np.minimum(10.0 ** np.array(log10_p), 0.99)
+    quantiles = scipy.stats.cauchy.isf(p)
+    mean = np.average(quantiles, weights=weights)
+    return float(scipy.stats.cauchy.logsf(mean) / np.log(10))
+
+
+def combined_log10_p(w1: Matrix, w2: Matrix, shares: dict[RankPair, float], law: Law) -> float:
+    """The combined test of an overlap, space by space; law(total, p, q, d) gives log10 p."""
+    d = w1.shape[0]
+    tests = [law(total_overlap(left_space(w1, i), right_space(w2, j)), i, j, d) for i, j in shares]
+    return cauchy_log10_p(tests, list(shares.values()))
+
+
+def uneven(w: Matrix) -> bool:
+    """Whether the squared norms of w's rows spread 1.5 times as much as in a Haar position."""
+    square = (w**2).sum(1)
+    square = square[square > 0]
+    n, mean = len(square), square.mean()
+    centred = np.linalg.norm(write_gram(w)) ** 2 - n * mean**2
+    return bool(((square - mean) ** 2).sum() > 1.5 * 2 * centred / (n + 2))
+
+
+def without_profiles(w1: Matrix, w2: Matrix) -> tuple[Matrix, Matrix] | None:
+    """The pair on the coordinates that are alive in both maps, with rows of norm 1 if unlike.
+
+    Unlike are scales that are uneven in both maps, or correlated beyond 1.28 standard errors. None
+    where they are not, and not both maps have zero coordinates.
+    """
+    sides = w1, w2.T
+    on = [(w != 0).any(1) for w in sides]
+    alive = on[0] & on[1]
+    norms = [np.linalg.norm(w[alive], axis=1, keepdims=True) for w in sides]
+    with np.errstate(invalid="ignore"):
+        correlation = np.corrcoef(norms[0].T ** 2, norms[1].T ** 2)[0, 1]
+    shared = abs(correlation) * np.sqrt(alive.sum() - 1) > 1.28
+    if shared or (uneven(w1) and uneven(w2.T)):
+        return sides[0][alive] / norms[0], (sides[1][alive] / norms[1]).T
+    if on[0].all() or on[1].all():
+        return None
+    return sides[0][alive], sides[1][alive].T
+
+
+def guarded_log10_p(w1: Matrix, w2: Matrix, shares: dict[RankPair, float], law: Law) -> float:
+    """The combined test of the pair without its profiles, at ranks that its maps have.
+
+    0 on fewer than 8 coordinates.
+    """
+    pair = without_profiles(w1, w2)
+    if pair is None:
+        return -np.inf
+    d = pair[0].shape[0]
+    if d < 8:
+        return 0.0
+    limits = np.linalg.matrix_rank(pair[0]), np.linalg.matrix_rank(pair[1])
+    clipped: dict[RankPair, float] = {}
+    for (i, j), share in shares.items():
+        ranks = min(i, int(limits[0])), min(j, int(limits[1]))
+        if max(ranks) < d:
+            clipped[ranks] = clipped.get(ranks, 0) + share
+    return combined_log10_p(*pair, clipped, law) if clipped else 0.0
+
+
+def beta_log10_p(total: float, p: int, q: int, d: int) -> float:
+    """Two-sided log10 p of an overlap, by the Beta law on its range with its mean and variance.
+
+    Exact where one of p, q, d - p, d - q is 1.
+    """
+    low, high = max(0, p + q - d), min(p, q)
+    mean = (haar_overlap_mean(d, p, q) - low) / (high - low)
+    variance = haar_overlap_variance(d, p, q) / (high - low) ** 2
+    size = mean * (1 - mean) / variance - 1
+    law = scipy.stats.beta(mean * size, (1 - mean) * size)
+    at = (total - low) / (high - low)
+    return float(min(0, np.log(2) + min(law.logcdf(at), law.logsf(at))) / np.log(10))
+
+
+def weighted_adjustment(
+    p: Sequence[float], kinds: Sequence[str], tests: dict[str, int]
+) -> tuple[Vector, Vector]:
+    """Weighted Benjamini-Hochberg and Bonferroni, test by test: each kind has the same share.
+
+    `tests` says how many tests of each kind there were; those that are not listed have p = 1.
+    """
+    every = [(value, kind) for value, kind in zip(p, kinds, strict=True)]
+    every += [(1.0, kind) for kind in tests for _ in range(tests[kind] - list(kinds).count(kind))]
+    total = len(every)
+    weighted = [value / (total / (len(tests) * tests[kind])) for value, kind in every]
+    order = np.argsort(weighted, kind="stable")
+    adjusted, least = np.empty(total), 1.0
+    for rank in range(total, 0, -1):
+        least = min(least, weighted[order[rank - 1]] * total / rank)
+        adjusted[order[rank - 1]] = least
+    return adjusted[: len(p)], np.minimum(1, np.array(weighted) * total)[: len(p)]

@@ -314,7 +314,7 @@ def test_json_there_and_back(report: flagscope.Report, tmp_path: Path) -> None:
 def test_json_of_something_else(tmp_path: Path, content: str) -> None:
     path = tmp_path / "other.json"
     path.write_text(content)
-    with pytest.raises(InputError, match=r"flagscope\.scan/1") as caught:
+    with pytest.raises(InputError, match=r"flagscope\.scan/2") as caught:
         flagscope.Report.from_json(path)
     assert caught.value.hint
     with pytest.raises(InputError):

@@ -47,7 +47,7 @@ class Report:
     Attributes
     ----------
     result
-        All records, frozen; also the published JSON schema `flagscope.scan/1`.
+        All records, frozen; also the published JSON schema `flagscope.scan/2`.
     """
 
     def __init__(self, result: ScanResult) -> None:
@@ -57,10 +57,13 @@ class Report:
     def from_json(cls, source: str | os.PathLike[str]) -> Self:
         """Read a report back from a file that `to_json` wrote.
 
+        A file of schema `flagscope.scan/1` is read too. What it lacks is None, and since its
+        p-values were not held at one error rate, its findings say that alone.
+
         Raises
         ------
         InputError
-            If the file is not a scan of this schema.
+            If the file is not a scan of schema `flagscope.scan/2` or `flagscope.scan/1`.
         """
         from pydantic import ValidationError
 
@@ -70,7 +73,7 @@ class Report:
         except (OSError, UnicodeDecodeError, ValidationError) as error:
             first = str(error).splitlines()[0]
             raise InputError(
-                f"{os.fspath(source)} is not a scan of schema flagscope.scan/1: {first}",
+                f"{os.fspath(source)} is not a scan of schema flagscope.scan/2 or /1: {first}",
                 hint="give a file written by `flagscope scan --json` or Report.to_json",
             ) from error
 
@@ -97,7 +100,7 @@ class Report:
 
     @cached_property
     def findings(self) -> list[Finding]:
-        """What lies beyond chance, in plain words, the strongest first."""
+        """What lies beyond chance, in plain words, strong ones first, in order of effect."""
         from flagscope.report import findings
 
         return findings(self.result)
@@ -241,7 +244,9 @@ def scan(
         Rule for the dimensions of the dominant spaces of a pair: "signal" (directions that stand
         out of the bulk), "participation", "numerical", "energy:0.9" or "fixed:8".
     fdr
-        False-discovery rate below which a finding is called one.
+        Error rate of the whole report: of what is counted as beyond chance a share of at most this
+        is expected to be chance, and the chance of any false strong or notable finding is at most
+        this.
     fold_norms
         "auto" folds a BatchNorm into the map in front of it, "all" also the gain of a pre-norm
         into the head spaces, "none" leaves weights as stored.

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy.special import log_ndtr, ndtr
 
 import reference
 from diagnose.planted import haar, heads, normal
@@ -15,6 +16,8 @@ from flagscope.diagnose import (
     projector_sum,
     squared_overlaps,
 )
+from flagscope.diagnose.head_spaces import largest_of_projector_sum
+from flagscope.null import mean_overlap_significance, overlap_significance
 
 
 def spaces_of(maps: torch.Tensor) -> list[np.ndarray]:
@@ -133,7 +136,8 @@ def test_basis_changes_within_heads_and_of_the_stream_move_nothing():
     found = heads(maps)
     turned = heads(1e4 * normal(6, 8, 8, seed=3) @ maps @ haar(1, 50, 50, seed=4)[0])
     assert turned.overlap_ratio == pytest.approx(found.overlap_ratio, rel=1e-10)
-    assert turned.log10_p == pytest.approx(found.log10_p, rel=1e-8)
+    # The p-value also looks at the scales of coordinates, which a turn of the stream does move.
+    assert turned.z == pytest.approx(found.z, rel=1e-8)
     assert (turned.clusters, turned.shared_directions) == (found.clusters, found.shared_directions)
     # A general change of the stream does move them.
     bent = heads(maps @ torch.diag(torch.linspace(0, 3, 50, dtype=torch.float64).exp()))
@@ -212,3 +216,119 @@ def test_projector_sum_on_either_side(count, d, r):
     np.testing.assert_allclose(found.membership, 1, atol=1e-4)
     assert len(found.eigenvalues) == min(d, count * r)
     assert float(found.eigenvalues.sum()) == pytest.approx(count * r, rel=1e-5)
+
+
+@pytest.mark.parametrize(("count", "d", "r"), [(20, 600, 30), (12, 600, 60), (30, 520, 40)])
+def test_the_largest_eigenvalue_alone_is_that_of_the_spectrum(count, d, r):
+    maps = normal(count, r, d, seed=1)
+    for planted in (False, True):
+        if planted:
+            maps[:6, 0] = maps[0, 0]
+        spaces = head_spaces(maps)
+        exact = float(projector_sum(spaces, threshold=float("inf")).eigenvalues[0])
+        found = largest_of_projector_sum(spaces)
+        assert found == pytest.approx(exact, rel=1e-5 if planted else 1e-2)
+        assert found < exact * (1 + 1e-5)
+    turned = haar(1, 640, 560, seed=2)[0].mT.reshape(14, 40, 640)
+    assert largest_of_projector_sum(head_spaces(turned)) == pytest.approx(1, rel=1e-5)
+
+
+def gain(d, sd, *, seed):
+    return (sd * normal(d, seed=seed)).exp()
+
+
+def sizes(draw, *, count=200):
+    """Shares of p below 0.05 of R, of the largest shared direction, and of R's z alone."""
+    found = [heads(draw(seed)) for seed in range(count)]
+    p = [[10**one.log10_p, 10**one.shared_log10_p, 2 * ndtr(-abs(one.z))] for one in found]
+    claims = [(len(one.clusters), len(one.near_copies)) for one in found]
+    return (np.array(p) < 0.05).mean(0), np.mean(np.array(claims) > 0, 0)
+
+
+@pytest.mark.parametrize(("count", "r", "d"), [(8, 8, 64), (4, 6, 24), (2, 8, 16)])
+@pytest.mark.parametrize("kind", ["gain", "dead", "decaying"])
+def test_scales_of_coordinates_are_not_overlap(count, r, d, kind):
+    def draw(seed):
+        maps = normal(count, r, d, seed=seed)
+        if kind == "decaying":
+            maps = haar(count, d, r, seed=seed).mT / torch.arange(1, r + 1)[:, None]
+        if kind == "dead":
+            maps[:, :, : d // 4] = 0
+            return maps
+        return maps * gain(d, 0.4, seed=1000 + seed)
+
+    (mean, shared, raw), (clusters, copies) = sizes(draw)
+    bound = 0.05 + 4 * np.sqrt(0.05 * 0.95 / 200)
+    assert mean < bound
+    assert shared < bound
+    assert clusters < 0.05
+    assert copies < 0.05
+    if count > 2:
+        assert raw > 0.2  # what the law of heads as they are would say
+
+
+def test_planted_heads_are_found_under_a_gain():
+    maps = normal(9, 8, 100, seed=1)
+    maps[5] = normal(8, 8, seed=2) @ (maps[2] + 0.3 * normal(8, 100, seed=3))
+    direction = 4 * normal(100, seed=4)
+    maps[[0, 1, 3, 6, 7, 8], 0] = direction
+    found = heads(maps * gain(100, 0.4, seed=5))
+    assert found.log10_p_profile == found.log10_p
+    assert found.log10_p > log10_p_of(found.z)
+    assert found.log10_p < -3
+    assert found.shared_log10_p < -3
+    assert found.near_copies[0].heads == (2, 5)
+    assert found.near_copies[0].log10_p < -10
+    assert found.clusters == [[2, 5]]
+    (cluster,) = found.cluster_tests
+    assert cluster.log10_p < -10
+    assert cluster.mean_squared_cosine == pytest.approx(
+        found.near_copies[0].mean_squared_cosine, rel=1e-6
+    )
+
+
+def log10_p_of(z):
+    return np.log10(2) + log_ndtr(-abs(z)) / np.log(10)
+
+
+def test_heads_that_the_live_coordinates_hold_as_a_whole_claim_nothing():
+    maps = torch.cat([normal(3, 8, 8, seed=1), torch.zeros(3, 8, 12)], -1)
+    found = heads(maps)
+    assert found.overlap_ratio == pytest.approx(20 / 8)
+    assert (found.log10_p, found.p, found.log10_p_profile) == (0, 1, 0)
+    assert found.clusters == found.near_copies == []
+
+
+def test_without_a_profile_the_tests_are_those_of_heads_as_they_are():
+    maps = normal(12, 8, 60, seed=1)
+    maps[1] = maps[0] + 0.7 * normal(8, 60, seed=2)
+    found = heads(maps)
+    assert found.log10_p_profile is None
+    test = mean_overlap_significance(found.overlap_ratio, [8] * 12, 60)
+    assert found.log10_p == test.log10_p
+    share = found.near_copies[0].mean_squared_cosine
+    assert found.near_copies[0].log10_p == overlap_significance(share * 8, 8, 8, 60).log10_p
+
+
+@pytest.mark.parametrize("d", [16, 40])
+def test_clusters_need_more_than_dimensions_give(d):
+    # At r = d/2 two random heads share half of their directions on average.
+    for seed in range(40):
+        assert heads(normal(4, 8, d, seed=seed)).clusters == []
+    maps = normal(4, 8, d, seed=50)
+    maps[3] = normal(8, 8, seed=51) @ (maps[1] + 0.2 * normal(8, d, seed=52))
+    assert heads(maps).clusters == [[1, 3]]
+
+
+def test_a_group_of_near_copies_is_tested_as_the_best_of_all_groups_of_its_size():
+    maps = normal(10, 6, 60, seed=1)
+    for head in (4, 7):
+        maps[head] = maps[2] + 0.5 * normal(6, 60, seed=head)
+    found = heads(maps)
+    (cluster,) = found.cluster_tests
+    assert cluster.heads == [2, 4, 7]
+    block = np.array(found.pairwise)[np.ix_(cluster.heads, cluster.heads)]
+    mean = block[np.triu_indices(3, 1)].mean()
+    alone = mean_overlap_significance(mean, [6] * 3, 60).log10_p
+    # One-sided, and 120 groups of three.
+    assert cluster.log10_p == pytest.approx(alone - np.log10(2) + np.log10(120), abs=0.5)

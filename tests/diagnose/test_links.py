@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from diagnose.planted import haar, normal
-from flagscope.diagnose import LinkName, Matrices, head_ends, head_links
+from flagscope.diagnose import (
+    LinkName,
+    Matrices,
+    ScaledEnds,
+    divided_link,
+    head_ends,
+    head_links,
+    scale_profile,
+)
 
 D, R, H = 48, 5, 4
 NAME = LinkName("decoder", 2, 3, "q")
@@ -143,3 +151,62 @@ def test_without_the_other_factor_there_is_overlap_and_no_composition():
     assert all(one.composition is one.composition_z is None for one in records)
     full, _ = linked(o, v, q, heads(33))
     assert sorted(r.overlap_z for r in full) == pytest.approx(sorted(r.overlap_z for r in records))
+
+
+def gain(sd, seed):
+    return (sd * normal(D, seed=seed)).exp()
+
+
+def twice_tested(o, v, q, k):
+    """Records of all links, as they are and with the second look."""
+    writers, readers = head_ends(bare(o.mT), v), head_ends(bare(q), k)
+    scaled = [ScaledEnds(ends, scale_profile([ends.spaces])) for ends in (writers, readers)]
+    links = head_links(NAME, writers, readers)
+    for _, i, j in links.furthest(1000):
+        again = divided_link(NAME, *scaled, i, j)
+        yield links.record(i, j), links.record(i, j, divided=lambda again=again: again)
+
+
+def test_scales_that_writers_and_readers_have_in_common_are_no_link():
+    raw, looked = [], []
+    for seed in range(12):
+        common = gain(0.5, 500 + seed)
+        o, v, q, k = (normal(8, R, D, seed=1000 + 4 * seed + i) for i in range(4))
+        for one, two in twice_tested((o * common).mT, v, q * common, k):
+            raw.append((one.log10_p, one.composition_log10_p))
+            looked.append((two.log10_p, two.composition_log10_p))
+            assert two.overlap_z == one.overlap_z
+            assert two.composition == one.composition
+            assert two.log10_p >= one.log10_p
+    raw, looked = (np.mean(np.array(p) < np.log10(0.01), 0) for p in (raw, looked))
+    assert np.all(raw > 0.1)
+    assert np.all(looked < 0.01 + 4 * np.sqrt(0.01 / (12 * 64)))
+
+
+def test_a_planted_link_is_found_under_a_gain():
+    o, v, q, k = heads(5), heads(6), heads(7), heads(8)
+    common = gain(0.5, 9)
+    q[2] = normal(R, R, seed=9) @ o[1]
+    found = {
+        (r.head_from, r.head_to): r for _, r in twice_tested((o * common).mT, v, q * common, k)
+    }
+    assert found[1, 2].log10_p < -20
+    assert found[1, 2].composition_log10_p < -4
+    assert sum(r.log10_p < -3 for r in found.values()) == 1
+
+
+def test_coordinates_that_the_other_side_does_not_use_are_left_out():
+    o, v, q, k = heads(5), heads(6), heads(7), heads(8)
+    o[:, :, :10] = 0
+    q[:, :, 6:12] = 0
+    writers, readers = head_ends(bare(o), v), head_ends(bare(q), k)
+    scaled = [ScaledEnds(ends, scale_profile([ends.spaces])) for ends in (writers, readers)]
+    again = divided_link(NAME, *scaled, 1, 2)
+    assert again.writers.spaces.d == again.readers.spaces.d == D - 12
+    assert again.writers.spaces.ranks.tolist() == [R]
+    assert float(torch.linalg.matrix_norm(again.writers.circuits[0])) == pytest.approx(1)
+
+
+def test_ends_without_scales_of_their_own_have_no_second_look():
+    writers, readers = head_ends(bare(heads(5)), heads(6)), head_ends(bare(heads(7)), heads(8))
+    assert divided_link(NAME, ScaledEnds(writers, None), ScaledEnds(readers, None), 0, 0) is None

@@ -18,6 +18,7 @@ from diagnose.planted import (
 from flagscope.arch import LinearMap, Rotary, Side
 from flagscope.diagnose import ArraySummary, Matrices, PairRecord, pair_records
 from flagscope.diagnose.values import rounded
+from flagscope.null import overlap_significance
 
 SHAPES = [(6, 9, 20), (20, 3, 4), (20, 7, 30), (20, 20, 20), (40, 25, 24), (2, 3, 2)]
 UNDEFINED = (
@@ -127,25 +128,86 @@ def test_flag_defect_near_a_flag():
     assert record(q[:, :3], q[:, :5].mT, rank="numerical").flag_defect < 1e-13
 
 
-def test_exact_intersections_count_where_chance_could_not_tell():
-    # In R^10 two 5-dimensional spaces come as near as a sine of 0.01 by chance, but noise of that
-    # size makes this direction one that they may share.
+def test_an_intersection_that_chance_makes_as_exact_is_left_open():
+    # In R^10 two 5-dimensional spaces come as near as a sine of 0.01 by chance.
     q = haar(1, 10, 10, seed=1)[0]
     tilted = (q[:, :1] + 0.01 * q[:, 9:]) / (1 + 1e-4) ** 0.5
     w1, w2 = q[:, :5], torch.cat([tilted, q[:, 5:9]], 1).mT
     blind, noisy = (record(w1, w2, rank="numerical", delta=delta) for delta in (1e-9, 0.01))
-    assert (blind.intersection_exact, blind.intersection_beyond_chance) == (0, 0)
+    # Storage to 1e-9 knows that they do not meet; how near is near enough nobody can say.
+    assert (blind.intersection_exact, blind.intersection_beyond_chance) == (0, None)
+    assert blind.intersection_status.startswith("cannot be tested: chance brings a cosine to 0.9")
+    # Noise of the size of the tilt makes it one that they may share, and chance would too.
+    assert (noisy.intersection_exact, noisy.intersection_beyond_chance) == (None, None)
+    assert noisy.intersection_status != "ok"
+    # The same two spaces with room around them: 1e-9 is beyond chance, and so is 0.01.
+    wide = torch.zeros(190, 5, dtype=torch.float64)
+    w1, w2 = torch.cat([w1, wide]), torch.cat([w2, wide.mT], 1)
+    blind, noisy = (record(w1, w2, rank="numerical", delta=delta) for delta in (1e-9, 0.01))
+    assert (blind.intersection_exact, blind.intersection_beyond_chance) == (0, 1)
     assert (noisy.intersection_exact, noisy.intersection_beyond_chance) == (1, 1)
+    assert blind.intersection_status == noisy.intersection_status == "ok"
 
 
 def test_forced_intersections_are_not_counted():
     found = record(normal(10, 8, seed=1), normal(7, 10, seed=2), rank="numerical")
     assert found.cosines[:5] == [1.0] * 5
+    assert found.cosines_forced == 5
     assert found.intersection_exact == 0
-    assert found.intersection_beyond_chance == 0
+    # The 1 % point of the largest that is left is .9999, where no other cosine can be told apart.
+    assert found.intersection_beyond_chance in (0, None)
     inside = record(normal(10, 10, seed=1), normal(7, 10, seed=2), rank="numerical")
     assert inside.flag_defect == pytest.approx(0, abs=1e-12)
-    assert inside.p is None
+    assert inside.cosines_forced == 7
+    assert (inside.intersection_exact, inside.intersection_beyond_chance) == (None, None)
+    assert inside.intersection_status.startswith("cannot be tested: the dimensions force")
+    # The effect has no freedom there, but leading spaces have some, and are tested.
+    assert inside.overlap_z is None
+    assert max(inside.overlap_test.rank_write, inside.overlap_test.rank_read) < 10
+
+
+def law(total: float, p: int, q: int, d: int) -> float:
+    return overlap_significance(total, p, q, d).log10_p
+
+
+@pytest.mark.parametrize("planted", [False, True])
+@pytest.mark.parametrize("profile", [0.0, 0.5])
+@pytest.mark.parametrize("shape", [*SHAPES, (64, 96, 200), (96, 24, 12)])
+def test_p_is_that_of_the_combined_test(shape, profile, planted):
+    """At signal ranks, from singular value decompositions, with and without scale profiles."""
+    d, m1, m2 = shape
+    w1, w2 = normal(d, m1, seed=1), normal(m2, d, seed=2)
+    if planted:
+        along = haar(1, d, 1, seed=3)[0]
+        w1 += 4 * d**0.5 * along @ haar(1, m1, 1, seed=4)[0].mT
+        w2 += 4 * d**0.5 * haar(1, m2, 1, seed=5)[0] @ along.mT
+    scales = (profile * normal(d, seed=6)).exp()
+    w1, w2 = scales[:, None] * w1, w2 * scales
+    found = record(w1, w2, rank="signal")
+    a, b = w1.numpy(), w2.numpy()
+    ranks = reference.signal_rank(a), reference.signal_rank(b)
+    assert (found.effective_rank_write, found.effective_rank_read) == ranks
+    shares = reference.level_shares(
+        ranks,
+        (min(d, m1), min(d, m2)),
+        (reference.effective_rank(a), reference.effective_rank(b)),
+        d,
+    )
+    if not shares:
+        assert found.p is found.overlap_test is None
+        return
+    assert sum(shares.values()) == pytest.approx(1)
+    raw = reference.combined_log10_p(a, b, shares, law)
+    assert found.overlap_test.log10_p == pytest.approx(raw, rel=1e-7)
+    guarded = found.overlap_test.log10_p_profile
+    if guarded is not None:
+        expected = reference.guarded_log10_p(a, b, shares, law)
+        assert guarded == pytest.approx(expected, rel=1e-6)
+    else:
+        smallest = min(10**raw, found.commutator_p or 1, found.gram_correlation_p or 1)
+        assert smallest > 0.2 or reference.without_profiles(a, b) is None
+    assert found.log10_p == pytest.approx(raw if guarded is None else max(raw, guarded), rel=1e-7)
+    assert found.p == pytest.approx(10**found.log10_p)
 
 
 def test_directions_beyond_chance_are_counted():

@@ -16,6 +16,7 @@ import flagscope
 import reference
 from diagnose.planted import haar, normal
 from flagscope.diagnose import labels
+from flagscope.null import overlap_significance
 
 RESNET20 = Path(__file__).parents[3] / "shared/data/resnet20-cifar10/resnet20-12fca82f.th"
 LAYER = "encoder.layer.0."
@@ -55,16 +56,20 @@ def minilm(folder):
 
 @pytest.fixture(scope="module")
 def first_layer(weights, config):
-    """Scan of the first layer of these weights with some of its tensors replaced."""
+    """Scan of the first layer of these weights with some of its tensors replaced.
 
-    def scan(**changed):
+    At participation ranks, which no change of basis moves; signal ranks are those of equilibrated
+    maps, and rows and columns are not what they were in another basis.
+    """
+
+    def scan(*, rank="participation", **changed):
         names = {name: tensor for name, tensor in weights.items() if name.startswith(LAYER)}
         for role, tensor in changed.items():
             name = f"{LAYER}{TENSORS[role]}.weight"
             assert name in names
             assert names[name].shape == tensor.shape
             names[name] = tensor
-        return flagscope.scan(names, config={**config, "num_hidden_layers": 1}).result
+        return flagscope.scan(names, config={**config, "num_hidden_layers": 1}, rank=rank).result
 
     return scan
 
@@ -143,7 +148,7 @@ def test_figures_by_layer_of_minilm(minilm):
 def test_resnet20_with_its_batchnorm_folded():
     if not RESNET20.exists():
         pytest.skip("ResNet-20 is not here")
-    result = flagscope.scan(RESNET20).result
+    result = flagscope.scan(RESNET20, rank="participation").result
     conv = [pair for pair in result.pairs if pair.kind == "conv"]
     found = [round(pair.commutator_ratio, 2) for pair in conv]
     assert found == [0.66, 0.83, 0.69, 1.30, 0.74, 1.29, 0.76, 0.73, 1.05]
@@ -195,6 +200,39 @@ def test_mlp_of_a_layer_against_the_reference(before, maps):
     assert pair.gram_correlation == pytest.approx(reference.gram_correlation(w1, w2), rel=1e-9)
     assert pair.commutation_defect == pytest.approx(reference.commutation_defect(w1, w2), rel=1e-9)
     assert pair.overlap_ratio == pytest.approx(reference.overlap_ratio(w1, w2), rel=1e-9)
+
+
+def test_signal_ranks_and_p_of_a_layer_against_the_reference(first_layer, maps):
+    """The default rule; p of the combined test, guarded against scale profiles."""
+    result = first_layer(rank="signal")
+    guarded = 0
+    for pair in [*of_kind(result, "qk"), *of_kind(result, "ov")]:
+        if pair.kind == "qk":
+            w1, w2 = head(maps, "q", pair.head), head(maps, "k", pair.head).T
+        else:
+            w1, w2 = head(maps, "v", pair.head), head(maps, "o", pair.head)
+        ranks = reference.signal_rank(w1), reference.signal_rank(w2)
+        assert (pair.effective_rank_write, pair.effective_rank_read) == ranks
+        assert (pair.overlap_ratio is None) == (0 in ranks)
+        if pair.overlap_ratio is not None:
+            exact = reference.overlap_ratio(w1, w2, *ranks)
+            assert pair.overlap_ratio == pytest.approx(exact, rel=1e-6)
+        whole = reference.effective_rank(w1), reference.effective_rank(w2)
+        shares = reference.level_shares(ranks, (WIDTH, WIDTH), whole, WIDTH)
+        raw = reference.combined_log10_p(w1, w2, shares, law)
+        assert pair.overlap_test.log10_p == pytest.approx(raw, rel=1e-6)
+        if pair.overlap_test.log10_p_profile is not None:
+            exact = reference.guarded_log10_p(w1, w2, shares, law)
+            assert pair.overlap_test.log10_p_profile == pytest.approx(exact, rel=1e-6)
+            guarded += 1
+    assert guarded > HEADS
+    mlp = of_kind(result, "mlp")[0]
+    ranks = reference.signal_rank(maps["up"].numpy()), reference.signal_rank(maps["down"].numpy())
+    assert (mlp.effective_rank_write, mlp.effective_rank_read) == ranks
+
+
+def law(total, p, q, d):
+    return overlap_significance(total, p, q, d).log10_p
 
 
 def test_heads_of_a_layer_against_the_reference(before, maps):
@@ -363,14 +401,18 @@ def test_half_precision_storage(before, weights, config):
 def test_single_precision_tells_of_real_weights_what_double_does(folder):
     single, double = (flagscope.scan(folder, precision=p).result for p in ("float32", "float64"))
     exact = ("rank_write", "rank_read", "effective_rank_write", "effective_rank_read", "status",
-             "intersection_exact", "intersection_beyond_chance")  # fmt: skip
-    close = {"overlap_ratio": 5e-6, "overlap_z": 1e-3, "gram_correlation": 5e-6,
-             "commutation_defect": 1e-5, "imbalance": 1e-5}  # fmt: skip
+             "dominant", "intersection_exact", "intersection_beyond_chance")  # fmt: skip
+    close = {"overlap_z": 1e-3, "gram_correlation": 5e-6, "commutation_defect": 1e-5,
+             "imbalance": 1e-5}  # fmt: skip
     left_open = 0
     for one, two in zip(single.pairs, double.pairs, strict=True):
         assert [getattr(one, name) for name in exact] == [getattr(two, name) for name in exact]
         for name, bound in close.items():
-            assert getattr(one, name) == pytest.approx(getattr(two, name), abs=bound), name
+            a, b = getattr(one, name), getattr(two, name)
+            assert a == (b if b is None else pytest.approx(b, abs=bound)), name
+        for name, bound in (("overlap_ratio", 5e-6), ("log10_p", 1e-4)):
+            a, b = getattr(one, name), getattr(two, name)
+            assert a == (b if b is None else pytest.approx(b, rel=bound)), name
         assert one.commutator_ratio == pytest.approx(two.commutator_ratio, rel=1e-5)
         assert one.kernel_intersection in (None, two.kernel_intersection)
         left_open += one.kernel_intersection is None

@@ -9,7 +9,8 @@ from flagscope.geometry import RankRule
 from flagscope.null import storage_noise
 
 
-def prepared_record(w1, w2, *, delta=0.0, rule=None):
+def prepared_record(w1, w2, *, delta=0.0, rank="participation"):
+    rule = RankRule.parse(rank)
     sides = matrices(w1[None], delta), matrices(w2[None], delta)
     calls = []
 
@@ -20,8 +21,8 @@ def prepared_record(w1, w2, *, delta=0.0, rule=None):
 
         return again
 
-    maps = prepared_map(side(0), read=False), prepared_map(side(1), read=True)
-    found = residual_record(pair_group(w1[None], w2[None]), *maps, rule=rule)
+    write, read = (prepared_map(side(i), read=bool(i), rule=rule) for i in (0, 1))
+    found = residual_record(pair_group(w1[None], w2[None]), write, read, rule=rule)
     return found, calls
 
 
@@ -107,8 +108,7 @@ def test_a_planted_intersection_is_found_in_single_precision():
     w1, w2 = (turned * values).float(), (other * values).mT.float()
     noise = max(float(storage_noise(w).delta) for w in (w1, w2))
     for left in (0, 10):  # left out of either strong space, in general position
-        rule = RankRule.parse(f"fixed:{strong - left}")
-        found, _ = prepared_record(w1, w2, delta=noise, rule=rule)
+        found, _ = prepared_record(w1, w2, delta=noise, rank=f"fixed:{strong - left}")
         forced = 2 * (strong - left) - d
         assert found.intersection_exact == shared - 2 * left - forced
 

@@ -84,7 +84,7 @@ def net(seed=1, *, gain=True):
 @pytest.mark.parametrize("gain", [True, False])
 def test_batchnorm_is_folded_into_the_write_map(gain):
     model = net(gain=gain)
-    pair = flagscope.scan(model).result.pairs[0]
+    pair = flagscope.scan(model, rank="participation").result.pairs[0]
     state = {name: t.double().numpy() for name, t in model.state_dict().items()}
     scale = 1 / np.sqrt(state["1.running_var"] + 1e-5)
     if gain:
@@ -145,7 +145,8 @@ def test_gain_of_a_stream_norm_in_the_readers_of_residual_pairs(kind):
     group = replace(pair_group(w1, w2), kind="residual", read_norm=norm)
     checkpoint = from_state_dict({"write": w1[0], "read": w2[0], "ln.weight": gamma})
     graph = Graph("none", (group,), ())
-    pair = run_scan(checkpoint, graph, Settings(device="cpu"), workers=1).pairs[0]
+    settings = Settings(device="cpu", rank="participation")
+    pair = run_scan(checkpoint, graph, settings, workers=1).pairs[0]
     a, b = w1[0].numpy(), w2[0].numpy() * (1 + gamma.numpy())
     if kind == "layernorm":
         # An orthonormal basis of what the mean leaves.

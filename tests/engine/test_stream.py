@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from scipy.special import ndtr
 
 import flagscope
 import reference
@@ -14,6 +15,7 @@ from flagscope.checkpoint import from_state_dict
 from flagscope.engine import Settings, plan
 from flagscope.engine.execute import execute
 from flagscope.engine.tensors import Tensors
+from flagscope.null import overlap_significance
 
 D, HEADS, LAYERS = 24, 4, 3
 K = D // HEADS
@@ -59,15 +61,21 @@ def llama_maps(state, layer):
 
 
 def gpt_maps(state, layer):
-    at = f"transformer.h.{layer}."
-    w = {n.removeprefix(at): v.double().numpy() for n, v in state.items() if n.startswith(at)}
+    writers, readers = gpt_plain(state, layer)
     centre = np.eye(D) - 1 / D
     basis = np.linalg.svd(centre)[0][:, : D - 1]  # an orthonormal basis of what a LayerNorm sees
+    writers = {name: basis.T @ one for name, one in writers.items()}
+    return writers, {name: one @ basis for name, one in readers.items()}
+
+
+def gpt_plain(state, layer):
+    """With the gains folded in, but the mean not taken off."""
+    at = f"transformer.h.{layer}."
+    w = {n.removeprefix(at): v.double().numpy() for n, v in state.items() if n.startswith(at)}
     fused = w["attn.c_attn.weight"].T.reshape(3, D, D)
-    readers = {s: fused[i] * w["ln_1.weight"] @ basis for i, s in enumerate("qkv")}
-    readers["mlp.up"] = w["mlp.c_fc.weight"].T * w["ln_2.weight"] @ basis
-    writers = {"o": w["attn.c_proj.weight"].T, "mlp.down": w["mlp.c_proj.weight"].T}
-    return {name: basis.T @ one for name, one in writers.items()}, readers
+    readers = {s: fused[i] * w["ln_1.weight"] for i, s in enumerate("qkv")}
+    readers["mlp.up"] = w["mlp.c_fc.weight"].T * w["ln_2.weight"]
+    return {"o": w["attn.c_proj.weight"].T, "mlp.down": w["mlp.c_proj.weight"].T}, readers
 
 
 def expected_pairs(readers_of, window):
@@ -85,7 +93,9 @@ def expected_pairs(readers_of, window):
 def test_residual_pairs_are_those_of_the_folded_maps(name, window, request):
     state, config = request.getfixturevalue(name)
     maps = llama_maps if name == "llama" else gpt_maps
-    report = flagscope.scan(state, config=config, only="residual", window=window, edges=0)
+    report = flagscope.scan(
+        state, config=config, only="residual", window=window, edges=0, rank="participation"
+    )
     found = {pair.name: pair for pair in report.result.pairs}
     expected = list(expected_pairs(maps(state, 0)[1], window))
     assert len(found) == len(report.result.pairs) == len(expected)
@@ -103,6 +113,41 @@ def test_residual_pairs_are_those_of_the_folded_maps(name, window, request):
         assert one.overlap_ratio == pytest.approx(reference.overlap_ratio(w1, w2), rel=1e-9)
         spectrum = np.linalg.svd(w2 @ w1, compute_uv=False)[: len(one.functional.product_spectrum)]
         np.testing.assert_allclose(one.functional.product_spectrum, spectrum, rtol=1e-5, atol=1e-9)
+
+
+def law(total, p, q, d):
+    return overlap_significance(total, p, q, d).log10_p
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt"])
+def test_p_of_residual_pairs_is_that_of_the_combined_test(name, request):
+    """What stands out, and scale profiles, are looked for where coordinates are neurons: before
+    the mean is taken off."""
+    state, config = request.getfixturevalue(name)
+    maps, plain = (llama_maps, llama_maps) if name == "llama" else (gpt_maps, gpt_plain)
+    found = flagscope.scan(state, config=config, only="residual", window=2, edges=0).result.pairs
+    guarded = 0
+    by_name = {pair.name: pair for pair in found}
+    for at, writer, to, reader in expected_pairs(maps(state, 0)[1], 2):
+        pair = by_name[f"layer.{at}.{writer}-layer.{to}.{reader}"]
+        w1, w2 = maps(state, at)[0][writer], maps(state, to)[1][reader]
+        whole = plain(state, at)[0][writer], plain(state, to)[1][reader]
+        ranks = reference.signal_rank(whole[0]), reference.signal_rank(whole[1])
+        assert (pair.effective_rank_write, pair.effective_rank_read) == ranks
+        shares = reference.level_shares(
+            ranks,
+            (np.linalg.matrix_rank(w1), np.linalg.matrix_rank(w2)),
+            (reference.effective_rank(w1), reference.effective_rank(w2)),
+            pair.d,
+        )
+        raw = reference.combined_log10_p(w1, w2, shares, law)
+        assert pair.overlap_test.log10_p == pytest.approx(raw, rel=1e-6)
+        if pair.overlap_test.log10_p_profile is not None:
+            exact = reference.guarded_log10_p(*whole, shares, law)
+            assert pair.overlap_test.log10_p_profile == pytest.approx(exact, rel=1e-6)
+            assert pair.log10_p == pytest.approx(max(raw, exact), rel=1e-6)
+            guarded += 1
+    assert guarded > 0
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt"])
@@ -148,11 +193,36 @@ def test_adjusted_p_values_of_listed_links_are_never_too_small(gpt):
     assert few.edge_tests == every.edge_tests
     assert len(few.edges) == 7
     exact = {(e.source, e.target): e.p_adjusted for e in every.edges}
-    order = sorted(e.p for e in every.edges)
-    bh = [p * len(order) / (i + 1) for i, p in enumerate(order)]
-    assert exact[min(exact, key=exact.__getitem__)] == pytest.approx(min(bh))
     for edge in few.edges:
         assert edge.p_adjusted >= exact[edge.source, edge.target] * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("edges", [1000, 7])
+def test_pairs_and_links_are_one_family(gpt, edges):
+    state, config = gpt
+    result = flagscope.scan(state, config=config, only="residual", edges=edges).result
+    fields = {
+        "overlap": ("p", "p"),
+        "commutator": ("commutator_p", "commutator_p"),
+        "correlation": ("gram_correlation_p", "gram_correlation_p"),
+    }
+    rows = [
+        (kind, pair, p, name)
+        for kind, (p, name) in fields.items()
+        for pair in result.pairs
+        if getattr(pair, p) is not None
+    ]
+    rows += [("link_overlap", edge, "p", "p") for edge in result.edges]
+    rows += [("link_composition", edge, None, "composition_p") for edge in result.edges]
+    kinds = [kind for kind, *_ in rows]
+    p = [getattr(r, p) if p else 10**r.composition_log10_p for _, r, p, _ in rows]
+    tests = {kind: kinds.count(kind) for kind in fields}
+    tests |= {"link_overlap": result.edge_tests, "link_composition": result.edge_tests}
+    assert result.tests == tests
+    adjusted, familywise = reference.weighted_adjustment(p, kinds, tests)
+    for (_, one, _, name), bh, bonferroni in zip(rows, adjusted, familywise, strict=True):
+        assert getattr(one, f"{name}_adjusted") == pytest.approx(bh, rel=1e-9)
+        assert getattr(one, f"{name}_familywise") == pytest.approx(bonferroni, rel=1e-9)
 
 
 def test_maps_are_read_once_a_task_and_their_eigenproblems_solved_once(gpt, monkeypatch):
@@ -167,7 +237,13 @@ def test_maps_are_read_once_a_task_and_their_eigenproblems_solved_once(gpt, monk
     assert [task.name for task in tasks] == [f"decoder.{i}.stream" for i in range(LAYERS)]
     solved = Counter()
     real = prepared.eigensystem
-    monkeypatch.setattr(prepared, "eigensystem", lambda w: (solved.update([task.name]), real(w))[1])
+
+    def watched(w):
+        # Without a profile a map is solved on all D coordinates, else where the mean is not.
+        solved[task.name, w.shape[1] == D - 1] += 1
+        return real(w)
+
+    monkeypatch.setattr(prepared, "eigensystem", watched)
     for task in tasks:
         spy = Spy(checkpoint)
         execute(task, Tensors(spy, [task]), settings)
@@ -175,7 +251,11 @@ def test_maps_are_read_once_a_task_and_their_eigenproblems_solved_once(gpt, monk
         norms = sum(size for name, size in spy.bytes.items() if ".ln_" in name)
         assert sum(spy.bytes.values()) - norms == task.bytes_read
     # The first layer: O and up; each other one: q, k, v, up, its own O, and O and down before it.
-    assert list(solved.values()) == [2, 7, 7]
+    assert [solved[task.name, True] for task in tasks] == [2, 7, 7]
+    # Once more at most, without its scale profile, and only where a test asks for it.
+    again = [solved[task.name, False] for task in tasks]
+    assert sum(again) > 0
+    assert all(more <= once for more, once in zip(again, [2, 7, 7], strict=True))
 
 
 def test_post_norm_stacks_and_window_zero_have_none():
@@ -196,3 +276,37 @@ def test_a_dead_head_leaves_the_other_links(gpt):
     found = flagscope.scan(state, config=config, only="residual", edges=1000).result
     assert found.edge_tests == 2 * 3 * HEADS**2 - 3 * HEADS
     assert not any(e.source == "L0H0.o" for e in found.edges)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt"])
+def test_gains_that_layers_have_in_common_are_no_links(name, request):
+    state, config = request.getfixturevalue(name)
+    state = {key: torch.randn(w.shape, generator=torch.Generator().manual_seed(i))
+             for i, (key, w) in enumerate(state.items())}  # fmt: skip
+    common = (0.8 * torch.randn(D, generator=torch.Generator().manual_seed(99))).exp()
+    for key in state:
+        if key.endswith(("norm.weight", "ln_1.weight", "ln_2.weight")):
+            state[key] = common.clone()
+        elif key.endswith("attn.c_proj.weight"):
+            state[key] *= common
+        elif key.endswith("o_proj.weight"):
+            state[key] *= common[:, None]
+    found = flagscope.scan(state, config=config, only="residual", edges=1000).result.edges
+    overlap, composition = (
+        np.array([getattr(edge, field) for edge in found])
+        for field in ("log10_p", "composition_log10_p")
+    )
+    raw = np.array([2 * ndtr(-abs(edge.overlap_z)) for edge in found])
+    assert np.mean(raw < 0.01) > 0.05
+    # Heads of one layer share the noise of their scales, so twice the level is allowed.
+    assert np.mean(overlap < -2) < 0.02 + 4 * np.sqrt(0.01 / len(found))
+    assert np.mean(composition < -2) < 0.02 + 4 * np.sqrt(0.01 / len(found))
+
+
+def test_links_to_shared_keys_and_values_are_numbered_by_the_shared_heads(llama):
+    state, config = llama
+    edges = flagscope.scan(state, config=config, only="residual", edges=1000).result.edges
+    heads = {space: {e.head_to for e in edges if e.space == space} for space in "qkv"}
+    assert heads == {"q": {0, 1, 2, 3}, "k": {0, 1}, "v": {0, 1}}
+    assert {e.head_from for e in edges} == {0, 1, 2, 3}
+    assert all(e.target == f"L{e.layer_to}H{e.head_to}.{e.space}" for e in edges)

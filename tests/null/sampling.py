@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -36,6 +38,28 @@ def assert_mean(sample: np.ndarray, exact: float) -> None:
 
 def assert_size(rejected: np.ndarray, low: float, high: float) -> None:
     """The share of rejections is within 4 standard errors of [low, high]."""
-    share, n = rejected.mean(), len(rejected)
+    assert_share(rejected.mean(), len(rejected), low, high)
+
+
+def tail_shares(
+    p_value: Callable[[float], float], sample: np.ndarray, level: float, *, center: float
+) -> tuple[float, float]:
+    """Shares of a sample with p < level below and above a center, from which p falls both ways."""
+    below, above = np.sort(sample[sample < center]), np.sort(sample[sample >= center])[::-1]
+    shares = []
+    for side in (below, above):
+        low, high = 0, len(side)
+        while low < high:
+            middle = (low + high) // 2
+            if p_value(float(side[middle])) < level:
+                low = middle + 1
+            else:
+                high = middle
+        shares.append(low / len(sample))
+    return shares[0], shares[1]
+
+
+def assert_share(share: float, n: int, low: float, high: float) -> None:
+    """A share of n draws is within 4 standard errors of [low, high]."""
     slack = [4 * np.sqrt(size * (1 - size) / n) for size in (low, high)]
     assert low - slack[0] <= share <= high + slack[1], (share, low, high)

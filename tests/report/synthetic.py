@@ -20,16 +20,19 @@ from flagscope.diagnose.records import (
     EdgeRecord,
     FailureRecord,
     Functional,
+    HeadCluster,
     HeadPair,
     HeadRecord,
     Incidence,
     MapReference,
     NullValues,
+    OverlapTest,
     PairRecord,
     RunRecord,
     ScanResult,
     SharedDirection,
 )
+from flagscope.engine.family import with_one_error_rate
 
 FREEDOMS: tuple[records.Freedom, ...] = ("gl", "rotary", "scaling", "permutation", "none")
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">{{7*7}}%{x}<b>&amp;"
@@ -49,7 +52,8 @@ def result(
     edges: Sequence[EdgeRecord] = (),
     edge_tests: int = 0,
 ) -> ScanResult:
-    """A scan result around the given records."""
+    """A scan result around the given records, their p-values adjusted together."""
+    family_of_tests = with_one_error_rate(pairs, heads, edges, edge_tests=edge_tests)
     return ScanResult(
         version="0.1.0",
         source=source,
@@ -57,14 +61,15 @@ def result(
         family=family,
         parameters=parameters,
         dtype=dtype,
-        settings={"rank": "participation", "fdr": 0.05, "fold_norms": "auto", "seed": 0},
+        settings={"rank": "signal", "fdr": 0.05, "fold_norms": "auto", "seed": 0},
         labels={freedom: labels(freedom) for freedom in FREEDOMS},
         notes=list(notes),
         unmapped=list(unmapped),
-        pairs=list(pairs),
-        heads=list(heads),
-        edges=list(edges),
+        pairs=family_of_tests.pairs,
+        heads=family_of_tests.heads,
+        edges=family_of_tests.edges,
         edge_tests=edge_tests,
+        tests=family_of_tests.tests,
         failures=list(failures),
         run=RunRecord(seconds=3.14, peak_rss_bytes=812_000_000, device="cpu", workers=2),
     )
@@ -96,7 +101,7 @@ def pair(
     log10_p = None if z is None else -(z**2) / (2 * math.log(10)) - math.log10(abs(z) + 1.3)
     cosines = np.sort(np.clip(generator.beta(2, 3, small) * strength, 0, 1))[::-1]
     ratio = float(np.exp(generator.normal(np.log(strength) - 0.3, 0.12)))
-    rho = float(np.clip(generator.normal(0.3 * (strength - 0.9), 0.05), -1, 1))
+    rho = float(np.tanh(generator.normal(0.3 * (strength - 0.9), 0.05)))
     ranks = sorted({max(1, round(r)) for r in np.geomspace(1, rank, 12)})
     surface = [[float(min(i, j) * min(1, max(i, j) / d * overlap)) for j in ranks] for i in ranks]
     values: dict[str, Any] = {
@@ -116,6 +121,9 @@ def pair(
         "rank_read": rank,
         "effective_rank_write": effective,
         "effective_rank_read": read,
+        "participation_write": 0.9 * effective,
+        "participation_read": 0.9 * read,
+        "dominant": "ok",
         "commutator_ratio": ratio,
         "commutator_p": 10 ** -min(300.0, abs(ratio - 1) * 8),
         "gram_correlation": rho,
@@ -127,9 +135,21 @@ def pair(
         "overlap_z": z,
         "p": None if log10_p is None else max(1e-300, min(1.0, 10.0**log10_p)),
         "log10_p": None if log10_p is None else min(0.0, log10_p),
-        "p_adjusted": None if log10_p is None else min(1.0, 3 * 10.0**log10_p),
-        "p_adjusted_dependent": None if log10_p is None else min(1.0, 12 * 10.0**log10_p),
+        "p_adjusted": None,
+        "p_adjusted_dependent": None,
+        "overlap_test": None
+        if log10_p is None
+        else OverlapTest(
+            rank_write=effective,
+            rank_read=read,
+            overlap_ratio=overlap,
+            log10_p=min(0.0, log10_p),
+            log10_p_profile=min(0.0, log10_p + 0.5) if log10_p < -1.3 else None,
+            dominant_log10_p=min(0.0, log10_p),
+        ),
         "intersection_exact": 0,
+        "intersection_status": "ok",
+        "cosines_forced": max(0, effective + read - d),
         "intersection_beyond_chance": max(0, int((overlap - 1) * 6)),
         "flag_defect": float(small - overlap * small * largest / d),
         "kernel_intersection": 0,
@@ -188,6 +208,7 @@ def undefined(record: PairRecord, status: str) -> PairRecord:
     numbers = [name for name in numbers if name not in ("layer", "head", "kv_head", "expert")]
     gone: dict[str, Any] = dict.fromkeys([*numbers, *keep, "cosines", "profile", "incidence"])
     gone |= {"functional": None, "balanced": None, "null": None, "status": status}
+    gone |= {"overlap_test": None, "dominant": None, "intersection_status": None}
     return record.model_copy(update=gone)
 
 
@@ -201,15 +222,20 @@ def head_group(
     generator: np.random.Generator,
     copies: Sequence[tuple[int, int, int]] = (),
     common: float = 0.6,
+    angle: float = 0.02,
     stack: str = "encoder",
     tensor: str | None = None,
 ) -> HeadRecord:
-    """Heads with a common preference of strength ``common`` and planted (i, j, shared) copies."""
+    """Heads with a common preference of strength ``common`` and planted (i, j, shared) copies.
+
+    ``angle`` is the size of the noise on the shared directions: 1 leaves a mean squared cosine of
+    about a half on them.
+    """
     scale = 1 + common * np.exp(-np.arange(d) / (0.15 * d)) * 3
     bases = np.linalg.qr(generator.normal(size=(count, d, rank)) * scale[:, None])[0]
     for i, j, shared in copies:
         tail = generator.normal(size=(d, rank - shared))
-        noisy = bases[i][:, :shared] + 0.02 * generator.normal(size=(d, shared)) / math.sqrt(d)
+        noisy = bases[i][:, :shared] + angle * generator.normal(size=(d, shared)) / math.sqrt(d)
         bases[j] = np.linalg.qr(np.concatenate([noisy, tail], axis=1))[0]
     gram = bases.transpose(0, 2, 1)[:, None] @ bases[None]
     squared = (gram**2).sum((2, 3))
@@ -230,7 +256,15 @@ def head_group(
         )
         for i, j, shared in copies
     ]
-    clusters = [[i, j] for i, j, _ in copies]
+    half = rank / d + 0.5 * (1 - rank / d)
+    tests = [
+        HeadCluster(
+            heads=list(one.heads), mean_squared_cosine=one.mean_squared_cosine, log10_p=-200.0
+        )
+        for one in near
+        if one.mean_squared_cosine >= half
+    ]
+    clusters = [cluster.heads for cluster in tests]
     members = [head for cluster in clusters for head in cluster]
     order = members + [head for head in range(count) if head not in members]
     values = np.clip(vectors[0][::-1], 0, count)
@@ -267,12 +301,16 @@ def head_group(
         z=z,
         p=None if z is None else 10 ** -min(300.0, z**2 / 4.6),
         log10_p=None if z is None else -(z**2) / 4.6,
-        p_adjusted=None if z is None else 10 ** -min(300.0, z**2 / 4.7),
-        p_adjusted_dependent=None if z is None else 10 ** -min(300.0, z**2 / 4.8),
+        p_adjusted=None,
+        p_adjusted_dependent=None,
         max_pair_ratio=float(pairwise[upper].max()) if count > 1 else None,
         min_pair_ratio=float(pairwise[upper].min()) if count > 1 else None,
         shared_directions=len(shared_directions),
         shared_threshold=threshold,
+        # A hundredth above the threshold, and steeply less beyond it.
+        shared_log10_p=-2.0 - 60 * (float(values[0]) / threshold - 1)
+        if values[0] > threshold
+        else -1.0,
         shared=shared_directions,
         spectrum=[float(v) for v in values]
         if d <= 512
@@ -282,6 +320,7 @@ def head_group(
             quantiles=[(q, float(np.quantile(values, q))) for q in (0, 0.25, 0.5, 0.75, 1)],
         ),
         clusters=clusters,
+        cluster_tests=tests,
         order=order,
         near_copies=near,
         pairwise=[[float(x) for x in row] for row in pairwise],
@@ -375,7 +414,6 @@ def edge(
     composition_ratio: float = 1.0,
     rank: int = 32,
     d: int = 384,
-    tests: int = 1000,
     **changes: Any,
 ) -> EdgeRecord:
     """A link of given overlap and squared composition, in units of chance, with normal tails."""
@@ -396,7 +434,7 @@ def edge(
         "overlap_z": z,
         "p": p,
         "log10_p": min(0.0, logs[0]),
-        "p_adjusted": min(1.0, p * tests),
+        "p_adjusted": None,
         "composition": math.sqrt(composition_ratio / d),
         "composition_ratio": composition_ratio,
         "composition_z": circuit_z,
@@ -461,7 +499,7 @@ def stream(
                     links.append(
                         edge(
                             layer, one, space, layer + 1, two, ratio=ratio,
-                            composition_ratio=both, rank=rank, d=d, tests=tests,
+                            composition_ratio=both, rank=rank, d=d,
                         )
                     )  # fmt: skip
     links.sort(key=lambda one: -max(one.overlap_z or 0, one.composition_z or 0))

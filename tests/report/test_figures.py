@@ -114,3 +114,46 @@ def test_names_cannot_carry_markup_into_a_figure() -> None:
         text = figure.to_json()
         assert "<img" not in text.replace("\\u003c", "<")
         assert "%{x}<b>" not in text.replace("\\u003c", "<")
+
+
+def test_forced_cosines_are_grey_and_never_beyond_chance() -> None:
+    pair = synthetic.perceptron().pairs[0]
+    assert pair.null is not None
+    null = pair.null.model_copy(update={"largest_cosine": 0.9})
+    update = {"cosines": [1.0, 1.0, 0.95, 0.4], "cosines_forced": 2, "null": null}
+    planted = pair.model_copy(update=update)
+    light = PALETTES["light"]
+    trace = principal_cosines(planted).data[0]
+    assert list(trace.marker.color) == [
+        light["chance"],
+        light["chance"],
+        light["strong"],
+        light["raw"],
+    ]
+    assert "by dimension alone" in trace.text[0]
+    assert "beyond" not in trace.text[1]
+    # Where nothing can be tested there is no critical value, and no colour of a claim.
+    status = {"intersection_status": "cannot be tested: no room"}
+    closed = planted.model_copy(update=status | {"intersection_beyond_chance": None})
+    figure = principal_cosines(closed)
+    assert len(figure.data) == 1
+    assert list(figure.data[0].marker.color)[2:] == [light["raw"], light["raw"]]
+    assert "cannot be tested" in figure.data[0].text[2]
+
+
+def test_forced_cosines_of_schema_1_follow_from_the_dimensions() -> None:
+    pair = synthetic.perceptron().pairs[0]
+    ranks = {"effective_rank_write": 40, "effective_rank_read": 26, "cosines_forced": None}
+    planted = pair.model_copy(update={**ranks, "cosines": [1.0, 1.0, 1.0]})
+    colours = list(principal_cosines(planted).data[0].marker.color)
+    assert colours[:2] == [PALETTES["light"]["chance"]] * 2  # 40 + 26 - 64
+    assert colours[2] == PALETTES["light"]["strong"]
+
+
+def test_profiles_leave_out_what_cannot_be_tested(transformer: ScanResult) -> None:
+    status = "cannot be tested: no room"
+    update = {"intersection_status": status, "intersection_beyond_chance": None}
+    pairs = [pair.model_copy(update=update) for pair in transformer.pairs]
+    closed = transformer.model_copy(update={"pairs": pairs})
+    assert len(depth_profile(closed, "intersection_beyond_chance", track="qk").data) == 0
+    assert len(depth_profile(transformer, "intersection_beyond_chance", track="qk").data) > 0

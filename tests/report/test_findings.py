@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import re
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
-from flagscope.diagnose.records import ScanResult
-from flagscope.report import Finding, findings
-from flagscope.report.effect import sizable
-from flagscope.report.wording import number
+from flagscope.diagnose.records import HeadCluster, HeadPair, OverlapTest, ScanResult
+from flagscope.report import Finding, findings, meaning
+from flagscope.report.effect import sizable_ratio
+from flagscope.report.wording import UNCERTAIN, number
 from report import synthetic
 
 
@@ -22,44 +27,76 @@ def _texts(result: ScanResult, **wanted: str) -> list[str]:
 
 def _quiet(result: ScanResult) -> ScanResult:
     """The same result with nothing beyond chance."""
-    pairs = [
-        pair.model_copy(update={"p_adjusted": 0.5, "commutator_p": 0.5, "gram_correlation_p": 0.5})
-        for pair in result.pairs
-    ]
-    heads = [
-        group.model_copy(
-            update={"p_adjusted": 0.5, "shared_directions": 0, "near_copies": [], "clusters": []}
-        )
-        for group in result.heads
-    ]
-    return result.model_copy(update={"pairs": pairs, "heads": heads})
-
-
-def test_planted_copies_are_named_with_counts_and_chance(transformer: ScanResult) -> None:
-    texts = _texts(transformer, topic="heads")
-    assert (
-        "Heads 2 and 7 of layer 4 share 21 of 32 query and 21 of 32 key directions; chance is 0."
-        in texts
+    p = {"log10_p": -0.3, "commutator_p": 0.5, "gram_correlation_p": 0.5}
+    gone = {"near_copies": [], "cluster_tests": [], "clusters": [], "shared_log10_p": -0.3}
+    return synthetic.result(
+        [pair.model_copy(update=p) for pair in result.pairs],
+        [group.model_copy(update={"log10_p": -0.3, **gone}) for group in result.heads],
     )
-    assert "Heads 0 and 5 of layer 9 share 28 of 32 value directions; chance is 0." in texts
-    assert "Heads 1 and 8 of layer 9 share 14 of 32 value directions; chance is 0." in texts
 
 
-def test_the_closest_copies_come_first(transformer: ScanResult) -> None:
-    assert findings(transformer)[0].text.startswith("Heads 0 and 5 of layer 9")
+def test_planted_copies_are_named_with_their_mean_squared_cosine(transformer: ScanResult) -> None:
+    texts = _texts(transformer, topic="heads")
+    group = next(g for g in transformer.heads if g.layer == 9 and g.space == "v")
+    close, related = (pair.mean_squared_cosine for pair in group.near_copies)
+    assert close > 0.54 > related > 0.4
+    assert (
+        f"Heads 0 and 5 of layer 9 are near-copies in value space: mean squared cosine "
+        f"{close:.3f} (a copy has 1, chance gives 0.0833), {12 * close:.1f} times chance; 28 of 32 "
+        "principal angles are smaller than chance allows."
+    ) in texts
+    assert (
+        f"Heads 1 and 8 of layer 9 are related, not copies, in value space: mean squared cosine "
+        f"{related:.3f} (a copy has 1, chance gives 0.0833), {12 * related:.2f} times chance; 14 "
+        "of 32 principal angles are smaller than chance allows."
+    ) in texts
+    assert any(
+        text.startswith("Heads 2 and 7 of layer 4 are near-copies in query and key space")
+        for text in texts
+    )
 
 
-def test_many_close_pairs_become_one_sentence() -> None:
+def test_heads_that_share_every_direction_a_little_are_no_copies() -> None:
+    # The issue's case: mean squared cosine .31, every principal angle beyond chance.
+    generator = np.random.default_rng(0)
+    group = synthetic.head_group(
+        3, "q", count=4, rank=32, d=384, generator=generator, copies=[(0, 1, 32)], angle=1.5
+    )
+    (pair,) = group.near_copies
+    assert pair.mean_squared_cosine == pytest.approx(0.35, abs=0.06)
+    (text,) = [t for t in _texts(synthetic.result(heads=[group])) if t.startswith("Heads 0 and 1")]
+    assert "are related, not copies, in query space" in text
+    assert "all 32 principal angles are smaller than chance allows" in text
+    assert "share" not in text
+
+
+@pytest.mark.parametrize(("excess", "word"), [(0.001, "near-copies"), (-0.001, "related")])
+def test_near_copies_begin_half_of_the_way_from_chance_to_a_copy(excess: float, word: str) -> None:
+    generator = np.random.default_rng(0)
+    group = synthetic.head_group(0, "k", count=4, rank=8, d=64, generator=generator)
+    mean = (1 + 8 / 64) / 2 + excess
+    pair = HeadPair(
+        heads=(0, 1), overlap_ratio=8 * mean, log10_p=-90, shared=8, rank=8,
+        mean_squared_cosine=mean,
+    )  # fmt: skip
+    group = group.model_copy(update={"near_copies": [pair], "shared_log10_p": None})
+    assert word in next(t for t in _texts(synthetic.result(heads=[group])) if "0 and 1" in t)
+
+
+@pytest.mark.parametrize(("shared", "named", "near"), [(7, 6, True), (3, 2, False)])
+def test_many_close_pairs_become_one_sentence(shared: int, named: int, near: bool) -> None:
     generator = np.random.default_rng(0)
     groups = [
         synthetic.head_group(
-            layer, "k", count=4, rank=8, d=64, generator=generator, copies=[(0, 1, 2 + layer % 4)]
+            layer, "k", count=4, rank=8, d=64, generator=generator, copies=[(0, 1, shared)]
         )
         for layer in range(10)
     ]
     texts = _texts(synthetic.result(heads=groups), topic="heads")
-    assert sum("share" in text and text.startswith("Heads") for text in texts) == 6
-    assert any(text.startswith("In at least 4 more cases") for text in texts)
+    assert sum(text.startswith("Heads 0 and 1") for text in texts) == named
+    (rest,) = [text for text in texts if "more pair" in text]
+    assert rest.startswith(f"{10 - named} more pairs of heads in one space of their layer (layers ")
+    assert ("are near-copies:" in rest) == near
 
 
 def test_a_cluster_of_three_is_one_finding() -> None:
@@ -67,28 +104,52 @@ def test_a_cluster_of_three_is_one_finding() -> None:
     group = synthetic.head_group(
         3, "q", count=6, rank=8, d=64, generator=generator, copies=[(0, 2, 8), (2, 4, 6)]
     )
-    group = group.model_copy(update={"clusters": [[0, 2, 4]]})
-    texts = _texts(synthetic.result(heads=[group]))
-    assert (
-        "Heads 0, 2 and 4 of layer 3 form a cluster whose close pairs share at least "
-        "6 of 8 query directions; chance is 0."
-    ) in texts
+    cluster = HeadCluster(heads=[0, 2, 4], mean_squared_cosine=0.7, log10_p=-50.0)
+    texts = _texts(synthetic.result(heads=[group.model_copy(update={"cluster_tests": [cluster]})]))
+    told = [text for text in texts if "near-copies" in text or "related" in text]
+    assert told == [
+        "Heads 0, 2 and 4 of layer 3 form a cluster of near-copies in query space: mean squared "
+        "cosine 0.700 over their 3 pairs (a copy has 1, chance gives 0.125), 5.60 times chance."
+    ]
+
+
+def test_shared_keys_have_a_numbering_of_their_own() -> None:
+    # Query heads 0 and 1 share key head 0; key heads 0 and 1 are copies of each other.
+    generator = np.random.default_rng(2)
+    groups = [
+        synthetic.head_group(
+            0, space, count=count, rank=16, d=64, generator=generator, copies=[(0, 1, 16)]
+        )
+        for space, count in (("q", 4), ("k", 2), ("v", 2), ("o", 4))
+    ]
+    texts = _texts(synthetic.result(heads=groups), topic="heads")
+    near = [text for text in texts if "near-copies in" in text]
+    assert len(near) == 2
+    assert near[0].startswith("Query heads 0 and 1 of layer 0 are near-copies in query and output")
+    assert near[1].startswith(
+        "Key-value heads 0 and 1 of layer 0 (which serve query heads 0–1 and 2–3) are near-copies "
+        "in key and value space"
+    )
+    for text in texts:
+        spaces = {word for word in ("query", "output") if f"{word} direction" in text}
+        assert not (spaces and "key directions" in text.replace("query", ""))
 
 
 def test_spaces_that_crowd_in_the_same_layers_are_one_finding(transformer: ScanResult) -> None:
     crowded = [text for text in _texts(transformer) if "crowd into common" in text]
     assert len(crowded) == 1
     assert crowded[0].startswith(
-        "In all 12 layers the heads crowd into common query, key, value and output directions"
+        "In layers 0–10 the heads crowd into common query, key, value and output directions of the "
+        "stream: R, the mean overlap of two heads, has the median 1.42 ("
     )
 
 
 def test_heads_that_avoid_each_other_are_told_apart(transformer: ScanResult) -> None:
     group = transformer.heads[0].model_copy(update={"overlap_ratio": 0.887, "z": -22.7})
-    texts = _texts(transformer.model_copy(update={"heads": [group]}))
     assert (
-        "In layer 0 the heads keep to separate query directions: R is 0.887; chance is 1." in texts
-    )
+        "In layer 0 the heads keep to separate query directions of the stream: R, the mean overlap "
+        "of two heads, is 0.887; chance is 1."
+    ) in _texts(synthetic.result(heads=[group]))
 
 
 def test_a_commutator_is_never_told_without_the_defect(transformer: ScanResult) -> None:
@@ -98,11 +159,26 @@ def test_a_commutator_is_never_told_without_the_defect(transformer: ScanResult) 
 
 
 def test_lost_ranks_are_functional(transformer: ScanResult) -> None:
-    lost = [f for f in findings(transformer) if "than are read" in f.text]
+    lost = [f for f in findings(transformer) if "fewer than maps" in f.text]
     assert [f.text for f in lost] == [
-        "Value–output: 1 of 144 pairs writes 5 more dimensions than are read; chance is 0 more."
+        "Value–output: 1 of 144 pairs keeps 27 of 32 dimensions that are written, to storage "
+        "precision: 5 fewer than maps in general position keep."
     ]
     assert lost[0].label == "functional"
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [("ok", True), ("cannot be tested: …", True), ("open: noise", False), (None, False)],
+)
+def test_an_exact_intersection_needs_its_status(status: str | None, told: bool) -> None:
+    quiet = _quiet(synthetic.perceptron())
+    update = {"intersection_exact": 2, "intersection_status": status}
+    result = synthetic.result([quiet.pairs[0].model_copy(update=update)])
+    texts = [text for text in _texts(result) if "to storage precision" in text]
+    assert bool(texts) == told
+    if told:
+        assert "shares 2 dimensions to storage precision, beyond what dimensions force" in texts[0]
 
 
 def test_gauge_numbers_are_labelled(transformer: ScanResult) -> None:
@@ -118,16 +194,20 @@ def test_missing_numbers_and_failures_are_warnings(transformer: ScanResult) -> N
     assert warnings[1].text == "1 task failed: layer.7.mlp."
 
 
-def _wide(**changes: float) -> ScanResult:
-    """One pair of wide maps, in which everything is significant."""
+def _wide(
+    *, kind: str = "mlp", log10_p: float = -30.0, count: int = 1, **changes: Any
+) -> ScanResult:
+    """Pairs of wide maps, in which everything is significant."""
     one = synthetic.pair(
         "layer.0.mlp", "mlp", d=4096, rank=1024, layer=0, generator=np.random.default_rng(0),
         between="gelu", freedom="permutation",
     )  # fmt: skip
-    sure = {"p_adjusted": 1e-30, "commutator_p": 1e-30, "gram_correlation_p": 1e-30}
+    sure = {"log10_p": log10_p, "commutator_p": 10**log10_p, "gram_correlation_p": 10**log10_p}
     plain = {"overlap_ratio": 1.0, "commutator_ratio": 1.0, "gram_correlation": 0.0}
     ranks = {"effective_rank_write": 700, "effective_rank_read": 700, "kernel_intersection": 0}
-    return synthetic.result([one.model_copy(update=plain | ranks | sure | changes)])
+    rest = {"overlap_test": None, "kind": kind}
+    pair = one.model_copy(update=plain | ranks | sure | rest | changes)
+    return synthetic.result([pair.model_copy(update={"name": f"p{i}"}) for i in range(count)])
 
 
 @pytest.mark.parametrize(
@@ -144,24 +224,180 @@ def _wide(**changes: float) -> ScanResult:
 def test_the_significant_but_small_is_a_remark(observable: str, small: float, large: float) -> None:
     (told,) = [f for f in findings(_wide(**{observable: small})) if number(small) in str(f)]
     assert told.severity == "info"
-    assert "|ρ| below 0.1, or C or the overlap within 10%" in told.text
+    assert "|ρ| below 0.1, or C, R or the overlap within 10%" in told.text
     (told,) = [f for f in findings(_wide(**{observable: large})) if number(large) in f.text]
+    assert told.severity == "notable"
+
+
+@pytest.mark.parametrize(
+    ("observable", "value", "severity"),
+    [
+        ("commutator_ratio", 1.99, "notable"),
+        ("commutator_ratio", 2.01, "strong"),
+        ("overlap_ratio", 0.49, "strong"),
+        ("gram_correlation", 0.59, "notable"),
+        ("gram_correlation", -0.61, "strong"),
+    ],
+)
+def test_strong_begins_at_twice_chance(observable: str, value: float, severity: str) -> None:
+    (told,) = [f for f in findings(_wide(**{observable: value})) if f.effect is not None]
+    assert told.severity == severity
+    expected = math.atanh(abs(value)) if observable == "gram_correlation" else math.log(value)
+    assert told.effect == pytest.approx(abs(expected))
+    assert told.evidence[0] == f"effect {abs(expected):.2f} = " + (
+        f"atanh {abs(value):.3f}" if observable == "gram_correlation" else f"|ln {number(value)}|"
+    )
+
+
+def test_what_is_gauge_or_concerns_few_is_never_strong() -> None:
+    gauge = _wide(overlap_ratio=3.0, freedom="gl")
+    assert [f.severity for f in findings(gauge) if f.effect] == ["notable"]
+    result = _wide(overlap_ratio=3.0, count=5)
+    pairs = [p.model_copy(update={"log10_p": -0.1}) if i else p for i, p in enumerate(result.pairs)]
+    told = [f for f in findings(synthetic.result(pairs)) if f.effect]
+    assert [(f.severity, "1 of 5 pairs" in f.text) for f in told] == [("notable", True)]
+
+
+def test_a_claim_rests_on_the_family_wise_p_and_a_count_on_the_adjusted_one() -> None:
+    # 120 tests, a third of them at 10^-3: all are counted, none remains after Bonferroni.
+    result = _wide(overlap_ratio=2.5, log10_p=-3.0, count=40)
+    quiet = {"commutator_p": 0.9, "gram_correlation_p": 0.9}
+    result = synthetic.result([pair.model_copy(update=quiet) for pair in result.pairs])
+    assert all((p.p_adjusted or 1) <= 0.05 < (p.p_familywise or 0) for p in result.pairs)
+    (told,) = [f for f in findings(result) if f.effect]
+    assert told.severity == "info"
+    assert "in all 40 pairs (overlap ratio 2.50; chance is 1)" in told.text
+    assert told.text.endswith(UNCERTAIN)
+    # One certain test among them bears the sentence, and the rest are counted in it.
+    sure = [result.pairs[0].model_copy(update={"log10_p": -9.0}), *result.pairs[1:]]
+    (told,) = [f for f in findings(synthetic.result(sure)) if f.effect]
     assert told.severity == "strong"
+    assert "in all 40 pairs" in told.text
+    assert UNCERTAIN not in told.text
+
+
+def test_strong_and_notable_findings_need_a_certain_test(any_result: ScanResult) -> None:
+    """Without family-wise p-values only exact statements are claims."""
+    gone = {"p_familywise": None}
+    of_pair = gone | {"commutator_p_familywise": None, "gram_correlation_p_familywise": None}
+    heads = [
+        group.model_copy(
+            update=gone
+            | {"shared_p_familywise": None}
+            | {
+                name: [one.model_copy(update=gone) for one in getattr(group, name)]
+                for name in ("near_copies", "cluster_tests")
+            }
+        )
+        for group in any_result.heads
+    ]
+    result = any_result.model_copy(
+        update={
+            "pairs": [pair.model_copy(update=of_pair) for pair in any_result.pairs],
+            "heads": heads,
+            "edges": [
+                edge.model_copy(update=gone | {"composition_p_familywise": None})
+                for edge in any_result.edges
+            ],
+        }
+    )
+    claims = [f for f in findings(result) if f.severity in ("strong", "notable")]
+    assert all("to storage precision" in f.text for f in claims)
+
+
+def test_a_file_of_schema_1_claims_nothing_and_says_why(any_result: ScanResult) -> None:
+    old = any_result.model_copy(update={"schema_": "flagscope.scan/1"})
+    told = [f for f in findings(old) if f.severity != "warning"]
+    assert [f.severity for f in told] == ["info"]
+    assert "not held at one error rate: scan again" in told[0].text
+
+
+def test_findings_of_a_severity_stand_in_the_order_of_an_effect_in_their_text(
+    any_result: ScanResult,
+) -> None:
+    for severity in ("strong", "notable", "info"):
+        told = [f for f in findings(any_result) if f.severity == severity and f.effect is not None]
+        effects = [f.effect for f in told]
+        assert effects == sorted(effects, reverse=True)
+        for finding in told:
+            match = re.fullmatch(
+                r"effect (\S+) = (?:\|ln (\S+)\||atanh (\S+))", finding.evidence[0]
+            )
+            assert match is not None
+            shown = float((match[2] or match[3]).replace(",", ""))
+            size = math.atanh(shown) if match[3] else abs(math.log(shown))
+            assert size == pytest.approx(finding.effect, rel=0.01, abs=0.002)
+            if "storage precision" not in finding.text:
+                assert (match[2] or match[3]) in finding.text
+
+
+def test_every_claim_says_what_it_means_and_what_not(any_result: ScanResult) -> None:
+    for finding in findings(any_result):
+        if finding.effect is not None:
+            assert finding.means.endswith((".", "(laboratory: lm-checkpoints)."))
+            assert finding.next_step.endswith(".")
+            assert finding.not_meaning.startswith("It does not mean ")
+
+
+def test_verdicts_name_pages_of_the_laboratory() -> None:
+    folder = Path(__file__).parents[2] / "docs" / "lab"
+    text = Path(meaning.__file__).read_text(encoding="utf-8")
+    named = set(re.findall(r"laboratory: ([\w-]+)", text))
+    assert {"pruning", "lm-checkpoints", "ridge-rate", "obstruction", "invariance"} <= named
+    assert all((folder / f"{name}.md").is_file() for name in named)
+
+
+def _bulk(*, own: float | None = None, **changes: Any) -> ScanResult:
+    """One pair in which no direction stands out; the test is strongest at 64 and 32."""
+    test = OverlapTest(
+        rank_write=64,
+        rank_read=32,
+        overlap_ratio=1.6,
+        log10_p=-30,
+        log10_p_profile=-25,
+        dominant_log10_p=own,
+    )
+    gone = {"overlap_ratio": None, "overlap_z": None, "effective_rank_write": 0}
+    words = {"dominant": "nothing stands out of the bulk: write", "overlap_test": test}
+    return _wide(**(gone | words | {"commutator_p": 0.9, "gram_correlation_p": 0.9} | changes))
+
+
+def test_diffuse_alignment_is_told_at_the_ranks_of_the_test() -> None:
+    (told,) = findings(_bulk())
+    assert told.text == (
+        "MLP (gelu): the leading directions of W_in and W_out coincide more than by chance in the "
+        "one pair (overlap ratio 1.60; chance is 1); no single direction stands out, yet the "
+        "spaces are aligned: strongest at the leading 64 and 32 directions, 1.60 times chance, in "
+        "p0."
+    )
+    assert told.severity == "notable"
+    assert told.effect == pytest.approx(math.log(1.6))
+    assert findings(_bulk(log10_p=-0.2))[0].text == "Nothing in this scan lies beyond chance."
+
+
+def test_a_dominant_overlap_is_told_only_where_it_holds_by_itself() -> None:
+    update = {"overlap_ratio": 0.02, "overlap_z": -1.5, "effective_rank_write": 3, "dominant": "ok"}
+    # Of three tests the overlap at the dominant ranks needs 10^-2 to hold for the whole report.
+    (told,) = findings(_bulk(**update, own=-1.5))
+    assert "the directions that stand out do not show it, yet the spaces are aligned" in told.text
+    assert "(overlap ratio 1.60; chance is 1)" in told.text
+    (told,) = findings(_bulk(**update, own=-5.0))
+    assert told.text.endswith(
+        "avoid each other in the one pair (overlap ratio 0.0200; chance is 1)."
+    )
 
 
 def test_the_floor_of_an_overlap_follows_the_room_that_the_ranks_leave() -> None:
     # Ranks of 30 in R^32: the ratio ends at 32/30, and a tenth of the way there is 1.0067.
-    ranks = {"d": 32, "effective_rank_write": 30, "effective_rank_read": 30}
-    pair = _wide(overlap_ratio=1.008).pairs[0].model_copy(update=ranks)
-    assert sizable(pair, "overlap_ratio")
-    assert not sizable(pair.model_copy(update={"overlap_ratio": 1.006}), "overlap_ratio")
+    assert sizable_ratio(1.008, 30, 30, 32)
+    assert not sizable_ratio(1.006, 30, 30, 32)
     # 28 of 30 dimensions are forced to meet, so that the ratio begins at 28·32/900 = 0.9956.
-    assert sizable(pair.model_copy(update={"overlap_ratio": 0.999}), "overlap_ratio")
-    assert not sizable(pair.model_copy(update={"overlap_ratio": 0.9997}), "overlap_ratio")
+    assert sizable_ratio(0.999, 30, 30, 32)
+    assert not sizable_ratio(0.9997, 30, 30, 32)
 
 
 def test_routes_of_one_stream_are_told_in_one_sentence(stream: ScanResult) -> None:
-    told = [f for f in findings(stream) if f.text.startswith("Residual stream: the shared space")]
+    told = [f for f in findings(stream) if f.text.startswith("Residual stream: the leading")]
     assert len(told) == 1
     assert "in 57 of 62 pairs" in told[0].text
     assert told[0].evidence[-1] == (
@@ -170,7 +406,7 @@ def test_routes_of_one_stream_are_told_in_one_sentence(stream: ScanResult) -> No
     )
 
 
-def test_nothing_beyond_chance_says_so(transformer: ScanResult) -> None:
+def test_nothing_beyond_chance_says_so() -> None:
     quiet = _quiet(synthetic.resnet())
     assert findings(quiet) == [
         Finding(severity="info", topic="scan", text="Nothing in this scan lies beyond chance.")

@@ -17,7 +17,9 @@ import pytest
 
 from flagscope.diagnose.records import ScanResult
 from flagscope.report import OBSERVABLES, render_page, render_summary
+from flagscope.report.links import MEASURES, beyond_chance
 from flagscope.report.payload import DETAILED_PAIRS
+from flagscope.report.wording import READ_WORDS
 from report import synthetic
 
 CHROMIUM = shutil.which("chromium")
@@ -106,7 +108,7 @@ def test_a_number_stands_with_its_null_its_label_and_its_balanced_value() -> Non
     cell = core["tables"]["pairs"]["rows"][0][keys.index("commutator_ratio")]
     value, _, chance, balanced, label = cell
     assert value == result.pairs[0].commutator_ratio
-    assert chance == "1 [0.860, 1.16]"
+    assert chance.startswith("1 [0.860, 1.16]; p adjusted ")
     assert balanced != ""
     assert label == "G"
 
@@ -270,11 +272,23 @@ def test_controls_of_the_stream_do_what_they_say(stream: ScanResult, tmp_path: P
     assert console == ""
     found = re.search(r'data-said="([^"]*)"', document)
     assert found is not None
+    drawn = {
+        measure: [
+            edge.space
+            for edge, far in zip(stream.edges, beyond_chance(stream, measure), strict=True)
+            if far
+        ]
+        for measure in MEASURES
+    }
+    keys = {
+        measure: [f"to {word} ({spaces.count(space)})" for space, word in READ_WORDS.items()]
+        for measure, spaces in drawn.items()
+    }
+    count = len(drawn["composition"])
     assert json.loads(html.unescape(found.group(1))) == {
-        "overlap": ["to queries (32)", "to keys (17)", "to values (16)"],
-        "composition": ["to queries (82)", "to keys (43)", "to values (50)"],
-        "remark": "175 links drawn: at least 175 of 640 tested are beyond chance by composition "
-        "(those furthest from chance are kept).",
+        **keys,
+        "remark": f"{count} links drawn: at least {count} of 640 tested are beyond chance by "
+        "composition (those furthest from chance are kept).",
         "found": 1,
         "filters": 1,
         "shown": [False, True],

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
-from flagscope.diagnose.records import ScanResult
+from flagscope.diagnose.records import OverlapTest, PairRecord, ScanResult
 from flagscope.report import edges_frame, heads_frame, pairs_frame, summary_table
-from flagscope.report.chance import discoveries, null_band
+from flagscope.report.cells import PAIR_COLUMNS, pair_cells
+from flagscope.report.chance import null_band
 from flagscope.report.tracks import tracks
 from report import synthetic
 
@@ -70,11 +72,13 @@ def test_the_ends_of_a_range_have_two_digits_also_where_they_are_whole() -> None
 def test_links_are_one_row_that_says_how_many_were_tested(stream: ScanResult) -> None:
     table = summary_table(stream)
     row = next(row for row in table.rows if row[0] == "Links between heads")
-    assert row[1:4] == ("640", "to 6.00", "65+ of 640")
+    count = sum(edge.p_adjusted is not None and edge.p_adjusted <= 0.05 for edge in stream.edges)
+    assert row[1:4] == ("640", "to 6.00", f"{count}+ of 640")
     assert "the 200 furthest from chance are kept" in table.caption
     every = stream.model_copy(update={"edge_tests": len(stream.edges)})
     table = summary_table(every)
-    assert next(row for row in table.rows if row[0] == "Links between heads")[3] == "65 of 200"
+    row = next(row for row in table.rows if row[0] == "Links between heads")
+    assert row[3] == f"{count} of 200"
     assert "kept" not in table.caption
 
 
@@ -87,14 +91,6 @@ def test_edges_frame_has_the_names_of_the_json(stream: ScanResult) -> None:
     assert frame["beyond_chance_overlap"].tolist() == level.tolist()
     assert frame["layer_to"].dtype == "Int64"
     assert list(edges_frame(synthetic.empty()).columns) == list(frame.columns)
-
-
-def test_discoveries_agree_with_scipy() -> None:
-    from scipy.stats import false_discovery_control
-
-    values = [0.001, 0.3, 0.012, 0.04, 0.9, 0.02, 0.02]
-    adjusted = false_discovery_control(values)
-    assert discoveries(values, level=0.05) == [p <= 0.05 for p in adjusted]
 
 
 def test_null_band_of_dimension_counts() -> None:
@@ -113,3 +109,114 @@ def test_null_band_of_flag_defect_is_the_overlap_band_seen_from_the_other_side()
     scale = small * large / pair.d
     assert defect.mean == pytest.approx(small - scale * overlap.mean)
     assert defect.low == pytest.approx(small - scale * overlap.high)
+
+
+def _old(result: ScanResult) -> ScanResult:
+    return result.model_copy(update={"schema_": "flagscope.scan/1"})
+
+
+def test_counts_of_schema_1_are_not_shown(stream: ScanResult) -> None:
+    column = [name for name, _ in summary_table(stream).columns].index("beyond chance")
+    assert {row[column] for row in summary_table(_old(stream)).rows} == {"–"}
+    assert not edges_frame(_old(stream))["beyond_chance_overlap"].any()
+
+
+def test_frames_have_the_same_columns_whatever_the_result_holds(any_result: ScanResult) -> None:
+    columns = [name for name in pairs_frame(any_result).columns if not name.startswith("label_")]
+    empty = pairs_frame(synthetic.empty())
+    assert columns == list(empty.columns)
+    assert list(heads_frame(any_result).columns) == list(heads_frame(synthetic.empty()).columns)
+    assert not any("." in name for name in columns)
+    for name in (
+        "participation_write", "dominant", "overlap_test_rank_write", "overlap_test_overlap_ratio",
+        "p_familywise", "commutator_p_familywise", "intersection_status", "cosines_forced",
+    ):  # fmt: skip
+        assert name in columns
+    known = {"shared_log10_p", "shared_p_familywise", "p_familywise", "log10_p_profile"}
+    assert known <= set(heads_frame(any_result).columns)
+    values = pairs_frame(any_result).to_numpy().ravel().tolist()
+    assert not any(isinstance(value, dict | list) for value in values)
+
+
+def test_the_test_of_an_overlap_is_in_the_frame(transformer: ScanResult) -> None:
+    row = pairs_frame(transformer).iloc[0]
+    test = transformer.pairs[0].overlap_test
+    assert test is not None
+    assert row["overlap_test_rank_write"] == test.rank_write
+    assert row["overlap_test_overlap_ratio"] == test.overlap_ratio
+
+
+def test_balanced_numbers_of_schema_1_have_no_z() -> None:
+    result = synthetic.perceptron()
+    (pair,) = result.pairs
+    assert pair.balanced is not None
+    assert pairs_frame(result).iloc[0]["balanced_gram_correlation_z"] == (
+        pair.balanced.gram_correlation_z
+    )
+    assert "(z " in _cell(pair, "gram_correlation")[3]
+    row = pairs_frame(_old(result)).iloc[0]
+    assert math.isnan(row["balanced_gram_correlation_z"])
+    assert row["balanced_gram_correlation"] == pair.balanced.gram_correlation
+    (track,) = tracks(result)
+    keys = [entry.key for entry in PAIR_COLUMNS]
+    old = pair_cells(_old(result), pair, track)[keys.index("gram_correlation")]
+    assert "(z " not in old[3]
+
+
+def _cell(pair: PairRecord, column: str) -> list[Any]:
+    result = synthetic.result([pair])
+    (track,) = tracks(result)
+    keys = [entry.key for entry in PAIR_COLUMNS]
+    return pair_cells(result, result.pairs[0], track)[keys.index(column)]
+
+
+def _bulk(log10_p: float) -> PairRecord:
+    """A pair without dominant directions, whose test is strongest at 16 and 8."""
+    pair = synthetic.perceptron().pairs[0]
+    test = OverlapTest(
+        rank_write=16,
+        rank_read=8,
+        overlap_ratio=1.7,
+        log10_p=log10_p,
+        log10_p_profile=log10_p,
+        dominant_log10_p=None,
+    )
+    gone = dict.fromkeys(["overlap_ratio", "overlap_z", "flag_defect", "cosines", "profile"])
+    return pair.model_copy(
+        update=gone
+        | {"dominant": "nothing stands out of the bulk: write", "effective_rank_write": 0}
+        | {"overlap_test": test, "log10_p": log10_p, "intersection_exact": None}
+    )
+
+
+def test_nothing_stands_out_is_said_in_words() -> None:
+    cell = _cell(_bulk(-0.3), "overlap_ratio")
+    assert cell[:3] == [None, "none stands out", "nothing stands out of the bulk: write"]
+    (row,) = summary_table(synthetic.result([_bulk(-0.3)])).rows
+    assert row[2] == "none stands out"
+    assert "In 1 of 1 pairs no direction stands out" in (
+        summary_table(synthetic.result([_bulk(-0.3)])).caption
+    )
+
+
+def test_nothing_stands_out_never_stands_alone_where_the_test_rejects() -> None:
+    cell = _cell(_bulk(-9.0), "overlap_ratio")
+    assert cell[2] == (
+        "no single direction stands out, yet the spaces are aligned: strongest at the leading 16 "
+        "and 8 directions, 1.70 times chance"
+    )
+    assert _cell(_bulk(-9.0), "overlap_test")[1] == "16 × 8: 1.70"
+
+
+def test_what_cannot_be_tested_is_said_in_words() -> None:
+    pair = synthetic.perceptron().pairs[0]
+    status = "cannot be tested: the dimensions leave no room"
+    gone = dict.fromkeys(["intersection_exact", "intersection_beyond_chance"])
+    closed = pair.model_copy(update={"intersection_status": status, **gone})
+    for name in ("intersection_beyond_chance", "intersection_exact"):
+        cell = _cell(closed, name)
+        assert cell[:3] == [None, "cannot be tested", "the dimensions leave no room"]
+        assert null_band(closed, name) is None
+    status = "open: storage noise"
+    opened = pair.model_copy(update={"intersection_status": status, "intersection_exact": None})
+    assert _cell(opened, "intersection_exact")[:3] == [None, "open", "storage noise"]

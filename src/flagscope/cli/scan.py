@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flagscope.api import Report
 
 _EPILOG = (
-    "The JSON follows the schema flagscope.scan/1, installed as "
+    "The JSON follows the schema flagscope.scan/2, installed as "
     "flagscope/schema/flagscope.scan-1.json; `python -m flagscope.schema` prints it."
 )
 
@@ -38,7 +38,7 @@ _EPILOG = (
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.05,
     show_default=True,
-    help="False-discovery rate of findings.",
+    help="Error rate of the whole report: its counts (FDR) and its findings (family-wise).",
 )
 @click.option(
     "--fold-norms",

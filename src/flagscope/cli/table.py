@@ -9,14 +9,16 @@ from rich.table import Table
 
 from flagscope.cli.console import Output, grid
 from flagscope.diagnose import RunRecord
-from flagscope.report import SummaryTable, summary_table
+from flagscope.report import Finding, SummaryTable, summary_table
 from flagscope.report.wording import counted
 
 if TYPE_CHECKING:
     from flagscope.api import Report
 
 _FINDINGS = 12
+_EXPLAINED = 3  # kinds of findings that are told with their meaning; the page has it of all
 _FEWEST = 3
+_SEVERITIES = {"strong": "strong: ", "notable": "", "warning": "warning: ", "info": "remark: "}
 # " [0.65, 15.3]" behind a median, and " [range]" in the caption.
 _RANGE = re.compile(r" \[[^\]]*\]")
 
@@ -38,15 +40,30 @@ def print_report(report: Report) -> None:
         out.paragraph(caption, style="dim")
         out.print()
     findings = report.findings
+    explained: set[str] = set()
     for finding in findings[:_FINDINGS]:
-        out.paragraph(finding.text, bullet="• ")
-        if finding.severity == "warning":
-            for reason in finding.evidence:
-                out.paragraph(reason, bullet="    ")
+        _print_finding(out, finding, explained)
     if len(findings) > _FINDINGS:
         out.paragraph(f"… and {counted(len(findings) - _FINDINGS, 'more finding')} in the page")
     for note in result.notes:
         out.paragraph(note, bullet="note: ")
+
+
+def _print_finding(out: Output, finding: Finding, explained: set[str]) -> None:
+    """A finding with its severity and label; the first of a kind with what it means."""
+    label = f" [{finding.label}]" if finding.label else ""
+    out.paragraph(f"{finding.text}{label}", bullet=f"• {_SEVERITIES[finding.severity]}")
+    if finding.severity == "warning":
+        for reason in finding.evidence:
+            out.paragraph(reason, bullet="    ")
+    if finding.means and finding.means not in explained and len(explained) < _EXPLAINED:
+        explained.add(finding.means)
+        for words, text in (
+            ("means: ", finding.means),
+            ("next: ", finding.next_step),
+            ("not: ", finding.not_meaning),
+        ):
+            out.paragraph(text, bullet=f"    {words}", style="dim")
 
 
 def _taken(run: RunRecord) -> str:

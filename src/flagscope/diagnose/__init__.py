@@ -57,6 +57,14 @@ from flagscope.diagnose.records import (
     ScanResult,
     TestKind,
 )
+from flagscope.diagnose.scale_profile import (
+    DividedSpaces,
+    ScaleProfile,
+    divided_spaces,
+    scale_profile,
+    without_profile,
+)
+from flagscope.diagnose.scaled_ends import ScaledEnds, divided_link
 from flagscope.diagnose.single import SINGLE_FROM
 from flagscope.diagnose.spectra import (
     EIGH_FLOPS,
@@ -77,6 +85,7 @@ __all__ = [
     "ArraySummary",
     "CentreAgreement",
     "CollapseRecord",
+    "DividedSpaces",
     "EdgeRecord",
     "FailureRecord",
     "HeadCluster",
@@ -98,6 +107,8 @@ __all__ = [
     "Record",
     "Remembered",
     "RunRecord",
+    "ScaleProfile",
+    "ScaledEnds",
     "ScanResult",
     "SimplexFit",
     "SpaceOverlaps",
@@ -108,6 +119,8 @@ __all__ = [
     "cheaper_form",
     "commutation_defect",
     "commutator_ratio",
+    "divided_link",
+    "divided_spaces",
     "gram_correlation",
     "head_ends",
     "head_links",
@@ -125,10 +138,12 @@ __all__ = [
     "prepared_map",
     "projector_sum",
     "residual_record",
+    "scale_profile",
     "simplex_fit",
     "space_overlaps",
     "spectra_cost",
     "squared_overlaps",
     "symmetric_share",
     "whitening",
+    "without_profile",
 ]

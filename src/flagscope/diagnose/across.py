@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import log10
 
 import numpy as np
 from jaxtyping import Float
 
 from flagscope.diagnose.clusters import near_copy_clusters
+from flagscope.diagnose.head_nulls import cluster_significance
 from flagscope.diagnose.overlaps import Form
+from flagscope.diagnose.position import LEVEL
 from flagscope.diagnose.records import HeadSpace
 from flagscope.null import (
     false_discovery_adjustment,
@@ -94,8 +97,8 @@ class SpaceOverlaps:
     z, p, log10_p
         Two-sided test of that mean.
     clusters
-        Groups of near-copies by label: heads that share half of their directions on average. None
-        where they were not sought.
+        Groups of near-copies by label, those beyond chance at 1 %: on average their heads share at
+        least half of what copies share beyond chance. None where they were not sought.
     pairs
         The pairs of the largest z, the largest first.
     form
@@ -190,7 +193,7 @@ def space_overlaps(
         test = mean_overlap_significance(mean, ranks, d)
         z, p, log10_p = test.z, test.p, test.log10_p
         status = test.status if test.status != "ok" and status == "ok" else status
-        clusters = _clusters(measured, squared, ranks)
+        clusters = _clusters(measured, squared, ranks, d)
     elif not missing:
         status = "a single head has no other to overlap with"
     return SpaceOverlaps(
@@ -218,12 +221,24 @@ def adjusted_pairs(spaces: Sequence[SpaceOverlaps]) -> tuple[SpaceOverlaps, ...]
 
 
 def _clusters(
-    measured: Sequence[HeadEntry], squared: np.ndarray, ranks: Sequence[int]
+    measured: Sequence[HeadEntry], squared: np.ndarray, ranks: Sequence[int], d: int
 ) -> tuple[tuple[str, ...], ...] | None:
     if len(measured) > _CLUSTERED:
         return None
-    groups, _ = near_copy_clusters(squared, ranks)
-    return tuple(tuple(measured[i].label for i in group) for group in groups)
+    groups, _ = near_copy_clusters(squared, ranks, d)
+    return tuple(
+        tuple(measured[i].label for i in group)
+        for group in groups
+        if _beyond_chance(group, squared, ranks, d)
+    )
+
+
+def _beyond_chance(group: Sequence[int], squared: np.ndarray, ranks: Sequence[int], d: int) -> bool:
+    some = [ranks[i] for i in group]
+    ratios = squared[np.ix_(group, group)] * d / np.outer(some, some)
+    mean = max(0.0, float(ratios[np.triu_indices(len(group), 1)].mean()))
+    test = cluster_significance(mean, some, d, count=len(ranks))
+    return test.log10_p is not None and test.log10_p <= log10(LEVEL)
 
 
 def _pairs(

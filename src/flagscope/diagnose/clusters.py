@@ -9,14 +9,15 @@ from jaxtyping import Float
 from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-# A head belongs to a cluster of near-copies if on average it shares half of its directions with it.
+# A head belongs to a cluster of near-copies if on average it is half of the way from what chance
+# shares to a copy. Where heads are half as large as the stream, chance alone shares half.
 _NEAR_COPY = 0.5
 # Of more heads the leaves are left in the order of the tree: the best order takes their cube.
 _ORDERED = 300
 
 
 def near_copy_clusters(
-    total: Float[np.ndarray, "H H"], ranks: Sequence[int]
+    total: Float[np.ndarray, "H H"], ranks: Sequence[int], d: int
 ) -> tuple[list[list[int]], list[int]]:
     """Groups of near-copies, and an order of the heads in which similar ones stand together.
 
@@ -26,7 +27,9 @@ def near_copy_clusters(
         Σcos² between all pairs of heads; two heads at least.
     ranks
         Their dimensions, at least 1. Σcos² over the smaller one is the share of directions that two
-        heads have in common.
+        heads have in common: 1 for copies, and the larger one over d by chance.
+    d
+        Dimension of the stream.
 
     References
     ----------
@@ -34,11 +37,15 @@ def near_copy_clusters(
 
     Examples
     --------
-    >>> near_copy_clusters(np.array([[2.0, 0.1, 1.9], [0.1, 2.0, 0.2], [1.9, 0.2, 2.0]]), [2] * 3)
+    >>> total = np.array([[2.0, 0.1, 1.9], [0.1, 2.0, 0.2], [1.9, 0.2, 2.0]])
+    >>> near_copy_clusters(total, [2] * 3, 20)
     ([[0, 2]], [1, 2, 0])
     """
-    smaller = np.minimum.outer(ranks, ranks)
-    distance = np.clip(1 - total / smaller, 0, 1)
+    chance = np.maximum.outer(ranks, ranks) / d
+    apart = 1 - total / np.minimum.outer(ranks, ranks)
+    # A head that fills the stream shares all by dimension alone, which says nothing.
+    distance = np.divide(apart, 1 - chance, out=np.ones_like(apart), where=chance < 1)
+    distance = np.maximum(distance, 0)
     distance = (distance + distance.T) / 2
     np.fill_diagonal(distance, 0)
     tree = linkage(

@@ -7,6 +7,7 @@ spectra, so ranks and weights may depend on the spectra.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -34,11 +35,15 @@ class CombinedOverlap:
         Dimensions of the two spaces where it is strongest.
     overlap_ratio
         Σcos² there, in units of chance.
+    single
+        Of each test by itself: log10 of its p-value over its share of the level. What is small
+        there holds at those ranks, and with the direction that their overlap has.
     """
 
     log10_p: float
     ranks: RankPair
     overlap_ratio: float
+    single: dict[RankPair, float]
 
 
 def ranks_to_test(
@@ -118,6 +123,7 @@ def combined_overlap(
 
     Examples
     --------
+    >>> import torch
     >>> aligned = combined_overlap(torch.eye(8)[:3, :3], {(1, 1): 0.5, (3, 3): 0.5}, d=8)
     >>> aligned.ranks, round(aligned.overlap_ratio, 3)
     ((3, 3), 2.667)
@@ -138,4 +144,6 @@ def combined_overlap(
         return None
     combined = cauchy_combination([one[3] for one in found], [one[1] for one in found])
     ranks, _, ratio, _ = found[combined.strongest]
-    return CombinedOverlap(combined.log10_p, ranks, ratio)
+    total = sum(one[1] for one in found)
+    single = {at: min(0.0, log10_p - math.log10(share / total)) for at, share, _, log10_p in found}
+    return CombinedOverlap(combined.log10_p, ranks, ratio, single)

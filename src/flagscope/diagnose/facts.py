@@ -107,7 +107,7 @@ def ranks_of(facts: MapFacts, sigma: Float[Tensor, "n s"], rule: RankRule) -> Ra
 
 
 def gram_noise(facts: MapFacts, spectra: PairSpectra) -> Float[Tensor, " n"]:
-    """Bound on the Frobenius norm of the error of W Wᵀ: 2 ‖W‖ ‖ΔW‖_F to first order."""
+    """Estimate of the Frobenius norm of the error of W Wᵀ: 2 ‖W‖ ‖ΔW‖_F to first order."""
     error = (facts.mean_square * (facts.shape[0] * facts.shape[1])).sqrt()
     rounding = torch.finfo(spectra.alpha.dtype).eps * facts.norm
     return 2 * facts.norm * (error + rounding)

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flagscope.diagnose.observables import (
-    CentredSpectrum,
     centred_spectrum,
     commutation_defect,
     commutator_ratio,
@@ -20,7 +19,7 @@ from flagscope.diagnose.observables import (
 )
 from flagscope.diagnose.spectra import PairSpectra
 from flagscope.diagnose.values import number
-from flagscope.null import commutator_null, correlation_null
+from flagscope.null import commutator_null, correlation_null, spectrum_invariants
 
 # Haar draws where the lower tail of C has no closed form: p-values down to 1e-3.
 _DRAWS = 999
@@ -73,7 +72,7 @@ def gram_observables(
     spectra
         Of n pairs.
     noise_write, noise_read
-        Bounds on the Frobenius norms of the errors of A and B. Where the trace-free part of
+        Estimates of the Frobenius norms of the errors of A and B. Where the trace-free part of
         either is not larger, C, ρ and ν are undefined.
     seed
         Of the Haar draws that stand in where no closed form of the null of C holds.
@@ -91,7 +90,7 @@ def gram_observables(
     rows = zip(*(t.tolist() for t in tensors), strict=True)
     defined = (uneven[0] & uneven[1]).tolist()
     return [
-        _observables(spectra, a, b, i, *row, seed=seed, spread=1.0 if spread is None else spread[i])
+        _observables(spectra, i, *row, seed=seed, spread=1.0 if spread is None else spread[i])
         if ok
         else GramObservables(number(row[3]), status=_ISOTROPIC)
         for i, (row, ok) in enumerate(zip(rows, defined, strict=True))
@@ -100,8 +99,6 @@ def gram_observables(
 
 def _observables(
     spectra: PairSpectra,
-    a: CentredSpectrum,
-    b: CentredSpectrum,
     i: int,
     c: float,
     rho: float,
@@ -112,16 +109,10 @@ def _observables(
     spread: float,
 ) -> GramObservables:
     d = spectra.d
-    correlation = correlation_null(
-        d,
-        write_norm=float(a.square[i]) ** 0.5,
-        read_norm=float(b.square[i]) ** 0.5,
-        write_cube=float(a.cube[i]),
-        read_cube=float(b.cube[i]),
-    )
-    commutator = commutator_null(
-        _padded(spectra.alpha[i], d), _padded(spectra.beta[i], d), draws=_DRAWS, seed=seed
-    )
+    write = spectrum_invariants(_padded(spectra.alpha[i], d))
+    read = spectrum_invariants(_padded(spectra.beta[i], d))
+    correlation = correlation_null(write, read)
+    commutator = commutator_null(write, read, draws=_DRAWS, seed=seed)
     if correlation is None or commutator is None:
         return GramObservables(number(unbalanced), status=_ISOTROPIC)
     rho_test = correlation.significance(rho / spread)

@@ -12,10 +12,12 @@ from torch import Tensor
 from flagscope.diagnose.combined import RankPair, combined_overlap
 from flagscope.diagnose.grams import gram_observables
 from flagscope.diagnose.profile import (
-    RowScales,
-    diagonal_share,
+    FEWEST,
+    flat_spread,
+    in_complement_of_mean,
+    mean_removed,
+    profiles,
     row_scales,
-    spread_ratio,
     without_profile,
 )
 from flagscope.diagnose.spectra import PairSpectra
@@ -33,13 +35,13 @@ class ProfileView:
     Attributes
     ----------
     spectra
-        Of this pair alone.
+        Of this pair alone; None where too few coordinates are left for a null to be known.
     spread
-        Spread of ⟨Ã, B̃⟩ in units of its Haar value, see `spread_ratio`.
+        Spread of ⟨Ã, B̃⟩ in units of its Haar value, see `flat_spread`.
     """
 
-    spectra: PairSpectra
-    spread: float
+    spectra: PairSpectra | None
+    spread: float = 1.0
 
 
 Views = Callable[[list[int]], list[ProfileView | None]]
@@ -50,11 +52,14 @@ class GuardedTests:
     """p-values without the scale profiles: 1 where nothing but profiles is left to test."""
 
     overlap_log10_p: float
+    dominant_log10_p: float
     commutator_p: float
     correlation_p: float
 
 
-def guarded_tests(view: ProfileView, shares: dict[RankPair, float], *, seed: int) -> GuardedTests:
+def guarded_tests(
+    view: ProfileView, shares: dict[RankPair, float], dominant: RankPair, *, seed: int
+) -> GuardedTests:
     """The tests of a pair, made without its scale profiles.
 
     Parameters
@@ -67,10 +72,12 @@ def guarded_tests(view: ProfileView, shares: dict[RankPair, float], *, seed: int
         Of draws, as for `gram_observables`.
     """
     spectra = view.spectra
+    if spectra is None:
+        return GuardedTests(0.0, 0.0, 1.0, 1.0)
     limits = [int((values[0] > 0).sum()) for values in (spectra.alpha, spectra.beta)]
     clipped: dict[RankPair, float] = {}
     for (i, j), share in shares.items():
-        ranks = min(i, limits[0]), min(j, limits[1])
+        ranks = _clipped((i, j), limits)
         if min(ranks) > 0 and max(ranks) < spectra.d:
             clipped[ranks] = clipped.get(ranks, 0.0) + share
     overlap = combined_overlap(spectra.cosines[0], clipped, spectra.d)
@@ -80,9 +87,14 @@ def guarded_tests(view: ProfileView, shares: dict[RankPair, float], *, seed: int
     (row,) = gram_observables(spectra, *noise, seed=seed, spread=[view.spread])
     return GuardedTests(
         0.0 if overlap is None else overlap.log10_p,
+        0.0 if overlap is None else overlap.single.get(_clipped(dominant, limits), 0.0),
         1.0 if row.commutator_p is None else row.commutator_p,
         1.0 if row.gram_correlation_p is None else row.gram_correlation_p,
     )
+
+
+def _clipped(ranks: RankPair, limits: Sequence[int]) -> RankPair:
+    return min(ranks[0], limits[0]), min(ranks[1], limits[1])
 
 
 def profile_views(
@@ -98,9 +110,9 @@ def profile_views(
     Parameters
     ----------
     w1, w2
-        The maps of all pairs.
+        The maps of all pairs, on the coordinates of the neurons.
     spectra
-        Theirs, as they are.
+        Theirs, as they are; of one dimension less where the mean of these coordinates is removed.
     indices
         The pairs that are asked for.
     measure
@@ -109,37 +121,47 @@ def profile_views(
     Returns
     -------
     list of ProfileView or None
-        None where one of the maps has no profile: then it is in general position as far as scales
-        go, and the Haar null holds for the pair as it is.
+        None where scale profiles could not pass for alignment, see `profiles`: then one of the
+        maps is in general position as far as scales go, and the Haar null holds as it is.
     """
     at = torch.tensor(list(indices), device=w1.device)
     left, right = w1[at], w2[at].mT
-    scales = (
-        row_scales(left, spectra.alpha[at].square().sum(-1)),
-        row_scales(right, spectra.beta[at].square().sum(-1)),
-    )
+    squares = spectra.alpha[at].square().sum(-1), spectra.beta[at].square().sum(-1)
+    centred = spectra.d < left.shape[1]
+    if centred:
+        # The mean is no direction of the pair, and would be one that both maps share.
+        left, right, squares = mean_removed(left), mean_removed(right), (None, None)
+    write, read = row_scales(left, squares[0]), row_scales(right, squares[1])
+    found = profiles(write, read)
+    alike: dict[tuple[bytes, bool], list[int]] = {}
+    for k in torch.nonzero(found.any).flatten().tolist():
+        coordinates = found.alive[k].cpu().numpy().tobytes()
+        alike.setdefault((coordinates, bool(found.unlike[k])), []).append(k)
     views: list[ProfileView | None] = [None] * len(at)
-    profiled = (~scales[0].plain & ~scales[1].plain).tolist()
-    by_coordinates: dict[bytes, list[int]] = {}
-    both = scales[0].alive & scales[1].alive
-    for k, has in enumerate(profiled):
-        if has and int(both[k].sum()) > 1:
-            by_coordinates.setdefault(both[k].cpu().numpy().tobytes(), []).append(k)
-    for some in by_coordinates.values():
-        alive = both[some[0]]
-        sides = [
-            torch.stack([
-                without_profile(w[k][alive], side.square[k][alive], float(side.power[k]))
-                for k in some
-            ])
-            for w, side in zip((left, right), scales, strict=True)
-        ]  # fmt: skip
-        made = measure(sides[0], sides[1].mT)
-        for number, k in enumerate(some):
-            views[k] = ProfileView(
-                one_pair(made, number), profile_spread(made, number, scales, k, alive)
+    for (_, unlike), some in alike.items():
+        alive = found.alive[some[0]]
+        count = int(alive.sum())
+        if not testable(count, unlike=unlike):
+            for k in some:
+                views[k] = ProfileView(None)
+            continue
+        one, two = left[some][:, alive], right[some][:, alive]
+        if unlike:
+            one, two = (
+                without_profile(w, side.square[some][:, alive])
+                for w, side in ((one, write), (two, read))
             )
+        if centred:
+            one, two, count = in_complement_of_mean(one), in_complement_of_mean(two), count - 1
+        made = measure(one, two.mT)
+        for number, k in enumerate(some):
+            views[k] = ProfileView(one_pair(made, number), flat_spread(count) if unlike else 1.0)
     return views
+
+
+def testable(count: int, *, unlike: bool) -> bool:
+    """Whether a null is known for so many coordinates, with scales to divide out or without."""
+    return count >= (FEWEST if unlike else 2)
 
 
 def one_pair(spectra: PairSpectra, i: int) -> PairSpectra:
@@ -150,19 +172,3 @@ def one_pair(spectra: PairSpectra, i: int) -> PairSpectra:
         if isinstance(value := getattr(spectra, field.name), Tensor)
     }
     return PairSpectra(spectra.d, **parts)
-
-
-def profile_spread(
-    made: PairSpectra, number: int, scales: tuple[RowScales, RowScales], k: int, alive: Tensor
-) -> float:
-    """Spread of ρ of pair `number` of profile-free spectra, the k-th of both scales.
-
-    See `spread_ratio`; `alive` says which coordinates the spectra are on.
-    """
-    d = made.d
-    shares = []
-    for values, side in zip((made.alpha, made.beta), scales, strict=True):
-        square = side.square[k][alive].pow(1 - float(side.power[k]))
-        norm = float(values[number].double().square().sum())
-        shares.append(diagonal_share(square, norm - float(square.sum()) ** 2 / d))
-    return spread_ratio(*shares, d)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,19 +15,18 @@ from flagscope.diagnose.head_spaces import (
     HeadSpaces,
     ProjectorSum,
     head_spaces,
-    pairwise_overlaps,
     projector_sum,
 )
+from flagscope.diagnose.head_tests import DividedHeads, HeadOverlap, HeadTests
 from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.position import LEVEL
-from flagscope.diagnose.records import HeadPair, HeadRecord, SharedDirection
+from flagscope.diagnose.records import HeadCluster, HeadPair, HeadRecord, SharedDirection
+from flagscope.diagnose.scale_profile import divided_spaces
+from flagscope.diagnose.second_look import larger_log10_p, p_value
 from flagscope.diagnose.values import array_values, number, rounded
 from flagscope.null import (
     count_beyond_chance,
-    haar_overlap,
     mean_overlap,
-    mean_overlap_significance,
-    overlap_significance,
     projector_sum_threshold,
 )
 
@@ -37,7 +37,13 @@ _LISTED_DIRECTIONS = 8
 _PAIR_LEVEL = 0.01
 
 
-def head_record(group: HeadGroup, maps: Matrices, *, folded: Sequence[str] = ()) -> HeadRecord:
+def head_record(
+    group: HeadGroup,
+    maps: Matrices,
+    *,
+    folded: Sequence[str] = (),
+    divided: DividedHeads | None = None,
+) -> HeadRecord:
     """Diagnose the heads of one layer in one space of the stream.
 
     Parameters
@@ -49,6 +55,9 @@ def head_record(group: HeadGroup, maps: Matrices, *, folded: Sequence[str] = ())
         the transposed maps).
     folded
         Names of norms that were folded into the maps, for the record.
+    divided
+        Gives the heads with the scales of the stream's coordinates divided out, for a second look
+        at what seems to be no chance. By default the scales are those that these heads share.
 
     Returns
     -------
@@ -79,7 +88,8 @@ def head_record(group: HeadGroup, maps: Matrices, *, folded: Sequence[str] = ())
     spaces = head_spaces(maps.values, noise=maps.delta)
     if bool((spaces.ranks == 0).any()):
         return _blank(identity, "a head lies below its storage noise")
-    return HeadRecord(**identity, **_measure(spaces))
+    own = partial(divided_spaces, spaces, [spaces])
+    return HeadRecord(**identity, **_measure(spaces, divided or own))
 
 
 def _blank(identity: dict[str, Any], status: str) -> HeadRecord:
@@ -89,43 +99,50 @@ def _blank(identity: dict[str, Any], status: str) -> HeadRecord:
     return HeadRecord(**identity, **missing, status=status)
 
 
-def _measure(spaces: HeadSpaces) -> dict[str, Any]:
-    ranks = spaces.ranks.tolist()
-    d, count = spaces.d, len(ranks)
-    total = pairwise_overlaps(spaces).cpu().double().numpy()
-    ratios = total * d / np.outer(ranks, ranks)
-    upper = ratios[np.triu_indices(count, 1)]
-    overlap = float(upper.mean())
-    null = mean_overlap(ranks, d)
-    test = mean_overlap_significance(overlap, ranks, d)
-    # Heads of unequal rank are rare (pruned or zeroed ones); the largest rank gives the larger
-    # threshold and so the more careful count.
+def _measure(spaces: HeadSpaces, divided: DividedHeads) -> dict[str, Any]:
+    heads = HeadOverlap.of(spaces)
+    tests = HeadTests(heads, divided)
+    ranks, d, count = heads.ranks, heads.d, len(heads.ranks)
+    upper = heads.ratios[np.triu_indices(count, 1)]
+    mean = heads.mean_test()
+    profile = tests.second(mean, HeadOverlap.mean_test)
+    log10_p = larger_log10_p(mean, profile)
     threshold = projector_sum_threshold(d, max(ranks), count, level=LEVEL)
     spectrum = projector_sum(spaces, threshold=float("inf") if threshold is None else threshold)
-    # Directions that the dimensions alone force into every head.
-    forced = max(0, sum(ranks) - (count - 1) * d)
-    clusters, order = near_copy_clusters(total, ranks)
+    clusters, order = near_copy_clusters(heads.total, ranks, d)
+    tested = _clusters(clusters, heads, tests)
     return {
         "rank": max(ranks),
-        "overlap_ratio": overlap,
-        "overlap_ratio_sd": number(null.sd),
-        "z": test.z,
-        "p": test.p,
-        "log10_p": test.log10_p,
+        "overlap_ratio": heads.mean_ratio,
+        "overlap_ratio_sd": number(mean_overlap(ranks, d).sd),
+        "z": mean.z,
+        "p": p_value(mean, log10_p),
+        "log10_p": log10_p,
+        "log10_p_profile": profile,
         "p_adjusted": None,
         "p_adjusted_dependent": None,
         "max_pair_ratio": float(upper.max()),
         "min_pair_ratio": float(upper.min()),
-        "shared_directions": None if threshold is None else max(0, len(spectrum.shared) - forced),
+        "shared_directions": (
+            None if threshold is None else max(0, len(spectrum.shared) - heads.forced)
+        ),
         "shared_threshold": threshold,
-        "shared": _shared(spectrum, forced),
+        "shared_log10_p": _shared_test(spectrum, heads, tests),
+        "shared": _shared(spectrum, heads.forced),
         "spectrum": array_values(spectrum.eigenvalues),
-        "clusters": clusters,
+        "clusters": [one.heads for one in tested if one.log10_p <= np.log10(LEVEL)],
+        "cluster_tests": tested,
         "order": order,
-        "near_copies": _nearest_pairs(spaces, total, ratios),
-        "pairwise": rounded(ratios),
-        "status": "ok" if test.status == "ok" else test.status,
+        "near_copies": _nearest_pairs(heads, tests),
+        "pairwise": rounded(heads.ratios),
+        "status": mean.status,
     }
+
+
+def _shared_test(spectrum: ProjectorSum, heads: HeadOverlap, tests: HeadTests) -> float | None:
+    if heads.forced >= len(spectrum.eigenvalues):
+        return None
+    return tests.shared(float(spectrum.eigenvalues[heads.forced]))
 
 
 def _shared(spectrum: ProjectorSum, forced: int) -> list[SharedDirection]:
@@ -140,31 +157,47 @@ def _shared(spectrum: ProjectorSum, forced: int) -> list[SharedDirection]:
     ]
 
 
-def _nearest_pairs(spaces: HeadSpaces, total: np.ndarray, ratios: np.ndarray) -> list[HeadPair]:
+def _clusters(
+    groups: Sequence[Sequence[int]], heads: HeadOverlap, tests: HeadTests
+) -> list[HeadCluster]:
+    found = []
+    for group in groups:
+        log10_p = tests.cluster(group)
+        # Where the dimensions fix the overlap there is nothing to test.
+        if log10_p is not None:
+            share = heads.shares[np.ix_(group, group)][np.triu_indices(len(group), 1)].mean()
+            found.append(
+                HeadCluster(heads=list(group), mean_squared_cosine=float(share), log10_p=log10_p)
+            )
+    return found
+
+
+def _nearest_pairs(heads: HeadOverlap, tests: HeadTests) -> list[HeadPair]:
     """The head pairs that overlap most, as far as they do so beyond chance."""
-    ranks, d = spaces.ranks.tolist(), spaces.d
+    ranks, d, bases = heads.ranks, heads.d, heads.spaces.bases
     rows, columns = np.triu_indices(len(ranks), 1)
-    best = np.argsort(-ratios[rows, columns], kind="stable")[:_LISTED_PAIRS]
+    # Of some that the scales of the coordinates explain, others take the place.
+    best = np.argsort(-heads.ratios[rows, columns], kind="stable")[: 4 * _LISTED_PAIRS]
     level = np.log10(_PAIR_LEVEL / len(rows))
     listed = []
     for i, j in zip(rows[best].tolist(), columns[best].tolist(), strict=True):
+        raw = heads.pair_test(i, j)
+        if raw.log10_p is None or raw.log10_p > level or heads.ratios[i, j] <= 1:
+            break
+        log10_p = tests.pair(i, j)
+        if log10_p is None or log10_p > level:
+            continue
         ri, rj = ranks[i], ranks[j]
-        t = min(float(total[i, j]), min(ri, rj))
-        if haar_overlap(ri, rj, d).mean >= t:
-            break
-        test = overlap_significance(t, ri, rj, d)
-        if test.log10_p is None or test.log10_p > level:
-            break
-        inner = spaces.bases[i, :, :ri].mT @ spaces.bases[j, :, :rj]
+        inner = bases[i, :, :ri].mT @ bases[j, :, :rj]
         cosines = torch.linalg.svdvals(inner).clamp(max=1)
         listed.append(
             HeadPair(
                 heads=(i, j),
-                overlap_ratio=float(ratios[i, j]),
-                log10_p=test.log10_p,
+                overlap_ratio=float(heads.ratios[i, j]),
+                log10_p=log10_p,
                 shared=count_beyond_chance(cosines.tolist(), ri, rj, d, level=LEVEL) or 0,
                 rank=min(ri, rj),
-                mean_squared_cosine=t / min(ri, rj),
+                mean_squared_cosine=float(heads.shares[i, j]),
             )
         )
-    return listed
+    return listed[:_LISTED_PAIRS]

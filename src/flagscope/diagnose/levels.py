@@ -77,7 +77,7 @@ def alignment_levels(
     rule
         How to choose the dominant ranks; the participation ratio by default.
     noise_write, noise_read
-        Bounds on the spectral norms of the errors of W1 and W2.
+        Estimates of the spectral norms of the errors of W1 and W2.
     resolution
         Relative error to which singular values, as multiples of the largest, count as known.
         Blocks are those of `singular_blocks` at that error; a cut counts where both maps have it.
@@ -153,7 +153,7 @@ def alignment_levels(
 
 
 class _Side:
-    """Singular values of one map, its dominant rank and the bound on its error."""
+    """Singular values of one map, its dominant rank and the estimate of its error."""
 
     def __init__(self, sigma: Tensor, shape: tuple[int, int], noise: float, rule: RankRule) -> None:
         self.sigma, self.noise = sigma, noise
@@ -255,7 +255,7 @@ def _blank(tolerance: float, status: str) -> LevelsRecord:
 def _check(noise_write: float, noise_read: float, resolution: float, tolerance: float) -> None:
     for name, value in (("noise_write", noise_write), ("noise_read", noise_read)):
         if not value >= 0:
-            raise InputError(f"{name} is {value}; expected 0 or more", hint="it bounds a norm")
+            raise InputError(f"{name} is {value}; expected 0 or more", hint="it estimates a norm")
     for name, value in (("resolution", resolution), ("tolerance", tolerance)):
         if not 0 <= value < 1:
             raise InputError(f"{name} is {value}; expected 0 or more and below 1")

@@ -9,7 +9,7 @@ the distance of two tokens, are left out of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +22,20 @@ from flagscope.diagnose.head_spaces import HeadSpaces, head_spaces
 from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.observables import centred_spectrum
 from flagscope.diagnose.records import EdgeRecord
-from flagscope.null import CorrelationNull, correlation_null, haar_overlap, overlap_significance
+from flagscope.diagnose.second_look import (
+    larger_log10_p,
+    needs_second_look,
+    p_value,
+    second_log10_p,
+)
+from flagscope.null import (
+    Significance,
+    Spectrum,
+    correlation_null,
+    haar_overlap,
+    overlap_significance,
+    spectrum_invariants,
+)
 
 
 @dataclass(frozen=True)
@@ -37,8 +50,10 @@ class HeadEnds:
         Y of shape (H, r, d), ‖Y‖ = 1, such that YᵀY is the Gram matrix on the stream of a head's
         circuit: of W_OV for a writer, of W_QK, its transpose, or W_OV for a reader of queries,
         keys or values; all zero where that is not known.
-    squares, cubes
-        tr Z̃² and tr Z̃³ of Z = YᵀY, its trace removed, shape (H,).
+    squares
+        tr Z̃² of Z = YᵀY, its trace removed, shape (H,).
+    spectra
+        Of Z, for the null of the composition score, H of them.
     measured
         Which heads could be measured, shape (H,).
     """
@@ -46,7 +61,7 @@ class HeadEnds:
     spaces: HeadSpaces
     circuits: Float[Tensor, "H r d"]
     squares: Float[Tensor, " H"]
-    cubes: Float[Tensor, " H"]
+    spectra: tuple[Spectrum, ...]
     measured: Bool[Tensor, " H"]
 
 
@@ -62,7 +77,6 @@ def head_ends(maps: Matrices, partner: Float[Tensor, "H r s"] | None) -> HeadEnd
         W_K for W_Q, and for a key or value head that several query heads share W_Q or W_Oᵀ of all
         of them side by side. None where it is not known.
     """
-    d = maps.values.shape[-1]
     if partner is None:
         partner = torch.zeros_like(maps.values[:, :, :1])
     sound = torch.tensor([fault is None for fault in maps.faults()])
@@ -71,12 +85,28 @@ def head_ends(maps: Matrices, partner: Float[Tensor, "H r s"] | None) -> HeadEnd
     spaces = head_spaces(torch.where(on, maps.values, 0), noise=maps.delta)
     # Of the partner P only P Pᵀ = RᵀR counts, which a small triangle R knows.
     circuits = _gram_factor(torch.where(on, partner, 0)) @ torch.where(on, maps.values, 0)
+    return ends_of(spaces, circuits, sound)
+
+
+def ends_of(
+    spaces: HeadSpaces, circuits: Float[Tensor, "H r d"], measured: Bool[Tensor, " H"]
+) -> HeadEnds:
+    """Ends of these spaces and circuits of any norm; heads of rank 0 are not measured."""
     norms = torch.linalg.matrix_norm(circuits)
     circuits = circuits / torch.where(norms > 0, norms, 1)[:, None, None]
-    moments = centred_spectrum(torch.linalg.eigvalsh(circuits @ circuits.mT), d)
-    return HeadEnds(
-        spaces, circuits, moments.square, moments.cube, sound & (spaces.ranks > 0).cpu()
-    )
+    eigenvalues = torch.linalg.eigvalsh(circuits @ circuits.mT)
+    squares = centred_spectrum(eigenvalues, spaces.d).square
+    spectra = tuple(_spectrum(values, spaces.d) for values in eigenvalues.cpu().double().numpy())
+    return HeadEnds(spaces, circuits, squares, spectra, measured & (spaces.ranks > 0).cpu())
+
+
+def _spectrum(eigenvalues: np.ndarray, d: int) -> Spectrum:
+    """Invariants of a d×d Gram matrix with these eigenvalues, and zeros where they are fewer."""
+    full = np.zeros(d)
+    # Of more rows than the stream has dimensions, the least eigenvalues are rounding of zero.
+    kept = np.sort(eigenvalues)[::-1][:d]
+    full[: len(kept)] = kept
+    return spectrum_invariants(full)
 
 
 def _gram_factor(partner: Float[Tensor, "H r s"]) -> Float[Tensor, "H k r"]:
@@ -150,16 +180,44 @@ class Links:
             for i, j in _furthest(self.z_overlap, self.z_composition, top)
         ]
 
-    def record(self, i: int, j: int) -> EdgeRecord:
-        """What is known of the link from head i to head j; its p-value is not adjusted."""
-        d, name = self.writers.spaces.d, self.name
+    def tests(self, i: int, j: int) -> tuple[Significance, Significance | None]:
+        """Of the overlap of two heads, and of the composition score where it is known."""
+        d = self.writers.spaces.d
         r1, r2 = int(self.writers.spaces.ranks[i]), int(self.readers.spaces.ranks[j])
         total = float(np.clip(self.overlap[i, j], max(0, r1 + r2 - d), min(r1, r2)))
         test = overlap_significance(total, r1, r2, d)
-        composition, correlation = float(self.composition[i, j]), float(self.correlation[i, j])
+        correlation = float(self.correlation[i, j])
         known = np.isfinite(correlation)
-        null = _composition_null(self.writers, self.readers, i, j, d) if known else None
+        null = correlation_null(self.writers.spectra[i], self.readers.spectra[j]) if known else None
         circuit = None if null is None else null.significance(min(max(correlation, -1.0), 1.0))
+        return test, circuit
+
+    def record(
+        self, i: int, j: int, *, divided: Callable[[], Links | None] | None = None
+    ) -> EdgeRecord:
+        """What is known of the link from head i to head j; its p-value is not adjusted.
+
+        Parameters
+        ----------
+        i, j
+            The heads.
+        divided
+            Gives this link alone with the scales of the stream's coordinates divided out, for a
+            second look at what seems to be beyond chance.
+        """
+        d, name = self.writers.spaces.d, self.name
+        r1, r2 = int(self.writers.spaces.ranks[i]), int(self.readers.spaces.ranks[j])
+        total = float(np.clip(self.overlap[i, j], max(0, r1 + r2 - d), min(r1, r2)))
+        composition = float(self.composition[i, j])
+        known = bool(np.isfinite(self.correlation[i, j]))
+        test, circuit = self.tests(i, j)
+        look = divided is not None and (needs_second_look(test) or needs_second_look(circuit))
+        again = divided() if look and divided is not None else None
+        seconds = (None, None) if again is None else again.tests(0, 0)
+        log10_p, circuit_p = (
+            _larger(raw, second, again)
+            for raw, second in zip((test, circuit), seconds, strict=True)
+        )
         return EdgeRecord.model_validate(
             {
                 "from": name.source(i),
@@ -172,15 +230,24 @@ class Links:
                 "space": name.space,
                 "overlap_ratio": total * d / (r1 * r2),
                 "overlap_z": test.z,
-                "p": test.p,
-                "log10_p": test.log10_p,
+                "p": p_value(test, log10_p),
+                "log10_p": log10_p,
                 "p_adjusted": None,
                 "composition": composition**0.5 if known else None,
                 "composition_ratio": composition * d if known else None,
                 "composition_z": circuit.z if circuit else None,
-                "composition_log10_p": circuit.log10_p if circuit else None,
+                "composition_log10_p": circuit_p,
             }
         )
+
+
+def _larger(
+    raw: Significance | None, second: Significance | None, again: Links | None
+) -> float | None:
+    if raw is None:
+        return None
+    looked = again is not None and needs_second_look(raw)
+    return larger_log10_p(raw, second_log10_p(raw, second) if looked else None)
 
 
 def head_links(name: LinkName, writers: HeadEnds, readers: HeadEnds) -> Links:
@@ -242,18 +309,6 @@ def _scale(writers: HeadEnds, readers: HeadEnds) -> np.ndarray:
     """‖X̃‖ ‖Ỹ‖ of the circuits' Gram matrices without their traces."""
     one, two = (ends.squares.sqrt().cpu().double().numpy() for ends in (writers, readers))
     return np.outer(one, two)
-
-
-def _composition_null(
-    writers: HeadEnds, readers: HeadEnds, i: int, j: int, d: int
-) -> CorrelationNull | None:
-    return correlation_null(
-        d,
-        write_norm=float(writers.squares[i]) ** 0.5,
-        read_norm=float(readers.squares[j]) ** 0.5,
-        write_cube=float(writers.cubes[i]),
-        read_cube=float(readers.cubes[j]),
-    )
 
 
 def _furthest(one: np.ndarray, two: np.ndarray, top: int) -> Iterator[tuple[int, int]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 # Exponents of two of the largest entry between which maps are taken as they are. The diagnostics
@@ -25,23 +25,32 @@ class Matrices:
     values
         Shape (n, rows, columns), in the precision of the computation.
     delta
-        Bound on the spectral norm of each map's storage error, shape (n,), float64, on the CPU.
+        Estimate of the spectral norm of each map's storage error, shape (n,), float64, on the CPU.
     mean_square
         Mean variance of the storage error of an entry, shape (n,), float64, on the CPU.
+    repeated
+        Whether values of a map repeat so often that `delta` may be too small, shape (n,), on the
+        CPU; None where that is not known.
     """
 
     values: Float[Tensor, "n rows columns"]
     delta: Float[Tensor, " n"]
     mean_square: Float[Tensor, " n"]
+    repeated: Bool[Tensor, " n"] | None = None
 
     def take(self, indices: list[int]) -> Matrices:
         """The maps at these indices, which may repeat."""
         if indices == list(range(len(self.values))):
             return self
         at = torch.tensor(indices, dtype=torch.int64)
+        repeated = None if self.repeated is None else self.repeated[at]
         return Matrices(
-            self.values[at.to(self.values.device)], self.delta[at], self.mean_square[at]
+            self.values[at.to(self.values.device)], self.delta[at], self.mean_square[at], repeated
         )
+
+    def repeats(self, i: int) -> bool:
+        """Whether values of the i-th map are known to repeat."""
+        return self.repeated is not None and bool(self.repeated[i])
 
     def faults(self) -> list[str | None]:
         """Why each map cannot be measured: 'not finite', 'all zero', or None if it can be."""
@@ -80,7 +89,8 @@ class Matrices:
         lost = (self.mean_square == 0) | ~torch.isfinite(self.mean_square)
         bound = delta.square() / max(self.values.shape[1:])
         mean_square = power_of_two(self.mean_square, -2 * exponents)
-        return Matrices(values, delta, torch.where(lost, bound, mean_square)), exponents
+        mean_square = torch.where(lost, bound, mean_square)
+        return Matrices(values, delta, mean_square, self.repeated), exponents
 
     def _largest(self) -> Float[Tensor, " n"]:
         # NaN and infinity survive a maximum, so one pass finds them and zeros.

@@ -25,6 +25,8 @@ class PairTests:
 
     Attributes
     ----------
+    dominant
+        Ranks of the dominant spaces.
     overlap
         The combined test of the maps as they are; None where dimension leaves nothing to test.
     commutator_p, correlation_p
@@ -33,6 +35,7 @@ class PairTests:
         The same tests without the scale profiles, where those were looked at.
     """
 
+    dominant: RankPair
     overlap: CombinedOverlap | None
     commutator_p: float | None
     correlation_p: float | None
@@ -44,6 +47,14 @@ class PairTests:
         if self.overlap is None or self.guarded is None:
             return None if self.overlap is None else self.overlap.log10_p
         return max(self.overlap.log10_p, self.guarded.overlap_log10_p)
+
+    @property
+    def dominant_log10_p(self) -> float | None:
+        """The same at the dominant ranks by themselves, over their share of the level."""
+        if self.overlap is None or self.dominant not in self.overlap.single:
+            return None
+        own = self.overlap.single[self.dominant]
+        return own if self.guarded is None else max(own, self.guarded.dominant_log10_p)
 
     def fields(self) -> dict[str, Any]:
         """The fields that a pair's record takes; adjusted p-values are left for the scan."""
@@ -58,6 +69,7 @@ class PairTests:
                 overlap_ratio=self.overlap.overlap_ratio,
                 log10_p=self.overlap.log10_p,
                 log10_p_profile=None if guarded is None else guarded.overlap_log10_p,
+                dominant_log10_p=self.dominant_log10_p,
             )
         return {
             "p": None if log10_p is None else 10.0**log10_p,
@@ -100,9 +112,10 @@ def pair_tests(
     seed
         Of draws.
     """
+    dominant = list(zip(write.effective, read.effective, strict=True))
     shares = [
         ranks_to_test(
-            dominant=(write.effective[i], read.effective[i]),
+            dominant=dominant[i],
             numerical=(write.numerical[i], read.numerical[i]),
             participation=(write.whole_participation(i), read.whole_participation(i)),
             d=spectra.d,
@@ -117,9 +130,9 @@ def pair_tests(
         for i, (overlap, row) in enumerate(zip(overlaps, grams, strict=True))
         if _small(overlap, row)
     ]
-    guarded = _guarded(small, shares, views, seed)
+    guarded = _guarded(small, shares, dominant, views, seed)
     return [
-        PairTests(overlap, row.commutator_p, row.gram_correlation_p, guarded.get(i))
+        PairTests(dominant[i], overlap, row.commutator_p, row.gram_correlation_p, guarded.get(i))
         for i, (overlap, row) in enumerate(zip(overlaps, grams, strict=True))
     ]
 
@@ -132,12 +145,16 @@ def _small(overlap: CombinedOverlap | None, row: GramObservables) -> bool:
 
 
 def _guarded(
-    small: list[int], shares: Sequence[dict[RankPair, float]], views: Views, seed: int
+    small: list[int],
+    shares: Sequence[dict[RankPair, float]],
+    dominant: Sequence[RankPair],
+    views: Views,
+    seed: int,
 ) -> dict[int, GuardedTests]:
     if not small:
         return {}
     return {
-        i: guarded_tests(view, shares[i], seed=seed)
+        i: guarded_tests(view, shares[i], dominant[i], seed=seed)
         for i, view in zip(small, views(small), strict=True)
         if view is not None
     }

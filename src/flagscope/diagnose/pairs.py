@@ -68,7 +68,10 @@ def pair_records(
     ]
     good = [i for i, fault in enumerate(faults) if fault is None]
     d = write.values.shape[1]
-    identities = [_identity(group, member, d, folded) for member in group.members]
+    identities = [
+        _identity(group, member, d, folded, (write.repeats(i), read.repeats(i)))
+        for i, member in enumerate(group.members)
+    ]
     records = [_blank(identity, fault) for identity, fault in zip(identities, faults, strict=True)]
     if good:
         members = [group.members[i] for i in good]
@@ -109,7 +112,8 @@ def residual_record(
     ----------
     Xiao, Sui, Ruan, arXiv 2605.09861 (2026).
     """
-    identity = _identity(group, group.members[0], write.facts.shape[0], folded)
+    repeated = write.repeated, read.repeated
+    identity = _identity(group, group.members[0], write.facts.shape[0], folded, repeated)
     fault = _fault("write", group.write, write.fault) or _fault("read", group.read, read.fault)
     if fault or write.system is None or read.system is None:
         return _blank(identity, fault)
@@ -136,7 +140,9 @@ def _fault(which: str, side: Side, fault: str | None) -> str | None:
     return None if fault is None else f"{which} map {side.map.tensor} is {fault}"
 
 
-def _identity(group: PairGroup, member: Member, d: int, folded: Sequence[str]) -> dict[str, Any]:
+def _identity(
+    group: PairGroup, member: Member, d: int, folded: Sequence[str], repeated: tuple[bool, bool]
+) -> dict[str, Any]:
     return {
         "name": member.name,
         "kind": group.kind,
@@ -147,17 +153,20 @@ def _identity(group: PairGroup, member: Member, d: int, folded: Sequence[str]) -
         "head": member.head,
         "kv_head": member.kv_head,
         "expert": member.expert,
-        "write": _reference(group.write, member.write_index),
-        "read": _reference(group.read, member.read_index),
+        "write": _reference(group.write, member.write_index, repeated[0]),
+        "read": _reference(group.read, member.read_index, repeated[1]),
         "d": d,
         "freedom": group.freedom,
         "folded": list(folded),
     }
 
 
-def _reference(side: Side, index: int) -> MapReference:
+def _reference(side: Side, index: int, repeated: bool) -> MapReference:
     return MapReference(
-        tensor=side.map.tensor, slice=side.map.slice_text(index), transposed=side.transposed
+        tensor=side.map.tensor,
+        slice=side.map.slice_text(index),
+        transposed=side.transposed,
+        repeated=repeated,
     )
 
 
@@ -178,7 +187,7 @@ def _measure(
     plain: tuple[Matrices, Matrices],
 ) -> list[dict[str, Any]]:
     # From here on the maps are known up to powers of two; what depends on scale is told of it.
-    whole = [side.normalised()[0].values for side in plain]
+    whole = plain[0].normalised()[0].values, plain[1].normalised()[0].values
     write, write_exponents = write.normalised()
     read, read_exponents = read.normalised()
     facts = (
@@ -200,6 +209,7 @@ def _measure(
         ),
         rule=rule, seed=seed, sigma=sigma,
         views=lambda some: profile_views(
-            *whole, spectra, some, measure=lambda w1, w2: spectra_in_precision(w1, w2)[0]
+            whole[0], whole[1], spectra, some,
+            measure=lambda w1, w2: spectra_in_precision(w1, w2)[0],
         ),
     )  # fmt: skip

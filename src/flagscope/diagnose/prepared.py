@@ -11,9 +11,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from flagscope.diagnose.facts import MapFacts, facts_of
-from flagscope.diagnose.guard import ProfileView, profile_spread
+from flagscope.diagnose.guard import ProfileView, testable
 from flagscope.diagnose.matrices import Matrices
-from flagscope.diagnose.profile import RowScales, row_scales, without_profile
+from flagscope.diagnose.profile import (
+    RowScales,
+    flat_spread,
+    in_complement_of_mean,
+    mean_removed,
+    profiles,
+    row_scales,
+    without_profile,
+)
 from flagscope.diagnose.single import single_eigensystem
 from flagscope.diagnose.spectra import Eigensystem, eigensystem, meeting
 from flagscope.geometry import RankRule
@@ -34,7 +42,11 @@ class PreparedMap:
     scales
         The scale profile of the space in it; None where it has a fault.
     plain
-        Gives the map before a mean was removed from it, the shared space along the rows.
+        Gives the map on the coordinates of the neurons, the shared space along the rows.
+    centred
+        Whether the mean of these is removed.
+    repeated
+        Whether its values repeat, see `Matrices`.
     """
 
     facts: MapFacts
@@ -42,20 +54,31 @@ class PreparedMap:
     fault: str | None
     scales: RowScales | None
     plain: Callable[[], Float[Tensor, "d m"]]
+    centred: bool = False
+    repeated: bool = False
+
+    def on(self, alive: Bool[Tensor, " d"], *, unlike: bool) -> Eigensystem:
+        """The eigensystem on some of the coordinates that are alive.
+
+        With rows of norm 1 where their scales are `unlike`. Nearly always all coordinates that are
+        alive are asked for, and that is solved once.
+        """
+        if unlike and bool((alive == self._known_scales.alive[0]).all()):
+            return self._profile_free
+        return self._solved_on(alive, unlike)
 
     @cached_property
-    def profile_free(self) -> Eigensystem:
-        """The eigensystem without the scale profile, on the coordinates that are alive."""
-        return self.profile_free_on(self._scales.alive[0])
+    def _profile_free(self) -> Eigensystem:
+        return self._solved_on(self._known_scales.alive[0], True)
 
-    def profile_free_on(self, alive: Bool[Tensor, " d"]) -> Eigensystem:
-        """The same on some of the coordinates that are alive."""
-        scales = self._scales
-        kept = without_profile(self.plain()[alive], scales.square[0][alive], float(scales.power[0]))
-        return _solved(kept[None])
+    def _solved_on(self, alive: Bool[Tensor, " d"], unlike: bool) -> Eigensystem:
+        rows = (mean_removed(self.plain()) if self.centred else self.plain())[alive]
+        if unlike:
+            rows = without_profile(rows, self._known_scales.square[0][alive])
+        return _solved((in_complement_of_mean(rows) if self.centred else rows)[None])
 
     @property
-    def _scales(self) -> RowScales:
+    def _known_scales(self) -> RowScales:
         if self.scales is None:
             raise ValueError("a map with a fault has no scales")
         return self.scales
@@ -109,8 +132,15 @@ def prepared_map(
     if fault is None:
         system = _solved(normal.values.mT if read else normal.values)
         shared = whole.mT if read else whole
-        scales = row_scales(shared, system.values.square().sum(-1))
-    return PreparedMap(kept, system, fault, scales, lambda: rows(plain or again))
+        scales = (
+            row_scales(shared, system.values.square().sum(-1))
+            if plain is None
+            else row_scales(mean_removed(shared))
+        )
+    centred = plain is not None
+    return PreparedMap(
+        kept, system, fault, scales, lambda: rows(plain or again), centred, maps.repeats(0)
+    )
 
 
 def _solved(w: Float[Tensor, "n d m"]) -> Eigensystem:
@@ -118,20 +148,16 @@ def _solved(w: Float[Tensor, "n d m"]) -> Eigensystem:
 
 
 def prepared_view(write: PreparedMap, read: PreparedMap) -> ProfileView | None:
-    """A pair of prepared maps without their scale profiles; None where one has none."""
+    """A prepared pair without scale profiles; None where those cannot pass for alignment."""
     if write.scales is None or read.scales is None:
         return None
-    if bool(write.scales.plain[0]) or bool(read.scales.plain[0]):
+    found = profiles(write.scales, read.scales)
+    if not bool(found.any[0]):
         return None
-    alive = write.scales.alive[0] & read.scales.alive[0]
-    if int(alive.sum()) < 2:
-        return None
-    # Nearly always the same coordinates are alive in both, and each map is solved once.
-    systems = [
-        side.profile_free
-        if side.scales is not None and bool((side.scales.alive[0] == alive).all())
-        else side.profile_free_on(alive)
-        for side in (write, read)
-    ]
-    spectra = meeting(*systems)
-    return ProfileView(spectra, profile_spread(spectra, 0, (write.scales, read.scales), 0, alive))
+    alive, unlike = found.alive[0], bool(found.unlike[0])
+    count = int(alive.sum())
+    if not testable(count, unlike=unlike):
+        return ProfileView(None)
+    one, two = (side.on(alive, unlike=unlike) for side in (write, read))
+    spectra = meeting(one, two)
+    return ProfileView(spectra, flat_spread(spectra.d) if unlike else 1.0)

@@ -1,13 +1,11 @@
-"""Maps with the scale profile of their shared space divided out.
+"""Scale profiles: coordinates of the shared space whose scales are not alike.
 
 The Haar null needs one side in general position. Coordinates of unlike scale (gains, dead neurons,
 heavy-tailed rows) break that on both sides at once: two maps that are large on the same coordinates
 overlap without being aligned. The correlation matrices A_ij/√(A_ii A_jj) of independent rows know
-nothing of their scales, so a claim of alignment must hold for them as well.
-
-Row norms also vary by chance, and to divide that out as well would cost power. So the rows are
-divided by a power s of their norms, 0 to 1: the part of the variance of A_ii that a Haar position
-of A does not account for, as James and Stein shrink a mean.
+nothing of their scales, so a claim of alignment must hold for them as well. Row norms also vary by
+chance, and to divide that out would cost power: it is done where the profiles are of a size, or of
+a likeness, that chance does not give.
 """
 
 from __future__ import annotations
@@ -18,10 +16,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from flagscope.diagnose.symmetric import gram
+
+# Spread of A_ii, in that of a Haar position, from which on it counts as a profile. Chance exceeds
+# it in a tenth of the maps and less, and in both of two maps in one of a hundred pairs.
+_UNEVEN = 1.5
+# Standardised correlation of A_ii with B_ii from which on the profiles count as shared. Below, they
+# move ρ by at most 1.8/√d of its spread under the null.
+_SHARED = 1.28
+# Below, a flat diagonal leaves too little of a matrix for the Haar null to be near.
+FEWEST = 8
+
 
 @dataclass(frozen=True)
 class RowScales:
-    """Squared row norms A_ii of n maps, and what of their spread is beyond chance.
+    """Squared row norms A_ii of n maps.
 
     Attributes
     ----------
@@ -29,21 +38,18 @@ class RowScales:
         A_ii, shape (n, d).
     alive
         Which coordinates are not zero, shape (n, d).
-    power
-        s in [0, 1], shape (n,): 0 where the spread is no larger than by chance.
+    uneven
+        Whether their spread is larger than a Haar position gives, shape (n,).
     """
 
     square: Float[Tensor, "n d"]
     alive: Bool[Tensor, "n d"]
-    power: Float[Tensor, " n"]
-
-    @property
-    def plain(self) -> Bool[Tensor, " n"]:
-        """Whether a map has no profile: all coordinates alive, none of unlike scale."""
-        return self.alive.all(-1) & (self.power == 0)
+    uneven: Bool[Tensor, " n"]
 
 
-def row_scales(w: Float[Tensor, "n d m"], gram_square: Float[Tensor, " n"]) -> RowScales:
+def row_scales(
+    w: Float[Tensor, "n d m"], gram_square: Float[Tensor, " n"] | None = None
+) -> RowScales:
     """Measure the scale profile of the shared space in n maps.
 
     Parameters
@@ -51,26 +57,25 @@ def row_scales(w: Float[Tensor, "n d m"], gram_square: Float[Tensor, " n"]) -> R
     w
         Maps with the shared space along the rows.
     gram_square
-        ‖A‖_F² of their Gram matrices A = W Wᵀ.
+        ‖A‖_F² of their Gram matrices A = W Wᵀ, where it is known.
 
     Returns
     -------
     RowScales
-        For Haar Q the diagonal of QAQᵀ has Σ (A_ii - tr A/d)² = 2‖Ã‖²/(d+2) on average; with d the
-        number of coordinates alive.
-
-    References
-    ----------
-    W. James and C. Stein, "Estimation with quadratic loss", Proc. 4th Berkeley Symposium 1 (1961)
-    361-379, for the shrinkage.
+        For Haar Q the diagonal of QAQᵀ has Σ (A_ii - tr A/d)² = 2‖Ã‖²/(d+2) on average, d being
+        the number of coordinates alive: uniform points on a sphere have the fourth moment
+        3/(d(d+2)).
 
     Examples
     --------
+    >>> import torch
     >>> w = torch.tensor([[[3.0, 0.0], [0.0, 1.0], [0.0, 0.0]]])
     >>> scales = row_scales(w, torch.tensor([82.0]))
-    >>> scales.alive.tolist(), round(float(scales.power), 3)
-    ([[True, True, False]], 0.5)
+    >>> scales.alive.tolist(), scales.uneven.tolist()
+    ([[True, True, False]], [True])
     """
+    if gram_square is None:
+        gram_square = gram(w if w.shape[1] <= w.shape[2] else w.mT).square().sum((-2, -1))
     square = torch.linalg.vector_norm(w, dim=-1).double().square()
     alive = square > 0
     count = alive.sum(-1).clamp_min(1)
@@ -78,53 +83,118 @@ def row_scales(w: Float[Tensor, "n d m"], gram_square: Float[Tensor, " n"]) -> R
     spread = ((square - mean[:, None]).square() * alive).sum(-1)
     chance = 2 * (gram_square.double() - count * mean.square()).clamp_min(0) / (count + 2)
     # A spread that is round-off of the sums is none.
-    floor = (count * mean.square()) * 16 * torch.finfo(torch.float64).eps
-    known = spread > floor
-    power = torch.where(known, 1 - chance / torch.where(known, spread, 1), 0).clamp(0, 1)
-    return RowScales(square, alive, power)
+    floor = count * mean.square() * 16 * torch.finfo(torch.float64).eps
+    return RowScales(square, alive, (spread > floor) & (spread > _UNEVEN * chance))
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """What of the scales of n pairs could pass for alignment.
+
+    Attributes
+    ----------
+    alive
+        Coordinates that are alive in both maps, shape (n, d).
+    dead
+        Whether both maps have zero coordinates, shape (n,).
+    unlike
+        Whether the scales of both are uneven, or A_ii and B_ii correlated, shape (n,).
+    """
+
+    alive: Bool[Tensor, "n d"]
+    dead: Bool[Tensor, " n"]
+    unlike: Bool[Tensor, " n"]
+
+    @property
+    def any(self) -> Bool[Tensor, " n"]:
+        """Whether there is something to divide out or to leave out."""
+        return self.dead | self.unlike
+
+
+def profiles(write: RowScales, read: RowScales) -> Profiles:
+    """Compare the scales of the shared space in both maps of n pairs.
+
+    Examples
+    --------
+    >>> import torch
+    >>> even = RowScales(torch.tensor([[1.0, 1.1, 0.9]]), torch.ones(1, 3) > 0, torch.zeros(1) > 0)
+    >>> other = RowScales(torch.tensor([[1.0, 0.9, 0.9]]), even.alive, even.uneven)
+    >>> profiles(even, even).any.tolist(), profiles(even, other).any.tolist()
+    ([True], [False])
+    """
+    alive = write.alive & read.alive
+    count = alive.sum(-1)
+    one, two = (_centred(side.square, alive, count) for side in (write, read))
+    scale = one.square().sum(-1) * two.square().sum(-1)
+    correlation = (one * two).sum(-1).abs() / torch.where(scale > 0, scale, 1).sqrt()
+    shared = correlation * (count - 1).clamp_min(0).sqrt() > _SHARED
+    return Profiles(
+        alive,
+        ~write.alive.all(-1) & ~read.alive.all(-1),
+        (write.uneven & read.uneven) | shared,
+    )
+
+
+def _centred(square: Tensor, alive: Tensor, count: Tensor) -> Tensor:
+    kept = square * alive
+    return (kept - (kept.sum(-1) / count.clamp_min(1))[:, None]) * alive
 
 
 def without_profile(
-    w: Float[Tensor, "d m"], square: Float[Tensor, " d"], power: float
-) -> Float[Tensor, "d m"]:
-    """W with its rows over the power `power` of their norms; no row may be zero.
+    w: Float[Tensor, "*batch d m"], square: Float[Tensor, "*batch d"]
+) -> Float[Tensor, "*batch d m"]:
+    """W with its rows over their norms; no row may be zero.
 
     Examples
     --------
-    >>> without_profile(torch.tensor([[3.0, 4.0], [0.0, 2.0]]), torch.tensor([25.0, 4.0]), 1.0)
+    >>> without_profile(torch.tensor([[3.0, 4.0], [0.0, 2.0]]), torch.tensor([25.0, 4.0]))
     tensor([[0.6000, 0.8000],
             [0.0000, 1.0000]])
     """
-    return w * square.pow(-power / 2)[:, None].to(w.dtype)
+    return w * square.rsqrt()[..., None].to(w.dtype)
 
 
-def diagonal_share(square: Float[Tensor, " d"], centred_square: float) -> float:
-    """The part of ‖Ã‖² on the diagonal, Σ (A_ii - tr A/d)²/‖Ã‖².
+def mean_removed(w: Float[Tensor, "*batch d m"]) -> Float[Tensor, "*batch d m"]:
+    """W less the mean of its rows that are not zero; those that are zero stay.
 
-    Examples
-    --------
-    >>> diagonal_share(torch.tensor([2.0, 0.0]), 2.0)
-    1.0
-    """
-    if centred_square <= 0:
-        return 0.0
-    spread = float((square - square.mean()).square().sum())
-    return min(1.0, spread / centred_square)
-
-
-def spread_ratio(write_share: float, read_share: float, d: int) -> float:
-    """Spread of ⟨Ã, B̃⟩ at given diagonal shares, in units of its Haar value.
-
-    Where the diagonals are known to be flatter than in a Haar position, more of the two matrices
-    lies off the diagonal and meets there. Under permutations and signs of the coordinates the
-    variance is ‖Ã‖²‖B̃‖² (f_A f_B/(d-1) + 2(1-f_A)(1-f_B)/(d(d-1))); with the Haar shares
-    f = 2/(d+2) this is the Haar variance 2‖Ã‖²‖B̃‖²/((d-1)(d+2)).
+    What a LayerNorm takes off, in the coordinates of the neurons.
 
     Examples
     --------
-    >>> round(spread_ratio(2 / 18, 2 / 18, 16), 12), round(spread_ratio(0.0, 0.0, 16) ** 2, 12)
-    (1.0, 1.125)
+    >>> mean_removed(torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0]]))
+    tensor([[ 1.,  2.],
+            [-1., -2.],
+            [ 0.,  0.]])
     """
-    inside = write_share * read_share
-    outside = 2 * (1 - write_share) * (1 - read_share) / d
-    return ((inside + outside) * (d + 2) / 2) ** 0.5
+    alive = (w != 0).any(-1, keepdim=True)
+    return (w - w.sum(-2, keepdim=True) / alive.sum(-2, keepdim=True).clamp_min(1)) * alive
+
+
+def in_complement_of_mean(w: Float[Tensor, "*batch d m"]) -> Float[Tensor, "*batch c m"]:
+    """The rows of W in an orthonormal basis of the complement of (1, …, 1): d - 1 of them.
+
+    By the reflection that takes (1, …, 1)/√d to the first axis.
+
+    Examples
+    --------
+    >>> round(abs(float(in_complement_of_mean(torch.tensor([[3.0], [5.0]])))), 5)  # (3 - 5)/√2
+    1.41421
+    """
+    v = torch.full((w.shape[-2], 1), w.shape[-2] ** -0.5, dtype=w.dtype, device=w.device)
+    v[0] -= 1
+    along = v.mT @ w * (2 / v.square().sum())
+    return w[..., 1:, :] - v[1:] * along
+
+
+def flat_spread(d: int) -> float:
+    """Spread of ⟨Ã, B̃⟩ for A and B with flat diagonals, in units of its Haar value.
+
+    All of Ã and B̃ lies off the diagonal then. Under permutations and signs of the coordinates the
+    variance is 2‖Ã‖²‖B̃‖²/(d(d-1)), and that of a Haar position 2‖Ã‖²‖B̃‖²/((d-1)(d+2)).
+
+    Examples
+    --------
+    >>> round(flat_spread(16) ** 2, 12)
+    1.125
+    """
+    return (1 + 2 / d) ** 0.5

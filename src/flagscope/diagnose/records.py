@@ -61,6 +61,12 @@ class MapReference(Record):
     tensor: str
     slice: str = Field(description="Python-like index of the stored tensor, '[:]' for the whole.")
     transposed: bool = Field(description="True where the map is used as its transpose.")
+    repeated: bool = Field(
+        default=False,
+        description="Values repeat so often that the estimate of the storage error, and with it "
+        "ranks and exact intersections, may be wrong: the weights may have been rounded more "
+        "coarsely than their type says.",
+    )
 
 
 class Incidence(Record):
@@ -130,6 +136,13 @@ class OverlapTest(Record):
     log10_p_profile: float | None = Field(
         description="The same for the correlation matrices of the rows, which no profile of "
         "scales moves; null where the maps as they are give no reason to look."
+    )
+    dominant_log10_p: float | None = Field(
+        description="Of the overlap at the effective ranks by itself, over its share of the level "
+        "and guarded alike: what overlap_ratio says holds where this is small."
+    )
+    dominant_p_familywise: float | None = Field(
+        default=None, description="The same by Bonferroni over all tests of the report."
     )
 
 

@@ -31,6 +31,11 @@ from flagscope.engine.work import (
 _DOMINANT = 0.7
 
 
+# Bases that a profile of scales takes: of the heads once more, and in each pass.
+_SCALE_PASSES = 4
+# Steps to the largest eigenvalue alone, each of two passes over the bases.
+_LANCZOS = 64
+
 # Time of products and eigenproblems in float32, in that of float64.
 _SINGLE = 0.55
 
@@ -98,7 +103,12 @@ def head_cost(head: HeadGroup, *, single: float = SINGLE_FROM) -> Cost:
     work = [stored(h * r * d), _bases(h, r, d), pairwise.times(share), records("head", h)]
     # In single precision, eigenvectors of shared directions included.
     work += [(gram(side, max(d, h * r)) + eigenproblem(side)).times(_SINGLE)]
-    return Cost(total(work), 2.0 * h * r * d + 3.0 * side**2)
+    # The second look, which trained heads get: their scales, and the overlaps without them.
+    work += [_bases(h, r, d).times(_SCALE_PASSES), pairwise.times(share)]
+    work += [passes(4.0 * _LANCZOS * h * r * d).times(_SINGLE)]
+    # Beside the maps and their bases in float64, bases of all spaces of the layer, in their own
+    # precision.
+    return Cost(total(work), (2.0 + 4.0 * share) * h * r * d + 3.0 * side**2)
 
 
 def stream_cost(pairs: Sequence[PairGroup], *, single: float = SINGLE_FROM) -> Cost:
@@ -131,7 +141,7 @@ def link_cost(links: Iterable[LinkGroup], edges: int, *, single: float = SINGLE_
     """Links between heads, those that stand out recorded: `stream_links`."""
     work: list[Work] = []
     most = 0
-    cells, ends = 0.0, set()
+    cells, widest, depth, ends = 0.0, 0, 0, set()
     for link in links:
         if link.write.heads is None or link.read.heads is None:
             continue
@@ -143,16 +153,23 @@ def link_cost(links: Iterable[LinkGroup], edges: int, *, single: float = SINGLE_
             ends.add((face.label, face.role))
             h, r = one.count, _entries(one) // (one.count * d)
             work += [stored(2 * h * r * d), _bases(h, r, d), product(r, d, r).times(h)]
-            work += [
-                (product(r, r, d) + product(r, d, r) + eigenproblem(r, vectors=False)).times(h)
-            ]
+            work += [_circuit(r, d).times(h), _bases(h, r, d).times(_SCALE_PASSES)]
+            if link.read.norm is not None and link.read.norm.kind == "layernorm":
+                # Once more with the mean left in, in which the scales are.
+                work += [stored(2 * h * r * d), _bases(h, r, d), _circuit(r, d).times(h)]
+            widest = max(widest, r)
         wide = _entries(write) // d, _entries(read) // d
         share = _SINGLE if d >= single else 1.0
         work += [product(wide[0], d, wide[1]).times(2 * share)]
         work += [passes(4.0 * wide[0] * wide[1] * share)]
         most += write.count * read.count
-        cells = max(cells, 4.0 * (_entries(write) + _entries(read)))
-    return Cost(total([*work, records("link", min(edges, most))]), cells)
+        depth = max(depth, d)
+        cells = max(cells, 6.0 * (_entries(write) + _entries(read)))
+    listed = min(edges, most)
+    # A second look at each link that is listed: both ends without the scales, and their overlap.
+    again = (_bases(1, widest, depth) + _circuit(widest, depth)).times(2)
+    again += product(widest, depth, widest).times(2)
+    return Cost(total([*work, again.times(listed), records("link", listed)]), cells)
 
 
 def _spectra(
@@ -212,6 +229,11 @@ def _position(d: int, m1: int, m2: int) -> Work:
 def _bases(h: int, r: int, d: int) -> Work:
     """`head_spaces` of well-conditioned heads: Gram matrices, their triangles, a product."""
     return (product(r, d, r) + product(r, r, r) + product(r, r, d)).times(h)
+
+
+def _circuit(r: int, d: int) -> Work:
+    """The circuit of one head and its spectrum: `ends_of`."""
+    return product(r, r, d) + product(r, d, r) + eigenproblem(r, vectors=False)
 
 
 def _entries(map_: LinearMap) -> int:

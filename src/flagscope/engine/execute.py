@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -10,13 +11,13 @@ from flagscope.arch import HeadGroup, PairGroup
 from flagscope.diagnose import (
     EdgeRecord,
     HeadRecord,
-    Matrices,
     PairRecord,
     Remembered,
     head_record,
     pair_records,
 )
 from flagscope.engine.cost import other_dimension
+from flagscope.engine.head_scales import HeadScales, folded_norm, head_maps
 from flagscope.engine.norms import fold_before, fold_behind
 from flagscope.engine.plan import Task
 from flagscope.engine.reading import TaskReader
@@ -59,7 +60,8 @@ def execute(task: Task, tensors: Tensors, settings: Settings) -> TaskResult:
     inside = [group for group in task.pairs if group.kind != "residual"]
     pairs = _inside(inside, reader, settings, rule)
     pairs += stream_pairs(along, reader, settings, rule)
-    heads = [_heads(group, reader, settings) for group in task.heads]
+    scales = HeadScales(task.heads, reader, settings)
+    heads = [_heads(group, reader, settings, scales) for group in task.heads]
     edges, tested = stream_links(task.links, reader, settings)
     return TaskResult(pairs, heads, edges, tested)
 
@@ -121,13 +123,13 @@ def _inside(
     return records
 
 
-def _heads(group: HeadGroup, reader: TaskReader, settings: Settings) -> HeadRecord:
-    maps = reader.for_size(group.d, [group.map]).maps(group.map)
-    if group.space == "o":
-        return head_record(group, Matrices(maps.values.mT, maps.delta, maps.mean_square))
-    norm = group.norm
-    folded = []
-    if settings.fold_norms == "all" and norm is not None and norm.placement == "pre":
-        maps = fold_before(maps, norm, reader)
-        folded.append(norm.name)
-    return head_record(group, maps, folded=folded)
+def _heads(
+    group: HeadGroup, reader: TaskReader, settings: Settings, scales: HeadScales
+) -> HeadRecord:
+    norm = folded_norm(group, settings)
+    return head_record(
+        group,
+        head_maps(group, reader, settings),
+        folded=[] if norm is None else [norm.name],
+        divided=partial(scales.divided, group),
+    )

@@ -54,11 +54,16 @@ def with_one_error_rate(
             counts[kind] = max(counts[kind], edge_tests)
     tests: dict[TestKind, int] = {kind: count for kind, count in counts.items() if count}
     adjusted = family_adjustment(
-        [entry.log10_p for entry in entries], [entry.kind for entry in entries], tests=tests
+        [entry.log10_p for entry in entries],
+        [entry.kind for entry in entries],
+        tests={str(kind): count for kind, count in tests.items()},
     )
     updates = _updates(entries, adjusted)
     return ReportFamily(
-        [_updated(pair, updates.get(("pair", i), {})) for i, pair in enumerate(pairs)],
+        [
+            _with_dominant(_updated(pair, updates.get(("pair", i), {})), tests)
+            for i, pair in enumerate(pairs)
+        ],
         [_updated_heads(group, updates, i) for i, group in enumerate(heads)],
         [_updated(edge, updates.get(("edge", i), {})) for i, edge in enumerate(edges)],
         tests,
@@ -132,6 +137,16 @@ def _updates(
 
 def _updated(record: R, fields: Mapping[str, object]) -> R:
     return record.model_copy(update=fields) if fields else record
+
+
+def _with_dominant(pair: PairRecord, tests: Mapping[TestKind, int]) -> PairRecord:
+    """The pair with the test at its dominant ranks adjusted, a part of its combined test."""
+    test = pair.overlap_test
+    if test is None or test.dominant_log10_p is None:
+        return pair
+    log10_p = min(0.0, test.dominant_log10_p + log10(len(tests) * tests["overlap"]))
+    adjusted = test.model_copy(update={"dominant_p_familywise": 10.0**log10_p})
+    return pair.model_copy(update={"overlap_test": adjusted})
 
 
 def _updated_heads(

@@ -19,12 +19,12 @@ from flagscope.diagnose import Matrices
 
 
 def scaled_rows(maps: Matrices, scale: Float[Tensor, " rows"]) -> Matrices:
-    """diag(scale) W, with the bound on the noise scaled along."""
+    """diag(scale) W, with the estimate of the noise scaled along."""
     return _scaled(maps, maps.values * scale[:, None], scale)
 
 
 def scaled_columns(maps: Matrices, scale: Float[Tensor, " columns"]) -> Matrices:
-    """W diag(scale), with the bound on the noise scaled along."""
+    """W diag(scale), with the estimate of the noise scaled along."""
     return _scaled(maps, maps.values * scale, scale)
 
 
@@ -46,7 +46,7 @@ def rows_without_mean(maps: Matrices) -> Matrices:
 def _scaled(maps: Matrices, values: Tensor, scale: Tensor) -> Matrices:
     largest = float(scale.abs().max())
     mean = float(scale.square().mean())
-    return Matrices(values, maps.delta * largest, maps.mean_square * mean)
+    return Matrices(values, maps.delta * largest, maps.mean_square * mean, maps.repeated)
 
 
 def _without_mean(w: Float[Tensor, "n rows d"]) -> Float[Tensor, "n rows c"]:

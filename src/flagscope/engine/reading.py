@@ -114,7 +114,9 @@ class TaskReader:
         wide = self._widened(stored)
         if noise is None:
             return _partly_noisy(stored, wide)
-        return Matrices(wide, noise.delta.cpu(), noise.mean_square.cpu())
+        return Matrices(
+            wide, noise.delta.cpu(), noise.mean_square.cpu(), noise.repeated.cpu().reshape(-1)
+        )
 
     def _widened(self, stored: Stored) -> Tensor:
         # float64 weights in a float32 scan are rounded on purpose; everything else widens exactly.

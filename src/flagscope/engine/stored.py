@@ -47,7 +47,7 @@ class Stored:
         return Stored(self.values.to(device), scale, step)
 
     def noise(self) -> StorageNoise:
-        """Bound on what rounding changed.
+        """Estimate of what rounding changed.
 
         Raises
         ------

@@ -28,6 +28,7 @@ from flagscope.diagnose import (
     prepared_map,
     residual_record,
 )
+from flagscope.engine.link_scales import LinkScales
 from flagscope.engine.norms import fold_before, fold_behind
 from flagscope.engine.reading import TaskReader
 from flagscope.engine.settings import Settings
@@ -153,9 +154,10 @@ def stream_links(
         faces = [face for group in groups for face in (group.write, group.read)]
         maps = [one for face in faces for one in (face.heads, face.partner) if one is not None]
         reader = reader.for_size(min(_width(face) for face in faces), maps)
+    fold = settings.fold_norms != "none"
     ends = [end for group in groups for end in _ends(group, settings)]
     shared = _Shared([key for key, _ in ends])
-    candidates: list[tuple[float, int, int, Links]] = []
+    candidates: list[tuple[float, int, int, Links, LinkGroup]] = []
     tested = 0
     for group in groups:
         name = LinkName(
@@ -167,10 +169,14 @@ def stream_links(
             shared.get(key, partial(make, reader)) for key, make in _ends(group, settings)
         )
         links = head_links(name, write, read)
-        candidates += [(*one, links) for one in links.furthest(settings.edges)]
+        candidates += [(*one, links, group) for one in links.furthest(settings.edges)]
         tested += links.tested
     candidates.sort(key=lambda one: -one[0])
-    return [links.record(i, j) for _, i, j, links in candidates[: settings.edges]], tested
+    scales = LinkScales(groups, lambda face: _end(face, reader, fold, False, bare=True))
+    return [
+        links.record(i, j, divided=partial(scales.divided, links, group, i, j))
+        for _, i, j, links, group in candidates[: settings.edges]
+    ], tested
 
 
 def strength(edge: EdgeRecord) -> float:
@@ -199,15 +205,18 @@ def _width(face: StreamMap) -> int:
     return face.heads.outputs if face.role == "o" else face.heads.inputs
 
 
-def _end(face: StreamMap, reader: TaskReader, fold: bool, centred: bool) -> HeadEnds:
+def _end(
+    face: StreamMap, reader: TaskReader, fold: bool, centred: bool, *, bare: bool = False
+) -> HeadEnds:
+    """The heads of a face; `bare` leaves in the mean that a LayerNorm takes out."""
     heads, partner = face.heads, face.partner
     if heads is None:
         raise ValueError(f"{face.label} has no heads to link")
     beside, inner = (face.norm, face.partner_norm) if fold else (None, None)
-    maps = _stream_side(heads, face.role == "o", beside, reader, centred)
+    maps = _stream_side(heads, face.role == "o", beside, reader, centred, bare)
     other = None
     if partner is not None:
-        values = _stream_side(partner, partner.role == "o", inner, reader, centred).values
+        values = _stream_side(partner, partner.role == "o", inner, reader, centred, bare).values
         other = _matched(values, heads.count)
     return head_ends(maps, other)
 
@@ -218,11 +227,12 @@ def _stream_side(
     norm: Norm | None,
     reader: TaskReader,
     centred: bool,
+    bare: bool,
 ) -> Matrices:
     """Maps of heads with the stream along the columns, (H, r, d), a norm folded in."""
     if not writes:
-        return fold_before(reader.maps(heads, "read"), norm, reader)
-    folded = fold_behind(reader.maps(heads), norm, reader, centred=centred)
+        return fold_before(reader.maps(heads, "read"), norm, reader, centred=not bare)
+    folded = fold_behind(reader.maps(heads), norm, reader, centred=centred and not bare)
     return Matrices(folded.values.mT, folded.delta, folded.mean_square)
 
 

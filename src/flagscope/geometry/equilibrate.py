@@ -73,7 +73,7 @@ def equilibrated(w: Float[Tensor, "*batch rows columns"], *, passes: int = 12) -
     independent and have few zeros two or three passes suffice. A pattern of zeros can forbid
     convergence (a triangular matrix has no equilibration but its diagonal); the iteration is then
     stopped, and `deviation` says how far it came. Sums are taken in float64, over blocks of rows:
-    4 ns an entry and pass.
+    50 ns an entry in all where three passes suffice.
 
     References
     ----------

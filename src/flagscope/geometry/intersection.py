@@ -53,8 +53,8 @@ def intersection_dimension(
         Orthonormal bases of two subspaces of R^d.
     tolerance
         Uncertainty of the sines. For leading singular spaces of stored matrices
-        δ_1/σ_{r1} + δ_2/σ_{r2}, where δ bounds the spectral norm of the storage error and σ_r is
-        the smallest singular value used: each space then turns by at most the sine δ/σ_r (Wedin,
+        δ_1/σ_{r1} + δ_2/σ_{r2}, where δ estimates the spectral norm of the storage error and σ_r
+        is the smallest singular value used: each space then turns by at most the sine δ/σ_r (Wedin,
         for a matrix of rank r). Never taken below d·ε, the rounding of the sines themselves.
 
     Returns

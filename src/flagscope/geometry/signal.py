@@ -86,9 +86,12 @@ def signal_rank(
     (p, m) stay fixed in the edge, for the outliers of trained maps are many, and an edge that
     shrinks with them runs away. The law is that of Gaussian entries, exact to O(p^{-2/3}).
     Equilibration removes the fluctuation of the rows' and columns' norms, so that fewer than 1 % of
-    matrices without signal get a rank above 0: none in 4,000 of 8 x 64, 0.05 % of 64 x 64, 0.1 % of
-    128 x 512. k equal outliers hide themselves where k > pm/(√p + √m)²: rank 0 does not say that
-    nothing is there. Where nothing but round-off is left the count is of the values above it.
+    maps without signal get a rank above 0. Of ten kinds (Gaussian, uniform, orthogonal, rounded to
+    bf16, float8 and 4 bits, scaled, with dead rows, t3) none did in 40,000 of 8 x 64, 5 in 15,000
+    of 64 x 64, 2 in 1,000 of 128 x 512. The price is paid by small maps: one direction of strength
+    3(pm)^{1/4} is found in none of 8 x 8, half of 8 x 64 and nearly all of 16 x 64. k equal
+    outliers hide themselves where k > pm/(√p + √m)²: rank 0 does not say that nothing is there.
+    Where nothing but round-off is left the count is of the values above it.
 
     References
     ----------

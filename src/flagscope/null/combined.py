@@ -81,15 +81,21 @@ def cauchy_combination(log10_p: Sequence[float], weights: Sequence[float]) -> Co
     # Of the least p of all: 1/p of the others is told in units of its own, which may overflow.
     unit = min(log10_p)
     if unit < math.log10(_SMALL):
-        small = sum(
-            share * 10.0 ** (unit - value)
-            for value, share in zip(log10_p, shares, strict=True)
-            if value < math.log10(_SMALL)
+        # All tests count, also those that are not small: one of 2e-8 beside one of 1e-9 does.
+        mean = sum(
+            share * _in_units(value, unit) for value, share in zip(log10_p, shares, strict=True)
         )
-        # What the larger ones add is of the order of 1 at most, and 1/p of the small ones 1e8.
-        return CombinedTest(min(0.0, unit - math.log10(small)), strongest)
-    statistic = sum(
-        share / math.tan(math.pi * min(10.0**value, _LARGEST))
-        for value, share in zip(log10_p, shares, strict=True)
-    )
+        return CombinedTest(min(0.0, unit - math.log10(mean)), strongest)
+    statistic = sum(share * _cotangent(value) for value, share in zip(log10_p, shares, strict=True))
     return CombinedTest(math.log10(math.atan2(1.0, statistic) / math.pi), strongest)
+
+
+def _cotangent(log10_p: float) -> float:
+    return 1 / math.tan(math.pi * min(10.0**log10_p, _LARGEST))
+
+
+def _in_units(log10_p: float, unit: float) -> float:
+    """π cot(πp) over 10^-unit, for p that may underflow."""
+    if log10_p < math.log10(_SMALL):
+        return 10.0 ** (unit - log10_p)
+    return math.pi * _cotangent(log10_p) * 10.0**unit

@@ -14,7 +14,7 @@ from flagscope.errors import InputError
 from flagscope.null.defect import defect_variance
 from flagscope.null.draws import haar_draws
 from flagscope.null.significance import Significance
-from flagscope.null.spectrum import spectrum_invariants
+from flagscope.null.spectrum import Spectrum, spectrum_invariants
 from flagscope.null.tails import log_gamma_tails, log_normal_tails
 from flagscope.null.validation import check_finite
 
@@ -83,8 +83,8 @@ class CommutatorNull:
 
 
 def commutator_null(
-    write_eigenvalues: ArrayLike,
-    read_eigenvalues: ArrayLike,
+    write: ArrayLike | Spectrum,
+    read: ArrayLike | Spectrum,
     *,
     draws: int = 0,
     seed: int = 0,
@@ -93,8 +93,9 @@ def commutator_null(
 
     Parameters
     ----------
-    write_eigenvalues, read_eigenvalues
-        All d eigenvalues of A and of B, zeros included, in any order; centred or not.
+    write, read
+        All d eigenvalues of A and of B, zeros included, in any order, centred or not; or their
+        invariants by `spectrum_invariants`.
     draws
         Largest number of Haar draws where the closed-form lower tail does not hold (nearly
         two-valued spectra with d < 24, or nearly rank-one pairs); 0 for none. The work is bounded:
@@ -131,7 +132,8 @@ def commutator_null(
     >>> round(null.variance, 5), null.calibrated, round(null.significance(0.74).log10_p, 1)
     (0.00576, True, -3.8)
     """
-    write, read = spectrum_invariants(write_eigenvalues), spectrum_invariants(read_eigenvalues)
+    write = write if isinstance(write, Spectrum) else spectrum_invariants(write)
+    read = read if isinstance(read, Spectrum) else spectrum_invariants(read)
     if write.d != read.d:
         raise InputError(
             f"the Grams share one space, but have {write.d} and {read.d} eigenvalues",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +23,9 @@ class Spectrum:
     d
         Number of eigenvalues.
     centred
-        α / ‖α‖; None where the spectrum has no spread, and all below is then 0.
+        α / ‖α‖, descending; None where the spectrum has no spread, and all below is then 0.
+    skewness
+        Σα³/(Σα²)^{3/2}.
     kurtosis
         Σα⁴/(Σα²)², from 1/d for two equal halves to nearly 1 for rank one.
     two_valued_distance
@@ -33,6 +35,7 @@ class Spectrum:
 
     d: int
     centred: NDArray[np.float64] | None
+    skewness: float
     kurtosis: float
     two_valued_distance: float
 
@@ -40,6 +43,12 @@ class Spectrum:
     def excess(self) -> float:
         """Kurtosis less its least value, 1/d."""
         return self.kurtosis - 1.0 / self.d
+
+    @property
+    def negated(self) -> Spectrum:
+        """Of the negative of the matrix."""
+        centred = None if self.centred is None else -self.centred[::-1]
+        return replace(self, centred=centred, skewness=-self.skewness)
 
 
 def spectrum_invariants(eigenvalues: ArrayLike) -> Spectrum:
@@ -78,15 +87,15 @@ def spectrum_invariants(eigenvalues: ArrayLike) -> Spectrum:
             "eigenvalues hold NaN or infinity", hint="leave out maps with such weights"
         )
     if largest == 0.0:
-        return Spectrum(d, None, 0.0, 0.0)
+        return Spectrum(d, None, 0.0, 0.0, 0.0)
     # Relative to the largest, so that no power leaves the range of floating point.
-    centred = values / largest
+    centred = np.sort(values / largest)[::-1]
     centred = centred - centred.mean()
     norm = float(np.sqrt(centred @ centred))
     if norm <= _ROUNDING * d * np.finfo(np.float64).eps:
-        return Spectrum(d, None, 0.0, 0.0)
+        return Spectrum(d, None, 0.0, 0.0, 0.0)
     centred = centred / norm
     square = centred * centred
     kurtosis = float(square @ square)
     skew = float(square @ centred)
-    return Spectrum(d, centred, kurtosis, max(0.0, d * (kurtosis - skew * skew) - 1.0))
+    return Spectrum(d, centred, skew, kurtosis, max(0.0, d * (kurtosis - skew * skew) - 1.0))

@@ -8,9 +8,19 @@ from typing import Any
 
 from flagscope.diagnose.records import HeadRecord, Label, PairRecord, ScanResult
 from flagscope.report.chance import Band, null_band
+from flagscope.report.dominant import dominance_words, stands_out
+from flagscope.report.error_rate import ErrorRate
 from flagscope.report.glossary import OBSERVABLES
 from flagscope.report.tracks import Track
-from flagscope.report.wording import SPACE_WORDS, euclidean, joined, number
+from flagscope.report.wording import (
+    NONE_STANDS,
+    SPACE_WORDS,
+    UNTESTABLE,
+    euclidean,
+    joined,
+    number,
+    p_value,
+)
 
 # [sort key, text, chance, balanced, "F" | "G" | ""]: short, since there are thousands.
 Cell = list[Any]
@@ -37,6 +47,8 @@ _NUMBERS = (
     "kernel_intersection",
     "imbalance",
 )
+# What belongs to the dominant spaces, and is not there where nothing stands out.
+_OF_DOMINANT = ("overlap_ratio", "flag_defect")
 _LETTERS: Mapping[Label | None, str] = {"functional": "F", "gauge": "G", None: ""}
 
 # What a pair under the full linear freedom has once A = B; its record leaves these out.
@@ -45,7 +57,12 @@ _BALANCED_GL = {"commutator_ratio": 0, "gram_correlation": 1, "imbalance": 0}
 PAIR_COLUMNS = (
     Column("name", "Pair", "Name, kind and what lies between the two maps"),
     Column("layer", "Layer"),
-    Column("ranks", "Ranks in d", "Effective ranks of the write and read map in Rᵈ"),
+    Column(
+        "ranks",
+        "Ranks in d",
+        "Dimensions of the dominant write and read spaces in Rᵈ; numerical ranks and participation "
+        "ratios below",
+    ),
     *(
         Column(
             name,
@@ -64,7 +81,14 @@ PAIR_COLUMNS = (
     Column(
         "p_adjusted",
         "p adjusted",
-        "Of the overlap: Benjamini-Hochberg, Benjamini-Yekutieli beside it",
+        "Of the overlap, for all tests of the report: Benjamini-Hochberg; family-wise (Bonferroni) "
+        "and Benjamini-Yekutieli below",
+    ),
+    Column(
+        "overlap_test",
+        "surest at",
+        "Leading dimensions at which the combined test is strongest, and the overlap ratio there",
+        "Test strongest at",
     ),
     Column("freedom", "Freedom", "Changes of the shared space that leave the function as it is"),
     Column("status", "Status"),
@@ -76,11 +100,16 @@ HEAD_COLUMNS = (
     Column("count", "Heads", "Number of heads, their rank, the dimension of the stream"),
     Column("overlap_ratio", "R", OBSERVABLES["head_overlap_ratio"].definition),
     Column("z", "z", "Of R, against random heads"),
-    Column("p_adjusted", "p adjusted", "Benjamini-Hochberg, Benjamini-Yekutieli beside it"),
+    Column(
+        "p_adjusted",
+        "p adjusted",
+        "Of R, for all tests of the report: Benjamini-Hochberg; family-wise (Bonferroni) and "
+        "Benjamini-Yekutieli below",
+    ),
     Column("max_pair_ratio", "most alike", "Largest overlap of two heads, in units of chance"),
     Column("min_pair_ratio", "least alike", "Smallest overlap of two heads, in units of chance"),
     Column("shared_directions", "shared", OBSERVABLES["shared_directions"].definition),
-    Column("near_copies", "closest", "Closest heads, and how many directions they share"),
+    Column("near_copies", "closest", "Closest heads, and their mean squared cosine: 1 for a copy"),
     Column("status", "Status"),
 )
 
@@ -102,44 +131,66 @@ def chance_text(found: Band | None) -> str:
 
 def pair_cells(result: ScanResult, pair: PairRecord, track: Track) -> list[Cell]:
     """One row of the table of pairs, in the order of ``PAIR_COLUMNS``."""
-    labels = result.labels.get(pair.freedom, {})
+    labels, rate = result.labels.get(pair.freedom, {}), ErrorRate.of(result)
     effective = (pair.effective_rank_write, pair.effective_rank_read)
     ranks = " × ".join(number(rank) for rank in effective)
-    numerical = f"{number(pair.rank_write)} × {number(pair.rank_read)} numerical"
+    below = f"{number(pair.rank_write)} × {number(pair.rank_read)} numerical"
+    if pair.participation_write is not None and pair.participation_read is not None:
+        ratios = (pair.participation_write, pair.participation_read)
+        below += f", {' × '.join(number(ratio) for ratio in ratios)} participation"
     gauge = "" if pair.balanced is None else pair.balanced.gauge
     if pair.balanced is not None and pair.balanced.status != "ok":
         gauge += f" ({pair.balanced.status})"
     return [
         [pair.name, pair.name, track.title, "", ""],
         [pair.layer, number(pair.layer), "" if pair.head is None else f"head {pair.head}", "", ""],
-        [pair.effective_rank_write, f"{ranks} in {pair.d:,}", numerical, "", ""],
-        *(_observable(pair, name, labels) for name in _NUMBERS),
+        [pair.effective_rank_write, f"{ranks} in {pair.d:,}", below, "", ""],
+        *(_observable(pair, name, labels, rate) for name in _NUMBERS),
         _product(pair, labels),
         _p_cell(pair),
+        _strongest(pair),
         [pair.freedom, pair.freedom, _folded(pair.folded), gauge, ""],
         [pair.status, pair.status, "", "", ""],
     ]
 
 
-def _observable(pair: PairRecord, name: str, labels: Mapping[str, Label]) -> Cell:
+def _observable(pair: PairRecord, name: str, labels: Mapping[str, Label], rate: ErrorRate) -> Cell:
+    if name in ("intersection_beyond_chance", "intersection_exact"):
+        status = pair.intersection_status or "ok"
+        if getattr(pair, name) is None and status.startswith(UNTESTABLE):
+            return [None, UNTESTABLE, status.removeprefix(UNTESTABLE).strip(": "), "", ""]
+        if getattr(pair, name) is None and status != "ok":
+            return [None, "open", status.removeprefix("open").strip(": "), "", ""]
+    if name in _OF_DOMINANT and not stands_out(pair):
+        return [None, NONE_STANDS, dominance_words(pair, rate), "", ""]
     value = getattr(pair, name)
     text = number(value)
     z = {"overlap_ratio": pair.overlap_z, "gram_correlation": pair.gram_correlation_z}.get(name)
     if z is not None:
         text += f" (z {number(z)})"
-    balanced = _balanced(pair, name)
+    balanced = _balanced(pair, name, rate)
     label = _LETTERS[labels.get(name)] if value is not None else ""
     chance = chance_text(null_band(pair, name))
+    adjusted = getattr(pair, f"{name.removesuffix('_ratio')}_p_adjusted", None)
+    if adjusted is not None:
+        chance = f"{chance}; p adjusted {_p(adjusted)}".removeprefix("; ")
     return [value, text, chance, balanced, label]
 
 
-def _balanced(pair: PairRecord, name: str) -> str:
+def _balanced(pair: PairRecord, name: str, rate: ErrorRate) -> str:
     if pair.balanced is None or pair.balanced.status != "ok":
         return ""
     value = getattr(pair.balanced, name, None)
     if value is None and pair.freedom == "gl" and name in _BALANCED_GL:
         return f"{_BALANCED_GL[name]}, always"
-    return "" if value is None else number(value)
+    if value is None:
+        return ""
+    z = {
+        "overlap_ratio": pair.balanced.overlap_z,
+        "gram_correlation": pair.balanced.gram_correlation_z,
+    }.get(name)
+    # Schema 1 held balanced numbers against the null of others, which does not fit them.
+    return number(value) + (f" (z {number(z)})" if z is not None and rate.held else "")
 
 
 def _product(pair: PairRecord, labels: Mapping[str, Label]) -> Cell:
@@ -161,9 +212,20 @@ def _p_cell(record: PairRecord | HeadRecord) -> Cell:
     value = record.p_adjusted
     if value is None:
         return [None, number(None), "", "", ""]
-    other = record.p_adjusted_dependent
-    beside = "" if other is None else f"BY {_p(other)}"
-    return [record.log10_p, _p(value), beside, "", ""]
+    others = (("family-wise", record.p_familywise), ("BY", record.p_adjusted_dependent))
+    below = "; ".join(f"{name} {_p(other)}" for name, other in others if other is not None)
+    return [record.log10_p, _p(value), below, "", ""]
+
+
+def _strongest(pair: PairRecord) -> Cell:
+    test = pair.overlap_test
+    if test is None:
+        return [None, number(None), "", "", ""]
+    text = f"{test.rank_write:,} × {test.rank_read:,}: {number(test.overlap_ratio)}"
+    below = f"raw {p_value(test.log10_p)}"
+    if test.log10_p_profile is not None:
+        below += f"; without profiles of scales {p_value(test.log10_p_profile)}"
+    return [test.overlap_ratio, text, below, "", ""]
 
 
 def _p(value: float) -> str:
@@ -184,8 +246,16 @@ def head_cells(group: HeadRecord) -> list[Cell]:
     level = group.shared_threshold
     shared = [group.shared_directions, number(group.shared_directions)]
     above = "0" if level is None else f"0 above {number(level)}"
+    if group.shared_p_adjusted is not None:
+        above += f"; p adjusted {_p(group.shared_p_adjusted)}"
     copies = group.near_copies
-    names = joined((f"{i}-{j} ({pair.shared})" for pair in copies[:3] for i, j in (pair.heads,)))
+    names = joined(
+        f"{i}-{j} ({number(pair.mean_squared_cosine, 2)})"
+        for pair in copies[:3]
+        for i, j in (pair.heads,)
+    )
+    copy = "" if group.rank is None else f"{number(group.rank / group.d, 2)}; a copy has 1"
+    nearest = copies[0].mean_squared_cosine if copies else 0
     return [
         [group.layer, number(group.layer), group.stack, "", ""],
         [group.space, SPACE_WORDS[group.space], group.attention or "", "", ""],
@@ -202,6 +272,6 @@ def head_cells(group: HeadRecord) -> list[Cell]:
         [group.max_pair_ratio, number(group.max_pair_ratio), "1", "", label],
         [group.min_pair_ratio, number(group.min_pair_ratio), "1", "", label],
         [*shared, above, "", "F" if group.shared_directions is not None else ""],
-        [copies[0].shared if copies else 0, names or "none", "0 shared", "", label],
+        [nearest, names or "none", copy, "", label],
         [group.status, group.status, _folded(group.folded), "", ""],
     ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from flagscope.diagnose.records import PairRecord
+from flagscope.report.dominant import untestable
 
 # Observables whose null the record carries or the dimensions give, in the order of display.
 CALIBRATED = (
@@ -33,10 +33,10 @@ def null_band(pair: PairRecord, observable: str) -> Band | None:
     """The null of one observable of a pair; None where no random model calibrates it.
 
     The overlap ratio, the Gram correlation and the commutation defect have normal intervals of
-    ±1.96 standard deviations; the commutator ratio has its own. Intersections are
-    counted beyond what dimensions force, so that chance is 0; a kernel intersection has the
-    generic value max(0, rank W1 - rank W2). The flag defect has the
-    mean min(r1, r2)(1 - max(r1, r2)/d).
+    ±1.96 standard deviations, cut off at 0 where a number cannot be negative; the commutator ratio
+    has its own. Intersections are counted beyond what dimensions force, so that chance is 0, and
+    have no null where they cannot be tested; a kernel intersection has the generic value
+    max(0, rank W1 - rank W2). The flag defect has the mean min(r1, r2)(1 - max(r1, r2)/d).
     """
     if observable == "kernel_intersection":
         return _generic_kernel(pair)
@@ -45,7 +45,7 @@ def null_band(pair: PairRecord, observable: str) -> Band | None:
     null = pair.null
     match observable:
         case "overlap_ratio":
-            return _normal(1.0, null.overlap_ratio_sd)
+            return _normal(1.0, null.overlap_ratio_sd, floor=0.0)
         case "gram_correlation":
             return _normal(0.0, null.gram_correlation_sd)
         case "commutation_defect":
@@ -54,7 +54,7 @@ def null_band(pair: PairRecord, observable: str) -> Band | None:
             interval = null.commutator_ratio_interval
             return None if interval is None else Band(interval[0], 1.0, interval[1])
         case "intersection_beyond_chance" | "intersection_exact":
-            return Band(0.0, 0.0, 0.0)
+            return None if untestable(pair) else Band(0.0, 0.0, 0.0)
         case "flag_defect":
             return _flag_defect(pair)
         case _:
@@ -82,28 +82,3 @@ def _flag_defect(pair: PairRecord) -> Band | None:
     mean = small * (1 - large / pair.d)
     sd = None if pair.null is None else pair.null.overlap_ratio_sd
     return _normal(mean, None if sd is None else sd * small * large / pair.d, floor=0.0)
-
-
-def discoveries(
-    p_values: Sequence[float | None], *, level: float, tests: int | None = None
-) -> list[bool]:
-    """Which p-values the step-up procedure accepts at a false-discovery rate of ``level``.
-
-    The k smallest of n are discoveries for the largest k with p_(k) <= level·k/n (Benjamini and
-    Hochberg 1995, procedure 1). Missing values are not counted in n and never discovered; `tests`
-    is n where more were made than are given.
-
-    Examples
-    --------
-    >>> discoveries([0.01, None, 0.02, 0.9], level=0.05)
-    [True, False, True, False]
-    >>> discoveries([0.01, None, 0.02, 0.9], level=0.05, tests=10)
-    [False, False, False, False]
-    """
-    known = sorted(p for p in p_values if p is not None)
-    count = max(len(known), tests or 0)
-    bound = -1.0
-    for k, p in enumerate(known, start=1):
-        if p <= level * k / count:
-            bound = p
-    return [p is not None and p <= bound for p in p_values]

@@ -8,6 +8,7 @@ from typing import Any
 
 from flagscope.diagnose.records import HeadRecord, PairRecord
 from flagscope.report.chance import Band, null_band
+from flagscope.report.dominant import untestable
 from flagscope.report.glossary import OBSERVABLES
 from flagscope.report.spec import Spec, axis, band, layout, level, line, plain
 from flagscope.report.tracks import HeadTrack, Track
@@ -35,6 +36,7 @@ def depth_profile_spec(track: Track, observable: str) -> Spec:
         (position, pair, value)
         for position, pair in zip(track.positions, track.pairs, strict=True)
         if (value := getattr(pair, observable)) is not None
+        and not (observable == "intersection_beyond_chance" and untestable(pair))
     ]
     data: list[Spec] = []
     if rows:

@@ -7,6 +7,8 @@ from typing import Literal
 
 from flagscope.diagnose.records import Label
 
+Severity = Literal["strong", "notable", "warning", "info"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -15,14 +17,21 @@ class Finding:
     Parameters
     ----------
     severity
-        ``"strong"`` and ``"notable"`` lie beyond chance; ``"warning"`` says what is missing;
-        ``"info"`` is a remark.
+        ``"strong"`` and ``"notable"`` lie beyond chance: the chance that a report makes any such
+        claim wrongly is at most the scan's ``fdr``. ``"warning"`` says what is missing; ``"info"``
+        is a remark, also on what is significant but small, or counted and not certain.
     topic
         ``"heads"``, ``"pairs"``, ``"links"`` or ``"scan"``.
     text
         One sentence, with counts and the chance value.
     evidence
-        The numbers behind it: tests, intervals, where it is strongest.
+        The numbers behind it: effect, tests, intervals, where it is strongest.
+    means, next_step, not_meaning
+        One plain sentence each: what it means, what to look at next, and what it does not mean,
+        with the verdict of the laboratory where there is one. Empty for warnings.
+    effect
+        Distance from chance, |ln(x / chance)| or atanh|ρ| of a number in the text; None where
+        there is none. Within a severity findings stand in its order.
     label
         Whether the numbers are functional or depend on the gauge; None where neither applies.
     target
@@ -30,9 +39,13 @@ class Finding:
         pair), ``"track/qk/rope"`` or ``"section/details"``.
     """
 
-    severity: Literal["strong", "notable", "warning", "info"]
+    severity: Severity
     topic: Literal["heads", "pairs", "links", "scan"]
     text: str
     evidence: tuple[str, ...] = ()
+    means: str = ""
+    next_step: str = ""
+    not_meaning: str = ""
+    effect: float | None = None
     label: Label | None = None
     target: str | None = None

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from flagscope.diagnose.records import ScanResult
-from flagscope.report import head_findings, link_findings, pair_findings
+from flagscope.report import (
+    copy_findings,
+    exact_findings,
+    head_findings,
+    link_findings,
+    pair_findings,
+    small_findings,
+)
+from flagscope.report.error_rate import SCHEMA_1, ErrorRate
 from flagscope.report.finding import Finding
 from flagscope.report.wording import counted, joined
 
@@ -14,42 +22,53 @@ def findings(result: ScanResult) -> list[Finding]:
     """What lies beyond chance in a scan, what is missing from it, or that nothing stands out.
 
     Findings about many layers or pairs are one sentence with counts, and each carries the chance
-    value it was held against. Significance is after correction for multiplicity
-    (Benjamini-Hochberg at the scan's ``fdr``); what is significant but small is a remark
-    (`flagscope.report.effect`).
+    value it was held against. A strong or notable one rests on at least one test whose p-value,
+    adjusted for all tests of the report (`p_familywise`), is at most the scan's ``fdr``, or it is
+    an exact statement. Counts are of tests that remain at that false-discovery rate
+    (`p_adjusted`); what is counted and not certain, or significant and small
+    (`flagscope.report.effect`), is a remark. A file of schema 1 has no such p-values, and gives no
+    findings but that.
 
     Returns
     -------
     list of Finding
-        Strong ones first, then notable ones, warnings and remarks; never empty.
+        Strong ones first, then notable ones, warnings and remarks, each in the order of their
+        effect; never empty.
 
     Examples
     --------
     >>> from flagscope.report.finding import Finding
-    >>> Finding(severity="info", topic="scan", text="Nothing lies beyond chance.").label is None
+    >>> Finding(severity="info", topic="scan", text="Nothing lies beyond chance.").effect is None
     True
     """
-    found = [
-        *head_findings.near_copies(result),
-        *head_findings.overlaps(result),
-        *head_findings.shared_directions(result),
-        *link_findings.links(result),
-        *pair_findings.alignments(result),
-        *pair_findings.overlaps(result),
-        *pair_findings.lost_ranks(result),
-        *pair_findings.exact_intersections(result),
-        *pair_findings.small_effects(result),
-    ]
+    if not ErrorRate.of(result).held:
+        found = [Finding(severity="info", topic="scan", text=SCHEMA_1)]
+    else:
+        found = [
+            *copy_findings.close_heads(result),
+            *head_findings.overlaps(result),
+            *head_findings.shared_directions(result),
+            *link_findings.links(result),
+            *pair_findings.alignments(result),
+            *pair_findings.overlaps(result),
+            *exact_findings.lost_ranks(result),
+            *exact_findings.exact_intersections(result),
+            *small_findings.small_effects(result),
+        ]
     if not found:
         found = [_nothing(result)]
-    return sorted([*found, *_warnings(result)], key=lambda finding: _ORDER[finding.severity])
+    return sorted([*found, *_warnings(result)], key=_place)
+
+
+def _place(finding: Finding) -> tuple[int, float]:
+    return _ORDER[finding.severity], -(finding.effect or 0.0)
 
 
 def _nothing(result: ScanResult) -> Finding:
     records = (*result.pairs, *result.heads, *result.edges)
     if not records:
         text = "No pair of adjacent maps was found, so there was nothing to measure."
-    elif all(record.log10_p is None for record in records):
+    elif not any(result.tests.values()) and all(record.log10_p is None for record in records):
         text = "Nothing could be tested: every result is undefined."
     else:
         text = "Nothing in this scan lies beyond chance."
@@ -57,7 +76,7 @@ def _nothing(result: ScanResult) -> Finding:
 
 
 def _warnings(result: ScanResult) -> list[Finding]:
-    found = []
+    found: list[Finding] = []
     records = [*result.pairs, *result.heads]
     undefined = [record for record in records if record.status != "ok"]
     if undefined:

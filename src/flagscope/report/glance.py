@@ -10,10 +10,12 @@ from markupsafe import Markup
 
 from flagscope.diagnose.records import HeadRecord, PairRecord, ScanResult
 from flagscope.report.chance import Band, null_band
+from flagscope.report.dominant import stands_out, untestable
+from flagscope.report.error_rate import ErrorRate
 from flagscope.report.glossary import OBSERVABLES
 from flagscope.report.sparkline import sparkline
 from flagscope.report.tracks import HeadTrack, Track, head_tracks, tracks
-from flagscope.report.wording import MISSING, counted, number
+from flagscope.report.wording import MISSING, NONE_STANDS, UNTESTABLE, counted, number
 
 PAIR_OBSERVABLES = (
     "commutator_ratio",
@@ -49,12 +51,12 @@ class GlanceRow:
 
 def pair_rows(result: ScanResult) -> list[GlanceRow]:
     """One row per track of pairs."""
-    level = float(result.settings.get("fdr", 0.05))
+    rate = ErrorRate.of(result)
     return [
         GlanceRow(
             title=track.title,
             size=_size(track),
-            beyond=_beyond(track.pairs, level),
+            beyond=_beyond(track.pairs, rate),
             target=f"track/{track.key}",
             cells=tuple(_pair_cell(result, track, name) for name in PAIR_OBSERVABLES),
         )
@@ -64,12 +66,12 @@ def pair_rows(result: ScanResult) -> list[GlanceRow]:
 
 def head_rows(result: ScanResult) -> list[GlanceRow]:
     """One row per head space."""
-    level = float(result.settings.get("fdr", 0.05))
+    rate = ErrorRate.of(result)
     return [
         GlanceRow(
             title=track.title,
             size=_head_size(track),
-            beyond=_beyond(track.groups, level),
+            beyond=_beyond(track.groups, rate),
             target=f"heads/{result.heads.index(track.groups[0])}",
             cells=tuple(_head_cell(track, name) for name in HEAD_OBSERVABLES),
         )
@@ -89,11 +91,11 @@ def _head_size(track: HeadTrack) -> str:
     return f"{layers} × {counted(first.count, 'head')}, rank {number(first.rank)} in {first.d:,}"
 
 
-def _beyond(records: Sequence[PairRecord] | Sequence[HeadRecord], level: float) -> str:
-    known = [record.p_adjusted for record in records if record.p_adjusted is not None]
-    if not known:
+def _beyond(records: Sequence[PairRecord] | Sequence[HeadRecord], rate: ErrorRate) -> str:
+    known = [record for record in records if record.p_adjusted is not None]
+    if not known or not rate.held:
         return MISSING
-    return f"{sum(p <= level for p in known):,} of {len(known):,}"
+    return f"{sum(rate.counts(record) for record in known):,} of {len(known):,}"
 
 
 def _cell(
@@ -103,9 +105,10 @@ def _cell(
     *,
     label: str,
     title: str,
+    missing: str = MISSING,
 ) -> GlanceCell:
     if not every:
-        return GlanceCell(MISSING, "", "", "", Markup(""))
+        return GlanceCell(missing, "", "", "", Markup(""))
     known = [band for band in bands if band is not None]
     chance = ""
     if known:
@@ -124,6 +127,8 @@ def _pair_cell(result: ScanResult, track: Track, name: str) -> GlanceCell:
     nulls: dict[int, Band | None] = dict.fromkeys(track.depths)
     for position, pair in zip(track.positions, track.pairs, strict=True):
         value = getattr(pair, name)
+        if name == "intersection_beyond_chance" and untestable(pair):
+            value = None
         if value is not None:
             at[position].append(value)
             nulls[position] = nulls[position] or null_band(pair, name)
@@ -133,7 +138,17 @@ def _pair_cell(result: ScanResult, track: Track, name: str) -> GlanceCell:
         list(nulls.values()),
         label=result.labels.get(track.freedom, {}).get(name, ""),
         title=OBSERVABLES[name].title,
+        missing=_missing(track, name),
     )
+
+
+def _missing(track: Track, name: str) -> str:
+    """Why a whole track has no number, in two words."""
+    if name == "overlap_ratio" and not any(stands_out(pair) for pair in track.pairs):
+        return NONE_STANDS
+    if name == "intersection_beyond_chance" and all(untestable(pair) for pair in track.pairs):
+        return UNTESTABLE
+    return MISSING
 
 
 def _head_cell(track: HeadTrack, name: str) -> GlanceCell:

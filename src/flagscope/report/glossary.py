@@ -94,12 +94,13 @@ OBSERVABLES: dict[str, Explanation] = {
         "Σcos²/E",
         "Do the written and the read directions coincide?",
         "Σcos²θ / (r1 r2 / d) over the principal angles θ between the r1 dominant write and the "
-        "r2 dominant read directions (ranks by participation ratio unless chosen otherwise).",
+        "r2 dominant read directions (signal ranks unless chosen otherwise).",
         "1 on average at a random position; at most d / max(r1, r2), reached when one space holds "
         "the other; 0 if the spaces are orthogonal.",
         "2 means twice as much shared as by chance; below 1, the spaces avoid each other.",
         "It depends on the ranks that were chosen (see the profile over rank), and where one rank "
-        "equals d it is 1 whatever the weights are.",
+        "equals d it is 1 whatever the weights are. Where no direction stands out there is none: "
+        "the combined test then says at which ranks the spaces are aligned, if they are.",
     ),
     "imbalance": Explanation(
         "Imbalance",
@@ -120,19 +121,22 @@ OBSERVABLES: dict[str, Explanation] = {
         "Principal cosines above the 1 % critical value of the largest one at a random position, "
         "those forced by dimension not counted.",
         "0, in at least 99 of 100 random positions.",
-        "The number of directions that the two maps use in common on purpose, so to speak.",
+        "How many of the dominant directions lie closer together than the closest of a random "
+        "position.",
         "The critical value is for the largest cosine: a broad, mild overlap can be very "
-        "significant in the overlap ratio and still count 0 here.",
+        "significant in the overlap ratio and still count 0 here. Where r1 + r2 is near d even a "
+        "random position has a cosine near 1: that cannot be tested, and is said in words.",
     ),
     "intersection_exact": Explanation(
         "Exact intersection",
         "dim V∩U",
         "How many dominant directions coincide exactly?",
-        "dim(V ∩ U) of the dominant spaces, up to the rounding of the stored numbers; directions "
+        "dim(V ∩ U) of the dominant spaces, to storage precision; directions "
         "that the dimensions force to meet, r1 + r2 − d of them, are not counted.",
         "0.",
         "More means an exact coincidence: tied weights, pruning, or construction.",
-        "Left open where storage noise could turn a space by more than a sine of 0.3. Not "
+        "Given only where storage noise turns a space by far less than the smallest angle of a "
+        "random position; open otherwise. Not "
         "invariant under a general change g of the shared space; the kernel intersection is.",
     ),
     "flag_defect": Explanation(
@@ -183,13 +187,16 @@ OBSERVABLES: dict[str, Explanation] = {
         "Close heads",
         "cos²",
         "Which heads resemble each other?",
-        "Each cell of the matrix is ‖Q_iᵀQ_j‖² / (r²/d). Two heads share a direction where a "
-        "principal cosine between them exceeds the 1 % critical value of the largest one.",
-        "1 in the matrix, 0 shared directions.",
-        "Heads that share most of their directions look at the same part of the stream.",
-        "Shared means nearer than chance, not equal: the mean squared cosine, 1 for a copy, says "
-        "how near. And equal spans do not mean equal behaviour: two heads can read the same "
-        "directions and match them differently.",
+        "Each cell of the matrix is ‖Q_iᵀQ_j‖² / (r²/d), the mean squared cosine between two heads "
+        "over its value by chance, r/d. Near-copies have a mean squared cosine of at least half of "
+        "the way from r/d to 1.",
+        "1 in the matrix; a copy has d/r. The principal angles of random heads are all wider than "
+        "the 1 % critical value of the smallest.",
+        "Near-copies look at nearly the same part of the stream; related heads lean towards each "
+        "other.",
+        "All principal angles can be smaller than chance allows while the mean squared cosine is "
+        "0.3: related heads, no copies. And equal spans do not mean equal behaviour: two heads can "
+        "read the same directions and match them differently.",
     ),
     "edge_overlap_ratio": Explanation(
         "Link overlap",

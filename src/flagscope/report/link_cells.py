@@ -13,10 +13,14 @@ LINK_COLUMNS = (
     Column("target", "To", "The head that reads, and in which space"),
     Column("space", "Read as"),
     Column("overlap_ratio", "overlap", OBSERVABLES["edge_overlap_ratio"].definition),
-    Column("p_adjusted", "p adjusted", "Of the overlap: Benjamini-Hochberg over all links tested"),
+    Column(
+        "p_adjusted",
+        "p adjusted",
+        "Of the overlap, for all tests of the report: Benjamini-Hochberg; family-wise below",
+    ),
     Column("composition", "composition", OBSERVABLES["composition"].definition),
     Column("composition_ratio", "its square", "Over its mean at a random position, 1/d"),
-    Column("beyond", "Beyond chance", "After correction for multiplicity"),
+    Column("beyond", "Beyond chance", "At the false-discovery rate of the whole report"),
 )
 
 
@@ -29,6 +33,10 @@ def link_cells(result: ScanResult) -> list[list[Cell]]:
 def _row(edge: EdgeRecord, overlap: bool, composition: bool) -> list[Cell]:
     p = edge.p_adjusted
     text = number(None) if p is None else "< 1e-300" if p < 1e-300 else number(p, 2)
+    wise = edge.p_familywise
+    below = (
+        "" if wise is None else f"family-wise {number(wise, 2) if wise >= 1e-300 else '< 1e-300'}"
+    )
     names = ("overlap", "composition")
     both = ", ".join(n for n, far in zip(names, (overlap, composition), strict=True) if far)
     return [
@@ -36,7 +44,7 @@ def _row(edge: EdgeRecord, overlap: bool, composition: bool) -> list[Cell]:
         [edge.target, edge.target, "", "", ""],
         [edge.space, SPACE_WORDS[edge.space], "", "", ""],
         _ratio(judged(edge, "overlap")),
-        [edge.log10_p if p is not None else None, text, "", "", ""],
+        [edge.log10_p if p is not None else None, text, below, "", ""],
         [edge.composition, number(edge.composition), "", "", "F"],
         _ratio(judged(edge, "composition")),
         [both, both or "no", "", "", ""],

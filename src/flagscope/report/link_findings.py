@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from statistics import median
 
 from flagscope.diagnose.records import EdgeRecord, ScanResult
-from flagscope.report.effect import RATIO_FLOOR
+from flagscope.report import meaning
+from flagscope.report.effect import RATIO_FLOOR, STRONG, ratio_effect
 from flagscope.report.finding import Finding
 from flagscope.report.links import (
     LinkMeasure,
     beyond_chance,
+    certain,
     complete,
+    head_rows,
     judged,
     strongest_first,
     tested,
 )
-from flagscope.report.wording import READ_WORDS, counted, joined, number
+from flagscope.report.wording import (
+    READ_WORDS,
+    UNCERTAIN,
+    counted,
+    joined,
+    number,
+    ranges,
+    typical,
+)
 
-_STRONG = 2.0  # times chance
 _HUB = 4  # links from or to one head that are worth a word
 _WORDS: dict[LinkMeasure, tuple[str, str]] = {
     "overlap": (
@@ -37,7 +48,7 @@ _UNITS: dict[LinkMeasure, str] = {
 
 
 def links(result: ScanResult) -> list[Finding]:
-    """Head-to-head links beyond chance, by overlap and by composition, the strongest named."""
+    """Head-to-head links beyond chance, by overlap and by composition, the clearest named."""
     found = []
     for measure in ("overlap", "composition"):
         flags = beyond_chance(result, measure)
@@ -60,33 +71,55 @@ def _finding(
 ) -> Finding:
     best = strongest_first(edges, measure)[0]
     ratios = [_ratio(edge, measure) for edge in edges]
+    effect = ratio_effect(median(ratios))
     extreme = max(ratios) if above else min(ratios)
     large = abs(extreme - 1) >= RATIO_FLOOR
+    sure = any(certain(result, edge, measure) for edge in edges)
     least = "" if complete(result) else "At least "
     count = f"{least}{len(edges):,} of {tested(result):,}"
     deed = _WORDS[measure][0 if above else 1]
-    unit = _UNITS[measure].format(number(_ratio(best, measure)))
-    many = f"{count} links from head to head {deed} than by chance"
-    text = f"{many}; the clearest, {best.source} → {best.target}, has {unit}."
+    unit = _UNITS[measure].format(typical(ratios))
+    text = f"{count} links from head to head {deed} than by chance: {unit}"
+    if len(edges) > 1:
+        name = f"{best.source} → {best.target}{_serves(result, best)}"
+        text += f"; the clearest, {name}, has {number(_ratio(best, measure))}"
+    else:
+        text += f" ({best.source} → {best.target}{_serves(result, best)})"
     if not large:
-        text = f"{text[:-1]}, less than {RATIO_FLOOR:.0%} from it: significant, but small."
-    strong = above and sum(ratio >= _STRONG for ratio in ratios) >= len(ratios) / 2
-    level = float(result.settings.get("fdr", 0.05))
+        text += f"; all of them less than {RATIO_FLOOR:.0%} from it: significant, but small"
+    text = f"{text}." if sure else f"{text}. {UNCERTAIN}"
     spaces = Counter(edge.space for edge in edges)
-    evidence = [
-        f"{judged(best, measure).text}; composition score {number(best.composition)}",
-        joined(f"{n} to {READ_WORDS[space]}" for space, n in spaces.most_common()),
-        *_hubs(edges),
-        f"false-discovery rate {level:.0%} over {counted(tested(result), 'link')}",
-    ]
     return Finding(
-        severity=("strong" if strong else "notable") if large else "info",
+        severity="info"
+        if not (large and sure)
+        else "strong"
+        if effect.size >= STRONG
+        else "notable",
         topic="links",
         text=text,
-        evidence=tuple(evidence),
+        evidence=(
+            effect.text,
+            f"the clearest: {judged(best, measure).text}; composition score "
+            f"{number(best.composition)}",
+            joined(f"{n} to {READ_WORDS[space]}" for space, n in spaces.most_common()),
+            *_hubs(edges),
+            f"{counted(tested(result), 'link')} tested",
+        ),
+        **meaning.LINKS[measure, above].fields(),
+        effect=effect.size,
         label="functional",
         target="section/links",
     )
+
+
+def _serves(result: ScanResult, edge: EdgeRecord) -> str:
+    """The query heads of a link's key-value head, whose number is not theirs."""
+    rows = head_rows(result, edge.stack)
+    if edge.space == "q" or rows.shared == rows.heads or rows.heads % rows.shared:
+        return ""
+    run = rows.heads // rows.shared
+    heads = ranges(range(edge.head_to * run, (edge.head_to + 1) * run))
+    return f" (a key-value head that serves query heads {heads})"
 
 
 def _hubs(edges: Sequence[EdgeRecord]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flagscope.diagnose.records import EdgeRecord, ScanResult
-from flagscope.report.chance import discoveries
+from flagscope.report.error_rate import ErrorRate, TestPrefix
 from flagscope.report.wording import p_value
 
 LinkMeasure = Literal["overlap", "composition"]
@@ -53,20 +53,21 @@ def complete(result: ScanResult) -> bool:
     return tested(result) == len(result.edges)
 
 
-def beyond_chance(result: ScanResult, measure: LinkMeasure) -> list[bool]:
-    """Which of the listed links lie beyond chance at the scan's false-discovery rate.
+_PREFIXES: dict[LinkMeasure, TestPrefix] = {"overlap": "", "composition": "composition_"}
 
-    Overlaps carry an adjusted p-value. Compositions are adjusted here: with all tests counted, but
-    only listed ones looked at, the step-up procedure accepts a part of what it would accept had it
-    seen all, and never more.
+
+def beyond_chance(result: ScanResult, measure: LinkMeasure) -> list[bool]:
+    """Which of the listed links lie beyond chance at the false-discovery rate of the report.
+
+    Their p-values are adjusted for all tests of the report, those of links not listed included.
     """
-    level = float(result.settings.get("fdr", 0.05))
-    if measure == "overlap":
-        return [e.p_adjusted is not None and e.p_adjusted <= level for e in result.edges]
-    values = [
-        None if e.composition_log10_p is None else 10**e.composition_log10_p for e in result.edges
-    ]
-    return discoveries(values, level=level, tests=tested(result))
+    rate = ErrorRate.of(result)
+    return [rate.counts(edge, _PREFIXES[measure]) for edge in result.edges]
+
+
+def certain(result: ScanResult, edge: EdgeRecord, measure: LinkMeasure) -> bool:
+    """Whether a link bears a claim by itself, at the error rate of the whole report."""
+    return ErrorRate.of(result).certain(edge, _PREFIXES[measure])
 
 
 def strongest_first(edges: Sequence[EdgeRecord], measure: LinkMeasure) -> list[EdgeRecord]:

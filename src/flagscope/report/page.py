@@ -11,7 +11,7 @@ from markupsafe import Markup
 from flagscope.diagnose.records import ScanResult
 from flagscope.report import glance, wording
 from flagscope.report.depth_figures import PROFILED
-from flagscope.report.effect import FLOORS
+from flagscope.report.effect import FLOORS, ORDER
 from flagscope.report.findings import findings
 from flagscope.report.glossary import GAUGE, OBSERVABLES, SETTING
 from flagscope.report.links import HeadRows, head_rows, tested
@@ -25,6 +25,7 @@ from flagscope.report.payload import (
 from flagscope.report.routes import writers
 from flagscope.report.stream_figures import STREAMED
 from flagscope.report.tables import summary_table
+from flagscope.report.terms import FAMILY, TERMS, TESTS
 
 _SCRIPTS = ("base", "figures", "depth", "heads", "stream", "pair", "table", "main")
 _STYLES = ("theme", "layout", "parts")
@@ -107,6 +108,10 @@ def render_page(result: ScanResult) -> str:
             tested=tested(result),
             shared_heads=any(rows.shared < rows.heads for rows in _head_rows(result)),
             floors=FLOORS,
+            order=ORDER,
+            family=FAMILY,
+            terms=TERMS,
+            test_words=TESTS,
             observables=OBSERVABLES,
             setting=SETTING,
             gauge=GAUGE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flagscope.diagnose.records import ArraySummary, PairRecord
+from flagscope.report.dominant import untestable
 from flagscope.report.palette import diverging_scale
 from flagscope.report.spec import Spec, axis, layout, level, line, rounded
 from flagscope.report.wording import number
@@ -11,18 +12,21 @@ _SHOWN = 256  # cosines drawn
 
 
 def cosines_spec(pair: PairRecord) -> Spec:
-    """Principal cosines against the 1 % critical value of the largest one."""
+    """Principal cosines against the 1 % critical value of the largest; forced ones are grey."""
     if pair.cosines is None:
         return {"data": [], "layout": layout(x=axis(), y=axis())}
     values = pair.cosines.top if isinstance(pair.cosines, ArraySummary) else list(pair.cosines)
     values = values[:_SHOWN]
     critical = pair.null.largest_cosine if pair.null is not None else None
-    beyond = [critical is not None and value > critical for value in values]
+    forced, closed = _forced(pair), untestable(pair)
+    if closed:
+        critical = None
+    judged = [_judged(rank, value, forced, critical, closed) for rank, value in enumerate(values)]
     text = [
-        f"cosine {rank} = {number(value)}<br>{'beyond' if far else 'within'} chance"
-        for rank, (value, far) in enumerate(zip(values, beyond, strict=True), start=1)
+        f"cosine {rank} = {number(value)}<br>{words}"
+        for rank, (value, (_, words)) in enumerate(zip(values, judged, strict=True), start=1)
     ]
-    markers = {"color": ["$strong" if far else "$raw" for far in beyond], "size": 6}
+    markers = {"color": [color for color, _ in judged], "size": 6}
     x = list(range(1, len(values) + 1))
     data = [line(x, values, name="cosine", color="$raw", text=text, mode="markers", marker=markers)]
     if critical is not None and x:
@@ -33,6 +37,26 @@ def cosines_spec(pair: PairRecord) -> Spec:
         title += f" ({len(values)} of {total})"
     y = axis("cosine", range=[0, 1.04])
     return {"data": data, "layout": layout(x=axis(title, showgrid=False), y=y)}
+
+
+def _forced(pair: PairRecord) -> int:
+    """How many of the largest cosines are 1 by dimension alone."""
+    if pair.cosines_forced is not None:
+        return pair.cosines_forced
+    return max(0, (pair.effective_rank_write or 0) + (pair.effective_rank_read or 0) - pair.d)
+
+
+def _judged(
+    rank: int, value: float, forced: int, critical: float | None, closed: str
+) -> tuple[str, str]:
+    """Colour and words of one cosine; one that dimensions force is never beyond chance."""
+    if rank < forced:
+        return "$chance", "1 by dimension alone: says nothing of the weights"
+    if closed:
+        return "$raw", closed
+    if critical is None:
+        return "$raw", "not tested"
+    return ("$strong", "beyond chance") if value > critical else ("$raw", "within chance")
 
 
 def profile_spec(pair: PairRecord) -> Spec:

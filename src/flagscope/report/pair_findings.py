@@ -1,19 +1,76 @@
-"""Findings about adjacent pairs: aligned Grams, overlaps, lost ranks."""
+"""Findings about adjacent pairs that rest on tests: aligned Grams, overlaps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import median
+from typing import NamedTuple
 
 from flagscope.diagnose.records import Label, PairRecord, ScanResult
-from flagscope.report.chance import discoveries, null_band
-from flagscope.report.effect import CORRELATION_FLOOR, RATIO_FLOOR, sizable
-from flagscope.report.finding import Finding
+from flagscope.report import meaning
+from flagscope.report.chance import null_band
+from flagscope.report.dominant import OverlapEffect, overlap_effect, stands_out
+from flagscope.report.effect import (
+    CORRELATION_FLOOR,
+    RATIO_FLOOR,
+    STRONG,
+    Effect,
+    correlation_effect,
+    ratio_effect,
+    sizable,
+)
+from flagscope.report.error_rate import ErrorRate, TestPrefix
+from flagscope.report.finding import Finding, Severity
 from flagscope.report.routes import route
 from flagscope.report.tracks import Track, wider_tracks
-from flagscope.report.wording import counted, euclidean, joined, number, p_value, span
+from flagscope.report.wording import (
+    MAP_WORDS,
+    UNCERTAIN,
+    euclidean,
+    joined,
+    number,
+    p_value,
+    share_of,
+    typical,
+)
 
 _MOST = 0.5  # a statement about a track needs at least this share of its pairs to be strong
+
+
+class _Clause(NamedTuple):
+    """A number of some pairs of a track on one side of chance."""
+
+    observable: str
+    above: bool
+    pairs: list[PairRecord]
+    effect: Effect
+    certain: bool  # holds for the whole report
+
+    def text(self, track: Track) -> str:
+        """The clause, about as many pairs of the track as it holds for."""
+        symbol, chance, deeds = _ALIGNMENT_WORDS[self.observable]
+        first, second = MAP_WORDS[track.pairs[0].kind]
+        values = [getattr(pair, self.observable) for pair in self.pairs]
+        where = share_of(len(self.pairs), len(track.pairs), "pair")
+        deed = deeds[self.above].format(first, second)
+        return f"{deed} in {where} ({symbol} {typical(values)}; chance is {chance})"
+
+
+_ALIGNMENT_WORDS = {
+    "commutator_ratio": (
+        "C",
+        1,
+        (
+            "{0} and {1} share axes better than by chance",
+            "strong directions of {0} and {1} meet at oblique angles",
+        ),
+    ),
+    "gram_correlation": (
+        "ρ",
+        0,
+        ("{1} weighs weakly what {0} weighs strongly", "{1} weighs strongly what {0} does"),
+    ),
+}
 
 
 def label_of(result: ScanResult, pair: PairRecord, observable: str) -> Label | None:
@@ -21,44 +78,17 @@ def label_of(result: ScanResult, pair: PairRecord, observable: str) -> Label | N
     return result.labels.get(pair.freedom, {}).get(observable)
 
 
-def _level(result: ScanResult) -> float:
-    return float(result.settings.get("fdr", 0.05))
+def severity_of(
+    *, certain: bool, effect: Effect, label: Label | None, some: int, every: int
+) -> Severity:
+    """Strong: functional, of at least half of the pairs, and at least twice chance."""
+    if not certain:
+        return "info"
+    strong = label == "functional" and some >= _MOST * every and effect.size >= STRONG
+    return "strong" if strong else "notable"
 
 
-def _values(pairs: Sequence[PairRecord], observable: str) -> list[float]:
-    return [value for pair in pairs if (value := getattr(pair, observable)) is not None]
-
-
-def _typical(pairs: Sequence[PairRecord], observable: str) -> str:
-    values = _values(pairs, observable)
-    if len(values) > 12:
-        return f"median {number(median(values))}"
-    return span(values)
-
-
-def _of(some: Sequence[PairRecord], track: Track) -> str:
-    if len(track.pairs) == 1:
-        return "the one pair"
-    return f"{len(some):,} of {len(track.pairs):,} pairs"
-
-
-def _finding(
-    result: ScanResult, track: Track, some: Sequence[PairRecord], *, text: str,
-    evidence: Sequence[str], observable: str,
-) -> Finding:  # fmt: skip
-    label = label_of(result, some[0], observable)
-    strong = len(some) >= _MOST * len(track.pairs) and label == "functional"
-    return Finding(
-        severity="strong" if strong else "notable",
-        topic="pairs",
-        text=text,
-        evidence=tuple(evidence),
-        label=label,
-        target=f"track/{track.key}",
-    )
-
-
-def _by_route(some: Sequence[PairRecord], track: Track) -> list[str]:
+def by_route(some: Sequence[PairRecord], track: Track) -> list[str]:
     """Counts by route, where the track has several."""
     counts: dict[str, list[int]] = {}
     names = {pair.name for pair in some}
@@ -76,179 +106,160 @@ def _by_route(some: Sequence[PairRecord], track: Track) -> list[str]:
 def alignments(result: ScanResult) -> list[Finding]:
     """Tracks whose Grams commute, correlate or clash beyond chance (C, ρ and ν together).
 
-    Counted are pairs whose number is both significant and of some size.
+    Counted are pairs whose number is both significant and of some size. What is certain for the
+    whole report is one finding, what is counted alone another.
     """
+    rate = ErrorRate.of(result)
     found = []
     for track in wider_tracks(result):
-        commutator = _beyond(result, track, "commutator_p", "commutator_ratio", 1.0)
-        correlation = _beyond(result, track, "gram_correlation_p", "gram_correlation", 0.0)
-        clauses: list[str] = []
-        for (below, above), words in (
-            (commutator, ("share their axes better than by chance", "meet at oblique angles")),
-            (correlation, ("weigh different directions", "weigh the same directions")),
-        ):
-            symbol, chance = ("C", 1) if words[1].startswith("meet") else ("ρ", 0)
-            name = "commutator_ratio" if symbol == "C" else "gram_correlation"
-            for some, phrase in ((below, words[0]), (above, words[1])):
-                if len(some) > max(0.1 * len(track.pairs), 0):
-                    clauses.append(
-                        f"{phrase} in {_of(some, track)} "
-                        f"({symbol} {_typical(some, name)}; chance is {chance})"
-                    )
-        if not clauses:
-            continue
-        every = list(
-            {pair.name: pair for part in (*commutator, *correlation) for pair in part}.values()
-        )
-        text = f"{track.title}: the write and read Grams {joined(clauses, limit=4)}."
-        defects = _values(every, "commutation_defect")
-        evidence = (
-            [f"ν {_typical(every, 'commutation_defect')}; chance is about 1"] if defects else []
-        )
-        band = null_band(every[0], "commutator_ratio")
-        if band:
-            evidence.append(
-                f"95 % of chance values of C: {number(band.low)} to {number(band.high)}"
-            )
-        evidence.append(f"d = {every[0].d}; false-discovery rate {_level(result):.0%}")
-        evidence += _by_route(every, track)
-        evidence.append(f"counted where |ρ| ≥ {CORRELATION_FLOOR}, C {RATIO_FLOOR:.0%} off chance")
-        found.append(
-            _finding(
-                result, track, every, text=text, evidence=evidence, observable="commutator_ratio"
-            )
-        )
+        clauses = [
+            *_clauses(track, rate, "commutator_ratio", "commutator_", 1.0),
+            *_clauses(track, rate, "gram_correlation", "gram_correlation_", 0.0),
+        ]
+        for certain in (True, False):
+            some = [clause for clause in clauses if clause.certain == certain]
+            if some:
+                found.append(_alignment(result, track, some))
     return found
 
 
-def _beyond(
-    result: ScanResult, track: Track, p_name: str, observable: str, chance: float
-) -> tuple[list[PairRecord], list[PairRecord]]:
-    """Pairs significantly and sizably below and above chance."""
-    significant = _significant(result, track, p_name, observable)
-    some = [pair for pair in significant if sizable(pair, observable)]
-    return (
-        [pair for pair in some if getattr(pair, observable) < chance],
-        [pair for pair in some if getattr(pair, observable) > chance],
-    )
+def _clauses(
+    track: Track, rate: ErrorRate, observable: str, test: TestPrefix, chance: float
+) -> list[_Clause]:
+    """The pairs significantly and sizably below and above chance."""
+    some = [pair for pair in counted_pairs(track, rate, observable, test)
+            if sizable(pair, observable)]  # fmt: skip
+    clauses = []
+    for above in (False, True):
+        side = [pair for pair in some if (getattr(pair, observable) > chance) == above]
+        if side:
+            middle = median(getattr(pair, observable) for pair in side)
+            effect = correlation_effect(middle) if chance == 0 else ratio_effect(middle)
+            certain = any(rate.certain(pair, test) for pair in side)
+            clauses.append(_Clause(observable, above, side, effect, certain))
+    return clauses
 
 
-def _significant(
-    result: ScanResult, track: Track, p_name: str, observable: str
+def counted_pairs(
+    track: Track, rate: ErrorRate, observable: str, test: TestPrefix
 ) -> list[PairRecord]:
-    """Pairs of a track for which a number is known and beyond chance, whatever its size."""
-    if p_name == "p_adjusted":
-        flags = [p.p_adjusted is not None and p.p_adjusted <= _level(result) for p in track.pairs]
-    else:
-        flags = discoveries([getattr(pair, p_name) for pair in track.pairs], level=_level(result))
+    """Pairs of a track for which a number is known and counted as significant, of any size."""
     return [
         pair
-        for pair, flag in zip(track.pairs, flags, strict=True)
-        if flag and getattr(pair, observable) is not None
+        for pair in track.pairs
+        if rate.counts(pair, test) and getattr(pair, observable) is not None
     ]
 
 
-_TESTED = (
-    ("commutator_ratio", "commutator_p", "C"),
-    ("gram_correlation", "gram_correlation_p", "ρ"),
-    ("overlap_ratio", "p_adjusted", "overlap ratio"),
-)
+def _alignment(result: ScanResult, track: Track, clauses: Sequence[_Clause]) -> Finding:
+    every = list({pair.name: pair for clause in clauses for pair in clause.pairs}.values())
+    first = max(clauses, key=lambda clause: clause.effect.size)
+    words = joined((clause.text(track) for clause in clauses), limit=4)
+    certain = first.certain
+    text = f"{track.title}: {words}."
+    evidence = [first.effect.text]
+    defects = [pair.commutation_defect for pair in every if pair.commutation_defect is not None]
+    if defects:
+        evidence.append(f"ν {typical(defects)}; chance is about 1")
+    band = null_band(every[0], "commutator_ratio")
+    if band:
+        evidence.append(f"95 % of chance values of C: {number(band.low)} to {number(band.high)}")
+    evidence += [f"d = {every[0].d:,}", *by_route(every, track)]
+    evidence.append(f"counted where |ρ| ≥ {CORRELATION_FLOOR}, C {RATIO_FLOOR:.0%} off chance")
+    label = label_of(result, every[0], first.observable)
+    kind = every[0].kind
+    return Finding(
+        severity=severity_of(
+            certain=certain, effect=first.effect, label=label, some=len(first.pairs),
+            every=len(track.pairs),
+        ),
+        topic="pairs",
+        text=text if certain else f"{text} {UNCERTAIN}",
+        evidence=tuple(evidence),
+        **meaning.alignment(first.observable, first.above, kind=kind, label=label).fields(),
+        effect=first.effect.size,
+        label=label,
+        target=f"track/{track.key}",
+    )  # fmt: skip
 
 
-def small_effects(result: ScanResult) -> list[Finding]:
-    """What is beyond chance but too small to be told as a finding: one remark for all of it."""
-    told = []
-    for track in wider_tracks(result):
-        for observable, p_name, symbol in _TESTED:
-            some = _significant(result, track, p_name, observable)
-            small = [pair for pair in some if not sizable(pair, observable)]
-            if small and len(small) == len(some):
-                told.append(
-                    f"{track.title}: {symbol} {_typical(small, observable)} in {_of(small, track)}"
-                )
-    if not told:
-        return []
-    text = (
-        f"In {counted(len(told), 'case')} a kind of pair is beyond chance and yet close to it: "
-        f"|ρ| below {CORRELATION_FLOOR}, or C or the overlap within {RATIO_FLOOR:.0%}."
-    )
-    return [Finding(severity="info", topic="pairs", text=text, evidence=tuple(told))]
+class _Overlap(NamedTuple):
+    """A pair with the overlap that is said of it."""
+
+    pair: PairRecord
+    at: OverlapEffect
+
+
+def counted_overlaps(track: Track, rate: ErrorRate) -> list[_Overlap]:
+    """The pairs of a track whose overlap is counted as significant, of any size."""
+    known = [(pair, overlap_effect(pair, rate)) for pair in track.pairs if rate.counts(pair)]
+    return [_Overlap(pair, at) for pair, at in known if at is not None]
 
 
 def overlaps(result: ScanResult) -> list[Finding]:
-    """Tracks whose dominant spaces overlap sizably more, or less, than chance."""
+    """Tracks whose leading spaces overlap sizably more, or less, than chance."""
+    rate = ErrorRate.of(result)
     found = []
     for track in wider_tracks(result):
-        significant = [
-            pair
-            for pair in _significant(result, track, "p_adjusted", "overlap_ratio")
-            if sizable(pair, "overlap_ratio")
-        ]
+        some = [entry for entry in counted_overlaps(track, rate) if entry.at.sizable(entry.pair.d)]
         for above in (True, False):
-            some = [p for p in significant if ((p.overlap_ratio or 0) > 1) == above]
-            if len(some) <= 0.1 * len(track.pairs):
-                continue
-            extreme = max(some, key=lambda pair: abs(pair.overlap_z or 0))
-            deed = "is read where it is written" if above else "is read elsewhere than written"
-            text = (
-                f"{track.title}: the shared space {deed} in {_of(some, track)} "
-                f"(overlap ratio {_typical(some, 'overlap_ratio')}; chance is 1)."
-            )
-            evidence = (
-                f"strongest: {extreme.name}, {number(extreme.overlap_ratio)} times chance, "
-                f"z = {number(extreme.overlap_z)} ({p_value(extreme.log10_p)})",
-                f"ranks {extreme.effective_rank_write} and {extreme.effective_rank_read} "
-                f"in {euclidean(extreme.d)}; counted from {RATIO_FLOOR:.0%} off chance, or a tenth "
-                "of the way to the limit",
-                *_by_route(some, track),
-            )
-            found.append(
-                _finding(
-                    result, track, some, text=text, evidence=evidence, observable="overlap_ratio"
-                )
-            )
+            side = [entry for entry in some if (entry.at.ratio > 1) == above]
+            if side:
+                found.append(_overlap(result, track, side, rate, above=above))
     return found
 
 
-def _above_generic(
-    result: ScanResult, observable: str, sentence: Callable[[str, Sequence[int]], str]
-) -> list[Finding]:
-    found = []
-    for track in wider_tracks(result):
-        some, excess = [], []
-        for pair in track.pairs:
-            value, band = getattr(pair, observable), null_band(pair, observable)
-            if value is not None and band is not None and value > band.mean:
-                some.append(pair)
-                excess.append(int(value - band.mean))
-        if not some:
-            continue
-        text = f"{track.title}: {_of(some, track)} {sentence('' if len(some) > 1 else 's', excess)}"
-        names = joined((pair.name for pair in some), limit=4)
-        finding = _finding(result, track, some, text=text, evidence=(names,), observable=observable)
-        found.append(finding)
-    return found
-
-
-def lost_ranks(result: ScanResult) -> list[Finding]:
-    """Tracks with pairs that write directions which are never read."""
-    return _above_generic(
-        result,
-        "kernel_intersection",
-        lambda s, excess: (
-            f"write{s} {span([float(e) for e in excess])} "
-            "more dimensions than are read; chance is 0 more."
+def _overlap(
+    result: ScanResult, track: Track, some: Sequence[_Overlap], rate: ErrorRate, *, above: bool
+) -> Finding:
+    pairs = [entry.pair for entry in some]
+    ratios = [entry.at.ratio for entry in some]
+    effect = ratio_effect(median(ratios))
+    certain = any(rate.certain(pair) for pair in pairs)
+    label = label_of(result, pairs[0], "overlap_ratio")
+    first, second = MAP_WORDS[track.pairs[0].kind]
+    deed = "coincide more than by chance" if above else "avoid each other"
+    spread = [entry for entry in some if not entry.at.dominant]
+    text = (
+        f"{track.title}: the leading directions of {first} and {second} {deed} in "
+        f"{share_of(len(pairs), len(track.pairs), 'pair')} (overlap ratio {typical(ratios)}; "
+        f"chance is 1){_elsewhere(spread, len(some), above=above)}."
+    )
+    surest = min(some, key=lambda entry: entry.pair.log10_p or 0.0)
+    return Finding(
+        severity=severity_of(
+            certain=certain, effect=effect, label=label, some=len(pairs), every=len(track.pairs)
         ),
+        topic="pairs",
+        text=text if certain else f"{text} {UNCERTAIN}",
+        evidence=(
+            effect.text,
+            f"surest: {surest.pair.name}, {number(surest.at.ratio)} times chance at the leading "
+            f"{surest.at.rank_write:,} and {surest.at.rank_read:,} directions in "
+            f"{euclidean(surest.pair.d)} ({p_value(surest.pair.log10_p)} of the combined test)",
+            f"counted from {RATIO_FLOOR:.0%} off chance, or a tenth of the way to the limit",
+            *by_route(pairs, track),
+        ),
+        **meaning.overlap(above=above, dominant=2 * len(spread) < len(some), label=label).fields(),
+        effect=effect.size,
+        label=label,
+        target=f"track/{track.key}",
     )
 
 
-def exact_intersections(result: ScanResult) -> list[Finding]:
-    """Tracks whose dominant spaces meet exactly in more dimensions than they must."""
-    return _above_generic(
-        result,
-        "intersection_exact",
-        lambda s, excess: (
-            f"share{s} {counted(max(excess), 'dimension')} or fewer exactly, "
-            "beyond what dimensions force; chance is 0."
-        ),
+def _elsewhere(spread: Sequence[_Overlap], every: int, *, above: bool) -> str:
+    """What is said of pairs whose dominant directions do not show their overlap."""
+    if not spread:
+        return ""
+    surest = min(spread, key=lambda entry: entry.pair.log10_p or 0.0)
+    deed = "are aligned" if above else "avoid each other"
+    bulk = not any(stands_out(entry.pair) for entry in spread)
+    words = (
+        "no single direction stands out" if bulk else "the directions that stand out do not show it"
+    )
+    where = "" if len(spread) == every else f"in {len(spread):,} of them "
+    ranks = f"{surest.at.rank_write:,} and {surest.at.rank_read:,}"
+    return (
+        f"; {where}{words}, yet the spaces {deed}: strongest at the leading {ranks} directions, "
+        f"{number(surest.at.ratio)} times chance, in {surest.pair.name}"
     )

@@ -8,7 +8,7 @@ import json
 from functools import lru_cache
 from typing import Any
 
-from flagscope.diagnose.records import HeadRecord, ScanResult
+from flagscope.diagnose.records import HeadRecord, PairRecord, ScanResult
 from flagscope.report.cells import HEAD_COLUMNS, PAIR_COLUMNS, Column, head_cells, pair_cells
 from flagscope.report.depth_figures import (
     PROFILED,
@@ -16,6 +16,8 @@ from flagscope.report.depth_figures import (
     head_overlap_spec,
     shared_directions_spec,
 )
+from flagscope.report.dominant import dominance_words, stands_out, untestable
+from flagscope.report.error_rate import SCHEMA_1, ErrorRate
 from flagscope.report.glossary import OBSERVABLES
 from flagscope.report.head_figures import head_matrix_spec, matrix_limit, shared_spectrum_spec
 from flagscope.report.link_cells import LINK_COLUMNS, link_cells
@@ -26,7 +28,15 @@ from flagscope.report.palette import PALETTES
 from flagscope.report.routes import Writer, writers
 from flagscope.report.stream_figures import STREAMED, stream_profile_spec
 from flagscope.report.tracks import Track, head_tracks, tracks
-from flagscope.report.wording import SPACE_WORDS, counted, euclidean, joined, number, p_value
+from flagscope.report.wording import (
+    SPACE_WORDS,
+    UNTESTABLE,
+    counted,
+    euclidean,
+    joined,
+    number,
+    p_value,
+)
 
 DETAILED_PAIRS = 600  # pairs with figures of their own; the JSON has all of them
 
@@ -76,6 +86,7 @@ def core(result: ScanResult) -> dict[str, Any]:
 
 def details(result: ScanResult) -> dict[str, Any]:
     """Figures of single pairs by index: all, or the ones furthest from chance."""
+    rate = ErrorRate.of(result)
     indices = list(range(len(result.pairs)))
     if len(indices) > DETAILED_PAIRS:
         indices.sort(key=lambda index: -abs(result.pairs[index].overlap_z or 0.0))
@@ -85,9 +96,22 @@ def details(result: ScanResult) -> dict[str, Any]:
             "cosines": cosines_spec(result.pairs[index]),
             "profile": profile_spec(result.pairs[index]),
             "incidence": incidence_spec(result.pairs[index]),
+            "remark": _remark(result.pairs[index], rate),
         }
         for index in indices
     }
+
+
+def _remark(pair: PairRecord, rate: ErrorRate) -> str:
+    """What is not to be read from the figures of a pair."""
+    parts = (dominance_words(pair, rate), _untested(pair))
+    text = "; ".join(part for part in parts if part)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _untested(pair: PairRecord) -> str:
+    status = pair.intersection_status
+    return "" if status in (None, "ok") else f"intersection: {status}"
 
 
 def _columns(columns: tuple[Column, ...]) -> list[dict[str, str]]:
@@ -109,10 +133,20 @@ def _track(result: ScanResult, track: Track, positions: dict[str, int]) -> dict[
                 "label": labels.get(observable),
                 "spec": depth_profile_spec(track, observable),
                 "alt": f"{OBSERVABLES[observable].title} of {track.title} over depth",
+                "why": _why_empty(track, observable),
             }
             for observable in PROFILED
         },
     }
+
+
+def _why_empty(track: Track, observable: str) -> str:
+    """What stands in the place of a profile that has no value at all."""
+    if observable == "overlap_ratio" and not any(stands_out(pair) for pair in track.pairs):
+        return "No direction stands out of the bulk of these maps."
+    if observable == "intersection_beyond_chance" and all(untestable(p) for p in track.pairs):
+        return f"Intersections here {UNTESTABLE}: the dimensions leave no room."
+    return ""
 
 
 def _writers(result: ScanResult) -> list[dict[str, Any]]:
@@ -158,6 +192,7 @@ def _links(result: ScanResult) -> list[dict[str, Any]]:
                 far for edge, far in zip(result.edges, flags, strict=True) if edge.stack == stack
             )
             prefix = f"{stack} · " if len(stacks) > 1 else ""
+            held = ErrorRate.of(result).held
             least = "" if complete(result) else "at least "
             kept = "" if complete(result) else " (those furthest from chance are kept)"
             graphs.append(
@@ -167,7 +202,9 @@ def _links(result: ScanResult) -> list[dict[str, Any]]:
                     "width": width,
                     "height": height,
                     "remark": f"{counted(count, 'link')} drawn: {least}{count:,} of "
-                    f"{tested(result):,} tested are beyond chance by {measure}{kept}.",
+                    f"{tested(result):,} tested are beyond chance by {measure}{kept}."
+                    if held
+                    else SCHEMA_1,
                     "alt": f"Graph of {count} links between heads, by {measure}",
                 }
             )
@@ -219,13 +256,27 @@ def _facts(group: HeadRecord) -> list[str]:
         f"R = {number(group.overlap_ratio)}; chance is 1{sd}; z = {number(group.z)} "
         f"({p_value(group.log10_p) or 'not tested'}).",
         f"{counted(group.shared_directions or 0, 'direction')} above the 1 % level "
-        f"{number(group.shared_threshold)}; chance is 0.",
+        f"{number(group.shared_threshold)}; chance is 0"
+        f"{_family(', p adjusted', group.shared_p_adjusted)}.",
     ]
     facts += [
-        f"Heads {joined(pair.heads)} share {pair.shared} of {pair.rank} directions "
-        f"({number(pair.overlap_ratio)} times chance, {p_value(pair.log10_p)})."
+        f"Heads {joined(cluster.heads, limit=16)} are a cluster: mean squared cosine "
+        f"{number(cluster.mean_squared_cosine)} (a copy has 1)"
+        f"{_family('; p adjusted', cluster.p_adjusted)}."
+        for cluster in group.cluster_tests
+    ]
+    facts += [
+        f"Heads {joined(pair.heads)}: mean squared cosine {number(pair.mean_squared_cosine)} (a "
+        f"copy has 1), {number(pair.overlap_ratio)} times chance; {pair.shared} of {pair.rank} "
+        "principal angles are smaller than chance allows"
+        f"{_family('; p adjusted', pair.p_adjusted)}."
         for pair in group.near_copies[:6]
     ]
     if len(group.near_copies) > 6:
         facts.append(f"{len(group.near_copies) - 6} more such pairs; the matrix shows them.")
     return facts
+
+
+def _family(words: str, p: float | None) -> str:
+    """A p-value adjusted for all tests of the report, where there is one."""
+    return "" if p is None else f"{words} {'< 1e-300' if p < 1e-300 else number(p, 2)}"

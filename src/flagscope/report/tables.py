@@ -8,19 +8,35 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from flagscope.diagnose.records import EdgeRecord, HeadRecord, PairRecord, ScanResult
+from flagscope.diagnose.records import (
+    Balanced,
+    EdgeRecord,
+    Functional,
+    HeadRecord,
+    MapReference,
+    NullValues,
+    OverlapTest,
+    PairRecord,
+    Record,
+    ScanResult,
+)
+from flagscope.report.dominant import stands_out
+from flagscope.report.error_rate import ErrorRate
 from flagscope.report.links import beyond_chance, complete, tested
 from flagscope.report.tracks import head_tracks, tracks
-from flagscope.report.wording import MISSING, measured
+from flagscope.report.wording import MISSING, NONE_STANDS, measured
 
 if TYPE_CHECKING:
     import pandas
 
 # Arrays stay in the JSON; a frame holds one value a cell.
 _PAIR_ARRAYS = ("cosines", "profile", "incidence")
-_HEAD_ARRAYS = ("shared", "spectrum", "clusters", "order", "near_copies", "pairwise")
-_NESTED = ("write", "read", "functional", "balanced", "null")
+_HEAD_ARRAYS = (
+    "shared", "spectrum", "clusters", "cluster_tests", "order", "near_copies", "pairwise"
+)  # fmt: skip
 _NESTED_ARRAYS = ("functional_product_spectrum",)
+# Schema 1 held balanced numbers against the null of others, which does not fit them.
+_BALANCED_Z = ("balanced_gram_correlation_z", "balanced_overlap_z")
 
 
 @dataclass(frozen=True)
@@ -60,15 +76,15 @@ def summary_table(result: ScanResult) -> SummaryTable:
         ("ν (chance ≈ 1)", "right"),
         ("undefined", "right"),
     )
-    level = float(result.settings.get("fdr", 0.05))
+    rate = ErrorRate.of(result)
     rows: list[tuple[str, ...]] = []
     for track in tracks(result):
         rows.append(
             (
                 track.title,
                 f"{len(track.pairs):,}",
-                _spread(track.pairs, "overlap_ratio"),
-                _beyond(track.pairs, level),
+                _spread(track.pairs, "overlap_ratio") if _standing(track.pairs) else NONE_STANDS,
+                _beyond(track.pairs, rate),
                 *(
                     _spread(track.pairs, name)
                     for name in ("commutator_ratio", "gram_correlation", "commutation_defect")
@@ -79,13 +95,19 @@ def summary_table(result: ScanResult) -> SummaryTable:
     for heads in head_tracks(result):
         title = heads.title.replace("space", "heads, R")
         ratio = _spread(heads.groups, "overlap_ratio")
-        beyond, undefined = _beyond(heads.groups, level), _undefined(heads.groups)
+        beyond, undefined = _beyond(heads.groups, rate), _undefined(heads.groups)
         count = f"{len(heads.groups):,}"
         rows.append((title, count, ratio, beyond, "", "", "", undefined))
     caption = (
-        "Medians [range]. Beyond chance: overlaps, two-sided, after Benjamini-Hochberg "
-        f"at {level:.0%}."
+        "Medians [range]. Beyond chance: overlaps, two-sided, after Benjamini-Hochberg over all "
+        f"tests of the report at {rate.level:.0%}."
     )
+    quiet = sum(not stands_out(pair) for pair in result.pairs)
+    if quiet:
+        caption += (
+            f" In {quiet:,} of {len(result.pairs):,} pairs no direction stands out of the bulk of "
+            "a map: they have no overlap of dominant spaces, and the test looks at other ranks."
+        )
     if tested(result):
         rows.append(_links(result))
         if not complete(result):
@@ -98,6 +120,8 @@ def _links(result: ScanResult) -> tuple[str, ...]:
     largest = max((edge.overlap_ratio for edge in result.edges), default=None)
     more = "" if complete(result) else "+"
     beyond = f"{sum(beyond_chance(result, 'overlap')):,}{more} of {tested(result):,}"
+    if not ErrorRate.of(result).held:
+        beyond = MISSING
     ratio = "" if largest is None else f"to {measured(largest)}"
     return ("Links between heads", f"{tested(result):,}", ratio, beyond, "", "", "", "")
 
@@ -117,9 +141,16 @@ def _outward(value: float, rounding: str) -> float:
     return float(Context(prec=2, rounding=rounding).create_decimal(repr(value)))
 
 
-def _beyond(records: Sequence[PairRecord] | Sequence[HeadRecord], level: float) -> str:
-    known = [record.p_adjusted for record in records if record.p_adjusted is not None]
-    return f"{sum(p <= level for p in known):,} of {len(known):,}" if known else MISSING
+def _standing(pairs: Sequence[PairRecord]) -> bool:
+    """Whether some pair has dominant spaces, or nothing is known of that."""
+    return any(stands_out(pair) for pair in pairs)
+
+
+def _beyond(records: Sequence[PairRecord] | Sequence[HeadRecord], rate: ErrorRate) -> str:
+    known = [record for record in records if record.p_adjusted is not None]
+    if not known or not rate.held:
+        return MISSING
+    return f"{sum(rate.counts(record) for record in known):,} of {len(known):,}"
 
 
 def _undefined(records: Sequence[PairRecord] | Sequence[HeadRecord]) -> str:
@@ -133,20 +164,24 @@ def pairs_frame(result: ScanResult) -> pandas.DataFrame:
     Nested records become prefixed columns (``write_tensor``, ``balanced_commutator_ratio``,
     ``null_overlap_ratio_sd``); labels become ``label_<observable>``. Arrays (cosines, profile,
     incidence surface, product spectrum) are in the result and its JSON, not here. Integers are
-    nullable (``Int64``), missing floats are NaN beside a ``status`` that says why.
+    nullable (``Int64``), missing floats are NaN next to a ``status`` that says why; so are the z of
+    balanced numbers of schema 1, which had no null of their own. All results have the same columns
+    in the same order.
 
     Returns
     -------
     pandas.DataFrame
         In the order of the scan.
     """
-    rows = []
+    rows, held = [], ErrorRate.of(result).held
     for pair in result.pairs:
         row = _flat(pair.model_dump(exclude=set(_PAIR_ARRAYS)))
         labels = result.labels.get(pair.freedom, {})
         row |= {f"label_{name}": label for name, label in labels.items() if name in row}
+        if not held:
+            row |= dict.fromkeys(_BALANCED_Z)
         rows.append(row)
-    names = _columns(PairRecord, _PAIR_ARRAYS)
+    names = [*_columns(PairRecord, _PAIR_ARRAYS), *_nested_columns()]
     return _frame(rows, names, PairRecord)
 
 
@@ -176,7 +211,7 @@ def edges_frame(result: ScanResult) -> pandas.DataFrame:
 
     Columns are named as in the JSON (``from``, ``to``, ``overlap_ratio``, …);
     ``beyond_chance_overlap`` and ``beyond_chance_composition`` say which of them remain at the
-    scan's false-discovery rate, counted over all links that were tested. The scan keeps the links
+    scan's false-discovery rate, over all tests of the report. The scan keeps the links
     that stand out: their distribution is not that of all links.
 
     Returns
@@ -196,13 +231,36 @@ def edges_frame(result: ScanResult) -> pandas.DataFrame:
     return _frame(rows, [*names, *flags], EdgeRecord)
 
 
+_PARTS: dict[str, type[Record]] = {
+    "write": MapReference,
+    "read": MapReference,
+    "functional": Functional,
+    "balanced": Balanced,
+    "null": NullValues,
+    "overlap_test": OverlapTest,
+}
+
+
+def _nested_columns() -> dict[str, Any]:
+    """Names and types of the prefixed columns, which a result without such a record has too."""
+    columns: dict[str, Any] = {}
+    for key, part in _PARTS.items():
+        for name, field in part.model_fields.items():
+            full = f"{key}_{name}"
+            if full == "null_commutator_ratio_interval":
+                columns |= {f"null_commutator_ratio_{end}": float | None for end in ("low", "high")}
+            elif full not in _NESTED_ARRAYS:
+                columns[full] = field.annotation
+    return columns
+
+
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
     """Nested dictionaries as prefixed keys, lists of names as text."""
     flat: dict[str, Any] = {}
     for key, value in record.items():
-        if isinstance(value, dict) and key in _NESTED:
+        if isinstance(value, dict) and key in _PARTS:
             flat |= {f"{key}_{name}": item for name, item in value.items()}
-        elif key not in _NESTED:
+        elif key not in _PARTS:
             flat[key] = ", ".join(value) if isinstance(value, list) else value
     for key in _NESTED_ARRAYS:
         flat.pop(key, None)
@@ -213,7 +271,7 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _columns(record: type[PairRecord] | type[HeadRecord], arrays: Sequence[str]) -> list[str]:
-    return [name for name in record.model_fields if name not in (*arrays, *_NESTED)]
+    return [name for name in record.model_fields if name not in (*arrays, *_PARTS)]
 
 
 def _frame(
@@ -225,11 +283,13 @@ def _frame(
 
     further = [name for row in rows for name in row if name not in names]
     frame = pandas.DataFrame(list(rows), columns=list(dict.fromkeys([*names, *further])))
+    nested = _nested_columns()
     for name in frame.columns:
-        annotation = getattr(record.model_fields.get(name), "annotation", None)
+        field = record.model_fields.get(name)
+        annotation = nested.get(name) if field is None else field.annotation
         if annotation in (int | None, int) or str(name).endswith("_count"):
             frame[name] = frame[name].astype("Int64")
-        elif annotation == float | None or _numbers(frame[name].tolist()):
+        elif annotation in (float | None, float) or _numbers(frame[name].tolist()):
             frame[name] = frame[name].astype("float64")
     return frame
 

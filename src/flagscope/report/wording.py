@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from statistics import median
 
 SPACE_WORDS = {"q": "query", "k": "key", "v": "value", "o": "output"}
 READ_WORDS = {"q": "queries", "k": "keys", "v": "values"}
@@ -16,7 +17,20 @@ KIND_WORDS = {
     "residual": "Residual stream",
     "latent": "Latent attention",
 }
+# The first and the second map of a pair, as a reader of the model's code knows them.
+MAP_WORDS = {
+    "qk": ("W_Q", "W_K"),
+    "ov": ("W_V", "W_O"),
+    "mlp": ("W_in", "W_out"),
+    "sequential": ("the first map", "the second"),
+    "conv": ("the first convolution", "the second"),
+    "residual": ("the writer", "the reader"),
+    "latent": ("the compression", "the expansion"),
+}
 MISSING = "–"
+NONE_STANDS = "none stands out"  # of the bulk of singular values
+UNTESTABLE = "cannot be tested"
+UNCERTAIN = "Counted, but not certain at the error rate of the whole report."
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -163,3 +177,30 @@ def span(values: Sequence[float], digits: int = 3) -> str:
     """
     low, high = number(min(values), digits), number(max(values), digits)
     return low if low == high else f"{low} to {high}"
+
+
+def typical(values: Sequence[float]) -> str:
+    """The median of some numbers with their range, or the number if there is one.
+
+    Examples
+    --------
+    >>> typical([1.29, 2.59, 1.9]), typical([0.887])
+    ('median 1.90 (1.29 to 2.59)', '0.887')
+    """
+    middle, ends = number(median(values)), span(values)
+    return middle if middle == ends else f"median {middle} ({ends})"
+
+
+def share_of(some: int, every: int, noun: str) -> str:
+    """How many of all.
+
+    Examples
+    --------
+    >>> share_of(3, 12, "pair"), share_of(1, 1, "pair"), share_of(1200, 1200, "layer")
+    ('3 of 12 pairs', 'the one pair', 'all 1,200 layers')
+    """
+    if every == 1:
+        return f"the one {noun}"
+    if some == every:
+        return f"all {counted(every, noun)}"
+    return f"{some:,} of {every:,} {noun}s"

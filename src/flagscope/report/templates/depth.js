@@ -30,7 +30,7 @@ function setUpDepth(core) {
       const chip = figure.querySelector("[data-label]");
       chip.textContent = chart.label ?? "";
       chip.className = `chip ${chart.label ?? ""}`;
-      show(figure.querySelector(".plot"), chart.spec, chart.alt, "No pair of this kind has this number.");
+      show(figure.querySelector(".plot"), chart.spec, chart.alt, chart.why || "No pair of this kind has this number.");
     }
   });
   choose(0);

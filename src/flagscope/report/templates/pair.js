@@ -32,6 +32,7 @@ function setUpPair(core) {
     details ??= inflateJson("data-details");
     const figures = (await details)[index];
     if (pairSelect.value !== String(index)) return;
+    byId("pair-remark").textContent = figures?.remark ?? "";
     const why = figures ? "This pair has no such numbers." : `Figures are kept for the ${DETAILED} pairs furthest from chance; the JSON has all.`;
     for (const name of ["incidence", "cosines", "profile"]) {
       show(byId(`pair-${name}`), figures?.[name], `${name} of ${row[0][1]}`, why);

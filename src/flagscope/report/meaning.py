@@ -1,0 +1,177 @@
+"""What each kind of finding means, where to look next, and what it does not mean.
+
+Verdicts in brackets are those of the laboratory (`docs/lab`), by the name of the experiment.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from flagscope.diagnose.records import Label
+
+
+class Meaning(NamedTuple):
+    """Three plain sentences that go with a finding."""
+
+    means: str
+    next_step: str
+    not_meaning: str
+
+    def fields(self) -> dict[str, Any]:
+        """As arguments of `Finding`."""
+        return self._asdict()
+
+
+NEAR_COPIES = Meaning(
+    "The heads read (query, key, value) or write (output) nearly the same part of the stream: "
+    "their mean squared cosine lies at least half of the way from chance to 1.",
+    "See whether the same heads are close in their other spaces too, in the matrix of the layer.",
+    "It does not mean that one of them can be removed cheaply: whether heads with a near-copy cost "
+    "less to remove stayed open, and removing both of two overlapping heads costs more than the "
+    "sum (laboratory: pruning).",
+)
+RELATED_HEADS = Meaning(
+    "The spaces of the heads lean towards each other more than random ones, and yet much of what "
+    "the one reads or writes lies outside of the other.",
+    "See in the matrix of the layer whether these heads stand alone or all heads lean together.",
+    "It does not mean that they are copies, nor that one is cheap to remove, which stayed open "
+    "even for near-copies (laboratory: pruning).",
+)
+CROWDING = Meaning(
+    "Random heads would spread over the whole stream; these use a common part of it.",
+    "Look at the matrix and the spectrum: a few near-copies and a mild preference of all heads "
+    "give the same R.",
+    "It does not mean that heads are redundant, and not by itself that something was learnt: on "
+    "destroyed text R of keys and values came no clearly lower, R of outputs no lower at all "
+    "(laboratory: lm-checkpoints).",
+)
+KEEPING_APART = Meaning(
+    "The heads divide the stream between them more evenly than random heads would.",
+    "Look at the matrix: do all pairs of heads keep apart, or a few of them?",
+    "It does not mean that the heads do different things: two heads can do the same in different "
+    "directions.",
+)
+SHARED_DIRECTIONS = Meaning(
+    "Each is a direction of the stream in which many heads read, or write, at once.",
+    "The spectrum of the layer lists the heads that hold each direction; compare it with the "
+    "largest weights of the norms and of the embedding.",
+    "It does not mean that these heads do the same along it, nor that they cost less to remove, "
+    "which stayed open (laboratory: pruning).",
+)
+LINKS = {
+    ("overlap", True): Meaning(
+        "Much of what the earlier head can write lies where the later head can read: a channel "
+        "that the two may use.",
+        "Compare the composition of the same link, which weighs directions, and the links next to "
+        "it: heads that crowd all overlap.",
+        "It does not mean that the channel is used: that depends on data.",
+    ),
+    ("overlap", False): Meaning(
+        "The later head can read little of what the earlier head can write.",
+        "See whether all readers of that head look away from it, or this one alone.",
+        "It does not mean that the two have no influence on each other: MLPs and other heads carry "
+        "it too.",
+    ),
+    ("composition", True): Meaning(
+        "The strong directions of the later head's circuit are those that the earlier head's "
+        "circuit writes strongly.",
+        "Compare the overlap of the same link: where that is near chance, a few strong directions "
+        "decide.",
+        "It does not mean that the model composes the two on real text; with rotary embeddings the "
+        "score is that of distance 0.",
+    ),
+    ("composition", False): Meaning(
+        "The later head's circuit uses little of what the earlier head's circuit writes strongly.",
+        "Compare the overlap of the same link: a channel can be open and not weighed.",
+        "It does not mean that the two have no influence on each other: MLPs and other heads carry "
+        "it too.",
+    ),
+}
+_ALIGNED = {
+    ("commutator_ratio", False): "The Gram matrices of the two maps, W1 W1ᵀ and W2ᵀ W2, share "
+    "eigenvectors more than at a random position: one axis for the first map is nearly one axis "
+    "for the second.",
+    ("commutator_ratio", True): "The Gram matrices of the two maps, W1 W1ᵀ and W2ᵀ W2, commute "
+    "less than at a random position: strong directions of the one lie neither along nor across "
+    "those of the other.",
+    ("gram_correlation", True): "The second map reads strongly what the first writes strongly.",
+    ("gram_correlation", False): "The second map reads weakly what the first writes strongly.",
+}
+_LINEAR_NOTE = (
+    " Q-K and V-O pairs commute more than MLP pairs in language models trained with AdamW too "
+    "(laboratory: lm-checkpoints)."
+)
+GAUGE_LIMIT = (
+    "It does not mean that the network needs it: a change of basis that keeps the function moves "
+    "this number, and can make any such pair look perfectly aligned (laboratory: invariance)."
+)
+_NONLINEAR_LIMIT = (
+    "It does not mean that the two bases are unrelated: pairs that an activation keeps from a "
+    "common basis still align in part (laboratory: obstruction), and one strong direction at a "
+    "cosine of 0.1 can raise C to 15."
+)
+_TRAINED_LIMIT = (
+    "It does not mean that weight decay brought it about: AdamW breaks the law by which decay "
+    "aligns two maps (laboratory: ridge-rate)."
+)
+_TAUGHT_LIMIT = (
+    "It does not mean that the task needed it: the random position is beaten by a training that "
+    "teaches nothing, too (laboratory: lm-checkpoints)."
+)
+LOST_RANKS = Meaning(
+    "Directions that the first map writes end in the kernel of the second: the product of the two "
+    "has lower rank than its parts allow. No change of basis moves this.",
+    "Look for dead, pruned or padded neurons, and at the ranks of the two maps.",
+    "It does not mean that the network has lost something that it had: the maps may never have "
+    "been given these directions.",
+)
+EXACT_INTERSECTIONS = Meaning(
+    "As far as the stored numbers can tell, directions that are written are exactly directions "
+    "that are read.",
+    "Look for tied or copied weights, pruning, or a construction by hand.",
+    "It does not mean an invariant of the network's function: an invertible change between linear "
+    "maps moves this dimension (laboratory: invariance).",
+)
+SMALL = Meaning(
+    "The numbers differ from chance by more than chance allows, and by little.",
+    "Nothing, unless many of them lie on the same side.",
+    "It does not mean that they matter: wide maps are tested sharply.",
+)
+
+
+def alignment(observable: str, above: bool, *, kind: str, label: Label | None) -> Meaning:
+    """The meaning of Grams that commute, correlate or clash, of the clause with the most effect."""
+    means = _ALIGNED[observable, above]
+    commute = observable == "commutator_ratio" and not above
+    if commute and kind in ("qk", "ov"):
+        means += _LINEAR_NOTE
+    if label == "gauge":
+        limit = GAUGE_LIMIT
+    elif observable == "commutator_ratio" and above:
+        limit = _NONLINEAR_LIMIT
+    else:
+        limit = _TRAINED_LIMIT
+    balanced = ", its balanced values" if label == "gauge" else ""
+    step = f"Read C, ρ and ν together{balanced}, and the incidence surface of single pairs."
+    return Meaning(means, step, limit)
+
+
+def overlap(*, above: bool, dominant: bool, label: Label | None) -> Meaning:
+    """The meaning of spaces that overlap, or avoid each other."""
+    if dominant:
+        means = (
+            "The second map reads what the first writes along its strongest directions."
+            if above
+            else "The second map reads little of what the first writes along its strongest "
+            "directions."
+        )
+    else:
+        means = (
+            f"The {'alignment' if above else 'avoidance'} is spread over many directions, few or "
+            "none of which stand out of the bulk of singular values by themselves."
+        )
+    return Meaning(
+        means,
+        "The overlap over rank and the incidence surface of single pairs show at which ranks.",
+        GAUGE_LIMIT if label == "gauge" else _TAUGHT_LIMIT,
+    )
