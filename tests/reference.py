@@ -361,32 +361,43 @@ def uneven(w: Matrix) -> bool:
     return bool(((square - mean) ** 2).sum() > 1.5 * 2 * centred / (n + 2))
 
 
-def without_profiles(w1: Matrix, w2: Matrix) -> tuple[Matrix, Matrix] | None:
+def without_profiles(
+    w1: Matrix, w2: Matrix, *, centred: bool = False
+) -> tuple[Matrix, Matrix] | None:
     """The pair on the coordinates that are alive in both maps, with rows of norm 1 if unlike.
 
     Unlike are scales that are uneven in both maps, or correlated beyond 1.28 standard errors. None
-    where they are not, and not both maps have zero coordinates.
+    where they are not, and not both maps have zero coordinates. `centred` takes the mean over the
+    coordinates off first, and leaves its direction out at the end.
     """
     sides = w1, w2.T
     on = [(w != 0).any(1) for w in sides]
     alive = on[0] & on[1]
+    if centred:
+        sides = tuple((w - w[one].mean(0)) * one[:, None] for w, one in zip(sides, on, strict=True))
     norms = [np.linalg.norm(w[alive], axis=1, keepdims=True) for w in sides]
     with np.errstate(invalid="ignore"):
         correlation = np.corrcoef(norms[0].T ** 2, norms[1].T ** 2)[0, 1]
     shared = abs(correlation) * np.sqrt(alive.sum() - 1) > 1.28
-    if shared or (uneven(w1) and uneven(w2.T)):
-        return sides[0][alive] / norms[0], (sides[1][alive] / norms[1]).T
-    if on[0].all() or on[1].all():
+    one, two = (w[alive] for w in sides)
+    if shared or (uneven(sides[0]) and uneven(sides[1])):
+        one, two = one / norms[0], two / norms[1]
+    elif on[0].all() or on[1].all():
         return None
-    return sides[0][alive], sides[1][alive].T
+    if centred:
+        rest = scipy.linalg.null_space(np.ones((1, len(one))))
+        one, two = rest.T @ one, rest.T @ two
+    return one, two.T
 
 
-def guarded_log10_p(w1: Matrix, w2: Matrix, shares: dict[RankPair, float], law: Law) -> float:
+def guarded_log10_p(
+    w1: Matrix, w2: Matrix, shares: dict[RankPair, float], law: Law, *, centred: bool = False
+) -> float:
     """The combined test of the pair without its profiles, at ranks that its maps have.
 
     0 on fewer than 8 coordinates.
     """
-    pair = without_profiles(w1, w2)
+    pair = without_profiles(w1, w2, centred=centred)
     if pair is None:
         return -np.inf
     d = pair[0].shape[0]

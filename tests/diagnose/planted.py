@@ -97,3 +97,10 @@ def assert_record(found: PairRecord, exact: PairRecord, *, within: float) -> Non
             assert mine == pytest.approx(value, rel=1e-6, abs=1e-3 if loose else within), name
         elif isinstance(value, (int, str)):
             assert mine == value, name
+    one, two = found.overlap_test, exact.overlap_test
+    assert (one is None) == (two is None)
+    if one is not None and two is not None:
+        assert (one.rank_write, one.rank_read) == (two.rank_write, two.rank_read)
+        for name in ("overlap_ratio", "log10_p", "log10_p_profile", "dominant_log10_p"):
+            a, b = getattr(one, name), getattr(two, name)
+            assert a == (b if b is None else pytest.approx(b, rel=1e-4, abs=1e-3)), name

@@ -410,9 +410,11 @@ def test_single_precision_tells_of_real_weights_what_double_does(folder):
         for name, bound in close.items():
             a, b = getattr(one, name), getattr(two, name)
             assert a == (b if b is None else pytest.approx(b, abs=bound)), name
-        for name, bound in (("overlap_ratio", 5e-6), ("log10_p", 1e-4)):
+        # Of a few directions the ratio is no better than its z, nor is p.
+        sd = two.null.overlap_ratio_sd or 0.0
+        for name, bound, least in (("overlap_ratio", 5e-6, 1e-3 * sd), ("log10_p", 1e-4, 1e-3)):
             a, b = getattr(one, name), getattr(two, name)
-            assert a == (b if b is None else pytest.approx(b, rel=bound)), name
+            assert a == (b if b is None else pytest.approx(b, rel=bound, abs=least)), name
         assert one.commutator_ratio == pytest.approx(two.commutator_ratio, rel=1e-5)
         assert one.kernel_intersection in (None, two.kernel_intersection)
         left_open += one.kernel_intersection is None

@@ -34,6 +34,8 @@ def agree(one, two, *, rel=1e-9):
             torch.testing.assert_close(
                 torch.tensor(b), torch.tensor(a), rtol=1e-5, atol=1e-7, msg=name
             )
+        elif name == "overlap_test" and a is not None:
+            agree(a, b, rel=rel)
         elif name not in ("functional", "incidence", "null", "cosines", "balanced"):
             assert a == b, name
 
@@ -69,6 +71,11 @@ def test_single_precision_gives_the_record_of_double(sizes):
     d, m1, m2 = sizes
     found, calls, exact = single(normal(d, m1, seed=1), normal(m2, d, seed=2))
     assert calls == [0, 1]  # the maps were not needed again
+    if sizes == (520, 520, 520):
+        # Two spaces of 260 dimensions: the rounding of float32 is as near as chance brings them.
+        assert (found.intersection_exact, exact.intersection_exact) == (None, 0)
+        assert found.intersection_status.startswith("cannot be tested: chance brings a cosine")
+        exact = exact.model_copy(update={"intersection_exact": None})
     # By chance the overlap ratio varies by 3e-3 here, C and ν by 4e-3, ρ by 2e-3.
     assert_record(found, exact, within=2e-6)
     mine, double = found.functional, exact.functional

@@ -10,6 +10,7 @@ import torch
 
 from engine.test_plan import gpt2, graph_of, tasks_of
 from engine.test_tensors import OnDisk, llama, planned, run
+from flagscope.checkpoint import from_state_dict
 from flagscope.diagnose import PairRecord
 from flagscope.engine import estimate, estimated, rates, run_scan
 from flagscope.engine.estimate import PAIR_RECORD, _computing, _most_held, read_rate
@@ -30,10 +31,30 @@ def test_work_adds_up():
     assert (work + work).flops == work.times(2).flops == 2 * work.flops
 
 
+def with_profiles(checkpoint, *, every):
+    """The checkpoint with a direction that stands out, and scales that repeat along rows and columns,
+    those of a head as well."""
+    scales = torch.linspace(-1.2, 1.2, every).exp()
+
+    def scaled(w):
+        rows, columns = (scales.repeat(-(-n // every))[:n] for n in w.shape)
+        return ((w.float() + 1) * rows[:, None] * columns).to(w.dtype)
+
+    state = {name: checkpoint.read(name) for name in checkpoint.tensors}
+    return from_state_dict(
+        {name: scaled(w) if w.ndim == 2 else w for name, w in state.items()},
+        config=checkpoint.config,
+    )
+
+
 @pytest.mark.parametrize("part", ["pairs", "residual"])
 def test_the_decompositions_of_a_task_are_counted(part, monkeypatch):
-    """By watching the calls; the kinds are what estimates rest on."""
-    checkpoint = llama(layers=2, d=48, f=80)
+    """By watching the calls; the kinds are what estimates rest on.
+
+    Of a network whose coordinates have scales in common, so that p-values are small and all pairs
+    are measured once more without them, as estimates take them to be.
+    """
+    checkpoint = with_profiles(llama(layers=2, d=48, f=80), every=12)
     settings = Settings(device="cpu", only=(part,), edges=0)
     seen = Counter()
 
@@ -47,13 +68,15 @@ def test_the_decompositions_of_a_task_are_counted(part, monkeypatch):
     for kind in KINDS:
         monkeypatch.setattr(torch.linalg, kind, watched(kind, getattr(torch.linalg, kind)))
     tasks = tasks_of(checkpoint, only=(part,), edges=0)
-    for task in tasks:
-        execute(task, Tensors(checkpoint, [task]), settings)
+    outcomes = [execute(task, Tensors(checkpoint, [task]), settings) for task in tasks]
     counted = Counter()
     for task in tasks:
         for (kind, _), amount in task.work.amounts.items():
             if kind in KINDS:
                 counted[kind] += amount
+    pairs = [pair for outcome in outcomes for pair in outcome.pairs]
+    assert pairs
+    assert all(pair.overlap_test.log10_p_profile is not None for pair in pairs)
     assert counted["eigh"] == pytest.approx(seen["eigh"], rel=0.35)
     values = counted["eigvalsh"] + counted["svdvals"], seen["eigvalsh"] + seen["svdvals"]
     assert values[0] == pytest.approx(values[1], rel=0.5)

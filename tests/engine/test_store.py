@@ -171,10 +171,10 @@ def test_two_scans_at_once_with_other_settings(source, plain, total, tmp_path):
     folder, barrier = tmp_path / "store", processes.Barrier(2)
     jobs = [
         Job(source, folder, tmp_path / "log", tmp_path / rank, barrier=barrier, rank=rank)
-        for rank in ("participation", "fixed:3")
+        for rank in ("signal", "fixed:3")
     ]
     assert [job.end() for job in jobs] == [0, 0]
-    assert (tmp_path / "participation").read_text().split("\n", 1)[1] == plain
+    assert (tmp_path / "signal").read_text().split("\n", 1)[1] == plain
     again = scan(source, folder, rank="fixed:3")
     assert again.result.run.tasks_from_store == total
     assert text_of(again) == text_of(flagscope.scan(source, **OPTIONS, rank="fixed:3"))

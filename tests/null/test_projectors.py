@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from flagscope.errors import InputError
-from flagscope.null import largest_cosine_threshold, projector_sum_edges, projector_sum_threshold
+from flagscope.null import (
+    largest_cosine_significance,
+    largest_cosine_threshold,
+    projector_sum_edges,
+    projector_sum_significance,
+    projector_sum_threshold,
+)
 from null import sampling
 
 
@@ -92,3 +98,65 @@ def test_nothing_to_tell(d, r, count):
 def test_wrong_arguments_are_refused(d, r, count):
     with pytest.raises(InputError):
         projector_sum_threshold(d, r, count)
+
+
+@pytest.mark.parametrize(
+    ("d", "r", "count"),
+    [(8, 2, 3), (16, 4, 3), (24, 4, 4), (24, 2, 12), (16, 8, 3), (20, 1, 6), (12, 9, 3),
+     (13, 8, 3), (40, 8, 5), (8, 2, 2)],
+)  # fmt: skip
+def test_size_of_the_test(d, r, count):
+    n = 6_000
+    top = spectra(n, d, r, count, seed=d + r + count)[:, projector_sum_edges(d, r, count).full]
+    for level in (0.05, 0.01, 0.001):
+        share = sampling.tail_shares(
+            lambda value: projector_sum_significance(value, d, r, count).p, top, level, center=0.0
+        )[1]
+        sampling.assert_share(share, n, 0.0, 1.1 * level)
+
+
+@pytest.mark.parametrize(
+    ("d", "r", "count"), [(8, 2, 3), (24, 4, 4), (12, 9, 3), (384, 32, 12), (768, 64, 12)]
+)
+def test_tail_is_finite_and_falls_up_to_the_number_of_projectors(d, r, count):
+    values = np.linspace(projector_sum_edges(d, r, count).upper, count, 40)
+    logs = [projector_sum_significance(float(v), d, r, count).log10_p for v in values]
+    assert np.isfinite(logs).all()
+    assert (np.diff(logs) < 0).all()
+    threshold = projector_sum_threshold(d, r, count, level=0.01)
+    if threshold is not None:
+        at = projector_sum_significance(threshold, d, r, count)
+        assert at.p == pytest.approx(0.01, rel=1e-5)
+
+
+@pytest.mark.parametrize(("d", "r", "count"), [(5, 2, 3), (6, 2, 3), (7, 5, 3)])
+def test_tail_near_the_end_has_the_power_of_the_law(d, r, count):
+    # Between two quantiles near H the sample's tail falls no faster than the stated one.
+    full = projector_sum_edges(d, r, count).full
+    top = np.sort(spectra(60_000, d, r, count, seed=5)[:, full])
+    far, near = top[-600], top[-6]
+    stated = [projector_sum_significance(float(v), d, r, count).log10_p for v in (far, near)]
+    assert stated[0] > -2.1
+    assert stated[1] > -4.3
+    power = 0.5 * (full + 1) * (count * (d - r) - d + full + 1)
+    measured = 2 / np.log10((count - far) / (count - near))
+    assert measured == pytest.approx(power, rel=0.35)
+
+
+def test_two_projectors_are_tested_by_their_cosine():
+    expected = largest_cosine_significance(0.9, 4, 4, 12).log10_p
+    assert projector_sum_significance(1.9, 12, 4, 2).log10_p == pytest.approx(expected, rel=1e-9)
+    assert projector_sum_significance(0.4, 12, 4, 2).p == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("d", "r", "count"), [(8, 3, 1), (8, 8, 3), (12, 8, 3)])
+def test_no_freedom_is_a_status(d, r, count):
+    result = projector_sum_significance(float(count), d, r, count)
+    assert result.p is None
+    assert "no freedom" in result.status
+
+
+def test_values_out_of_range_are_refused():
+    for value in (-0.1, 3.1, float("nan")):
+        with pytest.raises(InputError):
+            projector_sum_significance(value, 12, 3, 3)

@@ -64,7 +64,7 @@ from flagscope.diagnose.scale_profile import (
     scale_profile,
     without_profile,
 )
-from flagscope.diagnose.scaled_ends import ScaledEnds, divided_link
+from flagscope.diagnose.scaled_ends import ScaledEnds, divided_link, flat_composition
 from flagscope.diagnose.single import SINGLE_FROM
 from flagscope.diagnose.spectra import (
     EIGH_FLOPS,
@@ -121,6 +121,7 @@ __all__ = [
     "commutator_ratio",
     "divided_link",
     "divided_spaces",
+    "flat_composition",
     "gram_correlation",
     "head_ends",
     "head_links",

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Float
 
 from flagscope.diagnose.clusters import near_copy_clusters
-from flagscope.diagnose.head_nulls import cluster_significance
 from flagscope.diagnose.overlaps import Form
 from flagscope.diagnose.position import LEVEL
 from flagscope.diagnose.records import HeadSpace
 from flagscope.null import (
+    cluster_significance,
     false_discovery_adjustment,
     haar_overlap,
     mean_overlap,
@@ -237,7 +237,7 @@ def _beyond_chance(group: Sequence[int], squared: np.ndarray, ranks: Sequence[in
     some = [ranks[i] for i in group]
     ratios = squared[np.ix_(group, group)] * d / np.outer(some, some)
     mean = max(0.0, float(ratios[np.triu_indices(len(group), 1)].mean()))
-    test = cluster_significance(mean, some, d, count=len(ranks))
+    test = cluster_significance(mean, some, d, heads=len(ranks))
     return test.log10_p is not None and test.log10_p <= log10(LEVEL)
 
 

@@ -21,8 +21,8 @@ from flagscope.diagnose.spectra import PairSpectra
 from flagscope.diagnose.values import number
 from flagscope.null import commutator_null, correlation_null, spectrum_invariants
 
-# Haar draws where the lower tail of C has no closed form: p-values down to 1e-3.
-_DRAWS = 999
+# Haar draws where the tails of C have no closed form.
+_DRAWS = 9999
 _ISOTROPIC = "a Gram matrix is isotropic within storage noise: C, rho and nu are undefined"
 
 

@@ -9,7 +9,6 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from flagscope.diagnose.head_nulls import cluster_significance, projector_sum_significance
 from flagscope.diagnose.head_spaces import (
     HeadSpaces,
     largest_of_projector_sum,
@@ -17,7 +16,13 @@ from flagscope.diagnose.head_spaces import (
 )
 from flagscope.diagnose.scale_profile import DividedSpaces, ScaleProfile
 from flagscope.diagnose.second_look import larger_log10_p, needs_second_look, second_log10_p
-from flagscope.null import Significance, mean_overlap_significance, overlap_significance
+from flagscope.null import (
+    Significance,
+    cluster_significance,
+    mean_overlap_significance,
+    overlap_significance,
+    projector_sum_significance,
+)
 
 
 @dataclass(frozen=True)
@@ -84,9 +89,9 @@ class HeadOverlap:
         return overlap_significance(total, p, q, self.d)
 
     def cluster_test(self, heads: Sequence[int]) -> Significance:
-        """Of the mean overlap of some heads, for the best of all groups of as many."""
+        """Of the mean overlap of some heads, for the best of all groups."""
         some = [self.ranks[h] for h in heads]
-        return cluster_significance(self._mean(heads), some, self.d, count=len(self.ranks))
+        return cluster_significance(self._mean(heads), some, self.d, heads=len(self.ranks))
 
     def shared_test(self, eigenvalue: float) -> Significance:
         """Of the largest eigenvalue of the sum of projectors that dimension does not force."""

@@ -23,6 +23,7 @@ from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.observables import centred_spectrum
 from flagscope.diagnose.records import EdgeRecord
 from flagscope.diagnose.second_look import (
+    REASON_TO_LOOK,
     larger_log10_p,
     needs_second_look,
     p_value,
@@ -193,7 +194,12 @@ class Links:
         return test, circuit
 
     def record(
-        self, i: int, j: int, *, divided: Callable[[], Links | None] | None = None
+        self,
+        i: int,
+        j: int,
+        *,
+        divided: Callable[[], Links | None] | None = None,
+        flat: Callable[[], Significance | None] | None = None,
     ) -> EdgeRecord:
         """What is known of the link from head i to head j; its p-value is not adjusted.
 
@@ -204,6 +210,9 @@ class Links:
         divided
             Gives this link alone with the scales of the stream's coordinates divided out, for a
             second look at what seems to be beyond chance.
+        flat
+            Gives the composition with each circuit's own scales divided out, or None where those
+            do not matter, for a third look.
         """
         d, name = self.writers.spaces.d, self.name
         r1, r2 = int(self.writers.spaces.ranks[i]), int(self.readers.spaces.ranks[j])
@@ -218,6 +227,10 @@ class Links:
             _larger(raw, second, again)
             for raw, second in zip((test, circuit), seconds, strict=True)
         )
+        if circuit is not None and circuit_p is not None and circuit_p <= REASON_TO_LOOK:
+            third = None if flat is None else flat()
+            if third is not None:
+                circuit_p = max(circuit_p, second_log10_p(circuit, third))
         return EdgeRecord.model_validate(
             {
                 "from": name.source(i),

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from flagscope.diagnose.guard import testable
 from flagscope.diagnose.head_spaces import head_spaces
 from flagscope.diagnose.links import HeadEnds, LinkName, Links, ends_of, head_links
+from flagscope.diagnose.profile import flat_spread, profiles, row_scales, without_profile
 from flagscope.diagnose.scale_profile import ScaleProfile
+from flagscope.null import Significance, correlation_null, spectrum_invariants
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +66,62 @@ class ScaledEnds:
             inverse = self.profile.scales[live].reciprocal()
             rows, circuits = rows * inverse.to(rows), circuits * inverse.to(circuits)
         return ends_of(head_spaces(rows), circuits, self.ends.measured[h : h + 1])
+
+
+def flat_composition(writer: ScaledEnds, reader: ScaledEnds, i: int, j: int) -> Significance | None:
+    """The composition of two heads with the coordinates of each circuit brought to one scale.
+
+    A circuit may lie on a few coordinates by itself, where its weights have heavy tails. Two that
+    do meet there more often than in general position, and that is no composition.
+
+    Returns
+    -------
+    Significance or None
+        None where the scales of the two circuits could not pass for composition, see `profiles`.
+
+    References
+    ----------
+    As for pairs, see `guard`.
+    """
+    one, two = writer.ends.circuits[i].mT, reader.ends.circuits[j].mT
+    scales = [row_scales(w[None], (w.mT @ w).square().sum()[None]) for w in (one, two)]
+    found = profiles(scales[0], scales[1])
+    if not bool(found.any[0]):
+        return None
+    alive, unlike = found.alive[0], bool(found.unlike[0])
+    count = int(alive.sum())
+    if not testable(count, unlike=unlike):
+        return Significance.undefined("too few coordinates are left")
+    one, two = one[alive].double(), two[alive].double()
+    if unlike:
+        one, two = (
+            without_profile(w, side.square[0][alive])
+            for w, side in ((one, scales[0]), (two, scales[1]))
+        )
+    spectra = [
+        spectrum_invariants(_padded(torch.linalg.eigvalsh(w.mT @ w).clamp_min(0), count))
+        for w in (one, two)
+    ]
+    null = correlation_null(spectra[0], spectra[1])
+    if null is None:
+        return Significance.undefined("a circuit is the same in every direction")
+    norms = [w.square().sum() for w in (one, two)]
+    centred = [
+        (w.mT @ w).square().sum() - norm**2 / count
+        for w, norm in zip((one, two), norms, strict=True)
+    ]
+    inner = (one.mT @ two).square().sum() - norms[0] * norms[1] / count
+    correlation = float(inner / (centred[0] * centred[1]).sqrt())
+    spread = flat_spread(count) if unlike else 1.0
+    return null.significance(min(max(correlation / spread, -1.0), 1.0))
+
+
+def _padded(eigenvalues: Tensor, d: int) -> np.ndarray:
+    """All d eigenvalues of a Gram matrix; those that are fewer are filled up with zeros."""
+    full = np.zeros(d)
+    kept = np.sort(eigenvalues.cpu().numpy())[::-1][:d]
+    full[: len(kept)] = kept
+    return full
 
 
 def divided_link(

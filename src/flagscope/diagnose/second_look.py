@@ -12,12 +12,12 @@ from math import log10
 from flagscope.null import Significance
 
 # A p-value above this stands as it is: nothing is claimed by it, nor would be by a larger one.
-_REASON_TO_LOOK = log10(0.2)
+REASON_TO_LOOK = log10(0.2)
 
 
 def needs_second_look(raw: Significance | None) -> bool:
     """Whether a test seems to be beyond chance."""
-    return raw is not None and raw.log10_p is not None and raw.log10_p <= _REASON_TO_LOOK
+    return raw is not None and raw.log10_p is not None and raw.log10_p <= REASON_TO_LOOK
 
 
 def second_log10_p(raw: Significance, again: Significance | None) -> float:

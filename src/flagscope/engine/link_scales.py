@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 
 from flagscope.arch import LinkGroup, StreamMap
-from flagscope.diagnose import HeadEnds, Links, ScaledEnds, divided_link, scale_profile
+from flagscope.diagnose import (
+    HeadEnds,
+    Links,
+    ScaledEnds,
+    divided_link,
+    flat_composition,
+    scale_profile,
+)
+from flagscope.null import Significance
 
 
 class LinkScales:
@@ -31,6 +39,11 @@ class LinkScales:
         """The link from head i to head j alone; None where no scales differ."""
         write, read = self._scaled_ends(group.write), self._scaled_ends(group.read)
         return divided_link(links.name, write, read, i, j)
+
+    def flat(self, group: LinkGroup, i: int, j: int) -> Significance | None:
+        """Their composition, the scales of each circuit divided out; None where they are alike."""
+        write, read = self._scaled_ends(group.write), self._scaled_ends(group.read)
+        return flat_composition(write, read, i, j)
 
     def _scaled_ends(self, face: StreamMap) -> ScaledEnds:
         if face.label not in self._scaled:

@@ -174,7 +174,12 @@ def stream_links(
     candidates.sort(key=lambda one: -one[0])
     scales = LinkScales(groups, lambda face: _end(face, reader, fold, False, bare=True))
     return [
-        links.record(i, j, divided=partial(scales.divided, links, group, i, j))
+        links.record(
+            i,
+            j,
+            divided=partial(scales.divided, links, group, i, j),
+            flat=partial(scales.flat, group, i, j),
+        )
         for _, i, j, links, group in candidates[: settings.edges]
     ], tested
 

@@ -7,8 +7,6 @@ from flagscope.null.defect import defect_variance
 from flagscope.null.haar import (
     Moments,
     haar_overlap,
-    mean_overlap,
-    mean_overlap_significance,
     overlap_significance,
 )
 from flagscope.null.largest import (
@@ -17,6 +15,12 @@ from flagscope.null.largest import (
     free_dimensions,
     largest_cosine_significance,
     largest_cosine_threshold,
+)
+from flagscope.null.mean_overlap import (
+    cluster_significance,
+    mean_overlap,
+    mean_overlap_fourth,
+    mean_overlap_significance,
 )
 from flagscope.null.multiplicity import (
     AdjustedP,
@@ -28,6 +32,7 @@ from flagscope.null.noise import StorageNoise, grid_noise, storage_noise
 from flagscope.null.projectors import (
     ProjectorSumEdges,
     projector_sum_edges,
+    projector_sum_significance,
     projector_sum_threshold,
 )
 from flagscope.null.significance import Significance
@@ -48,6 +53,7 @@ __all__ = [
     "Spectrum",
     "StorageNoise",
     "cauchy_combination",
+    "cluster_significance",
     "commutator_null",
     "commutator_variance",
     "correlation_null",
@@ -61,9 +67,11 @@ __all__ = [
     "largest_cosine_significance",
     "largest_cosine_threshold",
     "mean_overlap",
+    "mean_overlap_fourth",
     "mean_overlap_significance",
     "overlap_significance",
     "projector_sum_edges",
+    "projector_sum_significance",
     "projector_sum_threshold",
     "spectrum_invariants",
     "storage_noise",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -12,17 +12,18 @@ from scipy import special
 
 from flagscope.errors import InputError
 from flagscope.null.defect import defect_variance
-from flagscope.null.draws import haar_draws
+from flagscope.null.draws import haar_draws, log_tails_of_draws
 from flagscope.null.significance import Significance
 from flagscope.null.spectrum import Spectrum, spectrum_invariants
-from flagscope.null.tails import log_gamma_tails, log_normal_tails
+from flagscope.null.tails import log_gamma_tails, log_normal_tails, log_pearson3_tails
 from flagscope.null.validation import check_finite
 
 # Normal quantile of a central 95 % interval.
 _Z95 = 1.959963984540054
-# Where the closed-form lower tail was found too light by more than a factor of two at 0.5 %: a
-# spectrum of nearly two values, in few dimensions or against another that is nearly of rank one.
-_TWO_VALUED, _FEW, _CONCENTRATED = 0.5, 24, 0.3
+# Where the closed-form lower tail is too light: a spectrum of nearly two values, in few dimensions
+# or against another in which few eigenvalues dominate (by its excess of kurtosis), or two that are
+# nearly of rank one (by the product of theirs).
+_TWO_VALUED, _FEW, _DOMINATED, _CONCENTRATED = 0.5, 24, 0.05, 0.3
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class CommutatorNull:
     d
         Dimension.
     variance
-        Exact variance of C; its mean is 1.
+        Exact variance of C over its mean.
+    mean
+        Of C; 1 but for correlation matrices.
     calibrated
         Whether the lower tail is known, in closed form or by draws.
     interval
@@ -42,7 +45,7 @@ class CommutatorNull:
     defect_mean, defect_sd
         Ratio of means and standard deviation of ν; None where they are not known.
     draws
-        Number of Haar draws behind the lower tail, 0 for the closed form.
+        Number of Haar draws behind both tails, 0 for closed forms.
     """
 
     d: int
@@ -52,31 +55,36 @@ class CommutatorNull:
     defect_mean: float | None
     defect_sd: float | None
     draws: int = 0
+    mean: float = 1.0
+    _skewness: float = field(default=0.0, repr=False, compare=False)
     _sample: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
 
     def significance(self, ratio: float) -> Significance:
         """Two-sided test of a commutator ratio.
 
-        Upper tail: lognormal; lower tail: gamma; both with the exact variance, and each the heavier
-        of the two laws on its side. From draws, the lower tail is (1 + #{draws ≤ ratio})/(1 + n).
-        Status "lower tail not calibrated" and no p where the ratio is below 1 and its tail not
-        known.
+        Upper tail: lognormal; lower tail: gamma, or a reflected gamma law where one spectrum is
+        two-valued and the other dominated by few; all with the exact variance. With draws, both
+        tails are theirs (`log_tails_of_draws`). Status "lower tail not calibrated" and no p where
+        the ratio is below its mean and its tail not known.
         """
         check_finite(ratio=ratio)
         if ratio < 0.0:
             raise InputError(f"ratio = {ratio} is negative", hint="pass a commutator ratio")
+        ratio = ratio / self.mean
         z = (ratio - 1.0) / math.sqrt(self.variance)
         if not self.calibrated and ratio < 1.0:
             return Significance(z, None, None, "lower tail not calibrated")
-        spread = math.log1p(self.variance)
         # Commuting exactly has a logarithm of no use; rounding stands in for it.
         positive = max(ratio, float(np.finfo(np.float64).eps))
+        if self._sample is not None:
+            log_cdf, log_sf = log_tails_of_draws(self._sample, positive)
+            return Significance.two_sided(z, log_cdf=log_cdf, log_sf=log_sf)
+        spread = math.log1p(self.variance)
         log_sf = log_normal_tails((math.log(positive) + 0.5 * spread) / math.sqrt(spread))[1]
         if ratio >= 1.0:
             return Significance.two_sided(z, log_cdf=0.0, log_sf=log_sf)
-        if self._sample is not None:
-            below = int(np.searchsorted(self._sample, ratio, side="right"))
-            log_cdf = math.log((1 + below) / (1 + self.draws))
+        if self._skewness < 0.0:
+            log_cdf = log_pearson3_tails(z, self._skewness)[0]
         else:
             log_cdf = log_gamma_tails(1.0 / self.variance, positive - 1.0)[0]
         return Significance.two_sided(z, log_cdf=log_cdf, log_sf=log_sf)
@@ -88,6 +96,7 @@ def commutator_null(
     *,
     draws: int = 0,
     seed: int = 0,
+    unit_diagonal: bool = False,
 ) -> CommutatorNull | None:
     """Null of the commutator ratio and of the commutation defect from two spectra.
 
@@ -97,16 +106,22 @@ def commutator_null(
         All d eigenvalues of A and of B, zeros included, in any order, centred or not; or their
         invariants by `spectrum_invariants`.
     draws
-        Largest number of Haar draws where the closed-form lower tail does not hold (nearly
-        two-valued spectra with d < 24, or nearly rank-one pairs); 0 for none. The work is bounded:
-        fewer are made in high dimension, and none where fewer than 99 would be.
+        Largest number of Haar draws where the closed forms do not hold (nearly two-valued spectra
+        with d < 24 or against a spectrum that few eigenvalues dominate, or nearly rank-one pairs);
+        0 for none. The work is bounded: fewer are made in high dimension, and none where fewer than
+        999 would be.
     seed
         Of the draws.
+    unit_diagonal
+        Whether the Grams are correlation matrices, 1 on their diagonals. The mean of C is then
+        (d-2)(d+2)/d², exact where the rows of one map have independent uniform directions; the law
+        of C over its mean is kept.
 
     Returns
     -------
     CommutatorNull or None
-        None where C is undefined: d = 1 or a spectrum without spread.
+        None where C is undefined: d = 1 or a spectrum without spread; d = 2 for correlation
+        matrices, which commute there.
 
     Raises
     ------
@@ -115,11 +130,11 @@ def commutator_null(
 
     Notes
     -----
-    About 50 µs without draws. With the exact variance (`commutator_variance`) two-sided sizes were
-    0.03 to 0.06 at nominal 0.05 and below 0.012 at nominal 0.01, from d = 24 on for any spectra
-    that are not nearly of rank one both, and from d = 6 on for spectra like those of Gaussian
-    matrices. For concentrated spectra (a few eigenvalues dominate both) the lower tail is
-    conservative.
+    About 50 µs without draws. Two-sided sizes are in docs/nulls.md. For concentrated spectra (a few
+    eigenvalues dominate both) the lower tail is conservative. Where a two-valued spectrum meets a
+    dominated one and draws cost too much, the lower tail has the skewness of half a space against
+    the latter, -4 (Σβ⁶ + (Σβ³)²)/(1 + Σβ⁴)^{3/2} of the normalised β: right for d/2 equal values in
+    high dimension, conservative for fewer.
 
     References
     ----------
@@ -149,27 +164,56 @@ def commutator_null(
     if not (concentrated and two_valued):
         defect_mean = d * d / ((d - 1) * (d + 2))
         defect_sd = math.sqrt(defect_variance(d, write.kurtosis, read.kurtosis))
+    mean = (d - 2) * (d + 2) / (d * d) if unit_diagonal else 1.0
+    if mean == 0.0:
+        return None
+
+    def null(calibrated: bool, low: float, high: float, skewness: float = 0.0) -> CommutatorNull:
+        return CommutatorNull(
+            d, variance, calibrated, (mean * low, mean * high), defect_mean, defect_sd,
+            mean=mean, _skewness=skewness,
+        )  # fmt: skip
+
     spread = math.log1p(variance)
     high = math.exp(_Z95 * math.sqrt(spread) - 0.5 * spread)
-    if not (two_valued and (concentrated or d < _FEW)):
-        low = variance * float(special.gammaincinv(1.0 / variance, 0.025))
-        return CommutatorNull(d, variance, True, (low, high), defect_mean, defect_sd)
+    dominated = max(write.excess, read.excess) > _DOMINATED
+    if not (two_valued and (concentrated or d < _FEW or dominated)):
+        return null(True, variance * float(special.gammaincinv(1.0 / variance, 0.025)), high)
     sample = haar_draws(write.centred, read.centred, draws=draws, seed=seed)
-    if sample is None:
-        return CommutatorNull(d, variance, False, (0.0, high), defect_mean, defect_sd)
-    ratios = np.sort(sample.ratio)
-    low = float(np.quantile(ratios, 0.025))
-    high = float(np.quantile(ratios, 0.975))
-    return CommutatorNull(
-        d,
-        variance,
-        True,
-        (low, high),
-        float(sample.defect.mean()),
-        float(sample.defect.std()),
-        len(ratios),
-        ratios,
-    )
+    if sample is not None:
+        ratios = np.sort(sample.ratio)
+        low, high = (float(np.quantile(ratios, level)) for level in (0.025, 0.975))
+        return replace(
+            null(True, low, high),
+            defect_mean=float(sample.defect.mean()),
+            defect_sd=float(sample.defect.std()),
+            draws=len(ratios),
+            _sample=ratios,
+        )
+    if concentrated or d < _FEW:
+        return null(False, 0.0, high)
+    other = read if write.two_valued_distance < read.two_valued_distance else write
+    skewness = _skewness_against_half(other)
+    return null(True, _pearson3_quantile(variance, skewness), high, skewness)
+
+
+def _skewness_against_half(spectrum: Spectrum) -> float:
+    """Skewness of C between this spectrum and half a space, in high dimension.
+
+    ‖[A, B]‖² is then a constant less tr(SBSB) for the reflection S at the half space, whose entries
+    are nearly independent normal ones.
+    """
+    if spectrum.centred is None:
+        return 0.0
+    sixth = float((spectrum.centred**6).sum())
+    return -4.0 * (sixth + spectrum.skewness**2) / (1.0 + spectrum.kurtosis) ** 1.5
+
+
+def _pearson3_quantile(variance: float, skewness: float) -> float:
+    """Point of C with a lower tail of 2.5 %, for a negative skewness."""
+    shape = 4.0 / skewness**2
+    z = (shape - float(special.gammainccinv(shape, 0.025))) / math.sqrt(shape)
+    return max(0.0, 1.0 + z * math.sqrt(variance))
 
 
 def commutator_variance(d: int, write_kurtosis: float, read_kurtosis: float) -> float:

@@ -1,4 +1,4 @@
-"""Sum of Haar-random projectors: edges, and thresholds for directions that many heads share."""
+"""Sum of Haar-random projectors: edges, thresholds and tests for directions that heads share."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from flagscope.errors import InputError
-from flagscope.null.largest import largest_cosine_threshold
-from flagscope.null.tracy_widom import tracy_widom_quantile
-from flagscope.null.validation import check_dimensions, check_level
+from flagscope.null.largest import largest_cosine_significance, largest_cosine_threshold
+from flagscope.null.significance import Significance
+from flagscope.null.tracy_widom import tracy_widom_log_sf, tracy_widom_quantile
+from flagscope.null.validation import check_dimensions, check_finite, check_level
+
+# Rounding of an eigenvalue of float32 projectors, relative to the largest possible.
+_SLACK = 1e-6
+# Halvings, and the step of a slope of the Tracy-Widom tail, known to 1e-8.
+_BISECTIONS, _STEP = 40, 1e-3
 
 
 @dataclass(frozen=True)
@@ -117,19 +123,110 @@ def projector_sum_threshold(d: int, r: int, count: int, *, level: float = 0.01) 
     [3.74, 3.713, 3.893]
     """
     check_level(level)
-    edges = projector_sum_edges(d, r, count)
+    _check(d, r, count)
     if count == 1 or r == d:
         return None
     if count == 2:
         cosine = largest_cosine_threshold(r, r, d, level=level)
         return None if cosine is None else 1.0 + cosine
+    edge = _soft_edge(d, r, count)
+    if edge is None:
+        return None
+    threshold = edge[0] + edge[1] * tracy_widom_quantile(level)
+    return threshold if threshold < count else None
+
+
+def projector_sum_significance(value: float, d: int, r: int, count: int) -> Significance:
+    """One-sided test of the largest free eigenvalue of Σ_h P_h against the Haar null.
+
+    Parameters
+    ----------
+    value
+        Largest eigenvalue that dimension does not force to H: leave out the `full` largest of
+        `projector_sum_edges`.
+    d, r, count
+        Dimension of the space, rank of each projector, number of projectors. Of unequal ranks give
+        the largest: the test is conservative then, since more rank means larger eigenvalues.
+
+    Returns
+    -------
+    Significance
+        Upper-tail p-value; z is None, since the law is not nearly normal. Status "no freedom" where
+        there is no free eigenvalue that could tell.
+
+    Raises
+    ------
+    InputError
+        If r is not in 1 … d, there is no projector, or the value is not in [0, H].
+
+    Notes
+    -----
+    The laws of `projector_sum_threshold`. Near H the tail falls like a power of H - λ: f + 1
+    directions common to all, f of them forced, are (f+1)(d-f-1) parameters for (f+1) H (d-r)
+    conditions, so P(λ > H - x) is of order x^{(f+1)(H(d-r) - d + f + 1)/2}. The Tracy-Widom tail
+    does not know of that end and is continued by this power from where it would fall faster.
+
+    References
+    ----------
+    As `projector_sum_threshold` and `largest_cosine_significance`.
+
+    Examples
+    --------
+    >>> round(projector_sum_significance(4.2, 384, 32, 12).log10_p, 2)
+    -18.01
+    """
+    check_finite(value=value)
+    edges = projector_sum_edges(d, r, count)
+    if not 0.0 <= value <= count * (1.0 + _SLACK):
+        raise InputError(
+            f"value = {value} lies outside [0, {count}]",
+            hint="pass an eigenvalue of the sum of the projectors",
+        )
+    if count == 1 or r == d:
+        return Significance.undefined("no freedom: the dimensions fix every eigenvalue")
+    if count == 2:
+        return largest_cosine_significance(min(1.0, max(0.0, value - 1.0)), r, r, d)
+    edge = _soft_edge(d, r, count)
+    if edge is None:
+        return Significance.undefined("no freedom: chance reaches the largest value possible")
+    upper, scale = edge
+    power = 0.5 * (edges.full + 1) * (count * (d - r) - d + edges.full + 1)
+    # Nearer to H than float32 can tell is tested at the distance that it can tell.
+    rest = max(count - value, count * _SLACK)
+    s = (count - rest - upper) / scale
+    turn = _turn(upper, scale, power, count)
+    if s <= turn:
+        return Significance.one_sided(None, log_tail=tracy_widom_log_sf(s))
+    start = count - upper - scale * turn
+    log_tail = tracy_widom_log_sf(turn) + power * math.log(rest / start)
+    return Significance.one_sided(None, log_tail=log_tail)
+
+
+def _soft_edge(d: int, r: int, count: int) -> tuple[float, float] | None:
+    """Upper edge and Tracy-Widom scale of three projectors or more."""
     # At t = 1 - 1/H the bulk meets H; closer than a step in r it cannot be told from there.
     if abs(count * r - (count - 1) * d) < 1:
         return None
+    edges = projector_sum_edges(d, r, count)
     width = math.sqrt(edges.upper - edges.lower)
     scale = (2.0 * edges.upper * (count - edges.upper) / (count * d * width)) ** (2.0 / 3.0)
-    threshold = edges.upper + scale * tracy_widom_quantile(level)
-    return threshold if threshold < count else None
+    return edges.upper, scale
+
+
+@lru_cache(maxsize=4096)
+def _turn(upper: float, scale: float, power: float, count: int) -> float:
+    """Where the Tracy-Widom tail begins to fall faster than (H - λ)^power."""
+    low, high = -4.0, (count - upper) / scale
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        slope = (tracy_widom_log_sf(middle) - tracy_widom_log_sf(middle + _STEP)) / _STEP
+        if slope * (high_distance := count - upper - scale * middle) > power * scale:
+            high = middle
+        else:
+            low = middle
+        if high_distance <= 0.0:
+            break
+    return low
 
 
 def _check(d: int, r: int, count: int) -> None:

@@ -46,13 +46,13 @@ def correlation_fourth_moment(d: int, write_kurtosis: float, read_kurtosis: floa
     >>> round(correlation_fourth_moment(2, 0.5, 0.5), 12)  # ρ = cos 2θ, uniform angle
     0.375
     """
-    both, one, none = _coefficients(d)
+    both, one, none = fourth_moment_coefficients(d)
     return both * write_kurtosis * read_kurtosis + one * (write_kurtosis + read_kurtosis) + none
 
 
 @lru_cache(maxsize=4096)
-def _coefficients(d: int) -> tuple[float, float, float]:
-    """Coefficients of k_A k_B, k_A + k_B and 1."""
+def fourth_moment_coefficients(d: int) -> tuple[float, float, float]:
+    """Coefficients of k_A k_B, k_A + k_B and 1 in `correlation_fourth_moment`."""
     both = one = none = 0.0
     for partition, dimension, square, fourth in _ZONAL:
         if len(partition) > d:
