@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy import stats
 
 import flagscope
 from benchmarks.null_networks import NETWORKS, NullNetwork
+from benchmarks.tables import replaced_between
 
 LEVELS = (0.05, 0.01, 0.001)
 
@@ -77,7 +79,16 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of the names of the networks to scan")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, help="a JSON file for the counts")
+    parser.add_argument("--page", type=Path, help="a page with marks for the table")
+    parser.add_argument("--counts", type=Path, help="take counts from a file that --out wrote")
     options = parser.parse_args()
+    found = json.loads(options.counts.read_text()) if options.counts else scanned(options)
+    if options.page:
+        replaced_between(options.page, "scans", "benchmarks.null_scans", table(found))
+
+
+def scanned(options: argparse.Namespace) -> dict[str, Any]:
+    """The summary of each network."""
     found: dict[str, Any] = {}
     with ProcessPoolExecutor(options.workers) as pool:
         for at, network in enumerate(NETWORKS):
@@ -91,6 +102,43 @@ def main() -> None:
             print(line(network.name, found[network.name]), flush=True)
             if options.out:
                 options.out.write_text(json.dumps(found, indent=1, ensure_ascii=False))
+    return found
+
+
+STATED = "σ = 1/i"  # with a profile: outside of both nulls, and only stated
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    """The lines of the page: each network, and all of them together."""
+    lines = [
+        "| network | scans | with a claim | with an exact intersection | "
+        "overlap .05 / .01 / .001 | C | ρ | R |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, one in found.items():
+        sizes = " | ".join(_sizes(one["sizes"], test) for test in ("overlap", "C", "ρ", "R"))
+        lines.append(
+            f"| {name} | {one['scans']} | {one['with a claim']} | "
+            f"{one['with an exact intersection']} | {sizes} |"
+        )
+    kept = [one for name, one in found.items() if not ("profile" in name and name.endswith(STATED))]
+    scans, claims = (sum(one[key] for one in kept) for key in ("scans", "with a claim"))
+    high = float(stats.beta.ppf(0.975, claims + 1, scans - claims))
+    lines += [
+        "",
+        f"All but the one with a profile *and* σ = 1/i: {claims} of {scans:,} scans claim "
+        f"something, {claims / scans:.1%}, upper 95 % end {high:.1%}.",
+    ]
+    return lines
+
+
+def _sizes(sizes: dict[str, list[int]], test: str) -> str:
+    """Sizes of a test at the three levels, over every kind of pair or space."""
+    counts = [value for name, value in sizes.items() if name.split(",")[0] == test]
+    if not counts:
+        return "–"
+    total = [sum(column) for column in zip(*counts, strict=True)]
+    return " / ".join(f"{value / total[0]:.3g}" for value in total[1:])
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:

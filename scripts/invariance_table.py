@@ -32,6 +32,7 @@ from arch.contract import Float64  # noqa: E402 - lifts the float32 casts of sto
 from flagscope.arch import PairGroup  # noqa: E402
 from flagscope.demo import final  # noqa: E402
 from flagscope.diagnose import PairRecord, ScanResult, labels  # noqa: E402
+from flagscope.lab.rank_rule import LAB_RULE  # noqa: E402
 from flagscope.reparameterize import (  # noqa: E402
     Change,
     Symmetry,
@@ -61,7 +62,7 @@ class Model:
     run: Callable[[State], Tensor]
 
     def scan(self, state: State) -> ScanResult:
-        return flagscope.scan(state, config=self.config).result
+        return flagscope.scan(state, config=self.config, rank=LAB_RULE).result
 
     def moved(self, state: State) -> float:
         before, after = self.run(self.state), self.run(state)

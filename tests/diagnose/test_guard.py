@@ -1,6 +1,6 @@
 """Scale profiles of random networks do not pass for alignment, and do not hide it."""
 
-from itertools import pairwise
+import itertools
 
 import numpy as np
 import pytest
@@ -22,10 +22,10 @@ def layers(seed, entries=torch.randn):
     generator = torch.Generator().manual_seed(seed)
     if entries is torch.randn:
         return [torch.randn(b, a, generator=generator) / a**0.5
-                for a, b in pairwise(WIDTHS)]  # fmt: skip
+                for a, b in itertools.pairwise(WIDTHS)]  # fmt: skip
     rng = np.random.default_rng(seed)
     return [torch.tensor(rng.standard_t(3, (b, a)), dtype=torch.float32)
-            for a, b in pairwise(WIDTHS)]  # fmt: skip
+            for a, b in itertools.pairwise(WIDTHS)]  # fmt: skip
 
 
 def shared_profile(seed):

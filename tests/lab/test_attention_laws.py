@@ -1,12 +1,9 @@
 """Laws of attention: exact in rational arithmetic, networks against PyTorch's, verdicts by rule."""
 
-import re
 from fractions import Fraction
 from itertools import product
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch.nn import functional
@@ -357,26 +354,3 @@ def test_table_and_figures_come_from_what_was_measured():
     table = EXPERIMENT.table(measured)
     assert set(table.network) == set(NETWORKS)
     assert set(EXPERIMENT.draw(measured, ())) == {name for name, _ in EXPERIMENT.figures}
-
-
-def test_the_published_exponents_are_those_of_the_table():
-    lab = Path(__file__).parents[2] / "docs/lab"
-    text = (lab / "attention-laws.md").read_text(encoding="utf-8")
-    table = pd.read_csv(lab / "attention-laws/table.csv.gz")
-    last = table[(table.kind == "descent") & table.law]
-    last = last[last.step == last.groupby(["network", "step_size"]).step.transform("max")]
-    checked = 0
-    for (network, quantity), chosen in last.groupby(["network", "quantity"]):
-        if network == "batchnorm-epsilon":
-            continue
-        small, large = sorted(chosen.step_size.unique())[:2]
-        by_seed = chosen.set_index(["step_size", "seed"]).remainder
-        exponents = np.log(by_seed[large] / by_seed[small]) / np.log(large / small)
-        (value,) = re.findall(
-            rf"^\| exponent, {network}: {re.escape(quantity)} \| (\S+) \|", text, re.MULTILINE
-        )
-        assert exponents.mean() == pytest.approx(float(value), rel=1e-4)
-        checked += 1
-    assert checked == 11
-    laws = table[(table.kind == "descent") & table.law & (table.network != "batchnorm-epsilon")]
-    assert laws.driven.max() < 1e-12

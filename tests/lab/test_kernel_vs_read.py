@@ -111,3 +111,12 @@ def test_small_run_survives_json_and_repeats():
     first = EXPERIMENT.measure(small, lambda _: None)
     assert first == EXPERIMENT.measure(small, lambda _: None)
     assert first["series"][-1]["loss"] != first["series"][0]["loss"]
+
+
+def test_every_number_has_its_bounds():
+    """Correlations, their differences, and shares of trainings."""
+    rising, falling = [0.1 * n for n in range(6)], [-0.1 * n for n in range(6)]
+    findings = EXPERIMENT.conclude(planted(rising, falling))
+    bounds = {e.bounds for f in findings for e in f.estimates}
+    assert bounds == {(-1.0, 1.0), (-2.0, 2.0), (0.0, 1.0)}
+    assert [f.beyond for f in findings] == [False] + [True] * 7

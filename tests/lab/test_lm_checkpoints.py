@@ -14,6 +14,8 @@ from flagscope.lab.gpt_alignment import alignment
 from flagscope.lab.gpt_training import Recipe
 from flagscope.lab.lm_claims import CLAIMS, flagged
 from flagscope.lab.lm_runs import Arm, Runs, at_loss, layer_mean, rise
+from flagscope.lab.rank_rule import LAB_RULE
+from flagscope.null import mean_overlap_significance
 
 STEPS = [0, 10, 100]
 QUICK = Options(quick=True)
@@ -59,6 +61,23 @@ def as_predicted(arm, name):
     decay = 1.0 if arm.decayed else 0.0
     [law] = Recipe(arm.optimizer, 100, 1, 0.1, decay).law([100])
     return law if arm.optimizer == "sgd" else 5 * law
+
+
+def test_p_values_are_those_of_the_haar_null_alone():
+    """Scales of the stream's coordinates make heads overlap: Haar rejects, a scan allows for it."""
+    shape = GPTShape(vocab_size=7, n_layer=1, n_head=4, n_embd=32, n_positions=8)
+    state = initial_state(shape, torch.Generator().manual_seed(0))
+    scales = torch.exp(1.5 * torch.randn(32, generator=torch.Generator().manual_seed(1)))
+    state["transformer.h.0.attn.c_attn.weight"] *= scales[:, None]
+    found = alignment(state, shape)
+    records = flagscope.scan(
+        state, config=shape.config(), only="heads", rank=LAB_RULE, device="cpu", workers=1
+    ).result.heads
+    for record in records:
+        haar = mean_overlap_significance(record.overlap_ratio, [8] * 4, 32).log10_p
+        assert found[f"log10_p_{record.space}"] == [pytest.approx(haar, rel=1e-5)]
+    assert found["log10_p_q"][0] < -50
+    assert records[0].log10_p > -1
 
 
 def verdicts(measured):
@@ -153,7 +172,9 @@ def test_alignment_is_that_of_the_scan():
     attention = state["transformer.h.1.attn.c_attn.weight"]
     attention[:, 28:32] = attention[:, 24:28] @ torch.randn(4, 4)
     found = alignment(state, shape)
-    result = flagscope.scan(state, config=shape.config(), only=("pairs", "heads")).result
+    result = flagscope.scan(
+        state, config=shape.config(), only=("pairs", "heads"), rank=LAB_RULE
+    ).result
     [values] = [r for r in result.heads if (r.layer, r.space) == (1, "v")]
     assert values.max_pair_ratio == pytest.approx(3)
     assert found["R_v"][1] == pytest.approx(values.overlap_ratio, rel=1e-5)

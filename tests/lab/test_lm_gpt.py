@@ -10,6 +10,7 @@ from flagscope import demo
 from flagscope.errors import InputError
 from flagscope.lab.bundled_gpt import bundled_gpt
 from flagscope.lab.gpt import GPTShape, initial_state, logits, mean_loss
+from flagscope.lab.rank_rule import LAB_RULE
 
 SHAPE = GPTShape(vocab_size=11, n_layer=2, n_head=3, n_embd=12, n_positions=8)
 
@@ -91,7 +92,9 @@ def test_initial_weights_are_spread_as_gpt2s():
 
 
 def test_a_scan_reads_it_as_gpt2():
-    result = flagscope.scan(weights(), config=SHAPE.config(), only=("pairs", "heads")).result
+    result = flagscope.scan(
+        weights(), config=SHAPE.config(), only=("pairs", "heads"), rank=LAB_RULE
+    ).result
     assert result.family == "gpt2"
     assert result.unmapped == ["transformer.wte.weight", "transformer.wpe.weight"]
     assert len(result.heads) == 4 * SHAPE.n_layer

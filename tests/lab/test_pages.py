@@ -13,7 +13,8 @@ import pytest
 
 from flagscope.errors import CorruptFileError, InputError
 from flagscope.lab import Options, run_lab
-from flagscope.lab.pages import BEGIN, END, write_pages
+from flagscope.lab.digits import rounded
+from flagscope.lab.pages import BEGIN, END, page_text, renewed_index, write_pages
 
 NEW = Path(__file__).parents[2] / "docs/lab/new.md"
 
@@ -36,11 +37,13 @@ def test_a_page_holds_prediction_numbers_verdict_command_and_figures(toy, tmp_pa
     text = page.read_text()
     assert page == docs / "toy.md"
     assert text.startswith("# A fair coin\n")
-    assert "Refuted, in part at least" in text
+    assert "**The paper's claim is refuted, in part at least: see which below.**\n" in text
+    assert "Beyond the paper" not in text
     assert "flagscope lab toy --seeds 5\n" in text
     assert f"Python {platform.python_version()}, PyTorch" in text
     for e in result.findings[0].estimates:
-        assert f"| {e.name} | {e.value:.6g} | {e.low:.6g} … {e.high:.6g} | 5 |" in text
+        value, low, high = rounded(e.value, e.low, e.high)
+        assert f"| {e.name} | {value} | {low} … {high} | 5 |" in text
     for target in re.findall(r"\]\(([^)]*)\)", text):
         assert (docs / target).is_file(), target
     index = (docs / "index.md").read_text()
@@ -48,8 +51,64 @@ def test_a_page_holds_prediction_numbers_verdict_command_and_figures(toy, tmp_pa
     assert "| [toy](toy.md) | A fair coin | refuted | 1 refuted |" in index
     assert "stale" not in index
     assert index.endswith(f"{END}\n\nEnd.\n")
-    write_pages(tmp_path / "out", docs)
-    assert (page.read_text(), (docs / "index.md").read_text()) == (text, index)
+    for again in (tmp_path / "out", docs):
+        write_pages(again, docs)
+        assert (page.read_text(), (docs / "index.md").read_text()) == (text, index)
+    kept_results = json.loads((docs / "toy/results.json").read_text())
+    whole = json.loads((tmp_path / "out/toy/results.json").read_text())
+    assert kept_results["findings"] == whole["findings"]
+    assert [cell.keys() for cell in kept_results["cells"]] == [{"name", "settings"}] * 2
+
+
+def finding(claim, verdict, **further):
+    estimate = {"name": "x", "value": 0.84731, "low": 0.6, "high": 1.1, "n": 5}
+    prediction = {"text": "it is so", "value": None, "source": "a book"}
+    return {"claim": claim, "prediction": prediction, "estimates": [estimate], "verdict": verdict,
+            "words": "Words.", **further}  # fmt: skip
+
+
+def content(*findings, **further):
+    return {"name": "toy", "title": "A toy", "claim": "All is so.", "source": "a book",
+            "background": "", "version": "0", "verdict": "confirmed", "figures": {}, "cells": [],
+            "settings": {"seeds": None, "quick": False, "data": None}, "findings": findings,
+            "run": {"core_seconds": 60, "budget_minutes": 2}, **further}  # fmt: skip
+
+
+def test_what_goes_beyond_the_paper_stands_apart():
+    parts = finding("Further.", "refuted", beyond=True), finding("Own.", "confirmed", beyond=False)
+    text = page_text(content(*parts), table=None)
+    assert "**The paper's claim is confirmed: the measurement agrees" in text
+    assert "** Beyond the paper: 1 refuted.\n" in text
+    own, _, further = text.partition("\n## Beyond the paper\n")
+    assert "\n## The paper's claim\n" in own
+    for section, here, there in ((own, "Own.", "Further."), (further, "Further.", "Own.")):
+        assert f"\n### {here}\n" in section
+        assert there not in section
+    assert "| x | 0.85 | 0.60 … 1.10 | 5 |" in own
+    index = renewed_index(f"{BEGIN}\n{END}\n", [content(*parts)])
+    first, _, second = index.partition("### What goes beyond the paper")
+    assert "| [toy](toy.md) | A toy | confirmed | 1 confirmed |" in first
+    assert "| [toy](toy.md) | A toy | 1 refuted |" in second
+
+
+def test_an_experiment_of_its_own_has_no_verdict_on_the_paper():
+    own = content(finding("Further.", "open", beyond=True), verdict=None)
+    text = page_text(own, table=None)
+    assert "**The paper makes no such claim: every part goes beyond it.**" in text
+    assert "## The paper's claim" not in text
+    before = f"{BEGIN}\n\n| [toy](toy.md) | A toy | refuted | 1 refuted |\n\n{END}\n"
+    index = renewed_index(before, [own])
+    assert index.count("[toy](toy.md)") == 1
+    assert "| [toy](toy.md) | A toy | 1 open |" in index.partition("### What goes beyond")[2]
+
+
+def test_results_of_before_the_distinction_are_read():
+    """Everything was the paper's, and no rank rule was named."""
+    text = page_text(content(finding("Own.", "confirmed")), table=None)
+    assert "\n### Own.\n" in text.partition("## The paper's claim")[2]
+    assert "rank rule" not in text
+    named = page_text(content(finding("Own.", "confirmed"), rank_rule="energy:0.9"), table=None)
+    assert "the dimensions of the rank rule `energy:0.9`" in named
 
 
 def test_a_large_table_is_compressed_and_a_larger_one_left_out(toy, tmp_path, monkeypatch):

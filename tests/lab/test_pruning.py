@@ -213,3 +213,13 @@ def test_the_bundled_model_is_measured():
     measured = [Measured(cells["trained-1"], values, 1.0)]
     assert len(EXPERIMENT.table(measured)) == 12
     assert set(EXPERIMENT.draw(measured, ())) == {name for name, _ in EXPERIMENT.figures}
+
+
+def test_correlations_are_bounded_and_areas_are_not():
+    """So that the interval of the one stays within [-1, 1]."""
+    found = [
+        e for f in EXPERIMENT.conclude(models(lambda overlap, size: overlap + size))
+        for e in f.estimates
+    ]  # fmt: skip
+    assert {e.bounds for e in found if "ρ" in e.name} == {(-1.0, 1.0)}
+    assert {e.bounds for e in found if "ρ" not in e.name} == {None}

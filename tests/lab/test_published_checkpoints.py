@@ -2,13 +2,11 @@
 
 import json
 import math
-import re
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import replace
 from statistics import fmean, stdev
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -144,6 +142,14 @@ def test_a_scan_sees_what_was_planted(planted):
     assert trained["dtype"] == start["dtype"] == "torch.float32"
 
 
+def test_no_number_depends_on_the_rank_rule(planted):
+    """Its page names no rule: heads are read at their numerical rank, Grams whole."""
+    (cell,) = [c for c in EXPERIMENT.cells(Options(quick=True)) if c.name == "minilm-trained"]
+    other = cell.settings | {"scan": cell.settings["scan"] | {"rank": "numerical"}}
+    found = EXPERIMENT.measure(cell, lambda _: None)
+    assert EXPERIMENT.measure(replace(cell, settings=other), lambda _: None) == found
+
+
 def test_beyond_all_draws_has_the_probability_of_ranks():
     draws = np.random.default_rng(0).standard_normal((20, 4000))
     trained = np.random.default_rng(1).standard_normal(4000)
@@ -210,9 +216,9 @@ def test_verdicts_follow_what_was_measured():
     assert verdicts() == ["confirmed"] * 10
     untrained = verdicts(trained=0.0)
     assert untrained[:4] == ["refuted"] * 4
-    assert untrained[5] == "refuted"  # nothing is flagged more often than by chance
+    assert untrained[4] == "refuted"  # nothing is flagged more often than by chance
     assert "confirmed" not in untrained[7:]
-    assert verdicts(flagged=0.3)[4] == "refuted"
+    assert verdicts(flagged=0.3)[5] == "refuted"
     assert verdicts(trained=-1.0)[7:] == ["refuted"] * 3
 
 
@@ -231,13 +237,13 @@ def test_layers_that_go_the_other_way_are_named():
     (mini,) = [m for m in cells if m.cell.name == "minilm-None"]
     mini.values["places"]["R_o"][5] = 0.5
     mini.values["places"]["C_qk"][0] = 2.0
-    words = {f.claim[18:30]: f.words for f in EXPERIMENT.conclude(cells)[7:]}
+    words = {f.claim[:12]: f.words for f in EXPERIMENT.conclude(cells)[7:]}
     assert (
         "other way: R_O less its initialisation, all-MiniLM-L6-v2, in 1 of 9."
-        in words["heads overla"]
+        in words["Heads overla"]
     )
-    assert "C of Q-K, all-MiniLM-L6-v2, in 1 of 9." in words["training low"]
-    assert "the other way: none." in words["training cor"]
+    assert "C of Q-K, all-MiniLM-L6-v2, in 1 of 9." in words["Training low"]
+    assert "the other way: none." in words["Training cor"]
 
 
 def test_table_and_figures_come_from_what_was_measured():
@@ -245,27 +251,3 @@ def test_table_and_figures_come_from_what_was_measured():
     table = EXPERIMENT.table(cells)
     assert len(table) == 2 * 21 * (9 + 4) * 9 + 21 * 3 * 9
     assert set(EXPERIMENT.draw(cells, ())) == {name for name, _ in EXPERIMENT.figures}
-
-
-def test_the_published_shares_are_those_of_the_table():
-    lab = Path(__file__).parents[2] / "docs/lab"
-    text = (lab / "published-checkpoints.md").read_text(encoding="utf-8")
-    table = pd.read_csv(lab / "published-checkpoints/table.csv")
-    rows = re.findall(r"^\| share of places, (\S+) \| (\S+) \| .* \| (\d+) \|$", text, re.MULTILINE)
-    titles = {"all-MiniLM-L6-v2": "minilm", "AntiBERTy": "antiberty", "ResNet-20": "resnet20"}
-    beyond_all, places = 0, 0
-    letters = ["R"] * 2 + ["rho"] * 3 + ["nu"] * 3 + ["C"] * 3
-    for letter, (title, value, n) in zip(letters, rows, strict=True):
-        chosen = table[
-            (table.checkpoint == titles[title]) & table.quantity.str.startswith(f"{letter}_")
-        ]
-        drawn = chosen[chosen.weights == "initial"].groupby(["quantity", "layer"]).value
-        trained = (
-            chosen[chosen.weights == "trained"].set_index(["quantity", "layer"]).value.sort_index()
-        )
-        held = (trained < drawn.min()) | (trained > drawn.max())
-        assert len(held) == int(n)
-        assert held.mean() == pytest.approx(float(value), abs=1e-5)
-        beyond_all, places = beyond_all + int(held.sum()), places + len(held)
-    index = " ".join((lab / "index.md").read_text(encoding="utf-8").split())
-    assert f"In {beyond_all} of {places} places" in index

@@ -12,10 +12,13 @@ from scipy.linalg import subspace_angles
 
 from flagscope.lab import Measured, Options
 from flagscope.lab.data import load_images
-from flagscope.lab.experiments import ridge_rate
 from flagscope.lab.experiments.ridge_rate import EXPERIMENT
 from flagscope.lab.linear import class_regression
 from flagscope.lab.networks import initial_network
+from flagscope.lab.ridge_control import QUANTITIES
+from flagscope.lab.ridge_figures import draw_steps
+from flagscope.lab.ridge_findings import step_finding
+from flagscope.lab.ridge_training import decay_rates, dominant_angle, step_count
 
 
 def small(kind, **changes):
@@ -40,6 +43,7 @@ def miniature():
         measured(small("noise", until=2.0)),
         measured(small("noise", until=2.0, batch=64)),
         measured(small("momentum", until=0.5)),
+        *(measured(small("control", loss=loss, until=6.0)) for loss in ("signal", "zero", "none")),
         measured(small("adamw", until=0.01)),
     ]
 
@@ -54,7 +58,7 @@ def test_the_networks_are_those_of_a_plain_loop(kind):
     generator = torch.Generator().manual_seed(7919 + 5)
     xx, yx = task.input_covariance.numpy(), task.cross_covariance.numpy()
     velocity, first, second = ([np.zeros_like(w) for w in weights] for _ in range(3))
-    steps, found = ridge_rate._steps(s), []
+    steps, found = step_count(s), []
     for n in range(steps + 1):
         if n % (steps // 40) == 0:
             found.append(np.linalg.norm(weights[0] @ weights[0].T - weights[1].T @ weights[1]))
@@ -81,7 +85,7 @@ def test_a_planted_rate_is_found():
     time = np.linspace(0, 3, 12)
     rates = np.array([[1.0, 0.5], [2.0, 1.25], [0.1, 3.0]])
     series = 7 * np.exp(-time[:, None, None] * rates)
-    np.testing.assert_allclose(ridge_rate._rates(time, series), rates, rtol=1e-12)
+    np.testing.assert_allclose(decay_rates(time, series), rates, rtol=1e-12)
 
 
 def test_angles_are_scipys_and_within_the_bound_of_davis_and_kahan():
@@ -91,18 +95,20 @@ def test_angles_are_scipys_and_within_the_bound_of_davis_and_kahan():
     a = q @ torch.diag(spectrum) @ q.mT
     noise = torch.randn(5, 9, 9, generator=generator, dtype=torch.float64)
     b = a + 0.05 * (noise + noise.mT)
-    sine, bound = ridge_rate._angle(a, b, 3)
+    sine, bound = dominant_angle(a, b, 3)
     for i in range(5):
         spaces = [np.linalg.eigh(m[i].numpy())[1][:, -3:] for m in (a, b)]
         assert math.asin(sine[i]) == pytest.approx(subspace_angles(*spaces)[0], rel=1e-9)
     assert (sine <= bound).all()
     assert (bound < 0.5).all()
     # Without a gap there is no bound.
-    assert ridge_rate._angle(a, b.flip(-1).flip(-2) * 0, 3)[1].tolist() == [1.0] * 5
+    assert dominant_angle(a, b.flip(-1).flip(-2) * 0, 3)[1].tolist() == [1.0] * 5
 
 
 def test_the_exact_law_holds_to_round_off(miniature):
     for m in miniature:
+        if m.cell.settings["kind"] == "control":
+            continue
         exact = m.cell.settings["kind"] in ("rate", "step", "noise")
         assert (m.values["identity_miss"] < 1e-10) == exact
 
@@ -117,11 +123,16 @@ def test_full_batch_rates_are_within_a_percent(miniature):
 def test_every_part_has_its_finding_table_and_figure(miniature):
     findings = EXPERIMENT.conclude(miniature)
     assert [f.verdict for f in findings[:2]] == ["confirmed", "confirmed"]
-    assert findings[-1].verdict == "refuted"
-    assert findings[-1].estimates[1].low > 1
+    assert findings[7].verdict == "refuted"
+    assert findings[7].estimates[1].low > 1
     assert set(EXPERIMENT.draw(miniature, findings)) == set(dict(EXPERIMENT.figures))
     frame = EXPERIMENT.table(miniature)
-    assert set(frame["quantity"]) == {"ratio", "ratio_less_driven", "angle_ratio"}
+    assert set(frame["quantity"]) >= {"ratio", "ratio_less_driven", "angle_ratio", "law_ratio"}
+    assert set(frame.loc[frame["cell"].str.startswith("control"), "quantity"]) == {
+        "law_ratio",
+        "relative_ratio",
+        *(f"{name}_{end}" for name in QUANTITIES for end in ("start", "end")),
+    }
     assert frame["value"].notna().all()
 
 
@@ -132,7 +143,7 @@ def test_step_sizes_are_drawn_one_line_a_decay(miniature):
         for decay in (1e-3, 1e-2)
         for changes in ({"step": 0.2, "decay": decay}, {"step": 1.0, "decay": decay})
     ]
-    figure = ridge_rate._draw_steps(cells)
+    figure = draw_steps(cells)
     lines = figure.axes[0].get_lines()
     assert [line.get_xdata().tolist() for line in lines] == [[0.2, 1.0]] * 4
     assert {line.get_label() for line in lines} >= {"‖A - B‖, λ = 0.001", "‖A - B‖, λ = 0.01"}
@@ -150,7 +161,7 @@ def test_where_it_bends_is_told_as_measured(miniature):
             )
             for decay, bend in ((1e-3, small), (1e-2, large))
         ]
-        return ridge_rate._step_finding(cells).words
+        return step_finding(cells).words
 
     assert "less at the greater λ for 1 of 1 step sizes, as predicted" in told(2e-3, 1e-3)
     assert "for 0 of 1 step sizes, against that part" in told(1e-3, 2e-3)
@@ -178,7 +189,7 @@ def test_verdicts_follow_the_numbers(miniature):
     free = planted(rate, bound_ratio=[[0.0, 0.0, 0.0]])
     assert EXPERIMENT.conclude([free, *others])[3].verdict == "open"
     lawful = planted(others[-1], ratio=[[1.0, 1.001, 0.999], [1.0, 1.001, 0.999]])
-    assert EXPERIMENT.conclude([rate, *others[:-1], lawful])[-1].verdict == "confirmed"
+    assert EXPERIMENT.conclude([rate, *others[:-1], lawful])[7].verdict == "confirmed"
 
 
 def test_every_cell_is_measured_over_whole_moments():
@@ -186,7 +197,7 @@ def test_every_cell_is_measured_over_whole_moments():
         cells = EXPERIMENT.cells(options)
         assert len({c.name for c in cells}) == len(cells)
         for cell in cells:
-            steps = ridge_rate._steps(cell.settings)
+            steps = step_count(cell.settings)
             assert steps % 40 == 0
             pace = cell.settings["step"] / (1 - cell.settings.get("beta", 0))
             assert 2 * cell.settings["decay"] * pace * steps >= cell.settings["until"] - 1e-9

@@ -153,9 +153,12 @@ def _print_results(results: Sequence[LabResult], quiet: bool) -> None:
 
 
 def _print_finding(finding: Finding, out: Output) -> None:
-    out.paragraph(f"{finding.verdict}: {finding.claim}", bullet="• ")
+    from flagscope.lab.digits import interval_text
+
+    further = " (beyond the paper)" if finding.beyond else ""
+    out.paragraph(f"{finding.verdict}{further}: {finding.claim}", bullet="• ")
     out.paragraph(f"predicted: {finding.prediction.text}", bullet="    ")
     for e in finding.estimates:
-        ends = "" if e.low is None or e.high is None else f" [{e.low:.6g}, {e.high:.6g}]"
-        out.paragraph(f"{e.name}: {e.value:.6g}{ends} (n = {e.n})", bullet="    ")
+        numbers = interval_text(e.value, e.low, e.high)
+        out.paragraph(f"{e.name}: {numbers} (n = {e.n})", bullet="    ")
     out.paragraph(finding.words, bullet="    ")

@@ -9,6 +9,7 @@ from flagscope.lab.experiment import (
     Options,
     Prediction,
     Verdict,
+    beyond_the_paper,
     overall_verdict,
 )
 from flagscope.lab.registry import experiment_names, load_experiment
@@ -24,6 +25,7 @@ __all__ = [
     "Options",
     "Prediction",
     "Verdict",
+    "beyond_the_paper",
     "experiment_names",
     "load_experiment",
     "overall_verdict",

@@ -28,6 +28,8 @@ class Claim(Generic[Data]):
         From what was measured to the estimates.
     low, high
         The predicted range.
+    beyond
+        Whether this goes beyond what the paper claims.
 
     Examples
     --------
@@ -44,6 +46,7 @@ class Claim(Generic[Data]):
     estimates: Callable[[Data], Sequence[Estimate]]
     low: float = 0.0
     high: float = math.inf
+    beyond: bool = False
 
     def judge(self, data: Data) -> Finding:
         """The finding, by the rule above."""
@@ -54,6 +57,7 @@ class Claim(Generic[Data]):
             estimates=estimates,
             verdict=band_verdict(estimates, self.low, self.high),
             words=_words(estimates, self.low, self.high),
+            beyond=self.beyond,
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -80,6 +80,12 @@ class Estimate:
         Ends of the interval; None where there are too few numbers for one.
     n
         How many independent numbers it rests on, mostly seeds.
+    bounds
+        What no value of the quantity can pass, such as (0, 1) of a share. The interval then lies
+        within, and is symmetric on the logit scale of `bounds`; None where it is symmetric itself.
+    trials
+        Whether the value is the share of `n` trials in which something held, and the interval the
+        exact one of Clopper and Pearson.
     """
 
     name: str
@@ -87,6 +93,8 @@ class Estimate:
     low: float | None
     high: float | None
     n: int
+    bounds: tuple[float, float] | None = None
+    trials: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,13 +118,32 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Finding:
-    """One claim, what was predicted and measured, and the verdict."""
+    """One claim, what was predicted and measured, and the verdict.
+
+    Attributes
+    ----------
+    claim
+        One part of what an experiment tests, in a sentence.
+    prediction, estimates, verdict
+        What was predicted, what was measured, and what follows by the rule in the code.
+    words
+        What a reader should know beside the numbers.
+    beyond
+        Whether this part goes beyond what the paper claims: an extension, a refinement, a control,
+        or what flagscope sets against it. The verdict on the paper does not hang on it.
+    """
 
     claim: str
     prediction: Prediction
     estimates: tuple[Estimate, ...]
     verdict: Verdict
     words: str
+    beyond: bool = False
+
+
+def beyond_the_paper(*findings: Finding) -> tuple[Finding, ...]:
+    """The same findings, marked as going beyond what the paper claims."""
+    return tuple(replace(finding, beyond=True) for finding in findings)
 
 
 class Experiment(ABC):
@@ -134,6 +161,9 @@ class Experiment(ABC):
         What sort of data the experiment can be given: "images", "text" or "none".
     figures
         (name, caption) of every figure.
+    rank_rule
+        The rule for the dimensions of dominant spaces, where what is measured depends on one:
+        `flagscope.lab.rank_rule.LAB_RULE`.
     version
         To be raised when `measure` changes, so that earlier measurements are not taken for its.
     """
@@ -145,6 +175,7 @@ class Experiment(ABC):
     budget_minutes: float
     data_kind: DataKind = "images"
     figures: tuple[tuple[str, str], ...] = ()
+    rank_rule: str | None = None
     version: int = 1
 
     @abstractmethod
@@ -172,15 +203,23 @@ class Experiment(ABC):
         """The figures that `figures` names."""
 
 
-def overall_verdict(findings: Sequence[Finding]) -> Verdict:
-    """Refuted if any part is, confirmed if all are, otherwise open.
+def overall_verdict(findings: Sequence[Finding]) -> Verdict | None:
+    """The verdict on the paper's claim: refuted if a part of it is, confirmed if all are, or open.
+
+    None where there are findings, and all of them go beyond the paper.
 
     Examples
     --------
     >>> overall_verdict([])
     'open'
+    >>> part = Finding("It falls.", Prediction("below 1"), (), "confirmed", "")
+    >>> further = Finding("So does this.", Prediction("below 1"), (), "refuted", "", beyond=True)
+    >>> overall_verdict([part, further]), overall_verdict([further])
+    ('confirmed', None)
     """
-    verdicts = {finding.verdict for finding in findings}
+    verdicts = {finding.verdict for finding in findings if not finding.beyond}
+    if findings and not verdicts:
+        return None
     if "refuted" in verdicts:
         return "refuted"
     return "confirmed" if verdicts == {"confirmed"} else "open"

@@ -77,13 +77,19 @@ def draw_band(
 def draw_estimates(
     ax: Axes, estimates: Sequence[Estimate], *, predicted: float | None = None
 ) -> None:
-    """One line an estimate with its interval, the first on top, and the prediction across."""
+    """One line an estimate with its interval, the first on top, and the prediction across.
+
+    Where all have the same bounds the axis ends there, since nothing can lie beyond.
+    """
     rows = range(len(estimates))
     for row, e in zip(rows, estimates, strict=True):
         low, high = (e.value if end is None else end for end in (e.low, e.high))
         ax.plot([low, high], [row, row], color=COLOURS[0], lw=2)
-        ax.plot([e.value], [row], "o", color=COLOURS[0], ms=4)
+        ax.plot([e.value], [row], "o", color=COLOURS[0], ms=4, clip_on=False)
     if predicted is not None:
         ax.axvline(predicted, color=COLOURS[6], ls="--", lw=1, label="predicted")
     ax.set_yticks(list(rows), [e.name for e in estimates])
     ax.set_ylim(len(estimates) - 0.5, -0.5)
+    if len({e.bounds for e in estimates}) == 1 and (bounds := estimates[0].bounds) is not None:
+        left, right = ax.get_xlim()
+        ax.set_xlim(max(left, bounds[0]), min(right, bounds[1]))

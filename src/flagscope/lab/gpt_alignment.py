@@ -14,6 +14,8 @@ from torch import Tensor
 import flagscope
 from flagscope.diagnose import HeadRecord, PairRecord
 from flagscope.lab.gpt import GPTShape, State
+from flagscope.lab.rank_rule import LAB_RULE
+from flagscope.null import mean_overlap_significance
 
 SPACES = ("q", "k", "v", "o")
 KINDS = ("qk", "ov", "mlp")
@@ -44,7 +46,12 @@ def alignment(state: State, shape: GPTShape) -> dict[str, Any]:
     Xiao, Sui, Ruan, arXiv 2605.09861 (2026).
     """
     result = flagscope.scan(
-        state, config=shape.config(), only=("pairs", "heads"), device="cpu", workers=1
+        state,
+        config=shape.config(),
+        only=("pairs", "heads"),
+        rank=LAB_RULE,
+        device="cpu",
+        workers=1,
     ).result
     values: dict[str, Any] = {}
     for space in SPACES:
@@ -68,8 +75,17 @@ def _of_heads(space: str, groups: Sequence[HeadRecord]) -> dict[str, list[float 
     return {
         f"R_{space}": [_rounded(group.overlap_ratio) for group in groups],
         f"z_{space}": [_rounded(group.z) for group in groups],
-        f"log10_p_{space}": [_rounded(group.log10_p) for group in groups],
+        f"log10_p_{space}": [_rounded(_haar_log10_p(group)) for group in groups],
     }
+
+
+def _haar_log10_p(group: HeadRecord) -> float | None:
+    """Of the Haar null alone, which the claims are about; a scan's own p allows for scales too."""
+    if group.overlap_ratio is None or group.rank is None:
+        return None
+    # Heads of the model that is trained here have one rank.
+    ranks = [group.rank] * group.count
+    return mean_overlap_significance(group.overlap_ratio, ranks, group.d).log10_p
 
 
 def _of_pairs(kind: str, layers: Sequence[Sequence[PairRecord]]) -> dict[str, list[float | None]]:

@@ -15,6 +15,7 @@ import flagscope
 from flagscope.diagnose import HeadRecord
 from flagscope.lab.gpt import GPTShape, State, mean_loss
 from flagscope.lab.gpt_alignment import SPACES
+from flagscope.lab.rank_rule import LAB_RULE
 
 Scores = Float[np.ndarray, "n_layer n_head"]
 
@@ -47,7 +48,7 @@ def redundancy(state: State, shape: GPTShape) -> Redundancy:
     Xiao, Sui, Ruan, arXiv 2605.09861 (2026).
     """
     heads = flagscope.scan(
-        state, config=shape.config(), only="heads", device="cpu", workers=1
+        state, config=shape.config(), only="heads", rank=LAB_RULE, device="cpu", workers=1
     ).result.heads
     by_space = {
         space: sorted((one for one in heads if one.space == space), key=lambda one: one.layer)

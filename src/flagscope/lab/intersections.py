@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flagscope.geometry import numerical_rank, participation_ratio, principal_cosines
+from flagscope.geometry import numerical_rank, principal_cosines
+from flagscope.lab.rank_rule import lab_rule
 from flagscope.null import count_beyond_chance
 
 #: Gains below this share of the largest singular value of W2 count as none.
@@ -52,7 +53,7 @@ def intersections(w1: Float[Tensor, "d m1"], w2: Float[Tensor, "m2 d"]) -> Inter
     Parameters
     ----------
     w1, w2
-        The maps; computed in float64. Dominant ranks are participation ratios.
+        The maps; computed in float64. Dominant ranks are those of the laboratory's rule.
 
     References
     ----------
@@ -70,7 +71,7 @@ def intersections(w1: Float[Tensor, "d m1"], w2: Float[Tensor, "m2 d"]) -> Inter
     d = w1.shape[0]
     left, sigma1, _ = torch.linalg.svd(w1, full_matrices=False)
     _, sigma2, right = torch.linalg.svd(w2, full_matrices=True)
-    r1, r2 = (max(1, round(float(participation_ratio(s)))) for s in (sigma1, sigma2))
+    r1, r2 = (max(1, _dominant(s, w)) for s, w in ((sigma1, w1), (sigma2, w2)))
     rank1, rank2 = _rank(sigma1, w1), _rank(sigma2, w2)
     product = w2 @ w1
     rank_product = _rank(torch.linalg.svdvals(product), product)
@@ -92,6 +93,10 @@ def intersections(w1: Float[Tensor, "d m1"], w2: Float[Tensor, "m2 d"]) -> Inter
         read_soft=float(cosines.square().sum()) * d / (r1 * r2) - 1,
         kernel_soft=float(lost) - (d - read) / d,
     )
+
+
+def _dominant(sigma: Tensor, matrix: Tensor) -> int:
+    return lab_rule().rank(sigma, shape=(matrix.shape[0], matrix.shape[1]))
 
 
 def _rank(sigma: Tensor, matrix: Tensor) -> int:

@@ -5,31 +5,76 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+from jaxtyping import Float
 from scipy import stats
+from scipy.special import expit, logit
 
 from flagscope.errors import InputError
 from flagscope.lab.experiment import Estimate, Verdict
 
 LEVEL = 0.95
+#: What cannot be passed by shares, probabilities and the grades of levels, and by correlations.
+SHARE, CORRELATION = (0.0, 1.0), (-1.0, 1.0)
 
 
-def mean_interval(name: str, values: Iterable[float]) -> Estimate:
+def mean_interval(
+    name: str, values: Iterable[float], *, bounds: tuple[float, float] | None = None
+) -> Estimate:
     """The mean of independent numbers with its 95 % interval by Student's t.
 
     One number has no interval.
+
+    Parameters
+    ----------
+    name
+        Of the estimate.
+    values
+        One number a seed.
+    bounds
+        Least and greatest value that the quantity can have, where there are such. Student's
+        interval is then taken on the logit scale, by the delta method, and stays within: with m
+        the mean as a fraction of the range and s its standard error, logit m ± t s / (m (1 - m)).
+        Of Beta-distributed numbers with means from 0.5 to 0.99 it covers 92.5 to 97 % at 4 to 16
+        seeds, where the symmetric interval covers 84 to 95 % and leaves the range up to nine times
+        in ten. Numbers that all lie on a bound give an interval without width, like all that are
+        equal.
+
+    Raises
+    ------
+    InputError
+        For no numbers, for some that are not finite, or beyond the bounds.
+
+    References
+    ----------
+    .. [1] N. Dean, M. Pagano, Evaluating confidence interval methods for binomial proportions in
+       clustered surveys, Journal of Survey Statistics and Methodology 3 (2015), 484-503: the
+       logit interval among others.
 
     Examples
     --------
     >>> estimate = mean_interval("ratio", [0.99, 1.0, 1.01])
     >>> f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
     '1.000 [0.975, 1.025]'
+    >>> estimate = mean_interval("share", [0.98, 0.99, 1.0], bounds=(0, 1))
+    >>> f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    '0.990 [0.890, 0.999]'
     """
     x = _finite(name, values)
+    if bounds is not None:
+        x = _within(name, x, *bounds)
     mean = float(x.mean())
     if len(x) == 1:
-        return Estimate(name, mean, None, None, 1)
+        return Estimate(name, mean, None, None, 1, bounds)
     half = float(stats.t.ppf(0.5 + LEVEL / 2, len(x) - 1) * stats.sem(x))
-    return Estimate(name, mean, mean - half, mean + half, len(x))
+    if bounds is None:
+        return Estimate(name, mean, mean - half, mean + half, len(x))
+    low, high = bounds
+    share = (mean - low) / (high - low)
+    if half == 0 or not 0 < share < 1:
+        return Estimate(name, mean, mean, mean, len(x), bounds)
+    reach = half / (high - low) / (share * (1 - share))
+    ends = low + (high - low) * expit(logit(share) + np.array([-reach, reach]))
+    return Estimate(name, mean, float(ends[0]), float(ends[1]), len(x), bounds)
 
 
 def bootstrap_interval(
@@ -103,12 +148,12 @@ def spearman_interval(name: str, x: Sequence[float], y: Sequence[float]) -> Esti
     rho = round(float(np.asarray(stats.spearmanr(first, second))[0]), 12)
     n = len(first)
     if n < 4:
-        return Estimate(name, rho, None, None, n)
+        return Estimate(name, rho, None, None, n, CORRELATION)
     if abs(rho) == 1:
-        return Estimate(name, rho, rho, rho, n)
+        return Estimate(name, rho, rho, rho, n, CORRELATION)
     half = stats.norm.ppf(0.5 + LEVEL / 2) * np.sqrt((1 + rho**2 / 2) / (n - 3))
     low, high = np.tanh(np.arctanh(rho) + np.array([-half, half]))
-    return Estimate(name, rho, float(low), float(high), n)
+    return Estimate(name, rho, float(low), float(high), n, CORRELATION)
 
 
 def share_interval(name: str, held: Sequence[bool]) -> Estimate:
@@ -128,15 +173,16 @@ def share_interval(name: str, held: Sequence[bool]) -> Estimate:
     if not held:
         raise InputError(f"{name}: there is no share of no trials")
     ends = stats.binomtest(sum(held), len(held)).proportion_ci(LEVEL)
-    return Estimate(name, sum(held) / len(held), float(ends.low), float(ends.high), len(held))
+    low, high = float(ends.low), float(ends.high)
+    return Estimate(name, sum(held) / len(held), low, high, len(held), SHARE, trials=True)
 
 
 def joint_ends(estimate: Estimate, together: int) -> tuple[float, float] | None:
     """Ends of an interval widened to the level 1 - 5 %/`together`; None where there is none.
 
     `together` such intervals all hold their truths with probability 95 % at least, however they
-    depend on each other. Student's for a mean; on an exact interval of a share it errs to the wide
-    side.
+    depend on each other. Student's for a mean, on the scale on which the interval is symmetric, so
+    that no end passes a bound; the exact ends for a share of trials.
 
     References
     ----------
@@ -149,10 +195,31 @@ def joint_ends(estimate: Estimate, together: int) -> tuple[float, float] | None:
     """
     if estimate.low is None or estimate.high is None:
         return None
+    if estimate.trials:
+        held = round(estimate.value * estimate.n)
+        exact = stats.binomtest(held, estimate.n).proportion_ci(1 - (1 - LEVEL) / together)
+        return float(exact.low), float(exact.high)
     degrees = estimate.n - 1
     wide, own = (stats.t.ppf(1 - (1 - LEVEL) / 2 / k, degrees) for k in (together, 1))
-    middle, half = (estimate.high + estimate.low) / 2, (estimate.high - estimate.low) / 2
-    return middle - half * float(wide / own), middle + half * float(wide / own)
+    factor = float(wide / own)
+    if estimate.bounds is None:
+        return _widened(estimate.low, estimate.high, factor)
+    if estimate.low == estimate.high:
+        return estimate.low, estimate.high
+    bottom, top = estimate.bounds
+    # An end that rounding has put on a bound has no logit: to the number next to it.
+    shares = ((np.array([estimate.low, estimate.high]) - bottom) / (top - bottom)).clip(
+        np.finfo(float).tiny, 1 - np.finfo(float).epsneg
+    )
+    low, high = logit(shares).tolist()
+    ends = bottom + (top - bottom) * expit(_widened(low, high, factor))
+    return float(ends[0]), float(ends[1])
+
+
+def _widened(low: float, high: float, factor: float) -> tuple[float, float]:
+    """Ends of an interval of the same middle that is `factor` times as long."""
+    middle, half = (high + low) / 2, (high - low) / 2
+    return middle - half * factor, middle + half * factor
 
 
 def lies_outside(estimate: Estimate, low: float, high: float, *, together: int) -> bool:
@@ -192,6 +259,17 @@ def band_verdict(
     ends = [(e.low, e.high) for e in estimates if e.low is not None and e.high is not None]
     whole = bool(estimates) and len(ends) == len(estimates)
     return "confirmed" if whole and all(low <= a and b <= high for a, b in ends) else "open"
+
+
+def _within(name: str, x: Float[np.ndarray, " n"], low: float, high: float) -> np.ndarray:
+    """The numbers, those clipped that rounding has carried past a bound."""
+    # Sums of some hundred terms of size 1 in float64.
+    rounding = 1e-12 * (high - low)
+    if x.min() < low - rounding or x.max() > high + rounding:
+        raise InputError(
+            f"{name}: numbers from {x.min():g} to {x.max():g} cannot lie in [{low:g}, {high:g}]"
+        )
+    return x.clip(low, high)
 
 
 def _finite(name: str, values: Iterable[float]) -> np.ndarray:

@@ -67,12 +67,52 @@ def linear_gradients(
     >>> [g.item() for g in linear_gradients(w, torch.ones(1, 1), torch.zeros(1, 1))]
     [18.0, 12.0]
     """
+    products = partial_products(weights)
+    return layer_gradients(weights, products, products[-1] @ xx - yx)
+
+
+def partial_products(
+    weights: Sequence[Float[Tensor, "seeds out in"]],
+) -> list[Float[Tensor, "seeds out in"]]:
+    """W_1, W_2 W_1, … W_L … W_1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> [p.item() for p in partial_products([torch.full((1, 1, 1), n) for n in (2.0, 3.0, 5.0)])]
+    [2.0, 6.0, 30.0]
+    """
     products = [weights[0]]
     for weight in weights[1:]:
         products.append(weight @ products[-1])
-    behind = products.pop() @ xx - yx
+    return products
+
+
+def layer_gradients(
+    weights: Sequence[Float[Tensor, "seeds out in"]],
+    products: Sequence[Float[Tensor, "seeds out in"]],
+    behind: Float[Tensor, "seeds out in"],
+) -> list[Float[Tensor, "seeds out in"]]:
+    """Gradients in W_1 … W_L of a loss of the product, by the chain rule.
+
+    Parameters
+    ----------
+    weights
+        W_1 … W_L.
+    products
+        Their `partial_products`.
+    behind
+        The gradient of the loss in W_L … W_1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> w = [torch.full((1, 1, 1), 2.0), torch.full((1, 1, 1), 3.0)]
+    >>> [g.item() for g in layer_gradients(w, partial_products(w), torch.ones(1, 1, 1))]
+    [3.0, 2.0]
+    """
     found: list[Tensor] = []
-    for weight, before in zip(reversed(weights[1:]), reversed(products), strict=True):
+    for weight, before in zip(reversed(weights[1:]), reversed(products[:-1]), strict=True):
         found.append(behind @ before.mT)
         behind = weight.mT @ behind
     return [behind, *reversed(found)]

@@ -49,9 +49,11 @@ class Runs:
         """The runs of an arm by seed."""
         return self._by_arm.get(arm, {})
 
-    def mean(self, name: str, arm: Arm, quantity: Quantity) -> list[Estimate]:
+    def mean(
+        self, name: str, arm: Arm, quantity: Quantity, *, bounds: tuple[float, float] | None = None
+    ) -> list[Estimate]:
         """The mean of a quantity over an arm's seeds; no estimate where it is never defined."""
-        return _estimate(name, [quantity(values) for values in self.of(arm).values()])
+        return _estimate(name, [quantity(values) for values in self.of(arm).values()], bounds)
 
     def contrast(
         self, name: str, first: Arm, second: Arm, quantity: Callable[[Values, Values], float | None]
@@ -66,9 +68,11 @@ class Runs:
         return self.contrast(name, first, second, lambda a, b: less(quantity(a), quantity(b)))
 
 
-def _estimate(name: str, values: Sequence[float | None]) -> list[Estimate]:
+def _estimate(
+    name: str, values: Sequence[float | None], bounds: tuple[float, float] | None = None
+) -> list[Estimate]:
     known = [value for value in values if value is not None]
-    return [mean_interval(name, known)] if known else []
+    return [mean_interval(name, known, bounds=bounds)] if known else []
 
 
 def with_law(one: Measured) -> Values:

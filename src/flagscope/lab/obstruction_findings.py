@@ -9,14 +9,22 @@ from statistics import fmean
 
 import numpy as np
 
-from flagscope.lab.experiment import Estimate, Finding, Measured, Prediction, Verdict
-from flagscope.lab.intervals import band_verdict, mean_interval
+from flagscope.lab.experiment import (
+    Estimate,
+    Finding,
+    Measured,
+    Prediction,
+    Verdict,
+    beyond_the_paper,
+)
+from flagscope.lab.intervals import CORRELATION, band_verdict, mean_interval
 
 # The bounds of issue and theory: at 2λt = 10 a linear pair commutes to 1e-6, others not to 0.05.
 COMMUTES, OBSTRUCTED = 1e-6, 0.05
 RIDGE, STRONG = 5e-3, 2e-2
 # Round-off of ten thousand sums in float64.
 ROUND_OFF = 1e-10
+_BOUNDS = {"nu": (0.0, 2.0), "rho": CORRELATION}
 _SOURCE = "spec, section 4"
 _LINEAR = (("linear", "1-2"), ("gated:silu", "down-out"))
 _CURVED = (("relu", "1-2"), ("tanh", "1-2"), ("gelu", "1-2"))
@@ -55,7 +63,9 @@ class Runs:
         """Of those places that were measured."""
         found = ((a, p, self.values(a, p, quantity, decay=decay, end=end)) for a, p in places)
         return tuple(
-            mean_interval(f"{quantity}, {place(a, p)}", values) for a, p, values in found if values
+            mean_interval(f"{quantity}, {place(a, p)}", values, bounds=_BOUNDS.get(quantity))
+            for a, p, values in found
+            if values
         )
 
     @property
@@ -72,9 +82,13 @@ def place(activation: str, pair: str) -> str:
 def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
     """One finding a prediction that the measured cells can speak of."""
     runs = Runs(measured)
-    rules = (_commutes, _obstructed, _gate, _haar, _slope, _diagonal, _curved_diagonal, _terms,
-             _accounts, _ridge, _lasts)  # fmt: skip
-    return tuple(finding for rule in rules for finding in rule(runs))
+    further = (_gate, _haar, _slope, _diagonal, _curved_diagonal, _terms, _accounts, _ridge)
+    return (
+        *_commutes(runs),
+        *_obstructed(runs),
+        *beyond_the_paper(*(finding for rule in further for finding in rule(runs))),
+        *_lasts(runs),
+    )
 
 
 def _commutes(runs: Runs) -> Iterator[Finding]:

@@ -1,5 +1,7 @@
 """The claims of the pruning experiment: predictions and rules, fixed before measuring.
 
+The paper does not say what a head costs: all of them go beyond it.
+
 The independent units are models: every estimate is a mean over them of a correlation within each,
 or of a difference of areas under the curves of loss against heads removed.
 """
@@ -7,6 +9,7 @@ or of a difference of areas under the curves of loss against heads removed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,7 @@ from scipy.stats import rankdata, spearmanr
 from flagscope.lab.claim import Claim
 from flagscope.lab.experiment import Estimate, Measured
 from flagscope.lab.gpt_alignment import SPACES
-from flagscope.lab.intervals import mean_interval
+from flagscope.lab.intervals import CORRELATION, mean_interval
 
 Values = dict[str, Any]
 Models = Sequence[Measured]
@@ -111,7 +114,14 @@ def _saved(worse: str, better: str) -> Quantity:
     return lambda values: of(values, worse) - of(values, better)
 
 
-def _means(quantities: dict[str, Quantity]) -> Callable[[Models], list[Estimate]]:
+def _correlations(quantities: dict[str, Quantity]) -> Callable[[Models], list[Estimate]]:
+    """Mean of each correlation over the models in which it is defined."""
+    return _means(quantities, CORRELATION)
+
+
+def _means(
+    quantities: dict[str, Quantity], bounds: tuple[float, float] | None = None
+) -> Callable[[Models], list[Estimate]]:
     """Mean of each quantity over the models in which it is defined."""
 
     def estimates(models: Models) -> list[Estimate]:
@@ -119,10 +129,19 @@ def _means(quantities: dict[str, Quantity]) -> Callable[[Models], list[Estimate]
         for name, quantity in quantities.items():
             known = [v for v in (quantity(one.values) for one in models) if v is not None]
             if known:
-                found.append(mean_interval(name, known))
+                found.append(mean_interval(name, known, bounds=bounds))
         return found
 
     return estimates
+
+
+def _foretells(
+    score: str, name: str, symbol: str | None = None
+) -> Callable[[Models], list[Estimate]]:
+    """Correlation of a score with the cost, and what its order saves against random ones."""
+    correlations = _correlations({f"ρ, {symbol or name}": _across(score)})
+    areas = _means({f"random less {name}, nats": _saved("random", score)})
+    return lambda models: correlations(models) + areas(models)
 
 
 def _predicts_cheapness(text: str, score: str) -> Claim[Models]:
@@ -130,13 +149,13 @@ def _predicts_cheapness(text: str, score: str) -> Claim[Models]:
         text,
         "Spearman's ρ of redundancy and the cost of removing the head is negative",
         "what `near copies` and `clusters` of a scan suggest",
-        _means({"ρ, all heads": _across(score), "ρ, within layers": _within(score)}),
+        _correlations({"ρ, all heads": _across(score), "ρ, within layers": _within(score)}),
         -1.0,
         0.0,
     )
 
 
-CLAIMS: tuple[Claim[Models], ...] = (
+_CLAIMS: tuple[Claim[Models], ...] = (
     _predicts_cheapness("Heads that overlap more with the others cost less to remove.", "overlap"),
     _predicts_cheapness("Heads that have a near copy cost less to remove.", "nearest"),
     _predicts_cheapness("Heads in many shared directions cost less to remove.", "membership"),
@@ -144,7 +163,7 @@ CLAIMS: tuple[Claim[Models], ...] = (
         "One space alone tells: heads that overlap more in Q, K, V or O cost less to remove.",
         "Spearman's ρ is negative in each of the four",
         "what `near copies` and `clusters` of a scan suggest",
-        _means({f"ρ, {space.upper()}": _across(f"overlap_{space}") for space in SPACES}),
+        _correlations({f"ρ, {space.upper()}": _across(f"overlap_{space}") for space in SPACES}),
         -1.0,
         0.0,
     ),
@@ -152,7 +171,7 @@ CLAIMS: tuple[Claim[Models], ...] = (
         "Overlap tells of the cost what magnitude does not.",
         "the partial rank correlation, ‖W_O W_V‖ held fixed, is negative",
         "redundancy is not size",
-        _means({"partial ρ": _beyond("overlap", "product")}),
+        _correlations({"partial ρ": _beyond("overlap", "product")}),
         -1.0,
         0.0,
     ),
@@ -160,7 +179,7 @@ CLAIMS: tuple[Claim[Models], ...] = (
         "Overlapping heads stand in for each other: removing both costs more than the sum.",
         "Spearman's ρ of overlap and the cost beyond the sum, over head pairs, is positive",
         "the meaning of redundancy",
-        _means({"ρ, head pairs": _interaction}),
+        _correlations({"ρ, head pairs": _interaction}),
         0.0,
         1.0,
     ),
@@ -186,22 +205,14 @@ CLAIMS: tuple[Claim[Models], ...] = (
         "The measurement can see a predictor: gradient importance foretells the cost.",
         "Spearman's ρ of gradient importance and cost is positive, and its order beats chance",
         "Michel, Levy, Neubig, NeurIPS 2019",
-        _means(
-            {
-                "ρ, gradient": _across("gradient"),
-                "random less gradient, nats": _saved("random", "gradient"),
-            }
-        ),
+        _foretells("gradient", "gradient"),
     ),
     Claim(
         "Magnitude foretells the cost.",
         "Spearman's ρ of ‖W_O W_V‖ and cost is positive, and its order beats chance",
         "the simplest baseline",
-        _means(
-            {
-                "ρ, ‖W_O W_V‖": _across("product"),
-                "random less magnitude, nats": _saved("random", "product"),
-            }
-        ),
+        _foretells("product", "magnitude", "‖W_O W_V‖"),
     ),
 )
+
+CLAIMS = tuple(replace(claim, beyond=True) for claim in _CLAIMS)

@@ -69,8 +69,8 @@ class LabResult:
     budget_minutes: float
 
     @property
-    def verdict(self) -> Verdict:
-        """Of the claim as a whole."""
+    def verdict(self) -> Verdict | None:
+        """On the paper's claim; None where the experiment tests nothing that the paper claims."""
         return overall_verdict(self.findings)
 
 
@@ -127,6 +127,7 @@ def results_json(
         "background": _background(experiment),
         "version": version("flagscope"),
         "experiment_version": experiment.version,
+        "rank_rule": experiment.rank_rule,
         "settings": asdict(options),
         "verdict": overall_verdict(findings),
         "findings": [asdict(finding) for finding in findings],

@@ -19,6 +19,7 @@ from flagscope.demo import final
 from flagscope.diagnose import PairRecord
 from flagscope.errors import InputError
 from flagscope.lab.networks import Network
+from flagscope.lab.rank_rule import LAB_RULE
 from flagscope.reparameterize import (
     Change,
     Symmetry,
@@ -56,7 +57,8 @@ class Rewritable:
 
     def pairs(self, state: State) -> dict[str, PairRecord]:
         """What a scan says of each pair."""
-        return {one.name: one for one in flagscope.scan(state, config=self.config).result.pairs}
+        scan = flagscope.scan(state, config=self.config, rank=LAB_RULE)
+        return {record.name: record for record in scan.result.pairs}
 
     def symmetries(self, kind: str) -> list[Symmetry]:
         """Where a kind of change is open: in a perceptron, its first shared space alone.

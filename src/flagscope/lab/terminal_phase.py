@@ -19,6 +19,7 @@ from flagscope.errors import InputError
 from flagscope.geometry import RankRule, neuron_scales
 from flagscope.lab.data import Images
 from flagscope.lab.networks import Network, activation, initial_network
+from flagscope.lab.rank_rule import lab_rule
 from flagscope.lab.residual_networks import ResidualNetwork, initial_residual_network
 from flagscope.lab.training import (
     Optimiser,
@@ -214,15 +215,15 @@ def pair_grades(
 ) -> list[dict[str, float | None]]:
     """Grades of levels 1 to 3 of a pair in every seed.
 
-    `rank` is read at the participation ratios, as a scan reads a pair; `subspace` and `basis` at
-    the K - 1 leading directions, the dimension to which collapse confines the features: rounding
-    a participation ratio to 8 here and 9 there would otherwise decide. `balanced …` are the same
-    after the gauge of ReLU, scales of neurons, is fixed by diag A = diag B.
+    `rank` is read at the ranks of the laboratory's rule, the participation ratios; `subspace` and
+    `basis` at the K - 1 leading directions, the dimension to which collapse confines the features:
+    rounding a participation ratio to 8 here and 9 there would otherwise decide. `balanced …` are
+    the same after the gauge of ReLU, scales of neurons, is fixed by diag A = diag B.
     """
     rows, columns = w1.square().sum(-1), w2.square().sum(-2)
     scales = neuron_scales(rows, columns).scales
     leading = RankRule("fixed", classes - 1)
-    read = alignment_levels(w1, w2)
+    read = alignment_levels(w1, w2, rule=lab_rule())
     raw = alignment_levels(w1, w2, rule=leading)
     fixed = alignment_levels(scales[..., None] * w1, w2 / scales[:, None, :], rule=leading)
     return [_grades(*records) for records in zip(read, raw, fixed, strict=True)]

@@ -32,7 +32,8 @@ and step sizes, and showed all laws at round-off. The bands of round-off, expone
 set after them, the reported seeds not having been run. A first full run left the exponent of
 BatchNorm's row norms open, 1.08 from 0.93 to 1.22, since one seed of eight had 1.5 at the smallest
 step size, falling with it: that network then got two smaller ones, under the same rule, and the
-band of round-off, 1e-12 for 4000 steps, was written as so much a step.
+band of round-off, 1e-12 for 4000 steps, was written as so much a step. That no part is the paper's
+was settled after that.
 """
 
 from __future__ import annotations

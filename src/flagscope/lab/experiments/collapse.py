@@ -4,7 +4,7 @@ Networks are trained far beyond zero error, and NC1 to NC4 of the features are m
 grades of the three levels of every adjacent pair. The claim is judged on the *last* pair, which
 ends in the classifier: it is the one that neural collapse speaks of.
 
-- Level 1 (rank) is read at the participation ratios of the two maps, as a scan reads a pair.
+- Level 1 (rank) is read at the participation ratios of the two maps.
 - Levels 2 and 3 are read at the K - 1 leading directions, the dimension to which collapse confines
   the features. A participation ratio that rounds to 8 in one map and to 9 in the other would
   otherwise keep level 2 from being reached, whatever the spaces.
@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from math import inf
+from math import inf, sqrt
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,9 +45,11 @@ from flagscope.lab.experiment import (
     Options,
     Prediction,
     Verdict,
+    beyond_the_paper,
 )
 from flagscope.lab.figures import COLOURS, draw_band, new_figure
-from flagscope.lab.intervals import mean_interval, share_interval
+from flagscope.lab.intervals import SHARE, mean_interval, share_interval
+from flagscope.lab.rank_rule import LAB_RULE
 from flagscope.lab.terminal_phase import (
     Perceptrons,
     SmallResNets,
@@ -96,6 +98,8 @@ _LABELS = {
     "blocks": "agreement of blocks",
     "blocks chance": "agreement of blocks by chance",
 }
+# All else is a grade or a share, in [0, 1].
+_BOUNDS = {"nc1": None, "nc2": (0.0, sqrt(2)), "nc3": (0.0, 2.0)}
 _NAMES = {"mlp": "perceptron", "resnet": "ResNet", "mse": "squared error", "ce": "cross-entropy"}
 
 
@@ -110,6 +114,7 @@ class Collapse(Experiment):
     )
     source = "arXiv 2605.09861; NC1 to NC4 after Papyan, Han and Donoho, PNAS 2020"
     budget_minutes = 10.0
+    rank_rule = LAB_RULE
     figures = (
         (
             "collapse",
@@ -154,7 +159,7 @@ class Collapse(Experiment):
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
         """A verdict for every configuration, and one on the order in which levels are reached."""
-        return (*(_configuration(m) for m in measured), _order(measured))
+        return (*(_configuration(m) for m in measured), *beyond_the_paper(_order(measured)))
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
         """One row a cell, seed, step and quantity."""
@@ -205,7 +210,7 @@ def _final(m: Measured, quantity: str) -> Estimate:
     runs = m.values["series"][quantity]
     pair, _, grade = quantity.rpartition("/")
     label = _LABELS.get(grade, grade) + (f", {pair} pair" if pair else "")
-    return mean_interval(label, [run[-1] for run in runs])
+    return mean_interval(label, [run[-1] for run in runs], bounds=_BOUNDS.get(quantity, SHARE))
 
 
 def configuration_verdict(
@@ -242,14 +247,14 @@ def configuration_verdict(
 def _within(estimate: Estimate, low: float, high: float) -> bool | None:
     """Whether the true mean is in the band; None where the interval cannot tell.
 
-    Grades are bounded, so an interval that sticks out beyond the bound is not held against them.
+    NC1 is never negative, so an interval that reaches below 0 is not held against it.
     """
     if estimate.low is None or estimate.high is None:
         return None
-    bottom, top = max(estimate.low, 0.0), min(estimate.high, 1.0)
-    if low <= bottom and top <= high:
+    bottom = max(estimate.low, 0.0)
+    if low <= bottom and estimate.high <= high:
         return True
-    return False if bottom > high or top < low else None
+    return False if bottom > high or estimate.high < low else None
 
 
 def _configuration(m: Measured) -> Finding:

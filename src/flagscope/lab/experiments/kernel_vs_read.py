@@ -47,11 +47,13 @@ from flagscope.lab.experiment import (
     Measured,
     Options,
     Prediction,
+    beyond_the_paper,
 )
 from flagscope.lab.figures import COLOURS, draw_band, draw_estimates, new_figure
 from flagscope.lab.intersections import intersections
-from flagscope.lab.intervals import band_verdict, mean_interval, share_interval
+from flagscope.lab.intervals import CORRELATION, band_verdict, mean_interval, share_interval
 from flagscope.lab.networks import Network, initial_network
+from flagscope.lab.rank_rule import LAB_RULE
 from flagscope.lab.training import (
     Optimiser,
     batch_indices,
@@ -87,6 +89,7 @@ class KernelVsRead(Experiment):
     )
     source = "arXiv 2605.09861 against spec, section 2"
     budget_minutes = 10
+    rank_rule = LAB_RULE
     figures = (
         (
             "scores",
@@ -153,7 +156,10 @@ class KernelVsRead(Experiment):
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
         """Scores and their differences; the rules stand in the predictions' words."""
-        return (*_tracking(measured), *_comparisons(measured), *_exact(measured))
+        return (
+            *_tracking(measured),
+            *beyond_the_paper(*_comparisons(measured), *_exact(measured)),
+        )
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
         """One row a (cell, seed, step, quantity)."""
@@ -240,15 +246,19 @@ def _correlations(
     )
 
 
-def _twice(name: str, values: Float[np.ndarray, "settings seeds"]) -> list[Estimate]:
+def _twice(
+    name: str,
+    values: Float[np.ndarray, "settings seeds"],
+    bounds: tuple[float, float] = CORRELATION,
+) -> list[Estimate]:
     """The mean with its interval over seeds, and with that over settings.
 
     The first says what other seeds would give in these settings, the second how much it is a
     matter of the setting. Neither holds the other: settings share seeds and pictures.
     """
     return [
-        mean_interval(f"{name}, over settings", values.mean(axis=1)),
-        mean_interval(f"{name}, over seeds", values.mean(axis=0)),
+        mean_interval(f"{name}, over settings", values.mean(axis=1), bounds=bounds),
+        mean_interval(f"{name}, over seeds", values.mean(axis=0), bounds=bounds),
     ]
 
 
@@ -278,6 +288,7 @@ def _tracking(measured: Sequence[Measured]) -> Iterator[Finding]:
             band_verdict(estimates, 0.5, math.inf),
             "Correlated over the moments of each training; mean over depths, widths and tasks, "
             f"which are the settings. By task {_by_task(measured, side)}.",
+            beyond=side == "kernel",
         )
 
 
@@ -298,7 +309,7 @@ def _comparisons(measured: Sequence[Measured]) -> Iterator[Finding]:
             kernel, read = (
                 _correlations(measured, f"{side}_{form}", target) for side in ("kernel", "read")
             )
-            estimates += _twice(f"kernel - read, {words}", kernel - read)
+            estimates += _twice(f"kernel - read, {words}", kernel - read, (-2.0, 2.0))
         yield Finding(
             f"The kernel tracks the {target} better than the read space does",
             Prediction(
@@ -361,7 +372,7 @@ def _across_runs(measured: Sequence[Measured]) -> Iterator[Finding]:
             rho = 0.0 if still else float(np.asarray(stats.spearmanr(x, y))[0])
             values.append(SIGNS[observable] * rho)
         name = observable.replace("_", ", ")
-        estimates.append(mean_interval(name, values))
+        estimates.append(mean_interval(name, values, bounds=CORRELATION))
         ranges.append(f"{name}: {min(values):.2f} … {max(values):.2f}")
     yield Finding(
         "Among trained networks of one shape, better intersections mean a lower held-out loss",

@@ -49,9 +49,10 @@ class LanguageModelCheckpoints(Experiment):
     name = "lm-checkpoints"
     title = "Alignment of a language model over its training"
     claim = (
-        "Training on text aligns a language model's heads and pairs beyond its initialisation and "
-        "beyond a training that teaches nothing; linear pairs commute more than MLP pairs, "
-        "although AdamW breaks the conservation law."
+        "Training on text aligns a language model's heads beyond their initialisation, and its "
+        "linear pairs commute more than its MLP pairs; a training that teaches nothing is flagged "
+        "too. Beyond the paper: what aligns more than that training does, and what AdamW does to "
+        "the conservation law."
     )
     source = "arXiv 2605.09861, limitations; theory §4 (dynamics) and §6"
     budget_minutes = 36

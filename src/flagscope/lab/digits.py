@@ -1,0 +1,101 @@
+"""Numbers with the digits that their intervals bear."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Decimal
+
+# Two digits of the half width: rounding then moves no end by more than a twentieth of it.
+_OF_HALF_WIDTH = 2
+# No more than this many digits in all, however narrow the interval; an interval without width, and
+# one that is lost in these digits, bears them all.
+_IN_ALL = 6
+# Of a number without an interval nothing is known of what its digits are worth.
+_WITHOUT_INTERVAL = 3
+# Magnitudes in between are written without an exponent.
+_SMALL, _LARGE = Decimal("1e-4"), Decimal("1e6")
+
+
+def rounded(value: float, low: float | None, high: float | None) -> tuple[str, str, str]:
+    """An estimate and the ends of its interval, as they are printed.
+
+    All three are rounded at one decimal place: that of the second digit of the interval's half
+    width. Ends that do not exist are empty.
+
+    Parameters
+    ----------
+    value
+        The estimate, finite.
+    low, high
+        Ends of its interval, or None.
+
+    Returns
+    -------
+    tuple of str
+        Value, low, high.
+
+    Examples
+    --------
+    >>> rounded(0.84731, 0.6, 1.1)
+    ('0.85', '0.60', '1.10')
+    >>> rounded(1.1759e-27, 9.61517e-28, 1.39028e-27)
+    ('1.18e-27', '9.6e-28', '1.39e-27')
+    >>> rounded(-7.0, -7.0, -7.0)
+    ('-7', '-7', '-7')
+    >>> rounded(0.123456, None, None)
+    ('0.123', '', '')
+    """
+    if low is None or high is None:
+        number = Decimal(repr(value))
+        place = number.adjusted() + 1 - _WITHOUT_INTERVAL
+        return _text(_at(number, place), abs(number), trim=True), "", ""
+    numbers = [Decimal(repr(float(x))) for x in (value, low, high)]
+    size = max(map(abs, numbers))
+    if not size:
+        return "0", "0", "0"
+    # From a number's leading digit down to its last.
+    finest = size.adjusted() + 1 - _IN_ALL
+    half = (numbers[2] - numbers[1]) / 2
+    place = max(finest, _leading(half) + 1 - _OF_HALF_WIDTH) if half else finest
+    shown = [_at(number, place) for number in numbers]
+    # One number three times: zeros behind it would claim nothing.
+    alike = len(set(shown)) == 1
+    first, second, third = (_text(number, size, trim=alike) for number in shown)
+    return first, second, third
+
+
+def interval_text(value: float, low: float | None, high: float | None) -> str:
+    """An estimate with its interval in one line.
+
+    Examples
+    --------
+    >>> interval_text(0.84731, 0.6, 1.1)
+    '0.85 [0.60, 1.10]'
+    >>> interval_text(0.84731, None, None)
+    '0.847'
+    """
+    number, bottom, top = rounded(value, low, high)
+    return f"{number} [{bottom}, {top}]" if bottom else number
+
+
+def _leading(half: Decimal) -> int:
+    """Power of ten of the first digit, once rounded: 0.0996 counts as 0.10."""
+    return Decimal(f"{half:.{_OF_HALF_WIDTH - 1}e}").adjusted()
+
+
+def _at(number: Decimal, place: int) -> Decimal:
+    """The number rounded to a multiple of ten to the power `place`, with that as its last digit."""
+    # By way of a whole number, which is also what makes -0.00 a plain 0.00.
+    count = int(number.scaleb(-place).to_integral_value(ROUND_HALF_EVEN))
+    return Decimal(count).scaleb(place)
+
+
+def _text(number: Decimal, size: Decimal, *, trim: bool) -> str:
+    fixed = _SMALL <= size < _LARGE
+    if not number:
+        return f"{number:f}" if fixed and not trim else "0"
+    if trim:
+        number = number.normalize()
+    if fixed:
+        return f"{number:f}"
+    digits = len(number.as_tuple().digits)
+    return f"{number:.{digits - 1}e}"
