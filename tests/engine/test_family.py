@@ -104,7 +104,11 @@ def test_what_does_not_fit_is_refused(values, kinds, tests):
 def pairs():
     found = [record(normal(12, 16, seed=s), normal(20, 12, seed=s + 50)) for s in range(3)]
     tied = normal(12, 16, seed=9)
-    return [*found, record(tied, tied.mT), record(torch.zeros(12, 16).double(), tied.mT)]
+    return [
+        *found,
+        record(tied, tied.mT + 1.5 * normal(16, 12, seed=10)),
+        record(torch.zeros(12, 16).double(), tied.mT),
+    ]
 
 
 def groups():
