@@ -106,7 +106,7 @@ def pairs():
     tied = normal(12, 16, seed=9)
     return [
         *found,
-        record(tied, tied.mT + 1.5 * normal(16, 12, seed=10)),
+        record(tied, tied.mT + 0.25 * normal(16, 12, seed=10)),
         record(torch.zeros(12, 16).double(), tied.mT),
     ]
 
