@@ -431,10 +431,12 @@ def weighted_adjustment(
 ) -> tuple[Vector, Vector]:
     """Weighted Benjamini-Hochberg and Bonferroni, test by test: each kind has the same share.
 
-    `tests` says how many tests of each kind there were; those that are not listed have p = 1.
+    `tests` says how many tests of each kind there were; those that are not listed come last.
     """
     every = [(value, kind) for value, kind in zip(p, kinds, strict=True)]
-    every += [(1.0, kind) for kind in tests for _ in range(tests[kind] - list(kinds).count(kind))]
+    every += [
+        (np.inf, kind) for kind in tests for _ in range(tests[kind] - list(kinds).count(kind))
+    ]
     total = len(every)
     weighted = [value / (total / (len(tests) * tests[kind])) for value, kind in every]
     order = np.argsort(weighted, kind="stable")

@@ -84,3 +84,29 @@ def test_a_later_schema_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"not a scan of schema flagscope\.scan/2 or /1"):
         Report.from_json(path)
+
+
+def test_a_file_as_the_first_release_wrote_it() -> None:
+    """Of a random GPT-2 of width 8, one record of each kind left in it."""
+    path = Path(__file__).with_name("scan-1.json")
+    written = json.loads(path.read_text(encoding="utf-8"))
+    report = Report.from_json(path)
+    assert report.result.schema_ == "flagscope.scan/1"
+    assert report.result.tests == {}
+    (pair,), (group,), (edge,) = report.result.pairs, report.result.heads, report.result.edges
+    old = written["pairs"][0]
+    assert (pair.p, pair.log10_p, pair.p_adjusted) == (old["p"], old["log10_p"], old["p_adjusted"])
+    assert (pair.overlap_ratio, pair.cosines) == (old["overlap_ratio"], old["cosines"])
+    for name in _NEW["pairs"]:
+        assert name not in old
+        assert getattr(pair, name) is None
+    assert pair.balanced is not None
+    assert pair.balanced.effective_rank == old["balanced"]["effective_rank"]
+    assert group.clusters == written["heads"][0]["clusters"]
+    assert (group.p, group.cluster_tests, group.p_familywise) == (
+        written["heads"][0]["p"], [], None,
+    )  # fmt: skip
+    assert (edge.source, edge.p_familywise) == (written["edges"][0]["from"], None)
+    assert edge.composition_log10_p == written["edges"][0]["composition_log10_p"]
+    assert [finding.severity for finding in report.findings] == ["info"]
+    assert "scan again to learn" in render_summary(report.result)

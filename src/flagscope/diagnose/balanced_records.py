@@ -1,8 +1,8 @@
 """Records of pairs after gauge fixing, and what chance gives for a balanced correlation.
 
 Gauge fixing makes diagonals of A and B agree, and that alone correlates them. So a balanced number
-has a null of its own: A and B as they are on the coordinates that the gauge has made agree, and in
-random position elsewhere.
+has a null of its own: the diagonals of A and B as the gauge has made them agree, and random signs
+off them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from flagscope.diagnose.records import Balanced
 from flagscope.diagnose.single import spectra_in_precision
 from flagscope.diagnose.values import number
 from flagscope.geometry import RankRule
+
+# Share of ‖Ã‖² off the diagonal below which it is rounding of float32.
+_LEAST_OUTSIDE = 1e-6
 
 
 def balanced_records(
@@ -142,8 +145,10 @@ def balanced_correlation_z(
     """Distance of a balanced ρ from its null, in standard deviations.
 
     Both diagonals are taken as the gauge has left them, and give the mean ⟨ã, b̃⟩/(‖Ã‖‖B̃‖). Off the
-    diagonal A and B are in random position under permutations and signs, which gives the variance
-    2(1 - f_A)(1 - f_B)/(d(d-1)), where f is the share of ‖Ã‖² on the diagonal.
+    diagonal signs are random, and A_ij² is on average as A_ii A_jj: gauge fixing leaves both maps
+    with one scale profile. With f the share of ‖Ã‖² on the diagonal and w_ij = A_ii A_jj over its
+    sum, i ≠ j, the variance is 2(1 - f_A)(1 - f_B) Σ w_ij^A w_ij^B; of flat diagonals
+    2(1 - f_A)(1 - f_B)/(d(d-1)).
 
     Parameters
     ----------
@@ -157,11 +162,12 @@ def balanced_correlation_z(
     Returns
     -------
     float or None
-        None where nothing lies off the diagonal.
+        None where nothing lies off the diagonal, to the rounding of float32.
 
     References
     ----------
-    Own derivation: the second moment of ⟨A, PBPᵀ⟩ over signed permutations P, at fixed diagonals.
+    Own derivation: the second moment of ⟨A, SBS⟩ over diagonal signs S is 2 Σ A_ij² B_ij², i ≠ j,
+    beside the diagonals; A_ij² is replaced by its mean at fixed A_ii.
 
     Examples
     --------
@@ -174,10 +180,17 @@ def balanced_correlation_z(
     if d < 2 or min(norms) <= 0:
         return None
     one, two = write - write.mean(), read - read.mean()
-    shares = [
-        min(1.0, float(side.square().sum()) / norm**2)
+    outside = [
+        1 - float(side.square().sum()) / norm**2
         for side, norm in zip((one, two), norms, strict=True)
     ]
+    if min(outside) < _LEAST_OUTSIDE:
+        return None
     mean = float((one * two).sum()) / (norms[0] * norms[1])
-    variance = 2 * (1 - shares[0]) * (1 - shares[1]) / (d * (d - 1))
-    return number((correlation - mean) / variance**0.5) if variance > 0 else None
+    meeting = _pairs(write * read) / (_pairs(write) * _pairs(read))
+    return number((correlation - mean) / (2 * outside[0] * outside[1] * meeting) ** 0.5)
+
+
+def _pairs(values: Float[Tensor, " d"]) -> float:
+    """Σ x_i x_j over i ≠ j."""
+    return float(values.sum().square() - values.square().sum())

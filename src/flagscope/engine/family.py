@@ -34,8 +34,8 @@ def with_one_error_rate(
     """Adjust every p-value of a report for all of its tests, see `family_adjustment`.
 
     A pair is tested in its overlap, C and ρ. A group of heads is tested in R, in its largest shared
-    direction, in every pair of its heads and in its best cluster. A link is tested in its overlap
-    and its composition, whether it is listed or not.
+    direction, in every pair of its heads and in as many clusters as it could have, half of its
+    heads. A link is tested in its overlap and its composition, whether it is listed or not.
     """
     entries = [
         *(entry for i, pair in enumerate(pairs) for entry in _of_pair(i, pair)),
@@ -46,9 +46,9 @@ def with_one_error_rate(
         entry.kind for entry in entries if entry.log10_p is not None and entry.part is None
     )
     for group in heads:
-        if group.log10_p is not None or group.near_copies:
+        if group.log10_p is not None or group.near_copies or group.cluster_tests:
             counts["copies"] += comb(group.count, 2)
-            counts["clusters"] += 1
+            counts["clusters"] += group.count // 2
     for kind in ("link_overlap", "link_composition"):
         if counts[kind]:
             counts[kind] = max(counts[kind], edge_tests)

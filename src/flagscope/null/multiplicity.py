@@ -11,6 +11,9 @@ import numpy as np
 
 from flagscope.errors import InputError
 
+_NO_LOGARITHMS = "log10_p must hold logarithms of probabilities, all ≤ 0 and not NaN"
+_NO_LOGARITHMS_HINT = "pass log10(p), and None where a test was not possible"
+
 
 @dataclass(frozen=True)
 class AdjustedP:
@@ -75,10 +78,7 @@ def false_discovery_adjustment(
     tested = [i for i, value in enumerate(log10_p) if value is not None]
     values = np.array([log10_p[i] for i in tested], dtype=np.float64)
     if not (values <= 0.0).all():
-        raise InputError(
-            "log10_p must hold logarithms of probabilities, all ≤ 0 and not NaN",
-            hint="pass log10(p), and None where a test was not possible",
-        )
+        raise InputError(_NO_LOGARITHMS, hint=_NO_LOGARITHMS_HINT)
     n = len(tested) if tests is None else tests
     if n < len(tested):
         raise InputError(
@@ -165,6 +165,8 @@ def family_adjustment(
         raise InputError(
             f"{len(log10_p)} p-values and {len(kinds)} kinds", hint="give the kind of each test"
         )
+    if not all(p is None or p <= 0.0 for p in log10_p):
+        raise InputError(_NO_LOGARITHMS, hint=_NO_LOGARITHMS_HINT)
     for kind in set(kinds):
         listed = sum(p is not None and k == kind for p, k in zip(log10_p, kinds, strict=True))
         if listed > tests.get(kind, 0):
