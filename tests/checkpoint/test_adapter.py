@@ -94,8 +94,9 @@ def test_merged_weights_are_those_of_peft(tmp_path, variant):
 def test_scan_of_an_adapter_is_that_of_the_merged_model(tmp_path):
     merged = adapted("all maps", tmp_path)
     config = json.loads((tmp_path / "base/config.json").read_text())
-    one = flagscope.scan(tmp_path / "adapter", device="cpu", workers=1)
-    other = flagscope.scan(merged, config=config, device="cpu", workers=1)
+    options = {"device": "cpu", "workers": 1, "rank": "participation"}
+    one = flagscope.scan(tmp_path / "adapter", **options)
+    other = flagscope.scan(merged, config=config, **options)
     assert one.result.family == "llama"
     assert not one.result.failures
     assert any("14 tensors merged" in note for note in one.result.notes)

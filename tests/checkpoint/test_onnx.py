@@ -80,8 +80,9 @@ def test_scan_is_that_of_the_module(tmp_path):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 6, bias=False))
     path = exported(net, torch.randn(2, 5, 8), tmp_path / "a.onnx")
-    one = flagscope.scan(path, config={"activation": "relu"}, device="cpu", workers=1)
-    other = flagscope.scan(net, device="cpu", workers=1)
+    options = {"device": "cpu", "workers": 1, "rank": "participation"}
+    one = flagscope.scan(path, config={"activation": "relu"}, **options)
+    other = flagscope.scan(net, **options)
     assert [pair.name for pair in one.result.pairs] == ["0-2"]
     a, b = one.result.pairs[0], other.result.pairs[0]
     assert (a.freedom, a.read) == (b.freedom, b.read)

@@ -11,7 +11,10 @@ from report import synthetic
 
 
 def _printed(result: ScanResult, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    print_report(Report(result))
+    # A width that is given, as by a terminal, would break the lines.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COLUMNS", raising=False)
+        print_report(Report(result))
     return capsys.readouterr().out.splitlines()
 
 
