@@ -9,6 +9,7 @@ import torch
 import reference
 from diagnose.planted import haar, normal, records
 from flagscope.diagnose.combined import combined_overlap, ranks_to_test
+from flagscope.null import overlap_significance
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 8, 9, 64])
@@ -46,7 +47,7 @@ def test_the_strongest_ranks_and_each_test_by_itself():
     shares = {(1, 1): 0.2, (3, 5): 0.4, (8, 8): 0.4}
     found = combined_overlap(cosines, shares, 96)
     exact = {
-        (i, j): reference.beta_log10_p(0.36 * min(i, 3), i, j, 96) - np.log10(share)
+        (i, j): overlap_significance(0.36 * min(i, 3), i, j, 96).log10_p - np.log10(share)
         for (i, j), share in shares.items()
     }
     assert found.single == pytest.approx(exact)
