@@ -14,29 +14,38 @@ from flagscope.engine.plan import Task, plan
 from flagscope.engine.settings import Part, Settings
 from flagscope.engine.tensors import Tensors
 
+Kind = Literal["pair", "head", "link"]
+
+# Seconds that a difference of two timings is worth at the least.
+_LEAST = 1e-4
 _LAYERS, _WIDTH, _HEADS = 2, 32, 8
-_PARTS: dict[Literal["pair", "head", "link"], tuple[Part, int]] = {
+_PARTS: dict[Kind, tuple[Part, int]] = {
     "pair": ("pairs", 0),
     "head": ("heads", 0),
     "link": ("residual", 64),
 }
 
 
-def record_seconds() -> dict[Literal["pair", "head", "link"], float]:
+def record_seconds() -> dict[Kind, float]:
     """Seconds for one record of each kind, as small as its matrices may be."""
     checkpoint = _tiny()
-    found: dict[Literal["pair", "head", "link"], float] = {}
+    found: dict[Kind, float] = {}
     for kind, (part, edges) in _PARTS.items():
-        settings = Settings(only=(part,), device="cpu", edges=edges)
-        tasks = _tasks(checkpoint, settings)
-        count = sum(task.work.amounts.get((kind, 0), 0.0) for task in tasks)
-        # What is done for the first time takes longer.
-        taken = min(_seconds(tasks, checkpoint, settings) for _ in range(2))
+        taken, count = _taken(kind, part, edges, checkpoint)
         if kind == "link":
-            pairs = sum(task.work.amounts.get(("pair", 0), 0.0) for task in tasks)
-            taken = max(0.0, taken - pairs * found["pair"])
-        found[kind] = taken / count
+            # Pairs across the stream are measured with them, and take less than those of heads.
+            taken -= _taken(kind, part, 0, checkpoint)[0]
+        found[kind] = max(_LEAST, taken) / count
     return found
+
+
+def _taken(kind: Kind, part: Part, edges: int, checkpoint: Checkpoint) -> tuple[float, float]:
+    """Seconds of the tasks of a part, and how many records of this kind they make."""
+    settings = Settings(only=(part,), device="cpu", edges=edges)
+    tasks = _tasks(checkpoint, settings)
+    count = sum(task.work.amounts.get((kind, 0), 0.0) for task in tasks)
+    # What is done for the first time takes longer.
+    return min(_seconds(tasks, checkpoint, settings) for _ in range(2)), count
 
 
 def _tiny() -> Checkpoint:
