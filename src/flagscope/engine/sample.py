@@ -14,33 +14,39 @@ from flagscope.engine.plan import Task, plan
 from flagscope.engine.settings import Part, Settings
 from flagscope.engine.tensors import Tensors
 
+Kind = Literal["pair", "head", "link"]
+
+# Seconds that a difference of two timings is worth at the least.
+_LEAST = 1e-4
 # Heads of 32 dimensions: in fewer, nulls are drawn, which takes longer than in most networks.
 _LAYERS, _WIDTH, _HEADS = 2, 128, 4
-_PARTS: dict[Literal["pair", "head", "link"], tuple[Part, int]] = {
+_PARTS: dict[Kind, tuple[Part, int]] = {
     "pair": ("pairs", 0),
     "head": ("heads", 0),
     "link": ("residual", 64),
 }
 
 
-def record_seconds() -> dict[Literal["pair", "head", "link"], float]:
+def record_seconds() -> dict[Kind, float]:
     """Seconds for one record of each kind, as small as its matrices may be."""
     checkpoint = _tiny()
-    found: dict[Literal["pair", "head", "link"], float] = {}
+    found: dict[Kind, float] = {}
     for kind, (part, edges) in _PARTS.items():
-        settings = Settings(only=(part,), device="cpu", edges=edges)
-        tasks = _tasks(checkpoint, settings)
-        count = sum(task.work.amounts.get((kind, 0), 0.0) for task in tasks)
-        # What is done for the first time takes longer.
-        taken = min(_seconds(tasks, checkpoint, settings) for _ in range(2))
+        taken, count = _taken(kind, part, edges, checkpoint)
         if kind == "link":
-            # Less what the residual pairs of the same tasks take; a clock's tick at least.
-            bare = Settings(only=(part,), device="cpu", edges=0)
-            without = _tasks(checkpoint, bare)
-            pairs = min(_seconds(without, checkpoint, bare) for _ in range(2))
-            taken = max(time.get_clock_info("perf_counter").resolution, taken - pairs)
-        found[kind] = taken / count
+            # Pairs across the stream are measured with them, and take less than those of heads.
+            taken -= _taken(kind, part, 0, checkpoint)[0]
+        found[kind] = max(_LEAST, taken) / count
     return found
+
+
+def _taken(kind: Kind, part: Part, edges: int, checkpoint: Checkpoint) -> tuple[float, float]:
+    """Seconds of the tasks of a part, and how many records of this kind they make."""
+    settings = Settings(only=(part,), device="cpu", edges=edges)
+    tasks = _tasks(checkpoint, settings)
+    count = sum(task.work.amounts.get((kind, 0), 0.0) for task in tasks)
+    # What is done for the first time takes longer.
+    return min(_seconds(tasks, checkpoint, settings) for _ in range(2)), count
 
 
 def _tiny() -> Checkpoint:
