@@ -332,3 +332,15 @@ def test_a_group_of_near_copies_is_tested_as_the_best_of_all_groups():
     alone = mean_overlap_significance(mean, [6] * 3, 60).log10_p
     # One-sided, 120 groups of three, nine sizes.
     assert cluster.log10_p == pytest.approx(alone - np.log10(2) + np.log10(120 * 9), abs=0.5)
+
+
+def test_two_heads_that_fill_the_stream_share_no_direction_by_rounding():
+    """R^16 holds two spaces of 8 whose smallest angle is by chance as small as float32's error."""
+    generator = torch.Generator().manual_seed(0)
+    small = [
+        heads(torch.randn(2, 8, 16, generator=generator, dtype=torch.float64)).shared_log10_p
+        for _ in range(1500)
+    ]
+    # A cosine of 1 to rounding had p = 1e-7; of 1,500 the smallest should be 1e-3 or so.
+    assert min(small) > -3.2
+    assert np.mean(np.array(small) <= np.log10(0.05)) < 0.05 + 4 * (0.05 / len(small)) ** 0.5

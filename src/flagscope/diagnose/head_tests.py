@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from flagscope.diagnose.head_spaces import (
+    EIGENVALUE_ERROR,
     HeadSpaces,
     largest_of_projector_sum,
     pairwise_overlaps,
@@ -96,8 +97,11 @@ class HeadOverlap:
     def shared_test(self, eigenvalue: float) -> Significance:
         """Of the largest eigenvalue of the sum of projectors that dimension does not force."""
         # Heads of unequal rank are rare (pruned or zeroed ones); the largest rank is the more
-        # careful one.
-        return projector_sum_significance(eigenvalue, self.d, max(self.ranks), len(self.ranks))
+        # careful one. The eigenvalue is known to the error of float32: without that taken off, an
+        # angle between two heads that fill the stream would pass for 0.
+        return projector_sum_significance(
+            max(eigenvalue - EIGENVALUE_ERROR, 0.0), self.d, max(self.ranks), len(self.ranks)
+        )
 
     @property
     def forced(self) -> int:
