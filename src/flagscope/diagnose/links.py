@@ -97,11 +97,13 @@ def ends_of(
     circuits = circuits / torch.where(norms > 0, norms, 1)[:, None, None]
     eigenvalues = torch.linalg.eigvalsh(circuits @ circuits.mT)
     squares = centred_spectrum(eigenvalues, spaces.d).square
-    spectra = tuple(_spectrum(values, spaces.d) for values in eigenvalues.cpu().double().numpy())
+    spectra = tuple(
+        gram_spectrum(values, spaces.d) for values in eigenvalues.cpu().double().numpy()
+    )
     return HeadEnds(spaces, circuits, squares, spectra, measured & (spaces.ranks > 0).cpu())
 
 
-def _spectrum(eigenvalues: np.ndarray, d: int) -> Spectrum:
+def gram_spectrum(eigenvalues: np.ndarray, d: int) -> Spectrum:
     """Invariants of a d×d Gram matrix with these eigenvalues, and zeros where they are fewer."""
     full = np.zeros(d)
     # Of more rows than the stream has dimensions, the least eigenvalues are rounding of zero.

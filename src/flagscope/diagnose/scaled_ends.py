@@ -10,17 +10,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from flagscope.diagnose.guard import testable
 from flagscope.diagnose.head_spaces import head_spaces
-from flagscope.diagnose.links import HeadEnds, LinkName, Links, ends_of, head_links
+from flagscope.diagnose.links import HeadEnds, LinkName, Links, ends_of, gram_spectrum, head_links
 from flagscope.diagnose.profile import flat_spread, profiles, row_scales, without_profile
 from flagscope.diagnose.scale_profile import ScaleProfile
-from flagscope.null import Significance, correlation_null, spectrum_invariants
+from flagscope.null import Significance, correlation_null
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +98,7 @@ def flat_composition(writer: ScaledEnds, reader: ScaledEnds, i: int, j: int) -> 
             for w, side in ((one, scales[0]), (two, scales[1]))
         )
     spectra = [
-        spectrum_invariants(_padded(torch.linalg.eigvalsh(w.mT @ w).clamp_min(0), count))
+        gram_spectrum(torch.linalg.eigvalsh(w.mT @ w).clamp_min(0).cpu().numpy(), count)
         for w in (one, two)
     ]
     null = correlation_null(spectra[0], spectra[1])
@@ -114,14 +113,6 @@ def flat_composition(writer: ScaledEnds, reader: ScaledEnds, i: int, j: int) -> 
     correlation = float(inner / (centred[0] * centred[1]).sqrt())
     spread = flat_spread(count) if unlike else 1.0
     return null.significance(min(max(correlation / spread, -1.0), 1.0))
-
-
-def _padded(eigenvalues: Tensor, d: int) -> np.ndarray:
-    """All d eigenvalues of a Gram matrix; those that are fewer are filled up with zeros."""
-    full = np.zeros(d)
-    kept = np.sort(eigenvalues.cpu().numpy())[::-1][:d]
-    full[: len(kept)] = kept
-    return full
 
 
 def divided_link(
