@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
 
 Entries = Literal["gauss", "t3", "spectrum"]
 State = dict[str, Tensor]
@@ -216,6 +217,13 @@ def mlp(*widths: int) -> Callable[[_Draw], tuple[State, None]]:
     return make
 
 
+def initialised_gpt2(draw: _Draw) -> tuple[State, dict[str, Any]]:
+    """GPT-2 as transformers initialises it: 12 layers of 768 with 12 heads."""
+    config = GPT2Config()
+    torch.manual_seed(draw.seed)
+    return GPT2LMHeadModel(config).state_dict(), config.to_dict()
+
+
 _LLAMA = llama(64, 8, 2, 128, 4)
 _WIDE = gpt2(96, 3, 4)
 _WIDTHS = (8, 64, 32, 128, 16, 16, 64, 4, 12)
@@ -243,4 +251,5 @@ NETWORKS = (
         "GPT-2 (96, 3), profile of sd .3 and σ = 1/i", _WIDE, "spectrum", profile=0.3, scans=60
     ),
     NullNetwork("GPT-2 (256, 4, 2 layers) fp16", gpt2(256, 4, 2), dtype=torch.float16, scans=60),
+    NullNetwork("GPT2Config(), seeds 0-19", initialised_gpt2, scans=20),
 )
