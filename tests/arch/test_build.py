@@ -220,7 +220,7 @@ def test_unknown_transformer_from_torch():
     graph = build_graph(shapes, heads=4)
     assert graph.family == "unknown"
     assert [p.name for p in graph.pairs] == [
-        "layers.0.qk", "layers.0.ov", "layers.1.qk", "layers.1.ov", "layers.0.mlp", "layers.1.mlp"
+        "layer.0.qk", "layer.0.ov", "layer.0.mlp", "layer.1.qk", "layer.1.ov", "layer.1.mlp"
     ]  # fmt: skip
     assert {p.freedom for p in graph.pairs} == {"none"}
     assert graph.pairs[0].write.map.bias == "layers.0.self_attn.in_proj_bias"
@@ -241,8 +241,7 @@ def test_unknown_names_with_grouped_heads_and_a_gate():
     }
     graph = build_graph(shapes, {"n_heads": 4})
     assert [(p.name, p.layer) for p in graph.pairs] == [
-        ("blocks.3.att.qk", 3), ("blocks.3.att.ov", 3),
-        ("blocks.3.ff.mlp.up", 3), ("blocks.3.ff.mlp.gate", 3),
+        ("layer.3.qk", 3), ("layer.3.ov", 3), ("layer.3.mlp.up", 3), ("layer.3.mlp.gate", 3),
     ]  # fmt: skip
     assert [h.count for h in graph.heads] == [4, 2, 2, 4]
     assert graph.unmapped == ("embed.weight",)
@@ -263,7 +262,7 @@ def test_chains_beside_other_matrices():
 def test_mlp_names_that_do_not_chain_are_left_out():
     graph = build_graph({"b.0.up_proj.weight": (7, 4), "b.0.down_proj.weight": (4, 6)})
     assert graph.pairs == ()
-    assert any("left out" in note and "b.0.down_proj.weight" in note for note in graph.notes)
+    assert any("left out" in note and "b.0" in note for note in graph.notes)
 
 
 def test_nothing_at_all():

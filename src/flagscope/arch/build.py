@@ -5,39 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import partial
 from typing import Any
 
-from flagscope.arch.attention import attention_groups, attention_label
-from flagscope.arch.blocks import Part, stack_streams
-from flagscope.arch.chain import chain_groups, chains
-from flagscope.arch.choose import Choice, Instance, choose, layer_base
-from flagscope.arch.family import ChainRule, ConfigRule, Family, StackRule
+from flagscope.arch.choose import Choice, choose, layer_base
+from flagscope.arch.family import Family
 from flagscope.arch.family_files import load_families
-from flagscope.arch.frame import Block, stream_frame
-from flagscope.arch.graph import Frame, Graph, HeadGroup, PairGroup, Stream
-from flagscope.arch.infer import HEAD_KEYS, infer_graph
-from flagscope.arch.latent import latent_groups
-from flagscope.arch.mlp import mlp_groups
+from flagscope.arch.graph import Graph, HeadGroup, PairGroup
+from flagscope.arch.inferred import DOUBTED, inferred
 from flagscope.arch.outer import with_outer_freedoms
+from flagscope.arch.reading import Reading
 from flagscope.arch.registry import Proof, proofs
-from flagscope.arch.scope import (
-    Known,
-    Notes,
-    Scope,
-    Shapes,
-    Solved,
-    attempted,
-    config_entry,
-    config_flag,
-    config_value,
-)
-from flagscope.arch.sequence import sequence_groups
+from flagscope.arch.scope import Notes, Scope, Shapes
+from flagscope.arch.series import series_groups
+from flagscope.arch.stacks import BUFFERS, StackBuilder, known_sizes
 from flagscope.arch.stream import head_links, residual_pairs
 from flagscope.errors import ArchitectureError, InputError
 
-# Buffers of two and more dimensions that are no matrices of weights.
-BUFFERS = ("*position_ids", "*inv_freq", "*num_batches_tracked", "*token_type_ids")
+NO_FAMILY = "none"
+"""In place of a family's name: read the tensors without any."""
 
 
 def build_graph(
@@ -63,7 +48,7 @@ def build_graph(
         fractions; each is checked against the shapes. Of a model of several parts with a config
         each (``text_config``) the language model is mapped.
     family
-        Name of a family (see `families`), to be taken whatever the config says.
+        Name of a family (see `families`), to be taken whatever the config says; "none" for none.
     heads
         Number of attention heads (query heads), to be taken whatever the config says.
     window
@@ -98,24 +83,99 @@ def build_graph(
     checked = _checked_shapes(shapes)
     _check_arguments(config, heads, window)
     notes = Notes()
-    choice = choose(checked, config, family, notes)
-    if choice is None:
-        known = _known({"h": HEAD_KEYS, "g": ("num_key_value_heads",)}, config, heads)
-        found = infer_graph(checked, notes, known=known, config=config)
-        return _finished("unknown", list(found.pairs), list(found.heads), checked, notes)
-    config = choice.config
-    if choice.family.chain is not None and not choice.family.stacks:
-        pairs = _chain_pairs(choice.family.chain, checked, config, notes)
-        return _finished(choice.family.name, pairs, [], checked, notes, choice.family.ignore)
-    known = _known(choice.family.sizes, config, heads)
-    builder = _Builder(checked, config, choice, known, notes, heads, residual=window > 0)
+    choice = None if family == NO_FAMILY else choose(checked, config, family, notes)
+    reading: Reading | None = None
+    if choice is None or (choice.family.chain is not None and not choice.family.stacks):
+        named = choice
+        choice, reading = inferred(checked, config, notes)
+        if named is not None and choice is not None:
+            choice = _only_sequences(named, choice)
+        elif choice is None or not choice.trusted:
+            _note_unknown(config, choice, family, notes)
+        if choice is None:
+            return _finished("unknown", [], [], checked, {}, notes, reading=reading)
+    return _graph(choice, checked, notes, heads=heads, window=window, reading=reading)
+
+
+def _graph(
+    choice: Choice, shapes: Shapes, notes: Notes, *, heads: int | None, window: int,
+    reading: Reading | None,
+) -> Graph:  # fmt: skip
+    """What a family's rules find."""
+    config, family = choice.config, choice.family
+    stacked = stacked_tensors(choice, shapes)
+    every = {**shapes, **{n: (len(p), *shapes[p[0]]) for n, p in stacked.items()}}
+    guessed = reading is not None
+    known = known_sizes(family.sizes, config, heads, lenient=guessed)
+    builder = StackBuilder(every, config, choice, known, notes, heads, residual=window > 0)
     pairs, spaces = builder.build()
     pairs += [pair for one in builder.streams for pair in residual_pairs(one, window=window)]
-    graph = _finished(choice.family.name, pairs, spaces, checked, notes, choice.family.ignore)
+    root = Scope(shapes=every, base="", label="main", stack="main", layer=None, config=config,
+                 notes=notes, trusted=choice.trusted)  # fmt: skip
+    pairs += series_groups(family.sequences, root)
+    if heads is not None and not spaces:
+        notes.add(
+            f"the number of heads ({heads}) was of no use: no attention was found whose maps can be "
+            "cut into so many"
+        )
+    graph = _finished(
+        family.name, pairs, spaces, shapes, stacked, notes, family.ignore, reading=reading
+    )
     links = (link for one in builder.streams for link in head_links(one, window=window))
     return replace(
         graph, frames=tuple(builder.frames), streams=tuple(builder.streams), links=tuple(links)
     )
+
+
+def _only_sequences(named: Choice, found: Choice) -> Choice:
+    """The sequences of a reading under the family of plain ones, which the user named."""
+    rule = named.family.chain
+    activation = rule.activation if rule else None
+    sequences = tuple(
+        replace(one, activation=activation) if activation else one
+        for one in found.family.sequences
+    )
+    family = replace(named.family, sequences=sequences)
+    return Choice(family, (), True, named.config)
+
+
+def _note_unknown(
+    config: Mapping[str, Any] | None, choice: Choice | None, family: str | None, notes: Notes
+) -> None:
+    model_type = (config or {}).get("model_type")
+    if family != NO_FAMILY:
+        told = f"model type {model_type!r}" if model_type is not None else "these tensor names"
+        notes.add(f"no family is known for {told}")
+    if choice is not None:
+        notes.add(DOUBTED)
+
+
+def stacked_tensors(choice: Choice, shapes: Shapes) -> dict[str, tuple[str, ...]]:
+    """Tensors that a family takes together, by the name with a star in place of their numbers.
+
+    Raises
+    ------
+    ArchitectureError
+        If their shapes differ.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for one in choice.instances:
+        starred = [n for rule in one.rule.maps() for n in rule.weights() if "*" in n]
+        for numbers in one.numbers if starred else ():
+            for name in starred:
+                before, _, after = (layer_base(one, numbers) + name).partition("*")
+                parts = []
+                while f"{before}{len(parts)}{after}" in shapes:
+                    parts.append(f"{before}{len(parts)}{after}")
+                different = {shapes[part] for part in parts}
+                if len(different) > 1:
+                    raise ArchitectureError(
+                        f"{before}*{after}: tensors of different shapes, {sorted(different)[:3]}",
+                        hint="one star stands for modules that are alike",
+                    )
+                if parts:
+                    found[f"{before}*{after}"] = tuple(parts)
+    return found
 
 
 @dataclass(frozen=True)
@@ -193,182 +253,19 @@ def _check_arguments(config: object, heads: object, window: object) -> None:
         )
 
 
-def _known(
-    rules: Mapping[str, tuple[str, ...]], config: Mapping[str, Any] | None, heads: int | None
-) -> dict[str, Known]:
-    known: dict[str, Known] = {}
-    for axis, paths in rules.items():
-        entry = _size_entry(config, paths)
-        if entry is None:
-            continue
-        path, value = entry
-        stages: tuple[Any, ...] = tuple(value) if isinstance(value, list) and value else (value,)
-        if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in stages):
-            raise ArchitectureError(
-                f"config key {path!r}: expected a positive integer, got {value!r}",
-                hint="correct the config (--config F), or give --heads N",
-            )
-        key = path.rpartition("?")[2]
-        origin = "the family's default" if key.isdigit() else f"config key {key!r}"
-        known[axis] = Known(stages[0], origin, stages if len(stages) > 1 else ())
-    if heads is not None:
-        known["h"] = Known(heads, "the heads argument")
-    return known
-
-
-def _size_entry(config: Mapping[str, Any] | None, paths: tuple[str, ...]) -> tuple[str, Any] | None:
-    """The first size that the config gives; "flag?key" counts only where it sets the flag.
-
-    A key that is a number stands for itself: "model_type?32" is what the family's config class
-    takes where a config of that class leaves the key out.
-    """
-    for path in paths:
-        flag, conditional, key = path.rpartition("?")
-        if conditional and not config_flag((flag,), config):
-            continue
-        if key.isdigit():
-            return path, int(key)
-        entry = config_entry(config, (key,))
-        if entry is not None:
-            return entry
-    return None
-
-
-def _chain_pairs(
-    rule: ChainRule, shapes: Shapes, config: Mapping[str, Any] | None, notes: Notes
-) -> list[PairGroup]:
-    activation = str(config_value(rule.activation, config))
-    found = chains(shapes, shapes)
-    if not found:
-        notes.add("no numbered sequence of weights whose dimensions chain")
-    return [
-        pair for one in found for pair in chain_groups(one, shapes, notes, activation=activation)
-    ]
-
-
-class _Builder:
-    """Applies a family's rules to each layer of each stack."""
-
-    def __init__(
-        self,
-        shapes: Shapes,
-        config: Mapping[str, Any] | None,
-        choice: Choice,
-        known: Mapping[str, Known],
-        notes: Notes,
-        heads: int | None,
-        *,
-        residual: bool,
-    ) -> None:
-        self.shapes, self.config, self.choice = shapes, config, choice
-        self.known, self.notes = known, notes
-        self.heads, self.residual = heads, residual
-        self.several = len(choice.instances) > 1
-        self.frames: list[Frame] = []
-        self.streams: list[Stream] = []
-        self.solved: Solved = {}
-
-    def build(self) -> tuple[list[PairGroup], list[HeadGroup]]:
-        pairs: list[PairGroup] = []
-        heads: list[HeadGroup] = []
-        for one in self.choice.instances:
-            self._note_gaps(one)
-            self._note_defaults(one.rule)
-            scopes = [self._scope(one, i) for i in range(len(one.numbers))]
-            parts: list[Part] = []
-            for scope, numbers in zip(scopes, one.numbers, strict=True):
-                for rule in one.rule.attention:
-                    build = partial(attention_groups, rule, scope)
-                    found, spaces = attempted(build, ([], []), scope)
-                    pairs += found
-                    heads += spaces
-                    label = attention_label(rule, scope)
-                    parts.append(
-                        Part(rule, scope, numbers[:-1], label, tuple(found), tuple(spaces))
-                    )
-                for rule in one.rule.latent:
-                    pairs += attempted(partial(latent_groups, rule, scope), [], scope)
-                for rule in one.rule.mlp:
-                    found = attempted(partial(mlp_groups, rule, scope), [], scope)
-                    pairs += found
-                    label = f"{scope.label}.{rule.name}"
-                    parts.append(Part(rule, scope, numbers[:-1], label, tuple(found)))
-            if one.rule.sequence:
-                pairs += sequence_groups(one.rule, scopes, self._outside(one))
-            self._follow_stream(one, parts)
-        return pairs, heads
-
-    def _follow_stream(self, one: Instance, parts: list[Part]) -> None:
-        outside = self._outside(one)
-        self.streams += stack_streams(one.rule, parts, outside, noted=self.residual)
-        if one.rule.frame is not None and not self.several and self.choice.trusted:
-            ignored = (*BUFFERS, *self.choice.family.ignore)
-            blocks = [Block(part.scope.norm(part.rule.norm), part.pairs) for part in parts]
-            frame = stream_frame(one.rule.frame, blocks, outside, ignored)
-            self.frames += [frame] if frame else []
-
-    def _stack_name(self, one: Instance) -> str:
-        alike = sum(other.rule.name == one.rule.name for other in self.choice.instances)
-        return one.rule.name if alike == 1 else one.prefix.rstrip(".") or one.rule.name
-
-    def _scope(self, one: Instance, position: int) -> Scope:
-        numbers = one.numbers[position]
-        base = layer_base(one, numbers)
-        single = len(numbers) == 1
-        label = f"layer.{numbers[0]}" if single else base.rstrip(".")
-        stack = self._stack_name(one)
-        return Scope(
-            shapes=self.shapes, base=base, label=f"{stack}.{label}" if self.several else label,
-            stack=stack, layer=numbers[0] if single else position,
-            known={axis: size.at(numbers[0]) for axis, size in self._sizes(one.rule).items()},
-            config=self.config, notes=self.notes, trusted=self.choice.trusted, solved=self.solved,
-        )  # fmt: skip
-
-    def _sizes(self, rule: StackRule) -> dict[str, Known]:
-        own = _known(rule.sizes, self.config, None)
-        heads = {"h": self.known["h"]} if self.heads and "h" in self.known else {}
-        return {**self.known, **own, **heads}
-
-    def _outside(self, one: Instance) -> Scope:
-        stack = self._stack_name(one)
-        return Scope(
-            shapes=self.shapes, base=one.prefix, label=stack, stack=stack, layer=None,
-            known=self.known, config=self.config, notes=self.notes, trusted=self.choice.trusted,
-        )  # fmt: skip
-
-    def _note_gaps(self, one: Instance) -> None:
-        if len(one.numbers[0]) == 1:
-            present = {numbers[0] for numbers in one.numbers}
-            absent = sorted(set(range(max(present) + 1)) - present)
-            if absent:
-                self.notes.add(f"layers {absent} are missing under {one.prefix + one.path!r}")
-
-    def _note_defaults(self, rule: StackRule) -> None:
-        if self.config or not self.choice.trusted:
-            return
-        for block in rule.attention:
-            if block.rotary and isinstance(block.rotary.fraction, ConfigRule):
-                self.notes.add(
-                    f"without a config the rotary embedding ({block.rotary.layout}) is taken to "
-                    f"turn the fraction {block.rotary.fraction.default} of each head"
-                )
-        if rule.parallel.config and self.residual:
-            order = "in parallel" if rule.parallel.default else "one behind the other"
-            self.notes.add(f"without a config attention and MLP are taken to run {order}")
-        for block in rule.mlp:
-            self.notes.add(f"without a config the activation is taken as "
-                           f"{block.activation.default!r}")  # fmt: skip
-
-
 def _finished(
     family: str,
     pairs: list[PairGroup],
     heads: list[HeadGroup],
     shapes: Shapes,
+    stacked: Mapping[str, tuple[str, ...]],
     notes: Notes,
     ignore: tuple[str, ...] = (),
+    *,
+    reading: Reading | None,
 ) -> Graph:
     used = {side.map.tensor for pair in pairs for side in (pair.write, pair.read)}
+    used |= {part for name in used & stacked.keys() for part in stacked[name]}
     unmapped = tuple(
         name
         for name, shape in shapes.items()
@@ -378,4 +275,8 @@ def _finished(
     )
     if not pairs:
         notes.add("no adjacent pair could be mapped; the matrices are listed as unmapped")
-    return Graph(family, with_outer_freedoms(pairs), tuple(heads), unmapped, notes.texts())
+    left = {name: reading.left[name] for name in unmapped if name in reading.left} if reading else {}
+    return Graph(
+        family, with_outer_freedoms(pairs), tuple(heads), unmapped, notes.texts(),
+        stacked=stacked, left=left,
+    )  # fmt: skip

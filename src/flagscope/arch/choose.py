@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flagscope.arch.chain import chains
 from flagscope.arch.family import Family, StackRule
 from flagscope.arch.family_files import load_families
 from flagscope.arch.nested import is_other_part, language_section
@@ -113,7 +112,7 @@ def _fitting(shapes: Shapes, model_type: object, notes: Notes, nested: bool) -> 
         if best is None or rank > best[0]:
             best = (rank, family, tuple(complete))
     if best is None:
-        return _plain_chain(shapes, notes, model_type)
+        return None
     _, family, instances = best
     if model_type is not None:
         notes.add(
@@ -127,17 +126,6 @@ def _fitting(shapes: Shapes, model_type: object, notes: Notes, nested: bool) -> 
             "activation are taken as in that family"
         )
     return Choice(family, instances, model_type is None)
-
-
-def _plain_chain(shapes: Shapes, notes: Notes, model_type: object) -> Choice | None:
-    matrices = {name for name, shape in shapes.items() if len(shape) >= 2}
-    for family in load_families().values():
-        covered = {name for chain in chains(shapes, shapes) for _, name in chain}
-        if family.chain is not None and matrices and matrices <= covered:
-            return Choice(family, (), True)
-    told = f"model type {model_type!r}" if model_type is not None else "these tensor names"
-    notes.add(f"no family is known for {told}")
-    return None
 
 
 def _instances(family: Family, shapes: Shapes, nested: bool) -> tuple[Instance, ...]:

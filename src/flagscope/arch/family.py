@@ -277,6 +277,19 @@ class ChainRule:
 
 
 @dataclass(frozen=True)
+class SequenceRule:
+    """Maps that follow each other, by their names in the whole model.
+
+    `after` says for each map what stands behind it where that is no BatchNorm of its own: "norm" for
+    a norm that is not folded, a name of an activation, "" for what `activation` says.
+    """
+
+    maps: tuple[MapRule, ...]
+    after: tuple[str, ...]
+    activation: ConfigRule
+
+
+@dataclass(frozen=True)
 class Family:
     """One family file.
 
@@ -294,6 +307,7 @@ class Family:
     stacks: tuple[StackRule, ...]
     chain: ChainRule | None
     named: bool = True
+    sequences: tuple[SequenceRule, ...] = ()
 
 
 def _before(norm: NormRule | None) -> bool:

@@ -26,6 +26,7 @@ from flagscope.arch.family import (
     MlpRule,
     NormRule,
     RotaryRule,
+    SequenceRule,
     StackRule,
     StreamRule,
 )
@@ -107,11 +108,13 @@ def read_family(
         stacks=tuple(_read_stack(one) for one in table.tables("stacks")),
         chain=_read_chain(chain) if chain else None,
         named=not table.flag("unnamed") and "extends" not in content,
+        sequences=tuple(_read_sequence(one) for one in table.tables("sequences")),
     )
     table.close()
-    if not family.stacks and family.chain is None:
+    if not family.stacks and family.chain is None and not family.sequences:
         raise ArchitectureError(
-            f"{place}: neither stacks nor a chain", hint="add a [[stacks]] or [chain] table"
+            f"{place}: neither stacks nor sequences nor a chain",
+            hint="add a [[stacks]], [[sequences]] or [chain] table",
         )
     return family
 
@@ -315,6 +318,21 @@ def _read_latent(table: Table) -> LatentRule:
     return rule
 
 
+def _read_sequence(table: Table) -> SequenceRule:
+    activation = table.table("activation")
+    tables = table.tables("maps")
+    after = tuple(one.text("after", "") for one in tables)
+    maps = tuple(_read_map(one, _sequence_role(one)) for one in tables)
+    rule = SequenceRule(maps, after, _read_config(activation, "unknown"))
+    table.close()
+    return rule
+
+
+def _sequence_role(table: Table) -> str:
+    """A layout of two dimensions is a linear map's, one of more a convolution's."""
+    return "linear" if len(parse_layout(table.look("layout"))) == 2 else "conv"
+
+
 def _read_stream(table: Table | None) -> StreamRule | None:
     if table is None:
         return None
@@ -359,9 +377,10 @@ def _read_stack(table: Table) -> StackRule:
     )
     table.close()
     for path in stack.paths:
-        if not path.endswith(".") or "{" not in path:
+        if path and not path.endswith("."):
             raise ArchitectureError(
-                f"{table.place}.path: {path!r} must hold a number in braces and end with a dot",
+                f"{table.place}.path: {path!r} must end with a dot, behind the number in braces "
+                "where there are several layers",
                 hint="as in 'encoder.layer.{layer}.'",
             )
     return stack

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from flagscope.arch.maps import LinearMap
@@ -298,7 +299,9 @@ class Graph:
     `unmapped` lists the matrices (tensors of two or more dimensions) that no pair uses,
     `notes` what was assumed and what could not be mapped, in plain words, `frames` the residual
     streams that may be turned, `streams` those whose readers and writers are known, `links` the
-    links between heads along them.
+    links between heads along them. `stacked` names the tensors that a map takes together along a
+    new first axis, under the name that the map gives them; `left` says why a matrix is unmapped,
+    where that is known.
     """
 
     family: str
@@ -309,3 +312,5 @@ class Graph:
     frames: tuple[Frame, ...] = ()
     streams: tuple[Stream, ...] = ()
     links: tuple[LinkGroup, ...] = ()
+    stacked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    left: Mapping[str, str] = field(default_factory=dict)

@@ -33,6 +33,12 @@ class Table:
         """A string; required if there is no default."""
         return self._typed(self._take(key, default), str, "a string", f"{self.place}.{key}")
 
+    def look(self, key: str) -> str:
+        """A string that is asked for once more; required."""
+        value = self.text(key)
+        self._left[key] = value
+        return value
+
     def optional_text(self, key: str) -> str | None:
         """A string, or None where the key is absent."""
         return self.text(key) if self._ask(key) else None

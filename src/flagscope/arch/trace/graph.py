@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from flagscope.arch.build import BUFFERS, build_graph
+from flagscope.arch.build import build_graph
 from flagscope.arch.choose import recognised
 from flagscope.arch.graph import Graph
 from flagscope.arch.outer import with_outer_freedoms
 from flagscope.arch.scope import Notes
+from flagscope.arch.stacks import BUFFERS
 from flagscope.arch.trace.copies import UntraceableError
 from flagscope.arch.trace.flow import Flow
 from flagscope.arch.trace.inputs import Inputs, assumed_inputs, given_inputs

@@ -1,0 +1,49 @@
+"""A model that no family file describes: what its names and shapes tell, read as a family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flagscope.arch.choose import Choice, Instance
+from flagscope.arch.family import ConfigRule
+from flagscope.arch.family_files import load_families, read_family
+from flagscope.arch.reading import Reading, read_names
+from flagscope.arch.scope import Notes, Shapes
+
+DOUBTED = (
+    "pairs were inferred from common tensor names; what lies between their maps is unknown, so no "
+    "freedom is claimed"
+)
+
+
+def inferred(
+    shapes: Shapes, config: Mapping[str, Any] | None, notes: Notes
+) -> tuple[Choice | None, Reading]:
+    """The family that was read, None where nothing was, and the reading.
+
+    A model of nothing but sequences of known order is trusted as far as its config names the
+    activation between them; it counts as the family of plain MLPs where all of its maps are linear.
+    """
+    reading = read_names(shapes)
+    for text, place in reading.notes:
+        notes.add(text, place)
+    content = dict(reading.content)
+    if not content.get("stacks") and not content.get("sequences"):
+        return None, reading
+    if reading.certain:
+        linear = all(len(one["layout"].split()) == 2 for part in content["sequences"]
+                     for one in part["maps"] if "(" not in one["layout"])  # fmt: skip
+        plain = load_families()["mlp"]
+        rule = plain.chain.activation if plain.chain else ConfigRule((), "unknown")
+        activation = {"config": list(rule.config), "default": "unknown"}
+        content["name"] = "mlp" if linear else "cnn"
+        content["sequences"] = [part | {"activation": activation} for part in content["sequences"]]
+    else:
+        content["name"] = "unknown"
+    family = read_family(content, "the reading of tensor names")
+    instances = tuple(
+        Instance(rule, "", rule.paths[0], numbers)
+        for rule, numbers in zip(family.stacks, reading.numbers, strict=True)
+    )
+    return Choice(family, instances, reading.certain, config), reading

@@ -1,0 +1,128 @@
+"""MLP blocks of transformer layers among tensors of unknown names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flagscope.arch.reading.modules import Matrix
+from flagscope.arch.reading.words import mlp_role
+
+GATE_UNKNOWN = (
+    "which of three maps of an MLP is its gate does not follow from names and shapes; only what "
+    "every reading has in common is listed"
+)
+
+
+@dataclass(frozen=True)
+class MlpBlock:
+    """An MLP as it was read.
+
+    Attributes
+    ----------
+    parent
+        Path of the module that holds it; of experts with "{expert}" for their number.
+    maps
+        up, down, and gate where there is one, of the first expert if there are several.
+    transposed
+        Whether weights lie as (in, out).
+    tensors
+        Names of all tensors in it, of every expert.
+    """
+
+    parent: str
+    maps: Mapping[str, Matrix]
+    transposed: bool
+    tensors: tuple[str, ...]
+
+
+def read_mlp(
+    parent: str, matrices: Sequence[Matrix], width: int, *, transposed: bool | None
+) -> MlpBlock | None:
+    """The MLP that the matrices of one module make, if they make just one.
+
+    Two maps of which one takes a stream of `width` to something else and the other one back are an
+    MLP whatever their names; three are a gated one. Where the two widths are equal, names decide.
+
+    Parameters
+    ----------
+    parent
+        Path of the module.
+    matrices
+        All matrices in it that are no attention's.
+    width
+        Of the stream that the layer reads and writes.
+    transposed
+        Whether the weights of other modules of the model lie as (in, out), None if that is not
+        known.
+    """
+    plain = [one for one in matrices if len(one.shape) == 2 and width in one.shape]
+    if not 2 <= len(plain) <= 3 or len(plain) != len(matrices):
+        return None
+    by_name: dict[str, Matrix] = {}
+    for one in plain:
+        role = mlp_role(one.name)
+        if role is None or role in by_name:
+            by_name = {}
+            break
+        by_name[role] = one
+    found = _by_shape(plain, width, by_name, transposed or False)
+    if found is None:
+        return None
+    maps, lies = found
+    modules = all(one.joint is not None for one in plain)
+    if modules and transposed is not None and lies != transposed:
+        return None
+    return MlpBlock(parent, maps, lies, tuple(one.tensor for one in plain))
+
+
+def _by_shape(
+    plain: Sequence[Matrix], width: int, by_name: Mapping[str, Matrix], transposed: bool
+) -> tuple[dict[str, Matrix], bool] | None:
+    """Roles and how weights lie, the names agreeing with the shapes or silent."""
+    others = {n for one in plain for n in one.shape if n != width}
+    if len(others) > 1:
+        return None
+    if not others:  # all square: shapes say nothing
+        named = dict(by_name)
+        sure = set(named) == {"up", "down"} or (
+            set(named) == {"up", "down", "gate"} and "gate" in named["gate"].name.lower()
+        )
+        bare = any(one.joint is None for one in plain)
+        return (named, transposed) if sure and not bare else None
+    (inner,) = others
+    tall = [one for one in plain if one.shape == (inner, width)]
+    wide = [one for one in plain if one.shape == (width, inner)]
+    if len(tall) + len(wide) != len(plain) or not tall or not wide:
+        return None
+    if len(plain) == 3:
+        (down,) = wide if len(wide) == 1 else tall
+        first = tall if len(wide) == 1 else wide
+        gates = [one for one in first if mlp_role(one.name) == "gate"]
+        gate = gates[0] if len(gates) == 1 else _gate_of_numbers(first, down)
+        if gate is None:
+            return None
+        (up,) = [one for one in first if one is not gate]
+        return {"up": up, "gate": gate, "down": down}, len(wide) != 1
+    names = (by_name.get("up"), by_name.get("down"))
+    if names == (wide[0], tall[0]):  # (in, out): up is (width, inner)
+        return {"up": wide[0], "down": tall[0]}, True
+    if names == (tall[0], wide[0]):
+        return {"up": tall[0], "down": wide[0]}, False
+    # Nothing in the names: a module's weight is (out, in), torch's Linear.
+    if any(one.joint is None for one in plain) or by_name:
+        return None
+    first, last = (wide, tall) if transposed else (tall, wide)
+    return {"up": first[0], "down": last[0]}, transposed
+
+
+def _gate_of_numbers(first: Sequence[Matrix], down: Matrix) -> Matrix | None:
+    """w1 of w1, w2, w3, as Llama has it: w1 is the gate, w3 goes up, w2 down."""
+    names = {one.name.lower().replace("_", ""): one for one in (*first, down)}
+    stems = {re.sub(r"\d+$", "", name) for name in names}
+    numbers = {re.sub(r"^\D+", "", name) for name in names}
+    if len(stems) != 1 or numbers != {"1", "2", "3"}:
+        return None
+    stem = stems.pop()
+    return names[f"{stem}1"] if names.get(f"{stem}2") is down else None

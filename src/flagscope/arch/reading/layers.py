@@ -1,0 +1,232 @@
+"""Stacks of transformer layers: attention blocks and MLPs under one path with a number in it."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flagscope.arch.reading.attention import AttentionBlock, AttentionReading, RoleMap
+from flagscope.arch.reading.feedforward import MlpBlock, read_mlp
+from flagscope.arch.reading.modules import Matrix, Module, joined
+from flagscope.arch.reading.words import mlp_role
+
+Numbers = tuple[int, ...]
+_NUMBER = re.compile(r"(?<![^.])\d{1,9}(?![^.])")
+_EXPERT_NUMBER = re.compile(r"experts\.\d+\.")
+_EXPERT = re.compile(r"(?P<before>(?:.*\.)?(?:\w*_)?experts)\.(?P<n>\d+)(?P<rest>(?:\..*)?)")
+
+
+@dataclass
+class Stack:
+    """Layers under one path.
+
+    Attributes
+    ----------
+    path
+        Such as ``decoder.layers.{layer}.``; without a number where there is one layer alone.
+    d
+        Width of the stream.
+    attention, mlp
+        Blocks of each layer by their rule: role to RoleMap with names relative to the layer.
+    layers
+        The numbers of the layers, and which rules each of them has.
+    tensors
+        Of the MLPs that were found by their names alone.
+    """
+
+    path: str
+    d: int
+    attention: dict[Rule, AttentionBlock] = field(default_factory=dict)
+    mlp: dict[Rule, MlpBlock] = field(default_factory=dict)
+    layers: dict[Numbers, set[Rule]] = field(default_factory=lambda: defaultdict(set))
+    tensors: list[tuple[str, ...]] = field(default_factory=list)
+
+    def base(self, numbers: Numbers) -> str:
+        """What the names of a layer begin with."""
+        values = iter(numbers)
+        return re.sub(r"\{\w+\}", lambda _: str(next(values)), self.path)
+
+
+Rule = tuple[tuple[str, str, str], ...]
+"""Role, name relative to the layer, and layout of each map of a block."""
+
+
+def read_stacks(
+    root: Module, reading: AttentionReading
+) -> tuple[list[Stack], set[str], list[str]]:
+    """The stacks of a model, the tensors in them, and modules named as MLPs that do not fit."""
+    used: set[str] = set()
+    stacks: dict[tuple[str, int], Stack] = {}
+    by_template: dict[str, list[AttentionBlock]] = defaultdict(list)
+    for block in reading.blocks:
+        by_template[_NUMBER.sub("#", block.parent)].append(block)
+    for blocks in by_template.values():
+        path = _layer_path(blocks)
+        for block in blocks:
+            numbers = _numbers_at(block.parent, path)
+            stack = stacks.setdefault((path, block.d), Stack(path, block.d))
+            rule = _attention_rule(block, stack.base(numbers))
+            stack.attention.setdefault(rule, block)
+            stack.layers[numbers].add(rule)
+            for role in block.maps.values():
+                used.update(reading.stacked.get(role.matrix.tensor, (role.matrix.tensor,)))
+    for stack in stacks.values():
+        used |= _read_mlps(root, stack, used, reading.transposed)
+    loose, unfit = _loose_mlps(root, used, reading.transposed)
+    for stack in loose:
+        used.update(t for block in stack.tensors for t in block)
+    return [*stacks.values(), *loose], used, unfit
+
+
+# Names that maps of an MLP have, and no other maps.
+_MLP_NAMES = tuple(
+    frozenset(names.split())
+    for names in (
+        "up_proj down_proj gate_proj", "up_proj down_proj", "c_fc c_proj", "fc_in fc_out",
+        "w_in w_out", "wi wo", "wi_0 wi_1 wo", "dense_h_to_4h dense_4h_to_h", "up down gate",
+        "gate_proj up_proj down_proj", "W_in W_out", "W_in W_gate W_out", "w_up w_down",
+        "w_gate w_up w_down", "fc_up fc_down", "up_proj down_proj act_gate",
+    )
+)  # fmt: skip
+
+
+def _loose_mlps(
+    root: Module, used: set[str], transposed: bool | None
+) -> tuple[list[Stack], list[str]]:
+    """MLPs that stand in no layer with attention, by names that nothing else has."""
+    by_parent: dict[str, list[Matrix]] = defaultdict(list)
+    for matrix in root.matrices:
+        if matrix.tensor not in used:
+            by_parent[matrix.parent].append(matrix)
+    named = {p: found for p, found in by_parent.items()
+             if frozenset(m.name for m in found) in _MLP_NAMES}  # fmt: skip
+    unfit: list[str] = []
+    templates: dict[str, list[tuple[str, MlpBlock]]] = defaultdict(list)
+    for parent, found in named.items():
+        first = next(m for m in found if mlp_role(m.name) == "up")
+        width = first.shape[0 if transposed else -1] if len(first.shape) == 2 else 0
+        block = read_mlp(parent, found, width, transposed=transposed)
+        if block is None:
+            unfit.append(parent)
+            continue
+        match = _EXPERT.fullmatch(parent)
+        place = f"{match['before']}.{{expert}}{match['rest']}" if match else parent
+        templates[_NUMBER.sub("#", place)].append((place, block))
+    stacks = []
+    for found in templates.values():
+        path = _common_path([place for place, _ in found])
+        stack = Stack(path, 0)
+        for place, block in found:
+            numbers = _numbers_at(place, path)
+            base = stack.base(numbers)
+            names = {role: one.tensor.removeprefix(base) for role, one in block.maps.items()}
+            if "{expert}" in place:
+                names = {r: _EXPERT_NUMBER.sub("experts.{expert}.", n) for r, n in names.items()}
+            rule = tuple((role, name, "") for role, name in sorted(names.items()))
+            stack.mlp.setdefault(rule, block)
+            stack.layers[numbers].add(rule)
+            stack.tensors.append(block.tensors)
+        stacks.append(stack)
+    return stacks, unfit
+
+
+def _layer_path(blocks: Sequence[AttentionBlock]) -> str:
+    """The path of attention blocks that differ in numbers."""
+    return _common_path([block.parent for block in blocks])
+
+
+def _common_path(parents: Sequence[str]) -> str:
+    """The path of modules that differ in numbers: up to the last number that varies."""
+    spots = [list(_NUMBER.finditer(parent)) for parent in parents]
+    if not spots[0]:
+        over, _, _ = parents[0].replace("{expert}", "").rpartition(".")
+        before, _, _ = parents[0].partition("{expert}")
+        over = before.rpartition("experts.")[0].rstrip(".") if "{expert}" in parents[0] else over
+        return f"{over}." if over else ""
+    varying = [at for at in range(len(spots[0])) if len({row[at][0] for row in spots}) > 1] or [0]
+    first = parents[0]
+    pieces, start = [], 0
+    for at, match in enumerate(spots[0][: varying[-1] + 1]):
+        name = "layer" if at == varying[-1] else f"part{at}"
+        pieces += [first[start : match.start()], f"{{{name}}}" if at in varying else match[0]]
+        start = match.end()
+    return "".join(pieces) + "."
+
+
+def _numbers_at(parent: str, path: str) -> Numbers:
+    pattern = re.sub(r"\\\{\w+\\\}", r"(\\d+)", re.escape(path.removesuffix(".")))
+    match = re.match(pattern, parent)
+    return tuple(int(n) for n in match.groups()) if match else ()
+
+
+def _attention_rule(block: AttentionBlock, base: str) -> Rule:
+    return tuple((role, one.matrix.tensor.removeprefix(base), one.layout)
+                 for role, one in block.maps.items())  # fmt: skip
+
+
+def _read_mlps(
+    root: Module, stack: Stack, used: set[str], transposed: bool | None
+) -> set[str]:
+    """MLPs in the layers of a stack; layers of the same path without attention count as well."""
+    pattern = re.compile(re.sub(r"\\\{\w+\\\}", r"(\\d{1,9})", re.escape(stack.path)))
+    by_layer: dict[Numbers, list[Matrix]] = defaultdict(list)
+    for matrix in root.matrices:
+        match = pattern.match(matrix.path) if matrix.tensor not in used else None
+        if match is not None:
+            by_layer[tuple(int(n) for n in match.groups())].append(matrix)
+    found: set[str] = set()
+    for numbers, matrices in by_layer.items():
+        base = stack.base(numbers)
+        for block in _layer_mlps(matrices, base, stack.d, transposed):
+            names = {role: one.tensor.removeprefix(base) for role, one in block.maps.items()}
+            if "{expert}" in block.parent:
+                names = {r: _EXPERT_NUMBER.sub("experts.{expert}.", n) for r, n in names.items()}
+            rule = tuple((role, name, "") for role, name in sorted(names.items()))
+            stack.mlp.setdefault(rule, block)
+            stack.layers[numbers].add(rule)
+            found.update(block.tensors)
+    return found
+
+
+def _layer_mlps(
+    matrices: Sequence[Matrix], base: str, d: int, transposed: bool | None
+) -> list[MlpBlock]:
+    """MLPs of one layer: each in a module of its own, or one in each of a list of experts."""
+    groups: dict[str, list[Matrix]] = defaultdict(list)
+    experts: dict[str, dict[str, list[Matrix]]] = defaultdict(lambda: defaultdict(list))
+    for matrix in matrices:
+        match = _EXPERT.fullmatch(matrix.parent)
+        if match:
+            name = f"{match['before']}.{{expert}}{match['rest']}"
+            experts[name][match["n"]].append(matrix)
+            continue
+        inner = matrix.path.removeprefix(base)
+        groups[inner.partition(".")[0] if "." in inner else ""].append(matrix)
+    blocks = []
+    for name, group in groups.items():
+        block = read_mlp(joined(base.rstrip("."), name), group, d, transposed=transposed)
+        blocks += [block] if block else _by_parent(group, d, transposed)
+    for name, members in experts.items():
+        read = [read_mlp(name, one, d, transposed=transposed) for one in members.values()]
+        alike = {
+            tuple(sorted((role, m.name, m.shape) for role, m in one.maps.items())) if one else None
+            for one in read
+        }
+        whole = set(members) == {str(n) for n in range(len(members))}
+        if len(alike) == 1 and read[0] is not None and whole:
+            tensors = tuple(one.tensor for group in members.values() for one in group)
+            blocks.append(MlpBlock(name, read[0].maps, read[0].transposed, tensors))
+    return blocks
+
+
+def _by_parent(
+    matrices: Sequence[Matrix], d: int, transposed: bool | None
+) -> list[MlpBlock]:
+    """MLPs in a module that holds several: each in a module of its own."""
+    groups: dict[str, list[Matrix]] = defaultdict(list)
+    for matrix in matrices:
+        groups[matrix.parent].append(matrix)
+    read = [read_mlp(parent, group, d, transposed=transposed) for parent, group in groups.items()]
+    return [one for one in read if one is not None] if len(groups) > 1 else []

@@ -1,0 +1,160 @@
+"""What can be read of a model that no family file describes, written as a family file.
+
+Names propose, shapes dispose, and what several readings have in common is all that is claimed: see
+`attention`, `layers`, `lines` and `segments`. What stands in no pair is listed with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flagscope.arch.reading.attention import AttentionBlock, RoleMap, read_attention
+from flagscope.arch.reading.feedforward import MlpBlock
+from flagscope.arch.reading.layers import Numbers, Stack, read_stacks
+from flagscope.arch.reading.lines import ASIDE, BORDER, LineReader
+from flagscope.arch.reading.modules import Matrix, Shape, in_order_of_use, module_tree
+from flagscope.arch.reading.segments import Placed, segments
+from flagscope.arch.reading.sizes import SIZES
+
+MLP_UNFIT = "left out: maps named as those of an MLP, whose dimensions do not fit each other"
+NORMS_UNPLACED = (
+    "BatchNorms that may stand in front of their maps or behind them are not folded"
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A reading.
+
+    Attributes
+    ----------
+    content
+        As of a family file; no tables where nothing was read.
+    numbers
+        The numbers of the layers of each stack, in the order of the stacks.
+    stacked
+        Tensors that stand for one head each, by the name of what they are together.
+    notes
+        What was doubted, each with the module that it is about.
+    left
+        Why a matrix stands in no pair, by its name.
+    certain
+        Whether nothing in the model was doubted: all its matrices stand in sequences whose order is
+        known.
+    """
+
+    content: dict[str, Any]
+    numbers: tuple[tuple[Numbers, ...], ...] = ()
+    stacked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[tuple[str, str | None], ...] = ()
+    left: Mapping[str, str] = field(default_factory=dict)
+    certain: bool = False
+
+
+def read_names(shapes: Mapping[str, Shape]) -> Reading:
+    """Read the structure of a model from the names and shapes of its tensors.
+
+    Examples
+    --------
+    >>> reading = read_names({"net.0.weight": (8, 4), "net.2.weight": (3, 8)})
+    >>> [one["module"] for one in reading.content["sequences"][0]["maps"]], reading.certain
+    (['net.0', 'net.2'], True)
+    """
+    root = module_tree(shapes)
+    attention = read_attention(root)
+    stacks, used, unfit = read_stacks(root, attention)
+    reader = LineReader(root, used, ordered=in_order_of_use(shapes))
+    found = segments(reader.lines(), shapes)
+    notes: list[tuple[str, str | None]] = list(attention.doubted)
+    notes += [(MLP_UNFIT, path) for path in unfit]
+    notes += [(NORMS_UNPLACED, path) for path in reader.unplaced_norms]
+    content: dict[str, Any] = {"name": "inferred", "title": "Inferred from tensor names"}
+    if stacks:
+        content["sizes"] = {axis: list(keys) for axis, keys in SIZES.items()}
+        content["stacks"] = [_stack(one, several=len(stacks) > 1) for one in stacks]
+    if found.found:
+        content["sequences"] = [{"maps": [_placed(one) for one in part]} for part in found.found]
+    placed = {one.item.matrix.tensor for part in found.found for one in part}
+    matrices = {matrix.tensor for matrix in root.matrices}
+    doubts = found.cuts - {BORDER, ASIDE}
+    return Reading(
+        content=content,
+        numbers=tuple(tuple(sorted(one.layers)) for one in stacks),
+        stacked=attention.stacked,
+        notes=tuple(dict.fromkeys(notes)),
+        left={name: reason for name, reason in found.left.items()
+              if name not in used and name not in placed},
+        certain=not stacks and matrices == placed and not doubts and not notes,
+    )  # fmt: skip
+
+
+def _stack(stack: Stack, *, several: bool) -> dict[str, Any]:
+    rules = {rule for layer in stack.layers.values() for rule in layer}
+    everywhere = {rule for rule in rules if all(rule in one for one in stack.layers.values())}
+    name = stack.path.replace("{layer}", "").replace("..", ".").strip(".") if several else "main"
+    table: dict[str, Any] = {"name": name or "main", "path": stack.path}
+    base = stack.base(min(stack.layers))
+    attention = []
+    for at, (rule, block) in enumerate(stack.attention.items()):
+        one = _attention(block, _base_of(block.parent, stack) or base)
+        one |= {} if rule in everywhere else {"optional": True}
+        same = sum(other.cross == block.cross for other in list(stack.attention.values())[:at])
+        attention.append(one | ({"name": f"{same + 1}"} if same else {}))
+    if attention:
+        table["attention"] = attention
+    mlp = []
+    for at, (rule, block) in enumerate(stack.mlp.items()):
+        names = {role: name for role, name, _ in rule}
+        one = {role: _mlp_map(block, names[role], block.maps[role]) for role in block.maps}
+        one |= {} if rule in everywhere else {"optional": True}
+        mlp.append(one | ({"name": f"mlp{at + 1}"} if at else {}))
+    if mlp:
+        table["mlp"] = mlp
+    return table
+
+
+def _base_of(parent: str, stack: Stack) -> str | None:
+    for numbers in stack.layers:
+        base = stack.base(numbers)
+        if f"{parent}.".startswith(base):
+            return base
+    return None
+
+
+def _attention(block: AttentionBlock, base: str) -> dict[str, Any]:
+    table: dict[str, Any] = {"kind": "cross"} if block.cross else {}
+    for role, one in block.maps.items():
+        table[role] = _role(one, base)
+    return table
+
+
+def _role(one: RoleMap, base: str) -> dict[str, Any]:
+    table = _module(one.matrix, one.matrix.tensor.removeprefix(base)) | {"layout": one.layout}
+    if one.select:
+        table["select"] = dict(one.select)
+    table |= {key: axis for key, axis in (("out", one.out), ("inp", one.inp)) if axis}
+    return table
+
+
+def _module(matrix: Matrix, tensor: str) -> dict[str, Any]:
+    if matrix.joint is None:
+        return {"module": tensor, "parameter": True}
+    module = tensor.removesuffix(f"{matrix.joint}weight")
+    return {"module": module} | ({} if matrix.joint == "." else {"joint": matrix.joint})
+
+
+def _mlp_map(block: MlpBlock, tensor: str, matrix: Matrix) -> dict[str, Any]:
+    out, inp = ("f", "d") if tensor and matrix is not block.maps["down"] else ("d", "f")
+    layout = f"{inp} {out}" if block.transposed else f"{out} {inp}"
+    return _module(matrix, tensor) | {"layout": layout}
+
+
+def _placed(one: Placed) -> dict[str, Any]:
+    table = _module(one.item.matrix, one.item.matrix.tensor) | {"layout": one.layout}
+    if one.item.norm:
+        table["norm"] = one.item.norm
+    if one.item.normed:
+        table["after"] = "norm"
+    return table

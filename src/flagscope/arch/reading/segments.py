@@ -1,0 +1,218 @@
+"""How the matrices of a line lie: plain, transposed, grouped convolutions, what a flattening joins.
+
+Each matrix is read in the way that its neighbours, its bias and the norm behind it leave open. Where
+more than one way is open, it is cut out of the line and listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from flagscope.arch.reading.lines import BETWEEN, Cut, Item, Line
+from flagscope.arch.reading.modules import Matrix, Shape
+
+# By the number of dimensions of the weight: Linear, Conv1d, Conv2d, Conv3d.
+PLAIN = {2: "o i", 3: "o i x", 4: "o i y x", 5: "o i z y x"}
+_TRANSPOSED = {2: "i o", 3: "i o x", 4: "i o y x", 5: "i o z y x"}
+
+GROUPED = "a grouped or depthwise convolution, whose channels meet only within their group"
+ORIENTATION = "a convolution that may be a plain, a transposed or a grouped one"
+DIMENSIONS = "its dimensions fit neither neighbour"
+BARE = "parameters that may lie as (in, out) or as (out, in)"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A matrix of a segment: its layout, and the lengths that it writes and reads."""
+
+    item: Item
+    layout: str
+    out: int
+    inp: int
+    flattened: bool = False
+
+
+@dataclass
+class Segments:
+    """Sequences of matrices without a cut, and what stands in none, by reason."""
+
+    found: list[list[Placed]] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
+    cuts: set[str] = field(default_factory=set)
+
+
+def segments(lines: list[Line], shapes: Mapping[str, Shape]) -> Segments:
+    """Cut lines into sequences whose pairs are known."""
+    result = Segments()
+    first = next((item.matrix for line in lines for item in line
+                  if isinstance(item, Item) and len(item.matrix.shape) > 2), None)  # fmt: skip
+    for line in lines:
+        for part in _Reader(shapes, first, result).read(line):
+            if len(part) > 1:
+                result.found.append(part)
+            else:
+                for one in part:
+                    result.left.setdefault(one.item.matrix.tensor, BETWEEN)
+    return result
+
+
+class _Reader:
+    """Reads one line."""
+
+    def __init__(self, shapes: Mapping[str, Shape], first: Matrix | None, into: Segments) -> None:
+        self.shapes, self.first, self.into = shapes, first, into
+
+    def read(self, line: Line) -> Iterator[list[Placed]]:
+        run: list[Item] = []
+        hint: int | None = None
+        for part in [*line, Cut("")]:
+            if isinstance(part, Item):
+                run.append(part)
+                continue
+            if part.reason:
+                self.into.cuts.add(part.reason)
+            placed = list(self._run(run, hint))
+            yield from placed
+            if len(run) == 1 and part.reason:
+                self.into.left.setdefault(run[0].matrix.tensor, part.reason)
+            if run:
+                hint = placed[-1][-1].out if placed else None
+            run = []
+
+    def _run(self, run: list[Item], hint: int | None) -> Iterator[list[Placed]]:
+        """Segments of a run of matrices between two cuts."""
+        if any(item.matrix.joint is None for item in run):
+            yield from self._bare(run)
+            return
+        placed = self._attempt(run, hint, doubt_square=False)
+        if any("i o" in one.layout for part in placed for one in part):
+            placed = self._attempt(run, hint, doubt_square=True)
+        yield from placed
+
+    def _bare(self, run: list[Item]) -> Iterator[list[Placed]]:
+        """Parameters without modules: the one way to lie in which all of them chain."""
+        shapes = [item.matrix.shape for item in run]
+        flat = all(len(shape) == 2 for shape in shapes)
+        bare = all(item.matrix.joint is None for item in run)
+        ways = [
+            (out, inp) for out, inp in ((0, 1), (1, 0))
+            if flat and bare and all(a[out] == b[inp] for a, b in zip(shapes, shapes[1:], strict=False))
+            and all(i.matrix.bias is None or i.matrix.bias[1] == i.matrix.shape[out] for i in run)
+        ]  # fmt: skip
+        if len(run) > 1 and len(ways) == 1:
+            out, inp = ways[0]
+            layout = "o i" if out == 0 else "i o"
+            yield [Placed(item, layout, item.matrix.shape[out], item.matrix.shape[inp])
+                   for item in run]  # fmt: skip
+        else:
+            if len(run) > 1:
+                self.into.cuts.add(BARE)
+            for item in run:
+                self.into.left[item.matrix.tensor] = BARE
+
+    def _attempt(
+        self, run: list[Item], hint: int | None, *, doubt_square: bool
+    ) -> list[list[Placed]]:
+        parts: list[list[Placed]] = [[]]
+        for at, item in enumerate(run):
+            before = parts[-1][-1] if parts[-1] else None
+            following = run[at + 1].matrix.shape if at + 1 < len(run) else None
+            outcome = self._place(item, before, hint, following, doubt_square=doubt_square)
+            if isinstance(outcome, str) and outcome == DIMENSIONS and before is not None:
+                # A new segment may begin here, behind something that was not seen.
+                self.into.cuts.add(DIMENSIONS)
+                parts.append([])
+                outcome = self._place(item, None, before.out, following, doubt_square=doubt_square)
+            if isinstance(outcome, str):
+                self.into.left[item.matrix.tensor] = outcome
+                self.into.cuts.add(outcome)
+                hint = item.matrix.shape[0] if outcome == GROUPED else None
+                parts.append([])
+            else:
+                parts[-1].append(outcome)
+        return [part for part in parts if part]
+
+    def _place(
+        self, item: Item, before: Placed | None, hint: int | None, following: Shape | None,
+        *, doubt_square: bool,
+    ) -> Placed | str:  # fmt: skip
+        """The matrix behind `before`, or why it cannot be placed."""
+        shape = item.matrix.shape
+        if len(shape) not in PLAIN:
+            return BETWEEN
+        if len(shape) == 2:
+            return self._linear(item, before)
+        if before is not None and len(before.item.matrix.shape) != len(shape):
+            return DIMENSIONS
+        written = before.out if before else None
+        first, second = shape[:2]
+        outs = self._written(item)
+        # Each way: does it read what comes, and write as many channels as bias and norm have?
+        plain = written in (None, second) and outs <= {first}
+        spread = any(n > 1 for n in shape[2:])
+        transposed = written in (None, first) and outs <= {second} and spread
+        grouped = outs <= {first} and _may_group(written, first, second)
+        even = spread and all(n % 2 == 0 for n in shape[2:])
+        if written is None:
+            return self._first(item, hint, following, plain=plain, transposed=transposed, even=even)
+        if plain and transposed and (even or doubt_square):
+            return ORIENTATION
+        if plain:
+            return Placed(item, PLAIN[len(shape)], first, second)
+        if transposed and grouped:
+            told = {following[1]} & {first, second} if following is not None else set()
+            if len(told) != 1 or first == second:
+                return ORIENTATION
+            transposed = told == {second}
+        if transposed:
+            return Placed(item, _TRANSPOSED[len(shape)], second, first)
+        return GROUPED if grouped else DIMENSIONS
+
+    def _first(
+        self, item: Item, hint: int | None, following: Shape | None,
+        *, plain: bool, transposed: bool, even: bool,
+    ) -> Placed | str:  # fmt: skip
+        """A convolution of which it is not known what it reads."""
+        shape = item.matrix.shape
+        first, second = shape[:2]
+        reads = following[1] if following is not None else None
+        if hint is not None and hint != second and _may_group(hint, first, second):
+            return GROUPED
+        if second == 1 and first > 1 and item.matrix is not self.first:
+            return ORIENTATION
+        if plain and transposed and (
+            (first != second and reads == second != first) or (first == second and even)
+        ):
+            plain, transposed = False, first != second
+            if not transposed:
+                return ORIENTATION
+        if plain:
+            return Placed(item, PLAIN[len(shape)], first, second)
+        if transposed:
+            return Placed(item, _TRANSPOSED[len(shape)], second, first)
+        return ORIENTATION
+
+    def _linear(self, item: Item, before: Placed | None) -> Placed | str:
+        out, inp = item.matrix.shape
+        if self._written(item) - {out}:
+            return BETWEEN
+        if before is None or before.out == inp:
+            return Placed(item, "o i", out, inp)
+        convolved = len(before.item.matrix.shape) > 2
+        if convolved and inp % before.out == 0:
+            return Placed(item, "o (i s)", out, before.out, flattened=True)
+        return DIMENSIONS
+
+    def _written(self, item: Item) -> set[int]:
+        """Lengths that the output has by the bias and by the BatchNorm behind."""
+        found = {item.matrix.bias[1]} if item.matrix.bias else set()
+        norm = self.shapes.get(f"{item.norm}.running_var") if item.norm else None
+        return found | ({norm[0]} if norm else set())
+
+
+def _may_group(written: int | None, out: int, per_group: int) -> bool:
+    """Whether a convolution in several groups can read so many channels."""
+    if written is None or written <= per_group or written % per_group:
+        return False
+    return out % (written // per_group) == 0

@@ -1,0 +1,113 @@
+"""What people call the maps of attention and of MLPs, and lists of modules."""
+
+from __future__ import annotations
+
+import re
+
+_PART = {
+    "q": r"q|qs|query|queries",
+    "k": r"k|ks|key|keys",
+    "v": r"v|vs|val|value|values",
+}
+_BEFORE = r"(?:w|to|fc|lin|linear|proj|project|attn|att|self|in|c|dense|mat)"
+_AFTER = r"(?:proj|projection|project|linear|lin|net|layer|dense|transform|mat|matrix|map|w|fc|embed|s)"
+# W_Q, wq, Wq, w_qs, q_proj, query, queries, q_linear, linear_q, to_q, q_lin, query_proj, fc_q …
+_ROLE = {
+    role: re.compile(rf"(?:{_BEFORE}_?)*(?:{part})(?:_?{_AFTER})*") for role, part in _PART.items()
+}
+_OUTPUT = re.compile(
+    rf"(?:{_BEFORE}_?|resid_?|final_?|attention_?)*(?:o|out|output|outputs)(?:_?{_AFTER})*"
+    r"|(?:c_?|attn_?|final_?|last_?|head_?|resid_?|post_?)?(?:proj|projection|dense|linear)"
+    r"|(?:fc|fc_?concat|concat|combine|merge|mix|unify_?heads?|w_?concat|recombine|collect)"
+)
+_FUSED = re.compile(
+    rf"(?:{_BEFORE}_?)*(?:qkv|c_?attn|in_?proj|q_?k_?v)(?:s)?(?:_?{_AFTER})*"
+)
+_NOT_OUTPUT = re.compile(r"pos|rel|bias|gate|norm|rope|rot|emb|scale|lora|mask|router")
+
+UP = re.compile(
+    r"(?:(?:c|w|fc|mlp|ffn|ff|dense|lin|linear|proj)_?)?"
+    r"(?:up|in|fc|wi|w_?i|wi_1|h_?to_?4h|inner|expand|intermediate|1|fc_?1|w_?1|lin_?1|linear_?1|0)"
+    r"(?:_?(?:proj|projection|linear|lin|layer|dense))?"
+)
+DOWN = re.compile(
+    r"(?:(?:c|w|fc|mlp|ffn|ff|dense|lin|linear|proj)_?)?"
+    r"(?:down|out|proj|wo|w_?o|4h_?to_?h|outer|contract|output|2|fc_?2|w_?2|lin_?2|linear_?2)"
+    r"(?:_?(?:proj|projection|linear|lin|layer|dense))?"
+)
+_GATE = re.compile(r".*gate.*|w_?3|wi_?0|v|linear_?v|w_?v|fc_?1_g|swish")
+
+# Modules of such names run one behind the other, those of the second kind side by side.
+_SEQUENTIAL = re.compile(
+    r"(?:\w*_)?(?:layers?|blocks?|stages?|net|features?|convs?|fcs?|linear|lin|dense|hiddens?|mlp|"
+    r"ffn?|body|main|trunk|seq|sequential|model|module|encoder|decoder|backbone|classifier|"
+    r"units?|cells?|steps?|res|resblocks?|resnets?|feed_?forward|l|h|bottlenecks?|conv\dd|"
+    r"groups?|stem|tail|generator|discriminator|actor|critic|policy|value_net|q_net)\d*(?:_\d+)*_?"
+)
+_PARALLEL = re.compile(
+    r"(?:\w*_)?(?:experts?|branch(?:es)?|heads?|towers?|paths?|linears|proj(?:ection)?s|streams?|"
+    r"members?|ensembles?|models|critics|qs?|actors|scales|levels|laterals?|adapters?|attn|att|"
+    r"attention|self_attn|mha|embeddings?|embeds?|tables?|parallel|options?|ops|candidates|tasks?|"
+    r"keys?|queries|values?|k|v|codebooks?|quantizers?|nets)\d*(?:_\d+)*_?"
+)
+
+
+def role_of(name: str) -> str | None:
+    """Which of q, k, v a module's name says, or "qkv" for all in one; None where it says nothing.
+
+    Examples
+    --------
+    >>> [role_of(n) for n in ("W_Q", "key_proj", "linear_v", "w_qs", "to_qkv", "c_attn", "mix")]
+    ['q', 'k', 'v', 'q', 'qkv', 'qkv', None]
+    """
+    plain = name.lower()
+    for role, pattern in _ROLE.items():
+        if pattern.fullmatch(plain):
+            return role
+    return "qkv" if _FUSED.fullmatch(plain) else None
+
+
+def is_output(name: str) -> bool:
+    """Whether a module's name says that it is the output map of attention.
+
+    Examples
+    --------
+    >>> [is_output(n) for n in ("W_O", "out_proj", "c_proj", "dense", "fc", "query", "pos_proj")]
+    [True, True, True, True, True, False, False]
+    """
+    return _OUTPUT.fullmatch(name.lower()) is not None
+
+
+def may_be_output(name: str) -> bool:
+    """Whether nothing in a name speaks against an output map."""
+    return _NOT_OUTPUT.search(name.lower()) is None
+
+
+def mlp_role(name: str) -> str | None:
+    """Which of up, gate, down a module's name says.
+
+    Examples
+    --------
+    >>> [mlp_role(n) for n in ("fc1", "c_fc", "w_3", "gate_proj", "W_out", "c_proj", "wo", "mix")]
+    ['up', 'up', 'gate', 'gate', 'down', 'down', 'down', None]
+    """
+    plain = name.lower()
+    if _GATE.fullmatch(plain):
+        return "gate"
+    if UP.fullmatch(plain):
+        return "up"
+    return "down" if DOWN.fullmatch(plain) else None
+
+
+def runs_in_sequence(name: str) -> bool | None:
+    """Whether modules in a list of this name follow each other; None where the name says nothing.
+
+    Examples
+    --------
+    >>> [runs_in_sequence(n) for n in ("layers", "experts", "linears", "things")]
+    [True, False, False, None]
+    """
+    plain = name.lower()
+    if _PARALLEL.fullmatch(plain):
+        return False
+    return True if _SEQUENTIAL.fullmatch(plain) else None

@@ -1,0 +1,96 @@
+"""Sequences of maps that follow each other, as in nn.Sequential."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from flagscope.arch.activations import activation_freedom
+from flagscope.arch.family import MapRule, SequenceRule
+from flagscope.arch.graph import Freedom, Member, Norm, PairGroup, PairKind
+from flagscope.arch.maps import LinearMap, solved_map
+from flagscope.arch.scope import Scope, config_value
+from flagscope.arch.sides import Side
+
+_ACTIVATION_UNKNOWN = (
+    "activations cannot be seen in weights: what lies between numbered layers is unknown; say so in "
+    "the config ({'activation': 'relu'}, --config F)"
+)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A map of a sequence, the BatchNorm behind it, and what else stands there."""
+
+    path: str
+    map: LinearMap
+    norm: Norm | None
+    after: str
+
+
+def series_groups(rules: Sequence[SequenceRule], scope: Scope) -> list[PairGroup]:
+    """The pairs of sequences: each map with the next one.
+
+    Parameters
+    ----------
+    rules
+        The sequences, their modules named from the root of the model.
+    scope
+        Of the whole model; freedoms are claimed only where it is trusted.
+
+    Raises
+    ------
+    ArchitectureError
+        If a layout does not fit its tensor, or a map does not read what the one before it writes.
+    """
+    return [pair for rule in rules for pair in _pairs(rule, scope)]
+
+
+def _pairs(rule: SequenceRule, scope: Scope) -> Iterator[PairGroup]:
+    activation = str(config_value(rule.activation, scope.config))
+    steps: list[_Step] = []
+    for one, after in zip(rule.maps, rule.after, strict=True):
+        step = _step(one, after, steps[-1].map.outputs if steps else None, scope)
+        if step is None:
+            scope.notes.add(f"no tensor is named {scope.base}{one.weights()[0]}; the sequence ends "
+                            "in front of it")  # fmt: skip
+            break
+        steps.append(step)
+    for layer, (write, read) in enumerate(pairwise(steps)):
+        between = write.after or activation
+        if between == "unknown":
+            scope.notes.add(_ACTIVATION_UNKNOWN)
+        yield _pair(layer, write, read, between, scope)
+
+
+def _step(rule: MapRule, after: str, written: int | None, scope: Scope) -> _Step | None:
+    place = scope.locate(rule)
+    if place is None:
+        return None
+    # Behind a flattening the reader's columns hold the channels one after the other.
+    known = {rule.inp: written} if f"({rule.inp} " in rule.layout and written else None
+    one = solved_map(
+        role=rule.role, tensor=place.tensor, shape=place.shape, layout=rule.layout, out=rule.out,
+        inp=rule.inp, known=known, bias=place.bias,
+    )  # fmt: skip
+    norm = scope.norm_of(rule.norms, kind="batchnorm", placement="map")
+    if norm is not None and norm.mean is None:
+        norm, after = None, "norm"
+    return _Step(place.tensor.removesuffix(".weight"), one, norm, after)
+
+
+def _pair(layer: int, write: _Step, read: _Step, between: str, scope: Scope) -> PairGroup:
+    convolutions = write.map.role == read.map.role == "conv"
+    kind: PairKind = "conv" if convolutions else "sequential"
+    freedom: Freedom = "none"
+    if scope.trusted and between != "norm":
+        freedom = activation_freedom(between)
+    # BatchNorm between linear maps leaves only scalings of single neurons
+    freedom = "scaling" if write.norm is not None and freedom == "gl" else freedom
+    name = f"{write.path}-{read.path}"
+    return PairGroup(
+        name=name, kind=kind, between=between, stack=scope.stack, attention=None, layer=layer,
+        freedom=freedom, d=write.map.outputs, write=Side(write.map), read=Side(read.map),
+        members=(Member(name),), write_norm=write.norm,
+    )  # fmt: skip

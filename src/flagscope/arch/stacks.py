@@ -1,0 +1,200 @@
+"""The stacks of a family in a checkpoint: its rules applied to each layer of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from flagscope.arch.attention import attention_groups, attention_label
+from flagscope.arch.blocks import Part, stack_streams
+from flagscope.arch.choose import Choice, Instance, layer_base
+from flagscope.arch.family import ConfigRule, StackRule
+from flagscope.arch.frame import Block, stream_frame
+from flagscope.arch.graph import Frame, HeadGroup, PairGroup, Stream
+from flagscope.arch.latent import latent_groups
+from flagscope.arch.mlp import mlp_groups
+from flagscope.arch.scope import (
+    Known,
+    Notes,
+    Scope,
+    Shapes,
+    Solved,
+    attempted,
+    config_entry,
+    config_flag,
+)
+from flagscope.arch.sequence import sequence_groups
+from flagscope.errors import ArchitectureError
+
+# Buffers of two and more dimensions that are no matrices of weights.
+BUFFERS = ("*position_ids", "*inv_freq", "*num_batches_tracked", "*token_type_ids")
+
+
+class StackBuilder:
+    """Applies a family's rules to each layer of each stack."""
+
+    def __init__(
+        self,
+        shapes: Shapes,
+        config: Mapping[str, Any] | None,
+        choice: Choice,
+        known: Mapping[str, Known],
+        notes: Notes,
+        heads: int | None,
+        *,
+        residual: bool,
+    ) -> None:
+        self.shapes, self.config, self.choice = shapes, config, choice
+        self.known, self.notes = known, notes
+        self.heads, self.residual = heads, residual
+        self.several = len(choice.instances) > 1
+        self.frames: list[Frame] = []
+        self.streams: list[Stream] = []
+        self.solved: Solved = {}
+
+    def build(self) -> tuple[list[PairGroup], list[HeadGroup]]:
+        pairs: list[PairGroup] = []
+        heads: list[HeadGroup] = []
+        for one in self.choice.instances:
+            self._note_gaps(one)
+            self._note_defaults(one.rule)
+            scopes = [self._scope(one, i) for i in range(len(one.numbers))]
+            parts: list[Part] = []
+            for scope, numbers in zip(scopes, one.numbers, strict=True):
+                for rule in one.rule.attention:
+                    build = partial(attention_groups, rule, scope)
+                    found, spaces = attempted(build, ([], []), scope)
+                    pairs += found
+                    heads += spaces
+                    label = attention_label(rule, scope)
+                    parts.append(
+                        Part(rule, scope, numbers[:-1], label, tuple(found), tuple(spaces))
+                    )
+                for rule in one.rule.latent:
+                    pairs += attempted(partial(latent_groups, rule, scope), [], scope)
+                for rule in one.rule.mlp:
+                    found = attempted(partial(mlp_groups, rule, scope), [], scope)
+                    pairs += found
+                    label = f"{scope.label}.{rule.name}"
+                    parts.append(Part(rule, scope, numbers[:-1], label, tuple(found)))
+            if one.rule.sequence:
+                pairs += sequence_groups(one.rule, scopes, self._outside(one))
+            self._follow_stream(one, parts)
+        return pairs, heads
+
+    def _follow_stream(self, one: Instance, parts: list[Part]) -> None:
+        outside = self._outside(one)
+        self.streams += stack_streams(one.rule, parts, outside, noted=self.residual)
+        if one.rule.frame is not None and not self.several and self.choice.trusted:
+            ignored = (*BUFFERS, *self.choice.family.ignore)
+            blocks = [Block(part.scope.norm(part.rule.norm), part.pairs) for part in parts]
+            frame = stream_frame(one.rule.frame, blocks, outside, ignored)
+            self.frames += [frame] if frame else []
+
+    def _stack_name(self, one: Instance) -> str:
+        alike = sum(other.rule.name == one.rule.name for other in self.choice.instances)
+        return one.rule.name if alike == 1 else one.prefix.rstrip(".") or one.rule.name
+
+    def _scope(self, one: Instance, position: int) -> Scope:
+        numbers = one.numbers[position]
+        base = layer_base(one, numbers)
+        single = len(numbers) == 1
+        label = f"layer.{numbers[0]}" if single else base.rstrip(".") or "main"
+        stack = self._stack_name(one)
+        return Scope(
+            shapes=self.shapes, base=base, label=f"{stack}.{label}" if self.several else label,
+            stack=stack, layer=numbers[0] if single else position,
+            known={axis: size.at(numbers[0] if numbers else 0)
+                   for axis, size in self._sizes(one.rule).items()},
+            config=self.config, notes=self.notes, trusted=self.choice.trusted, solved=self.solved,
+        )  # fmt: skip
+
+    def _sizes(self, rule: StackRule) -> dict[str, Known]:
+        own = known_sizes(rule.sizes, self.config, None)
+        heads = {"h": self.known["h"]} if self.heads and "h" in self.known else {}
+        return {**self.known, **own, **heads}
+
+    def _outside(self, one: Instance) -> Scope:
+        stack = self._stack_name(one)
+        return Scope(
+            shapes=self.shapes, base=one.prefix, label=stack, stack=stack, layer=None,
+            known=self.known, config=self.config, notes=self.notes, trusted=self.choice.trusted,
+        )  # fmt: skip
+
+    def _note_gaps(self, one: Instance) -> None:
+        if len(one.numbers[0]) == 1:
+            present = {numbers[0] for numbers in one.numbers}
+            absent = sorted(set(range(max(present) + 1)) - present)
+            if absent:
+                self.notes.add(f"layers {absent} are missing under {one.prefix + one.path!r}")
+
+    def _note_defaults(self, rule: StackRule) -> None:
+        if self.config or not self.choice.trusted:
+            return
+        for block in rule.attention:
+            if block.rotary and isinstance(block.rotary.fraction, ConfigRule):
+                self.notes.add(
+                    f"without a config the rotary embedding ({block.rotary.layout}) is taken to "
+                    f"turn the fraction {block.rotary.fraction.default} of each head"
+                )
+        if rule.parallel.config and self.residual:
+            order = "in parallel" if rule.parallel.default else "one behind the other"
+            self.notes.add(f"without a config attention and MLP are taken to run {order}")
+        for block in rule.mlp:
+            self.notes.add(f"without a config the activation is taken as "
+                           f"{block.activation.default!r}")  # fmt: skip
+
+
+def known_sizes(
+    rules: Mapping[str, tuple[str, ...]],
+    config: Mapping[str, Any] | None,
+    heads: int | None,
+    *,
+    lenient: bool = False,
+) -> dict[str, Known]:
+    """The axis sizes that a config or the heads argument gives.
+
+    Raises
+    ------
+    ArchitectureError
+        If the config holds something else than a positive integer there, or a list of them.
+    """
+    known: dict[str, Known] = {}
+    for axis, paths in rules.items():
+        entry = _size_entry(config, paths)
+        if entry is None:
+            continue
+        path, value = entry
+        stages: tuple[Any, ...] = tuple(value) if isinstance(value, list) and value else (value,)
+        if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in stages):
+            if lenient:  # the key may mean something else in a model of no known family
+                continue
+            raise ArchitectureError(
+                f"config key {path!r}: expected a positive integer, got {value!r}",
+                hint="correct the config (--config F), or give --heads N",
+            )
+        key = path.rpartition("?")[2]
+        origin = "the family's default" if key.isdigit() else f"config key {key!r}"
+        known[axis] = Known(stages[0], origin, stages if len(stages) > 1 else ())
+    if heads is not None:
+        known["h"] = Known(heads, "the heads argument")
+    return known
+
+
+def _size_entry(config: Mapping[str, Any] | None, paths: tuple[str, ...]) -> tuple[str, Any] | None:
+    """The first size that the config gives; "flag?key" counts only where it sets the flag.
+
+    A key that is a number stands for itself: "model_type?32" is what the family's config class
+    takes where a config of that class leaves the key out.
+    """
+    for path in paths:
+        flag, conditional, key = path.rpartition("?")
+        if conditional and not config_flag((flag,), config):
+            continue
+        if key.isdigit():
+            return path, int(key)
+        entry = config_entry(config, (key,))
+        if entry is not None:
+            return entry
+    return None
