@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from flagscope.checkpoint.stacked import stacked_checkpoint
 from flagscope.diagnose import SpaceOverlaps
 from flagscope.engine import all_head_overlaps, resolved_device
 from flagscope.errors import InputError
@@ -182,6 +183,7 @@ def head_overlaps(
     check_device(settings)
     with opened(source, config=config, revision=revision, base=base) as checkpoint:
         graph = graph_of(checkpoint, settings, source, example_inputs)
+        checkpoint = stacked_checkpoint(checkpoint, graph.stacked)
         found = all_head_overlaps(
             checkpoint, graph, spaces=chosen, fold=fold_norms == "all", memory=memory,
             device=resolved_device(device), top=top,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from flagscope.arch import Graph
+from flagscope.checkpoint.stacked import stacked_checkpoint
 from flagscope.diagnose import ScanResult
 from flagscope.engine import (
     MEMORY,
@@ -327,6 +328,7 @@ def scan(
             opened(source, config=config, revision=revision, base=base)
         )
         graph = graph_of(checkpoint, settings, source, example_inputs)
+        checkpoint = stacked_checkpoint(checkpoint, graph.stacked)
         result = run_scan(
             checkpoint, graph, settings,
             workers=workers, executor=pool, progress=progress, store=kept, memory=memory,
@@ -371,6 +373,7 @@ def inspect(
     )  # fmt: skip
     with opened(source, config=config, revision=revision, base=base) as checkpoint:
         graph = graph_of(checkpoint, settings, source, example_inputs)
+        checkpoint = stacked_checkpoint(checkpoint, graph.stacked)
         sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
         tasks = tuple(plan(graph, settings, sizes))
         return Inspection(

@@ -132,8 +132,7 @@ def _only_sequences(named: Choice, found: Choice) -> Choice:
     rule = named.family.chain
     activation = rule.activation if rule else None
     sequences = tuple(
-        replace(one, activation=activation) if activation else one
-        for one in found.family.sequences
+        replace(one, activation=activation) if activation else one for one in found.family.sequences
     )
     family = replace(named.family, sequences=sequences)
     return Choice(family, (), True, named.config)
@@ -275,7 +274,9 @@ def _finished(
     )
     if not pairs:
         notes.add("no adjacent pair could be mapped; the matrices are listed as unmapped")
-    left = {name: reading.left[name] for name in unmapped if name in reading.left} if reading else {}
+    left = (
+        {name: reading.left[name] for name in unmapped if name in reading.left} if reading else {}
+    )
     return Graph(
         family, with_outer_freedoms(pairs), tuple(heads), unmapped, notes.texts(),
         stacked=stacked, left=left,

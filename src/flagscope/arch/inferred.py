@@ -28,6 +28,11 @@ def inferred(
     reading = read_names(shapes)
     for text, place in reading.notes:
         notes.add(text, place)
+    for tensor, reason in reading.left.items():
+        notes.add(f"in no pair: {reason}", tensor.removesuffix(".weight"))
+    for border in reading.borders:
+        notes.add("no pair is listed across these borders of modules, since it is not known what "
+                  "stands there", border)  # fmt: skip
     content = dict(reading.content)
     if not content.get("stacks") and not content.get("sequences"):
         return None, reading

@@ -28,6 +28,8 @@ class Recipe:
         Digest of the tensors' names, shapes and types.
     opened
         Which opening it was: a file that was replaced since is opened anew.
+    stacks
+        Tensors that are taken together, see `StackedCheckpoint`.
     """
 
     source: str
@@ -36,6 +38,7 @@ class Recipe:
     config: Mapping[str, Any] | None
     header: str
     opened: str
+    stacks: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def open(self) -> Checkpoint:
         """The checkpoint.
@@ -47,6 +50,7 @@ class Recipe:
             for `open_checkpoint`.
         """
         from flagscope.checkpoint.opening import open_checkpoint
+        from flagscope.checkpoint.stacked import stacked_checkpoint
 
         checkpoint = open_checkpoint(
             self.source, revision=self.revision, config=self.config, base=self.base
@@ -58,7 +62,7 @@ class Recipe:
                 "for.",
                 hint="give a path or URL that is the same file on every machine.",
             )
-        return checkpoint
+        return stacked_checkpoint(checkpoint, dict(self.stacks))
 
 
 def header_digest(checkpoint: Checkpoint) -> str:

@@ -195,9 +195,7 @@ def _outputs(
     return named, below, tuple(one for one in above if one not in taken), left
 
 
-def _readings(
-    one: _Proposal, transposed: bool, widths: Counter[int]
-) -> list[AttentionBlock]:
+def _readings(one: _Proposal, transposed: bool, widths: Counter[int]) -> list[AttentionBlock]:
     """The ways in which a block's maps fit each other if weights lie as (in, out), or (out, in)."""
     # What stands for one head each are weights of modules, and these are (out, in).
     transposed = transposed and one.heads is None
@@ -252,9 +250,7 @@ def _two(transposed: bool, out: str, inp: str) -> str:
     return f"{inp} ({out})" if transposed else f"({out}) {inp}"
 
 
-def _fused(
-    one: _Proposal, transposed: bool
-) -> Iterator[tuple[dict[str, RoleMap], int, int]]:
+def _fused(one: _Proposal, transposed: bool) -> Iterator[tuple[dict[str, RoleMap], int, int]]:
     matrix = one.roles["qkv"]
     if one.heads is not None and len(matrix.shape) == 3:
         _, three, d = matrix.shape
@@ -269,9 +265,7 @@ def _fused(
                }, inner, d  # fmt: skip
 
 
-def _half_fused(
-    one: _Proposal, transposed: bool
-) -> Iterator[tuple[dict[str, RoleMap], int, int]]:
+def _half_fused(one: _Proposal, transposed: bool) -> Iterator[tuple[dict[str, RoleMap], int, int]]:
     query, both = one.roles["q"], one.roles["kv"]
     if len(query.shape) != 2 or len(both.shape) != 2:
         return

@@ -53,9 +53,7 @@ Rule = tuple[tuple[str, str, str], ...]
 """Role, name relative to the layer, and layout of each map of a block."""
 
 
-def read_stacks(
-    root: Module, reading: AttentionReading
-) -> tuple[list[Stack], set[str], list[str]]:
+def read_stacks(root: Module, reading: AttentionReading) -> tuple[list[Stack], set[str], list[str]]:
     """The stacks of a model, the tensors in them, and modules named as MLPs that do not fit."""
     used: set[str] = set()
     stacks: dict[tuple[str, int], Stack] = {}
@@ -166,9 +164,7 @@ def _attention_rule(block: AttentionBlock, base: str) -> Rule:
                  for role, one in block.maps.items())  # fmt: skip
 
 
-def _read_mlps(
-    root: Module, stack: Stack, used: set[str], transposed: bool | None
-) -> set[str]:
+def _read_mlps(root: Module, stack: Stack, used: set[str], transposed: bool | None) -> set[str]:
     """MLPs in the layers of a stack; layers of the same path without attention count as well."""
     pattern = re.compile(re.sub(r"\\\{\w+\\\}", r"(\\d{1,9})", re.escape(stack.path)))
     by_layer: dict[Numbers, list[Matrix]] = defaultdict(list)
@@ -221,9 +217,7 @@ def _layer_mlps(
     return blocks
 
 
-def _by_parent(
-    matrices: Sequence[Matrix], d: int, transposed: bool | None
-) -> list[MlpBlock]:
+def _by_parent(matrices: Sequence[Matrix], d: int, transposed: bool | None) -> list[MlpBlock]:
     """MLPs in a module that holds several: each in a module of its own."""
     groups: dict[str, list[Matrix]] = defaultdict(list)
     for matrix in matrices:

@@ -127,8 +127,11 @@ class LineReader:
                 series[entry.stem, entry.number is None].append(entry)
         norms = [entry for entry in entries if entry.is_norm]
         lines = [
-            (stem, min(e.position for e in found),
-             self._series(stem, found, norms, module, alone=len(entries) - len(norms) == 1))
+            (
+                stem,
+                min(e.position for e in found),
+                self._series(stem, found, norms, module, alone=len(entries) - len(norms) == 1),
+            )
             for (stem, _), found in series.items()
         ]
         if len(lines) == 1:
@@ -167,7 +170,12 @@ class LineReader:
         return self._of(child)
 
     def _series(
-        self, stem: str, entries: Sequence[_Entry], norms: Sequence[_Entry], module: Module, *,
+        self,
+        stem: str,
+        entries: Sequence[_Entry],
+        norms: Sequence[_Entry],
+        module: Module,
+        *,
         alone: bool,
     ) -> Line:
         """Entries of one stem by their numbers, with what stands between them."""
@@ -222,9 +230,7 @@ class LineReader:
             return replace(item, normed=True)
         return replace(item, norm=norm.module.path) if fits else replace(item, normed=True)
 
-    def _parallel(
-        self, stem: str, entries: Sequence[_Entry], module: Module
-    ) -> str | None:
+    def _parallel(self, stem: str, entries: Sequence[_Entry], module: Module) -> str | None:
         """Why entries of one list may stand side by side, None where they follow each other."""
         if len(entries) < 2:
             return None

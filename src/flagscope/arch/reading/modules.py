@@ -81,9 +81,7 @@ class Module:
                 continue
             tensor, position = joined(self.path, parameter), self.position + at
             if parameter == "weight" and self.path:
-                yield Matrix(
-                    parent, name, tensor, shape, self._bias("bias"), ".", position
-                )
+                yield Matrix(parent, name, tensor, shape, self._bias("bias"), ".", position)
             elif parameter.endswith("_weight"):
                 stem = parameter.removesuffix("_weight")
                 yield Matrix(

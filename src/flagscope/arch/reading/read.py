@@ -19,9 +19,7 @@ from flagscope.arch.reading.segments import Placed, segments
 from flagscope.arch.reading.sizes import SIZES
 
 MLP_UNFIT = "left out: maps named as those of an MLP, whose dimensions do not fit each other"
-NORMS_UNPLACED = (
-    "BatchNorms that may stand in front of their maps or behind them are not folded"
-)
+NORMS_UNPLACED = "BatchNorms that may stand in front of their maps or behind them are not folded"
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,8 @@ class Reading:
         What was doubted, each with the module that it is about.
     left
         Why a matrix stands in no pair, by its name.
+    borders
+        Where two maps fit each other and yet no pair is claimed.
     certain
         Whether nothing in the model was doubted: all its matrices stand in sequences whose order is
         known.
@@ -50,6 +50,7 @@ class Reading:
     stacked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[tuple[str, str | None], ...] = ()
     left: Mapping[str, str] = field(default_factory=dict)
+    borders: tuple[str, ...] = ()
     certain: bool = False
 
 
@@ -86,6 +87,7 @@ def read_names(shapes: Mapping[str, Shape]) -> Reading:
         notes=tuple(dict.fromkeys(notes)),
         left={name: reason for name, reason in found.left.items()
               if name not in used and name not in placed},
+        borders=tuple(found.borders),
         certain=not stacks and matrices == placed and not doubts and not notes,
     )  # fmt: skip
 

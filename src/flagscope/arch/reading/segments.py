@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from flagscope.arch.reading.lines import BETWEEN, Cut, Item, Line
+from flagscope.arch.reading.lines import (
+    BETWEEN,
+    BORDER,
+    GATE,
+    MISSING,
+    ORDER,
+    PARALLEL,
+    Cut,
+    Item,
+    Line,
+)
 from flagscope.arch.reading.modules import Matrix, Shape
 
 # By the number of dimensions of the weight: Linear, Conv1d, Conv2d, Conv3d.
@@ -35,11 +45,15 @@ class Placed:
 
 @dataclass
 class Segments:
-    """Sequences of matrices without a cut, and what stands in none, by reason."""
+    """Sequences of matrices without a cut, and what stands in none, by reason.
+
+    `borders` are the places where two matrices fit each other and no pair is claimed.
+    """
 
     found: list[list[Placed]] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
     cuts: set[str] = field(default_factory=set)
+    borders: list[str] = field(default_factory=list)
 
 
 def segments(lines: list[Line], shapes: Mapping[str, Shape]) -> Segments:
@@ -48,6 +62,7 @@ def segments(lines: list[Line], shapes: Mapping[str, Shape]) -> Segments:
     first = next((item.matrix for line in lines for item in line
                   if isinstance(item, Item) and len(item.matrix.shape) > 2), None)  # fmt: skip
     for line in lines:
+        result.borders += _borders(line)
         for part in _Reader(shapes, first, result).read(line):
             if len(part) > 1:
                 result.found.append(part)
@@ -55,6 +70,20 @@ def segments(lines: list[Line], shapes: Mapping[str, Shape]) -> Segments:
                 for one in part:
                     result.left.setdefault(one.item.matrix.tensor, BETWEEN)
     return result
+
+
+def _borders(line: Line) -> Iterator[str]:
+    before: Item | None = None
+    cut = ""
+    for part in line:
+        if isinstance(part, Cut):
+            cut = part.reason
+            continue
+        if before is not None and cut in (BORDER, PARALLEL, ORDER, MISSING, GATE):
+            one, two = before.matrix, part.matrix
+            if one.shape[0] == two.shape[1]:
+                yield f"{one.path} to {two.path} ({cut})"
+        before, cut = part, ""
 
 
 class _Reader:
@@ -181,8 +210,10 @@ class _Reader:
             return GROUPED
         if second == 1 and first > 1 and item.matrix is not self.first:
             return ORIENTATION
-        if plain and transposed and (
-            (first != second and reads == second != first) or (first == second and even)
+        if (
+            plain
+            and transposed
+            and ((first != second and reads == second != first) or (first == second and even))
         ):
             plain, transposed = False, first != second
             if not transposed:

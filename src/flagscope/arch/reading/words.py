@@ -10,7 +10,9 @@ _PART = {
     "v": r"v|vs|val|value|values",
 }
 _BEFORE = r"(?:w|to|fc|lin|linear|proj|project|attn|att|self|in|c|dense|mat)"
-_AFTER = r"(?:proj|projection|project|linear|lin|net|layer|dense|transform|mat|matrix|map|w|fc|embed|s)"
+_AFTER = (
+    r"(?:proj|projection|project|linear|lin|net|layer|dense|transform|mat|matrix|map|w|fc|embed|s)"
+)
 # W_Q, wq, Wq, w_qs, q_proj, query, queries, q_linear, linear_q, to_q, q_lin, query_proj, fc_q …
 _ROLE = {
     role: re.compile(rf"(?:{_BEFORE}_?)*(?:{part})(?:_?{_AFTER})*") for role, part in _PART.items()
@@ -20,9 +22,7 @@ _OUTPUT = re.compile(
     r"|(?:c_?|attn_?|final_?|last_?|head_?|resid_?|post_?)?(?:proj|projection|dense|linear)"
     r"|(?:fc|fc_?concat|concat|combine|merge|mix|unify_?heads?|w_?concat|recombine|collect)"
 )
-_FUSED = re.compile(
-    rf"(?:{_BEFORE}_?)*(?:qkv|c_?attn|in_?proj|q_?k_?v)(?:s)?(?:_?{_AFTER})*"
-)
+_FUSED = re.compile(rf"(?:{_BEFORE}_?)*(?:qkv|c_?attn|in_?proj|q_?k_?v)(?:s)?(?:_?{_AFTER})*")
 _NOT_OUTPUT = re.compile(r"pos|rel|bias|gate|norm|rope|rot|emb|scale|lora|mask|router")
 
 UP = re.compile(
