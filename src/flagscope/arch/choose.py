@@ -11,7 +11,7 @@ from typing import Any
 from flagscope.arch.family import Family, StackRule
 from flagscope.arch.family_files import load_families
 from flagscope.arch.nested import is_other_part, language_section
-from flagscope.arch.scope import Notes, Shapes
+from flagscope.arch.scope import Notes, Scope, Shapes
 from flagscope.errors import ArchitectureError
 
 _EXPERT = re.compile(r"\bexperts\.\d+\.")
@@ -93,14 +93,14 @@ def _chosen(
     if owner is not None:
         instances = _instances(owner, shapes, nested)
         if instances:
-            return Choice(owner, instances, True)
+            return _laid_out(Choice(owner, instances, True), shapes, nested, notes)
         notes.add(f"the config says model type {model_type!r}, but no tensor has its names")
     return _fitting(shapes, None if owner else model_type, notes, nested)
 
 
 def _fitting(shapes: Shapes, model_type: object, notes: Notes, nested: bool) -> Choice | None:
     """The family whose names explain most tensors, all its required blocks among them."""
-    best: tuple[tuple[int, int, int, bool], Family, tuple[Instance, ...]] | None = None
+    best: tuple[tuple[bool, int, int, int, bool], Family, tuple[Instance, ...]] | None = None
     for family in load_families().values():
         instances = _instances(family, shapes, nested)
         complete = [one for one in instances if _complete(one, family, shapes)]
@@ -108,7 +108,8 @@ def _fitting(shapes: Shapes, model_type: object, notes: Notes, nested: bool) -> 
             continue
         matched = sum(_matched(one, shapes) for one in complete)
         preferred = sum(one.prefix in family.prefixes for one in complete)
-        rank = (matched, len(family.requires), preferred, family.named)
+        fits = all(_fits(one, shapes) for one in complete)
+        rank = (fits, matched, len(family.requires), preferred, family.named)
         if best is None or rank > best[0]:
             best = (rank, family, tuple(complete))
     if best is None:
@@ -126,6 +127,43 @@ def _fitting(shapes: Shapes, model_type: object, notes: Notes, nested: bool) -> 
             "activation are taken as in that family"
         )
     return Choice(family, instances, model_type is None)
+
+
+def _laid_out(choice: Choice, shapes: Shapes, nested: bool, notes: Notes) -> Choice:
+    """The choice, or a family of the same names whose weights lie as they do here.
+
+    nn.Linear holds the transpose of what GPT-2's own layers hold, under the same names.
+    """
+    if all(_fits(one, shapes) for one in choice.instances):
+        return choice
+    names = {name for one in choice.instances for name in one.rule.names()}
+    for family in load_families().values():
+        if not family.named or family is choice.family:
+            continue
+        instances = _instances(family, shapes, nested)
+        alike = instances and all(_complete(one, family, shapes) for one in instances)
+        shared = {name for one in instances for name in one.rule.names()} & names
+        if alike and shared and all(_fits(one, shapes) for one in instances):
+            notes.add(
+                f"the config says model type {choice.family.model_types[0]!r}, but the weights lie "
+                f"as in {family.title}, which has the same names: they are read as such"
+            )
+            return Choice(family, instances, True)
+    return choice
+
+
+def _fits(one: Instance, shapes: Shapes) -> bool:
+    """Whether the layouts of the first layer's blocks fit their tensors, whatever the sizes."""
+    base = layer_base(one, one.numbers[0])
+    scope = Scope(shapes=shapes, base=base, label="", stack="", layer=None)
+    for block in (*one.rule.attention, *one.rule.mlp):
+        expert = 0 if any("{expert}" in name for rule in block.maps for name in rule.modules) else None
+        places = [place for rule in block.maps if (place := scope.locate(rule, expert))]
+        try:
+            scope.solve(places)
+        except ArchitectureError:
+            return False
+    return True
 
 
 def _instances(family: Family, shapes: Shapes, nested: bool) -> tuple[Instance, ...]:

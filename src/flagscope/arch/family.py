@@ -165,8 +165,8 @@ class AttentionRule:
 class MlpRule:
     """One MLP block of a layer; gated if it has a gate, one for each expert if it has those.
 
-    One that mixes tokens neither reads nor writes channels of the stream; the other keys are as
-    for attention.
+    One that mixes tokens neither reads nor writes channels of the stream. Of a `bounded` one, gate
+    and up are clipped or shifted before they are multiplied. The other keys are as for attention.
     """
 
     maps: tuple[MapRule, ...]
@@ -175,6 +175,7 @@ class MlpRule:
     norm: NormRule | None = None
     name: str = "mlp"
     mixes_tokens: bool = False
+    bounded: bool = False
     bare: bool = False
     output_norm: NormRule | None = None
     output_scale: tuple[str, ...] = ()

@@ -299,6 +299,7 @@ def _read_mlp(table: Table) -> MlpRule:
         norm=_read_norm_if(table.table("norm")),
         name=table.text("name", "mlp"),
         mixes_tokens=table.flag("mixes_tokens"),
+        bounded=table.flag("bounded"),
         bare=table.flag("bare"),
         output_norm=_read_norm_if(table.table("output_norm"), "map"),
         output_scale=table.names("output_scale", ()),

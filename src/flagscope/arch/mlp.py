@@ -56,7 +56,10 @@ def _block(rule: MlpRule, scope: Scope, found: list[Place], expert: int | None) 
     freedom = activation_freedom(activation)
     if not gated:
         return [_pair(name, maps["up"], maps["down"], activation, freedom, scope, expert)]
-    passing: Freedom = "scaling" if scope.trusted else "none"
+    # A scaling passes the product, but not what clips or shifts in front of it.
+    passing: Freedom = "none"
+    if scope.trusted:
+        passing = "permutation" if rule.bounded else "scaling"
     return [
         _pair(f"{name}.up", maps["up"], maps["down"], "gated", passing, scope, expert),
         # the product with `up` admits no mixing of neurons even under a linear gate
