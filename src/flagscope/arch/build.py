@@ -13,7 +13,7 @@ from flagscope.arch.family_files import load_families
 from flagscope.arch.graph import Graph, HeadGroup, PairGroup
 from flagscope.arch.inferred import DOUBTED, inferred
 from flagscope.arch.outer import with_outer_freedoms
-from flagscope.arch.reading import Reading
+from flagscope.arch.reading import SIZES, Reading
 from flagscope.arch.registry import Proof, proofs
 from flagscope.arch.scope import Notes, Scope, Shapes
 from flagscope.arch.series import series_groups
@@ -107,6 +107,9 @@ def _graph(
     every = {**shapes, **{n: (len(p), *shapes[p[0]]) for n, p in stacked.items()}}
     guessed = reading is not None
     known = known_sizes(family.sizes, config, heads, lenient=guessed)
+    if (config or {}).get("model_type") not in family.model_types:
+        # Another model's config may say the same under another name.
+        known = known_sizes(SIZES, config, heads, lenient=True) | known
     builder = StackBuilder(every, config, choice, known, notes, heads, residual=window > 0)
     pairs, spaces = builder.build()
     pairs += [pair for one in builder.streams for pair in residual_pairs(one, window=window)]

@@ -104,7 +104,7 @@ def _fitting(shapes: Shapes, model_type: object, notes: Notes, nested: bool) -> 
     for family in load_families().values():
         instances = _instances(family, shapes, nested)
         complete = [one for one in instances if _complete(one, family, shapes)]
-        if not complete:
+        if not complete or any(_contradicted(one, shapes) for one in complete):
             continue
         matched = sum(_matched(one, shapes) for one in complete)
         preferred = sum(one.prefix in family.prefixes for one in complete)
@@ -152,12 +152,24 @@ def _laid_out(choice: Choice, shapes: Shapes, nested: bool, notes: Notes) -> Cho
     return choice
 
 
+def _contradicted(one: Instance, shapes: Shapes) -> bool:
+    """Whether a norm of the first layer has a bias where the family's norms have none."""
+    base = layer_base(one, one.numbers[0])
+    norms = [block.norm for block in (*one.rule.attention, *one.rule.mlp) if block.norm]
+    return any(
+        f"{base}{module}.bias" in shapes
+        for norm in norms if norm.kind == "rmsnorm" for module in norm.modules
+    )  # fmt: skip
+
+
 def _fits(one: Instance, shapes: Shapes) -> bool:
     """Whether the layouts of the first layer's blocks fit their tensors, whatever the sizes."""
     base = layer_base(one, one.numbers[0])
     scope = Scope(shapes=shapes, base=base, label="", stack="", layer=None)
     for block in (*one.rule.attention, *one.rule.mlp):
-        expert = 0 if any("{expert}" in name for rule in block.maps for name in rule.modules) else None
+        expert = (
+            0 if any("{expert}" in name for rule in block.maps for name in rule.modules) else None
+        )
         places = [place for rule in block.maps if (place := scope.locate(rule, expert))]
         try:
             scope.solve(places)

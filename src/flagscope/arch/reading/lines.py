@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flagscope.arch.reading.modules import Matrix, Module
@@ -57,8 +57,8 @@ class Item:
 
     Attributes
     ----------
-    norm
-        Path of the BatchNorm directly behind it.
+    norm, channels
+        Path of the BatchNorm directly behind it, and its length.
     normed
         Whether another norm stands behind it, or one whose place is not known.
     """
@@ -66,6 +66,14 @@ class Item:
     matrix: Matrix
     norm: str | None = None
     normed: bool = False
+    channels: int | None = None
+
+    @property
+    def written(self) -> int:
+        """Length of what it writes, by its bias or norm where it has one."""
+        if self.matrix.bias is not None:
+            return self.matrix.bias[1]
+        return self.matrix.shape[0] if self.channels is None else self.channels
 
 
 @dataclass(frozen=True)
@@ -126,11 +134,12 @@ class LineReader:
             if not entry.is_norm:
                 series[entry.stem, entry.number is None].append(entry)
         norms = [entry for entry in entries if entry.is_norm]
+        owners = _owners(norms, [entry for entry in entries if not entry.is_norm])
         lines = [
             (
                 stem,
                 min(e.position for e in found),
-                self._series(stem, found, norms, module, alone=len(entries) - len(norms) == 1),
+                self._series(stem, found, norms, module, owners),
             )
             for (stem, _), found in series.items()
         ]
@@ -175,8 +184,7 @@ class LineReader:
         entries: Sequence[_Entry],
         norms: Sequence[_Entry],
         module: Module,
-        *,
-        alone: bool,
+        owners: Mapping[str, str],
     ) -> Line:
         """Entries of one stem by their numbers, with what stands between them."""
         ordered = sorted(entries, key=lambda entry: entry.number or 0)
@@ -184,7 +192,7 @@ class LineReader:
         line: Line = []
         for at, entry in enumerate(ordered):
             following = ordered[at + 1] if at + 1 < len(ordered) else None
-            own = self._with_norm(entry, following, norms, alone=alone)
+            own = self._with_norm(entry, following, norms, owners)
             if at:
                 missing = stem and (entry.number or 0) - (ordered[at - 1].number or 0) > 1
                 gated = at == 2 and len(ordered) == 3 and _may_be_gated(stem, ordered)
@@ -194,7 +202,8 @@ class LineReader:
         return line
 
     def _with_norm(
-        self, entry: _Entry, following: _Entry | None, norms: Sequence[_Entry], *, alone: bool
+        self, entry: _Entry, following: _Entry | None, norms: Sequence[_Entry],
+        owners: Mapping[str, str],
     ) -> Line:
         """An entry's line, its last matrix with the norm behind it."""
         line = list(entry.line)
@@ -206,7 +215,7 @@ class LineReader:
                        and (following is None or norm.number < (following.number or 0))]  # fmt: skip
             direct = len(between) == 1 and between[0].number == entry.number + 1
         else:
-            between = [norm for norm in norms if _names(norm, entry, alone=alone)]
+            between = [norm for norm in norms if owners.get(norm.name) == entry.name]
             direct = len(between) == 1
         if not between:
             return line
@@ -228,15 +237,16 @@ class LineReader:
             return replace(item, normed=True)
         if not numbered and self._behind is False:
             return replace(item, normed=True)
-        return replace(item, norm=norm.module.path) if fits else replace(item, normed=True)
+        if not fits:
+            return replace(item, normed=True)
+        return replace(item, norm=norm.module.path, channels=norm.channels)
 
     def _parallel(self, stem: str, entries: Sequence[_Entry], module: Module) -> str | None:
         """Why entries of one list may stand side by side, None where they follow each other."""
         if len(entries) < 2:
             return None
-        name = stem.rstrip("_") or _numbered(module.name)[0].rstrip("_")
-        if not name and module.path:
-            name = module.path.rpartition(".")[0].rpartition(".")[2]
+        # Of numbered modules the list's own name; "branch1" is one branch, whatever lies in it.
+        name = stem.rstrip("_") or module.name
         if _WEIGHTS.fullmatch(stem):
             return None
         if _ALWAYS_PARALLEL.fullmatch(name.lower()):
@@ -302,7 +312,7 @@ def _ends(line: Line) -> tuple[int | None, int | None]:
     first, last = line[0], line[-1]
     return (
         first.matrix.shape[1] if isinstance(first, Item) else None,
-        last.matrix.shape[0] if isinstance(last, Item) else None,
+        last.written if isinstance(last, Item) else None,
     )
 
 
@@ -344,6 +354,23 @@ def _names(norm: _Entry, entry: _Entry, *, alone: bool) -> bool:
     return norm.number == entry.number if norm.number is not None else alone
 
 
+def _owners(norms: Sequence[_Entry], entries: Sequence[_Entry]) -> dict[str, str]:
+    """Which map each norm belongs to by its name; of conv1 and fc1, bn1 is the convolution's."""
+    found: dict[str, str] = {}
+    for norm in norms:
+        tied = [one for one in entries if one.stem and _names(norm, one, alone=len(entries) == 1)]
+        if len(tied) > 1:
+            tied = [one for one in tied if _is_convolution(one.line)]
+        if len(tied) == 1:
+            found[norm.name] = tied[0].name
+    return found
+
+
+def _is_convolution(line: Line) -> bool:
+    last = line[-1]
+    return isinstance(last, Item) and len(last.matrix.shape) > 2
+
+
 def _norms_stand_behind(root: Module, *, ordered: bool) -> bool | None:
     """Whether BatchNorms that go by name stand behind their maps or in front of them.
 
@@ -366,7 +393,8 @@ def _norms_stand_behind(root: Module, *, ordered: bool) -> bool | None:
                 if out != inp and norm.batchnorm in (out, inp):
                     by_channels.add(norm.batchnorm == out)
                 by_order.add(norm.position > child.position)
-    for votes in (by_channels, by_order if ordered else set()):
-        if votes:
-            return votes.pop() if len(votes) == 1 else None
-    return None
+    if by_channels:
+        # What has the length of a map's first axis stands behind it. One that has that of the second
+        # may as well stand behind a transposed convolution, so it does not count beside those.
+        return True in by_channels
+    return by_order.pop() if ordered and len(by_order) == 1 else None

@@ -67,7 +67,7 @@ def read_names(shapes: Mapping[str, Shape]) -> Reading:
     attention = read_attention(root)
     stacks, used, unfit = read_stacks(root, attention)
     reader = LineReader(root, used, ordered=in_order_of_use(shapes))
-    found = segments(reader.lines(), shapes)
+    found = segments(reader.lines())
     notes: list[tuple[str, str | None]] = list(attention.doubted)
     notes += [(MLP_UNFIT, path) for path in unfit]
     notes += [(NORMS_UNPLACED, path) for path in reader.unplaced_norms]

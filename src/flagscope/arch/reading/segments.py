@@ -6,7 +6,7 @@ more than one way is open, it is cut out of the line and listed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from flagscope.arch.reading.lines import (
@@ -56,14 +56,14 @@ class Segments:
     borders: list[str] = field(default_factory=list)
 
 
-def segments(lines: list[Line], shapes: Mapping[str, Shape]) -> Segments:
+def segments(lines: list[Line]) -> Segments:
     """Cut lines into sequences whose pairs are known."""
     result = Segments()
     first = next((item.matrix for line in lines for item in line
                   if isinstance(item, Item) and len(item.matrix.shape) > 2), None)  # fmt: skip
     for line in lines:
         result.borders += _borders(line)
-        for part in _Reader(shapes, first, result).read(line):
+        for part in _Reader(first, result).read(line):
             if len(part) > 1:
                 result.found.append(part)
             else:
@@ -89,12 +89,12 @@ def _borders(line: Line) -> Iterator[str]:
 class _Reader:
     """Reads one line."""
 
-    def __init__(self, shapes: Mapping[str, Shape], first: Matrix | None, into: Segments) -> None:
-        self.shapes, self.first, self.into = shapes, first, into
+    def __init__(self, first: Matrix | None, into: Segments) -> None:
+        self.first, self.into = first, into
 
     def read(self, line: Line) -> Iterator[list[Placed]]:
         run: list[Item] = []
-        hint: int | None = None
+        hint: tuple[int, ...] = ()
         for part in [*line, Cut("")]:
             if isinstance(part, Item):
                 run.append(part)
@@ -106,18 +106,19 @@ class _Reader:
             if len(run) == 1 and part.reason:
                 self.into.left.setdefault(run[0].matrix.tensor, part.reason)
             if run:
-                hint = placed[-1][-1].out if placed else None
+                hint = (placed[-1][-1].out,) if placed else hint
             run = []
 
-    def _run(self, run: list[Item], hint: int | None) -> Iterator[list[Placed]]:
+    def _run(self, run: list[Item], hint: tuple[int, ...]) -> Iterator[list[Placed]]:
         """Segments of a run of matrices between two cuts."""
         if any(item.matrix.joint is None for item in run):
             yield from self._bare(run)
             return
-        placed = self._attempt(run, hint, doubt_square=False)
-        if any("i o" in one.layout for part in placed for one in part):
-            placed = self._attempt(run, hint, doubt_square=True)
-        yield from placed
+        placed = self._attempt(run, hint, frozenset())
+        transposed = frozenset(
+            one.item.matrix.shape[2:] for part in placed for one in part if "i o" in one.layout
+        )
+        yield from self._attempt(run, hint, transposed) if transposed else placed
 
     def _bare(self, run: list[Item]) -> Iterator[list[Placed]]:
         """Parameters without modules: the one way to lie in which all of them chain."""
@@ -141,30 +142,31 @@ class _Reader:
                 self.into.left[item.matrix.tensor] = BARE
 
     def _attempt(
-        self, run: list[Item], hint: int | None, *, doubt_square: bool
+        self, run: list[Item], hint: tuple[int, ...], transposed_kernels: frozenset[Shape]
     ) -> list[list[Placed]]:
         parts: list[list[Placed]] = [[]]
         for at, item in enumerate(run):
             before = parts[-1][-1] if parts[-1] else None
             following = run[at + 1].matrix.shape if at + 1 < len(run) else None
-            outcome = self._place(item, before, hint, following, doubt_square=doubt_square)
+            outcome = self._place(item, before, hint, following, transposed_kernels)
             if isinstance(outcome, str) and outcome == DIMENSIONS and before is not None:
                 # A new segment may begin here, behind something that was not seen.
                 self.into.cuts.add(DIMENSIONS)
                 parts.append([])
-                outcome = self._place(item, None, before.out, following, doubt_square=doubt_square)
+                outcome = self._place(item, None, (before.out,), following, transposed_kernels)
             if isinstance(outcome, str):
                 self.into.left[item.matrix.tensor] = outcome
                 self.into.cuts.add(outcome)
-                hint = item.matrix.shape[0] if outcome == GROUPED else None
+                # It writes the one or the other, whatever it is.
+                hint = item.matrix.shape[: 1 if outcome == GROUPED else 2]
                 parts.append([])
             else:
                 parts[-1].append(outcome)
         return [part for part in parts if part]
 
     def _place(
-        self, item: Item, before: Placed | None, hint: int | None, following: Shape | None,
-        *, doubt_square: bool,
+        self, item: Item, before: Placed | None, hint: tuple[int, ...], following: Shape | None,
+        transposed_kernels: frozenset[Shape],
     ) -> Placed | str:  # fmt: skip
         """The matrix behind `before`, or why it cannot be placed."""
         shape = item.matrix.shape
@@ -185,39 +187,38 @@ class _Reader:
         even = spread and all(n % 2 == 0 for n in shape[2:])
         if written is None:
             return self._first(item, hint, following, plain=plain, transposed=transposed, even=even)
-        if plain and transposed and (even or doubt_square):
+        if plain and transposed and (even or shape[2:] in transposed_kernels):
             return ORIENTATION
         if plain:
             return Placed(item, PLAIN[len(shape)], first, second)
         if transposed and grouped:
-            told = {following[1]} & {first, second} if following is not None else set()
-            if len(told) != 1 or first == second:
+            fits = [n for n in (first, second) if following and _may_read(following, n)]
+            if len(fits) != 1 or first == second:
                 return ORIENTATION
-            transposed = told == {second}
+            transposed = fits == [second]
         if transposed:
             return Placed(item, _TRANSPOSED[len(shape)], second, first)
         return GROUPED if grouped else DIMENSIONS
 
     def _first(
-        self, item: Item, hint: int | None, following: Shape | None,
+        self, item: Item, hint: tuple[int, ...], following: Shape | None,
         *, plain: bool, transposed: bool, even: bool,
     ) -> Placed | str:  # fmt: skip
         """A convolution of which it is not known what it reads."""
         shape = item.matrix.shape
         first, second = shape[:2]
         reads = following[1] if following is not None else None
-        if hint is not None and hint != second and _may_group(hint, first, second):
+        if second not in hint and any(_may_group(one, first, second) for one in hint):
             return GROUPED
         if second == 1 and first > 1 and item.matrix is not self.first:
             return ORIENTATION
-        if (
-            plain
-            and transposed
-            and ((first != second and reads == second != first) or (first == second and even))
-        ):
-            plain, transposed = False, first != second
-            if not transposed:
+        if plain and transposed and first == second and even:
+            return ORIENTATION
+        if plain and transposed and reads == second != first:
+            # Transposed, or plain in front of one in groups.
+            if following is not None and _may_group(first, following[0], second):
                 return ORIENTATION
+            plain = False
         if plain:
             return Placed(item, PLAIN[len(shape)], first, second)
         if transposed:
@@ -238,8 +239,15 @@ class _Reader:
     def _written(self, item: Item) -> set[int]:
         """Lengths that the output has by the bias and by the BatchNorm behind."""
         found = {item.matrix.bias[1]} if item.matrix.bias else set()
-        norm = self.shapes.get(f"{item.norm}.running_var") if item.norm else None
-        return found | ({norm[0]} if norm else set())
+        return found | ({item.channels} if item.channels is not None else set())
+
+
+def _may_read(shape: Shape, written: int) -> bool:
+    """Whether a matrix can read so many channels, in groups or behind a flattening."""
+    out, inp = shape[:2]
+    if len(shape) == 2:
+        return inp % written == 0
+    return written == inp or _may_group(written, out, inp)
 
 
 def _may_group(written: int | None, out: int, per_group: int) -> bool:
