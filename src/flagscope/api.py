@@ -231,7 +231,8 @@ def scan(
     base
         The model under a PEFT adapter, where its adapter_config.json does not name it.
     family
-        Name of a model family, to override what the config and the names say; see
+        Name of a model family or path of a family file of your own (.toml), to override what the
+        config and the names say, or "none" to take no family for its names; see
         `flagscope.families`.
     heads
         Number of attention heads, where no config tells it.

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from flagscope.arch import Graph, build_graph, families
+from flagscope.arch import NO_FAMILY, Graph, build_graph, families
 from flagscope.checkpoint import Checkpoint, from_state_dict, open_checkpoint
 from flagscope.checkpoint.configuration import given_config
 from flagscope.engine import Settings
@@ -139,12 +139,13 @@ def readable(text: str) -> str:
 
 def _check_family(name: str | None) -> None:
     known = [family.name for family in families()]
-    if name is None or name in known:
+    if name is None or name in (*known, NO_FAMILY) or name.endswith(".toml"):
         return
     close = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=3)
     meant = f"did you mean {' or '.join(close)}? " if close else ""
     raise InputError(
-        f"there is no family {name!r}", hint=f"{meant}the families are {', '.join(known)}"
+        f"there is no family {name!r}",
+        hint=f"{meant}give the path of a family file (.toml), none, or one of {', '.join(known)}",
     )
 
 

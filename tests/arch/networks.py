@@ -50,7 +50,9 @@ class _Maker:
             net.state[f"{name}.bias"] = self.weights(out)
         return w
 
-    def norm(self, net: Network, name: str, d: int, *, batch: bool = False, bias: bool = True) -> None:
+    def norm(
+        self, net: Network, name: str, d: int, *, batch: bool = False, bias: bool = True
+    ) -> None:
         net.state[f"{name}.weight"] = self.weights(d)
         if bias:
             net.state[f"{name}.bias"] = self.weights(d)
@@ -178,9 +180,7 @@ def _conv_names(style: str, at: int, *, norms: bool) -> tuple[str, str | None]:
     return name, norm if norms else None
 
 
-def _conv_head(
-    make: _Maker, net: Network, style: str, head: str, channels: int
-) -> list[_Conv]:
+def _conv_head(make: _Maker, net: Network, style: str, head: str, channels: int) -> list[_Conv]:
     prefix = {"features": "classifier.", "blocks": "head."}.get(style, "")
     prefix = {"conv_norm": "body.", "named_bn": "net."}.get(style, prefix)
     first, second = (f"{prefix}0", f"{prefix}2") if prefix in ("classifier.", "head.") else (
@@ -215,7 +215,15 @@ SCHEMES = (
     ("tower.{}.", "attn", "Wqkv out_proj", "mlp", "fc1 fc2", "norm1 norm2"),
     ("layers.{}.", "self_attn", "qkv_proj o_proj", "mlp", "gate_proj up_proj down_proj", "ln_1 ln_2"),
 )  # fmt: skip
-HEAD_KEYS = ("n_head", "num_heads", "n_heads", "nhead", "heads", "num_attention_heads", "num_q_heads")
+HEAD_KEYS = (
+    "n_head",
+    "num_heads",
+    "n_heads",
+    "nhead",
+    "heads",
+    "num_attention_heads",
+    "num_q_heads",
+)
 
 
 def transformer(seed: int) -> Network:
@@ -263,7 +271,9 @@ def _attention(
                       for name in (q, key, v, o)}  # fmt: skip
     group = heads // shared
     queries = net.state[q].reshape(heads, k, d)
-    keys, values = (net.state[n].reshape(shared, k, d).repeat_interleave(group, 0) for n in (key, v))
+    keys, values = (
+        net.state[n].reshape(shared, k, d).repeat_interleave(group, 0) for n in (key, v)
+    )
     _true_heads(net, (q, key, v, o), queries, keys, values, net.state[o], k)
 
 

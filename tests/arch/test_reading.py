@@ -2,15 +2,17 @@
 
 import pytest
 import torch
-from arch.networks import MAKERS, Network
 
+from arch.networks import MAKERS, Network
 from flagscope.arch import Graph, build_graph
 
 RECALL = 0.95
 
 
 def graph_of(net: Network) -> Graph:
-    return build_graph({name: tuple(w.shape) for name, w in net.state.items()}, net.config, window=0)
+    return build_graph(
+        {name: tuple(w.shape) for name, w in net.state.items()}, net.config, window=0
+    )
 
 
 def tensor_of(graph: Graph, net: Network, name: str) -> torch.Tensor:
@@ -47,7 +49,9 @@ def right_claims(graph: Graph, net: Network) -> int:
     right = 0
     for group, member, (a, b) in claims(graph, net):
         names = names_of(graph, group, member)
-        fitting = [pair for pair in open_pairs.get(names, ()) if same(a, pair[0]) and same(b, pair[1])]
+        fitting = [
+            pair for pair in open_pairs.get(names, ()) if same(a, pair[0]) and same(b, pair[1])
+        ]
         assert fitting, f"{net.kind}: {member.name} ({group.kind}) is no pair of this network"
         open_pairs[names] = [pair for pair in open_pairs[names] if pair is not fitting[0]]
         right += 1

@@ -1,6 +1,7 @@
 """From tensor names, shapes and a config to the graph of a network's linear maps."""
 
-from flagscope.arch.build import FamilyInfo, build_graph, families
+from flagscope.arch.build import NO_FAMILY, FamilyInfo, build_graph, families
+from flagscope.arch.drafts import family_draft
 from flagscope.arch.graph import (
     Frame,
     Graph,
@@ -20,6 +21,7 @@ from flagscope.arch.sides import Side
 from flagscope.arch.stream import head_links, residual_pairs
 
 __all__ = [
+    "NO_FAMILY",
     "FamilyInfo",
     "Frame",
     "Graph",
@@ -37,6 +39,7 @@ __all__ = [
     "SubBlock",
     "build_graph",
     "families",
+    "family_draft",
     "head_links",
     "proofs",
     "residual_pairs",

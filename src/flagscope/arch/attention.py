@@ -211,5 +211,5 @@ def _head_group(rule: AttentionRule, one: LinearMap, scope: Scope) -> HeadGroup:
     return HeadGroup(
         stack=scope.stack, attention=_attention(rule), layer=scope.layer or 0, space=space,
         map=one, count=one.count, rank=min(one.outputs, one.inputs), d=stream,
-        norm=scope.norm(rule.norm) if space != "o" and scope.trusted else None,
+        norm=scope.norm(rule.norm) if space != "o" and (scope.trusted or scope.norms) else None,
     )  # fmt: skip

@@ -69,7 +69,7 @@ def stack_streams(
         if one.pairs and not _mixes_tokens(one.rule)
         and (depth is None or (one.scope.layer or 0) < depth[1])
     ]  # fmt: skip
-    if not faced or not outside.trusted:
+    if not faced or not (outside.trusted or outside.norms):
         return ()
     try:
         blocks = list(_sub_blocks(rule, faced))

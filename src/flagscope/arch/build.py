@@ -48,7 +48,8 @@ def build_graph(
         fractions; each is checked against the shapes. Of a model of several parts with a config
         each (``text_config``) the language model is mapped.
     family
-        Name of a family (see `families`), to be taken whatever the config says; "none" for none.
+        Name of a family (see `families`) or path of a family file (.toml), to be taken whatever the
+        config says; "none" to take no family for its names.
     heads
         Number of attention heads (query heads), to be taken whatever the config says.
     window
@@ -283,4 +284,5 @@ def _finished(
     return Graph(
         family, with_outer_freedoms(pairs), tuple(heads), unmapped, notes.texts(),
         stacked=stacked, left=left,
+        reading=reading.content if reading and pairs else None,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flagscope.arch.family import Family, StackRule
-from flagscope.arch.family_files import load_families
+from flagscope.arch.family_files import load_families, own_family
 from flagscope.arch.nested import is_other_part, language_section
 from flagscope.arch.scope import Notes, Scope, Shapes
 from flagscope.errors import ArchitectureError
@@ -77,12 +77,15 @@ def _chosen(
 ) -> Choice | None:
     known = load_families()
     if name is not None:
-        if name not in known:
+        family = own_family(name) if name.endswith(".toml") else known.get(name)
+        if family is None:
             raise ArchitectureError(
-                f"unknown family {name!r}", hint=f"known families: {', '.join(known)}"
+                f"unknown family {name!r}",
+                hint=f"give the path of a family file (.toml), none, or one of {', '.join(known)}",
             )
-        choice = Choice(known[name], _instances(known[name], shapes, nested), True)
-        if known[name].stacks and not choice.instances:
+        choice = Choice(family, _instances(family, shapes, nested), True)
+        names = {n for one in family.sequences for rule in one.maps for n in rule.weights()}
+        if (family.stacks or names) and not choice.instances and not names & shapes.keys():
             raise ArchitectureError(
                 f"no tensor is named as in family {name!r}; the first is {min(shapes)!r}",
                 hint="leave the family to be found, or name another one",

@@ -227,6 +227,7 @@ class StackRule:
 
     In a `parallel` one attention and MLP read the same stream. `depth` are config keys that hold
     how many layers lie along the stream, where a checkpoint may hold others behind those.
+    `norms_shown` says that the norms are known even where the family is only guessed.
     """
 
     name: str
@@ -241,6 +242,7 @@ class StackRule:
     sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parallel: FlagRule = field(default_factory=lambda: FlagRule((), False))
     depth: tuple[str, ...] = ()
+    norms_shown: bool = False
 
     @property
     def has_stream(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from flagscope.arch.maps import LinearMap
 from flagscope.arch.sides import Side
@@ -301,7 +301,7 @@ class Graph:
     streams that may be turned, `streams` those whose readers and writers are known, `links` the
     links between heads along them. `stacked` names the tensors that a map takes together along a
     new first axis, under the name that the map gives them; `left` says why a matrix is unmapped,
-    where that is known.
+    where that is known; `reading` is the content of a family file for a mapping that was inferred.
     """
 
     family: str
@@ -314,3 +314,4 @@ class Graph:
     links: tuple[LinkGroup, ...] = ()
     stacked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     left: Mapping[str, str] = field(default_factory=dict)
+    reading: Mapping[str, Any] | None = None

@@ -93,7 +93,8 @@ Solved = dict[tuple[Any, ...], dict[str, LinearMap] | None]
 
 @dataclass(frozen=True)
 class Scope:
-    """One layer of one stack. `trusted` is false where the family is only guessed.
+    """One layer of one stack. `trusted` is false where the family is only guessed; `norms` says
+    whether the norms of the stream are known nevertheless.
 
     Scopes of one network share `solved`, what was worked out before.
     """
@@ -107,6 +108,7 @@ class Scope:
     config: Mapping[str, Any] | None = None
     notes: Notes = field(default_factory=Notes)
     trusted: bool = True
+    norms: bool = False
     solved: Solved = field(default_factory=dict)
 
     @cached_property

@@ -107,7 +107,7 @@ class StackBuilder:
             stack=stack, layer=numbers[0] if single else position,
             known={axis: size.at(numbers[0] if numbers else 0)
                    for axis, size in self._sizes(one.rule).items()},
-            config=self.config, notes=self.notes, trusted=self.choice.trusted, solved=self.solved,
+            config=self.config, notes=self.notes, trusted=self.choice.trusted, norms=one.rule.norms_shown, solved=self.solved,
         )  # fmt: skip
 
     def _sizes(self, rule: StackRule) -> dict[str, Known]:
@@ -120,6 +120,7 @@ class StackBuilder:
         return Scope(
             shapes=self.shapes, base=one.prefix, label=stack, stack=stack, layer=None,
             known=self.known, config=self.config, notes=self.notes, trusted=self.choice.trusted,
+            norms=one.rule.norms_shown,
         )  # fmt: skip
 
     def _note_gaps(self, one: Instance) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -52,19 +53,31 @@ _MAP_COLUMNS = (
     "the disk timed now.",
 )
 @run_options
+@click.option(
+    "--draft-family",
+    metavar="F",
+    help="Write the mapping as a family file to correct; - for stdout.",
+)
 @click.option("--json", "json_", metavar="F", help="Write all of it as JSON; - for stdout.")
 def inspect_command(
-    source: str, maps: bool, everything: bool, json_: str | None, **options: Any
+    source: str,
+    maps: bool,
+    everything: bool,
+    json_: str | None,
+    draft_family: str | None,
+    **options: Any,
 ) -> None:
     """List maps, pairs, heads and cost of a checkpoint. Reads its header, and no tensor."""
     from flagscope.api import inspect
+    from flagscope.arch import family_draft
     from flagscope.cli.console import Output, grid
     from flagscope.report.wording import counted, size
 
-    outputs = {"json": json_}
+    outputs = {"json": json_, "draft-family": draft_family}
     check_outputs(outputs, source)
     found = inspect(source, **options)
-    if write_outputs(outputs, {"json": found.to_json}, quiet=False):
+    texts = {"json": found.to_json, "draft-family": partial(family_draft, found.graph)}
+    if write_outputs(outputs, texts, quiet=False):
         return
     out = Output()
     pairs = sum(len(group.members) for group in found.graph.pairs)

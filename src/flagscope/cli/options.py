@@ -59,7 +59,12 @@ device_option = click.option(
 )
 
 source_options = together(
-    click.option("--family", metavar="NAME", help="Model family; see `flagscope families`."),
+    click.option(
+        "--family",
+        metavar="NAME|FILE.toml|none",
+        help="Model family (see `flagscope families`), a family file of your own, or none to go by "
+        "names and shapes alone.",
+    ),
     click.option(
         "--config",
         metavar="F",

@@ -19,7 +19,8 @@ class Settings(BaseModel):
     only
         The parts to compute.
     family
-        Name of a model family, to override what the config and the tensor names say.
+        Name of a model family or path of a family file (.toml), to override what the config and the
+        tensor names say; "none" to take no family for its names.
     heads
         Number of attention heads, where no config tells it.
     rank

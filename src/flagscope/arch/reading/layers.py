@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from flagscope.arch.reading.attention import AttentionBlock, AttentionReading, RoleMap
+from flagscope.arch.reading.attention import AttentionBlock, AttentionReading
 from flagscope.arch.reading.feedforward import MlpBlock, read_mlp
 from flagscope.arch.reading.modules import Matrix, Module, joined
 from flagscope.arch.reading.words import mlp_role

@@ -43,6 +43,7 @@ _WEIGHTS = re.compile(r"[wW]_?|weights?_?")
 _ALWAYS_PARALLEL = re.compile(r".*(?:expert|branch|tower|member|ensemble|critic|codebook)e?s?")
 
 ORDER = "the order in which they are used is not known"
+UNNAMED = "what it does does not follow from its name or number"
 ASIDE = "beside the main path of a block"
 BETWEEN = "something that could not be read stands between them"
 PARALLEL = "they may stand side by side"
@@ -147,7 +148,7 @@ class LineReader:
             stem, _, line = lines[0]
             plain = _numbered(stem)[1] is not None or _PLAIN.fullmatch(stem.lower())
             alone = len(entries) - len(norms) == 1 and len(line) == 1
-            return [Cut(BORDER), *line, Cut(BORDER)] if alone and stem and not plain else line
+            return [Cut(UNNAMED), *line, Cut(UNNAMED)] if alone and stem and not plain else line
         return self._several(lines)
 
     def _entries(self, module: Module) -> Iterator[_Entry]:
@@ -202,7 +203,10 @@ class LineReader:
         return line
 
     def _with_norm(
-        self, entry: _Entry, following: _Entry | None, norms: Sequence[_Entry],
+        self,
+        entry: _Entry,
+        following: _Entry | None,
+        norms: Sequence[_Entry],
         owners: Mapping[str, str],
     ) -> Line:
         """An entry's line, its last matrix with the norm behind it."""
@@ -283,10 +287,11 @@ class LineReader:
                 before = ordered[at - 1]
                 sure = known and (self.ordered or ranks[before[0]] != ranks[stem])
                 if not sure or not _follow(before[2], line):
-                    whole.append(Cut(BORDER))
+                    single = not known and len(line) == len(before[2]) == 1
+                    whole.append(Cut(UNNAMED if single else BORDER))
             whole += line
         if not known and whole:
-            whole = [Cut(BORDER), *whole, Cut(BORDER)]
+            whole = [Cut(UNNAMED), *whole, Cut(UNNAMED)]
         self.beside += [line for _, _, line in aside]
         return whole
 

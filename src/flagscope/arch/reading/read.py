@@ -14,6 +14,7 @@ from flagscope.arch.reading.attention import AttentionBlock, RoleMap, read_atten
 from flagscope.arch.reading.feedforward import MlpBlock
 from flagscope.arch.reading.layers import Numbers, Stack, read_stacks
 from flagscope.arch.reading.lines import ASIDE, BORDER, LineReader
+from flagscope.arch.reading.norms import UNSEEN, BlockNorm, norms_in_front
 from flagscope.arch.reading.modules import Matrix, Shape, in_order_of_use, module_tree
 from flagscope.arch.reading.segments import Placed, segments
 from flagscope.arch.reading.sizes import SIZES
@@ -74,7 +75,12 @@ def read_names(shapes: Mapping[str, Shape]) -> Reading:
     content: dict[str, Any] = {"name": "inferred", "title": "Inferred from tensor names"}
     if stacks:
         content["sizes"] = {axis: list(keys) for axis, keys in SIZES.items()}
-        content["stacks"] = [_stack(one, several=len(stacks) > 1) for one in stacks]
+        content["stacks"] = []
+        for stack in stacks:
+            front = norms_in_front(root, stack) if stack.attention else None
+            if front is None and stack.attention:
+                notes.append((UNSEEN, None))
+            content["stacks"].append(_stack(stack, front, several=len(stacks) > 1))
     if found.found:
         content["sequences"] = [{"maps": [_placed(one) for one in part]} for part in found.found]
     placed = {one.item.matrix.tensor for part in found.found for one in part}
@@ -92,15 +98,21 @@ def read_names(shapes: Mapping[str, Shape]) -> Reading:
     )  # fmt: skip
 
 
-def _stack(stack: Stack, *, several: bool) -> dict[str, Any]:
+def _stack(
+    stack: Stack, front: tuple[BlockNorm, BlockNorm] | None, *, several: bool
+) -> dict[str, Any]:
     rules = {rule for layer in stack.layers.values() for rule in layer}
     everywhere = {rule for rule in rules if all(rule in one for one in stack.layers.values())}
     name = stack.path.replace("{layer}", "").replace("..", ".").strip(".") if several else "main"
     table: dict[str, Any] = {"name": name or "main", "path": stack.path}
+    norms: list[dict[str, Any]] = [{}, {}]
+    if front is not None:
+        table["norms_shown"] = True
+        norms = [{"norm": {"module": one.module, "kind": one.kind}} for one in front]
     base = stack.base(min(stack.layers))
     attention = []
     for at, (rule, block) in enumerate(stack.attention.items()):
-        one = _attention(block, _base_of(block.parent, stack) or base)
+        one = _attention(block, _base_of(block.parent, stack) or base) | norms[0]
         one |= {} if rule in everywhere else {"optional": True}
         same = sum(other.cross == block.cross for other in list(stack.attention.values())[:at])
         attention.append(one | ({"name": f"{same + 1}"} if same else {}))
@@ -110,7 +122,7 @@ def _stack(stack: Stack, *, several: bool) -> dict[str, Any]:
     for at, (rule, block) in enumerate(stack.mlp.items()):
         names = {role: name for role, name, _ in rule}
         one = {role: _mlp_map(block, names[role], block.maps[role]) for role in block.maps}
-        one |= {} if rule in everywhere else {"optional": True}
+        one |= norms[1] if rule in everywhere else {"optional": True}
         mlp.append(one | ({"name": f"mlp{at + 1}"} if at else {}))
     if mlp:
         table["mlp"] = mlp

@@ -102,9 +102,9 @@ class _Reader:
             if part.reason:
                 self.into.cuts.add(part.reason)
             placed = list(self._run(run, hint))
-            yield from placed
             if len(run) == 1 and part.reason:
                 self.into.left.setdefault(run[0].matrix.tensor, part.reason)
+            yield from placed
             if run:
                 hint = (placed[-1][-1].out,) if placed else hint
             run = []
