@@ -12,6 +12,7 @@ from flagscope.arch.attention import attention_groups, attention_label
 from flagscope.arch.blocks import Part, stack_streams
 from flagscope.arch.chain import chain_groups, chains
 from flagscope.arch.choose import Choice, Instance, choose, layer_base
+from flagscope.arch.depth import depth_note, named_depth_note
 from flagscope.arch.family import ChainRule, ConfigRule, Family, StackRule
 from flagscope.arch.family_files import load_families
 from flagscope.arch.frame import Block, stream_frame
@@ -102,6 +103,8 @@ def build_graph(
     if choice is None:
         known = _known({"h": HEAD_KEYS, "g": ("num_key_value_heads",)}, config, heads)
         found = infer_graph(checked, notes, known=known, config=config)
+        if (note := named_depth_note(checked, config)) is not None:
+            notes.add(note)
         return _finished("unknown", list(found.pairs), list(found.heads), checked, notes)
     config = choice.config
     if choice.family.chain is not None and not choice.family.stacks:
@@ -342,6 +345,8 @@ class _Builder:
             absent = sorted(set(range(max(present) + 1)) - present)
             if absent:
                 self.notes.add(f"layers {absent} are missing under {one.prefix + one.path!r}")
+        if (note := depth_note(one, self.choice)) is not None:
+            self.notes.add(note)
 
     def _note_defaults(self, rule: StackRule) -> None:
         if self.config or not self.choice.trusted:

@@ -19,10 +19,10 @@ EMPTY = Reason("empty: it holds no number")
 UNREAD = Reason("of a type that is not read as weights: packed values, or indices")
 UNPLACED = Reason("left unplaced: what it is connected to is not known")
 _VECTOR = Reason("a single row or column: a vector, not a map between spaces", True)
-_POSITIONS = Reason("table of positions", True)
-_INPUT = Reason("first layer: it reads the input of the network, no map lies in front of it", True)
-_EMBEDDING = Reason("embedding: it turns tokens into vectors, no map lies in front of it", True)
-_OUTPUT = Reason("output layer or head, behind the last block", True)
+_POSITIONS = Reason("table of positions, by its name", True)
+_INPUT = Reason("layer that reads the input of the network, by its name", True)
+_EMBEDDING = Reason("embedding, by its name", True)
+_OUTPUT = Reason("output layer or head, by its name", True)
 NO_MAP = Reason("not a map between two spaces, as its family says", True)
 _DEPTHWISE = Reason(
     "convolution with one input channel for each output: depthwise, or the input has one channel",
@@ -30,23 +30,16 @@ _DEPTHWISE = Reason(
 )
 
 _ANYWHERE = re.compile(
-    r"wpe|pos_?emb\w*|\w*position\w*|rel_pos\w*|relative_attention_bias|pos_embed\w*"
+    r"wpe|pos_?emb\w*|(?:\w+_)?position(?:s|al)?(?:_(?!\w*proj)\w+)?|rel_pos_\w+"
+    r"|relative_attention_bias"
 )
-# Modules outside of the numbered layers; the first rule that fits counts.
-_OUTSIDE: tuple[tuple[re.Pattern[str], Reason], ...] = (
-    (re.compile(r"\w*patch_?embed\w*|conv_?stem|conv_proj|stem"), _INPUT),
-    (
-        re.compile(
-            r"\w*head|\w*classifier|qa_outputs|score|pooler|output_projection|embed_out|unembed"
-            r"|vocab_projector|cls|visual_projection|text_projection"
-        ),
-        _OUTPUT,
-    ),
-    (
-        re.compile(r"wte|shared|tok_embeddings|\w*emb|token_embd|token_types|\w*embed\w*"),
-        _EMBEDDING,
-    ),
+# Modules outside of the numbered layers.
+_INPUTS = re.compile(r"\w*patch_?embed\w*|conv_?stem|conv_proj|stem")
+_OUTPUTS = re.compile(
+    r"\w*head|\w*classifier|qa_outputs|score|pooler|output_projection|embed_out|unembed"
+    r"|vocab_projector|cls|visual_projection|text_projection"
 )
+_TABLES = re.compile(r"wte|shared|\w*emb|token_embd|token_types|embed_\w+|\w*embed(?:dings?)?")
 # Last layers by a name that means something else elsewhere.
 _LAST = re.compile(r"(?:model\.)?(?:output|fc|proj_out)(?:\.weight)?")
 
@@ -69,9 +62,16 @@ def reason_of(name: str, shape: tuple[int, ...]) -> Reason:
     if any(_ANYWHERE.fullmatch(part) for part in parts[-2:]):
         return _POSITIONS
     number = next((i for i, part in enumerate(parts) if part.isdecimal()), len(parts))
-    for pattern, reason in _OUTSIDE:
-        if any(pattern.fullmatch(part) for part in parts[:number]):
-            return reason
+    outside = parts[:number]
+    if any(_INPUTS.fullmatch(part) for part in outside):
+        return _INPUT
+    if any(_OUTPUTS.fullmatch(part) for part in outside):
+        return _OUTPUT
+    if len(shape) == 2 and number == len(parts):
+        # The table itself, not what stands in a module of that name: embedder.proj.weight.
+        module = parts[-2] if parts[-1] == "weight" and len(parts) > 1 else parts[-1]
+        if _TABLES.fullmatch(module):
+            return _EMBEDDING
     if _LAST.fullmatch(name):
         return _OUTPUT
     if len(shape) > 2 and shape[1] == 1:
