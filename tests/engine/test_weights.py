@@ -84,7 +84,7 @@ def test_an_older_torch_file_too(model: nn.Module, tmp_path: Path) -> None:
 def test_shards_of_torch_files(model: nn.Module, tmp_path: Path) -> None:
     state = model.state_dict()
     names = list(state)
-    parts = {"a.bin": names[:9] + ["lm_head.weight"], "b.bin": names[9:-1]}
+    parts = {"a.bin": [*names[:9], "lm_head.weight"], "b.bin": names[9:-1]}
     for file, some in parts.items():
         torch.save({name: state[name] for name in some}, tmp_path / file)
     index = {"weight_map": {name: file for file, some in parts.items() for name in some}}

@@ -43,11 +43,11 @@ def spelt(text: str, encoding: str | None = None) -> str:
     >>> spelt("|ρ| · 3³ in R³⁸⁴", "latin-1")
     '|rho| · 3³ in R^384'
     """
-    encoding = encoding or getattr(sys.stdout, "encoding", None) or "utf-8"
-    if _encodes(text, encoding):
+    known: str = encoding or getattr(sys.stdout, "encoding", None) or "utf-8"
+    if _encodes(text, known):
         return text
-    text = _RUN.sub(lambda run: run[0] if _encodes(run[0], encoding) else _flat(run[0]), text)
-    return "".join(c if _encodes(c, encoding) else _letter(c) for c in text)
+    text = _RUN.sub(lambda run: run[0] if _encodes(run[0], known) else _flat(run[0]), text)
+    return "".join(c if _encodes(c, known) else _letter(c) for c in text)
 
 
 def _encodes(text: str, encoding: str) -> bool:

@@ -100,8 +100,8 @@ def summary_table(result: ScanResult) -> SummaryTable:
         rows.append((title, count, ratio, beyond, "", "", "", undefined))
     caption = (
         "Medians [range]. Beyond chance counts overlaps and R alone, two-sided, after "
-        f"Benjamini-Hochberg over all tests of the report at {rate.level:.0%}; what C and ρ show is "
-        "in the findings."
+        f"Benjamini-Hochberg over all tests of the report at {rate.level:.0%}; what C and ρ show "
+        "is in the findings."
     )
     quiet = sum(not stands_out(pair) for pair in result.pairs)
     if quiet:
