@@ -135,6 +135,16 @@ def test_equal_weights_of_two_layers_are_two() -> None:
     assert parameter_count(from_state_dict(state)) == 32
 
 
+def test_equal_starts_of_a_live_module_are_two_weights() -> None:
+    module = nn.ModuleDict({"embedding": nn.Embedding(9, 4), "output": nn.Linear(4, 9, bias=False)})
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    assert count(module) == truth(module) == 72
+    # Copies in a mapping may be one; their bytes are all there is to go by.
+    copied = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    assert flagscope.scan(copied, only="pairs").result.parameters == 36
+
+
 class WithBuffers(nn.Module):
     """Whose names say nothing: a parameter named as a mask, and a buffer named as a weight."""
 

@@ -51,7 +51,8 @@ def tied_tensors(checkpoint: Checkpoint, names: Iterable[str], *, read: bool) ->
     same: dict[str, str] = {}
     notes: list[str] = []
     said = _said(checkpoint.config)
-    if said is False:
+    # A live module shows by its memory what is one.
+    if said is False or checkpoint.buffers is not None:
         return Tied({})
     ordered = sorted(names, key=lambda name: _INPUTS.fullmatch(name) is None)
     for name in ordered:
