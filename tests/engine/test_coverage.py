@@ -113,6 +113,14 @@ def test_links_alone_measure_what_they_join() -> None:
     ]  # fmt: skip
 
 
+def test_links_of_others_do_not_measure_what_has_no_number() -> None:
+    state, config = llama()
+    state["model.layers.2.self_attn.q_proj.weight"].fill_(math.nan)
+    found = covered(state, config=config, only="residual")
+    assert left(found, "not finite").names == ["model.layers.2.self_attn.q_proj.weight"]
+    assert found.measured == 17
+
+
 def test_one_name_of_a_tied_weight_is_one_matrix() -> None:
     state, config = llama()
     state["lm_head.weight"] = state["model.embed_tokens.weight"]
