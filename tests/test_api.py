@@ -343,7 +343,8 @@ def test_markup_in_names_is_text_in_the_page() -> None:
 
 def test_repr_is_one_line(report: flagscope.Report) -> None:
     assert repr(report) == (
-        "Report('state_dict', family='gpt2', 9 pairs, 4 head groups, 0 failures)"
+        "Report('state_dict', family='gpt2', measured 4 of 4 matrices, 100 % of the parameters, "
+        "9 pairs, 4 head groups, 0 failures)"
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from flagscope.arch import Graph
 from flagscope.checkpoint.stacked import stacked_checkpoint
-from flagscope.diagnose import ScanResult
+from flagscope.diagnose import Coverage, ScanResult
 from flagscope.engine import (
     MEMORY,
     PARTS,
@@ -25,10 +25,11 @@ from flagscope.engine import (
     Store,
     Task,
     chosen_executor,
+    coverage_of,
     estimated,
-    parameter_count,
     plan,
     run_scan,
+    weights_of,
     width,
 )
 from flagscope.errors import InputError
@@ -130,9 +131,12 @@ class Report:
         return render_summary(self.result)
 
     def __repr__(self) -> str:
+        from flagscope.report import measured_share
+
         r = self.result
+        share = "" if r.coverage is None else f"{measured_share(r.coverage)}, "
         return (
-            f"Report({r.source!r}, family={r.family!r}, {len(r.pairs)} pairs, "
+            f"Report({r.source!r}, family={r.family!r}, {share}{len(r.pairs)} pairs, "
             f"{len(r.heads)} head groups, {len(r.failures)} failures)"
         )
 
@@ -146,7 +150,9 @@ class Inspection:
     source
         What was opened.
     parameters
-        Number of stored floating-point numbers.
+        Number of parameters: tied weights once, buffers not at all.
+    coverage
+        How much of them a scan would measure, and what it would leave out, by reason.
     graph
         Maps, pairs and head groups.
     tasks
@@ -159,6 +165,7 @@ class Inspection:
 
     source: str
     parameters: int
+    coverage: Coverage
     graph: Graph
     tasks: tuple[Task, ...]
     notes: tuple[str, ...]
@@ -183,6 +190,7 @@ class Inspection:
             "source": readable(self.source),
             "family": self.graph.family,
             "parameters": self.parameters,
+            "coverage": self.coverage.model_dump(mode="json"),
             "flops": sum(task.flops for task in self.tasks),
             "bytes_read": self.bytes_read,
             "estimate": None if self.estimate is None else asdict(self.estimate),
@@ -377,9 +385,11 @@ def inspect(
         checkpoint = stacked_checkpoint(checkpoint, graph.stacked)
         sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
         tasks = tuple(plan(graph, settings, sizes))
+        weights = weights_of(checkpoint, read=False)
         return Inspection(
             source=checkpoint.source,
-            parameters=parameter_count(checkpoint),
+            parameters=weights.parameters,
+            coverage=coverage_of(checkpoint, graph, tasks, weights),
             graph=graph,
             tasks=tasks,
             notes=(*checkpoint.notes, *graph.notes),

@@ -48,7 +48,10 @@ def opened(
     given = None if config is None else given_config(config)
     if isinstance(source, nn.Module):
         own = _module_config(source) if given is None else given
-        return from_state_dict(source.state_dict(), config=own, name=type(source).__name__)
+        state = source.state_dict()
+        return from_state_dict(
+            state, config=own, name=type(source).__name__, buffers=_buffers(source, state)
+        )
     if isinstance(source, Mapping):
         return from_state_dict(source, config=given)
     raise InputError(
@@ -147,6 +150,11 @@ def _check_family(name: str | None) -> None:
         f"there is no family {name!r}",
         hint=f"{meant}give the path of a family file (.toml), none, or one of {', '.join(known)}",
     )
+
+
+def _buffers(module: nn.Module, state: Mapping[str, Any]) -> set[str]:
+    """Names in a module's state of what are no parameters of it."""
+    return set(state) - {name for name, _ in module.named_parameters(remove_duplicate=False)}
 
 
 def _module_config(module: nn.Module) -> dict[str, Any] | None:

@@ -48,7 +48,7 @@ def test_help_tells_where_the_schema_is() -> None:
         text=True,
         check=True,
     )
-    assert "flagscope/schema/flagscope.scan-1.json" in process.stdout
+    assert "flagscope/schema/flagscope.scan-2.json" in process.stdout
     assert "python -m flagscope.schema" in process.stdout
 
 

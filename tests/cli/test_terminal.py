@@ -143,4 +143,5 @@ def test_an_encoding_without_rho(run: Run, mlp: Path, monkeypatch: pytest.Monkey
     sent = stdout.buffer.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.undo()
     assert answer.code == 0
-    assert b"? (chance 0)" in sent
+    assert b"rho (chance 0)" in sent
+    assert b"nu (chance ~ 1)" in sent

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from flagscope.diagnose import records
+from flagscope.diagnose.coverage import Coverage, LeftOut, WithoutNumbers
 from flagscope.diagnose.gauge import labels
 from flagscope.diagnose.records import (
     ArraySummary,
@@ -51,6 +52,7 @@ def result(
     failures: Sequence[FailureRecord] = (),
     edges: Sequence[EdgeRecord] = (),
     edge_tests: int = 0,
+    coverage: Coverage | None = None,
 ) -> ScanResult:
     """A scan result around the given records, their p-values adjusted together."""
     family_of_tests = with_one_error_rate(pairs, heads, edges, edge_tests=edge_tests)
@@ -61,6 +63,7 @@ def result(
         family=family,
         parameters=parameters,
         dtype=dtype,
+        coverage=coverage,
         settings={"rank": "signal", "fdr": 0.05, "fold_norms": "auto", "seed": 0},
         labels={freedom: labels(freedom) for freedom in FREEDOMS},
         notes=list(notes),
@@ -73,6 +76,26 @@ def result(
         failures=list(failures),
         run=RunRecord(seconds=3.14, peak_rss_bytes=812_000_000, device="cpu", workers=2),
     )
+
+
+def partly(name: str = "layers.{0-11}.mix.weight", *, links: int = 0) -> Coverage:
+    """72 of 86 matrices measured: an embedding left as in every model, twelve left unplaced."""
+    left = [
+        LeftOut(
+            reason="left unplaced", matrices=12, parameters=2_000_000, expected=False, names=[name]
+        ),
+        LeftOut(
+            reason="embedding, by its name", matrices=2, parameters=9_000_000, expected=True,
+            names=["wte.weight", "wpe.weight"], unlisted=0,
+        ),
+    ]  # fmt: skip
+    lost = [WithoutNumbers(what="pairs", count=2, of=150, reason="weights that are all zero")]
+    if links:
+        lost.append(WithoutNumbers(what="links", count=links, of=288, reason="heads are zero"))
+    return Coverage(
+        matrices=86, measured=72, parameters=22_000_000, parameters_measured=10_900_000,
+        left_out=left, buffers=[name], without_numbers=lost,
+    )  # fmt: skip
 
 
 def pair(
@@ -510,6 +533,7 @@ def stream(
         family="llama",
         edges=links[:top],
         edge_tests=tests,
+        coverage=partly(links=12),
     )
 
 
@@ -594,6 +618,7 @@ def hostile() -> ScanResult:
         source=HOSTILE,
         family=HOSTILE,
         dtype=HOSTILE,
+        coverage=partly(HOSTILE, links=3),
         notes=[HOSTILE],
         unmapped=[HOSTILE],
         failures=[FailureRecord(task=HOSTILE, error=HOSTILE, hint=HOSTILE)],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flagscope.diagnose.records import HeadCluster, HeadPair, OverlapTest, ScanResult
-from flagscope.report import Finding, findings, meaning
+from flagscope.report import Finding, findings, meaning, summary_table
 from flagscope.report.effect import sizable_ratio
 from flagscope.report.wording import UNCERTAIN, number
 from report import synthetic
@@ -224,9 +224,38 @@ def _wide(
 def test_the_significant_but_small_is_a_remark(observable: str, small: float, large: float) -> None:
     (told,) = [f for f in findings(_wide(**{observable: small})) if number(small) in str(f)]
     assert told.severity == "info"
-    assert "|ρ| below 0.1, or C, R or the overlap within 10%" in told.text
+    assert "(|ρ| below 0.1; C, R or the overlap within 10% of 1)" in told.text
+    assert number(small) in told.text
     (told,) = [f for f in findings(_wide(**{observable: large})) if number(large) in f.text]
     assert told.severity == "notable"
+
+
+def test_a_remark_on_rho_does_not_contradict_a_table_that_counts_no_overlap() -> None:
+    """The one number that is beyond chance is named, and the table says what it counts."""
+    result = _wide(count=1, gram_correlation=0.04)
+    (one,) = result.pairs
+    quiet = one.model_copy(update={"log10_p": -0.3, "p": 0.5, "p_adjusted": 0.5,
+                                   "p_familywise": 1.0})  # fmt: skip
+    result = result.model_copy(update={"pairs": [quiet]})
+    table = summary_table(result)
+    assert table.rows[0][3] == "0 of 1"
+    assert "Beyond chance counts overlaps and R alone" in table.caption
+    (told,) = findings(result)
+    assert "ρ of " in told.text
+    assert "0.0400 in the one pair" in told.text
+    assert "case" not in told.text
+
+
+def test_a_remark_on_many_small_numbers_names_the_first_and_counts_the_rest() -> None:
+    kinds = [_wide(count=2, kind=kind, commutator_ratio=1.05, gram_correlation=0.03)
+             for kind in ("qk", "ov", "mlp")]  # fmt: skip
+    pairs = [pair.model_copy(update={"name": f"{i}.{pair.name}"})
+             for i, result in enumerate(kinds) for pair in result.pairs]  # fmt: skip
+    (told,) = [f for f in findings(synthetic.result(pairs)) if "close to it" in f.text]
+    assert told.text.count(" of 2") == 0
+    assert told.text.count("in all 2 pairs") == 3
+    assert told.text.endswith("; and 6 more numbers.")
+    assert len(told.evidence) == 9  # C, ρ and the overlap of three kinds
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from report import synthetic
 
 # What the second schema added, by record.
 _NEW = {
-    "scan": ["tests"],
+    "scan": ["tests", "coverage"],
     "pairs": [
         "participation_write", "participation_read", "dominant", "commutator_p_adjusted",
         "commutator_p_familywise", "gram_correlation_p_adjusted", "gram_correlation_p_familywise",

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from flagscope.arch.choose import Choice, choose, layer_base
+from flagscope.arch.depth import named_depth_note
 from flagscope.arch.family import Family
 from flagscope.arch.family_files import load_families
 from flagscope.arch.graph import Graph, HeadGroup, PairGroup
@@ -93,6 +94,9 @@ def build_graph(
             choice = _only_sequences(named, choice)
         elif choice is None or not choice.trusted:
             _note_unknown(config, choice, family, notes)
+        if choice is None or not choice.instances:
+            if (note := named_depth_note(checked, config)) is not None:
+                notes.add(note)
         if choice is None:
             return _finished("unknown", [], [], checked, {}, notes, reading=reading)
     return _graph(choice, checked, notes, heads=heads, window=window, reading=reading)

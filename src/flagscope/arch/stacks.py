@@ -9,6 +9,7 @@ from typing import Any
 from flagscope.arch.attention import attention_groups, attention_label
 from flagscope.arch.blocks import Part, stack_streams
 from flagscope.arch.choose import Choice, Instance, layer_base
+from flagscope.arch.depth import depth_note
 from flagscope.arch.family import ConfigRule, StackRule
 from flagscope.arch.frame import Block, stream_frame
 from flagscope.arch.graph import Frame, HeadGroup, PairGroup, Stream
@@ -54,6 +55,7 @@ class StackBuilder:
         self.solved: Solved = {}
 
     def build(self) -> tuple[list[PairGroup], list[HeadGroup]]:
+        """Pairs and heads' spaces; streams and frames stand in attributes afterwards."""
         pairs: list[PairGroup] = []
         heads: list[HeadGroup] = []
         for one in self.choice.instances:
@@ -129,6 +131,8 @@ class StackBuilder:
             absent = sorted(set(range(max(present) + 1)) - present)
             if absent:
                 self.notes.add(f"layers {absent} are missing under {one.prefix + one.path!r}")
+        if (note := depth_note(one, self.choice)) is not None:
+            self.notes.add(note)
 
     def _note_defaults(self, rule: StackRule) -> None:
         if self.config or not self.choice.trusted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
@@ -135,6 +135,18 @@ class Checkpoint(ABC):
     def scaled(self) -> frozenset[str]:
         """Names of the tensors that have a scale."""
         return self._scaled
+
+    @property
+    def buffers(self) -> frozenset[str] | None:
+        """Names of the tensors that are no parameters; None where names are all there is to go by.
+
+        A live module says which of its tensors are buffers; a file does not.
+        """
+        return None
+
+    def memory(self, name: str) -> Hashable | None:
+        """Where a tensor lies: equal for two that are one. None where each has bytes of its own."""
+        return self.memory_stored(self._stored[name])
 
     def scale(self, name: str, index: Index | None = None) -> Float[Tensor, "*shape"] | None:
         """Factor by which what `read` gives is to be multiplied; see `widen` and `storage_noise`.
@@ -296,6 +308,10 @@ class Checkpoint(ABC):
     def read_stored(self, stored: str, index: Index) -> Tensor:
         """`read` for a checkpoint made of others: the file's name and a resolved index."""
         return self._read(stored, index)
+
+    def memory_stored(self, stored: str) -> Hashable | None:  # noqa: ARG002
+        """`memory` by the file's name."""
+        return None
 
     def runs(self, wanted: Sequence[tuple[str, int, int]]) -> list[bytes] | None:
         """`read_runs` by the user's names."""

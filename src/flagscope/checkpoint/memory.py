@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -32,8 +32,41 @@ def tensor_entries(
     }
 
 
+def place_in_memory(tensor: Tensor) -> Hashable | None:
+    """Equal for two tensors of the same elements, whatever the order of their axes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> weight = torch.zeros(3, 2)
+    >>> place_in_memory(weight) == place_in_memory(weight.T), place_in_memory(weight[1:])[-1]
+    (True, ((1, 4),))
+    """
+    if not tensor.numel():
+        return None
+    try:
+        start = tensor.data_ptr()
+    except (RuntimeError, NotImplementedError):  # a wrapper around others has no place of its own
+        return None
+    if not start:
+        return None
+    # Steps and lengths of the axes, the shortest step first; axes that follow on become one.
+    runs: list[tuple[int, int]] = []
+    for step, length in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if length == 1:
+            continue
+        if runs and step == runs[-1][0] * runs[-1][1]:
+            runs[-1] = (runs[-1][0], runs[-1][1] * length)
+        else:
+            runs.append((step, length))
+    return str(tensor.device), tensor.dtype, start, tuple(runs)
+
+
 class StateDictCheckpoint(Checkpoint):
-    """A checkpoint over a mapping from names to tensors; nothing is copied."""
+    """A checkpoint over a mapping from names to tensors; nothing is copied.
+
+    `buffers` are the names of those that are no parameters, where that is known.
+    """
 
     def __init__(
         self,
@@ -42,9 +75,18 @@ class StateDictCheckpoint(Checkpoint):
         source: str,
         config: dict[str, Any] | None = None,
         notes: Sequence[str] = (),
+        buffers: Iterable[str] | None = None,
     ) -> None:
         super().__init__(source, tensor_entries(state), config=config, notes=notes)
         self._state = dict(state)
+        self._buffers = None if buffers is None else frozenset(buffers)
+
+    @property
+    def buffers(self) -> frozenset[str] | None:
+        """Names of what a module says are no parameters; None for a plain mapping."""
+        if self._buffers is None:
+            return None
+        return frozenset(name for name, stored in self._stored.items() if stored in self._buffers)
 
     def replace_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Put other tensors, or a part of them, behind the same headers; gives those before."""
@@ -53,6 +95,10 @@ class StateDictCheckpoint(Checkpoint):
 
     def _read(self, stored: str, index: Index) -> Tensor:
         return self._state[stored][index]
+
+    def memory_stored(self, stored: str) -> Hashable | None:
+        """Where a tensor lies, by the file's name."""
+        return place_in_memory(self._state[stored])
 
     def _release(self) -> None:
         self._state = {}
@@ -63,6 +109,7 @@ def from_state_dict(
     *,
     config: Mapping[str, Any] | None = None,
     name: str = "state_dict",
+    buffers: Iterable[str] | None = None,
 ) -> Checkpoint:
     """Checkpoint over a state dict in memory, with the interface of the file readers.
 
@@ -76,6 +123,8 @@ def from_state_dict(
         The model's configuration, for instance `model.config.to_dict()`.
     name
         What to call it: `Checkpoint.source`.
+    buffers
+        Names of the tensors that are no parameters, where a module says which those are.
 
     Raises
     ------
@@ -102,6 +151,10 @@ def from_state_dict(
     state, notes = model_state(mapping, source=name, error=InputError)
     return unpacked(
         StateDictCheckpoint(
-            state, source=name, config=None if config is None else dict(config), notes=notes
+            state,
+            source=name,
+            config=None if config is None else dict(config),
+            notes=notes,
+            buffers=buffers,
         )
     )

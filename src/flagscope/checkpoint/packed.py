@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
@@ -135,6 +135,16 @@ class PackedCheckpoint(Checkpoint):
     def stamps(self) -> Mapping[str, tuple[str, str]]:
         """States of the files as stored."""
         return self._inner.stamps
+
+    @property
+    def buffers(self) -> frozenset[str] | None:
+        """Those of the checkpoint as stored; what is unpacked is none."""
+        known = self._inner.buffers
+        return None if known is None else known - set(self._packed)
+
+    def memory_stored(self, stored: str) -> Hashable | None:
+        """Where a tensor lies, by the file's name."""
+        return None if stored in self._packed else self._inner.memory(stored)
 
     def _read(self, stored: str, index: Index) -> Tensor:
         one = self._packed.get(stored)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -79,6 +79,10 @@ class ShardedCheckpoint(Checkpoint):
 
     def _read(self, stored: str, index: Index) -> Tensor:
         return self._shards[self._where[stored]].read_stored(stored, index)
+
+    def memory_stored(self, stored: str) -> Hashable | None:
+        """Where a tensor lies, by the file's name."""
+        return self._shards[self._where[stored]].memory_stored(stored)
 
     @property
     def stamps(self) -> Mapping[str, tuple[str, str]]:

@@ -7,7 +7,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start
 from flagscope.checkpoint.indexing import Index
-from flagscope.checkpoint.memory import tensor_entries
+from flagscope.checkpoint.memory import place_in_memory, tensor_entries
 from flagscope.checkpoint.nesting import model_state
 from flagscope.errors import CorruptFileError, SourceError, UnsafeFileError
 
@@ -86,6 +86,10 @@ class TorchFile(FileCheckpoint):
 
     def _read(self, stored: str, index: Index) -> Tensor:
         return self._state[stored][index]
+
+    def memory_stored(self, stored: str) -> Hashable | None:
+        """Where a tensor lies, by the file's name."""
+        return place_in_memory(self._state[stored])
 
     def _release(self) -> None:
         self._state = {}

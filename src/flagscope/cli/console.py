@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from flagscope.cli.spelling import spelt
 from flagscope.cli.text import printable
 
 # Into a file or a pipe a line stays one line, however long.
@@ -33,7 +34,8 @@ class Output(Console):
 
     def paragraph(self, text: str, *, bullet: str = "", style: str | None = None) -> None:
         """Text wrapped to the console, further lines indented to where the first begins."""
-        lines = Text(printable(text)).wrap(self, max(20, self.width - len(bullet)))
+        text, bullet = spelt(printable(text)), spelt(bullet)
+        lines = Text(text).wrap(self, max(20, self.width - len(bullet)))
         for i, line in enumerate(lines):
             line.rstrip()
             front = " " * len(bullet) if i else bullet
@@ -59,7 +61,9 @@ def grid(
 
     A heading breaks after its first word where that makes its column narrower.
     """
-    rows = [[printable(cell) for cell in row] for row in rows]
+    # Spelt before it is laid out, so that columns stay columns.
+    columns = [(spelt(heading), side) for heading, side in columns]
+    rows = [[spelt(printable(cell)) for cell in row] for row in rows]
     kept = [i for i in range(len(columns)) if any(row[i] for row in rows)]
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for i in kept:

@@ -71,6 +71,7 @@ def inspect_command(
     from flagscope.api import inspect
     from flagscope.arch import family_draft
     from flagscope.cli.console import Output, grid
+    from flagscope.cli.table import print_coverage
     from flagscope.report.wording import counted, size
 
     outputs = {"json": json_, "draft-family": draft_family}
@@ -86,6 +87,7 @@ def inspect_command(
         f"family {found.graph.family}, {found.parameters:,} parameters; "
         f"{counted(pairs, 'pair')}, {counted(len(found.graph.heads), 'head group')}"
     )
+    print_coverage(out, found.coverage, ahead=True)
     columns, rows = _map_table(found) if maps else _task_table(found.tasks)
     if rows:
         shown = rows if everything or not out.is_terminal else rows[:_FIRST]
@@ -105,10 +107,6 @@ def inspect_command(
         _print_estimate(out, found.estimate)
     for note in found.notes:
         out.paragraph(note, bullet="note: ")
-    if found.graph.unmapped:
-        names = found.graph.unmapped
-        some = "such as " if len(names) > 5 else ""
-        out.paragraph(f"{len(names)} matrices, {some}{', '.join(names[:5])}", bullet="not mapped: ")
 
 
 def _print_estimate(out: Output, estimate: Estimate) -> None:

@@ -20,6 +20,7 @@ from flagscope.cli.inspect import inspect_command
 from flagscope.cli.interrupt import leave
 from flagscope.cli.lab import lab_command
 from flagscope.cli.scan import demo_command, scan_command
+from flagscope.cli.spelling import ERRORS
 from flagscope.cli.text import complain, log
 from flagscope.errors import FlagscopeError
 
@@ -49,9 +50,9 @@ cli.add_command(lab_command)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that has no ρ shows a question mark.
+        # A terminal that has no ρ shows rho.
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors=ERRORS)
     try:
         sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
     except KeyboardInterrupt:

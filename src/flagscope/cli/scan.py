@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _EPILOG = (
     "The JSON follows the schema flagscope.scan/2, installed as "
-    "flagscope/schema/flagscope.scan-1.json; `python -m flagscope.schema` prints it."
+    "flagscope/schema/flagscope.scan-2.json; `python -m flagscope.schema` prints it."
 )
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from flagscope.cli.console import Output, grid
-from flagscope.diagnose import RunRecord
+from flagscope.diagnose import Coverage, RunRecord
 from flagscope.report import Finding, SummaryTable, summary_table
+from flagscope.report.coverage import left_out, measured_share, without_number_lines
 from flagscope.report.wording import counted
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _RANGE = re.compile(r" \[[^\]]*\]")
 
 
 def print_report(report: Report) -> None:
-    """Print the summary table, the findings and what could not be mapped."""
+    """Print how much was measured, the summary table, the findings and the notes."""
     result = report.result
     out = Output()
     out.paragraph(result.source, style="bold")
@@ -33,6 +34,8 @@ def print_report(report: Report) -> None:
         f"{counted(len(result.pairs), 'pair')}, {counted(len(result.heads), 'head group')}, "
         f"{result.run.seconds:.1f} s{_taken(result.run)}"
     )
+    if result.coverage is not None:
+        print_coverage(out, result.coverage)
     out.print()
     if result.pairs or result.heads:
         table, caption = _summary(summary_table(result), out)
@@ -47,6 +50,17 @@ def print_report(report: Report) -> None:
         out.paragraph(f"… and {counted(len(findings) - _FINDINGS, 'more finding')} in the page")
     for note in result.notes:
         out.paragraph(note, bullet="note: ")
+
+
+def print_coverage(out: Output, coverage: Coverage, *, ahead: bool = False) -> None:
+    """How much is measured, what is not, by reason, and which results have no number."""
+    text = measured_share(coverage)
+    text = f"a scan would measure{text.removeprefix('measured')}" if ahead else text
+    out.paragraph(text, style="bold")
+    for entry in left_out(coverage):
+        out.paragraph(str(entry), bullet="  not measured: ")
+    for line in without_number_lines(coverage):
+        out.paragraph(line, bullet="  without a number: ")
 
 
 def _print_finding(out: Output, finding: Finding, explained: set[str]) -> None:

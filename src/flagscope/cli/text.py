@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
+
+from flagscope.cli.spelling import spelt
 
 
 def printable(text: str) -> str:
@@ -20,7 +24,8 @@ def printable(text: str) -> str:
 
 def log(text: str) -> None:
     """One line on stderr."""
-    click.echo(printable(text), err=True)
+    # Spelt here: click writes UTF-8 to a stream that says it is ASCII.
+    click.echo(spelt(printable(text), sys.stderr.encoding), err=True)
 
 
 def complain(message: str, hint: str) -> None:

@@ -18,6 +18,7 @@ from flagscope.diagnose.collapse import (
     neural_collapse_of_module,
     simplex_fit,
 )
+from flagscope.diagnose.coverage import Coverage, LeftOut, What, WithoutNumbers
 from flagscope.diagnose.gauge import labels
 from flagscope.diagnose.head_spaces import (
     HeadSpaces,
@@ -85,6 +86,7 @@ __all__ = [
     "ArraySummary",
     "CentreAgreement",
     "CollapseRecord",
+    "Coverage",
     "DividedSpaces",
     "EdgeRecord",
     "FailureRecord",
@@ -93,6 +95,7 @@ __all__ = [
     "HeadEntry",
     "HeadRecord",
     "HeadSpaces",
+    "LeftOut",
     "LevelsRecord",
     "LinkName",
     "Links",
@@ -113,7 +116,9 @@ __all__ = [
     "SimplexFit",
     "SpaceOverlaps",
     "TestKind",
+    "What",
     "Whitening",
+    "WithoutNumbers",
     "adjusted_pairs",
     "alignment_levels",
     "cheaper_form",

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from flagscope.diagnose.coverage import Coverage
+from flagscope.diagnose.record import Record
 
 SCHEMA = "flagscope.scan/2"
 
@@ -27,17 +30,6 @@ TestKind = Literal[
     "link_overlap",
     "link_composition",
 ]
-
-
-class Record(BaseModel):
-    """Base: immutable, and without NaN or infinity.
-
-    Unknown fields are passed over, so that a file of a later release can be read.
-    """
-
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True
-    )
 
 
 class ArraySummary(Record):
@@ -264,7 +256,7 @@ class HeadRecord(Record):
     count: int
     rank: int | None
     d: int
-    folded: list[str] = []
+    folded: list[str] = Field(default=[])
     overlap_ratio: float | None
     overlap_ratio_sd: float | None = Field(description="Under the null; its mean is 1.")
     z: float | None
@@ -288,14 +280,14 @@ class HeadRecord(Record):
     )
     shared_p_adjusted: float | None = None
     shared_p_familywise: float | None = None
-    shared: list[SharedDirection] = []
+    shared: list[SharedDirection] = Field(default=[])
     spectrum: Values | None = Field(description="Eigenvalues of the sum of projectors.")
     clusters: list[list[int]] | None = Field(
         description="Groups of near-copies (schema 2: of those beyond chance)."
     )
-    cluster_tests: list[HeadCluster] = []
+    cluster_tests: list[HeadCluster] = Field(default=[])
     order: list[int] | None = Field(description="Heads ordered so that clusters stand together.")
-    near_copies: list[HeadPair] = []
+    near_copies: list[HeadPair] = Field(default=[])
     pairwise: list[list[float]] | None = Field(description="Overlap ratios; the diagonal is d/r.")
     status: str
 
@@ -371,6 +363,9 @@ class ScanResult(Record):
     family: str
     parameters: int
     dtype: str
+    coverage: Coverage | None = Field(
+        default=None, description="What was measured of the weights, and what was not; schema 2."
+    )
     settings: dict[str, Any]
     labels: dict[Freedom, dict[str, Label]] = Field(
         description="For each freedom, which observables it leaves (functional) or moves (gauge)."

@@ -10,7 +10,6 @@ from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
-from math import prod
 
 from flagscope.arch import Graph
 from flagscope.checkpoint import Checkpoint
@@ -20,6 +19,7 @@ from flagscope.diagnose import (
     ScanResult,
     labels,
 )
+from flagscope.engine.coverage import Outcomes, coverage_of
 from flagscope.engine.elsewhere import carried_out_by
 from flagscope.engine.execute import TaskResult, resolved_device
 from flagscope.engine.executors import Outcome
@@ -33,8 +33,7 @@ from flagscope.engine.settings import Settings
 from flagscope.engine.store import Store
 from flagscope.engine.stream import in_common
 from flagscope.engine.tensors import Tensors
-
-_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+from flagscope.engine.weights import weights_of
 
 Progress = Callable[[int, int, str], None]
 
@@ -91,16 +90,19 @@ def run_scan(
     family = with_one_error_rate(
         gathered.pairs, gathered.heads, gathered.edges, edge_tests=gathered.edge_tests
     )
+    weights = weights_of(checkpoint, read=True)
+    outcomes = Outcomes(family.pairs, family.heads, gathered.failures, gathered.edge_tests)
     return ScanResult(
         version=version("flagscope"),
         source=checkpoint.source,
         fingerprint=fingerprint,
         family=graph.family,
-        parameters=parameter_count(checkpoint),
+        parameters=weights.parameters,
         dtype=_dtype(checkpoint),
+        coverage=coverage_of(checkpoint, graph, tasks, weights, outcomes),
         settings=settings.model_dump(mode="json", exclude={"device"}),
         labels={freedom: labels(freedom) for freedom in FREEDOMS},
-        notes=[*checkpoint.notes, *graph.notes],
+        notes=[*checkpoint.notes, *weights.notes, *graph.notes],
         unmapped=list(graph.unmapped),
         pairs=family.pairs,
         heads=family.heads,
@@ -223,17 +225,6 @@ def _batches(
         with closing(work) as batches:
             for batch in batches:
                 yield [(begun[place], outcome) for place, outcome in batch]
-
-
-def parameter_count(checkpoint: Checkpoint) -> int:
-    """Number of stored floating-point numbers, running statistics left out."""
-    return sum(
-        prod(info.shape)
-        for name, info in checkpoint.tensors.items()
-        if ("float" in info.dtype or name in checkpoint.scaled)
-        and name not in checkpoint.auxiliary
-        and not name.endswith(_BUFFERS)
-    )
 
 
 def _dtype(checkpoint: Checkpoint) -> str:

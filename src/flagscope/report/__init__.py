@@ -1,5 +1,6 @@
 """Results in words, frames, figures and one self-contained page; sees records, never tensors."""
 
+from flagscope.report.coverage import left_out, measured_share, without_number_lines
 from flagscope.report.figures import (
     all_figures,
     depth_profile,
@@ -38,7 +39,9 @@ __all__ = [
     "head_overlap",
     "heads_frame",
     "incidence_surface",
+    "left_out",
     "link_graph",
+    "measured_share",
     "pairs_frame",
     "principal_cosines",
     "rank_profile",
@@ -48,4 +51,5 @@ __all__ = [
     "shared_spectrum",
     "stream_profile",
     "summary_table",
+    "without_number_lines",
 ]

@@ -11,6 +11,7 @@ from flagscope.report import (
     pair_findings,
     small_findings,
 )
+from flagscope.report.coverage import HINT, not_understood, percent
 from flagscope.report.error_rate import SCHEMA_1, ErrorRate
 from flagscope.report.finding import Finding
 from flagscope.report.wording import counted, joined
@@ -94,9 +95,35 @@ def _warnings(result: ScanResult) -> list[Finding]:
         text = f"{counted(len(result.failures), 'task')} failed: {tasks}."
         evidence = tuple(failure.error for failure in result.failures[:3])
         found.append(_warning(text, evidence, target="details"))
-    if result.unmapped and not result.pairs:
+    return [*found, *_not_measured(result)]
+
+
+def _not_measured(result: ScanResult) -> list[Finding]:
+    """What is missing from the scan though not every model lacks it."""
+    coverage = result.coverage
+    if coverage is None:  # of an older file nothing else is known
+        if not result.unmapped or result.pairs:
+            return []
         text = f"{counted(len(result.unmapped), 'matrix', 'matrices')} could not be placed."
-        found.append(_warning(text, (joined(result.unmapped, limit=4),), target="details"))
+        return [_warning(text, (joined(result.unmapped, limit=4),), target="details")]
+    found = []
+    odd, numbers = not_understood(coverage)
+    if odd:
+        text = (
+            f"{odd:,} of {counted(coverage.matrices, 'matrix', 'matrices')}, "
+            f"{percent(numbers, coverage.parameters)} of the parameters, could not be placed or "
+            "measured: no finding here is about them."
+        )
+        found.append(_warning(text, (HINT,), target="coverage"))
+    links = [one for one in coverage.without_numbers if one.what == "links"]
+    if links:
+        count = sum(one.count for one in links)
+        text = (
+            f"{count:,} of {counted(links[0].of, 'link')} between heads "
+            f"{'has' if count == 1 else 'have'} no number."
+        )
+        reasons = tuple(f"{one.count:,} × {one.reason}" for one in links)
+        found.append(_warning(text, reasons, target="coverage"))
     return found
 
 

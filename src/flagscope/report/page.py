@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from importlib import resources
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from flagscope.diagnose.records import ScanResult
 from flagscope.report import glance, wording
+from flagscope.report.coverage import left_out, measured_share, percent, without_number_lines
 from flagscope.report.depth_figures import PROFILED
 from flagscope.report.effect import FLOORS, ORDER
 from flagscope.report.findings import findings
@@ -98,6 +100,7 @@ def render_page(result: ScanResult) -> str:
             details=packed_json(details(result)),
             detailed=DETAILED_PAIRS,
             result=result,
+            **_coverage(result),
             findings=findings(result),
             pair_rows=glance.pair_rows(result),
             head_rows=glance.head_rows(result),
@@ -121,6 +124,21 @@ def render_page(result: ScanResult) -> str:
     )
 
 
+def _coverage(result: ScanResult) -> dict[str, Any]:
+    """What was measured and what was not, for the head of a page."""
+    coverage = result.coverage
+    if coverage is None:
+        return {"coverage": None, "lost_links": 0}
+    return {
+        "coverage": coverage,
+        "lost_links": sum(one.count for one in coverage.without_numbers if one.what == "links"),
+        "share": measured_share(coverage),
+        "measured_parameters": percent(coverage.parameters_measured, coverage.parameters),
+        "left_out": left_out(coverage),
+        "without_numbers": without_number_lines(coverage),
+    }
+
+
 def render_summary(result: ScanResult) -> str:
     """Findings and summary table as a small HTML fragment without script, for notebooks.
 
@@ -132,6 +150,10 @@ def render_summary(result: ScanResult) -> str:
         _environment()
         .get_template("summary.html.j2")
         .render(
-            result=result, findings=findings(result), table=summary_table(result), wording=wording
+            result=result,
+            **_coverage(result),
+            findings=findings(result),
+            table=summary_table(result),
+            wording=wording,
         )
     )

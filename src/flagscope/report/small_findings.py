@@ -14,6 +14,7 @@ from flagscope.report.pair_findings import counted_overlaps, counted_pairs
 from flagscope.report.tracks import Track, head_tracks, wider_tracks
 from flagscope.report.wording import counted, share_of, typical
 
+_SHOWN = 3  # in the sentence; the evidence has all
 _TESTED: tuple[tuple[str, TestPrefix, str], ...] = (
     ("commutator_ratio", "commutator_", "C"),
     ("gram_correlation", "gram_correlation_", "ρ"),
@@ -32,10 +33,11 @@ def small_effects(result: ScanResult) -> list[Finding]:
             told.append(_line(heads.title, "R", small, len(heads.groups), "layer"))
     if not told:
         return []
+    shown = "; ".join(told[:_SHOWN])
+    more = f"; and {counted(len(told) - _SHOWN, 'more number')}" if len(told) > _SHOWN else ""
     text = (
-        f"In {counted(len(told), 'case')} a kind of pair or of heads is beyond chance and yet "
-        f"close to it: |ρ| below {CORRELATION_FLOOR}, or C, R or the overlap within "
-        f"{RATIO_FLOOR:.0%}."
+        f"Counted as beyond chance, and yet close to it (|ρ| below {CORRELATION_FLOOR}; C, R or "
+        f"the overlap within {RATIO_FLOOR:.0%} of 1): {shown}{more}."
     )
     return [
         Finding(
@@ -63,4 +65,4 @@ def _of_pairs(track: Track, rate: ErrorRate) -> list[str]:
 
 
 def _line(title: str, symbol: str, values: Sequence[float], every: int, noun: str) -> str:
-    return f"{title}: {symbol} {typical(values)} in {share_of(len(values), every, noun)}"
+    return f"{symbol} of {title}, {typical(values)} in {share_of(len(values), every, noun)}"

@@ -99,8 +99,9 @@ def summary_table(result: ScanResult) -> SummaryTable:
         count = f"{len(heads.groups):,}"
         rows.append((title, count, ratio, beyond, "", "", "", undefined))
     caption = (
-        "Medians [range]. Beyond chance: overlaps, two-sided, after Benjamini-Hochberg over all "
-        f"tests of the report at {rate.level:.0%}."
+        "Medians [range]. Beyond chance counts overlaps and R alone, two-sided, after "
+        f"Benjamini-Hochberg over all tests of the report at {rate.level:.0%}; what C and ρ show "
+        "is in the findings."
     )
     quiet = sum(not stands_out(pair) for pair in result.pairs)
     if quiet:

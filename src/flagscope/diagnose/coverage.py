@@ -1,0 +1,61 @@
+"""The record of what a scan measured of a checkpoint, and of what it did not, by reason."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from flagscope.diagnose.record import Record
+
+What = Literal["pairs", "head groups", "links"]
+
+
+class LeftOut(Record):
+    """Matrices that were not measured for one reason."""
+
+    reason: str
+    matrices: int
+    parameters: int = Field(description="Numbers in them.")
+    expected: bool = Field(
+        description="Whether that is so of every model: an embedding or an output layer has no "
+        "neighbour to be compared with. False where something was missing or not understood."
+    )
+    names: list[str] = Field(
+        description="Names of tensors; {0-5} stands for each number of a range, {a,b} for each "
+        "of the words."
+    )
+    unlisted: int = Field(default=0, description="Matrices that `names` leaves out for room.")
+
+
+class WithoutNumbers(Record):
+    """Results that the scan looked for and has no number of, for one reason."""
+
+    what: What
+    count: int
+    of: int = Field(description="Results of this kind that were looked for.")
+    reason: str
+
+
+class Coverage(Record):
+    """How much of a checkpoint was measured. A weight under several names counts once."""
+
+    matrices: int = Field(
+        description="Tensors of two or more dimensions that are weights, buffers left out."
+    )
+    measured: int = Field(
+        description="Of these, the ones that a pair, a head group or a link has a number of. One "
+        "that holds several maps counts if one of them was measured."
+    )
+    parameters: int = Field(
+        description="Numbers in all weights; packed integers that cannot be read as weights are "
+        "among them, as many as are stored."
+    )
+    parameters_measured: int = Field(description="Numbers in the matrices that were measured.")
+    left_out: list[LeftOut] = Field(description="The other matrices.")
+    buffers: list[str] = Field(
+        default=[],
+        description="Names of tensors of two or more dimensions that are no weights: masks, "
+        "tables of positions. At most a few; in the form of `LeftOut.names`.",
+    )
+    without_numbers: list[WithoutNumbers] = Field(default=[])
