@@ -32,6 +32,7 @@ def module_graph(
     heads: int | None = None,
     example_inputs: Any = None,
     window: int = 1,
+    names: Mapping[str, str] | None = None,
 ) -> Graph:
     """The graph of a module's linear maps.
 
@@ -52,6 +53,9 @@ def module_graph(
         shapes and types matter, not their values.
     window
         As for `build_graph`; a traced module has no residual pairs of that kind.
+    names
+        What to call the tensors, by their names in the module's state dict; a tensor without a
+        name is none that could be read. All by the names they have if this is not given.
 
     Raises
     ------
@@ -70,11 +74,11 @@ def module_graph(
     >>> [(pair.name, pair.between, pair.freedom) for pair in module_graph(net).pairs]
     [('0-2', 'gelu', 'permutation'), ('2-4', 'relu', 'scaling')]
     """
-    shapes = {name: tuple(one.shape) for name, one in module.state_dict().items()}
+    shapes = _shapes(module, names)
     if family is not None or recognised(config):
         return build_graph(shapes, config, family=family, heads=heads, window=window)
     try:
-        traced = trace_graph(module, example_inputs=example_inputs)
+        traced = trace_graph(module, example_inputs=example_inputs, names=names)
     except UntraceableError as error:
         named = build_graph(shapes, config, heads=heads, window=window)
         return replace(named, notes=(f"{error}; {_found(named)}", *named.notes))
@@ -91,7 +95,9 @@ def _found(named: Graph) -> str:
     )
 
 
-def trace_graph(module: nn.Module, *, example_inputs: Any = None) -> Graph:
+def trace_graph(
+    module: nn.Module, *, example_inputs: Any = None, names: Mapping[str, str] | None = None
+) -> Graph:
     """The graph of a module by tracing it with torch.export, helped by torch.fx.
 
     Channels of every map are followed through the program to the maps that read them. Freedom is
@@ -100,7 +106,7 @@ def trace_graph(module: nn.Module, *, example_inputs: Any = None) -> Graph:
 
     Parameters
     ----------
-    module, example_inputs
+    module, example_inputs, names
         As for `module_graph`. Without example inputs they are assumed from the module's
         ``dummy_inputs`` or first layers; a note says which.
 
@@ -121,9 +127,12 @@ def trace_graph(module: nn.Module, *, example_inputs: Any = None) -> Graph:
     >>> graph.notes
     ('inputs assumed for tracing: input (2, 4)',)
     """
-    shapes = {name: tuple(one.shape) for name, one in module.state_dict().items()}
+    shapes = _shapes(module, names)
     notes = Notes()
     program, inputs = _program(module, example_inputs)
+    if names is not None:
+        readable = {held: names[one] for held, one in program.tensors.items() if one in names}
+        program = replace(program, tensors=readable)
     if inputs.assumed:
         notes.add(inputs.assumed)
     if program.means != "torch.export":
@@ -140,6 +149,14 @@ def trace_graph(module: nn.Module, *, example_inputs: Any = None) -> Graph:
     return Graph(
         FAMILY, with_outer_freedoms(recorder.pairs), tuple(recorder.heads), unmapped, notes.texts()
     )
+
+
+def _shapes(module: nn.Module, names: Mapping[str, str] | None) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors that can be read, by what they are called."""
+    stored = module.state_dict()
+    if names is None:
+        names = {name: name for name in stored}
+    return {name: tuple(stored[held].shape) for held, name in names.items() if held in stored}
 
 
 def _program(module: nn.Module, example_inputs: Any) -> tuple[Program, Inputs]:
