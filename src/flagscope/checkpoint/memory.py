@@ -134,6 +134,11 @@ def check_values(state: Mapping[str, Any], *, source: str) -> None:
                 f"{source} holds parameters that have no shape yet (of a lazy module): {name!r}.",
                 hint="run the module once on an example, so that its layers are initialised.",
             )
+        if tensor.is_quantized:
+            raise InputError(
+                f"{source} holds {name!r} quantised by PyTorch ({tensor.dtype}).",
+                hint="give it as numbers: tensor.dequantize().",
+            )
         if getattr(kind, _DISPATCH, None) != getattr(Tensor, _DISPATCH, None):
             spread = hasattr(tensor, "full_tensor")
             way = (

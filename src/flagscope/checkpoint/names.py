@@ -17,8 +17,9 @@ _CERTAIN = (
 )
 # DataParallel, DistributedDataParallel and averaged models; a network may have such a child too.
 _PERHAPS = "module"
+WRAPPERS = (*_CERTAIN, _PERHAPS)
 # "model." is no such prefix: it names a real submodule.
-_WRAPPER = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(_CERTAIN)}|{_PERHAPS})\.")
+_WRAPPER = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(WRAPPERS)})\.")
 _LISTED = 3
 
 

@@ -166,16 +166,19 @@ def _spectral_norm(
     """W / (uᵀ W v), W with the axis of its outputs in front as a matrix.
 
     Names do not say which axis that is: the first, but the second of a transposed convolution.
-    Where sizes leave the choice, u and v are singular vectors of the right one, and the larger
-    value is theirs.
+    Where sizes leave the choice, it is the one by which u and v are singular vectors.
     """
-    axes = _outputs(tuple(weight.shape), len(u), len(v))
-    values = []
-    for axis in axes[:1] if weight.ndim == 2 else axes:
-        matrix = weight.movedim(axis, 0).flatten(1)
-        values.append(torch.vdot(u, torch.mv(matrix, v)))
-    sigma = max(values, key=float)
-    return weight / sigma
+    values: list[Tensor] = []
+    fitting: list[Tensor] = []
+    for axis in _outputs(tuple(weight.shape), len(u), len(v)):
+        image = torch.mv(weight.movedim(axis, 0).flatten(1), v)
+        sigma = torch.vdot(u, image)
+        values.append(sigma)
+        # u is the direction of W v but for steps of training since; vectors of a layer that never
+        # ran are random, and say nothing.
+        if sigma >= 0.9 * image.norm():
+            fitting.append(sigma)
+    return weight / max(fitting or values[:1], key=float)
 
 
 def _outputs(shape: tuple[int, ...], rows: int, columns: int) -> list[int]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from flagscope.checkpoint import Checkpoint
 from flagscope.checkpoint.memory import StateDictCheckpoint, check_values
+from flagscope.checkpoint.names import WRAPPERS
 from flagscope.checkpoint.nesting import model_state
 from flagscope.checkpoint.packed import unpacked
 from flagscope.errors import InputError
@@ -86,8 +87,12 @@ def _check_quantised(module: nn.Module) -> None:
 
 
 def _own_config(module: nn.Module) -> dict[str, Any] | None:
-    """A module's own configuration."""
-    own: Any = getattr(module, "config", None)
-    if hasattr(own, "to_dict"):
-        return dict(own.to_dict())
-    return None
+    """A module's own configuration, or that of the module which is all that it holds."""
+    while True:
+        own: Any = getattr(module, "config", None)
+        if hasattr(own, "to_dict"):
+            return dict(own.to_dict())
+        children = [(name, one) for name, one in module._modules.items() if one is not None]
+        if len(children) != 1 or children[0][0] not in WRAPPERS:
+            return None
+        module = children[0][1]

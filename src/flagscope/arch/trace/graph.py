@@ -19,7 +19,10 @@ from flagscope.arch.trace.flow import Flow
 from flagscope.arch.trace.inputs import Inputs, assumed_inputs, given_inputs
 from flagscope.arch.trace.program import Program, traced_program
 from flagscope.arch.trace.records import Recorder
+from flagscope.errors import ArchitectureError
 
+UNKNOWN = "unknown"
+"""What `build_graph` says in place of a family's name where none fits."""
 FAMILY = "traced"
 """What a graph that was traced says in place of a family's name."""
 
@@ -82,7 +85,42 @@ def module_graph(
     except UntraceableError as error:
         named = build_graph(shapes, config, heads=heads, window=window)
         return replace(named, notes=(f"{error}; {_found(named)}", *named.notes))
-    return traced
+    if (config or {}).get("model_type") is None:
+        return traced
+    return _as_named(traced, shapes, config, heads=heads, window=window)
+
+
+def _as_named(
+    traced: Graph,
+    shapes: Mapping[str, tuple[int, ...]],
+    config: Mapping[str, Any] | None,
+    *,
+    heads: int | None,
+    window: int,
+) -> Graph:
+    """A traced graph, or that of a family with the same names where it maps more.
+
+    Only of a model type that is no family's: names alone then claim no freedom, and the model's
+    folder is mapped by them too.
+    """
+    try:
+        named = build_graph(shapes, config, heads=heads, window=window)
+    except ArchitectureError:
+        return traced
+    if named.family == UNKNOWN or _size(named) <= _size(traced):
+        return traced
+    note = (
+        f"the module was traced, which gave {len(traced.pairs)} pairs and {len(traced.heads)} head "
+        f"spaces; tensor names gave more, {len(named.pairs)} and {len(named.heads)} (as in family "
+        f"{named.family!r}), and are taken instead"
+    )
+    return replace(named, notes=(note, *named.notes))
+
+
+def _size(graph: Graph) -> int:
+    """What there is to measure in a graph: pairs and heads, one by one."""
+    pairs = sum(len(pair.members) for pair in graph.pairs)
+    return pairs + sum(space.count for space in graph.heads)
 
 
 def _found(named: Graph) -> str:
