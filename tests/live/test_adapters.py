@@ -160,6 +160,43 @@ def test_a_weight_is_the_sum_of_the_paper():
     assert abs(read - expected).max() < 1e-6 * abs(expected).max()
 
 
+SHARED = {
+    "tied embedding": lambda: wrapped(
+        peft.LoraConfig(target_modules=["wte", "c_attn"], fan_in_fan_out=True), gpt2()
+    ),
+    "replicated layers": lambda: wrapped(
+        peft.LoraConfig(target_modules=["q_proj"], layer_replication=[[0, 2], [1, 2]])
+    ),
+    "parameters": lambda: wrapped(
+        peft.LoraConfig(target_modules=["q_proj"], target_parameters=["k_proj.weight"])
+    ),
+    "trained whole": lambda: wrapped(lora(modules_to_save=["norm", "lm_head"])),
+}
+
+
+@pytest.mark.parametrize("case", SHARED)
+def test_weights_give_what_the_live_model_computes(case):
+    model = SHARED[case]()
+    checkpoint, module = module_checkpoint(model)
+    state = {name: checkpoint.read(name) for name in checkpoint.tensors}
+    ids = torch.tensor([[1, 4, 2, 8, 5, 7]])
+    with torch.no_grad():
+        expected = model(ids).logits
+        bare = module(ids).logits
+        checked = torch.func.functional_call(module, state, (ids,), tie_weights=False).logits
+    assert torch.allclose(checked, expected, atol=1e-5)
+    assert case == "trained whole" or not torch.allclose(bare, expected, atol=1e-3)
+
+
+def test_notes_count_merged_and_whole_modules():
+    model = wrapped(lora(modules_to_save=["embed_tokens", "lm_head"]))
+    notes = module_checkpoint(model)[0].notes
+    assert notes == (
+        "6 layers are merged with PEFT's adapters default",
+        "2 modules are those that PEFT's adapters trained whole, such as model.embed_tokens",
+    )
+
+
 def test_adapters_put_into_a_model_of_ones_own():
     model = injected()
     checkpoint, _ = module_checkpoint(model)

@@ -68,7 +68,7 @@ def _from_numpy(array: np.ndarray[Any, Any]) -> Tensor | None:
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
     if any(step < 0 or step % native.itemsize for step in native.strides):
         native = native.copy()
-    if native.dtype.kind == "V":  # a type that NumPy itself does not know: the bits are taken
+    if native.dtype.isbuiltin != 1:  # a type that NumPy itself does not know: the bits are taken
         bits = native.view(f"u{native.itemsize}")
         return _shared(bits).view(dtype)
     return _shared(native)

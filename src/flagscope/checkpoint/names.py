@@ -62,12 +62,22 @@ def unwrapped_names(stored: Iterable[str]) -> tuple[dict[str, str], tuple[str, .
 def _unwrapped(stored: Iterable[str]) -> tuple[dict[str, str], set[str]]:
     """Names without wrappers, and the prefixes that end in a wrapper which stays."""
     names = {name: name for name in stored}
-    kept: set[str] = set()
+    while True:
+        kept: set[str] = set()
+        shorter = _shorter(names, kept)
+        # What had to stay is asked once more after others went: the result is settled.
+        if not kept or len(shorter.keys() - names.keys()) == 0:
+            return shorter, kept
+        names = shorter
+
+
+def _shorter(names: dict[str, str], kept: set[str]) -> dict[str, str]:
+    """Names without the wrappers that need not stay; the others are entered in `kept`."""
     while True:
         # The outermost wrapper of each name; one that it is in, or that stays, is settled first.
         ends = {name: end for name in names if (end := _outermost(name, kept)) is not None}
         if not ends:
-            return names, kept
+            return names
         refused = _meeting(names, {name[:end] for name, end in ends.items()})
         kept |= refused
         shorter = {
@@ -104,7 +114,7 @@ def _meeting(names: Mapping[str, str], prefixes: set[str]) -> set[str]:
             holder = name[:at]
             if holder in holders:
                 end = name.find(".", at) + 1
-                inside = name[:end] if end and name[:end] in prefixes else ""
+                inside = name[:end] if 0 < end < len(name) and name[:end] in prefixes else ""
                 rest = name[len(inside) :] if inside else name[at:]
                 part, dot, _ = rest.partition(".")
                 below[holder][inside].add(part + dot)

@@ -19,6 +19,10 @@ _HINT = "merge it with PEFT (merge_and_unload) and scan the result."
 class Merged:
     """A model without PEFT's layers, and how the weights come about that those change.
 
+    Each layer is merged by itself. Where PEFT's merge writes into a tensor that another layer
+    shares (an embedding and the head that is tied to it), the other keeps the base's weights here,
+    with which the live model computes.
+
     Attributes
     ----------
     module
@@ -31,7 +35,9 @@ class Merged:
         self._layers: dict[int, tuple[nn.Module, Any]] = {}
         self._last = LastTensor()
         self.notes: list[str] = []
+        self._unpacked = 0
         self._kept: list[str] = []
+        self._whole: list[str] = []
         self._names: set[str] = set()
         module = replace_children(module, self._models(module))
         module = replace_children(module, self._exchange(module))
@@ -41,9 +47,14 @@ class Merged:
                 f"the module {left or 'itself'!r} is a layer of PEFT that is not known.", hint=_HINT
             )
         self.module = module
-        if self._layers:
-            names = ", ".join(sorted(self._names))
-            self.notes.append(f"{len(self._layers)} layers are merged with PEFT's adapters {names}")
+        if self._names:
+            names, count = ", ".join(sorted(self._names)), len(self._layers) + self._unpacked
+            self.notes.append(f"{count} layers are merged with PEFT's adapters {names}")
+        if self._whole:
+            self.notes.append(
+                f"{len(self._whole)} modules are those that PEFT's adapters trained whole, such as "
+                f"{self._whole[0]}"
+            )
         if self._kept:
             self.notes.append(
                 f"adapters of {len(self._kept)} layers are not active and not merged, such as "
@@ -115,7 +126,10 @@ class Merged:
             return getattr(layer, "original_module", None) or layer.get_base_layer()
         if "ModulesToSaveWrapper" in _kinds(layer) and not _adapted(layer):
             # Trained whole: its tensors are the weights, nothing has to be computed.
+            (self._whole if layer.active_adapters else self._kept).append(path)
             return layer.unload_and_optionally_merge_module(False, False, None)
+        self._unpacked += 1
+        self._names |= {str(name) for name in layer.active_adapters}
         own = copy.deepcopy(layer)  # merging writes into the weights
         return _tried(lambda: own.unload_and_optionally_merge_module(True, False, None), path)
 
