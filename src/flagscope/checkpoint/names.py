@@ -122,9 +122,11 @@ def _meeting(names: Mapping[str, str], prefixes: set[str]) -> set[str]:
             if not at:
                 break
     refused = set()
-    for parts in below.values():
+    for holder, parts in below.items():
         for prefix, content in parts.items():
+            # What stands next to a wrapper: other tensors, other wrappers and what is in those.
             others = [other for key, other in parts.items() if key != prefix]
+            others += [{key[len(holder) :]} for key in parts if key not in (prefix, "")]
             if prefix and any(_meet(prefix, content, other) for other in others):
                 refused.add(prefix)
     return refused
