@@ -1,7 +1,10 @@
 """A live PEFT model is measured as PEFT's own merge of it, to the last digit."""
 
 import copy
+import gc
+import pickle
 import warnings
+import weakref
 
 import peft
 import pytest
@@ -10,6 +13,10 @@ import transformers
 from torch import nn
 
 import flagscope
+from flagscope.arch import build_graph
+from flagscope.diagnose import FailureRecord
+from flagscope.engine import Settings, plan
+from flagscope.engine.parcel import Parcel, carried_out
 from flagscope.errors import SourceError
 from flagscope.live import module_checkpoint
 
@@ -18,6 +25,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
     pytest.mark.filterwarnings("ignore:`torch.jit.*:DeprecationWarning"),
 ]
+
+CPU = Settings(device="cpu")
 
 
 def llama(dtype=torch.float32):
@@ -255,3 +264,32 @@ def test_tensors_of_an_adapted_model_say_that_they_stand_unmerged():
     notes = flagscope.scan(dict(model.state_dict()), workers=1).result.notes
     assert any("LoRA factors of 6 modules stand next to their weights" in note for note in notes)
     assert not any("LoRA factors" in note for note in flagscope.scan(model, workers=1).result.notes)
+
+
+def test_computed_weights_travel_to_other_processes():
+    model = wrapped(lora())
+    checkpoint, _ = module_checkpoint(model)
+    infos = checkpoint.tensors
+    graph = build_graph({name: info.shape for name, info in infos.items()}, checkpoint.config)
+    tasks = plan(graph, CPU, {name: info.nbytes for name, info in infos.items()})
+    read = [task for task in tasks if "q_proj" in repr(task)]
+    assert read
+    for task in read:
+        parcel = Parcel(task, checkpoint, CPU, threads=None)
+        there = carried_out(pickle.loads(pickle.dumps(parcel)))
+        assert there == carried_out(parcel)
+        assert not isinstance(there, FailureRecord)
+
+
+def test_one_merged_weight_is_held_at_a_time():
+    checkpoint, _ = module_checkpoint(wrapped(lora()))
+    names = [f"model.layers.{at}.mlp.down_proj.weight" for at in range(2)]
+    first = checkpoint.read(names[0])
+    assert checkpoint.read(names[0], (slice(0, 2),)).data_ptr() == first.data_ptr()
+    held = weakref.ref(checkpoint._state[names[0]].detach())
+    del first
+    gc.collect()
+    assert held() is not None
+    checkpoint.read(names[1])
+    gc.collect()
+    assert held() is None

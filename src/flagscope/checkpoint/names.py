@@ -20,6 +20,8 @@ _PERHAPS = "module"
 WRAPPERS = (*_CERTAIN, _PERHAPS)
 # "model." is no such prefix: it names a real submodule.
 _WRAPPER = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(WRAPPERS)})\.")
+# No network's names are longer; those of a hostile file stay as they are, and meet no shorter one.
+_LONGEST = 1000
 _LISTED = 3
 
 
@@ -90,7 +92,7 @@ def _shorter(names: dict[str, str], kept: set[str]) -> dict[str, str]:
 
 def _outermost(name: str, kept: set[str]) -> int | None:
     """Where the first wrapper in a name ends that does not have to stay."""
-    if "mod" not in name:  # most names hold none: a quick test first
+    if "mod" not in name or len(name) > _LONGEST:  # most names hold none: a quick test first
         return None
     for match in _WRAPPER.finditer(name):
         if match.end() < len(name) and name[: match.end()] not in kept:
@@ -110,7 +112,7 @@ def _meeting(names: Mapping[str, str], prefixes: set[str]) -> set[str]:
     below: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for name in names:
         at = 0
-        while True:
+        while len(name) <= _LONGEST:
             holder = name[:at]
             if holder in holders:
                 end = name.find(".", at) + 1

@@ -19,9 +19,6 @@ from flagscope.checkpoint.indexing import Index
 Method = Literal["weight_norm", "spectral_norm", "pruning"]
 # Types in which the library computes such weights.
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
-# torch.nn.utils.weight_norm of "weight", of an LSTM's "weight_hh_l0"; names such as "w_v" and "w_g"
-# mean something else.
-_WEIGHT_NORMED = re.compile(r"weight[^.]*_v$")
 _LORA = re.compile(r"(.+)\.lora_(?:embedding_)?[AB](?:\.|$)")
 
 
@@ -195,7 +192,7 @@ def _rules(tensors: Mapping[str, TensorInfo]) -> dict[str, _Rule]:
     several = _parametrizations(tensors)
     for name in tensors:
         found: tuple[str, _Rule | None] | None = None
-        if _WEIGHT_NORMED.search(name) and name[:-2] + "_g" in tensors:
+        if name.endswith("_v") and _weight_normed(name[:-2], tensors):
             found = name[:-2], _Rule("weight_norm", (name, name[:-2] + "_g"))
         elif name.endswith("_orig"):
             found = name[:-5], _of_original(name[:-5], tensors)
@@ -207,6 +204,14 @@ def _rules(tensors: Mapping[str, TensorInfo]) -> dict[str, _Rule]:
         if _fits(rule, tensors):
             rules[target] = rule
     return rules
+
+
+def _weight_normed(weight: str, tensors: Mapping[str, TensorInfo]) -> bool:
+    """torch.nn.utils.weight_norm of "weight", or of an LSTM's "weight_hh_l0".
+
+    Names such as "w_v" and "w_g" mean something else.
+    """
+    return f"{weight}_g" in tensors and "weight" in weight.rpartition(".")[2]
 
 
 def _of_original(weight: str, tensors: Mapping[str, TensorInfo]) -> _Rule | None:
