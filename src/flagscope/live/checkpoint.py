@@ -52,8 +52,7 @@ def module_checkpoint(
 
     Examples
     --------
-    >>> import torch
-    >>> checkpoint, _ = module_checkpoint(torch.compile(nn.Sequential(nn.Linear(3, 2))))
+    >>> checkpoint, _ = module_checkpoint(nn.DataParallel(nn.Sequential(nn.Linear(3, 2))))
     >>> list(checkpoint.tensors)
     ['0.weight', '0.bias']
     """
