@@ -97,7 +97,7 @@ def graph_of(
 
         names = {checkpoint.stored_name(name): name for name in shapes}
         return module_graph(
-            _traceable[checkpoint], checkpoint.config, names=names,
+            _traceable[checkpoint], checkpoint.config, names=names, shapes=shapes,
             example_inputs=example_inputs, **known,
         )  # fmt: skip
     if example_inputs is not None:

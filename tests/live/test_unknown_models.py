@@ -9,6 +9,7 @@ from torch import nn
 
 import flagscope
 from arch.contract import randomise
+from checkpoint.test_packed import gptq
 from flagscope.arch.trace import graph as traces
 from flagscope.arch.trace import trace_graph
 from flagscope.live import module_checkpoint
@@ -94,6 +95,25 @@ def test_a_mere_guess_at_names_leaves_the_trace(monkeypatch):
     monkeypatch.setattr(traces, "build_graph", unfamiliar)
     _, module = module_checkpoint(model)
     assert traces.module_graph(module, model.config.to_dict(), example_inputs=x).family == "traced"
+
+
+def test_packed_layers_of_a_live_module_are_unpacked():
+    class Unrunnable(nn.Module):
+        def forward(self, x):
+            raise RuntimeError("its kernels run elsewhere")
+
+    state, config, _, _ = gptq()
+    net, layer = Unrunnable(), nn.Module()
+    for name, tensor in state.items():
+        layer.register_buffer(name.removeprefix("fc."), tensor)
+    net.add_module("0", layer)
+    net.add_module("1", nn.Linear(48, 8))
+    result = flagscope.scan(net, config=config, workers=1).result
+    expected = flagscope.scan(dict(net.state_dict()), config=config, workers=1).result
+    assert [pair.name for pair in result.pairs] == ["0-1"]
+    assert [pair.model_dump() for pair in result.pairs] == [
+        pair.model_dump() for pair in expected.pairs
+    ]
 
 
 MODELS = {

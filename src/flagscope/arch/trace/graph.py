@@ -36,6 +36,7 @@ def module_graph(
     example_inputs: Any = None,
     window: int = 1,
     names: Mapping[str, str] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Graph:
     """The graph of a module's linear maps.
 
@@ -59,6 +60,9 @@ def module_graph(
     names
         What to call the tensors, by their names in the module's state dict; a tensor without a
         name is none that could be read. All by the names they have if this is not given.
+    shapes
+        Shapes of the tensors by what they are called, where some are read from others that the
+        module holds (packed weights). Those of the module's own tensors if this is not given.
 
     Raises
     ------
@@ -77,7 +81,7 @@ def module_graph(
     >>> [(pair.name, pair.between, pair.freedom) for pair in module_graph(net).pairs]
     [('0-2', 'gelu', 'permutation'), ('2-4', 'relu', 'scaling')]
     """
-    shapes = _shapes(module, names)
+    shapes = _shapes(module, names) if shapes is None else shapes
     if family is not None or recognised(config):
         return build_graph(shapes, config, family=family, heads=heads, window=window)
     try:
