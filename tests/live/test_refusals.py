@@ -14,6 +14,7 @@ from flagscope.errors import FlagscopeError, InputError
 pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.ao.quantization.*:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:torch.quantize.*:UserWarning"),
+    pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning"),
 ]
 
 
@@ -74,6 +75,8 @@ REFUSED = {
     "a quantiser's class": (lambda: with_weight(Packed(torch.randn(16, 8))), "a Packed, whose",
                             "plain tensor"),
     "a quantised parameter": (quantised, "quantised by PyTorch", "dequantize"),
+    "nested": (lambda: with_weight(torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])),
+               "a nested tensor", "a name of its own"),
     "no weights": (nn.ReLU, "no dense tensors", "state_dict"),
 }  # fmt: skip
 

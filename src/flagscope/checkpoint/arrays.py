@@ -49,9 +49,11 @@ def _as_tensor(value: Any) -> Tensor | None:
     if isinstance(value, np.ndarray):
         return _from_numpy(value)
     # Scalars of NumPy are numbers of a training run (a loss, a step), no weights.
-    if isinstance(value, (np.generic, type)) or not hasattr(value, "shape"):
+    if isinstance(value, (np.generic, type)):
         return None
     try:
+        if not hasattr(value, "shape"):
+            return None
         if hasattr(value, "__array__"):
             return _from_numpy(np.asarray(value))
         if hasattr(value, "__dlpack__"):

@@ -134,6 +134,11 @@ def check_values(state: Mapping[str, Any], *, source: str) -> None:
                 f"{source} holds parameters that have no shape yet (of a lazy module): {name!r}.",
                 hint="run the module once on an example, so that its layers are initialised.",
             )
+        if tensor.is_nested:
+            raise InputError(
+                f"{source} holds {name!r}, a nested tensor, which is several of unlike shapes.",
+                hint="give each of them a name of its own.",
+            )
         if tensor.is_quantized:
             raise InputError(
                 f"{source} holds {name!r} quantised by PyTorch ({tensor.dtype}).",

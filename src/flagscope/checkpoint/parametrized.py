@@ -138,10 +138,12 @@ class ParametrizedCheckpoint(Checkpoint):
         return mask.to(weight.dtype) * weight
 
     def _scale(self, name: str, index: Index) -> Tensor | None:
-        return None if name in self._rules else self._inner.scale(name, index)
+        stored = self.stored_name(name)
+        return None if stored in self._rules else self._inner.scale(stored, index)
 
     def _step(self, name: str, index: Index) -> Tensor | None:
-        return None if name in self._rules else self._inner.step(name, index)
+        stored = self.stored_name(name)
+        return None if stored in self._rules else self._inner.step(stored, index)
 
     def _release(self) -> None:
         self._last.clear()
