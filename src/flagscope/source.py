@@ -5,20 +5,27 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from flagscope.arch import NO_FAMILY, Graph, build_graph, families
 from flagscope.checkpoint import Checkpoint, from_state_dict, open_checkpoint
 from flagscope.checkpoint.configuration import given_config
+from flagscope.checkpoint.parametrized import unmerged_note
 from flagscope.engine import Settings
 from flagscope.errors import CorruptFileError, InputError
 from flagscope.geometry import RankRule
 
 if TYPE_CHECKING:
+    from numpy import ndarray
     from torch import Tensor, nn
 
-    Source = str | os.PathLike[str] | nn.Module | Mapping[str, Tensor]
+    Source = str | os.PathLike[str] | nn.Module | Mapping[str, Tensor | ndarray[Any, Any]]
     Config = Mapping[str, Any] | str | os.PathLike[str]
+
+# The module to trace of a checkpoint over a live module: its names are those of the tensors.
+_traceable: WeakKeyDictionary[Checkpoint, nn.Module] = WeakKeyDictionary()
 
 
 def opened(
@@ -47,16 +54,16 @@ def opened(
         raise InputError("base is for adapters on disk", hint="leave it out for weights in memory")
     given = None if config is None else given_config(config)
     if isinstance(source, nn.Module):
-        own = _module_config(source) if given is None else given
-        state = source.state_dict()
-        return from_state_dict(
-            state, config=own, name=type(source).__name__, buffers=_buffers(source, state)
-        )
+        from flagscope.live import module_checkpoint
+
+        checkpoint, module = module_checkpoint(source, config=given)
+        _traceable[checkpoint] = module
+        return checkpoint
     if isinstance(source, Mapping):
         return from_state_dict(source, config=given)
     raise InputError(
         f"cannot scan a {type(source).__name__}",
-        hint="give a path, a hub name, an nn.Module or a mapping of names to tensors",
+        hint="give a path, a hub name, an nn.Module or a mapping of names to tensors or arrays",
     )
 
 
@@ -88,10 +95,15 @@ def graph_of(
     if isinstance(source, nn.Module):
         from flagscope.arch.trace import module_graph  # torch.export takes seconds to import
 
-        return module_graph(source, checkpoint.config, example_inputs=example_inputs, **known)
+        names = {checkpoint.stored_name(name): name for name in shapes}
+        return module_graph(
+            _traceable[checkpoint], checkpoint.config, names=names, shapes=shapes,
+            example_inputs=example_inputs, **known,
+        )  # fmt: skip
     if example_inputs is not None:
         raise InputError("example_inputs are for a module", hint="leave them out for a checkpoint")
-    return build_graph(shapes, checkpoint.config, **known)
+    graph = build_graph(shapes, checkpoint.config, **known)
+    return replace(graph, notes=(*unmerged_note(shapes), *graph.notes))
 
 
 def checked_settings(**values: Any) -> Settings:
@@ -150,16 +162,3 @@ def _check_family(name: str | None) -> None:
         f"there is no family {name!r}",
         hint=f"{meant}give the path of a family file (.toml), none, or one of {', '.join(known)}",
     )
-
-
-def _buffers(module: nn.Module, state: Mapping[str, Any]) -> set[str]:
-    """Names in a module's state of what are no parameters of it."""
-    return set(state) - {name for name, _ in module.named_parameters(remove_duplicate=False)}
-
-
-def _module_config(module: nn.Module) -> dict[str, Any] | None:
-    """A module's own configuration."""
-    own: Any = getattr(module, "config", None)
-    if hasattr(own, "to_dict"):
-        return dict(own.to_dict())
-    return None

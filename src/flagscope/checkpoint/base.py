@@ -17,7 +17,7 @@ from torch import Tensor
 from flagscope.checkpoint.dtypes import stored_dtype
 from flagscope.checkpoint.fingerprint import checkpoint_fingerprint
 from flagscope.checkpoint.indexing import Index, index_shape, resolved_index
-from flagscope.checkpoint.names import visible_names
+from flagscope.checkpoint.names import unwrapped_names
 from flagscope.checkpoint.recipe import Recipe
 from flagscope.checkpoint.scales import scale_names, spread_scale, unscaled_note
 from flagscope.errors import CorruptFileError, InputError
@@ -64,8 +64,8 @@ class Checkpoint(ABC):
     source
         What the user named: a path, a hub name.
     entries
-        The stored tensors under the names they have in the file. The wrappers' prefixes that
-        all of them share (`module.`, `_orig_mod.`) are taken off for the user.
+        The stored tensors under the names they have in the file. What wrappers put into them
+        (`module.`, `_orig_mod.`, …) is taken out for the user; see `visible_names`.
     config
         The model's configuration (config.json), unchanged.
     notes
@@ -93,7 +93,7 @@ class Checkpoint(ABC):
         self._source = os.fspath(source)
         self._config = config
         self._entries = dict(entries)
-        self._stored = visible_names(self._entries)
+        self._stored, kept = unwrapped_names(self._entries)
         self._tensors = {
             name: entry if (entry := self._entries[stored]).name == name
             else replace(entry, name=name)
@@ -102,7 +102,7 @@ class Checkpoint(ABC):
         dtypes = {name: info.dtype for name, info in self._tensors.items()}
         self._scales = scale_names(dtypes)
         self._scaled, self._auxiliary = frozenset(self._scales), frozenset(self._scales.values())
-        self._notes = (*notes, *unscaled_note(dtypes, self._scales))
+        self._notes = tuple(dict.fromkeys((*notes, *kept, *unscaled_note(dtypes, self._scales))))
         self._closed = False
         self.recipe: Recipe | None = None
 

@@ -24,6 +24,11 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def torch_dtype(name: str) -> torch.dtype | None:
+    """PyTorch data type of a name; None where a stored tensor cannot have it."""
+    return _BY_NAME.get(name)
+
+
 def stored_dtype(name: str, *, tensor: str) -> torch.dtype:
     """PyTorch data type that a stored tensor has.
 

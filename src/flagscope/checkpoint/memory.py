@@ -7,17 +7,23 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
+from flagscope.checkpoint.arrays import with_tensors
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
+from flagscope.checkpoint.derived import DerivedTensor
 from flagscope.checkpoint.dtypes import dtype_name
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.nesting import model_state
 from flagscope.checkpoint.packed import unpacked
+from flagscope.checkpoint.parametrized import whole_weights
 from flagscope.errors import InputError
+
+_DISPATCH = "__torch_dispatch__"
 
 
 def tensor_entries(
-    state: Mapping[str, Tensor], *, file: str | None = None
+    state: Mapping[str, Tensor | DerivedTensor], *, file: str | None = None
 ) -> dict[str, TensorInfo]:
     """Headers of tensors that are loaded or mapped."""
     return {
@@ -70,7 +76,7 @@ class StateDictCheckpoint(Checkpoint):
 
     def __init__(
         self,
-        state: Mapping[str, Tensor],
+        state: Mapping[str, Tensor | DerivedTensor],
         *,
         source: str,
         config: dict[str, Any] | None = None,
@@ -88,7 +94,9 @@ class StateDictCheckpoint(Checkpoint):
             return None
         return frozenset(name for name, stored in self._stored.items() if stored in self._buffers)
 
-    def replace_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def replace_state(
+        self, state: dict[str, Tensor | DerivedTensor]
+    ) -> dict[str, Tensor | DerivedTensor]:
         """Put other tensors, or a part of them, behind the same headers; gives those before."""
         before, self._state = self._state, state
         return before
@@ -119,6 +127,7 @@ def from_state_dict(
         Names to tensors, as from `module.state_dict()`. A training checkpoint that holds the
         state dict under `state_dict`, `model`, … is opened up; entries that are not dense
         tensors are passed over and counted in `notes`. Tensors are neither copied nor moved.
+        Arrays of NumPy, and others that offer `__array__` or `__dlpack__`, are taken as tensors.
     config
         The model's configuration, for instance `model.config.to_dict()`.
     name
@@ -129,8 +138,8 @@ def from_state_dict(
     Raises
     ------
     InputError
-        If `mapping` is not a mapping, holds no tensors or several models, or tensors without
-        values (on the meta device).
+        If `mapping` is not a mapping, holds no tensors or several models, or tensors whose values
+        cannot be had (on the meta device, not initialised, of a quantiser's own class).
     SourceError
         If the weights are packed by a quantiser that is not supported.
 
@@ -148,13 +157,57 @@ def from_state_dict(
             f"expected a mapping from names to tensors, got {type(mapping).__name__}.",
             hint="pass module.state_dict().",
         )
-    state, notes = model_state(mapping, source=name, error=InputError)
-    return unpacked(
-        StateDictCheckpoint(
-            state,
-            source=name,
-            config=None if config is None else dict(config),
-            notes=notes,
-            buffers=buffers,
-        )
+    state, notes = model_state(with_tensors(mapping), source=name, error=InputError)
+    check_values(state, source=name)
+    stored = StateDictCheckpoint(
+        state,
+        source=name,
+        config=None if config is None else dict(config),
+        notes=notes,
+        buffers=buffers,
     )
+    return whole_weights(unpacked(stored))
+
+
+def check_values(state: Mapping[str, Any], *, source: str) -> None:
+    """Refuse tensors whose values are not simply there.
+
+    Raises
+    ------
+    InputError
+        If a tensor is not initialised, or of a class that computes with something else than its
+        elements (quantised, spread over processes).
+    """
+    for name, tensor in state.items():
+        kind = type(tensor)
+        if not isinstance(tensor, Tensor):
+            continue
+        if is_lazy(tensor):
+            raise InputError(
+                f"{source} holds parameters that have no shape yet (of a lazy module): {name!r}.",
+                hint="run the module once on an example, so that its layers are initialised.",
+            )
+        if tensor.is_nested:
+            raise InputError(
+                f"{source} holds {name!r}, a nested tensor, which is several of unlike shapes.",
+                hint="give each of them a name of its own.",
+            )
+        if tensor.is_quantized:
+            raise InputError(
+                f"{source} holds {name!r} quantised by PyTorch ({tensor.dtype}).",
+                hint="give it as numbers: tensor.dequantize().",
+            )
+        if getattr(kind, _DISPATCH, None) != getattr(Tensor, _DISPATCH, None):
+            spread = hasattr(tensor, "full_tensor")
+            way = (
+                "get the whole tensors with full_tensor(), or with get_model_state_dict of "
+                "torch.distributed.checkpoint.state_dict (full_state_dict=True)."
+                if spread
+                else "turn it into a plain tensor first (dequantize()), or scan the model from "
+                "before the quantisation."
+            )
+            raise InputError(
+                f"{source} holds {name!r}, a {kind.__name__}, whose elements cannot be read as "
+                f"they are{' (it is spread over processes)' if spread else ''}.",
+                hint=way,
+            )

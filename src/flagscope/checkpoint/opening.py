@@ -21,6 +21,7 @@ from flagscope.checkpoint.folder import INDEX_SUFFIX, remote_weight_file, weight
 from flagscope.checkpoint.formats import SUFFIXES, check_remote, opened_file
 from flagscope.checkpoint.hub import fetched_weights, is_commit, is_hub_name
 from flagscope.checkpoint.packed import unpacked
+from flagscope.checkpoint.parametrized import whole_weights
 from flagscope.checkpoint.recipe import Recipe, header_digest
 from flagscope.checkpoint.remote import RemotePath
 from flagscope.checkpoint.sharded import ShardedCheckpoint
@@ -119,7 +120,7 @@ def open_checkpoint(
     reader = ShardedCheckpoint if weights.name.endswith(INDEX_SUFFIX) else opened_file
     stored = reader(weights, source=shown(named), config=found)
     try:
-        opened = unpacked(stored)
+        opened = whole_weights(unpacked(stored))
     except BaseException:
         stored.close()
         raise

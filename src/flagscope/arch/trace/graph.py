@@ -20,7 +20,10 @@ from flagscope.arch.trace.flow import Flow
 from flagscope.arch.trace.inputs import Inputs, assumed_inputs, given_inputs
 from flagscope.arch.trace.program import Program, traced_program
 from flagscope.arch.trace.records import Recorder
+from flagscope.errors import ArchitectureError
 
+UNKNOWN = "unknown"
+"""What `build_graph` says in place of a family's name where none fits."""
 FAMILY = "traced"
 """What a graph that was traced says in place of a family's name."""
 
@@ -33,6 +36,8 @@ def module_graph(
     heads: int | None = None,
     example_inputs: Any = None,
     window: int = 1,
+    names: Mapping[str, str] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Graph:
     """The graph of a module's linear maps.
 
@@ -53,6 +58,12 @@ def module_graph(
         shapes and types matter, not their values.
     window
         As for `build_graph`; a traced module has no residual pairs of that kind.
+    names
+        What to call the tensors, by their names in the module's state dict; a tensor without a
+        name is none that could be read. All by the names they have if this is not given.
+    shapes
+        Shapes of the tensors by what they are called, where some are read from others that the
+        module holds (packed weights). Those of the module's own tensors if this is not given.
 
     Raises
     ------
@@ -71,15 +82,50 @@ def module_graph(
     >>> [(pair.name, pair.between, pair.freedom) for pair in module_graph(net).pairs]
     [('0-2', 'gelu', 'permutation'), ('2-4', 'relu', 'scaling')]
     """
-    shapes = {name: tuple(one.shape) for name, one in module.state_dict().items()}
+    shapes = _shapes(module, names) if shapes is None else shapes
     if family is not None or recognised(config):
         return build_graph(shapes, config, family=family, heads=heads, window=window)
     try:
-        traced = trace_graph(module, example_inputs=example_inputs)
+        traced = trace_graph(module, example_inputs=example_inputs, names=names)
     except UntraceableError as error:
         named = build_graph(shapes, config, heads=heads, window=window)
         return replace(named, notes=(f"{error}; {_found(named)}", *named.notes))
-    return traced
+    if (config or {}).get("model_type") is None:
+        return traced
+    return _as_named(traced, shapes, config, heads=heads, window=window)
+
+
+def _as_named(
+    traced: Graph,
+    shapes: Mapping[str, tuple[int, ...]],
+    config: Mapping[str, Any] | None,
+    *,
+    heads: int | None,
+    window: int,
+) -> Graph:
+    """A traced graph, or that of a family with the same names where it maps more.
+
+    Only of a model type that is no family's: names alone then claim no freedom, and the model's
+    folder is mapped by them too.
+    """
+    try:
+        named = build_graph(shapes, config, heads=heads, window=window)
+    except ArchitectureError:
+        return traced
+    if named.family == UNKNOWN or _size(named) <= _size(traced):
+        return traced
+    note = (
+        f"the module was traced, which gave {len(traced.pairs)} pairs and {len(traced.heads)} head "
+        f"spaces; tensor names gave more, {len(named.pairs)} and {len(named.heads)} (as in family "
+        f"{named.family!r}), and are taken instead"
+    )
+    return replace(named, notes=(note, *named.notes))
+
+
+def _size(graph: Graph) -> int:
+    """What there is to measure in a graph: pairs and heads, one by one."""
+    pairs = sum(len(pair.members) for pair in graph.pairs)
+    return pairs + sum(space.count for space in graph.heads)
 
 
 def _found(named: Graph) -> str:
@@ -92,7 +138,9 @@ def _found(named: Graph) -> str:
     )
 
 
-def trace_graph(module: nn.Module, *, example_inputs: Any = None) -> Graph:
+def trace_graph(
+    module: nn.Module, *, example_inputs: Any = None, names: Mapping[str, str] | None = None
+) -> Graph:
     """The graph of a module by tracing it with torch.export, helped by torch.fx.
 
     Channels of every map are followed through the program to the maps that read them. Freedom is
@@ -101,7 +149,7 @@ def trace_graph(module: nn.Module, *, example_inputs: Any = None) -> Graph:
 
     Parameters
     ----------
-    module, example_inputs
+    module, example_inputs, names
         As for `module_graph`. Without example inputs they are assumed from the module's
         ``dummy_inputs`` or first layers; a note says which.
 
@@ -122,9 +170,12 @@ def trace_graph(module: nn.Module, *, example_inputs: Any = None) -> Graph:
     >>> graph.notes
     ('inputs assumed for tracing: input (2, 4)',)
     """
-    shapes = {name: tuple(one.shape) for name, one in module.state_dict().items()}
+    shapes = _shapes(module, names)
     notes = Notes()
     program, inputs = _program(module, example_inputs)
+    if names is not None:
+        readable = {held: names[one] for held, one in program.tensors.items() if one in names}
+        program = replace(program, tensors=readable)
     if inputs.assumed:
         notes.add(inputs.assumed)
     if program.means != "torch.export":
@@ -141,6 +192,14 @@ def trace_graph(module: nn.Module, *, example_inputs: Any = None) -> Graph:
     return Graph(
         FAMILY, with_outer_freedoms(recorder.pairs), tuple(recorder.heads), unmapped, notes.texts()
     )
+
+
+def _shapes(module: nn.Module, names: Mapping[str, str] | None) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors that can be read, by what they are called."""
+    stored = module.state_dict()
+    if names is None:
+        names = {name: name for name in stored}
+    return {name: tuple(stored[held].shape) for held, name in names.items() if held in stored}
 
 
 def _program(module: nn.Module, example_inputs: Any) -> tuple[Program, Inputs]:

@@ -18,6 +18,8 @@ from flagscope.errors import InputError
 SIDES = (32, 28, 64, 224, 96, 128, 16, 8)
 LENGTHS = (8, 64, 16, 128)
 BATCH = 2
+# The arguments of an nn.MultiheadAttention.
+_ATTENTION = ("query", "key", "value")
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,15 @@ def assumed_inputs(module: nn.Module) -> Iterator[Inputs]:
     readers = _first_layers(module, needed)
     if readers is None:
         return
-    spatial = any(isinstance(one, nn.modules.conv._ConvNd) for one in readers.values())
-    sequence = any(_takes_sequence(one) for one in readers.values())
+    layers = [one.layer for one in readers.values()]
+    spatial = any(isinstance(one, nn.modules.conv._ConvNd) for one in layers)
+    sequence = any(_takes_sequence(one) for one in layers)
     # a first Linear takes vectors, or sequences of them
     tried = SIDES if spatial else LENGTHS if sequence else (0, *LENGTHS[:1])
     # beside a sequence, a Linear may take one vector or one for each position
-    mixed = sequence and any(isinstance(one, nn.Linear) for one in readers.values())
+    mixed = sequence and any(isinstance(one, nn.Linear) for one in layers)
     for extent, vectors in product(tried, (0, None) if mixed else (None,)):
-        lengths = {n: vectors if isinstance(readers[n], nn.Linear) else None for n in needed}
+        lengths = {n: vectors if isinstance(readers[n].layer, nn.Linear) else None for n in needed}
         args = tuple(
             _example(readers[n], extent if lengths[n] is None else 0, module) for n in needed
         )
@@ -81,21 +84,46 @@ def _required(module: nn.Module) -> tuple[str, ...]:
     except (TypeError, ValueError):
         return ("input",)
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return tuple(p.name for p in parameters if p.kind in kinds and p.default is p.empty)
+    needed = tuple(p.name for p in parameters if p.kind in kinds and p.default is p.empty)
+    children = list(module.children())
+    handed_on = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
+    if not needed and handed_on and len(children) == 1:  # a wrapper takes what is inside takes
+        return _required(children[0])
+    return needed
 
 
-def _first_layers(module: nn.Module, needed: tuple[str, ...]) -> dict[str, nn.Module] | None:
+@dataclass(frozen=True)
+class _Reader:
+    """The layer that an argument meets first, and as which of its own arguments."""
+
+    layer: nn.Module
+    slot: int = 0
+
+    @property
+    def width(self) -> int:
+        """Number of features that it takes there."""
+        if isinstance(self.layer, nn.MultiheadAttention):
+            sizes = self.layer.embed_dim, self.layer.kdim, self.layer.vdim
+            return int(sizes[self.slot if self.slot < len(sizes) else 0])
+        return int(self.layer.input_size)  # pyright: ignore[reportArgumentType]
+
+
+def _first_layers(module: nn.Module, needed: tuple[str, ...]) -> dict[str, _Reader] | None:
     """The layer that each argument meets first."""
     leaves = [one for one in module.modules() if _reads(one)]
     if not leaves or not needed:
         return None
-    first = dict.fromkeys(needed, leaves[0])
+    first = {name: _Reader(leaves[0]) for name in needed}
+    if leaves[0] is module:
+        return {name: _Reader(module, at) for at, name in enumerate(needed)}
     parameters = inspect.signature(module.forward).parameters.items()
     fixed = {n: p.default for n, p in parameters if n not in needed and p.default is not p.empty}
     try:
         graph = fx.Tracer().trace(still_copy(module), concrete_args=fixed or None)
     except Exception:
-        return first if len(needed) == 1 else None
+        # What attention takes (targets, memory) is of one width but for the layer's own arguments.
+        alike = len(needed) == 1 or isinstance(leaves[0], nn.MultiheadAttention)
+        return first if alike else None
     for node in graph.nodes:
         if node.op == "placeholder" and str(node.target) in first:
             found = _met_first(node, module)
@@ -106,20 +134,30 @@ def _first_layers(module: nn.Module, needed: tuple[str, ...]) -> dict[str, nn.Mo
     return first
 
 
-def _met_first(node: fx.Node, module: nn.Module) -> nn.Module | None:
-    queue, seen = list(node.users), set()
+def _met_first(node: fx.Node, module: nn.Module) -> _Reader | None:
+    queue, seen = [(user, node) for user in node.users], set()
     while queue:
-        user = queue.pop(0)
+        user, given = queue.pop(0)
         if user in seen:
             continue
         seen.add(user)
         if user.op == "call_module":
             one = module.get_submodule(str(user.target))
-            reader = one if _reads(one) else next((m for m in one.modules() if _reads(m)), None)
+            if _reads(one):
+                return _Reader(one, _slot(user, given))
+            reader = next((m for m in one.modules() if _reads(m)), None)
             if reader is not None:
-                return reader
-        queue += list(user.users)
+                return _Reader(reader)
+        queue += [(after, user) for after in user.users]
     return None
+
+
+def _slot(user: fx.Node, given: fx.Node) -> int:
+    """Which argument of a layer a node is."""
+    if given in user.args:
+        return user.args.index(given)
+    names = [name for name, value in user.kwargs.items() if value is given]
+    return next((at for at, name in enumerate(_ATTENTION) if name in names), 0)
 
 
 def _reads(one: nn.Module) -> bool:
@@ -132,7 +170,8 @@ def _takes_sequence(one: nn.Module) -> bool:
     return isinstance(one, (nn.Embedding, nn.MultiheadAttention, nn.modules.rnn.RNNBase))
 
 
-def _example(one: nn.Module, extent: int, module: nn.Module) -> Tensor:
+def _example(reader: _Reader, extent: int, module: nn.Module) -> Tensor:
+    one = reader.layer
     parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
     shape: tuple[int, ...]
     if isinstance(one, nn.Embedding):
@@ -142,6 +181,5 @@ def _example(one: nn.Module, extent: int, module: nn.Module) -> Tensor:
     elif isinstance(one, nn.Linear):
         shape = (BATCH, extent, one.in_features) if extent else (BATCH, one.in_features)
     else:
-        width = one.embed_dim if isinstance(one, nn.MultiheadAttention) else one.input_size
-        shape = (BATCH, extent, int(width))  # pyright: ignore[reportArgumentType]
+        shape = (BATCH, extent, reader.width)
     return torch.zeros(shape, dtype=parameter.dtype, device=parameter.device)

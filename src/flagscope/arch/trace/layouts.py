@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
-from flagscope.arch.trace.axes import Axis, Dims, reshaped
-from flagscope.arch.trace.nodes import argument, held, shape
+from flagscope.arch.trace.axes import Axis, Dims, holders, plain, reshaped
+from flagscope.arch.trace.nodes import argument, held, name_of, shape
 from flagscope.arch.trace.values import Value, Weight
 
 if TYPE_CHECKING:
     from flagscope.arch.trace.flow import Flow
+
+_ZEROS = frozenset({"zeros", "new_zeros", "zeros_like"})
 
 
 def _same_order(flow: Flow, node: fx.Node) -> Any:
@@ -120,6 +122,30 @@ def _item(flow: Flow, node: fx.Node) -> Any:
     return known[index] if isinstance(known, (list, tuple)) and isinstance(index, int) else None
 
 
+def _joined(flow: Flow, node: fx.Node) -> Any:
+    """Entries put next to channels along a dimension that holds none, such as further positions.
+
+    Zeros take part in every linear change of the channels; anything else would have to be changed
+    with them.
+    """
+    parts = node.args[0]
+    if not isinstance(parts, (list, tuple)) or any(flow.weight(part) is not None for part in parts):
+        return None
+    values = [flow.value(part) for part in parts]
+    holding = [value for value in values if value.terms]
+    if not holding:
+        scores = next((value.scores for value in values if value.scores is not None), None)
+        return Value(plain(shape(node)), scores=scores, origin=node.name)
+    value = holding[0]
+    at = int(argument(node, 1, "dim", 0)) % len(value.dims)
+    if len(holding) > 1 or at in holders(value.dims):
+        return None
+    dims = (*value.dims[:at], (Axis(shape(node)[at]),), *value.dims[at + 1 :])
+    others = [part for part, one in zip(parts, values, strict=True) if not one.terms]
+    zeros = all(isinstance(part, fx.Node) and name_of(part) in _ZEROS for part in others)
+    return value.through("gl", dims=dims) if zeros else value.through("none", "joined", dims=dims)
+
+
 def _position(node: fx.Node, value: Value) -> int:
     return int(argument(node, 1, "dim", 0)) % len(value.dims)
 
@@ -157,5 +183,5 @@ HANDLERS = {
     **dict.fromkeys(("permute", "transpose", "t", "numpy_T", "mT", "swapaxes"), _permuted),
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), _expanded),
     **dict.fromkeys(("split", "split_with_sizes", "chunk", "unsafe_chunk"), _split),
-    "select": _select, "slice": _slice, "unbind": _unbind, "getitem": _item,
+    "select": _select, "slice": _slice, "unbind": _unbind, "getitem": _item, "cat": _joined,
 }  # fmt: skip

@@ -66,8 +66,6 @@ def _applied(
     added = flow.weight(bias)
     if bias is not None and (added is None or len(added.shape) != 1):
         return None
-    if added is not None and kind == "linear" and added.start != weight.start:
-        return None
     value = flow.value(array)
     at %= len(value.dims)
     use = Use(kind, weight, added, value.norm, value.origin or str(array), place(node) or "")

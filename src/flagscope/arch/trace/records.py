@@ -106,6 +106,10 @@ class Recorder:
             self._left_out(writer, other)
             return
         free = self.ledger.freedom(read, query, q) == self.ledger.freedom(read, key, k) == "gl"
+        # A bias that is stored otherwise than its weight could not be changed with it.
+        free = free and all(
+            use.bias is None or side.bias is not None for use, side in ((writer, one), (other, two))
+        )
         linear = q.between == k.between == "linear" and free
         passed = next((t.between for t in (q, k) if t.between != "linear"), "linear")
         attention: Attention = "self" if writer.reads == other.reads else "cross"
@@ -305,8 +309,10 @@ def _bias(use: Use) -> str | None:
     bias, weight = use.bias, use.weight
     if bias is None:
         return None
-    stored = weight.shape[1] if use.kind in ("right", "transposed") else weight.shape[0]
-    return bias.tensor if bias.shape == (stored,) else None
+    turned = use.kind in ("right", "transposed")
+    stored, start = (weight.shape[1], 0) if turned else (weight.shape[0], weight.start)
+    alike = bias.shape == (stored,) and bias.start == start and bias.length == use.outputs
+    return bias.tensor if alike else None
 
 
 def _role(use: Use) -> str:
