@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from abc import ABC
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
@@ -89,3 +89,8 @@ def checked_bytes(start: bytes, shown: str) -> None:
     for magic, what, hint in _DISGUISES:
         if start[: len(magic)].lower() == magic.lower():
             raise CorruptFileError(f"{shown} is {what}.", hint=hint)
+
+
+def is_plain_name(file: str) -> bool:
+    """Whether a name stays in the folder, on every system: Windows knows / as well as its own."""
+    return file not in ("", ".", "..") and "\0" not in file and PureWindowsPath(file).name == file

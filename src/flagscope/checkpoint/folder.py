@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from flagscope.checkpoint.distributed_folder import METADATA_NAME, PIECES_SUFFIX
 from flagscope.checkpoint.formats import (
     GGUF_SUFFIXES,
     NPZ_SUFFIXES,
@@ -56,8 +57,9 @@ def weight_file(folder: Path) -> Path:
     if chosen is not None:
         return folder / chosen
     below = sorted(
-        {path.parent.name for suffix in SUFFIXES for path in folder.glob(f"*/*{suffix}")}
-    )
+        {path.parent.name for suffix in (*SUFFIXES, METADATA_NAME)
+         for path in folder.glob(f"*/*{suffix}")}
+    )  # fmt: skip
     raise _without_weights(
         str(folder),
         f"did you mean a folder in it: {_listed(below)}?" if below else "check the path.",
@@ -96,6 +98,8 @@ def _chosen(folder: str, names: Sequence[str]) -> str | None:
     indices = [name for name in names if name.endswith(INDEX_SUFFIX)]
     if indices:
         return _only(folder, indices)
+    if any(name.endswith(PIECES_SUFFIX) for name in names):
+        return _metadata(folder, names)
     kinds = (SAFETENSORS_SUFFIXES, TORCH_SUFFIXES, NPZ_SUFFIXES, GGUF_SUFFIXES, ONNX_SUFFIXES)
     for suffixes in kinds:
         found = [
@@ -107,6 +111,17 @@ def _chosen(folder: str, names: Sequence[str]) -> str | None:
         if found:
             return _only(folder, found)
     return None
+
+
+def _metadata(folder: str, names: Sequence[str]) -> str:
+    """The name of the table of a torch.distributed.checkpoint folder."""
+    if METADATA_NAME in names:
+        return METADATA_NAME
+    raise MissingFileError(
+        f"{folder} holds pieces of a torch.distributed.checkpoint, but not its {METADATA_NAME}.",
+        hint="copy the hidden file too (cp -r FOLDER, not FOLDER/*); it is written last, so that "
+        "a save that was stopped lacks it.",
+    )
 
 
 def _only(folder: str, names: Sequence[str]) -> str:

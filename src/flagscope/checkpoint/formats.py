@@ -6,6 +6,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from flagscope.checkpoint.base import Checkpoint
+from flagscope.checkpoint.distributed_folder import (
+    METADATA_NAME,
+    PIECES_SUFFIX,
+    DistributedFolder,
+    refuse_piece,
+)
 from flagscope.checkpoint.files import FileCheckpoint, checked_start
 from flagscope.checkpoint.gguf_file import GgufFile
 from flagscope.checkpoint.npz_file import NpzFile
@@ -65,6 +71,10 @@ def file_reader(path: Path) -> FileReader:
     """
     suffix = path.suffix.lower()
     start = checked_start(path)
+    if path.name == METADATA_NAME:
+        return DistributedFolder
+    if suffix == PIECES_SUFFIX:
+        refuse_piece(path)
     if suffix in _READERS:
         return _READERS[suffix]
     if start.startswith(b"GGUF"):

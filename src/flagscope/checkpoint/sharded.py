@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
 from flagscope.checkpoint.configuration import json_object
+from flagscope.checkpoint.files import is_plain_name
 from flagscope.checkpoint.formats import opened_file
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.remote import RemotePath
@@ -140,7 +141,7 @@ def weight_map(path: Path | RemotePath) -> dict[str, str]:
         )
     plain: set[str] = set()  # many tensors lie in few files
     for name, file in where.items():
-        if isinstance(file, str) and (file in plain or _is_plain(file)):
+        if isinstance(file, str) and (file in plain or is_plain_name(file)):
             plain.add(file)
         else:
             raise CorruptFileError(
@@ -148,11 +149,6 @@ def weight_map(path: Path | RemotePath) -> dict[str, str]:
                 hint="do not use this checkpoint unless you know where it comes from.",
             )
     return where
-
-
-def _is_plain(file: str) -> bool:
-    """Whether a name stays in the folder, on every system: Windows knows / as well as its own."""
-    return file not in ("", ".", "..") and "\0" not in file and PureWindowsPath(file).name == file
 
 
 def _require_all(index: Path, names: Iterable[str]) -> None:
