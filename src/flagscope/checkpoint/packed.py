@@ -125,7 +125,10 @@ class PackedCheckpoint(Checkpoint):
             file = inner.tensors[one.at + "qweight"].file
             kind = f"{one.method.upper()} {one.bits}-bit"
             entries[name] = TensorInfo(name, shape, "float32", 4 * prod(shape), file, kind)
-        notes = (*inner.notes, f"dequantised when read: {len(found)} {found[0].method.upper()}")
+        notes = (
+            *inner.header_notes,
+            f"dequantised when read: {len(found)} {found[0].method.upper()}",
+        )
         super().__init__(inner.source, entries, config=inner.config, notes=notes)
 
     def __reduce__(self) -> tuple[Any, ...]:

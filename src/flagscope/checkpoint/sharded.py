@@ -59,7 +59,9 @@ class ShardedCheckpoint(Checkpoint):
                 self._shards[name] = shard
             entries = {name: self._entry(path, name, at) for name, at in self._where.items()}
             notes = [
-                f"{name}: {note}" for name, shard in self._shards.items() for note in shard.notes
+                f"{name}: {note}"
+                for name, shard in self._shards.items()
+                for note in shard.header_notes
             ]
             super().__init__(source or str(path), entries, config=config, notes=notes)
         except BaseException:
