@@ -130,9 +130,14 @@ class Checkpoint(ABC):
         """What was passed over, in words: entries that are no tensors, further models."""
         return self._notes
 
+    def add_notes(self, *notes: str) -> None:
+        """Add to the notes what only who opened the checkpoint knows."""
+        self._header_notes += notes
+        self._notes = (*notes, *self._notes)
+
     @property
     def header_notes(self) -> tuple[str, ...]:
-        """The notes that a checkpoint made of this one takes over: those on scales it makes anew."""
+        """The notes less those on scales, which a checkpoint made of this one makes anew."""
         return self._header_notes
 
     @property

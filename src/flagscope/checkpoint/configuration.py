@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flagscope.checkpoint.files import refuse_broken_link
 from flagscope.checkpoint.remote import RemotePath
 from flagscope.errors import CorruptFileError, InputError, MissingFileError, SourceError
 
@@ -40,6 +41,8 @@ def given_config(config: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str
 def config_beside(weights: Path | RemotePath) -> dict[str, Any] | None:
     """Configuration in the folder of a file of weights, None if there is none."""
     path = weights.parent / CONFIG_NAME
+    if isinstance(path, Path):
+        refuse_broken_link(path)
     return json_object(path) if path.is_file() else None
 
 

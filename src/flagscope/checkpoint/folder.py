@@ -27,9 +27,9 @@ STANDARD_NAMES = (
     "pytorch_model.bin" + INDEX_SUFFIX,
 )
 # What trainers put beside the weights under the same suffixes.
-_NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state\w*)\.\w+")
-_SHARD = re.compile(r"-\d+-of-(?!0*1\.)\d+\.(?!gguf)")  # not the only one, 00001-of-00001
-_LATER_GGUF = re.compile(r"-(?!0*1-)\d+-of-\d+\.gguf", re.IGNORECASE)  # found from the first
+NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state\w*)\.\w+")
+SHARD = re.compile(r"-\d+-of-(?!0*1\.)\d+\.(?!gguf)")  # not the only one, 00001-of-00001
+LATER_GGUF = re.compile(r"-(?!0*1-)\d+-of-\d+\.gguf", re.IGNORECASE)  # found from the first
 _LISTED = 6
 
 
@@ -56,14 +56,19 @@ def weight_file(folder: Path) -> Path:
     chosen = _chosen(str(folder), names)
     if chosen is not None:
         return folder / chosen
-    below = sorted(
-        {path.parent.name for suffix in (*SUFFIXES, METADATA_NAME)
-         for path in folder.glob(f"*/*{suffix}")}
-    )  # fmt: skip
+    below = folders_with_weights(folder)
     raise _without_weights(
         str(folder),
         f"did you mean a folder in it: {_listed(below)}?" if below else "check the path.",
     )
+
+
+def folders_with_weights(folder: Path) -> list[str]:
+    """Names of the folders in a folder that hold files of weights."""
+    return sorted(
+        {path.parent.name for suffix in (*SUFFIXES, METADATA_NAME)
+         for path in folder.glob(f"*/*{suffix}") if not NO_WEIGHTS.fullmatch(path.name)}
+    )  # fmt: skip
 
 
 def remote_weight_file(folder: RemotePath) -> RemotePath:
@@ -105,9 +110,9 @@ def _chosen(folder: str, names: Sequence[str]) -> str | None:
         found = [
             name
             for name in names
-            if name.lower().endswith(suffixes) and not _NO_WEIGHTS.fullmatch(name)
+            if name.lower().endswith(suffixes) and not NO_WEIGHTS.fullmatch(name)
         ]
-        found = [name for name in found if not _LATER_GGUF.search(name)] or found
+        found = [name for name in found if not LATER_GGUF.search(name)] or found
         if found:
             return _only(folder, found)
     return None
@@ -125,9 +130,9 @@ def _metadata(folder: str, names: Sequence[str]) -> str:
 
 
 def _only(folder: str, names: Sequence[str]) -> str:
-    if len(names) == 1 and not _SHARD.search(names[0]):
+    if len(names) == 1 and not SHARD.search(names[0]):
         return names[0]
-    if all(_SHARD.search(name) for name in names):
+    if all(SHARD.search(name) for name in names):
         raise MissingFileError(
             f"{folder} holds shards but not their index: {_listed(names)}.",
             hint=f"fetch the {INDEX_SUFFIX.removeprefix('.')} file that belongs to them "

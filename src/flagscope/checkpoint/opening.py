@@ -20,6 +20,7 @@ from flagscope.checkpoint.configuration import config_beside, given_config
 from flagscope.checkpoint.folder import INDEX_SUFFIX, remote_weight_file, weight_file
 from flagscope.checkpoint.formats import SUFFIXES, check_remote, opened_file
 from flagscope.checkpoint.hub import fetched_weights, is_commit, is_hub_name
+from flagscope.checkpoint.leftovers import left_notes
 from flagscope.checkpoint.packed import unpacked
 from flagscope.checkpoint.recipe import Recipe, header_digest
 from flagscope.checkpoint.remote import RemotePath
@@ -119,6 +120,8 @@ def open_checkpoint(
     found = config_beside(weights) if settings is None else settings
     reader = ShardedCheckpoint if weights.name.endswith(INDEX_SUFFIX) else opened_file
     stored = reader(weights, source=shown(named), config=found)
+    if isinstance(weights, Path):
+        stored.add_notes(*left_notes(weights, whole=path is not None and path.is_dir()))
     try:
         opened = unpacked(stored)
     except BaseException:
@@ -227,6 +230,7 @@ def _weights(named: str, revision: str | None) -> Path | RemotePath:
 def _existing(named: str) -> Path | None:
     try:
         path = Path(named).expanduser()
-        return path if named and path.exists() else None
+        # A link to nothing is what the user named as well; the error says where it leads.
+        return path if named and (path.exists() or path.is_symlink()) else None
     except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, no home folder
         return None
