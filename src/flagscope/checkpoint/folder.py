@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from flagscope.checkpoint.deepspeed import step_folder, whole_model
 from flagscope.checkpoint.distributed_folder import METADATA_NAME, PIECES_SUFFIX
 from flagscope.checkpoint.formats import (
     GGUF_SUFFIXES,
@@ -27,7 +28,9 @@ STANDARD_NAMES = (
     "pytorch_model.bin" + INDEX_SUFFIX,
 )
 # What trainers put beside the weights under the same suffixes.
-NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state\w*)\.\w+")
+NO_WEIGHTS = re.compile(
+    r"(training_args|optimizer|scheduler|scaler|rng_state\w*|\w*optim_states)\.\w+"
+)
 SHARD = re.compile(r"-\d+-of-(?!0*1\.)\d+\.(?!gguf)")  # not the only one, 00001-of-00001
 LATER_GGUF = re.compile(r"-(?!0*1-)\d+-of-\d+\.gguf", re.IGNORECASE)  # found from the first
 _LISTED = 6
@@ -37,14 +40,16 @@ def weight_file(folder: Path) -> Path:
     """File of weights in a folder, or index of several.
 
     Standard names come first, then an index of any name, then the only file of weights:
-    safetensors before PyTorch files, those before npz, that before GGUF and ONNX.
+    safetensors before PyTorch files, those before npz, that before GGUF and ONNX. Of a folder of
+    DeepSpeed it is the file of the step that `latest` names.
 
     Raises
     ------
     MissingFileError
         If there are no weights, or shards without an index.
     SourceError
-        If there are several candidates, or the folder cannot be read.
+        If there are several candidates, DeepSpeed spread the weights over processes, or the
+        folder cannot be read.
     """
     try:
         names = sorted(entry.name for entry in folder.iterdir())
@@ -53,6 +58,10 @@ def weight_file(folder: Path) -> Path:
             f"cannot read {folder}: {error.strerror or error}.",
             hint="check that you may read the folder.",
         ) from error
+    if not any(name in STANDARD_NAMES or name.endswith(INDEX_SUFFIX) for name in names):
+        step = step_folder(folder)
+        if step is not None and (step == folder or _chosen(str(folder), names) is None):
+            return whole_model(step)
     chosen = _chosen(str(folder), names)
     if chosen is not None:
         return folder / chosen

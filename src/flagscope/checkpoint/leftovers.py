@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from flagscope.checkpoint.deepspeed import optimizer_files
 from flagscope.checkpoint.distributed_folder import METADATA_NAME
 from flagscope.checkpoint.folder import (
     INDEX_SUFFIX,
@@ -53,6 +54,10 @@ def left_notes(weights: Path, *, whole: bool) -> tuple[str, ...]:
         stray = ()
     if not whole:
         return stray
+    copies = optimizer_files(folder)
+    if copies:
+        stray += (f"not read: the copy of the weights that DeepSpeed's optimizer keeps in float32 "
+                  f"({len(copies)} files)",)  # fmt: skip
     notes = [*stray, *_note("further files of weights in the folder", left)]
     if weights.name != METADATA_NAME:
         notes += _note("folders with weights in the folder", folders_with_weights(folder))

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
+from flagscope.checkpoint.deepspeed import refuse_empty
 from flagscope.checkpoint.dtypes import dtype_name
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.nesting import model_state
@@ -83,7 +84,8 @@ def from_state_dict(
         If `mapping` is not a mapping, holds no tensors or several models, or tensors without
         values (on the meta device).
     SourceError
-        If the weights are packed by a quantiser that is not supported.
+        If the weights are packed by a quantiser that is not supported, or most of the tensors are
+        empty, as DeepSpeed leaves those that it spread over processes.
 
     Examples
     --------
@@ -100,6 +102,9 @@ def from_state_dict(
             hint="pass module.state_dict().",
         )
     state, notes = model_state(mapping, source=name, error=InputError)
+    refuse_empty(
+        {key: tuple(tensor.shape) for key, tensor in state.items()}, source=name, path=None
+    )
     return unpacked(
         StateDictCheckpoint(
             state, source=name, config=None if config is None else dict(config), notes=notes

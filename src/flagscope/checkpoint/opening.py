@@ -17,6 +17,7 @@ from flagscope.checkpoint.adapter import (
 )
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.configuration import config_beside, given_config
+from flagscope.checkpoint.deepspeed import refuse_empty, refuse_optimizer, settings_folder
 from flagscope.checkpoint.folder import INDEX_SUFFIX, remote_weight_file, weight_file
 from flagscope.checkpoint.formats import SUFFIXES, check_remote, opened_file
 from flagscope.checkpoint.hub import fetched_weights, is_commit, is_hub_name
@@ -117,19 +118,36 @@ def open_checkpoint(
             hint=f"an adapter is a folder with {ADAPTER_CONFIG} and adapter_model.safetensors.",
         )
     weights = far or _weights(named, revision)
-    found = config_beside(weights) if settings is None else settings
-    reader = ShardedCheckpoint if weights.name.endswith(INDEX_SUFFIX) else opened_file
-    stored = reader(weights, source=shown(named), config=found)
-    if isinstance(weights, Path):
-        stored.add_notes(*left_notes(weights, whole=path is not None and path.is_dir()))
-    try:
-        opened = unpacked(stored)
-    except BaseException:
-        stored.close()
-        raise
+    opened = _opened(
+        weights, source=shown(named), config=settings, whole=path is not None and path.is_dir()
+    )
     if path is None and isinstance(weights, Path) and is_commit(weights.parent.name):
         revision = weights.parent.name  # of the hub's cache: workers take the same commit
     return _with_recipe(opened, named, revision, None, settings)
+
+
+def _opened(
+    weights: Path | RemotePath, *, source: str, config: dict[str, Any] | None, whole: bool
+) -> Checkpoint:
+    """A file or an index; `whole` says that the user named its folder."""
+    file = weights if isinstance(weights, Path) else None
+    if file is not None:
+        refuse_optimizer(file)
+    if config is None:
+        config = config_beside(weights)
+    if config is None and file is not None:
+        config = config_beside(settings_folder(file) / file.name)
+    reader = ShardedCheckpoint if weights.name.endswith(INDEX_SUFFIX) else opened_file
+    stored = reader(weights, source=source, config=config)
+    try:
+        shapes = {name: info.shape for name, info in stored.tensors.items()}
+        refuse_empty(shapes, source=source, path=file)
+        if file is not None:
+            stored.add_notes(*left_notes(file, whole=whole))
+        return unpacked(stored)
+    except BaseException:
+        stored.close()
+        raise
 
 
 def shown(named: str) -> str:
