@@ -210,7 +210,7 @@ def _block_sizes(
     """Entries of each axis that share a scale; None if the shapes do not fit."""
     if len(scale) != len(shape):
         return None
-    told = ((config or {}).get("quantization_config") or {}).get("weight_block_size")
+    told = _told_blocks(config)
     blocks = [_BLOCK] * len(shape)
     if isinstance(told, list) and 0 < len(told) <= len(shape):
         blocks[-len(told) :] = [b if isinstance(b, int) and b > 0 else _BLOCK for b in told]
@@ -227,6 +227,20 @@ def _block_sizes(
         else:
             return None
     return tuple(sizes)
+
+
+def _told_blocks(config: Mapping[str, Any] | None) -> Any:
+    """The blocks that a config tells of: DeepSeek's and transformers', or compressed-tensors'."""
+    settings = (config or {}).get("quantization_config")
+    if not isinstance(settings, Mapping):
+        return None
+    groups = settings.get("config_groups")
+    blocks = []
+    for group in groups.values() if isinstance(groups, Mapping) else ():
+        weights = group.get("weights") if isinstance(group, Mapping) else None
+        blocks.append(weights.get("block_structure") if isinstance(weights, Mapping) else None)
+    shared = blocks[0] if blocks and all(block == blocks[0] for block in blocks) else None
+    return settings.get("weight_block_size", shared)
 
 
 def _is_mx(scale: tuple[int, ...], shape: tuple[int, ...]) -> bool:
