@@ -188,6 +188,20 @@ def test_table_that_was_not_copied(folder):
     assert "cp -r" in error.value.hint
 
 
+def test_tables_of_each_process(folder):
+    (folder / ".metadata").rename(folder / "__0.metadata")
+    with pytest.raises(SourceError, match="use_collectives") as error:
+        open_checkpoint(folder)
+    assert error.value.hint
+
+
+@pytest.mark.parametrize("name", [".metadata", "__1_0.distcp"])
+def test_pointer_in_place_of_a_file(folder, name):
+    (folder / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\n")
+    with pytest.raises(CorruptFileError, match="Git LFS pointer"):
+        open_checkpoint(folder)
+
+
 def test_piece_that_was_not_copied(folder):
     (folder / "__1_0.distcp").unlink()
     with pytest.raises(MissingFileError, match=r"__1_0\.distcp") as error:

@@ -159,6 +159,12 @@ class TestConfig:
             open_checkpoint(save(tmp_path / "a.safetensors"), config=given)
         assert error.value.hint
 
+    def test_pointer_in_place_of_the_file(self, tmp_path):
+        (tmp_path / "config.json").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+        with pytest.raises(CorruptFileError, match=r"config\.json is a Git LFS pointer") as error:
+            open_checkpoint(save(tmp_path / "a.safetensors"))
+        assert "git lfs pull" in error.value.hint
+
     @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe\x00", b"[" * 100000])
     def test_broken_file_is_an_error_that_names_it(self, tmp_path, content):
         (tmp_path / "config.json").write_bytes(content)

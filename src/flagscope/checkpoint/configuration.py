@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flagscope.checkpoint.files import refuse_broken_link
+from flagscope.checkpoint.disguises import SEEN
+from flagscope.checkpoint.files import checked_bytes, refuse_broken_link
 from flagscope.checkpoint.remote import RemotePath
 from flagscope.errors import CorruptFileError, InputError, MissingFileError, SourceError
 
@@ -55,10 +56,13 @@ def json_object(path: Path | RemotePath) -> dict[str, Any]:
         If there is no such file, it holds no JSON object, or it cannot be read.
     """
     try:
-        value = json.loads(path.read_bytes())
+        content = path.read_bytes()
+        # A pointer of a repository, or a page in place of the file.
+        checked_bytes(content[:SEEN], str(path))
+        value = json.loads(content)
     except FileNotFoundError:
         raise MissingFileError(
-            f"there is no file {path}.", hint="check the path for typing errors."
+            f"there is no file {path}.", hint="check the path for typos."
         ) from None
     except OSError as error:
         raise SourceError(

@@ -21,7 +21,7 @@ from flagscope.checkpoint.distributed_metadata import (
 )
 from flagscope.checkpoint.distributed_pieces import Piece, located_piece
 from flagscope.checkpoint.dtypes import dtype_name
-from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start
+from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start, refuse_broken_link
 from flagscope.checkpoint.indexing import Index, index_shape
 from flagscope.checkpoint.nesting import model_state
 from flagscope.checkpoint.placed import PlacedBytes
@@ -157,6 +157,8 @@ def _files(path: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, PlacedB
         for chunk in tensor.chunks:
             ends[chunk.file] = max(ends.get(chunk.file, 0), chunk.start + chunk.length)
     missing = sorted(file for file in ends if not (path.parent / file).is_file())
+    for file in missing:
+        refuse_broken_link(path.parent / file)
     if missing:
         listed = ", ".join(missing[:_LISTED]) + (", …" if len(missing) > _LISTED else "")
         raise MissingFileError(
@@ -164,6 +166,8 @@ def _files(path: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, PlacedB
             hint="fetch the missing files into the same folder.",
         )
     for file, end in ends.items():
+        if end:
+            checked_start(path.parent / file)
         size = (path.parent / file).stat().st_size
         if end > size:
             raise CorruptFileError(

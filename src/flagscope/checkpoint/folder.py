@@ -131,6 +131,12 @@ def _metadata(folder: str, names: Sequence[str]) -> str:
     """The name of the table of a torch.distributed.checkpoint folder."""
     if METADATA_NAME in names:
         return METADATA_NAME
+    if any(name.endswith(METADATA_NAME) for name in names):
+        raise SourceError(
+            f"{folder} holds a torch.distributed.checkpoint of which each process wrote a table of "
+            "its own (use_collectives=False).",
+            hint="load it with torch.distributed.checkpoint, and save it with its default.",
+        )
     raise MissingFileError(
         f"{folder} holds pieces of a torch.distributed.checkpoint, but not its {METADATA_NAME}.",
         hint="copy the hidden file too (cp -r FOLDER, not FOLDER/*); it is written last, so that "
