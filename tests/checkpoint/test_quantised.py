@@ -1,4 +1,4 @@
-"""bitsandbytes in 4 bits and compressed-tensors, against what their own libraries made of them.
+"""Weights of bitsandbytes and compressed-tensors, against what their own libraries made of them.
 
 `quantised.json` was written with bitsandbytes 0.50.2 and compressed-tensors 0.20.1 on a CPU: small
 matrices quantised by each, all parts as stored, and the weight as the library dequantises it.
@@ -26,7 +26,10 @@ INDICES = [(), (slice(2, 5),), (3,), (slice(None), slice(3, 14)), (slice(1, 6), 
 def decoded(stored):
     dtype = getattr(torch, stored["dtype"])
     if "bits" in stored:
-        return torch.tensor(stored["bits"], dtype=torch.int16).view(dtype).reshape(stored["shape"])
+        bits = torch.tensor(
+            stored["bits"], dtype=torch.int16 if dtype.itemsize == 2 else torch.int8
+        )
+        return bits.view(dtype).reshape(stored["shape"])
     return torch.tensor(stored["values"], dtype=dtype).reshape(stored["shape"])
 
 
@@ -47,10 +50,12 @@ def test_weight_is_that_of_the_library(tmp_path, what):
         assert {name for name in checkpoint.tensors if name not in scales} == {"a.weight", "a.bias"}
         assert checkpoint.tensors["a.weight"].shape == tuple(weight.shape)
         for index in INDICES:
-            assert torch.equal(weight_of(checkpoint, "a.weight", index), weight[index]), index
+            read = weight_of(checkpoint, "a.weight", index)
+            # The library rounds what it makes of 4-bit floats to bfloat16.
+            assert torch.equal(read.to(weight.dtype), weight[index]), index
         with pickle.loads(pickle.dumps(checkpoint)) as copy:
             assert copy.fingerprint() == checkpoint.fingerprint()
-            assert torch.equal(weight_of(copy, "a.weight"), weight)
+            assert torch.equal(weight_of(copy, "a.weight"), weight_of(checkpoint, "a.weight"))
         same = from_state_dict(parts_of(what) | {"a.bias": torch.ones(3)})
         assert same.fingerprint() == checkpoint.fingerprint()
         if "naive int8" not in what or "zero" in what:  # the other one is read as scaled int8
@@ -96,6 +101,58 @@ def test_step_has_the_mean_square_of_the_rounding(code):
     for chosen in (inside, ~inside):
         square = (step[chosen] ** 2 / 12).mean().item()
         assert square == pytest.approx(error[chosen].mean().item(), rel=0.01)
+
+
+E2M1 = [0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6]
+
+
+def test_nvfp4_of_modelopt():
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 16, (6, 48), generator=generator)
+    scale = torch.rand(6, 3, generator=generator).mul(400).to(torch.float8_e4m3fn)
+    state = {"a.weight": (codes[:, ::2] + 16 * codes[:, 1::2]).to(torch.uint8),
+             "a.weight_scale": scale, "a.weight_scale_2": torch.tensor(0.03125),
+             "a.input_scale": torch.tensor(2.0)}  # fmt: skip
+    values = torch.tensor(E2M1)[codes] * scale.float().repeat_interleave(16, 1) * 0.03125
+    checkpoint = from_state_dict(state)
+    assert checkpoint.tensors["a.weight"].quantised == "NVFP4"
+    for index in INDICES:
+        assert torch.equal(checkpoint.read("a.weight", index), values[index]), index
+    # Next to 6 lies 4 alone; 2 lies between gaps of 0.5 and 1.
+    step = checkpoint.step("a.weight") / (scale.float().repeat_interleave(16, 1) * 0.03125)
+    magnitude = torch.tensor(E2M1)[codes].abs()
+    assert step[magnitude == 6] == pytest.approx(2.0)
+    assert step[magnitude == 2] == pytest.approx((1.125 / 1.5) ** 0.5)
+    assert step[magnitude == 0] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2", "int8"])
+def test_flattened_weights_of_torchao(kind):
+    dtype = getattr(torch, kind)
+    stored = torch.randn(6, 20, generator=torch.Generator().manual_seed(0)).mul(20).to(dtype)
+    scale = torch.rand(6, 1) + 0.5
+    state = {"a._weight_qdata": stored, "a._weight_scale": scale, "a.bias": torch.ones(6)}
+    checkpoint = from_state_dict(state)
+    assert set(checkpoint.tensors) == {"a.weight", "a.bias"}
+    assert len(checkpoint.notes) == 1
+    for index in INDICES:
+        expected = (stored.float() * scale)[index]
+        assert torch.equal(checkpoint.read("a.weight", index), expected)
+        assert checkpoint.step("a.weight", index).shape == expected.shape
+    # The spacing of float8 doubles with each power of 2, below 2^-6 (2^-14) it stays.
+    exponent = torch.frexp(stored.float()).exponent - 1
+    bits, lowest = {"float8_e4m3fn": (3, -6), "float8_e5m2": (2, -14), "int8": (0, 0)}[kind]
+    ulp = torch.ldexp(torch.ones(6, 20), exponent.clamp_min(lowest) - bits)
+    inside = torch.frexp(stored.float()).mantissa.abs() != 0.5  # not between two spacings
+    ratio = checkpoint.step("a.weight") / scale / (ulp if kind != "int8" else 1)
+    assert ratio[inside] == pytest.approx(1.0)
+
+
+def test_packed_weights_of_torchao_are_refused():
+    state = {"a._weight_qdata": torch.zeros(4, 4, dtype=torch.uint8),
+             "a._weight_scale": torch.ones(4, 1)}  # fmt: skip
+    with pytest.raises(SourceError, match="torchao"):
+        from_state_dict(state)
 
 
 def test_groups_in_any_order():

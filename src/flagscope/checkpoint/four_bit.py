@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint
-from flagscope.checkpoint.dequantised import PackedWeight
+from flagscope.checkpoint.dequantised import PackedWeight, code_spacings
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.spans import covering_span
 from flagscope.errors import CorruptFileError
@@ -78,7 +78,7 @@ class FourBitWeight(PackedWeight):
     def step(self, inner: Checkpoint, index: Index) -> Float[Tensor, "*shape"]:
         """The spacing that has the mean square of the rounding between unequal neighbours."""
         code = inner.read(self.name + ".quant_map").to(torch.float32)
-        return self._scaled(inner, index, _spacings(code)).abs()
+        return self._scaled(inner, index, code_spacings(code)).abs()
 
     def _scaled(self, inner: Checkpoint, index: Index, table: Tensor) -> Tensor:
         start, stop, block, rest = covering_span(index, self.shape)
@@ -112,20 +112,6 @@ class FourBitWeight(PackedWeight):
             absmax = table.index_select(0, absmax.to(torch.int32)) * spread + self.offset
         spread = absmax.to(torch.float32).repeat_interleave(self.block)
         return spread[start - first * self.block :][: stop - start]
-
-
-def _spacings(code: Float[Tensor, " codes"]) -> Float[Tensor, " codes"]:
-    """Spacing of a uniform grid whose rounding has the mean square of each code's.
-
-    What rounds to a code lies within half the gap to either neighbour, uniformly: with gaps l and
-    r the mean square is (l³ + r³) / (12 (l + r)). Nothing lies beyond the outermost codes.
-    """
-    grid, place = torch.unique(code, return_inverse=True)  # FP4 has two zeros
-    gaps = grid.diff()
-    if not len(gaps):
-        return torch.zeros_like(code)
-    left, right = torch.cat((gaps[:1], gaps)), torch.cat((gaps, gaps[-1:]))
-    return ((left**3 + right**3) / (left + right)).sqrt()[place]
 
 
 def four_bit_weights(checkpoint: Checkpoint) -> list[PackedWeight]:

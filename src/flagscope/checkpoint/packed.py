@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
+from flagscope.checkpoint.coded import coded_weights
 from flagscope.checkpoint.compressed import compressed_weights
 from flagscope.checkpoint.dequantised import DequantisedCheckpoint
 from flagscope.checkpoint.four_bit import four_bit_weights
@@ -34,6 +35,7 @@ _REFUSED = (
     ("proj_blocks", "MXFP4, packed"),
     (".W_q", "HQQ"),
     (".weight._data", "Quanto"),
+    ("._weight_qdata", "torchao"),
     (".codebooks", "AQLM"),
     (".Qidxs", "QuIP#"),
 )
@@ -60,10 +62,10 @@ def unpacked(checkpoint: Checkpoint) -> Checkpoint:
     CorruptFileError
         If the parts of a packed weight do not fit each other.
     """
-    weights = four_bit_weights(checkpoint)
-    more, dropped = compressed_weights(checkpoint)
-    if weights or more or dropped:
-        checkpoint = DequantisedCheckpoint(checkpoint, [*weights, *more], dropped)
+    integers, dropped = compressed_weights(checkpoint)
+    weights = [*four_bit_weights(checkpoint), *integers, *coded_weights(checkpoint)]
+    if weights or dropped:
+        checkpoint = DequantisedCheckpoint(checkpoint, weights, dropped)
     suspects = [name for name in checkpoint.tensors if name.endswith(_REFUSED_ENDINGS)]
     for ending, what in _REFUSED:
         name = next((name for name in suspects if name.endswith(ending)), None)
