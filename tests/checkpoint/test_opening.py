@@ -211,6 +211,14 @@ class TestSource:
             open_checkpoint(tmp_path / name)
         assert error.value.hint
 
+    @pytest.mark.parametrize("end", [".incomplete", ".part", ".crdownload"])
+    def test_download_that_was_not_finished(self, tmp_path, end):
+        path = tmp_path / ("model.safetensors" + end)
+        path.write_bytes(b"\x10" + bytes(99))
+        with pytest.raises(SourceError, match="not finished") as error:
+            open_checkpoint(path)
+        assert "finish" in error.value.hint
+
     @pytest.mark.parametrize("content", [b"GGUF\x03\0\0\0", b"hello, this is text\n"])
     def test_unknown_suffix_goes_by_content(self, tmp_path, content):
         (tmp_path / "a.weights").write_bytes(content)

@@ -117,6 +117,9 @@ SPELLINGS = {  # name of the weight, name of its scale
     "plural": ("a.weight", "a.weight_scales"),
     "inverse with a dot": ("a.weight", "a.scale_inv"),
     "experts": ("a.experts.up_proj", "a.experts.up_proj_scale"),
+    "short": ("a.weight", "a.qscale"),
+    "hidden": ("a.weight", "a._scale"),
+    "by type": ("a.weight", "a.fp8_scale"),
     "alone": ("weight", "scale_weight"),
 }
 
@@ -205,6 +208,16 @@ def test_scale_in_another_shard(tmp_path):
     with open_checkpoint(tmp_path) as checkpoint:
         assert checkpoint.scale("a.weight") == 2
         assert checkpoint.notes == ()
+
+
+@pytest.mark.parametrize("near", ["weight_rescaler", "amax", "Wscale"])
+def test_name_that_may_be_a_scale_is_noted_and_not_used(near):
+    state = {"a.weight": normal(4, 4).to(FP8), "a." + near: torch.ones(4, 1),
+             "b.scale_of_b": torch.ones(1)}  # fmt: skip
+    checkpoint = from_state_dict(state)
+    assert checkpoint.scale("a.weight") is None
+    [note] = checkpoint.notes
+    assert f"next to it lies a.{near}" in note
 
 
 @pytest.mark.parametrize("suffix", ["weight_scale", "scale_weight", "scale", "qscale_weight"])

@@ -66,7 +66,7 @@ class DistributedFolder(FileCheckpoint):
         checked_start(path)
         shown = os.fspath(path)
         contents = folder_contents(path.read_bytes(), source=shown)
-        chosen, notes = _model(contents, source=shown)
+        chosen, notes = _model(contents, source=os.fspath(path.parent))
         self._stored_tensors = {name: contents.tensors[full] for name, full in chosen.items()}
         self._full = chosen
         self._files = _files(path, self._stored_tensors)

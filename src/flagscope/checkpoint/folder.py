@@ -74,10 +74,18 @@ def weight_file(folder: Path) -> Path:
 
 def folders_with_weights(folder: Path) -> list[str]:
     """Names of the folders in a folder that hold files of weights."""
-    return sorted(
-        {path.parent.name for suffix in (*SUFFIXES, METADATA_NAME)
-         for path in folder.glob(f"*/*{suffix}") if not NO_WEIGHTS.fullmatch(path.name)}
-    )  # fmt: skip
+    return sorted(inner.name for inner in folder.iterdir() if _holds_weights(inner))
+
+
+def _holds_weights(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and any(
+            path.name == METADATA_NAME
+            or (path.name.lower().endswith(SUFFIXES) and not NO_WEIGHTS.fullmatch(path.name))
+            for path in folder.iterdir()
+        )
+    except OSError:  # one that may not be listed
+        return False
 
 
 def remote_weight_file(folder: RemotePath) -> RemotePath:

@@ -62,6 +62,9 @@ _BEGINNINGS = {
     **dict.fromkeys(NPZ_SUFFIXES, (b"PK",)),
 }
 
+# What programs put behind the name of a file that they still write.
+_UNFINISHED = (".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2")
+
 _UNSUPPORTED = {
     **dict.fromkeys(
         (".h5", ".hdf5"), ("HDF5 (Keras)", "save the weights as .npz or .safetensors.")
@@ -85,6 +88,11 @@ def file_reader(path: Path) -> FileReader:
     """
     suffix = path.suffix.lower()
     start = checked_start(path)
+    if suffix in _UNFINISHED:
+        raise SourceError(
+            f"{path} is a download that was not finished, by its name.",
+            hint="finish the download; then name the file that it becomes.",
+        )
     if path.name == METADATA_NAME:
         return DistributedFolder
     if suffix == PIECES_SUFFIX:

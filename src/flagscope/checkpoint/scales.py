@@ -19,6 +19,7 @@ of activations (`input_scale`, `scale_input`, `activation_scale`, `qscale_act`) 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -31,18 +32,16 @@ from flagscope.errors import CorruptFileError, UnknownDtypeError
 
 # What is put behind the name of a tensor, and in place of its last part, `weight`. Transformer
 # Engine stores `scale` and `scale_inv`, of which the second multiplies: it comes first.
-_BEHIND = ("_scale_inv", "_scale", "_scales", ".scale_inv", ".scale", ".scales")
+_BEHIND = ("_scale_inv", "_scale", "_scales", "_qscale", ".scale_inv", ".scale", ".scales")
 _INSTEAD = (
-    "scale_weight",
-    "qscale_weight",
-    "weights_scaling_factor",
-    "scale_inv",
-    "scale",
-    "scales",
+    *("scale_weight", "qscale_weight", "weights_scaling_factor", "weight_scaling_factor"),
+    *("scale_inv", "scale", "scales", "qscale", "_scale_inv", "_scale", "fp8_scale"),
 )
 _WEIGHT = "weight"
 # Ends of names of scales, whatever they belong to.
 _SCALES = (*_BEHIND, *_INSTEAD)
+# A name that may be a scale's; nothing is multiplied by what may be.
+_LIKE_SCALE = re.compile(r"^[^.]*(scal|amax|absmax)[^.]*$", re.IGNORECASE)
 # Next to a scaled weight: scales of activations, and ComfyUI's description of the format.
 _ACTIVATIONS = (
     *("input_scale", "scale_input", "activation_scale", "qscale_act", "activation_scaling_factor"),
@@ -115,10 +114,15 @@ def unscaled_note(
             and name not in scaled and not name.endswith(_SCALES)]  # fmt: skip
     if not bare:
         return ()
+    module = bare[0].removesuffix(_WEIGHT)
+    near = [name for name in dtypes if name.startswith(module) and name != bare[0]
+            and _LIKE_SCALE.search(name.removeprefix(module))
+            and not name.endswith(_ACTIVATIONS)]  # fmt: skip
+    hint = f"; next to it lies {near[0]}, which is not a name that is known" if near else ""
     types = " and ".join(sorted({dtypes[name].partition("_")[0] for name in bare}))
     return (
         f"{len(bare)} {types} tensors have no scale that is known, such as {bare[0]}; they are "
-        "taken as stored, which leaves out whatever scales their rows or blocks",
+        f"taken as stored, which leaves out whatever scales their rows or blocks{hint}",
     )
 
 
