@@ -109,11 +109,12 @@ def refuse_empty(shapes: Mapping[str, tuple[int, ...]], *, source: str, path: Pa
     Raises
     ------
     SourceError
-        If most of the tensors are empty, and more than there are matrices.
+        If most of the tensors are empty, weights among them, and more than there are matrices.
     """
     empty = [name for name, shape in shapes.items() if shape == (0,)]
     matrices = sum(len(shape) > 1 and 0 not in shape for shape in shapes.values())
-    if len(empty) <= max(matrices, len(shapes) // 2):
+    weights = any(name.endswith("weight") for name in empty)
+    if not weights or len(empty) <= max(matrices, len(shapes) // 2):
         return
     hint = (
         "gather the parameters first (deepspeed.zero.GatheredParameters), or save the model with "
