@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -73,12 +75,20 @@ def _npz_compressed(state: Mapping[str, Tensor], folder: Path) -> Path:
     return path
 
 
+def _distributed(state: Mapping[str, Tensor], folder: Path) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a single process
+        dcp.save({"model": dict(state), "step": 3}, checkpoint_id=folder)
+    return folder
+
+
 WRITERS: dict[str, Write] = {
     "safetensors": _safetensors,
     "shards": _shards,
     "torch shards": _torch_shards,
     "torch zip": _torch_zip,
     "torch legacy": _torch_legacy,
+    "distributed": _distributed,
     "npz": _npz,
     "npz compressed": _npz_compressed,
 }

@@ -81,6 +81,47 @@ class TestFolder:
         assert "checkpoint-500" in error.value.hint
 
 
+def left(source) -> list[str]:
+    with open_checkpoint(source) as checkpoint:
+        return [note for note in checkpoint.notes if note.startswith("not read")]
+
+
+class TestLeftUnread:
+    def test_further_files_and_folders(self, tmp_path):
+        for name in ("model.safetensors", "pytorch_model.bin", "optimizer.pt", "head.pt"):
+            save(tmp_path / name)
+        (tmp_path / "checkpoint-5").mkdir()
+        save(tmp_path / "checkpoint-5/model.safetensors")
+        (tmp_path / "logs").mkdir()
+        save(tmp_path / "logs/training_args.bin")
+        assert left(tmp_path) == [
+            "not read: further files of weights in the folder (2): head.pt, pytorch_model.bin",
+            "not read: folders with weights in the folder (1): checkpoint-5",
+        ]
+
+    def test_file_that_was_named_is_all_that_was_meant(self, tmp_path):
+        save(tmp_path / "other.safetensors")
+        assert left(save(tmp_path / "model.safetensors")) == []
+
+    @pytest.mark.parametrize("named", ["folder", "index"])
+    def test_shards_that_no_index_names(self, tmp_path, named):
+        for number in (1, 2, 3):
+            save(tmp_path / f"model-0000{number}-of-00002.safetensors")
+        index = tmp_path / "model.safetensors.index.json"
+        index.write_text(json.dumps({"weight_map": {"w": "model-00001-of-00002.safetensors"}}))
+        assert left(tmp_path if named == "folder" else index) == [
+            "not read: shards in the folder that the index does not name (2): "
+            "model-00002-of-00002.safetensors, model-00003-of-00002.safetensors"
+        ]
+
+    def test_one_shard_alone(self, tmp_path):
+        for number in (1, 2):
+            save(tmp_path / f"model-0000{number}-of-00002.safetensors")
+        [note] = left(tmp_path / "model-00001-of-00002.safetensors")
+        assert "model-00002-of-00002.safetensors" in note
+        assert "index" in note
+
+
 class TestConfig:
     def test_file_beside_the_weights_comes_unchanged(self, tmp_path):
         text = '{"model_type": "bert", "nested": {"a": [1, null]}, "hidden_size": 4}'
@@ -117,6 +158,12 @@ class TestConfig:
         with pytest.raises(kind) as error:
             open_checkpoint(save(tmp_path / "a.safetensors"), config=given)
         assert error.value.hint
+
+    def test_pointer_in_place_of_the_file(self, tmp_path):
+        (tmp_path / "config.json").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+        with pytest.raises(CorruptFileError, match=r"config\.json is a Git LFS pointer") as error:
+            open_checkpoint(save(tmp_path / "a.safetensors"))
+        assert "git lfs pull" in error.value.hint
 
     @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe\x00", b"[" * 100000])
     def test_broken_file_is_an_error_that_names_it(self, tmp_path, content):
@@ -163,6 +210,14 @@ class TestSource:
         with pytest.raises(SourceError, match="files are not supported") as error:
             open_checkpoint(tmp_path / name)
         assert error.value.hint
+
+    @pytest.mark.parametrize("end", [".incomplete", ".part", ".crdownload"])
+    def test_download_that_was_not_finished(self, tmp_path, end):
+        path = tmp_path / ("model.safetensors" + end)
+        path.write_bytes(b"\x10" + bytes(99))
+        with pytest.raises(SourceError, match="not finished") as error:
+            open_checkpoint(path)
+        assert "finish" in error.value.hint
 
     @pytest.mark.parametrize("content", [b"GGUF\x03\0\0\0", b"hello, this is text\n"])
     def test_unknown_suffix_goes_by_content(self, tmp_path, content):

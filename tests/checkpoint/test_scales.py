@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import flagscope
 from flagscope.arch import LinearMap, Side, build_graph
-from flagscope.checkpoint import from_state_dict, widen
+from flagscope.checkpoint import from_state_dict, open_checkpoint, widen
 from flagscope.engine.reading import TaskReader
 from flagscope.engine.tensors import Tensors
 from flagscope.errors import CorruptFileError, UnknownDtypeError
@@ -101,6 +103,142 @@ def test_what_is_not_scaled_has_no_scale():
     assert checkpoint.scale("a.weight") is None
     assert checkpoint.auxiliary == frozenset()
     assert checkpoint.notes == ()
+
+
+SPELLINGS = {  # name of the weight, name of its scale
+    "DeepSeek": ("a.weight", "a.weight_scale_inv"),
+    "compressed-tensors": ("a.weight", "a.weight_scale"),
+    "ComfyUI": ("a.weight", "a.scale_weight"),
+    "DeepSeek's inference code": ("a.weight", "a.scale"),
+    "gpt-fast": ("a.weight", "a.scales"),
+    "Mistral": ("a.weight", "a.qscale_weight"),
+    "TensorRT-LLM": ("a.weight", "a.weights_scaling_factor"),
+    "with a dot": ("a.weight", "a.weight.scale"),
+    "plural": ("a.weight", "a.weight_scales"),
+    "inverse with a dot": ("a.weight", "a.scale_inv"),
+    "experts": ("a.experts.up_proj", "a.experts.up_proj_scale"),
+    "short": ("a.weight", "a.qscale"),
+    "hidden": ("a.weight", "a._scale"),
+    "by type": ("a.weight", "a.fp8_scale"),
+    "alone": ("weight", "scale_weight"),
+}
+
+
+@pytest.mark.parametrize("kind", ["float8", "int8"])
+@pytest.mark.parametrize("who", SPELLINGS)
+def test_every_spelling_in_use(who, kind):
+    name, beside = SPELLINGS[who]
+    stored = normal(6, 8).to(FP8) if kind == "float8" else normal(6, 8).mul(30).to(torch.int8)
+    scale = normal(6, 1, seed=1).abs()
+    checkpoint = from_state_dict({name: stored, beside: scale, "b.weight": normal(3, 6)})
+    assert torch.equal(widen(stored, scale=checkpoint.scale(name)),
+                       stored.double() * scale.double())  # fmt: skip
+    assert checkpoint.auxiliary == {beside}
+    assert checkpoint.scaled == {name}
+    assert checkpoint.scale_name(name) == beside
+    assert checkpoint.notes == ()
+
+
+@pytest.mark.parametrize(
+    "other", ["input_scale", "scale_input", "activation_scale", "qscale_act", "k_scale"]
+)
+def test_scale_of_activations_is_none_of_the_weight(other):
+    state = {"a.weight": normal(4, 4).to(FP8), "a." + other: torch.tensor(3.0)}
+    checkpoint = from_state_dict(state)
+    assert checkpoint.scale("a.weight") is None
+    assert any("no scale that is known" in note for note in checkpoint.notes)
+    with_scale = from_state_dict(state | {"a.weight_scale": torch.tensor(2.0)})
+    assert with_scale.scale("a.weight") == 2
+    assert ("a." + other in with_scale.auxiliary) == (other != "k_scale")
+
+
+def test_file_of_comfyui():
+    state = {"scaled_fp8": torch.zeros(2).to(FP8), "a.weight": normal(4, 4).to(FP8),
+             "a.scale_weight": torch.tensor(2.0), "a.scale_input": torch.tensor(0.5),
+             "a.bias": normal(4)}  # fmt: skip
+    checkpoint = from_state_dict(state)
+    assert checkpoint.auxiliary == {"scaled_fp8", "a.scale_weight", "a.scale_input"}
+    assert checkpoint.notes == ()
+
+
+def test_of_two_scales_the_one_that_multiplies():
+    state = {"a.weight": normal(4, 4).to(FP8), "a.scale": torch.tensor(4.0),
+             "a.scale_inv": torch.tensor(0.25)}  # fmt: skip
+    assert from_state_dict(state).scale("a.weight") == 0.25
+
+
+@pytest.mark.parametrize("shape", [(6, 64), (3, 6, 64)])
+@pytest.mark.parametrize("kind", ["bytes", "e8m0"])
+def test_exponents_of_blocks_of_32(kind, shape):
+    stored = normal(*shape).to(FP8)
+    exponents = torch.randint(100, 140, (*shape[:-1], 2), dtype=torch.uint8)
+    exponents[..., 0, 1] = 0  # 2^-127, a subnormal
+    exponents[..., 1, 0] = 255
+    scale = exponents if kind == "bytes" else exponents.view(torch.float8_e8m0fnu)
+    checkpoint = from_state_dict({"a.weight": stored, "a.weight_scale": scale})
+    powers = torch.pow(2.0, exponents.double() - 127).masked_fill(exponents == 255, torch.nan)
+    whole = stored.double() * powers.repeat_interleave(32, -1)
+    for index in [(), (slice(1, 3),), (0, slice(1, 2)), (slice(None), slice(0, 5))]:
+        wide = widen(checkpoint.read("a.weight", index), scale=checkpoint.scale("a.weight", index))
+        assert torch.equal(wide.nan_to_num(7), whole[index].nan_to_num(7)), index
+
+
+def test_one_scale_for_each_row_of_each_expert():
+    stored, scale = normal(3, 8, 16).to(FP8), normal(3, 8, seed=1)
+    checkpoint = from_state_dict({"experts.up": stored, "experts.up_scale": scale})
+    wide = widen(stored, scale=checkpoint.scale("experts.up"))
+    assert torch.equal(wide, stored.double() * scale[:, :, None].double())
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "int8"])
+def test_type_that_carries_a_scale_without_any_is_noted(kind):
+    state = {f"{i}.weight": normal(4, 4).to(getattr(torch, kind)) for i in range(3)}
+    notes = from_state_dict(state | {"norm": normal(4).to(FP8)}).notes
+    assert len(notes) == 1
+    assert notes[0].startswith(f"3 {kind[:6] if 'float' in kind else kind} tensors have no scale")
+    assert "0.weight" in notes[0]
+
+
+def test_scale_in_another_shard(tmp_path):
+    save_file({"a.weight": normal(4, 4).to(FP8)}, tmp_path / "one.safetensors")
+    save_file({"a.scale_weight": torch.tensor(2.0)}, tmp_path / "two.safetensors")
+    where = {"a.weight": "one.safetensors", "a.scale_weight": "two.safetensors"}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": where}))
+    with open_checkpoint(tmp_path) as checkpoint:
+        assert checkpoint.scale("a.weight") == 2
+        assert checkpoint.notes == ()
+
+
+@pytest.mark.parametrize("near", ["weight_rescaler", "amax", "Wscale"])
+def test_name_that_may_be_a_scale_is_noted_and_not_used(near):
+    state = {"a.weight": normal(4, 4).to(FP8), "a." + near: torch.ones(4, 1),
+             "b.scale_of_b": torch.ones(1)}  # fmt: skip
+    checkpoint = from_state_dict(state)
+    assert checkpoint.scale("a.weight") is None
+    [note] = checkpoint.notes
+    assert f"next to it lies a.{near}" in note
+
+
+@pytest.mark.parametrize("suffix", ["weight_scale", "scale_weight", "scale", "qscale_weight"])
+def test_scan_of_each_spelling_is_that_of_the_weights(suffix):
+    spread = torch.logspace(-2, 0, 32)[:, None]
+    weights = {"0.weight": normal(32, 24) * spread, "2.weight": normal(16, 32, seed=1)}
+    stored, plain = {}, {}
+    for name, weight in weights.items():
+        scale = weight.abs().amax(1, keepdim=True) / 448
+        stored[name] = (weight / scale).to(FP8)
+        stored[name.removesuffix("weight") + suffix] = scale
+        plain[name] = stored[name].double() * scale.double()
+    one, other, bare = (
+        flagscope.scan(state, config={"activation": "relu"}, device="cpu", workers=1).result.pairs[
+            0
+        ]
+        for state in (stored, plain, {name: stored[name] for name in weights})
+    )
+    for measured in ("commutator_ratio", "gram_correlation", "imbalance", "participation_write"):
+        assert getattr(one, measured) == pytest.approx(getattr(other, measured), rel=1e-9)
+    assert abs(one.imbalance - bare.imbalance) > 0.1  # the scales are not without effect
 
 
 def test_float8_without_its_scale_is_noted():

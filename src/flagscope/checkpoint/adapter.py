@@ -94,7 +94,7 @@ class AdapterCheckpoint(Checkpoint):
         try:
             self._factors, self._whole = self._parts(settings)
             entries = {name: self._entry(name) for name in (*base.tensors, *self._whole)}
-            notes = [*self._adapter.notes, *base.notes,
+            notes = [*self._adapter.header_notes, *base.header_notes,
                      f"adapter {path} on {base.source}: {len(self._factors)} tensors merged, "
                      f"{len(self._whole)} replaced"]  # fmt: skip
             super().__init__(

@@ -19,7 +19,12 @@ from flagscope.checkpoint.fingerprint import checkpoint_fingerprint
 from flagscope.checkpoint.indexing import Index, index_shape, resolved_index
 from flagscope.checkpoint.names import unwrapped_names
 from flagscope.checkpoint.recipe import Recipe
-from flagscope.checkpoint.scales import scale_names, spread_scale, unscaled_note
+from flagscope.checkpoint.scales import (
+    companion_names,
+    scale_names,
+    spread_scale,
+    unscaled_note,
+)
 from flagscope.errors import CorruptFileError, InputError
 
 
@@ -101,8 +106,12 @@ class Checkpoint(ABC):
         }  # fmt: skip
         dtypes = {name: info.dtype for name, info in self._tensors.items()}
         self._scales = scale_names(dtypes)
-        self._scaled, self._auxiliary = frozenset(self._scales), frozenset(self._scales.values())
-        self._notes = tuple(dict.fromkeys((*notes, *kept, *unscaled_note(dtypes, self._scales))))
+        self._scaled = frozenset(self._scales)
+        companions = companion_names(dtypes.keys(), self._scaled)
+        self._auxiliary = frozenset({*self._scales.values(), *companions})
+        shapes = {name: info.shape for name, info in self._tensors.items()}
+        self._header_notes = tuple(dict.fromkeys((*notes, *kept)))
+        self._notes = (*self._header_notes, *unscaled_note(dtypes, shapes, self._scales))
         self._closed = False
         self.recipe: Recipe | None = None
 
@@ -121,6 +130,16 @@ class Checkpoint(ABC):
         """What was passed over, in words: entries that are no tensors, further models."""
         return self._notes
 
+    def add_notes(self, *notes: str) -> None:
+        """Add to the notes what only who opened the checkpoint knows."""
+        self._header_notes += notes
+        self._notes = (*notes, *self._notes)
+
+    @property
+    def header_notes(self) -> tuple[str, ...]:
+        """The notes less those on scales, which a checkpoint made of this one makes anew."""
+        return self._header_notes
+
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Header of every tensor by name, in the order of the file. Read-only."""
@@ -128,7 +147,7 @@ class Checkpoint(ABC):
 
     @property
     def auxiliary(self) -> frozenset[str]:
-        """Names of tensors that are no weights, but scale others: what `scale` reads."""
+        """Names of tensors that are not weights: what `scale` reads, and scales of activations."""
         return self._auxiliary
 
     @property
@@ -151,7 +170,7 @@ class Checkpoint(ABC):
     def scale(self, name: str, index: Index | None = None) -> Float[Tensor, "*shape"] | None:
         """Factor by which what `read` gives is to be multiplied; see `widen` and `storage_noise`.
 
-        Scaled formats store a weight over a factor, which stands beside it under the name
+        Scaled formats store a weight over a factor, which lies next to it under a name such as
         `<weight>_scale` or `<weight>_scale_inv`: for a whole tensor, each row, or each block of
         128 × 128 (DeepSeek-AI, arXiv 2412.19437, section 3.3.2).
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flagscope.checkpoint.disguises import SEEN
+from flagscope.checkpoint.files import checked_bytes, refuse_broken_link
 from flagscope.checkpoint.remote import RemotePath
 from flagscope.errors import CorruptFileError, InputError, MissingFileError, SourceError
 
@@ -40,6 +42,8 @@ def given_config(config: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str
 def config_beside(weights: Path | RemotePath) -> dict[str, Any] | None:
     """Configuration in the folder of a file of weights, None if there is none."""
     path = weights.parent / CONFIG_NAME
+    if isinstance(path, Path):
+        refuse_broken_link(path)
     return json_object(path) if path.is_file() else None
 
 
@@ -52,10 +56,13 @@ def json_object(path: Path | RemotePath) -> dict[str, Any]:
         If there is no such file, it holds no JSON object, or it cannot be read.
     """
     try:
-        value = json.loads(path.read_bytes())
+        content = path.read_bytes()
+        # A pointer of a repository, or a page in place of the file.
+        checked_bytes(content[:SEEN], str(path))
+        value = json.loads(content)
     except FileNotFoundError:
         raise MissingFileError(
-            f"there is no file {path}.", hint="check the path for typing errors."
+            f"there is no file {path}.", hint="check the path for typos."
         ) from None
     except OSError as error:
         raise SourceError(

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import functools
+import os
 from abc import ABC
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
+from flagscope.checkpoint.disguises import SEEN, disguise
 from flagscope.errors import CorruptFileError, MissingFileError, SourceError
 
 DAMAGED = "the file is damaged or was cut short; fetch or save it again."
-
-# How files begin that turn up under a checkpoint's name.
-_DISGUISES: tuple[tuple[bytes, str, str], ...] = (
-    (
-        b"version https://git-lfs",
-        "a Git LFS pointer, not the file itself",
-        "run `git lfs pull` in the repository, or download the file from its page.",
-    ),
-    (b"<!DOCTYPE", "a web page", "the download got a page instead of the file; fetch it again."),
-    (b"<html", "a web page", "the download got a page instead of the file; fetch it again."),
-    (b"\x1f\x8b", "gzip-compressed", "unpack it first: gunzip FILE."),
-    (b"\xfd7zXZ", "xz-compressed", "unpack it first: unxz FILE."),
-    (b"\x28\xb5\x2f\xfd", "zstd-compressed", "unpack it first: unzstd FILE."),
-)
 
 
 class FileCheckpoint(Checkpoint, ABC):
@@ -48,24 +36,25 @@ class FileCheckpoint(Checkpoint, ABC):
         return opening, (self._path,)
 
 
-def checked_start(path: Path, length: int = 64) -> bytes:
+def checked_start(path: Path, length: int = SEEN) -> bytes:
     """The first bytes of a file that exists, can be read, is not empty and is no disguise.
 
     Raises
     ------
     MissingFileError
-        If there is no such file.
+        If there is no such file, or it is a link to one that is not there.
     SourceError
         If it is a folder, or may not be read.
     CorruptFileError
-        If it is empty, a Git LFS pointer, a web page or compressed as a whole.
+        If it is empty, a pointer of a repository, a web page or compressed as a whole.
     """
     try:
         with path.open("rb") as file:
             start = file.read(length)
     except FileNotFoundError:
+        refuse_broken_link(path)
         raise MissingFileError(
-            f"there is no file {path}.", hint="check the path for typing errors."
+            f"there is no file {path}.", hint="check the path for typos."
         ) from None
     except OSError as error:
         raise SourceError(
@@ -82,10 +71,41 @@ def checked_bytes(start: bytes, shown: str) -> None:
     Raises
     ------
     CorruptFileError
-        If it is empty, a Git LFS pointer, a web page or compressed as a whole.
+        If it is empty, a pointer of a repository, a web page or compressed as a whole.
     """
     if not start:
-        raise CorruptFileError(f"{shown} is empty.", hint=DAMAGED)
-    for magic, what, hint in _DISGUISES:
-        if start[: len(magic)].lower() == magic.lower():
-            raise CorruptFileError(f"{shown} is {what}.", hint=hint)
+        raise CorruptFileError(
+            f"{shown} is empty.", hint="its download or its saving was not finished; do it again."
+        )
+    known = disguise(start)
+    if known is not None:
+        raise CorruptFileError(f"{shown} is {known.what}.", hint=known.hint)
+
+
+def refuse_broken_link(path: Path) -> None:
+    """Say where a link leads if what it names is not there.
+
+    Raises
+    ------
+    MissingFileError
+        If the path is such a link.
+    """
+    if not path.is_symlink() or path.exists():
+        return
+    target = os.fspath(path.readlink())
+    parts = Path(target).parts
+    if "annex" in parts:
+        hint = f"its content was not fetched: git annex get {path.name}."
+    elif "blobs" in parts:
+        hint = (
+            "it is a link of the hub's cache whose file was removed or not copied with it: "
+            "download the model again, or copy the folder with its links followed (cp -rL)."
+        )
+    else:
+        hint = "fetch the file that it names, or copy the folder with links followed (cp -rL)."
+    raise MissingFileError(f"{path} is a link to {target}, which is not there.", hint=hint)
+
+
+def is_plain_name(file: str) -> bool:
+    """Whether a name stays in the folder, on every system: Windows knows / as well as its own."""
+    return file not in ("", ".", "..") and "\0" not in file and PureWindowsPath(file).name == file

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from flagscope.checkpoint.deepspeed import step_folder, whole_model
+from flagscope.checkpoint.distributed_folder import METADATA_NAME, PIECES_SUFFIX
 from flagscope.checkpoint.formats import (
     GGUF_SUFFIXES,
     NPZ_SUFFIXES,
@@ -26,9 +28,11 @@ STANDARD_NAMES = (
     "pytorch_model.bin" + INDEX_SUFFIX,
 )
 # What trainers put beside the weights under the same suffixes.
-_NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state\w*)\.\w+")
-_SHARD = re.compile(r"-\d+-of-(?!0*1\.)\d+\.(?!gguf)")  # not the only one, 00001-of-00001
-_LATER_GGUF = re.compile(r"-(?!0*1-)\d+-of-\d+\.gguf", re.IGNORECASE)  # found from the first
+NO_WEIGHTS = re.compile(
+    r"(training_args|optimizer|scheduler|scaler|rng_state\w*|\w*optim_states)\.\w+"
+)
+SHARD = re.compile(r"-\d+-of-(?!0*1\.)\d+\.(?!gguf)")  # not the only one, 00001-of-00001
+LATER_GGUF = re.compile(r"-(?!0*1-)\d+-of-\d+\.gguf", re.IGNORECASE)  # found from the first
 _LISTED = 6
 
 
@@ -36,14 +40,16 @@ def weight_file(folder: Path) -> Path:
     """File of weights in a folder, or index of several.
 
     Standard names come first, then an index of any name, then the only file of weights:
-    safetensors before PyTorch files, those before npz, that before GGUF and ONNX.
+    safetensors before PyTorch files, those before npz, that before GGUF and ONNX. Of a folder of
+    DeepSpeed it is the file of the step that `latest` names.
 
     Raises
     ------
     MissingFileError
         If there are no weights, or shards without an index.
     SourceError
-        If there are several candidates, or the folder cannot be read.
+        If there are several candidates, DeepSpeed spread the weights over processes, or the
+        folder cannot be read.
     """
     try:
         names = sorted(entry.name for entry in folder.iterdir())
@@ -52,16 +58,34 @@ def weight_file(folder: Path) -> Path:
             f"cannot read {folder}: {error.strerror or error}.",
             hint="check that you may read the folder.",
         ) from error
+    if not any(name in STANDARD_NAMES or name.endswith(INDEX_SUFFIX) for name in names):
+        step = step_folder(folder)
+        if step is not None and (step == folder or _chosen(str(folder), names) is None):
+            return whole_model(step)
     chosen = _chosen(str(folder), names)
     if chosen is not None:
         return folder / chosen
-    below = sorted(
-        {path.parent.name for suffix in SUFFIXES for path in folder.glob(f"*/*{suffix}")}
-    )
+    below = folders_with_weights(folder)
     raise _without_weights(
         str(folder),
         f"did you mean a folder in it: {_listed(below)}?" if below else "check the path.",
     )
+
+
+def folders_with_weights(folder: Path) -> list[str]:
+    """Names of the folders in a folder that hold files of weights."""
+    return sorted(inner.name for inner in folder.iterdir() if _holds_weights(inner))
+
+
+def _holds_weights(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and any(
+            path.name == METADATA_NAME
+            or (path.name.lower().endswith(SUFFIXES) and not NO_WEIGHTS.fullmatch(path.name))
+            for path in folder.iterdir()
+        )
+    except OSError:  # one that may not be listed
+        return False
 
 
 def remote_weight_file(folder: RemotePath) -> RemotePath:
@@ -96,23 +120,42 @@ def _chosen(folder: str, names: Sequence[str]) -> str | None:
     indices = [name for name in names if name.endswith(INDEX_SUFFIX)]
     if indices:
         return _only(folder, indices)
+    if any(name.endswith(PIECES_SUFFIX) for name in names):
+        return _metadata(folder, names)
     kinds = (SAFETENSORS_SUFFIXES, TORCH_SUFFIXES, NPZ_SUFFIXES, GGUF_SUFFIXES, ONNX_SUFFIXES)
     for suffixes in kinds:
         found = [
             name
             for name in names
-            if name.lower().endswith(suffixes) and not _NO_WEIGHTS.fullmatch(name)
+            if name.lower().endswith(suffixes) and not NO_WEIGHTS.fullmatch(name)
         ]
-        found = [name for name in found if not _LATER_GGUF.search(name)] or found
+        found = [name for name in found if not LATER_GGUF.search(name)] or found
         if found:
             return _only(folder, found)
     return None
 
 
+def _metadata(folder: str, names: Sequence[str]) -> str:
+    """The name of the table of a torch.distributed.checkpoint folder."""
+    if METADATA_NAME in names:
+        return METADATA_NAME
+    if any(name.endswith(METADATA_NAME) for name in names):
+        raise SourceError(
+            f"{folder} holds a torch.distributed.checkpoint of which each process wrote a table of "
+            "its own (use_collectives=False).",
+            hint="load it with torch.distributed.checkpoint, and save it with its default.",
+        )
+    raise MissingFileError(
+        f"{folder} holds pieces of a torch.distributed.checkpoint, but not its {METADATA_NAME}.",
+        hint="copy the hidden file too (cp -r FOLDER, not FOLDER/*); it is written last, so that "
+        "a save that was stopped lacks it.",
+    )
+
+
 def _only(folder: str, names: Sequence[str]) -> str:
-    if len(names) == 1 and not _SHARD.search(names[0]):
+    if len(names) == 1 and not SHARD.search(names[0]):
         return names[0]
-    if all(_SHARD.search(name) for name in names):
+    if all(SHARD.search(name) for name in names):
         raise MissingFileError(
             f"{folder} holds shards but not their index: {_listed(names)}.",
             hint=f"fetch the {INDEX_SUFFIX.removeprefix('.')} file that belongs to them "

@@ -6,6 +6,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from flagscope.checkpoint.base import Checkpoint
+from flagscope.checkpoint.content import Kind, content_kind
+from flagscope.checkpoint.disguises import unlike
+from flagscope.checkpoint.distributed_folder import (
+    METADATA_NAME,
+    PIECES_SUFFIX,
+    DistributedFolder,
+    refuse_piece,
+)
 from flagscope.checkpoint.files import FileCheckpoint, checked_start
 from flagscope.checkpoint.gguf_file import GgufFile
 from flagscope.checkpoint.npz_file import NpzFile
@@ -14,7 +22,7 @@ from flagscope.checkpoint.remote import RemotePath
 from flagscope.checkpoint.remote_safetensors import RemoteSafetensors
 from flagscope.checkpoint.safetensors_file import SafetensorsFile
 from flagscope.checkpoint.torch_file import TorchFile
-from flagscope.errors import SourceError
+from flagscope.errors import CorruptFileError, SourceError
 
 SAFETENSORS_SUFFIXES = (".safetensors",)
 TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".th", ".ckpt")
@@ -42,6 +50,21 @@ _READERS: dict[str, FileReader] = {
     **dict.fromkeys(ONNX_SUFFIXES, OnnxFile),
 }
 
+_KINDS: dict[Kind, tuple[tuple[str, ...], FileReader]] = {
+    "safetensors": (SAFETENSORS_SUFFIXES, SafetensorsFile),
+    "torch": (TORCH_SUFFIXES, TorchFile),
+    "npz": (NPZ_SUFFIXES, NpzFile),
+    "gguf": (GGUF_SUFFIXES, GgufFile),
+}
+# How a file begins that its suffix's reader may take: others have no such beginning.
+_BEGINNINGS = {
+    **dict.fromkeys(TORCH_SUFFIXES, (b"PK", b"\x80")),
+    **dict.fromkeys(NPZ_SUFFIXES, (b"PK",)),
+}
+
+# What programs put behind the name of a file that they still write.
+_UNFINISHED = (".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2")
+
 _UNSUPPORTED = {
     **dict.fromkeys(
         (".h5", ".hdf5"), ("HDF5 (Keras)", "save the weights as .npz or .safetensors.")
@@ -65,10 +88,21 @@ def file_reader(path: Path) -> FileReader:
     """
     suffix = path.suffix.lower()
     start = checked_start(path)
+    if suffix in _UNFINISHED:
+        raise SourceError(
+            f"{path} is a download that was not finished, by its name.",
+            hint="finish the download; then name the file that it becomes.",
+        )
+    if path.name == METADATA_NAME:
+        return DistributedFolder
+    if suffix == PIECES_SUFFIX:
+        refuse_piece(path)
+    kind = content_kind(path, start)
+    if kind is not None:  # content comes before the name, and `misnamed_note` says so
+        return _KINDS[kind][1]
     if suffix in _READERS:
+        _check_beginning(path, suffix, start)
         return _READERS[suffix]
-    if start.startswith(b"GGUF"):
-        return GgufFile
     if suffix in _UNSUPPORTED:
         name, hint = _UNSUPPORTED[suffix]
         raise SourceError(
@@ -76,14 +110,45 @@ def file_reader(path: Path) -> FileReader:
             "or runs pickled code.",
             hint=hint,
         )
-    if start[8:9] == b"{":
-        return SafetensorsFile
     if start.startswith((b"PK\x03\x04", b"\x80")):
         return TorchFile
+    what = unlike(start, path.stat().st_size)
     raise SourceError(
-        f"{path} is of no format that flagscope reads.",
-        hint=f"it reads files ending in {', '.join(SUFFIXES)}.",
+        f"{path} is of no format that flagscope reads: it is {what.what}.",
+        hint=f"{what.hint} flagscope reads files ending in {', '.join(SUFFIXES)}.",
     )
+
+
+def _check_beginning(path: Path, suffix: str, start: bytes) -> None:
+    """Refuse a file that does not begin as its suffix says, by what it is rather than as damaged.
+
+    Raises
+    ------
+    CorruptFileError
+        If it does not.
+    """
+    begins = _BEGINNINGS.get(suffix)
+    size = path.stat().st_size
+    if suffix in SAFETENSORS_SUFFIXES:
+        # The length of a header comes first, and then its brace.
+        fits = start[8:9] == b"{" or 2 <= int.from_bytes(start[:8], "little") <= size - 8
+        begins = None if fits or len(start) < 9 else ()
+    # Half a beginning is a file that was cut short.
+    if begins is None or any(
+        start.startswith(magic) or magic.startswith(start) for magic in begins
+    ):
+        return
+    what = unlike(start, size)
+    raise CorruptFileError(f"{path} is {what.what}.", hint=what.hint)
+
+
+def misnamed_note(path: Path) -> tuple[str, ...]:
+    """A note on a file that was read as what it contains, which is not what its name says."""
+    suffix = path.suffix.lower()
+    kind = content_kind(path, checked_start(path))
+    if suffix not in _READERS or kind is None or suffix in _KINDS[kind][0]:
+        return ()
+    return (f"{path.name} was read as a {kind} file, which it is whatever its name says",)
 
 
 def opened_file(
@@ -97,7 +162,9 @@ def opened_file(
         If the file is not there, is damaged, or is of a format that is not supported there.
     """
     if isinstance(path, Path):
-        return file_reader(path)(path, source=source, config=config)
+        checkpoint = file_reader(path)(path, source=source, config=config)
+        checkpoint.add_notes(*misnamed_note(path))
+        return checkpoint
     check_remote(path)
     return RemoteSafetensors(path, source=source, config=config)
 

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from flagscope.checkpoint.arrays import with_tensors
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
+from flagscope.checkpoint.deepspeed import refuse_empty
 from flagscope.checkpoint.derived import DerivedTensor
 from flagscope.checkpoint.dtypes import dtype_name
 from flagscope.checkpoint.indexing import Index
@@ -141,7 +142,8 @@ def from_state_dict(
         If `mapping` is not a mapping, holds no tensors or several models, or tensors whose values
         cannot be had (on the meta device, not initialised, of a quantiser's own class).
     SourceError
-        If the weights are packed by a quantiser that is not supported.
+        If the weights are packed by a quantiser that is not supported, or most of the tensors are
+        empty, as DeepSpeed leaves those that it spread over processes.
 
     Examples
     --------
@@ -159,6 +161,9 @@ def from_state_dict(
         )
     state, notes = model_state(with_tensors(mapping), source=name, error=InputError)
     check_values(state, source=name)
+    refuse_empty(
+        {key: tuple(tensor.shape) for key, tensor in state.items()}, source=name, path=None
+    )
     stored = StateDictCheckpoint(
         state,
         source=name,

@@ -17,9 +17,11 @@ from flagscope.checkpoint.adapter import (
 )
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.configuration import config_beside, given_config
+from flagscope.checkpoint.deepspeed import refuse_empty, refuse_optimizer, settings_folder
 from flagscope.checkpoint.folder import INDEX_SUFFIX, remote_weight_file, weight_file
 from flagscope.checkpoint.formats import SUFFIXES, check_remote, opened_file
 from flagscope.checkpoint.hub import fetched_weights, is_commit, is_hub_name
+from flagscope.checkpoint.leftovers import left_notes
 from flagscope.checkpoint.packed import unpacked
 from flagscope.checkpoint.parametrized import whole_weights
 from flagscope.checkpoint.recipe import Recipe, header_digest
@@ -41,10 +43,11 @@ def open_checkpoint(
     ----------
     source
         A file (.safetensors; .bin, .pt, .pth, .th, .ckpt as torch.save writes them; .npz; .gguf;
-        .onnx), an index of shards, a folder, a PEFT adapter's folder, or the name of a model on
-        the Hugging Face hub. What exists on disk comes before a hub name. Or a URL that fsspec
-        knows (s3://bucket/model/, https://…/model.safetensors), of safetensors alone: headers and
-        tensors are fetched by ranges of bytes, never a whole file.
+        .onnx), an index of shards, a folder, a PEFT adapter's folder, a folder that
+        torch.distributed.checkpoint saved, or the name of a model on the Hugging Face hub. What
+        exists on disk comes before a hub name. Or a URL that fsspec knows (s3://bucket/model/,
+        https://…/model.safetensors), of safetensors alone: headers and tensors are fetched by
+        ranges of bytes, never a whole file.
     revision
         Branch, tag or commit on the hub.
     config
@@ -116,17 +119,36 @@ def open_checkpoint(
             hint=f"an adapter is a folder with {ADAPTER_CONFIG} and adapter_model.safetensors.",
         )
     weights = far or _weights(named, revision)
-    found = config_beside(weights) if settings is None else settings
-    reader = ShardedCheckpoint if weights.name.endswith(INDEX_SUFFIX) else opened_file
-    stored = reader(weights, source=shown(named), config=found)
-    try:
-        opened = whole_weights(unpacked(stored))
-    except BaseException:
-        stored.close()
-        raise
+    opened = _opened(
+        weights, source=shown(named), config=settings, whole=path is not None and path.is_dir()
+    )
     if path is None and isinstance(weights, Path) and is_commit(weights.parent.name):
         revision = weights.parent.name  # of the hub's cache: workers take the same commit
     return _with_recipe(opened, named, revision, None, settings)
+
+
+def _opened(
+    weights: Path | RemotePath, *, source: str, config: dict[str, Any] | None, whole: bool
+) -> Checkpoint:
+    """A file or an index; `whole` says that the user named its folder."""
+    file = weights if isinstance(weights, Path) else None
+    if file is not None:
+        refuse_optimizer(file)
+    if config is None:
+        config = config_beside(weights)
+    if config is None and file is not None:
+        config = config_beside(settings_folder(file) / file.name)
+    reader = ShardedCheckpoint if weights.name.endswith(INDEX_SUFFIX) else opened_file
+    stored = reader(weights, source=source, config=config)
+    try:
+        shapes = {name: info.shape for name, info in stored.tensors.items()}
+        refuse_empty(shapes, source=source, path=file)
+        if file is not None:
+            stored.add_notes(*left_notes(file, whole=whole))
+        return whole_weights(unpacked(stored))
+    except BaseException:
+        stored.close()
+        raise
 
 
 def shown(named: str) -> str:
@@ -227,6 +249,7 @@ def _weights(named: str, revision: str | None) -> Path | RemotePath:
 def _existing(named: str) -> Path | None:
     try:
         path = Path(named).expanduser()
-        return path if named and path.exists() else None
+        # A link to nothing is what the user named as well; the error says where it leads.
+        return path if named and (path.exists() or path.is_symlink()) else None
     except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, no home folder
         return None

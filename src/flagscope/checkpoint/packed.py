@@ -1,4 +1,4 @@
-"""Weights that a quantiser packed: GPTQ and AWQ are unpacked exactly, others refused by name."""
+"""Weights that a quantiser packed: unpacked exactly where the format is known, else refused."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from jaxtyping import Int
 from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
+from flagscope.checkpoint.coded import coded_weights
+from flagscope.checkpoint.compressed import compressed_weights
+from flagscope.checkpoint.dequantised import DequantisedCheckpoint
+from flagscope.checkpoint.four_bit import four_bit_weights
 from flagscope.checkpoint.indexing import Index
+from flagscope.checkpoint.integers import WORD, unpacked_integers
 from flagscope.errors import CorruptFileError, SourceError
 
 Method = Literal["gptq", "awq"]
-_WORD = 32
 # Which of the eight neighbours the nibbles of a word hold, the lowest nibble first.
 _AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 _GPTQ_BITS = (2, 4, 8)
@@ -31,6 +35,7 @@ _REFUSED = (
     ("proj_blocks", "MXFP4, packed"),
     (".W_q", "HQQ"),
     (".weight._data", "Quanto"),
+    ("._weight_qdata", "torchao"),
     (".codebooks", "AQLM"),
     (".Qidxs", "QuIP#"),
 )
@@ -57,6 +62,10 @@ def unpacked(checkpoint: Checkpoint) -> Checkpoint:
     CorruptFileError
         If the parts of a packed weight do not fit each other.
     """
+    integers, dropped = compressed_weights(checkpoint)
+    weights = [*four_bit_weights(checkpoint), *integers, *coded_weights(checkpoint)]
+    if weights or dropped:
+        checkpoint = DequantisedCheckpoint(checkpoint, weights, dropped)
     suspects = [name for name in checkpoint.tensors if name.endswith(_REFUSED_ENDINGS)]
     for ending, what in _REFUSED:
         name = next((name for name in suspects if name.endswith(ending)), None)
@@ -125,7 +134,10 @@ class PackedCheckpoint(Checkpoint):
             file = inner.tensors[one.at + "qweight"].file
             kind = f"{one.method.upper()} {one.bits}-bit"
             entries[name] = TensorInfo(name, shape, "float32", 4 * prod(shape), file, kind)
-        notes = (*inner.notes, f"dequantised when read: {len(found)} {found[0].method.upper()}")
+        notes = (
+            *inner.header_notes,
+            f"dequantised when read: {len(found)} {found[0].method.upper()}",
+        )
         super().__init__(inner.source, entries, config=inner.config, notes=notes)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -188,33 +200,6 @@ class PackedCheckpoint(Checkpoint):
         self._inner.close()
 
 
-def unpacked_integers(
-    words: Int[Tensor, "a b"], bits: int, *, axis: int, order: tuple[int, ...] | None = None
-) -> Int[Tensor, "c d"]:
-    """The integers in words of 32 bits, the lowest bits first.
-
-    Parameters
-    ----------
-    words
-        int32, (rows, columns).
-    bits
-        Of an integer, a divisor of 32.
-    axis
-        Along which neighbours share a word.
-    order
-        Which neighbour each part of a word holds; in turn if it is not given.
-
-    Examples
-    --------
-    >>> unpacked_integers(torch.tensor([[0x76543210]]), 4, axis=1).tolist()
-    [[0, 1, 2, 3, 4, 5, 6, 7]]
-    """
-    count = _WORD // bits
-    parts = [(words.to(torch.int64) >> (bits * i)) & (2**bits - 1) for i in range(count)]
-    placed = parts if order is None else [parts[order.index(i)] for i in range(count)]
-    return torch.stack(placed, dim=axis + 1).flatten(axis, axis + 1)
-
-
 def _packed(inner: Checkpoint, at: str) -> _Packed:
     """What the header and the config say of a packed weight."""
     told = (inner.config or {}).get("quantization_config")
@@ -244,7 +229,7 @@ def _packed(inner: Checkpoint, at: str) -> _Packed:
             "is not supported.",
             hint="scan the original checkpoint, or dequantise this one and save it.",
         )
-    per = _WORD // bits
+    per = WORD // bits
     inputs = rows * per if method == "gptq" else rows
     index = inner.tensors.get(at + "g_idx")
     wide = columns == outputs if method == "gptq" else columns * per == outputs

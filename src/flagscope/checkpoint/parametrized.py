@@ -112,7 +112,9 @@ class ParametrizedCheckpoint(Checkpoint):
             f"does, such as {names[0]}"
             for method, names in counts.items()
         )
-        super().__init__(inner.source, entries, config=inner.config, notes=(*inner.notes, *notes))
+        super().__init__(
+            inner.source, entries, config=inner.config, notes=(*inner.header_notes, *notes)
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ParametrizedCheckpoint, (self._inner,)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint
+from flagscope.checkpoint.disguises import SEEN
 from flagscope.checkpoint.files import checked_bytes
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.remote import RemotePath
@@ -56,7 +57,7 @@ class RemoteSafetensors(Checkpoint):
         shown, size = str(path), path.size
         path.check_ranges()
         start = bytes(path.read_range(0, min(size, _FIRST)))
-        checked_bytes(start[:64], shown)
+        checked_bytes(start[:SEEN], shown)
         stop = 8 + header_length(start, size, shown=shown)
         if stop > len(start):
             start += path.read_range(len(start), stop)

@@ -17,7 +17,7 @@ from flagscope.checkpoint.dtypes import stored_dtype
 from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.placed import PlacedBytes
-from flagscope.checkpoint.safetensors_header import DTYPES, without_duplicates
+from flagscope.checkpoint.safetensors_header import DTYPES, check_limit, without_duplicates
 from flagscope.checkpoint.spans import covering_span
 from flagscope.errors import CorruptFileError, SourceError, UnknownDtypeError
 
@@ -46,12 +46,14 @@ class SafetensorsFile(FileCheckpoint):
         If it is empty, truncated, or its header is not consistent with the file.
     UnknownDtypeError
         If the header names a data type that the format does not have.
+    SourceError
+        If the header is longer than the format allows.
     """
 
     def __init__(
         self, path: Path, *, source: str | None = None, config: dict[str, Any] | None = None
     ) -> None:
-        checked_start(path)
+        check_limit(checked_start(path), path.stat().st_size, shown=os.fspath(path))
         self._bytes = PlacedBytes(path)
         _check(path)
         entries, self._begins = _entries(path)

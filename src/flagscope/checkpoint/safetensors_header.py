@@ -10,7 +10,7 @@ from typing import Any
 
 from flagscope.checkpoint.base import TensorInfo
 from flagscope.checkpoint.files import DAMAGED
-from flagscope.errors import CorruptFileError, UnknownDtypeError
+from flagscope.errors import CorruptFileError, SourceError, UnknownDtypeError
 
 # The format's names, PyTorch's, and bits of an element. Packed types below a byte keep the
 # format's name, by which they are reported as unreadable.
@@ -49,12 +49,41 @@ def header_length(start: bytes, size: int, *, shown: str) -> int:
     Raises
     ------
     CorruptFileError
-        If the file is too short, or the header longer than the file or than the format allows.
+        If the file is too short, or the header longer than the file.
+    SourceError
+        If the header is longer than the format allows.
     """
+    check_limit(start, size, shown=shown)
     length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
     if not 2 <= length <= min(_LONGEST, size - 8):
         raise _corrupt(shown, f"its header of {length} bytes does not fit {size} bytes")
     return length
+
+
+def check_limit(start: bytes, size: int, *, shown: str) -> None:
+    """Refuse a whole file whose header is longer than the format allows.
+
+    Parameters
+    ----------
+    start
+        The file's first bytes.
+    size
+        Bytes of the whole file.
+    shown
+        Name of the file.
+
+    Raises
+    ------
+    SourceError
+        If it is.
+    """
+    length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
+    if _LONGEST < length <= size - 8 and start[8:9] == b"{":
+        raise SourceError(
+            f"{shown} has a header of {length} bytes; the safetensors format allows {_LONGEST}.",
+            hint="the file need not be damaged: load its tensors with what wrote it, and save them "
+            "with less in __metadata__, or in several files with an index.",
+        )
 
 
 def header_entries(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
 from flagscope.checkpoint.configuration import json_object
+from flagscope.checkpoint.files import is_plain_name, refuse_broken_link
 from flagscope.checkpoint.formats import opened_file
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.remote import RemotePath
@@ -58,7 +59,9 @@ class ShardedCheckpoint(Checkpoint):
                 self._shards[name] = shard
             entries = {name: self._entry(path, name, at) for name, at in self._where.items()}
             notes = [
-                f"{name}: {note}" for name, shard in self._shards.items() for note in shard.notes
+                f"{name}: {note}"
+                for name, shard in self._shards.items()
+                for note in shard.header_notes
             ]
             super().__init__(source or str(path), entries, config=config, notes=notes)
         except BaseException:
@@ -144,7 +147,7 @@ def weight_map(path: Path | RemotePath) -> dict[str, str]:
         )
     plain: set[str] = set()  # many tensors lie in few files
     for name, file in where.items():
-        if isinstance(file, str) and (file in plain or _is_plain(file)):
+        if isinstance(file, str) and (file in plain or is_plain_name(file)):
             plain.add(file)
         else:
             raise CorruptFileError(
@@ -154,13 +157,10 @@ def weight_map(path: Path | RemotePath) -> dict[str, str]:
     return where
 
 
-def _is_plain(file: str) -> bool:
-    """Whether a name stays in the folder, on every system: Windows knows / as well as its own."""
-    return file not in ("", ".", "..") and "\0" not in file and PureWindowsPath(file).name == file
-
-
 def _require_all(index: Path, names: Iterable[str]) -> None:
     missing = sorted(name for name in names if not (index.parent / name).is_file())
+    for name in missing:
+        refuse_broken_link(index.parent / name)
     if missing:
         listed = ", ".join(missing[:_LISTED]) + (", …" if len(missing) > _LISTED else "")
         raise MissingFileError(

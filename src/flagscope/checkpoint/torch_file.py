@@ -150,6 +150,10 @@ def _loaded(path: Path, *, mapped: bool) -> Any:
         with warnings.catch_warnings():
             # Of deprecated storages and unusual pickle protocols, which the reader cannot help.
             warnings.simplefilter("ignore")
+            if path.suffix.lower() == ".safetensors":
+                # torch.load takes the name's word for the content, and maps named files alone.
+                with path.open("rb") as file:
+                    return torch.load(file, map_location="cpu", weights_only=True)
             return torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip()

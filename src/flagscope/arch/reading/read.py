@@ -14,8 +14,8 @@ from flagscope.arch.reading.attention import AttentionBlock, RoleMap, read_atten
 from flagscope.arch.reading.feedforward import MlpBlock
 from flagscope.arch.reading.layers import Numbers, Stack, read_stacks
 from flagscope.arch.reading.lines import ASIDE, BORDER, LineReader
-from flagscope.arch.reading.norms import UNSEEN, BlockNorm, norms_in_front
 from flagscope.arch.reading.modules import Matrix, Shape, in_order_of_use, module_tree
+from flagscope.arch.reading.norms import UNSEEN, BlockNorm, norms_in_front
 from flagscope.arch.reading.segments import Placed, segments
 from flagscope.arch.reading.sizes import SIZES
 
