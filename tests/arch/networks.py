@@ -1,14 +1,15 @@
 """Networks of known structure as bare state dicts: what is in them is known to who made them.
 
 Each network holds its tensors and, for every true pair, the Gram matrices of both maps on the space
-that they share. A claim is right where it has these: names, orientation, heads and folds all show in
-them.
+that they share. A claim is right where it has these: names, orientation, heads and folds all show
+in them.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -85,8 +86,7 @@ def plain_mlp(seed: int) -> Network:
         if style == "batchnorm" and at + 1 < depth:
             make.norm(net, f"net.{3 * at + 1}", widths[at + 1], batch=True)
             net.folds.add(f"net.{3 * at + 1}")
-    for (one, w1), (two, w2) in zip(list(zip(names, maps, strict=True)),
-                                    list(zip(names, maps, strict=True))[1:], strict=False):  # fmt: skip
+    for (one, w1), (two, w2) in pairwise(zip(names, maps, strict=True)):
         net.add(f"{one}.weight", f"{two}.weight", w1, w2)
     return net
 
@@ -159,7 +159,7 @@ def conv_net(seed: int) -> Network:
     head = pick.choice((None, "flat", "pooled", "two"))
     if head is not None and style != "pairs":
         made += _conv_head(make, net, style, head, channels)
-    for one, two in zip(made, made[1:], strict=False):
+    for one, two in pairwise(made):
         if one.write is not None and two.read is not None:
             net.add(f"{one.name}.weight", f"{two.name}.weight", one.write, two.read)
             if one.norm:
@@ -199,21 +199,26 @@ SCHEMES = (
     # layer path, attention, names of Q, K, V, O, MLP, names of up, down (and gate), norms
     ("layers.{}.", "attn", "w_q w_k w_v w_o", "ff", "linear1 linear2", "norm1 norm2"),
     ("blocks.{}.", "attention", "W_Q W_K W_V W_O", "mlp", "fc1 fc2", "ln1 ln2"),
-    ("encoder.layers.{}.", "self_attn", "q_proj k_proj v_proj out_proj", "", "fc1 fc2", "ln_a ln_b"),
+    ("encoder.layers.{}.", "self_attn", "q_proj k_proj v_proj out_proj", "", "fc1 fc2",
+     "ln_a ln_b"),
     ("transformer.{}.", "mha", "Wq Wk Wv Wo", "ffn", "w1 w2", "attn_norm ffn_norm"),
     ("h.{}.", "attn", "query key value proj", "mlp", "c_fc c_proj", "ln_1 ln_2"),
     ("layer.{}.", "attn", "queries keys values fc_out", "feed_forward", "0 2", "norm1 norm2"),
-    ("dec.{}.", "self_attention", "q_linear k_linear v_linear out", "ff", "lin1 lin2", "norm_1 norm_2"),
+    ("dec.{}.", "self_attention", "q_linear k_linear v_linear out", "ff", "lin1 lin2",
+     "norm_1 norm_2"),
     ("stack.{}.", "slf_attn", "w_qs w_ks w_vs fc", "pos_ffn", "w_1 w_2", "n1 n2"),
-    ("model.blocks.{}.", "att", "W_query W_key W_value out_proj", "ff", "layers.0 layers.2", "norm1 norm2"),
-    ("layers.{}.", "attention", "wq wk wv wo", "feed_forward", "w1 w2 w3", "attention_norm ffn_norm"),
+    ("model.blocks.{}.", "att", "W_query W_key W_value out_proj", "ff", "layers.0 layers.2",
+     "norm1 norm2"),
+    ("layers.{}.", "attention", "wq wk wv wo", "feed_forward", "w1 w2 w3",
+     "attention_norm ffn_norm"),
     ("net.layers.{}.", "attn", "to_q to_k to_v to_out.0", "ff", "net.0 net.3", "norm_a norm_b"),
-    ("blocks.{}.", "attn", "linear_q linear_k linear_v linear_out", "mlp", "up_proj down_proj gate_proj",
-     "pre_attn_norm pre_mlp_norm"),
+    ("blocks.{}.", "attn", "linear_q linear_k linear_v linear_out", "mlp",
+     "up_proj down_proj gate_proj", "pre_attn_norm pre_mlp_norm"),
     ("layers.{}.", "attn", "qkv proj", "mlp", "fc1 fc2", "norm1 norm2"),
     ("blocks.{}.", "attn", "to_qkv to_out", "ff", "w_in w_out", "ln1 ln2"),
     ("tower.{}.", "attn", "Wqkv out_proj", "mlp", "fc1 fc2", "norm1 norm2"),
-    ("layers.{}.", "self_attn", "qkv_proj o_proj", "mlp", "gate_proj up_proj down_proj", "ln_1 ln_2"),
+    ("layers.{}.", "self_attn", "qkv_proj o_proj", "mlp", "gate_proj up_proj down_proj",
+     "ln_1 ln_2"),
 )  # fmt: skip
 HEAD_KEYS = (
     "n_head",

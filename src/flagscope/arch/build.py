@@ -94,9 +94,9 @@ def build_graph(
             choice = _only_sequences(named, choice)
         elif choice is None or not choice.trusted:
             _note_unknown(config, choice, family, notes)
-        if choice is None or not choice.instances:
-            if (note := named_depth_note(checked, config)) is not None:
-                notes.add(note)
+        note = named_depth_note(checked, config)
+        if note is not None and (choice is None or not choice.instances):
+            notes.add(note)
         if choice is None:
             return _finished("unknown", [], [], checked, {}, notes, reading=reading)
     return _graph(choice, checked, notes, heads=heads, window=window, reading=reading)
@@ -123,8 +123,8 @@ def _graph(
     pairs += series_groups(family.sequences, root)
     if heads is not None and not spaces:
         notes.add(
-            f"the number of heads ({heads}) was of no use: no attention was found whose maps can be "
-            "cut into so many"
+            f"the number of heads ({heads}) was of no use: no attention was found whose maps can "
+            "be cut into so many"
         )
     graph = _finished(
         family.name, pairs, spaces, shapes, stacked, notes, family.ignore, reading=reading

@@ -11,15 +11,16 @@ from flagscope.arch.graph import Graph
 from flagscope.errors import ArchitectureError
 
 _HEAD = """\
-# A family file, as flagscope read this checkpoint. Correct what is wrong, add what is known, and use it:
+# A family file, as flagscope read this checkpoint. Correct it, add what is known, and use it:
 #     flagscope scan CHECKPOINT --family THIS_FILE
-# Names are relative to a layer's path; layouts are einops patterns of the stored weight, with h heads,
-# g key-value heads, k dimensions of a head, d of the stream, f neurons.
+# Names are relative to a layer's path; layouts are einops patterns of the stored weight, with h
+# heads, g key-value heads, k dimensions of a head, d of the stream, f neurons.
+# What stands here is taken as true: freedoms follow from it.
 """
 _ATTENTION = """\
 # Norms and position embeddings, if you know them, give residual pairs and freedoms:
-#   norm = { module = "norm1", kind = "layernorm" }        in front of the block; or kind = "rmsnorm"
-#   rotary = { layout = "half" }                           or "interleaved"; leave out where there is none
+#   norm = { module = "norm1", kind = "layernorm" }    in front of the block; or kind = "rmsnorm"
+#   rotary = { layout = "half" }                       or "interleaved"; without it there is none
 """
 _MLP = """\
 # The activation decides the freedom of the neurons; `norm` as above:

@@ -283,8 +283,8 @@ class ChainRule:
 class SequenceRule:
     """Maps that follow each other, by their names in the whole model.
 
-    `after` says for each map what stands behind it where that is no BatchNorm of its own: "norm" for
-    a norm that is not folded, a name of an activation, "" for what `activation` says.
+    `after` says for each map what stands behind it where that is no BatchNorm of its own: "norm"
+    for a norm that is not folded, a name of an activation, "" for what `activation` says.
     """
 
     maps: tuple[MapRule, ...]

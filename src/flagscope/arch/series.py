@@ -14,8 +14,8 @@ from flagscope.arch.scope import Scope, config_value
 from flagscope.arch.sides import Side
 
 _ACTIVATION_UNKNOWN = (
-    "activations cannot be seen in weights: what lies between numbered layers is unknown; say so in "
-    "the config ({'activation': 'relu'}, --config F)"
+    "activations cannot be seen in weights: what lies between numbered layers is unknown; say so "
+    "in the config ({'activation': 'relu'}, --config F)"
 )
 
 

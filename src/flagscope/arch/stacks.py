@@ -109,7 +109,8 @@ class StackBuilder:
             stack=stack, layer=numbers[0] if single else position,
             known={axis: size.at(numbers[0] if numbers else 0)
                    for axis, size in self._sizes(one.rule).items()},
-            config=self.config, notes=self.notes, trusted=self.choice.trusted, norms=one.rule.norms_shown, solved=self.solved,
+            config=self.config, notes=self.notes, trusted=self.choice.trusted,
+            norms=one.rule.norms_shown, solved=self.solved,
         )  # fmt: skip
 
     def _sizes(self, rule: StackRule) -> dict[str, Known]:

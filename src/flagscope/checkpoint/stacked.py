@@ -23,7 +23,7 @@ class StackedCheckpoint(Checkpoint):
     base
         The checkpoint. It is closed with this one.
     stacks
-        The tensors of each stack, by the name of the stack. They are no longer tensors of their own.
+        The tensors of each stack, by the name of the stack. They no longer count by themselves.
 
     Raises
     ------
@@ -36,8 +36,10 @@ class StackedCheckpoint(Checkpoint):
     >>> state = {f"q.{head}.weight": torch.full((2, 3), head) for head in range(4)}
     >>> stacks = {"q.*.weight": tuple(state)}
     >>> joined = StackedCheckpoint(from_state_dict(state), stacks)
-    >>> joined.tensors["q.*.weight"].shape, joined.read("q.*.weight", (slice(2, 4),))[:, 0, 0].tolist()
-    ((4, 2, 3), [2, 3])
+    >>> joined.tensors["q.*.weight"].shape
+    (4, 2, 3)
+    >>> joined.read("q.*.weight", (slice(2, 4),))[:, 0, 0].tolist()
+    [2, 3]
     """
 
     def __init__(self, base: Checkpoint, stacks: Stacks) -> None:

@@ -21,8 +21,8 @@ from flagscope.diagnose.symmetric import gram
 # Spread of A_ii, in that of a Haar position, from which on it counts as a profile. Chance exceeds
 # it in a tenth of the maps and less, and in both of two maps in one of a hundred pairs.
 _UNEVEN = 1.5
-# Standardised correlation of A_ii with B_ii from which on the profiles count as shared. Chance gives
-# it in one of ten pairs; below, profiles move ρ by at most 2.3/√d of its spread under the null.
+# Standardised correlation of A_ii with B_ii from which on the profiles count as shared. Chance
+# gives it in one of ten pairs; below, profiles move ρ by at most 2.3/√d of its spread.
 _SHARED = 1.64
 # Below, a flat diagonal leaves too little of a matrix for the Haar null to be near.
 FEWEST = 8

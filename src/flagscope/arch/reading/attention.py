@@ -1,7 +1,7 @@
 """Attention blocks among tensors of unknown names: queries, keys, values and the output map.
 
 A name proposes a role, shapes dispose: a block is read only where the four maps fit each other in
-one way. How weights lie, as (out, in) or (in, out), is decided for all blocks of the model together.
+one way. How weights lie, as (out, in) or (in, out), is decided for all blocks of a model together.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class AttentionReading:
     blocks
         The blocks, in the order of their tensors.
     stacked
-        Matrices that stand for several tensors, one a head: names with a star in place of the number.
+        Matrices that stand for several tensors, one a head: names with a star for the number.
     doubted
         What was not read, with the module in which it stands.
     transposed
@@ -298,7 +298,7 @@ def _by_heads(
             maps = {"q": RoleMap(query, layout), "k": RoleMap(key, grouped),
                     "v": RoleMap(value, grouped)}  # fmt: skip
             found.append((maps, q["h"] * q["k"], q["d"]))
-    fitting = [one_ for one_ in found if any(_three_output(one, one_[0], m)
+    fitting = [one_ for one_ in found if any(_three_output(one_[0], m)
                                              for group in one.outputs for m in group)]  # fmt: skip
     kept = fitting or found
     if len(kept) > 1:
@@ -307,7 +307,7 @@ def _by_heads(
     yield from kept
 
 
-def _three_output(one: _Proposal, maps: Mapping[str, RoleMap], matrix: Matrix) -> RoleMap | None:
+def _three_output(maps: Mapping[str, RoleMap], matrix: Matrix) -> RoleMap | None:
     """The output map with an axis of heads, or a plain one of the right shape."""
     layout = maps["q"].layout
     sizes = dict(zip(layout.split(), maps["q"].matrix.shape, strict=True))
@@ -330,7 +330,7 @@ def _output_map(
     """The output map, and whether several fit equally well."""
     for near in one.outputs:
         if len(maps["q"].matrix.shape) == 3 and "three" not in maps["q"].layout:
-            fitting = [role for m in near if (role := _three_output(one, maps, m))]
+            fitting = [role for m in near if (role := _three_output(maps, m))]
         else:
             last = maps["v"].out or "k"
             layout = f"(h {last}) d" if transposed else f"d (h {last})"

@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from flagscope.arch.reading.modules import Matrix, Module
 from flagscope.arch.reading.words import runs_in_sequence
@@ -216,19 +217,18 @@ class LineReader:
         if entry.stem == "" and entry.number is not None:
             between = [norm for norm in norms if norm.stem == "" and norm.number is not None
                        and entry.number < norm.number
-                       and (following is None or norm.number < (following.number or 0))]  # fmt: skip
+                       and (following is None or norm.number < (following.number or 0))
+                       ]  # fmt: skip
             direct = len(between) == 1 and between[0].number == entry.number + 1
         else:
             between = [norm for norm in norms if owners.get(norm.name) == entry.name]
             direct = len(between) == 1
         if not between:
             return line
-        line[-1] = self._behind_item(line[-1], between[0] if direct else None, entry, between)
+        line[-1] = self._behind_item(line[-1], between[0] if direct else None, entry)
         return line
 
-    def _behind_item(
-        self, item: Item, norm: _Entry | None, entry: _Entry, between: Sequence[_Entry]
-    ) -> Item:
+    def _behind_item(self, item: Item, norm: _Entry | None, entry: _Entry) -> Item:
         out, inp = item.matrix.shape[0], item.matrix.shape[1]
         if norm is None or norm.channels is None or norm.module is None:
             return replace(item, normed=True)
@@ -256,7 +256,7 @@ class LineReader:
         if _ALWAYS_PARALLEL.fullmatch(name.lower()):
             return PARALLEL
         numbers = [entry.number or 0 for entry in entries]
-        gaps = stem == "" and any(b - a > 1 for a, b in zip(numbers, numbers[1:], strict=False))
+        gaps = stem == "" and any(b - a > 1 for a, b in pairwise(numbers))
         if gaps:
             return None
         said = runs_in_sequence(name)
@@ -399,7 +399,7 @@ def _norms_stand_behind(root: Module, *, ordered: bool) -> bool | None:
                     by_channels.add(norm.batchnorm == out)
                 by_order.add(norm.position > child.position)
     if by_channels:
-        # What has the length of a map's first axis stands behind it. One that has that of the second
-        # may as well stand behind a transposed convolution, so it does not count beside those.
+        # What has the length of a map's first axis stands behind it. One that has that of the
+        # second may stand behind a transposed convolution, so it does not count beside those.
         return True in by_channels
     return by_order.pop() if ordered and len(by_order) == 1 else None

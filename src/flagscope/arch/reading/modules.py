@@ -1,4 +1,4 @@
-"""The modules that tensor names and shapes show: which hold matrices, which norms, which neither."""
+"""The modules that tensor names and shapes show: which hold matrices, norms, or neither."""
 
 from __future__ import annotations
 
@@ -133,8 +133,10 @@ def module_tree(shapes: Mapping[str, Shape]) -> Module:
     Examples
     --------
     >>> root = module_tree({"net.0.weight": (8, 4), "net.0.bias": (8,), "net.1.weight": (8,)})
-    >>> [(m.parent, m.name, m.bias) for m in root.matrices], root.children["net"].children["1"].vector
-    ([('net', '0', ('net.0.bias', 8))], 8)
+    >>> [(m.parent, m.name, m.bias) for m in root.matrices]
+    [('net', '0', ('net.0.bias', 8))]
+    >>> root.children["net"].children["1"].vector
+    8
     """
     root = Module("", 0)
     for position, (tensor, shape) in enumerate(shapes.items()):

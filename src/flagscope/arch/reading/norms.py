@@ -2,8 +2,8 @@
 
 Residual pairs need that: the gain of a norm between the stream and its readers is folded into them.
 Names such as norm1 are the same in pre-norm and post-norm layers. A norm within the block's own
-module stands in front of it; two outside of the blocks do where a last norm stands behind the stack,
-which a post-norm model has no use for.
+module stands in front of it; two outside of the blocks do where a last norm stands behind the
+stack, which a post-norm model has no use for.
 """
 
 from __future__ import annotations

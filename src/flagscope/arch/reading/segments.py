@@ -1,13 +1,14 @@
 """How the matrices of a line lie: plain, transposed, grouped convolutions, what a flattening joins.
 
-Each matrix is read in the way that its neighbours, its bias and the norm behind it leave open. Where
-more than one way is open, it is cut out of the line and listed.
+Each matrix is read in the way that its neighbours, its bias and the norm behind it leave open.
+Where more than one way is open, it is cut out of the line and listed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from flagscope.arch.reading.lines import (
     BETWEEN,
@@ -127,7 +128,7 @@ class _Reader:
         bare = all(item.matrix.joint is None for item in run)
         ways = [
             (out, inp) for out, inp in ((0, 1), (1, 0))
-            if flat and bare and all(a[out] == b[inp] for a, b in zip(shapes, shapes[1:], strict=False))
+            if flat and bare and all(a[out] == b[inp] for a, b in pairwise(shapes))
             and all(i.matrix.bias is None or i.matrix.bias[1] == i.matrix.shape[out] for i in run)
         ]  # fmt: skip
         if len(run) > 1 and len(ways) == 1:
