@@ -88,7 +88,7 @@ def graph_of(
         return module_graph(source, checkpoint.config, example_inputs=example_inputs, **known)
     if example_inputs is not None:
         raise InputError("example_inputs are for a module", hint="leave them out for a checkpoint")
-    return build_graph(shapes, checkpoint.config, **known)
+    return build_graph(shapes, checkpoint.config, wiring=checkpoint.wiring, **known)
 
 
 def checked_settings(**values: Any) -> Settings:

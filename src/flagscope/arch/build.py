@@ -34,7 +34,10 @@ from flagscope.arch.scope import (
 )
 from flagscope.arch.sequence import sequence_groups
 from flagscope.arch.stream import head_links, residual_pairs
+from flagscope.arch.wired import FAMILY as WIRED
+from flagscope.arch.wired import wired_graph
 from flagscope.errors import ArchitectureError, InputError
+from flagscope.wiring import Wiring
 
 # Buffers of two and more dimensions that are no matrices of weights.
 BUFFERS = ("*position_ids", "*inv_freq", "*num_batches_tracked", "*token_type_ids")
@@ -47,6 +50,7 @@ def build_graph(
     family: str | None = None,
     heads: int | None = None,
     window: int = 1,
+    wiring: Wiring | None = None,
 ) -> Graph:
     """The graph of a network's linear maps from the names and shapes of its tensors.
 
@@ -70,6 +74,9 @@ def build_graph(
         How many layers further a block may lie that reads what another one writes to the residual
         stream (see `residual_pairs`); 0 for no such pairs. Pairs along the stream of a
         convolutional network, from each block to the next, are always listed.
+    wiring
+        What the file's own graph says, if it holds one. It decides where no family with layers is
+        named, known or found by its names.
 
     Returns
     -------
@@ -98,7 +105,13 @@ def build_graph(
     checked = _checked_shapes(shapes)
     _check_arguments(config, heads, window)
     notes = Notes()
-    choice = choose(checked, config, family, notes)
+    taken = Notes()
+    choice = choose(checked, config, family, taken)
+    if wiring is not None and family is None and (choice is None or not choice.family.stacks):
+        known = _known({"h": HEAD_KEYS, "g": ("num_key_value_heads",)}, config, heads)
+        found = wired_graph(wiring, checked, notes, known=known, config=config)
+        return _finished(WIRED, list(found.pairs), list(found.heads), checked, notes)
+    notes = taken
     if choice is None:
         known = _known({"h": HEAD_KEYS, "g": ("num_key_value_heads",)}, config, heads)
         found = infer_graph(checked, notes, known=known, config=config)

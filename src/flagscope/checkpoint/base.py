@@ -21,6 +21,7 @@ from flagscope.checkpoint.names import visible_names
 from flagscope.checkpoint.recipe import Recipe
 from flagscope.checkpoint.scales import scale_names, spread_scale, unscaled_note
 from flagscope.errors import CorruptFileError, InputError
+from flagscope.wiring import Wiring
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class Checkpoint(ABC):
         self._scaled, self._auxiliary = frozenset(self._scales), frozenset(self._scales.values())
         self._notes = (*notes, *unscaled_note(dtypes, self._scales))
         self._closed = False
+        self._wiring: Wiring | None = None
         self.recipe: Recipe | None = None
 
     @property
@@ -125,6 +127,13 @@ class Checkpoint(ABC):
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Header of every tensor by name, in the order of the file. Read-only."""
         return MappingProxyType(self._tensors)
+
+    @property
+    def wiring(self) -> Wiring | None:
+        """What the file's own graph says of the order of its maps; None where it holds none."""
+        if self._wiring is None:
+            return None
+        return self._wiring.renamed({stored: name for name, stored in self._stored.items()})
 
     @property
     def auxiliary(self) -> frozenset[str]:

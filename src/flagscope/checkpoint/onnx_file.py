@@ -15,7 +15,10 @@ from torch import Tensor
 from flagscope.checkpoint.base import TensorInfo
 from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start
 from flagscope.checkpoint.indexing import Index
+from flagscope.checkpoint.onnx_constants import Constants
 from flagscope.checkpoint.onnx_graph import original_names, turned_parameters
+from flagscope.checkpoint.onnx_rules import RULES
+from flagscope.checkpoint.onnx_wiring import onnx_wiring
 from flagscope.errors import CorruptFileError, MissingExtraError, MissingFileError
 
 # PyTorch's names of ONNX's element types.
@@ -93,6 +96,8 @@ class OnnxFile(FileCheckpoint):
                 f"they are taken as stored, such as {kept[0]}"
             )
         super().__init__(path, entries, source=source, config=config, notes=notes)
+        listed = {stored: (one.name, one.transposed) for stored, one in found.items()}
+        self._wiring = onnx_wiring(graph, Constants(graph, self._protos, shapes), listed, RULES)
 
     def _entry(self, path: Path, name: str, proto: Any, shape: tuple[int, ...]) -> TensorInfo:
         kind = _kind(proto)
