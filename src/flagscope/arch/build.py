@@ -39,6 +39,8 @@ from flagscope.arch.wired import wired_graph
 from flagscope.errors import ArchitectureError, InputError
 from flagscope.wiring import Wiring
 
+# Biases of heads, where these have an axis of their own.
+BIASES = ("*.bias", "*_bias")
 # Buffers of two and more dimensions that are no matrices of weights.
 BUFFERS = ("*position_ids", "*inv_freq", "*num_batches_tracked", "*token_type_ids")
 
@@ -110,7 +112,7 @@ def build_graph(
     if wiring is not None and family is None and (choice is None or not choice.family.stacks):
         known = _known({"h": HEAD_KEYS, "g": ("num_key_value_heads",)}, config, heads)
         found = wired_graph(wiring, checked, notes, known=known, config=config)
-        return _finished(WIRED, list(found.pairs), list(found.heads), checked, notes)
+        return _finished(WIRED, list(found.pairs), list(found.heads), checked, notes, BIASES)
     notes = taken
     if choice is None:
         known = _known({"h": HEAD_KEYS, "g": ("num_key_value_heads",)}, config, heads)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flagscope.checkpoint.formats import (
     GGUF_SUFFIXES,
+    KERAS_SUFFIXES,
     NPZ_SUFFIXES,
     ONNX_SUFFIXES,
     SAFETENSORS_SUFFIXES,
@@ -36,7 +37,7 @@ def weight_file(folder: Path) -> Path:
     """File of weights in a folder, or index of several.
 
     Standard names come first, then an index of any name, then the only file of weights:
-    safetensors before PyTorch files, those before npz, that before GGUF and ONNX.
+    safetensors before PyTorch files, those before npz, that before GGUF, ONNX and Keras.
 
     Raises
     ------
@@ -96,7 +97,8 @@ def _chosen(folder: str, names: Sequence[str]) -> str | None:
     indices = [name for name in names if name.endswith(INDEX_SUFFIX)]
     if indices:
         return _only(folder, indices)
-    kinds = (SAFETENSORS_SUFFIXES, TORCH_SUFFIXES, NPZ_SUFFIXES, GGUF_SUFFIXES, ONNX_SUFFIXES)
+    kinds = (SAFETENSORS_SUFFIXES, TORCH_SUFFIXES, NPZ_SUFFIXES, GGUF_SUFFIXES, ONNX_SUFFIXES,
+             KERAS_SUFFIXES)  # fmt: skip
     for suffixes in kinds:
         found = [
             name

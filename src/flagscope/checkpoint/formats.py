@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.files import FileCheckpoint, checked_start
 from flagscope.checkpoint.gguf_file import GgufFile
+from flagscope.checkpoint.keras_file import KerasFile
 from flagscope.checkpoint.npz_file import NpzFile
 from flagscope.checkpoint.onnx_file import OnnxFile
 from flagscope.checkpoint.remote import RemotePath
@@ -21,7 +22,15 @@ TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".th", ".ckpt")
 NPZ_SUFFIXES = (".npz",)
 GGUF_SUFFIXES = (".gguf",)
 ONNX_SUFFIXES = (".onnx",)
-SUFFIXES = SAFETENSORS_SUFFIXES + TORCH_SUFFIXES + NPZ_SUFFIXES + GGUF_SUFFIXES + ONNX_SUFFIXES
+KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+SUFFIXES = (
+    *SAFETENSORS_SUFFIXES,
+    *TORCH_SUFFIXES,
+    *NPZ_SUFFIXES,
+    *GGUF_SUFFIXES,
+    *ONNX_SUFFIXES,
+    *KERAS_SUFFIXES,
+)
 
 
 class FileReader(Protocol):
@@ -40,13 +49,10 @@ _READERS: dict[str, FileReader] = {
     **dict.fromkeys(NPZ_SUFFIXES, NpzFile),
     **dict.fromkeys(GGUF_SUFFIXES, GgufFile),
     **dict.fromkeys(ONNX_SUFFIXES, OnnxFile),
+    **dict.fromkeys(KERAS_SUFFIXES, KerasFile),
 }
 
 _UNSUPPORTED = {
-    **dict.fromkeys(
-        (".h5", ".hdf5"), ("HDF5 (Keras)", "save the weights as .npz or .safetensors.")
-    ),
-    ".keras": ("Keras", "save the weights as .npz or .safetensors."),
     ".msgpack": ("Flax", "save the weights as .npz or .safetensors."),
     ".pb": ("TensorFlow SavedModel", "save the weights as .npz, or convert it to ONNX (tf2onnx)."),
     ".tflite": ("TensorFlow Lite", "save the weights as .npz, or convert it to ONNX (tf2onnx)."),
@@ -69,6 +75,8 @@ def file_reader(path: Path) -> FileReader:
         return _READERS[suffix]
     if start.startswith(b"GGUF"):
         return GgufFile
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return KerasFile
     if suffix in _UNSUPPORTED:
         name, hint = _UNSUPPORTED[suffix]
         raise SourceError(
