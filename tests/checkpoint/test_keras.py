@@ -166,8 +166,8 @@ def test_attention(tmp_path, kind):
               Layer("MultiHeadAttention", "mha", parts=parts, inputs=("x", "x"))]  # fmt: skip
     path = write(tmp_path / "net", layers, kind, outputs=("mha",))
     found = flagscope.scan(path, **OPTIONS).result
-    state = {f"mha.{name}.weight": kernels[part].reshape(d, -1).T.contiguous()
-             for name, part in zip(("q_proj", "k_proj", "v_proj"), kernels, strict=True)}  # fmt: skip
+    state = {f"mha.{part[0]}_proj.weight": kernel.reshape(d, -1).T.contiguous()
+             for part, kernel in kernels.items()}  # fmt: skip
     state["mha.o_proj.weight"] = out.reshape(-1, d).T.contiguous()
     expected = flagscope.scan(state, heads=heads, **OPTIONS).result
     assert [pair.name for pair in found.pairs] == [pair.name for pair in expected.pairs]

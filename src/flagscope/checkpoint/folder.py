@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flagscope.checkpoint.formats import (
+    FLAX_SUFFIXES,
     GGUF_SUFFIXES,
     KERAS_SUFFIXES,
     NPZ_SUFFIXES,
@@ -37,7 +38,8 @@ def weight_file(folder: Path) -> Path:
     """File of weights in a folder, or index of several.
 
     Standard names come first, then an index of any name, then the only file of weights:
-    safetensors before PyTorch files, those before npz, that before GGUF, ONNX and Keras.
+    safetensors before PyTorch files, those before npz, that before GGUF, ONNX, Keras
+    and Flax.
 
     Raises
     ------
@@ -98,7 +100,7 @@ def _chosen(folder: str, names: Sequence[str]) -> str | None:
     if indices:
         return _only(folder, indices)
     kinds = (SAFETENSORS_SUFFIXES, TORCH_SUFFIXES, NPZ_SUFFIXES, GGUF_SUFFIXES, ONNX_SUFFIXES,
-             KERAS_SUFFIXES)  # fmt: skip
+             KERAS_SUFFIXES, FLAX_SUFFIXES)  # fmt: skip
     for suffixes in kinds:
         found = [
             name

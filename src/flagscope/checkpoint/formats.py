@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.files import FileCheckpoint, checked_start
+from flagscope.checkpoint.flax_file import FlaxFile
 from flagscope.checkpoint.gguf_file import GgufFile
 from flagscope.checkpoint.keras_file import KerasFile
 from flagscope.checkpoint.npz_file import NpzFile
@@ -23,6 +24,7 @@ NPZ_SUFFIXES = (".npz",)
 GGUF_SUFFIXES = (".gguf",)
 ONNX_SUFFIXES = (".onnx",)
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+FLAX_SUFFIXES = (".msgpack",)
 SUFFIXES = (
     *SAFETENSORS_SUFFIXES,
     *TORCH_SUFFIXES,
@@ -30,6 +32,7 @@ SUFFIXES = (
     *GGUF_SUFFIXES,
     *ONNX_SUFFIXES,
     *KERAS_SUFFIXES,
+    *FLAX_SUFFIXES,
 )
 
 
@@ -50,10 +53,10 @@ _READERS: dict[str, FileReader] = {
     **dict.fromkeys(GGUF_SUFFIXES, GgufFile),
     **dict.fromkeys(ONNX_SUFFIXES, OnnxFile),
     **dict.fromkeys(KERAS_SUFFIXES, KerasFile),
+    **dict.fromkeys(FLAX_SUFFIXES, FlaxFile),
 }
 
 _UNSUPPORTED = {
-    ".msgpack": ("Flax", "save the weights as .npz or .safetensors."),
     ".pb": ("TensorFlow SavedModel", "save the weights as .npz, or convert it to ONNX (tf2onnx)."),
     ".tflite": ("TensorFlow Lite", "save the weights as .npz, or convert it to ONNX (tf2onnx)."),
     ".npy": ("NumPy .npy", "save named arrays with numpy.savez."),
