@@ -11,6 +11,8 @@ from typing import Any
 _MODELS = ("Sequential", "Functional", "Model")
 _CONVOLUTION = re.compile(r"Conv[123]D(Transpose)?|Convolution[123]D(Transpose)?")
 
+# Models in models in models.
+_DEEPEST = 50
 # Layers whose class is named otherwise than the configuration names them.
 _CLASSES = {"GroupQueryAttention": "GroupedQueryAttention"}
 
@@ -56,7 +58,7 @@ def parsed_model(config: Any, path: tuple[str, ...] = ()) -> Layer | None:
 
     Nothing is built, and no code that the configuration names is run.
     """
-    if not isinstance(config, Mapping):
+    if not isinstance(config, Mapping) or len(path) > _DEEPEST:
         return None
     kind, inner = config.get("class_name"), config.get("config")
     if isinstance(inner, list):  # Sequential models of Keras 1 and early Keras 2

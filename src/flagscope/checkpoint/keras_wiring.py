@@ -16,8 +16,8 @@ Key = tuple[str, int]
 """A layer's name, and which of its calls."""
 
 
-def keras_wiring(model: Layer, tensors: Mapping[str, TensorInfo]) -> Wiring | None:
-    """What a configuration says of the order of the maps; None if it nests too deeply.
+def keras_wiring(model: Layer, tensors: Mapping[str, TensorInfo]) -> Wiring:
+    """What a configuration says of the order of the maps.
 
     Parameters
     ----------
@@ -27,11 +27,8 @@ def keras_wiring(model: Layer, tensors: Mapping[str, TensorInfo]) -> Wiring | No
         The file's tensors by name.
     """
     channels = Channels()
-    try:
-        for value in _run(model, [], channels, tensors):
-            channels.escape(value, None)
-    except RecursionError:
-        return None
+    for value in _run(model, [], channels, tensors):
+        channels.escape(value, None)
     return channels.wiring()
 
 
@@ -137,28 +134,33 @@ def _sources(node: Any) -> Iterator[tuple[Key, int]]:
 
 
 def _histories(entry: Any) -> Iterator[tuple[Key, int]]:
-    if isinstance(entry, Mapping):
-        inner = entry.get("config")
-        if entry.get("class_name") == "__keras_tensor__" and isinstance(inner, Mapping):
-            key = _key(inner.get("keras_history"))
-            if key is not None:
-                yield key
-            return
-        for value in entry.values():
-            yield from _histories(value)
-    elif isinstance(entry, list):
-        for value in entry:
-            yield from _histories(value)
+    """What stands for arrays in the arguments of a call, in order."""
+    left = [entry]
+    while left:
+        one = left.pop()
+        if isinstance(one, Mapping):
+            inner = one.get("config")
+            if one.get("class_name") == "__keras_tensor__" and isinstance(inner, Mapping):
+                key = _key(inner.get("keras_history"))
+                if key is not None:
+                    yield key
+                continue
+            left += list(one.values())[::-1]
+        elif isinstance(one, list):
+            left += one[::-1]
 
 
 def _ends(entries: Any) -> list[tuple[Key, int]]:
-    """Inputs or outputs of a model: one, or a list of them."""
-    if isinstance(entries, Mapping):
-        entries = list(entries.values())
-    if not isinstance(entries, list):
-        return []
-    found = _key(entries)
-    return [found] if found else [key for entry in entries for key in _ends(entry)]
+    """Inputs or outputs of a model: one, or lists or names of them."""
+    found, left = [], [entries]
+    while left:
+        one = left.pop()
+        key = _key(one)
+        if key is not None:
+            found.append(key)
+        elif isinstance(one, (list, Mapping)):
+            left += list(one.values() if isinstance(one, Mapping) else one)[::-1]
+    return found
 
 
 def _key(entry: Any) -> tuple[Key, int] | None:

@@ -103,8 +103,14 @@ class Constants:
                 return list(one.ints)
         if len(node.input) <= position or not node.input[position]:
             return None
-        found = self.numbers(node.input[position])
-        return None if found is None else [int(value) for value in found]
+        return self.sizes(node.input[position])
+
+    def sizes(self, name: str) -> list[int] | None:
+        """A small constant of whole numbers, such as a shape."""
+        found = self.numbers(name)
+        if found is None or not all(value.is_integer() for value in found):
+            return None
+        return [int(value) for value in found]
 
 
 def attribute(node: Any, name: str, default: Any) -> Any:
@@ -128,7 +134,7 @@ def _values(proto: Any) -> list[float] | None:
         return None
     try:
         return [float(value) for value in onnx.numpy_helper.to_array(proto).reshape(-1)]
-    except (ValueError, TypeError, RuntimeError, OverflowError):
+    except (ValueError, TypeError, RuntimeError, OverflowError, KeyError):
         return None
 
 
@@ -170,10 +176,8 @@ def _squeezed(constants: Constants, node: Any, one: Origin) -> Origin | None:
 
 def _reshaped(constants: Constants, node: Any, one: Origin) -> Origin | None:
     """Only where axes of size 1 come and go."""
-    wanted = constants.numbers(node.input[1]) if len(node.input) > 1 else None
-    if wanted is None:
-        return None
-    return _refitted(one, [int(size) for size in wanted])
+    wanted = constants.sizes(node.input[1]) if len(node.input) > 1 else None
+    return None if wanted is None else _refitted(one, wanted)
 
 
 def _refitted(one: Origin, wanted: Sequence[int]) -> Origin | None:

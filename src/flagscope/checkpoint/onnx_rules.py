@@ -232,13 +232,13 @@ def _flattened(value: Value) -> Value | None:
 
 def _reshape(walk: Walk, node: Any) -> bool:
     value = walk.value(node)
-    wanted = walk.constants.numbers(node.input[1]) if len(node.input) > 1 else None
+    wanted = walk.constants.sizes(node.input[1]) if len(node.input) > 1 else None
     if not wanted:
         # The shape is worked out on the way; the file may say what comes of it.
         wanted = [-1 if size is None else size for size in walk.dims(node.output[0]) or ()]
     if value is None or value.flat or not wanted:
         return False
-    last = int(wanted[-1])
+    last = wanted[-1]
     if len(wanted) == 2 and value.unit and last in (-1, value.size):
         return walk.put(node, value.moved(1, 2))
     if value.from_end == -1 and last > 0 and last % value.size == 0:
@@ -250,7 +250,7 @@ def _reshape(walk: Walk, node: Any) -> bool:
     return False
 
 
-def _all_but_first(walk: Walk, node: Any, value: Value, wanted: Sequence[float]) -> bool:
+def _all_but_first(walk: Walk, node: Any, value: Value, wanted: Sequence[int]) -> bool:
     """Whether a reshape to two axes joins all but the first."""
     if wanted[0] == 0 and wanted[1] == -1:
         return True
