@@ -27,6 +27,7 @@ def opened(
     config: Config | None,
     revision: str | None,
     base: str | os.PathLike[str] | None,
+    fetch: bool = True,
 ) -> Checkpoint:
     """A source opened for reading, with the configuration that is given or stands beside it.
 
@@ -38,7 +39,7 @@ def opened(
         If it cannot be read.
     """
     if isinstance(source, (str, os.PathLike)):
-        return open_checkpoint(source, config=config, revision=revision, base=base)
+        return open_checkpoint(source, config=config, revision=revision, base=base, fetch=fetch)
     from torch import nn
 
     if revision is not None:

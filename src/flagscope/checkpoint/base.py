@@ -123,6 +123,10 @@ class Checkpoint(ABC):
         """What was passed over, in words: entries that are no tensors, further models."""
         return self._notes
 
+    def note(self, text: str) -> None:
+        """Add to the notes what only who opened it knows."""
+        self._notes = (*self._notes, text)
+
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Header of every tensor by name, in the order of the file. Read-only."""
