@@ -52,7 +52,7 @@ MODELS = {
     "org/no-weights": {"config.json": CONFIG, "model.ckpt.index": b""},
     # {"w": an array of shape (3, 4)} as Flax writes it.
     "org/flax": {
-        "flax_model.msgpack": b"\x81\xa1w\xc7\x3f\x01\x93\x92\x03\x04\xa7float32\xc4\x30"
+        "flax_model.msgpack": b"\x81\xa1w\xc7\x3e\x01\x93\x92\x03\x04\xa7float32\xc4\x30"
         + W.numpy().tobytes()
     },
     "org/gated": None,

@@ -77,6 +77,9 @@ class Hub(BaseHTTPRequestHandler):
                 return
             self.log.append((self.command, self.path, len(body)))
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
         stored = self.path.startswith("/stored/")
         model, _, rest = self.path.removeprefix("/stored").strip("/").partition("/resolve/")
@@ -104,8 +107,6 @@ class Hub(BaseHTTPRequestHandler):
             return self.respond(206, {"ETag": etag}, content[start:stop])
         size = {"Content-Length": str(len(content)), "ETag": etag}
         return self.respond(200, size, content)
-
-    do_HEAD = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
         pass

@@ -42,10 +42,10 @@ def open_checkpoint(
     ----------
     source
         A file (.safetensors; .bin, .pt, .pth, .th, .ckpt as torch.save writes them; .npz; .gguf;
-        .onnx; .keras, .h5; .msgpack of Flax), an index of shards, a folder, a PEFT adapter's folder,
-        or the name of a model on the Hugging Face hub. What exists on disk comes before a hub name. Or a URL that fsspec
-        knows (s3://bucket/model/, https://…/model.safetensors), of safetensors alone: headers and
-        tensors are fetched by ranges of bytes, never a whole file.
+        .onnx; .keras, .h5; .msgpack of Flax), an index of shards, a folder, a PEFT adapter's
+        folder, or the name of a model on the Hugging Face hub. What exists on disk comes before a
+        hub name. Or a URL that fsspec knows (s3://bucket/model/, https://…/model.safetensors), of
+        safetensors alone: headers and tensors are fetched by ranges of bytes, never a whole file.
     revision
         Branch, tag or commit on the hub.
     config
