@@ -106,6 +106,14 @@ class Wiring:
     attention: tuple[WiredAttention, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def vectors(self) -> frozenset[str]:
+        """Names of the tensors that are one number a channel: biases and what norms hold."""
+        norms = [link.norm for link in self.links if link.norm is not None]
+        found = [one.bias for one in self.maps]
+        for norm in norms:
+            found += [norm.gain, norm.bias, norm.mean, norm.variance]
+        return frozenset(name for name in found if name is not None)
+
     def renamed(self, names: Mapping[str, str]) -> Wiring:
         """The same with tensors under other names; those that are not in `names` keep theirs."""
 

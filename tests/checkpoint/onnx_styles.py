@@ -89,7 +89,10 @@ def keras_dense(graph: Graph, x: str, layer, name: str) -> str:
 def jax_dense(graph: Graph, x: str, layer, name: str) -> str:
     """jax2onnx: Einsum or Gemm with constants of no name."""
     weight = graph.constant(layer.weight.T)
-    out = graph.node("Einsum", x, weight, equation="bi,io->bo")
+    if name.endswith("1"):
+        out = graph.node("Einsum", x, weight, equation="bi,io->bo")
+    else:
+        out = graph.node("Gemm", x, weight, graph.number(0.0), alpha=1.0, beta=0.0)
     return graph.node("Add", out, graph.constant(layer.bias[None]))
 
 

@@ -48,7 +48,7 @@ def _vector(walk: Walk, node: Any, value: Value, side: int) -> bool:
     origin = walk.constants.origin(node.input[side])
     if origin is None or not _along(origin, value):
         return False
-    exact = walk.constants.shapes[origin.name] == (value.size,)
+    exact = walk.is_vector(origin, value.size)
     name = walk.listed(origin.name)
     if node.op_type == "Add" or (node.op_type == "Sub" and side == 1):
         added = node.op_type == "Add"

@@ -19,7 +19,7 @@ _SPACE = "xyz"
 def _product(walk: Walk, node: Any) -> bool:
     """MatMul and Gemm by a stored matrix, on either side."""
     gemm = node.op_type == "Gemm"
-    if len(node.input) < 2 or (gemm and _scaled_product(node)):
+    if len(node.input) < 2 or (gemm and attribute(node, "alpha", 1.0) != 1.0):
         return False
     left, right = (walk.constants.origin(name) for name in node.input[:2])
     turns = [gemm and bool(attribute(node, key, 0)) for key in ("transA", "transB")]
@@ -32,8 +32,17 @@ def _product(walk: Walk, node: Any) -> bool:
     return False
 
 
-def _scaled_product(node: Any) -> bool:
-    return any(attribute(node, key, 1.0) != 1.0 for key in ("alpha", "beta"))
+def _bias(walk: Walk, node: Any, outputs: int) -> tuple[bool, str | None]:
+    """Whether a Gemm or Conv adds something, and its name if that is one number an output."""
+    if len(node.input) < 3 or not node.input[2] or attribute(node, "beta", 1.0) == 0.0:
+        return False, None
+    if walk.constants.number(node.input[2]) == 0.0:
+        return False, None
+    origin = walk.constants.origin(node.input[2])
+    plain = attribute(node, "beta", 1.0) == 1.0 and origin is not None
+    if origin is None or not plain or not walk.is_vector(origin, outputs):
+        return True, None
+    return True, walk.listed(origin.name)
 
 
 def _matrix(
@@ -47,11 +56,8 @@ def _matrix(
         walk.channels.escape(value, node.op_type)
         value = None
     gemm = node.op_type == "Gemm"
-    bias = walk.constants.origin(node.input[2]) if gemm and len(node.input) > 2 else None
     outputs = origin.shape[extra + letters.index("o")]
-    name = None if bias is None else walk.listed(bias.name)
-    added = gemm and len(node.input) > 2 and bool(node.input[2])
-    exact = bias is not None and walk.constants.shapes[bias.name] == (outputs,)
+    added, bias = _bias(walk, node, outputs) if gemm else (False, None)
     if added and axis != -1:
         return False
     one = WiredMap(walk.listed(origin.name), walk.layout(origin, "tuv"[:extra] + letters),
@@ -60,7 +66,7 @@ def _matrix(
     walk.channels.read(value)
     written = walk.channels.write(one, outputs, axis, rank)
     if written is not None and added:
-        walk.channels.shifted(written, name, exact=exact)
+        walk.channels.shifted(written, bias, exact=bias is not None)
     if written is not None:
         walk.values[node.output[0]] = written
     return True
@@ -102,11 +108,9 @@ def _convolution(walk: Walk, node: Any) -> bool:
     written = walk.channels.write(one, outputs, 1, len(origin.axes))
     if written is None:
         return True
-    if len(node.input) > 2 and node.input[2]:
-        bias = walk.constants.origin(node.input[2])
-        exact = bias is not None and walk.constants.shapes[bias.name] == (outputs,)
-        name = None if bias is None else walk.listed(bias.name)
-        walk.channels.shifted(written, name, exact=exact)
+    added, bias = _bias(walk, node, outputs)
+    if added:
+        walk.channels.shifted(written, bias, exact=bias is not None)
     walk.values[node.output[0]] = written
     return True
 

@@ -116,6 +116,11 @@ class Walk:
         turned = origin.name in self._names and self._names[origin.name][1]
         return " ".join(reversed(order) if turned else order)
 
+    def is_vector(self, origin: Origin, size: int) -> bool:
+        """Whether a stored tensor is `size` numbers in a row, but for axes of size 1."""
+        stored = self.constants.shapes[origin.name]
+        return prod(stored) == size and max(stored, default=0) == size
+
     def label(self, stored: str) -> str:
         """What pairs call a map."""
         name = self.listed(stored)
