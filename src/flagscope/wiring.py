@@ -98,18 +98,20 @@ class Wiring:
     """The maps of a graph, and what is known of their order.
 
     `maps` are all maps whose place was understood, linked or not: for these the graph decides, not
-    their names. `notes` say where chains end, and why.
+    their names. `shifts` are further vectors that are added to channels. `notes` say where chains
+    end, and why.
     """
 
     maps: tuple[WiredMap, ...] = ()
     links: tuple[Link, ...] = ()
     attention: tuple[WiredAttention, ...] = ()
+    shifts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def vectors(self) -> frozenset[str]:
         """Names of the tensors that are one number a channel: biases and what norms hold."""
         norms = [link.norm for link in self.links if link.norm is not None]
-        found = [one.bias for one in self.maps]
+        found = [*self.shifts, *(one.bias for one in self.maps)]
         for norm in norms:
             found += [norm.gain, norm.bias, norm.mean, norm.variance]
         return frozenset(name for name in found if name is not None)

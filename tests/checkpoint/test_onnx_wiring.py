@@ -213,21 +213,52 @@ def test_no_freedom_where_others_look(tmp_path, why):
     assert len(result.pairs) == (2 if why == "two readers" else 1)
 
 
-def test_gain_behind_a_map_is_folded(tmp_path):
-    """A BatchNorm that an exporter wrote as a product and a sum."""
+@pytest.mark.parametrize("mean", [False, True], ids=["", "mean"])
+def test_gain_behind_a_map_is_folded(tmp_path, mean):
+    """A BatchNorm that an exporter wrote as a difference, a product and a sum."""
     one, two, gain = nn.Linear(8, 8, bias=False), nn.Linear(8, 8), torch.rand(8) + 0.5
     randomised(one), randomised(two)
     graph = Graph()
     x = graph.node("MatMul", "x", graph.constant(one.weight.T, "dense/kernel"))
+    if mean:
+        x = graph.node("Sub", x, graph.constant(torch.randn(1, 8), "bn/mean"))
     x = graph.node("Add", graph.node("Mul", x, graph.constant(gain, "bn/mul")),
                    graph.constant(torch.randn(8), "bn/sub"))  # fmt: skip
     path = graph.save(tmp_path / "a.onnx", tf_dense(graph, graph.node("Relu", x), two, "dense_1"))
     merged = nn.Sequential(nn.Linear(8, 8, bias=False), nn.ReLU(), nn.Linear(8, 8))
     merged[0].weight.data, merged[2].weight.data = gain[:, None] * one.weight, two.weight
-    [found], [expected] = flagscope.scan(path, **OPTIONS).result.pairs, truth(merged, 2, 8)
+    result = flagscope.scan(path, **OPTIONS).result
+    [found], [expected] = result.pairs, truth(merged, 2, 8)
+    assert not result.unmapped
     for key in NUMBERS:
         assert getattr(found, key) == pytest.approx(getattr(expected, key), rel=1e-6)
     assert found.freedom == "scaling"
+
+
+def test_number_that_is_added_leaves_permutations(tmp_path):
+    """x + 1 is the same for every neuron, so that no scaling of one passes."""
+    one, two = (randomised(nn.Linear(8, 8)) for _ in range(2))
+    for between, expected in (("Add", "affine"), ("Mul", "linear")):
+        graph = Graph()
+        x = graph.node(between, tf_dense(graph, "x", one, "dense"), graph.number(1.5))
+        path = graph.save(tmp_path / "a.onnx", tf_dense(graph, x, two, "dense_1"))
+        [pair] = flagscope.scan(path, **OPTIONS).result.pairs
+        freedom = {"affine": "permutation", "linear": "gl"}[expected]
+        assert (pair.between, pair.freedom) == (expected, freedom)
+
+
+@pytest.mark.parametrize("last", [80, -1])
+def test_shape_that_is_put_together(tmp_path, last):
+    """(size of the first axis, K), as exporters write a flatten."""
+    net = randomised(Flat(last=True))
+    graph = Graph()
+    x = graph.node("Conv", "x", graph.constant(net.a.weight), graph.constant(net.a.bias))
+    x = graph.node("Transpose", graph.node("Relu", x), perm=[0, 2, 3, 1])
+    first = graph.node("Gather", graph.node("Shape", x), graph.constant(torch.tensor(0)))
+    first = graph.node("Unsqueeze", first, graph.axes(0))
+    x = graph.node("Reshape", x, graph.node("Concat", first, graph.axes(last), axis=0))
+    path = graph.save(tmp_path / "a.onnx", tf_dense(graph, x, net.b, "dense"))
+    agree(flagscope.scan(path, **OPTIONS).result.pairs, truth(net, 1, 3, 6, 6))
 
 
 def test_last_number_of_a_reshape_decides(tmp_path):

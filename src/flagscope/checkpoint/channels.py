@@ -38,7 +38,9 @@ class Strand:
     @property
     def affine(self) -> bool:
         """Whether no more than an affine function was."""
-        return self.curve is not None and not self.maxed and curve_name(self.curve) == "linear"
+        if self.curve is None or self.maxed:
+            return False
+        return self.curve is POINTS or curve_name(self.curve) in ("linear", "affine")
 
     @property
     def between(self) -> str:
@@ -104,7 +106,9 @@ class Value:
 @dataclass
 class _Use:
     map: WiredMap
-    exact: bool = True  # whether the bias, if any, is known
+    # Further vectors that are added to the channels, and whether anything else is.
+    vectors: list[str] = field(default_factory=list)
+    exact: bool = True
 
 
 @dataclass
@@ -161,18 +165,24 @@ class Channels:
         if label not in places:
             places.append(label)
 
-    def shifted(self, value: Value, bias: str | None, *, exact: bool = True) -> Value | None:
-        """A vector added to the channels: the map's bias, where nothing lies between."""
-        if bias is not None:
-            self._taken[bias] += 1
+    def shifted(self, value: Value, vector: str | None, *, added: bool = True) -> Value | None:
+        """A vector added to the channels or taken from them: the bias, where nothing lies between.
+
+        None stands for something that is not one stored number for each channel: no freedom could
+        be acted out on that.
+        """
+        if vector is not None:
+            self._taken[vector] += 1
         if value.product or not all(one.affine for one in value.strands):
             return None  # a shift of single channels behind an activation
         [strand] = value.strands
         use = self._uses[strand.use]
-        if strand.plain and use.map.bias is None and exact and bias is not None:
-            use.map = replace(use.map, bias=bias)
-        elif strand.norm is None:
-            use.exact = False  # no freedom could be acted out on a bias that is not known
+        if vector is None:
+            use.exact = False
+        elif added and strand.plain and use.map.bias is None:
+            use.map = replace(use.map, bias=vector)
+        else:
+            use.vectors.append(vector)
         return value
 
     def scaled(self, value: Value, norm: WiredNorm) -> Value | None:
@@ -227,7 +237,10 @@ class Channels:
         """What was entered, as records."""
         links = [link for entry in self._reads for link in self._links(*entry)]
         maps = {use.map.tensor: use.map for use in self._uses}
-        return Wiring(tuple(maps.values()), tuple(links), tuple(self._attention), self._notes())
+        shifts = tuple(name for use in self._uses for name in use.vectors)
+        return Wiring(
+            tuple(maps.values()), tuple(links), tuple(self._attention), shifts, self._notes()
+        )
 
     def _links(self, event: int, value: Value, reader: int) -> list[Link]:
         if reader >= len(self._uses):
@@ -250,7 +263,7 @@ class Channels:
         return found
 
     def _once(self, use: _Use) -> bool:
-        names = (use.map.tensor, use.map.bias)
+        names = (use.map.tensor, use.map.bias, *use.vectors)
         return use.exact and all(self._taken[name] == 1 for name in names if name is not None)
 
     def _once_norm(self, norm: WiredNorm | None) -> bool:

@@ -49,20 +49,24 @@ ACTIVATIONS: dict[str, Function] = {
 def curve_name(curve: Curve) -> str:
     """The activation that has these values at `POINTS`.
 
-    "linear" for every function a x + b, "leaky_relu" for every other one with f(c x) = c f(x) for
-    c > 0, "elementwise" for one that has no name here or is not finite everywhere.
+    "linear" for every function a x, "affine" for a x + b, "leaky_relu" for every other one with
+    f(c x) = c f(x) for c > 0, "elementwise" for one that has no name here or is not finite
+    everywhere.
 
     Examples
     --------
     >>> curve_name(POINTS * torch.sigmoid(POINTS)), curve_name(2 * POINTS + 1)
-    ('silu', 'linear')
+    ('silu', 'affine')
     """
     if not bool(torch.isfinite(curve).all()):
         return "elementwise"
     near = _CLOSE * max(1.0, float(curve.abs().max()))
     slope = (curve[-1] - curve[0]) / (POINTS[-1] - POINTS[0])
     if torch.allclose(curve, curve[0] + slope * (POINTS - POINTS[0]), rtol=0, atol=near):
-        return "linear" if abs(float(slope)) > 0 else "elementwise"
+        if not slope:
+            return "elementwise"
+        offset = float(curve[0] - slope * POINTS[0])
+        return "linear" if abs(offset) <= near else "affine"
     for name, function in ACTIVATIONS.items():
         if torch.allclose(curve, function(POINTS), rtol=_CLOSE, atol=_CLOSE):
             return name

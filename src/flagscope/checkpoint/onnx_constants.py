@@ -112,6 +112,30 @@ class Constants:
             return None
         return [int(value) for value in found]
 
+    def target(self, name: str) -> list[int] | None:
+        """A shape put together: 0 stands for the size of a first axis, -1 for one not known."""
+        node = self._producers.get(name)
+        if node is None or node.op_type != "Concat":
+            return self.sizes(name)
+        found: list[int] = []
+        for part in node.input:
+            known, maker = self.sizes(part), self._producers.get(part)
+            if known is not None:
+                found += known
+            elif maker is not None and maker.op_type == "Unsqueeze" and maker.input:
+                found.append(0 if self._is_first_size(maker.input[0]) else -1)
+            else:
+                return None
+        return found
+
+    def _is_first_size(self, name: str) -> bool:
+        """Whether a number is the size of an array's first axis."""
+        node = self._producers.get(name)
+        if node is None or node.op_type != "Gather" or len(node.input) < 2:
+            return False
+        inner = self._producers.get(node.input[0])
+        return inner is not None and inner.op_type == "Shape" and self.number(node.input[1]) == 0
+
 
 def attribute(node: Any, name: str, default: Any) -> Any:
     """An attribute of a node, of the type of its default."""

@@ -51,8 +51,8 @@ def _vector(walk: Walk, node: Any, value: Value, side: int) -> bool:
     exact = walk.is_vector(origin, value.size)
     name = walk.listed(origin.name)
     if node.op_type == "Add" or (node.op_type == "Sub" and side == 1):
-        added = node.op_type == "Add"
-        return walk.put(node, walk.channels.shifted(value, name, exact=exact and added))
+        vector, added = name if exact else None, node.op_type == "Add"
+        return walk.put(node, walk.channels.shifted(value, vector, added=added))
     if node.op_type == "Mul" and exact:
         norm = WiredNorm("scale", name, name, None, None, None, 0.0)
         return walk.put(node, walk.channels.scaled(value, norm))

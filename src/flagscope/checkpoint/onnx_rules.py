@@ -66,7 +66,7 @@ def _matrix(
     walk.channels.read(value)
     written = walk.channels.write(one, outputs, axis, rank)
     if written is not None and added:
-        walk.channels.shifted(written, bias, exact=bias is not None)
+        walk.channels.shifted(written, bias)
     if written is not None:
         walk.values[node.output[0]] = written
     return True
@@ -110,7 +110,7 @@ def _convolution(walk: Walk, node: Any) -> bool:
         return True
     added, bias = _bias(walk, node, outputs)
     if added:
-        walk.channels.shifted(written, bias, exact=bias is not None)
+        walk.channels.shifted(written, bias)
     walk.values[node.output[0]] = written
     return True
 
@@ -236,7 +236,7 @@ def _flattened(value: Value) -> Value | None:
 
 def _reshape(walk: Walk, node: Any) -> bool:
     value = walk.value(node)
-    wanted = walk.constants.sizes(node.input[1]) if len(node.input) > 1 else None
+    wanted = walk.constants.target(node.input[1]) if len(node.input) > 1 else None
     if not wanted:
         # The shape is worked out on the way; the file may say what comes of it.
         wanted = [-1 if size is None else size for size in walk.dims(node.output[0]) or ()]
@@ -263,6 +263,11 @@ def _all_but_first(walk: Walk, node: Any, value: Value, wanted: Sequence[int]) -
     return len(sizes) == len(rest) == (value.rank or 0) - 1 and prod(sizes) == wanted[1]
 
 
+def _shape(_: Walk, __: Any) -> bool:
+    """How large an array is says nothing of its channels."""
+    return True
+
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("MatMul", "Gemm"), _product),
     **dict.fromkeys(("Conv", "ConvTranspose"), _convolution),
@@ -271,5 +276,5 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("ReduceMean", "ReduceMax"), _mean),
     "Einsum": _einsum, "Gather": _lookup, "BatchNormalization": _batch_norm,
     "Transpose": _transpose, "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Flatten": _flatten,
-    "Reshape": _reshape, **FUNCTIONS,
+    "Reshape": _reshape, "Shape": _shape, "Size": _shape, **FUNCTIONS,
 }  # fmt: skip
