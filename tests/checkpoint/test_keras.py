@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -127,6 +129,9 @@ def test_no_freedom_where_others_look(tmp_path, kind, why):
     [
         (Layer("Lambda", "f", config={"function": ["gQ==", None, None]}), "Lambda"),
         (Layer("Ours>Strange", "f"), "Strange"),
+        (Layer("Ours>ReLU", "f"), "ReLU"),
+        (Layer("Activation", "f", config={"activation": {"class_name": "Ours>ReLU", "config": {}}}),
+         "activation Ours>ReLU"),
         (Layer("LayerNormalization", "f"), "LayerNormalization"),
         (Layer("Activation", "f", config={"activation": "softmax"}), "activation softmax"),
         (Layer("Activation", "f", config={"activation": {"class_name": "function"}}),
@@ -282,3 +287,31 @@ def test_without_the_package(tmp_path, monkeypatch):
     with pytest.raises(MissingExtraError, match="h5py") as error:
         open_checkpoint(tmp_path / "a.h5")
     assert "flagscope[keras]" in error.value.hint
+
+
+def test_layer_given_as_an_activation(tmp_path):
+    one, two = (randomised(nn.Linear(8, 8)) for _ in range(2))
+    leaky = {"module": "keras.layers", "class_name": "LeakyReLU", "registered_name": None,
+             "config": {"name": "leaky", "negative_slope": 0.1}}  # fmt: skip
+    layers = [Layer("InputLayer", "x"), dense(one, "a", leaky), dense(two, "b")]
+    [pair] = flagscope.scan(write(tmp_path / "net", layers, "keras"), **OPTIONS).result.pairs
+    assert (pair.between, pair.freedom) == ("leaky_relu", "scaling")
+
+
+@pytest.mark.parametrize("module", ["ours.layers", None, "kerasfake"])
+def test_class_of_ones_own_under_a_name_of_keras(tmp_path, module):
+    """A class that is called Dense need not be one."""
+    one, two = (randomised(nn.Linear(8, 8)) for _ in range(2))
+    layers = [Layer("InputLayer", "x"), dense(one, "a"), dense(two, "b")]
+    path = write(tmp_path / "net", layers, "keras")
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    config["config"]["layers"][2]["module"] = module
+    members["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    result = flagscope.scan(path, **OPTIONS).result
+    assert not result.pairs
+    assert any("not across: Dense (behind a)" in note for note in result.notes)

@@ -109,7 +109,8 @@ def build_graph(
     notes = Notes()
     taken = Notes()
     choice = choose(checked, config, family, taken)
-    if wiring is not None and family is None and (choice is None or not choice.family.stacks):
+    told = wiring is not None and bool(wiring.maps or wiring.attention)
+    if wiring is not None and told and family is None and not (choice and choice.family.stacks):
         known = _known({"h": HEAD_KEYS, "g": ("num_key_value_heads",)}, config, heads)
         found = wired_graph(wiring, checked, notes, known=known, config=config)
         return _finished(WIRED, list(found.pairs), list(found.heads), checked, notes, BIASES)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _MODELS = ("Sequential", "Functional", "Model")
+_KERAS = re.compile(r"(keras|tf_keras|tensorflow\.keras|tensorflow\.python\.keras)(\.|$)")
 _CONVOLUTION = re.compile(r"Conv[123]D(Transpose)?|Convolution[123]D(Transpose)?")
 
 # Models in models in models.
@@ -29,6 +30,8 @@ class Layer:
         Names of the models around it and its own.
     config, inbound
         Its own configuration, and where its inputs come from.
+    own
+        Whether the class is not Keras's but the user's own, whatever it is called.
     """
 
     kind: str
@@ -36,6 +39,7 @@ class Layer:
     config: Mapping[str, Any]
     inbound: tuple[Any, ...] = ()
     layers: tuple[Layer, ...] = ()
+    own: bool = False
 
     @property
     def name(self) -> str:
@@ -65,6 +69,7 @@ def parsed_model(config: Any, path: tuple[str, ...] = ()) -> Layer | None:
         inner = {"layers": inner}
     if not isinstance(kind, str) or not isinstance(inner, Mapping):
         return None
+    own = _is_own(config)
     kind = kind.rpartition(">")[2]
     name = config.get("name", inner.get("name"))
     mine = (*path, name if isinstance(name, str) else kind.lower())
@@ -76,7 +81,16 @@ def parsed_model(config: Any, path: tuple[str, ...] = ()) -> Layer | None:
         if len(layers) < len(entries):
             return None
     nodes = config.get("inbound_nodes")
-    return Layer(kind, mine, inner, tuple(nodes) if isinstance(nodes, list) else (), layers)
+    inbound = tuple(nodes) if isinstance(nodes, list) else ()
+    return Layer(kind, mine, inner, inbound, layers, own)
+
+
+def _is_own(config: Mapping[str, Any]) -> bool:
+    """Whether a class is registered under a package, or lies in a module that is not Keras's."""
+    module, names = config.get("module"), (config["class_name"], config.get("registered_name"))
+    if any(isinstance(name, str) and ">" in name for name in names):
+        return True
+    return "module" in config and not (isinstance(module, str) and _KERAS.match(module))
 
 
 def stored_paths(model: Layer, base: str = "") -> Iterator[tuple[str, Layer]]:

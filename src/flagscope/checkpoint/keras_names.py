@@ -77,7 +77,7 @@ def _numbered(arrays: Sequence[Hdf5Array], model: Layer | None) -> list[NamedArr
             continue
         group, number = match["group"], int(match["number"])
         module, layer = _module(group, layers)
-        kind = layer.kind if layer is not None else _kind(group)
+        kind = _kind(group) if layer is None else "" if layer.own else layer.kind
         config = layer.config if layer is not None else {}
         names = variable_names(kind, config, counts[group])
         if layer is None and counts[group] == 1:  # without a bias

@@ -13,7 +13,7 @@ from torch import Tensor
 from flagscope.checkpoint.base import TensorInfo
 from flagscope.checkpoint.channels import Channels, Value
 from flagscope.checkpoint.curves import ACTIVATIONS
-from flagscope.checkpoint.keras_layers import Layer
+from flagscope.checkpoint.keras_layers import Layer, parsed_model
 from flagscope.wiring import WiredAttention, WiredMap, WiredNorm
 
 Answer = tuple[bool, Value | None]
@@ -91,11 +91,24 @@ class Site:
             return True, None
         chosen = self.layer.config.get("activation", "linear")
         name = "linear" if chosen is None else chosen
-        function = _FUNCTIONS.get(name) if isinstance(name, str) else None
+        function = _FUNCTIONS.get(name) if isinstance(name, str) else _of_layer(name)
         if function is None:
             self.channels.escape(value, _named(name))
             return True, None
         return True, self.channels.applied(value, function)
+
+
+Rule = Callable[[Site, Sequence[Value | None]], Answer]
+Maker = Callable[[Mapping[str, Any]], Callable[[Tensor], Tensor]]
+
+
+def _of_layer(activation: Any) -> Callable[[Tensor], Tensor] | None:
+    """The function of a layer that was given as an activation."""
+    if not isinstance(activation, Mapping):
+        return None
+    layer = parsed_model(activation)
+    made = None if layer is None or layer.own else _LAYERS.get(layer.kind)
+    return None if layer is None or made is None else _made(made, layer.config)
 
 
 def _named(activation: Any) -> str:
@@ -194,13 +207,17 @@ def _activation(site: Site, inputs: Sequence[Value | None]) -> Answer:
     return _UNKNOWN if value is None else site.activated(value)
 
 
-def _function(made: Callable[[Mapping[str, Any]], Callable[[Tensor], Tensor] | None]):
+def _made(made: Maker, config: Mapping[str, Any]) -> Callable[[Tensor], Tensor] | None:
+    """The function of a layer's configuration; None if that is not what it should be."""
+    try:
+        return made(config)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _function(made: Maker) -> Rule:
     def rule(site: Site, inputs: Sequence[Value | None]) -> Answer:
-        value = _single(inputs)
-        try:
-            function = made(site.layer.config)
-        except (TypeError, ValueError, OverflowError):
-            function = None
+        value, function = _single(inputs), _made(made, site.layer.config)
         if value is None or function is None:
             return _UNKNOWN
         applied = site.channels.applied(value, function)
@@ -230,6 +247,11 @@ def _elu(config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
 def _rescaled(config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
     scale, offset = float(config.get("scale", 1.0)), float(config.get("offset", 0.0))
     return lambda x: scale * x + offset
+
+
+_LAYERS: dict[str, Maker] = {
+    "ReLU": _relu, "LeakyReLU": _leaky, "ELU": _elu, "Rescaling": _rescaled,
+}  # fmt: skip
 
 
 def _same(_: Site, inputs: Sequence[Value | None]) -> Answer:
@@ -310,15 +332,14 @@ def _attention(site: Site, inputs: Sequence[Value | None]) -> Answer:
     return True, None
 
 
-Rule = Callable[[Site, Sequence[Value | None]], Answer]
 _DIMS = ("1D", "2D", "3D")
 
 RULES: dict[str, Rule] = {
     "Dense": _dense, "EinsumDense": _einsum, "Embedding": _embedding,
     **{f"Conv{dims}{end}": _convolution for dims in _DIMS for end in ("", "Transpose")},
     **{f"Convolution{dims}": _convolution for dims in _DIMS},
-    "BatchNormalization": _batch_norm, "Activation": _activation, "ReLU": _function(_relu),
-    "LeakyReLU": _function(_leaky), "ELU": _function(_elu), "Rescaling": _function(_rescaled),
+    "BatchNormalization": _batch_norm, "Activation": _activation,
+    **{kind: _function(made) for kind, made in _LAYERS.items()},
     **dict.fromkeys(
         ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise",
          "GaussianDropout", "AlphaDropout", "ActivityRegularization", "Identity"), _same,

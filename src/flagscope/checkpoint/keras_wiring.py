@@ -98,7 +98,7 @@ def _called(
         outputs = _run(layer, inputs, channels, tensors)
         return outputs[0] if len(outputs) == 1 else None
     site = Site(layer, channels, tensors, cross)
-    rule = RULES.get(layer.kind)
+    rule = None if layer.own else RULES.get(layer.kind)
     understood, value = rule(site, inputs) if rule is not None else (False, None)
     if not understood:
         site.take_all()
