@@ -44,7 +44,7 @@ for step in json.loads(sys.argv[1]):
     command, name, revision = step
     try:
         if command == "inspect":
-            found = flagscope.inspect(name, revision=revision)
+            found = flagscope.inspect(name, revision=revision, estimate=True)
             answers.append({"parameters": found.parameters, "notes": found.notes,
                             "tasks": len(found.tasks), "family": found.graph.family})
         else:

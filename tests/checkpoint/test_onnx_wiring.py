@@ -295,3 +295,18 @@ def test_bias_that_is_no_vector_leaves_no_freedom(tmp_path):
     path = graph.save(tmp_path / "a.onnx", tf_dense(graph, graph.node("Relu", x), two, "dense"))
     [pair] = flagscope.scan(path, **OPTIONS).result.pairs
     assert (pair.between, pair.freedom) == ("relu", "none")
+
+
+def test_graph_decides_where_an_exporter_left_few_of_a_family_s_names(tmp_path):
+    """Of BERT's names only those of one norm and one bias are there."""
+    one, two = (randomised(nn.Linear(8, 8)) for _ in range(2))
+    graph = Graph()
+    bias = graph.constant(one.bias, "encoder.layer.0.attention.self.query.bias")
+    x = graph.node("Add", graph.node("MatMul", "x", graph.constant(one.weight.T, "val_1")), bias)
+    graph.constant(torch.ones(8), "encoder.layer.0.attention.output.LayerNorm.weight")
+    path = graph.save(tmp_path / "a.onnx", tf_dense(graph, graph.node("Relu", x), two, "dense"))
+    result = flagscope.scan(
+        path, config={"model_type": "bert", "num_attention_heads": 2}, **OPTIONS
+    )
+    assert [pair.between for pair in result.result.pairs] == ["relu"]
+    assert result.result.family == "graph"

@@ -39,6 +39,7 @@ from flagscope.arch.wired import wired_graph
 from flagscope.errors import ArchitectureError, InputError
 from flagscope.wiring import Wiring
 
+HEADS = {"h": HEAD_KEYS, "g": ("num_key_value_heads",)}
 # Biases of heads, where these have an axis of their own.
 BIASES = ("*.bias", "*_bias")
 # Buffers of two and more dimensions that are no matrices of weights.
@@ -77,8 +78,7 @@ def build_graph(
         stream (see `residual_pairs`); 0 for no such pairs. Pairs along the stream of a
         convolutional network, from each block to the next, are always listed.
     wiring
-        What the file's own graph says, if it holds one. It decides where no family with layers is
-        named, known or found by its names.
+        What the file's own graph says. It decides where no family with layers is named or found.
 
     Returns
     -------
@@ -106,17 +106,16 @@ def build_graph(
     """
     checked = _checked_shapes(shapes)
     _check_arguments(config, heads, window)
-    notes = Notes()
-    taken = Notes()
+    notes, taken = Notes(), Notes()
     choice = choose(checked, config, family, taken)
-    told = wiring is not None and bool(wiring.maps or wiring.attention)
-    if wiring is not None and told and family is None and not (choice and choice.family.stacks):
-        known = _known({"h": HEAD_KEYS, "g": ("num_key_value_heads",)}, config, heads)
-        found = wired_graph(wiring, checked, notes, known=known, config=config)
+    told = wiring if family is None and wiring and (wiring.maps or wiring.attention) else None
+    if told is not None and not (choice and choice.family.stacks):
+        known = _known(HEADS, config, heads)
+        found = wired_graph(told, checked, notes, known=known, config=config)
         return _finished(WIRED, list(found.pairs), list(found.heads), checked, notes, BIASES)
     notes = taken
     if choice is None:
-        known = _known({"h": HEAD_KEYS, "g": ("num_key_value_heads",)}, config, heads)
+        known = _known(HEADS, config, heads)
         found = infer_graph(checked, notes, known=known, config=config)
         return _finished("unknown", list(found.pairs), list(found.heads), checked, notes)
     config = choice.config
@@ -126,6 +125,10 @@ def build_graph(
     known = _known(choice.family.sizes, config, heads)
     builder = _Builder(checked, config, choice, known, notes, heads, residual=window > 0)
     pairs, spaces = builder.build()
+    if told is not None and told.links and not pairs:
+        # An exporter left only some of the family's names.
+        found = wired_graph(told, checked, Notes(), known=known, config=config)
+        return _finished(WIRED, list(found.pairs), list(found.heads), checked, notes, BIASES)
     pairs += [pair for one in builder.streams for pair in residual_pairs(one, window=window)]
     graph = _finished(choice.family.name, pairs, spaces, checked, notes, choice.family.ignore)
     links = (link for one in builder.streams for link in head_links(one, window=window))
