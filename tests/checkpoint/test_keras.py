@@ -315,3 +315,40 @@ def test_class_of_ones_own_under_a_name_of_keras(tmp_path, module):
     result = flagscope.scan(path, **OPTIONS).result
     assert not result.pairs
     assert any("not across: Dense (behind a)" in note for note in result.notes)
+
+
+def test_channels_first_and_a_map_that_grows_again(tmp_path):
+    """Channels on axis 1, a global mean that is spread out again, and Keras's own flatten."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 5, 3), nn.Conv2d(5, 5, 1), nn.Linear(20, 7)
+
+        def forward(self, x):
+            x = torch.relu(self.a(x)).mean((2, 3), keepdim=True)
+            x = torch.tanh(self.b(x)).repeat_interleave(2, 2).repeat_interleave(2, 3)
+            return self.c(x.permute(0, 2, 3, 1).flatten(1))
+
+    net = randomised(Net())
+    first = {"data_format": "channels_first"}
+    layers = [
+        Layer("InputLayer", "x"), convolution(net.a, "a", "relu"),
+        Layer("GlobalAveragePooling2D", "mean", config={**first, "keepdims": True}),
+        convolution(net.b, "b", "tanh"), Layer("UpSampling2D", "up", config=first),
+        Layer("Flatten", "flat", config=first), dense(net.c, "c"),
+    ]  # fmt: skip
+    for layer in layers[1], layers[3]:
+        layer.config |= first
+    result = flagscope.scan(write(tmp_path / "net", layers, "keras"), **OPTIONS).result
+    assert [pair.name for pair in result.pairs] == ["a-b", "b-c"]
+    assert [(pair.between, pair.freedom) for pair in result.pairs] == [
+        ("relu", "scaling"), ("tanh", "permutation")]  # fmt: skip
+    # The reader of the second pair as a map of each position: (s i) o.
+    kernel = net.c.weight.T.reshape(4, 5, 7)
+    merged = {"b.weight": net.b.weight[:, :, 0, 0],
+              "c.weight": kernel.permute(2, 0, 1).reshape(28, 5)}  # fmt: skip
+    [expected] = flagscope.scan(
+        {"0.weight": merged["b.weight"], "1.weight": merged["c.weight"]}, **OPTIONS
+    ).result.pairs
+    assert result.pairs[1].overlap_ratio == pytest.approx(expected.overlap_ratio, rel=1e-6)

@@ -265,7 +265,7 @@ def _pool(site: Site, inputs: Sequence[Value | None]) -> Answer:
         return _UNKNOWN
     pooled = site.channels.pooled(value, largest="Max" in kind)
     if not kind.startswith("Global"):
-        return True, pooled
+        return True, replace(pooled, unit=False)
     if site.layer.flag("keepdims", False):
         return True, replace(pooled, unit=True)
     return True, replace(pooled, axis=1, rank=2, unit=True)

@@ -154,7 +154,7 @@ def _pool(walk: Walk, node: Any) -> bool:
         return False
     largest = node.op_type in ("MaxPool", "GlobalMaxPool")
     pooled = walk.channels.pooled(value, largest=largest)
-    return walk.put(node, replace(pooled, unit=value.unit or node.op_type.startswith("Global")))
+    return walk.put(node, replace(pooled, unit=node.op_type.startswith("Global")))
 
 
 def _mean(walk: Walk, node: Any) -> bool:
