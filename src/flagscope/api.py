@@ -380,7 +380,7 @@ def inspect(
         only=_parts(only), family=family, heads=heads, window=window, edges=edges,
         precision=precision,
     )  # fmt: skip
-    with opened(source, config=config, revision=revision, base=base) as checkpoint:
+    with opened(source, config=config, revision=revision, base=base, fetch=False) as checkpoint:
         graph = graph_of(checkpoint, settings, source, example_inputs)
         checkpoint = stacked_checkpoint(checkpoint, graph.stacked)
         sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}

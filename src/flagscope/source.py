@@ -34,6 +34,7 @@ def opened(
     config: Config | None,
     revision: str | None,
     base: str | os.PathLike[str] | None,
+    fetch: bool = True,
 ) -> Checkpoint:
     """A source opened for reading, with the configuration that is given or stands beside it.
 
@@ -45,7 +46,7 @@ def opened(
         If it cannot be read.
     """
     if isinstance(source, (str, os.PathLike)):
-        return open_checkpoint(source, config=config, revision=revision, base=base)
+        return open_checkpoint(source, config=config, revision=revision, base=base, fetch=fetch)
     from torch import nn
 
     if revision is not None:
@@ -102,7 +103,7 @@ def graph_of(
         )  # fmt: skip
     if example_inputs is not None:
         raise InputError("example_inputs are for a module", hint="leave them out for a checkpoint")
-    graph = build_graph(shapes, checkpoint.config, **known)
+    graph = build_graph(shapes, checkpoint.config, wiring=checkpoint.wiring, **known)
     return replace(graph, notes=(*unmerged_note(shapes), *graph.notes))
 
 

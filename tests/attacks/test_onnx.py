@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
+import torch
 
 from attacks.conftest import read_whole
+from checkpoint.onnx_styles import Graph
 from checkpoint.test_onnx import W, onnx, proto, save
 from flagscope.checkpoint import open_checkpoint
 from flagscope.errors import CorruptFileError, FlagscopeError, MissingFileError, SourceError
@@ -85,3 +87,56 @@ def test_bytes_changed_anywhere(tmp_path):
             hints.append(error.hint)
     assert all(hints)
     assert 0 < len(hints) < 900
+
+
+def graph_of_many_kinds():
+    graph, vector = Graph(), torch.arange(4.0)
+    x = graph.node("Transpose", "x", perm=[0, 3, 1, 2])
+    x = graph.node("Conv", x, graph.constant(torch.ones(4, 3, 2, 2)), graph.constant(vector))
+    x = graph.node("BatchNormalization", x, *(graph.constant(vector + i) for i in range(4)))
+    x = graph.node("MaxPool", graph.node("Clip", x, graph.number(0.0), graph.number(6.0)),
+                   kernel_shape=[2, 2])  # fmt: skip
+    x = graph.node("ReduceMean", x, graph.axes(2, 3), keepdims=0)
+    x = graph.node("Squeeze", graph.node("Unsqueeze", x, graph.axes(2)), graph.axes(2))
+    x = graph.node("Gemm", x, graph.constant(torch.ones(5, 4)), transB=1)
+    x = graph.node("Mul", x, graph.node("Sigmoid", x))
+    x = graph.node("Reshape", x, graph.axes(-1, 5))
+    held = graph.node("Transpose", graph.held(torch.ones(6, 5)), perm=[1, 0])
+    x = graph.node("Einsum", graph.node("MatMul", x, held), graph.constant(torch.ones(6, 2)),
+                   equation="bi,io->bo")  # fmt: skip
+    return graph, x
+
+
+def test_nodes_changed_anywhere(tmp_path):
+    """What follows the graph meets every kind of nonsense."""
+    graph, last = graph_of_many_kinds()
+    path = graph.save(tmp_path / "a.onnx", last)
+    with open_checkpoint(path) as checkpoint:
+        links = checkpoint.wiring.links
+        assert [link.between for link in links] == ["relu6", "silu", "linear"]
+    whole, rng = path.read_bytes(), random.Random(0)
+    followed, hints = set(), []
+    for _ in range(1500):
+        content = bytearray(whole)
+        for _ in range(rng.choice([1, 1, 3])):
+            content[rng.randrange(len(whole))] = rng.randrange(256)
+        path.write_bytes(content)
+        try:
+            with open_checkpoint(path) as checkpoint:
+                followed.add(len(checkpoint.wiring.links))
+        except FlagscopeError as error:
+            hints.append(error.hint)
+    assert all(hints)
+    assert {0, 1, 2, 3} & followed
+    assert len(followed) > 1
+
+
+def test_long_chain_of_nodes(tmp_path):
+    graph = Graph()
+    x = graph.node("MatMul", "x", graph.constant(torch.ones(4, 4)))
+    for _ in range(5000):
+        x = graph.node("Tanh", x)
+    path = graph.save(tmp_path / "a.onnx", graph.node("MatMul", x, graph.held(torch.ones(4, 4))))
+    with open_checkpoint(path) as checkpoint:
+        [link] = checkpoint.wiring.links
+        assert link.between == "elementwise"

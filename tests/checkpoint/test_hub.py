@@ -49,7 +49,12 @@ MODELS = {
     # Its main branch loses all but the configuration as soon as that is fetched.
     "org/moving": {"config.json": CONFIG, "model.safetensors": save({"w": W})},
     "plain": {"model.safetensors": save({"w": W})},
-    "org/no-weights": {"config.json": CONFIG, "tf_model.h5": b""},
+    "org/no-weights": {"config.json": CONFIG, "model.ckpt.index": b""},
+    # {"w": an array of shape (3, 4)} as Flax writes it.
+    "org/flax": {
+        "flax_model.msgpack": b"\x81\xa1w\xc7\x3e\x01\x93\x92\x03\x04\xa7float32\xc4\x30"
+        + W.numpy().tobytes()
+    },
     "org/gated": None,
 }
 SCRIPT = """
@@ -154,15 +159,18 @@ def fetched(asked: list[tuple[str, str]]) -> set[str]:
 
 def test_files_needed_are_fetched_and_no_other_then_the_cache_does(hub, tmp_path):
     endpoint, asked = hub
-    models = [("org/single", None), ("org/shards", "v1"), ("plain", None), ("org/moving", None)]
+    models = [("org/single", None), ("org/shards", "v1"), ("plain", None), ("org/moving", None),
+              ("org/flax", None)]  # fmt: skip
     expected = [
         {"source": "org/single", "config": json.loads(CONFIG), "sums": {"w": 66.0}},
         {"source": "org/shards", "config": json.loads(CONFIG), "sums": {"w": 66.0, "v": 66.0}},
         {"source": "plain", "config": None, "sums": {"w": 66.0}},
         {"source": "org/moving", "config": json.loads(CONFIG), "sums": {"w": 66.0}},
+        {"source": "org/flax", "config": None, "sums": {"w": 66.0}},
     ]
     assert opened(tmp_path, *models, endpoint=endpoint) == expected
     needed = {"config.json", "model.safetensors", "model.safetensors.index.json", *SHARDS}
+    needed |= {"flax_model.msgpack"}
     assert fetched(asked) == needed
     asked.clear()
     assert opened(tmp_path, *models, endpoint=endpoint) == expected

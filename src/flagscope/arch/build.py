@@ -20,10 +20,15 @@ from flagscope.arch.scope import Notes, Scope, Shapes
 from flagscope.arch.series import series_groups
 from flagscope.arch.stacks import BUFFERS, StackBuilder, known_sizes
 from flagscope.arch.stream import head_links, residual_pairs
+from flagscope.arch.wired import FAMILY as WIRED
+from flagscope.arch.wired import wired_graph
 from flagscope.errors import ArchitectureError, InputError
+from flagscope.wiring import Wiring
 
 NO_FAMILY = "none"
 """In place of a family's name: read the tensors without any."""
+# Biases of heads, where these have an axis of their own.
+BIASES = ("*.bias", "*_bias")
 
 
 def build_graph(
@@ -33,6 +38,7 @@ def build_graph(
     family: str | None = None,
     heads: int | None = None,
     window: int = 1,
+    wiring: Wiring | None = None,
 ) -> Graph:
     """The graph of a network's linear maps from the names and shapes of its tensors.
 
@@ -57,6 +63,8 @@ def build_graph(
         How many layers further a block may lie that reads what another one writes to the residual
         stream (see `residual_pairs`); 0 for no such pairs. Pairs along the stream of a
         convolutional network, from each block to the next, are always listed.
+    wiring
+        What the file's own graph says. It decides where no family with layers is named or found.
 
     Returns
     -------
@@ -84,8 +92,12 @@ def build_graph(
     """
     checked = _checked_shapes(shapes)
     _check_arguments(config, heads, window)
-    notes = Notes()
-    choice = None if family == NO_FAMILY else choose(checked, config, family, notes)
+    notes, taken = Notes(), Notes()
+    choice = None if family == NO_FAMILY else choose(checked, config, family, taken)
+    wired = wiring if family is None and wiring and (wiring.maps or wiring.attention) else None
+    if wired is not None and not (choice and choice.family.stacks):
+        return _wired(wired, checked, config, heads, notes)
+    notes = taken
     reading: Reading | None = None
     if choice is None or (choice.family.chain is not None and not choice.family.stacks):
         named = choice
@@ -99,7 +111,22 @@ def build_graph(
             notes.add(note)
         if choice is None:
             return _finished("unknown", [], [], checked, {}, notes, reading=reading)
-    return _graph(choice, checked, notes, heads=heads, window=window, reading=reading)
+    graph = _graph(choice, checked, notes, heads=heads, window=window, reading=reading)
+    if wired is not None and wired.links and not graph.pairs:
+        # An exporter left only some of the family's names.
+        return _wired(wired, checked, config, heads, Notes())
+    return graph
+
+
+def _wired(
+    wiring: Wiring, shapes: Shapes, config: Mapping[str, Any] | None, heads: int | None,
+    notes: Notes,
+) -> Graph:  # fmt: skip
+    """What a file's own graph says; attention by names where it does not."""
+    known = known_sizes(SIZES, config, heads, lenient=True)
+    found = wired_graph(wiring, shapes, notes, known=known, config=config)
+    pairs, spaces = list(found.pairs), list(found.heads)
+    return _finished(WIRED, pairs, spaces, shapes, {}, notes, BIASES, reading=None)
 
 
 def _graph(

@@ -3,18 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from flagscope.arch.choose import Choice, Instance
 from flagscope.arch.family import ConfigRule
 from flagscope.arch.family_files import load_families, read_family
+from flagscope.arch.graph import HeadGroup, PairGroup
 from flagscope.arch.reading import Reading, read_names
-from flagscope.arch.scope import Notes, Shapes
+from flagscope.arch.scope import Known, Notes, Scope, Shapes
+from flagscope.arch.series import series_groups
+from flagscope.arch.stacks import StackBuilder
 
 DOUBTED = (
     "pairs were inferred from common tensor names; what lies between their maps is unknown, so no "
     "freedom is claimed"
 )
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """Pairs and heads found by names and shapes."""
+
+    pairs: tuple[PairGroup, ...]
+    heads: tuple[HeadGroup, ...]
+
+
+def inferred_maps(
+    shapes: Shapes,
+    notes: Notes,
+    *,
+    known: Mapping[str, Known],
+    config: Mapping[str, Any] | None,
+) -> Inferred:
+    """Pairs and heads that names and shapes tell, without those of heads in tensors of their own.
+
+    Parameters
+    ----------
+    known
+        Sizes, by axis.
+    """
+    choice, _ = inferred(shapes, config, notes)
+    if choice is None:
+        return Inferred((), ())
+    builder = StackBuilder(shapes, config, choice, known, notes, None, residual=False)
+    pairs, heads = builder.build()
+    root = Scope(shapes=shapes, base="", label="main", stack="main", layer=None, config=config,
+                 notes=notes, trusted=choice.trusted)  # fmt: skip
+    return Inferred((*pairs, *series_groups(choice.family.sequences, root)), tuple(heads))
 
 
 def inferred(

@@ -26,6 +26,7 @@ from flagscope.checkpoint.scales import (
     unscaled_note,
 )
 from flagscope.errors import CorruptFileError, InputError
+from flagscope.wiring import Wiring
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ class Checkpoint(ABC):
         self._header_notes = tuple(dict.fromkeys((*notes, *kept)))
         self._notes = (*self._header_notes, *unscaled_note(dtypes, shapes, self._scales))
         self._closed = False
+        self._wiring: Wiring | None = None
         self.recipe: Recipe | None = None
 
     @property
@@ -144,6 +146,13 @@ class Checkpoint(ABC):
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Header of every tensor by name, in the order of the file. Read-only."""
         return MappingProxyType(self._tensors)
+
+    @property
+    def wiring(self) -> Wiring | None:
+        """What the file's own graph says of the order of its maps; None where it holds none."""
+        if self._wiring is None:
+            return None
+        return self._wiring.renamed({stored: name for name, stored in self._stored.items()})
 
     @property
     def auxiliary(self) -> frozenset[str]:

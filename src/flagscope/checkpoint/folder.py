@@ -9,7 +9,9 @@ from pathlib import Path
 from flagscope.checkpoint.deepspeed import step_folder, whole_model
 from flagscope.checkpoint.distributed_folder import METADATA_NAME, PIECES_SUFFIX
 from flagscope.checkpoint.formats import (
+    FLAX_SUFFIXES,
     GGUF_SUFFIXES,
+    KERAS_SUFFIXES,
     NPZ_SUFFIXES,
     ONNX_SUFFIXES,
     SAFETENSORS_SUFFIXES,
@@ -40,8 +42,8 @@ def weight_file(folder: Path) -> Path:
     """File of weights in a folder, or index of several.
 
     Standard names come first, then an index of any name, then the only file of weights:
-    safetensors before PyTorch files, those before npz, that before GGUF and ONNX. Of a folder of
-    DeepSpeed it is the file of the step that `latest` names.
+    safetensors before PyTorch files, those before npz, that before GGUF, ONNX, Keras and Flax. Of a
+    folder of DeepSpeed it is the file of the step that `latest` names.
 
     Raises
     ------
@@ -122,7 +124,8 @@ def _chosen(folder: str, names: Sequence[str]) -> str | None:
         return _only(folder, indices)
     if any(name.endswith(PIECES_SUFFIX) for name in names):
         return _metadata(folder, names)
-    kinds = (SAFETENSORS_SUFFIXES, TORCH_SUFFIXES, NPZ_SUFFIXES, GGUF_SUFFIXES, ONNX_SUFFIXES)
+    kinds = (SAFETENSORS_SUFFIXES, TORCH_SUFFIXES, NPZ_SUFFIXES, GGUF_SUFFIXES, ONNX_SUFFIXES,
+             KERAS_SUFFIXES, FLAX_SUFFIXES)  # fmt: skip
     for suffixes in kinds:
         found = [
             name

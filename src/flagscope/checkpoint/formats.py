@@ -15,7 +15,9 @@ from flagscope.checkpoint.distributed_folder import (
     refuse_piece,
 )
 from flagscope.checkpoint.files import FileCheckpoint, checked_start
+from flagscope.checkpoint.flax_file import FlaxFile
 from flagscope.checkpoint.gguf_file import GgufFile
+from flagscope.checkpoint.keras_file import KerasFile
 from flagscope.checkpoint.npz_file import NpzFile
 from flagscope.checkpoint.onnx_file import OnnxFile
 from flagscope.checkpoint.remote import RemotePath
@@ -29,7 +31,17 @@ TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".th", ".ckpt")
 NPZ_SUFFIXES = (".npz",)
 GGUF_SUFFIXES = (".gguf",)
 ONNX_SUFFIXES = (".onnx",)
-SUFFIXES = SAFETENSORS_SUFFIXES + TORCH_SUFFIXES + NPZ_SUFFIXES + GGUF_SUFFIXES + ONNX_SUFFIXES
+KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+FLAX_SUFFIXES = (".msgpack",)
+SUFFIXES = (
+    *SAFETENSORS_SUFFIXES,
+    *TORCH_SUFFIXES,
+    *NPZ_SUFFIXES,
+    *GGUF_SUFFIXES,
+    *ONNX_SUFFIXES,
+    *KERAS_SUFFIXES,
+    *FLAX_SUFFIXES,
+)
 
 
 class FileReader(Protocol):
@@ -48,6 +60,8 @@ _READERS: dict[str, FileReader] = {
     **dict.fromkeys(NPZ_SUFFIXES, NpzFile),
     **dict.fromkeys(GGUF_SUFFIXES, GgufFile),
     **dict.fromkeys(ONNX_SUFFIXES, OnnxFile),
+    **dict.fromkeys(KERAS_SUFFIXES, KerasFile),
+    **dict.fromkeys(FLAX_SUFFIXES, FlaxFile),
 }
 
 _KINDS: dict[Kind, tuple[tuple[str, ...], FileReader]] = {
@@ -66,11 +80,6 @@ _BEGINNINGS = {
 _UNFINISHED = (".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2")
 
 _UNSUPPORTED = {
-    **dict.fromkeys(
-        (".h5", ".hdf5"), ("HDF5 (Keras)", "save the weights as .npz or .safetensors.")
-    ),
-    ".keras": ("Keras", "save the weights as .npz or .safetensors."),
-    ".msgpack": ("Flax", "save the weights as .npz or .safetensors."),
     ".pb": ("TensorFlow SavedModel", "save the weights as .npz, or convert it to ONNX (tf2onnx)."),
     ".tflite": ("TensorFlow Lite", "save the weights as .npz, or convert it to ONNX (tf2onnx)."),
     ".npy": ("NumPy .npy", "save named arrays with numpy.savez."),
@@ -103,6 +112,8 @@ def file_reader(path: Path) -> FileReader:
     if suffix in _READERS:
         _check_beginning(path, suffix, start)
         return _READERS[suffix]
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return KerasFile
     if suffix in _UNSUPPORTED:
         name, hint = _UNSUPPORTED[suffix]
         raise SourceError(

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from flagscope.checkpoint.configuration import CONFIG_NAME
 from flagscope.checkpoint.folder import INDEX_SUFFIX, STANDARD_NAMES
-from flagscope.checkpoint.formats import SUFFIXES
+from flagscope.checkpoint.formats import SAFETENSORS_SUFFIXES, SUFFIXES
+from flagscope.checkpoint.remote_hub import HubPath
 from flagscope.checkpoint.sharded import weight_map
 from flagscope.errors import MissingFileError, SourceError
 
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LISTED = 4
+# What models of other frameworks are called, where there is none for PyTorch.
+_OTHER_NAMES = ("flax_model.msgpack", "tf_model.h5")
 
 
 def is_hub_name(named: str) -> bool:
@@ -63,7 +68,8 @@ def fetched_weights(name: str, *, revision: str | None) -> Path:
     """
     repository = _Repository(name, revision)
     repository.file(CONFIG_NAME)
-    for candidate in STANDARD_NAMES:
+    names = (*STANDARD_NAMES, *_OTHER_NAMES)
+    for candidate in names:
         weights = repository.file(candidate)
         if weights is None:
             continue
@@ -79,9 +85,32 @@ def fetched_weights(name: str, *, revision: str | None) -> Path:
                 )
         return weights
     raise MissingFileError(
-        f"the weights of {name} are {repository.lack}; looked for {', '.join(STANDARD_NAMES)}.",
+        f"the weights of {name} are {repository.lack}; looked for {', '.join(names)}.",
         hint=repository.hint,
     )
+
+
+def seen_weights(name: str, *, revision: str | None) -> Path | HubPath:
+    """The same for looking at headers: what is not in the cache stays on the hub.
+
+    Of safetensors only the configuration and the index of shards are read whole, and files that the
+    cache holds at the hub's commit are taken from it. Other formats are fetched as for a scan.
+
+    Parameters, errors
+        As for `fetched_weights`.
+    """
+    repository = _Repository(name, revision)
+    for candidate in STANDARD_NAMES[:2]:
+        place = repository.place(candidate)
+        if place is None:
+            continue
+        if candidate.endswith(SAFETENSORS_SUFFIXES):
+            files = [place]
+        else:
+            files = [place / shard for shard in sorted(set(weight_map(place).values()))]
+        whole = all(repository.is_cached(one) for one in files)
+        return fetched_weights(name, revision=repository.revision) if whole else place
+    return fetched_weights(name, revision=repository.revision)
 
 
 class _Repository:
@@ -105,33 +134,85 @@ class _Repository:
             )
         return "download the file that you mean and give its path."
 
+    @property
+    def revision(self) -> str | None:
+        """The commit, once a file was found; what was asked for before."""
+        return self._revision
+
+    def place(self, filename: str) -> HubPath | None:
+        """A file where it lies on the hub; None if there is none or the hub does not answer."""
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+        from huggingface_hub.utils import (
+            EntryNotFoundError,
+            HfHubHTTPError,
+            HFValidationError,
+            build_hf_headers,
+        )
+
+        with self._explained(filename):
+            try:
+                url = hf_hub_url(self._name, filename, revision=self._revision)
+                found = get_hf_file_metadata(
+                    url, headers=build_hf_headers(library_name="flagscope")
+                )
+            except EntryNotFoundError:
+                return None
+            except (HfHubHTTPError, HFValidationError):
+                raise
+            except Exception:  # of the HTTP library, which differs between versions
+                return None  # not reached: the cache may do
+        if found.commit_hash is None or not is_commit(found.commit_hash):
+            return None
+        self._revision = found.commit_hash
+        return HubPath(self._name, found.commit_hash, filename)
+
+    def is_cached(self, path: HubPath) -> bool:
+        """Whether the cache holds a file at its commit."""
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self._name, path.name, revision=self._revision)
+        return isinstance(found, str)
+
     def file(self, filename: str) -> Path | None:
         """Path of a file, fetched if need be; None if the model has no such file."""
         # Here, not above: the import takes 0.2 s, which local files need not wait for.
         from huggingface_hub import hf_hub_download
+        from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
+
+        with self._explained(filename):
+            try:
+                fetched = hf_hub_download(
+                    self._name,
+                    filename,
+                    revision=self._revision,
+                    local_files_only=self._cache_only,
+                    library_name="flagscope",
+                )
+            except LocalEntryNotFoundError:
+                # Neither reached nor cached. Asking again for every file would wait every time.
+                self._cache_only = True
+                return None
+            except EntryNotFoundError:
+                return None
+        path = Path(fetched)
+        # A snapshot's folder is named by its commit. Holding on to it keeps shards of one model
+        # together if somebody pushes meanwhile, and spares a request for what is cached.
+        if is_commit(path.parent.name):
+            self._revision = path.parent.name
+        return path
+
+    @contextmanager
+    def _explained(self, filename: str) -> Iterator[None]:
+        """Errors of the hub's library as errors of a source, with a hint."""
         from huggingface_hub.utils import (
-            EntryNotFoundError,
             GatedRepoError,
             HFValidationError,
-            LocalEntryNotFoundError,
             RepositoryNotFoundError,
             RevisionNotFoundError,
         )
 
         try:
-            fetched = hf_hub_download(
-                self._name,
-                filename,
-                revision=self._revision,
-                local_files_only=self._cache_only,
-                library_name="flagscope",
-            )
-        except LocalEntryNotFoundError:
-            # Neither reached nor cached. Asking again for every file would wait every time.
-            self._cache_only = True
-            return None
-        except EntryNotFoundError:
-            return None
+            yield
         except GatedRepoError as error:
             raise MissingFileError(
                 f"access to {self._name} is restricted.",
@@ -152,9 +233,3 @@ class _Repository:
                 f"cannot fetch {filename} of {self._name}: {str(error).partition(chr(10))[0]}",
                 hint="try again later, or download the files and give their folder.",
             ) from error
-        path = Path(fetched)
-        # A snapshot's folder is named by its commit. Holding on to it keeps shards of one model
-        # together if somebody pushes meanwhile, and spares a request for what is cached.
-        if is_commit(path.parent.name):
-            self._revision = path.parent.name
-        return path

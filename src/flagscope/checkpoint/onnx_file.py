@@ -15,7 +15,10 @@ from torch import Tensor
 from flagscope.checkpoint.base import TensorInfo
 from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start
 from flagscope.checkpoint.indexing import Index
+from flagscope.checkpoint.onnx_constants import Constants
 from flagscope.checkpoint.onnx_graph import original_names, turned_parameters
+from flagscope.checkpoint.onnx_rules import RULES
+from flagscope.checkpoint.onnx_wiring import onnx_wiring
 from flagscope.errors import CorruptFileError, MissingExtraError, MissingFileError
 
 # PyTorch's names of ONNX's element types.
@@ -78,10 +81,16 @@ class OnnxFile(FileCheckpoint):
         found = original_names(graph, shapes)
         self._turned = {one.name for one in found.values() if one.transposed}
         self._names = {one.name: stored for stored, one in found.items()}
+        listed = {stored: (one.name, one.transposed) for stored, one in found.items()}
+        wiring = onnx_wiring(graph, Constants(graph, self._protos, shapes), listed, RULES)
+        # Some exporters write biases as (1, n).
+        vectors = wiring.vectors()
         entries = {}
         for stored, proto in self._protos.items():
             name = found[stored].name if stored in found else stored
             shape = shapes[stored][::-1] if name in self._turned else shapes[stored]
+            if name in vectors:
+                shape = (prod(shape),)
             entries[name] = self._entry(path, name, proto, shape)
         notes = []
         if found:
@@ -90,9 +99,10 @@ class OnnxFile(FileCheckpoint):
         if kept:
             notes.append(
                 f"{len(kept)} weights keep a parameter's name and are multiplied as (in, out); "
-                f"they are taken as stored, such as {kept[0]}"
+                f"they are listed as stored, such as {kept[0]}"
             )
         super().__init__(path, entries, source=source, config=config, notes=notes)
+        self._wiring = wiring
 
     def _entry(self, path: Path, name: str, proto: Any, shape: tuple[int, ...]) -> TensorInfo:
         kind = _kind(proto)

@@ -20,12 +20,13 @@ from flagscope.checkpoint.configuration import config_beside, given_config
 from flagscope.checkpoint.deepspeed import refuse_empty, refuse_optimizer, settings_folder
 from flagscope.checkpoint.folder import INDEX_SUFFIX, remote_weight_file, weight_file
 from flagscope.checkpoint.formats import SUFFIXES, check_remote, opened_file
-from flagscope.checkpoint.hub import fetched_weights, is_commit, is_hub_name
+from flagscope.checkpoint.hub import fetched_weights, is_commit, is_hub_name, seen_weights
 from flagscope.checkpoint.leftovers import left_notes
 from flagscope.checkpoint.packed import unpacked
 from flagscope.checkpoint.parametrized import whole_weights
 from flagscope.checkpoint.recipe import Recipe, header_digest
 from flagscope.checkpoint.remote import RemotePath
+from flagscope.checkpoint.remote_hub import HubPath
 from flagscope.checkpoint.sharded import ShardedCheckpoint
 from flagscope.errors import FlagscopeError, InputError, MissingFileError, SourceError
 
@@ -36,6 +37,7 @@ def open_checkpoint(
     revision: str | None = None,
     config: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     base: str | os.PathLike[str] | None = None,
+    fetch: bool = True,
 ) -> Checkpoint:
     """Open a checkpoint: the headers are read, the data when they are asked for.
 
@@ -43,11 +45,11 @@ def open_checkpoint(
     ----------
     source
         A file (.safetensors; .bin, .pt, .pth, .th, .ckpt as torch.save writes them; .npz; .gguf;
-        .onnx), an index of shards, a folder, a PEFT adapter's folder, a folder that
-        torch.distributed.checkpoint saved, or the name of a model on the Hugging Face hub. What
-        exists on disk comes before a hub name. Or a URL that fsspec knows (s3://bucket/model/,
-        https://…/model.safetensors), of safetensors alone: headers and tensors are fetched by
-        ranges of bytes, never a whole file.
+        .onnx; .keras, .h5; .msgpack of Flax), an index of shards, a folder, a PEFT adapter's
+        folder, a folder that torch.distributed.checkpoint saved, or the name of a model on the
+        Hugging Face hub. What exists on disk comes before a hub name. Or a URL that fsspec knows
+        (s3://bucket/model/, https://…/model.safetensors), of safetensors alone: headers and tensors
+        are fetched by ranges of bytes, never a whole file.
     revision
         Branch, tag or commit on the hub.
     config
@@ -55,6 +57,9 @@ def open_checkpoint(
     base
         For an adapter: the model that it was trained on, in place of the one that its
         adapter_config.json names.
+    fetch
+        Whether the weights of a hub name are fetched into the hub's cache, as for a scan. False
+        for looking at headers: safetensors that the cache lacks are then read by ranges of bytes.
 
     Returns
     -------
@@ -118,10 +123,14 @@ def open_checkpoint(
             f"base is given, but {shown(named)} is no PEFT adapter.",
             hint=f"an adapter is a folder with {ADAPTER_CONFIG} and adapter_model.safetensors.",
         )
-    weights = far or _weights(named, revision)
+    weights = far or _weights(named, revision, fetch=fetch)
     opened = _opened(
         weights, source=shown(named), config=settings, whole=path is not None and path.is_dir()
     )
+    if isinstance(weights, HubPath):
+        opened.add_notes(
+            "read on the hub by ranges of bytes, and not fetched; a scan fetches the files"
+        )
     if path is None and isinstance(weights, Path) and is_commit(weights.parent.name):
         revision = weights.parent.name  # of the hub's cache: workers take the same commit
     return _with_recipe(opened, named, revision, None, settings)
@@ -215,7 +224,7 @@ def _base(adapter: Path | RemotePath, given: str | os.PathLike[str] | None) -> C
         ) from error
 
 
-def _weights(named: str, revision: str | None) -> Path | RemotePath:
+def _weights(named: str, revision: str | None, *, fetch: bool = True) -> Path | RemotePath:
     path = _existing(named)
     if path is not None:
         if revision is not None:
@@ -239,7 +248,8 @@ def _weights(named: str, revision: str | None) -> Path | RemotePath:
         check_remote(remote)
         return remote
     if is_hub_name(named):
-        return fetched_weights(named, revision=revision)
+        find = fetched_weights if fetch else seen_weights
+        return find(named, revision=revision)
     raise MissingFileError(
         f"{named!r} is neither a path that exists nor the name of a model on the hub.",
         hint="check the path; a hub name looks like gpt2 or org/model.",

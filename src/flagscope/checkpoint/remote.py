@@ -42,6 +42,9 @@ class RemotePath:
         As the user gave it. Credentials in it (user:password@, a signed query) are never shown.
     """
 
+    first = 2**18
+    """Bytes of a first request: headers of most files fit."""
+
     def __init__(self, url: str) -> None:
         self.url = url
         # Only on the web does a question mark begin a query; a key of an object may hold one.

@@ -18,8 +18,6 @@ from flagscope.checkpoint.remote import RemotePath
 from flagscope.checkpoint.safetensors_header import header_entries, header_length
 from flagscope.checkpoint.spans import covering_span
 
-# Headers of most files fit: the first request brings them whole.
-_FIRST = 2**18
 # Runs that were read for slices across them: such a tensor is asked for in two or three slices
 # (queries, keys and values side by side) one after the other.
 _KEPT = 2
@@ -56,7 +54,7 @@ class RemoteSafetensors(Checkpoint):
     ) -> None:
         shown, size = str(path), path.size
         path.check_ranges()
-        start = bytes(path.read_range(0, min(size, _FIRST)))
+        start = bytes(path.read_range(0, min(size, path.first)))
         checked_bytes(start[:SEEN], shown)
         stop = 8 + header_length(start, size, shown=shown)
         if stop > len(start):
