@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from arch.contract import assert_proven, randomise
+from arch.decoders import MetaLlama, NanoGpt, tokens
 from arch.nets import ConvNext, MlpMixer, ResNet, image
 from flagscope.arch import build_graph
 
@@ -13,9 +14,14 @@ NETS = {
     "mlp_mixer-timm": (MlpMixer, "mlp_mixer"),
     "convnext-timm": (ConvNext, "convnext"),
     "convnext-timm-pointwise": (lambda: ConvNext(pointwise=True), "convnext"),
+    "nanogpt": (NanoGpt, "nanogpt"),
+    "llama-native": (MetaLlama, "llama_native"),
     "mlp": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 9), nn.ReLU(), nn.Linear(9, 8),
                                   nn.ReLU(), nn.Linear(8, 3)), "mlp"),
 }  # fmt: skip
+CONFIGS = {"mlp": {"activation": "relu"}, "nanogpt": {"n_head": 4},
+           "llama-native": {"n_heads": 4, "n_kv_heads": 2}}  # fmt: skip
+DECODERS = ("nanogpt", "llama-native")
 
 
 def prove_net(case: str) -> dict:
@@ -23,7 +29,8 @@ def prove_net(case: str) -> dict:
     make, family = NETS[case]
     module = randomise(make(), seed=4)
     state = dict(module.state_dict())
-    config = {"activation": "relu"} if family == "mlp" else None
+    config = CONFIGS.get(case)
+    given = tokens() if case in DECODERS else image()
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     guessed = build_graph(shapes, config)
     graph = build_graph(shapes, config, family=family)
@@ -32,7 +39,7 @@ def prove_net(case: str) -> dict:
 
     def run(changed):
         with torch.no_grad():
-            return torch.func.functional_call(module, changed, image())
+            return torch.func.functional_call(module, changed, given)
 
     done = assert_proven(graph, state, run, tolerance=1e-11)
     return {"family": family, "model": "a small module of the same names",
