@@ -198,6 +198,7 @@ def scan(
     config: Config | None = None,
     revision: str | None = None,
     base: str | os.PathLike[str] | None = None,
+    tensors: str | None = None,
     family: str | None = None,
     heads: int | None = None,
     example_inputs: Any = None,
@@ -229,6 +230,10 @@ def scan(
         Branch, tag or commit of a hub repository.
     base
         The model under a PEFT adapter, where its adapter_config.json does not name it.
+    tensors
+        Which group of tensors to read, where the source holds several (generator and discriminator,
+        a model and its moving average): the keys that lead to it in a torch file or a mapping, with
+        dots between them, or the start that the names of its tensors share.
     family
         Name of a model family, to override what the config and the names say; see
         `flagscope.families`.
@@ -324,7 +329,7 @@ def scan(
             workers = workers or width(pool)
         kept = None if store is None else stack.enter_context(Store(store))
         checkpoint = stack.enter_context(
-            opened(source, config=config, revision=revision, base=base)
+            opened(source, config=config, revision=revision, base=base, tensors=tensors)
         )
         graph = graph_of(checkpoint, settings, source, example_inputs)
         result = run_scan(
@@ -340,6 +345,7 @@ def inspect(
     config: Config | None = None,
     revision: str | None = None,
     base: str | os.PathLike[str] | None = None,
+    tensors: str | None = None,
     family: str | None = None,
     heads: int | None = None,
     example_inputs: Any = None,
@@ -369,7 +375,7 @@ def inspect(
         only=_parts(only), family=family, heads=heads, window=window, edges=edges,
         precision=precision,
     )  # fmt: skip
-    with opened(source, config=config, revision=revision, base=base) as checkpoint:
+    with opened(source, config=config, revision=revision, base=base, tensors=tensors) as checkpoint:
         graph = graph_of(checkpoint, settings, source, example_inputs)
         sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
         tasks = tuple(plan(graph, settings, sizes))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flagscope.arch import Graph, build_graph, families
 from flagscope.checkpoint import Checkpoint, from_state_dict, open_checkpoint
 from flagscope.checkpoint.configuration import given_config
 from flagscope.engine import Settings
-from flagscope.errors import CorruptFileError, InputError
+from flagscope.errors import ArchitectureError, CorruptFileError, InputError
 from flagscope.geometry import RankRule
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def opened(
     config: Config | None,
     revision: str | None,
     base: str | os.PathLike[str] | None,
+    tensors: str | None = None,
 ) -> Checkpoint:
     """A source opened for reading, with the configuration that is given or stands beside it.
 
@@ -38,7 +40,7 @@ def opened(
         If it cannot be read.
     """
     if isinstance(source, (str, os.PathLike)):
-        return open_checkpoint(source, config=config, revision=revision, base=base)
+        return open_checkpoint(source, config=config, revision=revision, base=base, tensors=tensors)
     from torch import nn
 
     if revision is not None:
@@ -47,10 +49,14 @@ def opened(
         raise InputError("base is for adapters on disk", hint="leave it out for weights in memory")
     given = None if config is None else given_config(config)
     if isinstance(source, nn.Module):
+        if tensors is not None:
+            raise InputError(
+                "tensors is for files and mappings", hint="give the part of the module"
+            )
         own = _module_config(source) if given is None else given
         return from_state_dict(source.state_dict(), config=own, name=type(source).__name__)
     if isinstance(source, Mapping):
-        return from_state_dict(source, config=given)
+        return from_state_dict(source, config=given, tensors=tensors)
     raise InputError(
         f"cannot scan a {type(source).__name__}",
         hint="give a path, a hub name, an nn.Module or a mapping of names to tensors",
@@ -88,7 +94,15 @@ def graph_of(
         return module_graph(source, checkpoint.config, example_inputs=example_inputs, **known)
     if example_inputs is not None:
         raise InputError("example_inputs are for a module", hint="leave them out for a checkpoint")
-    return build_graph(shapes, checkpoint.config, **known)
+    try:
+        return build_graph(shapes, checkpoint.config, **known)
+    except ArchitectureError as error:
+        # Settings that a training script saved may use a key for something else than a model does.
+        if checkpoint.config is None or checkpoint.config is not checkpoint.stored_config:
+            raise
+        graph = build_graph(shapes, None, **known)
+        note = f"the settings that the file itself holds are left aside, they do not fit: {error}"
+        return replace(graph, notes=(*graph.notes, note))
 
 
 def checked_settings(**values: Any) -> Settings:

@@ -13,7 +13,9 @@ from flagscope.checkpoint.onnx_file import OnnxFile
 from flagscope.checkpoint.remote import RemotePath
 from flagscope.checkpoint.remote_safetensors import RemoteSafetensors
 from flagscope.checkpoint.safetensors_file import SafetensorsFile
+from flagscope.checkpoint.torch_contents import ZIP_START
 from flagscope.checkpoint.torch_file import TorchFile
+from flagscope.checkpoint.torch_legacy import is_legacy
 from flagscope.errors import SourceError
 
 SAFETENSORS_SUFFIXES = (".safetensors",)
@@ -54,6 +56,9 @@ _UNSUPPORTED = {
     ".pkl": ("pickle", "save the weights as .safetensors or with torch.save(state_dict)."),
 }
 
+# Names that files of torch.save get as well; how they begin says what they are.
+_OFTEN_TORCH = (*SAFETENSORS_SUFFIXES, ".pkl", ".pickle", ".model", ".tar", ".zip")
+
 
 def file_reader(path: Path) -> FileReader:
     """Class that reads a file.
@@ -65,6 +70,8 @@ def file_reader(path: Path) -> FileReader:
     """
     suffix = path.suffix.lower()
     start = checked_start(path)
+    if suffix in _OFTEN_TORCH and (start.startswith(ZIP_START) or is_legacy(start)):
+        return TorchFile
     if suffix in _READERS:
         return _READERS[suffix]
     if start.startswith(b"GGUF"):
@@ -87,17 +94,26 @@ def file_reader(path: Path) -> FileReader:
 
 
 def opened_file(
-    path: Path | RemotePath, *, source: str | None = None, config: dict[str, Any] | None = None
+    path: Path | RemotePath,
+    *,
+    source: str | None = None,
+    config: dict[str, Any] | None = None,
+    tensors: str | None = None,
 ) -> Checkpoint:
-    """A file of weights, on this machine or behind a URL.
+    """A file of weights, on this machine or behind a URL; or of a torch file one group of tensors.
 
     Raises
     ------
     MissingFileError, CorruptFileError, SourceError
         If the file is not there, is damaged, or is of a format that is not supported there.
+    InputError
+        If there is no group `tensors`.
     """
     if isinstance(path, Path):
-        return file_reader(path)(path, source=source, config=config)
+        reader = file_reader(path)
+        if reader is TorchFile:
+            return TorchFile(path, source=source, config=config, tensors=tensors)
+        return reader(path, source=source, config=config)
     check_remote(path)
     return RemoteSafetensors(path, source=source, config=config)
 

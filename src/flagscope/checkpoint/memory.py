@@ -13,6 +13,9 @@ from flagscope.checkpoint.dtypes import dtype_name
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.nesting import model_state
 from flagscope.checkpoint.packed import unpacked
+from flagscope.checkpoint.part_checkpoint import twin_notes
+from flagscope.checkpoint.parts import averaged_twins
+from flagscope.checkpoint.stored_config import config_below
 from flagscope.errors import InputError
 
 
@@ -63,6 +66,7 @@ def from_state_dict(
     *,
     config: Mapping[str, Any] | None = None,
     name: str = "state_dict",
+    tensors: str | None = None,
 ) -> Checkpoint:
     """Checkpoint over a state dict in memory, with the interface of the file readers.
 
@@ -76,12 +80,15 @@ def from_state_dict(
         The model's configuration, for instance `model.config.to_dict()`.
     name
         What to call it: `Checkpoint.source`.
+    tensors
+        Which group of tensors to read, where there are several: the keys that lead to it with dots
+        between them, or the start that its names share.
 
     Raises
     ------
     InputError
         If `mapping` is not a mapping, holds no tensors or several models, or tensors without
-        values (on the meta device).
+        values (on the meta device), or there is no group `tensors`.
     SourceError
         If the weights are packed by a quantiser that is not supported.
 
@@ -99,9 +106,16 @@ def from_state_dict(
             f"expected a mapping from names to tensors, got {type(mapping).__name__}.",
             hint="pass module.state_dict().",
         )
-    state, notes = model_state(mapping, source=name, error=InputError)
-    return unpacked(
-        StateDictCheckpoint(
-            state, source=name, config=None if config is None else dict(config), notes=notes
-        )
+    found = model_state(mapping, source=name, error=InputError, tensors=tensors)
+    state, notes = found.state, found.notes
+    if tensors is None:
+        twins = averaged_twins({key: tuple(tensor.shape) for key, tensor in state.items()})
+        passed = {key for twin in twins for key in twin.names}
+        state = {key: tensor for key, tensor in state.items() if key not in passed}
+        notes = (*notes, *twin_notes(twins))
+    stored, _ = config_below(mapping, found.group)
+    checkpoint = StateDictCheckpoint(
+        state, source=name, config=stored if config is None else dict(config), notes=notes
     )
+    checkpoint.group, checkpoint.stored_config = found.group, stored
+    return unpacked(checkpoint)

@@ -21,9 +21,11 @@ from flagscope.checkpoint.folder import INDEX_SUFFIX, remote_weight_file, weight
 from flagscope.checkpoint.formats import SUFFIXES, check_remote, opened_file
 from flagscope.checkpoint.hub import fetched_weights, is_commit, is_hub_name
 from flagscope.checkpoint.packed import unpacked
+from flagscope.checkpoint.part_checkpoint import part_of, without_twins
 from flagscope.checkpoint.recipe import Recipe, header_digest
 from flagscope.checkpoint.remote import RemotePath
 from flagscope.checkpoint.sharded import ShardedCheckpoint
+from flagscope.checkpoint.torch_file import TorchFile
 from flagscope.errors import FlagscopeError, InputError, MissingFileError, SourceError
 
 
@@ -33,6 +35,7 @@ def open_checkpoint(
     revision: str | None = None,
     config: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     base: str | os.PathLike[str] | None = None,
+    tensors: str | None = None,
 ) -> Checkpoint:
     """Open a checkpoint: the headers are read, the data when they are asked for.
 
@@ -51,6 +54,11 @@ def open_checkpoint(
     base
         For an adapter: the model that it was trained on, in place of the one that its
         adapter_config.json names.
+    tensors
+        Which group of tensors to read, where a file holds several (two models, or a model and the
+        moving average of it): the keys that lead to it in a torch file with dots between them, or
+        the start that the names of its tensors share. Several groups with commas between them are
+        read as parts of one model.
 
     Returns
     -------
@@ -60,13 +68,14 @@ def open_checkpoint(
     Raises
     ------
     InputError
-        If an argument is of the wrong type, or a revision is given for a file.
+        If an argument is of the wrong type, a revision is given for a file, or there is no group
+        `tensors`.
     MissingFileError
         If the file, a shard or the hub's model is not there.
     CorruptFileError
         If a file is truncated, inconsistent or not of its format.
     UnsafeFileError
-        If a file could only be read by running pickled code.
+        If a file holds no tensors that could be had without running pickled code.
     UnknownDtypeError
         If a file has a data type that its format does not know.
     SourceError
@@ -76,8 +85,8 @@ def open_checkpoint(
 
     Notes
     -----
-    Safetensors files, uncompressed npz files and the zip files that torch.save has written since
-    PyTorch 1.6 are mapped into memory; PyTorch's older format is read whole.
+    Of safetensors files, uncompressed npz files and files of PyTorch of either format, headers are
+    read first, and then the bytes of what is asked for.
 
     Examples
     --------
@@ -101,6 +110,11 @@ def open_checkpoint(
     far = _weights(named, revision) if path is None and "://" in named else None
     adapter = adapter_weights(path or far)
     settings = None if config is None else given_config(config)
+    if adapter is not None and tensors is not None:
+        raise InputError(
+            f"tensors is given, but {shown(named)} is an adapter.",
+            hint="leave it out; an adapter belongs to all of its base.",
+        )
     if adapter is not None and revision is None:
         under = _base(adapter, base)
         try:
@@ -108,7 +122,7 @@ def open_checkpoint(
         except BaseException:
             under.close()
             raise
-        return _with_recipe(checkpoint, named, None, base, settings)
+        return _with_recipe(checkpoint, named, None, base, settings, None)
     if base is not None:
         raise InputError(
             f"base is given, but {shown(named)} is no PEFT adapter.",
@@ -116,16 +130,21 @@ def open_checkpoint(
         )
     weights = far or _weights(named, revision)
     found = config_beside(weights) if settings is None else settings
-    reader = ShardedCheckpoint if weights.name.endswith(INDEX_SUFFIX) else opened_file
-    stored = reader(weights, source=shown(named), config=found)
+    if weights.name.endswith(INDEX_SUFFIX):
+        stored: Checkpoint = ShardedCheckpoint(weights, source=shown(named), config=found)
+    else:
+        stored = opened_file(weights, source=shown(named), config=found, tensors=tensors)
     try:
-        opened = unpacked(stored)
+        if tensors is None:
+            opened = unpacked(without_twins(stored))
+        else:
+            opened = unpacked(stored if isinstance(stored, TorchFile) else part_of(stored, tensors))
     except BaseException:
         stored.close()
         raise
     if path is None and isinstance(weights, Path) and is_commit(weights.parent.name):
         revision = weights.parent.name  # of the hub's cache: workers take the same commit
-    return _with_recipe(opened, named, revision, None, settings)
+    return _with_recipe(opened, named, revision, None, settings, tensors)
 
 
 def shown(named: str) -> str:
@@ -147,6 +166,7 @@ def _with_recipe(
     revision: str | None,
     base: str | os.PathLike[str] | None,
     config: dict[str, Any] | None,
+    tensors: str | None,
 ) -> Checkpoint:
     """The checkpoint, which knows how to be opened elsewhere."""
     checkpoint.recipe = Recipe(
@@ -154,6 +174,7 @@ def _with_recipe(
         revision=revision,
         base=None if base is None else _anywhere(os.fspath(base)),
         config=config,
+        tensors=tensors,
         header=header_digest(checkpoint),
         opened=uuid.uuid4().hex,
     )
