@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from flagscope.checkpoint.pickled import Global, PickleError, StandIn
@@ -72,11 +72,11 @@ class _Opener:
             return old
         if self._script is not None and isinstance(value, StandIn):
             if isinstance(value.state, dict):
-                return self._flat(self._script_names(value, self._script, ""))
+                return self._script_module(value, self._script, "", {})
             return value
         module = module_state(value)
         if module is not None:
-            return self._flat(self._module_names(module, ""))
+            return self._module(module, "", {})
         inner = _inner(value)
         if inner is None:
             return value
@@ -84,53 +84,53 @@ class _Opener:
         self._left.append((target, inner))
         return target
 
-    def _flat(self, named: Iterator[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, tensor in named:
-            self._names += 1
-            self._characters += len(name)
-            if self._names > _MOST_NAMES or self._characters > _MOST_CHARACTERS:
-                raise PickleError("its modules have more names than those of any network")
-            if isinstance(tensor, StoredTensor):
-                found[name] = tensor
-        return found
-
-    def _module_names(
-        self, state: Mapping[Any, Any], prefix: str, depth: int = 0
-    ) -> Iterator[tuple[str, Any]]:
-        """Names as `torch.nn.Module.state_dict` gives them; and one with None for each step."""
-        if depth > _DEEPEST:
-            raise PickleError("its modules hold each other, or lie deeper than those of a network")
-        yield prefix, None
+    def _module(
+        self, state: Mapping[Any, Any], prefix: str, found: dict[str, Any], depth: int = 0
+    ) -> dict[str, Any]:
+        """Tensors of a module under the names that `torch.nn.Module.state_dict` gives them."""
         passing = _texts(state.get("_non_persistent_buffers_set"))
-        for _ in passing:
-            yield prefix, None
+        self._count(prefix, depth, len(passing))
         for kind in (_PARAMETERS, _BUFFERS):
             for key, tensor in self._once(state.get(kind)).items():
-                if kind != _BUFFERS or key not in passing:
-                    yield f"{prefix}{key}", old_tensor(tensor) or tensor
+                self._count(prefix, depth)
+                tensor = old_tensor(tensor) or tensor
+                if isinstance(tensor, StoredTensor) and (kind != _BUFFERS or key not in passing):
+                    found[f"{prefix}{key}"] = tensor
         for key, child in self._once(state.get(_CHILDREN)).items():
             inner = module_state(child)
             if inner is not None:
-                yield from self._module_names(inner, f"{prefix}{key}.", depth + 1)
+                self._module(inner, f"{prefix}{key}.", found, depth + 1)
+        return found
 
-    def _script_names(
-        self, value: StandIn, script: TorchArchive, prefix: str, depth: int = 0
-    ) -> Iterator[tuple[str, Any]]:
-        """Names of the parameters and buffers of a TorchScript module."""
-        if depth > _DEEPEST:
-            raise PickleError("its modules hold each other, or lie deeper than those of a network")
-        yield prefix, None
+    def _script_module(
+        self,
+        value: StandIn,
+        script: TorchArchive,
+        prefix: str,
+        found: dict[str, Any],
+        depth: int = 0,
+    ) -> dict[str, Any]:
+        """Parameters and buffers of a TorchScript module by name."""
         declared = script.attributes(value.what) if isinstance(value.what, Global) else None
         children = []
         for key, inner in value.state.items():
-            yield prefix, None
+            self._count(prefix, depth)
             if isinstance(inner, StoredTensor) and (declared is None or key in declared):
-                yield f"{prefix}{key}", inner
+                found[f"{prefix}{key}"] = inner
             elif isinstance(inner, StandIn) and isinstance(inner.state, dict):
                 children.append((key, inner))
         for key, inner in children:
-            yield from self._script_names(inner, script, f"{prefix}{key}.", depth + 1)
+            self._script_module(inner, script, f"{prefix}{key}.", found, depth + 1)
+        return found
+
+    def _count(self, prefix: str, depth: int, more: int = 0) -> None:
+        """Count a step from module to module or to a tensor, and the letters of its name."""
+        self._names += 1 + more
+        self._characters += len(prefix)
+        if depth > _DEEPEST:
+            raise PickleError("its modules hold each other, or lie deeper than those of a network")
+        if self._names > _MOST_NAMES or self._characters > _MOST_CHARACTERS:
+            raise PickleError("its modules have more names than those of any network")
 
     def _once(self, value: Any) -> Mapping[Any, Any]:
         """`pairs_of`, worked out once for each object."""
