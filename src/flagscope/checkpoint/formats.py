@@ -13,9 +13,8 @@ from flagscope.checkpoint.onnx_file import OnnxFile
 from flagscope.checkpoint.remote import RemotePath
 from flagscope.checkpoint.remote_safetensors import RemoteSafetensors
 from flagscope.checkpoint.safetensors_file import SafetensorsFile
-from flagscope.checkpoint.torch_contents import ZIP_START
+from flagscope.checkpoint.torch_contents import PICKLE_START, ZIP_START
 from flagscope.checkpoint.torch_file import TorchFile
-from flagscope.checkpoint.torch_legacy import is_legacy
 from flagscope.errors import SourceError
 
 SAFETENSORS_SUFFIXES = (".safetensors",)
@@ -70,7 +69,7 @@ def file_reader(path: Path) -> FileReader:
     """
     suffix = path.suffix.lower()
     start = checked_start(path)
-    if suffix in _OFTEN_TORCH and (start.startswith(ZIP_START) or is_legacy(start)):
+    if suffix in _OFTEN_TORCH and start.startswith((ZIP_START, PICKLE_START)):
         return TorchFile
     if suffix in _READERS:
         return _READERS[suffix]

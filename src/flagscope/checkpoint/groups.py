@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flagscope.checkpoint.pickled_arrays import HeldArray
 from flagscope.checkpoint.stored_tensor import StoredTensor
 
 DEEPEST = 4
@@ -95,9 +96,16 @@ def is_dense(key: Any, value: Any) -> bool:
     """Whether an entry is a tensor with all its elements, under a name."""
     if not isinstance(key, str):
         return False
-    if isinstance(value, StoredTensor):
+    if isinstance(value, (StoredTensor, HeldArray)):
         return True
     return isinstance(value, Tensor) and value.layout == torch.strided
+
+
+def dense_entries(level: Mapping[Any, Any]) -> dict[str, Any]:
+    """The tensors at a level; NumPy arrays only where they are all that there is."""
+    found = {key: value for key, value in level.items() if is_dense(key, value)}
+    tensors = {key: value for key, value in found.items() if not isinstance(value, HeldArray)}
+    return tensors or found
 
 
 def is_matrix(key: Any, value: Any) -> bool:
@@ -152,7 +160,13 @@ def choice(level: Mapping[Any, Any]) -> Choice:
         return Choice()
     direct = any(is_dense(key, value) for key, value in level.items())
     # A step, a generator's state or a mean next to groups of weights is no state dict.
-    heavy = any(is_matrix(key, value) and not is_other(key, None) for key, value in level.items())
+    # Nor is an array (a curve, a table) next to them, which a script does not keep weights in.
+    heavy = any(
+        is_matrix(key, value)
+        and not is_other(key, None)
+        and not (matrices and isinstance(value, HeldArray))
+        for key, value in level.items()
+    )
     if heavy or (direct and not matrices):
         return Choice((), tuple(matrices))
     found = matrices or weights or [key for key in nested if not _is_optimiser(level[key])]

@@ -9,12 +9,14 @@ from typing import Any
 from flagscope.checkpoint.groups import (
     DEEPEST,
     choice,
+    dense_entries,
     holds,
     is_dense,
     is_other,
     part_name,
 )
 from flagscope.checkpoint.parts import named_part
+from flagscope.checkpoint.stored_tensor import StoredTensor
 from flagscope.errors import FlagscopeError, InputError, SourceError
 
 _LISTED = 6
@@ -123,9 +125,9 @@ class _Reader:
             passed += [str(key) for key in level if key not in chosen.keys + chosen.others]
             if len(chosen.keys) > 1:
                 return self._joined(level, path, chosen.keys, others)
-            [key] = chosen.keys
+            key = next(iter(chosen.keys))
             path, level = (*path, str(key)), level[key]
-        state = {key: value for key, value in level.items() if is_dense(key, value)}
+        state = dense_entries(level)
         if not state:
             raise self._nothing(level)
         self._tell(path, others, passed, [str(key) for key in level if key not in state])
@@ -192,7 +194,7 @@ class _Reader:
         path, level, prefix = found
         if prefix is None:
             return self.descended(level, path)
-        state = {key: value for key, value in level.items() if is_dense(key, value)}
+        state = dense_entries(level)
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
         part = named_part(shapes, prefix) or {}
         self._notes.append(
@@ -273,7 +275,9 @@ def _group_names(saved: Mapping[Any, Any]) -> Iterator[str]:
 
 def _is_meta(tensor: Any) -> bool:
     device = getattr(tensor, "device", None)
-    return tensor.storage is None if device is None else device.type == "meta"
+    if device is None:
+        return isinstance(tensor, StoredTensor) and tensor.storage is None
+    return device.type == "meta"
 
 
 def _dotted(path: tuple[str, ...], key: Any) -> str:

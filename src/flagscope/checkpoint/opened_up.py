@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from flagscope.checkpoint.pickled import Global, PickleError, StandIn
+from flagscope.checkpoint.pickled_arrays import held_array
 from flagscope.checkpoint.pickled_tensors import old_tensor
 from flagscope.checkpoint.stored_tensor import StoredTensor
 from flagscope.checkpoint.torch_archive import TorchArchive
 
 # More names than any network has. Modules that share their children may give any number.
-_MOST_NAMES = 1_000_000
+_MOST_NAMES = 300_000
 _MOST_CHARACTERS = 2**26
 _DEEPEST = 200
 _LONGEST_LIST = 64  # a checkpoint saved as a list of a few dicts
@@ -35,7 +36,7 @@ def opened_up(saved: Any, *, script: TorchArchive | None = None) -> Any:
     Raises
     ------
     PickleError
-        If modules that hold each other give more than a million names, or are 200 deep.
+        If modules that hold each other give more than 300,000 names, or are 200 deep.
     """
     return _Opener(script).opened(saved)
 
@@ -67,9 +68,9 @@ class _Opener:
         return self._made[id(value)]
 
     def _newly_meant(self, value: Any) -> Any:
-        old = old_tensor(value)
-        if old is not None:
-            return old
+        found = old_tensor(value) or held_array(value)
+        if found is not None:
+            return found
         if self._script is not None and isinstance(value, StandIn):
             if isinstance(value.state, dict):
                 return self._script_module(value, self._script, "", {})

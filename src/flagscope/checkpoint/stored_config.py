@@ -12,6 +12,7 @@ from typing import Any
 from flagscope.checkpoint.opened_up import attributes as stood_in
 from flagscope.checkpoint.opened_up import module_state, pairs_of
 from flagscope.checkpoint.pickled import Global, StandIn
+from flagscope.checkpoint.pickled_arrays import numpy_number
 
 # Entries that hold them; where several do, what comes first here has the last word.
 CONFIG_KEYS = (
@@ -153,40 +154,6 @@ class _Reader:
                 return self._plain(state["_content"], depth + 1)
         settings = self.settings(value, depth + 1)
         return _NONE if settings is None else settings
-
-
-def numpy_number(value: StandIn) -> int | float | bool | None:
-    """The number of a NumPy scalar as it is pickled: its type and its bytes.
-
-    Examples
-    --------
-    >>> kind = StandIn(Global("numpy", "dtype"), ("f4", False, True))
-    >>> numpy_number(StandIn(Global("numpy.core.multiarray", "scalar"), (kind, b"\\0\\0\\x80?")))
-    1.0
-    """
-    import numpy as np
-
-    name, arguments = value.name, value.arguments
-    if not name.startswith("numpy.") or not name.endswith("multiarray.scalar"):
-        return None
-    if not isinstance(arguments, tuple) or len(arguments) != 2:
-        return None
-    kind, data = arguments
-    told = kind.arguments if isinstance(kind, StandIn) and kind.name == "numpy.dtype" else None
-    code = told[0] if isinstance(told, tuple) and told else None
-    # Booleans, integers, floats of up to 8 bytes; pickled with the order of their bytes apart.
-    if code not in ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"):
-        return None
-    if isinstance(data, StandIn) and data.name == "_codecs.encode":  # as protocol 2 writes bytes
-        data = data.arguments[0] if isinstance(data.arguments, tuple) and data.arguments else None
-    if isinstance(data, str) and len(data) <= 8 and max(data, default="") < "\u0100":
-        data = data.encode("latin-1")
-    if not isinstance(data, bytes) or len(data) != int(code[1]):
-        return None
-    order = kind.state[1] if isinstance(kind.state, tuple) and len(kind.state) > 1 else "<"
-    order = order if order in ("<", ">") else "<"
-    number = np.frombuffer(data, order + code)[0].item()
-    return number if math.isfinite(number) else None
 
 
 def attributes(value: Any) -> Mapping[Any, Any] | None:

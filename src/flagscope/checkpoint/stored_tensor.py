@@ -34,6 +34,8 @@ class Storage:
         What the pickle calls it.
     swapped
         Whether the bytes of each element are in the order of the other kind of machine.
+    data
+        The bytes that `begin` counts in, where a pickle holds them; None where the file does.
     """
 
     begin: int
@@ -41,6 +43,7 @@ class Storage:
     dtype: torch.dtype | None
     key: str
     swapped: bool = False
+    data: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,13 @@ class StoredTensor:
                 offset += entry * step
         size, count = self.dtype.itemsize, elements_spanned(shape, stride)
         begin = self.storage.begin + offset * size
-        raw = placed.read(begin, begin + count * size) if count else torch.empty(0).byte()
+        if not count:
+            raw = torch.empty(0, dtype=torch.uint8)
+        elif self.storage.data is None:
+            raw = placed.read(begin, begin + count * size)
+        else:
+            part = bytearray(memoryview(self.storage.data)[begin : begin + count * size])
+            raw = torch.frombuffer(part, dtype=torch.uint8)
         if self.storage.swapped:
             raw = _swapped(raw, self.dtype)
         tensor = raw.view(self.dtype).as_strided(shape, stride)

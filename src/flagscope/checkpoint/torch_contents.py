@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,9 +12,11 @@ from flagscope.checkpoint.opened_up import opened_up
 from flagscope.checkpoint.pickled import Global, StandIn
 from flagscope.checkpoint.torch_archive import TorchArchive
 from flagscope.checkpoint.torch_legacy import LONGEST_START, is_legacy, legacy_saved
-from flagscope.errors import CorruptFileError, SourceError, UnsafeFileError
+from flagscope.checkpoint.torch_pickle import pickle_saved
+from flagscope.errors import CorruptFileError, SourceError
 
 ZIP_START = b"PK\x03\x04"
+PICKLE_START = b"\x80"  # of protocol 2 and later
 INNER_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".pkl")
 _OTHER_FORMATS = (".safetensors", ".gguf", ".onnx", ".npz", ".h5", ".keras", ".zip", ".tar")
 _LISTED = 6
@@ -61,8 +63,8 @@ def torch_contents(path: Path, names: set[Global]) -> TorchContents:
     ------
     PickleError
         If a pickle is not whole, or its tensors do not fit the file.
-    MissingFileError, CorruptFileError, UnsafeFileError, SourceError
-        If the file is not there, of another format, or a pickle of another kind.
+    MissingFileError, CorruptFileError, SourceError
+        If the file is not there, or of another format.
     """
     start = checked_start(path)
     with path.open("rb") as file:
@@ -71,12 +73,9 @@ def torch_contents(path: Path, names: set[Global]) -> TorchContents:
             return _zip(file, str(path), size, names)
         if is_legacy(start):
             return _contents(legacy_saved(file, 0, size, names))
-    if start.startswith(b"\x80"):
-        raise UnsafeFileError(
-            f"{path} is a plain pickle, which can run code when it is loaded.",
-            hint="have its owner save the weights alone, torch.save(model.state_dict(), FILE) or "
-            "safetensors.",
-        )
+        if start.startswith(PICKLE_START):
+            plain = _contents(pickle_saved(file, size, names))
+            return replace(plain, kind=f"a plain pickle of {plain.kind}")
     if start[8:9] == b"{":
         raise CorruptFileError(
             f"{path} looks like a safetensors file.", hint="rename it to end in .safetensors."

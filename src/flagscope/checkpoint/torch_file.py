@@ -17,6 +17,7 @@ from flagscope.checkpoint.files import DAMAGED, FileCheckpoint
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.nesting import model_state
 from flagscope.checkpoint.pickled import Global, PickleError
+from flagscope.checkpoint.pickled_arrays import HeldArray
 from flagscope.checkpoint.pickled_tensors import TENSOR_MEANINGS
 from flagscope.checkpoint.placed import PlacedBytes
 from flagscope.checkpoint.stored_config import config_below
@@ -34,7 +35,7 @@ _LISTED = 6
 
 
 class TorchFile(FileCheckpoint):
-    """One file that torch.save wrote, of the zip format or the older one, or a TorchScript program.
+    """One file that torch.save wrote, in either of its formats, or torch.jit.save, or pickle.
 
     Its pickle is read as a description: tensors come from where it says that they lie, and every
     class and function that it names stays a name. So a training checkpoint gives its state dict
@@ -105,7 +106,7 @@ class TorchFile(FileCheckpoint):
             if not unknown and not contents.opaque:
                 raise
             raise _without_names(path, contents.kind, names) from error
-        self._state: dict[str, StoredTensor] = found.state
+        self._state: dict[str, StoredTensor | HeldArray] = found.state
         stored, keys = config_below(contents.saved, found.group)
         notes = [*contents.notes, *found.notes]
         if unknown:
@@ -142,7 +143,7 @@ class TorchFile(FileCheckpoint):
         self._state = {}
 
 
-def _entries(path: Path, state: Mapping[str, StoredTensor]) -> dict[str, TensorInfo]:
+def _entries(path: Path, state: Mapping[str, StoredTensor | HeldArray]) -> dict[str, TensorInfo]:
     limit = max(path.stat().st_size, _EXPANDED_BYTES)
     shown = os.fspath(path)
     for name, tensor in state.items():
@@ -163,7 +164,7 @@ def _without_names(path: Path, kind: str, names: set[Global]) -> SourceError:
     unknown = sorted({str(name) for name in names if not _is_known(name)})
     if unknown:
         return UnsafeFileError(
-            f"{path} holds no tensors that can be had without running the code of "
+            f"{path} holds {kind}, and no tensors that can be had without running the code of "
             f"{_listed(unknown)}; nothing of it was run.",
             hint=SAFE_HINT,
         )
