@@ -75,3 +75,16 @@ def test_torch_reader_recognises_the_others(tmp_path, refused, true):
     else:
         path.write_bytes(save({"w": torch.ones(3)}))
     assert f"end in {true}" in refused(path, CorruptFileError).hint
+
+
+@pytest.mark.parametrize("length", [0x80, 0x280, 0x380, 0x580])
+def test_safetensors_whose_length_begins_like_a_pickle(tmp_path, length, refused):
+    path = tmp_path / "a.safetensors"
+    data = save({"w": torch.ones(3)}, {"pad": ""})
+    pad = length - int.from_bytes(data[:8], "little")
+    path.write_bytes(save({"w": torch.ones(3)}, {"pad": "x" * pad}))
+    assert path.read_bytes()[:8] == length.to_bytes(8, "little")
+    with open_checkpoint(path) as checkpoint:
+        assert checkpoint.read("w").sum() == 3
+    torch_name = path.rename(tmp_path / "a.pt")
+    assert "end in .safetensors" in refused(torch_name, CorruptFileError).hint

@@ -254,6 +254,13 @@ def test_an_optimiser_alone_is_no_model(opened):
     assert error.value.hint
 
 
+def test_the_file_of_an_optimiser_is_no_model(opened):
+    with pytest.raises((SourceError, InputError), match=r"no model's weights"):
+        opened(ADAM)
+    with pytest.raises((SourceError, InputError), match=r"no model's weights.*optim"):
+        opened({"model": NET, "optim": ADAM}, "optim")
+
+
 def test_a_copy_in_another_process_reads_the_same_group(tmp_path):
     import pickle
 

@@ -13,7 +13,7 @@ from flagscope.checkpoint.onnx_file import OnnxFile
 from flagscope.checkpoint.remote import RemotePath
 from flagscope.checkpoint.remote_safetensors import RemoteSafetensors
 from flagscope.checkpoint.safetensors_file import SafetensorsFile
-from flagscope.checkpoint.torch_contents import PICKLE_START, ZIP_START
+from flagscope.checkpoint.torch_contents import is_torch
 from flagscope.checkpoint.torch_file import TorchFile
 from flagscope.errors import SourceError
 
@@ -69,7 +69,7 @@ def file_reader(path: Path) -> FileReader:
     """
     suffix = path.suffix.lower()
     start = checked_start(path)
-    if suffix in _OFTEN_TORCH and start.startswith((ZIP_START, PICKLE_START)):
+    if suffix in _OFTEN_TORCH and is_torch(start):
         return TorchFile
     if suffix in _READERS:
         return _READERS[suffix]

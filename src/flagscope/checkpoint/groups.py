@@ -133,8 +133,8 @@ def holds(value: Any, test: Callable[[Any, Any], bool], depth: int = DEEPEST) ->
 
 def is_other(key: Any, value: Any) -> bool:
     """Whether an entry is what a trainer keeps next to the model: an optimiser, a schedule, …"""
-    if isinstance(value, Mapping) and "param_groups" in value and "state" in value:
-        return True  # as every optimiser of PyTorch saves itself
+    if is_optimiser(value):
+        return True
     name = str(key).lower()
     if any(part in name for part in _OTHER_PARTS):
         return True
@@ -169,7 +169,7 @@ def choice(level: Mapping[Any, Any]) -> Choice:
     )
     if heavy or (direct and not matrices):
         return Choice((), tuple(matrices))
-    found = matrices or weights or [key for key in nested if not _is_optimiser(level[key])]
+    found = matrices or weights or [key for key in nested if not is_optimiser(level[key])]
     found = [key for key in found if not words(key) & AVERAGED] or found
     others = tuple(key for key in matrices if key not in found)
     if len(found) > 1:
@@ -179,5 +179,6 @@ def choice(level: Mapping[Any, Any]) -> Choice:
     return Choice(tuple(found), others)
 
 
-def _is_optimiser(value: Any) -> bool:
-    return isinstance(value, Mapping) and "param_groups" in value
+def is_optimiser(value: Any) -> bool:
+    """Whether a mapping is what every optimiser of PyTorch saves of itself."""
+    return isinstance(value, Mapping) and "param_groups" in value and "state" in value

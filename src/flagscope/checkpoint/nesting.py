@@ -12,6 +12,7 @@ from flagscope.checkpoint.groups import (
     dense_entries,
     holds,
     is_dense,
+    is_optimiser,
     is_other,
     part_name,
 )
@@ -111,6 +112,8 @@ class _Reader:
         passed: list[str] = []
         start = len(path)
         while len(path) - start < DEEPEST:
+            if is_optimiser(level):
+                raise self._nothing({".".join(path) or "an optimiser's state": level})
             chosen = choice(level)
             shown = [_dotted(path, key) for key in chosen.unclear]
             if shown:
@@ -134,12 +137,12 @@ class _Reader:
         return state, [path]
 
     def _nothing(self, level: Mapping[Any, Any]) -> FlagscopeError:
-        optimiser = [str(key) for key, value in level.items() if is_other(key, value)
-                     and holds(value, is_dense)]  # fmt: skip
-        if optimiser:
+        others = [str(key) for key, value in level.items() if is_other(key, value)
+                  and holds(value, is_dense)]  # fmt: skip
+        if others:
             return self._error(
                 f"{self._source} holds no model's weights, only what a trainer keeps next to them: "
-                f"{_listed(optimiser)}.",
+                f"{_listed(others)}.",
                 hint="give the checkpoint that holds the model's weights.",
             )
         return self._error(

@@ -17,7 +17,7 @@ from flagscope.errors import FlagscopeError
 
 # An instruction of one byte may make an object of some hundred, and takes a microsecond. The
 # checkpoints of the largest models have less than a million.
-MOST_INSTRUCTIONS = 10_000_000
+MOST_INSTRUCTIONS = 20_000_000
 _LARGE = 2**60  # integers from here on may share their hash, by the thousand
 # Modules by which a pickle reaches the system; what of them is harmless is listed next to it.
 _SYSTEM = frozenset((
@@ -142,7 +142,7 @@ def unpickled(
     Raises
     ------
     PickleError
-        If the pickle is not whole, or has more than ten million instructions.
+        If the pickle is not whole, or has more than twenty million instructions.
 
     References
     ----------

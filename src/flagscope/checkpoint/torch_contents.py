@@ -16,7 +16,7 @@ from flagscope.checkpoint.torch_pickle import pickle_saved
 from flagscope.errors import CorruptFileError, SourceError
 
 ZIP_START = b"PK\x03\x04"
-PICKLE_START = b"\x80"  # of protocol 2 and later
+_PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 INNER_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".pkl")
 _OTHER_FORMATS = (".safetensors", ".gguf", ".onnx", ".npz", ".h5", ".keras", ".zip", ".tar")
 _LISTED = 6
@@ -49,6 +49,23 @@ class TorchContents:
     notes: tuple[str, ...] = ()
 
 
+def is_torch(start: bytes) -> bool:
+    """Whether a file that begins so is a zip file or a pickle, and none of safetensors.
+
+    Those begin with the length of their header, whose lowest byte may be that of a pickle.
+
+    Examples
+    --------
+    >>> is_torch(b"\\x80\\x02}q\\x00."), is_torch(b"\\x80\\x02\\0\\0\\0\\0\\0\\0{")
+    (True, False)
+    """
+    return start.startswith((ZIP_START, *_PICKLES)) and not _is_safetensors(start)
+
+
+def _is_safetensors(start: bytes) -> bool:
+    return start[4:9] == b"\0\0\0\0{"
+
+
 def torch_contents(path: Path, names: set[Global]) -> TorchContents:
     """Read the pickles of a file, and no tensor.
 
@@ -73,7 +90,7 @@ def torch_contents(path: Path, names: set[Global]) -> TorchContents:
             return _zip(file, str(path), size, names)
         if is_legacy(start):
             return _contents(legacy_saved(file, 0, size, names))
-        if start.startswith(PICKLE_START):
+        if is_torch(start):
             plain = _contents(pickle_saved(file, size, names))
             return replace(plain, kind=f"a plain pickle of {plain.kind}")
     if start[8:9] == b"{":
