@@ -63,6 +63,7 @@ def test_one_format_under_the_name_of_another(tmp_path, refused):
             if (true, claimed) == (".pt", ".safetensors"):  # begins as nothing else does
                 with open_checkpoint(path) as checkpoint:
                     assert checkpoint.read("w").equal(state["w"])
+                    assert "torch.save" in checkpoint.notes[0]
             elif claimed != true:
                 refused(path, CorruptFileError)
 

@@ -124,6 +124,16 @@ def test_what_was_read_and_let_go_takes_no_memory(saved):
         assert (after - before) * 4096 < 2**25
 
 
+def test_a_file_that_changes_under_a_reader_is_an_error(saved):
+    path = saved({"w": torch.ones(4096)})
+    with open_checkpoint(path) as checkpoint:
+        assert checkpoint.read("w").sum() == 4096
+        with path.open("r+b") as file:
+            file.truncate(8192)
+        with pytest.raises(CorruptFileError, match="changed"):
+            checkpoint.read("w")
+
+
 @pytest.mark.parametrize("protocol", range(2, 6))
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
 def test_protocols_of_pickle(tmp_path, protocol, new):

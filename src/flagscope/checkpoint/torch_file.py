@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flagscope.checkpoint.base import TensorInfo
 from flagscope.checkpoint.dtypes import dtype_name
-from flagscope.checkpoint.files import DAMAGED, FileCheckpoint
+from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.nesting import model_state
 from flagscope.checkpoint.pickled import Global, PickleError
@@ -77,6 +77,8 @@ class TorchFile(FileCheckpoint):
     ) -> None:
         shown = os.fspath(path)
         names: set[Global] = set()
+        checked_start(path)
+        self._bytes = PlacedBytes(path)
         try:
             contents = torch_contents(path, names)
         except PickleError as error:
@@ -88,7 +90,6 @@ class TorchFile(FileCheckpoint):
                 f"the pickle in {path} does not fit into memory.",
                 hint="save the state dict alone, or as safetensors.",
             ) from error
-        self._bytes = PlacedBytes(path)
         unknown = sorted(map(str, (name for name in names if name.reaches_the_system)))
         if not isinstance(contents.opened, Mapping):
             raise _without_names(path, contents.kind, names)
@@ -109,6 +110,8 @@ class TorchFile(FileCheckpoint):
         self._state: dict[str, StoredTensor | HeldArray] = found.state
         stored, keys = config_below(contents.saved, found.group)
         notes = [*contents.notes, *found.notes]
+        if path.suffix.lower() == ".safetensors":
+            notes.insert(0, f"{shown} is a file of torch.save, whatever its name says")
         if unknown:
             notes.append(
                 f"{shown} names {_listed(unknown)}, which loading it elsewhere may run; nothing "
