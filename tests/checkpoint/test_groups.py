@@ -210,6 +210,7 @@ def test_averages_whose_names_lost_their_dots(opened):
     "average",
     [
         {"ema.fc1.weight": torch.ones(8, 5), "ema.fc2.weight": torch.ones(3, 8)},  # other shapes
+        {"ema.fc1.weight": torch.ones(8, 4), "ema.fc2.weight": torch.ones(4, 8)},  # one of them
         {"ema.fc1.weight": torch.ones(8, 4), "ema.own.weight": torch.ones(2, 2)},  # more than once
         {"ema.fc1.bias": torch.ones(8)},  # a vector alone proves nothing
         {"emanate.fc1.weight": torch.ones(8, 4)},  # another word

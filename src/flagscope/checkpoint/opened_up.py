@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flagscope.checkpoint.pickled import Global, PickleError, StandIn
+from flagscope.checkpoint.pickle_records import Global, PickleError, StandIn
 from flagscope.checkpoint.pickled_arrays import held_array
 from flagscope.checkpoint.pickled_tensors import old_tensor
 from flagscope.checkpoint.stored_tensor import StoredTensor

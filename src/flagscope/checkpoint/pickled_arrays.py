@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flagscope.checkpoint.files import DAMAGED
 from flagscope.checkpoint.indexing import Index
-from flagscope.checkpoint.pickled import Global, StandIn
+from flagscope.checkpoint.pickle_records import Global, StandIn
 from flagscope.checkpoint.placed import PlacedBytes
 from flagscope.errors import CorruptFileError
 

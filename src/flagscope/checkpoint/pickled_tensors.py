@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from flagscope.checkpoint.pickled import Global, Meaning, PickleError, StandIn
+from flagscope.checkpoint.pickle_records import Global, PickleError, StandIn
+from flagscope.checkpoint.pickled import Meaning
 from flagscope.checkpoint.stored_tensor import StoredTensor, stored_tensor, without_values
 
 # Names of PyTorch's classes of storages, and the types of their elements.

@@ -11,7 +11,7 @@ from typing import Any
 
 from flagscope.checkpoint.opened_up import attributes as stood_in
 from flagscope.checkpoint.opened_up import module_state, pairs_of
-from flagscope.checkpoint.pickled import Global, StandIn
+from flagscope.checkpoint.pickle_records import Global, StandIn
 from flagscope.checkpoint.pickled_arrays import numpy_number
 
 # Entries that hold them; where several do, what comes first here has the last word.

@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from flagscope.checkpoint.indexing import Index
-from flagscope.checkpoint.pickled import PickleError
+from flagscope.checkpoint.pickle_records import PickleError
 from flagscope.checkpoint.placed import PlacedBytes
 
 _MOST_AXES = 64  # what PyTorch allows

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from flagscope.checkpoint.files import DAMAGED
-from flagscope.checkpoint.pickled import Global, PickleError, unpickled
+from flagscope.checkpoint.pickle_records import Global, PickleError
+from flagscope.checkpoint.pickled import unpickled
 from flagscope.checkpoint.pickled_tensors import TENSOR_MEANINGS, storage_dtype
 from flagscope.checkpoint.stored_tensor import Storage
 from flagscope.errors import CorruptFileError

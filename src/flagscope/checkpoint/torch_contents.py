@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from flagscope.checkpoint.files import DAMAGED, checked_start
 from flagscope.checkpoint.opened_up import opened_up
-from flagscope.checkpoint.pickled import Global, StandIn
+from flagscope.checkpoint.pickle_records import Global, StandIn
 from flagscope.checkpoint.torch_archive import TorchArchive
 from flagscope.checkpoint.torch_legacy import LONGEST_START, is_legacy, legacy_saved
 from flagscope.checkpoint.torch_pickle import pickle_saved

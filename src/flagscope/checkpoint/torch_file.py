@@ -16,7 +16,7 @@ from flagscope.checkpoint.dtypes import dtype_name
 from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.nesting import model_state
-from flagscope.checkpoint.pickled import Global, PickleError
+from flagscope.checkpoint.pickle_records import Global, PickleError
 from flagscope.checkpoint.pickled_arrays import HeldArray
 from flagscope.checkpoint.pickled_tensors import TENSOR_MEANINGS
 from flagscope.checkpoint.placed import PlacedBytes

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from flagscope.checkpoint.pickled import Global, PickleError, unpickled
+from flagscope.checkpoint.pickle_records import Global, PickleError
+from flagscope.checkpoint.pickled import unpickled
 from flagscope.checkpoint.pickled_tensors import TENSOR_MEANINGS, storage_dtype
 from flagscope.checkpoint.stored_tensor import Storage
 from flagscope.checkpoint.torch_archive import Window

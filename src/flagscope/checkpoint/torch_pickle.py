@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any, BinaryIO
 
-from flagscope.checkpoint.pickled import Global, PickleError, unpickled
+from flagscope.checkpoint.pickle_records import Global, PickleError
+from flagscope.checkpoint.pickled import unpickled
 from flagscope.checkpoint.pickled_arrays import held_bytes
 from flagscope.checkpoint.pickled_tensors import TENSOR_MEANINGS
 from flagscope.checkpoint.stored_tensor import Storage
