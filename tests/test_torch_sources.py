@@ -119,6 +119,35 @@ def test_settings_of_the_file_that_do_not_fit_are_left_aside(tmp_path):
     assert len(report.pairs) == 2
 
 
+def llama_names(path: Path, **entries) -> None:
+    from transformers import LlamaConfig, LlamaModel
+
+    torch.manual_seed(0)
+    config = LlamaConfig(hidden_size=32, intermediate_size=40, num_hidden_layers=2, vocab_size=17,
+                         num_attention_heads=4, num_key_value_heads=4)  # fmt: skip
+    torch.save({"state_dict": LlamaModel(config).state_dict()} | entries, path)
+
+
+def test_settings_of_the_file_give_what_a_config_would(tmp_path):
+    llama_names(tmp_path / "a.ckpt", hyper_parameters={"num_attention_heads": 4, "lr": 0.1})
+    llama_names(tmp_path / "b.ckpt")
+    assert flagscope.inspect(tmp_path / "b.ckpt").graph.heads == ()
+    found = flagscope.inspect(tmp_path / "a.ckpt")
+    expected = flagscope.inspect(tmp_path / "b.ckpt", heads=4).graph
+    assert len(found.graph.heads) > 0
+    assert [(group.layer, group.space, group.count, group.map) for group in found.graph.heads] == [
+        (group.layer, group.space, group.count, group.map) for group in expected.heads
+    ]
+
+
+def test_settings_that_say_nothing_of_the_model_hide_no_assumption(tmp_path):
+    llama_names(tmp_path / "a.ckpt", hyper_parameters={"lr": 0.1})
+    llama_names(tmp_path / "b.ckpt")
+    found, plain = (flagscope.inspect(tmp_path / f"{name}.ckpt") for name in "ab")
+    assert any("without a config" in note for note in plain.graph.notes)
+    assert found.graph.notes == plain.graph.notes
+
+
 def test_group_is_chosen_in_all_that_opens_sources(tmp_path, capsys):
     path = tmp_path / "gan.pt"
     torch.save({"generator": ORIGINAL, "discriminator": trained(1).state_dict()}, path)

@@ -94,15 +94,26 @@ def graph_of(
         return module_graph(source, checkpoint.config, example_inputs=example_inputs, **known)
     if example_inputs is not None:
         raise InputError("example_inputs are for a module", hint="leave them out for a checkpoint")
-    try:
+    if checkpoint.config is None or checkpoint.config is not checkpoint.stored_config:
         return build_graph(shapes, checkpoint.config, **known)
+    return _graph_by_stored_settings(shapes, checkpoint.config, known)
+
+
+def _graph_by_stored_settings(
+    shapes: Mapping[str, tuple[int, ...]], settings: Mapping[str, Any], known: dict[str, Any]
+) -> Graph:
+    """The graph, with settings that a training script saved where they say something of a model.
+
+    They may use a model's key for something else, or say nothing of it: then what is assumed
+    without a config is assumed, and told.
+    """
+    plain = build_graph(shapes, None, **known)
+    try:
+        graph = build_graph(shapes, settings, **known)
     except ArchitectureError as error:
-        # Settings that a training script saved may use a key for something else than a model does.
-        if checkpoint.config is None or checkpoint.config is not checkpoint.stored_config:
-            raise
-        graph = build_graph(shapes, None, **known)
         note = f"the settings that the file itself holds are left aside, they do not fit: {error}"
-        return replace(graph, notes=(*graph.notes, note))
+        return replace(plain, notes=(*plain.notes, note))
+    return plain if replace(graph, notes=plain.notes) == plain else graph
 
 
 def checked_settings(**values: Any) -> Settings:
