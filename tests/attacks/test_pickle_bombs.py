@@ -31,12 +31,15 @@ from handmade_pickles import (
 
 
 def measured(path: Path) -> tuple[float, int]:
-    """Seconds and bytes that it takes to open a file, or to refuse it."""
-    tracemalloc.start()
-    begin = time.monotonic()
+    """Seconds of a processor, and bytes, that it takes to open a file or to refuse it."""
+    begin = time.process_time()
     with suppress(SourceError), open_checkpoint(path) as checkpoint:
         checkpoint.fingerprint()
-    seconds, (_, peak) = time.monotonic() - begin, tracemalloc.get_traced_memory()
+    seconds = time.process_time() - begin
+    tracemalloc.start()
+    with suppress(SourceError), open_checkpoint(path):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return seconds, peak
 
@@ -52,10 +55,10 @@ BOMBS = {
     "doubled lists": repeated(b"]q\x01", b"0]q\x02(h\x01h\x01eq\x01", 20_000),
     "many entries": b"}(" + b"".join(text(f"k{i}") + b"N" for i in range(60_000)) + b"u",
     "many tensors": b"}(" + b"".join(text(f"k{i}") + tensor() for i in range(3000)) + b"u",
-    "colliding keys": b"}(" + b"".join(number(i * (2**61 - 1)) + b"N" for i in range(100_000))
+    "colliding keys": b"}(" + b"".join(number(i * (2**61 - 1)) + b"N" for i in range(60_000))
     + b"u",
     "colliding floats": b"}(" + b"".join(b"G" + struct.pack(">d", float(2**80 + i * 2**40)) + b"N"
-                                         for i in range(100_000)) + b"u",
+                                         for i in range(60_000)) + b"u",
     "copies of a list": b"](" + b"N" * 50_000 + b"eq\x01" + b"0cbuiltins\nset\nq\x020]q\x03("
     + b"h\x02h\x01\x85R" * 30_000 + b"e",
     "copies of pairs": b"](" + b"NN\x86" * 20_000 + b"eq\x010ccollections\nOrderedDict\nq\x020]("
@@ -79,16 +82,18 @@ BOMBS = {
     ("bomb", "alone"),
     [(bomb, True) for bomb in BOMBS] + [(bomb, False) for bomb in BOMBS if "loop" in bomb],
 )
+@pytest.mark.slow
 def test_bombs_take_no_more_than_their_files_justify(tmp_path, bomb, alone):
     body = BOMBS[bomb]
     if not alone:
         body = entries((text("state_dict"), entries((text("w"), tensor()))), (text("x"), body))
     path = archive(tmp_path / "a.pt", body)
     seconds, peak = measured(path)
-    assert seconds < 60
+    assert seconds < 20  # without bounds, minutes or for ever
     assert peak < 2**27 + 150 * path.stat().st_size
 
 
+@pytest.mark.slow
 def test_many_arrays_and_storages_of_the_same_bytes(tmp_path):
     data, kind = text("x" * 10**6), b"cnumpy\ndtype\n" + text("u1") + b"\x85R"
     array = (
@@ -109,13 +114,8 @@ def test_many_arrays_and_storages_of_the_same_bytes(tmp_path):
         )  # fmt: skip
         path = tmp_path / "a.pkl"
         path.write_bytes(b"\x80\x02" + body + b".")
-        tracemalloc.start()
-        begin = time.monotonic()
-        with suppress(SourceError):
-            open_checkpoint(path)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert time.monotonic() - begin < 30
+        seconds, peak = measured(path)
+        assert seconds < 20
         assert peak < 2**26
 
 
