@@ -121,6 +121,7 @@ def head_overlaps(
     config: Config | None = None,
     revision: str | None = None,
     base: str | os.PathLike[str] | None = None,
+    tensors: str | None = None,
     family: str | None = None,
     heads: int | None = None,
     example_inputs: Any = None,
@@ -134,7 +135,7 @@ def head_overlaps(
 
     Parameters
     ----------
-    source, config, revision, base, family, heads, example_inputs, device
+    source, config, revision, base, tensors, family, heads, example_inputs, device
         As for `scan`.
     spaces
         What to compare, of "q", "k", "v" (what heads read) and "o" (what they write). With
@@ -181,7 +182,7 @@ def head_overlaps(
     _check(chosen, fold_norms, top, memory)
     settings = checked_settings(family=family, heads=heads, device=device, only=("heads",))
     check_device(settings)
-    with opened(source, config=config, revision=revision, base=base) as checkpoint:
+    with opened(source, config=config, revision=revision, base=base, tensors=tensors) as checkpoint:
         graph = graph_of(checkpoint, settings, source, example_inputs)
         checkpoint = stacked_checkpoint(checkpoint, graph.stacked)
         found = all_head_overlaps(

@@ -207,6 +207,7 @@ def scan(
     config: Config | None = None,
     revision: str | None = None,
     base: str | os.PathLike[str] | None = None,
+    tensors: str | None = None,
     family: str | None = None,
     heads: int | None = None,
     example_inputs: Any = None,
@@ -238,6 +239,10 @@ def scan(
         Branch, tag or commit of a hub repository.
     base
         The model under a PEFT adapter, where its adapter_config.json does not name it.
+    tensors
+        Which group of tensors to read, where the source holds several (generator and discriminator,
+        a model and its moving average): the keys that lead to it in a torch file or a mapping, with
+        dots between them, or the start that the names of its tensors share.
     family
         Name of a model family or path of a family file of your own (.toml), to override what the
         config and the names say, or "none" to take no family for its names; see
@@ -334,7 +339,7 @@ def scan(
             workers = workers or width(pool)
         kept = None if store is None else stack.enter_context(Store(store))
         checkpoint = stack.enter_context(
-            opened(source, config=config, revision=revision, base=base)
+            opened(source, config=config, revision=revision, base=base, tensors=tensors)
         )
         graph = graph_of(checkpoint, settings, source, example_inputs)
         checkpoint = stacked_checkpoint(checkpoint, graph.stacked)
@@ -351,6 +356,7 @@ def inspect(
     config: Config | None = None,
     revision: str | None = None,
     base: str | os.PathLike[str] | None = None,
+    tensors: str | None = None,
     family: str | None = None,
     heads: int | None = None,
     example_inputs: Any = None,
@@ -380,7 +386,9 @@ def inspect(
         only=_parts(only), family=family, heads=heads, window=window, edges=edges,
         precision=precision,
     )  # fmt: skip
-    with opened(source, config=config, revision=revision, base=base, fetch=False) as checkpoint:
+    with opened(
+        source, config=config, revision=revision, base=base, tensors=tensors, fetch=False
+    ) as checkpoint:
         graph = graph_of(checkpoint, settings, source, example_inputs)
         checkpoint = stacked_checkpoint(checkpoint, graph.stacked)
         sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}

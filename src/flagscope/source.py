@@ -14,7 +14,7 @@ from flagscope.checkpoint import Checkpoint, from_state_dict, open_checkpoint
 from flagscope.checkpoint.configuration import given_config
 from flagscope.checkpoint.parametrized import unmerged_note
 from flagscope.engine import Settings
-from flagscope.errors import CorruptFileError, InputError
+from flagscope.errors import ArchitectureError, CorruptFileError, InputError
 from flagscope.geometry import RankRule
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def opened(
     revision: str | None,
     base: str | os.PathLike[str] | None,
     fetch: bool = True,
+    tensors: str | None = None,
 ) -> Checkpoint:
     """A source opened for reading, with the configuration that is given or stands beside it.
 
@@ -46,7 +47,9 @@ def opened(
         If it cannot be read.
     """
     if isinstance(source, (str, os.PathLike)):
-        return open_checkpoint(source, config=config, revision=revision, base=base, fetch=fetch)
+        return open_checkpoint(
+            source, config=config, revision=revision, base=base, fetch=fetch, tensors=tensors
+        )
     from torch import nn
 
     if revision is not None:
@@ -55,13 +58,17 @@ def opened(
         raise InputError("base is for adapters on disk", hint="leave it out for weights in memory")
     given = None if config is None else given_config(config)
     if isinstance(source, nn.Module):
+        if tensors is not None:
+            raise InputError(
+                "tensors is for files and mappings", hint="give the part of the module"
+            )
         from flagscope.live import module_checkpoint
 
         checkpoint, module = module_checkpoint(source, config=given)
         _traceable[checkpoint] = module
         return checkpoint
     if isinstance(source, Mapping):
-        return from_state_dict(source, config=given)
+        return from_state_dict(source, config=given, tensors=tensors)
     raise InputError(
         f"cannot scan a {type(source).__name__}",
         hint="give a path, a hub name, an nn.Module or a mapping of names to tensors or arrays",
@@ -103,8 +110,29 @@ def graph_of(
         )  # fmt: skip
     if example_inputs is not None:
         raise InputError("example_inputs are for a module", hint="leave them out for a checkpoint")
-    graph = build_graph(shapes, checkpoint.config, wiring=checkpoint.wiring, **known)
+    known["wiring"] = checkpoint.wiring
+    if checkpoint.config is None or checkpoint.config is not checkpoint.stored_config:
+        graph = build_graph(shapes, checkpoint.config, **known)
+    else:
+        graph = _graph_by_stored_settings(shapes, checkpoint.config, known)
     return replace(graph, notes=(*unmerged_note(shapes), *graph.notes))
+
+
+def _graph_by_stored_settings(
+    shapes: Mapping[str, tuple[int, ...]], settings: Mapping[str, Any], known: dict[str, Any]
+) -> Graph:
+    """The graph, with settings that a training script saved where they say something of a model.
+
+    They may use a model's key for something else, or say nothing of it: then what is assumed
+    without a config is assumed, and told.
+    """
+    plain = build_graph(shapes, None, **known)
+    try:
+        graph = build_graph(shapes, settings, **known)
+    except ArchitectureError as error:
+        note = f"the settings that the file itself holds are left aside, they do not fit: {error}"
+        return replace(plain, notes=(*plain.notes, note))
+    return plain if replace(graph, notes=plain.notes) == plain else graph
 
 
 def checked_settings(**values: Any) -> Settings:

@@ -66,7 +66,11 @@ class MetaLlama(nn.Module):
     def forward(self, ids):
         x = self.tok_embeddings(ids)
         for layer in self.layers:
-            attention, mlp, y = layer["attention"], layer["feed_forward"], layer["attention_norm"](x)
+            attention, mlp, y = (
+                layer["attention"],
+                layer["feed_forward"],
+                layer["attention_norm"](x),
+            )
             q, k, v = (attention[name](y) for name in ("wq", "wk", "wv"))
             x = x + attention["wo"](attend(q, k, v, HEADS, SHARED, turned=True))
             y = layer["ffn_norm"](x)

@@ -164,3 +164,14 @@ def test_one_format_under_the_name_of_another(tmp_path):
             right = claimed == ".unheard" or kinds[true] == kinds.get(claimed.replace("bin", "pt"))
             assert len(said) == (not right)
             assert all(f"{path.name} was read as a {kinds[true]} file" in note for note in said)
+
+
+@pytest.mark.parametrize("length", [0x80, 0x280, 0x380, 0x580])
+def test_safetensors_whose_length_begins_like_a_pickle(tmp_path, length, refused):
+    path = tmp_path / "a.safetensors"
+    data = save({"w": torch.ones(3)}, {"pad": ""})
+    pad = length - int.from_bytes(data[:8], "little")
+    path.write_bytes(save({"w": torch.ones(3)}, {"pad": "x" * pad}))
+    assert path.read_bytes()[:8] == length.to_bytes(8, "little")
+    with open_checkpoint(path) as checkpoint:
+        assert checkpoint.read("w").sum() == 3

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import zipfile
 from collections import OrderedDict
+from datetime import datetime
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from flagscope.checkpoint import from_state_dict, open_checkpoint
+from flagscope.checkpoint.placed import PlacedBytes
 from flagscope.errors import CorruptFileError, InputError
 
 RESNET = Path(__file__).parents[3] / "shared/data/resnet20-cifar10/resnet20-12fca82f.th"
@@ -42,13 +48,6 @@ def test_state_dict_is_found_where_scripts_put_it(saved, wrap):
         assert list(checkpoint.tensors) == ["w", "b"]
         assert checkpoint.read("w").equal(W)
         assert "read the entry" in checkpoint.notes[0]
-
-
-def test_several_models_are_not_guessed_between(saved):
-    path = saved({"generator": {"w": W}, "discriminator": {"w": W}})
-    with pytest.raises(CorruptFileError, match="generator, discriminator") as error:
-        open_checkpoint(path)
-    assert "state dict" in error.value.hint
 
 
 def test_entries_that_are_no_dense_tensors_are_counted(saved):
@@ -97,19 +96,126 @@ def test_tensors_saved_on_a_gpu_come_to_the_cpu(saved, monkeypatch):
         assert checkpoint.read("w").equal(W)
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of mappings")
-def test_zip_files_are_mapped(tmp_path):
-    path = tmp_path / "w.pt"
-    torch.save({"w": torch.zeros(1000, 1000)}, path)
+def test_only_what_is_asked_for_is_read(saved, monkeypatch):
+    wide = torch.arange(4e5).reshape(1000, 400)
+    path, read = saved({"v": torch.ones(7), "w": wide, "t": wide.T}), []
+    whole = PlacedBytes.read
+
+    def counted(placed, start, stop):
+        read.append(stop - start)
+        return whole(placed, start, stop)
+
+    monkeypatch.setattr(PlacedBytes, "read", counted)
     with open_checkpoint(path) as checkpoint:
-        address = checkpoint.read("w").data_ptr()
-        for line in Path("/proc/self/maps").read_text().splitlines():
-            if line.endswith(str(path)):
-                start, stop = (int(end, 16) for end in line.split()[0].split("-"))
-                assert start <= address < stop
-                break
-        else:
-            pytest.fail("the file is not mapped")
+        assert read == []
+        assert checkpoint.read("w", (slice(10, 12),)).equal(wide[10:12])
+        assert read == [2 * 400 * 4]
+        assert checkpoint.read("t", (slice(None), 999)).equal(wide[999])
+        assert read[1:] == [400 * 4]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's memory figures")
+def test_what_was_read_and_let_go_takes_no_memory(saved):
+    path = saved({f"w{i}": torch.ones(2**21) for i in range(16)})
+    with open_checkpoint(path) as checkpoint:
+        before = int(Path("/proc/self/statm").read_text().split()[1])
+        assert sum(float(checkpoint.read(f"w{i}").sum()) for i in range(16)) == 2**25
+        after = int(Path("/proc/self/statm").read_text().split()[1])
+        assert (after - before) * 4096 < 2**25
+
+
+def test_a_file_that_changes_under_a_reader_is_an_error(saved):
+    path = saved({"w": torch.ones(4096)})
+    with open_checkpoint(path) as checkpoint:
+        assert checkpoint.read("w").sum() == 4096
+        with path.open("r+b") as file:
+            file.truncate(8192)
+        with pytest.raises(CorruptFileError, match="changed"):
+            checkpoint.read("w")
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
+def test_protocols_of_pickle(tmp_path, protocol, new):
+    path = tmp_path / "w.pt"
+    content = {"model": {"w": W, "b": W[0].double()}, "long name" * 40: [1, {2}, 2.5, b"x" * 300]}
+    torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=new)
+    with open_checkpoint(path) as checkpoint:
+        assert checkpoint.read("w").equal(W)
+        assert checkpoint.read("b").equal(W[0].double())
+
+
+def test_bits_of_conjugates_and_negatives(saved):
+    values = torch.complex(W, W + 1)
+    for state in ({"conjugate": values.conj(), "plain": values}, {"negative": values.conj().imag}):
+        assert any(tensor.is_conj() or tensor.is_neg() for tensor in state.values())
+        with open_checkpoint(saved(state)) as checkpoint:
+            for name, tensor in state.items():
+                expected = tensor.resolve_conj().resolve_neg()[1]
+                assert checkpoint.read(name, (1,)).equal(expected)
+
+
+def test_other_byte_order(tmp_path):
+    values = {"f": W, "h": W.half(), "c": torch.complex(W, W + 1), "i": W.long(), "b": W > 3}
+    path = tmp_path / "w.pt"
+    torch.save(values, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            if name.endswith("byteorder"):
+                data = b"big"
+            elif "/data/" in name:
+                tensor = list(values.values())[int(name.rpartition("/")[2])]
+                array = tensor.numpy()
+                assert array.tobytes() == data
+                data = array.astype(array.dtype.newbyteorder(">")).tobytes()
+            archive.writestr(name, data)
+    with open_checkpoint(path) as checkpoint:
+        for name, tensor in values.items():
+            assert checkpoint.read(name).equal(tensor), name
+
+
+class Own(torch.Tensor):
+    """A tensor of a class of its own."""
+
+
+def test_parameters_and_tensors_of_own_classes(saved):
+    parameter = torch.nn.Parameter(W)
+    parameter.mark = "of mine"
+    state = {"p": torch.nn.Parameter(W + 1), "marked": parameter, "own": W.as_subclass(Own)}
+    with open_checkpoint(saved(state)) as checkpoint:
+        assert list(checkpoint.tensors) == ["p", "marked", "own"]
+        assert checkpoint.read("p").equal(W + 1)
+        assert checkpoint.read("marked").equal(W)
+        assert checkpoint.read("own").equal(W)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        np.float64(0.3),
+        np.arange(3.0),
+        argparse.Namespace(lr=0.1),
+        torch.nn.functional.mse_loss,
+        torch.optim.SGD([torch.nn.Parameter(W)], lr=0.1),
+        torch.Generator(),
+        Path("here"),
+        torch.eye(3).to_sparse(),
+        {3, 4},
+        Fraction(1, 3),
+        datetime(2020, 1, 1),
+    ],
+    ids=lambda extra: type(extra).__name__,
+)
+def test_objects_next_to_a_state_dict_are_passed_over(saved, extra):
+    content = {"state_dict": {"w": W}, "extra": extra}
+    if isinstance(extra, torch.Generator):
+        content["extra"] = extra.get_state()
+    with open_checkpoint(saved(content)) as checkpoint:
+        assert list(checkpoint.tensors) == ["w"]
+        assert checkpoint.read("w").equal(W)
+        assert "passed over next to it: extra" in checkpoint.notes[0]
 
 
 def test_writing_to_what_was_read_leaves_the_file(tmp_path):

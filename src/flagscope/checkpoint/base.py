@@ -81,6 +81,11 @@ class Checkpoint(ABC):
     ----------
     recipe
         How to open it once more elsewhere; None for weights in memory.
+    group
+        Which of several groups of tensors this is, "" where there is one alone.
+    stored_config
+        Settings that the file of the weights holds itself (hyperparameters of a training script),
+        plain values alone; None where there are none.
     """
 
     def __init__(
@@ -116,6 +121,8 @@ class Checkpoint(ABC):
         self._closed = False
         self._wiring: Wiring | None = None
         self.recipe: Recipe | None = None
+        self.group = ""
+        self.stored_config: dict[str, Any] | None = None
 
     @property
     def source(self) -> str:

@@ -86,6 +86,7 @@ class DequantisedCheckpoint(Checkpoint):
         told = [f"dequantised when read: {count} {kind}" for kind, count in kinds.items()]
         notes = (*inner.header_notes, *told)
         super().__init__(inner.source, entries, config=inner.config, notes=notes)
+        self.group, self.stored_config = inner.group, inner.stored_config
 
     def __reduce__(self) -> tuple[Any, ...]:
         return DequantisedCheckpoint, (self._inner, self._weights, self._dropped)

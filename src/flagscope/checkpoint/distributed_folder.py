@@ -146,7 +146,8 @@ def _model(contents: Contents, *, source: str) -> tuple[dict[str, str], tuple[st
                 f"{source} is inconsistent: two entries lie at {full!r}.", hint=DAMAGED
             )
         level[path[-1]] = value
-    state, notes = model_state(nested, source=source, error=CorruptFileError)
+    found = model_state(nested, source=source, error=CorruptFileError)
+    state, notes = found.state, found.notes
     return {name: full_names[id(value)] for name, value in state.items()}, notes
 
 

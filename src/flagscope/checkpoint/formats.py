@@ -23,6 +23,7 @@ from flagscope.checkpoint.onnx_file import OnnxFile
 from flagscope.checkpoint.remote import RemotePath
 from flagscope.checkpoint.remote_safetensors import RemoteSafetensors
 from flagscope.checkpoint.safetensors_file import SafetensorsFile
+from flagscope.checkpoint.torch_contents import is_torch
 from flagscope.checkpoint.torch_file import TorchFile
 from flagscope.errors import CorruptFileError, SourceError
 
@@ -86,6 +87,9 @@ _UNSUPPORTED = {
     ".pkl": ("pickle", "save the weights as .safetensors or with torch.save(state_dict)."),
 }
 
+# Names that files of torch.save get as well; how they begin says what they are.
+_OFTEN_TORCH = (*SAFETENSORS_SUFFIXES, ".pkl", ".pickle", ".model", ".tar", ".zip")
+
 
 def file_reader(path: Path) -> FileReader:
     """Class that reads a file.
@@ -106,6 +110,8 @@ def file_reader(path: Path) -> FileReader:
         return DistributedFolder
     if suffix == PIECES_SUFFIX:
         refuse_piece(path)
+    if suffix in _OFTEN_TORCH and is_torch(start):
+        return TorchFile
     kind = content_kind(path, start)
     if kind is not None:  # content comes before the name, and `misnamed_note` says so
         return _KINDS[kind][1]
@@ -163,17 +169,27 @@ def misnamed_note(path: Path) -> tuple[str, ...]:
 
 
 def opened_file(
-    path: Path | RemotePath, *, source: str | None = None, config: dict[str, Any] | None = None
+    path: Path | RemotePath,
+    *,
+    source: str | None = None,
+    config: dict[str, Any] | None = None,
+    tensors: str | None = None,
 ) -> Checkpoint:
-    """A file of weights, on this machine or behind a URL.
+    """A file of weights, on this machine or behind a URL; or of a torch file one group of tensors.
 
     Raises
     ------
     MissingFileError, CorruptFileError, SourceError
         If the file is not there, is damaged, or is of a format that is not supported there.
+    InputError
+        If there is no group `tensors`.
     """
     if isinstance(path, Path):
-        checkpoint = file_reader(path)(path, source=source, config=config)
+        reader = file_reader(path)
+        if reader is TorchFile:
+            checkpoint: Checkpoint = TorchFile(path, source=source, config=config, tensors=tensors)
+        else:
+            checkpoint = reader(path, source=source, config=config)
         checkpoint.add_notes(*misnamed_note(path))
         return checkpoint
     check_remote(path)

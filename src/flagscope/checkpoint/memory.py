@@ -18,6 +18,9 @@ from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.nesting import model_state
 from flagscope.checkpoint.packed import unpacked
 from flagscope.checkpoint.parametrized import whole_weights
+from flagscope.checkpoint.part_checkpoint import twin_notes
+from flagscope.checkpoint.parts import averaged_twins
+from flagscope.checkpoint.stored_config import config_below
 from flagscope.errors import InputError
 
 _DISPATCH = "__torch_dispatch__"
@@ -57,16 +60,27 @@ def place_in_memory(tensor: Tensor) -> Hashable | None:
         return None
     if not start:
         return None
-    # Steps and lengths of the axes, the shortest step first; axes that follow on become one.
+    runs = strided_runs(tensor.shape, tensor.stride())
+    return str(tensor.device), tensor.dtype, start, runs
+
+
+def strided_runs(shape: Sequence[int], stride: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Steps and lengths of the axes, the shortest step first; axes that follow on become one.
+
+    Examples
+    --------
+    >>> strided_runs((3, 2), (2, 1)), strided_runs((2, 3), (1, 2))
+    (((1, 6),), ((1, 6),))
+    """
     runs: list[tuple[int, int]] = []
-    for step, length in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+    for step, length in sorted(zip(stride, shape, strict=True)):
         if length == 1:
             continue
         if runs and step == runs[-1][0] * runs[-1][1]:
             runs[-1] = (runs[-1][0], runs[-1][1] * length)
         else:
             runs.append((step, length))
-    return str(tensor.device), tensor.dtype, start, tuple(runs)
+    return tuple(runs)
 
 
 class StateDictCheckpoint(Checkpoint):
@@ -119,6 +133,7 @@ def from_state_dict(
     config: Mapping[str, Any] | None = None,
     name: str = "state_dict",
     buffers: Iterable[str] | None = None,
+    tensors: str | None = None,
 ) -> Checkpoint:
     """Checkpoint over a state dict in memory, with the interface of the file readers.
 
@@ -135,12 +150,16 @@ def from_state_dict(
         What to call it: `Checkpoint.source`.
     buffers
         Names of the tensors that are no parameters, where a module says which those are.
+    tensors
+        Which group of tensors to read, where there are several: the keys that lead to it with dots
+        between them, or the start that its names share.
 
     Raises
     ------
     InputError
         If `mapping` is not a mapping, holds no tensors or several models, or tensors whose values
-        cannot be had (on the meta device, not initialised, of a quantiser's own class).
+        cannot be had (on the meta device, not initialised, of a quantiser's own class), or there is
+        no group `tensors`.
     SourceError
         If the weights are packed by a quantiser that is not supported, or most of the tensors are
         empty, as DeepSpeed leaves those that it spread over processes.
@@ -159,18 +178,26 @@ def from_state_dict(
             f"expected a mapping from names to tensors, got {type(mapping).__name__}.",
             hint="pass module.state_dict().",
         )
-    state, notes = model_state(with_tensors(mapping), source=name, error=InputError)
+    found = model_state(with_tensors(mapping), source=name, error=InputError, tensors=tensors)
+    state, notes = found.state, found.notes
     check_values(state, source=name)
     refuse_empty(
         {key: tuple(tensor.shape) for key, tensor in state.items()}, source=name, path=None
     )
+    if tensors is None:
+        twins = averaged_twins({key: tuple(tensor.shape) for key, tensor in state.items()})
+        passed = {key for twin in twins for key in twin.names}
+        state = {key: tensor for key, tensor in state.items() if key not in passed}
+        notes = (*notes, *twin_notes(twins))
+    settings, _ = config_below(mapping, found.group)
     stored = StateDictCheckpoint(
         state,
         source=name,
-        config=None if config is None else dict(config),
+        config=settings if config is None else dict(config),
         notes=notes,
         buffers=buffers,
     )
+    stored.group, stored.stored_config = found.group, settings
     return whole_weights(unpacked(stored))
 
 

@@ -24,10 +24,12 @@ from flagscope.checkpoint.hub import fetched_weights, is_commit, is_hub_name, se
 from flagscope.checkpoint.leftovers import left_notes
 from flagscope.checkpoint.packed import unpacked
 from flagscope.checkpoint.parametrized import whole_weights
+from flagscope.checkpoint.part_checkpoint import part_of, without_twins
 from flagscope.checkpoint.recipe import Recipe, header_digest
 from flagscope.checkpoint.remote import RemotePath
 from flagscope.checkpoint.remote_hub import HubPath
 from flagscope.checkpoint.sharded import ShardedCheckpoint
+from flagscope.checkpoint.torch_file import TorchFile
 from flagscope.errors import FlagscopeError, InputError, MissingFileError, SourceError
 
 
@@ -38,6 +40,7 @@ def open_checkpoint(
     config: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     base: str | os.PathLike[str] | None = None,
     fetch: bool = True,
+    tensors: str | None = None,
 ) -> Checkpoint:
     """Open a checkpoint: the headers are read, the data when they are asked for.
 
@@ -60,6 +63,11 @@ def open_checkpoint(
     fetch
         Whether the weights of a hub name are fetched into the hub's cache, as for a scan. False
         for looking at headers: safetensors that the cache lacks are then read by ranges of bytes.
+    tensors
+        Which group of tensors to read, where a file holds several (two models, or a model and the
+        moving average of it): the keys that lead to it in a torch file with dots between them, or
+        the start that the names of its tensors share. Several groups with commas between them are
+        read as parts of one model.
 
     Returns
     -------
@@ -69,13 +77,14 @@ def open_checkpoint(
     Raises
     ------
     InputError
-        If an argument is of the wrong type, or a revision is given for a file.
+        If an argument is of the wrong type, a revision is given for a file, or there is no group
+        `tensors`.
     MissingFileError
         If the file, a shard or the hub's model is not there.
     CorruptFileError
         If a file is truncated, inconsistent or not of its format.
     UnsafeFileError
-        If a file could only be read by running pickled code.
+        If a file holds no tensors that could be had without running pickled code.
     UnknownDtypeError
         If a file has a data type that its format does not know.
     SourceError
@@ -85,8 +94,8 @@ def open_checkpoint(
 
     Notes
     -----
-    Safetensors files, uncompressed npz files and the zip files that torch.save has written since
-    PyTorch 1.6 are mapped into memory; PyTorch's older format is read whole.
+    Of safetensors files, uncompressed npz files and files of PyTorch of either format, headers are
+    read first, and then the bytes of what is asked for.
 
     Examples
     --------
@@ -110,6 +119,11 @@ def open_checkpoint(
     far = _weights(named, revision) if path is None and "://" in named else None
     adapter = adapter_weights(path or far)
     settings = None if config is None else given_config(config)
+    if adapter is not None and tensors is not None:
+        raise InputError(
+            f"tensors is given, but {shown(named)} is an adapter.",
+            hint="leave it out; an adapter belongs to all of its base.",
+        )
     if adapter is not None and revision is None:
         under = _base(adapter, base)
         try:
@@ -117,7 +131,7 @@ def open_checkpoint(
         except BaseException:
             under.close()
             raise
-        return _with_recipe(checkpoint, named, None, base, settings)
+        return _with_recipe(checkpoint, named, None, base, settings, None)
     if base is not None:
         raise InputError(
             f"base is given, but {shown(named)} is no PEFT adapter.",
@@ -125,7 +139,11 @@ def open_checkpoint(
         )
     weights = far or _weights(named, revision, fetch=fetch)
     opened = _opened(
-        weights, source=shown(named), config=settings, whole=path is not None and path.is_dir()
+        weights,
+        source=shown(named),
+        config=settings,
+        tensors=tensors,
+        whole=path is not None and path.is_dir(),
     )
     if isinstance(weights, HubPath):
         opened.add_notes(
@@ -133,11 +151,16 @@ def open_checkpoint(
         )
     if path is None and isinstance(weights, Path) and is_commit(weights.parent.name):
         revision = weights.parent.name  # of the hub's cache: workers take the same commit
-    return _with_recipe(opened, named, revision, None, settings)
+    return _with_recipe(opened, named, revision, None, settings, tensors)
 
 
 def _opened(
-    weights: Path | RemotePath, *, source: str, config: dict[str, Any] | None, whole: bool
+    weights: Path | RemotePath,
+    *,
+    source: str,
+    config: dict[str, Any] | None,
+    tensors: str | None,
+    whole: bool,
 ) -> Checkpoint:
     """A file or an index; `whole` says that the user named its folder."""
     file = weights if isinstance(weights, Path) else None
@@ -147,13 +170,19 @@ def _opened(
         config = config_beside(weights)
     if config is None and file is not None:
         config = config_beside(settings_folder(file) / file.name)
-    reader = ShardedCheckpoint if weights.name.endswith(INDEX_SUFFIX) else opened_file
-    stored = reader(weights, source=source, config=config)
+    if weights.name.endswith(INDEX_SUFFIX):
+        stored: Checkpoint = ShardedCheckpoint(weights, source=source, config=config)
+    else:
+        stored = opened_file(weights, source=source, config=config, tensors=tensors)
     try:
         shapes = {name: info.shape for name, info in stored.tensors.items()}
         refuse_empty(shapes, source=source, path=file)
         if file is not None:
             stored.add_notes(*left_notes(file, whole=whole))
+        if tensors is None:
+            stored = without_twins(stored)
+        elif not isinstance(stored, TorchFile):
+            stored = part_of(stored, tensors)
         return whole_weights(unpacked(stored))
     except BaseException:
         stored.close()
@@ -179,6 +208,7 @@ def _with_recipe(
     revision: str | None,
     base: str | os.PathLike[str] | None,
     config: dict[str, Any] | None,
+    tensors: str | None,
 ) -> Checkpoint:
     """The checkpoint, which knows how to be opened elsewhere."""
     checkpoint.recipe = Recipe(
@@ -186,6 +216,7 @@ def _with_recipe(
         revision=revision,
         base=None if base is None else _anywhere(os.fspath(base)),
         config=config,
+        tensors=tensors,
         header=header_digest(checkpoint),
         opened=uuid.uuid4().hex,
     )

@@ -139,6 +139,7 @@ class PackedCheckpoint(Checkpoint):
             f"dequantised when read: {len(found)} {found[0].method.upper()}",
         )
         super().__init__(inner.source, entries, config=inner.config, notes=notes)
+        self.group, self.stored_config = inner.group, inner.stored_config
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PackedCheckpoint, (self._inner, self._modules)

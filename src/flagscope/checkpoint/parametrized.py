@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
@@ -115,6 +115,7 @@ class ParametrizedCheckpoint(Checkpoint):
         super().__init__(
             inner.source, entries, config=inner.config, notes=(*inner.header_notes, *notes)
         )
+        self.group, self.stored_config = inner.group, inner.stored_config
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ParametrizedCheckpoint, (self._inner,)
@@ -123,6 +124,10 @@ class ParametrizedCheckpoint(Checkpoint):
     def stamps(self) -> Mapping[str, tuple[str, str]]:
         """States of the files as stored."""
         return self._inner.stamps
+
+    def memory_stored(self, stored: str) -> Hashable | None:
+        """Where a tensor lies, by the file's name."""
+        return None if stored in self._rules else self._inner.memory(stored)
 
     def _read(self, stored: str, index: Index) -> Tensor:
         rule = self._rules.get(stored)

@@ -24,6 +24,8 @@ class Recipe:
         As for `open_checkpoint`; paths are absolute, a hub's revision is a commit.
     config
         The configuration, where it was given and not found beside the weights.
+    tensors
+        As for `open_checkpoint`.
     header
         Digest of the tensors' names, shapes and types.
     opened
@@ -36,6 +38,7 @@ class Recipe:
     revision: str | None
     base: str | None
     config: Mapping[str, Any] | None
+    tensors: str | None
     header: str
     opened: str
     stacks: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -53,7 +56,11 @@ class Recipe:
         from flagscope.checkpoint.stacked import stacked_checkpoint
 
         checkpoint = open_checkpoint(
-            self.source, revision=self.revision, config=self.config, base=self.base
+            self.source,
+            revision=self.revision,
+            config=self.config,
+            base=self.base,
+            tensors=self.tensors,
         )
         if header_digest(checkpoint) != self.header:
             checkpoint.close()

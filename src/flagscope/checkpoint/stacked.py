@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -49,6 +49,7 @@ class StackedCheckpoint(Checkpoint):
         entries |= {name: self._entry_of(name, parts) for name, parts in stacks.items()}
         super().__init__(base.source, entries, config=base.config)
         self._notes = base.notes
+        self.group, self.stored_config = base.group, base.stored_config
         self.recipe = base.recipe and replace(base.recipe, stacks=tuple(self._stacks.items()))
 
     def _entry_of(self, name: str, parts: tuple[str, ...]) -> TensorInfo:
@@ -82,6 +83,15 @@ class StackedCheckpoint(Checkpoint):
     def stamps(self) -> Mapping[str, tuple[str, str]]:
         """States of the base's remote files."""
         return self._base.stamps
+
+    @property
+    def buffers(self) -> frozenset[str] | None:
+        """Those of the base."""
+        return self._base.buffers
+
+    def memory_stored(self, stored: str) -> Hashable | None:
+        """Where a tensor lies, by its name; None for a stack."""
+        return None if stored in self._stacks else self._base.memory(stored)
 
     def read_runs(self, runs: Sequence[tuple[str, int, int]]) -> list[bytes] | None:
         """`Checkpoint.read_runs`, where no stack is among them."""

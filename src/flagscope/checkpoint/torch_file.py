@@ -1,12 +1,9 @@
-"""Reader of files that torch.save wrote: tensors are unpickled, nothing else ever is."""
+"""Reader of files that torch.save and torch.jit.save wrote. Nothing in them is ever run."""
 
 from __future__ import annotations
 
+import functools
 import os
-import pickle
-import re
-import warnings
-import zipfile
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,169 +11,188 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flagscope.checkpoint.base import TensorInfo
+from flagscope.checkpoint.dtypes import dtype_name
 from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start
 from flagscope.checkpoint.indexing import Index
-from flagscope.checkpoint.memory import place_in_memory, tensor_entries
+from flagscope.checkpoint.memory import strided_runs
 from flagscope.checkpoint.nesting import model_state
+from flagscope.checkpoint.pickle_records import Global, PickleError
+from flagscope.checkpoint.pickled_arrays import HeldArray
+from flagscope.checkpoint.pickled_tensors import TENSOR_MEANINGS
+from flagscope.checkpoint.placed import PlacedBytes
+from flagscope.checkpoint.stored_config import config_below
+from flagscope.checkpoint.stored_tensor import StoredTensor
+from flagscope.checkpoint.torch_contents import torch_contents
 from flagscope.errors import CorruptFileError, SourceError, UnsafeFileError
 
-_ZIP = b"PK\x03\x04"
-# PyTorch's older format: a pickle (protocol 2) of the number 0x1950a86a20f9469cfc6c comes first.
-_LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
-# What the weights-only unpickler says where a file asks for a function or class that it refuses.
-_REFUSAL = re.compile(
-    r"\bglobal\b|unsupported class|\breduce\b|new object|can only build", re.IGNORECASE
-)
-_REFUSED_NAME = re.compile(r"GLOBAL ([\w.]*\w)\b(?!\.)")
-_SAFE_HINT = (
+SAFE_HINT = (
     "have its owner save the weights alone, torch.save(model.state_dict(), FILE) or safetensors."
 )
 # A tensor larger than its file can only be one that repeats its elements. Small ones (masks) are
 # genuine; a large one is a trap for memory.
 _EXPANDED_BYTES = 64 * 2**20
+_LISTED = 6
 
 
 class TorchFile(FileCheckpoint):
-    """One file that torch.save wrote, of the zip format (mapped) or the older one (read whole).
+    """One file that torch.save wrote, in either of its formats, or torch.jit.save, or pickle.
 
-    Tensors saved on other devices come to the CPU. The entry that holds the model's state dict is
-    found as `from_state_dict` finds it; what is not a dense tensor is passed over with a note.
+    Its pickle is read as a description: tensors come from where it says that they lie, and every
+    class and function that it names stays a name. So a training checkpoint gives its state dict
+    whatever else it holds, and a whole module, pickled or scripted, its `state_dict()`.
 
     Parameters
     ----------
     path
-        The file.
+        The file. A zip file with such files in it (Stable-Baselines3) is read as one with a group
+        for each.
     source
         What the user named, if not the path.
     config
-        The model's configuration.
+        The model's configuration; in its place, settings that the file holds itself.
+    tensors
+        The group of tensors to read, where the file holds several; see `model_state`.
 
     Raises
     ------
     MissingFileError
         If there is no such file.
     UnsafeFileError
-        If it holds anything that only running pickled code could restore. None of it is run.
+        If tensors could only be had by running pickled code.
     CorruptFileError
         If it is empty, truncated, inconsistent, of another format, or holds no tensors.
+    SourceError
+        If it holds several groups of tensors, and none is known to be the model.
+    InputError
+        If there is no group `tensors`.
     """
 
     def __init__(
-        self, path: Path, *, source: str | None = None, config: dict[str, Any] | None = None
+        self,
+        path: Path,
+        *,
+        source: str | None = None,
+        config: dict[str, Any] | None = None,
+        tensors: str | None = None,
     ) -> None:
-        mapped = _is_zip(path)
-        if mapped:
-            _check_archive(path)
-        saved = _loaded(path, mapped=mapped)
-        if not isinstance(saved, Mapping):
+        shown = os.fspath(path)
+        names: set[Global] = set()
+        checked_start(path)
+        self._bytes = PlacedBytes(path)
+        try:
+            contents = torch_contents(path, names)
+        except PickleError as error:
             raise CorruptFileError(
-                f"{path} holds a {type(saved).__name__}, not tensors by name.",
-                hint="save a state dict: torch.save(model.state_dict(), FILE).",
+                f"{path} is not a whole PyTorch file: {str(error).rstrip('.')}.", hint=DAMAGED
+            ) from error
+        except MemoryError as error:
+            raise SourceError(
+                f"the pickle in {path} does not fit into memory.",
+                hint="save the state dict alone, or as safetensors.",
+            ) from error
+        unknown = sorted(map(str, (name for name in names if name.reaches_the_system)))
+        if not isinstance(contents.opened, Mapping):
+            raise _without_names(path, contents.kind, names)
+        if not contents.opened and contents.frozen:
+            raise CorruptFileError(
+                f"{path} is a frozen TorchScript program, whose weights are constants without "
+                "names.",
+                hint="save the program before torch.jit.freeze, or the state dict of its module.",
             )
-        self._state, notes = model_state(saved, source=os.fspath(path), error=CorruptFileError)
-        entries = tensor_entries(self._state, file=os.fspath(path))
-        limit = max(path.stat().st_size, _EXPANDED_BYTES)
-        for name, info in entries.items():
-            if info.nbytes > limit:
-                raise CorruptFileError(
-                    f"tensor {name!r} of {path} claims {info.nbytes} bytes, more than its file.",
-                    hint="do not use this checkpoint unless you know where it comes from.",
-                )
-        super().__init__(path, entries, source=source, config=config, notes=notes)
+        try:
+            found = model_state(
+                contents.opened, source=shown, error=CorruptFileError, tensors=tensors
+            )
+        except CorruptFileError as error:
+            if not unknown and not contents.opaque:
+                raise
+            raise _without_names(path, contents.kind, names) from error
+        self._state: dict[str, StoredTensor | HeldArray] = found.state
+        stored, keys = config_below(contents.saved, found.group)
+        notes = [*contents.notes, *found.notes]
+        if path.suffix.lower() == ".safetensors":
+            notes.insert(0, f"{shown} is a file of torch.save, whatever its name says")
+        if unknown:
+            notes.append(
+                f"{shown} names {_listed(unknown)}, which loading it elsewhere may run; nothing "
+                "of it was run here"
+            )
+        if stored is not None and config is None:
+            notes.append(f"settings are taken from the file itself: {_listed(keys)}")
+        super().__init__(
+            path,
+            _entries(path, self._state),
+            source=source,
+            config=stored if config is None else config,
+            notes=notes,
+        )
+        self.group, self.stored_config = found.group, stored
+        self._given = (config, tensors)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        config, tensors = self._given
+        opening = functools.partial(type(self), source=self._source, config=config, tensors=tensors)
+        return opening, (self._path,)
 
     def _read(self, stored: str, index: Index) -> Tensor:
-        return self._state[stored][index]
+        try:
+            return self._state[stored].read(self._bytes, index)
+        except OSError as error:
+            raise CorruptFileError(
+                f"cannot read tensor {stored!r} of {self._path}: {error}.", hint=DAMAGED
+            ) from error
 
     def memory_stored(self, stored: str) -> Hashable | None:
-        """Where a tensor lies, by the file's name."""
-        return place_in_memory(self._state[stored])
+        """Where a tensor's elements lie in the file: the same for tied weights."""
+        tensor = self._state[stored]
+        if not isinstance(tensor, StoredTensor) or tensor.storage is None or not tensor.nbytes:
+            return None
+        runs = strided_runs(tensor.shape, tensor.stride)
+        return id(tensor.storage), tensor.dtype, tensor.offset, runs
 
     def _release(self) -> None:
         self._state = {}
 
 
-def _is_zip(path: Path) -> bool:
-    start = checked_start(path)
-    if start.startswith(_ZIP):
+def _entries(path: Path, state: Mapping[str, StoredTensor | HeldArray]) -> dict[str, TensorInfo]:
+    limit = max(path.stat().st_size, _EXPANDED_BYTES)
+    shown = os.fspath(path)
+    for name, tensor in state.items():
+        if tensor.nbytes > limit:
+            raise CorruptFileError(
+                f"tensor {name[:100]!r} of {path} claims {tensor.nbytes} bytes, more than its "
+                "file.",
+                hint="do not use this checkpoint unless you know where it comes from.",
+            )
+    return {
+        name: TensorInfo(name, tensor.shape, dtype_name(tensor.dtype), tensor.nbytes, shown)
+        for name, tensor in state.items()
+    }
+
+
+def _without_names(path: Path, kind: str, names: set[Global]) -> SourceError:
+    """The error of a file without tensors by name: is it that code would have to make them?"""
+    unknown = sorted({str(name) for name in names if not _is_known(name)})
+    if unknown:
+        return UnsafeFileError(
+            f"{path} holds {kind}, and no tensors that can be had without running the code of "
+            f"{_listed(unknown)}; nothing of it was run.",
+            hint=SAFE_HINT,
+        )
+    return CorruptFileError(
+        f"{path} holds {kind}, not tensors by name.",
+        hint="save a state dict: torch.save(model.state_dict(), FILE).",
+    )
+
+
+def _is_known(name: Global) -> bool:
+    if str(name) in TENSOR_MEANINGS or name.module.startswith("__torch__"):
         return True
-    if start.startswith(_LEGACY) or _LEGACY.startswith(start):
-        return False
-    if start.startswith(b"\x80"):
-        raise UnsafeFileError(
-            f"{path} is a plain pickle, which can run code when it is loaded.", hint=_SAFE_HINT
-        )
-    if start[8:9] == b"{":
-        raise CorruptFileError(
-            f"{path} looks like a safetensors file.", hint="rename it to end in .safetensors."
-        )
-    raise CorruptFileError(f"{path} is not a file that torch.save wrote.", hint=DAMAGED)
+    plain = isinstance(getattr(torch, name.name, None), (torch.dtype, torch.layout))
+    return name.module.partition(".")[0] == "torch" and (plain or name.name.endswith("Storage"))
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse archives whose parts are missing, packed, or programs."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise CorruptFileError(
-            f"{path} begins like a PyTorch file, but the directory at its end is missing or "
-            f"damaged: {error}.",
-            hint=DAMAGED,
-        ) from error
-    inner = {member.filename.partition("/")[2] for member in members}
-    if "constants.pkl" in inner:
-        raise UnsafeFileError(
-            f"{path} is a TorchScript program, which holds code beside the weights.",
-            hint=_SAFE_HINT,
-        )
-    if any(member.filename.endswith(".npy") for member in members):
-        raise CorruptFileError(
-            f"{path} looks like a NumPy archive.", hint="rename it to end in .npz."
-        )
-    if "data.pkl" not in inner:
-        raise CorruptFileError(
-            f"{path} is a zip file without the data.pkl that torch.save writes.", hint=DAMAGED
-        )
-    # torch.save stores members as they are; a mapped reader would take packed bytes for weights.
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise CorruptFileError(
-            f"{path} is a zip file with compressed members, which torch.save never writes.",
-            hint="unpack and repack it without compression, or save it again.",
-        )
-
-
-def _loaded(path: Path, *, mapped: bool) -> Any:
-    try:
-        with warnings.catch_warnings():
-            # Of deprecated storages and unusual pickle protocols, which the reader cannot help.
-            warnings.simplefilter("ignore")
-            if path.suffix.lower() == ".safetensors":
-                # torch.load takes the name's word for the content, and maps named files alone.
-                with path.open("rb") as file:
-                    return torch.load(file, map_location="cpu", weights_only=True)
-            return torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip()
-        if _REFUSAL.search(reason):
-            name = _REFUSED_NAME.search(reason)
-            what = f"the code of {name[1]}" if name else "pickled code"
-            raise UnsafeFileError(
-                f"{path} can only be loaded by running {what}; nothing of it was run.",
-                hint=_SAFE_HINT,
-            ) from error
-        raise CorruptFileError(
-            f"{path} is no state dict that can be read safely: {reason.partition(chr(10))[0]}.",
-            hint="save it again with torch.save and its default pickle protocol.",
-        ) from error
-    except MemoryError as error:
-        raise SourceError(
-            f"{path} does not fit into memory.",
-            hint="save it as safetensors, or with a newer PyTorch; both can be mapped.",
-        ) from error
-    except Exception as error:
-        # Whatever else a reader of binary data trips over (KeyError, struct.error, RuntimeError …)
-        # comes from the file: its path and permissions were checked before.
-        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
-        raise CorruptFileError(
-            f"{path} is not a whole PyTorch file: {reason.rstrip('.')}.", hint=DAMAGED
-        ) from error
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(name[:80] for name in names[:_LISTED])
+    return shown + (", …" if len(names) > _LISTED else "")

@@ -73,6 +73,11 @@ source_options = together(
     ),
     click.option("--heads", metavar="N", type=click.IntRange(1), help="Number of attention heads."),
     click.option("--base", metavar="SOURCE", help="Model under a PEFT adapter."),
+    click.option(
+        "--tensors",
+        metavar="GROUP",
+        help="Which group of tensors to read, of a file with several models.",
+    ),
     click.option("--revision", metavar="R", help="Branch, tag or commit of a hub repository."),
 )
 """Options that say what the source is."""

@@ -93,6 +93,8 @@ def weights_identity(checkpoint: Checkpoint, fingerprint: str) -> str:
     digest.update(json.dumps(sorted(stamps.get(file) or _stamp(file) for file in files)).encode())
     quantiser = (checkpoint.config or {}).get("quantization_config")
     digest.update(json.dumps(quantiser, default=str).encode())
+    if checkpoint.group:  # one file may hold two that differ by less than a fingerprint samples
+        digest.update(json.dumps(["group", checkpoint.group]).encode())
     return digest.hexdigest()
 
 

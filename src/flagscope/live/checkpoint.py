@@ -63,7 +63,8 @@ def module_checkpoint(
     check_values(plain.state_dict(), source=type(plain).__name__)
     notes = (*merged.notes, *with_effective_weights(plain))
     name = type(plain).__name__
-    state, passed = model_state(plain.state_dict(), source=name, error=InputError)
+    found = model_state(plain.state_dict(), source=name, error=InputError)
+    state, passed = found.state, found.notes
     check_values(state, source=name)
     derived = {key: value for key, value in merged.derived().items() if key in state}
     own = _own_config(plain) if config is None else dict(config)
