@@ -69,7 +69,6 @@ def opened(request, tmp_path):
         ({"heads": [1, torch.relu]}, None),
         ({"c": Colour.RED, "w": W, "n": 2}, {"n": 2}),
     ],
-    ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize("key", ["hyper_parameters", "model_args", "args", "config"])
 def test_plain_values_of_mappings_and_objects(opened, entry, expected, key):

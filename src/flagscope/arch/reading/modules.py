@@ -111,7 +111,7 @@ class Module:
         gain = next((self.tensors[n] for n in ("weight", "gamma", "w", "scale", "g")
                      if n in self.tensors), ())  # fmt: skip
         small = all(len(shape) <= 1 for shape in self.tensors.values())
-        return gain[0] if small and not self.children and len(gain) == 1 else None
+        return gain[0] if small and not self.children and len(gain) == 1 and gain[0] else None
 
     def walk(self) -> Iterator[Module]:
         """This module and all within it."""
