@@ -306,7 +306,7 @@ def level_shares(
 ) -> dict[RankPair, float]:
     """Where an overlap is tested, and with what share of the level.
 
-    Half at the dominant ranks, a quarter on thin whole ranges (without dominant ranks .8, and where
+    Half at the dominant ranks, a quarter on thin whole ranges (without dominant ranks .9, and where
     they are not thin half at the participation ranks), the rest alike over the ladder 1, 2, 4 … up
     to d/2 and the participation ranks. Ranks of 0 and d have nothing to test.
     """
@@ -319,7 +319,7 @@ def level_shares(
         if thin:
             fixed.append((numerical, 0.25))
     elif thin:
-        fixed.append((numerical, 0.8))
+        fixed.append((numerical, 0.9))
     elif has_participation:
         fixed.append((participation, 0.5))
     rest = {(2**k, 2**k) for k in range(20) if 2**k <= min(*numerical, d // 2)}
@@ -366,7 +366,7 @@ def without_profiles(
 ) -> tuple[Matrix, Matrix] | None:
     """The pair on the coordinates that are alive in both maps, with rows of norm 1 if unlike.
 
-    Unlike are scales that are uneven in both maps, or correlated beyond 1.28 standard errors. None
+    Unlike are scales that are uneven in both maps, or correlated beyond 1.64 standard errors. None
     where they are not, and not both maps have zero coordinates. `centred` takes the mean over the
     coordinates off first, and leaves its direction out at the end.
     """
@@ -378,7 +378,7 @@ def without_profiles(
     norms = [np.linalg.norm(w[alive], axis=1, keepdims=True) for w in sides]
     with np.errstate(invalid="ignore"):
         correlation = np.corrcoef(norms[0].T ** 2, norms[1].T ** 2)[0, 1]
-    shared = abs(correlation) * np.sqrt(alive.sum() - 1) > 1.28
+    shared = abs(correlation) * np.sqrt(alive.sum() - 1) > 1.64
     one, two = (w[alive] for w in sides)
     if shared or (uneven(sides[0]) and uneven(sides[1])):
         one, two = one / norms[0], two / norms[1]

@@ -19,8 +19,9 @@ NETS = {
     "mlp": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 9), nn.ReLU(), nn.Linear(9, 8),
                                   nn.ReLU(), nn.Linear(8, 3)), "mlp"),
 }  # fmt: skip
-CONFIGS = {"mlp": {"activation": "relu"}, "nanogpt": {"n_head": 4},
-           "llama-native": {"n_heads": 4, "n_kv_heads": 2}}  # fmt: skip
+CONFIGS = {"mlp": {"activation": "relu"}, "nanogpt": {"model_type": "nanogpt", "n_head": 4},
+           "llama-native": {"model_type": "llama_native", "n_heads": 4,
+                           "n_kv_heads": 2}}  # fmt: skip
 DECODERS = ("nanogpt", "llama-native")
 
 

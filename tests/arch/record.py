@@ -14,7 +14,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from arch.cases import CASES, build, prove, prove_saved
-from arch.net_cases import NETS, prove_net
+from arch.net_cases import CONFIGS, NETS, prove_net
 
 Entry = dict[str, Any]
 
@@ -47,7 +47,8 @@ def merged(live: dict[str, Entry], saved: dict[str, str], nets: dict[str, Entry]
     for name, one in live.items():
         cases[name] = {**one, "live": True, "saved": saved[name]}
     for name, one in nets.items():
-        cases[name] = {**one, "model_type": "", "live": False, "saved": "none"}
+        model_type = CONFIGS.get(name, {}).get("model_type", "")
+        cases[name] = {**one, "model_type": model_type, "live": False, "saved": "none"}
     families: dict[str, Entry] = {}
     for name in sorted({one["family"] for one in cases.values()}):
         own = [one for one in cases.values() if one["family"] == name]

@@ -110,11 +110,11 @@ def file_reader(path: Path) -> FileReader:
         return DistributedFolder
     if suffix == PIECES_SUFFIX:
         refuse_piece(path)
-    if suffix in _OFTEN_TORCH and is_torch(start):
-        return TorchFile
     kind = content_kind(path, start)
     if kind is not None:  # content comes before the name, and `misnamed_note` says so
         return _KINDS[kind][1]
+    if suffix in _OFTEN_TORCH and is_torch(start):
+        return TorchFile
     if suffix in _READERS:
         _check_beginning(path, suffix, start)
         return _READERS[suffix]

@@ -111,8 +111,6 @@ class TorchFile(FileCheckpoint):
         self._state: dict[str, StoredTensor | HeldArray] = found.state
         stored, keys = config_below(contents.saved, found.group)
         notes = [*contents.notes, *found.notes]
-        if path.suffix.lower() == ".safetensors":
-            notes.insert(0, f"{shown} is a file of torch.save, whatever its name says")
         if unknown:
             notes.append(
                 f"{shown} names {_listed(unknown)}, which loading it elsewhere may run; nothing "
