@@ -121,7 +121,8 @@ class StateDictCheckpoint(Checkpoint):
 
     def memory_stored(self, stored: str) -> Hashable | None:
         """Where a tensor lies, by the file's name."""
-        return place_in_memory(self._state[stored])
+        tensor = self._state[stored]
+        return None if isinstance(tensor, DerivedTensor) else place_in_memory(tensor)
 
     def _release(self) -> None:
         self._state = {}

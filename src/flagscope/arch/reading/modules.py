@@ -115,11 +115,11 @@ class Module:
 
     def walk(self) -> Iterator[Module]:
         """This module and all within it."""
-        stack = [self]
+        stack: list[Module] = [self]
         while stack:
             module = stack.pop()
             yield module
-            stack += reversed(module.children.values())
+            stack.extend(reversed(module.children.values()))
 
     @cached_property
     def matrices(self) -> tuple[Matrix, ...]:
