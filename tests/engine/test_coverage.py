@@ -229,7 +229,7 @@ def test_a_task_that_failed_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     run = attempt.execute
 
     def broken(task: Any, *rest: Any) -> Any:
-        if task.name == "main.1.mlp":
+        if task.name.startswith("layers.1.ff.linear1"):
             raise CorruptFileError("the file ends here", hint="fetch it again")
         return run(task, *rest)
 
@@ -270,6 +270,7 @@ def test_names_of_a_hostile_file_stay_few() -> None:
     state["x" * 100_000] = torch.zeros(2, 2)
     found = covered(state)
     assert found.matrices == 10_001
-    (entry,) = [one for one in found.left_out if one.matrices > 9_000]
-    assert len(entry.names) <= 6
+    assert sum(one.matrices for one in found.left_out) == 10_001
+    assert len(found.left_out) < 10
+    assert all(len(one.names) <= 6 for one in found.left_out)
     assert len(found.model_dump_json()) < 10_000

@@ -309,9 +309,8 @@ def _finished(
     )
     if not pairs:
         notes.add("no adjacent pair could be mapped; the matrices are listed as unmapped")
-    left = (
-        {name: reading.left[name] for name in unmapped if name in reading.left} if reading else {}
-    )
+    reasons = reading.left if reading else {}
+    left = {name: f"left unplaced: {reasons[name]}" for name in unmapped if name in reasons}
     return Graph(
         family, with_outer_freedoms(pairs), tuple(heads), unmapped, notes.texts(),
         stacked=stacked, left=left,

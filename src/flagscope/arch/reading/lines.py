@@ -44,7 +44,7 @@ _WEIGHTS = re.compile(r"[wW]_?|weights?_?")
 _ALWAYS_PARALLEL = re.compile(r".*(?:expert|branch|tower|member|ensemble|critic|codebook)e?s?")
 
 ORDER = "the order in which they are used is not known"
-UNNAMED = "what it does does not follow from its name or number"
+UNNAMED = "what it is connected to is not known"
 ASIDE = "beside the main path of a block"
 BETWEEN = "something that could not be read stands between them"
 PARALLEL = "they may stand side by side"
