@@ -1,5 +1,7 @@
 """A family file of one's own: drafted or written, it is read as those that ship, and proven so."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -107,3 +109,9 @@ def test_a_family_that_names_suggest_can_be_declined():
     declined = build_graph(shapes, {"n_head": 2}, family="none")
     assert declined.family == "unknown"
     assert {pair.freedom for pair in declined.pairs} == {"none"}
+
+
+def test_the_documentation_shows_this_file():
+    page = Path(__file__).parents[2] / "docs" / "mapping.md"
+    shown = page.read_text(encoding="utf-8").partition("```toml\n")[2].partition("```")[0]
+    assert shown.strip() == OWN.strip()

@@ -221,3 +221,28 @@ def test_residual_pairs_only_where_norms_are_shown_to_stand_in_front(layers, pai
     assert all(pair.read_norm.kind == "layernorm" for pair in residual)
     assert bool(graph.links) == bool(pairs)
     assert any("no residual pairs" in note for note in graph.notes) != bool(pairs)
+
+
+def test_a_checkpoint_of_nanogpt_is_that_of_its_state_dict(tmp_path):
+    """As its train.py saves it: compiled, beside an optimizer, with the arguments of the model."""
+    d, plain = 32, {}
+    for i in range(2):
+        b = f"transformer.h.{i}."
+        plain |= {b + "ln_1.weight": weights(d), b + "ln_2.weight": weights(d),
+                  b + "attn.c_attn.weight": weights(3 * d, d),
+                  b + "attn.c_proj.weight": weights(d, d) + i,
+                  b + "mlp.c_fc.weight": weights(4 * d, d),
+                  b + "mlp.c_proj.weight": weights(d, 4 * d) - i}  # fmt: skip
+    saved = {
+        "model": {f"_orig_mod.{name}": tensor for name, tensor in plain.items()},
+        "optimizer": {"state": {0: {"exp_avg": weights(3)}}, "param_groups": []},
+        "model_args": {"n_layer": 2, "n_head": 4, "n_embd": d, "block_size": 8, "bias": False},
+        "iter_num": 5, "best_val_loss": torch.tensor(1.5), "config": {"dataset": "words"},
+    }  # fmt: skip
+    torch.save(saved, tmp_path / "ckpt.pt")
+    ours = flagscope.scan(tmp_path / "ckpt.pt", workers=1)
+    theirs = flagscope.scan(plain, config={"n_layer": 2, "n_head": 4, "n_embd": d}, workers=1)
+    assert ours.result.family == theirs.result.family == "nanogpt"
+    assert len(ours.result.heads) == 8
+    assert ours.pairs.equals(theirs.pairs)
+    assert ours.heads.equals(theirs.heads)
