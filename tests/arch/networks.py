@@ -129,7 +129,7 @@ def conv_net(seed: int) -> Network:
                      (6, 1, 1, 1, 2))[0] for _ in range(count - 1)
     ]  # fmt: skip
     net = Network(f"cnn, {style}")
-    channels = pick.choice((1, 3, 3, 4))
+    channels = pick.choice((3, 3, 3, 4, 4, 4, 2, 1))
     made: list[_Conv] = []
     for at, kind in enumerate(kinds):
         name, norm = _conv_names(style, at, norms=norms)

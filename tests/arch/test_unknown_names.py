@@ -138,6 +138,10 @@ def test_depthwise_convolutions_are_not_read_as_dense_ones():
     # What its matrix is: of full rank, which a dense reading from one channel cannot have.
     true = block_diag(*[kernel.reshape(1, -1).numpy() for kernel in state["m.3.weight"]])
     assert torch.linalg.matrix_rank(torch.tensor(true)) == 32 > 9
+    # The first of a model may be one of a single channel as well: open, with a note.
+    first = {"0.weight": weights(16, 1, 3, 3), "2.weight": weights(24, 16, 1, 1)}
+    assert names(graph_of(first)) == []
+    assert any("depthwise" in note for note in graph_of(first).notes)
 
 
 def test_a_transposed_convolution_is_told_by_its_neighbours():

@@ -21,7 +21,7 @@ from flagscope.arch.reading.lines import (
     Item,
     Line,
 )
-from flagscope.arch.reading.modules import Matrix, Shape
+from flagscope.arch.reading.modules import Shape
 
 # By the number of dimensions of the weight: Linear, Conv1d, Conv2d, Conv3d.
 PLAIN = {2: "o i", 3: "o i x", 4: "o i y x", 5: "o i z y x"}
@@ -29,6 +29,7 @@ _TRANSPOSED = {2: "i o", 3: "i o x", 4: "i o y x", 5: "i o z y x"}
 
 GROUPED = "a grouped or depthwise convolution, whose channels meet only within their group"
 ORIENTATION = "a convolution that may be a plain, a transposed or a grouped one"
+ONE_CHANNEL = "a convolution that may be a plain one of one channel or a depthwise one of many"
 DIMENSIONS = "its dimensions fit neither neighbour"
 BARE = "parameters that may lie as (in, out) or as (out, in)"
 
@@ -60,11 +61,9 @@ class Segments:
 def segments(lines: list[Line]) -> Segments:
     """Cut lines into sequences whose pairs are known."""
     result = Segments()
-    first = next((item.matrix for line in lines for item in line
-                  if isinstance(item, Item) and len(item.matrix.shape) > 2), None)  # fmt: skip
     for line in lines:
         result.borders += _borders(line)
-        for part in _Reader(first, result).read(line):
+        for part in _Reader(result).read(line):
             if len(part) > 1:
                 result.found.append(part)
             else:
@@ -90,8 +89,8 @@ def _borders(line: Line) -> Iterator[str]:
 class _Reader:
     """Reads one line."""
 
-    def __init__(self, first: Matrix | None, into: Segments) -> None:
-        self.first, self.into = first, into
+    def __init__(self, into: Segments) -> None:
+        self.into = into
 
     def read(self, line: Line) -> Iterator[list[Placed]]:
         run: list[Item] = []
@@ -211,8 +210,8 @@ class _Reader:
         reads = following[1] if following is not None else None
         if second not in hint and any(_may_group(one, first, second) for one in hint):
             return GROUPED
-        if second == 1 and first > 1 and item.matrix is not self.first:
-            return ORIENTATION
+        if second == 1 and first > 1:
+            return ONE_CHANNEL
         if plain and transposed and first == second and even:
             return ORIENTATION
         if plain and transposed and reads == second != first:
