@@ -111,11 +111,40 @@ def build_graph(
             notes.add(note)
         if choice is None:
             return _finished("unknown", [], [], checked, {}, notes, reading=reading)
-    graph = _graph(choice, checked, notes, heads=heads, window=window, reading=reading)
+    try:
+        graph = _graph(choice, checked, notes, heads=heads, window=window, reading=reading)
+    except ArchitectureError as error:
+        named = family is not None or (config or {}).get("model_type") is not None
+        other = None if named or reading else _without_family(choice, checked, heads, window)
+        if other is None:
+            raise
+        return replace(other, notes=(*other.notes, f"what contradicts the family: {error}"))
     if wired is not None and wired.links and not graph.pairs:
         # An exporter left only some of the family's names.
         return _wired(wired, checked, config, heads, Notes())
     return graph
+
+
+def _without_family(choice: Choice, shapes: Shapes, heads: int | None, window: int) -> Graph | None:
+    """What names and shapes tell of a model whose family was a guess that its shapes contradict.
+
+    None where that gives no heads or leaves more out: then the contradiction is what is to be said.
+    """
+    notes = Notes()
+    notes.add(
+        f"its tensors are named as in {choice.family.title}, but their shapes contradict that "
+        "family or the config: read by names and shapes alone"
+    )
+    found, reading = inferred(shapes, choice.config, notes)
+    if found is None:
+        return None
+    notes.add(DOUBTED)
+    graph = _graph(found, shapes, notes, heads=heads, window=window, reading=reading)
+    mapped = {side.map.tensor for pair in graph.pairs for side in (pair.write, pair.read)}
+    named = {name for one in choice.instances for numbers in one.numbers
+             for rule in one.rule.maps() for weight in rule.weights()
+             if (name := layer_base(one, numbers) + weight) in shapes}  # fmt: skip
+    return graph if graph.heads and named <= mapped else None
 
 
 def _wired(

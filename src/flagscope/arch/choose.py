@@ -103,7 +103,7 @@ def _chosen(
 
 def _fitting(shapes: Shapes, model_type: object, notes: Notes, nested: bool) -> Choice | None:
     """The family whose names explain most tensors, all its required blocks among them."""
-    best: tuple[tuple[bool, int, int, int, bool], Family, tuple[Instance, ...]] | None = None
+    best: tuple[tuple[int, bool, int, int, bool], Family, tuple[Instance, ...]] | None = None
     for family in load_families().values():
         instances = _instances(family, shapes, nested)
         complete = [one for one in instances if _complete(one, family, shapes)]
@@ -112,7 +112,7 @@ def _fitting(shapes: Shapes, model_type: object, notes: Notes, nested: bool) -> 
         matched = sum(_matched(one, shapes) for one in complete)
         preferred = sum(one.prefix in family.prefixes for one in complete)
         fits = all(_fits(one, shapes) for one in complete)
-        rank = (fits, matched, len(family.requires), preferred, family.named)
+        rank = (matched, fits, len(family.requires), preferred, family.named)
         if best is None or rank > best[0]:
             best = (rank, family, tuple(complete))
     if best is None:

@@ -117,8 +117,9 @@ def profiles(write: RowScales, read: RowScales) -> Profiles:
     Examples
     --------
     >>> import torch
-    >>> even = RowScales(torch.tensor([[1.0, 1.1, 0.9]]), torch.ones(1, 3) > 0, torch.zeros(1) > 0)
-    >>> other = RowScales(torch.tensor([[1.0, 0.9, 0.9]]), even.alive, even.uneven)
+    >>> alive, none = torch.ones(1, 5) > 0, torch.zeros(1) > 0
+    >>> even = RowScales(torch.tensor([[1.0, 1.1, 0.9, 1.2, 0.8]]), alive, none)
+    >>> other = RowScales(torch.tensor([[1.1, 0.9, 0.9, 1.0, 1.1]]), alive, none)
     >>> profiles(even, even).any.tolist(), profiles(even, other).any.tolist()
     ([True], [False])
     """

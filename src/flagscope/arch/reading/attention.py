@@ -232,6 +232,8 @@ def _role_readings(
         )
         if c != e or q % k or (k != v and k * v == 0):
             return
+        if transposed and c != d and query.joint == ".":
+            return  # two widths and weights as (in, out): too much to read out of shapes alone
         axis = "d" if c == d else "c"
         last = "k" if k == v else "v"
         yield {
