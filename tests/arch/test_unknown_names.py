@@ -250,3 +250,23 @@ def test_a_checkpoint_of_nanogpt_is_that_of_its_state_dict(tmp_path):
     assert len(ours.result.heads) == 8
     assert ours.pairs.equals(theirs.pairs)
     assert ours.heads.equals(theirs.heads)
+
+
+def test_layers_that_hold_attention_and_mlp_in_turn():
+    """The names of x-transformers, whose layers count sub-blocks."""
+    d, state = 32, {}
+    for i in range(4):
+        b = f"attn_layers.layers.{i}."
+        state[b + "0.0.gamma"] = weights(d)
+        if i % 2 == 0:
+            names_here = ("to_q", "to_k", "to_v", "to_out")
+            state |= {b + f"1.{name}.weight": weights(d, d) for name in names_here}
+        else:
+            state[b + "1.ff.0.0.weight"] = weights(4 * d, d)
+            state[b + "1.ff.2.weight"] = weights(d, 4 * d)
+    state |= {"token_emb.emb.weight": weights(64, d), "to_logits.weight": weights(64, d)}
+    graph = graph_of(state, heads=4)
+    assert names(graph) == [
+        "layer.0.qk", "layer.0.ov", "layer.1.mlp", "layer.2.qk", "layer.2.ov", "layer.3.mlp"
+    ]  # fmt: skip
+    assert len(graph.heads) == 8
