@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from math import prod
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
 from flagscope.checkpoint.indexing import Index
+from flagscope.checkpoint.wrapped import WrappedCheckpoint
 from flagscope.errors import CorruptFileError
 
 
@@ -48,7 +49,7 @@ class PackedWeight(ABC):
         """The spacing of the grid there, in float32."""
 
 
-class DequantisedCheckpoint(Checkpoint):
+class DequantisedCheckpoint(WrappedCheckpoint):
     """The weights of another checkpoint, the packed ones in float32; their parts are not listed.
 
     Parameters
@@ -69,7 +70,7 @@ class DequantisedCheckpoint(Checkpoint):
     def __init__(
         self, inner: Checkpoint, weights: Sequence[PackedWeight], dropped: Collection[str] = ()
     ) -> None:
-        self._inner, self._weights, self._dropped = inner, tuple(weights), frozenset(dropped)
+        self._weights, self._dropped = tuple(weights), frozenset(dropped)
         self._packed = {weight.name: weight for weight in weights}
         parts = {part for weight in weights for part in weight.parts} | self._dropped
         entries = {name: info for name, info in inner.tensors.items() if name not in parts}
@@ -84,29 +85,16 @@ class DequantisedCheckpoint(Checkpoint):
             entries[name] = TensorInfo(name, weight.shape, "float32", nbytes, file, weight.kind)
         kinds = Counter(weight.kind for weight in weights)
         told = [f"dequantised when read: {count} {kind}" for kind, count in kinds.items()]
-        notes = (*inner.header_notes, *told)
-        super().__init__(inner.source, entries, config=inner.config, notes=notes)
-        self.group, self.stored_config = inner.group, inner.stored_config
+        super().__init__(inner, entries, made=self._packed, notes=(*inner.header_notes, *told))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return DequantisedCheckpoint, (self._inner, self._weights, self._dropped)
 
-    @property
-    def stamps(self) -> Mapping[str, tuple[str, str]]:
-        """States of the files as stored."""
-        return self._inner.stamps
+    def _made(self, stored: str, index: Index) -> Tensor:
+        return self._packed[stored].values(self._inner, index)
 
-    def _read(self, stored: str, index: Index) -> Tensor:
-        weight = self._packed.get(stored)
-        return self._inner.read(stored, index) if weight is None else weight.values(
-            self._inner, index)  # fmt: skip
-
-    def _step(self, name: str, index: Index) -> Tensor | None:
-        weight = self._packed.get(name)
-        return self._inner.step(name, index) if weight is None else weight.step(self._inner, index)
-
-    def _release(self) -> None:
-        self._inner.close()
+    def _made_step(self, stored: str, index: Index) -> Tensor | None:
+        return self._packed[stored].step(self._inner, index)
 
 
 def code_spacings(code: Float[Tensor, " codes"]) -> Float[Tensor, " codes"]:

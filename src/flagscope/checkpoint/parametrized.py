@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from torch import Tensor
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
 from flagscope.checkpoint.derived import LastTensor
 from flagscope.checkpoint.indexing import Index
+from flagscope.checkpoint.wrapped import WrappedCheckpoint
 
 Method = Literal["weight_norm", "spectral_norm", "pruning"]
 # Types in which the library computes such weights.
@@ -79,7 +80,7 @@ class _Rule:
     parts: tuple[str, ...]
 
 
-class ParametrizedCheckpoint(Checkpoint):
+class ParametrizedCheckpoint(WrappedCheckpoint):
     """A checkpoint whose weight-normed, spectrally normed and pruned weights are given as such.
 
     Each is computed as PyTorch's layers do in evaluation, in the stored type, when it is read; the
@@ -92,7 +93,6 @@ class ParametrizedCheckpoint(Checkpoint):
     """
 
     def __init__(self, inner: Checkpoint) -> None:
-        self._inner = inner
         self._rules = _rules(inner.tensors)
         self._last = LastTensor()
         parts = {part: name for name, rule in self._rules.items() for part in rule.parts}
@@ -112,28 +112,13 @@ class ParametrizedCheckpoint(Checkpoint):
             f"does, such as {names[0]}"
             for method, names in counts.items()
         )
-        super().__init__(
-            inner.source, entries, config=inner.config, notes=(*inner.header_notes, *notes)
-        )
-        self.group, self.stored_config = inner.group, inner.stored_config
+        super().__init__(inner, entries, made=self._rules, notes=(*inner.header_notes, *notes))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ParametrizedCheckpoint, (self._inner,)
 
-    @property
-    def stamps(self) -> Mapping[str, tuple[str, str]]:
-        """States of the files as stored."""
-        return self._inner.stamps
-
-    def memory_stored(self, stored: str) -> Hashable | None:
-        """Where a tensor lies, by the file's name."""
-        return None if stored in self._rules else self._inner.memory(stored)
-
-    def _read(self, stored: str, index: Index) -> Tensor:
-        rule = self._rules.get(stored)
-        if rule is None:
-            return self._inner.read(stored, index)
-        return self._last.get(stored, lambda: self._computed(rule))[index]
+    def _made(self, stored: str, index: Index) -> Tensor:
+        return self._last.get(stored, lambda: self._computed(self._rules[stored]))[index]
 
     def _computed(self, rule: _Rule) -> Tensor:
         parts = [self._inner.read(part) for part in rule.parts]
@@ -144,17 +129,9 @@ class ParametrizedCheckpoint(Checkpoint):
         weight, mask = parts
         return mask.to(weight.dtype) * weight
 
-    def _scale(self, name: str, index: Index) -> Tensor | None:
-        stored = self.stored_name(name)
-        return None if stored in self._rules else self._inner.scale(stored, index)
-
-    def _step(self, name: str, index: Index) -> Tensor | None:
-        stored = self.stored_name(name)
-        return None if stored in self._rules else self._inner.step(stored, index)
-
     def _release(self) -> None:
         self._last.clear()
-        self._inner.close()
+        super()._release()
 
 
 def _weight_norm(v: Float[Tensor, "*s"], g: Float[Tensor, "*t"]) -> Float[Tensor, "*s"]:

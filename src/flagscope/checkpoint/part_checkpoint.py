@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +11,13 @@ from torch import Tensor
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.parts import Twin, averaged_twins, named_part
+from flagscope.checkpoint.wrapped import WrappedCheckpoint
 from flagscope.errors import InputError
 
 _LISTED = 20
 
 
-class PartCheckpoint(Checkpoint):
+class PartCheckpoint(WrappedCheckpoint):
     """Some tensors of another checkpoint. It is closed with this one.
 
     Parameters
@@ -34,41 +35,21 @@ class PartCheckpoint(Checkpoint):
     def __init__(
         self, inner: Checkpoint, names: Mapping[str, str], *, group: str, notes: Sequence[str]
     ) -> None:
-        self._inner, self._names = inner, dict(names)
+        self._names = dict(names)
         self._told = (group, tuple(notes))
         entries = {name: replace(inner.tensors[old], name=name) for name, old in names.items()}
-        super().__init__(inner.source, entries, config=inner.config, notes=(*inner.notes, *notes))
+        super().__init__(inner, entries, notes=(*inner.notes, *notes))
         self._notes = (*inner.notes, *notes)  # of scales the other one has taken its own
         self.group = ".".join(part for part in (inner.group, group) if part)
-        self.stored_config = inner.stored_config
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self._inner, self._names, *self._told)
 
-    @property
-    def stamps(self) -> Mapping[str, tuple[str, str]]:
-        """States of the other one's files."""
-        return self._inner.stamps
+    def _inner_name(self, stored: str) -> str:
+        return self._names[stored]
 
-    def read_runs(self, runs: Sequence[tuple[str, int, int]]) -> list[bytes] | None:
-        """Runs of bytes of the other one."""
-        return self._inner.runs([(self._names[name], a, b) for name, a, b in runs])
-
-    def memory_stored(self, stored: str) -> Hashable | None:
-        """Where a tensor lies, by the file's name."""
-        return self._inner.memory(self._names[stored])
-
-    def _read(self, stored: str, index: Index) -> Tensor:
-        return self._inner.read(self._names[stored], index)
-
-    def _scale(self, name: str, index: Index) -> Tensor | None:
-        return self._inner.scale(self._names[self.stored_name(name)], index)
-
-    def _step(self, name: str, index: Index) -> Tensor | None:
-        return self._inner.step(self._names[self.stored_name(name)], index)
-
-    def _release(self) -> None:
-        self._inner.close()
+    def _made(self, stored: str, index: Index) -> Tensor:
+        raise NotImplementedError(stored)  # every tensor is one of the other checkpoint
 
 
 def _again(
