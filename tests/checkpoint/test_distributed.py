@@ -16,7 +16,7 @@ import flagscope
 from checkpoint.distributed_folders import grid, write_shards
 from flagscope.checkpoint import open_checkpoint
 from flagscope.checkpoint.placed import PlacedBytes
-from flagscope.errors import CorruptFileError, MissingFileError, SourceError
+from flagscope.errors import CorruptFileError, InputError, MissingFileError, SourceError
 
 
 def save(saved, folder):
@@ -160,8 +160,15 @@ def test_names_without_the_planners_table(tmp_path):
 
 def test_several_groups_are_named(tmp_path):
     save({"generator": {"w": torch.ones(2)}, "critic": {"w": torch.ones(2)}}, tmp_path)
-    with pytest.raises(CorruptFileError, match="generator, critic"):
+    with pytest.raises(SourceError, match="generator, critic"):
         open_checkpoint(tmp_path)
+    with open_checkpoint(tmp_path, tensors="critic") as checkpoint:
+        assert list(checkpoint.tensors) == ["w"]
+        assert checkpoint.group == "critic"
+        again = pickle.loads(pickle.dumps(checkpoint))
+        assert list(again.tensors) == ["w"]
+    with pytest.raises(InputError, match="nobody"):
+        open_checkpoint(tmp_path, tensors="nobody")
 
 
 def test_config_next_to_it(folder):

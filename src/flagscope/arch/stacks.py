@@ -102,10 +102,14 @@ class StackBuilder:
         numbers = one.numbers[position]
         base = layer_base(one, numbers)
         single = len(numbers) == 1
-        label = f"layer.{numbers[0]}" if single else base.rstrip(".") or "main"
         stack = self._stack_name(one)
+        label = f"layer.{numbers[0]}" if single else base.rstrip(".")
+        if not numbers:  # one layer alone
+            label = stack
+        elif self.several:
+            label = f"{stack}.{label}"
         return Scope(
-            shapes=self.shapes, base=base, label=f"{stack}.{label}" if self.several else label,
+            shapes=self.shapes, base=base, label=label,
             stack=stack, layer=numbers[0] if single else position,
             known={axis: size.at(numbers[0] if numbers else 0)
                    for axis, size in self._sizes(one.rule).items()},

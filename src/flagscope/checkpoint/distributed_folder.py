@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from math import prod
@@ -14,17 +15,18 @@ from torch import Tensor
 from flagscope.checkpoint.base import TensorInfo
 from flagscope.checkpoint.distributed_metadata import (
     Chunk,
+    ChunkedTensor,
     Contents,
-    StoredTensor,
     check_plain,
     folder_contents,
 )
-from flagscope.checkpoint.distributed_pieces import Piece, located_piece
+from flagscope.checkpoint.distributed_pieces import located_piece
 from flagscope.checkpoint.dtypes import dtype_name
 from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start, refuse_broken_link
 from flagscope.checkpoint.indexing import Index, index_shape
-from flagscope.checkpoint.nesting import model_state
+from flagscope.checkpoint.nesting import ModelState, model_state
 from flagscope.checkpoint.placed import PlacedBytes
+from flagscope.checkpoint.stored_tensor import StoredTensor
 from flagscope.errors import CorruptFileError, MissingFileError, SourceError
 
 METADATA_NAME = ".metadata"
@@ -47,6 +49,8 @@ class DistributedFolder(FileCheckpoint):
         What the user named, if not the path.
     config
         The model's configuration.
+    tensors
+        Which group of tensors to read, where the folder holds several; see `open_checkpoint`.
 
     Raises
     ------
@@ -57,20 +61,28 @@ class DistributedFolder(FileCheckpoint):
     CorruptFileError
         If it is inconsistent, or places pieces beyond the end of their file.
     SourceError
-        If it was saved through an extension (compressed).
+        If it was saved through an extension (compressed), or holds several groups of tensors, and
+        none is known to be the model.
+    InputError
+        If there is no group `tensors`.
     """
 
     def __init__(
-        self, path: Path, *, source: str | None = None, config: dict[str, Any] | None = None
+        self,
+        path: Path,
+        *,
+        source: str | None = None,
+        config: dict[str, Any] | None = None,
+        tensors: str | None = None,
     ) -> None:
         checked_start(path)
         shown = os.fspath(path)
         contents = folder_contents(path.read_bytes(), source=shown)
-        chosen, notes = _model(contents, source=os.fspath(path.parent))
+        chosen, found = _model(contents, source=os.fspath(path.parent), tensors=tensors)
         self._stored_tensors = {name: contents.tensors[full] for name, full in chosen.items()}
         self._full = chosen
         self._files = _files(path, self._stored_tensors)
-        self._pieces: dict[Chunk, Piece] = {}
+        self._pieces: dict[Chunk, StoredTensor] = {}
         entries = {}
         for name, tensor in self._stored_tensors.items():
             check_plain(tensor, name, shown)
@@ -79,7 +91,14 @@ class DistributedFolder(FileCheckpoint):
             entries[name] = TensorInfo(
                 name, tensor.shape, dtype_name(tensor.dtype), nbytes, os.fspath(file)
             )
-        super().__init__(path, entries, source=source, config=config, notes=notes)
+        super().__init__(path, entries, source=source, config=config, notes=found.notes)
+        self.group, self._tensors_given = found.group, tensors
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        opening = functools.partial(
+            type(self), source=self._source, config=self._config, tensors=self._tensors_given
+        )
+        return opening, (self._path,)
 
     def _read(self, stored: str, index: Index) -> Tensor:
         tensor = self._stored_tensors[stored]
@@ -99,7 +118,7 @@ class DistributedFolder(FileCheckpoint):
             whole[place] = self._part(stored, tensor, chunk, inside)
         return whole[tuple(0 if isinstance(entry, int) else slice(None) for entry in index)]
 
-    def _part(self, stored: str, tensor: StoredTensor, chunk: Chunk, index: Index) -> Tensor:
+    def _part(self, stored: str, tensor: ChunkedTensor, chunk: Chunk, index: Index) -> Tensor:
         """A slice of one chunk, counted from the chunk's first element."""
         try:
             piece = self._pieces.get(chunk)
@@ -122,8 +141,10 @@ class DistributedFolder(FileCheckpoint):
             ) from error
 
 
-def _model(contents: Contents, *, source: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Names of the model's tensors, each with its full name, and notes on what was passed over."""
+def _model(
+    contents: Contents, *, source: str, tensors: str | None
+) -> tuple[dict[str, str], ModelState]:
+    """Names of the model's tensors, each with its full name, and how they were chosen."""
     # Tensors that stand for those of the files: they have the shapes, and take no memory.
     nested: dict[str | int, Any] = {}
     full_names: dict[int, str] = {}
@@ -146,12 +167,11 @@ def _model(contents: Contents, *, source: str) -> tuple[dict[str, str], tuple[st
                 f"{source} is inconsistent: two entries lie at {full!r}.", hint=DAMAGED
             )
         level[path[-1]] = value
-    found = model_state(nested, source=source, error=CorruptFileError)
-    state, notes = found.state, found.notes
-    return {name: full_names[id(value)] for name, value in state.items()}, notes
+    found = model_state(nested, source=source, error=CorruptFileError, tensors=tensors)
+    return {name: full_names[id(value)] for name, value in found.state.items()}, found
 
 
-def _files(path: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, PlacedBytes]:
+def _files(path: Path, tensors: Mapping[str, ChunkedTensor]) -> dict[str, PlacedBytes]:
     """The files of pieces, each as long as its pieces need."""
     ends: dict[str, int] = {}
     for tensor in tensors.values():

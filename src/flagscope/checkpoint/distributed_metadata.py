@@ -12,7 +12,9 @@ import torch
 
 from flagscope.checkpoint.dtypes import dtype_name
 from flagscope.checkpoint.files import DAMAGED, is_plain_name
-from flagscope.checkpoint.inert_pickle import Record, inert_value
+from flagscope.checkpoint.inert_pickle import inert_value
+from flagscope.checkpoint.pickle_records import Global, StandIn
+from flagscope.checkpoint.pickled_tensors import known_dtype
 from flagscope.errors import CorruptFileError, SourceError
 
 _METADATA = "torch.distributed.checkpoint.metadata."
@@ -59,7 +61,7 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredTensor:
+class ChunkedTensor:
     """A tensor whose chunks cover it without overlap."""
 
     dtype: torch.dtype
@@ -80,7 +82,7 @@ class Contents:
         Of every entry by full name: the keys that lead to it in the saved object.
     """
 
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, ChunkedTensor]
     paths: Mapping[str, tuple[str | int, ...]]
 
 
@@ -127,12 +129,12 @@ def _is_allowed(name: str) -> bool:
     if name in _RECORDS or name.startswith(_PATHS):
         return True
     module, _, attribute = name.rpartition(".")
-    return module == "torch" and isinstance(getattr(torch, attribute, None), torch.dtype)
+    return known_dtype(Global(module, attribute)) is not None
 
 
 def _field(record: Any, name: str) -> Any:
     """An attribute that a record was given, None without it."""
-    state = record.state if isinstance(record, Record) else None
+    state = record.state if isinstance(record, StandIn) else None
     return state.get(name) if isinstance(state, dict) else None
 
 
@@ -160,11 +162,11 @@ def _places(stored: Mapping[Any, Any], source: str) -> dict[tuple[Any, Any], tup
 
 def _tensor(
     name: Any, entry: Any, places: Mapping[tuple[Any, Any], tuple[Any, ...]], source: str
-) -> StoredTensor | None:
+) -> ChunkedTensor | None:
     """A tensor with its chunks; None for what is not a tensor."""
-    if not isinstance(name, str) or not isinstance(entry, Record):
+    if not isinstance(name, str) or not isinstance(entry, StandIn):
         raise _corrupt(source, "an entry has no name or no description")
-    if not entry.kind.endswith(".TensorStorageMetadata"):
+    if not entry.name.endswith(".TensorStorageMetadata"):
         return None
     shape, dtype = _counts(_field(entry, "size")), _dtype(_field(entry, "properties"))
     described = _field(entry, "chunks")
@@ -194,7 +196,7 @@ def _tensor(
         if not packed and prod(sizes) * dtype.itemsize > length:
             raise _corrupt(source, f"a chunk of {name!r} is larger than what is stored of it")
         chunks.append(Chunk(offsets, sizes, file, start, length))
-    return StoredTensor(dtype, shape, tuple(chunks), transformed)
+    return ChunkedTensor(dtype, shape, tuple(chunks), transformed)
 
 
 def _covers(boxes: Mapping[tuple[int, ...], tuple[int, ...]], shape: tuple[int, ...]) -> bool:
@@ -221,7 +223,7 @@ def _covers(boxes: Mapping[tuple[int, ...], tuple[int, ...]], shape: tuple[int, 
     )
 
 
-def _check_apart(tensors: Mapping[str, StoredTensor], source: str) -> None:
+def _check_apart(tensors: Mapping[str, ChunkedTensor], source: str) -> None:
     """Refuse chunks that share bytes, by which a small folder could stand for a huge tensor."""
     last: tuple[str, int] = ("", 0)
     for file, start, stop in sorted(
@@ -244,17 +246,13 @@ def _path(name: str, planned: Any) -> tuple[str | int, ...]:
 
 def _dtype(properties: Any) -> torch.dtype | None:
     """Type in a tensor's properties, whose state is a tuple that begins with it."""
-    state = properties.state if isinstance(properties, Record) else None
-    told = state[0] if isinstance(state, tuple) and state else None
-    if not isinstance(told, Record) or told.arguments is not None:
-        return None
-    dtype = getattr(torch, told.kind.removeprefix("torch."), None)
-    return dtype if isinstance(dtype, torch.dtype) else None
+    state = properties.state if isinstance(properties, StandIn) else None
+    return known_dtype(state[0]) if isinstance(state, tuple) and state else None
 
 
 def _counts(size: Any) -> tuple[int, ...] | None:
     """The numbers of a torch.Size; None if it is none."""
-    if isinstance(size, Record) and size.kind == "torch.Size":
+    if isinstance(size, StandIn) and size.name == "torch.Size":
         size = size.arguments[0] if size.arguments else ()
     if not isinstance(size, (tuple, list)) or not all(map(_is_count, size)):
         return None
@@ -269,7 +267,7 @@ def _corrupt(source: str, reason: str) -> CorruptFileError:
     return CorruptFileError(f"{source} is inconsistent: {reason}.", hint=DAMAGED)
 
 
-def check_plain(tensor: StoredTensor, name: str, source: str) -> None:
+def check_plain(tensor: ChunkedTensor, name: str, source: str) -> None:
     """Refuse a tensor whose bytes were transformed (compressed, encrypted) when they were saved.
 
     Raises

@@ -45,6 +45,10 @@ SUFFIXES = (
 )
 
 
+# Readers of nested objects, which choose a group of tensors themselves.
+NESTED = (TorchFile, DistributedFolder)
+
+
 class FileReader(Protocol):
     """What opens one file: a reader's class."""
 
@@ -175,7 +179,7 @@ def opened_file(
     config: dict[str, Any] | None = None,
     tensors: str | None = None,
 ) -> Checkpoint:
-    """A file of weights, on this machine or behind a URL; or of a torch file one group of tensors.
+    """A file of weights, on this machine or behind a URL; or one group of tensors of nested ones.
 
     Raises
     ------
@@ -186,8 +190,9 @@ def opened_file(
     """
     if isinstance(path, Path):
         reader = file_reader(path)
-        if reader is TorchFile:
-            checkpoint: Checkpoint = TorchFile(path, source=source, config=config, tensors=tensors)
+        checkpoint: Checkpoint
+        if reader is TorchFile or reader is DistributedFolder:
+            checkpoint = reader(path, source=source, config=config, tensors=tensors)
         else:
             checkpoint = reader(path, source=source, config=config)
         checkpoint.add_notes(*misnamed_note(path))

@@ -19,7 +19,7 @@ from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.configuration import config_beside, given_config
 from flagscope.checkpoint.deepspeed import refuse_empty, refuse_optimizer, settings_folder
 from flagscope.checkpoint.folder import INDEX_SUFFIX, remote_weight_file, weight_file
-from flagscope.checkpoint.formats import SUFFIXES, check_remote, opened_file
+from flagscope.checkpoint.formats import NESTED, SUFFIXES, check_remote, opened_file
 from flagscope.checkpoint.hub import fetched_weights, is_commit, is_hub_name, seen_weights
 from flagscope.checkpoint.leftovers import left_notes
 from flagscope.checkpoint.packed import unpacked
@@ -29,7 +29,6 @@ from flagscope.checkpoint.recipe import Recipe, header_digest
 from flagscope.checkpoint.remote import RemotePath
 from flagscope.checkpoint.remote_hub import HubPath
 from flagscope.checkpoint.sharded import ShardedCheckpoint
-from flagscope.checkpoint.torch_file import TorchFile
 from flagscope.errors import FlagscopeError, InputError, MissingFileError, SourceError
 
 
@@ -181,7 +180,7 @@ def _opened(
             stored.add_notes(*left_notes(file, whole=whole))
         if tensors is None:
             stored = without_twins(stored)
-        elif not isinstance(stored, TorchFile):
+        elif not isinstance(stored, NESTED):
             stored = part_of(stored, tensors)
         return whole_weights(unpacked(stored))
     except BaseException:

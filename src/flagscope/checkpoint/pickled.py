@@ -51,6 +51,7 @@ def unpickled(
     meanings: Mapping[str, Meaning],
     persistent: Callable[[Any], Any],
     names: set[Global],
+    strict: bool = False,
 ) -> Any:
     """The object that the next pickle of a stream describes.
 
@@ -65,6 +66,9 @@ def unpickled(
         What an object stands for that lies outside of the pickle.
     names
         Gets every function and class that the pickle names, whether understood or not.
+    strict
+        Whether to refuse what only odd objects need: calls of what is no name, states of plain
+        values, keys that are neither texts, numbers nor objects.
 
     Returns
     -------
@@ -76,7 +80,8 @@ def unpickled(
     Raises
     ------
     PickleError
-        If the pickle is not whole, or has more than twenty million instructions.
+        If the pickle is not whole, or has more than twenty million instructions; if it is `strict`,
+        for odd objects.
 
     References
     ----------
@@ -93,7 +98,7 @@ def unpickled(
     >>> found["a"], found["trap"].name, names == {found["trap"].what}
     ([1, (2, 3)], 'posix.getcwd', True)
     """
-    machine = _Machine(meanings, persistent, names)
+    machine = _Machine(meanings, persistent, names, strict=strict)
     try:
         for count, (code, operand, _) in enumerate(pickletools.genops(stream)):  # pyright: ignore[reportArgumentType]
             if count > MOST_INSTRUCTIONS:
@@ -117,8 +122,11 @@ class _Machine:
         meanings: Mapping[str, Meaning],
         persistent: Callable[[Any], Any],
         names: set[Global],
+        *,
+        strict: bool,
     ) -> None:
         self._meanings, self._persistent, self._names = meanings, persistent, names
+        self._strict = strict
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
@@ -217,7 +225,10 @@ class _Machine:
         if not isinstance(target, dict) or len(items) % 2:
             raise PickleError(f"it sets items of a {type(target).__name__}")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[_hashable(key)] = value
+            known = _hashable(key)
+            if self._strict and known is not key:
+                raise PickleError(f"a key of type {type(key).__name__}")
+            target[known] = value
 
     def _global(self, operand: str) -> None:
         module, _, name = operand.partition(" ")
@@ -263,6 +274,8 @@ class _Machine:
         self._stack.append(self._called(found[0], tuple(found[1:])))
 
     def _called(self, what: Any, arguments: Any) -> Any:
+        if self._strict and not (isinstance(what, Global) and isinstance(arguments, tuple)):
+            raise PickleError("a call of what is no name, or without a tuple of arguments")
         meaning = self._meanings.get(str(what)) if isinstance(what, Global) else None
         if meaning is not None:
             value = meaning(arguments)
@@ -275,6 +288,8 @@ class _Machine:
         target = self._top()
         if isinstance(target, StandIn):
             target.state = state
+        elif self._strict:
+            raise PickleError(f"a state of a {type(target).__name__}")
 
     def _persistent_text(self, operand: Any) -> None:
         self._stack.append(self._persistent(operand))
@@ -285,7 +300,7 @@ class _Machine:
 
 def _hashable(key: Any) -> Any:
     """A key whose hash nobody can choose, so that none can make a dict slow; else an object."""
-    if key is None or isinstance(key, (str, bytes)):
+    if key is None or isinstance(key, (str, bytes, Global, StandIn)):
         return key
     if isinstance(key, int) and abs(key) < _LARGE:
         return key

@@ -52,6 +52,23 @@ def storage_dtype(what: Any) -> torch.dtype | None:
     raise PickleError("a tensor lies in a storage of no known type")
 
 
+def describes_tensors(name: str) -> bool:
+    """Whether a name in a pickle is one by which PyTorch describes tensors."""
+    if name in TENSOR_MEANINGS:
+        return True
+    module, _, attribute = name.rpartition(".")
+    plain = isinstance(getattr(torch, attribute, None), (torch.dtype, torch.layout))
+    return module.partition(".")[0] == "torch" and (plain or attribute.endswith("Storage"))
+
+
+def known_dtype(what: Any) -> torch.dtype | None:
+    """The data type that a name in a pickle means, None if it means none that PyTorch has."""
+    if isinstance(what, Global) and what.module == "torch" and what.name.isidentifier():
+        dtype = getattr(torch, what.name, None)
+        return dtype if isinstance(dtype, torch.dtype) else None
+    return None
+
+
 def named_dtype(what: Any) -> torch.dtype:
     """The data type that a name in a pickle means.
 
@@ -60,11 +77,10 @@ def named_dtype(what: Any) -> torch.dtype:
     PickleError
         If it is none, or one that the installed PyTorch does not have.
     """
-    if isinstance(what, Global) and what.module == "torch":
-        dtype = getattr(torch, what.name, None) if what.name.isidentifier() else None
-        if isinstance(dtype, torch.dtype):
-            return dtype
-    raise PickleError("a tensor has no known data type")
+    dtype = known_dtype(what)
+    if dtype is None:
+        raise PickleError("a tensor has no known data type")
+    return dtype
 
 
 def old_tensor(value: Any) -> StoredTensor | None:

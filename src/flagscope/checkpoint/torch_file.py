@@ -8,7 +8,6 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from flagscope.checkpoint.base import TensorInfo
@@ -19,7 +18,7 @@ from flagscope.checkpoint.memory import strided_runs
 from flagscope.checkpoint.nesting import model_state
 from flagscope.checkpoint.pickle_records import Global, PickleError
 from flagscope.checkpoint.pickled_arrays import HeldArray
-from flagscope.checkpoint.pickled_tensors import TENSOR_MEANINGS
+from flagscope.checkpoint.pickled_tensors import describes_tensors
 from flagscope.checkpoint.placed import PlacedBytes
 from flagscope.checkpoint.stored_config import config_below
 from flagscope.checkpoint.stored_tensor import StoredTensor
@@ -171,7 +170,13 @@ def _entries(path: Path, state: Mapping[str, StoredTensor | HeldArray]) -> dict[
 
 def _without_names(path: Path, kind: str, names: set[Global]) -> SourceError:
     """The error of a file without tensors by name: is it that code would have to make them?"""
-    unknown = sorted({str(name) for name in names if not _is_known(name)})
+    unknown = sorted(
+        {
+            str(name)
+            for name in names
+            if not (describes_tensors(str(name)) or name.module.startswith("__torch__"))
+        }
+    )
     if unknown:
         return UnsafeFileError(
             f"{path} holds {kind}, and no tensors that can be had without running the code of "
@@ -182,13 +187,6 @@ def _without_names(path: Path, kind: str, names: set[Global]) -> SourceError:
         f"{path} holds {kind}, not tensors by name.",
         hint="save a state dict: torch.save(model.state_dict(), FILE).",
     )
-
-
-def _is_known(name: Global) -> bool:
-    if str(name) in TENSOR_MEANINGS or name.module.startswith("__torch__"):
-        return True
-    plain = isinstance(getattr(torch, name.name, None), (torch.dtype, torch.layout))
-    return name.module.partition(".")[0] == "torch" and (plain or name.name.endswith("Storage"))
 
 
 def _listed(names: list[str]) -> str:

@@ -103,8 +103,7 @@ def _stack(
 ) -> dict[str, Any]:
     rules = {rule for layer in stack.layers.values() for rule in layer}
     everywhere = {rule for rule in rules if all(rule in one for one in stack.layers.values())}
-    name = stack.path.replace("{layer}", "").replace("..", ".").strip(".") if several else "main"
-    table: dict[str, Any] = {"name": name or "main", "path": stack.path}
+    table: dict[str, Any] = {"name": _stack_name(stack, several=several), "path": stack.path}
     norms: list[dict[str, Any]] = [{}, {}]
     if front is not None:
         table["norms_shown"] = True
@@ -127,6 +126,15 @@ def _stack(
     if mlp:
         table["mlp"] = mlp
     return table
+
+
+def _stack_name(stack: Stack, *, several: bool) -> str:
+    """The path without its number; a block of attention alone goes by its module's name."""
+    if "{" not in stack.path and len(stack.attention) == 1 and not stack.mlp:
+        (block,) = stack.attention.values()
+        return block.parent or "main"
+    path = stack.path.replace("{layer}", "").replace("..", ".").strip(".")
+    return path if several and path else "main"
 
 
 def _base_of(parent: str, stack: Stack) -> str | None:
