@@ -7,11 +7,12 @@ one way. How weights lie, as (out, in) or (in, out), is decided for all blocks o
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from flagscope.arch.reading.modules import Matrix, Module, joined
+from flagscope.arch.reading.modules import Matrix, Module, by_parent, joined
+from flagscope.arch.reading.stacked_heads import stacked_heads
 from flagscope.arch.reading.words import is_output, may_be_output, role_of
 
 _KEY_VALUE = re.compile(r"(?:to_?|w_?|c_?|in_?)?kv(?:_?(?:proj|linear|lin|attn))?")
@@ -93,14 +94,15 @@ class AttentionReading:
 
 def read_attention(root: Module) -> AttentionReading:
     """The attention blocks of a model."""
-    by_parent: dict[str, list[Matrix]] = defaultdict(list)
-    for matrix in root.matrices:
-        by_parent[matrix.parent].append(matrix)
-    stacked = _stacked_heads(by_parent)
-    single = {parent for parent, _ in stacked.sources}
-    proposals = [one for parent, found in by_parent.items() if parent not in single
-                 if (one := _proposal(parent, found, by_parent))]  # fmt: skip
-    proposals += stacked.proposals(by_parent)
+    groups = by_parent(root.matrices)
+    stacked = stacked_heads(groups)
+    proposals = [one for parent, found in groups.items() if parent not in stacked.sources
+                 if (one := _proposal(parent, found, groups))]  # fmt: skip
+    # The output map of heads lies in the module that holds them, or above.
+    proposals += [
+        _Proposal(one.parent, one.roles, _outputs(one.parent, set(), groups)[:3], one.count)
+        for one in stacked.blocks
+    ]
     taken = {matrix.tensor for one in proposals for matrix in one.roles.values()}
     widths = Counter(size for matrix in root.matrices if matrix.tensor not in taken
                      for size in set(matrix.shape))  # fmt: skip
@@ -154,7 +156,7 @@ def _common_style(
 
 
 def _proposal(
-    parent: str, siblings: Sequence[Matrix], by_parent: Mapping[str, list[Matrix]]
+    parent: str, siblings: Sequence[Matrix], groups: Mapping[str, list[Matrix]]
 ) -> _Proposal | None:
     roles: dict[str, Matrix] = {}
     for matrix in siblings:
@@ -172,25 +174,25 @@ def _proposal(
         roles = {"qkv": roles["qkv"]}
     else:
         return None
-    return _Proposal(parent, roles, _outputs(parent, set(roles.values()), by_parent))
+    return _Proposal(parent, roles, _outputs(parent, set(roles.values()), groups))
 
 
 def _outputs(
-    parent: str, taken: set[Matrix], by_parent: Mapping[str, list[Matrix]]
+    parent: str, taken: set[Matrix], groups: Mapping[str, list[Matrix]]
 ) -> tuple[tuple[Matrix, ...], ...]:
     """Candidates for the output map: siblings so named, those below, those one level up, any."""
-    siblings = [one for one in by_parent.get(parent, ()) if one not in taken]
+    siblings = [one for one in groups.get(parent, ()) if one not in taken]
     named = tuple(one for one in siblings if is_output(one.name))
     below = tuple(
         one for child in ("to_out", "out", "output", "out_proj", "proj", "o", "dense")
-        for one in by_parent.get(joined(parent, child), ())
+        for one in groups.get(joined(parent, child), ())
     )  # fmt: skip
     above_path, _, _ = parent.rpartition(".")
     above: list[Matrix] = []
     if parent:
-        above = [one for one in by_parent.get(above_path, ()) if is_output(one.name)]
+        above = [one for one in groups.get(above_path, ()) if is_output(one.name)]
         for child in ("output", "out", "to_out", "proj"):
-            above += by_parent.get(joined(above_path, child), ())
+            above += groups.get(joined(above_path, child), ())
     left = tuple(one for one in siblings if may_be_output(one.name))
     return named, below, tuple(one for one in above if one not in taken), left
 
@@ -344,102 +346,3 @@ def _output_map(
             return None, near is not one.outputs[-1]
     # A fused map that no output map bears out may hold anything.
     return None, "qkv" in one.roles
-
-
-@dataclass(frozen=True)
-class _Stacked:
-    """Heads that are modules of their own, as matrices of all of them."""
-
-    tensors: Mapping[str, tuple[str, ...]]
-    sources: frozenset[tuple[str, str]]
-    groups: tuple[tuple[str, Mapping[str, Matrix], int], ...]
-
-    def proposals(self, by_parent: Mapping[str, list[Matrix]]) -> list[_Proposal]:
-        """What they propose: the output map lies in the module that holds the heads, or above."""
-        found = []
-        for parent, roles, count in self.groups:
-            outputs = _outputs(parent, set(), by_parent)
-            found.append(_Proposal(parent, roles, outputs[:3], count))
-        return found
-
-
-def _stacked_heads(by_parent: Mapping[str, list[Matrix]]) -> _Stacked:
-    """Lists of modules of one head each, with the output map of all of them beside the list.
-
-    Two forms: ``heads.3.query`` and ``queries.3``. A list whose maps are square, or beside which no
-    output map of the right shape stands, is a list of layers or of something else.
-    """
-    lists: dict[tuple[str, str], dict[int, dict[str, Matrix]]] = defaultdict(dict)
-    for parent, matrices in by_parent.items():
-        match = re.fullmatch(r"(?:(?P<over>.*)\.)?(?P<stem>\w*?)(?P<joint>[._]?)(?P<n>\d+)", parent)
-        if match is None:
-            continue
-        roles = {role: m for m in matrices if (role := role_of(m.name)) and len(m.shape) == 2}
-        if {"q", "k", "v"} <= set(roles) or "qkv" in roles:
-            lists[match["over"] or "", match["stem"]][int(match["n"])] = roles
-    for parent, matrices in by_parent.items():
-        over, _, name = parent.rpartition(".")
-        role = role_of(name)
-        if role in ("q", "k", "v") and all(m.name.isdigit() for m in matrices):
-            for m in matrices:
-                lists[over, "*"].setdefault(int(m.name), {})[role] = m
-    tensors: dict[str, tuple[str, ...]] = {}
-    sources: set[tuple[str, str]] = set()
-    groups = []
-    for (over, stem), heads in lists.items():
-        found = _one_stack(over, stem, heads, by_parent)
-        if found is not None:
-            parent, roles, parts = found
-            groups.append((parent, roles, len(heads)))
-            tensors |= parts
-            sources |= {(m.parent, m.tensor) for one in heads.values() for m in one.values()}
-    return _Stacked(tensors, frozenset(sources), tuple(groups))
-
-
-def _one_stack(
-    over: str, stem: str, heads: Mapping[int, Mapping[str, Matrix]],
-    by_parent: Mapping[str, list[Matrix]],
-) -> tuple[str, dict[str, Matrix], dict[str, tuple[str, ...]]] | None:  # fmt: skip
-    count = len(heads)
-    wanted = set(heads[min(heads)])
-    fused = "qkv" in wanted and not {"q", "k", "v"} <= wanted
-    names = ("qkv",) if fused else ("q", "k", "v")
-    if set(heads) != set(range(count)) or not all(set(names) <= set(h) for h in heads.values()):
-        return None
-    first = heads[0]
-    if any({h[n].shape for h in heads.values()} != {first[n].shape} for n in names):
-        return None
-    rows, d = first[names[0]].shape
-    k = rows // 3 if fused else rows
-    # Where the list is the module of attention itself, its output map stands in it; where it is a
-    # part of that ("att.heads.3"), one level up.
-    plain = stem == "*" or bool(stem)
-    parent = over if plain else over.rpartition(".")[0]
-    near = [m for place in dict.fromkeys((over, parent)) for m in by_parent.get(place, ())
-            if m.shape == (d, count * k) and is_output(m.name)]  # fmt: skip
-    if k >= d or len(near) != 1:
-        return None
-    parent = near[0].parent
-    roles, parts = {}, {}
-    for name in names:
-        template = first[name]
-        tensor = _starred([h[name].tensor for h in heads.values()])
-        parts[tensor] = tuple(heads[at][name].tensor for at in range(count))
-        roles[name] = replace(
-            template, parent=parent, name=tensor.removeprefix(f"{parent}." if parent else ""),
-            tensor=tensor, shape=(count, *template.shape), bias=None, joint=None,
-        )  # fmt: skip
-    return parent, roles, parts
-
-
-def _starred(names: Sequence[str]) -> str:
-    """One name for several that differ in a number: that number is a star."""
-    pieces = [re.split(r"(\d+)", name) for name in names]
-    return "".join(
-        column[0] if len(set(column)) == 1 else "*" for column in zip(*pieces, strict=True)
-    )
-
-
-def used_tensors(blocks: Iterable[AttentionBlock]) -> set[str]:
-    """Names of the tensors in these blocks."""
-    return {role.matrix.tensor for block in blocks for role in block.maps.values()}

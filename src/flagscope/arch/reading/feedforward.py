@@ -9,11 +9,6 @@ from dataclasses import dataclass
 from flagscope.arch.reading.modules import Matrix
 from flagscope.arch.reading.words import mlp_role
 
-GATE_UNKNOWN = (
-    "which of three maps of an MLP is its gate does not follow from names and shapes; only what "
-    "every reading has in common is listed"
-)
-
 
 @dataclass(frozen=True)
 class MlpBlock:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 from flagscope.arch.reading.attention import AttentionBlock, AttentionReading
 from flagscope.arch.reading.feedforward import MlpBlock, read_mlp
-from flagscope.arch.reading.modules import Matrix, Module, joined
+from flagscope.arch.reading.modules import Matrix, Module, by_parent, joined
 from flagscope.arch.reading.words import mlp_role
 
 Numbers = tuple[int, ...]
-_NUMBER = re.compile(r"(?<![^.])\d{1,9}(?![^.])")
+_NUMBER = re.compile(r"(?<![^.])[0-9]{1,9}(?![^.])")
 _EXPERT_NUMBER = re.compile(r"experts\.\d+\.")
-_EXPERT = re.compile(r"(?P<before>(?:.*\.)?(?:\w*_)?experts)\.(?P<n>\d+)(?P<rest>(?:\..*)?)")
+_EXPERT = re.compile(r"(?P<before>(?:.*\.)?(?:\w*_)?experts)\.(?P<n>[0-9]{1,9})(?P<rest>(?:\..*)?)")
 
 
 @dataclass
@@ -48,6 +48,21 @@ class Stack:
         values = iter(numbers)
         return re.sub(r"\{\w+\}", lambda _: str(next(values)), self.path)
 
+    def numbers(self, parent: str) -> Numbers:
+        """The numbers of the layer in which a module stands."""
+        match = _numbered(self.path.removesuffix(".")).match(parent)
+        return tuple(int(n) for n in match.groups()) if match else ()
+
+    def add_mlp(self, block: MlpBlock, numbers: Numbers, *, experts: bool) -> None:
+        """Take an MLP of one layer, of all of its experts if it is one of those."""
+        base = self.base(numbers)
+        names = {role: one.tensor.removeprefix(base) for role, one in block.maps.items()}
+        if experts:
+            names = {r: _EXPERT_NUMBER.sub("experts.{expert}.", n) for r, n in names.items()}
+        rule = tuple((role, name, "") for role, name in sorted(names.items()))
+        self.mlp.setdefault(rule, block)
+        self.layers[numbers].add(rule)
+
 
 Rule = tuple[tuple[str, str, str], ...]
 """Role, name relative to the layer, and layout of each map of a block."""
@@ -61,10 +76,10 @@ def read_stacks(root: Module, reading: AttentionReading) -> tuple[list[Stack], s
     for block in reading.blocks:
         by_template[_NUMBER.sub("#", block.parent)].append(block)
     for blocks in by_template.values():
-        path = _layer_path(blocks)
+        path = _common_path([block.parent for block in blocks])
         for block in blocks:
-            numbers = _numbers_at(block.parent, path)
             stack = stacks.setdefault((path, block.d), Stack(path, block.d))
+            numbers = stack.numbers(block.parent)
             rule = _attention_rule(block, stack.base(numbers))
             stack.attention.setdefault(rule, block)
             stack.layers[numbers].add(rule)
@@ -79,13 +94,12 @@ def read_stacks(root: Module, reading: AttentionReading) -> tuple[list[Stack], s
 
 
 # Names that maps of an MLP have, and no other maps.
-_MLP_NAMES = tuple(
+_MLP_NAMES = frozenset(
     frozenset(names.split())
     for names in (
         "up_proj down_proj gate_proj", "up_proj down_proj", "c_fc c_proj", "fc_in fc_out",
         "w_in w_out", "wi wo", "wi_0 wi_1 wo", "dense_h_to_4h dense_4h_to_h", "up down gate",
-        "gate_proj up_proj down_proj", "W_in W_out", "W_in W_gate W_out", "w_up w_down",
-        "w_gate w_up w_down", "fc_up fc_down", "up_proj down_proj act_gate",
+        "W_in W_out", "W_in W_gate W_out", "w_up w_down", "w_gate w_up w_down", "fc_up fc_down",
     )
 )  # fmt: skip
 
@@ -94,11 +108,8 @@ def _loose_mlps(
     root: Module, used: set[str], transposed: bool | None
 ) -> tuple[list[Stack], list[str]]:
     """MLPs that stand in no layer with attention, by names that nothing else has."""
-    by_parent: dict[str, list[Matrix]] = defaultdict(list)
-    for matrix in root.matrices:
-        if matrix.tensor not in used:
-            by_parent[matrix.parent].append(matrix)
-    named = {p: found for p, found in by_parent.items()
+    groups = by_parent(matrix for matrix in root.matrices if matrix.tensor not in used)
+    named = {p: found for p, found in groups.items()
              if frozenset(m.name for m in found) in _MLP_NAMES}  # fmt: skip
     unfit: list[str] = []
     templates: dict[str, list[tuple[str, MlpBlock]]] = defaultdict(list)
@@ -109,30 +120,17 @@ def _loose_mlps(
         if block is None:
             unfit.append(parent)
             continue
-        match = _EXPERT.fullmatch(parent)
-        place = f"{match['before']}.{{expert}}{match['rest']}" if match else parent
+        place = _of_any_expert(parent)
         templates[_NUMBER.sub("#", place)].append((place, block))
     stacks = []
     for found in templates.values():
         path = _common_path([place for place, _ in found])
         stack = Stack(path, 0)
         for place, block in found:
-            numbers = _numbers_at(place, path)
-            base = stack.base(numbers)
-            names = {role: one.tensor.removeprefix(base) for role, one in block.maps.items()}
-            if "{expert}" in place:
-                names = {r: _EXPERT_NUMBER.sub("experts.{expert}.", n) for r, n in names.items()}
-            rule = tuple((role, name, "") for role, name in sorted(names.items()))
-            stack.mlp.setdefault(rule, block)
-            stack.layers[numbers].add(rule)
+            stack.add_mlp(block, stack.numbers(place), experts="{expert}" in place)
             stack.tensors.append(block.tensors)
         stacks.append(stack)
     return stacks, unfit
-
-
-def _layer_path(blocks: Sequence[AttentionBlock]) -> str:
-    """The path of attention blocks that differ in numbers."""
-    return _common_path([block.parent for block in blocks])
 
 
 def _common_path(parents: Sequence[str]) -> str:
@@ -153,10 +151,15 @@ def _common_path(parents: Sequence[str]) -> str:
     return "".join(pieces) + "."
 
 
-def _numbers_at(parent: str, path: str) -> Numbers:
-    pattern = re.sub(r"\\\{\w+\\\}", r"(\\d+)", re.escape(path.removesuffix(".")))
-    match = re.match(pattern, parent)
-    return tuple(int(n) for n in match.groups()) if match else ()
+def _numbered(path: str) -> re.Pattern[str]:
+    """What matches a path with numbers in place of the names in braces."""
+    return re.compile(re.sub(r"\\\{\w+\\\}", r"([0-9]{1,9})", re.escape(path)))
+
+
+def _of_any_expert(parent: str) -> str:
+    """The path of a module in a list of experts, with "{expert}" for the number."""
+    match = _EXPERT.fullmatch(parent)
+    return f"{match['before']}.{{expert}}{match['rest']}" if match else parent
 
 
 def _attention_rule(block: AttentionBlock, base: str) -> Rule:
@@ -166,7 +169,7 @@ def _attention_rule(block: AttentionBlock, base: str) -> Rule:
 
 def _read_mlps(root: Module, stack: Stack, used: set[str], transposed: bool | None) -> set[str]:
     """MLPs in the layers of a stack; layers of the same path without attention count as well."""
-    pattern = re.compile(re.sub(r"\\\{\w+\\\}", r"(\\d{1,9})", re.escape(stack.path)))
+    pattern = _numbered(stack.path)
     by_layer: dict[Numbers, list[Matrix]] = defaultdict(list)
     for matrix in root.matrices:
         match = pattern.match(matrix.path) if matrix.tensor not in used else None
@@ -174,14 +177,8 @@ def _read_mlps(root: Module, stack: Stack, used: set[str], transposed: bool | No
             by_layer[tuple(int(n) for n in match.groups())].append(matrix)
     found: set[str] = set()
     for numbers, matrices in by_layer.items():
-        base = stack.base(numbers)
-        for block in _layer_mlps(matrices, base, stack.d, transposed):
-            names = {role: one.tensor.removeprefix(base) for role, one in block.maps.items()}
-            if "{expert}" in block.parent:
-                names = {r: _EXPERT_NUMBER.sub("experts.{expert}.", n) for r, n in names.items()}
-            rule = tuple((role, name, "") for role, name in sorted(names.items()))
-            stack.mlp.setdefault(rule, block)
-            stack.layers[numbers].add(rule)
+        for block in _layer_mlps(matrices, stack.base(numbers), stack.d, transposed):
+            stack.add_mlp(block, numbers, experts="{expert}" in block.parent)
             found.update(block.tensors)
     return found
 
@@ -203,7 +200,7 @@ def _layer_mlps(
     blocks = []
     for name, group in groups.items():
         block = read_mlp(joined(base.rstrip("."), name), group, d, transposed=transposed)
-        blocks += [block] if block else _by_parent(group, d, transposed)
+        blocks += [block] if block else _by_module(group, d, transposed)
     for name, members in experts.items():
         read = [read_mlp(name, one, d, transposed=transposed) for one in members.values()]
         alike = {
@@ -217,10 +214,8 @@ def _layer_mlps(
     return blocks
 
 
-def _by_parent(matrices: Sequence[Matrix], d: int, transposed: bool | None) -> list[MlpBlock]:
+def _by_module(matrices: Sequence[Matrix], d: int, transposed: bool | None) -> list[MlpBlock]:
     """MLPs in a module that holds several: each in a module of its own."""
-    groups: dict[str, list[Matrix]] = defaultdict(list)
-    for matrix in matrices:
-        groups[matrix.parent].append(matrix)
+    groups = by_parent(matrices)
     read = [read_mlp(parent, group, d, transposed=transposed) for parent, group in groups.items()]
     return [one for one in read if one is not None] if len(groups) > 1 else []

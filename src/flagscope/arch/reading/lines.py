@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from flagscope.arch.reading.modules import Matrix, Module
+from flagscope.arch.reading.norm_names import norm_owners, norms_stand_behind, numbered
 from flagscope.arch.reading.words import runs_in_sequence
 
 _EMBEDDING = re.compile(
@@ -123,7 +124,7 @@ class LineReader:
         self.root, self.used, self.ordered = root, used, ordered
         self.unplaced_norms: list[str] = []
         self.beside: list[Line] = []
-        self._behind = _norms_stand_behind(root, ordered=ordered)
+        self._behind = norms_stand_behind(root, ordered=ordered)
 
     def lines(self) -> list[Line]:
         """The whole model as a line, and those beside it: shortcuts, gates of channels."""
@@ -136,7 +137,10 @@ class LineReader:
             if not entry.is_norm:
                 series[entry.stem, entry.number is None].append(entry)
         norms = [entry for entry in entries if entry.is_norm]
-        owners = _owners(norms, [entry for entry in entries if not entry.is_norm])
+        owners = norm_owners(
+            [norm.name for norm in norms],
+            {entry.name: _is_convolution(entry.line) for entry in entries if not entry.is_norm},
+        )
         lines = [
             (
                 stem,
@@ -147,18 +151,18 @@ class LineReader:
         ]
         if len(lines) == 1:
             stem, _, line = lines[0]
-            plain = _numbered(stem)[1] is not None or _PLAIN.fullmatch(stem.lower())
+            plain = numbered(stem)[1] is not None or _PLAIN.fullmatch(stem.lower())
             alone = len(entries) - len(norms) == 1 and len(line) == 1
             return [Cut(UNNAMED), *line, Cut(UNNAMED)] if alone and stem and not plain else line
         return self._several(lines)
 
     def _entries(self, module: Module) -> Iterator[_Entry]:
         for name, child in module.children.items():
-            stem, number = _numbered(name)
+            stem, number = numbered(name)
             yield _Entry(name, stem, number, child.position, self._entry_line(child), child)
         for matrix in module.own:
             if matrix.parent == module.path:  # a parameter of the module itself
-                stem, number = _numbered(matrix.name)
+                stem, number = numbered(matrix.name)
                 read = matrix.tensor not in self.used and not _is_embedding(matrix.name)
                 line: Line = [Item(matrix)] if read else [Cut(BETWEEN)]
                 yield _Entry(matrix.name, stem, number, matrix.position, line)
@@ -229,19 +233,14 @@ class LineReader:
         return line
 
     def _behind_item(self, item: Item, norm: _Entry | None, entry: _Entry) -> Item:
-        out, inp = item.matrix.shape[0], item.matrix.shape[1]
-        if norm is None or norm.channels is None or norm.module is None:
+        out, inp = item.matrix.shape[:2]
+        if norm is None or norm.module is None or norm.channels not in (out, inp):
             return replace(item, normed=True)
-        numbered = entry.stem == "" and entry.number is not None
-        fits = norm.channels in (out, inp)
-        if numbered and norm.channels not in (out, inp):
-            return replace(item, normed=True)
-        if not numbered and fits and out == inp and self._behind is None:
+        by_name = entry.stem != "" or entry.number is None
+        if by_name and out == inp and self._behind is None:
             self.unplaced_norms.append(norm.module.path)
             return replace(item, normed=True)
-        if not numbered and self._behind is False:
-            return replace(item, normed=True)
-        if not fits:
+        if by_name and self._behind is False:
             return replace(item, normed=True)
         return replace(item, norm=norm.module.path, channels=norm.channels)
 
@@ -277,10 +276,9 @@ class LineReader:
         aside = [one for one in lines if _ASIDE.fullmatch(one[0].lower())]
         ranks = {stem: _rank(stem) for stem, _, _ in main}
         known = all(rank is not None for rank in ranks.values())
-        if self.ordered or not known:
-            ordered = sorted(main, key=lambda one: (ranks[one[0]] or 0, one[1])) if known else main
-        else:
-            ordered = sorted(main, key=lambda one: ranks[one[0]] or 0)
+        ordered = main
+        if known:
+            ordered = sorted(main, key=lambda one: (ranks[one[0]], one[1] if self.ordered else 0))
         whole: Line = []
         for at, (stem, _, line) in enumerate(ordered):
             if at:
@@ -294,12 +292,6 @@ class LineReader:
             whole = [Cut(UNNAMED), *whole, Cut(UNNAMED)]
         self.beside += [line for _, _, line in aside]
         return whole
-
-
-def _numbered(name: str) -> tuple[str, int | None]:
-    """What a name begins with and the number at its end."""
-    match = re.fullmatch(r"(.*?)(\d{1,9})", name)
-    return (match[1], int(match[2])) if match else (name, None)
 
 
 def _is_embedding(name: str) -> bool:
@@ -345,61 +337,6 @@ def _may_be_gated(stem: str, entries: Sequence[_Entry]) -> bool:
     return gated and _WEIGHTS.fullmatch(stem) is not None
 
 
-_NORM = re.compile(r"(?:.*_)?(?:bn|norm|b_?norm|batch_?norm|ln|gn|in|layer_?norm|group_?norm)_?")
-
-
-def _names(norm: _Entry, entry: _Entry, *, alone: bool) -> bool:
-    """Whether a norm's name ties it to a matrix: bn1 to conv1, conv1_bn to conv1, bn to conv."""
-    plain, name = norm.name.lower(), entry.name.lower()
-    if re.fullmatch(rf"(?:{re.escape(name)}_?(?:bn|norm|batchnorm))|(?:bn|norm)_?{re.escape(name)}",
-                    plain):  # fmt: skip
-        return True
-    if _NORM.fullmatch(norm.stem.lower()) is None:
-        return False
-    return norm.number == entry.number if norm.number is not None else alone
-
-
-def _owners(norms: Sequence[_Entry], entries: Sequence[_Entry]) -> dict[str, str]:
-    """Which map each norm belongs to by its name; of conv1 and fc1, bn1 is the convolution's."""
-    found: dict[str, str] = {}
-    for norm in norms:
-        tied = [one for one in entries if one.stem and _names(norm, one, alone=len(entries) == 1)]
-        if len(tied) > 1:
-            tied = [one for one in tied if _is_convolution(one.line)]
-        if len(tied) == 1:
-            found[norm.name] = tied[0].name
-    return found
-
-
 def _is_convolution(line: Line) -> bool:
     last = line[-1]
     return isinstance(last, Item) and len(last.matrix.shape) > 2
-
-
-def _norms_stand_behind(root: Module, *, ordered: bool) -> bool | None:
-    """Whether BatchNorms that go by name stand behind their maps or in front of them.
-
-    Decided for the whole model: by channels where a map has others at its ends, else by the order
-    in which modules were made. None where neither tells it, or one speaks against another.
-    """
-    by_channels: set[bool] = set()
-    by_order: set[bool] = set()
-    for module in root.walk():
-        norms = [child for child in module.children.values() if child.batchnorm is not None]
-        maps = [child for child in module.children.values()
-                if not child.children and len(child.own) == 1]  # fmt: skip
-        for norm in norms if maps else ():
-            one = _Entry(norm.name, *_numbered(norm.name), norm.position, [], norm)
-            for child in maps:
-                entry = _Entry(child.name, *_numbered(child.name), child.position, [])
-                if entry.stem == "" or not _names(one, entry, alone=len(maps) == 1):
-                    continue
-                out, inp = child.own[0].shape[:2]
-                if out != inp and norm.batchnorm in (out, inp):
-                    by_channels.add(norm.batchnorm == out)
-                by_order.add(norm.position > child.position)
-    if by_channels:
-        # What has the length of a map's first axis stands behind it. One that has that of the
-        # second may stand behind a transposed convolution, so it does not count beside those.
-        return True in by_channels
-    return by_order.pop() if ordered and len(by_order) == 1 else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -125,6 +126,14 @@ class Module:
     def matrices(self) -> tuple[Matrix, ...]:
         """All matrices within it."""
         return tuple(matrix for module in self.walk() for matrix in module.own)
+
+
+def by_parent(matrices: Iterable[Matrix]) -> dict[str, list[Matrix]]:
+    """Matrices by the module in which they stand."""
+    groups: dict[str, list[Matrix]] = defaultdict(list)
+    for matrix in matrices:
+        groups[matrix.parent].append(matrix)
+    return groups
 
 
 def module_tree(shapes: Mapping[str, Shape]) -> Module:

@@ -33,8 +33,6 @@ class Reading:
         As of a family file; no tables where nothing was read.
     numbers
         The numbers of the layers of each stack, in the order of the stacks.
-    stacked
-        Tensors that stand for one head each, by the name of what they are together.
     notes
         What was doubted, each with the module that it is about.
     left
@@ -48,7 +46,6 @@ class Reading:
 
     content: dict[str, Any]
     numbers: tuple[tuple[Numbers, ...], ...] = ()
-    stacked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[tuple[str, str | None], ...] = ()
     left: Mapping[str, str] = field(default_factory=dict)
     borders: tuple[str, ...] = ()
@@ -89,7 +86,6 @@ def read_names(shapes: Mapping[str, Shape]) -> Reading:
     return Reading(
         content=content,
         numbers=tuple(tuple(sorted(one.layers)) for one in stacks),
-        stacked=attention.stacked,
         notes=tuple(dict.fromkeys(notes)),
         left={name: reason for name, reason in found.left.items()
               if name not in used and name not in placed},

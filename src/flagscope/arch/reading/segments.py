@@ -42,7 +42,6 @@ class Placed:
     layout: str
     out: int
     inp: int
-    flattened: bool = False
 
 
 @dataclass
@@ -233,7 +232,7 @@ class _Reader:
             return Placed(item, "o i", out, inp)
         convolved = len(before.item.matrix.shape) > 2
         if convolved and inp % before.out == 0:
-            return Placed(item, "o (i s)", out, before.out, flattened=True)
+            return Placed(item, "o (i s)", out, before.out)
         return DIMENSIONS
 
     def _written(self, item: Item) -> set[int]:
