@@ -41,7 +41,7 @@ def balancing_change(symmetry: Symmetry, state: Mapping[str, Tensor]) -> Change:
     >>> import torch
     >>> from flagscope.arch import build_graph
     >>> from flagscope.reparameterize import applicable
-    >>> state = {"0.weight": torch.diag(torch.tensor([4.0, 1.0])), "1.weight": torch.eye(2)}
+    >>> state = {"0.weight": torch.diag(torch.tensor([4.0, 1.0])), "2.weight": torch.eye(2)}
     >>> graph = build_graph({k: (2, 2) for k in state}, {"activation": "linear"})
     >>> balancing_change(applicable(graph)[0], state).values.diagonal()
     tensor([0.5000, 1.0000], dtype=torch.float64)
