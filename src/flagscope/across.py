@@ -10,11 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from flagscope.checkpoint.stacked import stacked_checkpoint
 from flagscope.diagnose import SpaceOverlaps
 from flagscope.engine import all_head_overlaps, resolved_device
 from flagscope.errors import InputError
-from flagscope.source import check_device, checked_settings, graph_of, opened, readable
+from flagscope.source import check_device, checked_settings, mapped, opened, readable
 
 if TYPE_CHECKING:
     import pandas
@@ -183,8 +182,7 @@ def head_overlaps(
     settings = checked_settings(family=family, heads=heads, device=device, only=("heads",))
     check_device(settings)
     with opened(source, config=config, revision=revision, base=base, tensors=tensors) as checkpoint:
-        graph = graph_of(checkpoint, settings, source, example_inputs)
-        checkpoint = stacked_checkpoint(checkpoint, graph.stacked)
+        checkpoint, graph = mapped(checkpoint, settings, source, example_inputs)
         found = all_head_overlaps(
             checkpoint, graph, spaces=chosen, fold=fold_norms == "all", memory=memory,
             device=resolved_device(device), top=top,

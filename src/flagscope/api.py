@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from flagscope.arch import Graph
-from flagscope.checkpoint.stacked import stacked_checkpoint
 from flagscope.diagnose import Coverage, ScanResult
 from flagscope.engine import (
     MEMORY,
@@ -33,7 +32,7 @@ from flagscope.engine import (
     width,
 )
 from flagscope.errors import InputError
-from flagscope.source import check_device, checked_settings, graph_of, opened, readable
+from flagscope.source import check_device, checked_settings, mapped, opened, readable
 
 if TYPE_CHECKING:
     import pandas
@@ -341,8 +340,7 @@ def scan(
         checkpoint = stack.enter_context(
             opened(source, config=config, revision=revision, base=base, tensors=tensors)
         )
-        graph = graph_of(checkpoint, settings, source, example_inputs)
-        checkpoint = stacked_checkpoint(checkpoint, graph.stacked)
+        checkpoint, graph = mapped(checkpoint, settings, source, example_inputs)
         result = run_scan(
             checkpoint, graph, settings,
             workers=workers, executor=pool, progress=progress, store=kept, memory=memory,
@@ -389,8 +387,7 @@ def inspect(
     with opened(
         source, config=config, revision=revision, base=base, tensors=tensors, fetch=False
     ) as checkpoint:
-        graph = graph_of(checkpoint, settings, source, example_inputs)
-        checkpoint = stacked_checkpoint(checkpoint, graph.stacked)
+        checkpoint, graph = mapped(checkpoint, settings, source, example_inputs)
         sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
         tasks = tuple(plan(graph, settings, sizes))
         weights = weights_of(checkpoint, read=False)

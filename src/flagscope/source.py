@@ -13,6 +13,7 @@ from flagscope.arch import NO_FAMILY, Graph, build_graph, families
 from flagscope.checkpoint import Checkpoint, from_state_dict, open_checkpoint
 from flagscope.checkpoint.configuration import given_config
 from flagscope.checkpoint.parametrized import unmerged_note
+from flagscope.checkpoint.stacked import stacked_checkpoint
 from flagscope.engine import Settings
 from flagscope.errors import ArchitectureError, CorruptFileError, InputError
 from flagscope.geometry import RankRule
@@ -75,16 +76,26 @@ def opened(
     )
 
 
-def graph_of(
+def mapped(
     checkpoint: Checkpoint, settings: Settings, source: Source, example_inputs: Any
-) -> Graph:
-    """What the tensors of an opened source are; an unknown module is traced.
+) -> tuple[Checkpoint, Graph]:
+    """What the tensors of an opened source are, and the checkpoint as the graph takes them.
+
+    An unknown module is traced. Tensors that the graph takes together are together in the
+    checkpoint, which closes the one that was given.
 
     Raises
     ------
     ArchitectureError
         If they contradict the configuration.
     """
+    graph = _graph_of(checkpoint, settings, source, example_inputs)
+    return stacked_checkpoint(checkpoint, graph.stacked), graph
+
+
+def _graph_of(
+    checkpoint: Checkpoint, settings: Settings, source: Source, example_inputs: Any
+) -> Graph:
     from torch import nn
 
     shapes = {

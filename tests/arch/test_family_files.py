@@ -5,7 +5,8 @@ import copy
 import pytest
 
 from flagscope.arch.activations import activation_freedom
-from flagscope.arch.family_files import load_families, parse_toml, read_family
+from flagscope.arch.family_files import parse_toml, read_family
+from flagscope.arch.family_sources import load_families
 from flagscope.errors import ArchitectureError
 
 GOOD = {

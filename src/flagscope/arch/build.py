@@ -10,14 +10,13 @@ from typing import Any
 from flagscope.arch.choose import Choice, choose, layer_base
 from flagscope.arch.depth import named_depth_note
 from flagscope.arch.family import Family
-from flagscope.arch.family_files import load_families
+from flagscope.arch.family_sources import load_families
 from flagscope.arch.graph import Graph, HeadGroup, PairGroup
 from flagscope.arch.inferred import DOUBTED, inferred
 from flagscope.arch.outer import with_outer_freedoms
 from flagscope.arch.reading import SIZES, Reading
 from flagscope.arch.registry import Proof, proofs
-from flagscope.arch.scope import Notes, Scope, Shapes
-from flagscope.arch.series import series_groups
+from flagscope.arch.scope import Notes, Shapes
 from flagscope.arch.stacks import BUFFERS, StackBuilder, known_sizes
 from flagscope.arch.stream import head_links, residual_pairs
 from flagscope.arch.wired import FAMILY as WIRED
@@ -174,9 +173,6 @@ def _graph(
     builder = StackBuilder(every, config, choice, known, notes, heads, residual=window > 0)
     pairs, spaces = builder.build()
     pairs += [pair for one in builder.streams for pair in residual_pairs(one, window=window)]
-    root = Scope(shapes=every, base="", label="main", stack="main", layer=None, config=config,
-                 notes=notes, trusted=choice.trusted)  # fmt: skip
-    pairs += series_groups(family.sequences, root)
     if heads is not None and not spaces:
         notes.add(
             f"the number of heads ({heads}) was of no use: no attention was found whose maps can "

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flagscope.arch.family import Family, StackRule
-from flagscope.arch.family_files import load_families, own_family
+from flagscope.arch.family_sources import load_families, own_family
 from flagscope.arch.nested import is_other_part, language_section
 from flagscope.arch.scope import Notes, Scope, Shapes
 from flagscope.errors import ArchitectureError

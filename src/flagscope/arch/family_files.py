@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from functools import cache
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from flagscope.arch.family import (
@@ -34,63 +31,6 @@ from flagscope.arch.family import (
 from flagscope.arch.layout import parse_layout
 from flagscope.arch.table import Table
 from flagscope.errors import ArchitectureError
-
-# A family file of one's own is a page or two; more is another file.
-_LARGEST = 2**20
-
-
-@cache
-def load_families() -> Mapping[str, Family]:
-    """All families that ship with the package, by name."""
-    raw = _shipped()
-    families = {name: read_family(content, f"{name}.toml", raw) for name, content in raw.items()}
-    owners: dict[str, str] = {}
-    for name, family in families.items():
-        for model_type in family.model_types:
-            if owners.setdefault(model_type, name) != name:
-                raise ArchitectureError(
-                    f"{name}.toml: model type {model_type!r} belongs to {owners[model_type]}.toml",
-                    hint="a model type has one family",
-                )
-    return families
-
-
-@cache
-def _shipped() -> Mapping[str, Mapping[str, Any]]:
-    """Contents of the files that ship with the package."""
-    texts: dict[str, str] = {}
-    for file in resources.files("flagscope.arch").joinpath("families").iterdir():
-        if file.name.endswith(".toml"):
-            texts[file.name.removesuffix(".toml")] = file.read_text(encoding="utf-8")
-    return {name: parse_toml(text, f"{name}.toml") for name, text in sorted(texts.items())}
-
-
-def own_family(path: str) -> Family:
-    """A family of the user's own, from its file.
-
-    Raises
-    ------
-    ArchitectureError
-        If the file cannot be read, or with the place of the first mistake in it.
-    """
-    try:
-        with Path(path).expanduser().open("rb") as file:
-            data = file.read(_LARGEST + 1)
-        text = data.decode("utf-8")
-    except OSError as error:
-        raise ArchitectureError(
-            f"the family file {path!r} cannot be read: {error.strerror or error}",
-            hint="give the path of a file, or a name that `flagscope families` lists",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ArchitectureError(
-            f"the family file {path!r} is not text in UTF-8", hint="the file must be valid TOML"
-        ) from error
-    if len(data) > _LARGEST:
-        raise ArchitectureError(
-            f"the family file {path!r} is larger than 1 MiB", hint="is it a family file?"
-        )
-    return read_family(parse_toml(text, path), path, _shipped())
 
 
 def parse_toml(text: str, place: str) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from typing import Any
 
 from flagscope.arch.choose import Choice, Instance
 from flagscope.arch.family import ConfigRule
-from flagscope.arch.family_files import load_families, read_family
+from flagscope.arch.family_files import read_family
+from flagscope.arch.family_sources import load_families
 from flagscope.arch.graph import HeadGroup, PairGroup
 from flagscope.arch.reading import Reading, read_names
-from flagscope.arch.scope import Known, Notes, Scope, Shapes
-from flagscope.arch.series import series_groups
+from flagscope.arch.scope import Known, Notes, Shapes
 from flagscope.arch.stacks import StackBuilder
 
 DOUBTED = (
@@ -48,9 +48,7 @@ def inferred_maps(
         return Inferred((), ())
     builder = StackBuilder(shapes, config, choice, known, notes, None, residual=False)
     pairs, heads = builder.build()
-    root = Scope(shapes=shapes, base="", label="main", stack="main", layer=None, config=config,
-                 notes=notes, trusted=choice.trusted)  # fmt: skip
-    return Inferred((*pairs, *series_groups(choice.family.sequences, root)), tuple(heads))
+    return Inferred(tuple(pairs), tuple(heads))
 
 
 def inferred(

@@ -1,4 +1,4 @@
-"""The stacks of a family in a checkpoint: its rules applied to each layer of each."""
+"""A family in a checkpoint: its rules applied to each layer of each stack, and its sequences."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from flagscope.arch.scope import (
     config_flag,
 )
 from flagscope.arch.sequence import sequence_groups
+from flagscope.arch.series import series_groups
 from flagscope.errors import ArchitectureError
 
 # Buffers of two and more dimensions that are no matrices of weights.
@@ -83,7 +84,11 @@ class StackBuilder:
             if one.rule.sequence:
                 pairs += sequence_groups(one.rule, scopes, self._outside(one))
             self._follow_stream(one, parts)
-        return pairs, heads
+        root = Scope(
+            shapes=self.shapes, base="", label="main", stack="main", layer=None,
+            config=self.config, notes=self.notes, trusted=self.choice.trusted,
+        )  # fmt: skip
+        return pairs + series_groups(self.choice.family.sequences, root), heads
 
     def _follow_stream(self, one: Instance, parts: list[Part]) -> None:
         outside = self._outside(one)
