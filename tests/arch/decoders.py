@@ -78,6 +78,76 @@ class MetaLlama(nn.Module):
         return self.output(self.norm(x))
 
 
+class _NormedLinear(nn.Linear):
+    """A linear layer that holds the norm in front of it, as Transformer Engine's do."""
+
+    def __init__(self, inp, out, *, bias):
+        super().__init__(inp, out, bias=bias)
+        self.layer_norm_weight = nn.Parameter(torch.ones(inp))
+        self.layer_norm_bias = nn.Parameter(torch.zeros(inp)) if bias else None
+
+    def forward(self, x):
+        if self.layer_norm_bias is None:
+            x = functional.rms_norm(x, x.shape[-1:], self.layer_norm_weight, 1e-5)
+        else:
+            gain, shift = self.layer_norm_weight, self.layer_norm_bias
+            x = functional.layer_norm(x, x.shape[-1:], gain, shift, 1e-5)
+        return super().forward(x)
+
+
+class Megatron(nn.Module):
+    """The names of Megatron-core: gated, with RMSNorm and no bias, or plain with LayerNorm."""
+
+    def __init__(self, *, gated, shared, fused=True):
+        super().__init__()
+        self.gated, self.shared = gated, shared
+        k, bias = WIDTH // HEADS, not gated
+
+        def norm():
+            return nn.LayerNorm(WIDTH) if bias else nn.RMSNorm(WIDTH, eps=1e-5)
+
+        def reader(out):
+            return (_NormedLinear if fused else nn.Linear)(WIDTH, out, bias=bias)
+
+        def layer():
+            parts = {
+                "self_attention": nn.ModuleDict({
+                    "linear_proj": nn.Linear(WIDTH, WIDTH, bias=bias),
+                    "linear_qkv": reader((HEADS + 2 * shared) * k)}),
+                "mlp": nn.ModuleDict({"linear_fc1": reader(48 if gated else 24),
+                                      "linear_fc2": nn.Linear(24, WIDTH, bias=bias)}),
+            }  # fmt: skip
+            norms = {} if fused else {"input_layernorm": norm(), "pre_mlp_layernorm": norm()}
+            return nn.ModuleDict(parts | norms)
+
+        self.embedding = nn.ModuleDict({"word_embeddings": nn.Embedding(TOKENS, WIDTH)})
+        layers = nn.ModuleList([layer() for _ in range(2)])
+        self.decoder = nn.ModuleDict({"layers": layers, "final_layernorm": norm()})
+        self.output_layer = nn.Linear(WIDTH, TOKENS, bias=False)
+
+    def forward(self, ids):
+        x = self.embedding["word_embeddings"](ids)
+        for layer in self.decoder["layers"]:
+            attention, mlp = layer["self_attention"], layer["mlp"]
+            y = layer["input_layernorm"](x) if "input_layernorm" in layer else x
+            # Of each group, its queries lie before its one key and its one value.
+            groups = attention["linear_qkv"](y).unflatten(-1, (self.shared, -1, WIDTH // HEADS))
+            q = groups[..., :-2, :].flatten(-3)
+            k, v = (groups[..., at, :].flatten(-2) for at in (-2, -1))
+            x = x + attention["linear_proj"](
+                attend(q, k, v, HEADS, self.shared, turned=True, half=True)
+            )
+            y = layer["pre_mlp_layernorm"](x) if "pre_mlp_layernorm" in layer else x
+            y = mlp["linear_fc1"](y)
+            if self.gated:
+                gate, up = y.chunk(2, -1)
+                y = functional.silu(gate) * up
+            else:
+                y = functional.gelu(y)
+            x = x + mlp["linear_fc2"](y)
+        return self.output_layer(self.decoder["final_layernorm"](x))
+
+
 class OwnNames(nn.Module):
     """A decoder whose names say nothing to anybody else."""
 
@@ -108,22 +178,25 @@ class OwnNames(nn.Module):
         return self.speak(self.rest(x))
 
 
-def attend(q, k, v, heads, shared, *, turned=False):
+def attend(q, k, v, heads, shared, *, turned=False, half=False):
     """Causal attention of q (b, t, heads · k) over k and v (b, t, shared · k)."""
     q, k, v = (one.unflatten(-1, (n, -1)).transpose(1, 2)
                for one, n in ((q, heads), (k, shared), (v, shared)))  # fmt: skip
     if turned:
-        q, k = rotary(q), rotary(k)
+        q, k = rotary(q, half=half), rotary(k, half=half)
     k, v = (one.repeat_interleave(heads // shared, 1) for one in (k, v))
     y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
     return y.transpose(1, 2).flatten(2)
 
 
-def rotary(x):
-    """Each pair of neighbours turned by its angle."""
-    half = x.shape[-1] // 2
-    angles = torch.outer(torch.arange(x.shape[-2], dtype=x.dtype), 0.3 ** torch.arange(half))
+def rotary(x, *, half=False):
+    """Each pair of neighbours, or of dimensions half a head apart, turned by its angle."""
+    count = x.shape[-1] // 2
+    angles = torch.outer(torch.arange(x.shape[-2], dtype=x.dtype), 0.3 ** torch.arange(count))
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    if half:
+        a, b = x[..., :count], x[..., count:]
+        return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
     a, b = x[..., ::2], x[..., 1::2]
     return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from arch.contract import assert_proven, randomise
-from arch.decoders import MetaLlama, NanoGpt, tokens
+from arch.decoders import Megatron, MetaLlama, NanoGpt, tokens
 from arch.nets import ConvNext, MlpMixer, ResNet, image
 from flagscope.arch import build_graph
 
@@ -16,13 +16,25 @@ NETS = {
     "convnext-timm-pointwise": (lambda: ConvNext(pointwise=True), "convnext"),
     "nanogpt": (NanoGpt, "nanogpt"),
     "llama-native": (MetaLlama, "llama_native"),
+    "megatron": (lambda: Megatron(gated=True, shared=2), "megatron"),
+    "megatron-local": (lambda: Megatron(gated=True, shared=4, fused=False), "megatron"),
+    "megatron-plain": (lambda: Megatron(gated=False, shared=4), "megatron_plain"),
+    "megatron-plain-grouped": (lambda: Megatron(gated=False, shared=1, fused=False),
+                               "megatron_plain"),
     "mlp": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 9), nn.ReLU(), nn.Linear(9, 8),
                                   nn.ReLU(), nn.Linear(8, 3)), "mlp"),
 }  # fmt: skip
 CONFIGS = {"mlp": {"activation": "relu"}, "nanogpt": {"model_type": "nanogpt", "n_head": 4},
-           "llama-native": {"model_type": "llama_native", "n_heads": 4,
-                           "n_kv_heads": 2}}  # fmt: skip
-DECODERS = ("nanogpt", "llama-native")
+           "llama-native": {"model_type": "llama_native", "n_heads": 4, "n_kv_heads": 2},
+           "megatron": {"model_type": "megatron", "num_attention_heads": 4,
+                        "group_query_attention": True, "num_query_groups": 2},
+           "megatron-local": {"num_attention_heads": 4, "num_query_groups": 1},
+           "megatron-plain": {"model_type": "megatron_plain", "num_attention_heads": 4,
+                              "kv_channels": 4},
+           "megatron-plain-grouped": {"num_attention_heads": 4, "group_query_attention": True,
+                                      "num_query_groups": 1}}  # fmt: skip
+DECODERS = ("nanogpt", "llama-native", "megatron", "megatron-local", "megatron-plain",
+            "megatron-plain-grouped")  # fmt: skip
 
 
 def prove_net(case: str) -> dict:

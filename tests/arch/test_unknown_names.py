@@ -5,6 +5,7 @@ import torch
 from scipy.linalg import block_diag
 
 import flagscope
+from arch.decoders import Megatron
 from flagscope.arch import build_graph
 
 
@@ -48,6 +49,34 @@ def test_heads_that_are_modules_are_measured_as_one_block():
         assert plain.pairs[column].tolist() == pytest.approx(whole.pairs[column].tolist(), 1e-9)
     ours, theirs = ([h.overlap_ratio for h in r.result.heads] for r in (plain, whole))
     assert ours == pytest.approx(theirs, 1e-9)
+
+
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_groups_of_heads_follow_from_the_rows_of_a_fused_map(gated, groups):
+    state = Megatron(gated=gated, shared=groups).state_dict()
+    guessed = graph_of(state, heads=4)
+    assert not [note for note in guessed.notes if "heads" in note]
+    said = {"num_attention_heads": 4, "group_query_attention": True, "num_query_groups": groups}
+    assert guessed.pairs == graph_of(state, said).pairs
+    assert names(guessed).count("layer.0.qk") == 1
+
+
+def test_heads_that_leave_no_whole_groups_are_of_no_use():
+    state = Megatron(gated=True, shared=1).state_dict()
+    graph = graph_of(state, heads=2)
+    assert not [pair for pair in graph.pairs if pair.kind in ("qk", "ov")]
+    assert [note for note in graph.notes if "the number of heads (2) was of no use" in note]
+
+
+@pytest.mark.parametrize("said", [False, True])
+def test_gains_stored_less_one_are_told_by_the_config(said):
+    state = Megatron(gated=True, shared=4).state_dict()
+    graph = graph_of(state, {"num_attention_heads": 4, "apply_layernorm_1p": said})
+    norms = [pair.read_norm for pair in graph.pairs if pair.kind == "residual"]
+    fused = [one for one in norms if one.name.endswith("linear_fc1.layer_norm")]
+    assert {(one.kind, one.offset) for one in fused} == {("rmsnorm", float(said))}
+    assert {one.gain for one in fused} <= state.keys()
 
 
 @pytest.mark.parametrize("d", [32, 64, 96])

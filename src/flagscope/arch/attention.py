@@ -17,8 +17,9 @@ from flagscope.arch.graph import (
     PairGroup,
     Rotary,
 )
+from flagscope.arch.layout import LayoutMismatchError, axis_sizes, parse_layout
 from flagscope.arch.maps import LinearMap
-from flagscope.arch.scope import Scope, config_entry, config_flag, config_value
+from flagscope.arch.scope import Known, Place, Scope, config_entry, config_flag, config_value
 from flagscope.arch.sides import Side
 from flagscope.errors import ArchitectureError
 
@@ -48,7 +49,7 @@ def attention_groups(rule: AttentionRule, scope: Scope) -> Groups:
     missing = [one.role for one in rule.maps if all(p.rule is not one for p in found)]
     if missing:
         scope.notes.add(f"attention without the maps {', '.join(missing)}", scope.label)
-    maps = scope.solve(found)
+    maps = scope.solve(found) or _with_counted_groups(found, scope)
     if maps is None:
         scope.notes.add(HEADS_UNKNOWN, scope.label)
         return [], []
@@ -59,6 +60,26 @@ def attention_groups(rule: AttentionRule, scope: Scope) -> Groups:
         pairs.append(_value_output(rule, maps, scope))
     heads = [_head_group(rule, one, scope) for role, one in maps.items() if role in rule.spaces]
     return pairs, heads
+
+
+def _with_counted_groups(found: Sequence[Place], scope: Scope) -> dict[str, LinearMap] | None:
+    """Maps of a fused QKV whose groups follow from its rows: each has two besides its queries."""
+    by_role = {place.rule.role: place for place in found}
+    queries, output, heads = by_role.get("q"), by_role.get("o"), scope.known.get("h")
+    if heads is None or "g" in scope.known or queries is None or output is None:
+        return None
+    if queries.rule.layout != "(g s k) d":
+        return None
+    try:
+        sizes, _ = axis_sizes(parse_layout(output.layout), output.shape, dict(scope.sizes))
+    except LayoutMismatchError:
+        return None
+    rows, rest = divmod(queries.shape[0], sizes.get("k") or 1)
+    groups, odd = divmod(rows - heads.value, 2)
+    if "k" not in sizes or rest or odd or groups < 1 or heads.value % groups:
+        return None
+    known = {**scope.known, "g": Known(groups, f"the rows of {queries.tensor!r}")}
+    return replace(scope, known=known).solve(found)
 
 
 def attention_label(rule: AttentionRule, scope: Scope) -> str:

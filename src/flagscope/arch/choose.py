@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flagscope.arch.family import Family, StackRule
+from flagscope.arch.family import Family, StackRule, norm_tensor
 from flagscope.arch.family_sources import load_families, own_family
 from flagscope.arch.nested import is_other_part, language_section
 from flagscope.arch.scope import Notes, Scope, Shapes
@@ -160,7 +160,7 @@ def _contradicted(one: Instance, shapes: Shapes) -> bool:
     base = layer_base(one, one.numbers[0])
     norms = [block.norm for block in (*one.rule.attention, *one.rule.mlp) if block.norm]
     return any(
-        f"{base}{module}.bias" in shapes
+        norm_tensor(base + module, "bias") in shapes
         for norm in norms if norm.kind == "rmsnorm" for module in norm.modules
     )  # fmt: skip
 

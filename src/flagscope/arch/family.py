@@ -93,9 +93,12 @@ class MapRule:
 class NormRule:
     """A norm of the residual stream: alternative module names and what it computes.
 
+    A name that ends with "_" stands before "weight" and "bias" without a dot (see `norm_tensor`).
     One without `tensors` has neither gain nor bias. `pre` and `post` say, where the config decides
     it, whether it stands in front of the reader or behind the sum. One that is `not_first` is
-    missing in the first layer, which reads the bare stream.
+    missing in the first layer, which reads the bare stream. Of kind "by_bias" it is a LayerNorm
+    if it has a bias, else an RMSNorm. `less_one` are config keys that say that gains are stored
+    less one.
     """
 
     modules: tuple[str, ...]
@@ -107,6 +110,7 @@ class NormRule:
     pre: FlagRule | None = None
     post: FlagRule | None = None
     not_first: bool = False
+    less_one: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -318,7 +322,18 @@ def _before(norm: NormRule | None) -> bool:
     return norm is not None and (norm.placement == "pre" or norm.pre is not None)
 
 
+def norm_tensor(module: str, kind: str) -> str:
+    """Name of one tensor of a norm; one that ends with "_" lies in the module of its reader.
+
+    Examples
+    --------
+    >>> norm_tensor("ln_1", "weight"), norm_tensor("attn.qkv.layer_norm_", "bias")
+    ('ln_1.weight', 'attn.qkv.layer_norm_bias')
+    """
+    return module + kind if module.endswith("_") else f"{module}.{kind}"
+
+
 def norm_tensors(modules: tuple[str, ...]) -> tuple[str, ...]:
     """Names of the tensors that norms of these names may have."""
     kinds = ("weight", "bias", "running_mean", "running_var")
-    return tuple(f"{module}.{kind}" for module in modules for kind in kinds)
+    return tuple(norm_tensor(module, kind) for module in modules for kind in kinds)

@@ -189,7 +189,7 @@ def _read_norm(table: Table, placement: str = "pre") -> NormRule:
     pre, post = table.table("pre"), table.table("post")
     rule = NormRule(
         modules=table.names("module"),
-        kind=table.choice("kind", ("layernorm", "rmsnorm", "batchnorm")),
+        kind=table.choice("kind", ("layernorm", "rmsnorm", "batchnorm", "by_bias")),
         eps=_read_config(table.table("eps"), 1e-5),
         offset=table.number("offset", 0.0),
         placement=table.choice("placement", ("pre", "post", "map"), placement),
@@ -197,6 +197,7 @@ def _read_norm(table: Table, placement: str = "pre") -> NormRule:
         pre=_read_flag(pre, True) if pre else None,
         post=_read_flag(post, False) if post else None,
         not_first=table.flag("not_first"),
+        less_one=table.names("less_one", ()),
     )
     table.close()
     return rule

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
-from flagscope.arch.family import ConfigRule, FlagRule, MapRule, NormRule
+from flagscope.arch.family import ConfigRule, FlagRule, MapRule, NormRule, norm_tensor
 from flagscope.arch.graph import Norm, NormKind
 from flagscope.arch.layout import LayoutMismatchError, axis_sizes, parse_layout
 from flagscope.arch.maps import LinearMap, solved_map
@@ -137,17 +137,22 @@ class Scope:
         """A norm of the stream, if its tensors exist."""
         if rule is None or (rule.not_first and self.layer == 0):
             return None
-        kind: NormKind = rule.kind  # pyright: ignore[reportAssignmentType] (checked by the reader)
+        kind: NormKind = self._norm_kind(rule)
+        offset = rule.offset + config_flag(rule.less_one, self.config)
         eps = float(config_value(rule.eps, self.config))
         placement = self._placement(rule)
         if not rule.tensors:
             return Norm(
                 name=self.base + rule.modules[0], kind=kind, gain=None, bias=None, mean=None,
-                variance=None, eps=eps, offset=rule.offset, placement=placement,
+                variance=None, eps=eps, offset=offset, placement=placement,
             )  # fmt: skip
-        return self.norm_of(
-            rule.modules, kind=kind, eps=eps, offset=rule.offset, placement=placement
-        )
+        return self.norm_of(rule.modules, kind=kind, eps=eps, offset=offset, placement=placement)
+
+    def _norm_kind(self, rule: NormRule) -> NormKind:
+        if rule.kind == "by_bias":
+            biases = (norm_tensor(self.base + module, "bias") for module in rule.modules)
+            return "layernorm" if any(name in self.shapes for name in biases) else "rmsnorm"
+        return rule.kind  # pyright: ignore[reportReturnType] (checked by the reader)
 
     def _placement(self, rule: NormRule) -> str:
         if rule.pre is not None and not config_truth(rule.pre, self.config):
@@ -178,14 +183,15 @@ class Scope:
     ) -> Norm | None:
         """The norm whose module is the first of these that has a tensor."""
         for module in modules:
-            tensors = {
-                key: f"{self.base}{module}.{key}"
+            names = {
+                key: norm_tensor(self.base + module, key)
                 for key in ("weight", "bias", "running_mean", "running_var")
-                if f"{self.base}{module}.{key}" in self.shapes
             }
+            tensors = {key: name for key, name in names.items() if name in self.shapes}
             if tensors:
+                name = self.base + module.removesuffix("_")
                 return Norm(
-                    name=self.base + module, kind=kind, gain=tensors.get("weight"),
+                    name=name, kind=kind, gain=tensors.get("weight"),
                     bias=tensors.get("bias"), mean=tensors.get("running_mean"),
                     variance=tensors.get("running_var"), eps=eps, offset=offset,
                     placement=placement, shape=self.shapes.get(tensors.get("weight", "")),

@@ -17,8 +17,8 @@ from flagscope.arch.reading.words import is_output, may_be_output, role_of
 
 _KEY_VALUE = re.compile(r"(?:to_?|w_?|c_?|in_?)?kv(?:_?(?:proj|linear|lin|attn))?")
 _CROSS = re.compile(r"cross|attn_?2|enc_?dec|encoder_attn|multihead_attn|inter_attn|src_attn")
-# Fused maps of this name hold Q, K and V for each head in turn (GPT-NeoX) or all Q first.
-_EITHER_ORDER = "query_key_value"
+# Fused maps of these names hold Q, K and V for each head in turn, or all Q first.
+_EITHER_ORDER = ("query_key_value", "linear_qkv")
 
 OUTPUT_UNKNOWN = "attention without an output map that fits: its V-O pairs are not listed"
 DISORDERED = (
@@ -259,7 +259,7 @@ def _fused(one: _Proposal, transposed: bool) -> Iterator[tuple[dict[str, RoleMap
     if one.heads is not None and len(matrix.shape) == 3:
         _, three, d = matrix.shape
         layout, inner = "h (three k) d", three // 3 * one.heads
-    elif len(matrix.shape) == 2 and matrix.name.lower() != _EITHER_ORDER:
+    elif len(matrix.shape) == 2 and matrix.name.lower() not in _EITHER_ORDER:
         three, d = matrix.shape[::-1] if transposed else matrix.shape
         layout, inner = _two(transposed, "three h k", "d"), three // 3
     else:
