@@ -120,6 +120,11 @@ class AdapterCheckpoint(Checkpoint):
         """States of the base's files and the adapter's."""
         return {**self._base.stamps, **self._adapter.stamps}
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether base or adapter is."""
+        return self._base.is_remote or self._adapter.is_remote
+
     def _parts(self, settings: Mapping[str, Any]) -> tuple[dict[str, _Factors], dict[str, str]]:
         """Factors, and the adapter's names of whole tensors, by the base's names."""
         sides: dict[tuple[str, bool], dict[str, str]] = {}

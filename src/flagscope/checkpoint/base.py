@@ -285,8 +285,13 @@ class Checkpoint(ABC):
 
     @property
     def stamps(self) -> Mapping[str, tuple[str, str]]:
-        """Name and state (size, tag, time of change) of each remote file, by `TensorInfo.file`."""
+        """Name and state (size, tag, time of change) of each file when it was opened, by path."""
         return {}
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether its files lie behind URLs, so that each reading costs a request."""
+        return False
 
     def fingerprint(self) -> str:
         """Digest of names, shapes, types and samples of the data; see `checkpoint_fingerprint`."""

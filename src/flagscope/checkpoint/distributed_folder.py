@@ -76,8 +76,9 @@ class DistributedFolder(FileCheckpoint):
         tensors: str | None = None,
     ) -> None:
         checked_start(path)
-        shown = os.fspath(path)
-        contents = folder_contents(path.read_bytes(), source=shown)
+        shown, table = os.fspath(path), PlacedBytes(path)
+        with table.opened() as file:
+            contents = folder_contents(file.read(), source=shown)
         chosen, found = _model(contents, source=os.fspath(path.parent), tensors=tensors)
         self._stored_tensors = {name: contents.tensors[full] for name, full in chosen.items()}
         self._full = chosen
@@ -91,7 +92,14 @@ class DistributedFolder(FileCheckpoint):
             entries[name] = TensorInfo(
                 name, tensor.shape, dtype_name(tensor.dtype), nbytes, os.fspath(file)
             )
-        super().__init__(path, entries, source=source, config=config, notes=found.notes)
+        super().__init__(
+            path,
+            entries,
+            files=[table, *self._files.values()],
+            source=source,
+            config=config,
+            notes=found.notes,
+        )
         self.group, self._tensors_given = found.group, tensors
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -124,7 +132,7 @@ class DistributedFolder(FileCheckpoint):
             piece = self._pieces.get(chunk)
             if piece is None:
                 piece = located_piece(
-                    self._path.parent / chunk.file, chunk.start, chunk.length, tensor=stored
+                    self._files[chunk.file], chunk.start, chunk.length, tensor=stored
                 )
                 if (piece.dtype, piece.shape) != (tensor.dtype, chunk.sizes):
                     raise CorruptFileError(
@@ -186,16 +194,16 @@ def _files(path: Path, tensors: Mapping[str, ChunkedTensor]) -> dict[str, Placed
             f"{path} names {len(missing)} files that are not in its folder: {listed}.",
             hint="fetch the missing files into the same folder.",
         )
+    files = {file: PlacedBytes(path.parent / file) for file in ends}
     for file, end in ends.items():
         if end:
             checked_start(path.parent / file)
-        size = (path.parent / file).stat().st_size
-        if end > size:
+        if end > files[file].size:
             raise CorruptFileError(
-                f"{path} places tensors up to byte {end} of {file}, which has {size}.",
+                f"{path} places tensors up to byte {end} of {file}, which has {files[file].size}.",
                 hint=DAMAGED,
             )
-    return {file: PlacedBytes(path.parent / file) for file in ends}
+    return files
 
 
 def refuse_piece(path: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from flagscope.checkpoint.files import DAMAGED
 from flagscope.checkpoint.inert_pickle import refuse_others
 from flagscope.checkpoint.pickle_records import Global, PickleError
 from flagscope.checkpoint.pickled_tensors import describes_tensors
+from flagscope.checkpoint.placed import PlacedBytes
 from flagscope.checkpoint.stored_tensor import StoredTensor
 from flagscope.checkpoint.torch_archive import TorchArchive
 from flagscope.errors import CorruptFileError
@@ -17,7 +17,7 @@ from flagscope.errors import CorruptFileError
 _LONGEST_PICKLE = 2**16
 
 
-def located_piece(path: Path, start: int, length: int, *, tensor: str) -> StoredTensor:
+def located_piece(placed: PlacedBytes, start: int, length: int, *, tensor: str) -> StoredTensor:
     """The tensor that bytes `start` … `start + length` of a file hold; nothing of them is run.
 
     Raises
@@ -27,10 +27,10 @@ def located_piece(path: Path, start: int, length: int, *, tensor: str) -> Stored
     UnsafeFileError
         If they ask for more than a tensor's own functions.
     """
-    shown = f"the part of {path} that holds {tensor!r}"
+    shown = f"the part of {placed.path} that holds {tensor!r}"
     names: set[Global] = set()
     try:
-        with path.open("rb") as file:
+        with placed.opened() as file:
             archive = TorchArchive(file, shown, start, length)
             description = archive.members.get(f"{archive.root}data.pkl")
             if description is None or description.file_size > _LONGEST_PICKLE:

@@ -22,6 +22,7 @@ SAMPLE_BYTES = 4096
 _UNREADABLE = b"unreadable"
 # Tensors whose samples are held at once: 12 MiB at most.
 _TOGETHER = 1024
+_BLOCK_BYTES = 2**25
 
 
 def checkpoint_fingerprint(checkpoint: Checkpoint) -> str:
@@ -75,6 +76,41 @@ def checkpoint_fingerprint(checkpoint: Checkpoint) -> str:
                 for piece in _samples(checkpoint, info):
                     digest.update(piece)
     return digest.hexdigest()
+
+
+def tensor_digest(checkpoint: Checkpoint, name: str, *, whole: bool) -> bytes:
+    """Digest of one tensor: of samples of its data, as for a fingerprint, or of all of them.
+
+    Parameters
+    ----------
+    checkpoint
+        An open checkpoint.
+    name
+        Of the tensor.
+    whole
+        Whether all bytes count, read a block of rows at a time.
+
+    Returns
+    -------
+    bytes
+        16 bytes of BLAKE2b (RFC 7693).
+    """
+    info = checkpoint.tensors[name]
+    digest = hashlib.blake2b(json.dumps([name, info.dtype, info.shape]).encode(), digest_size=16)
+    for piece in _blocks(checkpoint, info) if whole else _samples(checkpoint, info):
+        digest.update(piece)
+    return digest.digest()
+
+
+def _blocks(checkpoint: Checkpoint, info: TensorInfo) -> Iterator[bytes]:
+    count = math.prod(info.shape)
+    window = max(1, _BLOCK_BYTES // max(1, info.nbytes // max(1, count)))
+    try:
+        for start in range(0, count, window):
+            for index in _boxes(info.shape, start, min(start + window, count)):
+                yield _row_major_bytes(checkpoint.read(info.name, index))
+    except UnknownDtypeError:
+        yield _UNREADABLE
 
 
 def _windows(info: TensorInfo) -> list[tuple[int, int]]:

@@ -69,8 +69,8 @@ class FlaxFile(FileCheckpoint):
         checked_start(path)
         self._bytes = PlacedBytes(path)
         try:
-            with path.open("rb") as file:
-                tree = flax_tree(file, path.stat().st_size)
+            with self._bytes.opened() as file:
+                tree = flax_tree(file, self._bytes.size)
         except (FlaxError, OSError) as error:
             raise CorruptFileError(
                 f"{path} is not a whole Flax msgpack file: {error}.", hint=DAMAGED
@@ -90,7 +90,9 @@ class FlaxFile(FileCheckpoint):
             shape = tuple(array.shape[axis] for axis in order) if order else array.shape
             self._arrays[name] = array, order
             entries[name] = TensorInfo(name, shape, array.dtype, array.nbytes, os.fspath(path))
-        super().__init__(path, entries, source=source, config=config, notes=notes)
+        super().__init__(
+            path, entries, files=[self._bytes], source=source, config=config, notes=notes
+        )
         blocks = {parts[:-1] for parts in heads}
         if blocks:
             self._wiring = _wired(sorted(blocks), entries)

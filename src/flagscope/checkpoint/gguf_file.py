@@ -28,6 +28,8 @@ from flagscope.checkpoint.gguf_types import (
     type_name,
 )
 from flagscope.checkpoint.indexing import Index
+from flagscope.checkpoint.placed import PlacedBytes
+from flagscope.checkpoint.spans import covering_span
 from flagscope.errors import CorruptFileError
 
 
@@ -68,7 +70,7 @@ class GgufFile(FileCheckpoint):
         self, path: Path, *, source: str | None = None, config: dict[str, Any] | None = None
     ) -> None:
         checked_start(path)
-        files, header = gguf_parts(path, block_sizes())
+        self._files, header = gguf_parts(path, block_sizes())
         architecture = header.metadata.get("general.architecture")
         names = naming(header.metadata)
         heads, kv_heads = head_counts(header.metadata, source=os.fspath(path)) if names else (1, 1)
@@ -81,7 +83,7 @@ class GgufFile(FileCheckpoint):
                     f"{path} has two tensors for {piece.name!r}.", hint="convert the model again."
                 )
             self._pieces[piece.name] = piece
-            entries[piece.name] = entry = _entry(files, piece)
+            entries[piece.name] = entry = _entry(self._files, piece)
             if entry.quantised:
                 quantised[entry.quantised] += 1
         notes = [] if names else [
@@ -92,8 +94,9 @@ class GgufFile(FileCheckpoint):
             notes.append(f"dequantised when read: {listed}")
         notes += _unknown_steps(header.tensors)
         made = model_config(header.metadata) if config is None else config
-        super().__init__(path, entries, source=source, config=made or None, notes=notes)
-        self._bytes = [np.memmap(file, np.uint8, "r") for file in files]
+        super().__init__(
+            path, entries, files=self._files, source=source, config=made or None, notes=notes
+        )
 
     def _read(self, stored: str, index: Index) -> Tensor:
         return self._part(stored, index, step=False)
@@ -120,38 +123,44 @@ class GgufFile(FileCheckpoint):
 
     def _plain(self, place: GgufTensor, index: Index, *, step: bool) -> Tensor:
         """A part of a tensor as it lies in the file."""
-        data = self._bytes[place.part]
-        if place.offset + place.nbytes > len(data):
-            raise CorruptFileError(
-                f"tensor {place.name!r} of {self._path} lies outside the file.", hint=DAMAGED
-            )
-        raw = data[place.offset : place.offset + place.nbytes]
         dtype = plain_dtype(place.type)
         if dtype is not None and step:
             # Half of a map whose other half is quantised, by which its own rounding is nothing.
             return torch.zeros(place.shape, dtype=torch.float32)[index]
         if dtype is not None:
             # NumPy has no bfloat16; integers of its width carry it.
-            width = {"bfloat16": "int16"}.get(dtype, dtype)
-            whole = raw.view(np.dtype(width).newbyteorder("<")).reshape(place.shape)
-            part = np.array(whole[index], dtype=width, order="C", copy=True)
-            return torch.from_numpy(part).view(getattr(torch, dtype))
+            width = np.dtype({"bfloat16": "int16"}.get(dtype, dtype))
+            part = self._run(place, place.shape, index, width.newbyteorder("<"))
+            native = np.array(part, dtype=width, order="C", copy=True)
+            return torch.from_numpy(native).view(getattr(torch, dtype))
         elements, size = block_sizes()[place.type]
-        rows = raw.reshape(*place.shape[:-1], place.shape[-1] // elements * size)
+        stored = (*place.shape[:-1], place.shape[-1] // elements * size)
         lead, last = index[:-1], index[-1]
-        chosen = np.array(rows[lead], order="C", copy=True)
+        part = self._run(place, stored, (*lead, slice(0, stored[-1])), np.dtype(np.uint8))
+        chosen = np.ascontiguousarray(part)
         if chosen.size == 0:
             empty = (*chosen.shape[:-1], place.shape[-1])
             return torch.zeros(empty, dtype=torch.float32)[..., last]
         values = grid_step(chosen, place.type) if step else dequantised(chosen, place.type)
         return torch.from_numpy(np.ascontiguousarray(values))[..., last]
 
-    def _release(self) -> None:
-        self._bytes = []
+    def _run(
+        self, place: GgufTensor, shape: tuple[int, ...], index: Index, dtype: np.dtype[Any]
+    ) -> np.ndarray[Any, Any]:
+        """A slice of a tensor's elements; the run of bytes that covers it is read."""
+        start, stop, block, rest = covering_span(index, shape)
+        begin, size = place.offset, dtype.itemsize
+        try:
+            raw = self._files[place.part].read(begin + start * size, begin + stop * size)
+        except OSError as error:
+            raise CorruptFileError(
+                f"cannot read tensor {place.name!r} of {self._path}: {error}.", hint=DAMAGED
+            ) from error
+        return raw.numpy().view(dtype).reshape(block)[rest]
 
 
-def _entry(files: Sequence[Path], piece: Piece) -> TensorInfo:
-    file = os.fspath(files[piece.places[0].part])
+def _entry(files: Sequence[PlacedBytes], piece: Piece) -> TensorInfo:
+    file = os.fspath(files[piece.places[0].part].path)
     kinds = list(dict.fromkeys(place.type for place in piece.places))
     blocks = [kind for kind in kinds if plain_dtype(kind) is None]
     strange = [kind for kind in blocks if not can_dequantise(kind)]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from flagscope.checkpoint.files import DAMAGED
+from flagscope.checkpoint.placed import PlacedBytes
 from flagscope.errors import CorruptFileError, SourceError
 
 _VERSIONS = (2, 3)
@@ -45,12 +44,12 @@ class GgufHeader:
     tensors: tuple[GgufTensor, ...]
 
 
-def gguf_header(path: Path, block_sizes: dict[int, tuple[int, int]]) -> GgufHeader:
+def gguf_header(placed: PlacedBytes, block_sizes: dict[int, tuple[int, int]]) -> GgufHeader:
     """The header of a file.
 
     Parameters
     ----------
-    path
+    placed
         The file.
     block_sizes
         Elements and bytes of a block by the number of its type.
@@ -67,24 +66,23 @@ def gguf_header(path: Path, block_sizes: dict[int, tuple[int, int]]) -> GgufHead
     The GGUF specification, ggml-org/ggml, docs/gguf.md.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Parser(path, data).header(block_sizes)
+        with placed.opened() as file:
+            return _Parser(placed, file).header(block_sizes)
     except OSError as error:
         raise SourceError(
-            f"cannot map {path}: {error}.", hint="copy it to a local disk and try again."
+            f"cannot read {placed.path}: {error}.", hint="copy it to a local disk and try again."
         ) from error
 
 
 class _Parser:
     """Reads fields one after the other, none of them beyond the end of the file."""
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
-        self.path, self.data, self.at = path, data, 0
+    def __init__(self, placed: PlacedBytes, file: BinaryIO) -> None:
+        self.path, self.size, self.file, self.at = placed.path, placed.size, file, 0
 
     def header(self, block_sizes: dict[int, tuple[int, int]]) -> GgufHeader:
-        if self.data[:4] != b"GGUF":
+        if self.take(min(4, self.size)) != b"GGUF":
             raise self.corrupt("it does not begin with GGUF")
-        self.at = 4
         version = self.number("I")
         if version not in _VERSIONS:
             swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
@@ -130,7 +128,7 @@ class _Parser:
             if shape[-1] % elements:
                 raise self.corrupt(f"the rows of {name!r} are no whole number of blocks")
             nbytes = prod(shape) // elements * size
-            if offset % alignment or start + offset + nbytes > len(self.data):
+            if offset % alignment or start + offset + nbytes > self.size:
                 raise self.corrupt(f"{name!r} lies outside the file or is not aligned")
             found[name] = GgufTensor(name, shape, kind, start + offset, nbytes)
         end = start
@@ -175,28 +173,31 @@ class _Parser:
         return _NUMBERS[kind]
 
     def number(self, code: str) -> Any:
-        size = struct.calcsize("<" + code)
-        self.need(size)
-        (value,) = struct.unpack_from("<" + code, self.data, self.at)
-        self.at += size
+        (value,) = struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))
         return value
 
     def string(self) -> str:
-        length = self.number("Q")
-        self.need(length)
-        text = self.data[self.at : self.at + length]
-        self.at += length
         try:
-            return text.decode()
+            return self.take(self.number("Q")).decode()
         except UnicodeDecodeError:
             raise self.corrupt("a name is no UTF-8") from None
+
+    def take(self, size: int) -> bytes:
+        """The next bytes."""
+        self.need(size)
+        data = self.file.read(size)
+        if len(data) < size:
+            raise self.corrupt("its header goes beyond its end")
+        self.at += size
+        return data
 
     def skip(self, size: int) -> None:
         self.need(size)
         self.at += size
+        self.file.seek(self.at)
 
     def need(self, size: int) -> None:
-        if size > len(self.data) - self.at:
+        if size > self.size - self.at:
             raise self.corrupt("its header goes beyond its end")
 
     def corrupt(self, reason: str) -> CorruptFileError:

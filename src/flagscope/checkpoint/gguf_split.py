@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flagscope.checkpoint.files import checked_start
 from flagscope.checkpoint.gguf_header import GgufHeader, gguf_header
+from flagscope.checkpoint.placed import PlacedBytes
 from flagscope.errors import CorruptFileError, MissingFileError, SourceError
 
 _NAME = re.compile(r"(?P<model>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
@@ -16,7 +17,7 @@ _LISTED = 4
 
 def gguf_parts(
     path: Path, block_sizes: dict[int, tuple[int, int]]
-) -> tuple[tuple[Path, ...], GgufHeader]:
+) -> tuple[tuple[PlacedBytes, ...], GgufHeader]:
     """The files of a model of which one is given, and one header for all of them.
 
     Parameters
@@ -28,7 +29,7 @@ def gguf_parts(
 
     Returns
     -------
-    paths, header
+    files, header
         The metadata of the first file, which has those of the model, and all tensors, each with
         the number of its file.
 
@@ -45,10 +46,11 @@ def gguf_parts(
     ----------
     ggml-org/llama.cpp, tools/gguf-split: the keys split.no, split.count, split.tensors.count.
     """
-    header = gguf_header(path, block_sizes)
+    placed = PlacedBytes(path)
+    header = gguf_header(placed, block_sizes)
     count = header.metadata.get("split.count", 1)
     if count in (0, 1):
-        return (path,), header
+        return (placed,), header
     name = _NAME.fullmatch(path.name)
     if name is None or int(name["count"]) != count:
         raise SourceError(
@@ -67,7 +69,8 @@ def gguf_parts(
             f"folder: {listed}.",
             hint="fetch the missing files into the same folder.",
         )
-    headers = [_part(one, number, count, block_sizes) for number, one in enumerate(paths)]
+    files = tuple(PlacedBytes(part) for part in paths)
+    headers = [_part(file, number, count, block_sizes) for number, file in enumerate(files)]
     tensors = tuple(
         replace(tensor, part=number)
         for number, part in enumerate(headers)
@@ -79,19 +82,19 @@ def gguf_parts(
             f"the parts of {path} hold {len(tensors)} tensors, and the first says {told!r}.",
             hint="they are of different models; fetch all of them again.",
         )
-    return paths, GgufHeader(headers[0].metadata, tensors)
+    return files, GgufHeader(headers[0].metadata, tensors)
 
 
 def _part(
-    path: Path, number: int, count: int, block_sizes: dict[int, tuple[int, int]]
+    placed: PlacedBytes, number: int, count: int, block_sizes: dict[int, tuple[int, int]]
 ) -> GgufHeader:
-    checked_start(path)
-    header = gguf_header(path, block_sizes)
+    checked_start(placed.path)
+    header = gguf_header(placed, block_sizes)
     found = (header.metadata.get("split.no"), header.metadata.get("split.count"))
     if found != (number, count):
         raise CorruptFileError(
-            f"{path} should be part {number} of {count} (counted from 0), and says that it is "
-            f"{found[0]!r} of {found[1]!r}.",
+            f"{placed.path} should be part {number} of {count} (counted from 0), and says that it "
+            f"is {found[0]!r} of {found[1]!r}.",
             hint="fetch it again under its own name.",
         )
     return header

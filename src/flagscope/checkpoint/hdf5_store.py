@@ -21,6 +21,7 @@ from torch import Tensor
 
 from flagscope.checkpoint.files import DAMAGED
 from flagscope.checkpoint.indexing import Index
+from flagscope.checkpoint.placed import Checksum, PlacedBytes
 from flagscope.errors import CorruptFileError, FlagscopeError, MissingExtraError, SourceError
 
 # Weights hardly shrink; what unpacks to more than these many bytes and times is a bomb.
@@ -58,14 +59,14 @@ class Hdf5Store:
 
     Parameters
     ----------
-    path
+    placed
         The file.
-    start, size
-        Where in it the HDF5 file lies; the whole file without.
+    member
+        Where in it the HDF5 file lies, with its checksum; None for the whole file.
     """
 
-    def __init__(self, path: Path, start: int = 0, size: int | None = None) -> None:
-        self._path, self._start, self._size = path, start, size
+    def __init__(self, placed: PlacedBytes, member: Checksum | None = None) -> None:
+        self._placed, self._member, self._path = placed, member, placed.path
 
     def listing(self) -> Hdf5Listing:
         """All arrays, from the headers.
@@ -91,7 +92,7 @@ class Hdf5Store:
         CorruptFileError
             If it cannot be read.
         """
-        with self._opened() as file:
+        with self._opened(whole=True) as file:
             dataset = file[array.path]
             values = np.asarray(dataset[index] if array.shape else dataset[()])
             if array.dtype == "bfloat16":
@@ -101,17 +102,22 @@ class Hdf5Store:
             return torch.from_numpy(np.array(values, values.dtype.newbyteorder("=")))
 
     @contextmanager
-    def _opened(self) -> Iterator[Any]:
+    def _opened(self, *, whole: bool = False) -> Iterator[Any]:
+        """The file, open; `whole` has the member of an archive checked first."""
         h5py = _package()
         try:
-            if self._size is None:
-                with h5py.File(self._path, "r", locking=False) as file:
-                    yield file
-            else:
-                with self._path.open("rb") as raw:
-                    window = io.BufferedReader(_Window(raw, self._start, self._size))
-                    with h5py.File(window, "r") as file:
+            if whole and self._member is not None:
+                self._placed.verify(self._member)
+            with self._placed.opened() as raw:
+                if self._member is None:
+                    with h5py.File(self._path, "r", locking=False) as file:
                         yield file
+                    self._placed.check()  # the library opened it once more, by its name
+                    return
+                size = self._member.stop - self._member.begin
+                window = io.BufferedReader(_Window(raw, self._member.begin, size))
+                with h5py.File(window, "r") as file:
+                    yield file
         except FlagscopeError:
             raise
         except _BROKEN as error:

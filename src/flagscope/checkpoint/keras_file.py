@@ -18,6 +18,7 @@ from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.keras_layers import Layer, parsed_model
 from flagscope.checkpoint.keras_names import NamedArray, named_arrays
 from flagscope.checkpoint.keras_wiring import keras_wiring
+from flagscope.checkpoint.placed import Checksum, PlacedBytes
 from flagscope.checkpoint.turned import read_turned
 from flagscope.errors import CorruptFileError, SourceError
 
@@ -63,13 +64,13 @@ class KerasFile(FileCheckpoint):
     def __init__(
         self, path: Path, *, source: str | None = None, config: dict[str, Any] | None = None
     ) -> None:
-        start = checked_start(path)
+        start, placed = checked_start(path), PlacedBytes(path)
         if start.startswith(b"PK\x03\x04"):
-            text, place = _archive(path)
-            self._store = Hdf5Store(path, *place)
+            text, member = _archive(placed)
+            self._store = Hdf5Store(placed, member)
             listing = self._store.listing()
         else:
-            self._store = Hdf5Store(path)
+            self._store = Hdf5Store(placed)
             listing = self._store.listing()
             text = listing.attributes.get("model_config")
         model, notes = _model(text)
@@ -92,7 +93,7 @@ class KerasFile(FileCheckpoint):
             entries[one.name] = TensorInfo(
                 one.name, _shape(one), one.array.dtype, one.array.nbytes, os.fspath(path)
             )
-        super().__init__(path, entries, source=source, config=config, notes=notes)
+        super().__init__(path, entries, files=[placed], source=source, config=config, notes=notes)
         if model is not None:
             self._wiring = keras_wiring(model, entries)
 
@@ -127,10 +128,11 @@ def _model(text: str | None) -> tuple[Layer | None, list[str]]:
     return model, []
 
 
-def _archive(path: Path) -> tuple[str | None, tuple[int, int]]:
+def _archive(placed: PlacedBytes) -> tuple[str | None, Checksum]:
     """The configuration in a `.keras` archive, and where in it the weights lie."""
+    path = placed.path
     try:
-        with zipfile.ZipFile(path) as archive, path.open("rb") as raw:
+        with placed.opened() as raw, zipfile.ZipFile(raw) as archive:
             names = archive.namelist()
             if _WEIGHTS not in names:
                 raise SourceError(
@@ -160,9 +162,9 @@ def _archive(path: Path) -> tuple[str | None, tuple[int, int]]:
             lengths = header[_LENGTHS]
             start = info.header_offset + _HEADER
             start += int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
-            if start + info.file_size > path.stat().st_size:
+            if start + info.file_size > placed.size:
                 raise zipfile.BadZipFile("a member reaches beyond the end")
-            return text, (start, info.file_size)
+            return text, Checksum(start, start + info.file_size, info.CRC, _WEIGHTS)
     except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError,
             RuntimeError) as error:  # fmt: skip
         raise CorruptFileError(f"{path} is not a whole archive: {error}.", hint=DAMAGED) from error

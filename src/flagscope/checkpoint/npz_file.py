@@ -7,7 +7,7 @@ import os
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +18,8 @@ from torch import Tensor
 from flagscope.checkpoint.base import TensorInfo
 from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start
 from flagscope.checkpoint.indexing import Index
+from flagscope.checkpoint.placed import Checksum, PlacedBytes
+from flagscope.checkpoint.spans import covering_span
 from flagscope.errors import CorruptFileError, UnsafeFileError
 
 # Weights hardly shrink; zeros shrink about 1000-fold, the most that deflate can do. A member that
@@ -38,7 +40,8 @@ class _Member:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     fortran_order: bool
-    offset: int | None  # of the data in the file; None if they are compressed
+    offset: int | None = None  # of the data in the file; None if they are compressed
+    checksum: Checksum | None = None  # of data that are not
 
     @property
     def nbytes(self) -> int:
@@ -75,7 +78,8 @@ class NpzFile(FileCheckpoint):
         self, path: Path, *, source: str | None = None, config: dict[str, Any] | None = None
     ) -> None:
         checked_start(path)
-        members, passed_over = _members(path)
+        self._bytes = PlacedBytes(path)
+        members, passed_over = _members(self._bytes)
         self._members = {member.name: member for member in members}
         self._unpacked: tuple[str, np.ndarray[Any, Any]] | None = None
         entries = {
@@ -90,34 +94,46 @@ class NpzFile(FileCheckpoint):
                 f"passed over {len(passed_over)} members of {path} that are not arrays of numbers: "
                 + ", ".join(passed_over[:6])
             )
-        super().__init__(path, entries, source=source, config=config, notes=notes)
+        super().__init__(
+            path, entries, files=[self._bytes], source=source, config=config, notes=notes
+        )
 
     def _read(self, stored: str, index: Index) -> Tensor:
         member = self._members[stored]
         try:
-            whole = self._mapped(member) if member.offset is not None else self._inflated(member)
+            if member.offset is None:
+                part = self._inflated(member)[index]
+            else:
+                part = self._part(member, member.offset, index)
         except _BROKEN as error:
             raise CorruptFileError(
                 f"cannot read array {stored!r} of {self._path}: {error}.", hint=DAMAGED
             ) from error
         # A copy, since data in the archive are neither aligned nor always in this machine's order.
         native = member.dtype.newbyteorder("=")
-        return torch.from_numpy(np.array(whole[index], dtype=native, order="C", copy=True))
+        return torch.from_numpy(np.array(part, dtype=native, order="C", copy=True))
 
-    def _mapped(self, member: _Member) -> np.ndarray[Any, Any]:
-        order = "F" if member.fortran_order else "C"
-        if member.nbytes == 0:  # nothing to map
-            return np.empty(member.shape, member.dtype, order)
-        return np.memmap(
-            self._path, member.dtype, "r", member.offset or 0, member.shape or (1,), order
-        ).reshape(member.shape)
+    def _part(self, member: _Member, offset: int, index: Index) -> np.ndarray[Any, Any]:
+        """A slice of an array that is stored as it is: the run of bytes that covers it is read."""
+        turned = member.fortran_order
+        shape, along = (member.shape[::-1], index[::-1]) if turned else (member.shape, index)
+        start, stop, block, rest = covering_span(along, shape)
+        size = member.dtype.itemsize
+        raw = self._bytes.read(offset + start * size, offset + stop * size, member.checksum)
+        part = raw.numpy().view(member.dtype).reshape(block)[rest]
+        return part.T if turned else part
 
     def _inflated(self, member: _Member) -> np.ndarray[Any, Any]:
         last = self._unpacked
         if last is not None and last[0] == member.name:
             return last[1]
-        with zipfile.ZipFile(self._path) as archive, archive.open(member.name + ".npy") as file:
+        with (
+            self._bytes.opened() as raw,
+            zipfile.ZipFile(raw) as archive,
+            archive.open(member.name + ".npy") as file,
+        ):
             array = np.lib.format.read_array(file, allow_pickle=False)
+            file.read(1)  # at the end the checksum is compared
         self._unpacked = (member.name, array)
         return array
 
@@ -125,13 +141,14 @@ class NpzFile(FileCheckpoint):
         self._unpacked = None
 
 
-def _members(path: Path) -> tuple[list[_Member], list[str]]:
+def _members(placed: PlacedBytes) -> tuple[list[_Member], list[str]]:
     """Arrays of numbers in an archive, and names of what else is there."""
+    path = placed.path
     found: dict[str, _Member] = {}
     passed_over: list[str] = []
     pickled = 0
     try:
-        with zipfile.ZipFile(path) as archive, path.open("rb") as raw:
+        with placed.opened() as raw, zipfile.ZipFile(raw) as archive:
             for info in archive.infolist():
                 if not info.filename.endswith(".npy"):
                     passed_over.append(info.filename)
@@ -147,7 +164,7 @@ def _members(path: Path) -> tuple[list[_Member], list[str]]:
                         f"{path} has two arrays named {member.name!r}.",
                         hint="save the archive again under names that differ.",
                     )
-                found[member.name] = _located(path, raw, info, member, header_length)
+                found[member.name] = _located(placed, raw, info, member, header_length)
     except _BROKEN as error:
         raise CorruptFileError(
             f"{path} is not a whole NumPy archive: {error}.", hint=DAMAGED
@@ -178,13 +195,14 @@ def _header(file: IO[bytes], name: str) -> tuple[_Member, int]:
     shape, fortran_order, dtype = read(file)
     if any(size < 0 for size in shape):
         raise ValueError(f"array {name!r} has the shape {shape}")
-    return _Member(name, tuple(shape), dtype, fortran_order, None), file.tell()
+    return _Member(name, tuple(shape), dtype, fortran_order), file.tell()
 
 
 def _located(
-    path: Path, raw: IO[bytes], info: zipfile.ZipInfo, member: _Member, header_length: int
+    placed: PlacedBytes, raw: IO[bytes], info: zipfile.ZipInfo, member: _Member, header_length: int
 ) -> _Member:
     """The member with the place of its data, once its sizes agree with the archive's."""
+    path = placed.path
     if header_length + member.nbytes != info.file_size:
         raise CorruptFileError(
             f"array {member.name!r} of {path}: its header says {member.nbytes} bytes of data, "
@@ -201,9 +219,11 @@ def _located(
         return member
     raw.seek(info.header_offset)
     name_length, extra_length = _LOCAL_HEADER.unpack(raw.read(_LOCAL_HEADER.size))
-    offset = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length + header_length
-    if offset + member.nbytes > path.stat().st_size:
+    begin = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+    offset = begin + header_length
+    if offset + member.nbytes > placed.size:
         raise CorruptFileError(
             f"array {member.name!r} of {path} reaches beyond the end of the file.", hint=DAMAGED
         )
-    return _Member(member.name, member.shape, member.dtype, member.fortran_order, offset)
+    checksum = Checksum(begin, offset + member.nbytes, info.CRC, info.filename)
+    return replace(member, offset=offset, checksum=checksum)

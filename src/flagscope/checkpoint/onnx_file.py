@@ -19,6 +19,7 @@ from flagscope.checkpoint.onnx_constants import Constants
 from flagscope.checkpoint.onnx_graph import original_names, turned_parameters
 from flagscope.checkpoint.onnx_rules import RULES
 from flagscope.checkpoint.onnx_wiring import onnx_wiring
+from flagscope.checkpoint.placed import PlacedBytes
 from flagscope.errors import CorruptFileError, MissingExtraError, MissingFileError
 
 # PyTorch's names of ONNX's element types.
@@ -66,7 +67,9 @@ class OnnxFile(FileCheckpoint):
     ) -> None:
         checked_start(path)
         onnx = _package()
-        graph = _graph(path, onnx)
+        placed = PlacedBytes(path)
+        graph = _graph(placed, onnx)
+        self._files = {os.fspath(path): placed}
         self._protos: dict[str, Any] = {}
         shapes: dict[str, tuple[int, ...]] = {}
         for name, proto in _constants(graph):
@@ -101,7 +104,14 @@ class OnnxFile(FileCheckpoint):
                 f"{len(kept)} weights keep a parameter's name and are multiplied as (in, out); "
                 f"they are listed as stored, such as {kept[0]}"
             )
-        super().__init__(path, entries, source=source, config=config, notes=notes)
+        super().__init__(
+            path,
+            entries,
+            files=self._files.values(),
+            source=source,
+            config=config,
+            notes=notes,
+        )
         self._wiring = wiring
 
     def _entry(self, path: Path, name: str, proto: Any, shape: tuple[int, ...]) -> TensorInfo:
@@ -111,9 +121,14 @@ class OnnxFile(FileCheckpoint):
         nbytes = prod(shape) * size
         file = path
         if proto.data_location == _EXTERNAL:
-            file, _, length = _place(path, name, proto)
+            file, offset, length = _place(path, name, proto)
+            outside = self._files.setdefault(os.fspath(file), PlacedBytes(file))
             if size and length not in (None, nbytes):
                 raise _wrong_size(path, name)
+            if offset + (nbytes if length is None else length) > outside.size:
+                raise CorruptFileError(
+                    f"{path} places {name!r} beyond the end of {file.name}.", hint=DAMAGED
+                )
         elif size and proto.HasField("raw_data") and len(proto.raw_data) != nbytes:
             raise _wrong_size(path, name)
         return TensorInfo(name, shape, dtype, nbytes, os.fspath(file))
@@ -131,16 +146,13 @@ class OnnxFile(FileCheckpoint):
         if proto.data_location == _EXTERNAL:
             file, offset, _ = _place(self._path, name, proto)
             try:
-                with file.open("rb") as opened:
-                    opened.seek(offset)
-                    raw = opened.read(info.nbytes)
+                part = self._files[os.fspath(file)].read(offset, offset + info.nbytes)
             except OSError as error:
                 raise CorruptFileError(
                     f"cannot read tensor {name!r} of {self._path}: {error}.", hint=DAMAGED
                 ) from error
-            if len(raw) != info.nbytes:
-                raise _wrong_size(self._path, name)
-        elif proto.HasField("raw_data"):
+            return part.view(dtype).reshape(shape)
+        if proto.HasField("raw_data"):
             raw = proto.raw_data
         else:
             return self._typed(name, proto, shape).to(dtype)
@@ -174,11 +186,13 @@ def _package() -> ModuleType:
     return onnx
 
 
-def _graph(path: Path, onnx: ModuleType) -> Any:
+def _graph(placed: PlacedBytes, onnx: ModuleType) -> Any:
     from google.protobuf.message import DecodeError
 
+    path = placed.path
     try:
-        graph = onnx.load(os.fspath(path), format="protobuf", load_external_data=False).graph
+        with placed.opened() as file:
+            graph = onnx.load(file, format="protobuf", load_external_data=False).graph
     except (DecodeError, ValueError, RuntimeError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise CorruptFileError(
@@ -250,7 +264,7 @@ def _place(path: Path, name: str, proto: Any) -> tuple[Path, int, int | None]:
         size = None if length is None else int(length)
     except ValueError:
         offset, size = -1, None
-    if offset < 0 or (size or 0) < 0 or offset + (size or 0) > file.stat().st_size:
+    if offset < 0 or (size or 0) < 0:
         raise CorruptFileError(
             f"{path} places {name!r} beyond the end of {location}.", hint=DAMAGED
         )

@@ -102,6 +102,11 @@ class RemoteSafetensors(Checkpoint):
         """State of the file when it was opened."""
         return {str(self._path): (self._path.name, self._path.stamp)}
 
+    @property
+    def is_remote(self) -> bool:
+        """Always."""
+        return True
+
     def read_runs(self, runs: Sequence[tuple[str, int, int]]) -> list[bytes]:
         """Bytes start … stop of the data of tensors, by the file's names."""
         places = ((self._begins[name], start, stop) for name, start, stop in runs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -89,8 +91,17 @@ class ShardedCheckpoint(Checkpoint):
 
     @property
     def stamps(self) -> Mapping[str, tuple[str, str]]:
-        """States of the shards."""
-        return {file: one for shard in self._shards.values() for file, one in shard.stamps.items()}
+        """States of the shards, and what the index says."""
+        where = hashlib.blake2b(json.dumps(self._where).encode(), digest_size=16).hexdigest()
+        shards = [shard.stamps for shard in self._shards.values()]
+        return dict(
+            [(str(self._path), (self._path.name, where)), *(i for s in shards for i in s.items())]
+        )
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the shards are."""
+        return any(shard.is_remote for shard in self._shards.values())
 
     def read_runs(self, runs: Sequence[tuple[str, int, int]]) -> list[bytes] | None:
         """Runs of bytes, each from its shard; None if a shard does not give them."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.pickle_records import PickleError
-from flagscope.checkpoint.placed import PlacedBytes
+from flagscope.checkpoint.placed import Checksum, PlacedBytes
 
 _MOST_AXES = 64  # what PyTorch allows
 _LARGEST = 2**63
@@ -36,6 +36,8 @@ class Storage:
         Whether the bytes of each element are in the order of the other kind of machine.
     data
         The bytes that `begin` counts in, where a pickle holds them; None where the file does.
+    checksum
+        That the archive has of it, where it has one.
     """
 
     begin: int
@@ -44,6 +46,7 @@ class Storage:
     key: str
     swapped: bool = False
     data: bytes | None = None
+    checksum: Checksum | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class StoredTensor:
         Raises
         ------
         CorruptFileError
-            If the file has changed, or is shorter.
+            If the file has changed, is shorter, or the storage has not its checksum.
         OSError
             If it cannot be read.
         """
@@ -98,7 +101,7 @@ class StoredTensor:
         if not count:
             raw = torch.empty(0, dtype=torch.uint8)
         elif self.storage.data is None:
-            raw = placed.read(begin, begin + count * size)
+            raw = placed.read(begin, begin + count * size, self.storage.checksum)
         else:
             part = bytearray(memoryview(self.storage.data)[begin : begin + count * size])
             raw = torch.frombuffer(part, dtype=torch.uint8)

@@ -7,13 +7,16 @@ import itertools
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from flagscope.checkpoint.files import DAMAGED
 from flagscope.checkpoint.pickle_records import Global, PickleError
 from flagscope.checkpoint.pickled import unpickled
 from flagscope.checkpoint.pickled_tensors import TENSOR_MEANINGS, storage_dtype
+from flagscope.checkpoint.placed import Checksum
 from flagscope.checkpoint.stored_tensor import Storage
 from flagscope.errors import CorruptFileError
 
@@ -147,6 +150,20 @@ class TorchArchive:
             raise self._misplaced(name)
         return self._begin + begin, member.file_size
 
+    def checksum(self, name: str) -> Checksum | None:
+        """The checksum of a member; None where they were left out when the file was written.
+
+        Raises
+        ------
+        CorruptFileError
+            As for `place`.
+        """
+        # torch.serialization.set_crc32_options(False) leaves zeros in their place.
+        if self.root is None or not self.members[f"{self.root}data.pkl"].CRC:
+            return None
+        begin, size = self.place(name)
+        return Checksum(begin, begin + size, self.members[name].CRC, name)
+
     def _misplaced(self, name: str) -> CorruptFileError:
         return CorruptFileError(
             f"{self._shown} places its member {name[:100]!r} where it is not.", hint=DAMAGED
@@ -162,7 +179,15 @@ class TorchArchive:
         """
         begin, size = self.place(name)
         self._file.seek(begin)
-        return self._file.read(size)
+        data = self._file.read(size)
+        known = self.checksum(name)
+        if known is not None and zlib.crc32(data) != known.crc:
+            raise CorruptFileError(
+                f"{self._shown}: the data of {name[:100]!r} do not have the checksum that the "
+                "archive says.",
+                hint=DAMAGED,
+            )
+        return data
 
     def saved(self, names: set[Global]) -> Any:
         """What its pickle describes, tensors as `StoredTensor`.
@@ -197,12 +222,14 @@ class TorchArchive:
                 raise PickleError("a storage has no name or no size")
             dtype = storage_dtype(told[1])
             if key not in made:
-                begin, size = self.place(f"{self.root}data/{key}")
-                made[key] = Storage(begin, size, dtype, key, swapped)
+                name = f"{self.root}data/{key}"
+                begin, size = self.place(name)
+                checksum = self.checksum(name)
+                made[key] = Storage(begin, size, dtype, key, swapped, checksum=checksum)
             if count * (1 if dtype is None else dtype.itemsize) > made[key].nbytes:
                 raise PickleError(f"its storage {key[:20]!r} is shorter than it tells")
             if made[key].dtype != dtype:
-                return Storage(made[key].begin, made[key].nbytes, dtype, key, swapped)
+                return replace(made[key], dtype=dtype)
             return made[key]
 
         return storage

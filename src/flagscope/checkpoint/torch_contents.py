@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import zipfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from flagscope.checkpoint.files import DAMAGED, checked_start
 from flagscope.checkpoint.opened_up import opened_up
 from flagscope.checkpoint.pickle_records import Global, StandIn
+from flagscope.checkpoint.placed import PlacedBytes
 from flagscope.checkpoint.torch_archive import TorchArchive
 from flagscope.checkpoint.torch_legacy import LONGEST_START, is_legacy, legacy_saved
 from flagscope.checkpoint.torch_pickle import pickle_saved
@@ -66,12 +66,12 @@ def _is_safetensors(start: bytes) -> bool:
     return start[4:9] == b"\0\0\0\0{"
 
 
-def torch_contents(path: Path, names: set[Global]) -> TorchContents:
+def torch_contents(placed: PlacedBytes, names: set[Global]) -> TorchContents:
     """Read the pickles of a file, and no tensor.
 
     Parameters
     ----------
-    path
+    placed
         The file.
     names
         Gets the functions and classes that it names.
@@ -83,9 +83,9 @@ def torch_contents(path: Path, names: set[Global]) -> TorchContents:
     MissingFileError, CorruptFileError, SourceError
         If the file is not there, or of another format.
     """
+    path, size = placed.path, placed.size
     start = checked_start(path)
-    with path.open("rb") as file:
-        size = path.stat().st_size
+    with placed.opened() as file:
         if start.startswith(ZIP_START):
             return _zip(file, str(path), size, names)
         if is_legacy(start):

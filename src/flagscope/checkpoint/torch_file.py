@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flagscope.checkpoint.base import TensorInfo
 from flagscope.checkpoint.dtypes import dtype_name
-from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start
+from flagscope.checkpoint.files import DAMAGED, FileCheckpoint
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.memory import strided_runs
 from flagscope.checkpoint.nesting import model_state
@@ -77,10 +77,9 @@ class TorchFile(FileCheckpoint):
     ) -> None:
         shown = os.fspath(path)
         names: set[Global] = set()
-        checked_start(path)
         self._bytes = PlacedBytes(path)
         try:
-            contents = torch_contents(path, names)
+            contents = torch_contents(self._bytes, names)
         except PickleError as error:
             raise CorruptFileError(
                 f"{path} is not a whole PyTorch file: {str(error).rstrip('.')}.", hint=DAMAGED
@@ -119,7 +118,8 @@ class TorchFile(FileCheckpoint):
             notes.append(f"settings are taken from the file itself: {_listed(keys)}")
         super().__init__(
             path,
-            _entries(path, self._state),
+            _entries(self._bytes, self._state),
+            files=[self._bytes],
             source=source,
             config=stored if config is None else config,
             notes=notes,
@@ -152,13 +152,15 @@ class TorchFile(FileCheckpoint):
         self._state = {}
 
 
-def _entries(path: Path, state: Mapping[str, StoredTensor | HeldArray]) -> dict[str, TensorInfo]:
-    limit = max(path.stat().st_size, _EXPANDED_BYTES)
-    shown = os.fspath(path)
+def _entries(
+    placed: PlacedBytes, state: Mapping[str, StoredTensor | HeldArray]
+) -> dict[str, TensorInfo]:
+    limit = max(placed.size, _EXPANDED_BYTES)
+    shown = os.fspath(placed.path)
     for name, tensor in state.items():
         if tensor.nbytes > limit:
             raise CorruptFileError(
-                f"tensor {name[:100]!r} of {path} claims {tensor.nbytes} bytes, more than its "
+                f"tensor {name[:100]!r} of {shown} claims {tensor.nbytes} bytes, more than its "
                 "file.",
                 hint="do not use this checkpoint unless you know where it comes from.",
             )

@@ -60,6 +60,11 @@ class WrappedCheckpoint(Checkpoint):
         return self._inner.stamps
 
     @property
+    def is_remote(self) -> bool:
+        """Whether the files as stored are."""
+        return self._inner.is_remote
+
+    @property
     def buffers(self) -> frozenset[str] | None:
         """Those of the inner checkpoint; what is made here is none."""
         known = self._inner.buffers

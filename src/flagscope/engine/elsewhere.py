@@ -11,6 +11,7 @@ from flagscope.checkpoint import Checkpoint
 from flagscope.engine.executors import Outcome, handed, settled, threads_elsewhere
 from flagscope.engine.parcel import Parcel
 from flagscope.engine.plan import Task
+from flagscope.engine.proof import Proven, Verifier
 from flagscope.engine.settings import Settings
 from flagscope.engine.tensors import Tensors
 
@@ -35,8 +36,9 @@ def carried_out_by(
     checkpoint, settings
         Of the scan.
     """
-    arrived: SimpleQueue[tuple[int, Future[Outcome]]] = SimpleQueue()
-    waiting: dict[int, Future[Outcome]] = {}
+    arrived: SimpleQueue[tuple[int, Future[Outcome | Proven]]] = SimpleQueue()
+    waiting: dict[int, Future[Outcome | Proven]] = {}
+    verifier = Verifier(checkpoint)
     begun = 0
     threads = threads_elsewhere(executor)
     try:
@@ -57,13 +59,18 @@ def carried_out_by(
             for i, _ in batch:
                 del waiting[i]
             if batch:
-                yield [(i, settled(tasks[i], future)) for i, future in batch]
+                yield [
+                    (i, verifier.accepted(tasks[i], settled(tasks[i], future)))
+                    for i, future in batch
+                ]
     finally:
         for future in waiting.values():
             future.cancel()
 
 
 def _arrive(
-    arrived: SimpleQueue[tuple[int, Future[Outcome]]], place: int, future: Future[Outcome]
+    arrived: SimpleQueue[tuple[int, Future[Outcome | Proven]]],
+    place: int,
+    future: Future[Outcome | Proven],
 ) -> None:
     arrived.put((place, future))

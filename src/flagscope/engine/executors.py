@@ -14,6 +14,7 @@ from flagscope.engine.attempt import lost
 from flagscope.engine.execute import TaskResult
 from flagscope.engine.parcel import Parcel, carried_out
 from flagscope.engine.plan import Task
+from flagscope.engine.proof import Proven
 from flagscope.errors import InputError, MissingExtraError, SourceError
 
 _PATIENCE = "30s"
@@ -97,17 +98,17 @@ def threads_elsewhere(executor: Executor) -> int | None:
     return max(1, torch.get_num_threads() // (width(executor) or 1))
 
 
-def handed(executor: Executor, parcel: Parcel) -> Future[Outcome]:
+def handed(executor: Executor, parcel: Parcel) -> Future[Outcome | Proven]:
     """A task handed to an executor; one that has lost its workers takes no more."""
     try:
         return executor.submit(carried_out, parcel)
     except BrokenExecutor as error:
-        broken: Future[Outcome] = Future()
+        broken: Future[Outcome | Proven] = Future()
         broken.set_exception(error)
         return broken
 
 
-def settled(task: Task, future: Future[Outcome]) -> Outcome:
+def settled(task: Task, future: Future[Outcome | Proven]) -> Outcome | Proven:
     """What came of a task that an executor is done with.
 
     Raises

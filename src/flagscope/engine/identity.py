@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
@@ -81,16 +80,13 @@ def weights_identity(checkpoint: Checkpoint, fingerprint: str) -> str:
     False
     """
     digest = hashlib.blake2b(fingerprint.encode(), digest_size=16)
-    files: set[str] = set()
     for name, info in sorted(checkpoint.tensors.items()):
         # Equal values may carry another noise: dequantised ones that of their grid.
         digest.update(json.dumps([name, info.dtype, info.shape, info.quantised]).encode())
         if info.file is None:
             _add_bytes(digest, checkpoint, name)
-        else:
-            files.add(info.file)
-    stamps = checkpoint.stamps
-    digest.update(json.dumps(sorted(stamps.get(file) or _stamp(file) for file in files)).encode())
+    # Of the opening: a file that changed since gives no result to keep.
+    digest.update(json.dumps(sorted(checkpoint.stamps.values())).encode())
     quantiser = (checkpoint.config or {}).get("quantization_config")
     digest.update(json.dumps(quantiser, default=str).encode())
     if checkpoint.group:  # one file may hold two that differ by less than a fingerprint samples
@@ -105,9 +101,3 @@ def _add_bytes(digest: hashlib.blake2b, checkpoint: Checkpoint, name: str) -> No
         return
     plain = tensor.cpu().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
     digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-
-
-def _stamp(file: str) -> tuple[str, str]:
-    """What tells two states of a file apart without reading it."""
-    state = Path(file).stat()
-    return Path(file).name, f"{state.st_size} {state.st_mtime_ns}"

@@ -8,8 +8,6 @@ import io
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -22,6 +20,7 @@ from flagscope.diagnose import FailureRecord
 from flagscope.engine.attempt import attempt
 from flagscope.engine.execute import TaskResult
 from flagscope.engine.plan import Task
+from flagscope.engine.proof import Proven, proof_of, stamps_of, tensors_of
 from flagscope.engine.settings import Settings
 from flagscope.engine.tensors import Tensors
 from flagscope.errors import FlagscopeError, InputError, SourceError
@@ -63,6 +62,7 @@ class Parcel:
         self._tensors, self._place = tensors or Tensors(checkpoint, [task]), place
         self._checkpoint: Checkpoint | _Packed | None = checkpoint
         self._recipe = checkpoint.recipe
+        self._stamps = stamps_of(checkpoint)
         self._version = _version()
         self._travelled = False
 
@@ -72,8 +72,8 @@ class Parcel:
             state["_checkpoint"] = _travelling(self._checkpoint, self._task)
         return state
 
-    def outcome(self) -> TaskResult | FailureRecord:
-        """What came of the task."""
+    def outcome(self) -> TaskResult | FailureRecord | Proven:
+        """What came of the task; in another process with the proof of what it read."""
         if not self._travelled and self._tensors is not None:
             try:
                 return attempt(self._task, self._tensors, self._settings)
@@ -92,7 +92,13 @@ class Parcel:
         except FlagscopeError as error:
             return FailureRecord(task=self._task.name, error=str(error), hint=error.hint)
         with Tensors(checkpoint, [self._task]) as tensors:
-            return attempt(self._task, tensors, self._settings)
+            outcome = attempt(self._task, tensors, self._settings)
+        if self._recipe is None or not isinstance(outcome, TaskResult):
+            return outcome
+        try:
+            return Proven(outcome, proof_of(checkpoint, self._task, self._stamps))
+        except FlagscopeError as error:
+            return FailureRecord(task=self._task.name, error=str(error), hint=error.hint)
 
     def _arrived(self) -> Checkpoint:
         if self._recipe is not None:
@@ -109,7 +115,7 @@ def _version() -> str:
     return version("flagscope")
 
 
-def carried_out(parcel: Parcel) -> TaskResult | FailureRecord:
+def carried_out(parcel: Parcel) -> TaskResult | FailureRecord | Proven:
     """What an executor is given to call."""
     return parcel.outcome()
 
@@ -184,21 +190,4 @@ def _travelling(checkpoint: Checkpoint | _Packed | None, task: Task) -> Checkpoi
         )
     if not isinstance(checkpoint, StateDictCheckpoint):
         return checkpoint
-    named = {text for text in _texts(task) if text in checkpoint.tensors}
-    scales = {scale for name in named if (scale := checkpoint.scale_name(name)) is not None}
-    return _Packed(checkpoint, named | scales)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """All texts in a tree of records: the names of tensors are among them."""
-    if isinstance(value, str):
-        yield value
-    elif is_dataclass(value):
-        for field in fields(value):
-            yield from _texts(getattr(value, field.name))
-    elif isinstance(value, dict):
-        for one in value.values():
-            yield from _texts(one)
-    elif isinstance(value, (tuple, list, set, frozenset)):
-        for one in value:
-            yield from _texts(one)
+    return _Packed(checkpoint, tensors_of(task, checkpoint))

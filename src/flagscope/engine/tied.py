@@ -65,7 +65,7 @@ def tied_tensors(checkpoint: Checkpoint, names: Iterable[str], *, read: bool) ->
             if table:
                 tables[info.shape, info.dtype] = name
             continue
-        if not read or checkpoint.stamps:
+        if not read or checkpoint.is_remote:
             one = said is True and not table
         else:
             one = _equal(checkpoint, first, name)
