@@ -21,6 +21,7 @@ from flagscope.cli.scan import demo_command, scan_command
 from flagscope.cli.streams import given_up, prepared_streams, stdout_failure
 from flagscope.cli.text import complain, log
 from flagscope.errors import FlagscopeError
+from flagscope.masking import masked
 
 WRONG_USE, INTERNAL_ERROR, INTERRUPTED = 2, 3, 130
 
@@ -82,7 +83,7 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:
         if isinstance(error, OSError) and stdout_failure() is not None:
             return WRONG_USE  # said in the end, when the rest of stdout does not leave either
-        traceback.print_exc()
+        sys.stderr.write(masked(traceback.format_exc()))
         complain(
             "this is a fault of flagscope, not of its use",
             "report it with the lines above and the output of `flagscope inspect SOURCE`",
