@@ -9,9 +9,12 @@ Names are imported on first use, so that `import flagscope` and the command line
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+# Not from typing, whose import takes as long as all else that the command line starts with.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     __version__: str
 
     from flagscope import reparameterize

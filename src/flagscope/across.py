@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flagscope.diagnose import SpaceOverlaps
 from flagscope.engine import all_head_overlaps, resolved_device
 from flagscope.errors import InputError
 from flagscope.source import check_device, checked_settings, mapped, opened, readable
+from flagscope.writing import write_whole
 
 if TYPE_CHECKING:
     import pandas
@@ -106,7 +106,7 @@ class HeadOverlaps:
         """`to_dict` as text; also written to `path` if one is given."""
         text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
+            write_whole(path, text)
         return text
 
     def __repr__(self) -> str:

@@ -33,6 +33,7 @@ from flagscope.engine import (
 )
 from flagscope.errors import InputError
 from flagscope.source import check_device, checked_settings, mapped, opened, readable
+from flagscope.writing import write_whole
 
 if TYPE_CHECKING:
     import pandas
@@ -420,5 +421,5 @@ def _parts(only: Part | Iterable[Part]) -> tuple[Part, ...]:
 
 def _written(text: str, path: str | os.PathLike[str] | None) -> str:
     if path is not None:
-        Path(path).write_text(text, encoding="utf-8")
+        write_whole(path, text)
     return text

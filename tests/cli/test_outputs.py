@@ -142,6 +142,10 @@ def test_a_disk_that_fills_up_meanwhile(
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
-    error, _ = complaint(run("scan", mlp, "--json", tmp_path / "a.json"))
+    earlier = tmp_path / "a.json"
+    earlier.write_text("of last week")
+    monkeypatch.setattr("flagscope.writing.os.fsync", full)
+    error, _ = complaint(run("scan", mlp, "--json", earlier))
     assert "No space left on device" in error
+    assert earlier.read_text() == "of last week"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", mlp.name]

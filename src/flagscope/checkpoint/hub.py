@@ -10,6 +10,7 @@ from pathlib import Path
 from flagscope.checkpoint.configuration import CONFIG_NAME
 from flagscope.checkpoint.folder import INDEX_SUFFIX, STANDARD_NAMES
 from flagscope.checkpoint.formats import SAFETENSORS_SUFFIXES, SUFFIXES
+from flagscope.checkpoint.patience import seconds
 from flagscope.checkpoint.remote_hub import HubPath
 from flagscope.checkpoint.sharded import weight_map
 from flagscope.errors import MissingFileError, SourceError
@@ -153,7 +154,7 @@ class _Repository:
             try:
                 url = hf_hub_url(self._name, filename, revision=self._revision)
                 found = get_hf_file_metadata(
-                    url, headers=build_hf_headers(library_name="flagscope")
+                    url, headers=build_hf_headers(library_name="flagscope"), timeout=seconds()
                 )
             except EntryNotFoundError:
                 return None
@@ -186,6 +187,7 @@ class _Repository:
                     filename,
                     revision=self._revision,
                     local_files_only=self._cache_only,
+                    etag_timeout=seconds(),
                     library_name="flagscope",
                 )
             except LocalEntryNotFoundError:

@@ -30,6 +30,7 @@ from flagscope.checkpoint.remote import RemotePath
 from flagscope.checkpoint.remote_hub import HubPath
 from flagscope.checkpoint.sharded import ShardedCheckpoint
 from flagscope.errors import FlagscopeError, InputError, MissingFileError, SourceError
+from flagscope.masking import masked
 
 
 def open_checkpoint(
@@ -190,7 +191,7 @@ def _opened(
 
 def shown(named: str) -> str:
     """What the user named, without the credentials that a URL may hold."""
-    return str(RemotePath(named)) if "://" in named else named
+    return masked(named)
 
 
 def _local(named: str) -> str:
@@ -281,7 +282,7 @@ def _weights(named: str, revision: str | None, *, fetch: bool = True) -> Path | 
         find = fetched_weights if fetch else seen_weights
         return find(named, revision=revision)
     raise MissingFileError(
-        f"{named!r} is neither a path that exists nor the name of a model on the hub.",
+        f"{shown(named)!r} is neither a path that exists nor the name of a model on the hub.",
         hint="check the path; a hub name looks like gpt2 or org/model.",
     )
 

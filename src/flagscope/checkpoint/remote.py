@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import time
+import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-from flagscope.checkpoint.remote_errors import explained, is_lasting, is_refusal
+from flagscope.checkpoint.patience import patiently, store_options
+from flagscope.checkpoint.remote_errors import explained, is_refusal
 from flagscope.errors import CorruptFileError, MissingFileError, SourceError
+from flagscope.masking import has_unclear_user, shown_url
 
 # Object stores serve one request at some 50-100 MB/s and answer after some 30 ms: parts of this
 # size, this many at a time, fill a line without holding more than 64 MiB twice.
@@ -19,14 +21,13 @@ _PART = 8 * 2**20
 _AT_ONCE = 8
 # Reading this much for nothing costs less than another request.
 _GAP = 2**16
-_ATTEMPTS = 3
-_PAUSE = 0.2  # seconds
 # By what stores tell two states of a file apart, the surest first.
 _STAMPS = (
     *("ETag", "etag", "md5Hash", "Content-MD5", "content_md5", "blob_id"),
     *("LastModified", "Last-Modified", "last_modified", "updated", "mtime", "created"),
 )
 _WEB = ("http://", "https://")
+_SCHEME = re.compile(r"(?<![\w+.-])[A-Za-z][\w+.-]*(?=://)")
 R = TypeVar("R")
 
 
@@ -46,17 +47,21 @@ class RemotePath:
     """Bytes of a first request: headers of most files fit."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        # Only on the web does a question mark begin a query; a key of an object may hold one.
-        self._stem, mark, query = url.partition("?") if url.startswith(_WEB) else (url, "", "")
-        self._query = mark + query
+        # Of a chain of URLs (simplecache::https://…) the last names the file.
+        chain, link, last = url.rpartition("::")
+        if "://" not in last:
+            chain, link, last = "", "", url
+        last = _SCHEME.sub(lambda scheme: scheme[0].lower(), last, count=1)
+        # Only on the web does a question mark begin a query; a key of an object may hold one. A
+        # fragment is never sent.
+        web = last.startswith(_WEB)
+        stem, mark, query = last.partition("#")[0].partition("?") if web else (last, "", "")
+        self.url = chain + link + stem + mark + query
+        self._stem, self._query = chain + link + stem, mark + query
+        _check_user(url)
 
     def __str__(self) -> str:
-        parts = urlsplit(self._stem)
-        host = parts.netloc.rpartition("@")[2]
-        if host == parts.netloc:
-            return self._stem
-        return urlunsplit(parts._replace(netloc=host))
+        return shown_url(self.url)
 
     def __repr__(self) -> str:
         return f"RemotePath({str(self)!r})"
@@ -230,12 +235,31 @@ class RemotePath:
 
         with explained(self):
             # The same instance for the same store, and another one in another process.
-            store, path = url_to_fs(self.url)
-            for attempt in range(1, _ATTEMPTS):
-                try:
-                    return question(store, path)
-                except Exception as error:
-                    if is_lasting(error):
-                        raise
-                    time.sleep(_PAUSE * attempt)
-            return question(store, path)
+            store, path = url_to_fs(self.url, **store_options(self.url))
+            if hasattr(store, "retries"):
+                store.retries = 1  # s3fs would ask five times each time that it is asked
+            place = shown_url(self.url).rpartition("::")[2]
+            return patiently(
+                lambda: question(store, path), place="://".join(urlsplit(place)[:2])
+            )
+
+
+def _check_user(url: str) -> None:
+    """Refuse credentials that would be taken for something else, and shown by somebody.
+
+    Raises
+    ------
+    SourceError
+        If user or password hold a character that ends them, or are those of S3.
+    """
+    if has_unclear_user(url):
+        raise SourceError(
+            f"the user or password in the URL of {shown_url(url)} holds a character that ends it.",
+            hint="write / as %2F, ? as %3F, # as %23 and @ as %40 in it.",
+        )
+    user = url.rpartition("::")[2].partition("://")[2].partition("/")[0].rpartition("@")[0]
+    if ":" in user and url.rpartition("::")[2].lower().startswith(("s3://", "s3a://")):
+        raise SourceError(
+            f"{shown_url(url)}: keys of S3 are not taken from a URL.",
+            hint="give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or by AWS_PROFILE.",
+        )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from flagscope.errors import FlagscopeError, MissingExtraError, MissingFileError, SourceError
+from flagscope.masking import without_secrets
 
 # The driver behind each protocol that fsspec does not bring along.
 _EXTRAS = {"s3": "s3", "s3a": "s3", "http": "remote", "https": "remote"}
@@ -25,10 +25,13 @@ _CREDENTIALS_HINT = (
     "give credentials as its tools take them (for s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
     "AWS_PROFILE, or FSSPEC_S3_ANON=true for a public bucket), and check the name."
 )
+# Of botocore, aiohttp and httpx.
+_SILENCE = {
+    "ConnectTimeoutError", "ReadTimeoutError", "EndpointConnectionTimeout", "ServerTimeoutError",
+    "SocketTimeoutError", "ConnectTimeout", "ReadTimeout", "PoolTimeout",
+}  # fmt: skip
 _CERTAIN = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError,
             ImportError, ValueError, TypeError, NotImplementedError)  # fmt: skip
-_USER = re.compile(r"://[^/\s@]*@")
-_QUERY = re.compile(r"(?<=[^\s?])\?[^\s'\")]+")
 
 
 class _Named(Protocol):
@@ -38,10 +41,22 @@ class _Named(Protocol):
 def is_lasting(error: Exception) -> bool:
     """Whether asking again cannot help."""
     status = _status(error)
+    if is_timeout(error):
+        return False
     if status is not None:
-        return 400 <= status < 500 and status not in (408, 429)
+        # A redirection that is an error is one that leads round in a circle.
+        return 300 <= status < 500 and status not in (408, 425, 429)
     return isinstance(error, (*_CERTAIN, FlagscopeError)) or (
         type(error).__name__ in _NO_CREDENTIALS
+    )
+
+
+def is_timeout(error: BaseException | None) -> bool:
+    """Whether nothing came for too long, by the error or the one behind it."""
+    behind = None if error is None else error.__cause__
+    return any(
+        isinstance(found, TimeoutError) or type(found).__name__ in _SILENCE
+        for found in (error, behind, None if behind is None else behind.__cause__)
     )
 
 
@@ -72,7 +87,7 @@ def _explanation(error: Exception, path: _Named) -> FlagscopeError:
         extra, package = _EXTRAS.get(protocol), _PACKAGES.get(protocol)
         install = f"'flagscope[{extra}]'" if extra else package or "the package it names"
         return MissingExtraError(
-            f"{protocol}:// needs a driver that is not installed: {_first_line(error)}",
+            f"{protocol}:// needs a driver that is not installed: {_first_line(error, path)}",
             hint=f"pip install {install}",
         )
     if isinstance(error, ValueError) and "rotocol" in str(error):
@@ -82,15 +97,29 @@ def _explanation(error: Exception, path: _Named) -> FlagscopeError:
         )
     if is_refusal(error) or type(error).__name__ in _NO_CREDENTIALS:
         return SourceError(
-            f"the store does not let {path} be read: {_first_line(error)}", hint=_CREDENTIALS_HINT
+            f"the store does not let {path} be read: {_first_line(error, path)}",
+            hint=_CREDENTIALS_HINT,
+        )
+    if is_timeout(error):
+        return SourceError(
+            f"cannot read {path}: the server sends nothing, or too little at a time.",
+            hint="try again later, set FLAGSCOPE_TIMEOUT to more seconds, or download the "
+            "checkpoint and give its path.",
+        )
+    if type(error.__cause__).__name__ == "TooManyRedirects":
+        return SourceError(
+            f"cannot read {path}: its server sends from one address to the next without end.",
+            hint="check the URL, or download the checkpoint and give its path.",
         )
     if isinstance(error, FileNotFoundError) and status in (None, 404, 410):
         return MissingFileError(
             f"there is no {path}, or nobody answers there.",
             hint="check the URL for typing errors; a folder's weights are found by their names.",
         )
+    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # fsspec says so of all that it cannot ask the size of
     return SourceError(
-        f"cannot read {path}: {type(error).__name__}: {_first_line(error)}",
+        f"cannot read {path}: {type(error).__name__}: {_first_line(error, path)}",
         hint="is the store reachable? Try again, or download the checkpoint and give its path.",
     )
 
@@ -104,7 +133,7 @@ def _status(error: BaseException | None) -> int | None:
     return None
 
 
-def _first_line(error: Exception) -> str:
-    """The reason, without user, password and query of the URLs in it."""
+def _first_line(error: Exception, path: _Named) -> str:
+    """The reason, without the credentials of the URLs in it."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
-    return _QUERY.sub("", _USER.sub("://", line))
+    return without_secrets(line, path.url)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from flagscope.checkpoint.patience import seconds
 from flagscope.checkpoint.remote import RemotePath
 from flagscope.errors import CorruptFileError, MissingFileError, SourceError
 
 _AT_ONCE = 8
 _ATTEMPTS = 3
 _PAUSE = 0.2  # seconds
-_TIMEOUT = 30  # seconds
 R = TypeVar("R")
 
 
@@ -70,7 +70,7 @@ class HubPath(RemotePath):
         if found is None:
             from huggingface_hub import get_hf_file_metadata
 
-            seen = self._tried(lambda: get_hf_file_metadata(self.url, headers=_headers()))
+            seen = self._tried(lambda: get_hf_file_metadata(self.url, headers=_headers(), timeout=seconds()))
             found = {"type": "file", "size": seen.size, "ETag": seen.etag}
             self.__dict__["_known"] = found
         return found
@@ -103,10 +103,10 @@ class HubPath(RemotePath):
             headers["Range"] = f"bytes={span[0]}-{span[1] - 1}"
         if callable(getattr(session, "stream", None)):  # httpx; older versions have requests
             opened = session.stream(
-                "GET", self.url, headers=headers, timeout=_TIMEOUT, follow_redirects=True
+                "GET", self.url, headers=headers, timeout=seconds(), follow_redirects=True
             )
         else:
-            opened = session.get(self.url, headers=headers, timeout=_TIMEOUT, stream=True)
+            opened = session.get(self.url, headers=headers, timeout=seconds(), stream=True)
         with opened as response:
             hf_raise_for_status(response)
             if span is not None and response.status_code != 206:

@@ -1,12 +1,14 @@
-"""Ctrl-C answered at once, also in the middle of a long matrix operation."""
+"""Ctrl-C answered at once, also in the middle of a long matrix operation or an import."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from threading import Thread
+from contextlib import contextmanager
+from threading import Thread, current_thread, main_thread
 from typing import NoReturn, TypeVar
 
 R = TypeVar("R")
@@ -38,10 +40,28 @@ def interruptible(work: Callable[[], R]) -> R:
         except BaseException as error:  # handed on to the waiting thread
             outcome.set_exception(error)
 
-    Thread(target=run, daemon=True).start()
-    while not wait([outcome], timeout=_PATIENCE).done:
-        pass
-    return outcome.result()
+    with interrupts_raised():
+        Thread(target=run, daemon=True).start()
+        while not wait([outcome], timeout=_PATIENCE).done:
+            pass
+        return outcome.result()
+
+
+@contextmanager
+def interrupts_raised() -> Iterator[None]:
+    """KeyboardInterrupt for Ctrl-C, where the command line otherwise ends the process at once.
+
+    For what has something to clear away: a bar on the terminal, half a file.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if current_thread() is not main_thread() or getattr(before, "__name__", "") != "end_at_once":
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def leave(code: int) -> NoReturn:

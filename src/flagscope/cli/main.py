@@ -6,8 +6,6 @@ interrupted.
 
 from __future__ import annotations
 
-import io
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,9 +18,10 @@ from flagscope.cli.inspect import inspect_command
 from flagscope.cli.interrupt import leave
 from flagscope.cli.lab import lab_command
 from flagscope.cli.scan import demo_command, scan_command
-from flagscope.cli.spelling import ERRORS
+from flagscope.cli.streams import given_up, prepared_streams, stdout_failure
 from flagscope.cli.text import complain, log
 from flagscope.errors import FlagscopeError
+from flagscope.masking import masked
 
 WRONG_USE, INTERNAL_ERROR, INTERRUPTED = 2, 3, 130
 
@@ -49,12 +48,14 @@ cli.add_command(lab_command)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that has no ρ shows rho.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=ERRORS)
+    if not prepared_streams():
+        sys.exit(WRONG_USE)
     try:
-        sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+        failure = stdout_failure()
+        if failure is not None and given_up(failure):
+            code = WRONG_USE
+        sys.exit(code)
     except KeyboardInterrupt:
         log("interrupted")
         leave(INTERRUPTED)
@@ -65,7 +66,6 @@ def _run(arguments: list[str]) -> int:
         # Not cli.main: it takes EOFError for an interrupt, and a closed pipe for a failure.
         with cli.make_context("flagscope", arguments) as context:
             code = cli.invoke(context)
-        sys.stdout.flush()
     except click.exceptions.Exit as request:
         return request.exit_code
     except click.Abort:
@@ -76,12 +76,14 @@ def _run(arguments: list[str]) -> int:
     except FlagscopeError as error:
         complain(str(error), error.hint or "see flagscope --help")
         return WRONG_USE
-    except BrokenPipeError:
+    except BrokenPipeError as error:
         # The reader of stdout went away (`| head`): nothing is wrong, and nothing more to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        given_up(error)
         return 0
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if isinstance(error, OSError) and stdout_failure() is not None:
+            return WRONG_USE  # said in the end, when the rest of stdout does not leave either
+        sys.stderr.write(masked(traceback.format_exc()))
         complain(
             "this is a fault of flagscope, not of its use",
             "report it with the lines above and the output of `flagscope inspect SOURCE`",

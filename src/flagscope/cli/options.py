@@ -68,8 +68,7 @@ source_options = together(
     click.option(
         "--config",
         metavar="F",
-        type=click.Path(exists=True),
-        help="config.json of the model, where none stands beside the weights.",
+        help="config.json of the model, a path or a URL, where none stands beside the weights.",
     ),
     click.option("--heads", metavar="N", type=click.IntRange(1), help="Number of attention heads."),
     click.option("--base", metavar="SOURCE", help="Model under a PEFT adapter."),

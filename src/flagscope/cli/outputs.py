@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 
+from flagscope.cli.interrupt import interrupts_raised
 from flagscope.cli.options import together
 from flagscope.cli.text import log
 from flagscope.errors import InputError
+from flagscope.writing import write_whole
 
 STDOUT = "-"
 TABLES = ("pairs", "heads", "edges")
@@ -77,7 +79,8 @@ def write_outputs(
             taken = True
             continue
         try:
-            Path(target).write_text(text, encoding="utf-8", newline="\n")
+            with interrupts_raised():  # so that what was begun is cleared away
+                write_whole(target, text)
         except OSError as error:
             raise _unwritable(kind, Path(target), error) from error
         if not quiet:
@@ -100,7 +103,7 @@ def _check_file(kind: str, path: Path) -> None:
         # Only opening tells for certain: permissions, read-only file systems, odd names.
         path.open("ab").close()
         if not existed:
-            path.unlink()
+            path.resolve().unlink()  # not the link that led there
     except OSError as error:
         raise _unwritable(kind, path, error) from error
 

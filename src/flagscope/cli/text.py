@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
 
 from flagscope.cli.spelling import spelt
+from flagscope.masking import masked
 
 
 def printable(text: str) -> str:
@@ -24,8 +26,13 @@ def printable(text: str) -> str:
 
 def log(text: str) -> None:
     """One line on stderr."""
-    # Spelt here: click writes UTF-8 to a stream that says it is ASCII.
-    click.echo(spelt(printable(text), sys.stderr.encoding), err=True)
+    try:
+        # Spelt here: click writes UTF-8 to a stream that says it is ASCII.
+        click.echo(spelt(printable(masked(text)), sys.stderr.encoding), err=True)
+    except OSError:
+        # Full, or nobody reads it: the exit code says the rest. Python must not try again at exit.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+        os.dup2(sys.stderr.fileno(), 2)
 
 
 def complain(message: str, hint: str) -> None:

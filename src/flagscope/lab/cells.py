@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from flagscope.errors import InputError
 from flagscope.lab.data import source_digest
 from flagscope.lab.experiment import Cell, Experiment, Measured
 from flagscope.lab.registry import load_experiment
+from flagscope.writing import write_whole
 
 # Seconds between two notes of how far a cell is.
 _PATIENCE = 1.0
@@ -111,16 +111,6 @@ def read_cell(folder: Path, experiment: Experiment, cell: Cell) -> Measured | No
     if not isinstance(values, dict) or not isinstance(seconds, float) or digest != _digest(values):
         return None
     return Measured(cell, values, seconds)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file under another name and rename it, which is atomic."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def _digest(values: dict[str, Any]) -> str:

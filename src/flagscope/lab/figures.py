@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from flagscope.lab.experiment import Estimate
 from flagscope.lab.extra import lab_package
+from flagscope.writing import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +30,12 @@ _STYLE: dict[Any, Any] = {
     # Identifiers in the SVG come from its content, not from chance.
     "svg.hashsalt": "flagscope",
 }
+
+# Of NAME.png and NAME.svg: nothing that differs between two runs.
+_SAVED: tuple[dict[str, Any], ...] = (
+    {"dpi": 110, "metadata": {"Software": None}},
+    {"metadata": {"Date": None, "Creator": None}},
+)
 
 
 def new_figure(
@@ -60,8 +68,10 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
 
     paths = [folder / f"{name}.png", folder / f"{name}.svg"]
     with rc_context(_STYLE):
-        figure.savefig(paths[0], dpi=110, metadata={"Software": None})
-        figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
+        for path, options in zip(paths, _SAVED, strict=True):
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format=path.suffix[1:], **options)
+            write_whole(path, drawn.getvalue())
     return paths
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import click
 from flagscope.errors import CorruptFileError, InputError
 from flagscope.lab.page_layout import BEGIN, END, page_text, renewed_index
 from flagscope.lab.results import SCHEMA
+from flagscope.writing import write_whole
 
 __all__ = ["BEGIN", "END", "page_text", "renewed_index", "write_pages"]
 
@@ -62,12 +62,12 @@ def write_pages(results: str | Path, docs: str | Path) -> list[Path]:
             _copy_files(content, source, target)
         page = docs / f"{content['name']}.md"
         text = page_text(content, table=_table_of(target))
-        page.write_text(text, encoding="utf-8", newline="\n")
+        write_whole(page, text)
         pages.append(page)
     index = docs / "index.md"
     if index.is_file():
         text = index.read_text(encoding="utf-8")
-        index.write_text(renewed_index(text, found), encoding="utf-8", newline="\n")
+        write_whole(index, renewed_index(text, found))
     return pages
 
 
@@ -75,12 +75,12 @@ def _copy_files(content: Mapping[str, Any], source: Path, target: Path) -> None:
     """Put figures, table and results beside the page."""
     target.mkdir(parents=True, exist_ok=True)
     for figure in content["figures"]:
-        shutil.copyfile(source / f"{figure}.png", target / f"{figure}.png")
+        write_whole(target / f"{figure}.png", (source / f"{figure}.png").read_bytes())
     _copy_table(source / "table.csv", target)
     # What cells measured is in the table.
     cells = [{"name": cell["name"], "settings": cell["settings"]} for cell in content["cells"]]
     text = json.dumps({**content, "cells": cells}, indent=1, ensure_ascii=False, allow_nan=False)
-    (target / "results.json").write_text(text + "\n", encoding="utf-8", newline="\n")
+    write_whole(target / "results.json", text + "\n")
 
 
 def _copy_table(table: Path, target: Path) -> None:
@@ -89,12 +89,12 @@ def _copy_table(table: Path, target: Path) -> None:
         old.unlink()
     raw = table.read_bytes()
     if len(raw) <= _LARGEST_TABLE:
-        (target / "table.csv").write_bytes(raw)
+        write_whole(target / "table.csv", raw)
         return
     # No time in the file: the same table gives the same bytes.
     packed = gzip.compress(raw, mtime=0)
     if len(packed) <= _LARGEST_TABLE:
-        (target / "table.csv.gz").write_bytes(packed)
+        write_whole(target / "table.csv.gz", packed)
 
 
 def _table_of(folder: Path) -> str | None:

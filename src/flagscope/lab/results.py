@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from flagscope.errors import InputError
-from flagscope.lab.cells import write_whole
 from flagscope.lab.experiment import (
     Experiment,
     Finding,
@@ -23,6 +22,7 @@ from flagscope.lab.experiment import (
     overall_verdict,
 )
 from flagscope.lab.figures import save_figure
+from flagscope.writing import write_whole
 
 SCHEMA = "flagscope.lab/1"
 

@@ -6,13 +6,14 @@ import json
 import sys
 
 from flagscope.schema import SCHEMA_FILE, scan_schema
+from flagscope.writing import write_whole
 
 
 def main(arguments: list[str]) -> int:
     """Print or write the schema."""
     text = json.dumps(scan_schema(), indent=1, ensure_ascii=False) + "\n"
     if arguments == ["--write"]:
-        SCHEMA_FILE.write_text(text, encoding="utf-8", newline="\n")
+        write_whole(SCHEMA_FILE, text)
         return 0
     if arguments:
         print("usage: python -m flagscope.schema [--write]", file=sys.stderr)
