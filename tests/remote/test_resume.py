@@ -25,8 +25,9 @@ def test_results_are_kept_until_the_weights_change(bucket, tmp_path):
     again = scanned(url, tmp_path)
     assert again.run.tasks_from_store == again.run.tasks == first.run.tasks
     assert again.pairs == first.pairs
-    # A listing, config and index, headers, samples for the fingerprint: no tensor.
-    assert log.count() == 1 + 2 + 3 + 3
+    # A listing, config and index, headers, samples for the fingerprint, and whether their files
+    # are still the same: no tensor.
+    assert log.count() == 1 + 2 + 3 + 3 + 3
     # A change between the samples of the fingerprint.
     state["h.0.mlp.c_fc.weight"][10, 0] += 1.0
     put(files(state))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import bisect
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from flagscope.checkpoint.patience import patiently, store_options
 from flagscope.checkpoint.remote_errors import explained, is_refusal
+from flagscope.checkpoint.remote_web import web_parts, web_state
 from flagscope.errors import CorruptFileError, MissingFileError, SourceError
 from flagscope.masking import has_unclear_user, shown_url
 
@@ -122,8 +123,7 @@ class RemotePath:
     @property
     def stamp(self) -> str:
         """Size, and the tag or the time of change that the store gives: they tell files apart."""
-        told = (self._info.get(key) for key in _STAMPS)
-        return f"{self.size} {next((one for one in told if one is not None), '')}"
+        return _stamp(self._info)
 
     def is_file(self) -> bool:
         """Whether there is such a file that may be read."""
@@ -216,6 +216,8 @@ class RemotePath:
         """Bytes of each span, as many requests."""
 
         def fetched(store: Any, path: str) -> list[bytes]:
+            if self.on_the_web:
+                return web_parts(store, path, spans, web_state(str(self), self.size, self._info))
             starts, stops = [a for a, _ in spans], [b for _, b in spans]
             options = {"batch_size": _AT_ONCE} if store.async_impl else {}
             return store.cat_ranges([path] * len(spans), starts, stops, on_error="raise", **options)
@@ -229,6 +231,30 @@ class RemotePath:
                 )
         return parts
 
+    def check_unchanged(self) -> None:
+        """Ask the store for the state of the file once more, behind a reading of data.
+
+        A web server says it with each answer, and does not need to be asked.
+
+        Raises
+        ------
+        CorruptFileError
+            If it is not that of the opening.
+        """
+
+        if self.on_the_web:
+            return
+
+        def looked(store: Any, path: str) -> dict[str, Any]:
+            store.invalidate_cache(store._parent(path))
+            return store.info(path)
+
+        if _stamp(self._asked(looked)) != self.stamp:
+            raise CorruptFileError(
+                f"{self} was changed while it was being read.",
+                hint="wait until it is uploaded, and start again.",
+            )
+
     def _asked(self, question: Callable[[Any, str], R]) -> R:
         """The store's answer; a question that failed for no lasting reason is asked again."""
         from fsspec.core import url_to_fs
@@ -239,9 +265,12 @@ class RemotePath:
             if hasattr(store, "retries"):
                 store.retries = 1  # s3fs would ask five times each time that it is asked
             place = shown_url(self.url).rpartition("::")[2]
-            return patiently(
-                lambda: question(store, path), place="://".join(urlsplit(place)[:2])
-            )
+            return patiently(lambda: question(store, path), place="://".join(urlsplit(place)[:2]))
+
+
+def _stamp(info: Mapping[str, Any]) -> str:
+    told = (info.get(key) for key in _STAMPS)
+    return f"{info.get('size')} {next((one for one in told if one is not None), '')}"
 
 
 def _check_user(url: str) -> None:

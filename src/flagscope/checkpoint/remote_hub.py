@@ -70,7 +70,9 @@ class HubPath(RemotePath):
         if found is None:
             from huggingface_hub import get_hf_file_metadata
 
-            seen = self._tried(lambda: get_hf_file_metadata(self.url, headers=_headers(), timeout=seconds()))
+            seen = self._tried(
+                lambda: get_hf_file_metadata(self.url, headers=_headers(), timeout=seconds())
+            )
             found = {"type": "file", "size": seen.size, "ETag": seen.etag}
             self.__dict__["_known"] = found
         return found
@@ -84,6 +86,9 @@ class HubPath(RemotePath):
 
     def check_ranges(self) -> None:
         """Every range is checked as it comes."""
+
+    def check_unchanged(self) -> None:
+        """A commit does not change."""
 
     def _parts(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         def part(span: tuple[int, int]) -> bytes:

@@ -93,9 +93,9 @@ class RemoteSafetensors(Checkpoint):
         if start == stop:
             return torch.zeros(0, dtype=dtype)
         begin, size = self._begins[stored], dtype.itemsize
-        return torch.frombuffer(
-            self._path.read_range(begin + start * size, begin + stop * size), dtype=dtype
-        )
+        data = self._path.read_range(begin + start * size, begin + stop * size)
+        self._path.check_unchanged()
+        return torch.frombuffer(data, dtype=dtype)
 
     @property
     def stamps(self) -> Mapping[str, tuple[str, str]]:
@@ -110,7 +110,9 @@ class RemoteSafetensors(Checkpoint):
     def read_runs(self, runs: Sequence[tuple[str, int, int]]) -> list[bytes]:
         """Bytes start … stop of the data of tensors, by the file's names."""
         places = ((self._begins[name], start, stop) for name, start, stop in runs)
-        return self._path.read_spans([(at + start, at + stop) for at, start, stop in places])
+        parts = self._path.read_spans([(at + start, at + stop) for at, start, stop in places])
+        self._path.check_unchanged()
+        return parts
 
     def _release(self) -> None:
         self._recent.clear()

@@ -94,6 +94,14 @@ def weights_identity(checkpoint: Checkpoint, fingerprint: str) -> str:
     return digest.hexdigest()
 
 
+def is_unstamped(checkpoint: Checkpoint) -> bool:
+    """Whether a server says no more of a file than its size: a change of it is not seen by itself.
+
+    Results of such weights belong to nothing that could be recognised another time.
+    """
+    return any(state.endswith(" ") for _, state in checkpoint.stamps.values())
+
+
 def _add_bytes(digest: hashlib.blake2b, checkpoint: Checkpoint, name: str) -> None:
     try:
         tensor = checkpoint.read(name)

@@ -14,6 +14,7 @@ from flagscope.checkpoint import Checkpoint
 from flagscope.checkpoint.fingerprint import tensor_digest
 from flagscope.diagnose import FailureRecord
 from flagscope.engine.execute import TaskResult
+from flagscope.engine.identity import is_unstamped
 from flagscope.engine.plan import Task
 
 Stamps = tuple[tuple[str, str], ...]
@@ -69,7 +70,7 @@ def proof_of(checkpoint: Checkpoint, task: Task, stamps: Stamps) -> Proof:
     """
     own = stamps_of(checkpoint)
     alike = own == stamps
-    if checkpoint.is_remote and (not alike or all(state[-1] != " " for _, state in own)):
+    if checkpoint.is_remote and (not alike or not is_unstamped(checkpoint)):
         return Proof(own, {}, whole=False)
     names = tensors_of(task, checkpoint)
     digests = {name: tensor_digest(checkpoint, name, whole=not alike) for name in sorted(names)}

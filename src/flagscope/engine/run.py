@@ -25,7 +25,7 @@ from flagscope.engine.execute import TaskResult, resolved_device
 from flagscope.engine.executors import Outcome
 from flagscope.engine.family import with_one_error_rate
 from flagscope.engine.gathered import Gathered
-from flagscope.engine.identity import task_keys, weights_identity
+from flagscope.engine.identity import is_unstamped, task_keys, weights_identity
 from flagscope.engine.local import MEMORY, carried_out_here, default_workers, held_bytes, slots
 from flagscope.engine.order import begun_in
 from flagscope.engine.plan import Task, plan
@@ -34,8 +34,13 @@ from flagscope.engine.store import Store
 from flagscope.engine.stream import in_common
 from flagscope.engine.tensors import Tensors
 from flagscope.engine.weights import weights_of
+from flagscope.errors import CorruptFileError
 
 Progress = Callable[[int, int, str], None]
+_UNSTAMPED = (
+    "no results were kept or taken from the store: the server says neither an ETag nor a time of "
+    "change, so that the file cannot be recognised another time"
+)
 
 
 def run_scan(
@@ -78,15 +83,23 @@ def run_scan(
     ------
     StoreError
         If the store is damaged or cannot be written; results kept before stand.
+    CorruptFileError
+        If a file of which a server says neither a tag nor a time changed meanwhile.
     """
     start = time.perf_counter()
     workers = workers or default_workers()
     sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
     tasks = plan(graph, settings, sizes)
     fingerprint = checkpoint.fingerprint()
-    kept = _Kept(store, tasks, settings, checkpoint, fingerprint)
+    unstamped = is_unstamped(checkpoint)
+    kept = _Kept(None if unstamped else store, tasks, settings, checkpoint, fingerprint)
     where = _Where(executor, workers, memory)
     gathered, from_store = _carried_out(tasks, kept, checkpoint, settings, where, progress)
+    if unstamped and checkpoint.fingerprint() != fingerprint:
+        raise CorruptFileError(
+            f"{checkpoint.source} was changed while it was being read.",
+            hint="wait until it is uploaded, and start again.",
+        )
     family = with_one_error_rate(
         gathered.pairs, gathered.heads, gathered.edges, edge_tests=gathered.edge_tests
     )
@@ -102,7 +115,12 @@ def run_scan(
         coverage=coverage_of(checkpoint, graph, tasks, weights, outcomes),
         settings=settings.model_dump(mode="json", exclude={"device"}),
         labels={freedom: labels(freedom) for freedom in FREEDOMS},
-        notes=[*checkpoint.notes, *weights.notes, *graph.notes],
+        notes=[
+            *checkpoint.notes,
+            *weights.notes,
+            *graph.notes,
+            *([_UNSTAMPED] if unstamped and store is not None else []),
+        ],
         unmapped=list(graph.unmapped),
         pairs=family.pairs,
         heads=family.heads,
