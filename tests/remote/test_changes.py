@@ -146,11 +146,14 @@ def test_a_scan_gives_the_first_file_or_says_that_it_changed(server, tag, after,
     server.headers = {} if tag is None else {"ETag": tag}
     whole = flagscope.scan(server.url, workers=1, device="cpu").result
     server.requests, server.after = 0, after
+    found = None
     try:
         found = flagscope.scan(server.url, workers=1, device="cpu", store=tmp_path).result
     except FlagscopeError as error:
-        assert error.hint
-        found = None
+        hint = error.hint
+    else:
+        hint = "none is needed"
+    assert hint
     if found is not None and not found.failures:
         # All of it was read before the change, or after it.
         server.after = None

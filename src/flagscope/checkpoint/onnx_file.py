@@ -70,6 +70,7 @@ class OnnxFile(FileCheckpoint):
         placed = PlacedBytes(path)
         graph = _graph(placed, onnx)
         self._files = {os.fspath(path): placed}
+        self._outside: dict[str, tuple[PlacedBytes, int]] = {}
         self._protos: dict[str, Any] = {}
         shapes: dict[str, tuple[int, ...]] = {}
         for name, proto in _constants(graph):
@@ -123,6 +124,7 @@ class OnnxFile(FileCheckpoint):
         if proto.data_location == _EXTERNAL:
             file, offset, length = _place(path, name, proto)
             outside = self._files.setdefault(os.fspath(file), PlacedBytes(file))
+            self._outside[name] = outside, offset
             if size and length not in (None, nbytes):
                 raise _wrong_size(path, name)
             if offset + (nbytes if length is None else length) > outside.size:
@@ -144,9 +146,9 @@ class OnnxFile(FileCheckpoint):
     def _whole(self, name: str, proto: Any, info: TensorInfo, shape: tuple[int, ...]) -> Tensor:
         dtype = getattr(torch, info.dtype)
         if proto.data_location == _EXTERNAL:
-            file, offset, _ = _place(self._path, name, proto)
+            file, offset = self._outside[name]
             try:
-                part = self._files[os.fspath(file)].read(offset, offset + info.nbytes)
+                part = file.read(offset, offset + info.nbytes)
             except OSError as error:
                 raise CorruptFileError(
                     f"cannot read tensor {name!r} of {self._path}: {error}.", hint=DAMAGED
