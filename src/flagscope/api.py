@@ -70,6 +70,8 @@ class Report:
         from pydantic import ValidationError
 
         try:
+            if Path(source).exists() and not Path(source).is_file():
+                raise OSError("not a file")  # reading a pipe may never end
             text = Path(source).read_text(encoding="utf-8")
             return cls(ScanResult.model_validate_json(text))
         except (OSError, UnicodeDecodeError, ValidationError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flagscope.checkpoint.files import DAMAGED
+from flagscope.checkpoint.files import DAMAGED, refuse_special
 from flagscope.checkpoint.inert_pickle import refuse_others
 from flagscope.checkpoint.pickle_records import Global, PickleError
 from flagscope.checkpoint.pickled_tensors import describes_tensors
@@ -29,6 +29,7 @@ def located_piece(path: Path, start: int, length: int, *, tensor: str) -> Stored
     """
     shown = f"the part of {path} that holds {tensor!r}"
     names: set[Global] = set()
+    refuse_special(path)
     try:
         with path.open("rb") as file:
             archive = TorchArchive(file, shown, start, length)

@@ -239,9 +239,7 @@ class RemotePath:
             if hasattr(store, "retries"):
                 store.retries = 1  # s3fs would ask five times each time that it is asked
             place = shown_url(self.url).rpartition("::")[2]
-            return patiently(
-                lambda: question(store, path), place="://".join(urlsplit(place)[:2])
-            )
+            return patiently(lambda: question(store, path), place="://".join(urlsplit(place)[:2]))
 
 
 def _check_user(url: str) -> None:

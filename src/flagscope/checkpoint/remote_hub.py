@@ -70,7 +70,9 @@ class HubPath(RemotePath):
         if found is None:
             from huggingface_hub import get_hf_file_metadata
 
-            seen = self._tried(lambda: get_hf_file_metadata(self.url, headers=_headers(), timeout=seconds()))
+            seen = self._tried(
+                lambda: get_hf_file_metadata(self.url, headers=_headers(), timeout=seconds())
+            )
             found = {"type": "file", "size": seen.size, "ETag": seen.etag}
             self.__dict__["_known"] = found
         return found
