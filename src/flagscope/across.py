@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from flagscope.diagnose import SpaceOverlaps
 from flagscope.engine import all_head_overlaps, resolved_device
 from flagscope.errors import InputError
+from flagscope.sharing import named_paths, shareable
 from flagscope.source import check_device, checked_settings, mapped, opened, readable
 from flagscope.writing import write_whole
 
@@ -47,6 +48,7 @@ class HeadOverlaps:
     fold_norms: str
     spaces: tuple[SpaceOverlaps, ...]
     notes: tuple[str, ...]
+    _given: tuple[str, ...] = ()
 
     def __getitem__(self, space: str) -> SpaceOverlaps:
         """The heads of the one stack that has this space.
@@ -86,8 +88,9 @@ class HeadOverlaps:
         ]
         return pandas.DataFrame(rows, columns=["stack", "space", *names])
 
-    def to_dict(self) -> dict[str, Any]:
-        """All but the tables: means, pairs, clusters and heads."""
+    def to_dict(self, *, paths: bool = False) -> dict[str, Any]:
+        """All but the tables: means, pairs, clusters and heads; paths as in `to_json`."""
+        short = str if paths else shareable((*named_paths(self.source), *self._given))
         spaces = [
             {
                 **_summary(space),
@@ -98,13 +101,17 @@ class HeadOverlaps:
             for space in self.spaces
         ]
         return {
-            "schema": SCHEMA, "source": self.source, "family": self.family,
-            "fold_norms": self.fold_norms, "notes": list(self.notes), "spaces": spaces,
+            "schema": SCHEMA, "source": short(self.source), "family": short(self.family),
+            "fold_norms": self.fold_norms, "notes": [short(note) for note in self.notes],
+            "spaces": spaces,
         }  # fmt: skip
 
-    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """`to_dict` as text; also written to `path` if one is given."""
-        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+    def to_json(self, path: str | os.PathLike[str] | None = None, *, paths: bool = False) -> str:
+        """`to_dict` as text; also written to `path` if one is given.
+
+        Absolute paths of this machine are shortened to their last part unless `paths` is True.
+        """
+        text = json.dumps(self.to_dict(paths=paths), indent=1, ensure_ascii=False, allow_nan=False)
         if path is not None:
             write_whole(path, text)
         return text
@@ -190,6 +197,7 @@ def head_overlaps(
         return HeadOverlaps(
             source=readable(checkpoint.source), family=graph.family, fold_norms=fold_norms,
             spaces=found, notes=(*checkpoint.notes, *graph.notes),
+            _given=named_paths(source, base, config, family),
         )  # fmt: skip
 
 

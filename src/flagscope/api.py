@@ -32,6 +32,7 @@ from flagscope.engine import (
     width,
 )
 from flagscope.errors import InputError
+from flagscope.sharing import named_paths, shareable, shared_result
 from flagscope.source import check_device, checked_settings, mapped, opened, readable
 from flagscope.writing import write_whole
 
@@ -52,8 +53,9 @@ class Report:
         All records, frozen; also the published JSON schema `flagscope.scan/2`.
     """
 
-    def __init__(self, result: ScanResult) -> None:
+    def __init__(self, result: ScanResult, *, given: Iterable[str] = ()) -> None:
         self.result = result
+        self._given = tuple(given)  # paths, which stay on this machine
 
     @classmethod
     def from_json(cls, source: str | os.PathLike[str]) -> Self:
@@ -70,6 +72,8 @@ class Report:
         from pydantic import ValidationError
 
         try:
+            if Path(source).exists() and not Path(source).is_file():
+                raise OSError("not a file")  # reading a pipe may never end
             text = Path(source).read_text(encoding="utf-8")
             return cls(ScanResult.model_validate_json(text))
         except (OSError, UnicodeDecodeError, ValidationError) as error:
@@ -114,21 +118,30 @@ class Report:
 
         return all_figures(self.result)
 
-    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """The result as JSON text; also written to `path` if one is given."""
-        text = self.result.model_dump_json(by_alias=True, indent=1)
+    def to_json(self, path: str | os.PathLike[str] | None = None, *, paths: bool = False) -> str:
+        """The result as JSON text; also written to `path` if one is given.
+
+        Absolute paths of this machine are shortened to their last part unless `paths` is True.
+        """
+        text = self._shared(paths).model_dump_json(by_alias=True, indent=1)
         return _written(text, path)
 
-    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """The result as one self-contained page; also written to `path` if one is given."""
+    def to_html(self, path: str | os.PathLike[str] | None = None, *, paths: bool = False) -> str:
+        """The result as one self-contained page; also written to `path` if one is given.
+
+        Absolute paths of this machine are shortened to their last part unless `paths` is True.
+        """
         from flagscope.report import render_page
 
-        return _written(render_page(self.result), path)
+        return _written(render_page(self._shared(paths)), path)
+
+    def _shared(self, paths: bool = False) -> ScanResult:
+        return self.result if paths else shared_result(self.result, self._given)
 
     def _repr_html_(self) -> str:
         from flagscope.report import render_summary
 
-        return render_summary(self.result)
+        return render_summary(self._shared())
 
     def __repr__(self) -> str:
         from flagscope.report import measured_share
@@ -170,6 +183,7 @@ class Inspection:
     tasks: tuple[Task, ...]
     notes: tuple[str, ...]
     estimate: Estimate | None = None
+    _given: tuple[str, ...] = ()
 
     @property
     def bytes_read(self) -> int:
@@ -177,8 +191,9 @@ class Inspection:
         return sum({piece: size for task in self.tasks for piece, size in task.pieces.items()}
                    .values())  # fmt: skip
 
-    def to_json(self) -> str:
-        """Counts, tasks and estimate as JSON text."""
+    def to_json(self, *, paths: bool = False) -> str:
+        """Counts, tasks and estimate as JSON text, absolute paths shortened unless `paths`."""
+        short = str if paths else shareable((*named_paths(self.source), *self._given))
         tasks = [
             {"name": task.name, "pairs": sum(len(group.members) for group in task.pairs),
              "head_groups": len(task.heads), "flops": task.flops, "bytes_read": task.bytes_read,
@@ -187,15 +202,15 @@ class Inspection:
             for task in self.tasks
         ]  # fmt: skip
         document = {
-            "source": readable(self.source),
-            "family": self.graph.family,
+            "source": readable(short(self.source)),
+            "family": short(self.graph.family),
             "parameters": self.parameters,
             "coverage": self.coverage.model_dump(mode="json"),
             "flops": sum(task.flops for task in self.tasks),
             "bytes_read": self.bytes_read,
             "estimate": None if self.estimate is None else asdict(self.estimate),
             "tasks": tasks,
-            "notes": list(self.notes),
+            "notes": [short(note) for note in self.notes],
             "unmapped": list(self.graph.unmapped),
         }
         return json.dumps(document, indent=1)
@@ -346,7 +361,10 @@ def scan(
             checkpoint, graph, settings,
             workers=workers, executor=pool, progress=progress, store=kept, memory=memory,
         )  # fmt: skip
-    return Report(result.model_copy(update={"source": readable(result.source)}))
+    return Report(
+        result.model_copy(update={"source": readable(result.source)}),
+        given=named_paths(source, base, config, family, store),
+    )
 
 
 def inspect(
@@ -402,6 +420,7 @@ def inspect(
             estimate=estimated(tasks, checkpoint.tensors, workers=workers, memory=memory)
             if estimate
             else None,
+            _given=named_paths(source, base, config, family),
         )
 
 

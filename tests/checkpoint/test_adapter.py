@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import flagscope
 from flagscope.checkpoint import from_state_dict, open_checkpoint
-from flagscope.errors import CorruptFileError, InputError, SourceError
+from flagscope.errors import CorruptFileError, InputError, MissingFileError, SourceError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # peft's and transformers' own
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -62,7 +62,8 @@ def adapted(variant, folder):
                     parameter.normal_(0, 0.3)
         tuned.save_pretrained(folder / "adapter", save_embedding_layers=False)
         settings = json.loads((folder / "adapter/adapter_config.json").read_text())
-        settings["base_model_name_or_path"] = "../base"
+        settings["base_model_name_or_path"] = "base"
+        (folder / "adapter/base").symlink_to("../base")
         (folder / "adapter/adapter_config.json").write_text(json.dumps(settings))
         return tuned.merge_and_unload().state_dict()
 
@@ -108,12 +109,14 @@ def test_scan_of_an_adapter_is_that_of_the_merged_model(tmp_path):
 MODULE = "base_model.model.model.layers.0.self_attn.q_proj"
 NAME = "model.layers.0.self_attn.q_proj.weight"
 A, B, W = torch.ones(2, 6), torch.full((4, 2), 0.5), torch.arange(24.0).reshape(4, 6)
-SETTINGS = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "base_model_name_or_path": "../base"}
+SETTINGS = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "base_model_name_or_path": "base"}
 
 
 def by_hand(folder, *, base=None, settings=(), weights=None):
     (folder / "base").mkdir(exist_ok=True)
     (folder / "adapter").mkdir(exist_ok=True)
+    if not (folder / "adapter/base").is_symlink():
+        (folder / "adapter/base").symlink_to("../base")
     save_file({NAME: W} if base is None else base, folder / "base/model.safetensors")
     factors = {MODULE + ".lora_A.weight": A, MODULE + ".lora_B.weight": B}
     save_file(factors if weights is None else weights, folder / "adapter/adapter_model.safetensors")
@@ -170,6 +173,46 @@ def test_explicit_base_comes_first(tmp_path):
     assert found.parameters == 24
 
 
+OUTSIDE = [
+    "../base", "sub/../../base", "..\\base", "/ABSOLUTE", "~/base", "C:\\base", "file:///ABSOLUTE",
+    "http://127.0.0.1:9/model.safetensors", "HTTPS://user:s3cr3t@127.0.0.1:9/", "memory://base/",
+    "simplecache::http://127.0.0.1:9/model.safetensors", "s3://bucket/", "base\0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("named", OUTSIDE)
+def test_a_base_elsewhere_is_the_users_to_give(tmp_path, monkeypatch, named):
+    """The file may name it, and must not have it opened."""
+    named = named.replace("/ABSOLUTE", str(tmp_path / "base"))
+    adapter = by_hand(tmp_path, settings={"base_model_name_or_path": named})
+    monkeypatch.setattr("fsspec.core.url_to_fs", None)
+    with pytest.raises(SourceError, match="outside its folder") as error:
+        open_checkpoint(adapter)
+    assert "--base" in error.value.hint
+    assert "s3cr3t" not in str(error.value)
+    with open_checkpoint(adapter, base=tmp_path / "base") as checkpoint:
+        assert torch.equal(checkpoint.read(NAME), W + 2.0)
+
+
+def test_a_base_is_not_looked_for_in_the_current_folder(tmp_path, monkeypatch):
+    adapter = by_hand(tmp_path, settings={"base_model_name_or_path": "org/base"})
+    (tmp_path / "org").mkdir()
+    (tmp_path / "base").rename(tmp_path / "org/base")
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def fetched(name, *, revision):
+        asked.append(name)
+        raise MissingFileError("not in the local cache")
+
+    monkeypatch.setattr("flagscope.checkpoint.opening.fetched_weights", fetched)
+    with pytest.raises(SourceError, match="not in the local cache"):
+        open_checkpoint(adapter)
+    assert asked == ["org/base"]
+    with open_checkpoint(adapter, base="org/base") as checkpoint:
+        assert torch.equal(checkpoint.read(NAME), W + 2.0)
+
+
 @pytest.mark.parametrize("told", [None, "", 7])
 def test_adapter_alone(tmp_path, told):
     adapter = by_hand(tmp_path, settings={"base_model_name_or_path": told})
@@ -179,9 +222,10 @@ def test_adapter_alone(tmp_path, told):
 
 
 def test_adapter_that_is_its_own_base(tmp_path):
-    adapter = by_hand(tmp_path, settings={"base_model_name_or_path": str(tmp_path / "adapter")})
-    with pytest.raises(SourceError, match="is an adapter itself"):
-        open_checkpoint(adapter)
+    adapter = by_hand(tmp_path, settings={"base_model_name_or_path": "."})
+    for given in (None, adapter):
+        with pytest.raises(SourceError, match="is an adapter itself"):
+            open_checkpoint(adapter, base=given)
 
 
 def test_base_for_what_is_no_adapter(tmp_path):

@@ -17,7 +17,7 @@ from engine.test_plan import gpt2, graph_of
 from engine.test_run import dumped
 from flagscope.checkpoint import open_checkpoint
 from flagscope.engine import Settings, chosen_executor, run_scan
-from flagscope.errors import MissingExtraError, SourceError
+from flagscope.errors import InputError, MissingExtraError, SourceError
 
 distributed = pytest.importorskip("distributed")
 CPU = Settings(device="cpu")
@@ -140,6 +140,19 @@ def test_nobody_at_the_address(monkeypatch):
     ):
         pass
     assert "dask scheduler" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "foo bar", "host", "host:notaport", "host:0", "host:70000", ":8786", "tcp://", "tcp://host",
+     "//host:1", "gopher://host:1", "host:8786/path", "tcp://user:s3cr3t@host:8786", "::1:8786"],
+)  # fmt: skip
+def test_what_is_no_address_is_refused_before_anybody_is_waited_for(monkeypatch, address):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(InputError, match="no address") as error, chosen_executor(f"dask:{address}"):
+        pass
+    assert "HOST:PORT" in error.value.hint
+    assert "s3cr3t" not in str(error.value)
 
 
 def test_without_dask(monkeypatch):

@@ -50,8 +50,11 @@ def own_family(path: str) -> Family:
     ArchitectureError
         If the file cannot be read, or with the place of the first mistake in it.
     """
+    file_path = Path(path).expanduser()
     try:
-        with Path(path).expanduser().open("rb") as file:
+        if file_path.exists() and not file_path.is_file():  # reading a pipe may never end
+            raise OSError("it is a folder, a pipe or a device")
+        with file_path.open("rb") as file:
             data = file.read(_LARGEST + 1)
         text = data.decode("utf-8")
     except OSError as error:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
 from flagscope.checkpoint.configuration import json_object
+from flagscope.checkpoint.files import refuse_special
 from flagscope.checkpoint.formats import opened_file
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.remote import RemotePath
@@ -264,6 +265,8 @@ def adapter_weights(path: Path | RemotePath | None) -> Path | RemotePath | None:
     """
     if path is None:
         return None
+    if isinstance(path, Path):
+        refuse_special((path if path.is_dir() else path.parent) / ADAPTER_CONFIG)
     if isinstance(path, RemotePath) or path.is_file():
         if path.name not in ADAPTER_FILES:
             return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flagscope.checkpoint.disguises import SEEN
-from flagscope.checkpoint.files import checked_bytes, refuse_broken_link
+from flagscope.checkpoint.files import checked_bytes, refuse_broken_link, refuse_special
 from flagscope.checkpoint.remote import RemotePath
 from flagscope.errors import CorruptFileError, InputError, MissingFileError, SourceError
 
@@ -44,6 +44,7 @@ def config_beside(weights: Path | RemotePath) -> dict[str, Any] | None:
     path = weights.parent / CONFIG_NAME
     if isinstance(path, Path):
         refuse_broken_link(path)
+        refuse_special(path)
     return json_object(path) if path.is_file() else None
 
 
@@ -55,6 +56,8 @@ def json_object(path: Path | RemotePath) -> dict[str, Any]:
     MissingFileError, CorruptFileError, SourceError
         If there is no such file, it holds no JSON object, or it cannot be read.
     """
+    if isinstance(path, Path):
+        refuse_special(path)
     try:
         content = path.read_bytes()
         # A pointer of a repository, or a page in place of the file.

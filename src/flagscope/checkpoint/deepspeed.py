@@ -17,7 +17,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from flagscope.checkpoint.files import is_plain_name
+from flagscope.checkpoint.files import is_plain_name, refuse_special
 from flagscope.errors import MissingFileError, SourceError
 
 LATEST = "latest"
@@ -171,6 +171,7 @@ def _names(folder: Path) -> list[str]:
 
 def _tag(folder: Path) -> str | None:
     """The name of a step that `latest` holds; None without such a file."""
+    refuse_special(folder / LATEST)
     try:
         with (folder / LATEST).open("rb") as file:
             tag = file.read(_LONGEST_TAG).decode().strip()

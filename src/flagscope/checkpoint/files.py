@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 from abc import ABC
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
@@ -14,6 +15,8 @@ from flagscope.checkpoint.disguises import SEEN, disguise
 from flagscope.checkpoint.placed import PlacedBytes
 from flagscope.errors import CorruptFileError, MissingFileError, SourceError
 
+_SPECIAL = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
+            (stat.S_ISBLK, "a device"))  # fmt: skip
 DAMAGED = "the file is damaged or was cut short; fetch or save it again."
 
 
@@ -70,10 +73,11 @@ def checked_start(path: Path, length: int = SEEN) -> bytes:
     MissingFileError
         If there is no such file, or it is a link to one that is not there.
     SourceError
-        If it is a folder, or may not be read.
+        If it is a folder, a pipe or a device, or may not be read.
     CorruptFileError
         If it is empty, a pointer of a repository, a web page or compressed as a whole.
     """
+    refuse_special(path)
     try:
         with path.open("rb") as file:
             start = file.read(length)
@@ -89,6 +93,26 @@ def checked_start(path: Path, length: int = SEEN) -> bytes:
         ) from error
     checked_bytes(start, str(path))
     return start
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse a pipe, a socket or a device, without opening it: reading one may never end.
+
+    Raises
+    ------
+    SourceError
+        If it is one. A path that is not there, or may not be looked at, is left to who opens it.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        kind = next((kind for is_kind, kind in _SPECIAL if is_kind(mode)), "something special")
+        raise SourceError(
+            f"{path} is {kind}, not a file.",
+            hint="files are read in parts and more than once: save what comes from it as a file.",
+        )
 
 
 def checked_bytes(start: bytes, shown: str) -> None:

@@ -12,9 +12,9 @@ from urllib.parse import unquote
 from flagscope.checkpoint.adapter import (
     ADAPTER_CONFIG,
     AdapterCheckpoint,
-    adapter_settings,
     adapter_weights,
 )
+from flagscope.checkpoint.adapter_base import GIVE_BASE, named_base, refuse_chain
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.configuration import config_beside, given_config
 from flagscope.checkpoint.deepspeed import refuse_empty, refuse_optimizer, settings_folder
@@ -59,7 +59,8 @@ def open_checkpoint(
         The model's configuration or its file, in place of the config.json beside the weights.
     base
         For an adapter: the model that it was trained on, in place of the one that its
-        adapter_config.json names.
+        adapter_config.json names. That one is taken only if it lies in the adapter's folder or is
+        the name of a model on the hub.
     fetch
         Whether the weights of a hub name are fetched into the hub's cache, as for a scan. False
         for looking at headers: safetensors that the cache lacks are then read by ranges of bytes.
@@ -231,27 +232,27 @@ def _anywhere(named: str) -> str:
 
 def _base(adapter: Path | RemotePath, given: str | os.PathLike[str] | None) -> Checkpoint:
     """The model under an adapter."""
-    told = adapter_settings(adapter.parent).get("base_model_name_or_path")
-    base = told if given is None else given
-    if not isinstance(base, (str, os.PathLike)) or not base:
-        raise SourceError(
-            f"{adapter} is an adapter, and its {ADAPTER_CONFIG} names no base model.",
-            hint="give the model that it was trained on: base=PATH (--base PATH).",
-        )
-    beside = _existing(os.fspath(adapter.parent / base)) if isinstance(adapter, Path) else None
-    path = _existing(os.fspath(base)) or (beside if given is None else None)
-    if path is not None and adapter_weights(path) is not None:
-        raise SourceError(
-            f"the base {base} of the adapter {adapter} is an adapter itself.",
-            hint="merge that one into its own base first, with PEFT's merge_and_unload.",
-        )
+    base = named_base(adapter) if given is None else given
+    if not isinstance(base, (str, os.PathLike)) or not os.fspath(base):
+        raise InputError(f"base is {base!r}.", hint=GIVE_BASE)
+    path = base if isinstance(base, Path) else None
+    if given is not None:
+        path = _existing(os.fspath(base))
+    if path is not None:
+        refuse_chain(adapter, path)
     try:
+        if path is None and given is None:
+            # A hub name alone: a folder of this name here is not what the file means.
+            return _opened(
+                fetched_weights(str(base), revision=None),
+                source=str(base), config=None, tensors=None, whole=False,
+            )  # fmt: skip
         return open_checkpoint(base if path is None else path)
     except FlagscopeError as error:
         raise SourceError(
-            f"{adapter} is an adapter, and its base model {os.fspath(base)!r} cannot be opened: "
-            f"{error}",
-            hint="give the model that it was trained on: base=PATH (--base PATH).",
+            f"{adapter} is an adapter, and its base model {shown(os.fspath(base))!r} cannot be "
+            f"opened: {error}",
+            hint=GIVE_BASE,
         ) from error
 
 

@@ -71,8 +71,9 @@ def store_options(url: str) -> dict[str, Any]:
                 "client_kwargs": {"timeout": limit, **(given.get("client_kwargs") or {})}
             }
         elif protocol in ("s3", "s3a"):
-            limits = {"connect_timeout": seconds(), "read_timeout": seconds()}
-            limits["retries"] = {"total_max_attempts": 1, "mode": "standard"}
+            # Asking again is done here alone: three layers of it would multiply.
+            limits = {"connect_timeout": seconds(), "read_timeout": seconds(),
+                      "retries": {"total_max_attempts": 1, "mode": "standard"}}  # fmt: skip
             options[protocol] = {"config_kwargs": {**limits, **(given.get("config_kwargs") or {})}}
     return options
 
@@ -125,7 +126,7 @@ SILENT = (
 def _asked_pause(error: BaseException) -> float:
     """Seconds that a busy server asks to wait (Retry-After, as a number or a date)."""
     for cause in (error, error.__cause__):
-        headers = getattr(cause, "headers", None)
+        headers: Any = getattr(cause, "headers", None)
         value = headers.get("Retry-After") if hasattr(headers, "get") else None
         if isinstance(value, str):
             try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from flagscope.cli.interrupt import interruptible
 from flagscope.cli.options import device_option, memory_option, source_options
-from flagscope.cli.outputs import check_outputs, write_outputs
+from flagscope.cli.outputs import check_outputs, paths_option, write_outputs
 
 if TYPE_CHECKING:
     from flagscope.across import HeadOverlaps
@@ -20,6 +21,7 @@ _SPACES = "q,k,v,o"
 @click.argument("source")
 @click.option("--json", "json_", metavar="F", help="Write means, pairs and heads; - for stdout.")
 @click.option("--csv", metavar="F", help="Write the listed pairs as CSV; - for stdout.")
+@paths_option
 @click.option("--quiet", is_flag=True, help="No table; errors only.")
 @source_options
 @click.option(
@@ -50,6 +52,7 @@ def heads_command(
     source: str,
     json_: str | None,
     csv: str | None,
+    paths: bool,
     quiet: bool,
     spaces: str,
     memory: int,
@@ -69,10 +72,13 @@ def heads_command(
         return head_overlaps(source, spaces=chosen, memory=memory, **options)  # pyright: ignore[reportArgumentType] (checked there)
 
     found = interruptible(compared)
-    texts = {
-        "json": found.to_json,
-        "csv": lambda: found.pairs.to_csv(index=False, lineterminator="\n"),
-    }
+
+    def table() -> str:
+        from flagscope.report import csv_text
+
+        return csv_text(found.pairs)
+
+    texts = {"json": partial(found.to_json, paths=paths), "csv": table}
     if not write_outputs(outputs, texts, quiet=quiet) and not quiet:
         _print(found)
 

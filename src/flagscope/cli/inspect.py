@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flagscope.cli.options import model_options, run_options
-from flagscope.cli.outputs import check_outputs, write_outputs
+from flagscope.cli.outputs import check_outputs, paths_option, write_outputs
 
 if TYPE_CHECKING:
     from flagscope.api import Inspection
@@ -59,12 +59,14 @@ _MAP_COLUMNS = (
     help="Write the mapping as a family file to correct; - for stdout.",
 )
 @click.option("--json", "json_", metavar="F", help="Write all of it as JSON; - for stdout.")
+@paths_option
 def inspect_command(
     source: str,
     maps: bool,
     everything: bool,
     json_: str | None,
     draft_family: str | None,
+    paths: bool,
     **options: Any,
 ) -> None:
     """List maps, pairs, heads and cost of a checkpoint. Reads its header, and no tensor."""
@@ -77,7 +79,10 @@ def inspect_command(
     outputs = {"json": json_, "draft-family": draft_family}
     check_outputs(outputs, source)
     found = inspect(source, **options)
-    texts = {"json": found.to_json, "draft-family": partial(family_draft, found.graph)}
+    texts = {
+        "json": partial(found.to_json, paths=paths),
+        "draft-family": partial(family_draft, found.graph),
+    }
     if write_outputs(outputs, texts, quiet=False):
         return
     out = Output()

@@ -17,6 +17,13 @@ from flagscope.writing import write_whole
 STDOUT = "-"
 TABLES = ("pairs", "heads", "edges")
 
+paths_option = click.option(
+    "--paths",
+    is_flag=True,
+    help="Keep absolute paths in what is written; without it their last part is.",
+)
+"""Whether reports say where on this machine things lie."""
+
 output_options = together(
     click.option("--json", "json_", metavar="F", help="Write the JSON of the scan; - for stdout."),
     click.option("--html", metavar="F", help="Write the page; - for stdout."),
@@ -28,6 +35,7 @@ output_options = together(
         show_default=True,
         help="Which table --csv writes; edges are the links from head to head.",
     ),
+    paths_option,
     click.option("--quiet", is_flag=True, help="No progress, no table; errors only."),
 )
 """Where the results go."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -69,6 +70,7 @@ def scan_command(
     html: str | None,
     csv: str | None,
     csv_table: str,
+    paths: bool,
     quiet: bool,
     **options: Any,
 ) -> int:
@@ -79,7 +81,7 @@ def scan_command(
     """
     outputs = {"json": json_, "html": html, "csv": csv}
     check_outputs(outputs, source)
-    code = _deliver(_scan(source, quiet, **options), outputs, quiet, csv_table)
+    code = _deliver(_scan(source, quiet, **options), outputs, quiet, csv_table, paths)
     if code and options["store"]:
         log(f"hint: what succeeded is kept in {options['store']}; run again to try the rest alone")
     return code
@@ -88,14 +90,19 @@ def scan_command(
 @click.command("demo")
 @output_options
 def demo_command(
-    json_: str | None, html: str | None, csv: str | None, csv_table: str, quiet: bool
+    json_: str | None,
+    html: str | None,
+    csv: str | None,
+    csv_table: str,
+    paths: bool,
+    quiet: bool,
 ) -> int:
     """Scan the small language model that ships with flagscope."""
     from flagscope.demo import final
 
     outputs = {"json": json_, "html": html, "csv": csv}
     check_outputs(outputs)
-    return _deliver(_scan(str(final()), quiet), outputs, quiet, csv_table)
+    return _deliver(_scan(str(final()), quiet), outputs, quiet, csv_table, paths)
 
 
 def _scan(source: str, quiet: bool, **options: Any) -> Report:
@@ -122,11 +129,18 @@ def _scan(source: str, quiet: bool, **options: Any) -> Report:
         return interruptible(scanned)
 
 
-def _deliver(report: Report, outputs: dict[str, str | None], quiet: bool, csv_table: str) -> int:
+def _deliver(
+    report: Report, outputs: dict[str, str | None], quiet: bool, csv_table: str, paths: bool
+) -> int:
+    def table() -> str:
+        from flagscope.report import csv_text
+
+        return csv_text(getattr(report, csv_table))
+
     texts = {
-        "json": report.to_json,
-        "html": report.to_html,
-        "csv": lambda: getattr(report, csv_table).to_csv(index=False, lineterminator="\n"),
+        "json": partial(report.to_json, paths=paths),
+        "html": partial(report.to_html, paths=paths),
+        "csv": table,
     }
     taken = write_outputs(outputs, texts, quiet=quiet)
     if not quiet and not taken:

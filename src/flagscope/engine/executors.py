@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -16,9 +17,14 @@ from flagscope.engine.parcel import Parcel, carried_out
 from flagscope.engine.plan import Task
 from flagscope.engine.proof import Proven
 from flagscope.errors import InputError, MissingExtraError, SourceError
+from flagscope.masking import masked
 
 _PATIENCE = "30s"
 _DASK = "dask:"
+_ADDRESS = re.compile(
+    r"((tcp|tls|ws|wss|ucx|ucxx)://)?(\[[0-9A-Fa-f:.%\w]+\]|[\w-][\w.-]*):(?P<port>\d{1,5})/?",
+    re.ASCII,
+)
 Outcome = TaskResult | FailureRecord
 
 
@@ -36,7 +42,7 @@ def chosen_executor(executor: Any) -> Iterator[Executor | None]:
     Raises
     ------
     InputError
-        If it is none of these.
+        If it is none of these, or the address is none of a scheduler.
     SourceError
         If no scheduler answers at the address.
     MissingExtraError
@@ -48,8 +54,8 @@ def chosen_executor(executor: Any) -> Iterator[Executor | None]:
         yield executor
     elif hasattr(executor, "get_executor"):
         yield executor.get_executor(pure=False)
-    elif isinstance(executor, str) and executor.startswith(_DASK) and executor != _DASK:
-        client = _client(executor.removeprefix(_DASK))
+    elif isinstance(executor, str) and executor.startswith(_DASK):
+        client = _client(_checked_address(executor.removeprefix(_DASK)))
         try:
             yield client.get_executor(pure=False)
         finally:
@@ -59,6 +65,17 @@ def chosen_executor(executor: Any) -> Iterator[Executor | None]:
             f"executor is {executor!r}",
             hint="give local, dask:ADDRESS of a scheduler, or a concurrent.futures.Executor",
         )
+
+
+def _checked_address(address: str) -> str:
+    """The address of a scheduler; what can be none is refused before anybody is waited for."""
+    host = _ADDRESS.fullmatch(address)
+    if host is None or not 0 < int(host["port"]) < 2**16:
+        raise InputError(
+            f"{masked(address)!r} is no address of a Dask scheduler",
+            hint="give dask:HOST:PORT, as in dask:tcp://10.0.0.5:8786: `dask scheduler` prints it",
+        )
+    return address
 
 
 def _client(address: str) -> Any:

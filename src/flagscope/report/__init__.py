@@ -18,6 +18,7 @@ from flagscope.report.finding import Finding
 from flagscope.report.findings import findings
 from flagscope.report.glossary import OBSERVABLES, Explanation
 from flagscope.report.page import render_page, render_summary
+from flagscope.report.spreadsheet import csv_text
 from flagscope.report.tables import (
     SummaryTable,
     edges_frame,
@@ -32,6 +33,7 @@ __all__ = [
     "Finding",
     "SummaryTable",
     "all_figures",
+    "csv_text",
     "depth_profile",
     "edges_frame",
     "findings",
