@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -256,3 +257,119 @@ def test_a_zero_head_adds_nothing_to_the_sum_of_its_group():
         name = f"layer.0.head.0.{kind}"
         numbers = {number: getattr(limit[name].balanced, number) for number in NUMBERS}
         assert_numbers(found[name].balanced, numbers, within=1e-8)
+
+
+def gpt2() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and config of two blocks of GPT-2 with LayerNorms and GELU, d = 16, two heads."""
+    draw = torch.Generator().manual_seed(5)
+    shapes = {
+        "attn.c_attn.weight": (16, 48), "attn.c_proj.weight": (16, 16),
+        "mlp.c_fc.weight": (16, 64), "mlp.c_proj.weight": (64, 16),
+    }  # fmt: skip
+    state = {"wte.weight": torch.randn(8, 16, generator=draw, dtype=torch.float64)}
+    for i in range(2):
+        for name, shape in shapes.items():
+            weight = torch.randn(*shape, generator=draw, dtype=torch.float64)
+            state[f"h.{i}.{name}"] = weight * 0.1
+        for name in ("ln_1", "ln_2"):
+            state[f"h.{i}.{name}.weight"] = torch.rand(16, generator=draw).double() + 0.5
+    config = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 8}
+    return state, config
+
+
+MODELS = {"llama": (decoder(2), CONFIG | {"num_hidden_layers": 2}), "gpt2": gpt2()}
+# Numbers that have the units of the weights; balanced ones have not.
+SIZED = {"product_spectrum", "imbalance"}
+
+
+def told(state: dict[str, Tensor], config: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    found = json.loads(flagscope.scan(state, config=config, workers=1, **settings).to_json())
+    return {part: found[part] for part in ("pairs", "heads", "edges", "edge_tests")}
+
+
+def assert_alike(one: Any, other: Any, *, within: float, at: str = "") -> None:
+    """All numbers but those with the units of the weights, however deep they lie."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), at
+        for key, value in one.items():
+            if key not in SIZED or "balanced" in at:
+                assert_alike(value, other[key], within=within, at=f"{at}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), at
+        for i, (x, y) in enumerate(zip(one, other, strict=True)):
+            assert_alike(x, y, within=within, at=f"{at}[{i}]")
+    elif isinstance(one, float):
+        assert other == pytest.approx(one, rel=within, abs=within), at
+    else:
+        assert one == other, at
+
+
+ROUTES = [("mixed", torch.float32), ("mixed", torch.bfloat16), ("float32", torch.float64)]
+
+
+@pytest.mark.parametrize(("precision", "stored"), ROUTES)
+@pytest.mark.parametrize("model", MODELS)
+def test_all_weights_times_a_power_of_two_change_nothing(model, precision, stored):
+    weights, config = MODELS[model]
+    state = {name: tensor.to(stored) for name, tensor in weights.items()}
+    usual = told(state, config, precision=precision)
+    sized: dict[str, Tensor] = {}
+    for power in (100, -100):
+        sized = {name: tensor * 2.0**power for name, tensor in state.items()}
+        assert_alike(usual, told(sized, config, precision=precision), within=1e-9)
+    # Without the gains of norms all maps keep their sizes beside each other.
+    sized |= {name: state[name] for name in state if "norm" in name or ".ln_" in name}
+    found = told(sized, config, precision=precision)
+    assert_alike(usual, found, within=1e-9)
+    assert [pair["imbalance"] for pair in found["pairs"]] == pytest.approx(
+        [pair["imbalance"] for pair in usual["pairs"]], rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("precision", ["mixed", "float32"])
+@pytest.mark.parametrize("model", MODELS)
+def test_nor_do_powers_of_two_that_each_tensor_has_for_itself(model, precision):
+    state, config = MODELS[model]
+    sized = {
+        name: tensor * 2.0 ** (61 * number % 201 - 100)
+        for number, (name, tensor) in enumerate(state.items())
+    }
+    within = 1e-9 if precision == "mixed" else 1e-4  # a scale of √2 rounds in float32
+    usual, found = (told(one, config, precision=precision) for one in (state, sized))
+    assert_alike(usual, found, within=within)
+
+
+@pytest.mark.parametrize("factor", [1e-40, 1e-30, 1e30])
+def test_links_of_heads_of_unlike_sizes_are_those_of_double_precision(factor):
+    """A key head reads by way of both of its query heads, which lie side by side."""
+    state, config = MODELS["llama"]
+    state = {name: tensor.clone() for name, tensor in state.items()}
+    for layer in range(2):
+        for tensor, number in ((Q, 1), (OUT, 2), (V, 0)):
+            name, at = head(tensor, number)
+            state[name.replace("layers.0", f"layers.{layer}")][at] *= factor
+    exact, found = (
+        told(state, config, only="residual", precision=precision)["edges"]
+        for precision in ("mixed", "float32")
+    )
+    assert len(exact) == len(found) > 0
+    known = {(edge["from"], edge["to"]): edge for edge in found}
+    for edge in exact:
+        other = known[edge["from"], edge["to"]]
+        for number in ("overlap_ratio", "composition", "composition_ratio"):
+            assert other[number] == pytest.approx(edge[number], rel=1e-5), number
+
+
+@pytest.mark.parametrize("factor", [1e-300, 1e-40, 1e300])
+def test_double_precision_beyond_the_range_of_single_is_measured_in_single_precision(factor):
+    state = resized([head(Q, 1), head(V, 0)], factor, torch.float64)
+    found = scanned(state, only="pairs", precision="float32")
+    exact = scanned(decoder(), only="pairs", precision="float32")
+    for number in (0, 1):
+        pair = found[f"layer.0.head.{number}.ov"]
+        # Only the shared map has another size: no number of the pairs can tell.
+        assert pair.commutator_ratio == pytest.approx(exact[pair.name].commutator_ratio, rel=1e-5)
+        numbers = {name: getattr(exact[pair.name].balanced, name) for name in NUMBERS}
+        assert_numbers(pair.balanced, numbers, within=1e-5)
+    alone = found["layer.0.head.1.qk"]
+    assert alone.commutator_ratio == pytest.approx(exact[alone.name].commutator_ratio, rel=1e-5)

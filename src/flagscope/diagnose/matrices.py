@@ -15,6 +15,9 @@ from torch import Tensor
 # little room, and none above: singular values exceed the entries by the root of the size.
 _SAFE_EXPONENTS = {torch.float64: (-96, 96), torch.float32: (-8, 0)}
 
+# The same between which maps are left as they are read: products of two, and sums of such products,
+# stay in range.
+_ROOM = {torch.float64: (-400, 400), torch.float32: (-40, 40)}
 # A norm in float32 below this is not right, since its squares leave the range at the lower end.
 _LEAST_NORM = 2.0**-50
 
@@ -82,7 +85,7 @@ class Matrices:
         """Why each map cannot be measured: 'not finite', 'all zero', or None if it can be."""
         return [
             NOT_FINITE if not math.isfinite(m) else ALL_ZERO if m == 0 else None
-            for m in self._largest().tolist()
+            for m in self._largest.tolist()
         ]
 
     def normalised(self) -> Matrices:
@@ -101,19 +104,25 @@ class Matrices:
         return self._over_powers or self
 
     def narrowed(self, dtype: torch.dtype) -> Matrices:
-        """The maps in another type, in units in which its range holds them."""
-        fitting = self._over(dtype) or self
+        """The maps in another type, in units in which its range holds what is made of them."""
+        fitting = self._over(_SAFE_EXPONENTS.get(dtype, (0, 0))) or self
+        return replace(fitting, values=fitting.values.to(dtype))
+
+    def with_room(self, dtype: torch.dtype) -> Matrices:
+        """The maps in a type, in units of their own where they lie near the ends of its range."""
+        fitting = self._over(_ROOM.get(dtype, (0, 0))) or self
+        if fitting.values.dtype == dtype:
+            return fitting
         return replace(fitting, values=fitting.values.to(dtype))
 
     @cached_property
     def _over_powers(self) -> Matrices | None:
         # None where nothing changes: what held itself would outlive its last use.
-        return self._over(self.values.dtype)
+        return self._over(_SAFE_EXPONENTS.get(self.values.dtype, (0, 0)))
 
-    def _over(self, dtype: torch.dtype) -> Matrices | None:
-        exponents = torch.frexp(self._largest()).exponent.to(torch.int64).cpu()
-        exponents += exponents % 2
-        least, most = _SAFE_EXPONENTS.get(dtype, (0, 0))
+    def _over(self, limits: tuple[int, int]) -> Matrices | None:
+        exponents = even_exponents(self._largest).cpu()
+        least, most = limits
         if bool(((exponents >= least) & (exponents <= most)).all()):
             return None
         at = exponents.to(self.values.device)[:, None, None]
@@ -126,9 +135,16 @@ class Matrices:
         mean_square = torch.where(lost, bound, mean_square)
         return Matrices(values, delta, mean_square, self.repeated, self.exponents + exponents)
 
+    @cached_property
     def _largest(self) -> Float[Tensor, " n"]:
         # NaN and infinity survive a maximum, so one pass finds them and zeros.
         return torch.maximum(self.values.amax((-2, -1)), -self.values.amin((-2, -1)))
+
+
+def even_exponents(largest: Float[Tensor, "*n"]) -> Int[Tensor, "*n"]:
+    """Even exponents of two that bring these numbers to [¼, 1); 0 for what is not finite."""
+    exponents = torch.frexp(largest).exponent.to(torch.int64)
+    return torch.where(torch.isfinite(largest), exponents + exponents % 2, 0)
 
 
 def power_of_two(values: Float[Tensor, "*a"], exponents: Int[Tensor, "*b"]) -> Float[Tensor, "*c"]:
