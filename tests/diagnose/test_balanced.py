@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import reference
-from diagnose.planted import haar, normal, pair_group, record, records, with_values
+from diagnose.planted import haar, matrices, normal, pair_group, record, records, with_values
 from flagscope.arch import Rotary
 from flagscope.diagnose import PairRecord, labels
 from flagscope.diagnose.balanced import balanced_maps, fixes_completely
@@ -121,13 +121,14 @@ def test_grouped_queries_are_balanced_together(shared):
     group = pair_group(many, few, **options)
     assert not fixes_completely(group, group.members)
     w1, w2 = (w[[m[k] for m in of]] for k, w in enumerate((many, few)))
-    fixed = balanced_maps(group, group.members, w1, w2)
-    a, b = fixed.write @ fixed.write.mT, fixed.read.mT @ fixed.read
+    fixed = balanced_maps(group, group.members, matrices(w1), matrices(w2))
+    one, two = fixed.write.values, fixed.read.values
+    a, b = one @ one.mT, two.mT @ two
     # ΣA over the members of the side that is not shared equals the Gram of the shared map.
     for k in (0, 2):
         sums = (a[k] + a[k + 1], b[k]) if shared == "read" else (a[k], b[k] + b[k + 1])
         torch.testing.assert_close(*sums, rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(fixed.read[k] @ fixed.write[k], w2[k] @ w1[k])
+        torch.testing.assert_close(two[k] @ one[k], w2[k] @ w1[k])
 
 
 def plane_change(rotary: Rotary, d: int, *, seed: int) -> torch.Tensor:
@@ -164,8 +165,9 @@ def test_rotary_traces_agree_on_each_plane():
     rotary = Rotary(4, "half")
     w1, w2 = normal(1, 4, 20, seed=1), normal(1, 20, 4, seed=2)
     group = pair_group(w1, w2, freedom="rotary", rotary=rotary)
-    fixed = balanced_maps(group, group.members, w1, w2)
-    a, b = (fixed.write @ fixed.write.mT)[0], (fixed.read.mT @ fixed.read)[0]
+    fixed = balanced_maps(group, group.members, matrices(w1), matrices(w2))
+    one, two = fixed.write.values[0], fixed.read.values[0]
+    a, b = one @ one.mT, two.mT @ two
     for i, j in rotary.planes():
         assert float(a[i, i] + a[j, j]) == pytest.approx(float(b[i, i] + b[j, j]))
 

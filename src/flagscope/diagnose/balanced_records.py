@@ -13,9 +13,9 @@ from torch import Tensor
 
 from flagscope.arch import Member, PairGroup
 from flagscope.diagnose.balanced import GAUGES, BalancedMaps, balanced_maps, fixes_completely
-from flagscope.diagnose.facts import facts_of, gram_noise, ranks_of
+from flagscope.diagnose.facts import facts_of, gram_noise, gram_weights, ranks_of
 from flagscope.diagnose.grams import gram_observables
-from flagscope.diagnose.matrices import Matrices
+from flagscope.diagnose.matrices import Matrices, line_norms, power_of_two
 from flagscope.diagnose.observables import centred_spectrum
 from flagscope.diagnose.records import Balanced
 from flagscope.diagnose.single import spectra_in_precision
@@ -35,15 +35,24 @@ def balanced_records(
     seed: int,
     products: Tensor,
     composite: Tensor | None,
+    missing: list[str | None],
 ) -> list[Balanced | None]:
-    """The observables after gauge fixing; for all of GL on one pair only the spectrum of W2 W1."""
+    """The observables after gauge fixing; for all of GL on one pair only the spectrum of W2 W1.
+
+    `missing` says of each member why the sum that it is part of is not known, or None where it is.
+    """
     if group.freedom not in GAUGES:
         return [None] * len(members)
     gauge = GAUGES[group.freedom]
-    if fixes_completely(group, members):
+    # By all members of the group: one that is left out here still shares its maps.
+    if fixes_completely(group, group.members):
         return [_spectrum_balanced(gauge, sigma, write.values.shape[1]) for sigma in products]
-    fixed = balanced_maps(group, members, write.values, read.values)
-    return _measured_balanced(group, fixed, (write, read), rule, seed, composite)
+    fixed = balanced_maps(group, members, write, read)
+    statuses = [lost or status for lost, status in zip(missing, fixed.statuses, strict=True)]
+    moved = (write.exponents + read.exponents) - (fixed.write.exponents + fixed.read.exponents)
+    if composite is not None and bool(moved.any()):
+        composite = power_of_two(composite, moved.to(composite.device)[:, None, None])
+    return _measured_balanced(group, fixed, statuses, rule, seed, composite)
 
 
 def _spectrum_balanced(gauge: str, sigma: Tensor, d: int) -> Balanced:
@@ -58,33 +67,24 @@ def _spectrum_balanced(gauge: str, sigma: Tensor, d: int) -> Balanced:
     )
 
 
-def _rescaled(raw: Matrices, values: Tensor) -> Matrices:
-    """Gauge-fixed maps with the noise of the raw ones in proportion to their norms."""
-    norms = [torch.linalg.matrix_norm(maps).cpu().double() for maps in (values, raw.values)]
-    factor = norms[0] / norms[1]
-    return Matrices(values, raw.delta * factor, raw.mean_square * factor.square())
-
-
 def _measured_balanced(
     group: PairGroup,
     fixed: BalancedMaps,
-    raw: tuple[Matrices, Matrices],
+    statuses: list[str],
     rule: RankRule,
     seed: int,
     composite: Tensor | None,
 ) -> list[Balanced | None]:
     # No gauge changes W2 W1.
-    spectra, sigma = spectra_in_precision(fixed.write, fixed.read, composite=composite)
+    maps = fixed.write.values, fixed.read.values
+    spectra, sigma = spectra_in_precision(*maps, composite=composite)
     write, read = (
-        facts_of(
-            _rescaled(maps, values), torch.zeros(len(values), dtype=torch.int64),
-            read=side, rule=rule,
-        )
-        for maps, values, side in zip(raw, (fixed.write, fixed.read), (False, True), strict=True)
-    )  # fmt: skip
+        facts_of(side, read=side is fixed.read, rule=rule) for side in (fixed.write, fixed.read)
+    )
     noises = gram_noise(write, spectra), gram_noise(read, spectra)
     # No p-value is given of balanced numbers, so that nothing needs to be drawn.
-    grams = gram_observables(spectra, *noises, seed=seed, tested=False)
+    weights = gram_weights(spectra.alpha, write.exponents, read.exponents)
+    grams = gram_observables(spectra, *noises, seed=seed, weights=weights, tested=False)
     ranks = [
         ranks_of(facts, known, rule).effective
         for facts, known in zip((write, read), sigma, strict=True)
@@ -94,12 +94,12 @@ def _measured_balanced(
         for values in (spectra.alpha, spectra.beta)
     ]
     rows = (
-        torch.linalg.vector_norm(fixed.write, dim=-1),
-        torch.linalg.vector_norm(fixed.read, dim=-2),
+        line_norms(maps[0], dim=-1),
+        line_norms(maps[1], dim=-2),
     )
     gauge = GAUGES[group.freedom]
     records: list[Balanced | None] = []
-    for i, status in enumerate(fixed.statuses):
+    for i, status in enumerate(statuses):
         row, r1, r2 = grams[i], ranks[0][i], ranks[1][i]
         if status != "ok":
             records.append(Balanced(gauge=gauge, status=status))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from flagscope.diagnose.matrices import Matrices
+from flagscope.diagnose.matrices import Matrices, power_of_two
 from flagscope.diagnose.spectra import PairSpectra
 from flagscope.geometry import RankRule, numerical_rank, participation_ratio, signal_rank_of
 
@@ -29,7 +29,7 @@ class MapFacts:
     norm
         Frobenius norms, shape (n,), float64, on the CPU.
     exponents
-        The powers of two, shape (n,).
+        Of their units, see `Matrices`, shape (n,).
     matrix
         Gives the i-th map, the shared space along the rows.
     signal
@@ -47,7 +47,6 @@ class MapFacts:
 
 def facts_of(
     maps: Matrices,
-    exponents: Int[Tensor, " n"],
     *,
     read: bool,
     rule: RankRule,
@@ -67,7 +66,7 @@ def facts_of(
         delta=maps.delta,
         mean_square=maps.mean_square,
         norm=torch.linalg.matrix_norm(values).cpu().double(),
-        exponents=exponents,
+        exponents=maps.exponents,
         matrix=lambda i: values[i],
         signal=signal,
     )
@@ -111,3 +110,13 @@ def gram_noise(facts: MapFacts, spectra: PairSpectra) -> Float[Tensor, " n"]:
     error = (facts.mean_square * (facts.shape[0] * facts.shape[1])).sqrt()
     rounding = torch.finfo(spectra.alpha.dtype).eps * facts.norm
     return 2 * facts.norm * (error + rounding)
+
+
+def gram_weights(
+    like: Float[Tensor, " n"], write: Int[Tensor, " n"], read: Int[Tensor, " n"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """What brings the Gram matrices of n pairs to one unit: 4^e of both sides, over the larger."""
+    top = torch.maximum(write, read)
+    ones = torch.ones(len(write), dtype=torch.float64)
+    of_a, of_b = (power_of_two(ones, 2 * (side - top)).to(like) for side in (write, read))
+    return of_a, of_b

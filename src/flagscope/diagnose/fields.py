@@ -10,10 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flagscope.diagnose.facts import MapFacts, Ranks, gram_noise, ranks_of
+from flagscope.diagnose.facts import MapFacts, Ranks, gram_noise, gram_weights, ranks_of
 from flagscope.diagnose.grams import GramObservables, gram_observables
 from flagscope.diagnose.guard import Views
-from flagscope.diagnose.matrices import power_of_two
 from flagscope.diagnose.pair_tests import PairTests, pair_tests
 from flagscope.diagnose.position import LEVEL, DominantPosition, Noisy, dominant_position
 from flagscope.diagnose.product_fields import bounded_product_fields, product_fields
@@ -64,7 +63,7 @@ def measured_fields(
     """
     grams = gram_observables(
         spectra, gram_noise(write, spectra), gram_noise(read, spectra), seed=seed,
-        weights=_gram_weights(spectra.alpha, write.exponents, read.exponents),
+        weights=gram_weights(spectra.alpha, write.exponents, read.exponents),
     )  # fmt: skip
     sigma = (spectra.sigma_write, spectra.sigma_read) if sigma is None else sigma
     ranks = ranks_of(write, sigma[0], rule), ranks_of(read, sigma[1], rule)
@@ -126,14 +125,6 @@ def _dominant(rank_write: int, rank_read: int, test: PairTests) -> str:
 def _noisy(facts: MapFacts, ranks: Ranks, i: int, roundoff: float) -> Noisy:
     delta = float(facts.delta[i])
     return Noisy(facts.shape, ranks.sigma[i], delta, roundoff, lambda: facts.matrix(i))
-
-
-def _gram_weights(like: Tensor, write: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
-    """4^e of both sides, over the larger of the two."""
-    top = torch.maximum(write, read)
-    ones = torch.ones(len(like), dtype=torch.float64)
-    of_a, of_b = (power_of_two(ones, 2 * (one - top)).to(like) for one in (write, read))
-    return of_a, of_b
 
 
 def _position_fields(position: DominantPosition | None, d: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from flagscope.diagnose.head_spaces import HeadSpaces, head_spaces
-from flagscope.diagnose.matrices import Matrices
+from flagscope.diagnose.matrices import Matrices, even_exponents, power_of_two
 from flagscope.diagnose.observables import centred_spectrum
 from flagscope.diagnose.records import EdgeRecord
 from flagscope.diagnose.second_look import (
@@ -37,6 +37,9 @@ from flagscope.null import (
     overlap_significance,
     spectrum_invariants,
 )
+
+# Exponents of two up to which a partner is taken as it is.
+_FAR = 40
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,11 @@ def head_ends(maps: Matrices, partner: Float[Tensor, "H r s"] | None) -> HeadEnd
         partner = torch.zeros_like(maps.values[:, :, :1])
     sound = torch.tensor([fault is None for fault in maps.faults()])
     sound &= torch.isfinite(partner).all(-1).all(-1).cpu()
+    # A circuit has the norm 1 whatever the sizes of its factors, whose product may leave the range.
+    maps = maps.normalised()
+    exponents = even_exponents(partner.abs().amax((-2, -1), keepdim=True))
+    if bool((exponents.abs() > _FAR).any()):
+        partner = power_of_two(partner, -exponents)
     on = sound.to(maps.values.device)[:, None, None]
     spaces = head_spaces(torch.where(on, maps.values, 0), noise=maps.delta)
     # Of the partner P only P Pᵀ = RᵀR counts, which a small triangle R knows.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -15,28 +15,51 @@ from torch import Tensor
 # little room, and none above: singular values exceed the entries by the root of the size.
 _SAFE_EXPONENTS = {torch.float64: (-96, 96), torch.float32: (-8, 0)}
 
+# The same between which maps are left as they are read: products of two, and sums of such products,
+# stay in range.
+_ROOM = {torch.float64: (-400, 400), torch.float32: (-40, 40)}
+# A norm in float32 below this is not right, since its squares leave the range at the lower end.
+_LEAST_NORM = 2.0**-50
+
+# Why a map cannot be measured.
+NOT_FINITE = "not finite"
+ALL_ZERO = "all zero"
+
 
 @dataclass(frozen=True)
 class Matrices:
-    """A batch of n maps of one shape.
+    """A batch of n maps of one shape, each in a unit of its own.
 
     Attributes
     ----------
     values
         Shape (n, rows, columns), in the precision of the computation.
     delta
-        Estimate of the spectral norm of each map's storage error, shape (n,), float64, on the CPU.
+        Estimate of the spectral norm of each map's storage error, in the unit of its values, shape
+        (n,), float64, on the CPU.
     mean_square
         Mean variance of the storage error of an entry, shape (n,), float64, on the CPU.
     repeated
         Whether values of a map repeat so often that `delta` may be too small, shape (n,), on the
         CPU; None where that is not known.
+    units
+        Exponents of two: the i-th map is 2^units[i] times its values. Even, so that the root of a
+        unit is a power of two as well; None where all are 0. What adds maps, compares their sizes
+        or lays them side by side has to bring them to one unit.
     """
 
     values: Float[Tensor, "n rows columns"]
     delta: Float[Tensor, " n"]
     mean_square: Float[Tensor, " n"]
     repeated: Bool[Tensor, " n"] | None = None
+    units: Int[Tensor, " n"] | None = None
+
+    @property
+    def exponents(self) -> Int[Tensor, " n"]:
+        """The units, zeros where there are none."""
+        if self.units is not None:
+            return self.units
+        return torch.zeros(len(self.values), dtype=torch.int64)
 
     def take(self, indices: list[int]) -> Matrices:
         """The maps at these indices, which may repeat."""
@@ -44,9 +67,15 @@ class Matrices:
             return self
         at = torch.tensor(indices, dtype=torch.int64)
         repeated = None if self.repeated is None else self.repeated[at]
+        units = None if self.units is None else self.units[at]
         return Matrices(
-            self.values[at.to(self.values.device)], self.delta[at], self.mean_square[at], repeated
-        )
+            self.values[at.to(self.values.device)], self.delta[at], self.mean_square[at], repeated,
+            units,
+        )  # fmt: skip
+
+    def transposed(self) -> Matrices:
+        """The transposed maps."""
+        return replace(self, values=self.values.mT)
 
     def repeats(self, i: int) -> bool:
         """Whether values of the i-th map are known to repeat."""
@@ -55,31 +84,45 @@ class Matrices:
     def faults(self) -> list[str | None]:
         """Why each map cannot be measured: 'not finite', 'all zero', or None if it can be."""
         return [
-            "not finite" if not math.isfinite(m) else "all zero" if m == 0 else None
-            for m in self._largest().tolist()
+            NOT_FINITE if not math.isfinite(m) else ALL_ZERO if m == 0 else None
+            for m in self._largest.tolist()
         ]
 
-    def normalised(self) -> tuple[Matrices, Int[Tensor, " n"]]:
-        """The maps over powers of two that bring their largest entry to [½, 1), and the exponents.
+    def normalised(self) -> Matrices:
+        """The maps in units of the powers of four that bring their largest entry to [¼, 1).
 
-        No digit is lost. Maps far from the ends of the range of their type are left as they are
-        (exponent 0, no copy). The same matrices come again if asked again.
+        No digit is lost. Maps far from the ends of the range of their type are left as they are (no
+        copy). The same matrices come again if asked again.
 
         Examples
         --------
         >>> tiny = torch.tensor([[[3e-200]]], dtype=torch.float64)
-        >>> maps, exponents = Matrices(tiny, torch.zeros(1), torch.zeros(1)).normalised()
-        >>> float(maps.values), exponents.tolist()
+        >>> maps = Matrices(tiny, torch.zeros(1), torch.zeros(1)).normalised()
+        >>> float(maps.values), maps.exponents.tolist()
         (0.5740..., [-662])
         """
-        over = self._over_powers
-        return (self, torch.zeros(len(self.values), dtype=torch.int64)) if over is None else over
+        return self._over_powers or self
+
+    def narrowed(self, dtype: torch.dtype) -> Matrices:
+        """The maps in another type, in units in which its range holds what is made of them."""
+        fitting = self._over(_SAFE_EXPONENTS.get(dtype, (0, 0))) or self
+        return replace(fitting, values=fitting.values.to(dtype))
+
+    def with_room(self, dtype: torch.dtype) -> Matrices:
+        """The maps in a type, in units of their own where they lie near the ends of its range."""
+        fitting = self._over(_ROOM.get(dtype, (0, 0))) or self
+        if fitting.values.dtype == dtype:
+            return fitting
+        return replace(fitting, values=fitting.values.to(dtype))
 
     @cached_property
-    def _over_powers(self) -> tuple[Matrices, Int[Tensor, " n"]] | None:
+    def _over_powers(self) -> Matrices | None:
         # None where nothing changes: what held itself would outlive its last use.
-        exponents = torch.frexp(self._largest()).exponent.to(torch.int64).cpu()
-        least, most = _SAFE_EXPONENTS.get(self.values.dtype, (0, 0))
+        return self._over(_SAFE_EXPONENTS.get(self.values.dtype, (0, 0)))
+
+    def _over(self, limits: tuple[int, int]) -> Matrices | None:
+        exponents = even_exponents(self._largest).cpu()
+        least, most = limits
         if bool(((exponents >= least) & (exponents <= most)).all()):
             return None
         at = exponents.to(self.values.device)[:, None, None]
@@ -90,11 +133,18 @@ class Matrices:
         bound = delta.square() / max(self.values.shape[1:])
         mean_square = power_of_two(self.mean_square, -2 * exponents)
         mean_square = torch.where(lost, bound, mean_square)
-        return Matrices(values, delta, mean_square, self.repeated), exponents
+        return Matrices(values, delta, mean_square, self.repeated, self.exponents + exponents)
 
+    @cached_property
     def _largest(self) -> Float[Tensor, " n"]:
         # NaN and infinity survive a maximum, so one pass finds them and zeros.
         return torch.maximum(self.values.amax((-2, -1)), -self.values.amin((-2, -1)))
+
+
+def even_exponents(largest: Float[Tensor, "*n"]) -> Int[Tensor, "*n"]:
+    """Even exponents of two that bring these numbers to [¼, 1); 0 for what is not finite."""
+    exponents = torch.frexp(largest).exponent.to(torch.int64)
+    return torch.where(torch.isfinite(largest), exponents + exponents % 2, 0)
 
 
 def power_of_two(values: Float[Tensor, "*a"], exponents: Int[Tensor, "*b"]) -> Float[Tensor, "*c"]:
@@ -103,3 +153,16 @@ def power_of_two(values: Float[Tensor, "*a"], exponents: Int[Tensor, "*b"]) -> F
     ones = torch.ones(exponents.shape, dtype=values.dtype, device=values.device)
     factor = torch.ldexp(ones, third)
     return values * factor * factor * torch.ldexp(ones, exponents - 2 * third)
+
+
+def line_norms(w: Float[Tensor, "*n rows columns"], *, dim: int) -> Float[Tensor, "*n lines"]:
+    """Norms of the rows (dim -1) or columns (dim -2), without a squared copy of the maps.
+
+    In the type of the maps, or in float64 where some would leave the range of float32.
+    """
+    norms = torch.linalg.vector_norm(w, dim=dim)
+    if w.dtype != torch.float32 or not bool((norms < _LEAST_NORM).any()):
+        return norms
+    exact = torch.linalg.vector_norm(w, dim=dim, dtype=torch.float64)
+    # Zeros alone are no reason to take other digits.
+    return exact if bool(((exact > 0) & (norms < _LEAST_NORM)).any()) else norms

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from flagscope.arch import Member, PairGroup, Side
+from flagscope.diagnose.balanced import missing_parts
 from flagscope.diagnose.balanced_records import balanced_records
 from flagscope.diagnose.facts import facts_of
 from flagscope.diagnose.fields import measured_fields
 from flagscope.diagnose.guard import profile_views
-from flagscope.diagnose.matrices import Matrices
+from flagscope.diagnose.matrices import NOT_FINITE, Matrices
 from flagscope.diagnose.prepared import PreparedMap, prepared_view
 from flagscope.diagnose.products import product_singular_values, single_product_singular_values
 from flagscope.diagnose.records import MapReference, PairRecord
@@ -62,10 +63,8 @@ def pair_records(
     Xiao, Sui, Ruan, arXiv 2605.09861 (2026).
     """
     rule = rule or RankRule.parse("signal")
-    faults = [
-        _fault("write", group.write, w) or _fault("read", group.read, r)
-        for w, r in zip(write.faults(), read.faults(), strict=True)
-    ]
+    both = list(zip(write.faults(), read.faults(), strict=True))
+    faults = [_fault("write", group.write, w) or _fault("read", group.read, r) for w, r in both]
     good = [i for i, fault in enumerate(faults) if fault is None]
     d = write.values.shape[1]
     identities = [
@@ -77,7 +76,10 @@ def pair_records(
         members = [group.members[i] for i in good]
         sides = write.take(good), read.take(good)
         whole = sides if plain is None else (plain[0].take(good), plain[1].take(good))
-        measured = _measure(group, members, *sides, rule, seed, remembered, whole)
+        missing = missing_parts(group, [NOT_FINITE not in fault for fault in both])
+        measured = _measure(
+            group, members, *sides, rule, seed, remembered, whole, [missing[i] for i in good]
+        )
         for i, fields in zip(good, measured, strict=True):
             records[i] = PairRecord(**identities[i], **fields)
     return records
@@ -185,14 +187,14 @@ def _measure(
     seed: int,
     remembered: Remembered | None,
     plain: tuple[Matrices, Matrices],
+    missing: list[str | None],
 ) -> list[dict[str, Any]]:
-    # From here on the maps are known up to powers of two; what depends on scale is told of it.
-    whole = plain[0].normalised()[0].values, plain[1].normalised()[0].values
-    write, write_exponents = write.normalised()
-    read, read_exponents = read.normalised()
+    # From here on each map is in a unit of its own, which what depends on scale has to heed.
+    whole = plain[0].normalised().values, plain[1].normalised().values
+    write, read = write.normalised(), read.normalised()
     facts = (
-        facts_of(write, write_exponents, read=False, rule=rule, plain=whole[0]),
-        facts_of(read, read_exponents, read=True, rule=rule, plain=whole[1]),
+        facts_of(write, read=False, rule=rule, plain=whole[0]),
+        facts_of(read, read=True, rule=rule, plain=whole[1]),
     )
     spectra, sigma = spectra_in_precision(write.values, read.values, remembered=remembered)
     size = max(*facts[0].shape, *facts[1].shape)
@@ -205,7 +207,7 @@ def _measure(
     return measured_fields(
         spectra, *facts, products=products, resolution=resolution,
         balanced=balanced_records(
-            group, members, write, read, rule, seed, products, spectra.composite
+            group, members, write, read, rule, seed, products, spectra.composite, missing
         ),
         rule=rule, seed=seed, sigma=sigma,
         views=lambda some: profile_views(

@@ -118,13 +118,13 @@ def prepared_map(
     """
     maps = again()
     (fault,) = maps.faults()
-    normal, exponents = maps.normalised()
-    whole = normal.values if plain is None else plain().normalised()[0].values
+    normal = maps.normalised()
+    whole = normal.values if plain is None else plain().normalised().values
     usable = rule if fault is None else RankRule.parse("participation")
-    facts = facts_of(normal, exponents, read=read, rule=usable, plain=whole)
+    facts = facts_of(normal, read=read, rule=usable, plain=whole)
 
     def rows(make: Callable[[], Matrices]) -> Float[Tensor, "d m"]:
-        values = make().normalised()[0].values[0]
+        values = make().normalised().values[0]
         return values.mT if read else values
 
     kept = replace(facts, matrix=lambda _: rows(again))

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from flagscope.diagnose.matrices import line_norms
 from flagscope.diagnose.symmetric import gram
 
 # Spread of A_ii, in that of a Haar position, from which on it counts as a profile. Chance exceeds
@@ -26,6 +27,8 @@ _UNEVEN = 1.5
 _SHARED = 1.64
 # Below, a flat diagonal leaves too little of a matrix for the Haar null to be near.
 FEWEST = 8
+# Factors of rows that float32 holds; those of smaller rows are applied in float64.
+_LARGEST_FACTOR = 1e37
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def row_scales(
     """
     if gram_square is None:
         gram_square = gram(w if w.shape[1] <= w.shape[2] else w.mT).square().sum((-2, -1))
-    square = torch.linalg.vector_norm(w, dim=-1).double().square()
+    square = line_norms(w, dim=-1).double().square()
     alive = square > 0
     count = alive.sum(-1).clamp_min(1)
     mean = square.sum(-1) / count
@@ -152,7 +155,10 @@ def without_profile(
     tensor([[0.6000, 0.8000],
             [0.0000, 1.0000]])
     """
-    return w * square.rsqrt()[..., None].to(w.dtype)
+    factors = square.rsqrt()[..., None]
+    if bool((factors > _LARGEST_FACTOR).any()):
+        return (w * factors.double()).to(w.dtype)
+    return w * factors.to(w.dtype)
 
 
 def mean_removed(w: Float[Tensor, "*batch d m"]) -> Float[Tensor, "*batch d m"]:

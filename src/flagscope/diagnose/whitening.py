@@ -73,13 +73,13 @@ def whitening(maps: Matrices) -> Whitening:
     values, delta = maps.values.double(), maps.delta.where(sound, 0)
     if any(faults):
         values = values.where(sound.to(values.device)[:, None, None], 0)
-    scaled, exponents = Matrices(values, delta, maps.mean_square).normalised()
+    scaled = Matrices(values, delta, maps.mean_square).normalised()
     values, noise = scaled.values, scaled.delta.to(values)
     factors, sharp = cholesky_whitening(values, noise, condition=_CONDITION)
     ranks = torch.full((len(values),), values.shape[1], device=values.device)
     for h in torch.nonzero(~sharp).flatten().tolist():
         factors[h], ranks[h] = _by_svd(values[h], float(noise[h]))
-    scale = torch.ldexp(torch.ones(len(values), dtype=torch.float64), -exponents)
+    scale = torch.ldexp(torch.ones(len(values), dtype=torch.float64), -scaled.exponents)
     factors *= scale.to(factors)[:, None, None]
     statuses = tuple(
         fault or ("below its storage noise" if rank == 0 else "ok")

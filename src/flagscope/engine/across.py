@@ -90,7 +90,7 @@ class _Layers:
         """(first head, maps of shape (h, r, d)): some heads of a layer at a time."""
         maps = reader.maps(group.map)
         if group.space == "o":
-            maps = Matrices(maps.values.mT, maps.delta, maps.mean_square)
+            maps = maps.transposed()
         else:
             maps = fold_before(maps, _folded(group, self.fold), reader)
         heads = max(1, _CHUNK // (8 * maps.values[0].numel()))

@@ -16,15 +16,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flagscope.diagnose import Matrices
+from flagscope.diagnose.matrices import even_exponents, power_of_two
+
+# Exponents of two up to which scales are left as they are: products with maps that have room, and
+# sums of their squares, stay in the range of float32.
+_FAR = 40
 
 
 def scaled_rows(maps: Matrices, scale: Float[Tensor, " rows"]) -> Matrices:
     """diag(scale) W, with the estimate of the noise scaled along."""
+    maps, scale = _in_range(maps, scale)
     return _scaled(maps, maps.values * scale[:, None], scale)
 
 
 def scaled_columns(maps: Matrices, scale: Float[Tensor, " columns"]) -> Matrices:
     """W diag(scale), with the estimate of the noise scaled along."""
+    maps, scale = _in_range(maps, scale)
     return _scaled(maps, maps.values * scale, scale)
 
 
@@ -43,10 +50,24 @@ def rows_without_mean(maps: Matrices) -> Matrices:
     return replace(maps, values=maps.values - maps.values.mean(-2, keepdim=True))
 
 
+def _in_range(maps: Matrices, scale: Float[Tensor, " k"]) -> tuple[Matrices, Float[Tensor, " k"]]:
+    """Maps and scales in the type of the maps, none of whose products leaves its range.
+
+    A power of two that is taken from the scales goes to the units of the maps.
+    """
+    exponent = even_exponents(scale.abs().max())
+    if abs(int(exponent)) > _FAR:
+        scale = power_of_two(scale, -exponent)
+        maps = replace(maps, units=maps.exponents + int(exponent))
+    return maps.with_room(maps.values.dtype), scale.to(maps.values.dtype)
+
+
 def _scaled(maps: Matrices, values: Tensor, scale: Tensor) -> Matrices:
     largest = float(scale.abs().max())
     mean = float(scale.square().mean())
-    return Matrices(values, maps.delta * largest, maps.mean_square * mean, maps.repeated)
+    return replace(
+        maps, values=values, delta=maps.delta * largest, mean_square=maps.mean_square * mean
+    )
 
 
 def _without_mean(w: Float[Tensor, "n rows d"]) -> Float[Tensor, "n rows c"]:

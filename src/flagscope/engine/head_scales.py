@@ -82,7 +82,7 @@ def head_maps(
     """
     maps = reader.for_size(group.d, [group.map]).maps(group.map)
     if group.space == "o":
-        return Matrices(maps.values.mT, maps.delta, maps.mean_square)
+        return maps.transposed()
     return fold_before(maps, folded_norm(group, settings), reader, centred=centred)
 
 

@@ -98,7 +98,7 @@ class TaskReader:
 
     def _vector(self, name: str) -> Float[Tensor, " d"]:
         if name not in self._vectors:
-            self._vectors[name] = self._widened(self._tensors.whole(name))
+            self._vectors[name] = self._wide(self._tensors.whole(name))
         return self._vectors[name]
 
     def _tensor(self, map_: LinearMap) -> Stored:
@@ -111,17 +111,21 @@ class TaskReader:
         return stored.mapped(lambda one: one[rest])
 
     def _matrices(self, stored: Stored, noise: StorageNoise | None) -> Matrices:
-        wide = self._widened(stored)
-        if noise is None:
-            return _partly_noisy(stored, wide)
-        return Matrices(
-            wide, noise.delta.cpu(), noise.mean_square.cpu(), noise.repeated.cpu().reshape(-1)
+        wide = self._wide(stored)
+        maps = (
+            _partly_noisy(stored, wide)
+            if noise is None
+            else Matrices(
+                wide, noise.delta.cpu(), noise.mean_square.cpu(), noise.repeated.cpu().reshape(-1)
+            )
         )
+        # float64 weights in a float32 scan are rounded on purpose, in units that float32 has.
+        return maps.with_room(self._dtype)
 
-    def _widened(self, stored: Stored) -> Tensor:
-        # float64 weights in a float32 scan are rounded on purpose; everything else widens exactly.
+    def _wide(self, stored: Stored) -> Tensor:
+        """Exactly what is stored, on the device: in the type of the matrices, or in float64."""
         wide = torch.float64 if stored.values.dtype == torch.float64 else self._dtype
-        return widen(stored.values, wide, scale=stored.scale).to(self._device, self._dtype)
+        return widen(stored.values, wide, scale=stored.scale).to(self._device)
 
 
 def _partly_noisy(stored: Stored, wide: Tensor) -> Matrices:

@@ -28,6 +28,7 @@ from flagscope.diagnose import (
     prepared_map,
     residual_record,
 )
+from flagscope.diagnose.matrices import power_of_two
 from flagscope.engine.link_scales import LinkScales
 from flagscope.engine.norms import fold_before, fold_behind
 from flagscope.engine.reading import TaskReader
@@ -221,8 +222,8 @@ def _end(
     maps = _stream_side(heads, face.role == "o", beside, reader, centred, bare)
     other = None
     if partner is not None:
-        values = _stream_side(partner, partner.role == "o", inner, reader, centred, bare).values
-        other = _matched(values, heads.count)
+        inside = _stream_side(partner, partner.role == "o", inner, reader, centred, bare)
+        other = _matched(inside, heads.count)
     return head_ends(maps, other)
 
 
@@ -237,14 +238,20 @@ def _stream_side(
     """Maps of heads with the stream along the columns, (H, r, d), a norm folded in."""
     if not writes:
         return fold_before(reader.maps(heads, "read"), norm, reader, centred=not bare)
-    folded = fold_behind(reader.maps(heads), norm, reader, centred=centred and not bare)
-    return Matrices(folded.values.mT, folded.delta, folded.mean_square)
+    return fold_behind(reader.maps(heads), norm, reader, centred=centred and not bare).transposed()
 
 
-def _matched(partner: Tensor, count: int) -> Tensor:
-    """A partner for each of `count` heads: a shared one repeated, several side by side."""
-    have, rank, width = partner.shape
+def _matched(partner: Matrices, count: int) -> Tensor:
+    """A partner for each of `count` heads: a shared one repeated, several side by side in one unit.
+
+    That unit may differ from head to head, as the size of a partner does not matter.
+    """
+    have, rank, width = partner.values.shape
     if have <= count:
-        return partner.repeat_interleave(count // have, dim=0)
-    grouped = partner.reshape(count, have // count, rank, width)
+        return partner.values.repeat_interleave(count // have, dim=0)
+    units = partner.exponents.reshape(count, have // count)
+    beside = (units - units.amax(1, keepdim=True)).to(partner.values.device)
+    grouped = partner.values.reshape(count, have // count, rank, width)
+    if bool(beside.any()):
+        grouped = power_of_two(grouped, beside[:, :, None, None])
     return torch.cat([*grouped.unbind(1)], dim=-1)
