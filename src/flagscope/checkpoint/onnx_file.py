@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flagscope.checkpoint.base import TensorInfo
-from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start
+from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start, is_there
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.onnx_constants import Constants
 from flagscope.checkpoint.onnx_graph import original_names, turned_parameters
@@ -30,6 +30,7 @@ _DTYPES = {
     "FLOAT8E5M2": "float8_e5m2", "FLOAT8E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
 _EXTERNAL = 1
+_MOST_AXES = 64  # what PyTorch allows
 
 
 class OnnxFile(FileCheckpoint):
@@ -111,9 +112,11 @@ class OnnxFile(FileCheckpoint):
         nbytes = prod(shape) * size
         file = path
         if proto.data_location == _EXTERNAL:
-            file, _, length = _place(path, name, proto)
+            file, offset, length = _place(path, name, proto)
             if size and length not in (None, nbytes):
                 raise _wrong_size(path, name)
+            if offset + nbytes > file.stat().st_size:  # a length need not be told
+                raise _beyond(path, name, file.name)
         elif size and proto.HasField("raw_data") and len(proto.raw_data) != nbytes:
             raise _wrong_size(path, name)
         return TensorInfo(name, shape, dtype, nbytes, os.fspath(file))
@@ -203,8 +206,10 @@ def _constants(graph: Any) -> list[tuple[str, Any]]:
 
 def _shape(path: Path, name: str, proto: Any) -> tuple[int, ...]:
     shape = tuple(proto.dims)
-    if any(size < 0 for size in shape):
-        raise CorruptFileError(f"tensor {name!r} of {path} has the shape {shape}.", hint=DAMAGED)
+    if len(shape) > _MOST_AXES or any(size < 0 for size in shape):
+        raise CorruptFileError(
+            f"tensor {name!r} of {path} has the shape {str(shape)[:100]}.", hint=DAMAGED
+        )
     return shape
 
 
@@ -240,7 +245,7 @@ def _place(path: Path, name: str, proto: Any) -> tuple[Path, int, int | None]:
             hint="do not use this model unless you know where it comes from.",
         )
     file = path.parent / location
-    if not file.is_file():
+    if not is_there(file):
         raise MissingFileError(
             f"{path} keeps {name!r} in {location}, which is not in its folder.",
             hint="fetch that file into the same folder.",
@@ -251,10 +256,12 @@ def _place(path: Path, name: str, proto: Any) -> tuple[Path, int, int | None]:
     except ValueError:
         offset, size = -1, None
     if offset < 0 or (size or 0) < 0 or offset + (size or 0) > file.stat().st_size:
-        raise CorruptFileError(
-            f"{path} places {name!r} beyond the end of {location}.", hint=DAMAGED
-        )
+        raise _beyond(path, name, location)
     return file, offset, size
+
+
+def _beyond(path: Path, name: str, location: str) -> CorruptFileError:
+    return CorruptFileError(f"{path} places {name!r} beyond the end of {location}.", hint=DAMAGED)
 
 
 def _wrong_size(path: Path, name: str) -> CorruptFileError:

@@ -7,6 +7,7 @@ import sys
 import click
 
 from flagscope.cli.spelling import spelt
+from flagscope.shortening import shortened
 
 
 def printable(text: str) -> str:
@@ -25,7 +26,7 @@ def printable(text: str) -> str:
 def log(text: str) -> None:
     """One line on stderr."""
     # Spelt here: click writes UTF-8 to a stream that says it is ASCII.
-    click.echo(spelt(printable(text), sys.stderr.encoding), err=True)
+    click.echo(spelt(printable(shortened(text)), sys.stderr.encoding), err=True)
 
 
 def complain(message: str, hint: str) -> None:
