@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,7 +28,8 @@ def failing(monkeypatch: pytest.MonkeyPatch, place: str, error: BaseException) -
     def fail(*_: Any, **__: Any) -> NoReturn:
         raise error
 
-    monkeypatch.setattr(place, fail)
+    module, _, name = place.rpartition(".")
+    monkeypatch.setattr(importlib.import_module(module), name, fail)
 
 
 @pytest.mark.parametrize("doing", SEAMS)
