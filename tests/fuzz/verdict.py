@@ -15,9 +15,7 @@ _LONGEST_LINE = 3000
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
 )
-_FAULT = re.compile(
-    r"^(?:error|failed): .*? failed: \w+(?:Error|Exception|Warning)?\b.*? at ", re.M
-)
+_GUARDED = re.compile(r"^error: .* failed: |internal error")
 
 
 def faults(ran: Ran, folder: Path, *, baseline: float) -> list[str]:
