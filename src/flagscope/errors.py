@@ -9,13 +9,16 @@ Every error carries an optional hint that says what to do; the command line prin
     │   ├── MissingFileError            a file, shard or repository is not there
     │   ├── CorruptFileError            truncated, inconsistent or not of its format
     │   ├── UnsafeFileError             holds pickled code; refused, never run
-    │   └── UnknownDtypeError           a stored data type that cannot be widened exactly
+    │   ├── UnknownDtypeError           a stored data type that cannot be widened exactly
+    │   └── UnforeseenError             reading or mapping it failed as no check foresaw
     ├── StoreError                      results cannot be kept, or kept ones are damaged
     ├── ArchitectureError               no mapping from tensors to maps could be made
     └── MissingExtraError (ImportError) an optional dependency is not installed
 """
 
 from __future__ import annotations
+
+from flagscope.shortening import shortened
 
 
 class FlagscopeError(Exception):
@@ -24,13 +27,13 @@ class FlagscopeError(Exception):
     Parameters
     ----------
     message
-        What was expected and what came.
+        What was expected and what came. Names of any length may be in it: it is shortened.
     hint
         What the user can do about it.
     """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(shortened(message))
         self.hint = hint
 
 
@@ -56,6 +59,13 @@ class UnsafeFileError(SourceError):
 
 class UnknownDtypeError(SourceError):
     """A stored data type that cannot be widened exactly."""
+
+
+class UnforeseenError(SourceError):
+    """Reading, mapping or planning a source failed in a way that no check foresaw.
+
+    The exception that was raised first is its cause.
+    """
 
 
 class StoreError(FlagscopeError):

@@ -17,6 +17,8 @@ from flagscope.checkpoint.stacked import stacked_checkpoint
 from flagscope.engine import Settings
 from flagscope.errors import ArchitectureError, CorruptFileError, InputError
 from flagscope.geometry import RankRule
+from flagscope.guard import guarded
+from flagscope.shortening import shortened_notes
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
 
 # The module to trace of a checkpoint over a live module: its names are those of the tensors.
 _traceable: WeakKeyDictionary[Checkpoint, nn.Module] = WeakKeyDictionary()
+
+_UNFORESEEN = (
+    "--family none reads the tensors by their shapes alone, --config F takes another "
+    "configuration; report it with what --debug shows"
+)
 
 
 def opened(
@@ -88,9 +95,13 @@ def mapped(
     ------
     ArchitectureError
         If they contradict the configuration.
+    UnforeseenError
+        If they cannot be mapped for a reason that no check foresaw.
     """
-    graph = _graph_of(checkpoint, settings, source, example_inputs)
-    return stacked_checkpoint(checkpoint, graph.stacked), graph
+    with guarded(f"mapping the tensors of {checkpoint.source}", hint=_UNFORESEEN):
+        graph = _graph_of(checkpoint, settings, source, example_inputs)
+        graph = replace(graph, notes=tuple(shortened_notes(graph.notes)))
+        return stacked_checkpoint(checkpoint, graph.stacked), graph
 
 
 def _graph_of(

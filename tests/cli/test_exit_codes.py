@@ -75,6 +75,7 @@ def test_an_internal_error_gives_3(
     assert answer.code == 3
     assert answer.out == ""
     assert "oops" in answer.err
+    assert "Traceback" not in answer.err
     assert answer.err.splitlines()[-1].startswith("hint: ")
 
 

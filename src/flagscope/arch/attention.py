@@ -18,6 +18,7 @@ from flagscope.arch.graph import (
     Rotary,
 )
 from flagscope.arch.layout import LayoutMismatchError, axis_sizes, parse_layout
+from flagscope.arch.limits import check_count
 from flagscope.arch.maps import LinearMap
 from flagscope.arch.scope import Known, Place, Scope, config_entry, config_flag, config_value
 from flagscope.arch.sides import Side
@@ -53,6 +54,7 @@ def attention_groups(rule: AttentionRule, scope: Scope) -> Groups:
     if maps is None:
         scope.notes.add(HEADS_UNKNOWN, scope.label)
         return [], []
+    check_count(max(maps.values(), key=lambda one: one.count), "heads")
     pairs = []
     if "q" in maps and "k" in maps:
         pairs.append(_query_key(rule, maps, scope))
@@ -209,9 +211,14 @@ def _turned(rule: AttentionRule, dimension: int, scope: Scope) -> int:
     if not _layer_turns(rule.rotary, scope):
         return 0
     turned = config_value(rule.rotary.dims, scope.config) if rule.rotary.dims else 0
-    if turned:
-        return int(turned)
-    return max(0, int(dimension * config_value(rule.rotary.fraction, scope.config)))
+    if not turned:
+        turned = dimension * config_value(rule.rotary.fraction, scope.config)
+    if not turned <= dimension:
+        raise ArchitectureError(
+            f"the config turns {turned:g} of a head's {dimension} dimensions (rotary embedding)",
+            hint="correct the config: the rotary fraction is at most 1",
+        )
+    return max(0, int(turned))
 
 
 def _layer_turns(rule: RotaryRule, scope: Scope) -> bool:

@@ -89,8 +89,30 @@ def build_graph(
     >>> graph.family, graph.pairs[0].name, graph.pairs[0].freedom
     ('mlp', '0-2', 'scaling')
     """
-    checked = _checked_shapes(shapes)
+    every = _checked_shapes(shapes)
     _check_arguments(config, heads, window)
+    # Without entries a shape may be as large as it likes, and there is nothing to measure.
+    checked = {name: shape for name, shape in every.items() if 0 not in shape}
+    empty = tuple(name for name, shape in every.items() if len(shape) >= 2 and 0 in shape)
+    graph = _built(checked, config, family=family, heads=heads, window=window, wiring=wiring)
+    if not empty:
+        return graph
+    note = f"matrices without entries, which no scan measures: {len(empty)}, such as {empty[0]}"
+    return replace(graph, unmapped=(*graph.unmapped, *empty), notes=(*graph.notes, note))
+
+
+def _built(
+    checked: Shapes,
+    config: Mapping[str, Any] | None,
+    *,
+    family: str | None,
+    heads: int | None,
+    window: int,
+    wiring: Wiring | None,
+) -> Graph:
+    """The graph of tensors that have entries."""
+    if not checked:
+        return _finished("unknown", [], [], checked, {}, Notes(), reading=None)
     notes, taken = Notes(), Notes()
     choice = None if family == NO_FAMILY else choose(checked, config, family, taken)
     wired = wiring if family is None and wiring and (wiring.maps or wiring.attention) else None

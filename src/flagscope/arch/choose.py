@@ -10,6 +10,7 @@ from typing import Any
 
 from flagscope.arch.family import Family, StackRule, norm_tensor
 from flagscope.arch.family_sources import load_families, own_family
+from flagscope.arch.limits import LAYER_NUMBER
 from flagscope.arch.nested import is_other_part, language_section
 from flagscope.arch.scope import Notes, Scope, Shapes
 from flagscope.errors import ArchitectureError
@@ -209,7 +210,7 @@ def _instances(family: Family, shapes: Shapes, nested: bool) -> tuple[Instance, 
 
 
 def _path_pattern(path: str) -> re.Pattern[str]:
-    numbered = re.sub(r"\\\{[a-z]+\\\}", r"(\\d+)", re.escape(path))
+    numbered = re.sub(r"\\\{[a-z]+\\\}", f"({LAYER_NUMBER})", re.escape(path))
     return re.compile(rf"(?P<prefix>(?:.*\.)?){numbered}(?P<rest>.+)")
 
 

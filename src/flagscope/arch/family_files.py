@@ -37,8 +37,10 @@ def parse_toml(text: str, place: str) -> dict[str, Any]:
     """The content of a TOML text; `place` names it in errors."""
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ArchitectureError(f"{place}: {error}", hint="the file must be valid TOML") from error
+    except (ValueError, RecursionError) as error:  # also numbers of 5,000 digits, arrays in arrays
+        raise ArchitectureError(
+            f"{place}: {str(error)[:200]}", hint="the file must be valid TOML"
+        ) from error
 
 
 def read_family(
@@ -104,7 +106,7 @@ def _extended(
     parent = merged.pop("extends", None)
     if parent is None:
         return merged
-    base = others.get(parent)
+    base = others.get(parent) if isinstance(parent, str) else None
     if base is None or "extends" in base:
         raise ArchitectureError(
             f"{place}.extends: {parent!r} is not a family that stands by itself",

@@ -12,8 +12,10 @@ from flagscope.arch.family import Family
 from flagscope.arch.family_files import parse_toml, read_family
 from flagscope.errors import ArchitectureError
 
-# A family file of one's own is a page or two; more is another file.
-_LARGEST = 2**20
+# A family file of one's own is a page or two; more is another file. A key of a thousand parts takes
+# the parser a time that grows with their square.
+_LARGEST = 2**18
+_LONGEST_LINE = 2000
 
 
 @cache
@@ -68,6 +70,11 @@ def own_family(path: str) -> Family:
         ) from error
     if len(data) > _LARGEST:
         raise ArchitectureError(
-            f"the family file {path!r} is larger than 1 MiB", hint="is it a family file?"
+            f"the family file {path!r} is larger than 256 KiB", hint="is it a family file?"
+        )
+    if any(len(line) > _LONGEST_LINE for line in text.splitlines()):
+        raise ArchitectureError(
+            f"the family file {path!r} has a line of more than {_LONGEST_LINE:,} letters",
+            hint="write arrays on several lines",
         )
     return read_family(parse_toml(text, path), path, _shipped())

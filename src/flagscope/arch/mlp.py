@@ -7,6 +7,7 @@ from itertools import count
 from flagscope.arch.activations import activation_freedom
 from flagscope.arch.family import MlpRule
 from flagscope.arch.graph import Freedom, Member, PairGroup
+from flagscope.arch.limits import check_count
 from flagscope.arch.maps import LinearMap
 from flagscope.arch.scope import Place, Scope, config_value
 from flagscope.arch.sides import Side
@@ -80,6 +81,7 @@ def _pair(
     full = f"{scope.label}.{name}"
     members: tuple[Member, ...] = (Member(full, expert=expert),)
     if write.batch and write.count == read.count:
+        check_count(write, "experts")
         members = tuple(
             Member(f"{scope.label}.expert.{e}.{name}", write_index=e, read_index=e, expert=e)
             for e in range(write.count)

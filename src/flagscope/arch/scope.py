@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from flagscope.arch.family import ConfigRule, FlagRule, MapRule, NormRule, norm_tensor
 from flagscope.arch.graph import Norm, NormKind
 from flagscope.arch.layout import LayoutMismatchError, axis_sizes, parse_layout
+from flagscope.arch.limits import LARGEST_NUMBER, brief
 from flagscope.arch.maps import LinearMap, solved_map
 from flagscope.errors import ArchitectureError
 
@@ -316,6 +317,12 @@ def config_value(rule: ConfigRule, config: Mapping[str, Any] | None) -> Any:
     if isinstance(value, bool) or not isinstance(value, expected):
         kind = "a name" if expected is str else "a number"
         raise ArchitectureError(
-            f"config key {path!r}: expected {kind}, got {value!r}", hint="correct the config"
+            f"config key {path!r}: expected {kind}, got {brief(value)}", hint="correct the config"
+        )
+    # Neither NaN nor infinity, nor an integer of more digits than any size has.
+    if not isinstance(value, str) and not abs(value) <= LARGEST_NUMBER:
+        raise ArchitectureError(
+            f"config key {path!r}: expected a number up to {LARGEST_NUMBER:g}, got {brief(value)}",
+            hint="correct the config",
         )
     return value

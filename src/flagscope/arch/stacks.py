@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from flagscope.arch.attention import attention_groups, attention_label
@@ -14,6 +15,7 @@ from flagscope.arch.family import ConfigRule, StackRule
 from flagscope.arch.frame import Block, stream_frame
 from flagscope.arch.graph import Frame, HeadGroup, PairGroup, Stream
 from flagscope.arch.latent import latent_groups
+from flagscope.arch.limits import LARGEST_NUMBER, brief
 from flagscope.arch.mlp import mlp_groups
 from flagscope.arch.scope import (
     Known,
@@ -29,6 +31,8 @@ from flagscope.arch.sequence import sequence_groups
 from flagscope.arch.series import series_groups
 from flagscope.errors import ArchitectureError
 
+# Gaps between layers that a note lists.
+_MOST_GAPS = 20
 # Buffers of two and more dimensions that are no matrices of weights.
 BUFFERS = ("*position_ids", "*inv_freq", "*num_batches_tracked", "*token_type_ids")
 
@@ -137,8 +141,7 @@ class StackBuilder:
 
     def _note_gaps(self, one: Instance) -> None:
         if len(one.numbers[0]) == 1:
-            present = {numbers[0] for numbers in one.numbers}
-            absent = sorted(set(range(max(present) + 1)) - present)
+            absent = missing_numbers([numbers[0] for numbers in one.numbers])
             if absent:
                 self.notes.add(f"layers {absent} are missing under {one.prefix + one.path!r}")
         if (note := depth_note(one, self.choice)) is not None:
@@ -159,6 +162,27 @@ class StackBuilder:
         for block in rule.mlp:
             self.notes.add(f"without a config the activation is taken as "
                            f"{block.activation.default!r}")  # fmt: skip
+
+
+def missing_numbers(present: Sequence[int]) -> str:
+    """The numbers from 0 on that are missing in between, runs of three and more as their ends.
+
+    Only the gaps are gone through, since a number in a file may be of any size.
+
+    Examples
+    --------
+    >>> missing_numbers([0, 3, 10**8]), missing_numbers([2]), missing_numbers([0, 1])
+    ('[1, 2, 4 to 99999999]', '[0, 1]', '')
+    """
+    runs: list[str] = []
+    for before, after in pairwise([-1, *sorted(set(present))]):
+        first, last = before + 1, after - 1
+        if last - first > 1:
+            runs.append(f"{first} to {last}")
+        else:
+            runs += [str(number) for number in range(first, last + 1)]
+    more = [f"{len(runs) - _MOST_GAPS} more gaps"] if len(runs) > _MOST_GAPS else []
+    return f"[{', '.join([*runs[:_MOST_GAPS], *more])}]" if runs else ""
 
 
 def known_sizes(
@@ -182,11 +206,14 @@ def known_sizes(
             continue
         path, value = entry
         stages: tuple[Any, ...] = tuple(value) if isinstance(value, list) and value else (value,)
-        if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in stages):
+        if any(
+            isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= LARGEST_NUMBER
+            for n in stages
+        ):
             if lenient:  # the key may mean something else in a model of no known family
                 continue
             raise ArchitectureError(
-                f"config key {path!r}: expected a positive integer, got {value!r}",
+                f"config key {path!r}: expected a positive integer, got {brief(value)}",
                 hint="correct the config (--config F), or give --heads N",
             )
         key = path.rpartition("?")[2]

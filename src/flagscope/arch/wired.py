@@ -20,6 +20,7 @@ from flagscope.arch.graph import (
     PairKind,
 )
 from flagscope.arch.inferred import Inferred, inferred_maps
+from flagscope.arch.limits import check_count
 from flagscope.arch.maps import LinearMap, solved_map
 from flagscope.arch.scope import Known, Notes, Shapes
 from flagscope.arch.sides import Side
@@ -120,6 +121,7 @@ class _Recorder:
         try:
             query, key, value = (self._map(m, "h") for m in (one.query, one.key, one.value))
             output = self._map(one.output, "h")
+            check_count(max(query, key, value, output, key=lambda one: one.count), "heads")
             ratios = [divmod(query.count, key.count), divmod(output.count, value.count)]
             if any(rest for _, rest in ratios):
                 raise ArchitectureError("the query heads are no multiple of the key heads")

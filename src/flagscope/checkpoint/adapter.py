@@ -27,6 +27,8 @@ _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.\w+)??\.weight")
 _EMBEDDING = re.compile(r"(?P<module>.+)\.lora_embedding_(?P<side>[AB])(\.\w+)?")
 _WHOLE = re.compile(r"(\.modules_to_save(\.\w+)??|\.base_layer)(?=\.(weight|bias)$)")
+# What is beyond is no scale of weights, and an integer may have any number of digits.
+_LARGEST_ALPHA = 1e9
 _PATTERN = re.compile(r"\^?[\w.\\]+")
 # Settings that change what B A means; none of them is a plain sum with the base's weights.
 _REFUSED = {
@@ -317,12 +319,20 @@ def _alpha(path: Path | RemotePath, module: str, settings: Mapping[str, Any]) ->
             if module == name or (pattern[0] != "^" and module.endswith("." + name)):
                 alpha = value
                 break
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+    number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
+    if not number or not abs(alpha) <= _LARGEST_ALPHA:  # NaN is not, either
         raise CorruptFileError(
-            f"{path.parent / ADAPTER_CONFIG} gives {alpha!r} for lora_alpha.",
-            hint="correct it: it is a number.",
+            f"{path.parent / ADAPTER_CONFIG} gives {_brief(alpha)} for lora_alpha.",
+            hint=f"correct it: it is a number, {_LARGEST_ALPHA:g} at most.",
         )
     return float(alpha)
+
+
+def _brief(value: Any) -> str:
+    """A value of a setting, as long as a line has room for; Python prints no huge integer."""
+    if isinstance(value, int) and abs(value) > _LARGEST_ALPHA:
+        return f"an integer of {value.bit_length()} bits"
+    return repr(value)[:100]
 
 
 def _spacing(values: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from flagscope.checkpoint.scales import (
     unscaled_note,
 )
 from flagscope.errors import CorruptFileError, InputError
+from flagscope.shortening import shortened_notes
 from flagscope.wiring import Wiring
 
 
@@ -137,7 +138,7 @@ class Checkpoint(ABC):
     @property
     def notes(self) -> tuple[str, ...]:
         """What was passed over, in words: entries that are no tensors, further models."""
-        return self._notes
+        return tuple(shortened_notes(self._notes))
 
     def add_notes(self, *notes: str) -> None:
         """Add to the notes what only who opened the checkpoint knows."""

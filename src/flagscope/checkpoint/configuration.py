@@ -14,6 +14,9 @@ from flagscope.checkpoint.remote import RemotePath
 from flagscope.errors import CorruptFileError, InputError, MissingFileError, SourceError
 
 CONFIG_NAME = "config.json"
+# The index of a model of 100,000 tensors takes 10 MB, a config some kilobytes. Objects that are
+# parsed take up to twenty times the memory of their text.
+_LARGEST = 2**25
 
 
 def given_config(config: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
@@ -54,12 +57,12 @@ def json_object(path: Path | RemotePath) -> dict[str, Any]:
     Raises
     ------
     MissingFileError, CorruptFileError, SourceError
-        If there is no such file, it holds no JSON object, or it cannot be read.
+        If there is no such file, it holds no JSON object or more than 32 MiB, or it cannot be read.
     """
     if isinstance(path, Path):
         refuse_special(path)
     try:
-        content = path.read_bytes()
+        content = _content(path)
         # A pointer of a repository, or a page in place of the file.
         checked_bytes(content[:SEEN], str(path))
         value = json.loads(content)
@@ -73,7 +76,8 @@ def json_object(path: Path | RemotePath) -> dict[str, Any]:
         ) from error
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(
-            f"{path} is not valid JSON: {error}.", hint="fetch the file again or correct it."
+            f"{path} is not valid JSON: {str(error)[:200]}.",
+            hint="fetch the file again or correct it.",
         ) from error
     if not isinstance(value, dict):
         raise CorruptFileError(
@@ -81,3 +85,14 @@ def json_object(path: Path | RemotePath) -> dict[str, Any]:
             hint="fetch the file again or correct it.",
         )
     return value
+
+
+def _content(path: Path | RemotePath) -> bytes:
+    """The bytes of a file that is not larger than any index."""
+    size = path.stat().st_size if isinstance(path, Path) else path.size
+    if size > _LARGEST:
+        raise CorruptFileError(
+            f"{path} has {size:,} bytes, and no index or configuration has more than {_LARGEST:,}.",
+            hint="is it the file that you mean?",
+        )
+    return path.read_bytes()

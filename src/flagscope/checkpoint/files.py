@@ -140,7 +140,10 @@ def refuse_broken_link(path: Path) -> None:
     MissingFileError
         If the path is such a link.
     """
-    if not path.is_symlink() or path.exists():
+    try:
+        if not path.is_symlink() or path.exists():
+            return
+    except OSError:  # a longer name than any file has
         return
     target = os.fspath(path.readlink())
     parts = Path(target).parts
@@ -154,6 +157,14 @@ def refuse_broken_link(path: Path) -> None:
     else:
         hint = "fetch the file that it names, or copy the folder with links followed (cp -rL)."
     raise MissingFileError(f"{path} is a link to {target}, which is not there.", hint=hint)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file; names that a file gives may be longer than any can be."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def is_plain_name(file: str) -> bool:

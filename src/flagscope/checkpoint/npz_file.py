@@ -23,9 +23,11 @@ from flagscope.checkpoint.spans import covering_span
 from flagscope.errors import CorruptFileError, UnsafeFileError
 
 # Weights hardly shrink; zeros shrink about 1000-fold, the most that deflate can do. A member that
-# inflates like zeros to more than this is a bomb, or not worth scanning.
-_BOMB_BYTES = 2**30
+# inflates like zeros to more than this is a bomb, or not worth scanning: with its widened copy it
+# would take half a gigabyte.
+_BOMB_BYTES = 2**27
 _BOMB_RATIO = 200
+_MOST_AXES = 64  # what NumPy allows
 # The fixed part of a member's header inside the archive, and where the lengths of its variable
 # parts stand in it (PKWARE APPNOTE 4.3.7).
 _LOCAL_HEADER = struct.Struct("<26xHH")
@@ -192,9 +194,14 @@ def _header(file: IO[bytes], name: str) -> tuple[_Member, int]:
     }.get(version)
     if read is None:
         raise ValueError(f"array {name!r} has the unknown format version {version}")
-    shape, fortran_order, dtype = read(file)
-    if any(size < 0 for size in shape):
-        raise ValueError(f"array {name!r} has the shape {shape}")
+    try:
+        shape, fortran_order, dtype = read(file)
+    except Exception as error:
+        # NumPy parses the header as Python's own literals, and lets any error of that through.
+        first = str(error).partition("\n")[0]
+        raise ValueError(f"the header of array {name!r} cannot be read: {first}") from error
+    if len(shape) > _MOST_AXES or not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"array {name!r} has the shape {str(shape)[:100]}")
     return _Member(name, tuple(shape), dtype, fortran_order), file.tell()
 
 

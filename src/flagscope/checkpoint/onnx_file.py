@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flagscope.checkpoint.base import TensorInfo
-from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start
+from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start, is_there
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.onnx_constants import Constants
 from flagscope.checkpoint.onnx_graph import original_names, turned_parameters
@@ -31,6 +31,7 @@ _DTYPES = {
     "FLOAT8E5M2": "float8_e5m2", "FLOAT8E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
 _EXTERNAL = 1
+_MOST_AXES = 64  # what PyTorch allows
 
 
 class OnnxFile(FileCheckpoint):
@@ -127,10 +128,8 @@ class OnnxFile(FileCheckpoint):
             self._outside[name] = outside, offset
             if size and length not in (None, nbytes):
                 raise _wrong_size(path, name)
-            if offset + (nbytes if length is None else length) > outside.size:
-                raise CorruptFileError(
-                    f"{path} places {name!r} beyond the end of {file.name}.", hint=DAMAGED
-                )
+            if offset + max(nbytes, length or 0) > outside.size:  # a length need not be told
+                raise _beyond(path, name, file.name)
         elif size and proto.HasField("raw_data") and len(proto.raw_data) != nbytes:
             raise _wrong_size(path, name)
         return TensorInfo(name, shape, dtype, nbytes, os.fspath(file))
@@ -219,8 +218,10 @@ def _constants(graph: Any) -> list[tuple[str, Any]]:
 
 def _shape(path: Path, name: str, proto: Any) -> tuple[int, ...]:
     shape = tuple(proto.dims)
-    if any(size < 0 for size in shape):
-        raise CorruptFileError(f"tensor {name!r} of {path} has the shape {shape}.", hint=DAMAGED)
+    if len(shape) > _MOST_AXES or any(size < 0 for size in shape):
+        raise CorruptFileError(
+            f"tensor {name!r} of {path} has the shape {str(shape)[:100]}.", hint=DAMAGED
+        )
     return shape
 
 
@@ -256,7 +257,7 @@ def _place(path: Path, name: str, proto: Any) -> tuple[Path, int, int | None]:
             hint="do not use this model unless you know where it comes from.",
         )
     file = path.parent / location
-    if not file.is_file():
+    if not is_there(file):
         raise MissingFileError(
             f"{path} keeps {name!r} in {location}, which is not in its folder.",
             hint="fetch that file into the same folder.",
@@ -267,10 +268,12 @@ def _place(path: Path, name: str, proto: Any) -> tuple[Path, int, int | None]:
     except ValueError:
         offset, size = -1, None
     if offset < 0 or (size or 0) < 0:
-        raise CorruptFileError(
-            f"{path} places {name!r} beyond the end of {location}.", hint=DAMAGED
-        )
+        raise _beyond(path, name, location)
     return file, offset, size
+
+
+def _beyond(path: Path, name: str, location: str) -> CorruptFileError:
+    return CorruptFileError(f"{path} places {name!r} beyond the end of {location}.", hint=DAMAGED)
 
 
 def _wrong_size(path: Path, name: str) -> CorruptFileError:

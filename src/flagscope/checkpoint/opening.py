@@ -30,7 +30,13 @@ from flagscope.checkpoint.remote import RemotePath
 from flagscope.checkpoint.remote_hub import HubPath
 from flagscope.checkpoint.sharded import ShardedCheckpoint
 from flagscope.errors import FlagscopeError, InputError, MissingFileError, SourceError
+from flagscope.guard import guarded
 from flagscope.masking import masked
+
+_UNFORESEEN = (
+    "the file may be damaged: fetch or save it again. If another tool reads it, report it with "
+    "what --debug shows"
+)
 
 
 def open_checkpoint(
@@ -88,6 +94,8 @@ def open_checkpoint(
         If a file holds no tensors that could be had without running pickled code.
     UnknownDtypeError
         If a file has a data type that its format does not know.
+    UnforeseenError
+        If it cannot be read for a reason that no check foresaw, as in a damaged file.
     SourceError
         If the format is not supported, the choice is not clear, or an adapter's base is not there.
     MissingExtraError
@@ -115,6 +123,18 @@ def open_checkpoint(
             hint="pass a state dict to from_state_dict.",
         )
     named = _local(os.fspath(source))
+    with guarded(f"reading {shown(named)}", hint=_UNFORESEEN):
+        return _checkpoint(named, revision, config, base, fetch, tensors)
+
+
+def _checkpoint(
+    named: str,
+    revision: str | None,
+    config: Mapping[str, Any] | str | os.PathLike[str] | None,
+    base: str | os.PathLike[str] | None,
+    fetch: bool,
+    tensors: str | None,
+) -> Checkpoint:
     path = _existing(named)
     # A URL is asked once which file it means; what is on disk may be a hub name's as well.
     far = _weights(named, revision) if path is None and "://" in named else None

@@ -41,6 +41,11 @@ DTYPES = {
 # The library's own limit, and the largest number that it counts with.
 _LONGEST = 100_000_000
 _LARGEST = 2**64
+# The largest models have some 100,000 tensors (each expert its own); a header of braces alone
+# would fill gigabytes of memory.
+_MOST_TENSORS = 2_000_000
+# What PyTorch allows.
+_MOST_AXES = 64
 
 
 def header_length(start: bytes, size: int, *, shown: str) -> int:
@@ -104,7 +109,8 @@ def header_entries(
     ------
     CorruptFileError
         If the header is not consistent: data that overlap, leave holes or end elsewhere than the
-        file, sizes that do not fit the shapes, names that occur twice.
+        file, sizes that do not fit the shapes, names that occur twice. If it has more than two
+        million braces, or a shape more than 64 axes.
     UnknownDtypeError
         If it names a type that the format does not have.
 
@@ -147,6 +153,8 @@ def without_duplicates(items: list[tuple[str, Any]]) -> dict[str, Any]:
 def _parsed(header: bytes, shown: str) -> dict[str, Any]:
     if header[:1] != b"{":
         raise _corrupt(shown, "its header is no JSON object")
+    if header.count(b"{") > _MOST_TENSORS or header.count(b"[") > 2 * _MOST_TENSORS:
+        raise _corrupt(shown, f"its header tells of more than {_MOST_TENSORS:,} tensors")
     try:
         return json.loads(header.decode(), object_pairs_hook=without_duplicates)
     except (ValueError, RecursionError) as error:
@@ -159,7 +167,7 @@ def _entry(name: str, fields: Any, shown: str) -> tuple[TensorInfo, int]:
     shape: Any
     offsets: Any
     code, shape, offsets = (told.get(key) for key in ("dtype", "shape", "data_offsets"))
-    counts = isinstance(shape, list) and all(map(_is_count, shape))
+    counts = isinstance(shape, list) and len(shape) <= _MOST_AXES and all(map(_is_count, shape))
     placed = isinstance(offsets, list) and len(offsets) == 2 and all(map(_is_count, offsets))
     if not isinstance(code, str) or not counts or not placed:
         raise _corrupt(shown, f"the type, shape or place of {name[:100]!r} is not told")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
 from flagscope.checkpoint.configuration import json_object
-from flagscope.checkpoint.files import is_plain_name, refuse_broken_link
+from flagscope.checkpoint.files import is_plain_name, is_there, refuse_broken_link
 from flagscope.checkpoint.formats import opened_file
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.remote import RemotePath
@@ -169,7 +169,7 @@ def weight_map(path: Path | RemotePath) -> dict[str, str]:
 
 
 def _require_all(index: Path, names: Iterable[str]) -> None:
-    missing = sorted(name for name in names if not (index.parent / name).is_file())
+    missing = sorted(name for name in names if not is_there(index.parent / name))
     for name in missing:
         refuse_broken_link(index.parent / name)
     if missing:

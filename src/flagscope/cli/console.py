@@ -14,6 +14,7 @@ from rich.text import Text
 
 from flagscope.cli.spelling import spelt
 from flagscope.cli.text import printable
+from flagscope.shortening import shortened
 
 # Into a file or a pipe a line stays one line, however long.
 _UNLIMITED = 100_000
@@ -34,7 +35,7 @@ class Output(Console):
 
     def paragraph(self, text: str, *, bullet: str = "", style: str | None = None) -> None:
         """Text wrapped to the console, further lines indented to where the first begins."""
-        text, bullet = spelt(printable(text)), spelt(bullet)
+        text, bullet = spelt(printable(shortened(text))), spelt(bullet)
         lines = Text(text).wrap(self, max(20, self.width - len(bullet)))
         for i, line in enumerate(lines):
             line.rstrip()
@@ -63,7 +64,7 @@ def grid(
     """
     # Spelt before it is laid out, so that columns stay columns.
     columns = [(spelt(heading), side) for heading, side in columns]
-    rows = [[spelt(printable(cell)) for cell in row] for row in rows]
+    rows = [[spelt(printable(shortened(cell))) for cell in row] for row in rows]
     kept = [i for i in range(len(columns)) if any(row[i] for row in rows)]
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for i in kept:

@@ -1,7 +1,7 @@
 """The `flagscope` command and its exit codes.
 
 0 done; 1 done, but some tasks failed; 2 wrong use or unreadable source; 3 internal error; 130
-interrupted.
+interrupted. An error is one line and a hint; `--debug` shows its trace as well.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from flagscope.cli.scan import demo_command, scan_command
 from flagscope.cli.streams import given_up, prepared_streams, stdout_failure
 from flagscope.cli.text import complain, log
 from flagscope.errors import FlagscopeError
+from flagscope.guard import told
 from flagscope.masking import masked
 
 WRONG_USE, INTERNAL_ERROR, INTERRUPTED = 2, 3, 130
@@ -45,6 +46,13 @@ cli.add_command(families_command)
 cli.add_command(demo_command)
 cli.add_command(lab_command)
 
+_DEBUG = "--debug"
+for _command in (cli, *cli.commands.values()):
+    _option = click.Option(
+        [_DEBUG], is_flag=True, expose_value=False, help="Show traces of errors."
+    )
+    _command.params.append(_option)
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
@@ -62,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    # Looked for here, since it is for errors anywhere, those of parsing included.
+    debug = _DEBUG in arguments
     try:
         # Not cli.main: it takes EOFError for an interrupt, and a closed pipe for a failure.
         with cli.make_context("flagscope", arguments) as context:
@@ -74,6 +84,8 @@ def _run(arguments: list[str]) -> int:
         _complain_of_use(error)
         return WRONG_USE
     except FlagscopeError as error:
+        if debug:
+            sys.stderr.write(masked(traceback.format_exc()))
         complain(str(error), error.hint or "see flagscope --help")
         return WRONG_USE
     except BrokenPipeError as error:
@@ -83,10 +95,11 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:
         if isinstance(error, OSError) and stdout_failure() is not None:
             return WRONG_USE  # said in the end, when the rest of stdout does not leave either
-        sys.stderr.write(masked(traceback.format_exc()))
+        if debug:
+            sys.stderr.write(masked(traceback.format_exc()))
         complain(
-            "this is a fault of flagscope, not of its use",
-            "report it with the lines above and the output of `flagscope inspect SOURCE`",
+            f"internal error: {told(error)}",
+            "this is a fault of flagscope, not of its use: report it with what --debug shows",
         )
         return INTERNAL_ERROR
     return code if isinstance(code, int) else 0

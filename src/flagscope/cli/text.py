@@ -9,6 +9,7 @@ import click
 
 from flagscope.cli.spelling import spelt
 from flagscope.masking import masked
+from flagscope.shortening import shortened
 
 
 def printable(text: str) -> str:
@@ -28,7 +29,7 @@ def log(text: str) -> None:
     """One line on stderr."""
     try:
         # Spelt here: click writes UTF-8 to a stream that says it is ASCII.
-        click.echo(spelt(printable(masked(text)), sys.stderr.encoding), err=True)
+        click.echo(spelt(printable(shortened(masked(text))), sys.stderr.encoding), err=True)
     except OSError:
         # Full, or nobody reads it: the exit code says the rest. Python must not try again at exit.
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123

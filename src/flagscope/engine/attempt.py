@@ -11,6 +11,8 @@ from flagscope.engine.plan import Task
 from flagscope.engine.settings import Settings
 from flagscope.engine.tensors import Tensors
 from flagscope.errors import FlagscopeError
+from flagscope.guard import told
+from flagscope.shortening import shortened
 
 
 def attempt(task: Task, tensors: Tensors, settings: Settings) -> TaskResult | FailureRecord:
@@ -23,8 +25,15 @@ def attempt(task: Task, tensors: Tensors, settings: Settings) -> TaskResult | Fa
         # torch raises RuntimeError for a solver that does not converge and for memory it lacks.
         return FailureRecord(
             task=task.name,
-            error=_first_line(error),
+            error=shortened(_first_line(error)),
             hint="try --workers 1, --device cpu, or --only to leave this part out",
+        )
+    except Exception as error:  # what nobody foresaw costs this task alone
+        return FailureRecord(
+            task=task.name,
+            error=shortened(f"internal error: {told(error)}"),
+            hint="this is a fault of flagscope: report it with `flagscope inspect SOURCE`; "
+            "--only may leave this part out",
         )
 
 

@@ -12,6 +12,7 @@ from flagscope.engine.experts import experts_at_once, in_parts
 from flagscope.engine.pieces import Piece, piece_bytes
 from flagscope.engine.settings import Settings
 from flagscope.engine.work import Work, total
+from flagscope.guard import guarded
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Task:
         return self.bytes_read + self.bytes_working
 
 
+@guarded("planning the scan", hint="--only may leave a part out; report it with what --debug shows")
 def plan(graph: Graph, settings: Settings, sizes: Mapping[str, int]) -> list[Task]:
     """The tasks of a scan, in the order of the graph.
 

@@ -12,6 +12,7 @@ from flagscope.report.link_figures import link_graph_size, link_graph_spec
 from flagscope.report.links import MEASURES, LinkMeasure
 from flagscope.report.palette import Theme, resolve
 from flagscope.report.routes import Writer, writers
+from flagscope.report.short_names import with_short_names
 from flagscope.report.spec import Spec, plain
 from flagscope.report.tracks import Track, head_tracks, tracks
 from flagscope.report.wording import SPACE_WORDS
@@ -235,6 +236,7 @@ def all_figures(result: ScanResult, *, theme: Theme = "light") -> dict[str, Figu
         first stack with links).
         Those of single pairs and head groups come from `incidence_surface`, `head_matrix`, ….
     """
+    result = with_short_names(result)
     figures = {
         f"{track.key}/{observable}": depth_profile(result, observable, track=track.key, theme=theme)
         for track in tracks(result)

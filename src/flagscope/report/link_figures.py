@@ -26,6 +26,7 @@ _HOVERED = (3, 6, 9)  # points of a curve that answer to the pointer
 _WIDTHS = (1.0, 1.8, 2.8, 4.2)
 _OPACITIES = (0.5, 0.65, 0.8, 0.95)
 _LAYER, _MARGIN = 30, 70  # pixels
+_MOST_LAYERS = 1000  # no stack has more, but a file may number its two layers 0 and 900,000
 _ROWS = ((16, 26), (32, 17), (64, 11))  # up to so many heads a row has so many pixels
 _ROW = 7
 
@@ -63,7 +64,7 @@ def link_graph_size(result: ScanResult, stack: str) -> tuple[int, int]:
     layers = [layer for edge in edges for layer in (edge.layer_from, edge.layer_to)]
     heads = head_rows(result, stack).heads
     row = next((pixels for most, pixels in _ROWS if heads <= most), _ROW)
-    width = _LAYER * (max(layers) - min(layers) + 1) if layers else 0
+    width = _LAYER * len(_layers(edges)) if layers else 0
     return width + _MARGIN, max(260, row * heads + 2 * _MARGIN)
 
 
@@ -154,7 +155,7 @@ def _heads(edges: Sequence[EdgeRecord], rows: HeadRows) -> Spec:
     """A dot for each query head of the layers in view, larger and darker where links meet it."""
     writes = Counter((edge.layer_from, rows.of("o", edge.head_from)) for edge in edges)
     reads = Counter((edge.layer_to, rows.of(edge.space, edge.head_to)) for edge in edges)
-    layers = range(min(layer for layer, _ in writes), max(layer for layer, _ in reads) + 1)
+    layers = _layers(edges)
     grid = {(layer, float(head)) for layer in layers for head in range(rows.heads)}
     places = sorted(grid | {(layer, float(row)) for layer, row in (*writes, *reads)})
     met = [writes[place] + reads[place] for place in places]
@@ -180,6 +181,13 @@ def _heads(edges: Sequence[EdgeRecord], rows: HeadRows) -> Spec:
             "size": [round(5 + 5 * math.sqrt(n / largest), 1) if n else 2.5 for n in met],
         },
     }
+
+
+def _layers(edges: Sequence[EdgeRecord]) -> Sequence[int]:
+    """The layers in view: all between the first and the last, unless a file numbers them wildly."""
+    met = sorted({layer for edge in edges for layer in (edge.layer_from, edge.layer_to)})
+    every = range(met[0], met[-1] + 1)
+    return every if len(every) <= _MOST_LAYERS else met
 
 
 def _layout(edges: Sequence[EdgeRecord], rows: HeadRows) -> Spec:

@@ -25,6 +25,7 @@ from flagscope.report.payload import (
     packed_plotly,
 )
 from flagscope.report.routes import writers
+from flagscope.report.short_names import with_short_names
 from flagscope.report.stream_figures import STREAMED
 from flagscope.report.tables import summary_table
 from flagscope.report.terms import FAMILY, TERMS, TESTS
@@ -88,6 +89,7 @@ def render_page(result: ScanResult) -> str:
     str
         UTF-8 HTML, about 2.5 MB for a model of 12 layers and 12 heads.
     """
+    result = with_short_names(result)
     style, script = _assets()
     return (
         _environment()
@@ -146,6 +148,7 @@ def render_summary(result: ScanResult) -> str:
     --------
     See `render_page` for the whole; this is what a notebook shows for a report.
     """
+    result = with_short_names(result)
     return (
         _environment()
         .get_template("summary.html.j2")

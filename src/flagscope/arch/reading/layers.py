@@ -7,15 +7,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from flagscope.arch.limits import LAYER_NUMBER
 from flagscope.arch.reading.attention import AttentionBlock, AttentionReading
 from flagscope.arch.reading.feedforward import MlpBlock, read_mlp
 from flagscope.arch.reading.modules import Matrix, Module, by_parent, joined
 from flagscope.arch.reading.words import mlp_role
 
 Numbers = tuple[int, ...]
-_NUMBER = re.compile(r"(?<![^.])[0-9]{1,9}(?![^.])")
+_NUMBER = re.compile(rf"(?<![^.]){LAYER_NUMBER}(?![^.])")
 _EXPERT_NUMBER = re.compile(r"experts\.\d+\.")
-_EXPERT = re.compile(r"(?P<before>(?:.*\.)?(?:\w*_)?experts)\.(?P<n>[0-9]{1,9})(?P<rest>(?:\..*)?)")
+_EXPERT = re.compile(r"(?P<before>(?:.*\.)?(?:\w*_)?experts)\.(?P<n>[0-9]{1,6})(?P<rest>(?:\..*)?)")
 
 
 @dataclass
@@ -153,7 +154,7 @@ def _common_path(parents: Sequence[str]) -> str:
 
 def _numbered(path: str) -> re.Pattern[str]:
     """What matches a path with numbers in place of the names in braces."""
-    return re.compile(re.sub(r"\\\{\w+\\\}", r"([0-9]{1,9})", re.escape(path)))
+    return re.compile(re.sub(r"\\\{\w+\\\}", f"({LAYER_NUMBER})", re.escape(path)))
 
 
 def _of_any_expert(parent: str) -> str:
