@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from flagscope.checkpoint.disguises import SEEN
-from flagscope.checkpoint.files import checked_bytes, refuse_broken_link, refuse_special
+from flagscope.checkpoint.files import checked_bytes, refuse_broken_link
+from flagscope.checkpoint.placed import refuse_special
 from flagscope.checkpoint.remote import RemotePath
 from flagscope.errors import CorruptFileError, InputError, MissingFileError, SourceError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flagscope.checkpoint.files import DAMAGED, refuse_special
+from flagscope.checkpoint.files import DAMAGED
 from flagscope.checkpoint.inert_pickle import refuse_others
 from flagscope.checkpoint.pickle_records import Global, PickleError
 from flagscope.checkpoint.pickled_tensors import describes_tensors
@@ -29,7 +29,6 @@ def located_piece(placed: PlacedBytes, start: int, length: int, *, tensor: str) 
     """
     shown = f"the part of {placed.path} that holds {tensor!r}"
     names: set[Global] = set()
-    refuse_special(path)
     try:
         with placed.opened() as file:
             archive = TorchArchive(file, shown, start, length)

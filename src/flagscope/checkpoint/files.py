@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import stat
 from abc import ABC
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
@@ -12,11 +11,9 @@ from typing import Any
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
 from flagscope.checkpoint.disguises import SEEN, disguise
-from flagscope.checkpoint.placed import PlacedBytes
+from flagscope.checkpoint.placed import PlacedBytes, refuse_special
 from flagscope.errors import CorruptFileError, MissingFileError, SourceError
 
-_SPECIAL = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
-            (stat.S_ISBLK, "a device"))  # fmt: skip
 DAMAGED = "the file is damaged or was cut short; fetch or save it again."
 
 
@@ -93,26 +90,6 @@ def checked_start(path: Path, length: int = SEEN) -> bytes:
         ) from error
     checked_bytes(start, str(path))
     return start
-
-
-def refuse_special(path: Path) -> None:
-    """Refuse a pipe, a socket or a device, without opening it: reading one may never end.
-
-    Raises
-    ------
-    SourceError
-        If it is one. A path that is not there, or may not be looked at, is left to who opens it.
-    """
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError):
-        return
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        kind = next((kind for is_kind, kind in _SPECIAL if is_kind(mode)), "something special")
-        raise SourceError(
-            f"{path} is {kind}, not a file.",
-            hint="files are read in parts and more than once: save what comes from it as a file.",
-        )
 
 
 def checked_bytes(start: bytes, shown: str) -> None:

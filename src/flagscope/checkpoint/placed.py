@@ -8,6 +8,7 @@ killed for it under a limit; and a file that is cut short under a mapping kills 
 from __future__ import annotations
 
 import os
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +20,14 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from flagscope.errors import CorruptFileError, MissingFileError
+from flagscope.errors import CorruptFileError, MissingFileError, SourceError
 
 # Fingerprints sample a few kilobytes of every tensor. That alone does not have whole members of an
 # archive read for their checksums.
 _SAMPLE = 2**14
 _CHUNK = 2**22
+_SPECIAL = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
+            (stat.S_ISBLK, "a device"))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,13 @@ class PlacedBytes:
     ------
     MissingFileError
         If it is not there.
+    SourceError
+        If it is a pipe or a device.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_special(path)
         try:
             status = path.stat()
         except FileNotFoundError:
@@ -204,6 +210,26 @@ class PlacedBytes:
                 f"{self.path} was changed while it was being read.",
                 hint="wait until it is written, and start again.",
             )
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse a pipe, a socket or a device, without opening it: reading one may never end.
+
+    Raises
+    ------
+    SourceError
+        If it is one. A path that is not there, or may not be looked at, is left to who opens it.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        kind = next((kind for is_kind, kind in _SPECIAL if is_kind(mode)), "something special")
+        raise SourceError(
+            f"{path} is {kind}, not a file.",
+            hint="files are read in parts and more than once: save what comes from it as a file.",
+        )
 
 
 def _state(status: os.stat_result) -> tuple[int, ...]:

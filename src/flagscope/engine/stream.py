@@ -23,6 +23,7 @@ from flagscope.diagnose import (
     Links,
     Matrices,
     PairRecord,
+    PreparedMap,
     head_ends,
     head_links,
     prepared_map,
