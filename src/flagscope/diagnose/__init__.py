@@ -18,7 +18,7 @@ from flagscope.diagnose.collapse import (
     neural_collapse_of_module,
     simplex_fit,
 )
-from flagscope.diagnose.coverage import Coverage, LeftOut, What, WithoutNumbers
+from flagscope.diagnose.coverage import Coverage, LeftOut, NotFinite, What, WithoutNumbers
 from flagscope.diagnose.gauge import labels
 from flagscope.diagnose.head_spaces import (
     HeadSpaces,
@@ -101,6 +101,7 @@ __all__ = [
     "Links",
     "Matrices",
     "NeuralCollapse",
+    "NotFinite",
     "OverlapPair",
     "OverlapTest",
     "PairRecord",

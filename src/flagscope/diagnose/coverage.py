@@ -37,6 +37,23 @@ class WithoutNumbers(Record):
     reason: str
 
 
+class NotFinite(Record):
+    """Tensors that hold NaN or infinity, and what the scan has no number of for it."""
+
+    tensors: int = Field(
+        description="Of those that the scan read: maps, and gains and variances of norms."
+    )
+    names: list[str] = Field(description="At most a few, in the form of `LeftOut.names`.")
+    unlisted: int = Field(default=0, description="Tensors that `names` leaves out for room.")
+    pairs: int = Field(description="Pairs without a number.")
+    balanced: int = Field(
+        description="Other pairs that have no balanced number, as one that shares a map with them "
+        "is not finite."
+    )
+    head_groups: int
+    links: int
+
+
 class Coverage(Record):
     """How much of a checkpoint was measured. A weight under several names counts once."""
 
@@ -59,3 +76,6 @@ class Coverage(Record):
         "tables of positions. At most a few; in the form of `LeftOut.names`.",
     )
     without_numbers: list[WithoutNumbers] = Field(default=[])
+    not_finite: NotFinite | None = Field(
+        default=None, description="null where no tensor that was read holds NaN or infinity."
+    )

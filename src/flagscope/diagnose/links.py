@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from flagscope.diagnose.head_spaces import HeadSpaces, head_spaces
-from flagscope.diagnose.matrices import Matrices, even_exponents, power_of_two
+from flagscope.diagnose.matrices import NOT_FINITE, Matrices, even_exponents, power_of_two
 from flagscope.diagnose.observables import centred_spectrum
 from flagscope.diagnose.records import EdgeRecord
 from flagscope.diagnose.second_look import (
@@ -60,6 +60,8 @@ class HeadEnds:
         Of Z, for the null of the composition score, H of them.
     measured
         Which heads could be measured, shape (H,).
+    finite
+        Which heads are finite, the other factors of their circuits included, shape (H,).
     """
 
     spaces: HeadSpaces
@@ -67,6 +69,7 @@ class HeadEnds:
     squares: Float[Tensor, " H"]
     spectra: tuple[Spectrum, ...]
     measured: Bool[Tensor, " H"]
+    finite: Bool[Tensor, " H"]
 
 
 def head_ends(maps: Matrices, partner: Float[Tensor, "H r s"] | None) -> HeadEnds:
@@ -83,8 +86,10 @@ def head_ends(maps: Matrices, partner: Float[Tensor, "H r s"] | None) -> HeadEnd
     """
     if partner is None:
         partner = torch.zeros_like(maps.values[:, :, :1])
-    sound = torch.tensor([fault is None for fault in maps.faults()])
-    sound &= torch.isfinite(partner).all(-1).all(-1).cpu()
+    faults = maps.faults()
+    finite = torch.tensor([fault != NOT_FINITE for fault in faults])
+    finite &= torch.isfinite(partner).all(-1).all(-1).cpu()
+    sound = finite & torch.tensor([fault is None for fault in faults])
     # A circuit has the norm 1 whatever the sizes of its factors, whose product may leave the range.
     maps = maps.normalised()
     exponents = even_exponents(partner.abs().amax((-2, -1), keepdim=True))
@@ -94,11 +99,14 @@ def head_ends(maps: Matrices, partner: Float[Tensor, "H r s"] | None) -> HeadEnd
     spaces = head_spaces(torch.where(on, maps.values, 0), noise=maps.delta)
     # Of the partner P only P Pᵀ = RᵀR counts, which a small triangle R knows.
     circuits = _gram_factor(torch.where(on, partner, 0)) @ torch.where(on, maps.values, 0)
-    return ends_of(spaces, circuits, sound)
+    return ends_of(spaces, circuits, sound, finite)
 
 
 def ends_of(
-    spaces: HeadSpaces, circuits: Float[Tensor, "H r d"], measured: Bool[Tensor, " H"]
+    spaces: HeadSpaces,
+    circuits: Float[Tensor, "H r d"],
+    measured: Bool[Tensor, " H"],
+    finite: Bool[Tensor, " H"],
 ) -> HeadEnds:
     """Ends of these spaces and circuits of any norm; heads of rank 0 are not measured."""
     norms = torch.linalg.matrix_norm(circuits)
@@ -108,7 +116,8 @@ def ends_of(
     spectra = tuple(
         gram_spectrum(values, spaces.d) for values in eigenvalues.cpu().double().numpy()
     )
-    return HeadEnds(spaces, circuits, squares, spectra, measured & (spaces.ranks > 0).cpu())
+    measured = measured & (spaces.ranks > 0).cpu()
+    return HeadEnds(spaces, circuits, squares, spectra, measured, finite)
 
 
 def gram_spectrum(eigenvalues: np.ndarray, d: int) -> Spectrum:
@@ -180,6 +189,12 @@ class Links:
     def tested(self) -> int:
         """How many pairs of heads were measured."""
         return int(self.writers.measured.sum()) * int(self.readers.measured.sum())
+
+    @property
+    def not_finite(self) -> int:
+        """How many pairs of heads were not measured as one of them is not finite."""
+        whole = int(self.writers.finite.sum()) * int(self.readers.finite.sum())
+        return len(self.writers.finite) * len(self.readers.finite) - whole
 
     def furthest(self, top: int) -> list[tuple[float, int, int]]:
         """(largest z of the two, writing head, reading head) of at most `top` links.

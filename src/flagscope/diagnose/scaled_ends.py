@@ -64,7 +64,8 @@ class ScaledEnds:
         if self.profile is not None and self.differ:
             inverse = self.profile.scales[live].reciprocal()
             rows, circuits = rows * inverse.to(rows), circuits * inverse.to(circuits)
-        return ends_of(head_spaces(rows), circuits, self.ends.measured[h : h + 1])
+        at = slice(h, h + 1)
+        return ends_of(head_spaces(rows), circuits, self.ends.measured[at], self.ends.finite[at])
 
 
 def flat_composition(writer: ScaledEnds, reader: ScaledEnds, i: int, j: int) -> Significance | None:

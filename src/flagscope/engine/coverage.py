@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -15,10 +15,12 @@ from flagscope.diagnose import (
     FailureRecord,
     HeadRecord,
     LeftOut,
+    NotFinite,
     PairRecord,
     What,
     WithoutNumbers,
 )
+from flagscope.diagnose.matrices import NOT_FINITE
 from flagscope.engine.name_patterns import name_patterns
 from flagscope.engine.plan import Task
 from flagscope.engine.unplaced import (
@@ -39,7 +41,8 @@ _CAUSES = {
     "not finite": "weights that are not finite (NaN or infinity)",
     "all zero": "weights that are all zero",
 }
-_LINKS = "heads whose weights are not finite, all zero, or below their storage noise"
+_LINKS_NOT_FINITE = "heads whose weights are not finite (NaN or infinity)"
+_LINKS = "heads whose weights are all zero, or below their storage noise"
 _FAILED = "the task failed"
 
 
@@ -51,6 +54,8 @@ class Outcomes:
     heads: Sequence[HeadRecord] = ()
     failures: Sequence[FailureRecord] = ()
     edge_tests: int = 0
+    not_finite: Collection[str] = ()
+    links_not_finite: int = 0
 
 
 @dataclass
@@ -124,6 +129,7 @@ def coverage_of(
         left_out=_left_out(left, sizes),
         buffers=name_patterns(buffers, limit=LISTED)[0],
         without_numbers=[] if outcomes is None else _without_numbers(tasks, outcomes),
+        not_finite=None if outcomes is None else _not_finite(checkpoint, outcomes),
     )
 
 
@@ -205,8 +211,34 @@ def _without_numbers(tasks: Sequence[Task], outcomes: Outcomes) -> list[WithoutN
         ),
     ]  # fmt: skip
     every, not_done = sum(map(_links, tasks)), sum(map(_links, failed))
-    lost = Counter({_LINKS: every - not_done - outcomes.edge_tests})
+    broken = outcomes.links_not_finite
+    lost = Counter({
+        _LINKS_NOT_FINITE: broken, _LINKS: every - not_done - outcomes.edge_tests - broken,
+    })  # fmt: skip
     return [*found, *_counts("links", lost, failed=not_done, every=every)]
+
+
+def _not_finite(checkpoint: Checkpoint, outcomes: Outcomes) -> NotFinite | None:
+    """The tensors with NaN or infinity that tasks came upon, and what has no number for it."""
+    found = [name for name in checkpoint.tensors if name in outcomes.not_finite]
+    if not found:
+        return None
+    names, unlisted = name_patterns(found, limit=LISTED)
+    blank = [pair for pair in outcomes.pairs if not _has_numbers(pair)]
+    return NotFinite(
+        tensors=len(found), names=names, unlisted=unlisted,
+        pairs=sum(NOT_FINITE in _CAUSE.findall(pair.status) for pair in blank),
+        balanced=sum(_balanced_is_lost(pair) for pair in outcomes.pairs),
+        head_groups=sum(
+            group.overlap_ratio is None and NOT_FINITE in _CAUSE.findall(group.status)
+            for group in outcomes.heads
+        ),
+        links=outcomes.links_not_finite,
+    )  # fmt: skip
+
+
+def _balanced_is_lost(pair: PairRecord) -> bool:
+    return pair.balanced is not None and pair.balanced.status.endswith(NOT_FINITE)
 
 
 def _counts(

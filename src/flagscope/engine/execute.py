@@ -29,12 +29,22 @@ from flagscope.geometry import RankRule
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The records of one task; of links those that stand out, and how many were tested."""
+    """The records of one task; of links those that stand out, and how many were tested.
+
+    Attributes
+    ----------
+    not_finite
+        Names of tensors that hold NaN or infinity.
+    links_not_finite
+        Links that have no number for it.
+    """
 
     pairs: list[PairRecord]
     heads: list[HeadRecord]
     edges: list[EdgeRecord] = field(default_factory=list)
     edge_tests: int = 0
+    not_finite: list[str] = field(default_factory=list)
+    links_not_finite: int = 0
 
 
 def execute(task: Task, tensors: Tensors, settings: Settings) -> TaskResult:
@@ -62,8 +72,8 @@ def execute(task: Task, tensors: Tensors, settings: Settings) -> TaskResult:
     pairs += stream_pairs(along, reader, settings, rule)
     scales = HeadScales(task.heads, reader, settings)
     heads = [_heads(group, reader, settings, scales) for group in task.heads]
-    edges, tested = stream_links(task.links, reader, settings)
-    return TaskResult(pairs, heads, edges, tested)
+    edges, tested, lost = stream_links(task.links, reader, settings)
+    return TaskResult(pairs, heads, edges, tested, sorted(reader.not_finite), lost)
 
 
 def resolved_device(name: str) -> torch.device:

@@ -34,6 +34,10 @@ class Gathered:
     ----------
     edge_tests
         Links that were tested.
+    not_finite
+        Names of tensors that hold NaN or infinity.
+    links_not_finite
+        Links that have no number for it.
     """
 
     def __init__(self, *, edges: int, surfaces: int = SURFACES) -> None:
@@ -45,7 +49,8 @@ class Gathered:
         # of the plan stay, hence places and numbers with a minus.
         self._with_surface: list[tuple[float, int, int]] = []
         self._links: list[tuple[float, int, int, EdgeRecord]] = []
-        self.edge_tests = 0
+        self.edge_tests = self.links_not_finite = 0
+        self.not_finite: set[str] = set()
 
     def __len__(self) -> int:
         """Tasks so far."""
@@ -62,6 +67,8 @@ class Gathered:
         for i, edge in enumerate(outcome.edges):
             _pushed(self._links, (strength(edge), -place, -i, edge), self._most_edges)
         self.edge_tests += outcome.edge_tests
+        self.not_finite.update(outcome.not_finite)
+        self.links_not_finite += outcome.links_not_finite
 
     @property
     def pairs(self) -> list[PairRecord]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from flagscope.arch import LinearMap, Norm, Side
 from flagscope.checkpoint import widen
 from flagscope.diagnose import SINGLE_FROM, Matrices
+from flagscope.diagnose.matrices import NOT_FINITE
 from flagscope.engine.pieces import Piece, piece_of, rest_of
 from flagscope.engine.settings import Precision
 from flagscope.engine.stored import Stored
@@ -26,6 +27,11 @@ class TaskReader:
     """The matrices of one task, made of the tensors that all tasks share.
 
     On another device than the processor what was brought there stays until the task ends.
+
+    Attributes
+    ----------
+    not_finite
+        Names of the tensors read so far that hold NaN or infinity.
     """
 
     def __init__(self, tensors: Tensors, *, device: torch.device, precision: Precision) -> None:
@@ -35,6 +41,7 @@ class TaskReader:
         self._dtype = torch.float32 if precision == "float32" else torch.float64
         self._there: dict[Piece, Stored] = {}
         self._vectors: dict[str, Tensor] = {}
+        self.not_finite: set[str] = set()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -54,7 +61,7 @@ class TaskReader:
         if not narrow:
             return self
         reader = TaskReader(self._tensors, device=self._device, precision="float32")
-        reader._there = self._there
+        reader._there, reader.not_finite = self._there, self.not_finite
         return reader
 
     def made(self, name: Hashable, make: Callable[[], T], size: Callable[[T], int]) -> T:
@@ -76,7 +83,10 @@ class TaskReader:
         noise = self._tensors.noise((map_.place, standing if map_.spatial else None), maps)
         if side.transposed:
             maps = maps.mapped(lambda one: one.mT)
-        return self._matrices(maps, noise)
+        found = self._matrices(maps, noise)
+        if NOT_FINITE in found.faults():
+            self.not_finite.add(map_.tensor)
+        return found
 
     def maps(self, map_: LinearMap, view: str = "write") -> Matrices:
         """The maps as they act on columns: (n, out, in)."""
@@ -99,6 +109,8 @@ class TaskReader:
     def _vector(self, name: str) -> Float[Tensor, " d"]:
         if name not in self._vectors:
             self._vectors[name] = self._wide(self._tensors.whole(name))
+            if not bool(torch.isfinite(self._vectors[name]).all()):
+                self.not_finite.add(name)
         return self._vectors[name]
 
     def _tensor(self, map_: LinearMap) -> Stored:

@@ -104,7 +104,10 @@ def run_scan(
         gathered.pairs, gathered.heads, gathered.edges, edge_tests=gathered.edge_tests
     )
     weights = weights_of(checkpoint, read=True)
-    outcomes = Outcomes(family.pairs, family.heads, gathered.failures, gathered.edge_tests)
+    outcomes = Outcomes(
+        family.pairs, family.heads, gathered.failures, gathered.edge_tests,
+        gathered.not_finite, gathered.links_not_finite,
+    )  # fmt: skip
     return ScanResult(
         version=version("flagscope"),
         source=checkpoint.source,

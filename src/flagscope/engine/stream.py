@@ -150,8 +150,9 @@ def _name(norm: Norm | None) -> str | None:
 
 def stream_links(
     groups: Sequence[LinkGroup], reader: TaskReader, settings: Settings
-) -> tuple[list[EdgeRecord], int]:
-    """The links that stand out, at most `settings.edges`, and how many were tested."""
+) -> tuple[list[EdgeRecord], int, int]:
+    """The links that stand out, at most `settings.edges`, how many were tested, and how many could
+    not be as a head is not finite."""
     if groups:
         faces = [face for group in groups for face in (group.write, group.read)]
         maps = [one for face in faces for one in (face.heads, face.partner) if one is not None]
@@ -160,7 +161,7 @@ def stream_links(
     ends = [end for group in groups for end in _ends(group, settings)]
     shared = _Shared([key for key, _ in ends])
     candidates: list[tuple[float, int, int, Links, LinkGroup]] = []
-    tested = 0
+    tested = lost = 0
     for group in groups:
         name = LinkName(
             stack=group.stack, layer_from=group.layer_from, layer_to=group.layer_to,
@@ -173,17 +174,22 @@ def stream_links(
         links = head_links(name, write, read)
         candidates += [(*one, links, group) for one in links.furthest(settings.edges)]
         tested += links.tested
+        lost += links.not_finite
     candidates.sort(key=lambda one: -one[0])
     scales = LinkScales(groups, lambda face: _end(face, reader, fold, False, bare=True))
-    return [
-        links.record(
-            i,
-            j,
-            divided=partial(scales.divided, links, group, i, j),
-            flat=partial(scales.flat, group, i, j),
-        )
-        for _, i, j, links, group in candidates[: settings.edges]
-    ], tested
+    return (
+        [
+            links.record(
+                i,
+                j,
+                divided=partial(scales.divided, links, group, i, j),
+                flat=partial(scales.flat, group, i, j),
+            )
+            for _, i, j, links, group in candidates[: settings.edges]
+        ],
+        tested,
+        lost,
+    )
 
 
 def strength(edge: EdgeRecord) -> float:

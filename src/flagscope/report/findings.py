@@ -33,8 +33,8 @@ def findings(result: ScanResult) -> list[Finding]:
     Returns
     -------
     list of Finding
-        Strong ones first, then notable ones, warnings and remarks, each in the order of their
-        effect; never empty.
+        What is said of weights that are not finite, then strong ones, notable ones, warnings and
+        remarks, each in the order of their effect; never empty.
 
     Examples
     --------
@@ -58,7 +58,8 @@ def findings(result: ScanResult) -> list[Finding]:
         ]
     if not found:
         found = [_nothing(result)]
-    return sorted([*found, *_warnings(result)], key=_place)
+    # Weights that are not finite are a defect of the model, and what is said after is of the rest.
+    return [*_not_finite(result), *sorted([*found, *_warnings(result)], key=_place)]
 
 
 def _place(finding: Finding) -> tuple[int, float]:
@@ -74,6 +75,33 @@ def _nothing(result: ScanResult) -> Finding:
     else:
         text = "Nothing in this scan lies beyond chance."
     return Finding(severity="info", topic="scan", text=text)
+
+
+def _not_finite(result: ScanResult) -> list[Finding]:
+    """What NaN and infinity in the weights took from the scan."""
+    coverage = result.coverage
+    broken = None if coverage is None else coverage.not_finite
+    if coverage is None or broken is None:
+        return []
+    names = [*broken.names, *([f"{broken.unlisted:,} more"] if broken.unlisted else [])]
+    links = next((one.of for one in coverage.without_numbers if one.what == "links"), 0)
+    lost = [
+        f"{count:,} of {counted(every, noun, plural)}"
+        for count, every, noun, plural in (
+            (broken.pairs, len(result.pairs), "pair", None),
+            (broken.head_groups, len(result.heads), "head group", None),
+            (broken.links, links, "link between heads", "links between heads"),
+        )
+        if count
+    ]
+    text = (
+        f"{counted(broken.tensors, 'tensor')} {'holds' if broken.tensors == 1 else 'hold'} NaN or "
+        f"infinity: {joined(names)}. It takes the numbers of {joined(lost) or 'nothing'}"
+    )
+    if broken.balanced:
+        sharing = counted(broken.balanced, "pair that shares", "pairs that share")
+        text += f", and the balanced ones of {sharing} a map with one of them"
+    return [_warning(f"{text}.", (), target="coverage")]
 
 
 def _warnings(result: ScanResult) -> list[Finding]:
