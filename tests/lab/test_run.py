@@ -20,6 +20,7 @@ from flagscope.lab import Options, run_lab
 from flagscope.lab.cells import read_cell, write_cell
 from flagscope.lab.experiment import Cell, Measured
 from flagscope.lab.registry import load_experiment
+from flagscope.lab.results import CellFailure, results_json
 
 
 @contextmanager
@@ -36,6 +37,23 @@ def carry_out(toy, out, options=None):
 
 def measured_cells(journal: Path) -> list[str]:
     return [line.split()[0] for line in journal.read_text().splitlines()]
+
+
+def test_results_hold_no_paths_of_this_machine(toy):
+    experiment = load_experiment(str(toy))
+    cell = Cell("one", {"data": "/home/ann/secret/data.npz", "seeds": 3})
+    failure = CellFailure("one", "cannot read /home/ann/secret/data.npz", None)
+    content = results_json(
+        experiment,
+        Options(data="/home/ann/secret/data.npz"),
+        [Measured(cell, {}, 1.0)],
+        (),
+        [failure],
+    )
+    assert "ann" not in json.dumps(content["settings"])
+    assert content["settings"]["data"] == content["cells"][0]["settings"]["data"] == "data.npz"
+    assert content["failures"][0]["error"] == "cannot read data.npz"
+    assert content["cells"][0]["settings"]["seeds"] == 3
 
 
 def test_results_hold_prediction_numbers_interval_and_verdict(toy, tmp_path):

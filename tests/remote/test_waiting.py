@@ -109,9 +109,7 @@ def test_a_pause_beyond_the_total_is_not_waited_for(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(patience.time, "sleep", None)
     for after in ("3600", "Fri, 31 Dec 2100 23:59:59 GMT"):
         with pytest.raises(_BusyError):
-            patience.patiently(
-                lambda after=after: (_ for _ in ()).throw(_BusyError(after)), place="h"
-            )
+            patience.patiently(partial(always, _BusyError(after)), place="http://busy")
 
 
 def test_redirections_without_end(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:

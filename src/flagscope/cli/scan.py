@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _EPILOG = (
     "The JSON follows the schema flagscope.scan/2, installed as "
-    "flagscope/schema/flagscope.scan-2.json; `python -m flagscope.schema` prints it."
+    "flagscope/schema/flagscope.scan-2.json; `python -m flagscope.schema` prints it. "
+    "FLAGSCOPE_TIMEOUT sets after how many seconds without a byte a server is given up (10)."
 )
 
 

@@ -72,8 +72,9 @@ def _checked_address(address: str) -> str:
     host = _ADDRESS.fullmatch(address)
     if host is None or not 0 < int(host["port"]) < 2**16:
         raise InputError(
-            f"{masked(address)!r} is no address of a Dask scheduler",
-            hint="give dask:HOST:PORT, as in dask:tcp://10.0.0.5:8786: `dask scheduler` prints it",
+            f"executor is {masked(_DASK + address)!r}, and that is no address of a scheduler",
+            hint="give local, or dask:ADDRESS as `dask scheduler` prints it: "
+            "dask:HOST:PORT, dask:tcp://HOST:PORT",
         )
     return address
 

@@ -6,7 +6,7 @@ import inspect
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from flagscope.lab.experiment import (
     overall_verdict,
 )
 from flagscope.lab.figures import save_figure
+from flagscope.sharing import named_paths, shareable
 from flagscope.writing import write_whole
 
 SCHEMA = "flagscope.lab/1"
@@ -117,32 +118,53 @@ def results_json(
     findings: Sequence[Finding],
     failures: Sequence[CellFailure],
 ) -> dict[str, Any]:
-    """The content of results.json; two runs of the same settings differ in `run` alone."""
-    return {
-        "schema": SCHEMA,
-        "name": experiment.name,
-        "title": experiment.title,
-        "claim": experiment.claim,
-        "source": experiment.source,
-        "background": _background(experiment),
-        "version": version("flagscope"),
-        "experiment_version": experiment.version,
-        "rank_rule": experiment.rank_rule,
-        "settings": asdict(options),
-        "verdict": overall_verdict(findings),
-        "findings": [asdict(finding) for finding in findings],
-        "failures": [asdict(failure) for failure in failures],
-        "figures": dict(experiment.figures),
-        "cells": [
-            {"name": m.cell.name, "settings": m.cell.settings, "values": m.values} for m in measured
-        ],
-        "run": {
-            "python": platform.python_version(),
-            "torch": version("torch"),
-            "budget_minutes": experiment.budget_minutes,
-            "core_seconds": round(sum(m.seconds for m in measured), 1),
-            "seconds_by_cell": {m.cell.name: round(m.seconds, 2) for m in measured},
+    """The content of results.json; two runs of the same settings differ in `run` alone.
+
+    Absolute paths of this machine are shortened: the file is made to be passed on.
+    """
+    short = shareable(named_paths(options.data))
+    return _shortened(
+        short,
+        {
+            "schema": SCHEMA,
+            "name": experiment.name,
+            "title": experiment.title,
+            "claim": experiment.claim,
+            "source": experiment.source,
+            "background": _background(experiment),
+            "version": version("flagscope"),
+            "experiment_version": experiment.version,
+            "rank_rule": experiment.rank_rule,
+            "settings": asdict(options),
+            "verdict": overall_verdict(findings),
+            "findings": [asdict(finding) for finding in findings],
+            "failures": [asdict(failure) for failure in failures],
+            "figures": dict(experiment.figures),
+            "cells": [
+                {"name": m.cell.name, "settings": m.cell.settings, "values": m.values}
+                for m in measured
+            ],
+            "run": {
+                "python": platform.python_version(),
+                "torch": version("torch"),
+                "budget_minutes": experiment.budget_minutes,
+                "core_seconds": round(sum(m.seconds for m in measured), 1),
+                "seconds_by_cell": {m.cell.name: round(m.seconds, 2) for m in measured},
+            },
         },
+    )
+
+
+def _shortened(short: Callable[[str], str], content: dict[str, Any]) -> dict[str, Any]:
+    """The content with the paths in its settings and failures shortened."""
+
+    def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: short(v) if isinstance(v, str) else v for k, v in settings.items()}
+
+    return content | {
+        "settings": plain(content["settings"]),
+        "failures": [plain(failure) for failure in content["failures"]],
+        "cells": [cell | {"settings": plain(cell["settings"])} for cell in content["cells"]],
     }
 
 
