@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check docs lab lab-quick bench clean
+.PHONY: demo test check docs fuzz lab lab-quick bench clean
 
 demo: $(VENV)/.core
 	$(BIN)/flagscope demo --html flagscope-demo.html
@@ -19,6 +19,12 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+# Damaged files of every format, in turn: `make fuzz MINUTES=20 SEED=3`. `make test` runs a short form.
+MINUTES ?= 5
+SEED    ?= 0
+fuzz: $(VENV)/.test
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --minutes $(MINUTES) --seed $(SEED)
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -97,7 +97,7 @@ def test_a_long_name_is_short_on_the_screen_and_whole_in_the_json(run: Run, tmp_
 
 
 def test_a_page_shows_long_names_of_pairs_shortened_and_apart(tmp_path: Path) -> None:
-    stem = "a" * 5000
+    stem = "a" * 400
     state = {
         f"{stem}{end}.{i}.weight": torch.randn(6, 6) for end in ("1" * 50, "2" * 50)
         for i in (0, 2)
@@ -111,6 +111,21 @@ def test_a_page_shows_long_names_of_pairs_shortened_and_apart(tmp_path: Path) ->
     assert len({pair.name for pair in shown.pairs}) == 2
     assert all(len(pair.name) < 700 for pair in shown.pairs)
     assert stem not in report._repr_html_()
+
+
+def test_names_of_more_than_500_letters_are_in_no_pair(tmp_path: Path) -> None:
+    words = ("attn_" * 100, "experts." * 300, "lin_" * 2000, "a." * 20_000, "_qkv_kv_" * 900)
+    state = {
+        f"{word}.{i}.{name}.weight": torch.randn(6, 6)
+        for word in words for i in range(9) for name in ("q_proj", "up", "bn1")
+    }  # fmt: skip
+    save_file(state | {"0.weight": torch.randn(6, 6), "2.weight": torch.randn(6, 6)},
+              tmp_path / "m.safetensors")  # fmt: skip
+    begun = time.perf_counter()
+    found = flagscope.inspect(tmp_path)
+    assert time.perf_counter() - begun < 15
+    assert len(found.graph.unmapped) == len(state)
+    assert any("names of more than 500 letters" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400, 1e300, 5.0, "half", []])

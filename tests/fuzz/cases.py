@@ -105,9 +105,22 @@ def command(kind: str, source: Path, rng: random.Random) -> tuple[str, ...]:
         case 3:
             return ("scan", *options, "--workers", "1", "--html", "page.html", "--csv", "pairs.csv")
         case 4:
-            return ("scan", *options, "--workers", "2")
+            return ("scan", *options, "--workers", "2", *_further(rng))
         case _:
             return ("scan", *options, "--workers", "1", "--json", "report.json")
+
+
+def _further(rng: random.Random) -> tuple[str, ...]:
+    return rng.choice(
+        (
+            (),
+            ("--window", "3", "--edges", "0"),
+            ("--rank", "energy:0.9", "--fold-norms", "all"),
+            ("--rank", "fixed:3", "--only", "heads"),
+            ("--heads", "4", "--only", "pairs"),
+            ("--family", "none"),
+        )
+    )
 
 
 def _options(kind: str, source: Path) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import random
 import struct
 import zipfile
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,54 @@ def json_text(content: bytes, rng: random.Random) -> bytes:
 
 
 def safetensors(content: bytes, rng: random.Random) -> bytes:
-    """Another header, its length told rightly."""
+    """Another header, its length told rightly; or one that is right, and odd, or odd numbers."""
     length = struct.unpack("<Q", content[:8])[0]
-    header = json_text(content[8 : 8 + length], rng)
-    return struct.pack("<Q", len(header)) + header + content[8 + length :]
+    header, data = content[8 : 8 + length], content[8 + length :]
+    match rng.randrange(5):
+        case 0 | 1:
+            header = json_text(header, rng)
+        case 2 | 3:
+            header = json.dumps(_odd(json.loads(header), rng)).encode()
+        case _:
+            data = _odd_numbers(data, rng)
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def _odd(header: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+    """Tensors under other names, in other shapes and types of the same size."""
+    found = {}
+    share = rng.choice((0.05, 0.3, 1.0))
+    old, new = rng.choice(tuple(header)).split(".")[0], rng.choice(TEXTS)
+    for name, one in header.items():
+        if name != "__metadata__" and rng.random() < share:
+            match rng.randrange(4):
+                case 0:
+                    name = f"{name}{rng.choice(('', '.'))}{rng.choice(TEXTS)}"
+                case 1:
+                    name = name.replace(old, new)
+                case 2:
+                    one = one | {"shape": _reshaped(one["shape"], rng)}
+                case _ if one["dtype"] == "F32":
+                    one = one | {"dtype": rng.choice(("I32", "U32"))}
+        found[name] = one
+    return found
+
+
+def _reshaped(shape: list[int], rng: random.Random) -> list[int]:
+    size = prod(shape)
+    split = next((n for n in (8, 6, 5, 4, 3, 2) if size % n == 0), 1)
+    others = ([size], [1, size], [size, 1], [split, size // split], [size // split, 1, split],
+              [1] * 6 + [size], [1] * 40 + [size], shape[::-1], [split, size // split, 1, 1],
+              [*shape, 1], [1, *shape])  # fmt: skip
+    return rng.choice(others)
+
+
+def _odd_numbers(data: bytes, rng: random.Random) -> bytes:
+    """Numbers that are none, endless, huge, tiny or all alike in a run of the data."""
+    one = struct.pack("<f", rng.choice((float("nan"), float("inf"), 0.0, 1.0, 3e38, 1e-42, -1e30)))
+    start = 4 * rng.randrange(len(data) // 4)
+    length = 4 * rng.choice((1, 16, 300, len(data)))
+    return data[:start] + one * (len(data[start : start + length]) // 4) + data[start + length :]
 
 
 def archive(content: bytes, rng: random.Random) -> bytes:
@@ -86,6 +131,13 @@ def pickled(content: bytes, rng: random.Random) -> bytes:
         case _:
             piece = _operand(op.name, argument, piece, rng)
     return content[:start] + piece + content[stop:]
+
+
+def legacy(content: bytes, rng: random.Random) -> bytes:
+    """One of the pickles that follow each other in a file of the older format of torch.save."""
+    starts = [at for at in range(len(content)) if content.startswith(b"\x80\x02", at)]
+    at = rng.choice(starts)
+    return content[:at] + pickled(content[at:], rng)
 
 
 def _operand(name: str, argument: Any, piece: bytes, rng: random.Random) -> bytes:
@@ -192,7 +244,7 @@ def hdf5(content: bytes, rng: random.Random) -> bytes:
             case 3:
                 tree["more"] = h5py.ExternalLink(rng.choice(("/etc/passwd", "x.h5")), "/")
             case 4:
-                shape = rng.choice(((2**20, 2**20), (0, 5), (2**40,), (1,) * 30))
+                shape = rng.choice(((2**20, 2**20), (5, 5), (2**40,), (1,) * 30))
                 tree.create_dataset("more", shape, "f4", chunks=(1,) * len(shape))
             case 5 if "model_config" in tree.attrs:
                 text = json_text(str(tree.attrs["model_config"]).encode(), rng)
@@ -225,7 +277,8 @@ def lines(content: bytes, rng: random.Random) -> bytes:
 
 
 _BY_SUFFIX: dict[str, Change] = {
-    ".json": json_text, ".safetensors": safetensors, ".pkl": pickled, ".pt": archive,
+    ".json": json_text, ".safetensors": safetensors, ".pkl": pickled, ".zip": archive,
+    ".pth": legacy, ".pt": archive,
     ".bin": archive, ".npz": archive, ".keras": archive, ".h5": hdf5, ".onnx": onnx_model,
     ".msgpack": msgpack_tree, ".toml": lines, ".metadata": pickled, ".distcp": archive,
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,6 +13,7 @@ from flagscope.arch.family import Family
 from flagscope.arch.family_sources import load_families
 from flagscope.arch.graph import Graph, HeadGroup, PairGroup
 from flagscope.arch.inferred import DOUBTED, inferred
+from flagscope.arch.limits import LONGEST_NAME
 from flagscope.arch.outer import with_outer_freedoms
 from flagscope.arch.reading import SIZES, Reading
 from flagscope.arch.registry import Proof, proofs
@@ -92,13 +93,33 @@ def build_graph(
     every = _checked_shapes(shapes)
     _check_arguments(config, heads, window)
     # Without entries a shape may be as large as it likes, and there is nothing to measure.
-    checked = {name: shape for name, shape in every.items() if 0 not in shape}
-    empty = tuple(name for name, shape in every.items() if len(shape) >= 2 and 0 in shape)
+    empty = [name for name, shape in every.items() if 0 in shape]
+    # The patterns of names take a time that grows with the square of their length.
+    long = [name for name, shape in every.items() if len(name) > LONGEST_NAME and 0 not in shape]
+    aside = {*empty, *long}
+    checked = {name: shape for name, shape in every.items() if name not in aside}
     graph = _built(checked, config, family=family, heads=heads, window=window, wiring=wiring)
-    if not empty:
-        return graph
-    note = f"matrices without entries, which no scan measures: {len(empty)}, such as {empty[0]}"
-    return replace(graph, unmapped=(*graph.unmapped, *empty), notes=(*graph.notes, note))
+    matrices = tuple(name for name, shape in every.items() if name in aside and len(shape) >= 2)
+    return replace(
+        graph,
+        unmapped=(*graph.unmapped, *matrices),
+        notes=(*graph.notes, *_aside_notes(empty, long)),
+    )
+
+
+def _aside_notes(empty: Sequence[str], long: Sequence[str]) -> list[str]:
+    """What to say of tensors that are in no map, whatever the others are."""
+    notes = []
+    if empty:
+        notes.append(
+            f"tensors without entries, which no scan measures: {len(empty)}, such as {empty[0]}"
+        )
+    if long:
+        notes.append(
+            f"tensors with names of more than {LONGEST_NAME} letters, which are not read: "
+            f"{len(long)}, such as {long[0]}"
+        )
+    return notes
 
 
 def _built(

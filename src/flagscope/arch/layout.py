@@ -14,6 +14,7 @@ Groups = tuple[tuple[str, ...], ...]
 CONSTANT_AXES: Mapping[str, int] = {"two": 2, "three": 3, "four": 4}
 """Axes whose name is their size, as in the fused ``(three h k) d``."""
 
+_SIZE = re.compile(r"[0-9]{1,12}")
 _TOKEN = re.compile(r"\s*([a-z][a-z0-9_]*|[()])")
 
 
@@ -158,12 +159,12 @@ def _sum_of_sizes(text: str, sizes: Mapping[str, int], whole: str) -> int:
         )
     total = 0
     for sign, term in re.findall(r"([+-]?)(\w+)", text):
-        if not term.isdigit() and term not in sizes:
+        if not _SIZE.fullmatch(term) and term not in sizes:
             raise ArchitectureError(
                 f"{whole!r}: the size of axis {term!r} is not known",
                 hint="give the model's config (--config F) or the number of heads (--heads N)",
             )
-        value = int(term) if term.isdigit() else sizes[term]
+        value = int(term) if _SIZE.fullmatch(term) else sizes[term]
         total += -value if sign == "-" else value
     return total
 

@@ -11,8 +11,14 @@ from flagscope.errors import ArchitectureError
 LARGEST_NUMBER = 1e12
 """No size, number of heads or fraction of a network is larger."""
 
+LONGEST_NAME = 500
+"""Letters of a tensor's name; those of real networks have fewer than 200."""
+
 LAYER_NUMBER = r"[0-9]{1,6}"
 """The number of a layer in a name: no network has a million, so that more is something else."""
+
+SIZE = re.compile(r"[0-9]{1,12}")
+"""A size that a family file writes out."""
 
 # Heads of a layer and experts of an MLP each get records of their own. The widest models have some
 # hundred heads and some hundred experts.

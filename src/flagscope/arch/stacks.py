@@ -15,7 +15,7 @@ from flagscope.arch.family import ConfigRule, StackRule
 from flagscope.arch.frame import Block, stream_frame
 from flagscope.arch.graph import Frame, HeadGroup, PairGroup, Stream
 from flagscope.arch.latent import latent_groups
-from flagscope.arch.limits import LARGEST_NUMBER, brief
+from flagscope.arch.limits import LARGEST_NUMBER, SIZE, brief
 from flagscope.arch.mlp import mlp_groups
 from flagscope.arch.scope import (
     Known,
@@ -217,7 +217,7 @@ def known_sizes(
                 hint="correct the config (--config F), or give --heads N",
             )
         key = path.rpartition("?")[2]
-        origin = "the family's default" if key.isdigit() else f"config key {key!r}"
+        origin = "the family's default" if SIZE.fullmatch(key) else f"config key {key!r}"
         known[axis] = Known(stages[0], origin, stages if len(stages) > 1 else ())
     if heads is not None:
         known["h"] = Known(heads, "the heads argument")
@@ -234,7 +234,7 @@ def _size_entry(config: Mapping[str, Any] | None, paths: tuple[str, ...]) -> tup
         flag, conditional, key = path.rpartition("?")
         if conditional and not config_flag((flag,), config):
             continue
-        if key.isdigit():
+        if SIZE.fullmatch(key):
             return path, int(key)
         entry = config_entry(config, (key,))
         if entry is not None:

@@ -11,6 +11,7 @@ References: compressed_tensors/compressors/pack_quantized and quantization/lifec
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -224,7 +225,9 @@ def _told_bits(config: Mapping[str, Any] | None) -> int | None:
         weights = group.get("weights") if isinstance(group, Mapping) else None
         if isinstance(weights, Mapping):
             found.add(str(weights.get("num_bits")))
-    return int(only) if len(found) == 1 and (only := found.pop()).isdecimal() else None
+    return (
+        int(only) if len(found) == 1 and re.fullmatch("[0-9]{1,2}", only := found.pop()) else None
+    )
 
 
 def _spans(index: Index) -> tuple[slice, slice, Index]:

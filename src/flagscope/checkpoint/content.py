@@ -6,6 +6,8 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
+from flagscope.checkpoint.broken_zip import BROKEN_ZIP
+
 Kind = Literal["safetensors", "torch", "npz", "gguf"]
 _ZIP = b"PK\x03\x04"
 # PyTorch's older format: a pickle of the number 0x1950a86a20f9469cfc6c comes first.
@@ -36,7 +38,7 @@ def content_kind(path: Path, start: bytes) -> Kind | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except BROKEN_ZIP:
         return None
     if any(name.partition("/")[2] == "data.pkl" for name in names):
         return "torch"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from flagscope.checkpoint.base import TensorInfo
+from flagscope.checkpoint.broken_zip import BROKEN_ZIP
 from flagscope.checkpoint.files import DAMAGED, FileCheckpoint, checked_start
 from flagscope.checkpoint.hdf5_store import Hdf5Store
 from flagscope.checkpoint.indexing import Index
@@ -165,6 +165,5 @@ def _archive(placed: PlacedBytes) -> tuple[str | None, Checksum]:
             if start + info.file_size > placed.size:
                 raise zipfile.BadZipFile("a member reaches beyond the end")
             return text, Checksum(start, start + info.file_size, info.CRC, _WEIGHTS)
-    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError,
-            RuntimeError) as error:  # fmt: skip
+    except BROKEN_ZIP as error:
         raise CorruptFileError(f"{path} is not a whole archive: {error}.", hint=DAMAGED) from error

@@ -12,7 +12,7 @@ from flagscope.checkpoint.keras_layers import Layer, stored_paths, variable_name
 
 # States that stand beside the weights.
 _STATE = ("/optimizer/", "/optimizer_weights/", "/_optimizer/", "/metrics/", "/loss/")
-_NUMBERED = re.compile(r"(?P<group>.*)/vars/(?P<number>\d+)")
+_NUMBERED = re.compile(r"(?P<group>.*)/vars/(?P<number>[0-9]{1,9})")
 # Parts of an attention layer: the groups of the newer format, and Keras's own names of them.
 _PARTS = {"query_dense": "query", "key_dense": "key", "value_dense": "value",
           "output_dense": "attention_output"}  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 import os
 import struct
@@ -31,7 +32,8 @@ _MOST_AXES = 64  # what NumPy allows
 # The fixed part of a member's header inside the archive, and where the lengths of its variable
 # parts stand in it (PKWARE APPNOTE 4.3.7).
 _LOCAL_HEADER = struct.Struct("<26xHH")
-_BROKEN = (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, struct.error)
+_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, ValueError, EOFError,
+           struct.error)  # fmt: skip
 
 
 @dataclass(frozen=True)

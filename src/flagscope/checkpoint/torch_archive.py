@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, BinaryIO
 
+from flagscope.checkpoint.broken_zip import BROKEN_ZIP
 from flagscope.checkpoint.files import DAMAGED
 from flagscope.checkpoint.pickle_records import Global, PickleError
 from flagscope.checkpoint.pickled import unpickled
@@ -94,7 +95,7 @@ class TorchArchive:
         self._file, self._shown, self._begin, self._size = file, shown, begin, size
         try:
             self._zip = zipfile.ZipFile(Window(file, begin, size))  # pyright: ignore[reportArgumentType]
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        except BROKEN_ZIP as error:
             raise CorruptFileError(
                 f"{shown} begins like a PyTorch file, but the directory at its end is missing or "
                 f"damaged: {error}.",
@@ -250,14 +251,7 @@ class TorchArchive:
         try:
             with self._zip.open(path) as member:
                 text = member.read(_LONGEST_CODE).decode("utf-8", "replace")
-        except (
-            zipfile.BadZipFile,
-            OSError,
-            ValueError,
-            NotImplementedError,
-            EOFError,
-            RuntimeError,
-        ):
+        except BROKEN_ZIP:
             return {}
         places = [*(match.start() for match in _CLASS.finditer(text)), len(text)]
         found: dict[str, tuple[str, ...]] = {}

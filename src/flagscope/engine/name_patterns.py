@@ -8,6 +8,8 @@ from math import prod
 
 # A number as a module list writes it; what is longer, or begins with a zero, is a word.
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
+# Each part is gone through for all names; a name of dots alone would take the square of its length.
+_MOST_PARTS = 30
 _RUNS = 8
 _WORDS = 6
 _CHARACTERS = 160
@@ -43,7 +45,7 @@ def name_patterns(names: Iterable[str], *, limit: int) -> tuple[list[str], int]:
     by_length: dict[int, list[_Sets]] = {}
     first: dict[_Sets, int] = {}
     for number, name in enumerate(names):
-        parts = tuple(frozenset((part,)) for part in name.split("."))
+        parts = tuple(frozenset((part,)) for part in name.split(".", _MOST_PARTS))
         by_length.setdefault(len(parts), []).append(parts)
         first[parts] = number
     merged: list[tuple[int, _Sets]] = []
