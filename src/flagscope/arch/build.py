@@ -100,7 +100,7 @@ def build_graph(
     reading: Reading | None = None
     if choice is None or (choice.family.chain is not None and not choice.family.stacks):
         named = choice
-        choice, reading = inferred(checked, config, notes)
+        choice, reading = inferred(checked, config, notes, heads=heads)
         if named is not None and choice is not None:
             choice = _only_sequences(named, choice)
         elif choice is None or not choice.trusted:
@@ -134,7 +134,7 @@ def _without_family(choice: Choice, shapes: Shapes, heads: int | None, window: i
         f"its tensors are named as in {choice.family.title}, but their shapes contradict that "
         "family or the config: read by names and shapes alone"
     )
-    found, reading = inferred(shapes, choice.config, notes)
+    found, reading = inferred(shapes, choice.config, notes, heads=heads)
     if found is None:
         return None
     notes.add(DOUBTED)

@@ -22,6 +22,9 @@ _ATTENTION = """\
 #   norm = { module = "norm1", kind = "layernorm" }    in front of the block; or kind = "rmsnorm"
 #   rotary = { layout = "half" }                       or "interleaved"; without it there is none
 """
+_PARALLEL = """\
+# Whether attention and MLP read the same stream is not known; if the MLP follows: parallel = false
+"""
 _MLP = """\
 # The activation decides the freedom of the neurons; `norm` as above:
 #   activation = { default = "gelu" }
@@ -70,7 +73,9 @@ def _lines(content: Mapping[str, Any]) -> Iterator[str]:
             yield f"{axis} = {_value(keys)}"
     for stack in content.get("stacks", ()):
         yield "\n[[stacks]]"
-        yield from (f"{k} = {_value(v)}" for k, v in stack.items() if k not in ("attention", "mlp"))
+        for key, value in stack.items():
+            if key not in ("attention", "mlp"):
+                yield f"{_PARALLEL if key == 'parallel' else ''}{key} = {_value(value)}"
         for kind, hint in (("attention", _ATTENTION), ("mlp", _MLP)):
             for at, block in enumerate(stack.get(kind, ())):
                 yield f"\n{hint if at == 0 else ''}[[stacks.{kind}]]"

@@ -198,9 +198,20 @@ def _read_norm(table: Table, placement: str = "pre") -> NormRule:
         post=_read_flag(post, False) if post else None,
         not_first=table.flag("not_first"),
         less_one=table.names("less_one", ()),
+        stored=_read_stored(table),
     )
     table.close()
     return rule
+
+
+def _read_stored(table: Table) -> tuple[str, str]:
+    names = table.names("stored", ("weight", "bias"))
+    if len(names) != 2:
+        raise ArchitectureError(
+            f"{table.place}.stored: expected the names of the gain and of the bias, got {names!r}",
+            hint='as in stored = ["scale", "shift"]',
+        )
+    return names[0], names[1]
 
 
 def _read_rotary(table: Table | None) -> RotaryRule | None:

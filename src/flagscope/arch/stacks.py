@@ -30,7 +30,8 @@ from flagscope.arch.series import series_groups
 from flagscope.errors import ArchitectureError
 
 # Buffers of two and more dimensions that are no matrices of weights.
-BUFFERS = ("*position_ids", "*inv_freq", "*num_batches_tracked", "*token_type_ids")
+BUFFERS = ("*position_ids", "*inv_freq", "*num_batches_tracked", "*token_type_ids", "*.mask",
+           "*.causal_mask", "*.attn_mask", "*.tril", "*.triu")  # fmt: skip
 
 
 class StackBuilder:
