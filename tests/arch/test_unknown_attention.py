@@ -153,3 +153,35 @@ def test_adapters_are_no_mlps():
     lora = SQUARES | {"attn.lora_down": (8, 64), "attn.lora_up": (64, 8)}
     graph = build_graph(layers(lora, {"mlp.fc1": (256, 64), "mlp.fc2": (64, 256)}), heads=4)
     assert {pair.d for pair in graph.pairs if pair.kind == "mlp"} == {256}
+
+
+MEGATRON = {
+    f"decoder.layers.{i}.{name}.weight": shape for i in range(2) for name, shape in (
+        ("self_attention.linear_qkv", (128, 64)), ("self_attention.linear_proj", (64, 64)),
+        ("mlp.linear_fc1", (256, 64)), ("mlp.linear_fc2", (64, 128)))
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"num_query_groups": 2, "kv_channels": 16}, {"num_query_groups": 2}, {},
+     {"num_query_groups": 8}, {"num_query_groups": 4, "group_query_attention": True},
+     {"num_query_groups": 2, "group_query_attention": False}],
+)  # fmt: skip
+def test_groups_of_a_fused_map_follow_from_its_rows_whatever_flags_say(config):
+    graph = build_graph(MEGATRON, {"num_attention_heads": 4, **config})
+    assert by_kind(graph)["qk"] == [(16, 4)] * 2
+    assert {member.kv_head for pair in graph.pairs if pair.kind == "qk"
+            for member in pair.members} == {0, 1}  # fmt: skip
+    doubted = any("which is taken" in note for note in graph.notes)
+    assert doubted == (config.get("num_query_groups", 0) > 2)
+
+
+def test_two_blocks_of_one_layer_have_names_of_their_own():
+    shapes = {f"layers.0.{name}.weight": shape for name, shape in (
+        ("fc1", (256, 64)), ("fc2", (64, 256)), ("one.up_proj", (32, 64)),
+        ("one.down_proj", (64, 32)), ("two.up_proj", (32, 64)),
+        ("two.down_proj", (64, 32)))}  # fmt: skip
+    names = [member.name for pair in build_graph(shapes).pairs for member in pair.members]
+    assert len(set(names)) == len(names) == 3
+    assert any("layers.0.one.up_proj" in name for name in names)

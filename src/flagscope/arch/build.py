@@ -14,6 +14,7 @@ from flagscope.arch.family_sources import load_families
 from flagscope.arch.graph import Graph, HeadGroup, PairGroup
 from flagscope.arch.inferred import DOUBTED, inferred
 from flagscope.arch.outer import with_outer_freedoms
+from flagscope.arch.pair_names import with_own_names
 from flagscope.arch.reading import SIZES, Reading
 from flagscope.arch.registry import Proof, proofs
 from flagscope.arch.scope import Notes, Shapes
@@ -337,7 +338,7 @@ def _finished(
     reasons = reading.left if reading else {}
     left = {name: f"left unplaced: {reasons[name]}" for name in unmapped if name in reasons}
     return Graph(
-        family, with_outer_freedoms(pairs), tuple(heads), unmapped, notes.texts(),
+        family, with_own_names(with_outer_freedoms(pairs)), tuple(heads), unmapped, notes.texts(),
         stacked=stacked, left=left,
         reading=reading.content if reading and pairs else None,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from flagscope.arch.build import build_graph
 from flagscope.arch.choose import recognised
 from flagscope.arch.graph import Graph
 from flagscope.arch.outer import with_outer_freedoms
+from flagscope.arch.pair_names import with_own_names
 from flagscope.arch.reading import SIZES
 from flagscope.arch.scope import Notes
 from flagscope.arch.stacks import BUFFERS
@@ -227,9 +228,8 @@ def trace_graph(
     )  # fmt: skip
     if not recorder.pairs:
         notes.add("no adjacent pair could be mapped; the matrices are listed as unmapped")
-    return Graph(
-        FAMILY, with_outer_freedoms(recorder.pairs), tuple(recorder.heads), unmapped, notes.texts()
-    )
+    pairs = with_own_names(with_outer_freedoms(recorder.pairs))
+    return Graph(FAMILY, pairs, tuple(recorder.heads), unmapped, notes.texts())
 
 
 def _shapes(module: nn.Module, names: Mapping[str, str] | None) -> dict[str, tuple[int, ...]]:
