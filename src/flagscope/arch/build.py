@@ -19,6 +19,7 @@ from flagscope.arch.reading import SIZES, Reading
 from flagscope.arch.registry import Proof, proofs
 from flagscope.arch.scope import Notes, Shapes
 from flagscope.arch.stacks import BUFFERS, StackBuilder, known_sizes
+from flagscope.arch.stated import check_stated, with_key
 from flagscope.arch.stream import head_links, residual_pairs
 from flagscope.arch.wired import FAMILY as WIRED
 from flagscope.arch.wired import wired_graph
@@ -111,9 +112,14 @@ def build_graph(
             notes.add(note)
         if choice is None:
             return _finished("unknown", [], [], checked, {}, notes, reading=reading)
+    own = choice.family.file
+    if own is not None:
+        check_stated(choice.family, choice.instances, checked, own)
     try:
         graph = _graph(choice, checked, notes, heads=heads, window=window, reading=reading)
     except ArchitectureError as error:
+        if own is not None:
+            raise with_key(error, choice.family, own) from error
         named = family is not None or (config or {}).get("model_type") is not None
         other = None if named or reading else _without_family(choice, checked, heads, window)
         if other is None:
@@ -341,4 +347,6 @@ def _finished(
         family, with_own_names(with_outer_freedoms(pairs)), tuple(heads), unmapped, notes.texts(),
         stacked=stacked, left=left,
         reading=reading.content if reading and pairs else None,
+        unplaced={n: shape for n, shape in shapes.items() if shape and n not in used}
+        if reading else {},
     )  # fmt: skip

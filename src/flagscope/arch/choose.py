@@ -86,7 +86,8 @@ def _chosen(
             )
         choice = Choice(family, _instances(family, shapes, nested), True)
         names = {n for one in family.sequences for rule in one.maps for n in rule.weights()}
-        if (family.stacks or names) and not choice.instances and not names & shapes.keys():
+        absent = not choice.instances and not names & shapes.keys()
+        if (family.stacks or names) and absent and family.file is None:
             raise ArchitectureError(
                 f"no tensor is named as in family {name!r}; the first is {min(shapes)!r}",
                 hint="leave the family to be found, or name another one",

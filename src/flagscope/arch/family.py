@@ -306,7 +306,7 @@ class Family:
     """One family file.
 
     Not `named` is a family whose tensors are named as those of another one: its names alone do
-    not tell it.
+    not tell it. `file` is the path of a file of the user's own.
     """
 
     name: str
@@ -320,6 +320,7 @@ class Family:
     chain: ChainRule | None
     named: bool = True
     sequences: tuple[SequenceRule, ...] = ()
+    file: str | None = None
 
 
 def _before(norm: NormRule | None) -> bool:

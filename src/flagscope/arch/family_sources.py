@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -67,4 +68,4 @@ def own_family(path: str) -> Family:
         raise ArchitectureError(
             f"the family file {path!r} is larger than 1 MiB", hint="is it a family file?"
         )
-    return read_family(parse_toml(text, path), path, _shipped())
+    return replace(read_family(parse_toml(text, path), path, _shipped()), file=path)
