@@ -29,6 +29,12 @@ MISTAKES = [
     ('"trunk.{layer}."', '"trunk."', r"path: 'trunk\.' has no number", "trunk.{layer}."),
     ("k = { module", "k = { modul", r"attention\[0\]\.k: unknown key 'modul'", "'module'"),
     ("activation =", "activaton =", r"mlp\[0\]: unknown key 'activaton'", "'activation'"),
+    (
+        "norm = {",
+        'query_norm = "mix.qn", norm = {',
+        r"attention\[0\]\.query_norm: no tensor",
+        "mix",
+    ),
     ("path =", "pth =", r"unknown key 'pth'", "'path'"),
     ('"relu"', '"foo"', r"mlp\[0\]\.activation\.default: no activation is .* 'foo'", "relu"),
     ('"relu"', '"gellu"', r"mlp\[0\]\.activation\.default: no activation is known", "'gelu'?"),

@@ -19,7 +19,9 @@ from flagscope.arch.family import (
     MlpRule,
     NormRule,
     StackRule,
+    norm_tensors,
 )
+from flagscope.arch.family_sources import load_families
 from flagscope.errors import ArchitectureError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -37,6 +39,8 @@ def check_stated(family: Family, instances: Sequence[Instance], shapes: Shapes, 
     ArchitectureError
         With the key of the first such name, and the names that are nearest.
     """
+    # A copy of a shipped file, or what extends one, names norms that only some models have.
+    own = family.name not in load_families() and family.named
     for at, stack in enumerate(family.stacks):
         key = f"{place}.stacks[{at}]"
         found = [one for one in instances if one.rule is stack]
@@ -53,7 +57,7 @@ def check_stated(family: Family, instances: Sequence[Instance], shapes: Shapes, 
             optional = not isinstance(block, LatentRule) and block.optional
             if optional and len(present) < len(block.maps) and shared:
                 continue
-            _check_block(block, inner, f"{key}.{block_key}", stack.paths)
+            _check_block(block, inner, f"{key}.{block_key}", stack.paths, own=own)
     for at, sequence in enumerate(family.sequences):
         for number, rule in enumerate(sequence.maps):
             if not set(rule.weights()) & shapes.keys():
@@ -95,10 +99,18 @@ def _blocks(stack: StackRule) -> Iterator[tuple[str, Block]]:
         yield from ((f"{name}[{at}]", block) for at, block in enumerate(blocks))
 
 
-def _check_block(block: Block, names: Sequence[str], key: str, paths: tuple[str, ...]) -> None:
+def _check_block(
+    block: Block, names: Sequence[str], key: str, paths: tuple[str, ...], *, own: bool
+) -> None:
     for rule in block.maps:
         if not _exists(rule, names):
             raise _no_tensor(f"{key}.{rule.role}.module", rule.weights(), names, paths[0])
+    if isinstance(block, AttentionRule) and own:
+        for name, modules in (("query_norm", block.query_norm), ("key_norm", block.key_norm),
+                              ("relative", block.relative)):  # fmt: skip
+            if modules and not set(norm_tensors(modules)) & set(names):
+                wanted = [f"{module}.weight" for module in modules]
+                raise _no_tensor(f"{key}.{name}", wanted, names, paths[0])
     norms: list[tuple[str, NormRule | None]] = [("norm", block.norm)]
     if not isinstance(block, LatentRule):
         norms.append(("output_norm", block.output_norm))
