@@ -37,6 +37,48 @@ class NanoGpt(nn.Module):
         return self.lm_head(parts["ln_f"](x))
 
 
+class ScaleShift(nn.Module):
+    """A layer norm whose gain and bias are called scale and shift."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x):
+        return functional.layer_norm(x, x.shape[-1:], self.scale, self.shift, 1e-5)
+
+
+class FromScratch(nn.Module):
+    """The names of the GPT in "Build a Large Language Model (From Scratch)"."""
+
+    def __init__(self):
+        super().__init__()
+
+        def layer():
+            attention = {f"W_{name}": nn.Linear(WIDTH, WIDTH, bias=False)
+                         for name in ("query", "key", "value")}  # fmt: skip
+            inner = nn.Sequential(nn.Linear(WIDTH, 24), nn.GELU(), nn.Linear(24, WIDTH))
+            return nn.ModuleDict({
+                "att": nn.ModuleDict({**attention, "out_proj": nn.Linear(WIDTH, WIDTH)}),
+                "ff": nn.ModuleDict({"layers": inner}),
+                "norm1": ScaleShift(WIDTH), "norm2": ScaleShift(WIDTH),
+            })  # fmt: skip
+
+        self.tok_emb, self.pos_emb = nn.Embedding(TOKENS, WIDTH), nn.Embedding(8, WIDTH)
+        self.trf_blocks = nn.ModuleList([layer() for _ in range(2)])
+        self.final_norm = ScaleShift(WIDTH)
+        self.out_head = nn.Linear(WIDTH, TOKENS, bias=False)
+
+    def forward(self, ids):
+        x = self.tok_emb(ids) + self.pos_emb(torch.arange(ids.shape[1]))
+        for layer in self.trf_blocks:
+            attention, y = layer["att"], layer["norm1"](x)
+            q, k, v = (attention[f"W_{name}"](y) for name in ("query", "key", "value"))
+            x = x + attention["out_proj"](attend(q, k, v, HEADS, HEADS))
+            x = x + layer["ff"]["layers"](layer["norm2"](x))
+        return self.out_head(self.final_norm(x))
+
+
 class MetaLlama(nn.Module):
     """The names of Meta's own files; neighbouring dimensions of a head turn together."""
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from arch.contract import assert_proven, randomise
-from arch.decoders import Megatron, MetaLlama, NanoGpt, tokens
+from arch.decoders import FromScratch, Megatron, MetaLlama, NanoGpt, tokens
 from arch.nets import ConvNext, MlpMixer, ResNet, image
 from flagscope.arch import build_graph
 
@@ -15,6 +15,7 @@ NETS = {
     "convnext-timm": (ConvNext, "convnext"),
     "convnext-timm-pointwise": (lambda: ConvNext(pointwise=True), "convnext"),
     "nanogpt": (NanoGpt, "nanogpt"),
+    "from-scratch": (FromScratch, "llms_from_scratch"),
     "llama-native": (MetaLlama, "llama_native"),
     "megatron": (lambda: Megatron(gated=True, shared=2), "megatron"),
     "megatron-local": (lambda: Megatron(gated=True, shared=4, fused=False), "megatron"),
@@ -25,6 +26,7 @@ NETS = {
                                   nn.ReLU(), nn.Linear(8, 3)), "mlp"),
 }  # fmt: skip
 CONFIGS = {"mlp": {"activation": "relu"}, "nanogpt": {"model_type": "nanogpt", "n_head": 4},
+           "from-scratch": {"model_type": "llms_from_scratch", "n_heads": 4, "emb_dim": 16},
            "llama-native": {"model_type": "llama_native", "n_heads": 4, "n_kv_heads": 2},
            "megatron": {"model_type": "megatron", "num_attention_heads": 4,
                         "group_query_attention": True, "num_query_groups": 2},
@@ -33,7 +35,7 @@ CONFIGS = {"mlp": {"activation": "relu"}, "nanogpt": {"model_type": "nanogpt", "
                               "kv_channels": 4},
            "megatron-plain-grouped": {"num_attention_heads": 4, "group_query_attention": True,
                                       "num_query_groups": 1}}  # fmt: skip
-DECODERS = ("nanogpt", "llama-native", "megatron", "megatron-local", "megatron-plain",
+DECODERS = ("nanogpt", "from-scratch", "llama-native", "megatron", "megatron-local", "megatron-plain",
             "megatron-plain-grouped")  # fmt: skip
 
 

@@ -4,15 +4,16 @@ import pytest
 import torch
 
 from arch.networks import MAKERS, Network
+from arch.stream_networks import STREAM_MAKERS
 from flagscope.arch import Graph, build_graph
 
 RECALL = 0.95
+ALL_MAKERS = (*MAKERS, *STREAM_MAKERS)
 
 
 def graph_of(net: Network) -> Graph:
-    return build_graph(
-        {name: tuple(w.shape) for name, w in net.state.items()}, net.config, window=0
-    )
+    shapes = {name: tuple(w.shape) for name, w in net.state.items()}
+    return build_graph(shapes, net.config, window=0 if net.residual is None else 2)
 
 
 def tensor_of(graph: Graph, net: Network, name: str) -> torch.Tensor:
@@ -49,6 +50,12 @@ def right_claims(graph: Graph, net: Network) -> int:
     right = 0
     for group, member, (a, b) in claims(graph, net):
         names = names_of(graph, group, member)
+        if group.kind == "residual":
+            true = (net.residual or {}).get(names)
+            assert true is not None, f"{net.kind}: {member.name} does not lie along the stream"
+            assert group.read_norm is not None
+            assert group.read_norm.name == true
+            continue
         fitting = [
             pair for pair in open_pairs.get(names, ()) if same(a, pair[0]) and same(b, pair[1])
         ]
@@ -60,7 +67,7 @@ def right_claims(graph: Graph, net: Network) -> int:
     return right
 
 
-@pytest.mark.parametrize(("make", "count"), MAKERS, ids=[make.__name__ for make, _ in MAKERS])
+@pytest.mark.parametrize(("make", "count"), ALL_MAKERS, ids=[m.__name__ for m, _ in ALL_MAKERS])
 def test_nothing_wrong_is_claimed_and_nearly_all_is_found(make, count):
     found = true = 0
     for seed in range(count):
@@ -70,7 +77,7 @@ def test_nothing_wrong_is_claimed_and_nearly_all_is_found(make, count):
         true += len(net)
         used = {side.map.tensor for pair in graph.pairs for side in (pair.write, pair.read)}
         used |= {part for name in used for part in graph.stacked.get(name, ())}
-        matrices = {name for name, w in net.state.items() if w.ndim > 1}
+        matrices = {n for n, w in net.state.items() if w.ndim > 1 and not n.endswith(".mask")}
         assert matrices <= used | set(graph.unmapped)
     if "siblings" not in make.__name__ and "mlp" not in make.__name__:
         assert found >= RECALL * true, f"{found} of {true} true pairs"
@@ -78,5 +85,17 @@ def test_nothing_wrong_is_claimed_and_nearly_all_is_found(make, count):
         assert found > 0.5 * true
 
 
+def test_residual_pairs_are_found_where_names_show_the_norms():
+    found = {}
+    for make, _ in STREAM_MAKERS[:2]:
+        for seed in range(44):
+            net = make(seed)
+            pairs = [pair for pair in graph_of(net).pairs if pair.kind == "residual"]
+            found[net.kind] = found.get(net.kind, 0) + len(pairs)
+    shown = [kind for kind, count in found.items() if count]
+    assert len(shown) >= 10, found
+    assert not [kind for kind in shown if not kind.startswith(("pre", "parallel", "Transformer"))]
+
+
 def test_the_networks_are_many():
-    assert sum(count for _, count in MAKERS) >= 2000
+    assert sum(count for _, count in ALL_MAKERS) >= 2000

@@ -235,8 +235,8 @@ def test_a_network_of_convolutions_is_no_mlp():
 
 @pytest.mark.parametrize(
     ("layers", "pairs"),
-    [(("norm1", "norm2", None), 0), (("norm1", "norm2", "ln_f"), 10),
-     (("pre_attn_norm", "pre_mlp_norm", None), 10), (("att.norm", "ff.norm", None), 10)],
+    [(("norm1", "norm2", None), 0), (("norm1", "norm2", "norm"), 0), (("ln_1", "ln_2", "ln_f"), 8),
+     (("pre_attn_norm", "pre_mlp_norm", None), 8), (("att.norm", "ff.norm", None), 0)],
 )  # fmt: skip
 def test_residual_pairs_only_where_norms_are_shown_to_stand_in_front(layers, pairs):
     d, state = 16, {}

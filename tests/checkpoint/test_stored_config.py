@@ -59,7 +59,7 @@ def opened(request, tmp_path):
         (Settings(), {"n_head": 4, "dropout": 0.1}),
         (Slotted(), None),
         (Easy(n_head=4), {"n_head": 4}),
-        (OrderedDict(model={"heads": (2, 4)}), {"model": {"heads": [2, 4]}}),
+        (OrderedDict(model={"heads": (2, 4)}), {"model": {"heads": [2, 4]}, "heads": [2, 4]}),
         ({"n_head": np.int64(4), "lr": np.float32(0.5), "ok": np.True_},
          {"n_head": 4, "lr": 0.5, "ok": True}),
         ({"n_head": 4, "path": Path("x"), "act": torch.nn.GELU(), "f": torch.relu},
@@ -146,7 +146,25 @@ def test_settings_as_omegaconf_keeps_them(opened):
     inner = {"n_head": AnyNode(4), "dims": DictConfig([AnyNode(1), AnyNode(2)])}
     config = DictConfig({"model": DictConfig(inner), "lr": AnyNode(0.5)})
     with opened({"state_dict": {"w": W}, "cfg": config}) as checkpoint:
-        assert checkpoint.stored_config == {"model": {"n_head": 4, "dims": [1, 2]}, "lr": 0.5}
+        section = {"n_head": 4, "dims": [1, 2]}
+        assert checkpoint.stored_config == {"model": section, "lr": 0.5, **section}
+
+
+@pytest.mark.parametrize(
+    ("settings", "known"),
+    [
+        ({"config": {"n_head": 4}, "lr": 0.1}, 4),
+        ({"model": {"attention": {"n_head": 4}}, "optimizer": {"n_head": 3}}, 4),
+        ({"model": {"n_head": 4}, "paths": {"n_head": 8}}, 4),
+        ({"n_head": 2, "model": {"n_head": 4}}, 2),
+        ({"net_a": {"n_head": 4}, "net_b": {"n_head": 2}}, None),
+        ({"net_a": {"n_head": 4}, "net_b": {"width": 2}}, None),
+        ({"a": {"b": {"c": {"n_head": 4}}}}, None),
+    ],
+)
+def test_sections_of_settings_count_where_they_do_not_differ(settings, known):
+    checkpoint = from_state_dict({"state_dict": {"w": W}, "hyper_parameters": settings})
+    assert (checkpoint.stored_config or {}).get("n_head") == known
 
 
 def test_mappings_in_memory():

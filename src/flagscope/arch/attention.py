@@ -50,7 +50,7 @@ def attention_groups(rule: AttentionRule, scope: Scope) -> Groups:
     missing = [one.role for one in rule.maps if all(p.rule is not one for p in found)]
     if missing:
         scope.notes.add(f"attention without the maps {', '.join(missing)}", scope.label)
-    maps = scope.solve(found) or _with_counted_groups(found, scope)
+    maps = _counted_groups(found, scope).solve(found)
     if maps is None:
         scope.notes.add(HEADS_UNKNOWN, scope.label)
         return [], []
@@ -64,24 +64,34 @@ def attention_groups(rule: AttentionRule, scope: Scope) -> Groups:
     return pairs, heads
 
 
-def _with_counted_groups(found: Sequence[Place], scope: Scope) -> dict[str, LinearMap] | None:
-    """Maps of a fused QKV whose groups follow from its rows: each has two besides its queries."""
+def _counted_groups(found: Sequence[Place], scope: Scope) -> Scope:
+    """The scope with the number of key-value heads that the rows of a fused QKV have.
+
+    Each group has two heads besides its queries. Where the config gives the number of groups and it
+    fits the rows, that is it; else the rows decide, for a config may say it under a flag or not.
+    """
     by_role = {place.rule.role: place for place in found}
     queries, output, heads = by_role.get("q"), by_role.get("o"), scope.known.get("h")
-    if heads is None or "g" in scope.known or queries is None or output is None:
-        return None
-    if queries.rule.layout != "(g s k) d":
-        return None
+    if queries is None or queries.rule.layout != "(g s k) d" or heads is None or output is None:
+        return scope
     try:
         sizes, _ = axis_sizes(parse_layout(output.layout), output.shape, dict(scope.sizes))
     except LayoutMismatchError:
-        return None
+        return scope
     rows, rest = divmod(queries.shape[0], sizes.get("k") or 1)
     groups, odd = divmod(rows - heads.value, 2)
     if "k" not in sizes or rest or odd or groups < 1 or heads.value % groups:
-        return None
+        return scope
+    if "g" in scope.known and scope.known["g"].value == groups:
+        return scope
+    if "g" in scope.known:
+        said = scope.known["g"]
+        scope.notes.add(
+            f"{said.origin} says {said.value} key-value heads, the rows of the fused maps hold "
+            f"{groups}, which is taken", scope.label,
+        )  # fmt: skip
     known = {**scope.known, "g": Known(groups, f"the rows of {queries.tensor!r}")}
-    return replace(scope, known=known).solve(found)
+    return replace(scope, known=known)
 
 
 def attention_label(rule: AttentionRule, scope: Scope) -> str:

@@ -28,6 +28,11 @@ NORM_UNKNOWN = (
     "reads it"
 )
 _PARTNERS = {"q": "k", "k": "q", "v": "o", "o": "v"}
+ORDER_UNKNOWN = (
+    "attention and MLP of a layer may both read the stream as it enters the layer: nothing is "
+    "listed along the stream between the two of one layer. In a family file, parallel = false says "
+    "that the MLP follows"
+)
 EXPERTS = "experts are left out of the residual pairs"
 
 
@@ -77,6 +82,9 @@ def stack_streams(
         if noted:
             outside.notes.add(str(reason), outside.label)
         return ()
+    open_order = rule.norms_shown and config_truth(rule.parallel, outside.config)
+    if noted and open_order and not outside.trusted and blocks:
+        outside.notes.add(ORDER_UNKNOWN, outside.label)
     if noted and any(isinstance(one.rule, MlpRule) and one.rule.experts for one in faced):
         outside.notes.add(EXPERTS, outside.label)
     streams = []

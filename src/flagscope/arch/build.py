@@ -15,10 +15,12 @@ from flagscope.arch.graph import Graph, HeadGroup, PairGroup
 from flagscope.arch.inferred import DOUBTED, inferred
 from flagscope.arch.limits import LONGEST_NAME
 from flagscope.arch.outer import with_outer_freedoms
+from flagscope.arch.pair_names import with_own_names
 from flagscope.arch.reading import SIZES, Reading
 from flagscope.arch.registry import Proof, proofs
 from flagscope.arch.scope import Notes, Shapes
 from flagscope.arch.stacks import BUFFERS, StackBuilder, known_sizes
+from flagscope.arch.stated import check_stated, with_key
 from flagscope.arch.stream import head_links, residual_pairs
 from flagscope.arch.wired import FAMILY as WIRED
 from flagscope.arch.wired import wired_graph
@@ -143,7 +145,7 @@ def _built(
     reading: Reading | None = None
     if choice is None or (choice.family.chain is not None and not choice.family.stacks):
         named = choice
-        choice, reading = inferred(checked, config, notes)
+        choice, reading = inferred(checked, config, notes, heads=heads)
         if named is not None and choice is not None:
             choice = _only_sequences(named, choice)
         elif choice is None or not choice.trusted:
@@ -153,9 +155,14 @@ def _built(
             notes.add(note)
         if choice is None:
             return _finished("unknown", [], [], checked, {}, notes, reading=reading)
+    own = choice.family.file
+    if own is not None:
+        check_stated(choice.family, choice.instances, checked, own)
     try:
         graph = _graph(choice, checked, notes, heads=heads, window=window, reading=reading)
     except ArchitectureError as error:
+        if own is not None:
+            raise with_key(error, choice.family, own) from error
         named = family is not None or (config or {}).get("model_type") is not None
         other = None if named or reading else _without_family(choice, checked, heads, window)
         if other is None:
@@ -177,7 +184,7 @@ def _without_family(choice: Choice, shapes: Shapes, heads: int | None, window: i
         f"its tensors are named as in {choice.family.title}, but their shapes contradict that "
         "family or the config: read by names and shapes alone"
     )
-    found, reading = inferred(shapes, choice.config, notes)
+    found, reading = inferred(shapes, choice.config, notes, heads=heads)
     if found is None:
         return None
     notes.add(DOUBTED)
@@ -380,7 +387,9 @@ def _finished(
     reasons = reading.left if reading else {}
     left = {name: f"left unplaced: {reasons[name]}" for name in unmapped if name in reasons}
     return Graph(
-        family, with_outer_freedoms(pairs), tuple(heads), unmapped, notes.texts(),
+        family, with_own_names(with_outer_freedoms(pairs)), tuple(heads), unmapped, notes.texts(),
         stacked=stacked, left=left,
         reading=reading.content if reading and pairs else None,
+        unplaced={n: shape for n, shape in shapes.items() if shape and n not in used}
+        if reading else {},
     )  # fmt: skip

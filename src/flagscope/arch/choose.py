@@ -15,6 +15,7 @@ from flagscope.arch.nested import is_other_part, language_section
 from flagscope.arch.scope import Notes, Scope, Shapes
 from flagscope.errors import ArchitectureError
 
+_ATTENTION = re.compile(r"\b(?:self_?)?att(?:n|ention)?\b")
 _EXPERT = re.compile(r"\bexperts\.\d+\.")
 
 
@@ -86,7 +87,8 @@ def _chosen(
             )
         choice = Choice(family, _instances(family, shapes, nested), True)
         names = {n for one in family.sequences for rule in one.maps for n in rule.weights()}
-        if (family.stacks or names) and not choice.instances and not names & shapes.keys():
+        absent = not choice.instances and not names & shapes.keys()
+        if (family.stacks or names) and absent and family.file is None:
             raise ArchitectureError(
                 f"no tensor is named as in family {name!r}; the first is {min(shapes)!r}",
                 hint="leave the family to be found, or name another one",
@@ -157,11 +159,15 @@ def _laid_out(choice: Choice, shapes: Shapes, nested: bool, notes: Notes) -> Cho
 
 
 def _contradicted(one: Instance, shapes: Shapes) -> bool:
-    """Whether a norm of the first layer has a bias where the family's norms have none."""
+    """Whether the first layer has what the family's layers have not: attention, a norm's bias."""
     base = layer_base(one, one.numbers[0])
+    if not one.rule.attention and any(
+        name.startswith(base) and _ATTENTION.search(name, len(base)) for name in shapes
+    ):
+        return True
     norms = [block.norm for block in (*one.rule.attention, *one.rule.mlp) if block.norm]
     return any(
-        norm_tensor(base + module, "bias") in shapes
+        norm_tensor(base + module, norm.stored[1]) in shapes
         for norm in norms if norm.kind == "rmsnorm" for module in norm.modules
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any
 
+from flagscope.arch.forms import form_lines, unread_lines
 from flagscope.arch.graph import Graph
 from flagscope.errors import ArchitectureError
 
@@ -15,12 +16,16 @@ _HEAD = """\
 #     flagscope scan CHECKPOINT --family THIS_FILE
 # Names are relative to a layer's path; layouts are einops patterns of the stored weight, with h
 # heads, g key-value heads, k dimensions of a head, d of the stream, f neurons.
-# What stands here is taken as true: freedoms follow from it.
+# What stands here is taken as true: freedoms follow from it. The documentation's page "Names of
+# one's own" describes the format.
 """
 _ATTENTION = """\
 # Norms and position embeddings, if you know them, give residual pairs and freedoms:
 #   norm = { module = "norm1", kind = "layernorm" }    in front of the block; or kind = "rmsnorm"
 #   rotary = { layout = "half" }                       or "interleaved"; without it there is none
+"""
+_PARALLEL = """\
+# Whether attention and MLP read the same stream is not known; if the MLP follows: parallel = false
 """
 _MLP = """\
 # The activation decides the freedom of the neurons; `norm` as above:
@@ -32,11 +37,13 @@ def family_draft(graph: Graph) -> str:
     """The mapping of a graph as the text of a family file.
 
     A mapping that was inferred is written as it was read; of a known family its own file is given.
+    Where nothing was read, the tensors are listed with a form to fill in. What was not read stands
+    in comments.
 
     Raises
     ------
     ArchitectureError
-        If nothing was read, or the graph was traced and does not go by names.
+        If the graph was traced, or read from a file's own graph, and does not go by names.
 
     References
     ----------
@@ -50,7 +57,9 @@ def family_draft(graph: Graph) -> str:
       { module = "w_a.0", layout = "o i" },
     """
     if graph.reading is not None:
-        return _HEAD + "\n" + "\n".join(_lines(graph.reading)) + "\n"
+        return "\n".join([_HEAD, *_lines(graph.reading), *unread_lines(graph.unplaced)]) + "\n"
+    if graph.unplaced:
+        return "\n".join([_HEAD, *form_lines(graph.unplaced)]) + "\n"
     file = resources.files("flagscope.arch").joinpath("families", f"{graph.family}.toml")
     if not file.is_file():
         raise ArchitectureError(
@@ -70,7 +79,9 @@ def _lines(content: Mapping[str, Any]) -> Iterator[str]:
             yield f"{axis} = {_value(keys)}"
     for stack in content.get("stacks", ()):
         yield "\n[[stacks]]"
-        yield from (f"{k} = {_value(v)}" for k, v in stack.items() if k not in ("attention", "mlp"))
+        for key, value in stack.items():
+            if key not in ("attention", "mlp"):
+                yield f"{_PARALLEL if key == 'parallel' else ''}{key} = {_value(value)}"
         for kind, hint in (("attention", _ATTENTION), ("mlp", _MLP)):
             for at, block in enumerate(stack.get(kind, ())):
                 yield f"\n{hint if at == 0 else ''}[[stacks.{kind}]]"

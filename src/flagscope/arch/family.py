@@ -98,7 +98,7 @@ class NormRule:
     it, whether it stands in front of the reader or behind the sum. One that is `not_first` is
     missing in the first layer, which reads the bare stream. Of kind "by_bias" it is a LayerNorm
     if it has a bias, else an RMSNorm. `less_one` are config keys that say that gains are stored
-    less one.
+    less one, `stored` what its gain and its bias are called.
     """
 
     modules: tuple[str, ...]
@@ -111,6 +111,11 @@ class NormRule:
     post: FlagRule | None = None
     not_first: bool = False
     less_one: tuple[str, ...] = ()
+    stored: tuple[str, str] = ("weight", "bias")
+
+    def names(self) -> tuple[str, ...]:
+        """All tensor names that it may have."""
+        return norm_tensors(self.modules, (*self.stored, "running_mean", "running_var"))
 
 
 @dataclass(frozen=True)
@@ -266,12 +271,12 @@ class StackRule:
         """All tensor names of a layer, relative to its path."""
         names = {name for rule in self.maps() for name in rule.names()}
         for block in self.attention:
-            names.update(norm_tensors(block.norm.modules if block.norm else ()))
+            names.update(block.norm.names() if block.norm else ())
             names.update(norm_tensors((*block.query_norm, *block.key_norm, *block.relative)))
         for block in (*self.mlp, *self.latent):
-            names.update(norm_tensors(block.norm.modules if block.norm else ()))
+            names.update(block.norm.names() if block.norm else ())
         for block in (*self.attention, *self.mlp):
-            names.update(norm_tensors(block.output_norm.modules if block.output_norm else ()))
+            names.update(block.output_norm.names() if block.output_norm else ())
             names.update(block.output_scale)
         return frozenset(names)
 
@@ -301,7 +306,7 @@ class Family:
     """One family file.
 
     Not `named` is a family whose tensors are named as those of another one: its names alone do
-    not tell it.
+    not tell it. `file` is the path of a file of the user's own.
     """
 
     name: str
@@ -315,6 +320,7 @@ class Family:
     chain: ChainRule | None
     named: bool = True
     sequences: tuple[SequenceRule, ...] = ()
+    file: str | None = None
 
 
 def _before(norm: NormRule | None) -> bool:
@@ -333,7 +339,9 @@ def norm_tensor(module: str, kind: str) -> str:
     return module + kind if module.endswith("_") else f"{module}.{kind}"
 
 
-def norm_tensors(modules: tuple[str, ...]) -> tuple[str, ...]:
+def norm_tensors(
+    modules: tuple[str, ...],
+    kinds: tuple[str, ...] = ("weight", "bias", "running_mean", "running_var"),
+) -> tuple[str, ...]:
     """Names of the tensors that norms of these names may have."""
-    kinds = ("weight", "bias", "running_mean", "running_var")
     return tuple(norm_tensor(module, kind) for module in modules for kind in kinds)

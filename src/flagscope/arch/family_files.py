@@ -7,10 +7,12 @@ disk) are arrays, of which the first that exists counts.
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from flagscope.arch.activations import ELEMENTWISE, HOMOGENEOUS, LINEAR
 from flagscope.arch.family import (
     ROLE_AXES,
     AttentionRule,
@@ -31,6 +33,10 @@ from flagscope.arch.family import (
 from flagscope.arch.layout import parse_layout
 from flagscope.arch.table import Table
 from flagscope.errors import ArchitectureError
+
+_ACTIVATIONS = LINEAR | HOMOGENEOUS | ELEMENTWISE | {"unknown", "softmax", "ssm", "ssm gate"}
+UNFILLED = "?"
+"""What a draft has in place of a name that its user is to fill in."""
 
 
 def parse_toml(text: str, place: str) -> dict[str, Any]:
@@ -121,7 +127,7 @@ def _read_sizes(table: Table) -> dict[str, tuple[str, ...]]:
 
 
 def _read_chain(table: Table) -> ChainRule:
-    rule = ChainRule(_read_config(table.table("activation"), "unknown"))
+    rule = ChainRule(_read_activation(table.table("activation")))
     table.close()
     return rule
 
@@ -137,6 +143,24 @@ def _read_config(table: Table | None, default: str | float | None) -> ConfigRule
     return rule
 
 
+def _read_activation(table: Table | None) -> ConfigRule:
+    """What lies between two maps, of which the freedom of the neurons follows."""
+    rule = _read_config(table, "unknown")
+    if table is not None:
+        _check_activation(str(rule.default), f"{table.place}.default")
+    return rule
+
+
+def _check_activation(name: str, place: str) -> None:
+    if name.lower() not in _ACTIVATIONS:
+        near = difflib.get_close_matches(name.lower(), _ACTIVATIONS, n=1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        raise ArchitectureError(
+            f"{place}: no activation is known by the name {name!r}",
+            hint=f"{meant}Known ones: {', '.join(sorted(_ACTIVATIONS))}",
+        )
+
+
 def _read_flag(table: Table | None, default: bool) -> FlagRule:
     """A truth value, or the config keys that say it, and its default."""
     if table is None:
@@ -149,7 +173,10 @@ def _read_flag(table: Table | None, default: bool) -> FlagRule:
 def _read_map(table: Table, role: str) -> MapRule:
     out, inp, batch = ROLE_AXES[role]
     layout = table.text("layout")
-    axes = {name for group in parse_layout(layout) for name in group}
+    try:
+        axes = {name for group in parse_layout(layout) for name in group}
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{table.place}.layout: {error}", hint=error.hint) from error
     if role in ("k", "v") and "g" in axes:
         batch = "g"
     given = table.optional_text("batch")
@@ -167,6 +194,12 @@ def _read_map(table: Table, role: str) -> MapRule:
         parameter=table.flag("parameter"),
     )
     table.close()
+    if UNFILLED in rule.modules:
+        raise ArchitectureError(
+            f"{table.place}.module: still to be filled in",
+            hint="write the module's name, relative to the path, in place of the question mark; "
+            "leave out a block that the model does not have",
+        )
     needed = {
         rule.out,
         rule.inp,
@@ -200,9 +233,20 @@ def _read_norm(table: Table, placement: str = "pre") -> NormRule:
         post=_read_flag(post, False) if post else None,
         not_first=table.flag("not_first"),
         less_one=table.names("less_one", ()),
+        stored=_read_stored(table),
     )
     table.close()
     return rule
+
+
+def _read_stored(table: Table) -> tuple[str, str]:
+    names = table.names("stored", ("weight", "bias"))
+    if len(names) != 2:
+        raise ArchitectureError(
+            f"{table.place}.stored: expected the names of the gain and of the bias, got {names!r}",
+            hint='as in stored = ["scale", "shift"]',
+        )
+    return names[0], names[1]
 
 
 def _read_rotary(table: Table | None) -> RotaryRule | None:
@@ -275,7 +319,7 @@ def _read_reads(table: Table | None) -> dict[str, MapRule]:
 def _read_mlp(table: Table) -> MlpRule:
     rule = MlpRule(
         maps=_read_maps(table, ("up", "down"), ("gate",)),
-        activation=_read_config(table.table("activation"), "unknown"),
+        activation=_read_activation(table.table("activation")),
         optional=table.flag("optional"),
         norm=_read_norm_if(table.table("norm")),
         name=table.text("name", "mlp"),
@@ -305,14 +349,21 @@ def _read_sequence(table: Table) -> SequenceRule:
     tables = table.tables("maps")
     after = tuple(one.text("after", "") for one in tables)
     maps = tuple(_read_map(one, _sequence_role(one)) for one in tables)
-    rule = SequenceRule(maps, after, _read_config(activation, "unknown"))
+    for one, name in zip(tables, after, strict=True):
+        if name not in ("", "norm"):
+            _check_activation(name, f"{one.place}.after")
+    rule = SequenceRule(maps, after, _read_activation(activation))
     table.close()
     return rule
 
 
 def _sequence_role(table: Table) -> str:
     """A layout of two dimensions is a linear map's, one of more a convolution's."""
-    return "linear" if len(parse_layout(table.look("layout"))) == 2 else "conv"
+    layout = table.look("layout")
+    try:
+        return "linear" if len(parse_layout(layout)) == 2 else "conv"
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{table.place}.layout: {error}", hint=error.hint) from error
 
 
 def _read_stream(table: Table | None) -> StreamRule | None:
@@ -349,7 +400,7 @@ def _read_stack(table: Table) -> StackRule:
         attention=tuple(_read_attention(one) for one in table.tables("attention")),
         mlp=tuple(_read_mlp(one) for one in table.tables("mlp")),
         sequence=tuple(_read_map(one, "conv") for one in table.tables("sequence")),
-        activation=_read_config(activation, "unknown") if activation else None,
+        activation=_read_activation(activation) if activation else None,
         stream=_read_stream(table.table("stream")),
         frame=_read_frame(table.table("frame")),
         latent=tuple(_read_latent(one) for one in table.tables("latent")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -77,4 +78,4 @@ def own_family(path: str) -> Family:
             f"the family file {path!r} has a line of more than {_LONGEST_LINE:,} letters",
             hint="write arrays on several lines",
         )
-    return read_family(parse_toml(text, path), path, _shipped())
+    return replace(read_family(parse_toml(text, path), path, _shipped()), file=path)

@@ -301,7 +301,8 @@ class Graph:
     streams that may be turned, `streams` those whose readers and writers are known, `links` the
     links between heads along them. `stacked` names the tensors that a map takes together along a
     new first axis, under the name that the map gives them; `left` says why a matrix is unmapped,
-    where that is known; `reading` is the content of a family file for a mapping that was inferred.
+    where that is known; `reading` is the content of a family file for a mapping that was inferred,
+    `unplaced` the shapes of the tensors that such a reading left.
     """
 
     family: str
@@ -315,3 +316,4 @@ class Graph:
     stacked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     left: Mapping[str, str] = field(default_factory=dict)
     reading: Mapping[str, Any] | None = None
+    unplaced: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

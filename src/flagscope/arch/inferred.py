@@ -11,9 +11,9 @@ from flagscope.arch.family import ConfigRule
 from flagscope.arch.family_files import read_family
 from flagscope.arch.family_sources import load_families
 from flagscope.arch.graph import HeadGroup, PairGroup
-from flagscope.arch.reading import Reading, read_names
+from flagscope.arch.reading import SIZES, WIDTH, Reading, read_names
 from flagscope.arch.scope import Known, Notes, Shapes
-from flagscope.arch.stacks import StackBuilder
+from flagscope.arch.stacks import StackBuilder, known_sizes
 
 DOUBTED = (
     "pairs were inferred from common tensor names; what lies between their maps is unknown, so no "
@@ -52,14 +52,19 @@ def inferred_maps(
 
 
 def inferred(
-    shapes: Shapes, config: Mapping[str, Any] | None, notes: Notes
+    shapes: Shapes,
+    config: Mapping[str, Any] | None,
+    notes: Notes,
+    *,
+    heads: int | None = None,
 ) -> tuple[Choice | None, Reading]:
     """The family that was read, None where nothing was, and the reading.
 
     A model of nothing but sequences of known order is trusted as far as its config names the
     activation between them; it counts as the family of plain MLPs where all of its maps are linear.
     """
-    reading = read_names(shapes)
+    sizes = known_sizes({**SIZES, "d": WIDTH}, config, heads, lenient=True)
+    reading = read_names(shapes, {axis: one.value for axis, one in sizes.items()})
     for text, place in reading.notes:
         notes.add(text, place)
     for tensor, reason in reading.left.items():

@@ -14,6 +14,7 @@ from flagscope.arch.limits import LARGEST_NUMBER, brief
 from flagscope.arch.maps import LinearMap, solved_map
 from flagscope.errors import ArchitectureError
 
+_NORM_KEYS = ("weight", "bias", "running_mean", "running_var")
 Shapes = Mapping[str, tuple[int, ...]]
 T = TypeVar("T")
 
@@ -147,11 +148,14 @@ class Scope:
                 name=self.base + rule.modules[0], kind=kind, gain=None, bias=None, mean=None,
                 variance=None, eps=eps, offset=offset, placement=placement,
             )  # fmt: skip
-        return self.norm_of(rule.modules, kind=kind, eps=eps, offset=offset, placement=placement)
+        return self.norm_of(
+            rule.modules, kind=kind, eps=eps, offset=offset, placement=placement, stored=rule.stored
+        )
 
     def _norm_kind(self, rule: NormRule) -> NormKind:
         if rule.kind == "by_bias":
-            biases = (norm_tensor(self.base + module, "bias") for module in rule.modules)
+            bias = rule.stored[1]
+            biases = (norm_tensor(self.base + module, bias) for module in rule.modules)
             return "layernorm" if any(name in self.shapes for name in biases) else "rmsnorm"
         return rule.kind  # pyright: ignore[reportReturnType] (checked by the reader)
 
@@ -181,12 +185,13 @@ class Scope:
         placement: str,
         eps: float = 1e-5,
         offset: float = 0.0,
+        stored: tuple[str, str] = ("weight", "bias"),
     ) -> Norm | None:
         """The norm whose module is the first of these that has a tensor."""
         for module in modules:
             names = {
-                key: norm_tensor(self.base + module, key)
-                for key in ("weight", "bias", "running_mean", "running_var")
+                key: norm_tensor(self.base + module, called)
+                for key, called in zip(_NORM_KEYS, (*stored, *_NORM_KEYS[2:]), strict=True)
             }
             tensors = {key: name for key, name in names.items() if name in self.shapes}
             if tensors:

@@ -9,9 +9,11 @@ from itertools import pairwise
 from flagscope.arch.activations import activation_freedom
 from flagscope.arch.family import MapRule, SequenceRule
 from flagscope.arch.graph import Freedom, Member, Norm, PairGroup, PairKind
+from flagscope.arch.layout import LayoutMismatchError
 from flagscope.arch.maps import LinearMap, solved_map
 from flagscope.arch.scope import Scope, config_value
 from flagscope.arch.sides import Side
+from flagscope.errors import ArchitectureError
 
 _ACTIVATION_UNKNOWN = (
     "activations cannot be seen in weights: what lies between numbered layers is unknown; say so "
@@ -70,10 +72,16 @@ def _step(rule: MapRule, after: str, written: int | None, scope: Scope) -> _Step
         return None
     # Behind a flattening the reader's columns hold the channels one after the other.
     known = {rule.inp: written} if f"({rule.inp} " in rule.layout and written else None
-    one = solved_map(
-        role=rule.role, tensor=place.tensor, shape=place.shape, layout=rule.layout, out=rule.out,
-        inp=rule.inp, known=known, bias=place.bias,
-    )  # fmt: skip
+    try:
+        one = solved_map(
+            role=rule.role, tensor=place.tensor, shape=place.shape, layout=rule.layout,
+            out=rule.out, inp=rule.inp, known=known, bias=place.bias,
+        )  # fmt: skip
+    except LayoutMismatchError as error:
+        raise ArchitectureError(
+            f"tensor {place.tensor!r} of shape {place.shape} does not fit {rule.layout!r}: {error}",
+            hint=error.hint,
+        ) from error
     norm = scope.norm_of(rule.norms, kind="batchnorm", placement="map")
     if norm is not None and norm.mean is None:
         norm, after = None, "norm"

@@ -34,7 +34,8 @@ from flagscope.errors import ArchitectureError
 # Gaps between layers that a note lists.
 _MOST_GAPS = 20
 # Buffers of two and more dimensions that are no matrices of weights.
-BUFFERS = ("*position_ids", "*inv_freq", "*num_batches_tracked", "*token_type_ids")
+BUFFERS = ("*position_ids", "*inv_freq", "*num_batches_tracked", "*token_type_ids", "*.mask",
+           "*.causal_mask", "*.attn_mask", "*.tril", "*.triu")  # fmt: skip
 
 
 class StackBuilder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -103,9 +104,12 @@ class Table:
     def close(self) -> None:
         """Refuse keys that nobody asked for: they are misspelt or in the wrong place."""
         if self._left:
+            key = sorted(self._left)[0]
+            near = difflib.get_close_matches(key, set(self._asked), n=1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
             raise ArchitectureError(
-                f"{self.place}: unknown key {sorted(self._left)[0]!r}",
-                hint=f"known keys here: {', '.join(sorted(set(self._asked)))}",
+                f"{self.place}: unknown key {key!r}",
+                hint=f"{meant}Known keys here: {', '.join(sorted(set(self._asked)))}",
             )
 
     def _ask(self, key: str) -> bool:
@@ -115,6 +119,11 @@ class Table:
     def _take(self, key: str, default: Any) -> Any:
         self._ask(key)
         if key not in self._left and default is None:
+            near = difflib.get_close_matches(key, self._left, n=1, cutoff=0.7)
+            if near:  # misspelt rather than missing
+                raise ArchitectureError(
+                    f"{self.place}: unknown key {near[0]!r}", hint=f"did you mean {key!r}?"
+                )
             raise ArchitectureError(
                 f"{self.place}: key {key!r} is missing", hint=f"add {key} to this table"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import is_dataclass
@@ -34,6 +35,10 @@ CONFIG_KEYS = (
     "options",
     "settings",
 )
+# Sections that say nothing of the model.
+_OF_TRAINING = re.compile(r"optim|sched|train|data|log|callback|loss|metric|token|augment|seed")
+_OF_MODEL = re.compile(r"model|net|former|gpt|arch|attention|backbone")
+_SECTIONS = 2
 _DEEPEST = 6
 _MOST = 5000
 _LONGEST = 1000
@@ -47,7 +52,7 @@ def stored_config(saved: Any) -> dict[str, Any] | None:
     Those of every usual entry (`hparams`, `config`, `args`, …) are put together. Numbers, texts,
     booleans, lists and mappings of them are kept, objects read by their attributes (Namespace,
     dataclasses, OmegaConf), and all else left out, as is what lies deeper than six levels or
-    beyond five thousand values.
+    beyond five thousand values. What sections say (``{"model": {"n_head": 4}}``) counts as well.
 
     Parameters
     ----------
@@ -66,7 +71,33 @@ def stored_config(saved: Any) -> dict[str, Any] | None:
         settings = reader.settings(entries.get(key))
         if settings:
             found = settings | found
-    return found or None
+    if "model_type" in found or "transformers_version" in found:
+        return found  # of a model whose parts have configs of their own
+    return _with_sections(found) or None
+
+
+def _with_sections(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with those of their sections, up to two levels down.
+
+    What stands higher up goes first. Sections of the model go before others, and of several only
+    what all of them say alike is known of the model.
+    """
+    found = dict(settings)
+    level: list[Mapping[str, Any]] = [settings]
+    for _ in range(_SECTIONS):
+        inner = [(key, part) for one in level for key, part in one.items()
+                 if isinstance(part, Mapping) and not _OF_TRAINING.search(key.lower())]  # fmt: skip
+        level = [part for key, part in inner if key in CONFIG_KEYS or _OF_MODEL.search(key.lower())]
+        level = level or [part for _, part in inner]
+        if not level:
+            break
+        first, *others = level
+        found |= {
+            key: value for key, value in first.items()
+            if key not in found and value is not None and not isinstance(value, Mapping)
+            and all(other.get(key) == value for other in others)
+        }  # fmt: skip
+    return found
 
 
 def config_below(saved: Any, group: str) -> tuple[dict[str, Any] | None, list[str]]:

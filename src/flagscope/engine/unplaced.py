@@ -24,6 +24,7 @@ _INPUT = Reason("layer that reads the input of the network, by its name", True)
 _EMBEDDING = Reason("embedding, by its name", True)
 _OUTPUT = Reason("output layer or head, by its name", True)
 NO_MAP = Reason("not a map between two spaces, as its family says", True)
+_BIAS = Reason("bias: added to what a map writes, with an axis of heads, by its name", True)
 _DEPTHWISE = Reason(
     "convolution with one input channel for each output: depthwise, or the input has one channel",
     True,
@@ -33,6 +34,7 @@ _ANYWHERE = re.compile(
     r"wpe|pos_?emb\w*|(?:\w+_)?position(?:s|al)?(?:_(?!\w*proj)\w+)?|rel_pos_\w+"
     r"|relative_attention_bias"
 )
+_BIASES = re.compile(r"_?b_?[QKVqkv]|(?:\w+_)?bias(?:_[kv])?")
 # Modules outside of the numbered layers.
 _INPUTS = re.compile(r"\w*patch_?embed\w*|conv_?stem|conv_proj|stem")
 _OUTPUTS = re.compile(
@@ -59,6 +61,8 @@ def reason_of(name: str, shape: tuple[int, ...]) -> Reason:
     if sum(n > 1 for n in shape) < 2:
         return _VECTOR
     parts = name.split(".")
+    if _BIASES.fullmatch(parts[-1]):
+        return _BIAS
     if any(_ANYWHERE.fullmatch(part) for part in parts[-2:]):
         return _POSITIONS
     number = next((i for i, part in enumerate(parts) if part.isdecimal()), len(parts))

@@ -9,65 +9,37 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from flagscope.arch.reading.modules import Matrix, Module, by_parent, joined
+from flagscope.arch.reading.head_axes import by_heads, heads_output
+from flagscope.arch.reading.modules import Module, by_parent
+from flagscope.arch.reading.proposals import (
+    AttentionBlock,
+    Proposal,
+    RoleMap,
+    contradicted,
+    output_candidates,
+    proposal,
+)
 from flagscope.arch.reading.stacked_heads import stacked_heads
-from flagscope.arch.reading.words import is_output, may_be_output, role_of
 
-_KEY_VALUE = re.compile(r"(?:to_?|w_?|c_?|in_?)?kv(?:_?(?:proj|linear|lin|attn))?")
 _CROSS = re.compile(r"cross|attn_?2|enc_?dec|encoder_attn|multihead_attn|inter_attn|src_attn")
 # Fused maps of these names hold Q, K and V for each head in turn, or all Q first.
 _EITHER_ORDER = ("query_key_value", "linear_qkv")
+
+# Tables whose lengths are not the stream's, and norms of queries or keys.
+_NO_WIDTH = re.compile(r"bias|rotary|rope|alibi")
+_OF_HEADS = re.compile(r"(?:^|[._])[qkv](?:_|$)|query|key|value|head")
 
 OUTPUT_UNKNOWN = "attention without an output map that fits: its V-O pairs are not listed"
 DISORDERED = (
     "attention left out: which of its maps are Q, K, V and O, and how they lie, does not follow "
     "from their names and shapes"
 )
-
-
-@dataclass(frozen=True)
-class RoleMap:
-    """One role of a block: its matrix, the layout of that, and which part of it is meant."""
-
-    matrix: Matrix
-    layout: str
-    select: Mapping[str, int] = field(default_factory=dict)
-    out: str | None = None
-    inp: str | None = None
-
-
-@dataclass(frozen=True)
-class AttentionBlock:
-    """An attention block as it was read.
-
-    Attributes
-    ----------
-    parent
-        Path of the module that holds it.
-    maps
-        q, k, v, and o where there is one.
-    cross
-        Whether keys and values read another stream than queries.
-    d
-        Width of the stream.
-    """
-
-    parent: str
-    maps: Mapping[str, RoleMap]
-    cross: bool
-    d: int
-
-
-@dataclass(frozen=True)
-class _Proposal:
-    """Matrices that names propose for the roles, and those that may be the output map."""
-
-    parent: str
-    roles: Mapping[str, Matrix]
-    outputs: tuple[tuple[Matrix, ...], ...]  # by how near they stand, the nearest first
-    heads: int | None = None  # of matrices that stand for one head each
+CONVOLVED = (
+    "attention left out: a convolution or filter that is not read stands between its maps, or it "
+    "is none"
+)
 
 
 @dataclass(frozen=True)
@@ -92,28 +64,29 @@ class AttentionReading:
     transposed: bool | None
 
 
-def read_attention(root: Module) -> AttentionReading:
-    """The attention blocks of a model."""
+def read_attention(root: Module, known: Mapping[str, int] | None = None) -> AttentionReading:
+    """The attention blocks of a model; `known` are sizes by axis that a config gives."""
     groups = by_parent(root.matrices)
     stacked = stacked_heads(groups)
     proposals = [one for parent, found in groups.items() if parent not in stacked.sources
-                 if (one := _proposal(parent, found, groups))]  # fmt: skip
+                 if (one := proposal(parent, found, groups))]  # fmt: skip
     # The output map of heads lies in the module that holds them, or above.
     proposals += [
-        _Proposal(one.parent, one.roles, _outputs(one.parent, set(), groups)[:3], one.count)
+        Proposal(one.parent, one.roles, output_candidates(one.parent, set(), groups)[:3], one.count)
         for one in stacked.blocks
     ]
     taken = {matrix.tensor for one in proposals for matrix in one.roles.values()}
-    widths = Counter(size for matrix in root.matrices if matrix.tensor not in taken
-                     for size in set(matrix.shape))  # fmt: skip
-    widths.update(n for module in root.walk() if (n := module.vector))
+    sizes = _Sizes(_widths(root, taken), known or {})
     readings = [
-        {style: _readings(one, style == "in, out", widths) for style in ("out, in", "in, out")}
+        {style: _readings(one, style == "in, out", sizes) for style in ("out, in", "in, out")}
         for one in proposals
     ]
     styles = {bare: _common_style(proposals, readings, bare) for bare in (False, True)}
     blocks, doubted = [], []
     for one, reading in zip(proposals, readings, strict=True):
+        if contradicted(one, root.at(one.parent)):
+            doubted.append((CONVOLVED, one.parent))
+            continue
         style = styles[_is_bare(one)]
         found = reading[style] if style else []
         if len(found) == 1:
@@ -128,12 +101,30 @@ def read_attention(root: Module) -> AttentionReading:
     return AttentionReading(tuple(blocks), kept, tuple(doubted), transposed)
 
 
-def _is_bare(one: _Proposal) -> bool:
+@dataclass(frozen=True)
+class _Sizes:
+    """How often each length occurs outside of attention, and sizes by axis from a config."""
+
+    widths: Counter[int]
+    known: Mapping[str, int]
+
+
+def _widths(root: Module, taken: set[str]) -> Counter[int]:
+    """How often maps and norms have each length, but for those of single heads."""
+    widths = Counter(size for matrix in root.matrices if matrix.tensor not in taken
+                     and not _NO_WIDTH.search(matrix.tensor.lower())
+                     for size in set(matrix.shape))  # fmt: skip
+    norms = (one for one in root.walk() if not _OF_HEADS.search(one.path.lower()))
+    widths.update(length for one in norms if (length := one.vector))
+    return widths
+
+
+def _is_bare(one: Proposal) -> bool:
     return any(matrix.joint is None for matrix in one.roles.values())
 
 
 def _common_style(
-    proposals: Sequence[_Proposal], readings: Sequence[Mapping[str, list[AttentionBlock]]],
+    proposals: Sequence[Proposal], readings: Sequence[Mapping[str, list[AttentionBlock]]],
     bare: bool,
 ) -> str | None:  # fmt: skip
     """How the weights of all blocks lie: None where it cannot be told.
@@ -155,53 +146,11 @@ def _common_style(
     return common.pop() if common else None
 
 
-def _proposal(
-    parent: str, siblings: Sequence[Matrix], groups: Mapping[str, list[Matrix]]
-) -> _Proposal | None:
-    roles: dict[str, Matrix] = {}
-    for matrix in siblings:
-        role = role_of(matrix.name) or ("kv" if _KEY_VALUE.fullmatch(matrix.name.lower()) else None)
-        if role is None:
-            continue
-        if role in roles:
-            return None
-        roles[role] = matrix
-    complete = {"q", "k", "v"} <= set(roles) or {"q", "kv"} <= set(roles)
-    if complete:
-        roles.pop("qkv", None)
-        roles.pop("kv", None) if "k" in roles else None
-    elif "qkv" in roles:
-        roles = {"qkv": roles["qkv"]}
-    else:
-        return None
-    return _Proposal(parent, roles, _outputs(parent, set(roles.values()), groups))
-
-
-def _outputs(
-    parent: str, taken: set[Matrix], groups: Mapping[str, list[Matrix]]
-) -> tuple[tuple[Matrix, ...], ...]:
-    """Candidates for the output map: siblings so named, those below, those one level up, any."""
-    siblings = [one for one in groups.get(parent, ()) if one not in taken]
-    named = tuple(one for one in siblings if is_output(one.name))
-    below = tuple(
-        one for child in ("to_out", "out", "output", "out_proj", "proj", "o", "dense")
-        for one in groups.get(joined(parent, child), ())
-    )  # fmt: skip
-    above_path, _, _ = parent.rpartition(".")
-    above: list[Matrix] = []
-    if parent:
-        above = [one for one in groups.get(above_path, ()) if is_output(one.name)]
-        for child in ("output", "out", "to_out", "proj"):
-            above += groups.get(joined(above_path, child), ())
-    left = tuple(one for one in siblings if may_be_output(one.name))
-    return named, below, tuple(one for one in above if one not in taken), left
-
-
-def _readings(one: _Proposal, transposed: bool, widths: Counter[int]) -> list[AttentionBlock]:
+def _readings(one: Proposal, transposed: bool, sizes: _Sizes) -> list[AttentionBlock]:
     """The ways in which a block's maps fit each other if weights lie as (in, out), or (out, in)."""
     # What stands for one head each are weights of modules, and these are (out, in).
     transposed = transposed and one.heads is None
-    roles = list(_role_readings(one, transposed, widths))
+    roles = list(_role_readings(one, transposed, sizes))
     found = []
     for maps, inner, d in roles:
         cross = maps["k"].layout.split()[-1] == "c" or maps["k"].layout.startswith("c ")
@@ -215,7 +164,7 @@ def _readings(one: _Proposal, transposed: bool, widths: Counter[int]) -> list[At
 
 
 def _role_readings(
-    one: _Proposal, transposed: bool, widths: Counter[int]
+    one: Proposal, transposed: bool, sizes: _Sizes
 ) -> Iterator[tuple[dict[str, RoleMap], int, int]]:
     """Q, K and V, the length of what all heads hand to the output map, and the stream's width."""
     if "qkv" in one.roles:
@@ -227,7 +176,7 @@ def _role_readings(
     query, key, value = (one.roles[role] for role in "qkv")
     dimensions = {len(matrix.shape) for matrix in (query, key, value)}
     if dimensions == {3}:
-        yield from _by_heads(one, query, key, value, widths)
+        yield from by_heads(one, sizes.widths, sizes.known)
     elif dimensions == {2}:
         (q, d), (k, c), (v, e) = (
             one_.shape[::-1] if transposed else one_.shape for one_ in (query, key, value)
@@ -254,7 +203,7 @@ def _two(transposed: bool, out: str, inp: str) -> str:
     return f"{inp} ({out})" if transposed else f"({out}) {inp}"
 
 
-def _fused(one: _Proposal, transposed: bool) -> Iterator[tuple[dict[str, RoleMap], int, int]]:
+def _fused(one: Proposal, transposed: bool) -> Iterator[tuple[dict[str, RoleMap], int, int]]:
     matrix = one.roles["qkv"]
     if one.heads is not None and len(matrix.shape) == 3:
         _, three, d = matrix.shape
@@ -269,7 +218,7 @@ def _fused(one: _Proposal, transposed: bool) -> Iterator[tuple[dict[str, RoleMap
                }, inner, d  # fmt: skip
 
 
-def _half_fused(one: _Proposal, transposed: bool) -> Iterator[tuple[dict[str, RoleMap], int, int]]:
+def _half_fused(one: Proposal, transposed: bool) -> Iterator[tuple[dict[str, RoleMap], int, int]]:
     query, both = one.roles["q"], one.roles["kv"]
     if len(query.shape) != 2 or len(both.shape) != 2:
         return
@@ -282,59 +231,13 @@ def _half_fused(one: _Proposal, transposed: bool) -> Iterator[tuple[dict[str, Ro
         yield {"q": RoleMap(query, _two(transposed, "h k", "d")), **parts}, q, d
 
 
-_THREE = (("h d k", "h k d"), ("h k d", "h d k"), ("d h k", "h k d"))
-
-
-def _by_heads(
-    one: _Proposal, query: Matrix, key: Matrix, value: Matrix, widths: Counter[int]
-) -> Iterator[tuple[dict[str, RoleMap], int, int]]:
-    """Parameters with an axis of heads; which axis is the stream's is seen in other maps."""
-    found = []
-    for layout, _ in _THREE:
-        if one.heads is not None and layout != "h k d":
-            continue
-        sizes = [dict(zip(layout.split(), matrix.shape, strict=True))
-                 for matrix in (query, key, value)]  # fmt: skip
-        q, k, v = sizes
-        alike = q["d"] == k["d"] == v["d"] and q["k"] == k["k"] == v["k"]
-        if alike and k["h"] == v["h"] and q["h"] % k["h"] == 0:
-            grouped = layout.replace("h", "g")
-            maps = {"q": RoleMap(query, layout), "k": RoleMap(key, grouped),
-                    "v": RoleMap(value, grouped)}  # fmt: skip
-            found.append((maps, q["h"] * q["k"], q["d"]))
-    fitting = [one_ for one_ in found if any(_three_output(one_[0], m)
-                                             for group in one.outputs for m in group)]  # fmt: skip
-    kept = fitting or found
-    if len(kept) > 1:
-        most = max(widths[d] for _, _, d in kept)
-        kept = [one_ for one_ in kept if widths[one_[2]] == most and most > 0]
-    yield from kept
-
-
-def _three_output(maps: Mapping[str, RoleMap], matrix: Matrix) -> RoleMap | None:
-    """The output map with an axis of heads, or a plain one of the right shape."""
-    layout = maps["q"].layout
-    sizes = dict(zip(layout.split(), maps["q"].matrix.shape, strict=True))
-    h, k, d = sizes["h"], sizes["k"], sizes["d"]
-    if len(matrix.shape) == 3:
-        for known, output in _THREE:
-            expected = tuple(sizes[axis] for axis in output.split())
-            if known == layout and matrix.shape == expected:
-                return RoleMap(matrix, output)
-        return None
-    if matrix.shape == (d, h * k):
-        # A module's weight is (out, in); a bare square one may be either.
-        return RoleMap(matrix, "d (h k)") if matrix.joint or d != h * k else None
-    return RoleMap(matrix, "(h k) d") if matrix.shape == (h * k, d) else None
-
-
 def _output_map(
-    one: _Proposal, maps: Mapping[str, RoleMap], inner: int, d: int, transposed: bool
+    one: Proposal, maps: Mapping[str, RoleMap], inner: int, d: int, transposed: bool
 ) -> tuple[RoleMap | None, bool]:
     """The output map, and whether several fit equally well."""
     for near in one.outputs:
         if len(maps["q"].matrix.shape) == 3 and "three" not in maps["q"].layout:
-            fitting = [role for m in near if (role := _three_output(maps, m))]
+            fitting = [role for m in near if (role := heads_output(maps, m))]
         else:
             last = maps["v"].out or "k"
             layout = f"(h {last}) d" if transposed else f"d (h {last})"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from flagscope.arch.reading.modules import Matrix
-from flagscope.arch.reading.words import mlp_role
+from flagscope.arch.reading.words import mlp_role, role_of
 
 
 @dataclass(frozen=True)
@@ -24,21 +24,39 @@ class MlpBlock:
         Whether weights lie as (in, out).
     tensors
         Names of all tensors in it, of every expert.
+    halves
+        What the two halves of `up` are called where it holds two maps; () where it is one.
     """
 
     parent: str
     maps: Mapping[str, Matrix]
     transposed: bool
     tensors: tuple[str, ...]
+    halves: tuple[str, ...] = ()
+
+
+# Gate and up in one map: by name, or as the module of an activation that splits its input.
+_BOTH = re.compile(r"w_?12|(?:fc|w|c)?_?(?:gate_?up|up_?gate)(?:_?proj)?")
+_SPLIT = re.compile(r"(?:.*\.)?0\.proj")
+_KEY_VALUE = re.compile(r"kv|key|value")
+# Small maps next to the weights of others, which go down first and then up.
+_ADDED = re.compile(r"lora|adapter|\bia3\b|prompt|prefix")
+HALVES = ("half1", "half2")
 
 
 def read_mlp(
-    parent: str, matrices: Sequence[Matrix], width: int, *, transposed: bool | None
+    parent: str,
+    matrices: Sequence[Matrix],
+    width: int,
+    *,
+    transposed: bool | None,
+    gains: Collection[int] = (),
 ) -> MlpBlock | None:
     """The MLP that the matrices of one module make, if they make just one.
 
     Two maps of which one takes a stream of `width` to something else and the other one back are an
     MLP whatever their names; three are a gated one. Where the two widths are equal, names decide.
+    If the first writes twice of what the other reads, its halves are multiplied: gate and up.
 
     Parameters
     ----------
@@ -51,7 +69,11 @@ def read_mlp(
     transposed
         Whether the weights of other modules of the model lie as (in, out), None if that is not
         known.
+    gains
+        Lengths of the norms and scales in the layer.
     """
+    if any(_ADDED.search(one.path.lower()) for one in matrices):
+        return None
     plain = [one for one in matrices if len(one.shape) == 2 and width in one.shape]
     if not 2 <= len(plain) <= 3 or len(plain) != len(matrices):
         return None
@@ -64,7 +86,7 @@ def read_mlp(
         by_name[role] = one
     found = _by_shape(plain, width, by_name, transposed or False)
     if found is None:
-        return None
+        return _fused(parent, plain, width, transposed or False, gains)
     maps, lies = found
     modules = all(one.joint is not None for one in plain)
     if modules and transposed is not None and lies != transposed:
@@ -110,6 +132,38 @@ def _by_shape(
         return None
     first, last = (wide, tall) if transposed else (tall, wide)
     return {"up": first[0], "down": last[0]}, transposed
+
+
+def _fused(
+    parent: str, plain: Sequence[Matrix], width: int, transposed: bool, gains: Collection[int]
+) -> MlpBlock | None:
+    """An MLP whose gate and up are one map, (2 f, d), with a last map (d, f).
+
+    Which half is the gate is known where the name says it; both are multiplied with each other and
+    read by the last map. A norm or scale of the halves' length would stand between.
+    """
+    if len(plain) != 2 or any(one.joint is None for one in plain):
+        return None
+    for both, down in (plain, plain[::-1]):
+        (twice, d), (e, inner) = (m.shape[::-1] if transposed else m.shape for m in (both, down))
+        if not (d == e == width and twice == 2 * inner):
+            continue
+        name = both.name.lower()
+        if role_of(both.name) is not None or _KEY_VALUE.search(name):
+            continue
+        said = _BOTH.fullmatch(name) is not None or _SPLIT.fullmatch(both.path) is not None
+        # A square map, or one of twice the stream's width, may be something else.
+        roles = mlp_role(both.name), mlp_role(down.name)
+        if not said and (width in (inner, twice) or roles[0] == "down" or roles[1] != "down"):
+            continue
+        if {inner, twice} & (set(gains) - {width}):
+            continue
+        halves = HALVES
+        if "gate" in name:
+            halves = ("gate", "up") if name.index("gate") < name.index("up") else ("up", "gate")
+        tensors = tuple(one.tensor for one in plain)
+        return MlpBlock(parent, {"up": both, "down": down}, transposed, tensors, halves)
+    return None
 
 
 def _gate_of_numbers(first: Sequence[Matrix], down: Matrix) -> Matrix | None:

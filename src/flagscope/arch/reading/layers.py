@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flagscope.arch.limits import LAYER_NUMBER
 from flagscope.arch.reading.attention import AttentionBlock, AttentionReading
@@ -60,7 +60,8 @@ class Stack:
         names = {role: one.tensor.removeprefix(base) for role, one in block.maps.items()}
         if experts:
             names = {r: _EXPERT_NUMBER.sub("experts.{expert}.", n) for r, n in names.items()}
-        rule = tuple((role, name, "") for role, name in sorted(names.items()))
+        form = " ".join(block.halves)
+        rule = tuple((role, name, form) for role, name in sorted(names.items()))
         self.mlp.setdefault(rule, block)
         self.layers[numbers].add(rule)
 
@@ -177,16 +178,42 @@ def _read_mlps(root: Module, stack: Stack, used: set[str], transposed: bool | No
         if match is not None:
             by_layer[tuple(int(n) for n in match.groups())].append(matrix)
     found: set[str] = set()
+    gains = _gains(root, pattern)
     for numbers, matrices in by_layer.items():
-        for block in _layer_mlps(matrices, stack.base(numbers), stack.d, transposed):
+        read = _Read(stack.d, transposed, frozenset(gains[numbers]))
+        for block in _layer_mlps(matrices, stack.base(numbers), read):
             stack.add_mlp(block, numbers, experts="{expert}" in block.parent)
             found.update(block.tensors)
     return found
 
 
-def _layer_mlps(
-    matrices: Sequence[Matrix], base: str, d: int, transposed: bool | None
-) -> list[MlpBlock]:
+def _gains(root: Module, pattern: re.Pattern[str]) -> dict[Numbers, set[int]]:
+    """Lengths of the norms, scales and other vectors of each layer that are no map's bias."""
+    found: dict[Numbers, set[int]] = defaultdict(set)
+    for module in root.walk():
+        match = pattern.match(f"{module.path}.")
+        if match is not None:
+            found[tuple(int(n) for n in match.groups())].update(
+                length for _, length in module.vectors
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What is known of a layer where its MLPs are read: see `read_mlp`."""
+
+    d: int
+    transposed: bool | None
+    gains: frozenset[int]
+
+    def mlp(self, parent: str, matrices: Sequence[Matrix]) -> MlpBlock | None:
+        return read_mlp(
+            parent, matrices, self.d, transposed=self.transposed, gains=self.gains
+        )  # fmt: skip
+
+
+def _layer_mlps(matrices: Sequence[Matrix], base: str, read: _Read) -> list[MlpBlock]:
     """MLPs of one layer: each in a module of its own, or one in each of a list of experts."""
     groups: dict[str, list[Matrix]] = defaultdict(list)
     experts: dict[str, dict[str, list[Matrix]]] = defaultdict(lambda: defaultdict(list))
@@ -200,23 +227,23 @@ def _layer_mlps(
         groups[inner.partition(".")[0] if "." in inner else ""].append(matrix)
     blocks = []
     for name, group in groups.items():
-        block = read_mlp(joined(base.rstrip("."), name), group, d, transposed=transposed)
-        blocks += [block] if block else _by_module(group, d, transposed)
+        block = read.mlp(joined(base.rstrip("."), name), group)
+        blocks += [block] if block else _by_module(group, read)
     for name, members in experts.items():
-        read = [read_mlp(name, one, d, transposed=transposed) for one in members.values()]
+        found = [read.mlp(name, one) for one in members.values()]
         alike = {
             tuple(sorted((role, m.name, m.shape) for role, m in one.maps.items())) if one else None
-            for one in read
+            for one in found
         }
         whole = set(members) == {str(n) for n in range(len(members))}
-        if len(alike) == 1 and read[0] is not None and whole:
+        if len(alike) == 1 and found[0] is not None and whole:
             tensors = tuple(one.tensor for group in members.values() for one in group)
-            blocks.append(MlpBlock(name, read[0].maps, read[0].transposed, tensors))
+            blocks.append(replace(found[0], parent=name, tensors=tensors))
     return blocks
 
 
-def _by_module(matrices: Sequence[Matrix], d: int, transposed: bool | None) -> list[MlpBlock]:
+def _by_module(matrices: Sequence[Matrix], read: _Read) -> list[MlpBlock]:
     """MLPs in a module that holds several: each in a module of its own."""
     groups = by_parent(matrices)
-    read = [read_mlp(parent, group, d, transposed=transposed) for parent, group in groups.items()]
-    return [one for one in read if one is not None] if len(groups) > 1 else []
+    found = [read.mlp(parent, group) for parent, group in groups.items()]
+    return [one for one in found if one is not None] if len(groups) > 1 else []

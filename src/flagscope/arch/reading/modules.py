@@ -10,6 +10,10 @@ from functools import cached_property
 from itertools import pairwise
 
 Shape = tuple[int, ...]
+# Biases with an axis of heads, masks, and tables of angles.
+_NO_MAP = re.compile(
+    r"(?:\w+_)?bias(?:es)?(?:_\w+)?|(?:\w+_)?mask|tril|triu|(?:\w+_)?(?:sin|cos)(?:_cached?)?"
+)
 _RUNNING = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -26,6 +30,8 @@ class Matrix:
         Name and shape of the stored tensor.
     bias
         Name and length of the bias, if there is one.
+    bias_shape
+        Shape of the bias, which may have an axis of heads; () where there is none.
     joint
         What stands between the module's name and "weight"; None for a bare parameter.
     position
@@ -39,6 +45,7 @@ class Matrix:
     bias: tuple[str, int] | None
     joint: str | None
     position: int
+    bias_shape: Shape = ()
 
     @property
     def path(self) -> str:
@@ -78,26 +85,27 @@ class Module:
     def _own(self) -> Iterator[Matrix]:
         parent, _, name = self.path.rpartition(".")
         for at, (parameter, shape) in enumerate(self.tensors.items()):
-            if len(shape) < 2 or 0 in shape:
+            if len(shape) < 2 or 0 in shape or self._is_no_map(parameter):
                 continue
             tensor, position = joined(self.path, parameter), self.position + at
+            over, own, joint = self.path, parameter, None
+            biases = _biases(parameter)
             if parameter == "weight" and self.path:
-                yield Matrix(parent, name, tensor, shape, self._bias("bias"), ".", position)
+                over, own, joint, biases = parent, name, ".", ("bias",)
             elif parameter.endswith("_weight"):
-                stem = parameter.removesuffix("_weight")
-                yield Matrix(
-                    self.path, stem, tensor, shape, self._bias(f"{stem}_bias"), "_", position
-                )  # fmt: skip
-            else:
-                bias = self._bias(*_biases(parameter))
-                yield Matrix(self.path, parameter, tensor, shape, bias, None, position)
+                own, joint = parameter.removesuffix("_weight"), "_"
+                biases = (f"{own}_bias",)
+            found = next(((b, self.tensors[b]) for b in biases if self.tensors.get(b)), ("", ()))
+            bias = (joined(self.path, found[0]), found[1][0]) if len(found[1]) == 1 else None
+            yield Matrix(over, own, tensor, shape, bias, joint, position, found[1])
 
-    def _bias(self, *names: str) -> tuple[str, int] | None:
-        for name in names:
-            shape = self.tensors.get(name, ())
-            if len(shape) == 1:
-                return joined(self.path, name), shape[0]
-        return None
+    def _is_no_map(self, parameter: str) -> bool:
+        """Whether a tensor is a bias with an axis of heads, or a mask: no map, and no width."""
+        if _NO_MAP.fullmatch(parameter.lower()):
+            return True
+        shape = self.tensors[parameter]
+        owners = (whole for name, whole in self.tensors.items() if parameter in _biases(name))
+        return any(len(whole) == len(shape) + 1 and {*shape} <= {*whole} for whole in owners)
 
     @property
     def batchnorm(self) -> int | None:
@@ -113,6 +121,20 @@ class Module:
                      if n in self.tensors), ())  # fmt: skip
         small = all(len(shape) <= 1 for shape in self.tensors.values())
         return gain[0] if small and not self.children and len(gain) == 1 and gain[0] else None
+
+    @property
+    def vectors(self) -> tuple[tuple[str, int], ...]:
+        """Tensors of one dimension of its own that are no map's bias: names and lengths."""
+        biases = {matrix.bias[0] for matrix in self.own if matrix.bias}
+        return tuple((name, shape[0]) for own, shape in self.tensors.items() if len(shape) == 1
+                     and (name := joined(self.path, own)) not in biases)  # fmt: skip
+
+    def at(self, path: str) -> Module | None:
+        """The module within it at a path relative to it."""
+        module: Module | None = self
+        for part in path.split(".") if path else ():
+            module = module.children.get(part) if module else None
+        return module
 
     def walk(self) -> Iterator[Module]:
         """This module and all within it."""
@@ -178,6 +200,7 @@ def joined(parent: str, name: str) -> str:
 def _biases(parameter: str) -> tuple[str, ...]:
     """Names that the bias of a bare parameter has: b1 of W1, b_Q of W_Q, up_bias of up."""
     names = [f"{parameter}_bias"]
-    if re.match(r"[wW](?![a-z])", parameter):
-        names += ["b" + parameter[1:], "B" + parameter[1:]]
+    match = re.fullmatch(r"(_?)[wW](?![a-z])(.*)", parameter)
+    if match is not None:
+        names += [f"{match[1]}{letter}{match[2]}" for letter in "bB"]
     return tuple(names)

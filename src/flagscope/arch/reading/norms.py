@@ -1,9 +1,16 @@
 """Which norms stand in front of the blocks of a stack, where the tensors show it.
 
 Residual pairs need that: the gain of a norm between the stream and its readers is folded into them.
-Names such as norm1 are the same in pre-norm and post-norm layers. A norm within the block's own
-module stands in front of it; two outside of the blocks do where a last norm stands behind the
-stack, which a post-norm model has no use for.
+Names such as norm1 are the same in pre-norm and post-norm layers, with a last norm behind the stack
+in both, and a norm in a block's own module may be applied to the sum. What is taken to show it:
+
+- names that say so: "pre" in both, Llama's input_layernorm with post_attention_layernorm, and
+  GPT-2's ln_1 and ln_2 with ln_f;
+- a norm next to the module ``fn`` that holds the block, as of PreNorm(fn), or in a numbered list
+  in front of the block's first map. One block in that form, the other with a norm in its module.
+
+Nothing else as long as the stream may stand in the layer: scales of blocks and further norms would
+change what is folded.
 """
 
 from __future__ import annotations
@@ -12,34 +19,47 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from flagscope.arch.reading.feedforward import MlpBlock
 from flagscope.arch.reading.layers import Stack
-from flagscope.arch.reading.modules import Module, joined
+from flagscope.arch.reading.modules import Module
+from flagscope.arch.reading.proposals import AttentionBlock
 
 UNSEEN = (
     "no residual pairs: that a norm stands in front of each block, and which one, does not follow "
     "from the tensors"
 )
-_FIRST = re.compile(
-    r"(?:ln|norm|layer_?norm|rms_?norm|rms|n)_?[1a]|(?:pre_?)?(?:attn|attention|att|sa|mixer)_?"
-    r"(?:ln|norm|layer_?norm|rms_?norm)|(?:ln|norm|rms_?norm)_?(?:attn|attention|att|sa)|"
-    r"(?:pre|input)_?(?:attn_?|attention_?)?(?:ln|norm|layer_?norm|rms_?norm)"
-)
-_SECOND = re.compile(
-    r"(?:ln|norm|layer_?norm|rms_?norm|rms|n)_?[2b]|(?:pre_?)?(?:mlp|ffn?|ffwd|feed_?forward)_?"
-    r"(?:ln|norm|layer_?norm|rms_?norm)|(?:ln|norm|rms_?norm)_?(?:mlp|ffn?|feed_?forward)"
-)
-_LAST = re.compile(
-    r"(?:ln|norm|layer_?norm|rms_?norm)_?(?:f|final|out|last|head|post)?|"
-    r"(?:final|last|out|output|head|post|f)_?(?:ln|norm|layer_?norm|rms_?norm)"
-)
+_NORM = r"(?:ln|norm|layer_?norm|rms_?norm)"
+_ATTENTION = r"(?:self_?)?(?:attn|attention|att|sa|mixer)"
+_MLP = r"(?:mlp|ffn?|ffwd|feed_?forward)"
+_PRE = tuple(
+    re.compile(rf"pre_?{block}_?{_NORM}|{_NORM}_?pre_?{block}|pre_?{_NORM}_?{number}|"
+               rf"{block}_?pre_?{_NORM}")
+    for block, number in ((_ATTENTION, "[1a]"), (_MLP, "[2b]"))
+)  # fmt: skip
+_LLAMA = (("input_layernorm",), ("post_attention_layernorm",))
+_GPT2 = (("ln_1", "ln1"), ("ln_2", "ln2"))
+_GPT2_LAST = ("ln_f", "ln_final", "lnf")
+_HEADS = re.compile(r"(?:^|[._])[qk](?:_|$)|query|key")
+_STORED = (("weight", "bias"), ("w", "b"), ("scale", "shift"), ("gamma", "beta"))
 
 
 @dataclass(frozen=True)
 class BlockNorm:
-    """A norm in front of a block: its name relative to the layer, and its kind."""
+    """A norm in front of a block.
+
+    Attributes
+    ----------
+    module
+        Its name relative to the layer.
+    kind
+        What it computes.
+    stored
+        Names of its gain and bias.
+    """
 
     module: str
     kind: str
+    stored: tuple[str, str]
 
 
 def norms_in_front(root: Module, stack: Stack) -> tuple[BlockNorm, BlockNorm] | None:
@@ -50,89 +70,116 @@ def norms_in_front(root: Module, stack: Stack) -> tuple[BlockNorm, BlockNorm] | 
     if len(stack.attention) != 1 or len(stack.mlp) != 1 or len(stack.layers) < 1:
         return None
     (attention,), (mlp,) = stack.attention.values(), stack.mlp.values()
-    first = stack.base(next(iter(stack.layers)))
-    inner = _relative(attention.parent, stack), _mlp_module(mlp.parent, stack)
-    vectors = dict(_vectors(root, first, stack.d))
-    within = [_within(vectors, module) for module in inner]
-    if all(within):
-        found = within
-    else:
-        outside = [name for name in vectors if "." not in name]
-        named = [
-            [n for n in outside if pattern.fullmatch(n.lower())] for pattern in (_FIRST, _SECOND)
-        ]
-        if len(outside) != 2 or [len(one) for one in named] != [1, 1]:
-            return None
-        pre = all("pre" in one[0].lower() for one in named)
-        if not pre and (not _last_norm(root, stack) or _torch_layer(stack)):
-            return None
-        found = [one[0] for one in named]
-    kinds = [_kind(vectors[name], name) for name in found if name]
-    alike = all(
-        _module_at(root, joined(stack.base(numbers).rstrip("."), name or "")) is not None
-        for numbers in stack.layers for name in found
-    )  # fmt: skip
-    if not alike or None in kinds or len(kinds) != 2:
-        return None
-    one, two = (BlockNorm(name or "", kind or "") for name, kind in zip(found, kinds, strict=True))
-    return one, two
-
-
-def _relative(path: str, stack: Stack) -> str:
+    found = None
     for numbers in stack.layers:
-        base = stack.base(numbers)
-        if f"{path}.".startswith(base):
-            return path.removeprefix(base)
-    return path
+        layer = root.at(stack.base(numbers).rstrip("."))
+        here = _of_layer(root, stack, layer, attention, mlp) if layer is not None else None
+        if here is None or (found is not None and here != found):
+            return None
+        found = here
+    return found
 
 
-def _mlp_module(parent: str, stack: Stack) -> str:
-    inner = _relative(parent, stack)
-    return "" if f"{inner}." == stack.base(next(iter(stack.layers))) or inner == parent else inner
-
-
-def _vectors(root: Module, base: str, d: int) -> Iterator[tuple[str, Module]]:
-    """Modules of one vector as long as the stream is wide, by their names in the layer."""
-    layer = _module_at(root, base.rstrip("."))
-    for module in layer.walk() if layer else ():
-        if module.vector == d and module.batchnorm is None and module.path != base.rstrip("."):
-            yield module.path.removeprefix(base), module
-
-
-def _within(vectors: Mapping[str, Module], module: str) -> str | None:
-    """The one norm in a block's own module, which must not be one of queries or keys."""
-    if not module:
+def _of_layer(
+    root: Module, stack: Stack, layer: Module, attention: AttentionBlock, mlp: MlpBlock
+) -> tuple[BlockNorm, BlockNorm] | None:
+    vectors = dict(_vectors(layer, stack.d))
+    if len(vectors) != 2:
         return None
-    inside = [name for name in vectors if name.startswith(f"{module}.")]
-    plain = [name for name in inside if not re.search(r"(?:^|[._])[qkv](?:_|$)|query|key", name)]
-    return plain[0] if len(inside) == len(plain) == 1 else None
+    named = _by_names(root, stack, tuple(vectors))
+    names = named or _by_place(stack, vectors, attention, mlp)
+    if names is None or set(names) != set(vectors):
+        return None
+    first, second = (_block_norm(vectors[name], name) for name in names)
+    return (first, second) if first is not None and second is not None else None
+
+
+def _by_names(root: Module, stack: Stack, names: Sequence[str]) -> tuple[str, str] | None:
+    """The two norms, where their names say that they stand in front."""
+    for one, two in (names, names[::-1]):
+        plain = one.lower(), two.lower()
+        pre = all(pattern.fullmatch(name) for pattern, name in zip(_PRE, plain, strict=True))
+        llama = all(name in known for name, known in zip(plain, _LLAMA, strict=True))
+        gpt2 = all(name in known for name, known in zip(plain, _GPT2, strict=True))
+        if pre or llama or (gpt2 and _last_norm(root, stack)):
+            return one, two
+    return None
 
 
 def _last_norm(root: Module, stack: Stack) -> bool:
-    """Whether a norm of the stream's width stands outside of the layers, named as a last one."""
+    """Whether a norm of the stream's width is called as the last one of GPT-2."""
     over = stack.path.partition("{")[0].rstrip(".").rpartition(".")[0]
-    places: Sequence[Module | None] = (root, _module_at(root, over))
+    places = (root, root.at(over))
     return any(
-        child.vector == stack.d and _LAST.fullmatch(name.lower())
+        child.vector == stack.d and name.lower() in _GPT2_LAST
         for place in places if place is not None for name, child in place.children.items()
     )  # fmt: skip
 
 
-def _torch_layer(stack: Stack) -> bool:
-    """torch's own layers may be pre-norm or post-norm, with a last norm in both cases."""
-    names = {name for rule in (*stack.attention, *stack.mlp) for _, name, _ in rule}
-    return any("in_proj" in name for name in names) and any("linear1" in name for name in names)
+def _by_place(
+    stack: Stack, norms: Mapping[str, Module], attention: AttentionBlock, mlp: MlpBlock
+) -> tuple[str, str] | None:
+    """The two norms, where they stand in front of what the blocks' modules hold."""
+    blocks = (
+        [role.matrix.tensor for role in attention.maps.values()],
+        [matrix.tensor for matrix in mlp.maps.values()],
+    )
+    found, shown = [], False
+    for tensors in blocks:
+        paths = [_relative(name, stack).split(".") for name in tensors]
+        inner = _shared(paths)
+        wrapped = "fn" in inner
+        over = ".".join(inner[: inner.index("fn")] if wrapped else inner)
+        near = [name for name in norms if over and name.startswith(f"{over}.")]
+        if len(near) != 1:
+            return None
+        (norm,) = near
+        at = len(over.split("."))
+        place = norm.split(".")[at:]
+        numbers = [path[at] for path in paths if len(path) > at]
+        listed = len(place) == 1 and all(n.isdigit() for n in (*place, *numbers))
+        if listed and int(place[0]) > min(map(int, numbers)):
+            return None
+        shown = shown or listed or (wrapped and len(place) == 1)
+        found.append(norm)
+    return (found[0], found[1]) if shown else None
 
 
-def _kind(module: Module, name: str) -> str | None:
-    """A bias is LayerNorm's; without one only the name can tell."""
-    if {"bias", "b", "beta"} & set(module.tensors):
-        return "layernorm"
-    return "rmsnorm" if "rms" in name.lower() else None
+def _shared(paths: Sequence[Sequence[str]]) -> list[str]:
+    """What the paths of several tensors begin with: the module that holds them all."""
+    shared = []
+    for parts in zip(*(path[:-1] for path in paths), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return shared
 
 
-def _module_at(root: Module, path: str) -> Module | None:
-    module: Module | None = root
-    for part in path.split(".") if path else ():
-        module = module.children.get(part) if module else None
-    return module
+def _relative(tensor: str, stack: Stack) -> str:
+    for numbers in stack.layers:
+        base = stack.base(numbers)
+        if tensor.startswith(base):
+            return tensor.removeprefix(base)
+    return tensor
+
+
+def _vectors(layer: Module, d: int) -> Iterator[tuple[str, Module]]:
+    """Modules of the layer with a vector as long as the stream is wide, that is no map's bias.
+
+    Norms of queries and keys are left out.
+    """
+    for module in layer.walk():
+        name = module.path.removeprefix(f"{layer.path}." if layer.path else "")
+        name = "" if module is layer else name
+        if any(length == d for _, length in module.vectors) and not _HEADS.search(name):
+            yield name, module
+
+
+def _block_norm(module: Module, name: str) -> BlockNorm | None:
+    """A bias is LayerNorm's; without one only the name can say what it computes."""
+    for gain, shift in _STORED:
+        if gain in module.tensors and set(module.tensors) <= {gain, shift}:
+            if shift in module.tensors:
+                return BlockNorm(name, "layernorm", (gain, shift))
+            return BlockNorm(name, "rmsnorm", (gain, shift)) if "rms" in name.lower() else None
+    return None

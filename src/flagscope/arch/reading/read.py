@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flagscope.arch.reading.attention import AttentionBlock, RoleMap, read_attention
-from flagscope.arch.reading.feedforward import MlpBlock
+from flagscope.arch.reading.feedforward import HALVES, MlpBlock
 from flagscope.arch.reading.layers import Numbers, Stack, read_stacks
 from flagscope.arch.reading.lines import ASIDE, BORDER, LineReader
 from flagscope.arch.reading.modules import Matrix, Shape, in_order_of_use, module_tree
 from flagscope.arch.reading.norms import UNSEEN, BlockNorm, norms_in_front
 from flagscope.arch.reading.segments import Placed, segments
-from flagscope.arch.reading.sizes import SIZES
+from flagscope.arch.reading.sizes import PARALLEL, SIZES
 
 MLP_UNFIT = "left out: maps named as those of an MLP, whose dimensions do not fit each other"
 NORMS_UNPLACED = "BatchNorms that may stand in front of their maps or behind them are not folded"
@@ -52,8 +52,13 @@ class Reading:
     certain: bool = False
 
 
-def read_names(shapes: Mapping[str, Shape]) -> Reading:
+def read_names(shapes: Mapping[str, Shape], known: Mapping[str, int] | None = None) -> Reading:
     """Read the structure of a model from the names and shapes of its tensors.
+
+    Parameters
+    ----------
+    known
+        Sizes by axis that a config gives: h, g, k, d. They decide where shapes leave a choice.
 
     Examples
     --------
@@ -62,7 +67,7 @@ def read_names(shapes: Mapping[str, Shape]) -> Reading:
     (['net.0', 'net.2'], True)
     """
     root = module_tree(shapes)
-    attention = read_attention(root)
+    attention = read_attention(root, known)
     stacks, used, unfit = read_stacks(root, attention)
     reader = LineReader(root, used, ordered=in_order_of_use(shapes))
     found = segments(reader.lines())
@@ -103,7 +108,9 @@ def _stack(
     norms: list[dict[str, Any]] = [{}, {}]
     if front is not None:
         table["norms_shown"] = True
-        norms = [{"norm": {"module": one.module, "kind": one.kind}} for one in front]
+        # Attention and MLP may both read what the layer before has written.
+        table["parallel"] = {"config": list(PARALLEL), "default": True}
+        norms = [{"norm": _norm(one)} for one in front]
     base = stack.base(min(stack.layers))
     attention = []
     for at, (rule, block) in enumerate(stack.attention.items()):
@@ -116,12 +123,23 @@ def _stack(
     mlp = []
     for at, (rule, block) in enumerate(stack.mlp.items()):
         names = {role: name for role, name, _ in rule}
-        one = {role: _mlp_map(block, names[role], block.maps[role]) for role in block.maps}
-        one |= norms[1] if rule in everywhere else {"optional": True}
-        mlp.append(one | ({"name": f"mlp{at + 1}"} if at else {}))
+        common = norms[1] if rule in everywhere else {"optional": True}
+        name = f"mlp{at + 1}" if at else "mlp"
+        if block.halves == HALVES:  # which is the gate is not known, and both are read alike
+            for number, half in enumerate(HALVES):
+                table_of_half = _mlp_maps(block, names, {"up": number})
+                mlp.append(table_of_half | common | {"name": f"{name}.{half}"})
+        else:
+            one = _mlp_maps(block, names, {half: i for i, half in enumerate(block.halves)})
+            mlp.append(one | common | ({"name": name} if at else {}))
     if mlp:
         table["mlp"] = mlp
     return table
+
+
+def _norm(norm: BlockNorm) -> dict[str, Any]:
+    table = {"module": norm.module, "kind": norm.kind}
+    return table | ({} if norm.stored[0] == "weight" else {"stored": list(norm.stored)})
 
 
 def _stack_name(stack: Stack, *, several: bool) -> str:
@@ -163,10 +181,23 @@ def _module(matrix: Matrix, tensor: str) -> dict[str, Any]:
     return {"module": module} | ({} if matrix.joint == "." else {"joint": matrix.joint})
 
 
-def _mlp_map(block: MlpBlock, tensor: str, matrix: Matrix) -> dict[str, Any]:
-    out, inp = ("f", "d") if tensor and matrix is not block.maps["down"] else ("d", "f")
-    layout = f"{inp} {out}" if block.transposed else f"{out} {inp}"
-    return _module(matrix, tensor) | {"layout": layout}
+def _mlp_maps(
+    block: MlpBlock, names: Mapping[str, str], halves: Mapping[str, int]
+) -> dict[str, Any]:
+    """The maps of an MLP by their roles; `halves` says which half of the first map each is."""
+    table: dict[str, Any] = {}
+    for role in ("up", "gate", "down"):
+        source = "up" if role in halves else role
+        if source not in block.maps or (halves and role == "gate" and role not in halves):
+            continue
+        matrix = block.maps[source]
+        out, inp = ("d", "f") if role == "down" else ("f", "d")
+        out = "(two f)" if role in halves else out
+        layout = f"{inp} {out}" if block.transposed else f"{out} {inp}"
+        table[role] = _module(matrix, names[source]) | {"layout": layout}
+        if role in halves:
+            table[role]["select"] = {"two": halves[role]}
+    return table
 
 
 def _placed(one: Placed) -> dict[str, Any]:

@@ -11,5 +11,15 @@ KEY_VALUE_HEADS = (
     "num_query_groups", "n_query_groups", "multi_query_group_num", "num_kv_groups",
 )  # fmt: skip
 HEAD_WIDTH = ("head_dim", "d_head", "dim_head", "head_size", "d_kv", "kv_channels", "d_k")
+WIDTH = (
+    "d_model", "hidden_size", "n_embd", "embed_dim", "embedding_dim", "model_dim", "dim_model",
+    "n_embed", "emb_dim", "d_embed", "dim", "model_width", "hidden_dim",
+)  # fmt: skip
+PARALLEL = (
+    "use_parallel_residual", "parallel_residual", "parallel_attn_mlp", "parallel_attn",
+    "parallel_block", "parallel_blocks", "parallel",
+)  # fmt: skip
+"""Config keys that say whether attention and MLP of a layer read the same stream."""
 
 SIZES = {"h": HEADS, "g": KEY_VALUE_HEADS, "k": HEAD_WIDTH}
+"""By axis. The stream's width is not among them: it may go by a name that others use."""

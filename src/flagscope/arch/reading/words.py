@@ -60,7 +60,7 @@ def role_of(name: str) -> str | None:
     >>> [role_of(n) for n in ("W_Q", "key_proj", "linear_v", "w_qs", "to_qkv", "c_attn", "mix")]
     ['q', 'k', 'v', 'q', 'qkv', 'qkv', None]
     """
-    plain = name.lower()
+    plain = name.lower().lstrip("_")
     for role, pattern in _ROLE.items():
         if pattern.fullmatch(plain):
             return role

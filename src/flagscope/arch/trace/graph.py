@@ -13,8 +13,11 @@ from flagscope.arch.build import build_graph
 from flagscope.arch.choose import recognised
 from flagscope.arch.graph import Graph
 from flagscope.arch.outer import with_outer_freedoms
+from flagscope.arch.pair_names import with_own_names
+from flagscope.arch.reading import SIZES
 from flagscope.arch.scope import Notes
 from flagscope.arch.stacks import BUFFERS
+from flagscope.arch.trace.confirmed import confirmed_family
 from flagscope.arch.trace.copies import UntraceableError
 from flagscope.arch.trace.flow import Flow
 from flagscope.arch.trace.inputs import Inputs, assumed_inputs, given_inputs
@@ -41,8 +44,10 @@ def module_graph(
 ) -> Graph:
     """The graph of a module's linear maps.
 
-    A module of a known family is mapped by that family. Any other is traced (`trace_graph`); one
-    that cannot be traced gets what its tensor names tell, and a note says what stopped the trace.
+    A module of a known family is mapped by that family. Any other is traced (`trace_graph`); if
+    its names are those of a family and the trace confirms that family's pairs, it is mapped by it.
+    One that cannot be traced gets what its tensor names tell, and a note says what stopped the
+    trace.
 
     Parameters
     ----------
@@ -88,11 +93,45 @@ def module_graph(
     try:
         traced = trace_graph(module, example_inputs=example_inputs, names=names)
     except UntraceableError as error:
-        named = build_graph(shapes, config, heads=heads, window=window)
+        named = _by_names(module, shapes, config, heads=heads, window=window)
         return replace(named, notes=(f"{error}; {_found(named)}", *named.notes))
+    counted = _counted_heads(module)
+    confirmed = confirmed_family(
+        traced, shapes, config, heads=heads, window=window, counted=counted
+    )
+    if confirmed is not None:
+        return confirmed
     if (config or {}).get("model_type") is None:
         return traced
     return _as_named(traced, shapes, config, heads=heads, window=window)
+
+
+def _by_names(
+    module: nn.Module,
+    shapes: Mapping[str, tuple[int, ...]],
+    config: Mapping[str, Any] | None,
+    *,
+    heads: int | None,
+    window: int,
+) -> Graph:
+    """What tensor names tell, with the number of heads from the attributes of the modules."""
+    count = _counted_heads(module)
+    if heads is None and count and not any(key in (config or {}) for key in SIZES["h"]):
+        try:
+            return build_graph(shapes, {**(config or {}), SIZES["h"][0]: count}, window=window)
+        except ArchitectureError:  # the attribute counts something else
+            pass
+    return build_graph(shapes, config, heads=heads, window=window)
+
+
+def _counted_heads(module: nn.Module) -> int | None:
+    """The number of heads that attributes of modules say, where all of them say the same."""
+    counts = {
+        value for one in module.modules() for key, value in getattr(one, "__dict__", {}).items()
+        if key in SIZES["h"] and isinstance(value, int) and not isinstance(value, bool)
+    }  # fmt: skip
+    (count,) = counts if len(counts) == 1 else (0,)
+    return count if count > 0 else None
 
 
 def _as_named(
@@ -189,9 +228,8 @@ def trace_graph(
     )  # fmt: skip
     if not recorder.pairs:
         notes.add("no adjacent pair could be mapped; the matrices are listed as unmapped")
-    return Graph(
-        FAMILY, with_outer_freedoms(recorder.pairs), tuple(recorder.heads), unmapped, notes.texts()
-    )
+    pairs = with_own_names(with_outer_freedoms(recorder.pairs))
+    return Graph(FAMILY, pairs, tuple(recorder.heads), unmapped, notes.texts())
 
 
 def _shapes(module: nn.Module, names: Mapping[str, str] | None) -> dict[str, tuple[int, ...]]:

@@ -1,0 +1,69 @@
+"""Names of pairs that no two pairs of a graph share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from flagscope.arch.graph import PairGroup
+
+Pairs = tuple[PairGroup, ...]
+
+
+def with_own_names(pairs: Sequence[PairGroup]) -> Pairs:
+    """Pairs of which each member has a name of its own.
+
+    Two blocks of one layer may have the same label, as an MLP and an adapter next to it. The
+    modules of their maps tell them apart, then a number.
+
+    References
+    ----------
+    Module names are those of the tensors: PyTorch documentation, "torch.nn.Module".
+
+    Examples
+    --------
+    >>> from flagscope.arch import build_graph
+    >>> graph = build_graph({"0.weight": (8, 4), "2.weight": (3, 8)})
+    >>> with_own_names(graph.pairs) == graph.pairs
+    True
+    """
+    found = tuple(pairs)
+    for told in (_writer, _both):
+        shared = _shared(found)
+        if not shared:
+            return found
+        found = tuple(_renamed(pair, told(pair)) if _meets(pair, shared) else pair
+                      for pair in found)  # fmt: skip
+    met: Counter[str] = Counter()
+    numbered, shared = [], _shared(found)
+    for pair in found:
+        met[pair.name] += 1
+        again = _meets(pair, shared) and met[pair.name] > 1
+        numbered.append(_renamed(pair, f"#{met[pair.name]}") if again else pair)
+    return tuple(numbered)
+
+
+def _shared(pairs: Pairs) -> set[str]:
+    counts = Counter(member.name for pair in pairs for member in pair.members)
+    return {name for name, count in counts.items() if count > 1}
+
+
+def _meets(pair: PairGroup, names: set[str]) -> bool:
+    return any(member.name in names for member in pair.members)
+
+
+def _renamed(pair: PairGroup, told: str) -> PairGroup:
+    def label(name: str) -> str:
+        return f"{name.partition(' (')[0]} ({told})"
+
+    members = tuple(replace(one, name=label(one.name)) for one in pair.members)
+    return replace(pair, name=label(pair.name), members=members)
+
+
+def _writer(pair: PairGroup) -> str:
+    return pair.write.map.tensor.removesuffix(".weight")
+
+
+def _both(pair: PairGroup) -> str:
+    return f"{_writer(pair)} to {pair.read.map.tensor.removesuffix('.weight')}"

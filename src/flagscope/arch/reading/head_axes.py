@@ -1,0 +1,102 @@
+"""Attention whose parameters have an axis of heads: which axis is which.
+
+Three axes may be (heads, stream, head), (heads, head, stream) or (stream, heads, head). The output
+map, biases, the config and the widths of the other maps decide, each where it tells them apart;
+what none of them decides is not read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from flagscope.arch.reading.modules import Matrix
+from flagscope.arch.reading.proposals import Proposal, RoleMap
+
+Candidate = tuple[dict[str, RoleMap], int, int]
+"""Q, K and V, the length of what all heads hand to the output map, and the stream's width."""
+_LAYOUTS = (("h d k", "h k d"), ("h k d", "h d k"), ("d h k", "h k d"))
+
+
+def by_heads(
+    proposal: Proposal, widths: Counter[int], known: Mapping[str, int]
+) -> Iterator[Candidate]:
+    """The ways in which parameters with an axis of heads can be read.
+
+    Parameters
+    ----------
+    widths
+        How often each length occurs in the maps and norms outside of attention.
+    known
+        Sizes by axis, as a config gives them: h, g, k, d. They decide only where they fit.
+    """
+    kept = list(_candidates(proposal))
+    near = [matrix for group in proposal.outputs for matrix in group]
+    tests: tuple[Callable[[Candidate], bool], ...] = (
+        lambda one: any(heads_output(one[0], matrix) for matrix in near),
+        lambda one: all(map(_bias_fits, one[0].values())),
+        lambda one: _output_bias_fits(one, near),
+        lambda one: all(known.get(axis, size) == size for axis, size in _sizes(one).items()),
+    )
+    for fits in tests:
+        # Evidence that every reading contradicts is about something else.
+        kept = [one for one in kept if fits(one)] or kept
+    if len(kept) > 1:
+        most = max(widths[d] for _, _, d in kept)
+        kept = [one for one in kept if widths[one[2]] == most and most > 0]
+    yield from kept
+
+
+def heads_output(maps: Mapping[str, RoleMap], matrix: Matrix) -> RoleMap | None:
+    """The output map with an axis of heads, or a plain one of the right shape."""
+    layout = maps["q"].layout
+    sizes = _axes(maps["q"])
+    h, k, d = sizes["h"], sizes["k"], sizes["d"]
+    if len(matrix.shape) == 3:
+        for taken, output in _LAYOUTS:
+            expected = tuple(sizes[axis] for axis in output.split())
+            if taken == layout and matrix.shape == expected:
+                return RoleMap(matrix, output)
+        return None
+    if matrix.shape == (d, h * k):
+        # A module's weight is (out, in); a bare square one may be either.
+        return RoleMap(matrix, "d (h k)") if matrix.joint or d != h * k else None
+    return RoleMap(matrix, "(h k) d") if matrix.shape == (h * k, d) else None
+
+
+def _candidates(proposal: Proposal) -> Iterator[Candidate]:
+    query, key, value = (proposal.roles[role] for role in "qkv")
+    for layout, _ in _LAYOUTS:
+        if proposal.heads is not None and layout != "h k d":
+            continue
+        grouped = layout.replace("h", "g")
+        maps = {"q": RoleMap(query, layout), "k": RoleMap(key, grouped),
+                "v": RoleMap(value, grouped)}  # fmt: skip
+        q, k, v = (_axes(one) for one in maps.values())
+        alike = q["d"] == k["d"] == v["d"] and q["k"] == k["k"] == v["k"]
+        if alike and k["g"] == v["g"] and q["h"] % k["g"] == 0:
+            yield maps, q["h"] * q["k"], q["d"]
+
+
+def _axes(one: RoleMap) -> dict[str, int]:
+    return dict(zip(one.layout.split(), one.matrix.shape, strict=True))
+
+
+def _sizes(one: Candidate) -> dict[str, int]:
+    """Sizes by axis, of keys those that queries do not have."""
+    return _axes(one[0]["k"]) | _axes(one[0]["q"])
+
+
+def _bias_fits(one: RoleMap) -> bool:
+    """Whether a bias has an entry for each dimension of each head, and none for the stream."""
+    shape = one.matrix.bias_shape
+    if not shape:
+        return True
+    written = tuple(size for axis, size in _axes(one).items() if axis != "d")
+    return shape == written if len(shape) > 1 else shape == (written[0] * written[1],)
+
+
+def _output_bias_fits(one: Candidate, near: Sequence[Matrix]) -> bool:
+    """Whether the output map's bias is as long as the stream is wide."""
+    shapes = [matrix.bias_shape for matrix in near if heads_output(one[0], matrix)]
+    return all(shape in ((), (one[2],)) for shape in shapes)

@@ -1,0 +1,120 @@
+"""Which matrices names propose as the maps of attention blocks, and what is read of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flagscope.arch.reading.modules import Matrix, Module, joined
+from flagscope.arch.reading.words import is_output, may_be_output, role_of
+
+_KEY_VALUE = re.compile(r"(?:to_?|w_?|c_?|in_?)?kv(?:_?(?:proj|linear|lin|attn))?")
+# What state-space layers and long convolutions have under the names of a fused map, in_proj.
+_STATE = re.compile(r"a_log|dt_\w+|\w*filter\w*|\w*decay\w*|lambda\w*|conv1d|\w*conv")
+_IN = re.compile(r"in_?proj")
+
+
+@dataclass(frozen=True)
+class RoleMap:
+    """One role of a block: its matrix, the layout of that, and which part of it is meant."""
+
+    matrix: Matrix
+    layout: str
+    select: Mapping[str, int] = field(default_factory=dict)
+    out: str | None = None
+    inp: str | None = None
+
+
+@dataclass(frozen=True)
+class AttentionBlock:
+    """An attention block as it was read.
+
+    Attributes
+    ----------
+    parent
+        Path of the module that holds it.
+    maps
+        q, k, v, and o where there is one.
+    cross
+        Whether keys and values read another stream than queries.
+    d
+        Width of the stream.
+    """
+
+    parent: str
+    maps: Mapping[str, RoleMap]
+    cross: bool
+    d: int
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Matrices that names propose for the roles, and those that may be the output map."""
+
+    parent: str
+    roles: Mapping[str, Matrix]
+    outputs: tuple[tuple[Matrix, ...], ...]  # by how near they stand, the nearest first
+    heads: int | None = None  # of matrices that stand for one head each
+
+
+def proposal(
+    parent: str, siblings: Sequence[Matrix], groups: Mapping[str, list[Matrix]]
+) -> Proposal | None:
+    """What the names of a module's matrices propose; None where they propose no attention."""
+    roles: dict[str, Matrix] = {}
+    for matrix in siblings:
+        role = role_of(matrix.name) or ("kv" if _KEY_VALUE.fullmatch(matrix.name.lower()) else None)
+        if role is None:
+            continue
+        if role in roles:
+            return None
+        roles[role] = matrix
+    complete = {"q", "k", "v"} <= set(roles) or {"q", "kv"} <= set(roles)
+    if complete:
+        roles.pop("qkv", None)
+        roles.pop("kv", None) if "k" in roles else None
+    elif "qkv" in roles:
+        roles = {"qkv": roles["qkv"]}
+    else:
+        return None
+    return Proposal(parent, roles, output_candidates(parent, set(roles.values()), groups))
+
+
+def contradicted(proposal: Proposal, module: Module | None) -> bool:
+    """Whether a module holds what attention with these maps does not have.
+
+    A depthwise convolution over queries, keys or values stands between them; a long convolution or
+    a state-space layer may call its first map as attention does.
+    """
+    maps = set(proposal.roles.values())
+    sizes = {size for one in maps for size in one.shape}
+    named = any(_IN.fullmatch(one.name.lower()) and one.joint == "." for one in maps)
+    for inner in module.walk() if module is not None else ():
+        for matrix in inner.own:
+            if len(matrix.shape) > 2 and matrix.shape[1] == 1 and matrix.shape[0] in sizes:
+                return True
+        if named and any(_STATE.fullmatch(part.lower())
+                         for part in (inner.name, *inner.tensors)):  # fmt: skip
+            return True
+    return False
+
+
+def output_candidates(
+    parent: str, taken: set[Matrix], groups: Mapping[str, list[Matrix]]
+) -> tuple[tuple[Matrix, ...], ...]:
+    """Candidates for the output map: siblings so named, those below, those one level up, any."""
+    siblings = [one for one in groups.get(parent, ()) if one not in taken]
+    named = tuple(one for one in siblings if is_output(one.name))
+    below = tuple(
+        one for child in ("to_out", "out", "output", "out_proj", "proj", "o", "dense")
+        for one in groups.get(joined(parent, child), ())
+    )  # fmt: skip
+    above_path, _, _ = parent.rpartition(".")
+    above: list[Matrix] = []
+    if parent:
+        above = [one for one in groups.get(above_path, ()) if is_output(one.name)]
+        for child in ("output", "out", "to_out", "proj"):
+            above += groups.get(joined(above_path, child), ())
+    left = tuple(one for one in siblings if may_be_output(one.name))
+    return named, below, tuple(one for one in above if one not in taken), left

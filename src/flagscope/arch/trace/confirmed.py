@@ -1,0 +1,112 @@
+"""A family that names suggest for a live module, taken where the trace confirms it.
+
+Names alone do not show what a module computes. A trace does, yet it may not follow every operation,
+and it cuts and names the maps as the program does. Where it contradicts nothing that the family
+says, the family's graph is the fuller one, and it is that of the module's state dict.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from flagscope.arch.build import build_graph
+from flagscope.arch.family_sources import load_families
+from flagscope.arch.graph import Graph, Member, PairGroup
+from flagscope.arch.reading import SIZES
+from flagscope.errors import ArchitectureError
+
+_BLOCKS = ("qk", "ov", "mlp")
+UNFOLLOWED = (
+    "the trace did not follow all that the family says lies between two maps: of these pairs no "
+    "freedom is claimed"
+)
+
+
+def confirmed_family(
+    traced: Graph,
+    shapes: Mapping[str, tuple[int, ...]],
+    config: Mapping[str, Any] | None,
+    *,
+    heads: int | None,
+    window: int,
+    counted: int | None = None,
+) -> Graph | None:
+    """The graph of the family that tensor names suggest, None where the trace says otherwise.
+
+    Every pair within a block that was traced must be one of the family's: between the same parts
+    of the same tensors, with the same freedom. So must what was traced along the stream between
+    the family's blocks, with its norms. A pair that was not traced has no freedom.
+
+    Parameters
+    ----------
+    counted
+        The number of heads that attributes of the modules say; the trace's own goes before it, and
+        the config's before both.
+    """
+    settings = dict(config or {})
+    counts = {len(pair.members) for pair in traced.pairs if pair.kind == "qk"}
+    count = counts.pop() if len(counts) == 1 else counted
+    if heads is None and count and not any(key in settings for key in SIZES["h"]):
+        settings[SIZES["h"][0]] = count
+    try:
+        named = build_graph(shapes, settings or None, heads=heads, window=window)
+    except ArchitectureError:
+        return None
+    family = load_families().get(named.family)
+    if family is None or not family.stacks or not any(p.kind in _BLOCKS for p in named.pairs):
+        return None
+    shown = Counter(key for pair in traced.pairs for key in _claims(pair))
+    known = Counter(key for pair in named.pairs for key in _claims(pair))
+    if not shown or shown - known or (window and not _same_stream(named, traced)):
+        return None
+    between = {key: pair.between for pair in traced.pairs for key in _claims(pair)}
+    pairs, notes = [], []
+    for pair in named.pairs:
+        keys = list(_claims(pair))
+        if not keys:
+            pairs.append(pair)
+        elif all(key in shown for key in keys):
+            seen = between[keys[0]] if pair.kind == "mlp" else pair.between
+            pairs.append(replace(pair, between=seen))
+        else:
+            weak = replace(pair, between="unknown", freedom="none", rotary=None)
+            pairs.append(replace(weak, heads_alike=False))
+            notes = [UNFOLLOWED]
+    note = (
+        f"tensors are named as in {family.title}, and the trace of the module contradicts nothing "
+        "of that: it is mapped as that family, like its state dict"
+    )
+    notes += [one for one in named.notes if "inferred from tensor names" not in one]
+    return replace(named, pairs=tuple(pairs), notes=(note, *notes))
+
+
+def _claims(pair: PairGroup) -> Iterator[tuple[object, ...]]:
+    """What is said of each member of a pair within a block: parts of tensors, and the freedom."""
+    turned = pair.rotary.layout if pair.rotary else None
+    for one in pair.members if pair.kind in _BLOCKS else ():
+        yield (*_ends(pair, one), pair.kind, pair.d, pair.freedom, turned)
+
+
+def _ends(pair: PairGroup, one: Member) -> tuple[str, str, str, str]:
+    write, read = pair.write.map, pair.read.map
+    parts = write.slice_text(one.write_index), read.slice_text(one.read_index)
+    return write.tensor, parts[0], read.tensor, parts[1]
+
+
+def _same_stream(named: Graph, traced: Graph) -> bool:
+    """Whether the traced pairs along the stream of the family's layers are the family's too."""
+    known = _stream_pairs(named)
+    inner = {name for write, read, _ in known for name in (write, read)}
+    found = {pair for pair in _stream_pairs(traced) if inner.issuperset(pair[:2])}
+    return found <= known and (bool(found) or not known)
+
+
+def _stream_pairs(graph: Graph) -> set[tuple[str, str, str | None]]:
+    """Writer, reader, and the gain of the norm between them."""
+    return {
+        (pair.write.map.tensor, pair.read.map.tensor, pair.read_norm and pair.read_norm.gain)
+        for pair in graph.pairs if pair.kind == "residual"
+    }  # fmt: skip
