@@ -114,6 +114,11 @@ class Module:
         small = all(len(shape) <= 1 for shape in self.tensors.values())
         return gain[0] if small and not self.children and len(gain) == 1 and gain[0] else None
 
+    @property
+    def norm_length(self) -> int | None:
+        """Length of what may be a norm of any kind."""
+        return self.vector if self.batchnorm is None else self.batchnorm
+
     def walk(self) -> Iterator[Module]:
         """This module and all within it."""
         stack: list[Module] = [self]

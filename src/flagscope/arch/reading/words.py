@@ -52,6 +52,22 @@ _PARALLEL = re.compile(
 )
 
 
+_EMBEDDING = re.compile(
+    r"(?:.*_)?(?:emb|embed|embeds|embedding|embeddings|wte|wpe|lookup|w_e|w_pos)(?:_.*)?|.*embeddings?"
+)
+
+
+def is_embedding(name: str) -> bool:
+    """Whether a module's name says that it holds a table of vectors.
+
+    Examples
+    --------
+    >>> [is_embedding(name) for name in ("wte", "pos_embed", "patch_embedding", "member")]
+    [True, True, True, False]
+    """
+    return _EMBEDDING.fullmatch(name.lower()) is not None
+
+
 def role_of(name: str) -> str | None:
     """Which of q, k, v a module's name says, or "qkv" for all in one; None where it says nothing.
 
