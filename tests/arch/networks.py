@@ -26,6 +26,7 @@ class Network:
     config: dict[str, object] | None = None
     pairs: dict[tuple[str, str], list[Pair]] = field(default_factory=dict)
     folds: set[str] = field(default_factory=set)
+    free: set[tuple[str, str]] | None = None  # where neurons may be scaled, None if not recorded
 
     def add(self, write: str, read: str, w1: Tensor, w2: Tensor) -> None:
         """A true pair: W1 writes R^d along its rows, W2 reads it along its columns."""
@@ -35,7 +36,7 @@ class Network:
         return sum(len(found) for found in self.pairs.values())
 
 
-class _Maker:
+class Maker:
     """Draws weights and sizes."""
 
     def __init__(self, seed: int) -> None:
@@ -65,7 +66,7 @@ class _Maker:
 
 def plain_mlp(seed: int) -> Network:
     """Linear maps in sequence, named and numbered in the usual ways."""
-    make = _Maker(seed)
+    make = Maker(seed)
     pick = make.choice
     depth, bias = pick.randint(2, 6), pick.random() < 0.6
     widths = [pick.choice((4, 6, 8, 8, 8, 12)) for _ in range(depth + 1)]
@@ -93,7 +94,7 @@ def plain_mlp(seed: int) -> Network:
 
 def bare_mlp(seed: int) -> Network:
     """W1, b1, W2, b2 as people write them in NumPy: (in, out)."""
-    make = _Maker(seed)
+    make = Maker(seed)
     depth = make.choice.randint(2, 4)
     widths = [make.choice.choice((4, 6, 8, 12)) for _ in range(depth + 1)]
     net = Network("mlp, bare parameters")
@@ -119,7 +120,7 @@ class _Conv:
 
 def conv_net(seed: int) -> Network:
     """Convolutions of every kind in sequence, with norms, and often linear maps at the end."""
-    make = _Maker(seed)
+    make = Maker(seed)
     pick = make.choice
     style = pick.choice(("features", "conv_bn", "conv_norm", "blocks", "pairs", "named_bn"))
     count = pick.randint(3, 6)
@@ -180,7 +181,7 @@ def _conv_names(style: str, at: int, *, norms: bool) -> tuple[str, str | None]:
     return name, norm if norms else None
 
 
-def _conv_head(make: _Maker, net: Network, style: str, head: str, channels: int) -> list[_Conv]:
+def _conv_head(make: Maker, net: Network, style: str, head: str, channels: int) -> list[_Conv]:
     prefix = {"features": "classifier.", "blocks": "head."}.get(style, "")
     prefix = {"conv_norm": "body.", "named_bn": "net."}.get(style, prefix)
     first, second = (f"{prefix}0", f"{prefix}2") if prefix in ("classifier.", "head.") else (
@@ -233,7 +234,7 @@ HEAD_KEYS = (
 
 def transformer(seed: int) -> Network:
     """Layers of attention and an MLP, in a naming scheme of from-scratch code."""
-    make = _Maker(seed)
+    make = Maker(seed)
     pick = make.choice
     path, attention, attention_names, mlp, mlp_names, norm_names = SCHEMES[seed % len(SCHEMES)]
     heads, k = pick.choice((2, 4)), pick.choice((2, 4))
@@ -259,7 +260,7 @@ def transformer(seed: int) -> Network:
 
 
 def _attention(
-    make: _Maker, net: Network, base: str, names: list[str], d: int, heads: int, shared: int, k: int
+    make: Maker, net: Network, base: str, names: list[str], d: int, heads: int, shared: int, k: int
 ) -> None:
     if len(names) == 2:
         fused, out = (f"{base}{name}.weight" for name in names)
@@ -291,7 +292,7 @@ def _true_heads(
         net.add(names[2], names[3], v[head], o[:, head * k : (head + 1) * k])
 
 
-def _mlp(make: _Maker, net: Network, base: str, names: list[str], d: int, inner: int) -> None:
+def _mlp(make: Maker, net: Network, base: str, names: list[str], d: int, inner: int) -> None:
     roles = {"gate_proj": "gate", "w3": "up", "down_proj": "down", "w2": "down"}
     if len(names) == 3:
         found = {roles.get(n, "gate" if n == "w1" else "up"): f"{base}{n}.weight" for n in names}
@@ -305,7 +306,7 @@ def _mlp(make: _Maker, net: Network, base: str, names: list[str], d: int, inner:
 
 def heads_as_modules(seed: int) -> Network:
     """A list of heads, or lists of queries, keys and values, with one output map."""
-    make = _Maker(seed)
+    make = Maker(seed)
     pick = make.choice
     heads, k = pick.choice((2, 3, 4)), pick.choice((2, 4))
     d = heads * k
@@ -339,7 +340,7 @@ def heads_as_modules(seed: int) -> Network:
 
 def heads_as_axis(seed: int) -> Network:
     """Parameters with an axis of heads, as in TransformerLens, or in JAX."""
-    make = _Maker(seed)
+    make = Maker(seed)
     pick = make.choice
     heads, k, d = pick.choice((2, 4)), pick.choice((3, 5)), pick.choice((8, 12))
     jax = pick.random() < 0.4
@@ -364,7 +365,7 @@ def heads_as_axis(seed: int) -> Network:
 
 def experts(seed: int) -> Network:
     """Layers whose MLP is a list of experts beside a router."""
-    make = _Maker(seed)
+    make = Maker(seed)
     pick = make.choice
     heads, k = 2, 4
     d, inner, count = heads * k, pick.choice((12, 16)), pick.choice((2, 4))
@@ -384,7 +385,7 @@ def experts(seed: int) -> Network:
 
 def siblings(seed: int) -> Network:
     """Maps that stand side by side: no pair between them, whatever their sizes."""
-    make = _Maker(seed)
+    make = Maker(seed)
     pick = make.choice
     d = pick.choice((8, 12))
     style = pick.choice(("linears", "experts", "branches", "twins", "towers", "projections"))

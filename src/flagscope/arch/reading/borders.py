@@ -42,8 +42,7 @@ _RANKS = tuple(
         r"layers?|blocks?|stages?|downs|down_?(?:blocks?|path|layers?)|hiddens?|res|groups?|net|"
         r"main|model)",
         r"bottleneck|middle|mid|neck|bridge",
-        rf"{_WHOSE}(?:decoder|dec|ups?|up_?(?:convs?|blocks?|path|layers?|samples?)|deconvs?|"
-        r"generator)",
+        rf"{_WHOSE}(?:decoder|dec|ups?|up_?(?:convs?|blocks?|path|layers?|samples?)|deconvs?)",
         rf"{_WHOSE}(?:fcs?|classifier|head|linears?|lin|dense|mlp)",
         r"output|out|final|last|logits|top|conv_out|proj_out|to_rgb",
     )

@@ -194,7 +194,9 @@ class LineReader:
             near = names[max(at - 1, 0) : at + 2] if names else []
             last = entry.line[-1] if entry.line else None
             convolved = isinstance(last, Item) and len(last.matrix.shape) > 2
-            found[entry.name] = MapName(ends(entry.line)[1], convolved, frozenset(near))
+            found[entry.name] = MapName(
+                ends(entry.line)[1], len(entry.line) == 1, convolved, frozenset(near)
+            )
         return found
 
     def _with_listed(self, line: Line) -> Line:

@@ -46,10 +46,14 @@ def tied(norm: str, name: str, *, alone: bool) -> bool:
 
 @dataclass(frozen=True)
 class MapName:
-    """A map of a module: what it writes, whether it is a convolution, and the norms made next to
-    it, where the order of tensors shows that."""
+    """A map of a module, or several in a module of it that bears the name.
+
+    `written` is what the last one writes, `near` the norms made next to it, where the order of
+    tensors shows that.
+    """
 
     written: int | None
+    single: bool
     convolved: bool
     near: frozenset[str]
 
@@ -70,7 +74,7 @@ def norm_owners(norms: Mapping[str, int | None], maps: Mapping[str, MapName]) ->
     found: dict[str, str] = {}
     for norm, length in norms.items():
         owners = [name for name in maps if numbered(name)[0]
-                  and tied(norm, name, alone=len(maps) == 1)]  # fmt: skip
+                  and tied(norm, name, alone=len(maps) == 1 and maps[name].single)]  # fmt: skip
         if len(owners) > 1:
             owners = [name for name in owners if maps[name].written == length] or owners
         if len(owners) > 1:
