@@ -123,10 +123,8 @@ def doubt(
         return PARALLEL if said is False and _PLURAL.fullmatch(name) else None
     sizes = [ends(entry.line) for entry in entries]
     square = len({size for pair in sizes for size in pair}) == 1
-    path = f"{module.path}.{stem}".lower().split(".")
-    near = {child.lower() for child in [*module.children, *module.tensors]} & {"v", "u", "va", "ua"}
-    if square and len(entries) == 2 and (near or any(_ADDITIVE.fullmatch(p) for p in path)):
-        return PARALLEL  # W1 h + W2 s, or linear1 * sigmoid(linear2)
+    if square and len(entries) == 2 and _may_be_summed(stem, module):
+        return PARALLEL
     if _WEIGHTS.fullmatch(stem):
         return None
     if _is_trunk(name, sizes):
@@ -142,6 +140,16 @@ def doubt(
     if alike and not said and not pair:
         return PARALLEL
     return PARALLEL if _joined(stem, entries, sizes, inputs) else None
+
+
+def _may_be_summed(stem: str, module: Module) -> bool:
+    """Whether two squares may act on two inputs, or gate each other, by the names around them.
+
+    W1 h + W2 s in front of V, or linear1 * sigmoid(linear2).
+    """
+    path = f"{module.path}.{stem}".lower().split(".")
+    near = {child.lower() for child in [*module.children, *module.tensors]} & {"v", "u", "va", "ua"}
+    return bool(near) or any(_ADDITIVE.fullmatch(part) for part in path)
 
 
 def _is_trunk(name: str, sizes: Sequence[tuple[int | None, int | None]]) -> bool:

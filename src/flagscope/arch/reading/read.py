@@ -76,7 +76,9 @@ def read_names(shapes: Mapping[str, Shape]) -> Reading:
     reader = LineReader(root, used, ordered=in_order_of_use(shapes))
     found = segments(reader.lines())
     doubts = doubts_of(found.found, reader.unplaced(), root.matrices)
-    notes: list[tuple[str, str | None]] = list(attention.doubted)
+    notes: list[tuple[str, str | None]] = [
+        (text, place or None) for text, place in attention.doubted
+    ]
     notes += [(MLP_UNFIT, path) for path in unfit]
     notes += [(NORMS_UNPLACED, path) for path in reader.unplaced_norms]
     notes += [(VECTORS_UNPLACED, name) for name in doubts.vectors]
@@ -159,7 +161,9 @@ def _base_of(parent: str, stack: Stack) -> str | None:
 def _attention(block: AttentionBlock, base: str) -> dict[str, Any]:
     table: dict[str, Any] = {"kind": "cross"} if block.cross else {}
     for role, one in block.maps.items():
-        table[role] = _role(one, base)
+        # Values that nothing reads make no pair.
+        if role != "v" or "o" in block.maps:
+            table[role] = _role(one, base)
     return table
 
 
