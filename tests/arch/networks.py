@@ -31,6 +31,7 @@ class Network:
     pairs: dict[tuple[str, str], list[Pair]] = field(default_factory=dict)
     folds: set[str] = field(default_factory=set)
     residual: dict[tuple[str, str], str] | None = None
+    free: set[tuple[str, str]] | None = None  # where neurons may be scaled, None if not recorded
 
     def add(self, write: str, read: str, w1: Tensor, w2: Tensor) -> None:
         """A true pair: W1 writes R^d along its rows, W2 reads it along its columns."""

@@ -25,8 +25,8 @@ def activation_freedom(name: str) -> Freedom:
     """The freedom of the neurons on both sides of an activation.
 
     All of GL(d) where there is none, positive scalings and permutations where it is positively
-    homogeneous, permutations for any other elementwise function, and "none" (none that is
-    known) where the activation is unknown.
+    homogeneous, permutations for any other elementwise function that is known, and "none" (none
+    that is known) for any other name: it may mix neurons, or halve their number.
 
     References
     ----------
@@ -34,14 +34,25 @@ def activation_freedom(name: str) -> Freedom:
 
     Examples
     --------
-    >>> activation_freedom("relu"), activation_freedom("gelu_new"), activation_freedom("unknown")
-    ('scaling', 'permutation', 'none')
+    >>> [activation_freedom(name) for name in ("relu", "gelu_new", "swiglu", "unknown")]
+    ['scaling', 'permutation', 'none', 'none']
     """
     plain = name.lower()
     if plain in LINEAR:
         return "gl"
     if plain in HOMOGENEOUS:
         return "scaling"
-    if plain.startswith("ssm"):  # a state-space layer: no elementwise function
-        return "none"
-    return "none" if plain in ("unknown", "softmax") else "permutation"
+    return "permutation" if plain in ELEMENTWISE else "none"
+
+
+def elementwise_freedom(name: str) -> Freedom:
+    """The same of a function that a trace has shown to act on single entries, whatever its name.
+
+    Examples
+    --------
+    >>> elementwise_freedom("relu"), elementwise_freedom("expm1"), elementwise_freedom("softmax")
+    ('scaling', 'permutation', 'none')
+    """
+    known = activation_freedom(name)
+    mixes = name.lower() in ("unknown", "softmax") or name.lower().startswith("ssm")
+    return "permutation" if known == "none" and not mixes else known

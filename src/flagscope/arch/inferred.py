@@ -19,6 +19,10 @@ DOUBTED = (
     "pairs were inferred from common tensor names; what lies between their maps is unknown, so no "
     "freedom is claimed"
 )
+SHARED = (
+    "no freedom is claimed between maps outside of one nn.Sequential whose width occurs elsewhere: "
+    "a sum or a second reader may hold the same neurons"
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,9 @@ def inferred(
     for border in reading.borders:
         notes.add("no pair is listed across these borders of modules, since it is not known what "
                   "stands there", border)  # fmt: skip
+    if reading.certain:
+        for pair in reading.shared:
+            notes.add(SHARED, pair)
     content = dict(reading.content)
     if not content.get("stacks") and not content.get("sequences"):
         return None, reading

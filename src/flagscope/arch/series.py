@@ -61,7 +61,7 @@ def _pairs(rule: SequenceRule, scope: Scope) -> Iterator[PairGroup]:
         steps.append(step)
     for layer, (write, read) in enumerate(pairwise(steps)):
         between = write.after or activation
-        if between == "unknown":
+        if between == "unknown" and not write.after:
             scope.notes.add(_ACTIVATION_UNKNOWN)
         yield _pair(layer, write, read, between, scope)
 

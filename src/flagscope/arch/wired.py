@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flagscope.arch.activations import activation_freedom
+from flagscope.arch.activations import elementwise_freedom
 from flagscope.arch.graph import (
     Attention,
     Freedom,
@@ -204,8 +204,8 @@ def _freedom(link: Link) -> Freedom:
         # A norm on one factor would have to move with the other.
         if link.norm is not None:
             return "none"
-        plain = activation_freedom("linear" if link.between == "gated" else link.between)
+        plain = elementwise_freedom("linear" if link.between == "gated" else link.between)
         return "scaling" if plain == "gl" else plain
-    freedom = activation_freedom(link.between)
+    freedom = elementwise_freedom(link.between)
     # Behind a norm of single channels only scalings of these are left.
     return "scaling" if freedom == "gl" and link.norm is not None else freedom

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from flagscope.arch.reading.modules import Matrix
 from flagscope.arch.reading.words import mlp_role, role_of
 
+# Factors of a change of another map, and modules that go down before they go up.
+_FACTOR = re.compile(r"lora|(?:^|_)(?:a|b)_?proj$")
+_ADAPTER = re.compile(r"adapter|adaptor|bottleneck|houlsby|pfeiffer|compress")
+
 
 @dataclass(frozen=True)
 class MlpBlock:
@@ -74,6 +78,10 @@ def read_mlp(
     """
     if any(_ADDED.search(one.path.lower()) for one in matrices):
         return None
+    if any(_FACTOR.search(one.name.lower()) for one in matrices):
+        return None
+    if _runs_down_first(parent, matrices):
+        return _adapter(parent, matrices)
     plain = [one for one in matrices if len(one.shape) == 2 and width in one.shape]
     if not 2 <= len(plain) <= 3 or len(plain) != len(matrices):
         return None
@@ -92,6 +100,24 @@ def read_mlp(
     if modules and transposed is not None and lies != transposed:
         return None
     return MlpBlock(parent, maps, lies, tuple(one.tensor for one in plain))
+
+
+def _runs_down_first(parent: str, matrices: Sequence[Matrix]) -> bool:
+    """Whether names say that maps go down to fewer dimensions first, and up again behind that."""
+    path = f"{parent}." + " ".join(one.name for one in matrices)
+    return _ADAPTER.search(path.lower()) is not None
+
+
+def _adapter(parent: str, matrices: Sequence[Matrix]) -> MlpBlock | None:
+    """Two maps of an adapter, whose first one is called down, where shapes bear that out."""
+    down = [one for one in matrices if "down" in one.name.lower()]
+    up = [one for one in matrices if "up" in one.name.lower()]
+    if len(matrices) != 2 or len(down) != 1 or len(up) != 1 or None in (down[0].joint, up[0].joint):
+        return None
+    first, last = down[0], up[0]
+    if len(first.shape) != 2 or first.shape != last.shape[::-1] or first.shape[0] >= first.shape[1]:
+        return None
+    return MlpBlock(parent, {"up": first, "down": last}, False, (first.tensor, last.tensor))
 
 
 def _by_shape(

@@ -87,12 +87,24 @@ def read_stacks(root: Module, reading: AttentionReading) -> tuple[list[Stack], s
             stack.layers[numbers].add(rule)
             for role in block.maps.values():
                 used.update(reading.stacked.get(role.matrix.tensor, (role.matrix.tensor,)))
+    beside = _beside_attention(root, reading, used)
     for stack in stacks.values():
-        used |= _read_mlps(root, stack, used, reading.transposed)
+        used |= _read_mlps(root, stack, used | beside, reading.transposed)
     loose, unfit = _loose_mlps(root, used, reading.transposed)
     for stack in loose:
         used.update(t for block in stack.tensors for t in block)
     return [*stacks.values(), *loose], used, unfit
+
+
+def _beside_attention(root: Module, reading: AttentionReading, used: set[str]) -> set[str]:
+    """Other maps in the modules of attention: no MLP, unless all of them are named as one."""
+    parents = {role.matrix.parent for block in reading.blocks for role in block.maps.values()
+               if role.matrix.parent == block.parent}  # fmt: skip
+    groups = by_parent(matrix for matrix in root.matrices if matrix.tensor not in used)
+    return {
+        matrix.tensor for parent in parents & groups.keys() for matrix in groups[parent]
+        if not {"up", "down"} <= {mlp_role(one.name) for one in groups[parent]}
+    }  # fmt: skip
 
 
 # Names that maps of an MLP have, and no other maps.
@@ -116,6 +128,8 @@ def _loose_mlps(
     unfit: list[str] = []
     templates: dict[str, list[tuple[str, MlpBlock]]] = defaultdict(list)
     for parent, found in named.items():
+        if not _runs_up_first(parent, found):
+            continue
         first = next(m for m in found if mlp_role(m.name) == "up")
         width = first.shape[0 if transposed else -1] if len(first.shape) == 2 else 0
         block = read_mlp(parent, found, width, transposed=transposed)
@@ -133,6 +147,19 @@ def _loose_mlps(
             stack.tensors.append(block.tensors)
         stacks.append(stack)
     return stacks, unfit
+
+
+_MLP_MODULE = re.compile(r"mlp|ffn|ffwd|feed_?forward|expert|moe|\bff\b|adapter|adaptor")
+
+
+def _runs_up_first(parent: str, found: Sequence[Matrix]) -> bool:
+    """Whether the map called up comes first, which an adapter's does not: by module or order."""
+    up, down = (next((m for m in found if mlp_role(m.name) == role), None)
+                for role in ("up", "down"))  # fmt: skip
+    directed = any(word in m.name.lower() for m in found for word in ("up", "down"))
+    if up is None or down is None or not directed or len(found) > 2:
+        return True
+    return _MLP_MODULE.search(parent.lower()) is not None or up.position < down.position
 
 
 def _common_path(parents: Sequence[str]) -> str:

@@ -136,6 +136,11 @@ class Module:
             module = module.children.get(part) if module else None
         return module
 
+    @property
+    def norm_length(self) -> int | None:
+        """Length of what may be a norm of any kind."""
+        return self.vector if self.batchnorm is None else self.batchnorm
+
     def walk(self) -> Iterator[Module]:
         """This module and all within it."""
         stack: list[Module] = [self]

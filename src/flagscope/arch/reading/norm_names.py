@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
 
 from flagscope.arch.reading.modules import Module
 
@@ -41,51 +44,77 @@ def tied(norm: str, name: str, *, alone: bool) -> bool:
     return number == numbered(name)[1] if number is not None else alone
 
 
-def norm_owners(norms: list[str], maps: Mapping[str, bool]) -> dict[str, str]:
-    """Which map each norm belongs to by its name; of conv1 and fc1, bn1 is the convolution's.
+@dataclass(frozen=True)
+class MapName:
+    """A map of a module, or several in a module of it that bears the name.
+
+    `written` is what the last one writes, `near` the norms made next to it, where the order of
+    tensors shows that.
+    """
+
+    written: int | None
+    single: bool
+    convolved: bool
+    near: frozenset[str]
+
+
+def norm_owners(norms: Mapping[str, int | None], maps: Mapping[str, MapName]) -> dict[str, str]:
+    """Which map each norm belongs to by its name.
+
+    Of conv1 and fc1, bn1 is that whose width it has; of equal ones the convolution, if it was made
+    next to it.
 
     Parameters
     ----------
     norms
-        Names of norms of one module.
+        Names of norms of one module, with their lengths.
     maps
-        Names of its maps, and whether each is a convolution.
+        Its maps by name.
     """
     found: dict[str, str] = {}
-    for norm in norms:
+    for norm, length in norms.items():
         owners = [name for name in maps if numbered(name)[0]
-                  and tied(norm, name, alone=len(maps) == 1)]  # fmt: skip
+                  and tied(norm, name, alone=len(maps) == 1 and maps[name].single)]  # fmt: skip
         if len(owners) > 1:
-            owners = [name for name in owners if maps[name]]
+            owners = [name for name in owners if maps[name].written == length] or owners
+        if len(owners) > 1:
+            owners = [one for one in owners if maps[one].convolved and norm in maps[one].near]
         if len(owners) == 1:
             found[norm] = owners[0]
     return found
 
 
-def norms_stand_behind(root: Module, *, ordered: bool) -> bool | None:
-    """Whether BatchNorms that go by name stand behind their maps or in front of them.
+def norm_sides(root: Module, *, ordered: bool) -> dict[str, bool | None]:
+    """Whether norms that go by name stand behind their maps or in front, by kinds of modules.
 
-    Decided for the whole model: by channels where a map has others at its ends, else by the order
-    in which modules were made. None where neither tells it, or one speaks against another.
+    Of modules whose paths differ in numbers alone: by channels where a map has others at its ends,
+    else by the order in which modules were made. None where neither tells it, or votes disagree.
     """
-    by_channels: set[bool] = set()
-    by_order: set[bool] = set()
+    channels: dict[str, set[bool]] = defaultdict(set)
+    turned: dict[str, set[bool]] = defaultdict(set)  # the same of what may be transposed
+    order: dict[str, set[bool]] = defaultdict(set)
     for module in root.walk():
-        norms = [child for child in module.children.values() if child.batchnorm is not None]
+        norms = [child for child in module.children.values() if child.norm_length is not None]
         maps = [child for child in module.children.values()
                 if not child.children and len(child.own) == 1]  # fmt: skip
-        for norm in norms if maps else ():
-            for child in maps:
-                if not numbered(child.name)[0]:
-                    continue
-                if not tied(norm.name, child.name, alone=len(maps) == 1):
-                    continue
-                out, inp = child.own[0].shape[:2]
-                if out != inp and norm.batchnorm in (out, inp):
-                    by_channels.add(norm.batchnorm == out)
-                by_order.add(norm.position > child.position)
-    if by_channels:
-        # What has the length of a map's first axis stands behind it. One that has that of the
-        # second may stand behind a transposed convolution, so it does not count beside those.
-        return True in by_channels
-    return by_order.pop() if ordered and len(by_order) == 1 else None
+        kind = kind_of(module.path)
+        for norm, child in product(norms, maps):
+            if not numbered(child.name)[0]:
+                continue
+            if not tied(norm.name, child.name, alone=len(maps) == 1):
+                continue
+            out, inp, *kernel = child.own[0].shape
+            if out != inp and norm.norm_length in (out, inp):
+                even = kernel and all(n % 2 == 0 for n in kernel)
+                (turned if even else channels)[kind].add(norm.norm_length == out)
+            order[kind].add(norm.position > child.position)
+    # What may be a transposed convolution has either length behind it, so it votes only alone.
+    votes = {kind: channels[kind] or turned[kind] for kind in order}
+    if ordered:
+        votes = {kind: found or order[kind] for kind, found in votes.items()}
+    return {kind: next(iter(found)) if len(found) == 1 else None for kind, found in votes.items()}
+
+
+def kind_of(path: str) -> str:
+    """A module's path without its numbers."""
+    return re.sub(r"[0-9]+", "#", path)

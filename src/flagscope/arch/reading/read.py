@@ -11,15 +11,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flagscope.arch.reading.attention import AttentionBlock, RoleMap, read_attention
+from flagscope.arch.reading.doubts import Doubts, doubts_of
 from flagscope.arch.reading.feedforward import HALVES, MlpBlock
 from flagscope.arch.reading.layers import Numbers, Stack, read_stacks
-from flagscope.arch.reading.lines import ASIDE, BORDER, LineReader
+from flagscope.arch.reading.line import ASIDE, BORDER
+from flagscope.arch.reading.lines import LineReader
 from flagscope.arch.reading.modules import Matrix, Shape, in_order_of_use, module_tree
 from flagscope.arch.reading.norms import UNSEEN, BlockNorm, norms_in_front
 from flagscope.arch.reading.segments import Placed, segments
 from flagscope.arch.reading.sizes import PARALLEL, SIZES
 
 MLP_UNFIT = "left out: maps named as those of an MLP, whose dimensions do not fit each other"
+VECTORS_UNPLACED = (
+    "norms or scales that may stand between maps of their width, or elsewhere: what lies between "
+    "those is not known"
+)
 NORMS_UNPLACED = "BatchNorms that may stand in front of their maps or behind them are not folded"
 
 
@@ -39,6 +45,8 @@ class Reading:
         Why a matrix stands in no pair, by its name.
     borders
         Where two maps fit each other and yet no pair is claimed.
+    shared
+        Pairs whose neurons a sum or another reader may hold as well: no freedom is known.
     certain
         Whether nothing in the model was doubted: all its matrices stand in sequences whose order is
         known.
@@ -49,6 +57,7 @@ class Reading:
     notes: tuple[tuple[str, str | None], ...] = ()
     left: Mapping[str, str] = field(default_factory=dict)
     borders: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
     certain: bool = False
 
 
@@ -71,9 +80,13 @@ def read_names(shapes: Mapping[str, Shape], known: Mapping[str, int] | None = No
     stacks, used, unfit = read_stacks(root, attention)
     reader = LineReader(root, used, ordered=in_order_of_use(shapes))
     found = segments(reader.lines())
-    notes: list[tuple[str, str | None]] = list(attention.doubted)
+    doubts = doubts_of(found.found, reader.unplaced(), root.matrices)
+    notes: list[tuple[str, str | None]] = [
+        (text, place or None) for text, place in attention.doubted
+    ]
     notes += [(MLP_UNFIT, path) for path in unfit]
     notes += [(NORMS_UNPLACED, path) for path in reader.unplaced_norms]
+    notes += [(VECTORS_UNPLACED, name) for name in doubts.vectors]
     content: dict[str, Any] = {"name": "inferred", "title": "Inferred from tensor names"}
     if stacks:
         content["sizes"] = {axis: list(keys) for axis, keys in SIZES.items()}
@@ -84,18 +97,22 @@ def read_names(shapes: Mapping[str, Shape], known: Mapping[str, int] | None = No
                 notes.append((UNSEEN, None))
             content["stacks"].append(_stack(stack, front, several=len(stacks) > 1))
     if found.found:
-        content["sequences"] = [{"maps": [_placed(one) for one in part]} for part in found.found]
+        content["sequences"] = [
+            {"maps": [_placed(one, doubts) for one in part]} for part in found.found
+        ]
     placed = {one.item.matrix.tensor for part in found.found for one in part}
     matrices = {matrix.tensor for matrix in root.matrices}
-    doubts = found.cuts - {BORDER, ASIDE}
+    cuts = found.cuts - {BORDER, ASIDE}
     return Reading(
         content=content,
         numbers=tuple(tuple(sorted(one.layers)) for one in stacks),
         notes=tuple(dict.fromkeys(notes)),
         left={name: reason for name, reason in found.left.items()
               if name not in used and name not in placed},
-        borders=tuple(found.borders),
-        certain=not stacks and matrices == placed and not doubts and not notes,
+        borders=tuple({border.partition(" (")[0]: border
+                       for border in (*found.borders, *reader.borders)}.values()),
+        shared=tuple(doubts.shared),
+        certain=not stacks and matrices == placed and not cuts and not notes,
     )  # fmt: skip
 
 
@@ -162,7 +179,9 @@ def _base_of(parent: str, stack: Stack) -> str | None:
 def _attention(block: AttentionBlock, base: str) -> dict[str, Any]:
     table: dict[str, Any] = {"kind": "cross"} if block.cross else {}
     for role, one in block.maps.items():
-        table[role] = _role(one, base)
+        # Values that nothing reads make no pair.
+        if role != "v" or "o" in block.maps:
+            table[role] = _role(one, base)
     return table
 
 
@@ -200,10 +219,12 @@ def _mlp_maps(
     return table
 
 
-def _placed(one: Placed) -> dict[str, Any]:
+def _placed(one: Placed, doubts: Doubts) -> dict[str, Any]:
     table = _module(one.item.matrix, one.item.matrix.tensor) | {"layout": one.layout}
     if one.item.norm:
         table["norm"] = one.item.norm
     if one.item.normed:
         table["after"] = "norm"
+    elif one.item.matrix.tensor in doubts.open:
+        table["after"] = "unknown"
     return table

@@ -6,20 +6,24 @@ Where more than one way is open, it is cut out of the line and listed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from flagscope.arch.reading.lines import (
+from flagscope.arch.reading.line import (
     BETWEEN,
-    BORDER,
     GATE,
+    LISTS,
     MISSING,
     ORDER,
     PARALLEL,
+    RESIDUAL,
     Cut,
     Item,
     Line,
+    goes_up,
+    may_be_transposed,
 )
 from flagscope.arch.reading.modules import Shape
 
@@ -28,10 +32,19 @@ PLAIN = {2: "o i", 3: "o i x", 4: "o i y x", 5: "o i z y x"}
 _TRANSPOSED = {2: "i o", 3: "i o x", 4: "i o y x", 5: "i o z y x"}
 
 GROUPED = "a grouped or depthwise convolution, whose channels meet only within their group"
+MAY_GROUP = "a convolution that may be a plain or a grouped one"
+MAY_TRANSPOSE = "a convolution that may be a transposed one"
+AXES = "a parameter of more than two axes that need not be a convolution's"
+LONE = "no map is known to come directly before it or behind it"
+BUFFER = "by its name a mask or table, not a weight"
 ORIENTATION = "a convolution that may be a plain, a transposed or a grouped one"
 ONE_CHANNEL = "a convolution that may be a plain one of one channel or a depthwise one of many"
 DIMENSIONS = "its dimensions fit neither neighbour"
 BARE = "parameters that may lie as (in, out) or as (out, in)"
+
+
+_LISTED = (PARALLEL, ORDER, MISSING, GATE, LISTS, RESIDUAL)
+_BUFFER = re.compile(r"(?:\w*_)?(?:mask|tril|triu|buffer|pe|positional_encoding)")
 
 
 @dataclass(frozen=True)
@@ -67,22 +80,24 @@ def segments(lines: list[Line]) -> Segments:
                 result.found.append(part)
             else:
                 for one in part:
-                    result.left.setdefault(one.item.matrix.tensor, BETWEEN)
+                    result.left.setdefault(one.item.matrix.tensor, LONE)
     return result
 
 
 def _borders(line: Line) -> Iterator[str]:
+    """Places within a list where two matrices fit each other and are not known to meet."""
     before: Item | None = None
-    cut = ""
+    cuts: list[str] = []
     for part in line:
         if isinstance(part, Cut):
-            cut = part.reason
+            cuts.append(part.reason)
             continue
-        if before is not None and cut in (BORDER, PARALLEL, ORDER, MISSING, GATE):
+        why = next((one for one in cuts if one in _LISTED), None)
+        if before is not None and why is not None:
             one, two = before.matrix, part.matrix
             if one.shape[0] == two.shape[1]:
-                yield f"{one.path} to {two.path} ({cut})"
-        before, cut = part, ""
+                yield f"{one.path} to {two.path} ({why})"
+        before, cuts = part, []
 
 
 class _Reader:
@@ -90,8 +105,10 @@ class _Reader:
 
     def __init__(self, into: Segments) -> None:
         self.into = into
+        self._flattening: Item | None = None
 
     def read(self, line: Line) -> Iterator[list[Placed]]:
+        self._flattening = _flattening(line)
         run: list[Item] = []
         hint: tuple[int, ...] = ()
         for part in [*line, Cut("")]:
@@ -138,7 +155,8 @@ class _Reader:
             if len(run) > 1:
                 self.into.cuts.add(BARE)
             for item in run:
-                self.into.left[item.matrix.tensor] = BARE
+                buffer = _BUFFER.fullmatch(item.matrix.name.lower())
+                self.into.left[item.matrix.tensor] = BUFFER if buffer else BARE
 
     def _attempt(
         self, run: list[Item], hint: tuple[int, ...], transposed_kernels: frozenset[Shape]
@@ -157,9 +175,12 @@ class _Reader:
                 self.into.left[item.matrix.tensor] = outcome
                 self.into.cuts.add(outcome)
                 # It writes the one or the other, whatever it is.
-                hint = item.matrix.shape[: 1 if outcome == GROUPED else 2]
+                hint = item.matrix.shape[: 1 if outcome in (GROUPED, MAY_GROUP, ONE_CHANNEL) else 2]
                 parts.append([])
             else:
+                if item.fronted and parts[-1]:
+                    behind = parts[-1][-1]
+                    parts[-1][-1] = replace(behind, item=replace(behind.item, normed=True))
                 parts[-1].append(outcome)
         return [part for part in parts if part]
 
@@ -173,6 +194,8 @@ class _Reader:
             return BETWEEN
         if len(shape) == 2:
             return self._linear(item, before)
+        if item.matrix.joint != ".":
+            return AXES
         if before is not None and len(before.item.matrix.shape) != len(shape):
             return DIMENSIONS
         written = before.out if before else None
@@ -181,9 +204,11 @@ class _Reader:
         # Each way: does it read what comes, and write as many channels as bias and norm have?
         plain = written in (None, second) and outs <= {first}
         spread = any(n > 1 for n in shape[2:])
-        transposed = written in (None, first) and outs <= {second} and spread
+        even = spread and may_be_transposed(item)
+        # A reader of a concatenation has the shape of a transposed one, so that must be shown.
+        shown = even or (outs == {second} and first != second)
+        transposed = written in (None, first) and outs <= {second} and spread and shown
         grouped = outs <= {first} and _may_group(written, first, second)
-        even = spread and all(n % 2 == 0 for n in shape[2:])
         if written is None:
             return self._first(item, hint, following, plain=plain, transposed=transposed, even=even)
         if plain and transposed and (even or shape[2:] in transposed_kernels):
@@ -197,7 +222,11 @@ class _Reader:
             transposed = fits == [second]
         if transposed:
             return Placed(item, _TRANSPOSED[len(shape)], second, first)
-        return GROUPED if grouped else DIMENSIONS
+        if not grouped:
+            return DIMENSIONS
+        if may_be_transposed(item):
+            return MAY_TRANSPOSE
+        return GROUPED if second == 1 else MAY_GROUP
 
     def _first(
         self, item: Item, hint: tuple[int, ...], following: Shape | None,
@@ -208,11 +237,13 @@ class _Reader:
         first, second = shape[:2]
         reads = following[1] if following is not None else None
         if second not in hint and any(_may_group(one, first, second) for one in hint):
-            return GROUPED
+            return MAY_TRANSPOSE if even else ONE_CHANNEL if second == 1 else MAY_GROUP
         if second == 1 and first > 1:
             return ONE_CHANNEL
         if plain and transposed and first == second and even:
             return ORIENTATION
+        if even and goes_up(item.matrix.path) and not item.matrix.bias and item.channels is None:
+            return MAY_TRANSPOSE
         if plain and transposed and reads == second != first:
             # Transposed, or plain in front of one in groups.
             if following is not None and _may_group(first, following[0], second):
@@ -231,7 +262,7 @@ class _Reader:
         if before is None or before.out == inp:
             return Placed(item, "o i", out, inp)
         convolved = len(before.item.matrix.shape) > 2
-        if convolved and inp % before.out == 0:
+        if convolved and inp % before.out == 0 and item is self._flattening:
             return Placed(item, "o (i s)", out, before.out)
         return DIMENSIONS
 
@@ -239,6 +270,14 @@ class _Reader:
         """Lengths that the output has by the bias and by the BatchNorm behind."""
         found = {item.matrix.bias[1]} if item.matrix.bias else set()
         return found | ({item.channels} if item.channels is not None else set())
+
+
+def _flattening(line: Line) -> Item | None:
+    """The linear map that may read a flattened image: the first, behind all convolutions."""
+    items = [item for item in line if isinstance(item, Item)]
+    flat = [at for at, item in enumerate(items) if len(item.matrix.shape) == 2]
+    spread = [at for at, item in enumerate(items) if len(item.matrix.shape) > 2]
+    return items[flat[0]] if flat and spread and flat[0] > spread[-1] else None
 
 
 def _may_read(shape: Shape, written: int) -> bool:

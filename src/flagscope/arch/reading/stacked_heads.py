@@ -76,7 +76,7 @@ def _lists(
     lists: dict[tuple[str, str], dict[int, dict[str, Matrix]]] = defaultdict(dict)
     for parent, matrices in groups.items():
         match = _OF_LIST.fullmatch(parent)
-        if match is not None:
+        if match is not None and not _holds_more(parent, groups):
             roles = {role: m for m in matrices if (role := role_of(m.name)) and len(m.shape) == 2}
             if {"q", "k", "v"} <= set(roles) or "qkv" in roles:
                 lists[match["over"] or "", match["stem"]][int(match["n"])] = roles
@@ -86,6 +86,17 @@ def _lists(
             for m in matrices:
                 lists[over, "*"].setdefault(int(m.name), {})[role] = m
     return lists
+
+
+def _holds_more(parent: str, groups: Mapping[str, Sequence[Matrix]]) -> bool:
+    """Whether a module holds other maps than those of one head: then it is a layer of its own.
+
+    A bare square, such as the mask that people register next to a head, is no map.
+    """
+    below = any(other.startswith(f"{parent}.") for other in groups)
+    others = [m for m in groups[parent] if role_of(m.name) is None]
+    squares = all(m.joint is None and m.shape[-1] == m.shape[-2] for m in others)
+    return below or not squares
 
 
 def _block(

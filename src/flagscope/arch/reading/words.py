@@ -37,9 +37,16 @@ DOWN = re.compile(
 )
 _GATE = re.compile(r".*gate.*|w_?3|wi_?0|v|linear_?v|w_?v|fc_?1_g|swish")
 
+# "task_layers" may be one for each task; these say nothing of that kind.
+_NEUTRAL = re.compile(
+    r"(?:conv|fc|lin|linear|hidden|dense|mlp|ffn|ff|enc|dec|encoder|decoder|transformer|main|core|"
+    r"deep|net|base|feature|features|inner|mid|middle|gnn|gcn|gat|graph|res|lstm|rnn|down|up|"
+    r"backbone|trunk|body|model|pre|post|the|my|all|block|layer|feed|v|s|down_?sample|up_?sample|"
+    r"pts|point|w|module|nn|cnn|head|_)*"
+)
 # Modules of such names run one behind the other, those of the second kind side by side.
 _SEQUENTIAL = re.compile(
-    r"(?:\w*_)?(?:layers?|blocks?|stages?|net|features?|convs?|fcs?|linear|lin|dense|hiddens?|mlp|"
+    r"(?:(?P<of>\w*)_)?(?:layers?|blocks?|stages?|net|features?|convs?|fcs?|linear|lin|dense|hiddens?|mlp|"
     r"ffn?|body|main|trunk|seq|sequential|model|module|encoder|decoder|backbone|classifier|"
     r"units?|cells?|steps?|res|resblocks?|resnets?|feed_?forward|l|h|bottlenecks?|conv\dd|"
     r"groups?|stem|tail|generator|discriminator|actor|critic|policy|value_net|q_net)\d*(?:_\d+)*_?"
@@ -50,6 +57,22 @@ _PARALLEL = re.compile(
     r"attention|self_attn|mha|embeddings?|embeds?|tables?|parallel|options?|ops|candidates|tasks?|"
     r"keys?|queries|values?|k|v|codebooks?|quantizers?|nets)\d*(?:_\d+)*_?"
 )
+
+
+_EMBEDDING = re.compile(
+    r"(?:.*_)?(?:emb|embed|embeds|embedding|embeddings|wte|wpe|lookup|w_e|w_pos)(?:_.*)?|.*embeddings?"
+)
+
+
+def is_embedding(name: str) -> bool:
+    """Whether a module's name says that it holds a table of vectors.
+
+    Examples
+    --------
+    >>> [is_embedding(name) for name in ("wte", "pos_embed", "patch_embedding", "member")]
+    [True, True, True, False]
+    """
+    return _EMBEDDING.fullmatch(name.lower()) is not None
 
 
 def role_of(name: str) -> str | None:
@@ -104,10 +127,11 @@ def runs_in_sequence(name: str) -> bool | None:
 
     Examples
     --------
-    >>> [runs_in_sequence(n) for n in ("layers", "experts", "linears", "things")]
+    >>> [runs_in_sequence(n) for n in ("conv_layers", "experts", "linears", "task_layers")]
     [True, False, False, None]
     """
     plain = name.lower()
     if _PARALLEL.fullmatch(plain):
         return False
-    return True if _SEQUENTIAL.fullmatch(plain) else None
+    match = _SEQUENTIAL.fullmatch(plain)
+    return True if match and _NEUTRAL.fullmatch(match["of"] or "") else None

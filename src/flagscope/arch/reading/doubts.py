@@ -1,0 +1,71 @@
+"""What may stand at a pair besides its two maps, so that no freedom of its neurons is known.
+
+Within one nn.Sequential nothing else can reach what one map hands to the next. Anywhere else a sum,
+a second reader or a concatenation can, as far as widths allow it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from flagscope.arch.reading.modules import Matrix
+from flagscope.arch.reading.norm_lists import Vector
+from flagscope.arch.reading.segments import Placed
+
+
+@dataclass
+class Doubts:
+    """Writers of which it is not known what stands behind them, and why.
+
+    Attributes
+    ----------
+    open
+        Their tensors.
+    vectors
+        Norms and scales that may stand there.
+    shared
+        Pairs whose neurons something else of the same width may hold as well.
+    """
+
+    open: set[str] = field(default_factory=set)
+    vectors: list[str] = field(default_factory=list)
+    shared: list[str] = field(default_factory=list)
+
+
+def doubts_of(
+    sequences: Sequence[Sequence[Placed]], vectors: Sequence[Vector], matrices: Collection[Matrix]
+) -> Doubts:
+    """The doubts about the pairs of sequences.
+
+    Parameters
+    ----------
+    sequences
+        Maps that follow each other.
+    vectors
+        Norms and scales whose place is not known.
+    matrices
+        All matrices of the model.
+    """
+    doubts = Doubts()
+    placed = {one.item.matrix.tensor for part in sequences for one in part}
+    alone = len(sequences) == 1 and len(placed) == len(matrices)
+    widths = Counter(n for part in sequences for one in part for n in (one.out, one.inp))
+    for write, read in (pair for part in sequences for pair in pairwise(part)):
+        one, two = write.item, read.item
+        seat = one.seat if one.seat == two.seat else None
+        near = [
+            vector.name for vector in vectors if vector.length == write.out
+            and vector.may_stand_between((one.matrix.path, two.matrix.path))
+            and (seat is None or vector.parent == seat)
+        ]  # fmt: skip
+        doubts.vectors += [name for name in near if name not in doubts.vectors]
+        # The width occurs twice at the pair itself.
+        tied = seat is None and not (alone and widths[write.out] == 2)
+        if tied:
+            doubts.shared.append(f"{one.matrix.path} to {two.matrix.path}")
+        if near or tied:
+            doubts.open.add(one.matrix.tensor)
+    return doubts

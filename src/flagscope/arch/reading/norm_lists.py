@@ -1,0 +1,119 @@
+"""Norms in a list of their own, matched with maps by number, and vectors whose place is not known.
+
+convs.0, convs.1 and bns.0, bns.1 go together where their lengths fit behind the maps and not in
+front of them. Any other norm or scale of a width may stand anywhere in its module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from flagscope.arch.reading.modules import Module, joined
+from flagscope.arch.reading.norm_names import numbered
+
+
+@dataclass(frozen=True)
+class ListedNorms:
+    """Norms of lists: by the tensor of the matrix behind which each stands."""
+
+    behind: Mapping[str, Module]
+
+    @property
+    def paths(self) -> set[str]:
+        """Paths of these norms."""
+        return {norm.path for norm in self.behind.values()}
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A vector whose place is not known: its name, length, and the module that holds it."""
+
+    name: str
+    length: int
+    parent: str
+
+    def may_stand_between(self, paths: Sequence[str]) -> bool:
+        """Whether its module holds one of these maps."""
+        inside = f"{self.parent}." if self.parent else ""
+        return any(path.startswith(inside) for path in paths)
+
+
+def listed_norms(root: Module) -> ListedNorms:
+    """The norms of a model that stand in lists next to lists of maps."""
+    behind: dict[str, Module] = {}
+    for module in root.walk():
+        for child in module.children.values():
+            norms = _norm_list(child)
+            if norms:
+                behind |= _matched(norms, list(_map_lists(module)))
+    return ListedNorms(behind)
+
+
+def unplaced_vectors(root: Module, placed: Collection[str]) -> Iterator[Vector]:
+    """Norms and bare vectors that are neither a bias nor placed."""
+    biases = {matrix.bias[0] for matrix in root.matrices if matrix.bias}
+    for module in root.walk():
+        length = module.norm_length
+        if length is not None:
+            if module.path not in placed:
+                yield Vector(module.path, length, _holder(root, module.path))
+            continue
+        for name, shape in module.tensors.items():
+            tensor = joined(module.path, name)
+            if len(shape) == 1 and shape[0] > 1 and name != "bias" and tensor not in biases:
+                yield Vector(tensor, shape[0], module.path)
+
+
+def _holder(root: Module, path: str) -> str:
+    """The nearest module over a norm that holds matrices: a list of norms stands in that."""
+    module, holder = root, ""
+    for part in path.split("."):
+        holder = module.path if module.matrices else holder
+        module = module.children[part]
+    return holder
+
+
+def _norm_list(module: Module) -> list[Module]:
+    """The members of a list of nothing but norms, numbered from 0."""
+    members = list(module.children.values())
+    numbers = {int(name) for name in module.children if re.fullmatch(r"[0-9]{1,9}", name)}
+    norms = all(one.norm_length is not None for one in members)
+    whole = len(numbers) == len(members) and numbers == set(range(len(members)))
+    return [module.children[str(n)] for n in range(len(members))] if norms and whole else []
+
+
+def _map_lists(module: Module) -> Iterator[list[Module]]:
+    """Lists of modules with maps, whether in one module or named with a number."""
+    suffixed: dict[str, list[tuple[int, Module]]] = {}
+    for name, child in module.children.items():
+        stem, number = numbered(name)
+        if number is not None and child.matrices:
+            suffixed.setdefault(stem, []).append((number, child))
+        members = [one for one in child.children.values() if one.matrices]
+        if members and child.children.keys() == {str(n) for n in range(len(members))}:
+            yield [child.children[str(n)] for n in range(len(members))]
+    for found in suffixed.values():
+        found.sort(key=lambda pair: pair[0])
+        if [n - found[0][0] for n, _ in found] == list(range(len(found))):
+            yield [child for _, child in found]
+
+
+def _matched(norms: Sequence[Module], lists: Sequence[Sequence[Module]]) -> dict[str, Module]:
+    """The one list behind whose members these norms can only stand."""
+    lengths = [norm.norm_length for norm in norms]
+    fitting: list[dict[str, Module]] = []
+    for maps in lists:
+        if len(maps) - len(norms) not in (0, 1):
+            continue
+        ends = [(one.matrices[0].shape[1], one.matrices[-1]) for one in maps]
+        behind = all(n == last.shape[0] for n, (_, last) in zip(lengths, ends, strict=False))
+        front = all(n == first for n, (first, _) in zip(lengths, ends, strict=False))
+        if front or behind:
+            only = behind and not front
+            fitting.append(
+                {last.tensor: norm for norm, (_, last) in zip(norms, ends, strict=False)}
+                if only else {}
+            )  # fmt: skip
+    return fitting[0] if len(fitting) == 1 else {}
