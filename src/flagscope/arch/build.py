@@ -100,7 +100,10 @@ def build_graph(
     long = [name for name, shape in every.items() if len(name) > LONGEST_NAME and 0 not in shape]
     aside = {*empty, *long}
     checked = {name: shape for name, shape in every.items() if name not in aside}
-    graph = _built(checked, config, family=family, heads=heads, window=window, wiring=wiring)
+    # What has no entries ends a sequence all the same.
+    seen = {name: (0,) if 0 in shape else shape for name, shape in every.items()
+            if name not in long}  # fmt: skip
+    graph = _built(checked, seen, config, family=family, heads=heads, window=window, wiring=wiring)
     matrices = tuple(name for name, shape in every.items() if name in aside and len(shape) >= 2)
     return replace(
         graph,
@@ -126,6 +129,7 @@ def _aside_notes(empty: Sequence[str], long: Sequence[str]) -> list[str]:
 
 def _built(
     checked: Shapes,
+    seen: Shapes,
     config: Mapping[str, Any] | None,
     *,
     family: str | None,
@@ -133,7 +137,7 @@ def _built(
     window: int,
     wiring: Wiring | None,
 ) -> Graph:
-    """The graph of tensors that have entries."""
+    """The graph of tensors that have entries; names are read among all that are `seen`."""
     if not checked:
         return _finished("unknown", [], [], checked, {}, Notes(), reading=None)
     notes, taken = Notes(), Notes()
@@ -145,7 +149,7 @@ def _built(
     reading: Reading | None = None
     if choice is None or (choice.family.chain is not None and not choice.family.stacks):
         named = choice
-        choice, reading = inferred(checked, config, notes, heads=heads)
+        choice, reading = inferred(seen, config, notes, heads=heads)
         if named is not None and choice is not None:
             choice = _only_sequences(named, choice)
         elif choice is None or not choice.trusted:
