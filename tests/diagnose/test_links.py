@@ -210,3 +210,14 @@ def test_coordinates_that_the_other_side_does_not_use_are_left_out():
 def test_ends_without_scales_of_their_own_have_no_second_look():
     writers, readers = head_ends(bare(heads(5)), heads(6)), head_ends(bare(heads(7)), heads(8))
     assert divided_link(NAME, ScaledEnds(writers, None), ScaledEnds(readers, None), 0, 0) is None
+
+
+@pytest.mark.parametrize("power", [-80, 80])
+def test_factors_of_a_circuit_may_have_any_size_in_single_precision(power):
+    """Their product, and the squares of its entries, would leave the range."""
+    o, v, q, k = (heads(seed).float() for seed in (1, 2, 3, 4))
+    usual = head_links(NAME, head_ends(bare(o), v), head_ends(bare(q), k))
+    o, v, q, k = (factor * 2.0**power for factor in (o, v, q, k))
+    found = head_links(NAME, head_ends(bare(o), v), head_ends(bare(q), k))
+    np.testing.assert_allclose(found.composition, usual.composition, rtol=1e-6)
+    np.testing.assert_allclose(found.overlap, usual.overlap, rtol=1e-6)

@@ -11,6 +11,7 @@ import reference
 from diagnose.planted import matrices, normal, pair_group
 from flagscope.arch import Graph, Norm
 from flagscope.checkpoint import from_state_dict
+from flagscope.diagnose import Matrices
 from flagscope.engine import Settings, run_scan
 from flagscope.engine.folding import (
     centred_columns,
@@ -159,3 +160,21 @@ def test_gain_of_a_stream_norm_in_the_readers_of_residual_pairs(kind):
     assert pair.overlap_ratio == pytest.approx(reference.overlap_ratio(a, b), rel=1e-9)
     stored = run_scan(checkpoint, graph, Settings(device="cpu", fold_norms="none")).pairs[0]
     assert (stored.d, stored.folded) == (D, [])
+
+
+@pytest.mark.parametrize("size", [1e-37, 1e-20, 1e20, 1e37])
+def test_products_beyond_single_precision_are_kept_in_units(size):
+    draw = torch.Generator().manual_seed(0)
+    w, gain = torch.randn(2, 6, 5, generator=draw), torch.rand(5, generator=draw) + 0.5
+    maps = Matrices(w * size, torch.ones(2).double() * size, torch.ones(2).double() * size**2)
+    product = (w * size).double() * (gain * size).double()
+    for found, exact in (
+        (scaled_columns(maps, gain * size), product),
+        (scaled_rows(maps.transposed(), gain * size), product.mT),
+    ):
+        kept = torch.ldexp(found.values.double(), found.exponents[:, None, None])
+        torch.testing.assert_close(kept, exact, rtol=1e-6, atol=0)
+        unit = torch.ldexp(torch.ones(2).double(), found.exponents)
+        largest = maps.delta * float((gain * size).max())
+        torch.testing.assert_close(found.delta * unit, largest, rtol=1e-6, atol=0)
+        assert not bool((found.exponents % 2).any())

@@ -8,11 +8,13 @@ import re
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 import flagscope
 from engine.test_coverage import llama
 from flagscope.api import Report
 from flagscope.cli.table import print_report
+from flagscope.demo import final
 from flagscope.diagnose import Coverage, NotFinite
 
 AT = "model.layers."
@@ -136,6 +138,17 @@ def test_terminal_page_notebook_and_json_say_the_same(
     written = json.loads(report.to_json(tmp_path / "scan.json"))
     assert written["coverage"]["not_finite"] == lost(report).model_dump()
     assert Report.from_json(tmp_path / "scan.json").findings[0].text == text
+
+
+def test_it_stands_before_the_strongest_finding() -> None:
+    state = load_file(final())
+    usual = flagscope.scan(state, workers=1, config=final().with_name("config.json"))
+    assert usual.findings[0].severity == "strong"
+    name = max(name for name in state if name.endswith("ln_1.weight"))
+    state[name][0] = math.nan
+    report = flagscope.scan(state, workers=1, config=final().with_name("config.json"))
+    assert name in report.findings[0].text
+    assert "strong" in {finding.severity for finding in report.findings}
 
 
 def test_a_store_remembers_what_was_not_finite(tmp_path: Path) -> None:
