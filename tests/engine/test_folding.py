@@ -175,8 +175,6 @@ def test_products_beyond_single_precision_are_kept_in_units(size):
         kept = torch.ldexp(found.values.double(), found.exponents[:, None, None])
         torch.testing.assert_close(kept, exact, rtol=1e-6, atol=0)
         unit = torch.ldexp(torch.ones(2).double(), found.exponents)
-        largest = float(gain.max()) * size**2
-        torch.testing.assert_close(
-            found.delta * unit, torch.full((2,), largest).double(), rtol=1e-6, atol=0
-        )
+        largest = maps.delta * float((gain * size).max())
+        torch.testing.assert_close(found.delta * unit, largest, rtol=1e-6, atol=0)
         assert not bool((found.exponents % 2).any())
