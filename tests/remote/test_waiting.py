@@ -24,6 +24,7 @@ WEIGHTS = save({f"layers.{i}.weight": torch.eye(6) + i for i in range(8)})
 def stalled(web: Web, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     """A server that stops to answer once its event is cleared."""
     monkeypatch.setenv(patience.VARIABLE, "0.3")
+    monkeypatch.setattr(patience, "_WHOLE", 1000)  # the silence alone must end it
     going = threading.Event()
     going.set()
     web.files["/model.safetensors"] = WEIGHTS
@@ -146,6 +147,7 @@ def test_limits_reach_the_drivers_next_to_what_the_user_set(
     options = patience.store_options("simplecache::https://host/a")["https"]["client_kwargs"]
     assert options["trust_env"] is True
     assert (options["timeout"].sock_read, options["timeout"].sock_connect) == (7, 7)
+    assert options["timeout"].total == 210
     limits = patience.store_options("s3://bucket/a")["s3"]["config_kwargs"]
     assert (limits["connect_timeout"], limits["read_timeout"]) == (7, 7)
     assert patience.store_options("memory://a") == {}
