@@ -197,6 +197,14 @@ def test_an_alpha_that_is_no_scale_is_refused(run: Run, tmp_path: Path, alpha: A
     assert len(answer.err) < 600
 
 
+def test_an_adapter_on_a_weight_of_integers_is_read(run: Run, tmp_path: Path) -> None:
+    adapter(tmp_path)
+    state = llama(0)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    save_file(state | {name: state[name].mul(9).int()}, tmp_path / "base/model.safetensors")
+    assert soon(run, "scan", tmp_path).code == 0
+
+
 def test_a_pattern_of_an_adapter_is_not_run_as_a_regular_expression(
     run: Run, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -33,6 +34,7 @@ def main() -> int:
     codes: Counter[int] = Counter()
     bad: Counter[str] = Counter()
     guarded: Counter[str] = Counter()
+    stopped: list[bool] = []  # by Ctrl-C: the counts are told nevertheless
     end = time.monotonic() + 60 * told.minutes
     with prepared() as cases:
         if told.case:
@@ -41,8 +43,9 @@ def main() -> int:
             sys.stdout.write(judged.ran.out.decode(errors="replace"))
             sys.stdout.write(judged.ran.err.decode(errors="replace"))
             return bool(judged.faults)
+        signal.signal(signal.SIGINT, lambda *_: stopped.append(True))
         for case in planned(told.seed, kinds):
-            if time.monotonic() > end or (told.cases and counts.total() >= told.cases):
+            if stopped or time.monotonic() > end or counts.total() == told.cases > 0:
                 break
             judged = cases.judged(case)
             counts[case.kind] += 1

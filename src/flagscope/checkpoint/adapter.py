@@ -234,7 +234,8 @@ class AdapterCheckpoint(Checkpoint):
         step = self._base.step(name, index)
         if step is not None or name not in self._factors:
             return step
-        if self._base.tensors[name].dtype in ("float64", "float32"):
+        dtype = self._base.tensors[name].dtype
+        if dtype in ("float64", "float32") or "float" not in dtype:  # integers have no spacing
             return None
         values, scale = self._base.read(name, index), self._base.scale(name, index)
         spacing = _spacing(values)
