@@ -152,11 +152,11 @@ class LineReader:
         for at, entry in enumerate(ordered):
             if at:
                 cut = whole or step_doubt(stem, ordered, at, sequential=sequential)
-                if cut is None and not sequential:
+                if cut is None and (not sequential or others):
                     cut = between_doubt(ordered[at - 1], entry, others)
                 if cut:
                     line.append(Cut(cut))
-            seated = sequential and len(entry.line) == 1
+            seated = sequential and not others and len(entry.line) == 1
             line += [replace(item, seat=module.path) if seated and isinstance(item, Item) else item
                      for item in entry.line]  # fmt: skip
             if whole is None and entry.number is not None and _may_be_residual(entry):

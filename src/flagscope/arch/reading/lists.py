@@ -74,8 +74,9 @@ def is_sequential(entries: Sequence[Entry]) -> bool:
     Activations have numbers and no tensors. Keys that are sizes (2, 4, 8) leave gaps as well, but
     begin late, or double.
     """
+    entries = [entry for entry in entries if not entry.stem]
     numbers = sorted(entry.number for entry in entries if entry.number is not None)
-    if not numbers or any(entry.stem for entry in entries) or len(numbers) != len(entries):
+    if not numbers or len(numbers) != len(entries):
         return False
     steps = [b - a for a, b in pairwise(numbers)]
     norms = any(entry.is_norm for entry in entries)
