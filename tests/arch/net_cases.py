@@ -35,8 +35,8 @@ CONFIGS = {"mlp": {"activation": "relu"}, "nanogpt": {"model_type": "nanogpt", "
                               "kv_channels": 4},
            "megatron-plain-grouped": {"num_attention_heads": 4, "group_query_attention": True,
                                       "num_query_groups": 1}}  # fmt: skip
-DECODERS = ("nanogpt", "from-scratch", "llama-native", "megatron", "megatron-local", "megatron-plain",
-            "megatron-plain-grouped")  # fmt: skip
+DECODERS = ("nanogpt", "from-scratch", "llama-native", "megatron", "megatron-local",
+            "megatron-plain", "megatron-plain-grouped")  # fmt: skip
 
 
 def prove_net(case: str) -> dict:
