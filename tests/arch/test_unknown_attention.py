@@ -185,3 +185,18 @@ def test_two_blocks_of_one_layer_have_names_of_their_own():
     names = [member.name for pair in build_graph(shapes).pairs for member in pair.members]
     assert len(set(names)) == len(names) >= 2
     assert any("layers.0.one.up_proj" in name for name in names)
+
+
+def test_the_channel_mix_of_rwkv_is_an_mlp():
+    d, shapes = 64, {}
+    for i in range(2):
+        b = f"blocks.{i}."
+        shapes |= {f"{b}att.{n}.weight": (d, d) for n in ("key", "value", "receptance", "output")}
+        shapes |= {f"{b}att.time_decay": (d,), f"{b}ffn.time_mix_k": (1, 1, d),
+                   f"{b}ffn.key.weight": (4 * d, d), f"{b}ffn.value.weight": (d, 4 * d),
+                   f"{b}ffn.receptance.weight": (d, d)}  # fmt: skip
+    graph = build_graph(shapes)
+    ends = [(pair.write.map.tensor, pair.read.map.tensor, pair.d) for pair in graph.pairs]
+    assert ends == [(f"blocks.{i}.ffn.key.weight", f"blocks.{i}.ffn.value.weight", 4 * d)
+                    for i in range(2)]  # fmt: skip
+    assert {"blocks.0.ffn.receptance.weight", "blocks.0.att.key.weight"} <= set(graph.unmapped)

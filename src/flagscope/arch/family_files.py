@@ -7,17 +7,14 @@ disk) are arrays, of which the first that exists counts.
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from flagscope.arch.activations import ELEMENTWISE, HOMOGENEOUS, LINEAR
 from flagscope.arch.family import (
     ROLE_AXES,
     AttentionRule,
     ChainRule,
-    ConfigRule,
     Family,
     FlagRule,
     FrameRule,
@@ -30,11 +27,16 @@ from flagscope.arch.family import (
     StackRule,
     StreamRule,
 )
+from flagscope.arch.family_values import (
+    check_activation,
+    read_activation,
+    read_config,
+    read_flag,
+)
 from flagscope.arch.layout import parse_layout
 from flagscope.arch.table import Table
 from flagscope.errors import ArchitectureError
 
-_ACTIVATIONS = LINEAR | HOMOGENEOUS | ELEMENTWISE | {"unknown", "softmax", "ssm", "ssm gate"}
 UNFILLED = "?"
 """What a draft has in place of a name that its user is to fill in."""
 
@@ -127,45 +129,7 @@ def _read_sizes(table: Table) -> dict[str, tuple[str, ...]]:
 
 
 def _read_chain(table: Table) -> ChainRule:
-    rule = ChainRule(_read_activation(table.table("activation")))
-    table.close()
-    return rule
-
-
-def _read_config(table: Table | None, default: str | float | None) -> ConfigRule:
-    if table is None:
-        return ConfigRule((), default)
-    if isinstance(default, str):
-        rule = ConfigRule(table.names("config", ()), table.text("default", default))
-    else:
-        rule = ConfigRule(table.names("config", ()), table.number("default", default or 0.0))
-    table.close()
-    return rule
-
-
-def _read_activation(table: Table | None) -> ConfigRule:
-    """What lies between two maps, of which the freedom of the neurons follows."""
-    rule = _read_config(table, "unknown")
-    if table is not None:
-        _check_activation(str(rule.default), f"{table.place}.default")
-    return rule
-
-
-def _check_activation(name: str, place: str) -> None:
-    if name.lower() not in _ACTIVATIONS:
-        near = difflib.get_close_matches(name.lower(), _ACTIVATIONS, n=1)
-        meant = f"did you mean {near[0]!r}? " if near else ""
-        raise ArchitectureError(
-            f"{place}: no activation is known by the name {name!r}",
-            hint=f"{meant}Known ones: {', '.join(sorted(_ACTIVATIONS))}",
-        )
-
-
-def _read_flag(table: Table | None, default: bool) -> FlagRule:
-    """A truth value, or the config keys that say it, and its default."""
-    if table is None:
-        return FlagRule((), default)
-    rule = FlagRule(table.names("config"), table.flag("default"))
+    rule = ChainRule(read_activation(table.table("activation")))
     table.close()
     return rule
 
@@ -225,12 +189,12 @@ def _read_norm(table: Table, placement: str = "pre") -> NormRule:
     rule = NormRule(
         modules=table.names("module"),
         kind=table.choice("kind", ("layernorm", "rmsnorm", "batchnorm", "by_bias")),
-        eps=_read_config(table.table("eps"), 1e-5),
+        eps=read_config(table.table("eps"), 1e-5),
         offset=table.number("offset", 0.0),
         placement=table.choice("placement", ("pre", "post", "map"), placement),
         tensors=not table.flag("no_tensors"),
-        pre=_read_flag(pre, True) if pre else None,
-        post=_read_flag(post, False) if post else None,
+        pre=read_flag(pre, True) if pre else None,
+        post=read_flag(post, False) if post else None,
         not_first=table.flag("not_first"),
         less_one=table.names("less_one", ()),
         stored=_read_stored(table),
@@ -256,12 +220,12 @@ def _read_rotary(table: Table | None) -> RotaryRule | None:
     dims, interval = table.table("dims"), table.table("interval")
     rule = RotaryRule(
         layout=layout,
-        fraction=_read_config(table.table("fraction"), 1.0),
-        dims=_read_config(dims, 0.0) if dims else None,
+        fraction=read_config(table.table("fraction"), 1.0),
+        dims=read_config(dims, 0.0) if dims else None,
         unless=table.names("unless", ()),
         layers=table.names("layers", ()),
         values=table.names("values", ()),
-        interval=_read_config(interval, 0.0) if interval else None,
+        interval=read_config(interval, 0.0) if interval else None,
         interleaved=table.names("interleaved", ()),
     )
     table.close()
@@ -319,7 +283,7 @@ def _read_reads(table: Table | None) -> dict[str, MapRule]:
 def _read_mlp(table: Table) -> MlpRule:
     rule = MlpRule(
         maps=_read_maps(table, ("up", "down"), ("gate",)),
-        activation=_read_activation(table.table("activation")),
+        activation=read_activation(table.table("activation")),
         optional=table.flag("optional"),
         norm=_read_norm_if(table.table("norm")),
         name=table.text("name", "mlp"),
@@ -351,8 +315,8 @@ def _read_sequence(table: Table) -> SequenceRule:
     maps = tuple(_read_map(one, _sequence_role(one)) for one in tables)
     for one, name in zip(tables, after, strict=True):
         if name not in ("", "norm"):
-            _check_activation(name, f"{one.place}.after")
-    rule = SequenceRule(maps, after, _read_activation(activation))
+            check_activation(name, f"{one.place}.after")
+    rule = SequenceRule(maps, after, read_activation(activation))
     table.close()
     return rule
 
@@ -400,12 +364,12 @@ def _read_stack(table: Table) -> StackRule:
         attention=tuple(_read_attention(one) for one in table.tables("attention")),
         mlp=tuple(_read_mlp(one) for one in table.tables("mlp")),
         sequence=tuple(_read_map(one, "conv") for one in table.tables("sequence")),
-        activation=_read_activation(activation) if activation else None,
+        activation=read_activation(activation) if activation else None,
         stream=_read_stream(table.table("stream")),
         frame=_read_frame(table.table("frame")),
         latent=tuple(_read_latent(one) for one in table.tables("latent")),
         sizes=_read_sizes(sizes) if sizes else {},
-        parallel=_read_flag(parallel, False) if parallel else FlagRule((), table.flag("parallel")),
+        parallel=read_flag(parallel, False) if parallel else FlagRule((), table.flag("parallel")),
         depth=table.names("depth", ()),
         norms_shown=table.flag("norms_shown"),
     )

@@ -45,6 +45,7 @@ _SPLIT = re.compile(r"(?:.*\.)?0\.proj")
 _KEY_VALUE = re.compile(r"kv|key|value")
 # Small maps next to the weights of others, which go down first and then up.
 _ADDED = re.compile(r"lora|adapter|\bia3\b|prompt|prefix")
+_CHANNELS = re.compile(r"(?:^|\.)(?:ffn|feed_?forward|channel_?mix\w*|cmix)$")
 HALVES = ("half1", "half2")
 
 
@@ -118,6 +119,20 @@ def _adapter(parent: str, matrices: Sequence[Matrix]) -> MlpBlock | None:
     if len(first.shape) != 2 or first.shape != last.shape[::-1] or first.shape[0] >= first.shape[1]:
         return None
     return MlpBlock(parent, {"up": first, "down": last}, False, (first.tensor, last.tensor))
+
+
+def channel_mix(parent: str, matrices: Sequence[Matrix]) -> MlpBlock | None:
+    """The channel mix of RWKV: value(relu(key x)²), gated by receptance behind the sum of value."""
+    # Next to them stand vectors of shape (1, 1, d) that mix a token with the one before it.
+    by_name = {one.name: one for one in matrices if sum(n > 1 for n in one.shape) > 1}
+    key, value, gate = (by_name.get(name) for name in ("key", "value", "receptance"))
+    if key is None or value is None or set(by_name) - {"key", "value", "receptance"}:
+        return None
+    wide, d = key.shape if len(key.shape) == 2 else (0, 0)
+    fits = wide > d and value.shape == (d, wide) and (gate is None or gate.shape == (d, d))
+    if not fits or not _CHANNELS.search(parent):
+        return None
+    return MlpBlock(parent, {"up": key, "down": value}, False, (key.tensor, value.tensor))
 
 
 def _by_shape(

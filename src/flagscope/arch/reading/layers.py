@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from flagscope.arch.limits import LAYER_NUMBER
 from flagscope.arch.reading.attention import AttentionBlock, AttentionReading
-from flagscope.arch.reading.feedforward import MlpBlock, read_mlp
+from flagscope.arch.reading.feedforward import MlpBlock, channel_mix, read_mlp
 from flagscope.arch.reading.modules import Matrix, Module, by_parent, joined
 from flagscope.arch.reading.words import mlp_role
 
@@ -123,16 +123,17 @@ def _loose_mlps(
 ) -> tuple[list[Stack], list[str]]:
     """MLPs that stand in no layer with attention, by names that nothing else has."""
     groups = by_parent(matrix for matrix in root.matrices if matrix.tensor not in used)
+    mixes = {p: mix for p, found in groups.items() if (mix := channel_mix(p, found))}
     named = {p: found for p, found in groups.items()
-             if frozenset(m.name for m in found) in _MLP_NAMES}  # fmt: skip
+             if p in mixes or frozenset(m.name for m in found) in _MLP_NAMES}  # fmt: skip
     unfit: list[str] = []
     templates: dict[str, list[tuple[str, MlpBlock]]] = defaultdict(list)
     for parent, found in named.items():
-        if not _runs_up_first(parent, found):
+        if parent not in mixes and not _runs_up_first(parent, found):
             continue
-        first = next(m for m in found if mlp_role(m.name) == "up")
+        first = next((m for m in found if mlp_role(m.name) == "up"), found[0])
         width = first.shape[0 if transposed else -1] if len(first.shape) == 2 else 0
-        block = read_mlp(parent, found, width, transposed=transposed)
+        block = mixes.get(parent) or read_mlp(parent, found, width, transposed=transposed)
         if block is None:
             unfit.append(parent)
             continue

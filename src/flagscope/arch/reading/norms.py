@@ -32,7 +32,7 @@ _NORM = r"(?:ln|norm|layer_?norm|rms_?norm)"
 _ATTENTION = r"(?:self_?)?(?:attn|attention|att|sa|mixer)"
 _MLP = r"(?:mlp|ffn?|ffwd|feed_?forward)"
 _PRE = tuple(
-    re.compile(rf"pre_?{block}_?{_NORM}|{_NORM}_?pre_?{block}|pre_?{_NORM}_?{number}|"
+    re.compile(rf"pre_?{block}_?{_NORM}|{_NORM}_?pre_?{block}|pre_?{_NORM}_?(?:{number}|{block})|"
                rf"{block}_?pre_?{_NORM}")
     for block, number in ((_ATTENTION, "[1a]"), (_MLP, "[2b]"))
 )  # fmt: skip

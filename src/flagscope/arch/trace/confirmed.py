@@ -62,25 +62,32 @@ def confirmed_family(
     known = Counter(key for pair in named.pairs for key in _claims(pair))
     if not shown or shown - known or (window and not _same_stream(named, traced)):
         return None
-    between = {key: pair.between for pair in traced.pairs for key in _claims(pair)}
-    pairs, notes = [], []
-    for pair in named.pairs:
-        keys = list(_claims(pair))
-        if not keys:
-            pairs.append(pair)
-        elif all(key in shown for key in keys):
-            seen = between[keys[0]] if pair.kind == "mlp" else pair.between
-            pairs.append(replace(pair, between=seen))
-        else:
-            weak = replace(pair, between="unknown", freedom="none", rotary=None)
-            pairs.append(replace(weak, heads_alike=False))
-            notes = [UNFOLLOWED]
+    pairs, notes = _as_traced(named, traced)
     note = (
         f"tensors are named as in {family.title}, and the trace of the module contradicts nothing "
         "of that: it is mapped as that family, like its state dict"
     )
     notes += [one for one in named.notes if "inferred from tensor names" not in one]
     return replace(named, pairs=tuple(pairs), notes=(note, *notes))
+
+
+def _as_traced(named: Graph, traced: Graph) -> tuple[list[PairGroup], list[str]]:
+    """The pairs of a family with what the trace saw between their maps, and notes."""
+    between = {key: pair.between for pair in traced.pairs for key in _claims(pair)}
+    pairs: list[PairGroup] = []
+    notes: list[str] = []
+    for pair in named.pairs:
+        keys = list(_claims(pair))
+        if not keys:
+            pairs.append(pair)
+        elif all(key in between for key in keys):
+            seen = between[keys[0]] if pair.kind == "mlp" else pair.between
+            pairs.append(replace(pair, between=seen))
+        else:
+            weak = replace(pair, between="unknown", freedom="none", rotary=None)
+            pairs.append(replace(weak, heads_alike=False))
+            notes = [UNFOLLOWED]
+    return pairs, notes
 
 
 def _claims(pair: PairGroup) -> Iterator[tuple[object, ...]]:

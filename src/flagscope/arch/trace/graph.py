@@ -228,8 +228,8 @@ def trace_graph(
     )  # fmt: skip
     if not recorder.pairs:
         notes.add("no adjacent pair could be mapped; the matrices are listed as unmapped")
-    pairs = with_own_names(with_outer_freedoms(recorder.pairs))
-    return Graph(FAMILY, pairs, tuple(recorder.heads), unmapped, notes.texts())
+    pairs, heads = with_own_names(with_outer_freedoms(recorder.pairs)), tuple(recorder.heads)
+    return Graph(FAMILY, pairs, heads, unmapped, notes.texts())
 
 
 def _shapes(module: nn.Module, names: Mapping[str, str] | None) -> dict[str, tuple[int, ...]]:
