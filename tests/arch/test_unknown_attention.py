@@ -146,10 +146,7 @@ def test_a_filter_over_queries_keys_and_values_contradicts_attention():
     assert "qk" not in by_kind(graph)
 
 
-def test_adapters_are_no_mlps():
-    adapters = {f"layers.{i}.adapter.{name}.weight": shape for i in range(2)
-                for name, shape in (("down_proj", (16, 64)), ("up_proj", (64, 16)))}  # fmt: skip
-    assert by_kind(build_graph(adapters)) == {}
+def test_factors_in_the_module_of_attention_are_no_mlps():
     lora = SQUARES | {"attn.lora_down": (8, 64), "attn.lora_up": (64, 8)}
     graph = build_graph(layers(lora, {"mlp.fc1": (256, 64), "mlp.fc2": (64, 256)}), heads=4)
     assert {pair.d for pair in graph.pairs if pair.kind == "mlp"} == {256}

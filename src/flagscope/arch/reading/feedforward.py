@@ -77,12 +77,12 @@ def read_mlp(
     gains
         Lengths of the norms and scales in the layer.
     """
-    if any(_ADDED.search(one.path.lower()) for one in matrices):
-        return None
     if any(_FACTOR.search(one.name.lower()) for one in matrices):
         return None
     if _runs_down_first(parent, matrices):
         return _adapter(parent, matrices)
+    if any(_ADDED.search(one.path.lower()) for one in matrices):
+        return None
     plain = [one for one in matrices if len(one.shape) == 2 and width in one.shape]
     if not 2 <= len(plain) <= 3 or len(plain) != len(matrices):
         return None
