@@ -63,6 +63,10 @@ class Part:
         return _ASIDE.fullmatch(self.stem.lower()) is not None
 
 
+# Networks have a few modules side by side. Of more, each is compared with the next one alone.
+_MOST_PARTS = 64
+
+
 @dataclass(frozen=True)
 class Joined:
     """Parts as one line, lines beside it, and borders that no pair crosses though maps fit."""
@@ -112,7 +116,8 @@ def join(parts: Sequence[Part], *, ordered: bool) -> Joined:
     main = [part for part in parts if not part.aside]
     aside = [part for part in parts if part.aside]
     ranks = {part.stem: rank(part.stem) for part in main}
-    known = all(one is not None for one in ranks.values())
+    few = len(main) <= _MOST_PARTS
+    known = few and all(one is not None for one in ranks.values())
     if known:
         main.sort(key=lambda part: (ranks[part.stem], part.position if ordered else 0))
     crossed = [
@@ -162,7 +167,7 @@ def _transposed(line: Line) -> bool:
 
 def _borders(main: Sequence[Part], claimed: set[tuple[str, str]]) -> Iterator[str]:
     """Places where what one part writes fits what a later one reads, and no pair is claimed."""
-    for one, two in combinations(main, 2):
+    for one, two in combinations(main, 2) if len(main) <= _MOST_PARTS else pairwise(main):
         last, first = _last(one.line), _first(two.line)
         named = rank(one.stem) is not None and rank(two.stem) is not None
         small = _alone(one.line) and _alone(two.line) and not named

@@ -7,9 +7,11 @@ stands between two of them. A cut costs a pair; a wrong pair would be a false st
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from flagscope.arch.reading.borders import Part, join
 from flagscope.arch.reading.line import (
@@ -86,14 +88,16 @@ class LineReader:
         entries = self._with_norms(entries, module)
         sequential = is_sequential(entries)
         parts: list[Part] = []
+        maps: dict[str, list[Entry]] = defaultdict(list)
+        for entry in entries:
+            if not entry.is_norm:
+                maps[entry.name].append(entry)
         for (stem, _), found in series.items():
-            members = [entry for entry in entries if entry.stem == stem
-                       and any(entry.name == one.name for one in found)]  # fmt: skip
-            others = [
-                entry
-                for entry in entries
-                if not entry.is_norm and entry.name not in {one.name for one in members}
-            ]
+            own = dict.fromkeys(entry.name for entry in found)
+            members = [entry for name in own for entry in maps[name]]
+            # Where a series has one entry, all that matters is whether there are others.
+            names = islice(maps, 2) if len(own) == 1 else maps
+            others = [entry for name in names if name not in own for entry in maps[name]]
             line = self._series(
                 stem, members, others, module, sequential=sequential and not stem,
                 turns=(turns and not stem) or (stem in among and found[0].number is not None),
@@ -169,10 +173,9 @@ class LineReader:
         norms = [entry for entry in entries if entry.is_norm and entry.module is not None
                  and entry.module.norm_length is not None]  # fmt: skip
         lines = {entry.name: self._with_listed(entry.line) for entry in entries}
-        numbers = [entry for entry in entries if not entry.stem and entry.number is not None]
-        for entry in numbers:
-            if not entry.is_norm:
-                self._by_number(entry, numbers, lines)
+        self._by_number(
+            [entry for entry in entries if not entry.stem and entry.number is not None], lines
+        )
         owners = norm_owners(
             {norm.name: norm.module.norm_length for norm in norms if norm.module},
             self._maps(entries),
@@ -186,11 +189,12 @@ class LineReader:
     def _maps(self, entries: Sequence[Entry]) -> Mapping[str, MapName]:
         made = sorted(entries, key=lambda entry: entry.position) if self.ordered else []
         names = [entry.name for entry in made]
+        places = {name: at for at, name in enumerate(names)}
         found = {}
         for entry in entries:
             if entry.is_norm:
                 continue
-            at = names.index(entry.name) if names else 0
+            at = places.get(entry.name, 0)
             near = names[max(at - 1, 0) : at + 2] if names else []
             last = entry.line[-1] if entry.line else None
             convolved = isinstance(last, Item) and len(last.matrix.shape) > 2
@@ -205,24 +209,27 @@ class LineReader:
         norm = self._listed.behind.get(last.matrix.tensor) if isinstance(last, Item) else None
         return _folded(line, norm) if norm is not None else line
 
-    def _by_number(self, entry: Entry, numbers: Sequence[Entry], lines: dict[str, Line]) -> None:
-        """Norms behind a numbered entry, up to the next one, and those in front of the first."""
-        place = entry.number or 0
-        maps = [one.number or 0 for one in numbers if not one.is_norm]
-        following = min((n for n in maps if n > place), default=None)
-        norms = [one for one in numbers if one.is_norm and one.module is not None]
-        behind = [one for one in norms if place < (one.number or 0)
-                  and (following is None or (one.number or 0) < following)]  # fmt: skip
-        front = [one for one in norms if (one.number or 0) < min(maps)]
-        line = lines[entry.name]
-        if behind and _ends_in_map(line):
-            direct = len(behind) == 1 and behind[0].number == place + 1
-            line = _folded(line, behind[0].module if direct else None)
-            self._placed |= {one.module.path for one in behind if one.module}
-        if front and place == min(maps):
-            line = _fronted(line)
-            self._placed |= {one.module.path for one in front if one.module}
-        lines[entry.name] = line
+    def _by_number(self, numbered: Sequence[Entry], lines: dict[str, Line]) -> None:
+        """Norms behind each numbered entry, up to the next one, and those in front of the first."""
+        maps = sorted({entry.number or 0 for entry in numbered if not entry.is_norm})
+        norms = sorted((entry for entry in numbered if entry.is_norm and entry.module is not None),
+                       key=lambda entry: entry.number or 0)  # fmt: skip
+        places = [norm.number or 0 for norm in norms]
+        for entry in (entry for entry in numbered if not entry.is_norm):
+            place = entry.number or 0
+            after = bisect_right(maps, place)
+            end = len(norms) if after == len(maps) else bisect_left(places, maps[after])
+            behind = norms[bisect_right(places, place) : end]
+            front = norms[: bisect_left(places, maps[0])] if place == maps[0] else []
+            line = lines[entry.name]
+            if behind and _ends_in_map(line):
+                direct = len(behind) == 1 and behind[0].number == place + 1
+                line = _folded(line, behind[0].module if direct else None)
+                self._placed |= {norm.module.path for norm in behind if norm.module}
+            if front:
+                line = _fronted(line)
+                self._placed |= {norm.module.path for norm in front if norm.module}
+            lines[entry.name] = line
 
     def _by_name(self, line: Line, norm: Module, module: Module) -> Line:
         """A line with the norm of its name behind it or in front of it, as its module shows."""

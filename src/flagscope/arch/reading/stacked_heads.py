@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flagscope.arch.reading.modules import Matrix
@@ -74,9 +74,10 @@ def _lists(
 ) -> dict[tuple[str, str], dict[int, dict[str, Matrix]]]:
     """Lists by the module that holds them and what their entries are called."""
     lists: dict[tuple[str, str], dict[int, dict[str, Matrix]]] = defaultdict(dict)
+    above = {over for parent in groups for over in _modules_above(parent)}
     for parent, matrices in groups.items():
         match = _OF_LIST.fullmatch(parent)
-        if match is not None and not _holds_more(parent, groups):
+        if match is not None and parent not in above and not _holds_more(matrices):
             roles = {role: m for m in matrices if (role := role_of(m.name)) and len(m.shape) == 2}
             if {"q", "k", "v"} <= set(roles) or "qkv" in roles:
                 lists[match["over"] or "", match["stem"]][int(match["n"])] = roles
@@ -88,15 +89,19 @@ def _lists(
     return lists
 
 
-def _holds_more(parent: str, groups: Mapping[str, Sequence[Matrix]]) -> bool:
+def _modules_above(path: str) -> Iterator[str]:
+    while path:
+        path, _, _ = path.rpartition(".")
+        yield path
+
+
+def _holds_more(matrices: Sequence[Matrix]) -> bool:
     """Whether a module holds other maps than those of one head: then it is a layer of its own.
 
     A bare square, such as the mask that people register next to a head, is no map.
     """
-    below = any(other.startswith(f"{parent}.") for other in groups)
-    others = [m for m in groups[parent] if role_of(m.name) is None]
-    squares = all(m.joint is None and m.shape[-1] == m.shape[-2] for m in others)
-    return below or not squares
+    others = [m for m in matrices if role_of(m.name) is None]
+    return not all(m.joint is None and m.shape[-1] == m.shape[-2] for m in others)
 
 
 def _block(
