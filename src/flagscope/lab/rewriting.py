@@ -132,7 +132,8 @@ def perceptron(
     network: Network, seed: int, inputs: Float[Tensor, "n features"], *, dtype: torch.dtype
 ) -> Rewritable:
     """The trained perceptron of one seed, stored in a dtype."""
-    state = {f"{i}.weight": w.detach()[seed].to(dtype) for i, w in enumerate(network.weights)}
+    # Numbered as an nn.Sequential with activations is, so that nothing can stand beside them.
+    state = {f"{2 * i}.weight": w.detach()[seed].to(dtype) for i, w in enumerate(network.weights)}
 
     def outputs(state: State) -> Tensor:
         weights = [w.double()[None] for w in state.values()]
