@@ -9,6 +9,7 @@ import torch
 import flagscope
 import reference
 from diagnose.planted import matrices, normal, pair_group
+from engine import test_plan
 from flagscope.arch import Graph, Norm
 from flagscope.checkpoint import from_state_dict
 from flagscope.diagnose import Matrices
@@ -178,3 +179,30 @@ def test_products_beyond_single_precision_are_kept_in_units(size):
         largest = maps.delta * float((gain * size).max())
         torch.testing.assert_close(found.delta * unit, largest, rtol=1e-6, atol=0)
         assert not bool((found.exponents % 2).any())
+
+
+def folded(change):
+    """What a scan says of GPT-2 with the gain of one norm changed."""
+    checkpoint = test_plan.gpt2()
+    state = {name: checkpoint.read(name) for name in checkpoint.tensors}
+    state |= {f"h.{i}.ln_2.weight": torch.ones(24) for i in range(2)}
+    gain = state["h.1.ln_1.weight"].uniform_(0.5, 2, generator=torch.Generator().manual_seed(7))
+    state["h.1.ln_1.weight"] = change(gain)
+    return flagscope.scan(state, config=checkpoint.config, workers=1, device="cpu").result
+
+
+@pytest.mark.parametrize("shape", [(1, -1), (1, 1, -1), (-1, 1)])
+def test_a_gain_with_axes_of_length_one_is_the_vector_that_it_is(shape):
+    plain, other = folded(lambda gain: gain), folded(lambda gain: gain.reshape(shape))
+    assert any(pair.kind == "residual" for pair in plain.pairs)
+    assert other.pairs == plain.pairs
+    assert other.heads == plain.heads
+    assert not other.failures
+
+
+def test_a_gain_of_another_length_is_a_failure_that_names_the_norm():
+    result = folded(lambda gain: torch.cat([gain, gain[:1]]))
+    assert result.failures
+    for failure in result.failures:
+        assert "'h.1.ln_1' has a gain of" in failure.error
+        assert failure.hint

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
+from torch import Tensor
+
 from flagscope.arch import Norm
 from flagscope.diagnose import Matrices
 from flagscope.engine.folding import (
@@ -12,6 +15,7 @@ from flagscope.engine.folding import (
     scaled_rows,
 )
 from flagscope.engine.reading import TaskReader
+from flagscope.errors import ArchitectureError
 
 
 def fold_before(
@@ -26,6 +30,7 @@ def fold_before(
         return maps
     gain = reader.gain(norm)
     if gain is not None:
+        _check_length(gain, maps.values.shape[-1], norm)
         maps = scaled_columns(maps, gain)
     return centred_columns(maps) if centred and norm.kind == "layernorm" else maps
 
@@ -43,5 +48,16 @@ def fold_behind(
             maps = rows_without_mean(maps)
         scale = reader.batchnorm_scale(norm) if norm.kind == "batchnorm" else reader.gain(norm)
         if scale is not None:
+            _check_length(scale, maps.values.shape[-2], norm)
             maps = scaled_rows(maps, scale)
     return centred_rows(maps) if centred else maps
+
+
+def _check_length(gain: Float[Tensor, " k"], length: int, norm: Norm) -> None:
+    """Refuse a gain that is not one factor for each channel, or one for all of them."""
+    if len(gain) not in (1, length):
+        raise ArchitectureError(
+            f"the norm {norm.name!r} has a gain of {len(gain)} entries, and the maps next to it "
+            f"have {length} channels",
+            hint="is this the family of the checkpoint? Say another one (--family NAME), or none",
+        )

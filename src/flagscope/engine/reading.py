@@ -108,7 +108,8 @@ class TaskReader:
 
     def _vector(self, name: str) -> Float[Tensor, " d"]:
         if name not in self._vectors:
-            self._vectors[name] = self._wide(self._tensors.whole(name))
+            # Stored with axes of length one, it is the same vector.
+            self._vectors[name] = self._wide(self._tensors.whole(name)).flatten()
             if not bool(torch.isfinite(self._vectors[name]).all()):
                 self.not_finite.add(name)
         return self._vectors[name]
