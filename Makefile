@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check docs fuzz lab lab-quick bench clean
+.PHONY: demo test shapes check docs fuzz lab lab-quick bench clean
 
 demo: $(VENV)/.core
 	$(BIN)/flagscope demo --html flagscope-demo.html
@@ -13,6 +13,14 @@ demo: $(VENV)/.core
 # One thread a process: several test processes share the cores.
 test: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -q
+
+# The mathematics with its annotations checked at run time, shapes of arrays included.
+CHECKED := flagscope.geometry,flagscope.null,flagscope.diagnose,flagscope.arch,flagscope.reparameterize
+shapes: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -q -m "not slow" \
+		-p shape_checks --jaxtyping-packages=$(CHECKED),shape_checks.checked \
+		$(addprefix src/flagscope/,geometry null diagnose arch reparameterize) \
+		$(addprefix tests/,geometry null diagnose reparameterize)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

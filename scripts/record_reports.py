@@ -68,7 +68,7 @@ def record(name: str, path: Path, out: Path) -> None:
     settled = _without_run(json.loads(report.to_json()))
     texts = {
         "json": json.dumps(settled, indent=1),
-        "txt": re.sub(r"in [\d.]+ s.*", "", repr(report)),
+        "txt": re.sub(r"Report\(.[^,]*,", "Report(", repr(report)),
         "findings.txt": "\n".join(repr(finding) for finding in report.findings),
         "pairs.csv": report.pairs.to_csv(),
         "heads.csv": report.heads.to_csv(),

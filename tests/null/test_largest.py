@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -15,8 +14,6 @@ from flagscope.null import (
     free_dimensions,
     largest_cosine_significance,
     largest_cosine_threshold,
-    wachter_density,
-    wachter_edges,
 )
 from null import sampling
 
@@ -177,36 +174,3 @@ def test_wrong_arguments_are_refused():
     for cosine in (1.1, -0.1, math.nan):
         with pytest.raises(InputError, match="cosine"):
             largest_cosine_significance(cosine, 2, 2, 5)
-
-
-@pytest.mark.parametrize(("p", "q", "d"), [(10, 20, 60), (16, 16, 32), (3, 40, 50), (30, 40, 60)])
-def test_wachter_density_has_its_mass_and_mean(p, q, d):
-    # x = sin² removes the square roots at the edges.
-    theta = np.linspace(0, math.pi / 2, 40_001)[1:-1]
-    low, high = wachter_edges(p, q, d)
-    x = low + (high - low) * np.sin(theta) ** 2
-    weight = wachter_density(x, p, q, d) * (high - low) * np.sin(2 * theta)
-    forced = max(0, p + q - d) / min(p, q)
-    assert integrate.trapezoid(weight, theta) == pytest.approx(1 - forced, abs=2e-4)
-    mean = integrate.trapezoid(weight * x, theta)
-    assert mean == pytest.approx(max(p, q) / d - forced, abs=2e-4)
-
-
-def test_wachter_density_agrees_with_haar_draws():
-    p, q, d = 30, 40, 120
-    low, high = wachter_edges(p, q, d)
-    draws = sampling.cosines(40, p, q, d, seed=1) ** 2
-    assert abs(draws.max() - high) < 0.05
-    assert abs(draws.min() - low) < 0.05
-    edges = np.linspace(low, high, 6)
-    for left, right in itertools.pairwise(edges.tolist()):
-        share = integrate.quad(lambda x: float(wachter_density(x, p, q, d)), left, right)[0]
-        # Eigenvalues repel: counts vary by less than one each, and edges are soft by d^(-2/3).
-        assert abs(((draws > left) & (draws < right)).mean() - share) < 0.02
-    assert wachter_density(high + 0.01, p, q, d) == 0.0
-
-
-def test_wachter_edges_at_the_ends():
-    assert wachter_edges(1, 1, 1) == (0.0, 0.0)
-    assert wachter_edges(2, 2, 4) == (0.0, 1.0)
-    assert wachter_edges(0, 3, 6) == pytest.approx((0.5, 0.5))

@@ -113,7 +113,7 @@ def gram_noise(facts: MapFacts, spectra: PairSpectra) -> Float[Tensor, " n"]:
 
 
 def gram_weights(
-    like: Float[Tensor, " n"], write: Int[Tensor, " n"], read: Int[Tensor, " n"]
+    like: Float[Tensor, "n p"], write: Int[Tensor, " n"], read: Int[Tensor, " n"]
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """What brings the Gram matrices of n pairs to one unit: 4^e of both sides, over the larger."""
     top = torch.maximum(write, read)

@@ -39,7 +39,6 @@ from flagscope.geometry.ranks import (
     energy_rank,
     numerical_rank,
     participation_ratio,
-    participation_ratio_of_gram,
 )
 from flagscope.geometry.scales import PositiveScales, neuron_scales, plane_scales
 from flagscope.geometry.signal import SignalRank, signal_rank, signal_rank_of
@@ -87,7 +86,6 @@ __all__ = [
     "orthogonal_complement",
     "orthonormal_basis",
     "participation_ratio",
-    "participation_ratio_of_gram",
     "plane_scales",
     "principal_angles",
     "principal_cosines",

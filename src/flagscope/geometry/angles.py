@@ -17,7 +17,7 @@ from flagscope.geometry._validate import broadcast_batch, two_bases
 
 
 def principal_cosines(
-    x: Float[Tensor, "*batch d p"], y: Float[Tensor, "*batch d q"]
+    x: Float[Tensor, "*#batch d p"], y: Float[Tensor, "*#batch d q"]
 ) -> Float[Tensor, "*batch min(p,q)"]:
     """Cosines of the principal angles, in descending order.
 
@@ -51,7 +51,7 @@ def principal_cosines(
 
 
 def principal_sines(
-    x: Float[Tensor, "*batch d p"], y: Float[Tensor, "*batch d q"]
+    x: Float[Tensor, "*#batch d p"], y: Float[Tensor, "*#batch d q"]
 ) -> Float[Tensor, "*batch min(p,q)"]:
     """Sines of the principal angles, in ascending order.
 
@@ -87,7 +87,7 @@ def principal_sines(
 
 
 def principal_angles(
-    x: Float[Tensor, "*batch d p"], y: Float[Tensor, "*batch d q"]
+    x: Float[Tensor, "*#batch d p"], y: Float[Tensor, "*#batch d q"]
 ) -> Float[Tensor, "*batch min(p,q)"]:
     """Principal angles in radians, in ascending order.
 
@@ -149,7 +149,7 @@ class PrincipalVectors:
 
 
 def principal_vectors(
-    x: Float[Tensor, "*batch d p"], y: Float[Tensor, "*batch d q"]
+    x: Float[Tensor, "*#batch d p"], y: Float[Tensor, "*#batch d q"]
 ) -> PrincipalVectors:
     """Principal vectors of two subspaces, with their angles.
 

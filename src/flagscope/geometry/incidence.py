@@ -13,7 +13,7 @@ from flagscope.geometry._validate import non_negative, real_tensor, two_bases
 
 
 def incidence_surface(
-    left_vectors: Float[Tensor, "*batch d p"], right_vectors: Float[Tensor, "*batch d q"]
+    left_vectors: Float[Tensor, "*#batch d p"], right_vectors: Float[Tensor, "*#batch d q"]
 ) -> Float[Tensor, "*batch p q"]:
     """Overlaps of all leading subspaces, S(i, j) = ‖P_{V_i} P_{U_j}‖_F².
 

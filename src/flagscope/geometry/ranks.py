@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from flagscope.errors import InputError
-from flagscope.geometry._validate import non_negative, real_tensor
+from flagscope.geometry._validate import non_negative
 
 
 def numerical_rank(
@@ -111,37 +111,6 @@ def participation_ratio(singular_values: Float[Tensor, "*batch n"]) -> Float[Ten
     largest = values.amax(-1, keepdim=True)
     power = (values / torch.where(largest > 0, largest, 1)) ** 2
     return _ratio(power.sum(-1), (power**2).sum(-1))
-
-
-def participation_ratio_of_gram(gram: Float[Tensor, "*batch d d"]) -> Float[Tensor, "*batch"]:
-    """Participation ratio of a map from its Gram matrix, tr(G)² / ‖G‖_F².
-
-    The value of `participation_ratio` at the map's singular values, without any decomposition:
-    G = W Wᵀ or Wᵀ W, whichever is smaller. 0 for a zero matrix.
-
-    Raises
-    ------
-    InputError
-        A matrix that is not square or not finite.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from flagscope.geometry import participation_ratio_of_gram
-    >>> participation_ratio_of_gram(torch.diag(torch.tensor([4.0, 4.0, 0.0]))).item()
-    2.0
-    """
-    gram = real_tensor(gram, "gram", ndim=2)
-    if gram.shape[-1] != gram.shape[-2]:
-        raise InputError(
-            f"gram has shape {tuple(gram.shape)}; a Gram matrix is square",
-            hint="pass W @ W.mT or W.mT @ W",
-        )
-    if gram.numel() == 0:
-        return gram.new_zeros(gram.shape[:-2])
-    largest = gram.abs().amax((-2, -1), keepdim=True)
-    scaled = gram / torch.where(largest > 0, largest, 1)
-    return _ratio(scaled.diagonal(dim1=-2, dim2=-1).sum(-1), (scaled**2).sum((-2, -1)))
 
 
 def energy_rank(

@@ -35,7 +35,7 @@ class PositiveScales:
 
 
 def neuron_scales(
-    write_diagonal: Float[Tensor, "*batch d"], read_diagonal: Float[Tensor, "*batch d"]
+    write_diagonal: Float[Tensor, "*#batch d"], read_diagonal: Float[Tensor, "*#batch d"]
 ) -> PositiveScales:
     """Scales that balance each neuron: diag A = diag B afterwards.
 
@@ -79,8 +79,8 @@ def neuron_scales(
 
 
 def plane_scales(
-    write_gram: Float[Tensor, "*batch d d"],
-    read_gram: Float[Tensor, "*batch d d"],
+    write_gram: Float[Tensor, "*#batch d d"],
+    read_gram: Float[Tensor, "*#batch d d"],
     planes: Int[Tensor, "n 2"],
 ) -> PositiveScales:
     """Scales that balance each rotary plane: the traces of A and B over it agree afterwards.

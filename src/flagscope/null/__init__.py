@@ -34,7 +34,6 @@ from flagscope.null.projectors import (
 from flagscope.null.significance import Significance
 from flagscope.null.spectrum import Spectrum, spectrum_invariants
 from flagscope.null.tracy_widom import tracy_widom_log_sf, tracy_widom_quantile
-from flagscope.null.wachter import wachter_density, wachter_edges
 
 __all__ = [
     "AdjustedP",
@@ -73,6 +72,4 @@ __all__ = [
     "storage_noise",
     "tracy_widom_log_sf",
     "tracy_widom_quantile",
-    "wachter_density",
-    "wachter_edges",
 ]

@@ -111,7 +111,7 @@ class CorrelationNull:
 
         def too_fast(x: float) -> bool:
             before, there = tail(x * (1.0 - _STEP)), tail(x)
-            return there == -math.inf or (before - there) * (reach - x) > power * _STEP * x
+            return bool(there == -math.inf or (before - there) * (reach - x) > power * _STEP * x)
 
         if not too_fast(distance):
             return tail(distance)

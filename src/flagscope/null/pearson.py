@@ -139,7 +139,7 @@ def _log_type4_tails(theta: float, exponent: float, slope: float) -> tuple[float
 def _log_integral(theta: float, side: float, power: float, slope: float) -> float:
     """Log of the integral of cos^power θ e^{-slope θ} from θ outward to side · π/2."""
 
-    def log_density(x: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    def log_density(x: NDArray[np.float64] | float) -> NDArray[np.float64] | np.float64:
         return power * np.log(np.cos(x)) - slope * x
 
     start, low, high = float(log_density(theta)), 0.0, 0.5 * math.pi - side * theta

@@ -7,7 +7,7 @@ independent. Everything here works on the stored bits as integers, whatever the 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 # Entries of a line that are looked at first. Lines that differ do so there, unless they are sparse.
@@ -31,7 +31,7 @@ _BLOCK = 1 << 14
 _GOLDEN = -7046029254386353131
 
 
-def line_keys(bits: Int[Tensor, "b p m"], axis: int) -> Int[Tensor, "b lines"] | None:
+def line_keys(bits: Integer[Tensor, "b p m"], axis: int) -> Int[Tensor, "b lines"] | None:
     """Integers that are equal for rows (axis -1) or columns (axis -2) that are equal up to sign.
 
     Parameters
@@ -72,7 +72,7 @@ def group_sums(
 
 
 def few_values(
-    bits: Int[Tensor, "b p m"],
+    bits: Integer[Tensor, "b p m"],
     rows: Bool[Tensor, "b p"],
     columns: Bool[Tensor, "b m"],
     *,
@@ -133,7 +133,7 @@ def _has_pairs(keys: Int[Tensor, "b lines"]) -> bool:
     return bool(((ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] != 0)).any())
 
 
-def _hashes(bits: Int[Tensor, "b p m"], axis: int) -> Int[Tensor, "b lines"]:
+def _hashes(bits: Integer[Tensor, "b p m"], axis: int) -> Int[Tensor, "b lines"]:
     """Σ_j a_j f(w_j) modulo 2^64 with odd f, of which the sign is dropped."""
     if bits.dtype == torch.uint8:
         # The highest bit is the sign in every format.
