@@ -31,8 +31,9 @@ import flagscope  # noqa: E402
 from arch.contract import Float64  # noqa: E402 - lifts the float32 casts of stock forwards
 from flagscope.arch import PairGroup  # noqa: E402
 from flagscope.demo import final  # noqa: E402
-from flagscope.diagnose import PairRecord, ScanResult, labels  # noqa: E402
+from flagscope.diagnose import labels  # noqa: E402
 from flagscope.lab.rank_rule import LAB_RULE  # noqa: E402
+from flagscope.records import PairRecord, ScanResult  # noqa: E402
 from flagscope.reparameterize import (  # noqa: E402
     Change,
     Symmetry,

@@ -13,8 +13,7 @@ from mpmath import mp, mpf
 from torch import Tensor
 
 import flagscope
-from flagscope.diagnose import PairRecord
-from flagscope.diagnose.records import Balanced
+from flagscope.records import Balanced, PairRecord
 
 HIDDEN, HEADS, SHARED, INNER = 16, 4, 2, 24
 SIZE = HIDDEN // HEADS  # of a head

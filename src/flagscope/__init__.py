@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from flagscope.across import HeadOverlaps, head_overlaps
     from flagscope.api import Inspection, Report, inspect, scan
     from flagscope.arch import FamilyInfo, families
-    from flagscope.diagnose import ScanResult
     from flagscope.errors import (
         ArchitectureError,
         CorruptFileError,
@@ -34,12 +33,13 @@ if TYPE_CHECKING:
         UnknownDtypeError,
         UnsafeFileError,
     )
+    from flagscope.records import ScanResult
 
 _HOMES = {
     **dict.fromkeys(("HeadOverlaps", "head_overlaps"), "across"),
     **dict.fromkeys(("Inspection", "Report", "inspect", "scan"), "api"),
     **dict.fromkeys(("FamilyInfo", "families"), "arch"),
-    "ScanResult": "diagnose",
+    "ScanResult": "records",
     **dict.fromkeys(
         (
             *("ArchitectureError", "CorruptFileError", "FlagscopeError", "InputError"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from flagscope.diagnose import SpaceOverlaps
 from flagscope.engine import all_head_overlaps, resolved_device
 from flagscope.errors import InputError
+from flagscope.records import HEAD_SPACES, HeadSpace
 from flagscope.sharing import named_paths, shareable
 from flagscope.source import check_device, checked_settings, mapped, opened, readable
 from flagscope.writing import write_whole
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from flagscope.source import Config, Source
 
 SCHEMA = "flagscope.heads/1"
-Space = Literal["q", "k", "v", "o"]
-SPACES: tuple[Space, ...] = ("q", "k", "v", "o")
 # The widest space of a model of 8 billion parameters, 2.1 GB, and what is beside it.
 MEMORY = 3e9
 
@@ -131,7 +130,7 @@ def head_overlaps(
     family: str | None = None,
     heads: int | None = None,
     example_inputs: Any = None,
-    spaces: Space | Iterable[Space] = SPACES,
+    spaces: HeadSpace | Iterable[HeadSpace] = HEAD_SPACES,
     fold_norms: Literal["all", "none"] = "all",
     top: int = 20,
     memory: float = MEMORY,
@@ -202,11 +201,11 @@ def head_overlaps(
 
 
 def _check(spaces: tuple[str, ...], fold_norms: str, top: int, memory: float) -> None:
-    wrong = [space for space in spaces if space not in SPACES]
+    wrong = [space for space in spaces if space not in HEAD_SPACES]
     if wrong or not spaces:
         raise InputError(
             f"spaces names {', '.join(map(repr, wrong)) or 'nothing'}",
-            hint=f"give some of {', '.join(SPACES)}",
+            hint=f"give some of {', '.join(HEAD_SPACES)}",
         )
     if fold_norms not in ("all", "none"):
         raise InputError(f"fold_norms is {fold_norms!r}", hint="give 'all' or 'none'")

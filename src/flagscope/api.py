@@ -10,16 +10,12 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from flagscope.arch import Graph
-from flagscope.diagnose import Coverage, ScanResult
 from flagscope.engine import (
     MEMORY,
-    PARTS,
     Estimate,
-    Part,
-    Precision,
     Progress,
     Store,
     Task,
@@ -32,6 +28,7 @@ from flagscope.engine import (
     width,
 )
 from flagscope.errors import InputError
+from flagscope.records import PARTS, Coverage, FoldNorms, Part, Precision, ScanResult
 from flagscope.sharing import named_paths, shareable, shared_result
 from flagscope.source import check_device, checked_settings, mapped, opened, readable
 from flagscope.writing import write_whole
@@ -229,7 +226,7 @@ def scan(
     only: Part | Iterable[Part] = PARTS,
     rank: str = "signal",
     fdr: float = 0.05,
-    fold_norms: Literal["auto", "all", "none"] = "auto",
+    fold_norms: FoldNorms = "auto",
     window: int = 1,
     edges: int = 200,
     precision: Precision = "mixed",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flagscope.masking import masked
 
 if TYPE_CHECKING:
-    from flagscope.diagnose import ScanResult
+    from flagscope.records import ScanResult
 
 # In a snapshot of the hub's cache the name of the model stands three folders further up.
 _SNAPSHOTS = "snapshots"
@@ -65,10 +65,13 @@ def shareable(given: Iterable[str]) -> Callable[[str], str]:
 def shared_result(result: ScanResult, given: Iterable[str]) -> ScanResult:
     """A result whose texts are shareable."""
     short = shareable((*named_paths(result.source), *given))
-    settings = {
-        key: short(value) if isinstance(value, str) else value
-        for key, value in result.settings.items()
-    }
+    settings = result.settings.model_copy(
+        update={
+            key: short(value)
+            for key, value in result.settings.stated().items()
+            if isinstance(value, str)
+        }
+    )
     failures = [
         failure.model_copy(
             update={"error": short(failure.error), "hint": failure.hint and short(failure.hint)}

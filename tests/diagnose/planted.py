@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from flagscope.arch import HeadGroup, LinearMap, Member, PairGroup, Rotary, Side
-from flagscope.diagnose import HeadRecord, Matrices, PairRecord, head_record, pair_records
+from flagscope.diagnose import Matrices, head_record, pair_records
 from flagscope.geometry import RankRule
+from flagscope.records import HeadRecord, PairRecord
 
 
 def normal(*shape: int, seed: int) -> Tensor:

@@ -7,8 +7,9 @@ import torch
 import reference
 from diagnose.planted import haar, matrices, normal, pair_group, record, records, with_values
 from flagscope.arch import Rotary
-from flagscope.diagnose import PairRecord, labels
+from flagscope.diagnose import labels
 from flagscope.diagnose.balanced import balanced_maps, fixes_completely
+from flagscope.records import PairRecord
 
 BALANCED = (
     *("commutator_ratio", "gram_correlation", "commutation_defect", "imbalance", "overlap_ratio"),

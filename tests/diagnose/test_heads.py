@@ -9,15 +9,10 @@ from scipy.special import log_ndtr, ndtr
 
 import reference
 from diagnose.planted import haar, heads, normal
-from flagscope.diagnose import (
-    HeadRecord,
-    head_spaces,
-    pairwise_overlaps,
-    projector_sum,
-    squared_overlaps,
-)
+from flagscope.diagnose import head_spaces, pairwise_overlaps, projector_sum, squared_overlaps
 from flagscope.diagnose.head_spaces import largest_of_projector_sum
 from flagscope.null import mean_overlap_significance, overlap_significance
+from flagscope.records import HeadRecord
 
 
 def spaces_of(maps: torch.Tensor) -> list[np.ndarray]:

@@ -16,9 +16,10 @@ from diagnose.planted import (
     with_values,
 )
 from flagscope.arch import LinearMap, Rotary, Side
-from flagscope.diagnose import ArraySummary, Matrices, PairRecord, pair_records
+from flagscope.diagnose import Matrices, pair_records
 from flagscope.diagnose.values import rounded
 from flagscope.null import overlap_significance
+from flagscope.records import ArraySummary, PairRecord
 
 SHAPES = [(6, 9, 20), (20, 3, 4), (20, 7, 30), (20, 20, 20), (40, 25, 24), (2, 3, 2)]
 UNDEFINED = (

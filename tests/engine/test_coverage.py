@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import flagscope
-from flagscope.diagnose import Coverage, LeftOut
+from flagscope.records import Coverage, LeftOut
 
 
 def own_names(layers: int = 6) -> dict[str, Tensor]:

@@ -11,7 +11,6 @@ import torch
 from engine.test_plan import gpt2, graph_of, tasks_of
 from engine.test_tensors import OnDisk, llama, planned, run
 from flagscope.checkpoint import from_state_dict
-from flagscope.diagnose import PairRecord
 from flagscope.engine import estimate, estimated, rates, run_scan
 from flagscope.engine.estimate import PAIR_RECORD, _computing, _most_held, read_rate
 from flagscope.engine.execute import execute
@@ -19,6 +18,7 @@ from flagscope.engine.rates import Rates, measured_rates
 from flagscope.engine.settings import Settings
 from flagscope.engine.tensors import Tensors
 from flagscope.engine.work import Work, eigenproblem, product, stored, total
+from flagscope.records import PairRecord
 
 KINDS = {"eigh": "eigh", "eigvalsh": "eigvalsh", "svdvals": "svdvals"}
 

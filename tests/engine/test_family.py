@@ -9,10 +9,10 @@ import torch
 import flagscope
 import reference
 from diagnose.planted import heads, normal, record
-from flagscope.diagnose import EdgeRecord, HeadCluster
 from flagscope.engine.family import with_one_error_rate
 from flagscope.errors import InputError
 from flagscope.null import family_adjustment
+from flagscope.records import EdgeRecord, HeadCluster
 
 KINDS = ("overlap", "commutator", "heads", "links")
 

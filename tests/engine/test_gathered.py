@@ -6,9 +6,9 @@ import pytest
 from benchmarks.models import gpt2
 
 import flagscope
-from flagscope.diagnose import FailureRecord
 from flagscope.engine.execute import TaskResult
 from flagscope.engine.gathered import Gathered
+from flagscope.records import FailureRecord
 
 SURFACES, EDGES = 7, 5
 

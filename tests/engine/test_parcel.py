@@ -17,12 +17,12 @@ import flagscope
 from engine.test_plan import gpt2, tasks_of
 from engine.test_run import dumped, scan
 from flagscope.checkpoint import from_state_dict, open_checkpoint
-from flagscope.diagnose import FailureRecord
 from flagscope.engine import Settings
 from flagscope.engine import parcel as parcels
 from flagscope.engine.parcel import Parcel, carried_out
 from flagscope.engine.proof import Verifier
 from flagscope.errors import InputError
+from flagscope.records import FailureRecord
 
 CPU = Settings(device="cpu")
 

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 import flagscope
 from engine.test_plan import gpt2, graph_of, tasks_of
 from flagscope.checkpoint import open_checkpoint
-from flagscope.diagnose import FailureRecord
 from flagscope.engine import Settings, run_scan
 from flagscope.engine.execute import TaskResult
 from flagscope.engine.parcel import Parcel, carried_out
 from flagscope.engine.proof import Proven, Verifier, proof_of, stamps_of
+from flagscope.records import FailureRecord
 
 CPU = Settings(device="cpu")
 STRANGE = "a worker read other weights than those of the scan"

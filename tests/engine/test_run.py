@@ -15,10 +15,10 @@ import torch
 import flagscope
 from engine.test_plan import Spy, gpt2, graph_of, tasks_of
 from flagscope.checkpoint import from_state_dict
-from flagscope.diagnose import FREEDOMS, ScanResult
 from flagscope.engine import Settings, run_scan
 from flagscope.engine.gathered import Gathered
 from flagscope.errors import CorruptFileError
+from flagscope.records import FREEDOMS, ScanResult
 
 CPU = Settings(device="cpu")
 
@@ -299,7 +299,7 @@ def test_what_is_said_of_the_whole():
     assert result.parameters == sum(checkpoint.read(n).numel() for n in checkpoint.tensors)
     assert result.dtype == "float32"
     assert result.family == "gpt2"
-    assert result.settings["fold_norms"] == "auto"
+    assert result.settings.fold_norms == "auto"
     assert "device" not in result.settings
     assert set(result.labels) == set(FREEDOMS)
     assert result.run.device == "cpu"

@@ -14,11 +14,11 @@ from torch import nn
 
 import flagscope
 from flagscope.arch import build_graph
-from flagscope.diagnose import FailureRecord
 from flagscope.engine import Settings, plan
 from flagscope.engine.parcel import Parcel, carried_out
 from flagscope.errors import SourceError
 from flagscope.live import module_checkpoint
+from flagscope.records import FailureRecord
 
 # PEFT asks transformers for what it renamed; torch.compile imports what uses torch.jit.
 pytestmark = [

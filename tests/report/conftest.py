@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flagscope.diagnose.records import ScanResult
+from flagscope.records import ScanResult
 from report import synthetic
 
 

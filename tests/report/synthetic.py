@@ -12,30 +12,34 @@ from typing import Any
 
 import numpy as np
 
-from flagscope.diagnose import records
-from flagscope.diagnose.coverage import Coverage, LeftOut, WithoutNumbers
 from flagscope.diagnose.gauge import labels
-from flagscope.diagnose.records import (
+from flagscope.engine.family import with_one_error_rate
+from flagscope.records import (
     ArraySummary,
     Balanced,
+    Coverage,
     EdgeRecord,
     FailureRecord,
+    Freedom,
     Functional,
     HeadCluster,
     HeadPair,
     HeadRecord,
+    HeadSpace,
     Incidence,
+    LeftOut,
     MapReference,
     NullValues,
     OverlapTest,
+    PairKind,
     PairRecord,
     RunRecord,
     ScanResult,
     SharedDirection,
+    WithoutNumbers,
 )
-from flagscope.engine.family import with_one_error_rate
 
-FREEDOMS: tuple[records.Freedom, ...] = ("gl", "rotary", "scaling", "permutation", "none")
+FREEDOMS: tuple[Freedom, ...] = ("gl", "rotary", "scaling", "permutation", "none")
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">{{7*7}}%{x}<b>&amp;"
 
 
@@ -100,7 +104,7 @@ def partly(name: str = "layers.{0-11}.mix.weight", *, links: int = 0) -> Coverag
 
 def pair(
     name: str,
-    kind: records.PairKind,
+    kind: PairKind,
     *,
     d: int,
     rank: int,
@@ -109,7 +113,7 @@ def pair(
     head: int | None = None,
     kv_head: int | None = None,
     between: str = "linear",
-    freedom: records.Freedom = "gl",
+    freedom: Freedom = "gl",
     strength: float = 1.0,
     details: bool = True,
     **changes: Any,
@@ -201,7 +205,7 @@ def pair(
     return PairRecord(**(values | changes))
 
 
-def balanced(freedom: records.Freedom, ratio: float, rho: float) -> Balanced | None:
+def balanced(freedom: Freedom, ratio: float, rho: float) -> Balanced | None:
     """The balanced form: trivial under GL, informative under scalings."""
     if freedom == "gl":
         return Balanced(gauge="W1 W1ᵀ = W2ᵀ W2", imbalance=0.0, effective_rank=19.3)
@@ -237,7 +241,7 @@ def undefined(record: PairRecord, status: str) -> PairRecord:
 
 def head_group(
     layer: int,
-    space: records.HeadSpace,
+    space: HeadSpace,
     *,
     count: int,
     rank: int,

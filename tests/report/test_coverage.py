@@ -12,7 +12,7 @@ import flagscope
 from engine.test_coverage import own_names
 from flagscope.api import Report
 from flagscope.cli.table import print_report
-from flagscope.diagnose.records import ScanResult
+from flagscope.records import ScanResult
 from flagscope.report import findings, left_out, measured_share, without_number_lines
 from flagscope.report.coverage import percent
 from report import synthetic

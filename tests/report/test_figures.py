@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from flagscope.diagnose.records import ScanResult
 from flagscope.errors import InputError
+from flagscope.records import ScanResult
 from flagscope.report import (
     all_figures,
     depth_profile,

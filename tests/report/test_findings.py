@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flagscope.diagnose.records import HeadCluster, HeadPair, OverlapTest, ScanResult
+from flagscope.records import HeadCluster, HeadPair, OverlapTest, ScanResult
 from flagscope.report import Finding, findings, meaning, summary_table
 from flagscope.report.effect import sizable_ratio
 from flagscope.report.wording import UNCERTAIN, number

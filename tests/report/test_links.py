@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flagscope.diagnose.records import EdgeRecord, ScanResult
 from flagscope.errors import InputError
+from flagscope.records import EdgeRecord, ScanResult
 from flagscope.report import findings, link_graph
 from flagscope.report.link_cells import link_cells
 from flagscope.report.links import HeadRows, beyond_chance, head_rows

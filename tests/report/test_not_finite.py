@@ -15,7 +15,7 @@ from engine.test_coverage import llama
 from flagscope.api import Report
 from flagscope.cli.table import print_report
 from flagscope.demo import final
-from flagscope.diagnose import Coverage, NotFinite
+from flagscope.records import Coverage, NotFinite
 
 AT = "model.layers."
 

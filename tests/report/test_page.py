@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from flagscope.diagnose.records import ScanResult
+from flagscope.records import ScanResult
 from flagscope.report import OBSERVABLES, render_page, render_summary
 from flagscope.report.links import MEASURES, beyond_chance
 from flagscope.report.payload import DETAILED_PAIRS

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flagscope.api import Report
-from flagscope.diagnose.records import ScanResult
+from flagscope.records import ScanResult
 from flagscope.report import render_summary
 from report import synthetic
 

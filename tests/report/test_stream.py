@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flagscope.diagnose.records import ScanResult
 from flagscope.errors import InputError
+from flagscope.records import ScanResult
 from flagscope.report import stream_profile
 from flagscope.report.chance import null_band
 from flagscope.report.routes import Route, route, writers

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flagscope.diagnose.records import OverlapTest, PairRecord, ScanResult
+from flagscope.records import OverlapTest, PairRecord, ScanResult
 from flagscope.report import edges_frame, heads_frame, pairs_frame, summary_table
 from flagscope.report.cells import PAIR_COLUMNS, pair_cells
 from flagscope.report.chance import null_band

@@ -6,7 +6,7 @@ import pytest
 
 from flagscope.api import Report
 from flagscope.cli.table import print_report
-from flagscope.diagnose.records import ScanResult
+from flagscope.records import ScanResult
 from report import synthetic
 
 

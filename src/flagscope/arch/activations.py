@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flagscope.arch.graph import Freedom
+from flagscope.records import Freedom
 
 LINEAR = frozenset({"linear", "identity", "none"})
 # f(c x) = c f(x) for c > 0. ReLU squared is homogeneous of degree two: scalings do not pass as

@@ -7,22 +7,14 @@ from dataclasses import replace
 from typing import Literal
 
 from flagscope.arch.family import AttentionRule, RotaryRule
-from flagscope.arch.graph import (
-    Attention,
-    Freedom,
-    HeadGroup,
-    HeadSpace,
-    Member,
-    Norm,
-    PairGroup,
-    Rotary,
-)
+from flagscope.arch.graph import HeadGroup, Member, Norm, PairGroup, Rotary
 from flagscope.arch.layout import LayoutMismatchError, axis_sizes, parse_layout
 from flagscope.arch.limits import check_count
 from flagscope.arch.maps import LinearMap
 from flagscope.arch.scope import Known, Place, Scope, config_entry, config_flag, config_value
 from flagscope.arch.sides import Side
 from flagscope.errors import ArchitectureError
+from flagscope.records import Attention, Freedom, HeadSpace
 
 Groups = tuple[list[PairGroup], list[HeadGroup]]
 

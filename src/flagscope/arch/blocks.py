@@ -7,17 +7,10 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from flagscope.arch.family import AttentionRule, MlpRule, StackRule
-from flagscope.arch.graph import (
-    Attention,
-    HeadGroup,
-    Norm,
-    PairGroup,
-    Stream,
-    StreamMap,
-    SubBlock,
-)
+from flagscope.arch.graph import HeadGroup, Norm, PairGroup, Stream, StreamMap, SubBlock
 from flagscope.arch.scope import Scope, config_entry, config_truth
 from flagscope.arch.sides import Side
+from flagscope.records import Attention
 
 POST_NORM = (
     "no residual pairs: the norms stand behind the sums (post-norm), so the skip connection reads "

@@ -9,11 +9,8 @@ from typing import Any, Literal
 from flagscope.arch.maps import LinearMap
 from flagscope.arch.sides import Side
 from flagscope.errors import ArchitectureError
+from flagscope.records import Attention, Freedom, HeadSpace, PairKind
 
-Freedom = Literal["gl", "rotary", "scaling", "permutation", "scale", "outer", "none"]
-PairKind = Literal["qk", "ov", "mlp", "sequential", "conv", "residual", "latent"]
-HeadSpace = Literal["q", "k", "v", "o"]
-Attention = Literal["self", "cross"]
 NormKind = Literal["layernorm", "rmsnorm", "batchnorm", "scale"]
 
 

@@ -6,11 +6,12 @@ from itertools import count
 
 from flagscope.arch.activations import activation_freedom
 from flagscope.arch.family import MlpRule
-from flagscope.arch.graph import Freedom, Member, PairGroup
+from flagscope.arch.graph import Member, PairGroup
 from flagscope.arch.limits import check_count
 from flagscope.arch.maps import LinearMap
 from flagscope.arch.scope import Place, Scope, config_value
 from flagscope.arch.sides import Side
+from flagscope.records import Freedom
 
 
 def mlp_groups(rule: MlpRule, scope: Scope) -> list[PairGroup]:

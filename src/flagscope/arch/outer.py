@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from flagscope.arch.graph import Freedom, PairGroup
+from flagscope.arch.graph import PairGroup
 from flagscope.arch.sides import Side
+from flagscope.records import Freedom
 
 _Key = tuple[str, tuple[tuple[str, int], ...], tuple[tuple[str, tuple[int, int]], ...]]
 

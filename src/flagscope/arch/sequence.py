@@ -8,10 +8,11 @@ from itertools import pairwise, product
 
 from flagscope.arch.activations import activation_freedom
 from flagscope.arch.family import MapRule, StackRule
-from flagscope.arch.graph import Freedom, Member, Norm, PairGroup, PairKind
+from flagscope.arch.graph import Member, Norm, PairGroup
 from flagscope.arch.maps import LinearMap
 from flagscope.arch.scope import Place, Scope, config_value
 from flagscope.arch.sides import Side
+from flagscope.records import Freedom, PairKind
 
 Node = tuple[str, LinearMap, Norm | None]
 """A module's label, its map, and the BatchNorm directly behind it."""

@@ -8,12 +8,13 @@ from itertools import pairwise
 
 from flagscope.arch.activations import activation_freedom
 from flagscope.arch.family import MapRule, SequenceRule
-from flagscope.arch.graph import Freedom, Member, Norm, PairGroup, PairKind
+from flagscope.arch.graph import Member, Norm, PairGroup
 from flagscope.arch.layout import LayoutMismatchError
 from flagscope.arch.maps import LinearMap, solved_map
 from flagscope.arch.scope import Scope, config_value
 from flagscope.arch.sides import Side
 from flagscope.errors import ArchitectureError
+from flagscope.records import Freedom, PairKind
 
 _ACTIVATION_UNKNOWN = (
     "activations cannot be seen in weights: what lies between numbered layers is unknown; say so "

@@ -8,23 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from flagscope.arch.activations import elementwise_freedom
-from flagscope.arch.graph import (
-    Attention,
-    Freedom,
-    HeadGroup,
-    HeadSpace,
-    Member,
-    Norm,
-    NormKind,
-    PairGroup,
-    PairKind,
-)
+from flagscope.arch.graph import HeadGroup, Member, Norm, NormKind, PairGroup
 from flagscope.arch.inferred import Inferred, inferred_maps
 from flagscope.arch.limits import check_count
 from flagscope.arch.maps import LinearMap, solved_map
 from flagscope.arch.scope import Known, Notes, Shapes
 from flagscope.arch.sides import Side
 from flagscope.errors import ArchitectureError
+from flagscope.records import Attention, Freedom, HeadSpace, PairKind
 from flagscope.wiring import Link, WiredAttention, WiredMap, WiredNorm, Wiring
 
 FAMILY = "graph"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from flagscope.cli.console import Output, grid
-from flagscope.diagnose import Coverage, RunRecord
+from flagscope.records import Coverage, RunRecord
 from flagscope.report import Finding, SummaryTable, summary_table
 from flagscope.report.coverage import left_out, measured_share, without_number_lines
 from flagscope.report.wording import counted

@@ -1,7 +1,5 @@
 """Diagnostics of adjacent pairs and of attention heads, as frozen records."""
 
-from typing import get_args
-
 from flagscope.diagnose.across import (
     HeadEntry,
     OverlapPair,
@@ -18,7 +16,6 @@ from flagscope.diagnose.collapse import (
     neural_collapse_of_module,
     simplex_fit,
 )
-from flagscope.diagnose.coverage import Coverage, LeftOut, NotFinite, What, WithoutNumbers
 from flagscope.diagnose.gauge import labels
 from flagscope.diagnose.head_spaces import (
     HeadSpaces,
@@ -44,20 +41,6 @@ from flagscope.diagnose.overlaps import (
 )
 from flagscope.diagnose.pairs import pair_records, residual_record
 from flagscope.diagnose.prepared import PreparedMap, prepared_map
-from flagscope.diagnose.records import (
-    ArraySummary,
-    EdgeRecord,
-    FailureRecord,
-    Freedom,
-    HeadCluster,
-    HeadRecord,
-    OverlapTest,
-    PairRecord,
-    Record,
-    RunRecord,
-    ScanResult,
-    TestKind,
-)
 from flagscope.diagnose.scale_profile import (
     DividedSpaces,
     ScaleProfile,
@@ -77,49 +60,30 @@ from flagscope.diagnose.spectra import (
 from flagscope.diagnose.symmetric import symmetric_share
 from flagscope.diagnose.whitening import Whitening, orthonormal_rows, whitening
 
-FREEDOMS: tuple[Freedom, ...] = get_args(Freedom)
-
 __all__ = [
     "EIGH_FLOPS",
-    "FREEDOMS",
     "SINGLE_FROM",
-    "ArraySummary",
     "CentreAgreement",
     "CollapseRecord",
-    "Coverage",
     "DividedSpaces",
-    "EdgeRecord",
-    "FailureRecord",
-    "HeadCluster",
     "HeadEnds",
     "HeadEntry",
-    "HeadRecord",
     "HeadSpaces",
-    "LeftOut",
     "LevelsRecord",
     "LinkName",
     "Links",
     "Matrices",
     "NeuralCollapse",
-    "NotFinite",
     "OverlapPair",
-    "OverlapTest",
-    "PairRecord",
     "PairSpectra",
     "PreparedMap",
     "ProjectorSum",
-    "Record",
     "Remembered",
-    "RunRecord",
     "ScaleProfile",
     "ScaledEnds",
-    "ScanResult",
     "SimplexFit",
     "SpaceOverlaps",
-    "TestKind",
-    "What",
     "Whitening",
-    "WithoutNumbers",
     "adjusted_pairs",
     "alignment_levels",
     "cheaper_form",

@@ -12,7 +12,6 @@ from jaxtyping import Float
 from flagscope.diagnose.clusters import near_copy_clusters
 from flagscope.diagnose.overlaps import Form
 from flagscope.diagnose.position import LEVEL
-from flagscope.diagnose.records import HeadSpace
 from flagscope.null import (
     cluster_significance,
     false_discovery_adjustment,
@@ -21,6 +20,7 @@ from flagscope.null import (
     mean_overlap_significance,
     overlap_significance,
 )
+from flagscope.records import HeadSpace
 
 # Heads beyond which no clusters are sought: average linkage holds all distances, H²/2 of them.
 _CLUSTERED = 8192

@@ -17,10 +17,10 @@ from flagscope.diagnose.facts import facts_of, gram_noise, gram_weights, ranks_o
 from flagscope.diagnose.grams import gram_observables
 from flagscope.diagnose.matrices import Matrices, line_norms, power_of_two
 from flagscope.diagnose.observables import centred_spectrum
-from flagscope.diagnose.records import Balanced
 from flagscope.diagnose.single import spectra_in_precision
 from flagscope.diagnose.values import number
 from flagscope.geometry import RankRule
+from flagscope.records import Balanced
 
 # Share of ‖Ã‖² off the diagonal below which it is rounding of float32.
 _LEAST_OUTSIDE = 1e-6

@@ -14,7 +14,7 @@ alone and moves what weighs their directions.
 
 from __future__ import annotations
 
-from flagscope.diagnose.records import Freedom, Label
+from flagscope.records import Freedom, Label
 
 # Every one of these is a function of W2 W1 and of the ranks of W1 and W2.
 _INVARIANT_UNDER_ALL = (

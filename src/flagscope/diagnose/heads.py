@@ -20,7 +20,6 @@ from flagscope.diagnose.head_spaces import (
 from flagscope.diagnose.head_tests import DividedHeads, HeadOverlap, HeadTests
 from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.position import LEVEL
-from flagscope.diagnose.records import HeadCluster, HeadPair, HeadRecord, SharedDirection
 from flagscope.diagnose.scale_profile import divided_spaces
 from flagscope.diagnose.second_look import larger_log10_p, p_value
 from flagscope.diagnose.values import array_values, number, rounded
@@ -29,6 +28,7 @@ from flagscope.null import (
     mean_overlap,
     projector_sum_threshold,
 )
+from flagscope.records import HeadCluster, HeadPair, HeadRecord, SharedDirection
 
 # Pairs of heads and shared directions that are listed; the pairwise matrix holds all pairs.
 _LISTED_PAIRS = 8

@@ -11,10 +11,10 @@ from pydantic import Field
 from torch import Tensor
 
 from flagscope.diagnose.observables import centred_spectrum, commutation_defect
-from flagscope.diagnose.records import Record
 from flagscope.diagnose.spectra import PairSpectra, pair_spectra
 from flagscope.errors import InputError
 from flagscope.geometry import RankRule, singular_blocks
+from flagscope.records import Record
 
 # The relative accuracy to which singular values count as known where the caller names none: values
 # within some 2 % of each other (of the largest, for small ones more) are one block.

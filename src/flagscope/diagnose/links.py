@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,7 +20,6 @@ from torch import Tensor
 from flagscope.diagnose.head_spaces import HeadSpaces, head_spaces
 from flagscope.diagnose.matrices import NOT_FINITE, Matrices, even_exponents, power_of_two
 from flagscope.diagnose.observables import centred_spectrum
-from flagscope.diagnose.records import EdgeRecord
 from flagscope.diagnose.second_look import (
     REASON_TO_LOOK,
     larger_log10_p,
@@ -37,6 +35,7 @@ from flagscope.null import (
     overlap_significance,
     spectrum_invariants,
 )
+from flagscope.records import EdgeRecord, ReadSpace
 
 # Exponents of two up to which a partner is taken as it is.
 _FAR = 40
@@ -148,7 +147,7 @@ class LinkName:
     stack: str
     layer_from: int
     layer_to: int
-    space: Literal["q", "k", "v"]
+    space: ReadSpace
     across: tuple[bool, bool] = (False, False)
 
     def source(self, head: int) -> str:

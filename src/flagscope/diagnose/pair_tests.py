@@ -15,8 +15,8 @@ from flagscope.diagnose.combined import (
 from flagscope.diagnose.facts import Ranks
 from flagscope.diagnose.grams import GramObservables
 from flagscope.diagnose.guard import LOOK, GuardedTests, Views, guarded_tests
-from flagscope.diagnose.records import OverlapTest
 from flagscope.diagnose.spectra import PairSpectra
+from flagscope.records import OverlapTest
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from flagscope.diagnose.guard import profile_views
 from flagscope.diagnose.matrices import NOT_FINITE, Matrices
 from flagscope.diagnose.prepared import PreparedMap, prepared_view
 from flagscope.diagnose.products import product_singular_values, single_product_singular_values
-from flagscope.diagnose.records import MapReference, PairRecord
 from flagscope.diagnose.single import spectra_in_precision
 from flagscope.diagnose.spectra import Remembered, meeting
 from flagscope.geometry import RankRule
+from flagscope.records import MapReference, PairRecord
 
 
 def pair_records(

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from flagscope.diagnose.position import Noisy
-from flagscope.diagnose.records import Functional
 from flagscope.diagnose.spectra import PairSpectra
 from flagscope.diagnose.values import array_values, number
 from flagscope.geometry import kernel_intersection
+from flagscope.records import Functional
 
 
 def product_fields(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from flagscope.diagnose.records import ArraySummary
+from flagscope.records import ArraySummary
 
 # Longer arrays are summarised.
 ARRAY_LIMIT = 64

@@ -8,16 +8,13 @@ from flagscope.engine.executors import chosen_executor, width
 from flagscope.engine.local import MEMORY
 from flagscope.engine.plan import Task, plan
 from flagscope.engine.run import Progress, run_scan
-from flagscope.engine.settings import PARTS, Part, Precision, Settings
+from flagscope.engine.settings import Settings
 from flagscope.engine.store import Store
 from flagscope.engine.weights import Weights, parameter_count, weights_of
 
 __all__ = [
     "MEMORY",
-    "PARTS",
     "Estimate",
-    "Part",
-    "Precision",
     "Progress",
     "Settings",
     "Store",

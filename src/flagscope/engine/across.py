@@ -30,12 +30,11 @@ from flagscope.diagnose import (
     whitening,
 )
 from flagscope.diagnose.overlaps import SLAB_BYTES, Form
-from flagscope.diagnose.records import HeadSpace
 from flagscope.engine.norms import fold_before
 from flagscope.engine.reading import TaskReader
-from flagscope.engine.settings import Precision
 from flagscope.engine.tensors import Tensors
 from flagscope.errors import InputError
+from flagscope.records import HeadSpace, Precision
 
 # Bytes of the float64 copy of some heads that are made orthonormal together.
 _CHUNK = 1 << 24

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from concurrent.futures import BrokenExecutor, CancelledError
 
-from flagscope.diagnose import FailureRecord
 from flagscope.engine.execute import TaskResult, execute
 from flagscope.engine.plan import Task
 from flagscope.engine.settings import Settings
 from flagscope.engine.tensors import Tensors
 from flagscope.errors import FlagscopeError
 from flagscope.guard import told
+from flagscope.records import FailureRecord
 from flagscope.shortening import shortened
 
 

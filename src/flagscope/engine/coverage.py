@@ -10,16 +10,6 @@ from math import prod
 
 from flagscope.arch import Graph, LinkGroup
 from flagscope.checkpoint import Checkpoint
-from flagscope.diagnose import (
-    Coverage,
-    FailureRecord,
-    HeadRecord,
-    LeftOut,
-    NotFinite,
-    PairRecord,
-    What,
-    WithoutNumbers,
-)
 from flagscope.diagnose.matrices import NOT_FINITE
 from flagscope.engine.name_patterns import name_patterns
 from flagscope.engine.plan import Task
@@ -33,6 +23,16 @@ from flagscope.engine.unplaced import (
     reason_of,
 )
 from flagscope.engine.weights import Weights
+from flagscope.records import (
+    Coverage,
+    FailureRecord,
+    HeadRecord,
+    LeftOut,
+    NotFinite,
+    PairRecord,
+    What,
+    WithoutNumbers,
+)
 
 LISTED = 6  # patterns of names for one reason
 _REASONS = 16

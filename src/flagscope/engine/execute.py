@@ -8,14 +8,7 @@ from functools import partial
 import torch
 
 from flagscope.arch import HeadGroup, PairGroup
-from flagscope.diagnose import (
-    EdgeRecord,
-    HeadRecord,
-    PairRecord,
-    Remembered,
-    head_record,
-    pair_records,
-)
+from flagscope.diagnose import Remembered, head_record, pair_records
 from flagscope.engine.cost import other_dimension
 from flagscope.engine.head_scales import HeadScales, folded_norm, head_maps
 from flagscope.engine.norms import fold_before, fold_behind
@@ -25,6 +18,7 @@ from flagscope.engine.settings import Settings
 from flagscope.engine.stream import stream_links, stream_pairs
 from flagscope.engine.tensors import Tensors
 from flagscope.geometry import RankRule
+from flagscope.records import EdgeRecord, HeadRecord, PairRecord
 
 
 @dataclass(frozen=True)

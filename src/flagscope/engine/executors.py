@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from flagscope.diagnose import FailureRecord
 from flagscope.engine.attempt import lost
 from flagscope.engine.execute import TaskResult
 from flagscope.engine.parcel import Parcel, carried_out
@@ -18,6 +17,7 @@ from flagscope.engine.plan import Task
 from flagscope.engine.proof import Proven
 from flagscope.errors import InputError, MissingExtraError, SourceError
 from flagscope.masking import masked
+from flagscope.records import FailureRecord
 
 _PATIENCE = "30s"
 _DASK = "dask:"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from math import comb, log10
 from typing import Literal, TypeVar
 
-from flagscope.diagnose import EdgeRecord, HeadRecord, PairRecord, Record, TestKind
 from flagscope.null import FamilyAdjustedP, family_adjustment
+from flagscope.records import EdgeRecord, HeadRecord, PairRecord, Record, TestKind
 
 R = TypeVar("R", bound=Record)
 

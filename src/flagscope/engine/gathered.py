@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from heapq import heappush, heappushpop
 from typing import Any, TypeVar
 
-from flagscope.diagnose import EdgeRecord, FailureRecord, HeadRecord, PairRecord
 from flagscope.engine.executors import Outcome
 from flagscope.engine.stream import strength
+from flagscope.records import EdgeRecord, FailureRecord, HeadRecord, PairRecord
 
 T = TypeVar("T")
 Entry = TypeVar("Entry", bound=tuple[Any, ...])

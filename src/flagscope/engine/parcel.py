@@ -16,7 +16,6 @@ import torch
 from flagscope.checkpoint import Checkpoint
 from flagscope.checkpoint.memory import StateDictCheckpoint
 from flagscope.checkpoint.recipe import Recipe
-from flagscope.diagnose import FailureRecord
 from flagscope.engine.attempt import attempt
 from flagscope.engine.execute import TaskResult
 from flagscope.engine.plan import Task
@@ -24,6 +23,7 @@ from flagscope.engine.proof import Proven, proof_of, stamps_of, tensors_of
 from flagscope.engine.settings import Settings
 from flagscope.engine.tensors import Tensors
 from flagscope.errors import FlagscopeError, InputError, SourceError
+from flagscope.records import FailureRecord
 
 # Weights in memory travel with every task that reads them, several times over in all.
 _MOST_BYTES = 2 * 2**30

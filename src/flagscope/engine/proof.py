@@ -12,10 +12,10 @@ from typing import Any
 
 from flagscope.checkpoint import Checkpoint
 from flagscope.checkpoint.fingerprint import tensor_digest
-from flagscope.diagnose import FailureRecord
 from flagscope.engine.execute import TaskResult
 from flagscope.engine.identity import is_unstamped
 from flagscope.engine.plan import Task
+from flagscope.records import FailureRecord
 
 Stamps = tuple[tuple[str, str], ...]
 

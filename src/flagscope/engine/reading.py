@@ -14,11 +14,11 @@ from flagscope.checkpoint import widen
 from flagscope.diagnose import SINGLE_FROM, Matrices
 from flagscope.diagnose.matrices import NOT_FINITE
 from flagscope.engine.pieces import Piece, piece_of, rest_of
-from flagscope.engine.settings import Precision
 from flagscope.engine.stored import Stored
 from flagscope.engine.tensors import Tensors
 from flagscope.errors import InputError
 from flagscope.null import StorageNoise
+from flagscope.records import Precision
 
 T = TypeVar("T")
 

@@ -13,12 +13,7 @@ from importlib.metadata import version
 
 from flagscope.arch import Graph
 from flagscope.checkpoint import Checkpoint
-from flagscope.diagnose import (
-    FREEDOMS,
-    RunRecord,
-    ScanResult,
-    labels,
-)
+from flagscope.diagnose import labels
 from flagscope.engine.coverage import Outcomes, coverage_of
 from flagscope.engine.elsewhere import carried_out_by
 from flagscope.engine.execute import TaskResult, resolved_device
@@ -35,6 +30,7 @@ from flagscope.engine.stream import in_common
 from flagscope.engine.tensors import Tensors
 from flagscope.engine.weights import weights_of
 from flagscope.errors import CorruptFileError
+from flagscope.records import FREEDOMS, RunRecord, ScanResult
 
 Progress = Callable[[int, int, str], None]
 _UNSTAMPED = (
@@ -116,7 +112,7 @@ def run_scan(
         parameters=weights.parameters,
         dtype=_dtype(checkpoint),
         coverage=coverage_of(checkpoint, graph, tasks, weights, outcomes),
-        settings=settings.model_dump(mode="json", exclude={"device"}),
+        settings=settings.recorded(),
         labels={freedom: labels(freedom) for freedom in FREEDOMS},
         notes=[
             *checkpoint.notes,

@@ -11,8 +11,9 @@ from flagscope.arch import build_graph
 from flagscope.checkpoint import Checkpoint, from_state_dict
 from flagscope.engine.execute import execute
 from flagscope.engine.plan import Task, plan
-from flagscope.engine.settings import Part, Settings
+from flagscope.engine.settings import Settings
 from flagscope.engine.tensors import Tensors
+from flagscope.records import Part
 
 Kind = Literal["pair", "head", "link"]
 

@@ -17,12 +17,10 @@ from torch import Tensor
 
 from flagscope.arch import LinearMap, LinkGroup, Norm, PairGroup, Side, StreamMap
 from flagscope.diagnose import (
-    EdgeRecord,
     HeadEnds,
     LinkName,
     Links,
     Matrices,
-    PairRecord,
     PreparedMap,
     head_ends,
     head_links,
@@ -35,6 +33,7 @@ from flagscope.engine.norms import fold_before, fold_behind
 from flagscope.engine.reading import TaskReader
 from flagscope.engine.settings import Settings
 from flagscope.geometry import RankRule
+from flagscope.records import EdgeRecord, PairRecord
 
 T = TypeVar("T")
 

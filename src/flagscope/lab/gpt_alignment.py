@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 import flagscope
-from flagscope.diagnose import HeadRecord, PairRecord
 from flagscope.lab.gpt import GPTShape, State
 from flagscope.lab.rank_rule import LAB_RULE
 from flagscope.null import mean_overlap_significance
+from flagscope.records import HeadRecord, PairRecord
 
 SPACES = ("q", "k", "v", "o")
 KINDS = ("qk", "ov", "mlp")

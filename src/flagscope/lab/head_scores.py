@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 import flagscope
-from flagscope.diagnose import HeadRecord
 from flagscope.lab.gpt import GPTShape, State, mean_loss
 from flagscope.lab.gpt_alignment import SPACES
 from flagscope.lab.rank_rule import LAB_RULE
+from flagscope.records import HeadRecord
 
 Scores = Float[np.ndarray, "n_layer n_head"]
 

@@ -16,10 +16,10 @@ from torch.nn import functional
 import flagscope
 from flagscope.arch import PairGroup
 from flagscope.demo import final
-from flagscope.diagnose import PairRecord
 from flagscope.errors import InputError
 from flagscope.lab.networks import Network
 from flagscope.lab.rank_rule import LAB_RULE
+from flagscope.records import PairRecord
 from flagscope.reparameterize import (
     Change,
     Symmetry,

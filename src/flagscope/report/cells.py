@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flagscope.diagnose.records import HeadRecord, Label, PairRecord, ScanResult
+from flagscope.records import HeadRecord, Label, PairRecord, ScanResult
 from flagscope.report.chance import Band, null_band
 from flagscope.report.dominant import dominance_words, stands_out
 from flagscope.report.error_rate import ErrorRate

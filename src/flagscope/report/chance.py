@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from flagscope.diagnose.records import PairRecord
+from flagscope.records import PairRecord
 from flagscope.report.dominant import untestable
 
 # Observables whose null the record carries or the dimensions give, in the order of display.

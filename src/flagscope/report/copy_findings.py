@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import comb
 from statistics import median
 
-from flagscope.diagnose.records import HeadCluster, HeadPair, HeadRecord, ScanResult
+from flagscope.records import HeadCluster, HeadPair, HeadRecord, ScanResult
 from flagscope.report import meaning
 from flagscope.report.effect import STRONG, ratio_effect
 from flagscope.report.error_rate import ErrorRate

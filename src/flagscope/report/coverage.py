@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from flagscope.diagnose.coverage import Coverage, LeftOut
+from flagscope.records import Coverage, LeftOut
 from flagscope.report.wording import counted
 
 _WORDS = {"pairs": "pair", "head groups": "head group", "links": "link between heads"}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import median, quantiles
 from typing import Any
 
-from flagscope.diagnose.records import HeadRecord, PairRecord
+from flagscope.records import HeadRecord, PairRecord
 from flagscope.report.chance import Band, null_band
 from flagscope.report.dominant import untestable
 from flagscope.report.glossary import OBSERVABLES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flagscope.diagnose.records import PairRecord
+from flagscope.records import PairRecord
 from flagscope.report.effect import sizable_ratio
 from flagscope.report.error_rate import ErrorRate
 from flagscope.report.wording import number

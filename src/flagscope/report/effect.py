@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from flagscope.diagnose.records import PairRecord
+from flagscope.records import PairRecord
 from flagscope.report.wording import measured, number
 
 CORRELATION_FLOOR = 0.1  # of ρ: 1 % of the squared norm, the usual bound of a small correlation

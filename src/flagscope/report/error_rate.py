@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from flagscope.diagnose.records import Record, ScanResult
+from flagscope.records import Record, ScanResult
 
 TestPrefix = Literal["", "commutator_", "gram_correlation_", "shared_", "composition_", "dominant_"]
 
@@ -34,7 +34,7 @@ class ErrorRate:
     @classmethod
     def of(cls, result: ScanResult) -> ErrorRate:
         """The error rate of a result."""
-        return cls(float(result.settings.get("fdr", 0.05)), result.schema_ != "flagscope.scan/1")
+        return cls(result.settings.fdr, result.schema_ != "flagscope.scan/1")
 
     def counts(self, record: Record, test: TestPrefix = "") -> bool:
         """Whether a test is counted: of all that are, a share of ``level`` is expected by chance.

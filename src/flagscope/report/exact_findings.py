@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from flagscope.diagnose.records import PairRecord, ScanResult
+from flagscope.records import PairRecord, ScanResult
 from flagscope.report import meaning
 from flagscope.report.chance import null_band
 from flagscope.report.effect import ratio_effect

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flagscope.diagnose.records import HeadRecord, PairRecord, ScanResult
 from flagscope.errors import InputError
+from flagscope.records import HeadRecord, PairRecord, ScanResult
 from flagscope.report import depth_figures, head_figures, pair_figures, stream_figures
 from flagscope.report.glossary import OBSERVABLES
 from flagscope.report.link_figures import link_graph_size, link_graph_spec

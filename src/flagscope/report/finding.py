@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from flagscope.diagnose.records import Label
+from flagscope.records import Label
 
 Severity = Literal["strong", "notable", "warning", "info"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flagscope.diagnose.records import ScanResult
+from flagscope.records import ScanResult
 from flagscope.report import (
     copy_findings,
     exact_findings,

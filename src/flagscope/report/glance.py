@@ -8,7 +8,7 @@ from statistics import median
 
 from markupsafe import Markup
 
-from flagscope.diagnose.records import HeadRecord, PairRecord, ScanResult
+from flagscope.records import HeadRecord, PairRecord, ScanResult
 from flagscope.report.chance import Band, null_band
 from flagscope.report.dominant import stands_out, untestable
 from flagscope.report.error_rate import ErrorRate

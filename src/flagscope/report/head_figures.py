@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from flagscope.diagnose.records import ArraySummary, HeadRecord
+from flagscope.records import ArraySummary, HeadRecord
 from flagscope.report.palette import diverging_scale
 from flagscope.report.spec import Spec, axis, layout, level, line, rounded
 from flagscope.report.wording import joined, number

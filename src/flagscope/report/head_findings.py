@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-from flagscope.diagnose.records import HeadRecord, ScanResult
+from flagscope.records import HeadRecord, ScanResult
 from flagscope.report import meaning
 from flagscope.report.effect import RATIO_FLOOR, ratio_effect
 from flagscope.report.error_rate import ErrorRate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flagscope.diagnose.records import HeadRecord, PairRecord, ScanResult
+from flagscope.records import HeadRecord, PairRecord, ScanResult
 from flagscope.report.wording import joined, ranges
 
 _Place = tuple[str, str | None, int]

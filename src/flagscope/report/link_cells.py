@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flagscope.diagnose.records import EdgeRecord, ScanResult
+from flagscope.records import EdgeRecord, ScanResult
 from flagscope.report.cells import Cell, Column
 from flagscope.report.glossary import OBSERVABLES
 from flagscope.report.links import Judgement, beyond_chance, judged

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from flagscope.diagnose.records import EdgeRecord, ScanResult
+from flagscope.records import EdgeRecord, ScanResult
 from flagscope.report.links import (
     HeadRows,
     LinkMeasure,

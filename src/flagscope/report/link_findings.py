@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from flagscope.diagnose.records import EdgeRecord, ScanResult
+from flagscope.records import EdgeRecord, ScanResult
 from flagscope.report import meaning
 from flagscope.report.effect import RATIO_FLOOR, STRONG, ratio_effect
 from flagscope.report.finding import Finding

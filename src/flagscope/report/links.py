@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from flagscope.diagnose.records import EdgeRecord, ScanResult
+from flagscope.records import EdgeRecord, ScanResult
 from flagscope.report.error_rate import ErrorRate, TestPrefix
 from flagscope.report.wording import p_value
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from flagscope.diagnose.records import Label
+from flagscope.records import Label
 
 
 class Meaning(NamedTuple):

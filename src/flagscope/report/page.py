@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from flagscope.diagnose.records import ScanResult
+from flagscope.records import ScanResult
 from flagscope.report import glance, wording
 from flagscope.report.coverage import left_out, measured_share, percent, without_number_lines
 from flagscope.report.depth_figures import PROFILED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flagscope.diagnose.records import ArraySummary, PairRecord
+from flagscope.records import ArraySummary, PairRecord
 from flagscope.report.dominant import untestable
 from flagscope.report.palette import diverging_scale
 from flagscope.report.spec import Spec, axis, layout, level, line, rounded

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
-from flagscope.diagnose.records import Label, PairRecord, ScanResult
+from flagscope.records import Label, PairRecord, ScanResult
 from flagscope.report import meaning
 from flagscope.report.chance import null_band
 from flagscope.report.dominant import OverlapEffect, overlap_effect, stands_out

@@ -8,7 +8,7 @@ import json
 from functools import lru_cache
 from typing import Any
 
-from flagscope.diagnose.records import HeadRecord, PairRecord, ScanResult
+from flagscope.records import HeadRecord, PairRecord, ScanResult
 from flagscope.report.cells import HEAD_COLUMNS, PAIR_COLUMNS, Column, head_cells, pair_cells
 from flagscope.report.depth_figures import (
     PROFILED,

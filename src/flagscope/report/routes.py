@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flagscope.diagnose.records import PairRecord, ScanResult
+from flagscope.records import PairRecord, ScanResult
 from flagscope.report.wording import SPACE_WORDS
 
 # As in layer.2.mlp.down-layer.3.q, with the stack in front where there are several.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flagscope.diagnose.records import ScanResult
+from flagscope.records import ScanResult
 from flagscope.shortening import LONGEST_WORD, shortened
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flagscope.diagnose.records import ScanResult
+from flagscope.records import ScanResult
 from flagscope.report import meaning
 from flagscope.report.effect import CORRELATION_FLOOR, RATIO_FLOOR, sizable
 from flagscope.report.error_rate import ErrorRate, TestPrefix

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flagscope.diagnose.records import PairRecord
+from flagscope.records import PairRecord
 from flagscope.report.chance import Band, null_band
 from flagscope.report.depth_figures import described, marker
 from flagscope.report.glossary import OBSERVABLES

@@ -8,7 +8,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from flagscope.diagnose.records import (
+from flagscope.records import (
     Balanced,
     EdgeRecord,
     Functional,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flagscope.diagnose.records import Freedom, HeadRecord, PairRecord, ScanResult
+from flagscope.records import Freedom, HeadRecord, PairRecord, ScanResult
 from flagscope.report.routes import route
 from flagscope.report.wording import KIND_WORDS, SPACE_WORDS
 

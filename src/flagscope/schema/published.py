@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flagscope.diagnose.records import SCHEMA, ScanResult
+from flagscope.records import SCHEMA, ScanResult
 
 SCHEMA_FILE = Path(__file__).with_name("flagscope.scan-2.json")
 

@@ -6,13 +6,14 @@ import re
 from dataclasses import dataclass, field
 from itertools import count
 
-from flagscope.arch.graph import Attention, HeadGroup, HeadSpace, Member, PairGroup, PairKind
+from flagscope.arch.graph import HeadGroup, Member, PairGroup
 from flagscope.arch.maps import LinearMap, solved_map
 from flagscope.arch.scope import Notes
 from flagscope.arch.sides import Side
 from flagscope.arch.trace.axes import Axis, channels, merged
 from flagscope.arch.trace.ledger import Ledger, Read
 from flagscope.arch.trace.values import Term, Use, Value, Weight
+from flagscope.records import Attention, HeadSpace, PairKind
 
 Parts = list[tuple[str, int, int]]
 """Name, size and stride of the factors of the rows that are kept."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from flagscope.diagnose.records import Record
+from flagscope.records import Record
 
 
 class SimplexFit(Record):

@@ -38,12 +38,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import flagscope
-from flagscope.diagnose import PairRecord
 from flagscope.lab.experiment import Cell, Experiment, Finding, Measured, Options
 from flagscope.lab.figures import COLOURS, draw_band, new_figure
 from flagscope.lab.published import PUBLISHED
 from flagscope.lab.published_findings import KINDS, LETTERS, SPACES, Runs, findings
 from flagscope.lab.rank_rule import LAB_RULE
+from flagscope.records import PairRecord
 
 if TYPE_CHECKING:
     import pandas as pd

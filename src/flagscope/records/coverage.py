@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
-from flagscope.diagnose.record import Record
-
-What = Literal["pairs", "head groups", "links"]
+from flagscope.records.literals import What
+from flagscope.records.record import Record
 
 
 class LeftOut(Record):

@@ -1,0 +1,80 @@
+"""Results of a scan: frozen records without tensors, which are also the published JSON schema.
+
+Nulls (`None`) stand where a number is undefined; `status` then says why. No record holds a tensor,
+and none holds NaN or infinity.
+"""
+
+from flagscope.records.coverage import Coverage, LeftOut, NotFinite, WithoutNumbers
+from flagscope.records.heads import HeadCluster, HeadPair, HeadRecord, SharedDirection
+from flagscope.records.links import EdgeRecord
+from flagscope.records.literals import (
+    FREEDOMS,
+    HEAD_SPACES,
+    PARTS,
+    Attention,
+    FoldNorms,
+    Freedom,
+    HeadSpace,
+    Label,
+    PairKind,
+    Part,
+    Precision,
+    ReadSpace,
+    TestKind,
+    What,
+)
+from flagscope.records.pairs import (
+    ArraySummary,
+    Balanced,
+    Functional,
+    Incidence,
+    MapReference,
+    NullValues,
+    OverlapTest,
+    PairRecord,
+    Values,
+)
+from flagscope.records.record import Record
+from flagscope.records.scan import SCHEMA, FailureRecord, RunRecord, ScanResult
+from flagscope.records.settings import ScanSettings
+
+__all__ = [
+    "FREEDOMS",
+    "HEAD_SPACES",
+    "PARTS",
+    "SCHEMA",
+    "ArraySummary",
+    "Attention",
+    "Balanced",
+    "Coverage",
+    "EdgeRecord",
+    "FailureRecord",
+    "FoldNorms",
+    "Freedom",
+    "Functional",
+    "HeadCluster",
+    "HeadPair",
+    "HeadRecord",
+    "HeadSpace",
+    "Incidence",
+    "Label",
+    "LeftOut",
+    "MapReference",
+    "NotFinite",
+    "NullValues",
+    "OverlapTest",
+    "PairKind",
+    "PairRecord",
+    "Part",
+    "Precision",
+    "ReadSpace",
+    "Record",
+    "RunRecord",
+    "ScanResult",
+    "ScanSettings",
+    "SharedDirection",
+    "TestKind",
+    "Values",
+    "What",
+    "WithoutNumbers",
+]
