@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from flagscope.arch import FamilyInfo, families
-from flagscope.diagnose import FREEDOMS, labels
-from flagscope.report.glossary import GAUGE, OBSERVABLES, SETTING
+from flagscope.diagnose import labels
+from flagscope.observables import EXPLANATIONS
+from flagscope.records import FREEDOMS
+from flagscope.report.glossary import GAUGE, SETTING
 from flagscope.report.terms import TERMS
 
 
@@ -19,7 +21,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def _diagnostics() -> str:
     parts = [SETTING, "", GAUGE, ""]
-    for field, e in OBSERVABLES.items():
+    for field, e in EXPLANATIONS.items():
         parts += [
             f"## {e.title} ({e.symbol})",
             "",

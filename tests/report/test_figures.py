@@ -7,6 +7,7 @@ import math
 import pytest
 
 from flagscope.errors import InputError
+from flagscope.observables import PROFILED
 from flagscope.records import ScanResult
 from flagscope.report import (
     all_figures,
@@ -17,7 +18,6 @@ from flagscope.report import (
     rank_profile,
     shared_spectrum,
 )
-from flagscope.report.depth_figures import PROFILED
 from flagscope.report.palette import PALETTES, resolve
 from flagscope.report.routes import writers
 from flagscope.report.stream_figures import STREAMED

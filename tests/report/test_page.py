@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from flagscope.records import ScanResult
-from flagscope.report import OBSERVABLES, render_page, render_summary
+from flagscope.report import EXPLANATIONS, render_page, render_summary
 from flagscope.report.links import MEASURES, beyond_chance
 from flagscope.report.payload import DETAILED_PAIRS
 from flagscope.report.wording import READ_WORDS
@@ -115,7 +115,7 @@ def test_a_number_stands_with_its_null_its_label_and_its_balanced_value() -> Non
 
 def test_every_diagnostic_is_explained(transformer: ScanResult) -> None:
     page = render_page(transformer)
-    for explanation in OBSERVABLES.values():
+    for explanation in EXPLANATIONS.values():
         for text in (explanation.title, explanation.misleads[:40]):
             assert text.replace("'", "&#39;") in page
 

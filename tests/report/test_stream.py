@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from flagscope.errors import InputError
+from flagscope.observables import null_band
 from flagscope.records import ScanResult
 from flagscope.report import stream_profile
-from flagscope.report.chance import null_band
 from flagscope.report.routes import Route, route, writers
 from flagscope.report.tracks import tracks
 from report import synthetic

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from flagscope.observables import null_band
 from flagscope.records import OverlapTest, PairRecord, ScanResult
 from flagscope.report import edges_frame, heads_frame, pairs_frame, summary_table
 from flagscope.report.cells import PAIR_COLUMNS, pair_cells
-from flagscope.report.chance import null_band
 from flagscope.report.tracks import tracks
 from report import synthetic
 

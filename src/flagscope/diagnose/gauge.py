@@ -14,38 +14,16 @@ alone and moves what weighs their directions.
 
 from __future__ import annotations
 
-from flagscope.records import Freedom, Label
+from flagscope.observables import PAIR_OBSERVABLES, Observable
+from flagscope.records import Freedom, Functional, Label, PairRecord
 
-# Every one of these is a function of W2 W1 and of the ranks of W1 and W2.
-_INVARIANT_UNDER_ALL = (
-    "rank_write",
-    "rank_read",
-    "kernel_intersection",
-    "product_spectrum",
-    "product_rank",
-    "product_effective_rank",
-)
-# These are invariant under orthogonal changes of the shared basis only.
-_INVARIANT_UNDER_ORTHOGONAL = (
-    "effective_rank_write",
-    "effective_rank_read",
-    "commutator_ratio",
-    "gram_correlation",
-    "commutation_defect",
-    "imbalance",
-    "overlap_ratio",
-    "intersection_exact",
-    "intersection_beyond_chance",
-    "flag_defect",
-    "cosines",
-    "profile",
-    "incidence",
-)
-# Of those, what depends on the ranges and kernels of the two maps alone.
-_INVARIANT_UNDER_OUTER = ("rank_write", "rank_read", "kernel_intersection", "product_rank")
 _ORTHOGONAL_FREEDOMS: tuple[Freedom, ...] = ("permutation", "scale", "none")
-# What a factor on one of the maps moves: their sizes beside each other, and that of the product.
-_SIZES = ("imbalance", "product_spectrum")
+_FIELDS = (*PairRecord.model_fields, *Functional.model_fields)
+# What no change moves first, and each in the order of the record.
+_IN_ORDER = sorted(
+    PAIR_OBSERVABLES,
+    key=lambda entry: (entry.invariance != "product", _FIELDS.index(entry.field)),
+)
 
 
 def labels(freedom: Freedom) -> dict[str, Label]:
@@ -60,14 +38,13 @@ def labels(freedom: Freedom) -> dict[str, Label]:
     >>> labels("scale")["commutator_ratio"], labels("scale")["imbalance"]
     ('functional', 'gauge')
     """
-    moved: Label = "functional" if freedom in _ORTHOGONAL_FREEDOMS else "gauge"
-    found: dict[str, Label] = {}
-    for name in _INVARIANT_UNDER_ALL:
-        found[name] = "functional"
-    for name in _INVARIANT_UNDER_ORTHOGONAL:
-        found[name] = moved
-    if freedom == "outer":
-        found |= {name: "gauge" for name in found if name not in _INVARIANT_UNDER_OUTER}
-    if freedom == "scale":
-        found |= dict.fromkeys(_SIZES, "gauge")
-    return found
+    rigid = freedom in _ORTHOGONAL_FREEDOMS
+
+    def moved(entry: Observable) -> bool:
+        return (
+            (entry.invariance == "orthogonal" and not rigid)
+            or (freedom == "outer" and not entry.of_ranges)
+            or (freedom == "scale" and entry.sized)
+        )
+
+    return {entry.field: "gauge" if moved(entry) else "functional" for entry in _IN_ORDER}

@@ -1,5 +1,6 @@
 """Results in words, frames, figures and one self-contained page; sees records, never tensors."""
 
+from flagscope.observables import EXPLANATIONS, Explanation
 from flagscope.report.coverage import left_out, measured_share, without_number_lines
 from flagscope.report.figures import (
     all_figures,
@@ -16,7 +17,6 @@ from flagscope.report.figures import (
 )
 from flagscope.report.finding import Finding
 from flagscope.report.findings import findings
-from flagscope.report.glossary import OBSERVABLES, Explanation
 from flagscope.report.page import render_page, render_summary
 from flagscope.report.spreadsheet import csv_text
 from flagscope.report.tables import (
@@ -28,7 +28,7 @@ from flagscope.report.tables import (
 )
 
 __all__ = [
-    "OBSERVABLES",
+    "EXPLANATIONS",
     "Explanation",
     "Finding",
     "SummaryTable",

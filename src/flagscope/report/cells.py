@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flagscope.observables import COLUMNS, EXPLANATIONS, UNTESTABLE, Band, Observable, null_band
 from flagscope.records import HeadRecord, Label, PairRecord, ScanResult
-from flagscope.report.chance import Band, null_band
 from flagscope.report.dominant import dominance_words, stands_out
 from flagscope.report.error_rate import ErrorRate
-from flagscope.report.glossary import OBSERVABLES
 from flagscope.report.tracks import Track
 from flagscope.report.wording import (
     NONE_STANDS,
     SPACE_WORDS,
-    UNTESTABLE,
     euclidean,
     joined,
     number,
@@ -36,23 +34,7 @@ class Column:
     name: str = ""
 
 
-_NUMBERS = (
-    "commutator_ratio",
-    "gram_correlation",
-    "commutation_defect",
-    "overlap_ratio",
-    "intersection_beyond_chance",
-    "intersection_exact",
-    "flag_defect",
-    "kernel_intersection",
-    "imbalance",
-)
-# What belongs to the dominant spaces, and is not there where nothing stands out.
-_OF_DOMINANT = ("overlap_ratio", "flag_defect")
 _LETTERS: Mapping[Label | None, str] = {"functional": "F", "gauge": "G", None: ""}
-
-# What a pair under the full linear freedom has once A = B; its record leaves these out.
-_BALANCED_GL = {"commutator_ratio": 0, "gram_correlation": 1, "imbalance": 0}
 
 PAIR_COLUMNS = (
     Column("name", "Pair", "Name, kind and what lies between the two maps"),
@@ -64,13 +46,9 @@ PAIR_COLUMNS = (
         "ratios below",
     ),
     *(
-        Column(
-            name,
-            OBSERVABLES[name].symbol,
-            OBSERVABLES[name].definition,
-            f"{OBSERVABLES[name].title}, {OBSERVABLES[name].symbol}",
-        )
-        for name in _NUMBERS
+        Column(entry.field, words.symbol, words.definition, f"{words.title}, {words.symbol}")
+        for entry in COLUMNS
+        if (words := entry.words)
     ),
     Column(
         "product",
@@ -98,7 +76,7 @@ HEAD_COLUMNS = (
     Column("layer", "Layer"),
     Column("space", "Space"),
     Column("count", "Heads", "Number of heads, their rank, the dimension of the stream"),
-    Column("overlap_ratio", "R", OBSERVABLES["head_overlap_ratio"].definition),
+    Column("overlap_ratio", "R", EXPLANATIONS["head_overlap_ratio"].definition),
     Column("z", "z", "Of R, against random heads"),
     Column(
         "p_adjusted",
@@ -108,7 +86,7 @@ HEAD_COLUMNS = (
     ),
     Column("max_pair_ratio", "most alike", "Largest overlap of two heads, in units of chance"),
     Column("min_pair_ratio", "least alike", "Smallest overlap of two heads, in units of chance"),
-    Column("shared_directions", "shared", OBSERVABLES["shared_directions"].definition),
+    Column("shared_directions", "shared", EXPLANATIONS["shared_directions"].definition),
     Column("near_copies", "closest", "Closest heads, and their mean squared cosine: 1 for a copy"),
     Column("status", "Status"),
 )
@@ -145,7 +123,7 @@ def pair_cells(result: ScanResult, pair: PairRecord, track: Track) -> list[Cell]
         [pair.name, pair.name, track.title, "", ""],
         [pair.layer, number(pair.layer), "" if pair.head is None else f"head {pair.head}", "", ""],
         [pair.effective_rank_write, f"{ranks} in {pair.d:,}", below, "", ""],
-        *(_observable(pair, name, labels, rate) for name in _NUMBERS),
+        *(_observable(pair, entry, labels, rate) for entry in COLUMNS),
         _product(pair, labels),
         _p_cell(pair),
         _strongest(pair),
@@ -154,41 +132,40 @@ def pair_cells(result: ScanResult, pair: PairRecord, track: Track) -> list[Cell]
     ]
 
 
-def _observable(pair: PairRecord, name: str, labels: Mapping[str, Label], rate: ErrorRate) -> Cell:
-    if name in ("intersection_beyond_chance", "intersection_exact"):
+def _observable(
+    pair: PairRecord, entry: Observable, labels: Mapping[str, Label], rate: ErrorRate
+) -> Cell:
+    value = getattr(pair, entry.field)
+    if entry.counts_meetings and value is None:
         status = pair.intersection_status or "ok"
-        if getattr(pair, name) is None and status.startswith(UNTESTABLE):
+        if status.startswith(UNTESTABLE):
             return [None, UNTESTABLE, status.removeprefix(UNTESTABLE).strip(": "), "", ""]
-        if getattr(pair, name) is None and status != "ok":
+        if status != "ok":
             return [None, "open", status.removeprefix("open").strip(": "), "", ""]
-    if name in _OF_DOMINANT and not stands_out(pair):
+    if entry.dominant and not stands_out(pair):
         return [None, NONE_STANDS, dominance_words(pair, rate), "", ""]
-    value = getattr(pair, name)
     text = number(value)
-    z = {"overlap_ratio": pair.overlap_z, "gram_correlation": pair.gram_correlation_z}.get(name)
+    z = None if entry.z is None else getattr(pair, entry.z)
     if z is not None:
         text += f" (z {number(z)})"
-    balanced = _balanced(pair, name, rate)
-    label = _LETTERS[labels.get(name)] if value is not None else ""
-    chance = chance_text(null_band(pair, name))
-    adjusted = getattr(pair, f"{name.removesuffix('_ratio')}_p_adjusted", None)
+    balanced = _balanced(pair, entry, rate)
+    label = _LETTERS[labels.get(entry.field)] if value is not None else ""
+    chance = chance_text(null_band(pair, entry.field))
+    adjusted = None if entry.p_adjusted is None else getattr(pair, entry.p_adjusted)
     if adjusted is not None:
         chance = f"{chance}; p adjusted {_p(adjusted)}".removeprefix("; ")
     return [value, text, chance, balanced, label]
 
 
-def _balanced(pair: PairRecord, name: str, rate: ErrorRate) -> str:
+def _balanced(pair: PairRecord, entry: Observable, rate: ErrorRate) -> str:
     if pair.balanced is None or pair.balanced.status != "ok":
         return ""
-    value = getattr(pair.balanced, name, None)
-    if value is None and pair.freedom == "gl" and name in _BALANCED_GL:
-        return f"{_BALANCED_GL[name]}, always"
+    value = getattr(pair.balanced, entry.field, None)
+    if value is None and pair.freedom == "gl" and entry.balanced_linear is not None:
+        return f"{entry.balanced_linear}, always"
     if value is None:
         return ""
-    z = {
-        "overlap_ratio": pair.balanced.overlap_z,
-        "gram_correlation": pair.balanced.gram_correlation_z,
-    }.get(name)
+    z = None if entry.z is None else getattr(pair.balanced, entry.z)
     # Schema 1 held balanced numbers against the null of others, which does not fit them.
     return number(value) + (f" (z {number(z)})" if z is not None and rate.held else "")
 

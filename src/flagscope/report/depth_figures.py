@@ -6,23 +6,12 @@ from collections.abc import Callable, Sequence
 from statistics import median, quantiles
 from typing import Any
 
+from flagscope.observables import EXPLANATIONS, PAIR_OBSERVABLE, Band, null_band, untestable
 from flagscope.records import HeadRecord, PairRecord
-from flagscope.report.chance import Band, null_band
-from flagscope.report.dominant import untestable
-from flagscope.report.glossary import OBSERVABLES
 from flagscope.report.spec import Spec, axis, band, layout, level, line, plain
 from flagscope.report.tracks import HeadTrack, Track
 from flagscope.report.wording import counted, euclidean, number, p_value
 
-# The three that must be seen together come first.
-PROFILED = (
-    "commutator_ratio",
-    "gram_correlation",
-    "commutation_defect",
-    "overlap_ratio",
-    "intersection_beyond_chance",
-    "imbalance",
-)
 _ALL_POINTS = 800  # above this many pairs, quartiles and extremes stand for the points
 _LOG_ABOVE = 4.0  # the commutator ratio gets a logarithmic axis from here
 _MANY = 24  # layers from which markers are small
@@ -36,7 +25,7 @@ def depth_profile_spec(track: Track, observable: str) -> Spec:
         (position, pair, value)
         for position, pair in zip(track.positions, track.pairs, strict=True)
         if (value := getattr(pair, observable)) is not None
-        and not (observable == "intersection_beyond_chance" and untestable(pair))
+        and not (PAIR_OBSERVABLE[observable].counts_meetings and untestable(pair))
     ]
     data: list[Spec] = []
     if rows:
@@ -50,11 +39,12 @@ def _layout(track: Track, observable: str, rows: Sequence[tuple[int, PairRecord,
     x = axis("layer" if track.by_layer else "pair, in order", showgrid=False)
     x |= {"dtick": 1} if len(track.depths) <= 12 else {"nticks": 10, "tickformat": "d"}
     x["range"] = [min(track.depths) - 0.6, max(track.depths) + 0.6]
-    y = axis(OBSERVABLES[observable].symbol)
+    y = axis(EXPLANATIONS[observable].symbol)
     values = [value for _, _, value in rows]
-    if observable == "commutator_ratio" and values and max(values) > _LOG_ABOVE:
+    shown = PAIR_OBSERVABLE[observable]
+    if shown.logarithmic and values and max(values) > _LOG_ABOVE:
         y |= {"type": "log", "dtick": "D2", "tickformat": "~g"}
-    elif observable in ("intersection_beyond_chance", "imbalance", "overlap_ratio"):
+    elif shown.from_zero:
         y |= {"rangemode": "tozero"}
     return layout(x=x, y=y)
 
@@ -83,7 +73,7 @@ def _null(track: Track, observable: str) -> list[Spec]:
 
 def described(pair: PairRecord, observable: str, value: float) -> str:
     """A pair on hovering over its point: the value, what chance gives, the ranks."""
-    symbol = OBSERVABLES[observable].symbol
+    symbol = EXPLANATIONS[observable].symbol
     parts = [f"<b>{plain(pair.name)}</b>", f"{symbol} = {number(value)}"]
     found = null_band(pair, observable)
     if found is not None:
@@ -131,7 +121,7 @@ def _grouped(
 
 def _summary(position: int, here: Sequence[tuple[PairRecord, float]], observable: str) -> str:
     ordered = sorted(here, key=lambda item: item[1])
-    symbol = OBSERVABLES[observable].symbol
+    symbol = EXPLANATIONS[observable].symbol
     middle = number(median(value for _, value in here))
     lines = [
         f"<b>layer {position}</b>, {counted(len(here), 'pair')}",

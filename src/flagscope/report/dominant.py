@@ -77,10 +77,3 @@ def dominance_words(pair: PairRecord, rate: ErrorRate) -> str:
         f"{test.rank_write:,} and {test.rank_read:,} directions, {number(test.overlap_ratio)} "
         "times chance"
     )
-
-
-def untestable(pair: PairRecord) -> str:
-    """Why no intersection beyond chance can be tested; empty where it can, or one is exact."""
-    status = pair.intersection_status or ""
-    known = pair.intersection_beyond_chance is not None
-    return status if status.startswith("cannot be tested") and not known else ""

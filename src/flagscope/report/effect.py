@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from flagscope.observables import CORRELATION_FLOOR, PAIR_OBSERVABLE, RATIO_FLOOR
 from flagscope.records import PairRecord
 from flagscope.report.wording import measured, number
 
-CORRELATION_FLOOR = 0.1  # of ρ: 1 % of the squared norm, the usual bound of a small correlation
-RATIO_FLOOR = 0.1  # of overlap ratios, R and C: a tenth more, or less, than by chance
 STRONG = math.log(2)  # twice chance, half of it, or a correlation of 0.6
 LARGEST = 10.0  # of an effect: a ratio of 0 and a correlation of 1 have no finite one
 
@@ -89,12 +88,12 @@ def sizable(pair: PairRecord, observable: str) -> bool:
     bool
         |ρ| ≥ 0.1; |ln C| ≥ ln 1.1.
     """
-    value = getattr(pair, observable)
-    if value is None:
+    value, floor = getattr(pair, observable), PAIR_OBSERVABLE[observable].floor
+    if value is None or floor is None:
         return False
     if observable == "gram_correlation":
-        return abs(value) >= CORRELATION_FLOOR
-    return value <= 0 or abs(math.log(value)) >= math.log1p(RATIO_FLOOR)
+        return abs(value) >= floor
+    return value <= 0 or abs(math.log(value)) >= math.log1p(floor)
 
 
 def sizable_ratio(ratio: float, rank_write: int, rank_read: int, d: int) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import median
 
+from flagscope.observables import null_band
 from flagscope.records import PairRecord, ScanResult
 from flagscope.report import meaning
-from flagscope.report.chance import null_band
 from flagscope.report.effect import ratio_effect
 from flagscope.report.finding import Finding
 from flagscope.report.pair_findings import label_of

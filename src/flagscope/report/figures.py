@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flagscope.errors import InputError
+from flagscope.observables import EXPLANATIONS, PROFILED
 from flagscope.records import HeadRecord, PairRecord, ScanResult
 from flagscope.report import depth_figures, head_figures, pair_figures, stream_figures
-from flagscope.report.glossary import OBSERVABLES
 from flagscope.report.link_figures import link_graph_size, link_graph_spec
 from flagscope.report.links import MEASURES, LinkMeasure
 from flagscope.report.palette import Theme, resolve
@@ -63,12 +63,12 @@ def depth_profile(
     InputError
         If the observable or the track does not exist.
     """
-    if observable not in depth_figures.PROFILED:
+    if observable not in PROFILED:
         message = f"no depth profile of {observable!r}"
-        raise InputError(message, hint=f"choose one of {', '.join(depth_figures.PROFILED)}")
+        raise InputError(message, hint=f"choose one of {', '.join(PROFILED)}")
     chosen = _track(result, track)
     spec = depth_figures.depth_profile_spec(chosen, observable)
-    title = f"{plain(chosen.title)}: {OBSERVABLES[observable].title}"
+    title = f"{plain(chosen.title)}: {EXPLANATIONS[observable].title}"
     return _figure(spec, title, theme, legend=True)
 
 
@@ -154,7 +154,7 @@ def stream_profile(
         raise InputError(message, hint=f"choose one of {', '.join(stream_figures.STREAMED)}")
     chosen = _writer(result, writer)
     spec = stream_figures.stream_profile_spec(chosen, observable)
-    title = f"{plain(chosen.title)}: {OBSERVABLES[observable].title}, by reader"
+    title = f"{plain(chosen.title)}: {EXPLANATIONS[observable].title}, by reader"
     return _figure(spec, title, theme, legend=True)
 
 
@@ -240,7 +240,7 @@ def all_figures(result: ScanResult, *, theme: Theme = "light") -> dict[str, Figu
     figures = {
         f"{track.key}/{observable}": depth_profile(result, observable, track=track.key, theme=theme)
         for track in tracks(result)
-        for observable in depth_figures.PROFILED
+        for observable in PROFILED
     }
     if result.heads:
         figures["heads/overlap_ratio"] = head_overlap(result, theme=theme)

@@ -8,22 +8,22 @@ from statistics import median
 
 from markupsafe import Markup
 
+from flagscope.observables import (
+    AT_A_GLANCE,
+    EXPLANATIONS,
+    PAIR_OBSERVABLE,
+    UNTESTABLE,
+    Band,
+    null_band,
+    untestable,
+)
 from flagscope.records import HeadRecord, PairRecord, ScanResult
-from flagscope.report.chance import Band, null_band
-from flagscope.report.dominant import stands_out, untestable
+from flagscope.report.dominant import stands_out
 from flagscope.report.error_rate import ErrorRate
-from flagscope.report.glossary import OBSERVABLES
 from flagscope.report.sparkline import sparkline
 from flagscope.report.tracks import HeadTrack, Track, head_tracks, tracks
-from flagscope.report.wording import MISSING, NONE_STANDS, UNTESTABLE, counted, number
+from flagscope.report.wording import MISSING, NONE_STANDS, counted, number
 
-PAIR_OBSERVABLES = (
-    "commutator_ratio",
-    "gram_correlation",
-    "commutation_defect",
-    "overlap_ratio",
-    "intersection_beyond_chance",
-)
 HEAD_OBSERVABLES = ("overlap_ratio", "shared_directions")
 
 
@@ -58,7 +58,7 @@ def pair_rows(result: ScanResult) -> list[GlanceRow]:
             size=_size(track),
             beyond=_beyond(track.pairs, rate),
             target=f"track/{track.key}",
-            cells=tuple(_pair_cell(result, track, name) for name in PAIR_OBSERVABLES),
+            cells=tuple(_pair_cell(result, track, name) for name in AT_A_GLANCE),
         )
         for track in tracks(result)
     ]
@@ -127,7 +127,7 @@ def _pair_cell(result: ScanResult, track: Track, name: str) -> GlanceCell:
     nulls: dict[int, Band | None] = dict.fromkeys(track.depths)
     for position, pair in zip(track.positions, track.pairs, strict=True):
         value = getattr(pair, name)
-        if name == "intersection_beyond_chance" and untestable(pair):
+        if PAIR_OBSERVABLE[name].counts_meetings and untestable(pair):
             value = None
         if value is not None:
             at[position].append(value)
@@ -137,16 +137,17 @@ def _pair_cell(result: ScanResult, track: Track, name: str) -> GlanceCell:
         [value for here in at.values() for value in here],
         list(nulls.values()),
         label=result.labels.get(track.freedom, {}).get(name, ""),
-        title=OBSERVABLES[name].title,
+        title=EXPLANATIONS[name].title,
         missing=_missing(track, name),
     )
 
 
 def _missing(track: Track, name: str) -> str:
     """Why a whole track has no number, in two words."""
-    if name == "overlap_ratio" and not any(stands_out(pair) for pair in track.pairs):
+    shown = PAIR_OBSERVABLE[name]
+    if shown.dominant and not any(stands_out(pair) for pair in track.pairs):
         return NONE_STANDS
-    if name == "intersection_beyond_chance" and all(untestable(pair) for pair in track.pairs):
+    if shown.counts_meetings and all(untestable(pair) for pair in track.pairs):
         return UNTESTABLE
     return MISSING
 
@@ -164,5 +165,5 @@ def _head_cell(track: HeadTrack, name: str) -> GlanceCell:
         [value for value in values if value is not None],
         bands,
         label="functional",
-        title=OBSERVABLES[key].title,
+        title=EXPLANATIONS[key].title,
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from flagscope.observables import EXPLANATIONS
 from flagscope.records import EdgeRecord, ScanResult
 from flagscope.report.cells import Cell, Column
-from flagscope.report.glossary import OBSERVABLES
 from flagscope.report.links import Judgement, beyond_chance, judged
 from flagscope.report.wording import SPACE_WORDS, number
 
@@ -12,13 +12,13 @@ LINK_COLUMNS = (
     Column("source", "From", "The head that writes"),
     Column("target", "To", "The head that reads, and in which space"),
     Column("space", "Read as"),
-    Column("overlap_ratio", "overlap", OBSERVABLES["edge_overlap_ratio"].definition),
+    Column("overlap_ratio", "overlap", EXPLANATIONS["edge_overlap_ratio"].definition),
     Column(
         "p_adjusted",
         "p adjusted",
         "Of the overlap, for all tests of the report: Benjamini-Hochberg; family-wise below",
     ),
-    Column("composition", "composition", OBSERVABLES["composition"].definition),
+    Column("composition", "composition", EXPLANATIONS["composition"].definition),
     Column("composition_ratio", "its square", "Over its mean at a random position, 1/d"),
     Column("beyond", "Beyond chance", "At the false-discovery rate of the whole report"),
 )

@@ -9,13 +9,13 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from flagscope.observables import AT_A_GLANCE, EXPLANATIONS, PROFILED
 from flagscope.records import ScanResult
 from flagscope.report import glance, wording
 from flagscope.report.coverage import left_out, measured_share, percent, without_number_lines
-from flagscope.report.depth_figures import PROFILED
 from flagscope.report.effect import FLOORS, ORDER
 from flagscope.report.findings import findings
-from flagscope.report.glossary import GAUGE, OBSERVABLES, SETTING
+from flagscope.report.glossary import GAUGE, SETTING
 from flagscope.report.links import HeadRows, head_rows, tested
 from flagscope.report.payload import (
     DETAILED_PAIRS,
@@ -106,9 +106,9 @@ def render_page(result: ScanResult) -> str:
             findings=findings(result),
             pair_rows=glance.pair_rows(result),
             head_rows=glance.head_rows(result),
-            pair_columns=[OBSERVABLES[name] for name in glance.PAIR_OBSERVABLES],
-            profiled=[(name, OBSERVABLES[name]) for name in PROFILED],
-            streamed=[(name, OBSERVABLES[name]) for name in STREAMED],
+            pair_columns=[EXPLANATIONS[name] for name in AT_A_GLANCE],
+            profiled=[(name, EXPLANATIONS[name]) for name in PROFILED],
+            streamed=[(name, EXPLANATIONS[name]) for name in STREAMED],
             writers=writers(result),
             tested=tested(result),
             shared_heads=any(rows.shared < rows.heads for rows in _head_rows(result)),
@@ -117,7 +117,7 @@ def render_page(result: ScanResult) -> str:
             family=FAMILY,
             terms=TERMS,
             test_words=TESTS,
-            observables=OBSERVABLES,
+            observables=EXPLANATIONS,
             setting=SETTING,
             gauge=GAUGE,
             freedoms=FREEDOM_WORDS,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from flagscope.observables import untestable
 from flagscope.records import ArraySummary, PairRecord
-from flagscope.report.dominant import untestable
 from flagscope.report.palette import diverging_scale
 from flagscope.report.spec import Spec, axis, layout, level, line, rounded
 from flagscope.report.wording import number

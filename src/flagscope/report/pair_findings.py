@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
+from flagscope.observables import null_band
 from flagscope.records import Label, PairRecord, ScanResult
 from flagscope.report import meaning
-from flagscope.report.chance import null_band
 from flagscope.report.dominant import OverlapEffect, overlap_effect, stands_out
 from flagscope.report.effect import (
     CORRELATION_FLOOR,

@@ -8,17 +8,16 @@ import json
 from functools import lru_cache
 from typing import Any
 
+from flagscope.observables import EXPLANATIONS, PROFILED, UNTESTABLE, untestable
 from flagscope.records import HeadRecord, PairRecord, ScanResult
 from flagscope.report.cells import HEAD_COLUMNS, PAIR_COLUMNS, Column, head_cells, pair_cells
 from flagscope.report.depth_figures import (
-    PROFILED,
     depth_profile_spec,
     head_overlap_spec,
     shared_directions_spec,
 )
-from flagscope.report.dominant import dominance_words, stands_out, untestable
+from flagscope.report.dominant import dominance_words, stands_out
 from flagscope.report.error_rate import SCHEMA_1, ErrorRate
-from flagscope.report.glossary import OBSERVABLES
 from flagscope.report.head_figures import head_matrix_spec, matrix_limit, shared_spectrum_spec
 from flagscope.report.link_cells import LINK_COLUMNS, link_cells
 from flagscope.report.link_figures import link_graph_size, link_graph_spec
@@ -30,7 +29,6 @@ from flagscope.report.stream_figures import STREAMED, stream_profile_spec
 from flagscope.report.tracks import Track, head_tracks, tracks
 from flagscope.report.wording import (
     SPACE_WORDS,
-    UNTESTABLE,
     counted,
     euclidean,
     joined,
@@ -132,7 +130,7 @@ def _track(result: ScanResult, track: Track, positions: dict[str, int]) -> dict[
             observable: {
                 "label": labels.get(observable),
                 "spec": depth_profile_spec(track, observable),
-                "alt": f"{OBSERVABLES[observable].title} of {track.title} over depth",
+                "alt": f"{EXPLANATIONS[observable].title} of {track.title} over depth",
                 "why": _why_empty(track, observable),
             }
             for observable in PROFILED
@@ -158,7 +156,7 @@ def _writers(result: ScanResult) -> list[dict[str, Any]]:
                 name: {
                     "label": _common_label(result, writer, name),
                     "spec": stream_profile_spec(writer, name),
-                    "alt": f"{OBSERVABLES[name].title} of {writer.title} with its readers",
+                    "alt": f"{EXPLANATIONS[name].title} of {writer.title} with its readers",
                 }
                 for name in STREAMED
             },

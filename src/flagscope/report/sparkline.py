@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
-from flagscope.report.chance import Band
+from flagscope.observables import Band
 
 _WIDTH, _HEIGHT, _PAD = 112.0, 30.0, 3.0
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from flagscope.observables import EXPLANATIONS, Band, null_band
 from flagscope.records import PairRecord
-from flagscope.report.chance import Band, null_band
 from flagscope.report.depth_figures import described, marker
-from flagscope.report.glossary import OBSERVABLES
 from flagscope.report.routes import Route, Writer, reader_title
 from flagscope.report.spec import Spec, axis, band, layout, level, line
 
@@ -29,7 +28,7 @@ def stream_profile_spec(writer: Writer, observable: str) -> Spec:
     x = axis("layer of the reader", showgrid=False)
     depths = {_depth(pair) for pair in every}
     x |= {"dtick": 1} if len(depths) <= 12 else {"nticks": 10, "tickformat": "d"}
-    y = axis(OBSERVABLES[observable].symbol)
+    y = axis(EXPLANATIONS[observable].symbol)
     values = [getattr(pair, observable) for pair in every]
     if observable == "commutator_ratio" and values and max(values) > _LOG_ABOVE and min(values) > 0:
         y |= {"type": "log", "dtick": "D2", "tickformat": "~g"}

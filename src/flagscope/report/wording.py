@@ -29,7 +29,6 @@ MAP_WORDS = {
 }
 MISSING = "–"
 NONE_STANDS = "none stands out"  # of the bulk of singular values
-UNTESTABLE = "cannot be tested"
 UNCERTAIN = "Counted, but not certain at the error rate of the whole report."
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
