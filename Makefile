@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test shapes check docs fuzz lab lab-quick bench clean
+.PHONY: demo test shapes check docs fuzz mistakes lab lab-quick bench clean
 
 demo: $(VENV)/.core
 	$(BIN)/flagscope demo --html flagscope-demo.html
@@ -33,6 +33,13 @@ MINUTES ?= 5
 SEED    ?= 0
 fuzz: $(VENV)/.test
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --minutes $(MINUTES) --seed $(SEED)
+
+# Mistakes planted in copies of the code, one at a time: which ones do the nearest tests catch? Drawn
+# anew for each seed, `make mistakes COUNT=100 SEED=0`; about an hour of one core for a hundred.
+COUNT ?= 100
+JOBS  ?= 1
+mistakes: $(VENV)/.test
+	$(BIN)/python scripts/plant_mistakes.py --count $(COUNT) --seed $(SEED) --jobs $(JOBS)
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -166,6 +166,20 @@ def test_names_that_are_no_text() -> None:
         flagscope.scan({"\udcff.0.weight": torch.eye(3), "\udcff.2.weight": torch.eye(3)})
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux")
+def test_a_path_that_is_not_valid_text_is_written_with_a_question_mark(tmp_path: Path) -> None:
+    path = tmp_path / "net\udcff.safetensors"
+    save_file(sequential().state_dict(), tmp_path / "net.safetensors")
+    (tmp_path / "net.safetensors").rename(path)
+    report, found = flagscope.scan(path), flagscope.inspect(path)
+    assert json.loads(report.to_json())["source"] == "net?.safetensors"
+    assert json.loads(found.to_json())["source"] == "net?.safetensors"
+    page = tmp_path / "page.html"
+    report.to_html(page)
+    assert "net?.safetensors" in page.read_text(encoding="utf-8")
+    assert "net?.safetensors" in repr(report)
+
+
 # Arguments
 
 

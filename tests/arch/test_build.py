@@ -192,6 +192,49 @@ def test_partial_rotary_embedding():
     assert group.d == 4
 
 
+def olmo(**config):
+    """The pairs of one layer of an OLMo, by kind and writer."""
+    shapes = {f"self_attn.{one}_proj": (8, 8) for one in "qkvo"}
+    shapes |= {"mlp.gate_proj": (12, 8), "mlp.up_proj": (12, 8), "mlp.down_proj": (8, 12)}
+    graph = build_graph(
+        {f"model.layers.0.{name}.weight": shape for name, shape in shapes.items()},
+        {"model_type": "olmo", "num_attention_heads": 2, "hidden_size": 8, **config},
+    )
+    return {pair.kind if pair.kind != "mlp" else pair.write.map.role: pair for pair in graph.pairs}
+
+
+@pytest.mark.parametrize(
+    ("clip", "turned", "between", "freedom"),
+    [
+        (None, 0.0, "linear", "gl"),
+        (None, 1.0, "rope", "rotary"),
+        (0.5, 0.0, "clip", "permutation"),
+        (0.5, 1.0, "clip", "none"),
+    ],
+)
+def test_freedom_of_queries_and_keys_under_clipping_and_rotary_embedding(
+    clip, turned, between, freedom
+):
+    pairs = olmo(clip_qkv=clip, partial_rotary_factor=turned)
+    assert (pairs["qk"].between, pairs["qk"].freedom) == (between, freedom)
+    assert (pairs["qk"].rotary is not None) == bool(turned)
+    # No rotary embedding turns the values.
+    assert (pairs["ov"].between, pairs["ov"].freedom) == (
+        ("linear", "gl") if clip is None else ("clip", "permutation")
+    )
+
+
+@pytest.mark.parametrize(
+    ("activation", "freedom"),
+    [("identity", "scaling"), ("linear", "scaling"), ("relu", "scaling"), ("silu", "permutation"),
+     ("strange", "none")],
+)  # fmt: skip
+def test_freedom_of_a_gate_is_at_most_that_of_the_product_behind_it(activation, freedom):
+    pairs = olmo(hidden_act=activation)
+    assert (pairs["gate"].between, pairs["gate"].freedom) == (activation, freedom)
+    assert (pairs["up"].between, pairs["up"].freedom) == ("gated", "scaling")
+
+
 def test_wrong_arguments():
     with pytest.raises(InputError, match="at least one tensor"):
         build_graph({})

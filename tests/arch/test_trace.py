@@ -9,6 +9,7 @@ from arch import nets
 from arch.contract import assert_heads_proven, assert_proven, randomise
 from arch.traced_nets import (
     Attention,
+    Clamp,
     Functional,
     Glu,
     ResidualMlp,
@@ -58,6 +59,28 @@ def test_each_activation_of_a_sequential_is_its_own():
         ("6-7", "sequential", "linear", "gl"),
         ("7-9", "sequential", "relu6", "permutation"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("bounded", "between", "freedom"),
+    [
+        (nn.Hardtanh(0, 6), "relu6", "permutation"),
+        (nn.Hardtanh(-1, 6), "hardtanh", "permutation"),
+        (nn.Hardtanh(0, 5), "hardtanh", "permutation"),
+        (nn.Hardtanh(), "hardtanh", "permutation"),
+        (nn.ReLU6(), "relu6", "permutation"),
+        (Clamp(min=0), "relu", "scaling"),
+        (Clamp(min=0, max=float("inf")), "relu", "scaling"),
+        (Clamp(min=0, max=1), "clamp", "permutation"),
+        (Clamp(min=1), "clamp", "permutation"),
+        (Clamp(max=0), "clamp", "permutation"),
+        (Clamp(max=float("inf"), min=-1), "clamp", "permutation"),
+    ],
+)
+def test_the_bounds_of_an_activation_say_what_passes_it(bounded, between, freedom):
+    net = nn.Sequential(nn.Linear(4, 6), bounded, nn.Linear(6, 3))
+    (pair,) = module_graph(net).pairs
+    assert (pair.between, pair.freedom) == (between, freedom)
 
 
 def test_functional_activations():

@@ -22,6 +22,17 @@ class Functional(nn.Module):
         return self.last(x * torch.sigmoid(x))
 
 
+class Clamp(nn.Module):
+    """Bounds of every entry, `min` and `max` as torch.clamp takes them."""
+
+    def __init__(self, **bounds):
+        super().__init__()
+        self.bounds = bounds
+
+    def forward(self, x):
+        return torch.clamp(x, **self.bounds)
+
+
 class ResidualMlp(nn.Module):
     def __init__(self, norm=nn.LayerNorm):
         super().__init__()

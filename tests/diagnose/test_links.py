@@ -54,6 +54,20 @@ def test_overlap_and_composition_are_those_of_the_explicit_circuits():
         assert one.overlap_ratio == pytest.approx(total * D / R**2, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("across", "ends"),
+    [
+        ((False, False), ("L2H1.o", "L3H0.q")),
+        ((False, True), ("L2H1.o", "L3H0.cross.q")),
+        ((True, False), ("L2H1.cross.o", "L3H0.q")),
+        ((True, True), ("L2H1.cross.o", "L3H0.cross.q")),
+    ],
+)
+def test_each_end_of_a_link_says_its_own_attention(across, ends):
+    name = LinkName("decoder", 2, 3, "q", across)
+    assert (name.source(1), name.target(0)) == ends
+
+
 def test_a_planted_link_is_found_first_and_far_from_chance():
     o, v, q, k = heads(5).mT, heads(6), heads(7), heads(8)
     q[2] = normal(R, R, seed=9) @ o[1].mT  # head 2 reads exactly what head 1 writes

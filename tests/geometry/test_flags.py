@@ -87,6 +87,15 @@ def test_block_rule():
     assert singular_blocks(values, noise_sd=100.0).sizes == (6,)
 
 
+@pytest.mark.parametrize("ratio", [1.001, 1.5, 4.0, 1000.0])
+def test_two_values_part_at_the_noise_that_turns_their_vectors_by_a_tenth(ratio):
+    upper, lower = 3.0 * ratio, 3.0
+    noise = 0.1 * (upper**2 - lower**2) / math.hypot(upper, lower)
+    values = torch.tensor([upper, lower], dtype=torch.float64)
+    assert singular_blocks(values, noise_sd=0.999 * noise).sizes == (1, 1)
+    assert singular_blocks(values, noise_sd=1.001 * noise).sizes == (2,)
+
+
 def test_blocks_at_the_limits():
     assert singular_blocks(torch.tensor([2.0, 2.0, 1.0])).sizes == (2, 1)
     zero = singular_blocks(torch.zeros(3))

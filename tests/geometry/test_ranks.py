@@ -27,6 +27,16 @@ def test_planted_rank_is_found_from_values_and_from_grams(dtype, m, n, r):
     assert numerical_rank(roots, shape=(m, n), gram=True).item() == r
 
 
+@pytest.mark.parametrize("shape", [(400, 5), (5, 400)])
+@pytest.mark.parametrize("gram", [False, True])
+def test_the_floor_is_that_of_the_longer_side(shape, gram):
+    floor = 400 * torch.finfo(torch.float64).eps
+    floor = math.sqrt(floor) if gram else floor
+    values = torch.tensor([[1.0, 1.01 * floor], [1.0, 0.99 * floor]], dtype=torch.float64)
+    assert numerical_rank(values, shape=shape, gram=gram).tolist() == [2, 1]
+    assert numerical_rank(8.0 * values, shape=shape, gram=gram).tolist() == [2, 1]
+
+
 def test_a_gram_needs_more_than_the_root_of_epsilon():
     # Spurious eigenvalues of a Gram exceed ε·σ_1², so √ε·σ_1 would count some of them.
     matrix = map_with_values([1.0] * 200, 300, 1200, generator=seeded())

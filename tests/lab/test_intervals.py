@@ -42,6 +42,18 @@ def test_intervals_cover_what_they_should():
     assert abs(np.mean([e.low <= truth <= e.high for e in ranks]) - 0.95) < error
 
 
+def test_rank_correlations_of_few_pairs_are_covered_a_little_too_well():
+    """Bonett and Wright's variance has n - 3: with n - 2 fewer than 95 % are covered at n = 7."""
+    rng = np.random.default_rng(2)
+    covered = []
+    for rho in (0.0, 0.5):
+        truth = 6 / np.pi * np.arcsin(rho / 2)
+        for x, noise in rng.normal(size=(2000, 2, 7)):
+            found = spearman_interval("", x, rho * x + np.sqrt(1 - rho**2) * noise)
+            covered.append(found.low <= truth <= found.high)
+    assert 0.955 < np.mean(covered) < 0.975
+
+
 def test_several_intervals_cover_together_what_one_covers():
     """All of five dependent means of four numbers: 95 % at least; by their own ends far less."""
     rng = np.random.default_rng(5)
@@ -139,6 +151,7 @@ def test_the_rank_correlation_is_scipys():
     perfect = spearman_interval("", [1, 2, 3, 4], [2, 4, 6, 9])
     assert (perfect.low, perfect.value, perfect.high) == (1, 1, 1)
     assert spearman_interval("", [1, 2, 3], [1, 3, 2]).low is None
+    assert spearman_interval("", [1, 2, 3, 4], [1, 3, 2, 4]).low is not None
 
 
 def test_the_bootstrap_is_scipys_and_repeats_itself():

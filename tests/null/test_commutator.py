@@ -193,9 +193,11 @@ def test_draws_are_seeded_and_bounded():
 def test_defect_mean_and_sd(d, first, second):
     a, b = spectra(d)[first], spectra(d)[second]
     _, defect = draws(4_000, a, b, seed=2 + d)
-    variance = defect_variance(d, spectrum_invariants(a).kurtosis, spectrum_invariants(b).kurtosis)
-    assert defect.mean() == pytest.approx(d * d / ((d - 1) * (d + 2)), abs=0.2 / d)
-    assert defect.std() == pytest.approx(math.sqrt(variance), rel=0.15)
+    null = commutator_null(a, b)
+    assert null is not None
+    assert null.draws == 0  # in closed form, so that these draws are others
+    assert null.defect_mean == pytest.approx(defect.mean(), abs=0.2 / d)
+    assert defect.std() == pytest.approx(null.defect_sd, rel=0.15)
 
 
 @pytest.mark.parametrize("d", [2, 3, 4, 7])

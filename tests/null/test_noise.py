@@ -258,9 +258,28 @@ def test_the_weights_are_left_alone(dtype):
     assert torch.equal(weight.double(), before.double())
 
 
-def test_zero_matrix_has_the_noise_of_the_smallest_number():
-    noise = storage_noise(torch.zeros(2, 2, dtype=torch.float16))
-    assert noise.mean_square.item() == pytest.approx(2.0**-48 / 12, rel=1e-12)
+@pytest.mark.parametrize("dtype", noise_module._FORMATS)
+def test_zeros_have_the_noise_of_the_smallest_number_of_their_type(dtype):
+    # The number whose bits are those of the integer one.
+    bits = noise_module._FORMATS[dtype].integer
+    smallest = torch.ones(1, dtype=bits).view(dtype).double().item()
+    delta = storage_noise(torch.zeros(400, 400, dtype=dtype)).delta.item()
+    # δ of float64 is itself one of the least numbers there are, some ten of which it is.
+    assert delta == pytest.approx(2 * 20 * smallest / math.sqrt(12), rel=0.05)
+
+
+@pytest.mark.parametrize("dtype", noise_module._FORMATS)
+def test_the_spacing_doubles_where_the_type_has_fewer_bits_left(dtype):
+    """Behind each number, subnormal or normal, the next one is as far as the noise says."""
+    form = noise_module._FORMATS[dtype]
+    normal = 1 << (form.precision - 1)  # bits of the smallest normal number
+    for pattern in (1, normal - 1, normal, 2 * normal - 1, 2 * normal, 3 * normal):
+        pair = torch.tensor([pattern, pattern + 1], dtype=form.integer).view(dtype).double()
+        value = torch.tensor([pattern], dtype=form.integer).view(dtype)
+        delta = storage_noise(value.expand(1, 1)).delta.item()
+        spacing = (pair[1] - pair[0]).item()
+        # √(S) + √(S) of a single entry; float64 rounds a spacing of 5e-324.
+        assert delta == pytest.approx(2 * spacing / math.sqrt(12), rel=1e-6, abs=5e-324)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from flagscope.errors import InputError
 from flagscope.observables import null_band
 from flagscope.records import ScanResult
 from flagscope.report import stream_profile
+from flagscope.report.payload import core
 from flagscope.report.routes import Route, route, writers
 from flagscope.report.tracks import tracks
 from report import synthetic
@@ -96,6 +97,24 @@ def test_lines_that_could_not_be_told_apart_wait_in_the_legend() -> None:
     waiting = [t.name for t in figure.data if t.visible == "legendonly"]
     assert len(visible) == 7
     assert "query, 3 blocks on" in waiting
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_numbers_of_a_writer_are_functional_where_they_are_so_for_all_its_pairs(
+    stream: ScanResult, mixed: bool
+) -> None:
+    pairs = [
+        pair.model_copy(update={"freedom": "gl"}) if mixed and pair.name.endswith(".q") else pair
+        for pair in stream.pairs
+    ]
+    labels = {
+        (writer["title"], name): chart["label"]
+        for writer in core(stream.model_copy(update={"pairs": pairs}))["writers"]
+        for name, chart in writer["charts"].items()
+        if name == "commutator_ratio"
+    }
+    assert len(labels) == 2
+    assert set(labels.values()) == {"gauge" if mixed else "functional"}
 
 
 def test_unknown_names_are_refused_with_the_known_ones(stream: ScanResult) -> None:

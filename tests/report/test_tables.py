@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from flagscope.observables import null_band
 from flagscope.records import OverlapTest, PairRecord, ScanResult
 from flagscope.report import edges_frame, heads_frame, pairs_frame, summary_table
-from flagscope.report.cells import PAIR_COLUMNS, pair_cells
+from flagscope.report.cells import HEAD_COLUMNS, PAIR_COLUMNS, head_cells, pair_cells
 from flagscope.report.tracks import tracks
 from report import synthetic
 
@@ -168,6 +169,38 @@ def _cell(pair: PairRecord, column: str) -> list[Any]:
     (track,) = tracks(result)
     keys = [entry.key for entry in PAIR_COLUMNS]
     return pair_cells(result, result.pairs[0], track)[keys.index(column)]
+
+
+def test_what_every_balanced_pair_under_the_full_group_has_is_said_in_its_place() -> None:
+    """A = B there: they commute, agree, and have no imbalance; the record leaves that out."""
+    pair = synthetic.pair(
+        "p", "ov", d=64, rank=16, layer=0, freedom="gl", generator=np.random.default_rng(0)
+    )
+    assert pair.balanced is not None
+    bare = pair.balanced.model_copy(update={"imbalance": None})
+    pair = pair.model_copy(update={"balanced": bare})
+    cells = {name: _cell(pair, name)[3] for name in ("commutator_ratio", "gram_correlation")}
+    assert cells == {"commutator_ratio": "0, always", "gram_correlation": "1, always"}
+    assert _cell(pair, "imbalance")[3] == "0, always"
+    # Nothing else holds for all of them, and under other freedoms nothing does.
+    assert _cell(pair, "flag_defect")[3] == ""
+    other = pair.model_copy(update={"freedom": "scaling"})
+    assert _cell(other, "gram_correlation")[3] == ""
+
+
+def test_p_is_sorted_by_its_logarithm_where_it_underflows() -> None:
+    result = synthetic.perceptron()
+    (pair,) = result.pairs
+    changes = [{"p": 0.0, "log10_p": value, "p_adjusted": 0.0} for value in (-400.0, -900.0)]
+    (track,) = tracks(result)
+    keys = [entry.key for entry in PAIR_COLUMNS]
+    place = keys.index("p_adjusted")
+    cells = [pair_cells(result, pair.model_copy(update=change), track)[place] for change in changes]
+    assert [cell[0] for cell in cells] == [-400.0, -900.0]
+    assert [cell[1] for cell in cells] == ["< 1e-300"] * 2
+    groups = [synthetic.transformer().heads[0].model_copy(update=change) for change in changes]
+    column = [entry.key for entry in HEAD_COLUMNS].index("p_adjusted")
+    assert [head_cells(group)[column][0] for group in groups] == [-400.0, -900.0]
 
 
 def _bulk(log10_p: float) -> PairRecord:
