@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flagscope.checkpoint import open_checkpoint
+from flagscope.checkpoint import checkpoint_fingerprint, open_checkpoint
 from flagscope.checkpoint.pickle_records import PickleError
 from flagscope.checkpoint.pickled import unpickled
 from flagscope.errors import CorruptFileError, SourceError
@@ -34,7 +34,7 @@ def measured(path: Path) -> tuple[float, int]:
     """Seconds of a processor, and bytes, that it takes to open a file or to refuse it."""
     begin = time.process_time()
     with suppress(SourceError), open_checkpoint(path) as checkpoint:
-        checkpoint.fingerprint()
+        checkpoint_fingerprint(checkpoint)
     seconds = time.process_time() - begin
     tracemalloc.start()
     with suppress(SourceError), open_checkpoint(path):

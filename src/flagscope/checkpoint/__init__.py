@@ -1,6 +1,7 @@
 """Checkpoints of every format behind one small interface: names, shapes, types, lazy reads."""
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
+from flagscope.checkpoint.fingerprint import checkpoint_fingerprint
 from flagscope.checkpoint.formats import SUFFIXES
 from flagscope.checkpoint.memory import from_state_dict
 from flagscope.checkpoint.opening import open_checkpoint
@@ -10,6 +11,7 @@ __all__ = [
     "SUFFIXES",
     "Checkpoint",
     "TensorInfo",
+    "checkpoint_fingerprint",
     "from_state_dict",
     "open_checkpoint",
     "widen",
