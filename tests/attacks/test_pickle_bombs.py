@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from flagscope.checkpoint import checkpoint_fingerprint, open_checkpoint
-from flagscope.checkpoint.pickle_records import PickleError
-from flagscope.checkpoint.pickled import unpickled
+from flagscope.checkpoint.pickle.machine import unpickled
+from flagscope.checkpoint.pickle.records import PickleError
 from flagscope.errors import CorruptFileError, SourceError
 from handmade_pickles import (
     archive,
@@ -120,7 +120,7 @@ def test_many_arrays_and_storages_of_the_same_bytes(tmp_path):
 
 
 def test_more_instructions_than_any_checkpoint_needs(monkeypatch):
-    monkeypatch.setattr("flagscope.checkpoint.pickled.MOST_INSTRUCTIONS", 1000)
+    monkeypatch.setattr("flagscope.checkpoint.pickle.machine.MOST_INSTRUCTIONS", 1000)
     with pytest.raises(PickleError, match="instructions"):
         unpickled(
             io.BytesIO(b"N0" * 600 + b"N."), meanings={}, persistent=str, names=set()

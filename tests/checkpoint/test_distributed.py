@@ -15,7 +15,7 @@ import transformers
 import flagscope
 from checkpoint.distributed_folders import grid, write_shards
 from flagscope.checkpoint import checkpoint_fingerprint, open_checkpoint
-from flagscope.checkpoint.placed import PlacedBytes
+from flagscope.checkpoint.files.placed import PlacedBytes
 from flagscope.errors import CorruptFileError, InputError, MissingFileError, SourceError
 
 

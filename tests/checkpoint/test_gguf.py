@@ -12,8 +12,8 @@ import torch
 import flagscope
 from checkpoint.test_contract import Contract
 from flagscope.checkpoint import checkpoint_fingerprint, from_state_dict, open_checkpoint
-from flagscope.checkpoint.gguf_names import naming, namings
-from flagscope.checkpoint.gguf_types import dequantised, grid_step
+from flagscope.checkpoint.gguf.names import naming, namings
+from flagscope.checkpoint.gguf.types import dequantised, grid_step
 from flagscope.errors import MissingExtraError, UnknownDtypeError
 from flagscope.null import grid_noise, storage_noise
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from flagscope.checkpoint import checkpoint_fingerprint, from_state_dict, open_checkpoint
-from flagscope.checkpoint.groups import choice
+from flagscope.checkpoint.groups.choice import choice
 from flagscope.errors import InputError, SourceError
 
 NET = {"fc1.weight": torch.randn(8, 4), "fc1.bias": torch.randn(8), "fc2.weight": torch.randn(3, 8)}

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from flagscope.checkpoint import checkpoint_fingerprint, from_state_dict, open_checkpoint
-from flagscope.checkpoint.placed import PlacedBytes
+from flagscope.checkpoint.files.placed import PlacedBytes
 from flagscope.errors import CorruptFileError, InputError
 
 RESNET = Path(__file__).parents[3] / "shared/data/resnet20-cifar10/resnet20-12fca82f.th"

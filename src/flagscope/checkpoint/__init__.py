@@ -3,8 +3,8 @@
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
 from flagscope.checkpoint.fingerprint import checkpoint_fingerprint
 from flagscope.checkpoint.formats import SUFFIXES
-from flagscope.checkpoint.memory import from_state_dict
 from flagscope.checkpoint.opening import open_checkpoint
+from flagscope.checkpoint.state_dict import from_state_dict
 from flagscope.checkpoint.widen import widen
 
 __all__ = [

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from flagscope.checkpoint.dtypes import stored_dtype
 from flagscope.checkpoint.indexing import Index, index_shape, resolved_index
-from flagscope.checkpoint.names import unwrapped_names
 from flagscope.checkpoint.recipe import Recipe
 from flagscope.checkpoint.scales import (
     companion_names,
@@ -24,6 +23,7 @@ from flagscope.checkpoint.scales import (
     spread_scale,
     unscaled_note,
 )
+from flagscope.checkpoint.wrapper_prefixes import unwrapped_names
 from flagscope.errors import CorruptFileError, InputError
 from flagscope.shortening import shortened_notes
 from flagscope.wiring import Wiring

@@ -18,19 +18,19 @@ from flagscope.checkpoint.adapter_base import GIVE_BASE, named_base, refuse_chai
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.configuration import config_beside, given_config
 from flagscope.checkpoint.deepspeed import refuse_empty, refuse_optimizer, settings_folder
+from flagscope.checkpoint.derived.parametrized import whole_weights
+from flagscope.checkpoint.derived.part import part_of, without_twins
+from flagscope.checkpoint.derived.stacked import stacked_checkpoint
 from flagscope.checkpoint.fingerprint import header_digest
 from flagscope.checkpoint.folder import INDEX_SUFFIX, remote_weight_file, weight_file
 from flagscope.checkpoint.formats import NESTED, SUFFIXES, check_remote, opened_file
 from flagscope.checkpoint.hub import fetched_weights, is_commit, is_hub_name, seen_weights
 from flagscope.checkpoint.leftovers import left_notes
-from flagscope.checkpoint.packed import unpacked
-from flagscope.checkpoint.parametrized import whole_weights
-from flagscope.checkpoint.part_checkpoint import part_of, without_twins
+from flagscope.checkpoint.quantised.formats import unpacked
 from flagscope.checkpoint.recipe import Recipe
-from flagscope.checkpoint.remote import RemotePath
-from flagscope.checkpoint.remote_hub import HubPath
+from flagscope.checkpoint.remote.hub import HubPath
+from flagscope.checkpoint.remote.path import RemotePath
 from flagscope.checkpoint.sharded import ShardedCheckpoint
-from flagscope.checkpoint.stacked import stacked_checkpoint
 from flagscope.errors import FlagscopeError, InputError, MissingFileError, SourceError
 from flagscope.guard import guarded
 from flagscope.masking import masked

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from flagscope.checkpoint import Checkpoint
-from flagscope.checkpoint.memory import StateDictCheckpoint
 from flagscope.checkpoint.opening import reopened
 from flagscope.checkpoint.recipe import Recipe
+from flagscope.checkpoint.state_dict import StateDictCheckpoint
 from flagscope.diagnose import FailureRecord
 from flagscope.engine.attempt import attempt
 from flagscope.engine.execute import TaskResult
