@@ -125,7 +125,7 @@ def test_redirections_without_end(web: Web, monkeypatch: pytest.MonkeyPatch) -> 
             status=302,  # pyright: ignore[reportArgumentType]
         )
 
-    monkeypatch.setattr("flagscope.checkpoint.remote.patiently", turning)
+    monkeypatch.setattr("flagscope.checkpoint.remote.path.patiently", turning)
     with pytest.raises(SourceError, match="without end"):
         open_checkpoint(f"{web.url}/model.safetensors")
 

@@ -23,7 +23,6 @@ from flagscope.checkpoint.npz import NpzFile
 from flagscope.checkpoint.onnx.reader import OnnxFile
 from flagscope.checkpoint.remote.path import RemotePath
 from flagscope.checkpoint.safetensors.reader import SafetensorsFile
-from flagscope.checkpoint.safetensors.remote import RemoteSafetensors
 from flagscope.checkpoint.torch.contents import is_torch
 from flagscope.checkpoint.torch.reader import TorchFile
 from flagscope.errors import CorruptFileError, SourceError
@@ -199,7 +198,7 @@ def opened_file(
         checkpoint.add_notes(*misnamed_note(path))
         return checkpoint
     check_remote(path)
-    return RemoteSafetensors(path, source=source, config=config)
+    return SafetensorsFile(path, source=source, config=config)
 
 
 def check_remote(path: RemotePath) -> None:

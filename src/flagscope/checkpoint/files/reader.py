@@ -1,20 +1,37 @@
-"""Base of the readers of local files."""
+"""Base of the readers of files."""
 
 from __future__ import annotations
 
 import functools
-import os
 from abc import ABC
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
-from flagscope.checkpoint.files.placed import PlacedBytes
+from flagscope.checkpoint.remote.path import RemotePath
+
+
+class OpenedFile(Protocol):
+    """A file held to the state in which it was opened: `PlacedBytes` or `RemoteBytes`."""
+
+    @property
+    def path(self) -> Path | RemotePath:
+        """Where it lies."""
+        ...
+
+    @property
+    def stamp(self) -> tuple[str, str]:
+        """Its name and state."""
+        ...
+
+    def check(self) -> None:
+        """Raise CorruptFileError if it was changed since it was opened."""
+        ...
 
 
 class FileCheckpoint(Checkpoint, ABC):
-    """Base of the readers of local files: can be pickled, and then opens them again.
+    """Base of the readers of files: can be pickled, and then opens them again.
 
     Parameters
     ----------
@@ -33,20 +50,20 @@ class FileCheckpoint(Checkpoint, ABC):
 
     def __init__(
         self,
-        path: Path,
+        path: Path | RemotePath,
         entries: Mapping[str, TensorInfo],
         *,
-        files: Iterable[PlacedBytes],
+        files: Iterable[OpenedFile],
         source: str | None,
         config: dict[str, Any] | None,
         notes: Sequence[str] = (),
     ) -> None:
-        super().__init__(source or path, entries, config=config, notes=notes)
+        super().__init__(source or str(path), entries, config=config, notes=notes)
         self._path = path
         self._stamps: dict[str, tuple[str, str]] = {}
         for file in files:
             file.check()
-            self._stamps[os.fspath(file.path)] = file.stamp
+            self._stamps[str(file.path)] = file.stamp
 
     @property
     def stamps(self) -> Mapping[str, tuple[str, str]]:

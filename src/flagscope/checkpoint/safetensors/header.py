@@ -1,4 +1,4 @@
-"""The header of a safetensors file, checked without the file: for data that lie elsewhere."""
+"""The header of a safetensors file, parsed from its bytes and checked against the file's size."""
 
 from __future__ import annotations
 
