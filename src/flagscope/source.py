@@ -12,8 +12,8 @@ from weakref import WeakKeyDictionary
 from flagscope.arch import NO_FAMILY, Graph, build_graph, families
 from flagscope.checkpoint import Checkpoint, from_state_dict, open_checkpoint
 from flagscope.checkpoint.configuration import given_config
-from flagscope.checkpoint.parametrized import unmerged_note
-from flagscope.checkpoint.stacked import stacked_checkpoint
+from flagscope.checkpoint.derived.parametrized import unmerged_note
+from flagscope.checkpoint.derived.stacked import stacked_checkpoint
 from flagscope.engine import Settings
 from flagscope.errors import ArchitectureError, CorruptFileError, InputError
 from flagscope.geometry import RankRule

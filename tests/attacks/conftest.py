@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flagscope.checkpoint import open_checkpoint
+from flagscope.checkpoint import checkpoint_fingerprint, open_checkpoint
 from flagscope.errors import SourceError
 
 Refused = Callable[..., SourceError]
@@ -17,7 +17,7 @@ def read_whole(path: Path) -> None:
     with open_checkpoint(path) as checkpoint:
         for name in checkpoint.tensors:
             checkpoint.read(name)
-        checkpoint.fingerprint()
+        checkpoint_fingerprint(checkpoint)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 import flagscope
 from cli.conftest import Answer, Run
 from cli.conftest import run as run
-from flagscope.checkpoint.safetensors_header import header_entries
+from flagscope.checkpoint.safetensors.header import header_entries
 from flagscope.errors import ArchitectureError, CorruptFileError, FlagscopeError, SourceError
 
 CONFIG: dict[str, Any] = {

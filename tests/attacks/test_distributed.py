@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata
 
 from checkpoint.distributed_folders import grid, write_shards
 from flagscope.checkpoint import open_checkpoint
-from flagscope.checkpoint.inert_pickle import inert_value
+from flagscope.checkpoint.pickle.inert import inert_value
 from flagscope.errors import CorruptFileError, SourceError, UnsafeFileError
 
 STATE = {"w": torch.arange(48.0).reshape(8, 6), "h": torch.arange(6).half()}

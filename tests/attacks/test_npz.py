@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flagscope.checkpoint import npz_file, open_checkpoint
+from flagscope.checkpoint import npz, open_checkpoint
 from flagscope.errors import CorruptFileError, UnsafeFileError
 
 W = np.arange(1000, dtype=np.float32)
@@ -143,7 +143,7 @@ def test_bomb_is_not_unpacked(tmp_path, refused, monkeypatch):
     np.savez_compressed(path, w=np.zeros((4, 2**18), dtype=np.float32))
     with open_checkpoint(path) as checkpoint:
         assert not checkpoint.read("w").any()
-    monkeypatch.setattr(npz_file, "_BOMB_BYTES", 2**22 - 1)  # the true limit takes seconds to write
+    monkeypatch.setattr(npz, "_BOMB_BYTES", 2**22 - 1)  # the true limit takes seconds to write
     refused(path, CorruptFileError, "would unpack from [0-9]{4} to 4194304 bytes")
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from flagscope.checkpoint import open_checkpoint
-from flagscope.checkpoint.pickle_records import PickleError
-from flagscope.checkpoint.pickled import unpickled
+from flagscope.checkpoint import checkpoint_fingerprint, open_checkpoint
+from flagscope.checkpoint.pickle.machine import unpickled
+from flagscope.checkpoint.pickle.records import PickleError
 from flagscope.errors import CorruptFileError, SourceError
 from handmade_pickles import (
     archive,
@@ -34,7 +34,7 @@ def measured(path: Path) -> tuple[float, int]:
     """Seconds of a processor, and bytes, that it takes to open a file or to refuse it."""
     begin = time.process_time()
     with suppress(SourceError), open_checkpoint(path) as checkpoint:
-        checkpoint.fingerprint()
+        checkpoint_fingerprint(checkpoint)
     seconds = time.process_time() - begin
     tracemalloc.start()
     with suppress(SourceError), open_checkpoint(path):
@@ -120,7 +120,7 @@ def test_many_arrays_and_storages_of_the_same_bytes(tmp_path):
 
 
 def test_more_instructions_than_any_checkpoint_needs(monkeypatch):
-    monkeypatch.setattr("flagscope.checkpoint.pickled.MOST_INSTRUCTIONS", 1000)
+    monkeypatch.setattr("flagscope.checkpoint.pickle.machine.MOST_INSTRUCTIONS", 1000)
     with pytest.raises(PickleError, match="instructions"):
         unpickled(
             io.BytesIO(b"N0" * 600 + b"N."), meanings={}, persistent=str, names=set()

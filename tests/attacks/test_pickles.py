@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from flagscope.checkpoint import open_checkpoint
-from flagscope.checkpoint.pickle_records import Global, StandIn
-from flagscope.checkpoint.pickled import unpickled
+from flagscope.checkpoint.pickle.machine import unpickled
+from flagscope.checkpoint.pickle.records import Global, StandIn
 from flagscope.errors import CorruptFileError, SourceError, UnsafeFileError
 from handmade_pickles import LEGACY, TENSOR, archive, entries, number, storage, tensor, text
 

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from flagscope.checkpoint import open_checkpoint
+from flagscope.checkpoint import checkpoint_fingerprint, open_checkpoint
 from flagscope.errors import CorruptFileError, UnknownDtypeError
 
 
@@ -124,7 +124,7 @@ def test_packed_type_is_listed_and_refused_when_read(tmp_path, dtype, size):
         with pytest.raises(UnknownDtypeError, match=dtype) as error:
             checkpoint.read("a")
         assert "dequantise" in error.value.hint
-        assert len(checkpoint.fingerprint()) == 32
+        assert len(checkpoint_fingerprint(checkpoint)) == 32
 
 
 def test_names_of_any_kind_are_only_names(tmp_path):

@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from flagscope.checkpoint import from_state_dict
+from flagscope.checkpoint import checkpoint_fingerprint, from_state_dict
 from flagscope.checkpoint.fingerprint import SAMPLE_BYTES, _boxes
 from flagscope.checkpoint.indexing import index_shape, resolved_index
 
@@ -19,7 +19,7 @@ def state() -> dict[str, torch.Tensor]:
 
 
 def fingerprint(tensors) -> str:
-    return from_state_dict(tensors).fingerprint()
+    return checkpoint_fingerprint(from_state_dict(tensors))
 
 
 @pytest.mark.parametrize("position", [0, 1023, 15000, 29999])
@@ -90,5 +90,5 @@ def test_at_most_three_windows_of_a_tensor_are_read(monkeypatch):
         return original(name, index)
 
     monkeypatch.setattr(checkpoint, "read", counted)
-    checkpoint.fingerprint()
+    checkpoint_fingerprint(checkpoint)
     assert read == {"w": 3 * SAMPLE_BYTES, "k": 3 * SAMPLE_BYTES}

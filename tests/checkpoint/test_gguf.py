@@ -11,9 +11,9 @@ import torch
 
 import flagscope
 from checkpoint.test_contract import Contract
-from flagscope.checkpoint import from_state_dict, open_checkpoint
-from flagscope.checkpoint.gguf_names import naming, namings
-from flagscope.checkpoint.gguf_types import dequantised, grid_step
+from flagscope.checkpoint import checkpoint_fingerprint, from_state_dict, open_checkpoint
+from flagscope.checkpoint.gguf.names import naming, namings
+from flagscope.checkpoint.gguf.types import dequantised, grid_step
 from flagscope.errors import MissingExtraError, UnknownDtypeError
 from flagscope.null import grid_noise, storage_noise
 
@@ -423,4 +423,4 @@ def test_fingerprint_is_that_of_the_dequantised_weights(tmp_path):
     path = write(tmp_path / "a.gguf", converted(state), "Q8_0")
     known = from_state_dict({name: rounded(t, "Q8_0") for name, t in state.items()})
     with open_checkpoint(path) as checkpoint:
-        assert checkpoint.fingerprint() == known.fingerprint()
+        assert checkpoint_fingerprint(checkpoint) == checkpoint_fingerprint(known)

@@ -8,7 +8,7 @@ import torch
 
 import flagscope
 from flagscope.checkpoint import from_state_dict, open_checkpoint
-from flagscope.checkpoint.names import WRAPPERS, unwrapped_names, visible_names
+from flagscope.checkpoint.wrapper_prefixes import WRAPPERS, unwrapped_names, visible_names
 
 PLAIN = ["embed.weight", "layers.0.fc.weight", "layers.0.fc.bias", "layers.1.fc.weight"]
 WRAPPED = {

@@ -12,7 +12,7 @@ from torch.nn.utils import spectral_norm as old_spectral_norm
 from torch.nn.utils import weight_norm as old_weight_norm
 
 import flagscope
-from flagscope.checkpoint import from_state_dict, open_checkpoint
+from flagscope.checkpoint import checkpoint_fingerprint, from_state_dict, open_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 
@@ -70,7 +70,7 @@ def test_the_weight_is_that_of_the_layer(method, layer, dtype, tmp_path):
         copied = pickle.loads(pickle.dumps(checkpoint))
         assert torch.equal(copied.read("0.weight"), weight)
         same = from_state_dict({"0.weight": weight, "0.bias": module.bias.detach()})
-        assert checkpoint.fingerprint() == same.fingerprint()
+        assert checkpoint_fingerprint(checkpoint) == checkpoint_fingerprint(same)
 
 
 def test_formulas_of_the_papers():

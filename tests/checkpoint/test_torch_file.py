@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from flagscope.checkpoint import from_state_dict, open_checkpoint
-from flagscope.checkpoint.placed import PlacedBytes
+from flagscope.checkpoint import checkpoint_fingerprint, from_state_dict, open_checkpoint
+from flagscope.checkpoint.files.placed import PlacedBytes
 from flagscope.errors import CorruptFileError, InputError
 
 RESNET = Path(__file__).parents[3] / "shared/data/resnet20-cifar10/resnet20-12fca82f.th"
@@ -84,7 +84,7 @@ def test_views_are_read_as_they_looked(saved):
         for name, view in views.items():
             assert checkpoint.read(name).equal(view)
             assert checkpoint.read(name, (-1,)).equal(view[-1])
-        assert checkpoint.fingerprint() == from_state_dict(views).fingerprint()
+        assert checkpoint_fingerprint(checkpoint) == checkpoint_fingerprint(from_state_dict(views))
 
 
 def test_tensors_saved_on_a_gpu_come_to_the_cpu(saved, monkeypatch):

@@ -110,10 +110,10 @@ def test_a_checkpoint_of_other_weights_gives_nothing_from_a_pool(folder):
 
 def _sees(place):
     """In a worker: every recipe opens the checkpoint in another place."""
-    from flagscope.checkpoint.recipe import Recipe
+    from flagscope.engine import parcel
 
-    opening = Recipe.open
-    Recipe.open = lambda recipe: opening(replace(recipe, source=place))
+    opening = parcel.reopened
+    parcel.reopened = lambda recipe: opening(replace(recipe, source=place))
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from attacks.test_mutations import STATE, damaged
 from attacks.test_safetensors import HOSTILE
 from checkpoint.test_contract import same_bits
-from flagscope.checkpoint import open_checkpoint
+from flagscope.checkpoint import checkpoint_fingerprint, open_checkpoint
 from flagscope.errors import (
     CorruptFileError,
     InputError,
@@ -37,7 +37,7 @@ def in_memory(content: bytes) -> str:
 def read_all(url):
     with open_checkpoint(url) as checkpoint:
         read = {name: checkpoint.read(name) for name in checkpoint.tensors}
-        checkpoint.fingerprint()
+        checkpoint_fingerprint(checkpoint)
         return read
 
 
@@ -205,13 +205,13 @@ class TestS3:
         put, _ = bucket
         state = model()
         with open_checkpoint(put(single(state))) as before:
-            first = before.fingerprint()
+            first = checkpoint_fingerprint(before)
         more = state | {"later.weight": torch.ones(300, 300)}
         url = put(single(more))
         for again in (url + "model.safetensors", url):
             with open_checkpoint(again) as after:
                 assert "later.weight" in after.tensors
-                assert after.fingerprint() != first
+                assert checkpoint_fingerprint(after) != first
 
 
 def test_missing_driver(monkeypatch):

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save
 
 from cli.conftest import run  # noqa: F401 (a fixture)
-from flagscope.checkpoint import open_checkpoint, patience
+from flagscope.checkpoint import open_checkpoint
+from flagscope.checkpoint.remote import retries
 from flagscope.errors import InputError, SourceError
 from remote.stores import Web
 
@@ -23,8 +24,8 @@ WEIGHTS = save({f"layers.{i}.weight": torch.eye(6) + i for i in range(8)})
 @pytest.fixture
 def stalled(web: Web, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     """A server that stops to answer once its event is cleared."""
-    monkeypatch.setenv(patience.VARIABLE, "0.3")
-    monkeypatch.setattr(patience, "_WHOLE", 1000)  # the silence alone must end it
+    monkeypatch.setenv(retries.VARIABLE, "0.3")
+    monkeypatch.setattr(retries, "_WHOLE", 1000)  # the silence alone must end it
     going = threading.Event()
     going.set()
     web.files["/model.safetensors"] = WEIGHTS
@@ -44,7 +45,7 @@ def test_a_server_that_falls_silent_is_an_error(stalled) -> None:
             assert "FLAGSCOPE_TIMEOUT" in (error.value.hint or "")
         assert time.monotonic() - before < 20
         stalled.going.set()
-        time.sleep(patience.in_all() + 0.1)
+        time.sleep(retries.in_all() + 0.1)
         assert float(checkpoint.read("layers.3.weight")[0, 1]) == 3
 
 
@@ -95,7 +96,7 @@ def test_a_busy_server_says_when_to_ask_again(
     monkeypatch: pytest.MonkeyPatch, after: str, pause: float
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(patience.time, "sleep", slept.append)
+    monkeypatch.setattr(retries.time, "sleep", slept.append)
     left: list[Exception] = [_BusyError(after)]
 
     def question() -> str:
@@ -103,15 +104,15 @@ def test_a_busy_server_says_when_to_ask_again(
             raise left.pop()
         return "answer"
 
-    assert patience.patiently(question, place="http://busy") == "answer"
+    assert retries.patiently(question, place="http://busy") == "answer"
     assert slept == [pause]
 
 
 def test_a_pause_beyond_the_total_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience.time, "sleep", None)
+    monkeypatch.setattr(retries.time, "sleep", None)
     for after in ("3600", "Fri, 31 Dec 2100 23:59:59 GMT"):
         with pytest.raises(_BusyError):
-            patience.patiently(partial(always, _BusyError(after)), place="http://busy")
+            retries.patiently(partial(always, _BusyError(after)), place="http://busy")
 
 
 def test_redirections_without_end(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,16 +125,16 @@ def test_redirections_without_end(web: Web, monkeypatch: pytest.MonkeyPatch) -> 
             status=302,  # pyright: ignore[reportArgumentType]
         )
 
-    monkeypatch.setattr("flagscope.checkpoint.remote.patiently", turning)
+    monkeypatch.setattr("flagscope.checkpoint.remote.path.patiently", turning)
     with pytest.raises(SourceError, match="without end"):
         open_checkpoint(f"{web.url}/model.safetensors")
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "inf", "nan"])
 def test_a_limit_that_is_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setenv(patience.VARIABLE, text)
+    monkeypatch.setenv(retries.VARIABLE, text)
     with pytest.raises(InputError, match="FLAGSCOPE_TIMEOUT"):
-        patience.seconds()
+        retries.seconds()
 
 
 def test_limits_reach_the_drivers_next_to_what_the_user_set(
@@ -142,12 +143,12 @@ def test_limits_reach_the_drivers_next_to_what_the_user_set(
     pytest.importorskip("aiohttp")
     from fsspec.config import conf
 
-    monkeypatch.setenv(patience.VARIABLE, "7")
+    monkeypatch.setenv(retries.VARIABLE, "7")
     monkeypatch.setitem(conf, "https", {"client_kwargs": {"trust_env": True}})
-    options = patience.store_options("simplecache::https://host/a")["https"]["client_kwargs"]
+    options = retries.store_options("simplecache::https://host/a")["https"]["client_kwargs"]
     assert options["trust_env"] is True
     assert (options["timeout"].sock_read, options["timeout"].sock_connect) == (7, 7)
     assert options["timeout"].total == 210
-    limits = patience.store_options("s3://bucket/a")["s3"]["config_kwargs"]
+    limits = retries.store_options("s3://bucket/a")["s3"]["config_kwargs"]
     assert (limits["connect_timeout"], limits["read_timeout"]) == (7, 7)
-    assert patience.store_options("memory://a") == {}
+    assert retries.store_options("memory://a") == {}

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
 from flagscope.checkpoint.configuration import json_object
+from flagscope.checkpoint.files.placed import refuse_special
 from flagscope.checkpoint.formats import opened_file
 from flagscope.checkpoint.indexing import Index
-from flagscope.checkpoint.placed import refuse_special
-from flagscope.checkpoint.remote import RemotePath
+from flagscope.checkpoint.remote.path import RemotePath
 from flagscope.checkpoint.widen import widen
 from flagscope.errors import CorruptFileError, SourceError
 

@@ -15,9 +15,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from flagscope.checkpoint.dtypes import stored_dtype
-from flagscope.checkpoint.fingerprint import checkpoint_fingerprint
 from flagscope.checkpoint.indexing import Index, index_shape, resolved_index
-from flagscope.checkpoint.names import unwrapped_names
 from flagscope.checkpoint.recipe import Recipe
 from flagscope.checkpoint.scales import (
     companion_names,
@@ -25,6 +23,7 @@ from flagscope.checkpoint.scales import (
     spread_scale,
     unscaled_note,
 )
+from flagscope.checkpoint.wrapper_prefixes import unwrapped_names
 from flagscope.errors import CorruptFileError, InputError
 from flagscope.shortening import shortened_notes
 from flagscope.wiring import Wiring
@@ -81,7 +80,7 @@ class Checkpoint(ABC):
     Attributes
     ----------
     recipe
-        How to open it once more elsewhere; None for weights in memory.
+        How to open it once more elsewhere, see `reopened`; None for weights in memory.
     group
         Which of several groups of tensors this is, "" where there is one alone.
     stored_config
@@ -293,10 +292,6 @@ class Checkpoint(ABC):
     def is_remote(self) -> bool:
         """Whether its files lie behind URLs, so that each reading costs a request."""
         return False
-
-    def fingerprint(self) -> str:
-        """Digest of names, shapes, types and samples of the data; see `checkpoint_fingerprint`."""
-        return checkpoint_fingerprint(self)
 
     def close(self) -> None:
         """Let go of the files. Tensors already read stay valid; reading again is an error."""

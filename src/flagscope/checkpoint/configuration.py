@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flagscope.checkpoint.disguises import SEEN
-from flagscope.checkpoint.files import checked_bytes, refuse_broken_link
-from flagscope.checkpoint.placed import refuse_special
-from flagscope.checkpoint.remote import RemotePath
+from flagscope.checkpoint.files.checks import checked_bytes, refuse_broken_link
+from flagscope.checkpoint.files.disguises import SEEN
+from flagscope.checkpoint.files.placed import refuse_special
+from flagscope.checkpoint.remote.path import RemotePath
 from flagscope.errors import CorruptFileError, InputError, MissingFileError, SourceError
 
 CONFIG_NAME = "config.json"

@@ -17,8 +17,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from flagscope.checkpoint.files import is_plain_name
-from flagscope.checkpoint.placed import refuse_special
+from flagscope.checkpoint.files.checks import is_plain_name
+from flagscope.checkpoint.files.placed import refuse_special
 from flagscope.errors import MissingFileError, SourceError
 
 LATEST = "latest"

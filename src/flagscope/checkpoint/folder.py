@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flagscope.checkpoint.deepspeed import step_folder, whole_model
-from flagscope.checkpoint.distributed_folder import METADATA_NAME, PIECES_SUFFIX
+from flagscope.checkpoint.distributed.reader import METADATA_NAME, PIECES_SUFFIX
 from flagscope.checkpoint.formats import (
     FLAX_SUFFIXES,
     GGUF_SUFFIXES,
@@ -18,7 +18,7 @@ from flagscope.checkpoint.formats import (
     SUFFIXES,
     TORCH_SUFFIXES,
 )
-from flagscope.checkpoint.remote import RemotePath
+from flagscope.checkpoint.remote.path import RemotePath
 from flagscope.errors import MissingFileError, SourceError
 
 INDEX_SUFFIX = ".index.json"

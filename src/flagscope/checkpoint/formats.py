@@ -6,25 +6,25 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from flagscope.checkpoint.base import Checkpoint
-from flagscope.checkpoint.content import Kind, content_kind
-from flagscope.checkpoint.disguises import unlike
-from flagscope.checkpoint.distributed_folder import (
+from flagscope.checkpoint.distributed.reader import (
     METADATA_NAME,
     PIECES_SUFFIX,
     DistributedFolder,
     refuse_piece,
 )
-from flagscope.checkpoint.files import FileCheckpoint, checked_start
-from flagscope.checkpoint.flax_file import FlaxFile
-from flagscope.checkpoint.gguf_file import GgufFile
-from flagscope.checkpoint.keras_file import KerasFile
-from flagscope.checkpoint.npz_file import NpzFile
-from flagscope.checkpoint.onnx_file import OnnxFile
-from flagscope.checkpoint.remote import RemotePath
-from flagscope.checkpoint.remote_safetensors import RemoteSafetensors
-from flagscope.checkpoint.safetensors_file import SafetensorsFile
-from flagscope.checkpoint.torch_contents import is_torch
-from flagscope.checkpoint.torch_file import TorchFile
+from flagscope.checkpoint.files.checks import checked_start
+from flagscope.checkpoint.files.content import Kind, content_kind
+from flagscope.checkpoint.files.disguises import unlike
+from flagscope.checkpoint.files.reader import FileCheckpoint
+from flagscope.checkpoint.flax.reader import FlaxFile
+from flagscope.checkpoint.gguf.reader import GgufFile
+from flagscope.checkpoint.keras.reader import KerasFile
+from flagscope.checkpoint.npz import NpzFile
+from flagscope.checkpoint.onnx.reader import OnnxFile
+from flagscope.checkpoint.remote.path import RemotePath
+from flagscope.checkpoint.safetensors.reader import SafetensorsFile
+from flagscope.checkpoint.torch.contents import is_torch
+from flagscope.checkpoint.torch.reader import TorchFile
 from flagscope.errors import CorruptFileError, SourceError
 
 SAFETENSORS_SUFFIXES = (".safetensors",)
@@ -198,7 +198,7 @@ def opened_file(
         checkpoint.add_notes(*misnamed_note(path))
         return checkpoint
     check_remote(path)
-    return RemoteSafetensors(path, source=source, config=config)
+    return SafetensorsFile(path, source=source, config=config)
 
 
 def check_remote(path: RemotePath) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from flagscope.checkpoint.configuration import CONFIG_NAME
 from flagscope.checkpoint.folder import INDEX_SUFFIX, STANDARD_NAMES
 from flagscope.checkpoint.formats import SAFETENSORS_SUFFIXES, SUFFIXES
-from flagscope.checkpoint.patience import seconds
-from flagscope.checkpoint.remote_hub import HubPath
+from flagscope.checkpoint.remote.hub import HubPath
+from flagscope.checkpoint.remote.retries import seconds
 from flagscope.checkpoint.sharded import weight_map
 from flagscope.errors import MissingFileError, SourceError
 

@@ -1,9 +1,13 @@
-"""Indices into a stored tensor: checked once, then the same for every reader."""
+"""Indices into a stored tensor, checked once, and the runs of elements that they select."""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable, Sequence
+from math import prod
 from typing import TypeAlias
+
+from torch import Tensor
 
 from flagscope.errors import InputError
 
@@ -86,3 +90,87 @@ def index_shape(index: Index, shape: tuple[int, ...]) -> tuple[int, ...]:
         for entry, _ in zip(index, shape, strict=True)
         if isinstance(entry, slice)
     )
+
+
+def covering_span(index: Index, shape: tuple[int, ...]) -> tuple[int, int, tuple[int, ...], Index]:
+    """The run of elements that covers a slice, and how to take the slice from it.
+
+    Parameters
+    ----------
+    index
+        Resolved for every axis.
+    shape
+        Of the tensor.
+
+    Returns
+    -------
+    start, stop
+        Elements of the row-major order: all of the slice, and nothing beside it where the slice
+        takes whole rows.
+    block
+        Shape of the run.
+    rest
+        Index that takes the slice from the block.
+
+    Examples
+    --------
+    >>> covering_span((2, slice(1, 3), slice(0, 5)), (4, 6, 5))
+    (65, 75, (2, 5), (slice(None, None, None), slice(0, 5, None)))
+    """
+    start = 0
+    for axis, (size, entry) in enumerate(zip(shape, index, strict=True)):
+        start *= size
+        if isinstance(entry, int):
+            start += entry
+            continue
+        below = shape[axis + 1 :]
+        row = prod(below)
+        block = (entry.stop - entry.start, *below)
+        rest = (slice(None), *index[axis + 1 :])
+        return (start + entry.start) * row, (start + entry.stop) * row, block, rest
+    return start, start + 1, (), ()
+
+
+def read_turned(read: Callable[[Index], Tensor], index: Index, order: tuple[int, ...]) -> Tensor:
+    """A slice of the tensor with axes permuted, reading no more of the stored one.
+
+    Parameters
+    ----------
+    read
+        Gives a slice of the stored tensor.
+    index
+        Resolved, for the permuted one.
+    order
+        Which stored axis lies along each axis, as for `torch.permute`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> stored = torch.arange(6).reshape(2, 3)
+    >>> read_turned(lambda index: stored[index], (2, slice(0, 2)), (1, 0)).tolist()
+    [2, 5]
+    """
+    stored: list[slice | int] = [slice(None)] * len(order)
+    for axis, entry in zip(order, index, strict=True):
+        stored[axis] = slice(entry, entry + 1) if isinstance(entry, int) else entry
+    rest = tuple(0 if isinstance(entry, int) else slice(None) for entry in index)
+    return read(tuple(stored)).permute(order)[rest]
+
+
+def strided_runs(shape: Sequence[int], stride: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Steps and lengths of the axes, the shortest step first; axes that follow on become one.
+
+    Examples
+    --------
+    >>> strided_runs((3, 2), (2, 1)), strided_runs((2, 3), (1, 2))
+    (((1, 6),), ((1, 6),))
+    """
+    runs: list[tuple[int, int]] = []
+    for step, length in sorted(zip(stride, shape, strict=True)):
+        if length == 1:
+            continue
+        if runs and step == runs[-1][0] * runs[-1][1]:
+            runs[-1] = (runs[-1][0], runs[-1][1] * length)
+        else:
+            runs.append((step, length))
+    return tuple(runs)

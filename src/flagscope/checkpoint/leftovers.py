@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flagscope.checkpoint.deepspeed import optimizer_files
-from flagscope.checkpoint.distributed_folder import METADATA_NAME
+from flagscope.checkpoint.distributed.reader import METADATA_NAME
 from flagscope.checkpoint.folder import (
     INDEX_SUFFIX,
     LATER_GGUF,

@@ -18,16 +18,18 @@ from flagscope.checkpoint.adapter_base import GIVE_BASE, named_base, refuse_chai
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.configuration import config_beside, given_config
 from flagscope.checkpoint.deepspeed import refuse_empty, refuse_optimizer, settings_folder
+from flagscope.checkpoint.derived.parametrized import whole_weights
+from flagscope.checkpoint.derived.part import part_of, without_twins
+from flagscope.checkpoint.derived.stacked import stacked_checkpoint
+from flagscope.checkpoint.fingerprint import header_digest
 from flagscope.checkpoint.folder import INDEX_SUFFIX, remote_weight_file, weight_file
 from flagscope.checkpoint.formats import NESTED, SUFFIXES, check_remote, opened_file
 from flagscope.checkpoint.hub import fetched_weights, is_commit, is_hub_name, seen_weights
 from flagscope.checkpoint.leftovers import left_notes
-from flagscope.checkpoint.packed import unpacked
-from flagscope.checkpoint.parametrized import whole_weights
-from flagscope.checkpoint.part_checkpoint import part_of, without_twins
-from flagscope.checkpoint.recipe import Recipe, header_digest
-from flagscope.checkpoint.remote import RemotePath
-from flagscope.checkpoint.remote_hub import HubPath
+from flagscope.checkpoint.quantised.formats import unpacked
+from flagscope.checkpoint.recipe import Recipe
+from flagscope.checkpoint.remote.hub import HubPath
+from flagscope.checkpoint.remote.path import RemotePath
 from flagscope.checkpoint.sharded import ShardedCheckpoint
 from flagscope.errors import FlagscopeError, InputError, MissingFileError, SourceError
 from flagscope.guard import guarded
@@ -125,6 +127,31 @@ def open_checkpoint(
     named = _local(os.fspath(source))
     with guarded(f"reading {shown(named)}", hint=_UNFORESEEN):
         return _checkpoint(named, revision, config, base, fetch, tensors)
+
+
+def reopened(recipe: Recipe) -> Checkpoint:
+    """The checkpoint of a recipe.
+
+    Raises
+    ------
+    SourceError
+        If what stands there has other tensors than the one that the recipe was made of, and as
+        for `open_checkpoint`.
+    """
+    checkpoint = open_checkpoint(
+        recipe.source,
+        revision=recipe.revision,
+        config=recipe.config,
+        base=recipe.base,
+        tensors=recipe.tensors,
+    )
+    if header_digest(checkpoint) != recipe.header:
+        checkpoint.close()
+        raise SourceError(
+            f"a worker finds other tensors in {checkpoint.source} than the scan was planned for.",
+            hint="give a path or URL that is the same file on every machine.",
+        )
+    return stacked_checkpoint(checkpoint, dict(recipe.stacks))
 
 
 def _checkpoint(

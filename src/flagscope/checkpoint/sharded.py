@@ -13,10 +13,10 @@ from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
 from flagscope.checkpoint.configuration import json_object
-from flagscope.checkpoint.files import is_plain_name, is_there, refuse_broken_link
+from flagscope.checkpoint.files.checks import is_plain_name, is_there, refuse_broken_link
 from flagscope.checkpoint.formats import opened_file
 from flagscope.checkpoint.indexing import Index
-from flagscope.checkpoint.remote import RemotePath
+from flagscope.checkpoint.remote.path import RemotePath
 from flagscope.errors import CorruptFileError, MissingFileError
 
 _LISTED = 4

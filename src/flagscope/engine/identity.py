@@ -68,15 +68,16 @@ def weights_identity(checkpoint: Checkpoint, fingerprint: str) -> str:
 
     Examples
     --------
-    >>> from flagscope.checkpoint import from_state_dict
+    >>> from flagscope.checkpoint import checkpoint_fingerprint, from_state_dict
     >>> weight = torch.zeros(64, 256)
     >>> before = from_state_dict({"weight": weight})
-    >>> one = weights_identity(before, before.fingerprint())
+    >>> fingerprint = checkpoint_fingerprint(before)
+    >>> one = weights_identity(before, fingerprint)
     >>> weight[10, 7] = 1.0
     >>> after = from_state_dict({"weight": weight})
-    >>> before.fingerprint() == after.fingerprint()
+    >>> fingerprint == checkpoint_fingerprint(after)
     True
-    >>> one == weights_identity(after, after.fingerprint())
+    >>> one == weights_identity(after, fingerprint)
     False
     """
     digest = hashlib.blake2b(fingerprint.encode(), digest_size=16)

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from flagscope.checkpoint import Checkpoint
-from flagscope.checkpoint.memory import StateDictCheckpoint
+from flagscope.checkpoint.opening import reopened
 from flagscope.checkpoint.recipe import Recipe
+from flagscope.checkpoint.state_dict import StateDictCheckpoint
 from flagscope.engine.attempt import attempt
 from flagscope.engine.execute import TaskResult
 from flagscope.engine.plan import Task
@@ -147,7 +148,7 @@ def opened_here(recipe: Recipe) -> Checkpoint:
     One that is no longer kept stays open until the last task that reads it lets go of it.
     """
     with _opened.lock:
-        found = _opened.by_opening.pop(recipe.opened, None) or recipe.open()
+        found = _opened.by_opening.pop(recipe.opened, None) or reopened(recipe)
         _opened.by_opening[recipe.opened] = found
         while len(_opened.by_opening) > _KEPT:
             _opened.by_opening.popitem(last=False)

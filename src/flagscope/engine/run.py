@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from flagscope.arch import Graph
-from flagscope.checkpoint import Checkpoint
+from flagscope.checkpoint import Checkpoint, checkpoint_fingerprint
 from flagscope.diagnose import labels
 from flagscope.engine.coverage import Outcomes, coverage_of
 from flagscope.engine.elsewhere import carried_out_by
@@ -86,12 +86,12 @@ def run_scan(
     workers = workers or default_workers()
     sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
     tasks = plan(graph, settings, sizes)
-    fingerprint = checkpoint.fingerprint()
+    fingerprint = checkpoint_fingerprint(checkpoint)
     unstamped = is_unstamped(checkpoint)
     kept = _Kept(None if unstamped else store, tasks, settings, checkpoint, fingerprint)
     where = _Where(executor, workers, memory)
     gathered, from_store = _carried_out(tasks, kept, checkpoint, settings, where, progress)
-    if unstamped and checkpoint.fingerprint() != fingerprint:
+    if unstamped and checkpoint_fingerprint(checkpoint) != fingerprint:
         raise CorruptFileError(
             f"{checkpoint.source} was changed while it was being read.",
             hint="wait until it is uploaded, and start again.",

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from flagscope.checkpoint.derived import DerivedTensor, LastTensor
+from flagscope.checkpoint.derived.tensor import DerivedTensor, LastTensor
 from flagscope.errors import SourceError
 from flagscope.live.structure import replace_children
 

@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 
 from flagscope.checkpoint import Checkpoint
-from flagscope.checkpoint.memory import StateDictCheckpoint, check_values
-from flagscope.checkpoint.names import WRAPPERS
-from flagscope.checkpoint.nesting import model_state
-from flagscope.checkpoint.packed import unpacked
+from flagscope.checkpoint.groups.model_state import model_state
+from flagscope.checkpoint.quantised.formats import unpacked
+from flagscope.checkpoint.state_dict import StateDictCheckpoint, check_values
+from flagscope.checkpoint.wrapper_prefixes import WRAPPERS
 from flagscope.errors import InputError
 from flagscope.live.adapters import Merged
 from flagscope.live.effective import with_effective_weights

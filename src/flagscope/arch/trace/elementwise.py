@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import fx
 
 from flagscope.arch.trace.axes import Axis, Dims, holders, plain
+from flagscope.arch.trace.flow import Flow
 from flagscope.arch.trace.nodes import argument, held, name_of, shape
 from flagscope.arch.trace.values import Degree, Term, Value
-
-if TYPE_CHECKING:
-    from flagscope.arch.trace.flow import Flow
 
 # Positively homogeneous of degree one.
 HOMOGENEOUS = frozenset({"relu", "leaky_relu"})

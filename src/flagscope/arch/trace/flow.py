@@ -12,7 +12,6 @@ from typing import Any
 from torch import Tensor, fx
 
 from flagscope.arch.scope import Notes
-from flagscope.arch.trace import elementwise, layouts, maps, mixing
 from flagscope.arch.trace.axes import plain, shape_of
 from flagscope.arch.trace.ledger import Ledger
 from flagscope.arch.trace.nodes import name_of, place, shape
@@ -20,18 +19,35 @@ from flagscope.arch.trace.program import Program
 from flagscope.arch.trace.values import Value, Weight
 
 Handler = Callable[["Flow", fx.Node], Any]
-
-HANDLERS: dict[str, Handler] = {
-    **layouts.HANDLERS, **elementwise.HANDLERS, **maps.HANDLERS, **mixing.HANDLERS
-}  # fmt: skip
+"""What an operation gives; None where it is not followed."""
 
 
 class Flow:
-    """Runs a program on `Value`s instead of tensors."""
+    """Runs a program on `Value`s instead of tensors.
 
-    def __init__(self, program: Program, shapes: dict[str, tuple[int, ...]], notes: Notes) -> None:
+    Parameters
+    ----------
+    program
+        The traced program.
+    shapes
+        Of the stored tensors, by name.
+    notes
+        Receives what is given up.
+    handler_of
+        The handler of an operation, None for one that is not followed. Handlers call the flow
+        back, so that it does not import them; see `flagscope.arch.trace.handlers`.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        shapes: dict[str, tuple[int, ...]],
+        notes: Notes,
+        handler_of: Callable[[fx.Node], Handler | None],
+    ) -> None:
         self.ledger = Ledger()
         self.notes = notes
+        self._handler_of = handler_of
         self._program = program
         self._shapes = shapes
         self._known: dict[fx.Node, Any] = {}
@@ -99,9 +115,7 @@ class Flow:
     def _called(self, node: fx.Node) -> Any:
         if name_of(node).startswith("_assert"):  # checks of shapes and types
             return None
-        handler = HANDLERS.get(name_of(node))
-        if handler is None:
-            handler = elementwise.unary if elementwise.pointwise(node) else None
+        handler = self._handler_of(node)
         result = None if handler is None else handler(self, node)
         if result is None:
             return self.opaque(node)

@@ -20,6 +20,7 @@ from flagscope.arch.stacks import BUFFERS
 from flagscope.arch.trace.confirmed import confirmed_family
 from flagscope.arch.trace.copies import UntraceableError
 from flagscope.arch.trace.flow import Flow
+from flagscope.arch.trace.handlers import handler_of
 from flagscope.arch.trace.inputs import Inputs, assumed_inputs, given_inputs
 from flagscope.arch.trace.program import Program, traced_program
 from flagscope.arch.trace.records import Recorder
@@ -219,7 +220,7 @@ def trace_graph(
         notes.add(inputs.assumed)
     if program.means != "torch.export":
         notes.add("torch.export failed on the module itself; it was traced by torch.fx")
-    recorder = Recorder(Flow(program, shapes, notes).run(), notes)
+    recorder = Recorder(Flow(program, shapes, notes, handler_of).run(), notes)
     recorder.record()
     used = {side.map.tensor for pair in recorder.pairs for side in (pair.write, pair.read)}
     unmapped = tuple(

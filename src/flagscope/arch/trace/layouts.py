@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import fx
 
 from flagscope.arch.trace.axes import Axis, Dims, holders, plain, reshaped
+from flagscope.arch.trace.flow import Flow
 from flagscope.arch.trace.nodes import argument, held, name_of, shape
 from flagscope.arch.trace.values import Value, Weight
-
-if TYPE_CHECKING:
-    from flagscope.arch.trace.flow import Flow
 
 _ZEROS = frozenset({"zeros", "new_zeros", "zeros_like"})
 

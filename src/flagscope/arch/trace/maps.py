@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import fx
 
 from flagscope.arch.trace.axes import Axis, holders, plain
+from flagscope.arch.trace.flow import Flow
 from flagscope.arch.trace.ledger import Read
 from flagscope.arch.trace.nodes import argument, name_of, place, shape
 from flagscope.arch.trace.values import Kind, Term, Use, Value, Weight
-
-if TYPE_CHECKING:
-    from flagscope.arch.trace.flow import Flow
 
 
 def _linear(flow: Flow, node: fx.Node) -> Any:

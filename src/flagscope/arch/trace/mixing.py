@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import fx
 
 from flagscope.arch.trace.axes import Axis, Dims, channels, holders, merged, plain
+from flagscope.arch.trace.flow import Flow
 from flagscope.arch.trace.ledger import Read, norm_of
 from flagscope.arch.trace.maps import product_with_weight
 from flagscope.arch.trace.nodes import argument, held, name_of, shape
 from flagscope.arch.trace.values import Value
-
-if TYPE_CHECKING:
-    from flagscope.arch.trace.flow import Flow
 
 
 def _batch_norm(flow: Flow, node: fx.Node) -> Any:

@@ -1,0 +1,1 @@
+"""Files on this machine: what they are, their bytes by place, members of zip archives."""

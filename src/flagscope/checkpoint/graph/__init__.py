@@ -1,0 +1,1 @@
+"""Channels followed through the graph that a file holds, whichever framework wrote it."""

@@ -1,0 +1,1 @@
+"""Formats of quantisers, dequantised by slices as they are read."""

@@ -1,0 +1,1 @@
+"""Files behind URLs and on the hub, read by ranges of bytes."""

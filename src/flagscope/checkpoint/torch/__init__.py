@@ -1,0 +1,1 @@
+"""Files of PyTorch: zip archives, the older format, plain pickles."""
