@@ -10,12 +10,22 @@ from torch.nn import functional
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from flagscope.errors import InputError
-from flagscope.lab.attention_laws_findings import Runs
-from flagscope.lab.attention_network import AttentionNetwork
-from flagscope.lab.conserved import LawLedger, Quantity, polar_form, read_gram, write_gram
 from flagscope.lab.experiment import Measured, Options
-from flagscope.lab.experiments.attention_laws import EXPERIMENT
-from flagscope.lab.law_networks import NETWORKS, NormedNetwork, ResidualLinearNetwork
+from flagscope.lab.experiments.attention_laws.attention_network import AttentionNetwork
+from flagscope.lab.experiments.attention_laws.conserved import (
+    LawLedger,
+    Quantity,
+    polar_form,
+    read_gram,
+    write_gram,
+)
+from flagscope.lab.experiments.attention_laws.experiment import EXPERIMENT
+from flagscope.lab.experiments.attention_laws.findings import Runs
+from flagscope.lab.experiments.attention_laws.networks import (
+    NETWORKS,
+    NormedNetwork,
+    ResidualLinearNetwork,
+)
 from flagscope.lab.training import Optimiser, mean_square, train
 
 

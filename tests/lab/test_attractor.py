@@ -12,20 +12,18 @@ from scipy.linalg import subspace_angles
 from scipy.optimize import minimize_scalar
 
 from flagscope.lab import Measured, Options
-from flagscope.lab.attractor_findings import STRENGTHS
 from flagscope.lab.data import load_images
-from flagscope.lab.experiments import attractor
-from flagscope.lab.experiments.attractor import EXPERIMENT
-from flagscope.lab.kempf_ness import orbit_of_random_maps, ridge_on_orbit
-from flagscope.lab.linear import class_regression
-from flagscope.lab.networks import initial_network
-from flagscope.lab.ridge_limits import (
+from flagscope.lab.experiments.attractor import experiment as attractor
+from flagscope.lab.experiments.attractor.experiment import EXPERIMENT
+from flagscope.lab.experiments.attractor.findings import STRENGTHS
+from flagscope.lab.experiments.attractor.kempf_ness import orbit_of_random_maps, ridge_on_orbit
+from flagscope.lab.experiments.attractor.limits import (
     nuclear_certificate,
     optimal_threshold,
     survival_threshold,
     surviving_value,
 )
-from flagscope.lab.ridge_runs import (
+from flagscope.lab.experiments.attractor.runs import (
     adjacent,
     departures,
     descend,
@@ -34,6 +32,8 @@ from flagscope.lab.ridge_runs import (
     product,
     whitened_targets,
 )
+from flagscope.lab.linear import class_regression
+from flagscope.lab.networks import initial_network
 
 from .test_published import LAB, estimates, parts
 

@@ -8,12 +8,12 @@ from scipy import stats
 
 import flagscope
 from flagscope.lab.experiment import Cell, Measured, Options
-from flagscope.lab.experiments.lm_checkpoints import ARMS, EXPERIMENT
+from flagscope.lab.experiments.lm_checkpoints.claims import CLAIMS, flagged
+from flagscope.lab.experiments.lm_checkpoints.experiment import ARMS, EXPERIMENT
+from flagscope.lab.experiments.lm_checkpoints.runs import Arm, Runs, at_loss, layer_mean, rise
 from flagscope.lab.gpt import GPTShape, initial_state
 from flagscope.lab.gpt_alignment import alignment
 from flagscope.lab.gpt_training import Recipe
-from flagscope.lab.lm_claims import CLAIMS, flagged
-from flagscope.lab.lm_runs import Arm, Runs, at_loss, layer_mean, rise
 from flagscope.lab.rank_rule import LAB_RULE
 from flagscope.null import mean_overlap_significance
 

@@ -9,9 +9,15 @@ import torch
 
 from flagscope.lab import Measured, Options
 from flagscope.lab.data import load_images
-from flagscope.lab.experiments.obstruction_scale import EXPERIMENT, recorded
+from flagscope.lab.experiments.obstruction_scale.experiment import EXPERIMENT, recorded
+from flagscope.lab.experiments.obstruction_scale.findings import (
+    DEAD,
+    EQUAL,
+    Runs,
+    _decay_alone,
+    findings,
+)
 from flagscope.lab.neurons import open_network
-from flagscope.lab.obstruction_scale_findings import DEAD, EQUAL, Runs, _decay_alone, findings
 
 ACTIVATIONS = ("linear", "relu", "tanh", "gelu")
 

@@ -9,8 +9,8 @@ import torch
 
 from flagscope.geometry import RelativePosition
 from flagscope.lab import Measured, Options
-from flagscope.lab.experiments import strata
-from flagscope.lab.experiments.strata import EXPERIMENT
+from flagscope.lab.experiments.strata import experiment as strata
+from flagscope.lab.experiments.strata.experiment import EXPERIMENT
 
 VERDICTS = ["confirmed"] * 4 + ["refuted", "confirmed"]
 

@@ -152,7 +152,7 @@ class Experiment(ABC):
     Attributes
     ----------
     name
-        As the command line knows it: the module's name, with hyphens.
+        As the command line knows it: the name of its folder or file, with hyphens.
     title, claim, source
         A heading, the claim that is tested in a sentence or two, and who makes it.
     budget_minutes

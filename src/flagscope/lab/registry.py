@@ -1,4 +1,4 @@
-"""Which experiments there are: the files of `flagscope/lab/experiments`, or any file of yours."""
+"""Finds experiments: folders and files of `flagscope/lab/experiments`, or any file of yours."""
 
 from __future__ import annotations
 
