@@ -13,9 +13,7 @@ from scipy.optimize import minimize_scalar
 
 from flagscope.lab import Measured, Options
 from flagscope.lab.data import load_images
-from flagscope.lab.experiments.attractor import experiment as attractor
 from flagscope.lab.experiments.attractor.experiment import EXPERIMENT
-from flagscope.lab.experiments.attractor.findings import STRENGTHS
 from flagscope.lab.experiments.attractor.kempf_ness import orbit_of_random_maps, ridge_on_orbit
 from flagscope.lab.experiments.attractor.limits import (
     nuclear_certificate,
@@ -23,6 +21,7 @@ from flagscope.lab.experiments.attractor.limits import (
     survival_threshold,
     surviving_value,
 )
+from flagscope.lab.experiments.attractor.records import STRENGTHS
 from flagscope.lab.experiments.attractor.runs import (
     adjacent,
     departures,
@@ -32,6 +31,7 @@ from flagscope.lab.experiments.attractor.runs import (
     product,
     whitened_targets,
 )
+from flagscope.lab.experiments.attractor.training import DECAYS
 from flagscope.lab.linear import class_regression
 from flagscope.lab.networks import initial_network
 
@@ -266,7 +266,7 @@ def test_claims_that_held_would_be_confirmed(measured):
 
 def test_settings_lie_between_thresholds():
     """No λ of the full run is so close to a threshold that descent would not end in time."""
-    for depth, decays in attractor.DECAYS.items():
+    for depth, decays in DECAYS.items():
         for decay in decays:
             ratios = [t / survival_threshold(decay, depth) for t in STRENGTHS]
             assert min(abs(r - 1) for r in ratios) > 0.04

@@ -11,11 +11,8 @@ from flagscope.diagnose import alignment_levels
 from flagscope.errors import InputError
 from flagscope.lab import Cell, Estimate, Measured, Options
 from flagscope.lab.data import Images
-from flagscope.lab.experiments.collapse.experiment import (
-    EXPERIMENT,
-    arrivals,
-    configuration_verdict,
-)
+from flagscope.lab.experiments.collapse.experiment import EXPERIMENT
+from flagscope.lab.experiments.collapse.findings import arrivals, configuration_verdict
 from flagscope.lab.experiments.collapse.residual_networks import initial_residual_network
 from flagscope.lab.experiments.collapse.terminal_phase import (
     Perceptrons,

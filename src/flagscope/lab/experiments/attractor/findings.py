@@ -3,49 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from flagscope.lab.experiment import Finding, Measured, Prediction, beyond_the_paper
 from flagscope.lab.experiments.attractor.limits import (
     optimal_threshold,
     survival_threshold,
-    surviving_value,
+)
+from flagscope.lab.experiments.attractor.orbit_findings import (
+    _agree,
+    kempf_ness_finding,
+    moment_finding,
+)
+from flagscope.lab.experiments.attractor.records import (
+    DERIVED,
+    ROUND_OFF,
+    SINE,
+    SOURCE,
+    STRENGTHS,
+    Run,
 )
 from flagscope.lab.shares import exact_finding
-
-# Singular values of the target.
-STRENGTHS = (1.0, 0.8, 0.6, 0.4, 0.2)
-# Singular values, imbalance and ridge against their closed forms: thousands of sums in float64.
-ROUND_OFF = 1e-9
-# Sines: round-off over the gap between what survived and what died.
-_SINE = 1e-7
-_SOURCE = "theory, section 7"
-_DERIVED = "derived in the module"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One seed of one cell."""
-
-    settings: dict[str, Any]
-    values: dict[str, Any]
-    strength: float
-
-    def __getitem__(self, name: str) -> Any:
-        return self.values[name]
-
-    @property
-    def survivors(self) -> list[float]:
-        """Closed form of the singular values left, descending, for the strengths of the target."""
-        s = self.settings
-        found = [surviving_value(t, s["decay"], s["depth"]) for t in STRENGTHS]
-        return [value for value in found if value is not None]
-
-    @property
-    def all_ranks(self) -> list[int]:
-        """Of all layers and of the product."""
-        return [*self["ranks"], self["rank_of_product"]]
 
 
 def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
@@ -66,9 +43,9 @@ def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
         *beyond_the_paper(_ranks(shallow), _deep_values(deep), _deep_start(deep, runs["small"])),
         _aligned([*shallow, *deep, *runs["images"]]),
         *beyond_the_paper(
-            _strict(runs), _convex(runs["images"]), _kempf_ness(runs["orbits"], shallow)
+            _strict(runs), _convex(runs["images"]), kempf_ness_finding(runs["orbits"], shallow)
         ),
-        _moment(runs["orbits"]),
+        moment_finding(runs["orbits"]),
         *beyond_the_paper(
             _without_ridge(runs["no ridge"], [f for f in runs["flag"] if not f.settings["decay"]]),
             _without_loss(runs["no loss"]),
@@ -101,7 +78,7 @@ def _ranks(shallow: Sequence[Run]) -> Finding:
             "whitened inputs: singular values max(0, t - λ) of W2 W1, all three ranks equal to the "
             "number of t > λ",
             1.0,
-            f"{_DERIVED}: soft thresholding",
+            f"{DERIVED}: soft thresholding",
         ),
         {
             "runs with all three ranks as predicted": [
@@ -133,7 +110,7 @@ def _deep_values(deep: Sequence[Run]) -> Finding:
             "whitened inputs: every singular value of the product is σ³ of a strength beyond the "
             "threshold, each strength once, or 0; the ranks of all layers and of the product agree",
             1.0,
-            _DERIVED,
+            DERIVED,
         ),
         {
             "runs whose layers and product have one rank": [
@@ -178,7 +155,7 @@ def _deep_start(deep: Sequence[Run], small: Sequence[Run]) -> Finding:
             "no: σ = 0 attracts at every λ > 0, and from layers of spectral norm w with w (t + w³) "
             "< λ everything dies, however strong",
             None,
-            _DERIVED,
+            DERIVED,
         ),
         {
             "usual starts: all strengths beyond the threshold survive": [
@@ -201,14 +178,14 @@ def _aligned(runs: Sequence[Run]) -> Finding:
     return exact_finding(
         "Ridge ends at flags: at the end A = B and V = U for every pair of adjacent layers.",
         Prediction(
-            f"‖A - B‖ / (‖A‖ + ‖B‖) < {ROUND_OFF:g}, equal dimensions and largest sine < {_SINE:g}",
+            f"‖A - B‖ / (‖A‖ + ‖B‖) < {ROUND_OFF:g}, equal dimensions and largest sine < {SINE:g}",
             0.0,
-            _SOURCE,
+            SOURCE,
         ),
         {
             "runs with A = B": [x < ROUND_OFF for x in imbalances],
             "runs with V = U": [
-                x < _SINE and len(set(run.all_ranks)) == 1
+                x < SINE and len(set(run.all_ranks)) == 1
                 for x, run in zip(sines, alive, strict=True)
             ],
         },
@@ -231,7 +208,7 @@ def _strict(runs: dict[str, list[Run]]) -> Finding:
         Prediction(
             "never: no run ends at one, and runs that start at one leave it for V = U",
             0.0,
-            _SOURCE,
+            SOURCE,
         ),
         {
             "runs from random starts that end at a strict flag": [
@@ -258,7 +235,7 @@ def _convex(images: Sequence[Run]) -> Finding:
             f"R = E y xᵀ - M E x xᵀ has ‖R‖ ≤ λ and λ ‖M‖_* - ⟨R, M⟩, which bounds the excess over "
             f"the minimum, is 0, within {ROUND_OFF:g}",
             0.0,
-            f"{_DERIVED}; Srebro, Rennie and Jaakkola (2004)",
+            f"{DERIVED}; Srebro, Rennie and Jaakkola (2004)",
         ),
         {
             "runs certified as minima": [
@@ -277,70 +254,6 @@ def _convex(images: Sequence[Run]) -> Finding:
     )
 
 
-def _kempf_ness(orbits: Sequence[Run], shallow: Sequence[Run]) -> Finding:
-    return exact_finding(
-        "Ridge is the function of Kempf and Ness, tr A + tr B, and A - B its moment map.",
-        Prediction(
-            "its derivative along exp(sX) is 2 tr X(A - B); on an orbit it is least where A = B, "
-            "and 2 ‖W2 W1‖_* there; so it is at the end of every run of depth 2",
-            1.0,
-            f"{_SOURCE}; Kempf and Ness (1979)",
-        ),
-        {
-            "random pairs: derivative as predicted": [
-                abs(run["derivative"] - run["predicted"]) < ROUND_OFF * run["ridge"]
-                for run in orbits
-            ],
-            "random pairs: 2 ‖W2 W1‖_* at the balanced pair": [
-                _agree(run["ridge_balanced"], 2 * run["nuclear"]) for run in orbits
-            ],
-            "random pairs: more at its neighbours": [
-                run["ridge_near"] > run["ridge_balanced"] for run in orbits
-            ],
-            "ends of runs: 2 ‖W2 W1‖_*": [
-                abs(run["ridge"] - 2 * run["nuclear"]) < ROUND_OFF for run in shallow
-            ],
-        },
-        "Balancing lowers ridge of random pairs by "
-        f"{1 - max(run['ridge_balanced'] / run['ridge'] for run in orbits):.0%} to "
-        f"{1 - min(run['ridge_balanced'] / run['ridge'] for run in orbits):.0%}.",
-    )
-
-
-def _agree(a: float, b: float) -> bool:
-    return abs(a - b) < ROUND_OFF * abs(b)
-
-
-def _moment(orbits: Sequence[Run]) -> Finding:
-    return exact_finding(
-        "Ridge is the squared norm of the moment map.",
-        Prediction(
-            "no: at a balanced pair the moment map is 0 and ridge is 2 ‖W2 W1‖_* > 0",
-            0.0,
-            _SOURCE,
-        ),
-        {
-            "random pairs with tr A + tr B = ‖A - B‖² within 1 %": [
-                abs(run["ridge"] - run["moment"]) < 0.01 * run["ridge"] for run in orbits
-            ],
-            "balanced pairs at which both vanish": [
-                run["ridge_balanced"] < ROUND_OFF * run["ridge"]
-                and run["moment_balanced"] < ROUND_OFF * run["moment"]
-                for run in orbits
-            ],
-        },
-        "The two are of different degree, 2 and 4 in the weights. Both are least on an orbit where "
-        "A = B, which may be why they were taken for each other. ‖A - B‖² falls to "
-        f"{max(run['moment_balanced'] / run['moment'] for run in orbits):.0e} or less by "
-        "balancing, ridge to no less than "
-        f"{min(run['ridge_balanced'] / run['ridge'] for run in orbits):.0%}.",
-    )
-
-
-def _same_ranks(run: Run) -> bool:
-    return run["ranks"] == run["ranks_start"]
-
-
 def _without_ridge(plain: Sequence[Run], flags: Sequence[Run]) -> Finding:
     return exact_finding(
         "Control, λ = 0: ranks do not fall, A - B is conserved, and a strict flag stays.",
@@ -348,7 +261,7 @@ def _without_ridge(plain: Sequence[Run], flags: Sequence[Run]) -> Finding:
             "ranks of all layers as at the start; A - B less what steps of finite size add is what "
             f"it was within {ROUND_OFF:g}; planted strict flags are strict flags at the end",
             1.0,
-            _DERIVED,
+            DERIVED,
         ),
         {
             "runs with the ranks of the start": [
@@ -376,7 +289,7 @@ def _without_loss(runs: Sequence[Run]) -> Finding:
         Prediction(
             "‖A - B‖ falls by (1 - ηλ)^{2n}; relative imbalance, angles and ranks stay",
             1.0,
-            _SOURCE,
+            SOURCE,
         ),
         {
             "runs on the law": [abs(run["law_ratio"] - 1) < ROUND_OFF for run in runs],
@@ -397,3 +310,7 @@ def _without_loss(runs: Sequence[Run]) -> Finding:
         f"{max(run['leading_sine'] for run in runs):.2f}. The law of ‖A - B‖ by itself is no test "
         "of alignment; angles and the relative imbalance are.",
     )
+
+
+def _same_ranks(run: Run) -> bool:
+    return run["ranks"] == run["ranks_start"]

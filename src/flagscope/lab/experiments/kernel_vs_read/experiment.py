@@ -26,32 +26,32 @@ those over settings, and changed no verdict.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 
 from flagscope.lab.data import load_images, split_indices
 from flagscope.lab.experiment import (
     Cell,
-    Estimate,
     Experiment,
     Finding,
     Measured,
     Options,
-    Prediction,
     beyond_the_paper,
 )
+from flagscope.lab.experiments.kernel_vs_read.figures import over_training_figure, score_figure
+from flagscope.lab.experiments.kernel_vs_read.findings import (
+    SIGNS,
+    comparison_findings,
+    exact_findings,
+    tracking_findings,
+)
 from flagscope.lab.experiments.kernel_vs_read.intersections import intersections
-from flagscope.lab.figures import COLOURS, draw_band, draw_estimates, new_figure
-from flagscope.lab.intervals import CORRELATION, band_verdict, mean_interval, share_interval
 from flagscope.lab.networks import Network, initial_network
 from flagscope.lab.rank_rule import LAB_RULE
 from flagscope.lab.training import (
@@ -66,16 +66,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-# Observable -> sign with which it should move as the loss falls: what is written comes to be read,
-# and no longer lost. Fixed before anything is measured.
-SIGNS = {
-    "read_exact": 1, "kernel_exact": -1,
-    "read_count": 1, "kernel_count": -1,
-    "read_soft": 1, "kernel_soft": -1,
-}  # fmt: skip
 TASKS = ("digits", "half-noise", "shuffled", "parity")
 _NOISE = {"half-noise": 0.5, "shuffled": 1.0}
-_FORMS = {"soft": "soft", "count": "counted"}
 
 
 class KernelVsRead(Experiment):
@@ -157,8 +149,8 @@ class KernelVsRead(Experiment):
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
         """Scores and their differences; the rules stand in the predictions' words."""
         return (
-            *_tracking(measured),
-            *beyond_the_paper(*_comparisons(measured), *_exact(measured)),
+            *tracking_findings(measured),
+            *beyond_the_paper(*comparison_findings(measured), *exact_findings(measured)),
         )
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
@@ -179,17 +171,7 @@ class KernelVsRead(Experiment):
 
     def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
         """Scores with intervals, and the soft forms over training."""
-        scores, axes = new_figure(width=5.2)
-        estimates = [*_scores(measured, "loss"), *_scores(measured, "held-out loss")]
-        shown = [
-            replace(e, name=e.name.removesuffix(", over settings"))
-            for e in estimates
-            if e.name.endswith(", over settings")
-        ]
-        draw_estimates(axes[0, 0], shown)
-        axes[0, 0].axvline(0, color=COLOURS[6], lw=1)
-        axes[0, 0].set_xlabel("signed rank correlation")
-        return {"scores": scores, "over-training": _over_training(measured)}
+        return {"scores": score_figure(measured), "over-training": over_training_figure(measured)}
 
 
 def _task(source: str, task: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], int]:
@@ -220,211 +202,6 @@ def _observables(network: Network) -> dict[str, list[float]]:
         for name in SIGNS:
             found[name].append(float(np.mean([pair[name] for pair in pairs])))
     return found
-
-
-def _correlation(m: Measured, seed: int, observable: str, target: str) -> float:
-    """Signed Spearman correlation of an observable with the fall of a loss, over one training.
-
-    0 for an observable that never moves: it tracks nothing.
-    """
-    x = [at[observable][seed] for at in m.values["series"]]
-    y = [-at[target][seed] for at in m.values["series"]]
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return 0.0
-    return SIGNS[observable] * float(np.asarray(stats.spearmanr(x, y))[0])
-
-
-def _correlations(
-    measured: Sequence[Measured], observable: str, target: str
-) -> Float[np.ndarray, "settings seeds"]:
-    """The correlation of every setting and seed."""
-    return np.array(
-        [
-            [_correlation(m, i, observable, target) for i in range(len(m.cell.settings["seeds"]))]
-            for m in measured
-        ]
-    )
-
-
-def _twice(
-    name: str,
-    values: Float[np.ndarray, "settings seeds"],
-    bounds: tuple[float, float] = CORRELATION,
-) -> list[Estimate]:
-    """The mean with its interval over seeds, and with that over settings.
-
-    The first says what other seeds would give in these settings, the second how much it is a
-    matter of the setting. Neither holds the other: settings share seeds and pictures.
-    """
-    return [
-        mean_interval(f"{name}, over settings", values.mean(axis=1), bounds=bounds),
-        mean_interval(f"{name}, over seeds", values.mean(axis=0), bounds=bounds),
-    ]
-
-
-def _scores(measured: Sequence[Measured], target: str) -> list[Estimate]:
-    return [
-        estimate
-        for name in SIGNS
-        if not name.endswith("exact")
-        for estimate in _twice(
-            f"{name.replace('_', ', ')}: {target}", _correlations(measured, name, target)
-        )
-    ]
-
-
-def _tracking(measured: Sequence[Measured]) -> Iterator[Finding]:
-    for side, words in (("read", "read space"), ("kernel", "kernel")):
-        estimates = tuple(e for e in _scores(measured, "loss") if e.name.startswith(side))
-        yield Finding(
-            f"The intersection with the {words} tracks training",
-            Prediction(
-                "mean signed rank correlation with the fall of the loss above 0.5, soft and "
-                "counted",
-                0.5,
-                "fixed beforehand",
-            ),
-            estimates,
-            band_verdict(estimates, 0.5, math.inf),
-            "Correlated over the moments of each training; mean over depths, widths and tasks, "
-            f"which are the settings. By task {_by_task(measured, side)}.",
-            beyond=side == "kernel",
-        )
-
-
-def _by_task(measured: Sequence[Measured], side: str) -> str:
-    """Means of the soft and the counted form on each task."""
-    found = []
-    for task in dict.fromkeys(m.cell.settings["task"] for m in measured):
-        chosen = [m for m in measured if m.cell.settings["task"] == task]
-        means = [_correlations(chosen, f"{side}_{form}", "loss").mean() for form in _FORMS]
-        found.append(f"{task} {means[0]:.2f} and {means[1]:.2f}")
-    return "; ".join(found)
-
-
-def _comparisons(measured: Sequence[Measured]) -> Iterator[Finding]:
-    for target in ("loss", "held-out loss"):
-        estimates: list[Estimate] = []
-        for form, words in _FORMS.items():
-            kernel, read = (
-                _correlations(measured, f"{side}_{form}", target) for side in ("kernel", "read")
-            )
-            estimates += _twice(f"kernel - read, {words}", kernel - read, (-2.0, 2.0))
-        yield Finding(
-            f"The kernel tracks the {target} better than the read space does",
-            Prediction(
-                "difference of the signed rank correlations above 0",
-                0.0,
-                "the kernel is invariant under GL(d), the read space is not",
-            ),
-            tuple(estimates),
-            band_verdict(estimates, 0.0, math.inf),
-            "Difference taken training by training. " + _no_larger_than(estimates),
-        )
-    yield from _control(measured)
-    yield from _across_runs(measured)
-
-
-def _no_larger_than(estimates: Sequence[Estimate]) -> str:
-    bounds = [
-        f"{max(abs(e.low), abs(e.high)):.2f} ({e.name.partition(', ')[2]})"
-        for e in estimates
-        if e.low is not None and e.high is not None
-    ]
-    return f"Largest difference that each interval allows: {', '.join(bounds)}." if bounds else ""
-
-
-def _control(measured: Sequence[Measured]) -> Iterator[Finding]:
-    """Trainings on labels that are random, where nothing can be learnt about other pictures."""
-    chosen = [m for m in measured if m.cell.settings["task"] == "shuffled"]
-    estimates = tuple(_scores(chosen, "held-out loss"))
-    yield Finding(
-        "Either intersection tells learning from memorising",
-        Prediction(
-            "on random labels, where the held-out loss rises, the signed rank correlation with its "
-            "fall is not below 0",
-            0.0,
-            "control on a destroyed task; spec, section 6",
-        ),
-        estimates,
-        band_verdict(estimates, 0.0, math.inf),
-        "Below 0 the intersections grow as they do on true labels: they follow how far training "
-        "has carried the weights, not what was learnt.",
-    )
-
-
-def _across_runs(measured: Sequence[Measured]) -> Iterator[Finding]:
-    """Among trained networks of one shape, whose labels were more or less destroyed."""
-    shapes: dict[str, list[Measured]] = {}
-    for m in measured:
-        if m.cell.settings["task"] != "parity":
-            shapes.setdefault(m.cell.name.rpartition("-")[2], []).append(m)
-    estimates: list[Estimate] = []
-    ranges: list[str] = []
-    for observable in ("read_soft", "kernel_soft", "read_count", "kernel_count"):
-        values: list[float] = []
-        for group in shapes.values():
-            ends = [(m.values["series"][-1], i) for m in group
-                    for i in range(len(m.cell.settings["seeds"]))]  # fmt: skip
-            x = [at[observable][i] for at, i in ends]
-            y = [-at["held-out loss"][i] for at, i in ends]
-            still = np.ptp(x) == 0 or np.ptp(y) == 0
-            rho = 0.0 if still else float(np.asarray(stats.spearmanr(x, y))[0])
-            values.append(SIGNS[observable] * rho)
-        name = observable.replace("_", ", ")
-        estimates.append(mean_interval(name, values, bounds=CORRELATION))
-        ranges.append(f"{name}: {min(values):.2f} … {max(values):.2f}")
-    yield Finding(
-        "Among trained networks of one shape, better intersections mean a lower held-out loss",
-        Prediction(
-            "signed rank correlation with the held-out loss above 0 for each of the four",
-            0.0,
-            "fixed beforehand",
-        ),
-        tuple(estimates),
-        band_verdict(estimates, 0.0, math.inf),
-        "Runs differ in seed and in the share of their labels that is random: 0, ½, 1. Intervals "
-        f"are over shapes, too few to decide anything. From shape to shape {'; '.join(ranges)}.",
-    )
-
-
-def _exact(measured: Sequence[Measured]) -> Iterator[Finding]:
-    for name in ("read_exact", "kernel_exact"):
-        still = [
-            bool(np.ptp([at[name][i] for at in m.values["series"]]) == 0)
-            for m in measured
-            for i in range(len(m.cell.settings["seeds"]))
-        ]
-        yield Finding(
-            f"Without a notion of noise {name.replace('_exact', '')} intersections see nothing",
-            Prediction(
-                "the exact dimension never moves in training: stored maps have full rank",
-                1.0,
-                "spec, section 2",
-            ),
-            (share_interval(f"share of trainings in which {name} stayed", still),),
-            "confirmed" if all(still) else "refuted",
-            "Exact dimensions are set by the widths alone. One training in which they moved would "
-            "refute it.",
-        )
-
-
-def _over_training(measured: Sequence[Measured]) -> Figure:
-    figure, axes = new_figure(1, 2)
-    chosen = [m for m in measured if m.cell.settings["hidden"] == 2
-              and m.cell.settings["width"] == 32]  # fmt: skip
-    for m, colour in zip(chosen, COLOURS, strict=False):
-        series = m.values["series"]
-        steps = [max(1, at["step"]) for at in series]
-        for ax, name in zip(axes[0], ("read_soft", "kernel_soft"), strict=True):
-            runs = np.array([at[name] for at in series]).T.tolist()
-            draw_band(ax, steps, runs, colour=colour, label=m.cell.settings["task"])
-    axes[0, 0].set_ylabel("read space, soft")
-    axes[0, 1].set_ylabel("kernel, soft")
-    for ax in axes[0]:
-        ax.set(xscale="log", xlabel="step")
-    axes[0, 0].legend()
-    return figure
 
 
 EXPERIMENT = KernelVsRead()
