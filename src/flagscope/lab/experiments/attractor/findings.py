@@ -10,7 +10,7 @@ from flagscope.lab.experiments.attractor.limits import (
     survival_threshold,
 )
 from flagscope.lab.experiments.attractor.orbit_findings import (
-    _agree,
+    agree,
     kempf_ness_finding,
     moment_finding,
 )
@@ -294,10 +294,10 @@ def _without_loss(runs: Sequence[Run]) -> Finding:
         {
             "runs on the law": [abs(run["law_ratio"] - 1) < ROUND_OFF for run in runs],
             "runs with the relative imbalance of the start": [
-                _agree(run["imbalance"][0], run["imbalance_start"][0]) for run in runs
+                agree(run["imbalance"][0], run["imbalance_start"][0]) for run in runs
             ],
             "runs with the leading angle of the start": [
-                _agree(run["leading_sine"], run["leading_sine_start"]) for run in runs
+                agree(run["leading_sine"], run["leading_sine_start"]) for run in runs
             ],
             "runs with the ranks of the start": [
                 run["ranks"] == run["ranks_start"] for run in runs

@@ -25,7 +25,7 @@ def kempf_ness_finding(orbits: Sequence[Run], shallow: Sequence[Run]) -> Finding
                 for run in orbits
             ],
             "random pairs: 2 ‖W2 W1‖_* at the balanced pair": [
-                _agree(run["ridge_balanced"], 2 * run["nuclear"]) for run in orbits
+                agree(run["ridge_balanced"], 2 * run["nuclear"]) for run in orbits
             ],
             "random pairs: more at its neighbours": [
                 run["ridge_near"] > run["ridge_balanced"] for run in orbits
@@ -40,7 +40,8 @@ def kempf_ness_finding(orbits: Sequence[Run], shallow: Sequence[Run]) -> Finding
     )
 
 
-def _agree(a: float, b: float) -> bool:
+def agree(a: float, b: float) -> bool:
+    """Whether two numbers are equal to round-off."""
     return abs(a - b) < ROUND_OFF * abs(b)
 
 
