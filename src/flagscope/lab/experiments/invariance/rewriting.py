@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ from torch.nn import functional
 import flagscope
 from flagscope.arch import PairGroup
 from flagscope.demo import final
-from flagscope.diagnose import PairRecord
+from flagscope.diagnose import PairRecord, ScanResult
 from flagscope.errors import InputError
 from flagscope.lab.networks import Network
 from flagscope.lab.rank_rule import LAB_RULE
@@ -37,6 +39,8 @@ OBSERVABLES = (
     "commutation_defect", "imbalance", "overlap_ratio", "intersection_exact",
     "intersection_beyond_chance", "flag_defect",
 )  # fmt: skip
+# Beginnings of the names of whole numbers.
+_DIMENSIONS = ("rank", "product_rank", "intersection", "kernel")
 
 
 @dataclass(frozen=True)
@@ -45,45 +49,52 @@ class Rewritable:
 
     Attributes
     ----------
-    state, config
+    state, config, rank
         As `flagscope.scan` takes them.
     outputs
         The network's outputs on fixed inputs, for any weights.
     """
 
     state: State
-    config: dict[str, Any]
+    config: Mapping[str, Any] | None
     outputs: Callable[[State], Tensor]
+    rank: str = LAB_RULE
+
+    def scan(self, state: State) -> ScanResult:
+        """The scan of the network with other weights."""
+        return flagscope.scan(state, config=self.config, rank=self.rank).result
 
     def pairs(self, state: State) -> dict[str, PairRecord]:
         """What a scan says of each pair."""
-        scan = flagscope.scan(state, config=self.config, rank=LAB_RULE)
-        return {record.name: record for record in scan.result.pairs}
+        return {record.name: record for record in self.scan(state).pairs}
+
+    def places(self, kind: str, place: str = "") -> list[Symmetry]:
+        """Every symmetry of a kind, by regular expressions for its kind and in its name."""
+        return [
+            symmetry
+            for symmetry in applicable(flagscope.inspect(self.state, config=self.config).graph)
+            if re.fullmatch(kind, symmetry.kind) and re.search(place, symmetry.name)
+        ]
 
     def symmetries(self, kind: str) -> list[Symmetry]:
         """Where a kind of change is open: in a perceptron, its first shared space alone.
 
         A map stands in two pairs of a perceptron; changing one space also moves the pair behind.
         """
-        found = [
-            one
-            for one in applicable(flagscope.inspect(self.state, config=self.config).graph)
-            if one.kind == ("gl" if kind in ("orthogonal", "balanced") else kind)
-        ]
-        return found if "n_head" in self.config else found[:1]
+        found = self.places("gl" if kind in ("orthogonal", "balanced") else kind)
+        return found if "n_head" in (self.config or {}) else found[:1]
 
     def changes(self, kind: str, *, seed: int) -> list[Change]:
         """Random changes of a kind, or those that balance; "orthogonal" is a part of "gl"."""
-        generator = torch.Generator().manual_seed(seed)
-        places = self.symmetries(kind)
-        if not places:
+        symmetries = self.symmetries(kind)
+        if not symmetries:
             raise InputError(f"no change of kind {kind!r} is open in this network")
         if kind == "balanced":
-            return [balancing_change(one, self.state) for one in places]
-        drawn = [random_change(one, generator=generator) for one in places]
+            return [balancing_change(symmetry, self.state) for symmetry in symmetries]
+        drawn = random_changes(symmetries, seed=seed)
         if kind != "orthogonal":
             return drawn
-        return [Change(one.symmetry, torch.linalg.qr(one.values).Q) for one in drawn]
+        return [Change(change.symmetry, torch.linalg.qr(change.values).Q) for change in drawn]
 
     def rewritten(self, changes: Sequence[Change]) -> tuple[State, float]:
         """Weights after the changes, and how far the outputs moved, relative to the largest."""
@@ -92,40 +103,65 @@ class Rewritable:
         return state, float((after - before).abs().max() / before.abs().max())
 
 
+def random_changes(symmetries: Sequence[Symmetry], *, seed: int) -> list[Change]:
+    """One random change of each symmetry, all drawn from one generator."""
+    generator = torch.Generator().manual_seed(seed)
+    return [random_change(symmetry, generator=generator) for symmetry in symmetries]
+
+
 def changed_pairs(changes: Sequence[Change]) -> list[str]:
-    """Names of the pairs whose shared space the changes act on.
+    """Names of the pairs that share a space on which the changes act; empty for the stream.
 
     A perceptron's other pairs share a map with a changed one, and may move whatever the group.
     """
     return sorted(
-        member.name
-        for change in changes
-        if isinstance(change.symmetry.group, PairGroup)
-        for member in change.symmetry.group.members
-        if change.symmetry.member in (None, member.kv_head)
+        {
+            member.name
+            for change in changes
+            if isinstance(change.symmetry.group, PairGroup)
+            for group in (change.symmetry.group, *change.symmetry.partners)
+            for member in group.members
+        }
     )
 
 
 def movements(before: PairRecord, after: PairRecord) -> dict[str, float]:
-    """By how much each number moved, relative to it; to 0.01, or 1 for dimensions, if it is less.
+    """By how much each observable moved; those that a record leaves undefined are left out."""
+    moved = {name: movement(before, after, name) for name in OBSERVABLES}
+    return {
+        name: value for name, value in moved.items() if value is not None and math.isfinite(value)
+    }
 
-    Numbers that are undefined on both sides are left out.
+
+def movement(before: Any, after: Any, name: str) -> float | None:
+    """Largest change of a number or list, relative to the largest old value.
+
+    A value below 0.01 counts as 0.01 there, and a dimension of 0 as 1. None where the number is
+    undefined in both records, infinite where it is in one or the lists differ in length.
     """
-    found: dict[str, float] = {}
-    for name in OBSERVABLES:
-        old, new = number(before, name), number(after, name)
-        if old is not None and new is not None:
-            whole = name.startswith(("rank", "product_rank", "intersection", "kernel"))
-            found[name] = abs(new - old) / max(abs(old), 1.0 if whole else 1e-2)
-    return found
+    old, new = numbers(before, name), numbers(after, name)
+    if old is None and new is None:
+        return None
+    if old is None or new is None or old.shape != new.shape:
+        return math.inf
+    least = 1.0 if name.startswith(_DIMENSIONS) else 1e-2
+    return float((new - old).abs().max() / old.abs().max().clamp(min=least))
+
+
+def numbers(record: Any, name: str) -> Float[Tensor, " n"] | None:
+    """An observable of a record or of its functional part, as a list even if it is one number."""
+    value = getattr(record, name, None)
+    if value is None:
+        value = getattr(getattr(record, "functional", None), name, None)
+    if value is None:
+        return None
+    return torch.tensor(getattr(value, "top", value), dtype=torch.float64).flatten()
 
 
 def number(record: PairRecord, name: str) -> float | None:
-    """A number of a record or of its functional part."""
-    value = getattr(record, name, None)
-    if value is None and record.functional is not None:
-        value = getattr(record.functional, name, None)
-    return None if value is None else float(value)
+    """An observable that is one number."""
+    found = numbers(record, name)
+    return None if found is None else found.item()
 
 
 def perceptron(
