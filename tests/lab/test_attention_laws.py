@@ -15,7 +15,6 @@ from flagscope.lab.experiments.attention_laws.attention_network import Attention
 from flagscope.lab.experiments.attention_laws.conserved import (
     LawLedger,
     Quantity,
-    polar_form,
     read_gram,
     write_gram,
 )
@@ -182,6 +181,12 @@ def gradients(network, seed=3):
     mean_square(out, target).backward()
     weights = {name: p.detach() for name, p in state.items()}
     return weights, {name: p.grad for name, p in state.items()}
+
+
+def polar_form(quantity, weights, directions):
+    """q(w, g), the symmetric bilinear form with q(w, w) = q(w)."""
+    moved = {name: weight + directions[name] for name, weight in weights.items()}
+    return (quantity.of(moved) - quantity.of(weights) - quantity.of(directions)) / 2
 
 
 @pytest.mark.parametrize("name", ["attention", "rotary", "residual", "batchnorm"])

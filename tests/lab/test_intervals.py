@@ -12,7 +12,6 @@ from flagscope.lab.intervals import (
     CORRELATION,
     SHARE,
     band_verdict,
-    bootstrap_interval,
     joint_ends,
     mean_interval,
     share_interval,
@@ -141,19 +140,8 @@ def test_the_rank_correlation_is_scipys():
     assert spearman_interval("", [1, 2, 3], [1, 3, 2]).low is None
 
 
-def test_the_bootstrap_is_scipys_and_repeats_itself():
-    x = np.random.default_rng(3).exponential(size=25)
-    found = bootstrap_interval("", x, seed=4)
-    expected = stats.bootstrap((x,), np.median, rng=np.random.default_rng(4), vectorized=False)
-    low, high = expected.confidence_interval
-    assert (found.value, found.low, found.high) == (np.median(x), low, high)
-    assert bootstrap_interval("", x, seed=4) == found
-
-
 def test_one_number_or_a_constant_has_the_interval_it_has():
     assert mean_interval("x", [2.0]) == Estimate("x", 2.0, None, None, 1)
-    assert bootstrap_interval("x", [2.0]) == Estimate("x", 2.0, None, None, 1)
-    assert bootstrap_interval("x", [2.0, 2.0, 2.0]) == Estimate("x", 2.0, 2.0, 2.0, 3)
     assert mean_interval("x", [2.0, 2.0]).high == 2.0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import pydoc_data.topics
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -64,25 +63,6 @@ class Images:
         if largest is None:
             return x
         return x * (largest / torch.linalg.matrix_norm(x, 2).square() * len(x)).sqrt()
-
-
-@dataclass(frozen=True)
-class Text:
-    """Characters as numbers.
-
-    Attributes
-    ----------
-    name
-        Where it comes from.
-    ids
-        Shape (n,): index of each character in `vocabulary`.
-    vocabulary
-        The characters, sorted.
-    """
-
-    name: str
-    ids: Int[Tensor, " n"]
-    vocabulary: tuple[str, ...]
 
 
 def kind_of_source(source: str) -> DataKind:
@@ -173,46 +153,6 @@ def load_images(
     targets = torch.as_tensor(np.asarray(labels, dtype=np.int64))[order]
     chosen = torch.as_tensor(inputs[order.numpy()]).to(dtype)
     return Images(name, chosen, targets, int(labels.max()) + 1)
-
-
-def load_text(source: str | None = None, *, limit: int | None = None) -> Text:
-    """Text by source: "pydoc" (default), Python's own help topics, or a UTF-8 file.
-
-    Parameters
-    ----------
-    source
-        "pydoc" is in every installation of Python: 0.7 MB of English, somewhat different in
-        each version of Python.
-    limit
-        Take the first characters only.
-
-    Raises
-    ------
-    SourceError
-        A file that is missing or not UTF-8.
-
-    Examples
-    --------
-    >>> "e" in load_text(limit=1000).vocabulary
-    True
-    """
-    if source is None or source == "pydoc":
-        topics = pydoc_data.topics.topics
-        name, text = "pydoc", "\n".join(topics[key] for key in sorted(topics))
-    else:
-        name = source
-        try:
-            text = Path(source).read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise CorruptFileError(f"{source} is not UTF-8 text") from error
-        except OSError as error:
-            raise _unreadable(source, error) from error
-    text = text[:limit]
-    if not text:
-        raise CorruptFileError(f"{name} holds no text")
-    vocabulary = tuple(sorted(set(text)))
-    index = {character: i for i, character in enumerate(vocabulary)}
-    return Text(name, torch.tensor([index[c] for c in text]), vocabulary)
 
 
 def split_indices(

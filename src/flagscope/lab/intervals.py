@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -75,54 +75,6 @@ def mean_interval(
     reach = half / (high - low) / (share * (1 - share))
     ends = low + (high - low) * expit(logit(share) + np.array([-reach, reach]))
     return Estimate(name, mean, float(ends[0]), float(ends[1]), len(x), bounds)
-
-
-def bootstrap_interval(
-    name: str,
-    values: Sequence[float],
-    statistic: Callable[..., float] = np.median,
-    *,
-    seed: int = 0,
-) -> Estimate:
-    """A statistic of independent numbers with its bias-corrected bootstrap interval.
-
-    Falls back to the percentile interval where all resamples agree and the correction is
-    undefined.
-
-    References
-    ----------
-    .. [1] B. Efron, Better bootstrap confidence intervals, JASA 82 (1987), 171-185.
-
-    Examples
-    --------
-    >>> bootstrap_interval("median", [1.0, 2.0, 3.0, 4.0, 5.0]).value
-    3.0
-    """
-    x = _finite(name, values)
-    value = float(statistic(x))
-    if len(x) == 1:
-        return Estimate(name, value, None, None, 1)
-    if np.ptp(x) == 0:
-        return Estimate(name, value, value, value, len(x))
-    # The jackknife behind the correction needs three numbers.
-    found = stats.bootstrap(
-        (x,),
-        statistic,
-        confidence_level=LEVEL,
-        method="BCa" if len(x) > 2 else "percentile",
-        rng=np.random.default_rng(seed),
-        vectorized=False,
-    ).confidence_interval
-    if not np.isfinite([found.low, found.high]).all():
-        found = stats.bootstrap(
-            (x,),
-            statistic,
-            confidence_level=LEVEL,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-            vectorized=False,
-        ).confidence_interval
-    return Estimate(name, value, float(found.low), float(found.high), len(x))
 
 
 def spearman_interval(name: str, x: Sequence[float], y: Sequence[float]) -> Estimate:

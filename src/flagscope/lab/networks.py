@@ -65,11 +65,6 @@ class Network:
         """The output of every seed's network."""
         return self.preactivations(x)[-1]
 
-    def detached(self) -> Network:
-        """A copy that no gradient flows through and no training changes."""
-        biases = None if self.biases is None else [b.detach().clone() for b in self.biases]
-        return Network([w.detach().clone() for w in self.weights], biases, self.activation)
-
 
 def initial_network(
     widths: Sequence[int],

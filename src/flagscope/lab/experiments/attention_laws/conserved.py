@@ -40,20 +40,6 @@ class Quantity:
     of: Callable[[State], Float[Tensor, "seeds ..."]]
 
 
-def polar_form(quantity: Quantity, weights: State, directions: State) -> Tensor:
-    """q(w, g), the symmetric bilinear form with q(w, w) = q(w).
-
-    Examples
-    --------
-    >>> import torch
-    >>> square = Quantity("square", lambda state: state["w"].square())
-    >>> polar_form(square, {"w": torch.tensor([3.0])}, {"w": torch.tensor([5.0])})
-    tensor([15.])
-    """
-    moved = {name: weight + directions[name] for name, weight in weights.items()}
-    return (quantity.of(moved) - quantity.of(weights) - quantity.of(directions)) / 2
-
-
 class LawLedger:
     """A quantity next to what the law and the exact recursion of finite steps make of its start.
 

@@ -310,7 +310,3 @@ def _without_loss(runs: Sequence[Run]) -> Finding:
         f"{max(run['leading_sine'] for run in runs):.2f}. The law of ‖A - B‖ by itself is no test "
         "of alignment; angles and the relative imbalance are.",
     )
-
-
-def _same_ranks(run: Run) -> bool:
-    return run["ranks"] == run["ranks_start"]
