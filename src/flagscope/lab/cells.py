@@ -67,7 +67,7 @@ def through_json(values: dict[str, Any], name: str) -> dict[str, Any]:
 
 def identity(experiment: Experiment, cell: Cell) -> dict[str, Any]:
     """What a measurement depends on. Two cells of the same identity have the same values."""
-    found = {
+    key = {
         "experiment": experiment.name,
         "experiment_version": experiment.version,
         "flagscope": version("flagscope"),
@@ -75,7 +75,7 @@ def identity(experiment: Experiment, cell: Cell) -> dict[str, Any]:
         "settings": through_json(cell.settings, cell.name),
     }
     content = source_digest(cell.settings.get("data"))
-    return found if content is None else found | {"data_sha256": content}
+    return key if content is None else key | {"data_sha256": content}
 
 
 def cell_path(folder: Path, experiment: Experiment, cell: Cell) -> Path:

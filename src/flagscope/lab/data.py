@@ -92,8 +92,10 @@ def source_digest(source: str | None) -> str | None:
     """
     if source is None or source in ("digits", "pydoc"):
         return None
-    at = Path(source)
-    files = [at] if at.is_file() else sorted(one for one in at.glob("*-ubyte*") if one.is_file())
+    path = Path(source)
+    files = (
+        [path] if path.is_file() else sorted(file for file in path.glob("*-ubyte*") if file.is_file())
+    )
     marks = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
     return _digest(marks) if marks else None
 
@@ -142,8 +144,8 @@ def load_images(
     ((1797, 64), 10)
     """
     if source is None or source == "digits":
-        found = lab_package("sklearn.datasets").load_digits()
-        inputs, labels, name = found.data / 16.0, found.target, "digits"
+        digits = lab_package("sklearn.datasets").load_digits()
+        inputs, labels, name = digits.data / 16.0, digits.target, "digits"
     else:
         pixels, labels = _npz(source) if source.endswith(".npz") else _idx_folder(source)
         inputs, name = pixels.reshape(len(pixels), -1) / 255.0, source

@@ -68,8 +68,8 @@ class OpenNetwork:
             up, opened = x @ w["up"], x @ w["gate"]
             h = activated(gate, opened) * up
             down = h @ w["down"]
-            found = [Neurons("up-down", up, h), Neurons("gate-down", opened, h)]
-            return down @ w["out"], [*found, Neurons("down-out", down, down)]
+            gated = [Neurons("up-down", up, h), Neurons("gate-down", opened, h)]
+            return down @ w["out"], [*gated, Neurons("down-out", down, down)]
         z = x @ w["1"]
         h = activated(self.activation, z)
         return activated(self.activation, h @ w["2"]) @ w["3"], [Neurons("1-2", z, h)]
@@ -115,10 +115,10 @@ def drives(
     loss
         Of the same outputs, summed over seeds; its graph is kept.
     """
-    found: list[tuple[Tensor, Tensor]] = []
-    for one in neurons:
-        (p,) = torch.autograd.grad(loss, one.h, retain_graph=True)
-        (derivative,) = torch.autograd.grad(one.h.sum(), one.z, retain_graph=True)
-        z, h = one.z.detach(), one.h.detach()
-        found.append((mask_drive(z, p, derivative), homogeneity_drive(z, h, p, derivative)))
-    return found
+    drives: list[tuple[Tensor, Tensor]] = []
+    for pair in neurons:
+        (p,) = torch.autograd.grad(loss, pair.h, retain_graph=True)
+        (derivative,) = torch.autograd.grad(pair.h.sum(), pair.z, retain_graph=True)
+        z, h = pair.z.detach(), pair.h.detach()
+        drives.append((mask_drive(z, p, derivative), homogeneity_drive(z, h, p, derivative)))
+    return drives

@@ -52,11 +52,11 @@ def write_pages(results: str | Path, docs: str | Path) -> list[Path]:
         A folder without results, or results with failed cells.
     """
     results, docs = Path(results), Path(docs)
-    found = [_read(path) for path in sorted(results.glob("*/results.json"))]
-    if not found:
+    contents = [_read(path) for path in sorted(results.glob("*/results.json"))]
+    if not contents:
         raise InputError(f"{results} holds no results", hint="run `flagscope lab` first")
     pages = []
-    for content in found:
+    for content in contents:
         source, target = results / content["name"], docs / content["name"]
         if source.resolve() != target.resolve():
             _copy_files(content, source, target)
@@ -67,7 +67,7 @@ def write_pages(results: str | Path, docs: str | Path) -> list[Path]:
     index = docs / "index.md"
     if index.is_file():
         text = index.read_text(encoding="utf-8")
-        write_whole(index, renewed_index(text, found))
+        write_whole(index, renewed_index(text, contents))
     return pages
 
 

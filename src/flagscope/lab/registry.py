@@ -47,13 +47,13 @@ def load_experiment(reference: str) -> Experiment:
         module = import_module(f"{experiments.__name__}.{reference.replace('-', '_')}")
     else:
         raise _unknown(reference)
-    found = getattr(module, "EXPERIMENT", None)
-    if not isinstance(found, Experiment):
+    experiment = getattr(module, "EXPERIMENT", None)
+    if not isinstance(experiment, Experiment):
         raise InputError(
             f"{reference} defines no experiment",
             hint="end the file with EXPERIMENT = YourExperiment()",
         )
-    return found
+    return experiment
 
 
 def _module_of_file(path: Path) -> ModuleType:

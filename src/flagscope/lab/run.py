@@ -171,8 +171,8 @@ def _open_sheet(reference: str, options: Options, out: Path, together: int) -> _
             f"{folder} cannot be written: {error.strerror or error}",
             hint="give another folder with --out",
         ) from error
-    found = {cell.name: read_cell(folder / "cells", experiment, cell) for cell in cells}
-    measured = {name: one for name, one in found.items() if one is not None}
+    stored = {cell.name: read_cell(folder / "cells", experiment, cell) for cell in cells}
+    measured = {name: kept for name, kept in stored.items() if kept is not None}
     return _Sheet(reference, experiment, options, folder, cells, measured, [], len(measured))
 
 

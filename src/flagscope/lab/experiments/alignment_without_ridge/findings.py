@@ -72,8 +72,8 @@ def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
 
 def of_kind(measured: Sequence[Measured], kind: str) -> list[Measured]:
     """The cells of one kind, by depth."""
-    found = [m for m in measured if m.cell.settings["kind"] == kind]
-    return sorted(found, key=lambda m: m.cell.settings["depth"])
+    cells = [m for m in measured if m.cell.settings["kind"] == kind]
+    return sorted(cells, key=lambda m: m.cell.settings["depth"])
 
 
 def _exclusive(measured: Sequence[Measured]) -> Iterator[Finding]:
@@ -338,12 +338,12 @@ def exponents(m: Measured, name: str) -> Float[np.ndarray, "pairs seeds"]:
     """Slopes of log `name` over log σ_1² of the writing layer, late in training."""
     leading = np.array(m.values["leading"])[:, :-1]
     values = np.array(m.values[name])
-    found = np.empty(values.shape[1:])
-    for at in np.ndindex(found.shape):
-        x, y = leading[(slice(None), *at)], values[(slice(None), *at)]
+    slopes = np.empty(values.shape[1:])
+    for index in np.ndindex(slopes.shape):
+        x, y = leading[(slice(None), *index)], values[(slice(None), *index)]
         late = x >= _LATE * x[-1]
-        found[at] = np.polyfit(np.log(x[late]), np.log(y[late]), 1)[0]
-    return found
+        slopes[index] = np.polyfit(np.log(x[late]), np.log(y[late]), 1)[0]
+    return slopes
 
 
 def at_one_norm(plain: Measured, normalised: Measured) -> Float[np.ndarray, " seeds"]:
@@ -352,13 +352,15 @@ def at_one_norm(plain: Measured, normalised: Measured) -> Float[np.ndarray, " se
     sines = np.array(plain.values["sine"][-1])
     x = np.log(np.array(normalised.values["leading"])[:, :-1])
     y = np.log(np.array(normalised.values["sine"]))
-    found = np.empty(end.shape)
-    for at in np.ndindex(end.shape):
-        column = (slice(None), *at)
+    ratios = np.empty(end.shape)
+    for index in np.ndindex(end.shape):
+        column = (slice(None), *index)
         # The norm may shrink at first: only what comes after its least value is one branch.
         first = int(np.argmin(x[column]))
-        found[at] = sines[at] / np.exp(np.interp(end[at], x[column][first:], y[column][first:]))
-    return found.mean(axis=0)
+        ratios[index] = sines[index] / np.exp(
+            np.interp(end[index], x[column][first:], y[column][first:])
+        )
+    return ratios.mean(axis=0)
 
 
 def _left(m: Measured) -> Float[np.ndarray, " seeds"]:

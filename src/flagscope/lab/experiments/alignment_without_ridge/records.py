@@ -76,7 +76,7 @@ class Records:
         sines = [
             principal_sines(f1.U[..., :r], f2.Vh[:, :r].mT).amax(-1) for f1, f2 in pairwise(factors)
         ]
-        found = {
+        values = {
             "relative": torch.stack([size / grams for size, grams in pairs]),
             "sine": torch.stack(sines),
             "conserved": torch.stack(
@@ -90,9 +90,9 @@ class Records:
             "gradient": gradient,
         }
         self.moments.append(n)
-        for name, value in found.items():
+        for name, value in values.items():
             self.series[name].append(value)
-        self._compare(weights, total - leading, found["sine"].square() * leading[:-1])
+        self._compare(weights, total - leading, values["sine"].square() * leading[:-1])
 
     def _compare(self, weights: Sequence[Tensor], excess: Tensor, turned: Tensor) -> None:
         """Keep the worst so far: of the exact law, and of both bounds where there is one output."""
@@ -108,9 +108,9 @@ class Records:
 
     def summary(self) -> dict[str, Any]:
         """Series as lists by moment, then pair or layer, then seed; the worst by pair and seed."""
-        found = {name: torch.stack(values).tolist() for name, values in self.series.items()}
+        series = {name: torch.stack(values).tolist() for name, values in self.series.items()}
         worst = {name: value.tolist() for name, value in self.worst.items()}
-        return {"moments": self.moments, **found, **worst}
+        return {"moments": self.moments, **series, **worst}
 
 
 def rank_bounds(

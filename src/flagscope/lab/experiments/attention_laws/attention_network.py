@@ -123,19 +123,19 @@ class AttentionNetwork(LawNetwork):
 
     def controls(self) -> tuple[Quantity, ...]:
         """Single heads with their share, biases left out, the whole Q-K under rotation."""
-        found = [
+        quantities = [
             Quantity("Q-K of single heads", _single_query),
             Quantity("V-O of single heads", _single_output),
             Quantity("attention output to MLP input", _stream_to_mlp),
         ]
         if self.rotary_base is None:
-            found.append(Quantity("Q-K, b_Q left out", lambda s: _query_key(s, without="b_q")))
+            quantities.append(Quantity("Q-K, b_Q left out", lambda s: _query_key(s, without="b_q")))
         else:
-            found.append(Quantity("Q-K, whole matrix", _query_key))
-            found.append(
+            quantities.append(Quantity("Q-K, whole matrix", _query_key))
+            quantities.append(
                 Quantity("traces per plane, b_K left out", lambda s: _plane_traces(s, "b_k"))
             )
-        return tuple(found)
+        return tuple(quantities)
 
 
 def _query_key(state: State, without: str = "") -> Float[Tensor, "seeds groups e e"]:

@@ -233,8 +233,8 @@ def _optimiser(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> torc
 
 
 def _of(measured: Sequence[Measured], network: str) -> list[Measured]:
-    found = [m for m in measured if m.cell.settings["network"] == network]
-    return sorted(found, key=lambda m: m.cell.settings["step"])
+    cells = [m for m in measured if m.cell.settings["network"] == network]
+    return sorted(cells, key=lambda m: m.cell.settings["step"])
 
 
 def _draw_steps(measured: Sequence[Measured]) -> Figure:

@@ -37,12 +37,12 @@ class Runs:
 
     def cells(self, network: str, kind: str = "descent") -> list[Measured]:
         """Of a network, the smallest step size first."""
-        found = [
+        chosen = [
             m
             for m in self.measured
             if (m.cell.settings["network"], m.cell.settings["kind"]) == (network, kind)
         ]
-        return sorted(found, key=lambda m: m.cell.settings["step"])
+        return sorted(chosen, key=lambda m: m.cell.settings["step"])
 
     def driven(self, place: Place, kind: str = "descent") -> list[float]:
         """Largest distance from the recursion of each seed, over step sizes and moments."""
@@ -154,19 +154,19 @@ def _batchnorm(runs: Runs) -> Iterator[Finding]:
 
 
 def _laws(runs: Runs) -> list[Place]:
-    found: list[Place] = []
+    places: list[Place] = []
     for network in ("attention", "rotary", "residual", "batchnorm"):
         values = runs.cells(network)[0].values
-        found += [(network, name) for name in values["series"] if name in values["laws"]]
-    return found
+        places += [(network, name) for name in values["series"] if name in values["laws"]]
+    return places
 
 
 def _broken(runs: Runs) -> list[Place]:
-    found: list[Place] = []
+    places: list[Place] = []
     for network in ("attention", "rotary", "residual", "batchnorm"):
         values = runs.cells(network)[0].values
-        found += [(network, name) for name in values["series"] if name not in values["laws"]]
-    return found
+        places += [(network, name) for name in values["series"] if name not in values["laws"]]
+    return places
 
 
 def _first_order(runs: Runs) -> Iterator[Finding]:

@@ -89,15 +89,15 @@ class Attractor(Experiment):
     def cells(self, options: Options) -> list[Cell]:
         """One cell a start, depth and λ; every cell has seeds of its own."""
         count = options.seeds or (6 if options.quick else 40)
-        found = []
+        cells = []
         for i, (name, settings) in enumerate(cell_settings(quick=options.quick)):
             # Images cost most, and their seeds differ by the start alone.
             few = count if settings["kind"] != "images" else max(2, count // 4)
             seeds = [1000 * i + seed for seed in range(few)]
             data = {"data": options.data} if settings["kind"] == "images" else {}
             steps = settings["until"] / settings["step"] if "step" in settings else 100
-            found.append(Cell(name, settings | data | {"seeds": seeds}, cost=steps))
-        return found
+            cells.append(Cell(name, settings | data | {"seeds": seeds}, cost=steps))
+        return cells
 
     def measure(self, cell: Cell, report: Callable[[float], None]) -> dict[str, Any]:
         """All seeds of one cell at once."""
@@ -132,11 +132,11 @@ class Attractor(Experiment):
 
 def _flat(run: dict[str, Any]) -> dict[str, Any]:
     """Lists as numbered columns."""
-    found: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
     for name, value in run.items():
         listed = enumerate(value, 1) if isinstance(value, list) else ()
-        found |= {f"{name}_{i}": x for i, x in listed} or {name: value}
-    return found
+        columns |= {f"{name}_{i}": x for i, x in listed} or {name: value}
+    return columns
 
 
 EXPERIMENT = Attractor()

@@ -94,8 +94,8 @@ def _ranks(shallow: Sequence[Run]) -> Finding:
 
 
 def _common_rank(runs: Sequence[Run], decay: float) -> str:
-    found = {r for run in runs if run.settings["decay"] == decay for r in run.all_ranks}
-    return " or ".join(map(str, sorted(found)))
+    ranks = {r for run in runs if run.settings["decay"] == decay for r in run.all_ranks}
+    return " or ".join(map(str, sorted(ranks)))
 
 
 def _deep_values(deep: Sequence[Run]) -> Finding:

@@ -34,8 +34,8 @@ class Run:
     def survivors(self) -> list[float]:
         """Closed form of the singular values left, descending, for the strengths of the target."""
         s = self.settings
-        found = [surviving_value(t, s["decay"], s["depth"]) for t in STRENGTHS]
-        return [value for value in found if value is not None]
+        values = [surviving_value(t, s["decay"], s["depth"]) for t in STRENGTHS]
+        return [value for value in values if value is not None]
 
     @property
     def all_ranks(self) -> list[int]:

@@ -33,7 +33,7 @@ def whitened_targets(
     >>> [round(value, 12) for value in torch.linalg.svdvals(targets)[0].tolist()]
     [2.0, 1.0, 0.0]
     """
-    found = []
+    targets = []
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
         left, right = (
@@ -42,8 +42,8 @@ def whitened_targets(
             ).Q
             for d in (outputs, inputs)
         )
-        found.append((left * torch.tensor(strengths, dtype=torch.float64)) @ right.mT)
-    return torch.stack(found)
+        targets.append((left * torch.tensor(strengths, dtype=torch.float64)) @ right.mT)
+    return torch.stack(targets)
 
 
 def planted_flag(
@@ -129,10 +129,10 @@ def descend(
 
 def product(weights: Weights) -> Float[Tensor, "seeds out in"]:
     """W_L … W_1."""
-    found = weights[0]
+    composite = weights[0]
     for weight in weights[1:]:
-        found = weight @ found
-    return found
+        composite = weight @ composite
+    return composite
 
 
 def ranks(matrices: Float[Tensor, "seeds m n"]) -> list[int]:
@@ -163,15 +163,15 @@ def adjacent(
     """
     left, _, _ = torch.linalg.svd(w1)
     _, _, right = torch.linalg.svd(w2)
-    found = []
+    pairs = []
     for seed, (write, read) in enumerate(zip(ranks(w1), ranks(w2), strict=True)):
         sine = None
         if write and read:
             v, u = left[seed, :, :write], right[seed, :read].mT
             sine = float(principal_sines(v, u).max())
         strict = sine is not None and sine < CONTAINED and write != read
-        found.append({"write": write, "read": read, "sine": sine, "strict_flag": strict})
-    return found
+        pairs.append({"write": write, "read": read, "sine": sine, "strict_flag": strict})
+    return pairs
 
 
 def leading_sine(w1: Tensor, w2: Tensor, r: int) -> list[float]:
@@ -234,12 +234,12 @@ def ends(weights: Weights) -> list[dict[str, Any]]:
     by_layer = [ranks(w) for w in weights]
     pairs = [adjacent(a, b) for a, b in pairwise(weights)]
     imbalances = [relative_imbalance(a, b) for a, b in pairwise(weights)]
-    found = []
+    rows = []
     for i, rank in enumerate(ranks(whole)):
         layers = [layer[i] for layer in by_layer]
         every = torch.cat([x[i] for x in spectra])
         alive, dead = every[every > ZERO], every[every <= ZERO]
-        found.append(
+        rows.append(
             {
                 "ranks": layers,
                 "rank_of_product": rank,
@@ -254,4 +254,4 @@ def ends(weights: Weights) -> list[dict[str, Any]]:
                 "nuclear": float(values[i].sum()),
             }
         )
-    return found
+    return rows

@@ -90,7 +90,7 @@ class Collapse(Experiment):
 
     def cells(self, options: Options) -> list[Cell]:
         """One for each network, loss and decay."""
-        found = []
+        cells = []
         for network in ("mlp", "resnet"):
             for loss in ("mse", "ce"):
                 for decay in (DECAY, 0.0):
@@ -98,8 +98,8 @@ class Collapse(Experiment):
                         "loss": loss, "decay": decay, "data": options.data or "digits",
                     }  # fmt: skip
                     name = f"{network}-{loss}-{'decay' if decay else 'free'}"
-                    found.append(Cell(name, settings, cost=2.0 if network == "resnet" else 1.0))
-        return found
+                    cells.append(Cell(name, settings, cost=2.0 if network == "resnet" else 1.0))
+        return cells
 
     def measure(self, cell: Cell, report: Callable[[float], None]) -> dict[str, Any]:
         """Train all seeds of one configuration and measure on the way."""

@@ -157,7 +157,7 @@ def arrivals(m: Measured) -> list[dict[str, float]]:
 
     In order of arrival.
     """
-    found = []
+    by_seed = []
     for i in range(len(m.cell.settings["seeds"])):
         steps = {}
         for name, quantity, low, high in ARRIVALS:
@@ -167,8 +167,8 @@ def arrivals(m: Measured) -> list[dict[str, float]]:
                 if value is None or not low <= value <= high:
                     break
                 steps[name] = step
-        found.append(dict(sorted(steps.items(), key=lambda item: item[1])))
-    return found
+        by_seed.append(dict(sorted(steps.items(), key=lambda item: item[1])))
+    return by_seed
 
 
 def order_finding(measured: Sequence[Measured]) -> Finding:

@@ -75,8 +75,8 @@ class ResidualNetwork:
     def parameters(self) -> list[Tensor]:
         """Of every layer, stem first."""
         layers = [self.stem, *(layer for block in self.blocks for layer in block)]
-        found = [p for layer in layers for p in (layer.weight, layer.gain, layer.shift)]
-        return [*found, self.weight, self.bias]
+        tensors = [p for layer in layers for p in (layer.weight, layer.gain, layer.shift)]
+        return [*tensors, self.weight, self.bias]
 
     def features(self, x: Float[Tensor, "*seeds n h w"]) -> Float[Tensor, "seeds n d"]:
         """Input of the classifier."""
@@ -96,17 +96,17 @@ class ResidualNetwork:
         those of channels: kernels and the other channels are columns of the write map, rows of
         the read map.
         """
-        found = {}
+        pairs = {}
         last = None
         for i, ((first, second), h) in enumerate(
             zip(self.blocks, self._activations(x), strict=False)
         ):
             read = second.weight.detach().double().movedim(2, -1).flatten(1, 3)
-            found[f"block{i + 1}"] = first.folded(h).flatten(2), read
+            pairs[f"block{i + 1}"] = first.folded(h).flatten(2), read
             last = second.folded(functional.relu(first(h))).flatten(2)
         if last is not None:
-            found["last"] = last, self.weight.detach().double()
-        return found
+            pairs["last"] = last, self.weight.detach().double()
+        return pairs
 
     def _activations(self, x: Tensor) -> Iterator[Tensor]:
         """Channels of all seeds after the stem and after every block."""

@@ -135,8 +135,8 @@ def balanced_part(images: Images, per_class: int) -> Images:
     """The first samples of every class, as many of each as there are, at most `per_class`."""
     size = min(per_class, int(torch.bincount(images.labels, minlength=images.classes).min()))
     picked = [(images.labels == c).nonzero().flatten()[:size] for c in range(images.classes)]
-    at = torch.cat(picked).sort().values
-    return Images(images.name, images.inputs[at], images.labels[at], images.classes)
+    rows = torch.cat(picked).sort().values
+    return Images(images.name, images.inputs[rows], images.labels[rows], images.classes)
 
 
 def terminal_phase(
@@ -165,11 +165,11 @@ def terminal_phase(
     targets = images.one_hot()
 
     def loss_of_batch(_: int) -> Float[Tensor, ""]:
-        at = batch_indices(len(images.labels), batch, generators)
-        output = networks(images.inputs[at])
+        rows = batch_indices(len(images.labels), batch, generators)
+        output = networks(images.inputs[rows])
         if loss == "mse":
-            return mean_square(output, targets[at])
-        return cross_entropy(output, images.labels[at])
+            return mean_square(output, targets[rows])
+        return cross_entropy(output, images.labels[rows])
 
     def record(_: int) -> None:
         with torch.no_grad():
@@ -191,8 +191,8 @@ def measure(networks: Classifiers, images: Images, seeds: int) -> list[dict[str,
     correct = torch.baddbmm(bias[:, None], h, weight.mT).argmax(-1) == images.labels
     rows: list[dict[str, float | None]] = []
     for i in range(seeds):
-        found = neural_collapse([(h[i], images.labels)], weight[i], bias[i])
-        rows.append({"accuracy": float(correct[i].double().mean()), **_collapse_row(found)})
+        collapse = neural_collapse([(h[i], images.labels)], weight[i], bias[i])
+        rows.append({"accuracy": float(correct[i].double().mean()), **_collapse_row(collapse)})
     for name, (w1, w2) in networks.pairs(images.inputs).items():
         for row, grades in zip(rows, pair_grades(w1, w2, images.classes), strict=True):
             known = {

@@ -53,12 +53,12 @@ def _by_seed(
     rows: Sequence[dict[str, Any]], quantity: Callable[[dict[str, Any]], float | None]
 ) -> list[float]:
     """For every seed the mean over networks and groups: seeds are what is independent."""
-    found: dict[int, list[float]] = {}
+    by_seed: dict[int, list[float]] = {}
     for row in rows:
         value = quantity(row)
         if value is not None:
-            found.setdefault(row["seed"], []).append(value)
-    return [float(np.mean(values)) for values in found.values()]
+            by_seed.setdefault(row["seed"], []).append(value)
+    return [float(np.mean(values)) for values in by_seed.values()]
 
 
 def _at_most(

@@ -81,8 +81,8 @@ class Rewritable:
 
         A map stands in two pairs of a perceptron; changing one space also moves the pair behind.
         """
-        found = self.places("gl" if kind in ("orthogonal", "balanced") else kind)
-        return found if "n_head" in (self.config or {}) else found[:1]
+        places = self.places("gl" if kind in ("orthogonal", "balanced") else kind)
+        return places if "n_head" in (self.config or {}) else places[:1]
 
     def changes(self, kind: str, *, seed: int) -> list[Change]:
         """Random changes of a kind, or those that balance; "orthogonal" is a part of "gl"."""
@@ -160,8 +160,8 @@ def numbers(record: Any, name: str) -> Float[Tensor, " n"] | None:
 
 def number(record: PairRecord, name: str) -> float | None:
     """An observable that is one number."""
-    found = numbers(record, name)
-    return None if found is None else found.item()
+    values = numbers(record, name)
+    return None if values is None else values.item()
 
 
 def perceptron(
@@ -210,13 +210,13 @@ def gpt2_logits(
 
     x = w["wte.weight"][tokens] + w["wpe.weight"][: tokens.shape[1]]
     for layer in range(config["n_layer"]):
-        at = f"h.{layer}"
+        block = f"h.{layer}"
         q, k, v = (
             part.unflatten(-1, (config["n_head"], -1)).transpose(1, 2)
-            for part in project(norm(x, f"{at}.ln_1"), f"{at}.attn.c_attn").chunk(3, -1)
+            for part in project(norm(x, f"{block}.ln_1"), f"{block}.attn.c_attn").chunk(3, -1)
         )
         heads = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + project(heads.transpose(1, 2).flatten(-2), f"{at}.attn.c_proj")
-        hidden = project(norm(x, f"{at}.ln_2"), f"{at}.mlp.c_fc")
-        x = x + project(functional.gelu(hidden, approximate="tanh"), f"{at}.mlp.c_proj")
+        x = x + project(heads.transpose(1, 2).flatten(-2), f"{block}.attn.c_proj")
+        hidden = project(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc")
+        x = x + project(functional.gelu(hidden, approximate="tanh"), f"{block}.mlp.c_proj")
     return norm(x, "ln_f") @ w.get("lm_head.weight", w["wte.weight"]).T

@@ -51,8 +51,8 @@ def random_unimodular(d: int, generator: torch.Generator) -> DomainMatrix:
     True
     """
     drawn = torch.randint(-_LARGEST, _LARGEST + 1, (2, d, d), generator=generator)
-    one = torch.eye(d, dtype=drawn.dtype)
-    lower, upper = drawn[0].tril(-1) + one, drawn[1].triu(1) + one
+    identity = torch.eye(d, dtype=drawn.dtype)
+    lower, upper = drawn[0].tril(-1) + identity, drawn[1].triu(1) + identity
     return exact_matrix((lower @ upper).tolist(), d)
 
 
@@ -127,8 +127,8 @@ def map_stabiliser(w1: DomainMatrix, w2: DomainMatrix) -> int:
     1
     """
     d = w1.shape[0]
-    one = DomainMatrix.eye(d, QQ)
-    rows = _kronecker(one, w1.transpose()).vstack(_kronecker(w2, one))
+    identity = DomainMatrix.eye(d, QQ)
+    rows = _kronecker(identity, w1.transpose()).vstack(_kronecker(w2, identity))
     return d * d - rows.rank()
 
 

@@ -141,11 +141,11 @@ class InvariantRing(Experiment):
             "points": _point_rows,
             "maps": _map_rows,
         }[s["part"]]
-        found = []
+        measured = []
         for fraction, row in rows(s):
-            found.append(row)
+            measured.append(row)
             report(fraction)
-        return {"rows": found}
+        return {"rows": measured}
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
         """Exact statements: one counterexample refutes."""
@@ -170,10 +170,10 @@ class InvariantRing(Experiment):
 
 def rows_by_part(measured: Sequence[Measured]) -> dict[str, list[dict[str, Any]]]:
     """Rows of all dimensions, part by part."""
-    found: dict[str, list[dict[str, Any]]] = {part: [] for part in _PARTS}
+    rows: dict[str, list[dict[str, Any]]] = {part: [] for part in _PARTS}
     for m in measured:
-        found[m.cell.settings["part"]] += m.values["rows"]
-    return found
+        rows[m.cell.settings["part"]] += m.values["rows"]
+    return rows
 
 
 def _section_rows(s: dict[str, Any]) -> Iterator[tuple[float, dict[str, Any]]]:
@@ -284,11 +284,11 @@ def _map_row(
     first, last = planted_maps(d, r1, r2, product)
     w1, w2 = g * first * outer[0], outer[1] * last * g.inv()
     again = h * w1, w2 * h.inv()
-    found = w1.rank(), w2.rank(), (w2 * w1).rank()
+    rank1, rank2, product_rank = w1.rank(), w2.rank(), (w2 * w1).rank()
     stabiliser = map_stabiliser(w1, w2)
-    closed = has_closed_affine_orbit(rank_write=found[0], rank_read=found[1], rank_product=found[2])
+    closed = has_closed_affine_orbit(rank_write=rank1, rank_read=rank2, rank_product=product_rank)
     return {
-        "d": d, "r1": found[0], "r2": found[1], "product": found[2],
+        "d": d, "r1": rank1, "r2": rank2, "product": product_rank,
         "kernel_meeting": kernel_meeting(w1, w2),
         "kernel_meeting_after": kernel_meeting(*again),
         "product_kept": again[1] * again[0] == w2 * w1,

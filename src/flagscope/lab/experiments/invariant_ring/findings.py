@@ -177,8 +177,9 @@ def _kernel(maps: Sequence[Row]) -> Finding:
                 row["kernel_meeting"] == row["r1"] - row["product"] for row in maps
             ],
             "products that belong to every k' from 0 to d - s": [
-                found == set(range(max(found) + 1)) and max(found) == _room(key, maps)
-                for key, found in by_product.items()
+                dimensions == set(range(max(dimensions) + 1))
+                and max(dimensions) == _room(key, maps)
+                for key, dimensions in by_product.items()
             ],
         },
         "So k' is a count on orbits that no polynomial invariant sees: pairs with k' > 0 have the "

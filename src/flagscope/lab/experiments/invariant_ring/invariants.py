@@ -80,13 +80,13 @@ class Sections:
         target = self.basis(raised_weight(weight, i))
         # The last monomial of a reduced basis polynomial occurs in no other: a coordinate.
         marks = [next(reversed(polynomial)) for polynomial in target]
-        found: Entries = {}
+        entries: Entries = {}
         for column, polynomial in enumerate(self.basis(weight)):
             image = derived(polynomial, rows)
             for row, mark in enumerate(marks):
                 if mark in image:
-                    found[row, column] = image[mark]
-        return found
+                    entries[row, column] = image[mark]
+        return entries
 
 
 def raised_weight(weight: Weight, i: int) -> Weight:
@@ -229,12 +229,12 @@ def _products(d: int, columns: Weight, rows: Weight) -> Iterator[Polynomial]:
     size = d * inputs + outputs * d
 
     def entry(r: int, c: int) -> Polynomial:
-        found: Polynomial = {}
+        polynomial: Polynomial = {}
         for k in range(d):
             exponents = [0] * size
             exponents[k * inputs + c] = exponents[d * inputs + r * d + k] = 1
-            found[tuple(exponents)] = 1
-        return found
+            polynomial[tuple(exponents)] = 1
+        return polynomial
 
     for table in contingency_tables(rows, columns):
         product: Polynomial = {(0,) * size: 1}

@@ -49,7 +49,7 @@ def derived(polynomial: Polynomial, derivation: Derivation) -> Polynomial:
     >>> derived({(0, 2): 1}, [(1, 0, 1)])  # x ∂/∂y of y²
     {(1, 1): 2}
     """
-    found: Polynomial = {}
+    terms: Polynomial = {}
     for monomial, coefficient in polynomial.items():
         for c, a, b in derivation:
             if monomial[b]:
@@ -57,8 +57,8 @@ def derived(polynomial: Polynomial, derivation: Derivation) -> Polynomial:
                 moved[b] -= 1
                 moved[a] += 1
                 key = tuple(moved)
-                found[key] = found.get(key, 0) + coefficient * c * monomial[b]
-    return {monomial: value for monomial, value in found.items() if value}
+                terms[key] = terms.get(key, 0) + coefficient * c * monomial[b]
+    return {monomial: value for monomial, value in terms.items() if value}
 
 
 def annihilated(
@@ -132,9 +132,9 @@ def multiplied(first: Polynomial, second: Polynomial) -> Polynomial:
     >>> multiplied({(1, 0): 1, (0, 1): 1}, {(1, 0): 1, (0, 1): -1})
     {(2, 0): 1, (0, 2): -1}
     """
-    found: Polynomial = {}
+    terms: Polynomial = {}
     for a, x in first.items():
         for b, y in second.items():
             key = tuple(i + j for i, j in zip(a, b, strict=True))
-            found[key] = found.get(key, 0) + x * y
-    return {monomial: value for monomial, value in found.items() if value}
+            terms[key] = terms.get(key, 0) + x * y
+    return {monomial: value for monomial, value in terms.items() if value}

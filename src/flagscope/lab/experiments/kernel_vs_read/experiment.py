@@ -159,10 +159,10 @@ class KernelVsRead(Experiment):
 
         return pd.DataFrame(
             [
-                (m.cell.name, seed, at["step"], quantity, values[i])
+                (m.cell.name, seed, moment["step"], quantity, values[i])
                 for m in measured
-                for at in m.values["series"]
-                for quantity, values in at.items()
+                for moment in m.values["series"]
+                for quantity, values in moment.items()
                 if quantity != "step"
                 for i, seed in enumerate(m.cell.settings["seeds"])
             ],
@@ -190,18 +190,18 @@ def _task(source: str, task: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, 
 def _losses(network: Network, x: Tensor, y: Tensor) -> list[float]:
     with torch.no_grad():
         output = network(x)
-    return [float(cross_entropy(one[None], y)) for one in output]
+    return [float(cross_entropy(logits[None], y)) for logits in output]
 
 
 def _observables(network: Network) -> dict[str, list[float]]:
     """Each observable averaged over the adjacent pairs, one number a seed."""
-    found: dict[str, list[float]] = {name: [] for name in SIGNS}
+    means: dict[str, list[float]] = {name: [] for name in SIGNS}
     for seed in range(len(network.weights[0])):
         maps = [weight[seed] for weight in network.weights]
         pairs = [asdict(intersections(*pair)) for pair in pairwise(maps)]
         for name in SIGNS:
-            found[name].append(float(np.mean([pair[name] for pair in pairs])))
-    return found
+            means[name].append(float(np.mean([pair[name] for pair in pairs])))
+    return means
 
 
 EXPERIMENT = KernelVsRead()

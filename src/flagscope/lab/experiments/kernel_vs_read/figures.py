@@ -40,9 +40,9 @@ def over_training_figure(measured: Sequence[Measured]) -> Figure:
               and m.cell.settings["width"] == 32]  # fmt: skip
     for m, colour in zip(chosen, COLOURS, strict=False):
         series = m.values["series"]
-        steps = [max(1, at["step"]) for at in series]
+        steps = [max(1, moment["step"]) for moment in series]
         for ax, name in zip(axes[0], ("read_soft", "kernel_soft"), strict=True):
-            runs = np.array([at[name] for at in series]).T.tolist()
+            runs = np.array([moment[name] for moment in series]).T.tolist()
             draw_band(ax, steps, runs, colour=colour, label=m.cell.settings["task"])
     axes[0, 0].set_ylabel("read space, soft")
     axes[0, 1].set_ylabel("kernel, soft")

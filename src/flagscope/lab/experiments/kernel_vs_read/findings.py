@@ -32,8 +32,8 @@ def _correlation(m: Measured, seed: int, observable: str, target: str) -> float:
 
     0 for an observable that never moves: it tracks nothing.
     """
-    x = [at[observable][seed] for at in m.values["series"]]
-    y = [-at[target][seed] for at in m.values["series"]]
+    x = [moment[observable][seed] for moment in m.values["series"]]
+    y = [-moment[target][seed] for moment in m.values["series"]]
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0
     return SIGNS[observable] * float(np.asarray(stats.spearmanr(x, y))[0])
@@ -101,12 +101,12 @@ def tracking_findings(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 def _by_task(measured: Sequence[Measured], side: str) -> str:
     """Means of the soft and the counted form on each task."""
-    found = []
+    texts = []
     for task in dict.fromkeys(m.cell.settings["task"] for m in measured):
         chosen = [m for m in measured if m.cell.settings["task"] == task]
         means = [_correlations(chosen, f"{side}_{form}", "loss").mean() for form in _FORMS]
-        found.append(f"{task} {means[0]:.2f} and {means[1]:.2f}")
-    return "; ".join(found)
+        texts.append(f"{task} {means[0]:.2f} and {means[1]:.2f}")
+    return "; ".join(texts)
 
 
 def comparison_findings(measured: Sequence[Measured]) -> Iterator[Finding]:
@@ -174,8 +174,8 @@ def _across_runs(measured: Sequence[Measured]) -> Iterator[Finding]:
         for group in shapes.values():
             ends = [(m.values["series"][-1], i) for m in group
                     for i in range(len(m.cell.settings["seeds"]))]  # fmt: skip
-            x = [at[observable][i] for at, i in ends]
-            y = [-at["held-out loss"][i] for at, i in ends]
+            x = [moment[observable][i] for moment, i in ends]
+            y = [-moment["held-out loss"][i] for moment, i in ends]
             still = np.ptp(x) == 0 or np.ptp(y) == 0
             rho = 0.0 if still else float(np.asarray(stats.spearmanr(x, y))[0])
             values.append(SIGNS[observable] * rho)
@@ -200,7 +200,7 @@ def exact_findings(measured: Sequence[Measured]) -> Iterator[Finding]:
     """Whether exact dimensions ever move in training."""
     for name in ("read_exact", "kernel_exact"):
         still = [
-            bool(np.ptp([at[name][i] for at in m.values["series"]]) == 0)
+            bool(np.ptp([moment[name][i] for moment in m.values["series"]]) == 0)
             for m in measured
             for i in range(len(m.cell.settings["seeds"]))
         ]

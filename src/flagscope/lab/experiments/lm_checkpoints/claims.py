@@ -76,8 +76,8 @@ def _falls(quantity: str, symbol: str) -> Measure:
 
 def _rises(space: str, arm: Arm) -> Measure:
     return lambda runs: _joined(
-        runs.mean(f"rise of R_{space.upper()}, {name}", one, rise(f"R_{space}"))
-        for name, one in _decays(arm)
+        runs.mean(f"rise of R_{space.upper()}, {name}", decay, rise(f"R_{space}"))
+        for name, decay in _decays(arm)
     )
 
 
@@ -124,8 +124,8 @@ def _flagged_controls(runs: Runs) -> list[Estimate]:
 
 def _flagged_starts(runs: Runs) -> list[Estimate]:
     """Maps are drawn independently of each other: at the start every group is a trial."""
-    found = [one for values in runs.of(Arm()).values() for one in rejected(values, 0)]
-    return [share_interval("flagged at step 0", found)] if found else []
+    flags = [flag for values in runs.of(Arm()).values() for flag in rejected(values, 0)]
+    return [share_interval("flagged at step 0", flags)] if flags else []
 
 
 def _decay_effect(quantities: dict[str, str], sign: int) -> Measure:

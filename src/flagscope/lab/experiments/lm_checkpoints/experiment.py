@@ -147,8 +147,8 @@ class LanguageModelCheckpoints(Experiment):
         import pandas as pd
 
         rows = []
-        for one in measured:
-            values, chosen = with_law(one), one.cell.settings
+        for run in measured:
+            values, chosen = with_law(run), run.cell.settings
             for i, step in enumerate(values["steps"]):
                 row = chosen["arm"] | {"seed": chosen["seed"], "step": step}
                 row |= {"loss": values["loss"][i], "law": values["law"][i]}

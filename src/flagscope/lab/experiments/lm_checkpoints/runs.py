@@ -41,9 +41,9 @@ class Runs:
 
     def __init__(self, measured: Iterable[Measured]) -> None:
         self._by_arm: dict[Arm, dict[int, Values]] = {}
-        for one in measured:
-            arm = Arm(**one.cell.settings["arm"])
-            self._by_arm.setdefault(arm, {})[one.cell.settings["seed"]] = with_law(one)
+        for run in measured:
+            arm = Arm(**run.cell.settings["arm"])
+            self._by_arm.setdefault(arm, {})[run.cell.settings["seed"]] = with_law(run)
 
     def of(self, arm: Arm) -> dict[int, Values]:
         """The runs of an arm by seed."""
@@ -59,9 +59,9 @@ class Runs:
         self, name: str, first: Arm, second: Arm, quantity: Callable[[Values, Values], float | None]
     ) -> list[Estimate]:
         """The mean over seeds of a quantity of two runs of one seed: they began alike."""
-        one, other = self.of(first), self.of(second)
-        seeds = [seed for seed in one if seed in other]
-        return _estimate(name, [quantity(one[seed], other[seed]) for seed in seeds])
+        these, those = self.of(first), self.of(second)
+        seeds = [seed for seed in these if seed in those]
+        return _estimate(name, [quantity(these[seed], those[seed]) for seed in seeds])
 
     def difference(self, name: str, first: Arm, second: Arm, quantity: Quantity) -> list[Estimate]:
         """The mean over seeds of a quantity in the first arm less that in the second."""

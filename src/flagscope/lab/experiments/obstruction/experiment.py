@@ -143,8 +143,8 @@ class Obstruction(Experiment):
         }
 
         def book(*_: Any) -> None:  # gradients are there and the weights not yet changed
-            for one in ledgers.values():
-                one.book()
+            for ledger in ledgers.values():
+                ledger.book()
 
         optimiser.register_step_pre_hook(book)
         series: list[dict[str, Any]] = []
@@ -173,11 +173,11 @@ class Obstruction(Experiment):
 
         return pd.DataFrame(
             [
-                (*_place(m), pair, seed, at["step"], quantity, values[i])
+                (*_place(m), pair, seed, moment["step"], quantity, values[i])
                 for m in measured
-                for at in m.values["series"]
+                for moment in m.values["series"]
                 for pair in m.values["pairs"]
-                for quantity, values in at[pair].items()
+                for quantity, values in moment[pair].items()
                 for i, seed in enumerate(m.cell.settings["seeds"])
             ],
             columns=["activation", "ridge", "pair", "seed", "step", "quantity", "value"],
@@ -207,10 +207,10 @@ def _recorded(
         weight.grad = None
     loss.backward()
     errors = (output - y).detach().square().sum(-1).mean(-1) / 2
-    found: dict[str, Any] = {"loss": errors.tolist()}
+    record: dict[str, Any] = {"loss": errors.tolist()}
     for (name, ledger), (mask, rest) in zip(ledgers.items(), inside, strict=True):
-        found[name] = _of_pair(ledger, mask, rest, shrink)
-    return found
+        record[name] = _of_pair(ledger, mask, rest, shrink)
+    return record
 
 
 def _of_pair(

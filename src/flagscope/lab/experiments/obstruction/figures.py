@@ -84,5 +84,5 @@ def _parts(runs: Runs) -> Figure:
 
 def _series(cell: Measured, pair: str, quantity: str) -> tuple[list[float], Any]:
     s, series = cell.cell.settings, cell.values["series"]
-    time = [2 * s["decay"] * s["step"] * at["step"] for at in series]
-    return time, np.array([at[pair][quantity] for at in series]).T
+    time = [2 * s["decay"] * s["step"] * moment["step"] for moment in series]
+    return time, np.array([moment[pair][quantity] for moment in series]).T

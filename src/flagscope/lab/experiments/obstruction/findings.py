@@ -39,9 +39,9 @@ class Runs:
 
     def cell(self, activation: str, decay: float | None = None) -> Measured | None:
         """The cell of an activation: at the weakest ridge measured, if none is given."""
-        found = [m for m in self.measured if m.cell.settings["activation"] == activation]
-        found.sort(key=lambda m: m.cell.settings["decay"])
-        kept = [m for m in found if decay is None or m.cell.settings["decay"] == decay]
+        cells = [m for m in self.measured if m.cell.settings["activation"] == activation]
+        cells.sort(key=lambda m: m.cell.settings["decay"])
+        kept = [m for m in cells if decay is None or m.cell.settings["decay"] == decay]
         return kept[0] if kept else None
 
     def values(
@@ -53,18 +53,18 @@ class Runs:
         if cell is None:
             return []
         step = cell.cell.settings["steps" if end else "judged"]
-        (at,) = [moment for moment in cell.values["series"] if moment["step"] == step]
-        return at[pair][quantity]
+        (recorded,) = [moment for moment in cell.values["series"] if moment["step"] == step]
+        return recorded[pair][quantity]
 
     def estimates(
         self, places: Sequence[tuple[str, str]], quantity: str, *,
         decay: float | None = None, end: bool = False,
     ) -> tuple[Estimate, ...]:  # fmt: skip
         """Of those places that were measured."""
-        found = ((a, p, self.values(a, p, quantity, decay=decay, end=end)) for a, p in places)
+        measured = ((a, p, self.values(a, p, quantity, decay=decay, end=end)) for a, p in places)
         return tuple(
             mean_interval(f"{quantity}, {place(a, p)}", values, bounds=_BOUNDS.get(quantity))
-            for a, p, values in found
+            for a, p, values in measured
             if values
         )
 
@@ -219,7 +219,10 @@ def _curved_diagonal(runs: Runs) -> Iterator[Finding]:
 
 def _terms(runs: Runs) -> Iterator[Finding]:
     by_run = [
-        np.max([at[p]["drive error"] for p in m.values["pairs"] for at in m.values["series"]], 0)
+        np.max(
+            [moment[p]["drive error"] for p in m.values["pairs"] for moment in m.values["series"]],
+            0,
+        )
         for m in runs.measured
     ]
     # A seed's networks begin alike, whatever the activation: a seed counts once.
@@ -255,16 +258,16 @@ def _accounts(runs: Runs) -> Iterator[Finding]:
 
 def _shares(runs: Runs) -> str:
     """Which term holds A - B up at 2λt = 10, where drive and decay have come to balance."""
-    found = []
+    texts = []
     for a, pair in (*_CURVED, *_GATED):
         masks, rest = (runs.values(a, pair, f"{term} drive") for term in ("mask", "homogeneity"))
         if masks:
             ratio = fmean(e / (m or math.nan) for m, e in zip(masks, rest, strict=True))
-            found.append(f"{place(a, pair)} {ratio:.2g}")
+            texts.append(f"{place(a, pair)} {ratio:.2g}")
     return (
         "At a stall A - B is what drives it over 2λ. Norm of the homogeneity term over that of the "
-        f"mask term at 2λt = 10: {', '.join(found)}."
-        if found
+        f"mask term at 2λt = 10: {', '.join(texts)}."
+        if texts
         else ""
     )
 
@@ -311,9 +314,9 @@ def _lasts(runs: Runs) -> Iterator[Finding]:
 def _relative(
     runs: Runs, places: Sequence[tuple[str, str]], quantity: str, to: str
 ) -> tuple[Estimate, ...]:
-    found: list[Estimate] = []
+    estimates: list[Estimate] = []
     for a, p in places:
         over = zip(runs.values(a, p, quantity), runs.values(a, p, to), strict=True)
         if values := [x / y for x, y in over]:
-            found.append(mean_interval(f"{quantity} over {to}, {place(a, p)}", values))
-    return tuple(found)
+            estimates.append(mean_interval(f"{quantity} over {to}, {place(a, p)}", values))
+    return tuple(estimates)

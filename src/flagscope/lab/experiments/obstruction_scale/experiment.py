@@ -153,7 +153,7 @@ def recorded(network: OpenNetwork, x: Tensor, y: Tensor) -> dict[str, list[float
         a, b = write @ write.mT, read.mT @ read
         size = torch.linalg.matrix_norm(a), torch.linalg.matrix_norm(b)
         errors = (network(x)[0] - y).square().sum(-1).mean(-1)
-        found = {
+        values_by_name = {
             "C": commutator_ratio(spectra),
             "nu": commutation_defect(spectra),
             "rho": gram_correlation(spectra),
@@ -161,7 +161,7 @@ def recorded(network: OpenNetwork, x: Tensor, y: Tensor) -> dict[str, list[float
             "write norm": size[0],
             "explained": 1 - errors / y.square().sum(-1).mean(),
         }
-    return {name: [float(v) for v in values] for name, values in found.items()}
+    return {name: [float(v) for v in values] for name, values in values_by_name.items()}
 
 
 def _settings(*, quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -72,9 +72,11 @@ class Runs:
         self, activation: str, ratios: Sequence[float], kind: str = "grid"
     ) -> tuple[Estimate, ...]:
         """C at the end, one estimate a ratio that was measured."""
-        found = ((r, self.values(activation, r, "C", kind)) for r in ratios)
+        by_ratio = ((r, self.values(activation, r, "C", kind)) for r in ratios)
         return tuple(
-            mean_interval(f"C, {activation}, λ/c = {r:g}", values) for r, values in found if values
+            mean_interval(f"C, {activation}, λ/c = {r:g}", values)
+            for r, values in by_ratio
+            if values
         )
 
 

@@ -125,12 +125,12 @@ def _means(
     """Mean of each quantity over the models in which it is defined."""
 
     def estimates(models: Models) -> list[Estimate]:
-        found = []
+        intervals = []
         for name, quantity in quantities.items():
-            known = [v for v in (quantity(one.values) for one in models) if v is not None]
+            known = [v for v in (quantity(model.values) for model in models) if v is not None]
             if known:
-                found.append(mean_interval(name, known, bounds=bounds))
-        return found
+                intervals.append(mean_interval(name, known, bounds=bounds))
+        return intervals
 
     return estimates
 

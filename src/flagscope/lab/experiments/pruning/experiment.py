@@ -107,12 +107,12 @@ class Pruning(Experiment):
 
         chosen = cell.settings
         state, shape, text = _model(chosen, lambda done: report(done / 2))
-        found = redundancy(state, shape)
-        scores = found.scores | magnitude_scores(state, shape)
+        overlaps = redundancy(state, shape)
+        scores = overlaps.scores | magnitude_scores(state, shape)
         scores["gradient"] = gradient_importance(
             state, shape, text.train, windows=chosen["windows"]
         )
-        flat = {name: [float(f"{v:.8g}") for v in one.ravel()] for name, one in scores.items()}
+        flat = {name: [float(f"{v:.8g}") for v in score.ravel()] for name, score in scores.items()}
         ablation = Ablation(state, shape, text.validation[: chosen["held_out_tokens"]])
         heads = range(shape.n_layer * shape.n_head)
         base = ablation.loss([])
@@ -130,7 +130,7 @@ class Pruning(Experiment):
                 [
                     i,
                     j,
-                    float(found.pairwise[i // shape.n_head, i % shape.n_head, j % shape.n_head]),
+                    float(overlaps.pairwise[i // shape.n_head, i % shape.n_head, j % shape.n_head]),
                     b,
                 ]
                 for i, j, b in ablation.interactions(base, single)
@@ -151,13 +151,13 @@ class Pruning(Experiment):
         import pandas as pd
 
         rows = []
-        for one in measured:
-            values = one.values
+        for model in measured:
+            values = model.values
             for head, loss in enumerate(values["single"]):
                 place = {"layer": head // values["heads"], "head": head % values["heads"]}
                 scores = {name: score[head] for name, score in values["scores"].items()}
                 rows.append(
-                    {"model": one.cell.name, **place, "cost": loss - values["base"]} | scores
+                    {"model": model.cell.name, **place, "cost": loss - values["base"]} | scores
                 )
         return pd.DataFrame(rows)
 
@@ -207,14 +207,14 @@ def _cost_figure(measured: Sequence[Measured]) -> Figure:
     }
     figure, axes = new_figure(1, len(shown), width=2.9, sharey=True)
     for ax, (score, label) in zip(axes[0], shown.items(), strict=True):
-        found = []
-        for one, colour in zip(measured, COLOURS * len(measured), strict=False):
-            pairs = one.values["scores"][score], one.values["single"]
+        correlations = []
+        for model, colour in zip(measured, COLOURS * len(measured), strict=False):
+            pairs = model.values["scores"][score], model.values["single"]
             x, y = ((rankdata(v) - 1) / (len(v) - 1) for v in pairs)
             if np.ptp(pairs[0]) > 0:
-                found.append(spearman_interval(one.cell.name, *pairs).value)
-            ax.plot(x, y, ".", ms=4, color=colour, label=one.cell.name)
-        title = f"ρ from {min(found):.2f} to {max(found):.2f}" if found else ""
+                correlations.append(spearman_interval(model.cell.name, *pairs).value)
+            ax.plot(x, y, ".", ms=4, color=colour, label=model.cell.name)
+        title = f"ρ from {min(correlations):.2f} to {max(correlations):.2f}" if correlations else ""
         ax.set(xlabel=f"rank of {label}")
         ax.set_title(title, fontsize=9)
     axes[0, 0].set_ylabel("rank of the cost of removing the head")
@@ -227,12 +227,12 @@ def _cost_figure(measured: Sequence[Measured]) -> Figure:
 
 def _curves_figure(measured: Sequence[Measured]) -> Figure:
     figure, axes = new_figure(1, len(measured), width=2.9)
-    for ax, one in zip(axes[0], measured, strict=True):
-        for curve in one.values["random_curves"]:
+    for ax, model in zip(axes[0], measured, strict=True):
+        for curve in model.values["random_curves"]:
             ax.plot(curve, color="0.7", lw=0.8)
         for (name, label), colour in zip(_ORDERS.items(), COLOURS, strict=False):
-            ax.plot(one.values["curves"][name], color=colour, label=label)
-        ax.set(title=one.cell.name, xlabel="heads removed")
+            ax.plot(model.values["curves"][name], color=colour, label=label)
+        ax.set(title=model.cell.name, xlabel="heads removed")
     axes[0, 0].set_ylabel("held-out loss (nats per token)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure

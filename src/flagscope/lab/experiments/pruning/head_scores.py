@@ -51,13 +51,15 @@ def redundancy(state: State, shape: GPTShape) -> Redundancy:
         state, config=shape.config(), only="heads", rank=LAB_RULE, device="cpu", workers=1
     ).result.heads
     by_space = {
-        space: sorted((one for one in heads if one.space == space), key=lambda one: one.layer)
+        space: sorted((head for head in heads if head.space == space), key=lambda head: head.layer)
         for space in SPACES
     }
-    ratios = {space: np.stack([_others(one) for one in ones]) for space, ones in by_space.items()}
+    ratios = {
+        space: np.stack([_others(group) for group in groups]) for space, groups in by_space.items()
+    }
     mean = np.mean(list(ratios.values()), axis=0)
-    members = [np.stack([_memberships(one) for one in ones]) for ones in by_space.values()]
-    scores = {f"overlap_{space}": np.nanmean(one, axis=-1) for space, one in ratios.items()}
+    members = [np.stack([_memberships(group) for group in groups]) for groups in by_space.values()]
+    scores = {f"overlap_{space}": np.nanmean(ratio, axis=-1) for space, ratio in ratios.items()}
     scores["overlap"] = np.nanmean(mean, axis=-1)
     scores["nearest"] = np.nanmax(mean, axis=-1)
     scores["membership"] = np.sum(members, axis=0)
@@ -149,10 +151,10 @@ class Ablation:
 
     def interactions(self, base: float, single: Sequence[float]) -> list[tuple[int, int, float]]:
         """What removing two heads of a layer costs beyond the sum of each alone."""
-        found = []
+        pairs = []
         for layer in range(self._shape.n_layer):
             first = layer * self._shape.n_head
             for i, j in combinations(range(first, first + self._shape.n_head), 2):
                 beyond = self.loss([i, j]) - single[i] - single[j] + base
-                found.append((i, j, beyond))
-        return found
+                pairs.append((i, j, beyond))
+        return pairs

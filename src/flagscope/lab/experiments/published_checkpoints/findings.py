@@ -122,7 +122,7 @@ def _skipped(runs: Runs) -> str:
 
 
 def _works(runs: Runs) -> Iterator[Finding]:
-    for letter, of in (("R", SPACES), *((one, tuple(KINDS)) for one in ("rho", "nu", "C"))):
+    for letter, of in (("R", SPACES), *((symbol, tuple(KINDS)) for symbol in ("rho", "nu", "C"))):
         estimates: list[Estimate] = []
         inside: list[str] = []
         draws = 0
@@ -159,32 +159,32 @@ def _works(runs: Runs) -> Iterator[Finding]:
 
 def _scores(runs: Runs, name: str, *, trained: bool) -> list[float]:
     """(R - 1) in exact Haar standard deviations, of every space, layer and draw."""
-    found: list[float] = []
+    scores: list[float] = []
     for m in runs.cells(name, trained=trained):
         if "heads" not in m.values:
             continue
         heads, d = m.values["heads"]
         sd = mean_overlap([d // heads] * heads, d).sd
-        found += [(r - 1) / sd for space in SPACES for r in m.values["places"][f"R_{space}"]]
-    return found
+        scores += [(r - 1) / sd for space in SPACES for r in m.values["places"][f"R_{space}"]]
+    return scores
 
 
 def _flagged(runs: Runs, *, trained: bool) -> dict[str, dict[str, list[bool]]]:
     """By what is tested and network: each trial, whether beyond the two-sided 5 % of the null."""
-    found: dict[str, dict[str, list[bool]]] = {"R of head groups": {}, "ρ of pairs": {}}
+    flags: dict[str, dict[str, list[bool]]] = {"R of head groups": {}, "ρ of pairs": {}}
     for name in runs.present:
         title = PUBLISHED[name].title
         scores = _scores(runs, name, trained=trained)
         if scores:
-            found["R of head groups"][title] = [abs(z) > _CRITICAL for z in scores]
+            flags["R of head groups"][title] = [abs(z) > _CRITICAL for z in scores]
         counts = [
             count
             for m in runs.cells(name, trained=trained)
             for count in m.values["flagged"].values()
         ]
         flagged, total = (sum(column) for column in zip(*counts, strict=True))
-        found["ρ of pairs"][title] = [True] * flagged + [False] * (total - flagged)
-    return found
+        flags["ρ of pairs"][title] = [True] * flagged + [False] * (total - flagged)
+    return flags
 
 
 def _calibrated(runs: Runs) -> Iterator[Finding]:

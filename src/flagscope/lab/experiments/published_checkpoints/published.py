@@ -120,8 +120,8 @@ def resnet_initial(name: str, trained: Tensor, _: Config, generator: torch.Gener
 
 def _layer(name: str) -> float:
     """Index of the layer that a tensor belongs to; infinite outside of layers."""
-    found = _LAYER.search(name)
-    return math.inf if found is None else int(found[1])
+    match = _LAYER.search(name)
+    return math.inf if match is None else int(match[1])
 
 
 def _in_package(package: str, file: str) -> Callable[[], Path | None]:

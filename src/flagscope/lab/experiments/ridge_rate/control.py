@@ -114,10 +114,10 @@ def _summary(
         for name in QUANTITIES
     }
     late = time >= s["until"] - WINDOW
-    found: dict[str, Any] = {"time": time.tolist()}
+    summary: dict[str, Any] = {"time": time.tolist()}
     for name, values in series.items():
-        found[name] = values[:, 0].T.tolist()
-        found[f"{name}_start"], found[f"{name}_end"] = values[0].tolist(), values[-1].tolist()
-    found["law_ratio"] = decay_rates(time, series["size"]).tolist()
-    found["relative_ratio"] = decay_rates(time[late], series["relative"][late]).tolist()
-    return found
+        summary[name] = values[:, 0].T.tolist()
+        summary[f"{name}_start"], summary[f"{name}_end"] = values[0].tolist(), values[-1].tolist()
+    summary["law_ratio"] = decay_rates(time, series["size"]).tolist()
+    summary["relative_ratio"] = decay_rates(time[late], series["relative"][late]).tolist()
+    return summary

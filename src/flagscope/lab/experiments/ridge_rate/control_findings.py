@@ -167,7 +167,7 @@ def _by_decay(
     bounds: tuple[float, float] | None = None,
 ) -> tuple[Estimate, ...]:
     """One estimate for each λ over seeds, which are averaged over cells and pairs first."""
-    found: list[Estimate] = []
+    estimates: list[Estimate] = []
     for decay in sorted({m.cell.settings["decay"] for m in cells}):
         by_cell: list[np.ndarray] = []
         for m in cells:
@@ -176,8 +176,8 @@ def _by_decay(
                 start = np.array(m.values[f"{name}_start"]) if over else 1.0
                 by_cell.append((values / start).mean(axis=0))
         means = np.mean(by_cell, axis=0).tolist()
-        found.append(mean_interval(f"{label}, λ = {decay:g}", means, bounds=bounds))
-    return tuple(found)
+        estimates.append(mean_interval(f"{label}, λ = {decay:g}", means, bounds=bounds))
+    return tuple(estimates)
 
 
 def _mean(cells: Sequence[Measured], name: str) -> float:

@@ -254,14 +254,14 @@ def _momentum_finding(cells: Sequence[Measured]) -> Finding:
     estimates, verdicts, notes = [], [], []
     for m in cells:
         s = m.cell.settings
-        found = mean_interval(
+        ratio = mean_interval(
             f"rate ratio, β = {s['beta']:g}, η = {s['step']:g}", seed_means([m], "ratio")
         )
         c = s["step"] * s["decay"] * s["beta"] / (1 - s["beta"]) ** 2
-        estimates.append(found)
+        estimates.append(ratio)
         band = 1 + c - 0.005, 1 + 2 * c + 0.005
-        verdicts.append(band_verdict([found], *band, together=len(cells)))
-        notes.append(f"{found.value:.4f} for {1 + c:.4f} to {1 + 2 * c:.4f}")
+        verdicts.append(band_verdict([ratio], *band, together=len(cells)))
+        notes.append(f"{ratio.value:.4f} for {1 + c:.4f} to {1 + 2 * c:.4f}")
     verdict: Verdict = "confirmed" if set(verdicts) == {"confirmed"} else "open"
     return Finding(
         "With momentum β the law holds for the step η / (1 - β), up to a correction of relative "

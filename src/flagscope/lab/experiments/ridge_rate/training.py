@@ -65,9 +65,9 @@ class RidgeRun:
                         for d, e in zip(free, law, strict=True)
                     )
                 )
-                found = [dominant_angle(a, b, signal) for a, b in self._grams()]
-                sines.append([sine for sine, _ in found])
-                bounds.append([bound for _, bound in found])
+                angles = [dominant_angle(a, b, signal) for a, b in self._grams()]
+                sines.append([sine for sine, _ in angles])
+                bounds.append([bound for _, bound in angles])
                 report(n / steps)
             if n < steps:
                 advance(n)
@@ -113,8 +113,8 @@ class RidgeRun:
             made = torch.optim.AdamW(self.weights, lr=s["step"], weight_decay=s["decay"])
 
         def advance(_: int) -> None:
-            found = linear_gradients(self.weights, data.input_covariance, data.cross_covariance)
-            for weight, gradient in zip(self.weights, found, strict=True):
+            gradients = linear_gradients(self.weights, data.input_covariance, data.cross_covariance)
+            for weight, gradient in zip(self.weights, gradients, strict=True):
                 weight.grad = gradient
             made.step()
 

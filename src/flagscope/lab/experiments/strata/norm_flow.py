@@ -23,7 +23,7 @@ def norm_flow(d: int, seed: int) -> list[dict[str, Any]]:
     """
     generator = torch.Generator().manual_seed(1000 * d + seed)
     rank = max(1, d // 2)
-    found = []
+    flows = []
     for kind in ("balanced", "write into the kernel", "unequal ranks"):
         # Balanced maps of singular values 1 … 2, one of them redirected or cut off, all moved by g.
         base = torch.diag(torch.linspace(1, 2, d, dtype=torch.float64))
@@ -47,7 +47,7 @@ def norm_flow(d: int, seed: int) -> list[dict[str, Any]]:
                 total = torch.linalg.matrix_norm(w1 @ w1.mT) + torch.linalg.matrix_norm(w2.mT @ w2)
                 imbalances.append(float(torch.linalg.matrix_norm(moment) / total))
                 conditions.append(float(torch.linalg.cond(g)))
-        found.append(
+        flows.append(
             {
                 "d": d,
                 "seed": seed,
@@ -60,4 +60,4 @@ def norm_flow(d: int, seed: int) -> list[dict[str, Any]]:
                 "condition_growth": conditions[1] / conditions[0],
             }
         )
-    return found
+    return flows
