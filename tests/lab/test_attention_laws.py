@@ -19,7 +19,7 @@ from flagscope.lab.experiments.attention_laws.conserved import (
     write_gram,
 )
 from flagscope.lab.experiments.attention_laws.experiment import EXPERIMENT
-from flagscope.lab.experiments.attention_laws.findings import Runs
+from flagscope.lab.experiments.attention_laws.findings import LawRuns
 from flagscope.lab.experiments.attention_laws.networks import (
     NETWORKS,
     NormedNetwork,
@@ -361,7 +361,7 @@ def test_the_worst_seed_judges_a_law():
     (cell,) = [m for m in measured if m.cell.name == "attention-descent-0.005"]
     cell.values["series"]["V-O"]["driven"][0][2] = 1e-11
     assert verdicts(measured)[0] == "refuted"
-    assert max(Runs(measured).driven(("attention", "V-O"))) == 1e-11
+    assert max(LawRuns(measured).driven(("attention", "V-O"))) == 1e-11
 
 
 def test_table_and_figures_come_from_what_was_measured():

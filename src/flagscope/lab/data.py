@@ -94,7 +94,9 @@ def source_digest(source: str | None) -> str | None:
         return None
     path = Path(source)
     files = (
-        [path] if path.is_file() else sorted(file for file in path.glob("*-ubyte*") if file.is_file())
+        [path]
+        if path.is_file()
+        else sorted(file for file in path.glob("*-ubyte*") if file.is_file())
     )
     marks = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
     return _digest(marks) if marks else None

@@ -20,10 +20,10 @@ from pathlib import Path
 from threading import Thread
 
 from flagscope.errors import FlagscopeError, InputError
-from flagscope.lab.cells import cell_path, measure_cell, read_cell, write_cell
 from flagscope.lab.data import kind_of_source
 from flagscope.lab.experiment import Cell, Experiment, Measured, Options
 from flagscope.lab.extra import check_lab_packages
+from flagscope.lab.measurement import cell_path, measure_cell, read_cell, write_cell
 from flagscope.lab.registry import load_experiment
 from flagscope.lab.results import CellFailure, LabResult, conclude_and_write
 

@@ -30,7 +30,7 @@ Place = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Runs:
+class LawRuns:
     """The measured cells."""
 
     measured: Sequence[Measured]
@@ -69,7 +69,7 @@ class Runs:
 
 def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
     """One finding a prediction; the paper speaks of two adjacent linear maps alone."""
-    runs = Runs(measured)
+    runs = LawRuns(measured)
     rules = (_grouped, _rotary, _residual, _batchnorm, _first_order, _controls, _biases, _adamw,
              _stream, _epsilon)  # fmt: skip
     return beyond_the_paper(*(finding for rule in rules for finding in rule(runs)))
@@ -80,7 +80,7 @@ def _label(place: Place) -> str:
 
 
 def _means(
-    runs: Runs, places: Sequence[Place], quantity: str, *, kind: str = "descent"
+    runs: LawRuns, places: Sequence[Place], quantity: str, *, kind: str = "descent"
 ) -> tuple[Estimate, ...]:
     of = {
         "driven": lambda place: runs.driven(place, kind),
@@ -91,7 +91,7 @@ def _means(
 
 
 def _exact(
-    runs: Runs, claim: str, places: Sequence[Place], words: str, source: str = _SOURCE
+    runs: LawRuns, claim: str, places: Sequence[Place], words: str, source: str = _SOURCE
 ) -> Finding:
     """A law holds each time, so its worst case judges it, not its mean."""
     estimates = _means(runs, places, "driven")
@@ -112,7 +112,7 @@ def _exact(
     )
 
 
-def _grouped(runs: Runs) -> Iterator[Finding]:
+def _grouped(runs: LawRuns) -> Iterator[Finding]:
     yield _exact(
         runs,
         "In grouped-query attention Σ_h A_h - B_K and A_V - Σ_h B_O,h obey the law, biases "
@@ -122,7 +122,7 @@ def _grouped(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _rotary(runs: Runs) -> Iterator[Finding]:
+def _rotary(runs: LawRuns) -> Iterator[Finding]:
     yield _exact(
         runs,
         "Under rotary embeddings the traces of Σ_h A_h - B_K over each plane obey it, and V-O "
@@ -132,7 +132,7 @@ def _rotary(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _residual(runs: Runs) -> Iterator[Finding]:
+def _residual(runs: LawRuns) -> Iterator[Finding]:
     yield _exact(
         runs,
         "The pair inside a linear residual block x + W2 (W1 x + b1) obeys it in spite of the skip",
@@ -142,7 +142,7 @@ def _residual(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _batchnorm(runs: Runs) -> Iterator[Finding]:
+def _batchnorm(runs: LawRuns) -> Iterator[Finding]:
     yield _exact(
         runs,
         "Before a BatchNorm ‖w_i‖² of each row decays, and behind it γ_i² + β_i² - B_ii",
@@ -153,7 +153,7 @@ def _batchnorm(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _laws(runs: Runs) -> list[Place]:
+def _laws(runs: LawRuns) -> list[Place]:
     places: list[Place] = []
     for network in ("attention", "rotary", "residual", "batchnorm"):
         values = runs.cells(network)[0].values
@@ -161,7 +161,7 @@ def _laws(runs: Runs) -> list[Place]:
     return places
 
 
-def _broken(runs: Runs) -> list[Place]:
+def _broken(runs: LawRuns) -> list[Place]:
     places: list[Place] = []
     for network in ("attention", "rotary", "residual", "batchnorm"):
         values = runs.cells(network)[0].values
@@ -169,7 +169,7 @@ def _broken(runs: Runs) -> list[Place]:
     return places
 
 
-def _first_order(runs: Runs) -> Iterator[Finding]:
+def _first_order(runs: LawRuns) -> Iterator[Finding]:
     places = _laws(runs)
     estimates = _means(runs, places, "exponent")
     size = max(fmean(runs.remainder(place)) for place in places)
@@ -187,7 +187,7 @@ def _first_order(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _controls(runs: Runs) -> Iterator[Finding]:
+def _controls(runs: LawRuns) -> Iterator[Finding]:
     places = _broken(runs)
     driven, exponents = _means(runs, places, "driven"), _means(runs, places, "exponent")
     together = len(driven) + len(exponents)
@@ -216,7 +216,7 @@ def _controls(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _biases(runs: Runs) -> Iterator[Finding]:
+def _biases(runs: LawRuns) -> Iterator[Finding]:
     left_out = ("attention", "Q-K, b_K left out")
     yield _exact(
         runs,
@@ -237,7 +237,7 @@ def _biases(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _adamw(runs: Runs) -> Iterator[Finding]:
+def _adamw(runs: LawRuns) -> Iterator[Finding]:
     places = _laws(runs)
     estimates = _means(runs, places, "remainder", kind="adamw")
     s = runs.cells("attention", "adamw")[0].cell.settings
@@ -256,7 +256,7 @@ def _adamw(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _stream(runs: Runs) -> Iterator[Finding]:
+def _stream(runs: LawRuns) -> Iterator[Finding]:
     yield _exact(
         runs,
         "The residual stream as a whole obeys the law, all write Grams less all read Grams, "
@@ -269,7 +269,7 @@ def _stream(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _epsilon(runs: Runs) -> Iterator[Finding]:
+def _epsilon(runs: LawRuns) -> Iterator[Finding]:
     places: list[Place] = [("batchnorm-epsilon", _ROWS)]
     estimates = _means(runs, places, "driven")
     yield Finding(

@@ -204,12 +204,12 @@ def measure(networks: Classifiers, images: Images, seeds: int) -> list[dict[str,
     return rows
 
 
-def _collapse_row(found: CollapseRecord) -> dict[str, float | None]:
+def _collapse_row(record: CollapseRecord) -> dict[str, float | None]:
     return {
-        "nc1": found.nc1,
-        "nc2": None if found.nc2_means is None else found.nc2_means.simplex_distance,
-        "nc3": found.nc3,
-        "nc4": found.nc4,
+        "nc1": record.nc1,
+        "nc2": None if record.nc2_means is None else record.nc2_means.simplex_distance,
+        "nc3": record.nc3,
+        "nc4": record.nc4,
     }
 
 

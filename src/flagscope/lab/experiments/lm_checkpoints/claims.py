@@ -14,7 +14,7 @@ from flagscope.lab.claim import Claim
 from flagscope.lab.experiment import Estimate
 from flagscope.lab.experiments.lm_checkpoints.runs import (
     Arm,
-    Runs,
+    ArmRuns,
     Values,
     at_end,
     at_loss,
@@ -34,7 +34,7 @@ _LAW_TOLERANCE = 0.1
 # An optimiser breaks the law if A - B ends at twice what the law leaves of it.
 _BROKEN = 2.0
 
-Measure = Callable[[Runs], list[Estimate]]
+Measure = Callable[[ArmRuns], list[Estimate]]
 
 
 def _joined(parts: Iterable[list[Estimate]]) -> list[Estimate]:
@@ -112,7 +112,7 @@ def flagged(values: Values, index: int) -> float:
     return sum(known) / len(known)
 
 
-def _flagged_controls(runs: Runs) -> list[Estimate]:
+def _flagged_controls(runs: ArmRuns) -> list[Estimate]:
     return _joined(
         runs.mean(
             f"flagged on {task} text, {name}", arm, lambda values: flagged(values, -1), bounds=SHARE
@@ -122,7 +122,7 @@ def _flagged_controls(runs: Runs) -> list[Estimate]:
     )
 
 
-def _flagged_starts(runs: Runs) -> list[Estimate]:
+def _flagged_starts(runs: ArmRuns) -> list[Estimate]:
     """Maps are drawn independently of each other: at the start every group is a trial."""
     flags = [flag for values in runs.of(Arm()).values() for flag in rejected(values, 0)]
     return [share_interval("flagged at step 0", flags)] if flags else []
@@ -142,7 +142,7 @@ def _decay_effect(quantities: dict[str, str], sign: int) -> Measure:
     )
 
 
-def _sgd_commutes_more(runs: Runs) -> list[Estimate]:
+def _sgd_commutes_more(runs: ArmRuns) -> list[Estimate]:
     def matched(name: str) -> Callable[[Values, Values], float | None]:
         def difference(adamw: Values, sgd: Values) -> float | None:
             there = at_loss(adamw, name, sgd["loss"][-1])
@@ -185,7 +185,7 @@ _ALL_R = {f"R_{space}": f"R_{space.upper()}" for space in SPACES}
 
 # The paper: activations obstruct alignment, its diagnostics find alignment in language models, and
 # the Haar null may flag any training, which it lists as a limitation.
-_PAPERS: tuple[Claim[Runs], ...] = (
+_PAPERS: tuple[Claim[ArmRuns], ...] = (
     *(
         Claim(
             f"Linear pairs (Q-K, V-O) commute more than MLP pairs under AdamW, by {symbol}.",
@@ -214,7 +214,7 @@ _PAPERS: tuple[Claim[Runs], ...] = (
     ),
 )
 
-_FURTHER: tuple[Claim[Runs], ...] = (
+_FURTHER: tuple[Claim[ArmRuns], ...] = (
     Claim(
         "Linear pairs come to commute more than at their initialisation under AdamW.",
         "C falls from its initial value of about 1",

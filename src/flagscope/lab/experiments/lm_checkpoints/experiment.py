@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from flagscope.lab.experiment import Cell, Experiment, Finding, Measured, Options
 from flagscope.lab.experiments.lm_checkpoints.claims import CLAIMS
-from flagscope.lab.experiments.lm_checkpoints.runs import Arm, Runs, layer_mean, with_law
+from flagscope.lab.experiments.lm_checkpoints.runs import Arm, ArmRuns, layer_mean, with_law
 from flagscope.lab.figures import COLOURS, draw_band, new_figure
 from flagscope.lab.text import TASKS, corpus
 
@@ -112,12 +112,12 @@ class LanguageModelCheckpoints(Experiment):
 
         from flagscope.lab.gpt import GPTShape, mean_loss
         from flagscope.lab.gpt_alignment import alignment
-        from flagscope.lab.gpt_training import Recipe, checkpoint_steps, trained
+        from flagscope.lab.gpt_training import TrainingRecipe, checkpoint_steps, trained
         from flagscope.lab.text import held_out_text
 
         chosen = cell.settings
         text, task = corpus(chosen["data"]), chosen["arm"]["task"]
-        shape, recipe = GPTShape(**chosen["shape"]), Recipe(**chosen["recipe"])
+        shape, recipe = GPTShape(**chosen["shape"]), TrainingRecipe(**chosen["recipe"])
         steps = checkpoint_steps(recipe.steps, per_decade=chosen["checkpoints_per_decade"])
         test = held_out_text(text, task)[: chosen["held_out_tokens"]]
         losses, series = [], {}
@@ -139,7 +139,7 @@ class LanguageModelCheckpoints(Experiment):
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
         """Every claim of `lm_claims` by its rule."""
-        runs = Runs(measured)
+        runs = ArmRuns(measured)
         return tuple(claim.judge(runs) for claim in CLAIMS)
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
@@ -162,7 +162,7 @@ class LanguageModelCheckpoints(Experiment):
         findings: Sequence[Finding],
     ) -> dict[str, Figure]:
         """The three figures."""
-        runs = Runs(measured)
+        runs = ArmRuns(measured)
         return {
             "overlap": _overlap(runs),
             "commutation": _commutation(runs),
@@ -170,7 +170,7 @@ class LanguageModelCheckpoints(Experiment):
         }
 
 
-def _overlap(runs: Runs) -> Figure:
+def _overlap(runs: ArmRuns) -> Figure:
     figure, axes = new_figure(1, 4, width=2.9, sharey=True)
     for ax, space in zip(axes[0], "qkvo", strict=True):
         for label, (arm, colour) in _DRAWN.items():
@@ -180,7 +180,7 @@ def _overlap(runs: Runs) -> Figure:
     return figure
 
 
-def _commutation(runs: Runs) -> Figure:
+def _commutation(runs: ArmRuns) -> Figure:
     figure, axes = new_figure(2, 2, sharex=True, sharey="row")
     for row, (letter, sign) in zip(axes, (("C", "C"), ("nu", "ν")), strict=True):
         for ax, (title, arm) in zip(row, (("AdamW", Arm()), ("SGD", Arm("sgd"))), strict=True):
@@ -193,7 +193,7 @@ def _commutation(runs: Runs) -> Figure:
     return figure
 
 
-def _gauge(runs: Runs) -> Figure:
+def _gauge(runs: ArmRuns) -> Figure:
     figure, axes = new_figure(1, 4, width=2.9)
     for ax, (kind, title) in zip(axes[0], (("qk", "Q-K"), ("ov", "V-O")), strict=False):
         for label, (arm, colour) in _DRAWN.items():
@@ -212,7 +212,7 @@ def _gauge(runs: Runs) -> Figure:
 
 
 def _draw(
-    ax: Axes, runs: Runs, arm: Arm, name: str, colour: str, label: str, *, relative: bool = False
+    ax: Axes, runs: ArmRuns, arm: Arm, name: str, colour: str, label: str, *, relative: bool = False
 ) -> None:
     """An observable over the steps, mean of the layers; undefined runs are left out."""
     of_arm = list(runs.of(arm).values())

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from flagscope.lab.experiment import Estimate, Measured
-from flagscope.lab.gpt_training import Recipe
+from flagscope.lab.gpt_training import TrainingRecipe
 from flagscope.lab.intervals import mean_interval
 from flagscope.lab.text import Task
 
@@ -36,7 +36,7 @@ class Arm:
         return f"{self.optimizer}-{self.task}-{decay}{'-slow' if self.slow else ''}"
 
 
-class Runs:
+class ArmRuns:
     """Measured cells by arm and seed."""
 
     def __init__(self, measured: Iterable[Measured]) -> None:
@@ -75,10 +75,10 @@ def _estimate(
     return [mean_interval(name, known, bounds=bounds)] if known else []
 
 
-def with_law(one: Measured) -> Values:
-    """What was measured, and beside it what the conservation law leaves of A - B at each step."""
-    recipe = Recipe(**one.cell.settings["recipe"])
-    return one.values | {"law": recipe.law(one.values["steps"])}
+def with_law(run: Measured) -> Values:
+    """The measured values, and what the conservation law leaves of A - B at each step."""
+    recipe = TrainingRecipe(**run.cell.settings["recipe"])
+    return run.values | {"law": recipe.law(run.values["steps"])}
 
 
 def less(a: float | None, b: float | None) -> float | None:

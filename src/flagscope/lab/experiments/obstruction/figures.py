@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flagscope.lab.experiment import Measured
-from flagscope.lab.experiments.obstruction.findings import Runs, place
+from flagscope.lab.experiments.obstruction.findings import ActivationRuns, place
 from flagscope.lab.figures import COLOURS, draw_band, new_figure
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ _SHOWN = (
 
 def figures(measured: Sequence[Measured]) -> dict[str, Figure]:
     """Observables over training, C against the slope, and the parts of A - B."""
-    runs = Runs(measured)
+    runs = ActivationRuns(measured)
     return {"over-training": _over_training(runs), "slope": _slope(runs), "parts": _parts(runs)}
 
 
-def _over_training(runs: Runs) -> Figure:
+def _over_training(runs: ActivationRuns) -> Figure:
     figure, axes = new_figure(1, 3)
     for ax, quantity, haar, label in zip(
         axes[0], ("C", "nu", "rho"), (1, 1, 0),
@@ -45,7 +45,7 @@ def _over_training(runs: Runs) -> Figure:
     return figure
 
 
-def _slope(runs: Runs) -> Figure:
+def _slope(runs: ActivationRuns) -> Figure:
     figure, axes = new_figure()
     ax = axes[0, 0]
     names = [m.cell.settings["activation"] for m in runs.measured]
@@ -63,7 +63,7 @@ def _slope(runs: Runs) -> Figure:
     return figure
 
 
-def _parts(runs: Runs) -> Figure:
+def _parts(runs: ActivationRuns) -> Figure:
     figure, axes = new_figure(1, 3, sharey=True)
     panels = (("linear", "1-2"), ("relu", "1-2"), ("gelu", "1-2"))
     for ax, (activation, pair) in zip(axes[0], panels, strict=True):

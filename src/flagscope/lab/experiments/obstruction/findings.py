@@ -32,7 +32,7 @@ _GATED = (("gated:silu", "up-down"), ("gated:silu", "gate-down"))
 
 
 @dataclass(frozen=True)
-class Runs:
+class ActivationRuns:
     """The measured cells, by activation and ridge."""
 
     measured: Sequence[Measured]
@@ -81,7 +81,7 @@ def place(activation: str, pair: str) -> str:
 
 def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
     """One finding a prediction that the measured cells can speak of."""
-    runs = Runs(measured)
+    runs = ActivationRuns(measured)
     further = (_gate, _haar, _slope, _diagonal, _curved_diagonal, _terms, _accounts, _ridge)
     return (
         *_commutes(runs),
@@ -91,7 +91,7 @@ def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
     )
 
 
-def _commutes(runs: Runs) -> Iterator[Finding]:
+def _commutes(runs: ActivationRuns) -> Iterator[Finding]:
     estimates = runs.estimates(_LINEAR, "C")
     yield Finding(
         "Between linear maps nothing obstructs: A and B come to commute",
@@ -103,7 +103,7 @@ def _commutes(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _obstructed(runs: Runs) -> Iterator[Finding]:
+def _obstructed(runs: ActivationRuns) -> Iterator[Finding]:
     estimates = runs.estimates(_CURVED, "C")
     verdict = band_verdict(estimates, OBSTRUCTED, math.inf)
     if verdict == "refuted" and runs.weakest_ridge > RIDGE:
@@ -118,7 +118,7 @@ def _obstructed(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _single_seeds(runs: Runs) -> str:
+def _single_seeds(runs: ActivationRuns) -> str:
     """What no mean can hide: the seed furthest from the prediction of each side."""
     linear = runs.values("linear", "1-2", "C")
     curved = [c for a, pair in _CURVED for c in runs.values(a, pair, "C")]
@@ -126,7 +126,7 @@ def _single_seeds(runs: Runs) -> str:
     return text + (f", the greatest of a linear net {max(linear):.1g}." if linear else ".")
 
 
-def _gate(runs: Runs) -> Iterator[Finding]:
+def _gate(runs: ActivationRuns) -> Iterator[Finding]:
     estimates = runs.estimates(_GATED, "C")
     if estimates:
         yield Finding(
@@ -142,7 +142,7 @@ def _gate(runs: Runs) -> Iterator[Finding]:
         )
 
 
-def _haar(runs: Runs) -> Iterator[Finding]:
+def _haar(runs: ActivationRuns) -> Iterator[Finding]:
     places = (*_CURVED, *_GATED)
     commutator, defect, correlation = (runs.estimates(places, q) for q in ("C", "nu", "rho"))
     together = len(defect) + len(correlation)
@@ -168,7 +168,7 @@ def _haar(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _slope(runs: Runs) -> Iterator[Finding]:
+def _slope(runs: ActivationRuns) -> Iterator[Finding]:
     near, nearer = (runs.values(f"leaky:{a}", "1-2", "driven") for a in (0.999, 0.9999))
     if near and nearer:
         exponents = [math.log10(a / b) for a, b in zip(near, nearer, strict=True)]
@@ -187,7 +187,7 @@ def _slope(runs: Runs) -> Iterator[Finding]:
         )
 
 
-def _diagonal(runs: Runs) -> Iterator[Finding]:
+def _diagonal(runs: ActivationRuns) -> Iterator[Finding]:
     places = [(a, "1-2") for a in ("leaky:0.9", "leaky:0.4", "relu")] + [_GATED[0]]
     estimates = _relative(runs, places, "driven diagonal", "initial diagonal")
     yield Finding(
@@ -205,7 +205,7 @@ def _diagonal(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _curved_diagonal(runs: Runs) -> Iterator[Finding]:
+def _curved_diagonal(runs: ActivationRuns) -> Iterator[Finding]:
     places = [*_CURVED[1:], _GATED[1]]
     estimates = _relative(runs, places, "driven diagonal", "initial diagonal")
     yield Finding(
@@ -217,7 +217,7 @@ def _curved_diagonal(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _terms(runs: Runs) -> Iterator[Finding]:
+def _terms(runs: ActivationRuns) -> Iterator[Finding]:
     by_run = [
         np.max(
             [moment[p]["drive error"] for p in m.values["pairs"] for moment in m.values["series"]],
@@ -244,7 +244,7 @@ def _terms(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _accounts(runs: Runs) -> Iterator[Finding]:
+def _accounts(runs: ActivationRuns) -> Iterator[Finding]:
     estimates = runs.estimates((*_CURVED, *_GATED), "driven share")
     yield Finding(
         "What the gradients drove, summed over training, is the A - B found at the end",
@@ -256,7 +256,7 @@ def _accounts(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _shares(runs: Runs) -> str:
+def _shares(runs: ActivationRuns) -> str:
     """Which term holds A - B up at 2λt = 10, where drive and decay have come to balance."""
     texts = []
     for a, pair in (*_CURVED, *_GATED):
@@ -272,7 +272,7 @@ def _shares(runs: Runs) -> str:
     )
 
 
-def _ridge(runs: Runs) -> Iterator[Finding]:
+def _ridge(runs: ActivationRuns) -> Iterator[Finding]:
     def ratios(name: str) -> list[float]:
         weak, strong = (runs.values(name, "1-2", "C", decay=d) for d in (RIDGE, STRONG))
         return [b / a for a, b in zip(weak, strong, strict=False)]
@@ -299,7 +299,7 @@ def _ridge(runs: Runs) -> Iterator[Finding]:
         )
 
 
-def _lasts(runs: Runs) -> Iterator[Finding]:
+def _lasts(runs: ActivationRuns) -> Iterator[Finding]:
     if runs.weakest_ridge == RIDGE:
         estimates = runs.estimates(_CURVED, "C", end=True)
         yield Finding(
@@ -312,7 +312,7 @@ def _lasts(runs: Runs) -> Iterator[Finding]:
 
 
 def _relative(
-    runs: Runs, places: Sequence[tuple[str, str]], quantity: str, to: str
+    runs: ActivationRuns, places: Sequence[tuple[str, str]], quantity: str, to: str
 ) -> tuple[Estimate, ...]:
     estimates: list[Estimate] = []
     for a, p in places:

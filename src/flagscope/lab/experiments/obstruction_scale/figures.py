@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flagscope.lab.experiment import Measured
-from flagscope.lab.experiments.obstruction_scale.findings import ALIVE, OBSTRUCTED, Runs
+from flagscope.lab.experiments.obstruction_scale.findings import ALIVE, OBSTRUCTED, ScaleRuns
 from flagscope.lab.figures import COLOURS, draw_band, new_figure
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ _LABELS = {
 
 def figures(measured: Sequence[Measured]) -> dict[str, Figure]:
     """Observables over λ / scale, and C over training."""
-    runs = Runs(measured)
+    runs = ScaleRuns(measured)
     return {"over-ratio": _over_ratio(runs), "over-time": _over_time(runs)}
 
 
-def _over_ratio(runs: Runs) -> Figure:
+def _over_ratio(runs: ScaleRuns) -> Figure:
     figure, axes = new_figure(2, 2)
     ratios = runs.ratios()
     for ax, (quantity, label) in zip(axes.flat, _LABELS.items(), strict=True):
@@ -48,7 +48,7 @@ def _over_ratio(runs: Runs) -> Figure:
     return figure
 
 
-def _over_time(runs: Runs) -> Figure:
+def _over_time(runs: ScaleRuns) -> Figure:
     figure, axes = new_figure(1, 2, sharey=True)
     for ax, activation in zip(axes[0], ("tanh", "relu"), strict=True):
         for ratio, colour in zip(runs.ratios(), COLOURS, strict=False):

@@ -32,7 +32,7 @@ _THEORY = "theory, section 7"
 
 
 @dataclass(frozen=True)
-class Runs:
+class ScaleRuns:
     """The measured cells, by activation, kind and λ / scale."""
 
     measured: Sequence[Measured]
@@ -86,7 +86,7 @@ def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
     The paper claims that activations obstruct generically and that linear pairs do not; it is not
     known to speak of the scale of the loss.
     """
-    runs = Runs(measured)
+    runs = ScaleRuns(measured)
     scaling, papers = (_same, _flow), (_linear, _weak, _generic)
     further = (_tanh, _homogeneous, _lasts, _dead)
     return (
@@ -96,7 +96,7 @@ def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
     )
 
 
-def _over_equal(runs: Runs, kind: str) -> tuple[Estimate, ...]:
+def _over_equal(runs: ScaleRuns, kind: str) -> tuple[Estimate, ...]:
     """C at another scale of the loss over C at scale 1, at one λ / scale."""
     estimates: list[Estimate] = []
     for activation in ("linear", *_CURVED):
@@ -108,7 +108,7 @@ def _over_equal(runs: Runs, kind: str) -> tuple[Estimate, ...]:
     return tuple(estimates)
 
 
-def _same(runs: Runs) -> Iterator[Finding]:
+def _same(runs: ScaleRuns) -> Iterator[Finding]:
     estimates = (*_over_equal(runs, "quarter"), *_over_equal(runs, "fifth"))
     if estimates:
         equal = [
@@ -131,7 +131,7 @@ def _same(runs: Runs) -> Iterator[Finding]:
         )
 
 
-def _flow(runs: Runs) -> Iterator[Finding]:
+def _flow(runs: ScaleRuns) -> Iterator[Finding]:
     estimates = _over_equal(runs, "same-step")
     if estimates:
         yield Finding(
@@ -149,7 +149,7 @@ def _flow(runs: Runs) -> Iterator[Finding]:
         )
 
 
-def _decay_alone(runs: Runs) -> str:
+def _decay_alone(runs: ScaleRuns) -> str:
     """What the finite step does to a C that is the decayed start and nothing else."""
     left: dict[str, float] = {}
     for m in runs.measured:
@@ -166,7 +166,7 @@ def _decay_alone(runs: Runs) -> str:
     )
 
 
-def _linear(runs: Runs) -> Iterator[Finding]:
+def _linear(runs: ScaleRuns) -> Iterator[Finding]:
     estimates = runs.commutators("linear", runs.alive("linear"))
     yield Finding(
         "Linear pairs commute at every ratio at which the network learns.",
@@ -178,7 +178,7 @@ def _linear(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _weak(runs: Runs) -> Iterator[Finding]:
+def _weak(runs: ScaleRuns) -> Iterator[Finding]:
     weak = [r for r in runs.ratios() if r <= WEAK]
     estimates = tuple(e for a in _CURVED for e in runs.commutators(a, weak))
     if estimates:
@@ -191,7 +191,7 @@ def _weak(runs: Runs) -> Iterator[Finding]:
         )
 
 
-def _generic(runs: Runs) -> Iterator[Finding]:
+def _generic(runs: ScaleRuns) -> Iterator[Finding]:
     estimates = tuple(e for a in _CURVED for e in runs.commutators(a, runs.alive(a)))
     free = [e.name.removeprefix("C, ") for e in estimates if e.value < OBSTRUCTED]
     yield Finding(
@@ -209,7 +209,7 @@ def _generic(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _tanh(runs: Runs) -> Iterator[Finding]:
+def _tanh(runs: ScaleRuns) -> Iterator[Finding]:
     estimates = runs.commutators("tanh", [EQUAL])
     if estimates:
         yield Finding(
@@ -228,7 +228,7 @@ def _tanh(runs: Runs) -> Iterator[Finding]:
         )
 
 
-def _jump(runs: Runs) -> str:
+def _jump(runs: ScaleRuns) -> str:
     """Between which ratios the obstruction of tanh ends."""
     values = {r: _mean(runs, "tanh", r, "C") for r in runs.alive("tanh")}
     below = [r for r, c in values.items() if c < OBSTRUCTED]
@@ -242,7 +242,7 @@ def _jump(runs: Runs) -> str:
     )
 
 
-def _homogeneous(runs: Runs) -> Iterator[Finding]:
+def _homogeneous(runs: ScaleRuns) -> Iterator[Finding]:
     estimates = tuple(e for a in ("relu", "gelu") for e in runs.commutators(a, runs.alive(a)))
     yield Finding(
         "ReLU, which knows no scale, and GELU, whose first correction is quadratic, obstruct as "
@@ -254,7 +254,7 @@ def _homogeneous(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _lives(runs: Runs, activation: str) -> str:
+def _lives(runs: ScaleRuns, activation: str) -> str:
     """Up to which ratio it learns, and between which values its C lies."""
     values = [_mean(runs, activation, r, "C") for r in runs.alive(activation)]
     if not values:
@@ -265,7 +265,7 @@ def _lives(runs: Runs, activation: str) -> str:
     )
 
 
-def _lasts(runs: Runs) -> Iterator[Finding]:
+def _lasts(runs: ScaleRuns) -> Iterator[Finding]:
     estimates: list[Estimate] = []
     courses: list[str] = []
     for ratio in runs.ratios("long"):
@@ -289,7 +289,7 @@ def _lasts(runs: Runs) -> Iterator[Finding]:
         )
 
 
-def _dead(runs: Runs) -> Iterator[Finding]:
+def _dead(runs: ScaleRuns) -> Iterator[Finding]:
     ratios: list[Estimate] = []
     explained = 0.0
     for activation in ("linear", *_CURVED):
@@ -314,6 +314,6 @@ def _dead(runs: Runs) -> Iterator[Finding]:
         )
 
 
-def _mean(runs: Runs, activation: str, ratio: float, quantity: str) -> float:
+def _mean(runs: ScaleRuns, activation: str, ratio: float, quantity: str) -> float:
     values = runs.values(activation, ratio, quantity)
     return sum(values) / len(values) if values else math.nan

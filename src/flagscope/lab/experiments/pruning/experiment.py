@@ -175,12 +175,12 @@ def _model(
 ) -> tuple[dict[str, Tensor], GPTShape, Corpus]:
     from flagscope.lab.experiments.pruning.bundled_gpt import bundled_gpt
     from flagscope.lab.gpt import GPTShape
-    from flagscope.lab.gpt_training import Recipe, trained
+    from flagscope.lab.gpt_training import TrainingRecipe, trained
 
     if chosen["model"] == "bundled":
         return bundled_gpt()
     text, shape = corpus(chosen["data"]), GPTShape(**chosen["shape"])
-    recipe = Recipe(**chosen["recipe"])
+    recipe = TrainingRecipe(**chosen["recipe"])
     training = trained(
         shape, text, recipe, seed=chosen["seed"], checkpoints=[recipe.steps], report=report
     )

@@ -44,7 +44,7 @@ from flagscope.lab.experiments.published_checkpoints.findings import (
     KINDS,
     LETTERS,
     SPACES,
-    Runs,
+    CheckpointRuns,
     findings,
 )
 from flagscope.lab.experiments.published_checkpoints.published import PUBLISHED
@@ -169,7 +169,7 @@ class PublishedCheckpoints(Experiment):
 
     def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
         """By layer; checkpoints that are absent have no axes."""
-        runs = Runs(measured)
+        runs = CheckpointRuns(measured)
         return {"heads": _draw_heads(runs), "pairs": _draw_pairs(runs)}
 
 
@@ -193,7 +193,7 @@ def _add_pairs(values: dict[str, Any], kind: str, pairs: Sequence[PairRecord]) -
     values["flagged"][kind] = [sum(bool(abs(z) > _CRITICAL) for z in scores), len(scores)]
 
 
-def _draw_heads(runs: Runs) -> Figure:
+def _draw_heads(runs: CheckpointRuns) -> Figure:
     names = [name for name in runs.present if runs.kinds(name, SPACES, "R")]
     figure, axes = new_figure(1, max(1, len(names)), width=4.6)
     for ax, name in zip(axes[0], names, strict=False):
@@ -205,7 +205,7 @@ def _draw_heads(runs: Runs) -> Figure:
     return figure
 
 
-def _draw_pairs(runs: Runs) -> Figure:
+def _draw_pairs(runs: CheckpointRuns) -> Figure:
     names = runs.present
     figure, axes = new_figure(3, max(1, len(names)), width=3.8, height=2.6)
     for column, name in enumerate(names):
@@ -226,7 +226,9 @@ def _draw_pairs(runs: Runs) -> Figure:
     return figure
 
 
-def _draw_place(ax: Axes, runs: Runs, name: str, quantity: str, colour: str, label: str) -> None:
+def _draw_place(
+    ax: Axes, runs: CheckpointRuns, name: str, quantity: str, colour: str, label: str
+) -> None:
     layers = range(len(runs.trained(name, quantity)))
     draw_band(ax, layers, runs.initial(name, quantity), colour=colour, label="_")
     ax.lines[-1].set_linewidth(0)  # the band alone

@@ -29,7 +29,7 @@ _PAPER = "arXiv 2605.09861: the diagnostics work on MLPs, ResNets and language m
 
 
 @dataclass(frozen=True)
-class Runs:
+class CheckpointRuns:
     """The measured cells of the checkpoints that are there."""
 
     measured: Sequence[Measured]
@@ -74,7 +74,7 @@ def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
 
     The paper claims that the diagnostics work, and grants that the Haar null may flag any training.
     """
-    runs = Runs(measured)
+    runs = CheckpointRuns(measured)
     papers = (_works, _flags)
     further = (_calibrated, _haar, _heads_above, _commutes, _correlates)
     return (
@@ -116,12 +116,12 @@ def prediction_interval(name: str, trained: float, initial: Sequence[float]) -> 
     return Estimate(name, difference, difference - half, difference + half, k)
 
 
-def _skipped(runs: Runs) -> str:
+def _skipped(runs: CheckpointRuns) -> str:
     absent = runs.absent
     return f" Absent and skipped: {', '.join(absent)}." if absent else ""
 
 
-def _works(runs: Runs) -> Iterator[Finding]:
+def _works(runs: CheckpointRuns) -> Iterator[Finding]:
     for letter, of in (("R", SPACES), *((symbol, tuple(KINDS)) for symbol in ("rho", "nu", "C"))):
         estimates: list[Estimate] = []
         inside: list[str] = []
@@ -157,7 +157,7 @@ def _works(runs: Runs) -> Iterator[Finding]:
         )
 
 
-def _scores(runs: Runs, name: str, *, trained: bool) -> list[float]:
+def _scores(runs: CheckpointRuns, name: str, *, trained: bool) -> list[float]:
     """(R - 1) in exact Haar standard deviations, of every space, layer and draw."""
     scores: list[float] = []
     for m in runs.cells(name, trained=trained):
@@ -169,7 +169,7 @@ def _scores(runs: Runs, name: str, *, trained: bool) -> list[float]:
     return scores
 
 
-def _flagged(runs: Runs, *, trained: bool) -> dict[str, dict[str, list[bool]]]:
+def _flagged(runs: CheckpointRuns, *, trained: bool) -> dict[str, dict[str, list[bool]]]:
     """By what is tested and network: each trial, whether beyond the two-sided 5 % of the null."""
     flags: dict[str, dict[str, list[bool]]] = {"R of head groups": {}, "ρ of pairs": {}}
     for name in runs.present:
@@ -187,7 +187,7 @@ def _flagged(runs: Runs, *, trained: bool) -> dict[str, dict[str, list[bool]]]:
     return flags
 
 
-def _calibrated(runs: Runs) -> Iterator[Finding]:
+def _calibrated(runs: CheckpointRuns) -> Iterator[Finding]:
     # Pooled: a single network has too few groups for an interval within the band.
     flagged = _flagged(runs, trained=False)
     estimates = [
@@ -217,7 +217,7 @@ def _calibrated(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _flags(runs: Runs) -> Iterator[Finding]:
+def _flags(runs: CheckpointRuns) -> Iterator[Finding]:
     estimates = [
         share_interval(f"{what}, {title}", trials)
         for what, networks in _flagged(runs, trained=True).items()
@@ -237,7 +237,7 @@ def _flags(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _haar(runs: Runs) -> Iterator[Finding]:
+def _haar(runs: CheckpointRuns) -> Iterator[Finding]:
     verdicts: list[str] = []
     estimates: list[Estimate] = []
     rows: list[tuple[Estimate, float]] = []
@@ -288,13 +288,13 @@ class _Rise:
     label: str
     sign: int = 1
 
-    def estimate(self, runs: Runs) -> Estimate:
+    def estimate(self, runs: CheckpointRuns) -> Estimate:
         """Of the mean over layers, positive as predicted."""
         trained = self.sign * fmean(runs.trained(self.name, self.quantity))
         initial = [self.sign * fmean(layers) for layers in runs.initial(self.name, self.quantity)]
         return prediction_interval(f"{self.label}, {PUBLISHED[self.name].title}", trained, initial)
 
-    def against(self, runs: Runs) -> int:
+    def against(self, runs: CheckpointRuns) -> int:
         """Layers where training has moved it beyond every draw the other way."""
         initial = [[self.sign * v for v in d] for d in runs.initial(self.name, self.quantity)]
         least = [min(layer) for layer in zip(*initial, strict=True)]
@@ -303,7 +303,7 @@ class _Rise:
 
 
 def _positive(
-    runs: Runs, claim: str, prediction: str, rises: Sequence[_Rise], source: str
+    runs: CheckpointRuns, claim: str, prediction: str, rises: Sequence[_Rise], source: str
 ) -> Finding:
     there = [rise for rise in rises if rise.name in runs.present]
     estimates = [rise.estimate(runs) for rise in there]
@@ -323,7 +323,7 @@ def _positive(
     )
 
 
-def _heads_above(runs: Runs) -> Iterator[Finding]:
+def _heads_above(runs: CheckpointRuns) -> Iterator[Finding]:
     rises = [
         _Rise(name, f"R_{space}", f"R_{space.upper()} less its initialisation")
         for name in _HEADS
@@ -338,7 +338,7 @@ def _heads_above(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _commutes(runs: Runs) -> Iterator[Finding]:
+def _commutes(runs: CheckpointRuns) -> Iterator[Finding]:
     rises = [
         rise
         for name in _HEADS
@@ -357,7 +357,7 @@ def _commutes(runs: Runs) -> Iterator[Finding]:
     )
 
 
-def _correlates(runs: Runs) -> Iterator[Finding]:
+def _correlates(runs: CheckpointRuns) -> Iterator[Finding]:
     kinds = {name: "conv" if name == "resnet20" else "qk" for name in PUBLISHED}
     yield _positive(
         runs,
