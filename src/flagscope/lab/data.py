@@ -1,4 +1,4 @@
-"""The laboratory's data: what every installation has, or a file of the user's."""
+"""Images for the experiments: those of every installation, or files of the user's."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ def kind_of_source(source: str) -> DataKind:
         return "text"
     if source == "digits" or source.endswith(".npz") or Path(source).is_dir():
         return "images"
-    raise InputError(f"{source!r} is no source of data for the laboratory", hint=_HINT)
+    raise InputError(f"{source!r} is not a source of data for the laboratory", hint=_HINT)
 
 
 def source_digest(source: str | None) -> str | None:
-    """SHA-256 of what a source of data holds; None for what comes with the installation.
+    """SHA-256 of the content of a source of data; None for what comes with the installation.
 
     Another file under the same name is other data.
 
@@ -104,7 +104,7 @@ def source_digest(source: str | None) -> str | None:
 
 @cache
 def _digest(marks: tuple[tuple[str, int, int], ...]) -> str:
-    """Of files that are read once as long as size and time stay."""
+    """SHA-256 of files, cached while their size and time of change stay."""
     total = hashlib.sha256()
     for name, *_ in marks:
         total.update(hashlib.sha256(Path(name).read_bytes()).digest())

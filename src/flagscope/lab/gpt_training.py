@@ -22,7 +22,7 @@ _CLIP = 1.0
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """How to train.
+    """Settings of a training.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What drives the imbalance A - B of two adjacent maps, term by term and summed over training.
+"""The terms that drive the imbalance A - B of two adjacent maps, each and summed over training.
 
 The experiment obstruction derives the terms: masks, which act off the diagonal, and the failure of
 homogeneity e = h - D z, which alone acts on it.

@@ -123,7 +123,7 @@ def share_interval(name: str, held: Sequence[bool]) -> Estimate:
     '1 [0.398, 1]'
     """
     if not held:
-        raise InputError(f"{name}: there is no share of no trials")
+        raise InputError(f"{name}: a share needs at least one trial")
     ends = stats.binomtest(sum(held), len(held)).proportion_ci(LEVEL)
     low, high = float(ends.low), float(ends.high)
     return Estimate(name, sum(held) / len(held), low, high, len(held), SHARE, trials=True)

@@ -1,4 +1,4 @@
-"""Measuring a cell in a worker, and keeping what was measured on disk."""
+"""Measures a cell in a worker, and stores the measured values on disk."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from flagscope.lab.experiment import Cell, Experiment, Measured
 from flagscope.lab.registry import load_experiment
 from flagscope.writing import write_whole
 
-# Seconds between two notes of how far a cell is.
+# Seconds between two writes of the fraction done.
 _PATIENCE = 1.0
 
 
 def measure_cell(reference: str, cell: Cell, note: str | None = None) -> Measured:
-    """Measure one cell of the experiment that `reference` names: what a worker process does.
+    """Measure one cell of the experiment that `reference` names; runs in a worker process.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def measure_cell(reference: str, cell: Cell, note: str | None = None) -> Measure
     cell
         What to measure.
     note
-        A file that is told the fraction done, where there is one.
+        File to which the fraction done is written, if any.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def measure_cell(reference: str, cell: Cell, note: str | None = None) -> Measure
             last = time.monotonic()
             Path(note).write_text(f"{fraction:.4f}", encoding="ascii")
 
-    # Time of the core, not of the clock: what the measurement costs whatever else is running.
+    # Core time, not clock time: the cost does not depend on what else is running.
     start = time.thread_time()
     with _one_thread():
         values = experiment.measure(cell, report)
@@ -55,7 +55,7 @@ def measure_cell(reference: str, cell: Cell, note: str | None = None) -> Measure
 
 
 def through_json(values: dict[str, Any], name: str) -> dict[str, Any]:
-    """Values as they come back from a file, so that a resumed run sees what a fresh one sees."""
+    """Values after a round trip through JSON, so that resumed and fresh runs see the same."""
     try:
         return json.loads(json.dumps(values, allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -66,7 +66,7 @@ def through_json(values: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def identity(experiment: Experiment, cell: Cell) -> dict[str, Any]:
-    """What a measurement depends on. Two cells of the same identity have the same values."""
+    """Everything a measurement depends on: two cells of one identity have the same values."""
     key = {
         "experiment": experiment.name,
         "experiment_version": experiment.version,
@@ -79,14 +79,14 @@ def identity(experiment: Experiment, cell: Cell) -> dict[str, Any]:
 
 
 def cell_path(folder: Path, experiment: Experiment, cell: Cell) -> Path:
-    """Where a cell is kept. Other settings give another file, so that none overwrites another."""
+    """Path of a stored cell. Its name has a digest of the settings: none overwrites another."""
     text = json.dumps(identity(experiment, cell), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:10]
     return folder / f"{cell.name}-{digest}.json"
 
 
 def write_cell(folder: Path, experiment: Experiment, measured: Measured) -> Path:
-    """Keep a measured cell. A kill at any moment leaves the whole file or none."""
+    """Store a measured cell. A kill at any moment leaves the whole file or none."""
     path = cell_path(folder, experiment, measured.cell)
     content = identity(experiment, measured.cell) | {
         "seconds": measured.seconds,
@@ -98,7 +98,7 @@ def write_cell(folder: Path, experiment: Experiment, measured: Measured) -> Path
 
 
 def read_cell(folder: Path, experiment: Experiment, cell: Cell) -> Measured | None:
-    """A cell that was measured before, or None where it is not there or not whole."""
+    """The stored cell, or None where it is missing, damaged or of other settings."""
     try:
         content = json.loads(cell_path(folder, experiment, cell).read_bytes())
     except (OSError, ValueError):
@@ -119,7 +119,7 @@ def _digest(values: dict[str, Any]) -> str:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread of PyTorch's: cells share the cores, and sums do not depend on how many."""
+    """Limit PyTorch to one thread: cells share the cores, and sums do not depend on threads."""
     import torch
 
     before = torch.get_num_threads()

@@ -90,7 +90,7 @@ def initial_network(
     scale
         Standard deviation of a weight times √d_in: a number, 1 for "lecun", √2 for "he".
     dtype
-        Of the parameters. Drawn in float64 whatever it is, so that it does not change the draw.
+        Of the parameters. Weights are drawn in float64 and then cast: the draw is the same for all.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Networks seen from inside: the neurons between two maps, for perceptrons and gated ones."""
+"""Perceptrons and gated networks that expose the neurons between two maps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Neurons:
 
 @dataclass(frozen=True, eq=False)
 class OpenNetwork:
-    """A network of three or four maps whose pairs can be watched, of many seeds at once.
+    """A network of three or four maps that exposes the neurons of its pairs, of many seeds at once.
 
     Attributes
     ----------
@@ -54,14 +54,14 @@ class OpenNetwork:
 
     @property
     def pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Write and read map of each watched pair, by name."""
+        """Write and read map of each pair, by name."""
         names = [("1", "2")]
         if self.activation.startswith("gated:"):
             names = [("up", "down"), ("gate", "down"), ("down", "out")]
         return {f"{a}-{b}": (self.weights[a], self.weights[b]) for a, b in names}
 
     def __call__(self, x: Float[Tensor, "n features"]) -> tuple[Tensor, list[Neurons]]:
-        """Outputs (seeds, n, classes), and the neurons of every watched pair."""
+        """Outputs (seeds, n, classes), and the neurons of every pair."""
         w = {name: weight.mT for name, weight in self.weights.items()}
         kind, _, gate = self.activation.partition(":")
         if kind == "gated":

@@ -59,7 +59,7 @@ def load_experiment(reference: str) -> Experiment:
 def _module_of_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise InputError(f"there is no file {path}", hint="see flagscope lab --list")
-    # Under a name of its own, so that two files called experiment.py do not meet.
+    # Under a name of its own, so that two files called experiment.py do not collide.
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     name = f"flagscope_lab_{path.stem}_{digest}"
     spec = importlib.util.spec_from_file_location(name, path)

@@ -1,4 +1,4 @@
-"""What is recorded of adjacent layers that are trained without weight decay, and its exact bounds.
+"""Records of adjacent layers trained without weight decay, and exact bounds on them.
 
 Under gradient flow D_k = W_k W_kᵀ - W_{k+1}ᵀ W_{k+1} stays what it was. With σ_k the largest
 singular value of W_k, u_k and v_k its singular vectors, and one output, so that W_L is a row:

@@ -1,4 +1,4 @@
-"""What a network needs so that its conservation laws can be measured: shapes, function, quantities.
+"""Base class of networks whose conservation laws are measured: shapes, function, quantities.
 
 Every parameter has a leading seed axis.
 """

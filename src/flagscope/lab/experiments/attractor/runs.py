@@ -1,4 +1,4 @@
-"""Gradient descent of deep linear networks with weight decay, and what is left at its end."""
+"""Gradient descent of deep linear networks with weight decay, and measurements at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trainings of linear networks with ridge: what is set, where they start, what is recorded."""
+"""Trainings of linear networks with ridge: settings, starts and records."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def initial_residual_network(
     seeds
         One network each, drawn from its own generator.
     dtype
-        Of the parameters. Drawn in float64 whatever it is.
+        Of the parameters. Weights are drawn in float64 and then cast.
 
     Examples
     --------

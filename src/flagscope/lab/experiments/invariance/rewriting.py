@@ -1,4 +1,4 @@
-"""Trained networks rewritten with their function kept, and what a scan of them then says."""
+"""Function-preserving rewriting of trained networks, and how far it moves the numbers of a scan."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from flagscope.reparameterize import (
 )
 
 State = dict[str, Tensor]
-# What a scan says of a pair in one number.
+# The observables of a pair that are one number.
 OBSERVABLES = (
     "rank_write", "rank_read", "kernel_intersection", "product_rank", "product_effective_rank",
     "effective_rank_write", "effective_rank_read", "commutator_ratio", "gram_correlation",
@@ -79,7 +79,7 @@ class Rewritable:
     def symmetries(self, kind: str) -> list[Symmetry]:
         """Where a kind of change is open: in a perceptron, its first shared space alone.
 
-        A map stands in two pairs of a perceptron; changing one space also moves the pair behind.
+        A map belongs to two pairs of a perceptron; changing one space also moves the next pair.
         """
         places = self.places("gl" if kind in ("orthogonal", "balanced") else kind)
         return places if "n_head" in (self.config or {}) else places[:1]
@@ -112,7 +112,7 @@ def random_changes(symmetries: Sequence[Symmetry], *, seed: int) -> list[Change]
 def changed_pairs(changes: Sequence[Change]) -> list[str]:
     """Names of the pairs that share a space on which the changes act; empty for the stream.
 
-    A perceptron's other pairs share a map with a changed one, and may move whatever the group.
+    A perceptron's other pairs share a map with a changed one, and may move under any group.
     """
     return sorted(
         {
@@ -168,7 +168,7 @@ def perceptron(
     network: Network, seed: int, inputs: Float[Tensor, "n features"], *, dtype: torch.dtype
 ) -> Rewritable:
     """The trained perceptron of one seed, stored in a dtype."""
-    # Numbered as an nn.Sequential with activations is, so that nothing can stand beside them.
+    # Numbered like an nn.Sequential with activations, so that no bias or norm can lie between.
     state = {f"{2 * i}.weight": w.detach()[seed].to(dtype) for i, w in enumerate(network.weights)}
 
     def outputs(state: State) -> Tensor:

@@ -1,4 +1,4 @@
-"""Planted pairs of subspaces and of maps over Q, and what can be said of them without rounding."""
+"""Planted pairs of subspaces and of maps over Q, and their invariants without rounding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two intersections of a pair beside each other: with what W2 reads, and with what it does not."""
+"""Intersections of the write space with the read space of W2, and with its kernel."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def intersections(w1: Float[Tensor, "d m1"], w2: Float[Tensor, "m2 d"]) -> Inter
     return Intersections(
         read_exact=rank1 + rank2 - together,
         kernel_exact=rank1 - rank_product,
-        # None: dimension forces every cosine, which is no news.
+        # None where the dimensions force every cosine: nothing is beyond chance then.
         read_count=(count_beyond_chance(cosines.clamp(max=1).tolist(), r1, r2, d) or 0)
         / min(r1, r2),
         kernel_count=1 - int((gains > NEAR_KERNEL * sigma2[0]).sum()) / r1,

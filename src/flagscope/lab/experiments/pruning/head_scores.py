@@ -1,4 +1,4 @@
-"""Scores of attention heads by which one might choose what to prune, and what pruning costs."""
+"""Scores that rank attention heads for pruning, and the cost of pruning them."""
 
 from __future__ import annotations
 

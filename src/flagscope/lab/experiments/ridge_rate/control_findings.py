@@ -1,4 +1,4 @@
-"""What decay without a loss says of the law, and the parts of ridge-rate that test alignment."""
+"""Verdicts of ridge-rate on alignment, with decay without a loss as the control."""
 
 from __future__ import annotations
 

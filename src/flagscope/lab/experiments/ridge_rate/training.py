@@ -1,4 +1,4 @@
-"""Training deep linear networks under weight decay, and what is recorded of A - B on the way."""
+"""Training of deep linear networks under weight decay, with records of A - B."""
 
 from __future__ import annotations
 
