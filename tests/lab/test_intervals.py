@@ -127,7 +127,7 @@ def test_a_share_has_the_exact_interval():
     assert (found.value, found.low, found.high, found.n) == (0.7, expected.low, expected.high, 10)
     # The rule of three: nothing in n trials leaves some 3/n.
     assert share_interval("s", [False] * 100).high == pytest.approx(0.0362, abs=1e-4)
-    with pytest.raises(InputError, match="no trials"):
+    with pytest.raises(InputError, match="at least one trial"):
         share_interval("s", [])
 
 

@@ -113,7 +113,11 @@ def test_a_killed_run_goes_on_where_it_was(toy, tmp_path, victim):
         text=True,
     )
     deadline = time.monotonic() + 120
-    while not (journal.exists() and "coin-0" in journal.read_text()):
+    kept = tmp_path / "toy/cells"
+    # The worker begins coin-0 while coin-1 is on its way to the disk.
+    while not (
+        journal.exists() and "coin-0" in journal.read_text() and [*kept.glob("coin-1-*.json")]
+    ):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.05)
