@@ -11,39 +11,38 @@ a number labelled functional moves beyond round-off, or one labelled gauge never
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-import flagscope  # noqa: E402
 from arch.contract import Float64  # noqa: E402 - lifts the float32 casts of stock forwards
-from flagscope.arch import PairGroup  # noqa: E402
-from flagscope.demo import final  # noqa: E402
 from flagscope.diagnose import labels  # noqa: E402
-from flagscope.lab.rank_rule import LAB_RULE  # noqa: E402
+from flagscope.lab.experiments.invariance.rewriting import (  # noqa: E402
+    Rewritable,
+    State,
+    changed_pairs,
+    demo_model,
+    movement,
+    random_changes,
+)
 from flagscope.records import PairRecord, ScanResult  # noqa: E402
 from flagscope.reparameterize import (  # noqa: E402
     Change,
     Symmetry,
-    applicable,
     apply,
     balancing_change,
     random_change,
 )
 
-State = dict[str, Tensor]
 # Round-off of the scan: eigenproblems of Grams in float64, with the condition of the maps.
 ROUND_OFF = 1e-7
 MOVED = 1e-3
@@ -53,24 +52,8 @@ PLANTED = ("intersection_exact",)
 SKIPPED = ("profile", "incidence")
 
 
-@dataclass
-class Model:
-    """A trained network in float64: weights, config, and its outputs for other weights."""
-
-    title: str
-    state: State
-    config: Mapping[str, Any] | None
-    run: Callable[[State], Tensor]
-
-    def scan(self, state: State) -> ScanResult:
-        return flagscope.scan(state, config=self.config, rank=LAB_RULE).result
-
-    def moved(self, state: State) -> float:
-        before, after = self.run(self.state), self.run(state)
-        return float((after - before).abs().max() / before.abs().max())
-
-
-def transformer(model: nn.Module, title: str, tokens: Tensor) -> Model:
+def transformer(model: nn.Module, tokens: Tensor) -> Rewritable:
+    """A network of transformers in float64, with its stock forward."""
     model = model.double().eval()
 
     def run(state: State) -> Tensor:
@@ -79,22 +62,7 @@ def transformer(model: nn.Module, title: str, tokens: Tensor) -> Model:
                 model, state, kwargs={"input_ids": tokens}, tie_weights=False
             )[0]
 
-    return Model(title, dict(model.state_dict()), model.config.to_dict(), run)
-
-
-def demo() -> Model:
-    import transformers
-
-    path = final()
-    config = transformers.GPT2Config(
-        **json.loads((path.parent / "config.json").read_text()), attn_implementation="eager"
-    )
-    model = transformers.GPT2LMHeadModel(config)
-    stored = {k.removeprefix("transformer."): v for k, v in load_file(path).items()}
-    model.transformer.load_state_dict({k: v for k, v in stored.items() if "lm_head" not in k})
-    generator = torch.Generator().manual_seed(1)
-    tokens = torch.randint(config.vocab_size, (2, 64), generator=generator)
-    return transformer(model, "demo GPT", tokens)
+    return Rewritable(dict(model.state_dict()), model.config.to_dict(), run)
 
 
 SMALL = {
@@ -104,7 +72,7 @@ SMALL = {
 }  # fmt: skip
 
 
-def small_llama(steps: int) -> Model:
+def small_llama(steps: int) -> Rewritable:
     import transformers
 
     torch.manual_seed(0)
@@ -112,7 +80,7 @@ def small_llama(steps: int) -> Model:
     return trained(model, "small Llama", steps)
 
 
-def small_qwen3(steps: int) -> Model:
+def small_qwen3(steps: int) -> Rewritable:
     """With norms on queries and keys, whose ε is small enough to be lost in round-off."""
     import transformers
 
@@ -121,7 +89,7 @@ def small_qwen3(steps: int) -> Model:
     return trained(transformers.Qwen3ForCausalLM(config), "small Qwen3", steps)
 
 
-def trained(model: Any, title: str, steps: int) -> Model:
+def trained(model: Any, title: str, steps: int) -> Rewritable:
     text = torch.tensor(list((ROOT / "LICENSE").read_bytes())).clamp(max=127)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     loss = torch.tensor(0.0)
@@ -133,10 +101,10 @@ def trained(model: Any, title: str, steps: int) -> Model:
         loss.backward()
         optimiser.step()
     print(f"{title}: loss {float(loss.detach()):.2f} after {steps} steps", file=sys.stderr)
-    return transformer(model, title, text[:128].reshape(2, 64))
+    return transformer(model, text[:128].reshape(2, 64))
 
 
-def resnet20(path: Path) -> Model:
+def resnet20(path: Path) -> Rewritable:
     stored = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     state = {k.removeprefix("module."): v for k, v in stored.items()}
     state = {k: v.double() if v.is_floating_point() else v for k, v in state.items()}
@@ -159,7 +127,7 @@ def resnet20(path: Path) -> Model:
                 x = (x + y).relu()
         return functional.linear(x.mean((2, 3)), s["linear.weight"], s["linear.bias"])
 
-    return Model("ResNet-20", state, None, run)
+    return Rewritable(state, None, run)
 
 
 @dataclass
@@ -172,54 +140,33 @@ class Column:
     moved: dict[str, float | None]
 
 
-def numbers(record: Any, name: str) -> Tensor | None:
-    value = getattr(record, name, None)
-    if value is None:
-        value = getattr(getattr(record, "functional", None), name, None)
-    if value is None:
-        return None
-    values = value.top if hasattr(value, "top") else value
-    return torch.tensor(values, dtype=torch.float64).flatten()
-
-
-def movement(old: Tensor | None, new: Tensor | None) -> float | None:
-    if old is None and new is None:
-        return None
-    if old is None or new is None or old.shape != new.shape:
-        return float("inf")
-    # relative to the number, or to one hundredth where it is nearly zero
-    return float((old - new).abs().max() / old.abs().max().clamp(min=1e-2))
-
-
-def column(
-    title: str, model: Model, before: ScanResult, symmetries: list[Symmetry], seed: int,
+def measured_column(
+    title: str, model: Rewritable, before: ScanResult, symmetries: list[Symmetry], seed: int,
     *, seen_at: Callable[[PairRecord], bool] | None = None,
 ) -> Column:  # fmt: skip
-    generator = torch.Generator().manual_seed(seed)
-    changes = [random_change(one, generator=generator) for one in symmetries]
-    state = apply(model.state, changes).state
-    scan = model.scan(state)
-    after = {one.name: one for one in scan.pairs}
+    changes = random_changes(symmetries, seed=seed)
+    state, outputs = model.rewritten(changes)
+    after = model.scan(state)
+    pairs = {pair.name: pair for pair in after.pairs}
     places = dict(renamed(changes))
-    own = {member.name for one in symmetries if isinstance(one.group, PairGroup)
-           for group in (one.group, *one.partners) for member in group.members}  # fmt: skip
-    wanted = seen_at or (lambda one: not own or one.name in own)
-    records = [one for one in before.pairs if wanted(one)]
-    moved: dict[str, float | None] = {}
-    label = labels(records[0].freedom)
-    for name in label:
-        if name not in SKIPPED:
-            found = [movement(numbers(one, name),
-                              numbers(after[places.get(one.name, one.name)], name))
-                     for one in records]  # fmt: skip
-            known = [one for one in found if one is not None]
-            moved[name] = max(known) if known else None
-    for name in HEAD_OBSERVABLES:  # spaces of heads in the stream: a head's own basis is no part
-        found = [movement(numbers(one, name), numbers(other, name))
-                 for one, other in zip(before.heads, scan.heads, strict=True)]  # fmt: skip
-        moved[f"heads.{name}"] = max((one for one in found if one is not None), default=None)
+    own = changed_pairs(changes)
+    seen = seen_at or (lambda pair: not own or pair.name in own)
+    compared = [(pair, pairs[places.get(pair.name, pair.name)])
+                for pair in before.pairs if seen(pair)]  # fmt: skip
+    label = labels(compared[0][0].freedom)
+    moved = {name: furthest(compared, name) for name in label if name not in SKIPPED}
+    # spaces of heads in the stream: a head's own basis is no part
+    heads = list(zip(before.heads, after.heads, strict=True))
+    for name in HEAD_OBSERVABLES:
+        moved[f"heads.{name}"] = furthest(heads, name)
         label |= {f"heads.{name}": "functional"}
-    return Column(title, dict(label), model.moved(state), moved)
+    return Column(title, dict(label), outputs, moved)
+
+
+def furthest(compared: list[tuple[Any, Any]], name: str) -> float | None:
+    """The largest movement of an observable over records, None where it is defined in none."""
+    moved = [movement(old, new, name) for old, new in compared]
+    return max((value for value in moved if value is not None), default=None)
 
 
 def renamed(changes: list[Change]) -> Iterator[tuple[str, str]]:
@@ -227,19 +174,13 @@ def renamed(changes: list[Change]) -> Iterator[tuple[str, str]]:
     for change in changes:
         if change.kind == "heads":
             for group in (change.symmetry.group, *change.symmetry.partners):
-                names = {one.head: one.name for one in group.members}  # pyright: ignore
+                names = {member.head: member.name for member in group.members}  # pyright: ignore
                 for place, head in enumerate(change.values.tolist()):
                     yield names[head], names[place]
 
 
-def chosen(model: Model, kind: str, place: str) -> list[Symmetry]:
-    graph = flagscope.inspect(model.state, config=model.config).graph
-    return [one for one in applicable(graph)
-            if re.fullmatch(kind, one.kind) and re.search(place, one.name)]  # fmt: skip
-
-
-def columns(models: dict[str, Model]) -> list[Column]:
-    found = []
+def columns(models: dict[str, Rewritable]) -> list[Column]:
+    measured = []
     plan = [
         ("GL, V-O", "demo", "gl", r"\.ov"),
         ("GL, Q-K", "demo", "gl", r"\.qk"),
@@ -254,34 +195,34 @@ def columns(models: dict[str, Model]) -> list[Column]:
         if name in models:
             model = models[name]
             before = model.scan(model.state)
-            one = column(title, model, before, chosen(model, kind, place), seed)
+            result = measured_column(title, model, before, model.places(kind, place), seed)
             # permutations keep what they keep whatever else is free
             if kind in ("permutation", "heads"):
-                one.label |= labels("permutation")
-            found.append(one)
+                result.label |= labels("permutation")
+            measured.append(result)
     if "llama" in models:
-        found += stream_and_neighbour(models["llama"])
-    return found
+        measured += stream_and_neighbour(models["llama"])
+    return measured
 
 
-def stream_and_neighbour(llama: Model) -> list[Column]:
-    stream = chosen(llama, "stream", "")
+def stream_and_neighbour(llama: Rewritable) -> list[Column]:
+    stream = llama.places("stream")
     fold = random_change(stream[0], generator=torch.Generator().manual_seed(20))
-    folded = Model(llama.title, apply(llama.state, fold).state, llama.config, llama.run)
+    folded = replace(llama, state=apply(llama.state, fold).state)
     before = folded.scan(folded.state)
-    turn = column("stream, gains folded", folded, before, stream, 21)
+    turn = measured_column("stream, gains folded", folded, before, stream, 21)
     turn.label |= labels("none")
-    beside = column(
+    neighbour = measured_column(
         "scaling of up, seen at gate → down",
         llama,
         llama.scan(llama.state),
-        chosen(llama, "scaling", ""),
+        llama.places("scaling"),
         22,
         # not the residual pairs of gate, in which down of another block writes
-        seen_at=lambda one: one.kind == "mlp" and one.name.endswith("mlp.gate"),
+        seen_at=lambda pair: pair.kind == "mlp" and pair.name.endswith("mlp.gate"),
     )
-    beside.label = {}  # a neighbour's freedom: no label speaks of it
-    return [turn, beside]
+    neighbour.label = {}  # a neighbour's freedom: no label speaks of it
+    return [turn, neighbour]
 
 
 def written(value: float | None) -> str:
@@ -296,25 +237,27 @@ def written(value: float | None) -> str:
     return f"{value:.2g}" if value >= MOVED else f"{value:.0e}".replace("e-0", "e-")
 
 
-def main_table(found: list[Column]) -> tuple[list[str], list[str]]:
-    titles, outputs = ([one.title for one in found], [f"*{written(one.outputs)}*" for one in found])
+def main_table(measured: list[Column]) -> tuple[list[str], list[str]]:
+    titles = [column.title for column in measured]
+    outputs = [f"*{written(column.outputs)}*" for column in measured]
     rows = [
         f"| observable | {' | '.join(titles)} |",
-        "|---" * (1 + len(found)) + "|",
+        "|---" * (1 + len(measured)) + "|",
         f"| *network's outputs* | {' | '.join(outputs)} |",
     ]
-    wrong = [f"{one.title}: outputs moved by {one.outputs}" for one in found if one.outputs > 1e-11]
-    for name in found[0].moved:
+    wrong = [f"{column.title}: outputs moved by {column.outputs}"
+             for column in measured if column.outputs > 1e-11]  # fmt: skip
+    for name in measured[0].moved:
         cells = []
-        for one in found:
-            gauge = one.label.get(name) == "gauge"
-            value = one.moved.get(name)
+        for column in measured:
+            gauge = column.label.get(name) == "gauge"
+            value = column.moved.get(name)
             cells.append(f"**{written(value)}**" if gauge else written(value))
-            if one.label.get(name) == "functional" and (value or 0) > ROUND_OFF:
-                wrong.append(f"{one.title}: {name} is called functional and moved by {value}")
+            if column.label.get(name) == "functional" and (value or 0) > ROUND_OFF:
+                wrong.append(f"{column.title}: {name} is called functional and moved by {value}")
         rows.append(f"| `{name}` | " + " | ".join(cells) + " |")
-    for name in found[0].moved:
-        gauges = [one.moved[name] for one in found if one.label.get(name) == "gauge"]
+    for name in measured[0].moved:
+        gauges = [column.moved[name] for column in measured if column.label.get(name) == "gauge"]
         seen = [value for value in gauges if value is not None]
         if seen and max(seen) < MOVED and name not in PLANTED:
             wrong.append(f"{name} is called gauge and never moved")
@@ -336,40 +279,36 @@ def planted() -> tuple[list[str], list[str]]:
     rows = ["| | exact intersection | flag defect | kernel intersection | outputs |",
             "|---|---|---|---|---|"]  # fmt: skip
     counts: list[tuple[int | None, int | None]] = []
-    state = {"0.weight": w1, "1.weight": w2}
-    graph = flagscope.inspect(state, config={"activation": "linear"}).graph
-    (symmetry,) = applicable(graph)
+    model = Rewritable({"0.weight": w1, "1.weight": w2}, {"activation": "linear"},
+                       lambda state: state["1.weight"] @ state["0.weight"],
+                       rank="numerical")  # fmt: skip
+    (symmetry,) = model.places("gl")
     cases = {"as planted": torch.eye(32), "orthogonal g": rotation, "general g": general}
     for title, g in cases.items():
-        changed = apply(state, Change(symmetry, g)).state
-        scan = flagscope.scan(changed, config={"activation": "linear"}, rank="numerical")
-        one = scan.result.pairs[0]
-        product = changed["1.weight"] @ changed["0.weight"]
-        outputs = float((product - w2 @ w1).abs().max() / (w2 @ w1).abs().max())
-        counts.append((one.intersection_exact, one.kernel_intersection))
-        rows.append(f"| {title} | {one.intersection_exact} | {written(one.flag_defect)} | "
-                    f"{one.kernel_intersection} | {written(outputs)} |")  # fmt: skip
+        state, outputs = model.rewritten([Change(symmetry, g)])
+        pair = model.scan(state).pairs[0]
+        counts.append((pair.intersection_exact, pair.kernel_intersection))
+        rows.append(f"| {title} | {pair.intersection_exact} | {written(pair.flag_defect)} | "
+                    f"{pair.kernel_intersection} | {written(outputs)} |")  # fmt: skip
     right = counts == [(6, 2), (6, 2), (0, 2)]
     return rows, [] if right else [f"planted intersections came out as {counts}"]
 
 
-def balanced(model: Model) -> tuple[list[str], list[str]]:
+def balanced(model: Rewritable) -> tuple[list[str], list[str]]:
     """Every Q-K and V-O pair in the gauge in which raw alignment is perfect."""
-    symmetries = chosen(model, "gl", "")
-    changes = [balancing_change(one, model.state) for one in symmetries]
-    state = apply(model.state, changes).state
-    outputs = model.moved(state)
+    changes = [balancing_change(symmetry, model.state) for symmetry in model.places("gl")]
+    state, outputs = model.rewritten(changes)
     rows = ["| | C | ρ | imbalance | outputs |", "|---|---|---|---|---|"]
     wrong = [] if outputs < 1e-11 else [f"balancing moved the outputs by {outputs}"]
     for title, weights in (("as trained", model.state), ("balanced", state)):
-        pairs = [one for one in model.scan(weights).pairs if one.kind in ("qk", "ov")]
+        pairs = [pair for pair in model.scan(weights).pairs if pair.kind in ("qk", "ov")]
         cells = []
         for name in ("commutator_ratio", "gram_correlation", "imbalance"):
-            values = torch.tensor([getattr(one, name) for one in pairs]).double()
+            values = torch.tensor([getattr(pair, name) for pair in pairs]).double()
             cells.append(f"{written_signed(values.min())} … {written_signed(values.max())}")
         moved = "" if weights is model.state else written(outputs)
         rows.append(f"| {title} | {' | '.join(cells)} | {moved} |")
-        if weights is state and not all(one.gram_correlation > 1 - 1e-9 for one in pairs):
+        if weights is state and not all(pair.gram_correlation > 1 - 1e-9 for pair in pairs):
             wrong.append("balanced pairs are not perfectly aligned")
     return rows, wrong
 
@@ -400,7 +339,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.update and not arguments.resnet.exists():
         parser.error(f"there is no {arguments.resnet}, and the page has a column of it: --resnet F")
-    models = {"demo": demo(), "llama": small_llama(arguments.steps),
+    models = {"demo": demo_model(), "llama": small_llama(arguments.steps),
               "qwen3": small_qwen3(arguments.steps)}  # fmt: skip
     if arguments.resnet.exists():
         models["resnet"] = resnet20(arguments.resnet)
@@ -408,13 +347,13 @@ def main() -> int:
     perfect, more = balanced(models["demo"])
     known, less = planted()
     parts = {"table": rows, "planted": known, "balanced": perfect}
-    for one in parts.values():
-        print("\n".join(one), end="\n\n")
+    for lines in parts.values():
+        print("\n".join(lines), end="\n\n")
     if arguments.update:
         update(arguments.update, parts)
     failures = [*wrong, *more, *less]
-    for one in failures:
-        print(one, file=sys.stderr)
+    for failure in failures:
+        print(failure, file=sys.stderr)
     return 1 if failures else 0
 
 

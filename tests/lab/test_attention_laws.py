@@ -10,12 +10,21 @@ from torch.nn import functional
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from flagscope.errors import InputError
-from flagscope.lab.attention_laws_findings import Runs
-from flagscope.lab.attention_network import AttentionNetwork
-from flagscope.lab.conserved import LawLedger, Quantity, polar_form, read_gram, write_gram
 from flagscope.lab.experiment import Measured, Options
-from flagscope.lab.experiments.attention_laws import EXPERIMENT
-from flagscope.lab.law_networks import NETWORKS, NormedNetwork, ResidualLinearNetwork
+from flagscope.lab.experiments.attention_laws.attention_network import AttentionNetwork
+from flagscope.lab.experiments.attention_laws.conserved import (
+    LawLedger,
+    Quantity,
+    read_gram,
+    write_gram,
+)
+from flagscope.lab.experiments.attention_laws.experiment import EXPERIMENT
+from flagscope.lab.experiments.attention_laws.findings import LawRuns
+from flagscope.lab.experiments.attention_laws.networks import (
+    NETWORKS,
+    NormedNetwork,
+    ResidualLinearNetwork,
+)
 from flagscope.lab.training import Optimiser, mean_square, train
 
 
@@ -172,6 +181,12 @@ def gradients(network, seed=3):
     mean_square(out, target).backward()
     weights = {name: p.detach() for name, p in state.items()}
     return weights, {name: p.grad for name, p in state.items()}
+
+
+def polar_form(quantity, weights, directions):
+    """q(w, g), the symmetric bilinear form with q(w, w) = q(w)."""
+    moved = {name: weight + directions[name] for name, weight in weights.items()}
+    return (quantity.of(moved) - quantity.of(weights) - quantity.of(directions)) / 2
 
 
 @pytest.mark.parametrize("name", ["attention", "rotary", "residual", "batchnorm"])
@@ -346,7 +361,7 @@ def test_the_worst_seed_judges_a_law():
     (cell,) = [m for m in measured if m.cell.name == "attention-descent-0.005"]
     cell.values["series"]["V-O"]["driven"][0][2] = 1e-11
     assert verdicts(measured)[0] == "refuted"
-    assert max(Runs(measured).driven(("attention", "V-O"))) == 1e-11
+    assert max(LawRuns(measured).driven(("attention", "V-O"))) == 1e-11
 
 
 def test_table_and_figures_come_from_what_was_measured():

@@ -12,20 +12,17 @@ from scipy.linalg import subspace_angles
 from scipy.optimize import minimize_scalar
 
 from flagscope.lab import Measured, Options
-from flagscope.lab.attractor_findings import STRENGTHS
 from flagscope.lab.data import load_images
-from flagscope.lab.experiments import attractor
-from flagscope.lab.experiments.attractor import EXPERIMENT
-from flagscope.lab.kempf_ness import orbit_of_random_maps, ridge_on_orbit
-from flagscope.lab.linear import class_regression
-from flagscope.lab.networks import initial_network
-from flagscope.lab.ridge_limits import (
+from flagscope.lab.experiments.attractor.experiment import EXPERIMENT
+from flagscope.lab.experiments.attractor.kempf_ness import orbit_of_random_maps, ridge_on_orbit
+from flagscope.lab.experiments.attractor.limits import (
     nuclear_certificate,
     optimal_threshold,
     survival_threshold,
     surviving_value,
 )
-from flagscope.lab.ridge_runs import (
+from flagscope.lab.experiments.attractor.records import STRENGTHS
+from flagscope.lab.experiments.attractor.runs import (
     adjacent,
     departures,
     descend,
@@ -34,6 +31,9 @@ from flagscope.lab.ridge_runs import (
     product,
     whitened_targets,
 )
+from flagscope.lab.experiments.attractor.training import DECAYS
+from flagscope.lab.linear import class_regression
+from flagscope.lab.networks import initial_network
 
 from .test_published import LAB, estimates, parts
 
@@ -266,7 +266,7 @@ def test_claims_that_held_would_be_confirmed(measured):
 
 def test_settings_lie_between_thresholds():
     """No λ of the full run is so close to a threshold that descent would not end in time."""
-    for depth, decays in attractor.DECAYS.items():
+    for depth, decays in DECAYS.items():
         for decay in decays:
             ratios = [t / survival_threshold(decay, depth) for t in STRENGTHS]
             assert min(abs(r - 1) for r in ratios) > 0.04

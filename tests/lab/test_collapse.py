@@ -11,10 +11,10 @@ from flagscope.diagnose import alignment_levels
 from flagscope.errors import InputError
 from flagscope.lab import Cell, Estimate, Measured, Options
 from flagscope.lab.data import Images
-from flagscope.lab.experiments.collapse import EXPERIMENT, arrivals, configuration_verdict
-from flagscope.lab.rank_rule import lab_rule
-from flagscope.lab.residual_networks import initial_residual_network
-from flagscope.lab.terminal_phase import (
+from flagscope.lab.experiments.collapse.experiment import EXPERIMENT
+from flagscope.lab.experiments.collapse.findings import arrivals, configuration_verdict
+from flagscope.lab.experiments.collapse.residual_networks import initial_residual_network
+from flagscope.lab.experiments.collapse.terminal_phase import (
     Perceptrons,
     SmallResNets,
     balanced_part,
@@ -22,6 +22,7 @@ from flagscope.lab.terminal_phase import (
     pair_grades,
     terminal_phase,
 )
+from flagscope.lab.rank_rule import lab_rule
 from flagscope.lab.training import Optimiser
 
 pytest.importorskip("sklearn")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from flagscope.errors import CorruptFileError, InputError, MissingFileError
-from flagscope.lab.data import kind_of_source, load_images, load_text, split_indices
+from flagscope.lab.data import kind_of_source, load_images, split_indices
 
 MNIST = Path(__file__).parents[3] / "shared/data/mnist.npz"
 PIXELS = np.arange(7 * 4 * 3, dtype=np.uint8).reshape(7, 4, 3)
@@ -110,21 +110,6 @@ def test_damaged_archives_and_missing_files(tmp_path):
     np.savez(tmp_path / "c.npz", x_train=np.array([{}], dtype=object), y_train=LABELS)
     with pytest.raises(CorruptFileError, match="file of images"):
         load_images(str(tmp_path / "c.npz"))
-
-
-def test_text(tmp_path):
-    file = tmp_path / "a.txt"
-    file.write_text("abcab", encoding="utf-8")
-    found = load_text(str(file))
-    assert "".join(found.vocabulary[i] for i in found.ids) == "abcab"
-    assert found.vocabulary == ("a", "b", "c")
-    assert len(load_text().ids) > 100_000
-    for content, error in ((b"", CorruptFileError), (b"\xff\xfe\xff", CorruptFileError)):
-        file.write_bytes(content)
-        with pytest.raises(error):
-            load_text(str(file))
-    with pytest.raises(MissingFileError):
-        load_text(str(tmp_path / "none.txt"))
 
 
 def test_unknown_sources_are_refused():

@@ -10,8 +10,8 @@ import torch
 from flagscope.demo import final
 from flagscope.lab import Measured, Options
 from flagscope.lab.data import load_images
-from flagscope.lab.experiments.invariance import EXPERIMENT
-from flagscope.lab.rewriting import demo_model, gpt2_logits, movements
+from flagscope.lab.experiments.invariance.experiment import EXPERIMENT
+from flagscope.lab.experiments.invariance.rewriting import demo_model, gpt2_logits, movements
 
 
 def test_forward_pass_is_that_of_transformers():

@@ -20,8 +20,10 @@ from flagscope.geometry import (
     relative_position,
     strata,
 )
-from flagscope.lab import Measured, Options, invariant_findings, invariants
-from flagscope.lab.characters import (
+from flagscope.lab import Measured, Options
+from flagscope.lab.experiments.invariant_ring import findings as invariant_findings
+from flagscope.lab.experiments.invariant_ring import invariants
+from flagscope.lab.experiments.invariant_ring.characters import (
     determinant_multiplicity,
     determinantal_hilbert_function,
     kostka,
@@ -29,7 +31,7 @@ from flagscope.lab.characters import (
     product_weight_multiplicity,
     schur_dimension,
 )
-from flagscope.lab.exact import (
+from flagscope.lab.experiments.invariant_ring.exact import (
     exact_matrix,
     intersection_basis,
     kernel_meeting,
@@ -43,9 +45,13 @@ from flagscope.lab.exact import (
     random_unimodular,
     slope_excess,
 )
-from flagscope.lab.experiments.invariant_ring import EXPERIMENT
-from flagscope.lab.invariants import Sections, invariant_dimension, map_invariants
-from flagscope.lab.polynomials import annihilated, derived, multiplied
+from flagscope.lab.experiments.invariant_ring.experiment import EXPERIMENT
+from flagscope.lab.experiments.invariant_ring.invariants import (
+    Sections,
+    invariant_dimension,
+    map_invariants,
+)
+from flagscope.lab.experiments.invariant_ring.polynomials import annihilated, derived, multiplied
 
 from .test_published import LAB, parts
 

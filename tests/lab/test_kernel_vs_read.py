@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from flagscope.lab import Measured, Options
-from flagscope.lab.experiments.kernel_vs_read import EXPERIMENT, SIGNS
-from flagscope.lab.intersections import intersections
+from flagscope.lab.experiments.kernel_vs_read.experiment import EXPERIMENT
+from flagscope.lab.experiments.kernel_vs_read.findings import SIGNS
+from flagscope.lab.experiments.kernel_vs_read.intersections import intersections
 
 AXES = torch.eye(12, dtype=torch.float64)
 

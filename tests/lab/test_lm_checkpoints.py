@@ -8,12 +8,12 @@ from scipy import stats
 
 import flagscope
 from flagscope.lab.experiment import Cell, Measured, Options
-from flagscope.lab.experiments.lm_checkpoints import ARMS, EXPERIMENT
+from flagscope.lab.experiments.lm_checkpoints.claims import CLAIMS, flagged
+from flagscope.lab.experiments.lm_checkpoints.experiment import ARMS, EXPERIMENT
+from flagscope.lab.experiments.lm_checkpoints.runs import Arm, ArmRuns, at_loss, layer_mean, rise
 from flagscope.lab.gpt import GPTShape, initial_state
 from flagscope.lab.gpt_alignment import alignment
-from flagscope.lab.gpt_training import Recipe
-from flagscope.lab.lm_claims import CLAIMS, flagged
-from flagscope.lab.lm_runs import Arm, Runs, at_loss, layer_mean, rise
+from flagscope.lab.gpt_training import TrainingRecipe
 from flagscope.lab.rank_rule import LAB_RULE
 from flagscope.null import mean_overlap_significance
 
@@ -59,7 +59,7 @@ def as_predicted(arm, name):
     if letter == "product_rank":
         return 0.5 - 0.3 * (arm.task == "real") - 0.1 * arm.decayed
     decay = 1.0 if arm.decayed else 0.0
-    [law] = Recipe(arm.optimizer, 100, 1, 0.1, decay).law([100])
+    [law] = TrainingRecipe(arm.optimizer, 100, 1, 0.1, decay).law([100])
     return law if arm.optimizer == "sgd" else 5 * law
 
 
@@ -130,7 +130,7 @@ def test_runs_are_paired_by_seed():
     free = Arm(decayed=False)
     cells = [measured(Arm(), seed, 10.0 * seed + 0.5) for seed in (0, 1, 2)]
     cells += [measured(free, seed, 10.0 * seed) for seed in (2, 1, 0, 7)]
-    [one] = Runs(cells).difference("d", Arm(), free, lambda v: layer_mean(v, "R_q", -1))
+    [one] = ArmRuns(cells).difference("d", Arm(), free, lambda v: layer_mean(v, "R_q", -1))
     assert (one.value, one.low, one.high, one.n) == (0.5, 0.5, 0.5, 3)
 
 

@@ -8,7 +8,7 @@ import torch
 import flagscope
 from flagscope import demo
 from flagscope.errors import InputError
-from flagscope.lab.bundled_gpt import bundled_gpt
+from flagscope.lab.experiments.pruning.bundled_gpt import bundled_gpt
 from flagscope.lab.gpt import GPTShape, initial_state, logits, mean_loss
 from flagscope.lab.rank_rule import LAB_RULE
 

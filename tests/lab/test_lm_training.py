@@ -8,7 +8,7 @@ import torch
 
 from flagscope.lab.gpt import GPTShape, initial_state, mean_loss
 from flagscope.lab.gpt_alignment import conserved_norms
-from flagscope.lab.gpt_training import Recipe, _optimizer, checkpoint_steps, trained
+from flagscope.lab.gpt_training import TrainingRecipe, _optimizer, checkpoint_steps, trained
 from flagscope.lab.text import pydoc_corpus
 
 TEXT = pydoc_corpus()
@@ -24,7 +24,7 @@ def run(recipe, *, seed=0, task="real", checkpoints=None):
 
 
 def test_one_seed_gives_one_training():
-    recipe = Recipe("adamw", 5, 2, 1e-2, 1.0)
+    recipe = TrainingRecipe("adamw", 5, 2, 1e-2, 1.0)
     one, other, third = run(recipe), run(recipe), run(recipe, seed=1)
     assert all(torch.equal(one[-1][name], other[-1][name]) for name in one[-1])
     assert not torch.equal(one[-1]["transformer.wte.weight"], third[-1]["transformer.wte.weight"])
@@ -32,14 +32,14 @@ def test_one_seed_gives_one_training():
 
 def test_arms_of_one_seed_begin_alike():
     starts = [
-        run(Recipe(optimizer, 1, 2, 1e-2, decay), task=task)[0]
+        run(TrainingRecipe(optimizer, 1, 2, 1e-2, decay), task=task)[0]
         for optimizer, decay, task in (("adamw", 1.0, "real"), ("sgd", 0.0, "random"))
     ]
     assert all(torch.equal(starts[0][name], starts[1][name]) for name in starts[0])
 
 
 def test_the_learning_rate_warms_up_and_falls_to_a_tenth():
-    recipe = Recipe("adamw", 1000, 8, 2.0, 0.0)
+    recipe = TrainingRecipe("adamw", 1000, 8, 2.0, 0.0)
     rates = [recipe.learning_rate_at(step) for step in range(1000)]
     assert rates[0] == pytest.approx(2 / 50)
     assert rates[49] == pytest.approx(2.0)
@@ -49,7 +49,7 @@ def test_the_learning_rate_warms_up_and_falls_to_a_tenth():
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_without_gradients_weights_follow_the_law(optimizer):
-    recipe = Recipe(optimizer, 2000, 1, 0.5, 1.5)
+    recipe = TrainingRecipe(optimizer, 2000, 1, 0.5, 1.5)
     state = {"map": torch.ones(3, dtype=torch.float64), ".ln_": torch.ones(3, dtype=torch.float64)}
     optimiser = _optimizer(state, recipe)
     for step in range(recipe.steps):

@@ -5,7 +5,7 @@ import torch
 
 from flagscope.errors import InputError
 from flagscope.lab import Measured, Options
-from flagscope.lab.experiments.obstruction import EXPERIMENT, RIDGE
+from flagscope.lab.experiments.obstruction.experiment import EXPERIMENT, RIDGE
 from flagscope.lab.imbalance import (
     ImbalanceLedger,
     gradient_drive,

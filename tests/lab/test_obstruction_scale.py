@@ -9,9 +9,15 @@ import torch
 
 from flagscope.lab import Measured, Options
 from flagscope.lab.data import load_images
-from flagscope.lab.experiments.obstruction_scale import EXPERIMENT, recorded
+from flagscope.lab.experiments.obstruction_scale.experiment import EXPERIMENT, recorded
+from flagscope.lab.experiments.obstruction_scale.findings import (
+    DEAD,
+    EQUAL,
+    ScaleRuns,
+    _decay_alone,
+    findings,
+)
 from flagscope.lab.neurons import open_network
-from flagscope.lab.obstruction_scale_findings import DEAD, EQUAL, Runs, _decay_alone, findings
 
 ACTIVATIONS = ("linear", "relu", "tanh", "gelu")
 
@@ -184,12 +190,12 @@ def test_what_the_step_does_to_decay_alone_has_a_closed_form():
         if c.settings["activation"] == "linear"
     ]
     expected = (0.999**5000 / 0.995**1000) ** 4
-    assert f"factor of {expected:.3f} between" in _decay_alone(Runs(measured))
+    assert f"factor of {expected:.3f} between" in _decay_alone(ScaleRuns(measured))
 
 
 def test_only_ratios_at_which_every_seed_learns_count_as_alive():
     measured = cells_with(PLAIN | {("relu", 1e-2): (0.8, 0.04)})
-    alive = Runs(measured).alive("relu")
+    alive = ScaleRuns(measured).alive("relu")
     assert 1e-2 not in alive
     assert DEAD not in alive
     assert 5e-3 in alive

@@ -5,15 +5,20 @@ import pytest
 import torch
 
 from flagscope.lab.experiment import Cell, Measured, Options
-from flagscope.lab.experiments.pruning import EXPERIMENT, _order
-from flagscope.lab.gpt import GPTShape, initial_state, mean_loss
-from flagscope.lab.head_scores import Ablation, gradient_importance, magnitude_scores, redundancy
-from flagscope.lab.pruning_claims import (
+from flagscope.lab.experiments.pruning.claims import (
     area,
     layer_ranks,
     partial_rank_correlation,
     rank_correlation,
 )
+from flagscope.lab.experiments.pruning.experiment import EXPERIMENT, _order
+from flagscope.lab.experiments.pruning.head_scores import (
+    Ablation,
+    gradient_importance,
+    magnitude_scores,
+    redundancy,
+)
+from flagscope.lab.gpt import GPTShape, initial_state, mean_loss
 
 SHAPE = GPTShape(vocab_size=11, n_layer=2, n_head=4, n_embd=32, n_positions=8)
 TEXT = torch.randint(11, (100,), generator=torch.Generator().manual_seed(5))

@@ -16,11 +16,11 @@ from scipy import stats
 from flagscope.lab import Estimate, experiment_names, load_experiment, overall_verdict
 from flagscope.lab.claim import Claim
 from flagscope.lab.experiment import Finding, Prediction
+from flagscope.lab.experiments.lm_checkpoints.claims import CLAIMS as LM_CLAIMS
+from flagscope.lab.experiments.pruning.claims import CLAIMS as PRUNING_CLAIMS
 from flagscope.lab.intervals import mean_interval
-from flagscope.lab.lm_claims import CLAIMS as LM_CLAIMS
 from flagscope.lab.page_layout import renewed_index
 from flagscope.lab.pages import page_text
-from flagscope.lab.pruning_claims import CLAIMS as PRUNING_CLAIMS
 
 LAB = Path(__file__).parents[2] / "docs/lab"
 # Beside these bounds an interval is the page's own affair.

@@ -16,10 +16,15 @@ from transformers import BertConfig, BertModel
 
 from flagscope.lab import Options, run_lab
 from flagscope.lab.experiment import Cell, Measured
-from flagscope.lab.experiments.published_checkpoints import EXPERIMENT
+from flagscope.lab.experiments.published_checkpoints.experiment import EXPERIMENT
+from flagscope.lab.experiments.published_checkpoints.findings import beyond, prediction_interval
+from flagscope.lab.experiments.published_checkpoints.published import (
+    PUBLISHED,
+    Published,
+    bert_initial,
+    resnet_initial,
+)
 from flagscope.lab.pages import write_pages
-from flagscope.lab.published import PUBLISHED, Published, bert_initial, resnet_initial
-from flagscope.lab.published_findings import beyond, prediction_interval
 from flagscope.null import mean_overlap
 
 TINY = {

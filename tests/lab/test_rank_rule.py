@@ -10,8 +10,8 @@ import torch
 
 from flagscope.geometry import participation_ratio
 from flagscope.lab import gpt_alignment
+from flagscope.lab.experiments.kernel_vs_read.intersections import intersections
 from flagscope.lab.gpt import GPTShape, initial_state
-from flagscope.lab.intersections import intersections
 from flagscope.lab.rank_rule import LAB_RULE, lab_rule
 
 ROOT = Path(__file__).parents[2]

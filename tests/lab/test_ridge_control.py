@@ -12,11 +12,11 @@ from scipy.linalg import subspace_angles
 
 from flagscope.lab import Measured, Options
 from flagscope.lab.data import load_images
-from flagscope.lab.experiments.ridge_rate import EXPERIMENT
+from flagscope.lab.experiments.ridge_rate.control import QUANTITIES, alignment_of
+from flagscope.lab.experiments.ridge_rate.control_findings import control_findings
+from flagscope.lab.experiments.ridge_rate.experiment import EXPERIMENT
 from flagscope.lab.linear import class_regression
 from flagscope.lab.networks import initial_network
-from flagscope.lab.ridge_control import QUANTITIES, alignment_of
-from flagscope.lab.ridge_control_findings import control_findings
 
 
 def control(loss, **changes):

@@ -12,13 +12,13 @@ from scipy.linalg import subspace_angles
 
 from flagscope.lab import Measured, Options
 from flagscope.lab.data import load_images
-from flagscope.lab.experiments.ridge_rate import EXPERIMENT
+from flagscope.lab.experiments.ridge_rate.control import QUANTITIES
+from flagscope.lab.experiments.ridge_rate.experiment import EXPERIMENT
+from flagscope.lab.experiments.ridge_rate.figures import draw_steps
+from flagscope.lab.experiments.ridge_rate.findings import step_finding
+from flagscope.lab.experiments.ridge_rate.training import decay_rates, dominant_angle, step_count
 from flagscope.lab.linear import class_regression
 from flagscope.lab.networks import initial_network
-from flagscope.lab.ridge_control import QUANTITIES
-from flagscope.lab.ridge_figures import draw_steps
-from flagscope.lab.ridge_findings import step_finding
-from flagscope.lab.ridge_training import decay_rates, dominant_angle, step_count
 
 
 def small(kind, **changes):

@@ -17,8 +17,8 @@ from scipy import stats
 
 from flagscope.errors import InputError, MissingExtraError
 from flagscope.lab import Options, run_lab
-from flagscope.lab.cells import read_cell, write_cell
 from flagscope.lab.experiment import Cell, Measured
+from flagscope.lab.measurement import read_cell, write_cell
 from flagscope.lab.registry import load_experiment
 from flagscope.lab.results import CellFailure, results_json
 
@@ -113,7 +113,11 @@ def test_a_killed_run_goes_on_where_it_was(toy, tmp_path, victim):
         text=True,
     )
     deadline = time.monotonic() + 120
-    while not (journal.exists() and "coin-0" in journal.read_text()):
+    kept = tmp_path / "toy/cells"
+    # The worker begins coin-0 while coin-1 is on its way to the disk.
+    while not (
+        journal.exists() and "coin-0" in journal.read_text() and [*kept.glob("coin-1-*.json")]
+    ):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -179,7 +183,7 @@ def test_other_settings_or_versions_are_other_measurements(toy, tmp_path, monkey
     experiment.version = 2
     assert read_cell(tmp_path, experiment, cell) is None
     experiment.version = 1
-    monkeypatch.setattr("flagscope.lab.cells.version", lambda _: "99")
+    monkeypatch.setattr("flagscope.lab.measurement.version", lambda _: "99")
     assert read_cell(tmp_path, experiment, cell) is None
 
 

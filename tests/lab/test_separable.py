@@ -14,12 +14,16 @@ from scipy.linalg import subspace_angles
 from flagscope.errors import InputError
 from flagscope.lab import Measured, Options
 from flagscope.lab.data import load_images
-from flagscope.lab.experiments.alignment_without_ridge import EXPERIMENT
+from flagscope.lab.experiments.alignment_without_ridge.experiment import EXPERIMENT
+from flagscope.lab.experiments.alignment_without_ridge.findings import at_one_norm, exponents
+from flagscope.lab.experiments.alignment_without_ridge.records import Records, rank_bounds
+from flagscope.lab.experiments.alignment_without_ridge.training import (
+    margin_loss,
+    squared_loss,
+    whitened_classes,
+)
 from flagscope.lab.linear import layer_gradients, linear_gradients, partial_products
 from flagscope.lab.networks import initial_network
-from flagscope.lab.separable_findings import at_one_norm, exponents
-from flagscope.lab.separable_records import Records, rank_bounds
-from flagscope.lab.separable_training import margin_loss, squared_loss, whitened_classes
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

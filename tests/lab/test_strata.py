@@ -9,8 +9,8 @@ import torch
 
 from flagscope.geometry import RelativePosition
 from flagscope.lab import Measured, Options
-from flagscope.lab.experiments import strata
-from flagscope.lab.experiments.strata import EXPERIMENT
+from flagscope.lab.experiments.strata.experiment import EXPERIMENT
+from flagscope.lab.experiments.strata.pairs import rank_of_action, slope_excess
 
 VERDICTS = ["confirmed"] * 4 + ["refuted", "confirmed"]
 
@@ -89,7 +89,7 @@ def test_flows_that_contradict_the_ranks_refute(measured):
 def test_orbit_dimensions_of_the_theory():
     for k, dimension in enumerate([31, 29, 25, 19]):
         pair = RelativePosition(8, 3, 4, k).representative()
-        rank, gap = strata._rank_of_action(*pair)
+        rank, gap = rank_of_action(*pair)
         assert rank == dimension
         assert gap < 1e-12
 
@@ -105,5 +105,5 @@ def test_orbit_dimensions_of_the_theory():
 )
 def test_the_largest_slope(d, r1, r2, k, excess):
     pair = RelativePosition(d, r1, r2, k).representative()
-    found = strata._slope_excess(pair, torch.Generator().manual_seed(0))
+    found = slope_excess(pair, torch.Generator().manual_seed(0))
     assert found == pytest.approx(excess, abs=1e-12)

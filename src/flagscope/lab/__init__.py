@@ -1,4 +1,4 @@
-"""The laboratory: every claim of the theory settled by experiment, one file a claim."""
+"""The laboratory: every claim of the theory settled by experiment, one folder a claim."""
 
 from flagscope.lab.experiment import (
     Cell,

@@ -1,4 +1,4 @@
-"""A claim whose rule is a range: where the 95 % intervals of its estimates must lie."""
+"""Claims judged by a range in which the 95 % intervals of their estimates must lie."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""The laboratory's data: what every installation has, or a file of the user's."""
+"""Images for the experiments: those of every installation, or files of the user's."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import pydoc_data.topics
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -66,25 +65,6 @@ class Images:
         return x * (largest / torch.linalg.matrix_norm(x, 2).square() * len(x)).sqrt()
 
 
-@dataclass(frozen=True)
-class Text:
-    """Characters as numbers.
-
-    Attributes
-    ----------
-    name
-        Where it comes from.
-    ids
-        Shape (n,): index of each character in `vocabulary`.
-    vocabulary
-        The characters, sorted.
-    """
-
-    name: str
-    ids: Int[Tensor, " n"]
-    vocabulary: tuple[str, ...]
-
-
 def kind_of_source(source: str) -> DataKind:
     """Whether a source holds images or text, by its name.
 
@@ -97,11 +77,11 @@ def kind_of_source(source: str) -> DataKind:
         return "text"
     if source == "digits" or source.endswith(".npz") or Path(source).is_dir():
         return "images"
-    raise InputError(f"{source!r} is no source of data for the laboratory", hint=_HINT)
+    raise InputError(f"{source!r} is not a source of data for the laboratory", hint=_HINT)
 
 
 def source_digest(source: str | None) -> str | None:
-    """SHA-256 of what a source of data holds; None for what comes with the installation.
+    """SHA-256 of the content of a source of data; None for what comes with the installation.
 
     Another file under the same name is other data.
 
@@ -112,15 +92,19 @@ def source_digest(source: str | None) -> str | None:
     """
     if source is None or source in ("digits", "pydoc"):
         return None
-    at = Path(source)
-    files = [at] if at.is_file() else sorted(one for one in at.glob("*-ubyte*") if one.is_file())
+    path = Path(source)
+    files = (
+        [path]
+        if path.is_file()
+        else sorted(file for file in path.glob("*-ubyte*") if file.is_file())
+    )
     marks = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
     return _digest(marks) if marks else None
 
 
 @cache
 def _digest(marks: tuple[tuple[str, int, int], ...]) -> str:
-    """Of files that are read once as long as size and time stay."""
+    """SHA-256 of files, cached while their size and time of change stay."""
     total = hashlib.sha256()
     for name, *_ in marks:
         total.update(hashlib.sha256(Path(name).read_bytes()).digest())
@@ -162,8 +146,8 @@ def load_images(
     ((1797, 64), 10)
     """
     if source is None or source == "digits":
-        found = lab_package("sklearn.datasets").load_digits()
-        inputs, labels, name = found.data / 16.0, found.target, "digits"
+        digits = lab_package("sklearn.datasets").load_digits()
+        inputs, labels, name = digits.data / 16.0, digits.target, "digits"
     else:
         pixels, labels = _npz(source) if source.endswith(".npz") else _idx_folder(source)
         inputs, name = pixels.reshape(len(pixels), -1) / 255.0, source
@@ -173,46 +157,6 @@ def load_images(
     targets = torch.as_tensor(np.asarray(labels, dtype=np.int64))[order]
     chosen = torch.as_tensor(inputs[order.numpy()]).to(dtype)
     return Images(name, chosen, targets, int(labels.max()) + 1)
-
-
-def load_text(source: str | None = None, *, limit: int | None = None) -> Text:
-    """Text by source: "pydoc" (default), Python's own help topics, or a UTF-8 file.
-
-    Parameters
-    ----------
-    source
-        "pydoc" is in every installation of Python: 0.7 MB of English, somewhat different in
-        each version of Python.
-    limit
-        Take the first characters only.
-
-    Raises
-    ------
-    SourceError
-        A file that is missing or not UTF-8.
-
-    Examples
-    --------
-    >>> "e" in load_text(limit=1000).vocabulary
-    True
-    """
-    if source is None or source == "pydoc":
-        topics = pydoc_data.topics.topics
-        name, text = "pydoc", "\n".join(topics[key] for key in sorted(topics))
-    else:
-        name = source
-        try:
-            text = Path(source).read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise CorruptFileError(f"{source} is not UTF-8 text") from error
-        except OSError as error:
-            raise _unreadable(source, error) from error
-    text = text[:limit]
-    if not text:
-        raise CorruptFileError(f"{name} holds no text")
-    vocabulary = tuple(sorted(set(text)))
-    index = {character: i for i, character in enumerate(vocabulary)}
-    return Text(name, torch.tensor([index[c] for c in text]), vocabulary)
 
 
 def split_indices(

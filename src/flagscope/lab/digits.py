@@ -1,4 +1,4 @@
-"""Numbers with the digits that their intervals bear."""
+"""Rounding of estimates to the digits that their intervals support."""
 
 from __future__ import annotations
 

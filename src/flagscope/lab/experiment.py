@@ -1,7 +1,7 @@
-"""What an experiment is: cells to measure, and a rule that turns measurements into verdicts.
+"""Base class of experiments: cells to measure, and a rule that turns measurements into verdicts.
 
-The prediction and the rule of the verdict stand in the experiment's code, so they are fixed before
-anything is measured.
+The prediction and the rule of the verdict are part of the experiment's code, so they are fixed
+before anything is measured.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ DataKind = Literal["images", "text", "none"]
 
 @dataclass(frozen=True)
 class Options:
-    """What the user chose.
+    """The user's options of a run.
 
     Attributes
     ----------
     seeds
         Number of seeds; the experiment's own number if None.
     quick
-        Whether to make do with less than half a minute of one core. Verdicts may then stay open.
+        Whether to take less than half a minute of one core. Verdicts may then stay open.
     data
         Where the data come from, see `flagscope.lab.data`; the experiment's own choice if None.
     """
@@ -59,7 +59,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Measured:
-    """A cell, what was measured in it, as JSON can hold it, and the core-seconds it took."""
+    """A cell with its measured values, as JSON can hold them, and the core-seconds it took."""
 
     cell: Cell
     values: dict[str, Any]
@@ -81,8 +81,8 @@ class Estimate:
     n
         How many independent numbers it rests on, mostly seeds.
     bounds
-        What no value of the quantity can pass, such as (0, 1) of a share. The interval then lies
-        within, and is symmetric on the logit scale of `bounds`; None where it is symmetric itself.
+        Least and greatest value that the quantity can take, such as (0, 1) for a share. The
+        interval lies within them, symmetric on their logit scale; None for a symmetric interval.
     trials
         Whether the value is the share of `n` trials in which something held, and the interval the
         exact one of Clopper and Pearson.
@@ -127,7 +127,7 @@ class Finding:
     prediction, estimates, verdict
         What was predicted, what was measured, and what follows by the rule in the code.
     words
-        What a reader should know beside the numbers.
+        What a reader should know besides the numbers.
     beyond
         Whether this part goes beyond what the paper claims: an extension, a refinement, a control,
         or what flagscope sets against it. The verdict on the paper does not hang on it.
@@ -152,7 +152,7 @@ class Experiment(ABC):
     Attributes
     ----------
     name
-        As the command line knows it: the module's name, with hyphens.
+        As the command line knows it: the name of its folder or file, with hyphens.
     title, claim, source
         A heading, the claim that is tested in a sentence or two, and who makes it.
     budget_minutes

@@ -38,6 +38,6 @@ def lab_package(module: str) -> ModuleType:
 
 
 def check_lab_packages() -> None:
-    """Raise MissingExtraError now rather than after half an hour of measuring."""
+    """Raise MissingExtraError before anything is measured."""
     for module in PACKAGES:
         lab_package(module)

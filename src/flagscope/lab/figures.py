@@ -1,4 +1,4 @@
-"""One look for the laboratory's figures; colours that the colour-blind can tell apart."""
+"""Common style of the laboratory's figures, with colours that the colour-blind can tell apart."""
 
 from __future__ import annotations
 

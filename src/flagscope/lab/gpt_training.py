@@ -21,8 +21,8 @@ _CLIP = 1.0
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to train.
+class TrainingRecipe:
+    """Settings of a training.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ def checkpoint_steps(last: int, *, per_decade: int = 3) -> list[int]:
 def trained(
     shape: GPTShape,
     corpus: Corpus,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     *,
     task: Task = "real",
     seed: int,
@@ -134,7 +134,7 @@ def trained(
         optimizer.step()
 
 
-def _optimizer(state: dict[str, Tensor], recipe: Recipe) -> Optimizer:
+def _optimizer(state: dict[str, Tensor], recipe: TrainingRecipe) -> Optimizer:
     norms = [weight for name, weight in state.items() if ".ln_" in name]
     maps = [weight for name, weight in state.items() if ".ln_" not in name]
     groups = [

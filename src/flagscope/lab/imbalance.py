@@ -1,7 +1,7 @@
-"""What drives the imbalance A - B of two adjacent maps, term by term and summed over training.
+"""The terms that drive the imbalance A - B of two adjacent maps, each and summed over training.
 
-The derivation stands in `flagscope.lab.experiments.obstruction`: masks, which act off the diagonal,
-and the failure of homogeneity e = h - D z, which alone acts on it.
+The experiment obstruction derives the terms: masks, which act off the diagonal, and the failure of
+homogeneity e = h - D z, which alone acts on it.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -77,54 +77,6 @@ def mean_interval(
     return Estimate(name, mean, float(ends[0]), float(ends[1]), len(x), bounds)
 
 
-def bootstrap_interval(
-    name: str,
-    values: Sequence[float],
-    statistic: Callable[..., float] = np.median,
-    *,
-    seed: int = 0,
-) -> Estimate:
-    """A statistic of independent numbers with its bias-corrected bootstrap interval.
-
-    Falls back to the percentile interval where all resamples agree and the correction is
-    undefined.
-
-    References
-    ----------
-    .. [1] B. Efron, Better bootstrap confidence intervals, JASA 82 (1987), 171-185.
-
-    Examples
-    --------
-    >>> bootstrap_interval("median", [1.0, 2.0, 3.0, 4.0, 5.0]).value
-    3.0
-    """
-    x = _finite(name, values)
-    value = float(statistic(x))
-    if len(x) == 1:
-        return Estimate(name, value, None, None, 1)
-    if np.ptp(x) == 0:
-        return Estimate(name, value, value, value, len(x))
-    # The jackknife behind the correction needs three numbers.
-    found = stats.bootstrap(
-        (x,),
-        statistic,
-        confidence_level=LEVEL,
-        method="BCa" if len(x) > 2 else "percentile",
-        rng=np.random.default_rng(seed),
-        vectorized=False,
-    ).confidence_interval
-    if not np.isfinite([found.low, found.high]).all():
-        found = stats.bootstrap(
-            (x,),
-            statistic,
-            confidence_level=LEVEL,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-            vectorized=False,
-        ).confidence_interval
-    return Estimate(name, value, float(found.low), float(found.high), len(x))
-
-
 def spearman_interval(name: str, x: Sequence[float], y: Sequence[float]) -> Estimate:
     """Spearman's rank correlation with the interval of Bonett and Wright.
 
@@ -171,7 +123,7 @@ def share_interval(name: str, held: Sequence[bool]) -> Estimate:
     '1 [0.398, 1]'
     """
     if not held:
-        raise InputError(f"{name}: there is no share of no trials")
+        raise InputError(f"{name}: a share needs at least one trial")
     ends = stats.binomtest(sum(held), len(held)).proportion_ci(LEVEL)
     low, high = float(ends.low), float(ends.high)
     return Estimate(name, sum(held) / len(held), low, high, len(held), SHARE, trials=True)

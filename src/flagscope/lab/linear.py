@@ -111,8 +111,8 @@ def layer_gradients(
     >>> [g.item() for g in layer_gradients(w, partial_products(w), torch.ones(1, 1, 1))]
     [3.0, 2.0]
     """
-    found: list[Tensor] = []
+    gradients: list[Tensor] = []
     for weight, before in zip(reversed(weights[1:]), reversed(products[:-1]), strict=True):
-        found.append(behind @ before.mT)
+        gradients.append(behind @ before.mT)
         behind = weight.mT @ behind
-    return [behind, *reversed(found)]
+    return [behind, *reversed(gradients)]

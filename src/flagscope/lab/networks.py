@@ -50,25 +50,20 @@ class Network:
         self, x: Float[Tensor, "*seeds n features"]
     ) -> list[Float[Tensor, "seeds n out"]]:
         """z_1 … z_L on inputs in rows, shared by all seeds or each its own; z_L is the output."""
-        found: list[Tensor] = []
+        layers: list[Tensor] = []
         h = x.expand(len(self.weights[0]), *x.shape) if x.ndim == 2 else x
         act = activation(self.activation)
         for layer, weight in enumerate(self.weights):
-            h = act(found[-1]) if found else h
+            h = act(layers[-1]) if layers else h
             if self.biases is None:
-                found.append(torch.bmm(h, weight.mT))
+                layers.append(torch.bmm(h, weight.mT))
             else:
-                found.append(torch.baddbmm(self.biases[layer][:, None], h, weight.mT))
-        return found
+                layers.append(torch.baddbmm(self.biases[layer][:, None], h, weight.mT))
+        return layers
 
     def __call__(self, x: Float[Tensor, "*seeds n features"]) -> Float[Tensor, "seeds n out"]:
         """The output of every seed's network."""
         return self.preactivations(x)[-1]
-
-    def detached(self) -> Network:
-        """A copy that no gradient flows through and no training changes."""
-        biases = None if self.biases is None else [b.detach().clone() for b in self.biases]
-        return Network([w.detach().clone() for w in self.weights], biases, self.activation)
 
 
 def initial_network(
@@ -95,7 +90,7 @@ def initial_network(
     scale
         Standard deviation of a weight times √d_in: a number, 1 for "lecun", √2 for "he".
     dtype
-        Of the parameters. Drawn in float64 whatever it is, so that it does not change the draw.
+        Of the parameters. Weights are drawn in float64 and then cast: the draw is the same for all.
 
     Examples
     --------

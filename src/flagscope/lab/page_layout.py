@@ -31,7 +31,7 @@ def page_text(content: Mapping[str, Any], *, table: str | None) -> str:
     content
         What results.json holds.
     table
-        Name of the table that stands beside the page, to be linked, if one does.
+        Name of the table next to the page, to be linked; None without one.
     """
     papers, further = _sections(content["findings"])
     parts = [
@@ -57,7 +57,7 @@ def page_text(content: Mapping[str, Any], *, table: str | None) -> str:
 
 
 def renewed_index(text: str, results: Sequence[Mapping[str, Any]]) -> str:
-    """The index with its tables of verdicts brought up to date.
+    """The index with updated tables of verdicts.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def renewed_index(text: str, results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _sections(findings: Findings) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-    """Parts of the paper's claim, and those beyond it; results before the distinction are its."""
+    """Findings on the paper's claim, and those beyond it; unmarked ones are the paper's."""
     further = [finding for finding in findings if finding.get("beyond", False)]
     return [finding for finding in findings if not finding.get("beyond", False)], further
 
@@ -101,7 +101,7 @@ def _counts(findings: Findings) -> str:
 
 
 def _rows(table: str) -> dict[str, str]:
-    """Rows of a table of the index by the experiment that they link to."""
+    """Rows of a table of the index, keyed by the experiment that they link to."""
     return {line.split("](")[0].strip("| ["): line for line in table.splitlines() if "](" in line}
 
 
@@ -164,12 +164,12 @@ def _method(content: Mapping[str, Any], *, table: str | None) -> str:
 
 
 def _made_with(run: Mapping[str, Any]) -> str:
-    """Results of earlier versions do not say it."""
+    """Versions of Python and PyTorch; results of earlier releases lack them."""
     return f", Python {run['python']}, PyTorch {run['torch']}" if "python" in run else ""
 
 
 def _text(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Text with the characters of Markdown's syntax escaped."""
     for character in ("\\", "*", "`", "[", "]"):
         text = text.replace(character, f"\\{character}")
     return text.replace("<", "&lt;")

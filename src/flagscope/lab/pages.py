@@ -52,11 +52,11 @@ def write_pages(results: str | Path, docs: str | Path) -> list[Path]:
         A folder without results, or results with failed cells.
     """
     results, docs = Path(results), Path(docs)
-    found = [_read(path) for path in sorted(results.glob("*/results.json"))]
-    if not found:
+    contents = [_read(path) for path in sorted(results.glob("*/results.json"))]
+    if not contents:
         raise InputError(f"{results} holds no results", hint="run `flagscope lab` first")
     pages = []
-    for content in found:
+    for content in contents:
         source, target = results / content["name"], docs / content["name"]
         if source.resolve() != target.resolve():
             _copy_files(content, source, target)
@@ -67,12 +67,12 @@ def write_pages(results: str | Path, docs: str | Path) -> list[Path]:
     index = docs / "index.md"
     if index.is_file():
         text = index.read_text(encoding="utf-8")
-        write_whole(index, renewed_index(text, found))
+        write_whole(index, renewed_index(text, contents))
     return pages
 
 
 def _copy_files(content: Mapping[str, Any], source: Path, target: Path) -> None:
-    """Put figures, table and results beside the page."""
+    """Copy figures, table and results next to the page."""
     target.mkdir(parents=True, exist_ok=True)
     for figure in content["figures"]:
         write_whole(target / f"{figure}.png", (source / f"{figure}.png").read_bytes())
@@ -84,7 +84,7 @@ def _copy_files(content: Mapping[str, Any], source: Path, target: Path) -> None:
 
 
 def _copy_table(table: Path, target: Path) -> None:
-    """Put the table beside the page, compressed if it is large; not at all if it is too large."""
+    """Copy the table next to the page: compressed if large, not at all if too large."""
     for old in target.glob("table.csv*"):
         old.unlink()
     raw = table.read_bytes()
@@ -98,7 +98,7 @@ def _copy_table(table: Path, target: Path) -> None:
 
 
 def _table_of(folder: Path) -> str | None:
-    """Name of the table that stands beside a page, None where it was too large."""
+    """Name of the table next to a page, None where it was too large."""
     return next((path.name for path in sorted(folder.glob("table.csv*"))), None)
 
 

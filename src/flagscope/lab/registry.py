@@ -1,4 +1,4 @@
-"""Which experiments there are: the files of `flagscope/lab/experiments`, or any file of yours."""
+"""Finds experiments: folders and files of `flagscope/lab/experiments`, or any file of yours."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def load_experiment(reference: str) -> Experiment:
         module = import_module(f"{experiments.__name__}.{reference.replace('-', '_')}")
     else:
         raise _unknown(reference)
-    found = getattr(module, "EXPERIMENT", None)
-    if not isinstance(found, Experiment):
+    experiment = getattr(module, "EXPERIMENT", None)
+    if not isinstance(experiment, Experiment):
         raise InputError(
             f"{reference} defines no experiment",
             hint="end the file with EXPERIMENT = YourExperiment()",
         )
-    return found
+    return experiment
 
 
 def _module_of_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise InputError(f"there is no file {path}", hint="see flagscope lab --list")
-    # Under a name of its own, so that two files called experiment.py do not meet.
+    # Under a name of its own, so that two files called experiment.py do not collide.
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     name = f"flagscope_lab_{path.stem}_{digest}"
     spec = importlib.util.spec_from_file_location(name, path)

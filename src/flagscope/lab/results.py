@@ -39,7 +39,7 @@ class CellFailure:
 
 @dataclass(frozen=True)
 class LabResult:
-    """What one experiment came to.
+    """Result of one experiment.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class LabResult:
 
     @property
     def verdict(self) -> Verdict | None:
-        """On the paper's claim; None where the experiment tests nothing that the paper claims."""
+        """Verdict on the paper's claim; None where no part tests what the paper claims."""
         return overall_verdict(self.findings)
 
 
@@ -156,7 +156,7 @@ def results_json(
 
 
 def _shortened(short: Callable[[str], str], content: dict[str, Any]) -> dict[str, Any]:
-    """The content with the paths in its settings and failures shortened."""
+    """The content, with paths in settings and failures shortened."""
 
     def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
         return {k: short(v) if isinstance(v, str) else v for k, v in settings.items()}
@@ -169,7 +169,7 @@ def _shortened(short: Callable[[str], str], content: dict[str, Any]) -> dict[str
 
 
 def _background(experiment: Experiment) -> str:
-    """What the experiment's module says of itself: derivations stand there."""
+    """Docstring of the experiment's module, which holds the derivations."""
     module = sys.modules.get(type(experiment).__module__)
     return inspect.cleandoc((module and module.__doc__) or "")
 

@@ -1,4 +1,4 @@
-"""Carrying out experiments: cells in worker processes, what is measured already is not redone."""
+"""Runs experiments: cells in worker processes, resuming from cells measured before."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from pathlib import Path
 from threading import Thread
 
 from flagscope.errors import FlagscopeError, InputError
-from flagscope.lab.cells import cell_path, measure_cell, read_cell, write_cell
 from flagscope.lab.data import kind_of_source
 from flagscope.lab.experiment import Cell, Experiment, Measured, Options
 from flagscope.lab.extra import check_lab_packages
+from flagscope.lab.measurement import cell_path, measure_cell, read_cell, write_cell
 from flagscope.lab.registry import load_experiment
 from flagscope.lab.results import CellFailure, LabResult, conclude_and_write
 
-# Seconds between two looks at the notes of running cells.
+# Seconds between two reads of the fractions that running cells write.
 _PATIENCE = 0.5
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Progress:
 
 @dataclass
 class _Job:
-    """One cell to be measured, and where its fraction done is noted."""
+    """A cell to be measured, and the file that its fraction done is written to."""
 
     reference: str
     experiment: Experiment
@@ -69,7 +69,7 @@ class _Job:
 
 @dataclass
 class _Sheet:
-    """What one experiment has come to so far."""
+    """State of one experiment of a run."""
 
     reference: str
     experiment: Experiment
@@ -101,7 +101,7 @@ def run_lab(
         those that can use data of its kind.
     out
         A folder. Cells found in it that were measured with the same settings and version are
-        used; so a run that was interrupted goes on where it was.
+        used, so an interrupted run resumes.
     workers
         Processes that measure at once, each with one thread; by default one a core.
     executor
@@ -171,8 +171,8 @@ def _open_sheet(reference: str, options: Options, out: Path, together: int) -> _
             f"{folder} cannot be written: {error.strerror or error}",
             hint="give another folder with --out",
         ) from error
-    found = {cell.name: read_cell(folder / "cells", experiment, cell) for cell in cells}
-    measured = {name: one for name, one in found.items() if one is not None}
+    stored = {cell.name: read_cell(folder / "cells", experiment, cell) for cell in cells}
+    measured = {name: kept for name, kept in stored.items() if kept is not None}
     return _Sheet(reference, experiment, options, folder, cells, measured, [], len(measured))
 
 
@@ -218,7 +218,7 @@ def _finish(sheet: _Sheet, results: dict[Path, LabResult]) -> None:
 def _outcomes(
     jobs: Sequence[_Job], pool: Executor, tell: Callable[[_Job | None], None]
 ) -> Iterator[tuple[_Job, Measured | Exception]]:
-    """Every job with what came of it, as they end."""
+    """Yields each job with its outcome, as they end."""
     running: dict[Future[Measured], _Job] = {}
     for job in jobs:
         running[pool.submit(measure_cell, job.reference, job.cell, str(job.note))] = job
@@ -290,7 +290,7 @@ def _pool(executor: Executor | None, workers: int) -> Iterator[Executor]:
 
 
 def _die_with_parent() -> None:
-    """End this worker when the process that started it is gone, killed perhaps."""
+    """End this worker when the process that started it has ended, even if it was killed."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

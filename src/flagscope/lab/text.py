@@ -241,5 +241,5 @@ def held_out_text(corpus: Corpus, task: Task, *, seed: int = 0) -> Int[Tensor, "
 
 
 def corpus(source: str | None = None) -> Corpus:
-    """The text of a source as `flagscope lab --data` names it: "pydoc" (default) or a file."""
+    """The corpus that `flagscope lab --data` names: "pydoc" (default) or a file."""
     return pydoc_corpus() if source is None or source == "pydoc" else file_corpus(source)

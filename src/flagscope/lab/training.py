@@ -20,7 +20,7 @@ from flagscope.errors import InputError
 
 @dataclass(frozen=True)
 class Optimiser:
-    """Which optimiser, and its settings.
+    """An optimiser and its settings.
 
     Attributes
     ----------

@@ -1,1 +1,1 @@
-"""One file an experiment, one experiment a claim; `registry` finds them by their file names."""
+"""One folder an experiment, one experiment a claim; `registry` finds them by their names."""

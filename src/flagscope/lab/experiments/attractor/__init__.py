@@ -1,0 +1,5 @@
+"""The experiment `attractor`."""
+
+from flagscope.lab.experiments.attractor.experiment import EXPERIMENT
+
+__all__ = ["EXPERIMENT"]

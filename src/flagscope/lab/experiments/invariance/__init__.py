@@ -1,0 +1,5 @@
+"""The experiment `invariance`."""
+
+from flagscope.lab.experiments.invariance.experiment import EXPERIMENT
+
+__all__ = ["EXPERIMENT"]

@@ -1,0 +1,5 @@
+"""The experiment `obstruction-scale`."""
+
+from flagscope.lab.experiments.obstruction_scale.experiment import EXPERIMENT
+
+__all__ = ["EXPERIMENT"]
