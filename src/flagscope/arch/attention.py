@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from flagscope.arch.family import AttentionRule, RotaryRule
 from flagscope.arch.graph import (
     Attention,
     Freedom,
@@ -20,6 +19,7 @@ from flagscope.arch.graph import (
 from flagscope.arch.layout import LayoutMismatchError, axis_sizes, parse_layout
 from flagscope.arch.limits import check_count
 from flagscope.arch.maps import LinearMap
+from flagscope.arch.rules import AttentionRule, RotaryRule
 from flagscope.arch.scope import Known, Place, Scope, config_entry, config_flag, config_value
 from flagscope.arch.sides import Side
 from flagscope.errors import ArchitectureError

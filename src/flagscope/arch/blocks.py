@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from flagscope.arch.family import AttentionRule, MlpRule, StackRule
 from flagscope.arch.graph import (
     Attention,
     HeadGroup,
@@ -16,6 +15,7 @@ from flagscope.arch.graph import (
     StreamMap,
     SubBlock,
 )
+from flagscope.arch.rules import AttentionRule, MlpRule, StackRule
 from flagscope.arch.scope import Scope, config_entry, config_truth
 from flagscope.arch.sides import Side
 

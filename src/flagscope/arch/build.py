@@ -9,8 +9,6 @@ from typing import Any
 
 from flagscope.arch.choose import Choice, choose, layer_base
 from flagscope.arch.depth import named_depth_note
-from flagscope.arch.family import Family
-from flagscope.arch.family_sources import load_families
 from flagscope.arch.graph import Graph, HeadGroup, PairGroup
 from flagscope.arch.inferred import DOUBTED, inferred
 from flagscope.arch.limits import LONGEST_NAME
@@ -18,6 +16,7 @@ from flagscope.arch.outer import with_outer_freedoms
 from flagscope.arch.pair_names import with_own_names
 from flagscope.arch.reading import SIZES, Reading
 from flagscope.arch.registry import Proof, proofs
+from flagscope.arch.rules import Family, load_families
 from flagscope.arch.scope import Notes, Shapes
 from flagscope.arch.stacks import BUFFERS, StackBuilder, known_sizes
 from flagscope.arch.stated import check_stated, with_key
@@ -246,9 +245,10 @@ def _only_sequences(named: Choice, found: Choice) -> Choice:
     rule = named.family.chain
     activation = rule.activation if rule else None
     sequences = tuple(
-        replace(one, activation=activation) if activation else one for one in found.family.sequences
+        one.model_copy(update={"activation": activation}) if activation else one
+        for one in found.family.sequences
     )
-    family = replace(named.family, sequences=sequences)
+    family = named.family.model_copy(update={"sequences": sequences})
     return Choice(family, (), True, named.config)
 
 

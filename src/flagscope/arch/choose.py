@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flagscope.arch.family import Family, StackRule, norm_tensor
-from flagscope.arch.family_sources import load_families, own_family
 from flagscope.arch.limits import LAYER_NUMBER
 from flagscope.arch.nested import is_other_part, language_section
+from flagscope.arch.rules import Family, StackRule, load_families, norm_tensor, own_family
 from flagscope.arch.scope import Notes, Scope, Shapes
 from flagscope.errors import ArchitectureError
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from flagscope.arch.family import FrameRule
 from flagscope.arch.graph import Frame, Norm, PairGroup
 from flagscope.arch.maps import LinearMap, solved_map
+from flagscope.arch.rules import FrameRule
 from flagscope.arch.scope import Scope, config_entry
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flagscope.arch.family import LatentRule
 from flagscope.arch.graph import Member, PairGroup
+from flagscope.arch.rules import LatentRule
 from flagscope.arch.scope import Scope
 from flagscope.arch.sides import Side
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import count
 
 from flagscope.arch.activations import activation_freedom
-from flagscope.arch.family import MlpRule
 from flagscope.arch.graph import Freedom, Member, PairGroup
 from flagscope.arch.limits import check_count
 from flagscope.arch.maps import LinearMap
+from flagscope.arch.rules import MlpRule
 from flagscope.arch.scope import Place, Scope, config_value
 from flagscope.arch.sides import Side
 

@@ -7,11 +7,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
-from flagscope.arch.family import ConfigRule, FlagRule, MapRule, NormRule, norm_tensor
 from flagscope.arch.graph import Norm, NormKind
 from flagscope.arch.layout import LayoutMismatchError, axis_sizes, parse_layout
 from flagscope.arch.limits import LARGEST_NUMBER, brief
 from flagscope.arch.maps import LinearMap, solved_map
+from flagscope.arch.rules import (
+    ActivationRule,
+    FlagRule,
+    MapRule,
+    NormRule,
+    NumberRule,
+    norm_tensor,
+)
 from flagscope.errors import ArchitectureError
 
 _NORM_KEYS = ("weight", "bias", "running_mean", "running_var")
@@ -143,7 +150,7 @@ class Scope:
         offset = rule.offset + config_flag(rule.less_one, self.config)
         eps = float(config_value(rule.eps, self.config))
         placement = self._placement(rule)
-        if not rule.tensors:
+        if rule.no_tensors:
             return Norm(
                 name=self.base + rule.modules[0], kind=kind, gain=None, bias=None, mean=None,
                 variance=None, eps=eps, offset=offset, placement=placement,
@@ -185,7 +192,7 @@ class Scope:
         placement: str,
         eps: float = 1e-5,
         offset: float = 0.0,
-        stored: tuple[str, str] = ("weight", "bias"),
+        stored: tuple[str, ...] = ("weight", "bias"),
     ) -> Norm | None:
         """The norm whose module is the first of these that has a tensor."""
         for module in modules:
@@ -306,7 +313,7 @@ def config_truth(rule: FlagRule, config: Mapping[str, Any] | None) -> bool:
     return rule.default if entry is None else bool(entry[1])
 
 
-def config_value(rule: ConfigRule, config: Mapping[str, Any] | None) -> Any:
+def config_value(rule: NumberRule | ActivationRule, config: Mapping[str, Any] | None) -> Any:
     """What the config says, else the rule's default.
 
     Raises

@@ -7,9 +7,9 @@ from dataclasses import replace
 from itertools import pairwise, product
 
 from flagscope.arch.activations import activation_freedom
-from flagscope.arch.family import MapRule, StackRule
 from flagscope.arch.graph import Freedom, Member, Norm, PairGroup, PairKind
 from flagscope.arch.maps import LinearMap
+from flagscope.arch.rules import MapRule, StackRule
 from flagscope.arch.scope import Place, Scope, config_value
 from flagscope.arch.sides import Side
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from flagscope.arch.activations import activation_freedom
-from flagscope.arch.family import MapRule, SequenceRule
 from flagscope.arch.graph import Freedom, Member, Norm, PairGroup, PairKind
 from flagscope.arch.layout import LayoutMismatchError
 from flagscope.arch.maps import LinearMap, solved_map
+from flagscope.arch.rules import SequenceMapRule, SequenceRule
 from flagscope.arch.scope import Scope, config_value
 from flagscope.arch.sides import Side
 from flagscope.errors import ArchitectureError
@@ -52,8 +52,8 @@ def series_groups(rules: Sequence[SequenceRule], scope: Scope) -> list[PairGroup
 def _pairs(rule: SequenceRule, scope: Scope) -> Iterator[PairGroup]:
     activation = str(config_value(rule.activation, scope.config))
     steps: list[_Step] = []
-    for one, after in zip(rule.maps, rule.after, strict=True):
-        step = _step(one, after, steps[-1].map.outputs if steps else None, scope)
+    for one in rule.maps:
+        step = _step(one, steps[-1].map.outputs if steps else None, scope)
         if step is None:
             scope.notes.add(f"no tensor is named {scope.base}{one.weights()[0]}; the sequence ends "
                             "in front of it")  # fmt: skip
@@ -66,7 +66,7 @@ def _pairs(rule: SequenceRule, scope: Scope) -> Iterator[PairGroup]:
         yield _pair(layer, write, read, between, scope)
 
 
-def _step(rule: MapRule, after: str, written: int | None, scope: Scope) -> _Step | None:
+def _step(rule: SequenceMapRule, written: int | None, scope: Scope) -> _Step | None:
     place = scope.locate(rule)
     if place is None:
         return None
@@ -84,8 +84,8 @@ def _step(rule: MapRule, after: str, written: int | None, scope: Scope) -> _Step
         ) from error
     norm = scope.norm_of(rule.norms, kind="batchnorm", placement="map")
     if norm is not None and norm.mean is None:
-        norm, after = None, "norm"
-    return _Step(place.tensor.removesuffix(".weight"), one, norm, after)
+        return _Step(place.tensor.removesuffix(".weight"), one, None, "norm")
+    return _Step(place.tensor.removesuffix(".weight"), one, norm, rule.after)
 
 
 def _pair(layer: int, write: _Step, read: _Step, between: str, scope: Scope) -> PairGroup:

@@ -11,12 +11,12 @@ from flagscope.arch.attention import attention_groups, attention_label
 from flagscope.arch.blocks import Part, stack_streams
 from flagscope.arch.choose import Choice, Instance, layer_base
 from flagscope.arch.depth import depth_note
-from flagscope.arch.family import ConfigRule, StackRule
 from flagscope.arch.frame import Block, stream_frame
 from flagscope.arch.graph import Frame, HeadGroup, PairGroup, Stream
 from flagscope.arch.latent import latent_groups
 from flagscope.arch.limits import LARGEST_NUMBER, SIZE, brief
 from flagscope.arch.mlp import mlp_groups
+from flagscope.arch.rules import StackRule
 from flagscope.arch.scope import (
     Known,
     Notes,
@@ -152,7 +152,7 @@ class StackBuilder:
         if self.config or not self.choice.trusted:
             return
         for block in rule.attention:
-            if block.rotary and isinstance(block.rotary.fraction, ConfigRule):
+            if block.rotary:
                 self.notes.add(
                     f"without a config the rotary embedding ({block.rotary.layout}) is taken to "
                     f"turn the fraction {block.rotary.fraction.default} of each head"
