@@ -67,6 +67,7 @@ class StackRule(Rule):
         default=FlagRule(config=()),
         description="Whether attention and MLP read the same stream; true, false, or the config "
         "keys that say it.",
+        json_schema_extra={"default": False},
     )
     depth: Names = Field(
         default=(),

@@ -101,6 +101,7 @@ class ActivationRule(Rule):
         default="unknown",
         description="Name of the activation where the config has no such key, such as relu, "
         "gelu_new or silu. Of an unknown one no freedom is claimed.",
+        examples=sorted(_ACTIVATIONS),
     )
 
     @field_validator("default")
