@@ -23,8 +23,8 @@ def shown(language):
 @pytest.fixture
 def added(monkeypatch):
     """The page's file among those that ship, and its case among the others."""
-    shipped = dict(sources._shipped())
-    shipped["biogpt"] = parse_toml(shown("toml"), "biogpt.toml")
+    own = parse_toml(shown("toml"), "biogpt.toml")
+    shipped = dict(sorted({**sources._shipped(), "biogpt": own}.items()))
     monkeypatch.setattr(sources, "_shipped", lambda: shipped)
     case = eval("{" + shown("python") + "}", vars(cases))
     monkeypatch.setitem(cases.CASES, "biogpt", case["biogpt"])

@@ -7,18 +7,20 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from flagscope.arch.choose import Choice, choose, layer_base
+from flagscope.arch.config_values import known_sizes
 from flagscope.arch.depth import named_depth_note
+from flagscope.arch.family_match import Choice, choose, layer_base
 from flagscope.arch.graph import Graph, HeadGroup, PairGroup
 from flagscope.arch.inferred import DOUBTED, inferred
 from flagscope.arch.limits import LONGEST_NAME
-from flagscope.arch.outer import with_outer_freedoms
+from flagscope.arch.notes import Notes
+from flagscope.arch.outer_freedom import with_outer_freedoms
 from flagscope.arch.pair_names import with_own_names
 from flagscope.arch.reading import SIZES, Reading
 from flagscope.arch.registry import Proof, proofs
+from flagscope.arch.rule_context import Shapes
 from flagscope.arch.rules import Family, load_families
-from flagscope.arch.scope import Notes, Shapes
-from flagscope.arch.stacks import BUFFERS, StackBuilder, known_sizes
+from flagscope.arch.stacks import BUFFERS, StackBuilder
 from flagscope.arch.stated import check_stated, with_key
 from flagscope.arch.stream import head_links, residual_pairs
 from flagscope.arch.wired import FAMILY as WIRED

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flagscope.arch.choose import Choice, Instance
+from flagscope.arch.config_values import Known, known_sizes
+from flagscope.arch.family_match import Choice, Instance
 from flagscope.arch.graph import HeadGroup, PairGroup
+from flagscope.arch.notes import Notes
 from flagscope.arch.reading import SIZES, WIDTH, Reading, read_names
+from flagscope.arch.rule_context import Shapes
 from flagscope.arch.rules import ActivationRule, load_families, read_family
-from flagscope.arch.scope import Known, Notes, Shapes
-from flagscope.arch.stacks import StackBuilder, known_sizes
+from flagscope.arch.stacks import StackBuilder
 
 DOUBTED = (
     "pairs were inferred from common tensor names; what lies between their maps is unknown, so no "

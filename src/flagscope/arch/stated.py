@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from flagscope.arch.choose import Instance, layer_base
+from flagscope.arch.family_match import Instance, layer_base
 from flagscope.arch.rules import (
     AttentionRule,
     Family,
