@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from flagscope.arch import FamilyInfo, families
@@ -10,6 +12,7 @@ from flagscope.observables import EXPLANATIONS
 from flagscope.records import FREEDOMS
 from flagscope.report.glossary import GAUGE, SETTING
 from flagscope.report.terms import TERMS
+from flagscope.schema import family_schema
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -79,9 +82,62 @@ def _terms() -> str:
     return "\n".join(f"- **{term[0].upper()}{term[1:]}.** {words}" for term, words in TERMS.items())
 
 
+def _family_keys() -> str:
+    schema = family_schema()
+    tables = {"the whole file": schema}
+    tables |= {f"`{place}`": schema["definitions"][name] for place, name in _TABLES.items()}
+    parts = []
+    for place, table in tables.items():
+        parts += [f"### {place[0].upper()}{place[1:]}", "", table["description"], ""]
+        parts += ["| key | value | meaning |", "|---|---|---|"]
+        parts += [
+            f"| `{key}`{'' if key in table.get('required', ()) else ' (optional)'} "
+            f"| {_value(field)} | {field.get('description', '')} |"
+            for key, field in table["properties"].items()
+        ]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _value(field: Mapping[str, Any]) -> str:
+    """What a key holds, with the default if it has a plain one."""
+    kinds = [field, *field.get("anyOf", ())]
+    words = " or ".join(word for kind in kinds if (word := _kind(kind)))
+    default = field.get("default")
+    plain = isinstance(default, str | float | bool) and default != ""
+    return f"{words}; `{json.dumps(default)}`" if plain else words
+
+
+def _kind(field: Mapping[str, Any]) -> str:
+    if "enum" in field:
+        return ", ".join(f"`{choice}`" for choice in field["enum"])
+    if "items" in field:
+        return "strings" if field["items"].get("type") == "string" else "array of tables"
+    names = {"boolean": "true or false", "object": "table"}
+    kind = field.get("type", "table" if "$ref" in field else "")
+    return names.get(kind, kind)
+
+
+# Where the tables of a family file stand.
+_TABLES = {
+    "[[stacks]]": "StackRule",
+    "[[stacks.attention]]": "AttentionRule",
+    "[[stacks.mlp]]": "MlpRule",
+    "[[stacks.latent]]": "LatentRule",
+    "q, k, v, o, up, gate, down, …": "MapRule",
+    "norm": "NormRule",
+    "rotary": "RotaryRule",
+    "activation": "ActivationRule",
+    "eps": "EpsilonRule",
+    "[stacks.frame]": "FrameRule",
+    "[stacks.stream]": "StreamRule",
+    "[[sequences]]": "SequenceRule",
+    "[chain]": "ChainRule",
+}
 _PARTS = {
     "diagnostics": _diagnostics,
     "families": _families,
+    "family_keys": _family_keys,
     "labels": _labels,
     "terms": _terms,
 }

@@ -6,7 +6,7 @@ import transformers
 
 from arch.cases import CASES, build, graph_of
 from flagscope.arch import build_graph
-from flagscope.arch.family_sources import load_families
+from flagscope.arch.rules import load_families
 from flagscope.errors import ArchitectureError
 
 

@@ -5,8 +5,7 @@ import copy
 import pytest
 
 from flagscope.arch.activations import activation_freedom
-from flagscope.arch.family_files import parse_toml, read_family
-from flagscope.arch.family_sources import load_families
+from flagscope.arch.rules import load_families, parse_toml, read_family
 from flagscope.errors import ArchitectureError
 
 GOOD = {

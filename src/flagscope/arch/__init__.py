@@ -16,8 +16,8 @@ from flagscope.arch.graph import (
     SubBlock,
 )
 from flagscope.arch.maps import LinearMap
+from flagscope.arch.pair_side import Side
 from flagscope.arch.registry import Proof, proofs
-from flagscope.arch.sides import Side
 from flagscope.arch.stream import head_links, residual_pairs
 
 __all__ = [

@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from flagscope.arch.family import AttentionRule, RotaryRule
+from flagscope.arch.config_values import Known, config_entry, config_flag, config_value
 from flagscope.arch.graph import HeadGroup, Member, Norm, PairGroup, Rotary
 from flagscope.arch.layout import LayoutMismatchError, axis_sizes, parse_layout
 from flagscope.arch.limits import check_count
+from flagscope.arch.map_solver import Place
 from flagscope.arch.maps import LinearMap
-from flagscope.arch.scope import Known, Place, Scope, config_entry, config_flag, config_value
-from flagscope.arch.sides import Side
+from flagscope.arch.norm_finder import named_norm, stream_norm
+from flagscope.arch.pair_side import Side
+from flagscope.arch.rule_context import RuleContext
+from flagscope.arch.rules import AttentionRule, RotaryRule
 from flagscope.errors import ArchitectureError
 from flagscope.records import Attention, Freedom, HeadSpace
 
@@ -28,67 +31,71 @@ HEADS_UNKNOWN = (
 )
 
 
-def attention_groups(rule: AttentionRule, scope: Scope) -> Groups:
+def attention_groups(rule: AttentionRule, context: RuleContext) -> Groups:
     """Pairs and head spaces of one attention block, as far as its tensors exist.
 
     Q-K: W_Q of a query head writes into R^{d_h}, (W_K)ᵀ of its key-value head reads it (the
     logits are xᵀ W_Kᵀ W_Q y). V-O: W_V of the key-value head writes, W_O of the head reads.
     """
-    found = [place for one in rule.maps if (place := scope.locate(one))]
+    found = [place for one in rule.maps if (place := context.locate(one))]
     if not found:
         if not rule.optional:
-            scope.notes.add("no attention tensors of the family's names", scope.label)
+            context.notes.add("no attention tensors of the family's names", context.label)
         return [], []
     missing = [one.role for one in rule.maps if all(p.rule is not one for p in found)]
     if missing:
-        scope.notes.add(f"attention without the maps {', '.join(missing)}", scope.label)
-    maps = _counted_groups(found, scope).solve(found)
+        context.notes.add(f"attention without the maps {', '.join(missing)}", context.label)
+    maps = _counted_groups(found, context).solve(found)
     if maps is None:
-        scope.notes.add(HEADS_UNKNOWN, scope.label)
+        context.notes.add(HEADS_UNKNOWN, context.label)
         return [], []
     check_count(max(maps.values(), key=lambda one: one.count), "heads")
     pairs = []
     if "q" in maps and "k" in maps:
-        pairs.append(_query_key(rule, maps, scope))
+        pairs.append(_query_key(rule, maps, context))
     if "v" in maps and "o" in maps:
-        pairs.append(_value_output(rule, maps, scope))
-    heads = [_head_group(rule, one, scope) for role, one in maps.items() if role in rule.spaces]
+        pairs.append(_value_output(rule, maps, context))
+    heads = [_head_group(rule, one, context) for role, one in maps.items() if role in rule.spaces]
     return pairs, heads
 
 
-def _counted_groups(found: Sequence[Place], scope: Scope) -> Scope:
-    """The scope with the number of key-value heads that the rows of a fused QKV have.
+def _counted_groups(found: Sequence[Place], context: RuleContext) -> RuleContext:
+    """The context with the number of key-value heads that the rows of a fused QKV have.
 
     Each group has two heads besides its queries. Where the config gives the number of groups and it
     fits the rows, that is it; else the rows decide, for a config may say it under a flag or not.
     """
     by_role = {place.rule.role: place for place in found}
-    queries, output, heads = by_role.get("q"), by_role.get("o"), scope.known.get("h")
+    queries, output, heads = by_role.get("q"), by_role.get("o"), context.known.get("h")
     if queries is None or queries.rule.layout != "(g s k) d" or heads is None or output is None:
-        return scope
+        return context
     try:
-        sizes, _ = axis_sizes(parse_layout(output.layout), output.shape, dict(scope.sizes))
+        sizes, _ = axis_sizes(
+            parse_layout(output.layout),
+            output.shape,
+            {axis: size.value for axis, size in context.known.items()},
+        )
     except LayoutMismatchError:
-        return scope
+        return context
     rows, rest = divmod(queries.shape[0], sizes.get("k") or 1)
     groups, odd = divmod(rows - heads.value, 2)
     if "k" not in sizes or rest or odd or groups < 1 or heads.value % groups:
-        return scope
-    if "g" in scope.known and scope.known["g"].value == groups:
-        return scope
-    if "g" in scope.known:
-        said = scope.known["g"]
-        scope.notes.add(
+        return context
+    if "g" in context.known and context.known["g"].value == groups:
+        return context
+    if "g" in context.known:
+        said = context.known["g"]
+        context.notes.add(
             f"{said.origin} says {said.value} key-value heads, the rows of the fused maps hold "
-            f"{groups}, which is taken", scope.label,
+            f"{groups}, which is taken", context.label,
         )  # fmt: skip
-    known = {**scope.known, "g": Known(groups, f"the rows of {queries.tensor!r}")}
-    return replace(scope, known=known)
+    known = {**context.known, "g": Known(groups, f"the rows of {queries.tensor!r}")}
+    return replace(context, known=known)
 
 
-def attention_label(rule: AttentionRule, scope: Scope) -> str:
+def attention_label(rule: AttentionRule, context: RuleContext) -> str:
     """What the names of an attention block's pairs begin with, such as ``layer.3.cross``."""
-    label = scope.label if rule.kind == "self" else f"{scope.label}.{rule.kind}"
+    label = context.label if rule.kind == "self" else f"{context.label}.{rule.kind}"
     return f"{label}.{rule.name}" if rule.name else label
 
 
@@ -109,18 +116,20 @@ def _group_size(queries: LinearMap, shared: LinearMap) -> int:
     return size
 
 
-def _query_key(rule: AttentionRule, maps: Mapping[str, LinearMap], scope: Scope) -> PairGroup:
+def _query_key(
+    rule: AttentionRule, maps: Mapping[str, LinearMap], context: RuleContext
+) -> PairGroup:
     query, key = maps["q"], maps["k"]
     size = _group_size(query, key)
-    between, freedom, rotary = _between(rule, query.outputs, scope)
-    label = attention_label(rule, scope)
+    between, freedom, rotary = _between(rule, query.outputs, context)
+    label = attention_label(rule, context)
     return PairGroup(
-        name=f"{label}.qk", kind="qk", between=between, stack=scope.stack,
-        attention=_attention(rule), layer=scope.layer, freedom=freedom, d=query.outputs,
+        name=f"{label}.qk", kind="qk", between=between, stack=context.stack,
+        attention=_attention(rule), layer=context.layer, freedom=freedom, d=query.outputs,
         write=Side(query), read=Side(key, transposed=True), rotary=rotary,
-        query_norm=_head_norm("query", query, rule, rotary, scope),
-        key_norm=_head_norm("key", key, rule, rotary, scope),
-        heads_alike=scope.trusted and not rule.heads_differ and between != "relative",
+        query_norm=_head_norm("query", query, rule, rotary, context),
+        key_norm=_head_norm("key", key, rule, rotary, context),
+        heads_alike=context.trusted and not rule.heads_differ and between != "relative",
         members=tuple(
             Member(f"{label}.head.{h}.qk", write_index=h, read_index=h // size, head=h,
                    kv_head=h // size)
@@ -129,16 +138,18 @@ def _query_key(rule: AttentionRule, maps: Mapping[str, LinearMap], scope: Scope)
     )  # fmt: skip
 
 
-def _value_output(rule: AttentionRule, maps: Mapping[str, LinearMap], scope: Scope) -> PairGroup:
+def _value_output(
+    rule: AttentionRule, maps: Mapping[str, LinearMap], context: RuleContext
+) -> PairGroup:
     value, output = maps["v"], maps["o"]
     size = _group_size(output, value)
-    label = attention_label(rule, scope)
-    clipped = config_entry(scope.config, rule.clipped) is not None
+    label = attention_label(rule, context)
+    clipped = config_entry(context.config, rule.clipped) is not None
     between, freedom = CLIPPED if clipped else LINEAR
     return PairGroup(
-        name=f"{label}.ov", kind="ov", between=between if scope.trusted else "unknown",
-        stack=scope.stack, attention=_attention(rule), layer=scope.layer,
-        freedom=freedom if scope.trusted else "none", d=value.outputs,
+        name=f"{label}.ov", kind="ov", between=between if context.trusted else "unknown",
+        stack=context.stack, attention=_attention(rule), layer=context.layer,
+        freedom=freedom if context.trusted else "none", d=value.outputs,
         write=Side(value), read=Side(output),
         members=tuple(
             Member(f"{label}.head.{h}.ov", write_index=h // size, read_index=h, head=h,
@@ -149,40 +160,40 @@ def _value_output(rule: AttentionRule, maps: Mapping[str, LinearMap], scope: Sco
 
 
 def _between(
-    rule: AttentionRule, dimension: int, scope: Scope
+    rule: AttentionRule, dimension: int, context: RuleContext
 ) -> tuple[str, Freedom, Rotary | None]:
-    if not scope.trusted:
+    if not context.trusted:
         return "unknown", "none", None
-    turned = _turned(rule, dimension, scope)
+    turned = _turned(rule, dimension, context)
     if turned % 2:
-        scope.notes.add(
+        context.notes.add(
             f"the rotary embedding would turn {turned} of {dimension} dimensions, which is odd: "
             "no freedom is claimed for Q-K; does the config give the rotary fraction?"
         )
         return "rope", "none", None
-    rotary = Rotary(turned, _layout(rule.rotary, scope)) if rule.rotary and turned else None
-    if scope.tensor(rule.query_norm) or scope.tensor(rule.key_norm):
+    rotary = Rotary(turned, _layout(rule.rotary, context)) if rule.rotary and turned else None
+    if context.tensor(rule.query_norm) or context.tensor(rule.key_norm):
         return "norm", "scale", rotary
-    if _normalised(rule, rotary, scope):
+    if _normalised(rule, rotary, context):
         return "norm", "scale", rotary
-    if scope.tensor(rule.relative):
+    if context.tensor(rule.relative):
         return "relative", "none", rotary
-    if config_entry(scope.config, rule.clipped) is not None:
+    if config_entry(context.config, rule.clipped) is not None:
         return (*CLIPPED, None) if rotary is None else ("clip", "none", rotary)
     if rotary is not None:
         return "rope", "rotary", rotary
     return (*LINEAR, None)
 
 
-def _layout(rule: RotaryRule, scope: Scope) -> Literal["half", "interleaved"]:
-    entry = config_entry(scope.config, rule.interleaved)
+def _layout(rule: RotaryRule, context: RuleContext) -> Literal["half", "interleaved"]:
+    entry = config_entry(context.config, rule.interleaved)
     interleaved = entry[1] if entry is not None else rule.layout == "interleaved"
     return "interleaved" if interleaved else "half"
 
 
-def _normalised(rule: AttentionRule, rotary: Rotary | None, scope: Scope) -> bool:
+def _normalised(rule: AttentionRule, rotary: Rotary | None, context: RuleContext) -> bool:
     """Whether queries and keys are divided by their norms behind the rotary embedding."""
-    return rotary is not None and config_flag(rule.normalised, scope.config)
+    return rotary is not None and config_flag(rule.normalised, context.config)
 
 
 def _head_norm(
@@ -190,13 +201,13 @@ def _head_norm(
     one: LinearMap,
     rule: AttentionRule,
     rotary: Rotary | None,
-    scope: Scope,
+    context: RuleContext,
 ) -> Norm | None:
     """The norm of the queries or keys: one with a bias, or beside a LayerNorm of the stream,
     centres; one without tensors acts on each head."""
     modules = rule.query_norm if side == "query" else rule.key_norm
-    norm = scope.norm_of(modules, kind="rmsnorm", placement="map")
-    if norm is None and scope.trusted and _normalised(rule, rotary, scope):
+    norm = named_norm(modules, context, kind="rmsnorm", placement="map")
+    if norm is None and context.trusted and _normalised(rule, rotary, context):
         return Norm(
             name=f"{one.tensor.removesuffix('.weight')} (norm)", kind="rmsnorm", gain=None,
             bias=None, mean=None, variance=None, eps=1e-6, offset=0.0, placement="map",
@@ -206,15 +217,15 @@ def _head_norm(
     return replace(norm, kind="layernorm") if norm and (norm.bias or centres) else norm
 
 
-def _turned(rule: AttentionRule, dimension: int, scope: Scope) -> int:
+def _turned(rule: AttentionRule, dimension: int, context: RuleContext) -> int:
     """How many of a head's dimensions the rotary embedding turns."""
-    if rule.rotary is None or config_flag(rule.rotary.unless, scope.config):
+    if rule.rotary is None or config_flag(rule.rotary.unless, context.config):
         return 0
-    if not _layer_turns(rule.rotary, scope):
+    if not _layer_turns(rule.rotary, context):
         return 0
-    turned = config_value(rule.rotary.dims, scope.config) if rule.rotary.dims else 0
+    turned = config_value(rule.rotary.dims, context.config) if rule.rotary.dims else 0
     if not turned:
-        turned = dimension * config_value(rule.rotary.fraction, scope.config)
+        turned = dimension * config_value(rule.rotary.fraction, context.config)
     if not turned <= dimension:
         raise ArchitectureError(
             f"the config turns {turned:g} of a head's {dimension} dimensions (rotary embedding)",
@@ -223,23 +234,24 @@ def _turned(rule: AttentionRule, dimension: int, scope: Scope) -> int:
     return max(0, int(turned))
 
 
-def _layer_turns(rule: RotaryRule, scope: Scope) -> bool:
-    entry = config_entry(scope.config, rule.layers)
-    if scope.layer is None:
+def _layer_turns(rule: RotaryRule, context: RuleContext) -> bool:
+    entry = config_entry(context.config, rule.layers)
+    if context.layer is None:
         return True
     if entry is not None and isinstance(entry[1], Sequence) and entry[1]:
-        said = entry[1][scope.layer] if scope.layer < len(entry[1]) else True
+        said = entry[1][context.layer] if context.layer < len(entry[1]) else True
         return said in rule.values if rule.values else bool(said)
-    interval = int(config_value(rule.interval, scope.config)) if rule.interval else 0
-    return interval < 1 or (scope.layer + 1) % interval != 0
+    interval = int(config_value(rule.interval, context.config)) if rule.interval else 0
+    return interval < 1 or (context.layer + 1) % interval != 0
 
 
-def _head_group(rule: AttentionRule, one: LinearMap, scope: Scope) -> HeadGroup:
+def _head_group(rule: AttentionRule, one: LinearMap, context: RuleContext) -> HeadGroup:
     spaces: dict[str, HeadSpace] = {"q": "q", "k": "k", "v": "v", "o": "o"}
     space = spaces[one.role]
     stream = one.outputs if space == "o" else one.inputs
+    normed = space != "o" and (context.trusted or context.norms)
     return HeadGroup(
-        stack=scope.stack, attention=_attention(rule), layer=scope.layer or 0, space=space,
+        stack=context.stack, attention=_attention(rule), layer=context.layer or 0, space=space,
         map=one, count=one.count, rank=min(one.outputs, one.inputs), d=stream,
-        norm=scope.norm(rule.norm) if space != "o" and (scope.trusted or scope.norms) else None,
+        norm=stream_norm(rule.norm, context) if normed else None,
     )  # fmt: skip

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from flagscope.arch.family import AttentionRule, MlpRule, StackRule
+from flagscope.arch.config_values import config_entry, config_truth
 from flagscope.arch.graph import HeadGroup, Norm, PairGroup, Stream, StreamMap, SubBlock
-from flagscope.arch.scope import Scope, config_entry, config_truth
-from flagscope.arch.sides import Side
+from flagscope.arch.norm_finder import layer_scale, stream_norm
+from flagscope.arch.pair_side import Side
+from flagscope.arch.rule_context import RuleContext
+from flagscope.arch.rules import AttentionRule, MlpRule, StackRule
 from flagscope.records import Attention
 
 POST_NORM = (
@@ -34,7 +36,7 @@ class Part:
     """What one attention or MLP rule found in one layer."""
 
     rule: AttentionRule | MlpRule
-    scope: Scope
+    context: RuleContext
     stage: tuple[int, ...]
     label: str
     pairs: tuple[PairGroup, ...]
@@ -46,7 +48,7 @@ class _NoStreamError(Exception):
 
 
 def stack_streams(
-    rule: StackRule, parts: Sequence[Part], outside: Scope, *, noted: bool
+    rule: StackRule, parts: Sequence[Part], outside: RuleContext, *, noted: bool
 ) -> tuple[Stream, ...]:
     """The residual streams of a stack: one for each stage, none where a norm is not known.
 
@@ -65,7 +67,7 @@ def stack_streams(
     faced = [
         one for one in parts
         if one.pairs and not _mixes_tokens(one.rule)
-        and (depth is None or (one.scope.layer or 0) < depth[1])
+        and (depth is None or (one.context.layer or 0) < depth[1])
     ]  # fmt: skip
     if not faced or not (outside.trusted or outside.norms):
         return ()
@@ -94,9 +96,9 @@ def _sub_blocks(
     rule: StackRule, parts: Sequence[Part]
 ) -> Iterator[tuple[tuple[int, ...], int, SubBlock]]:
     """Stage, dimension and sub-block, in the order of execution."""
-    parallel = config_truth(rule.parallel, parts[0].scope.config)
+    parallel = config_truth(rule.parallel, parts[0].context.config)
     position = -1
-    for _, layer in groupby(parts, key=lambda one: one.scope.base):
+    for _, layer in groupby(parts, key=lambda one: one.context.base):
         attended = False
         for together in _together(layer):
             first = together[0]
@@ -130,7 +132,9 @@ def _sub_block(parts: Sequence[Part], position: int) -> SubBlock:
     kind: Attention | None = None
     for one in parts:
         norm = _reader_norm(one)
-        behind = one.scope.norm(one.rule.output_norm) or one.scope.scale(one.rule.output_scale)
+        behind = stream_norm(one.rule.output_norm, one.context) or layer_scale(
+            one.rule.output_scale, one.context
+        )
         if isinstance(one.rule, AttentionRule):
             kind = "cross" if one.rule.kind == "cross" else "self"
             found = list(_attention_maps(one, one.rule, norm, behind))
@@ -140,9 +144,9 @@ def _sub_block(parts: Sequence[Part], position: int) -> SubBlock:
             side = writers if face.role in ("o", "down") else readers
             if all(other.joined != face.joined for other in side):
                 side.append(face)
-    scope = parts[0].scope
+    context = parts[0].context
     return SubBlock(
-        stack=scope.stack, layer=scope.layer or 0, kind="attention" if kind else "mlp",
+        stack=context.stack, layer=context.layer or 0, kind="attention" if kind else "mlp",
         attention=kind, position=position, readers=tuple(readers), writers=tuple(writers),
     )  # fmt: skip
 
@@ -161,8 +165,8 @@ def _attention_maps(
             joined, beside = Side(head.map.joined("write")), behind if head.space == "v" else inner
             yield StreamMap(label, head.space, joined, head.map, norm, partner, beside)
     for name, one in rule.reads.items():
-        place = part.scope.locate(one)
-        maps = part.scope.solve([place]) if place is not None else None
+        place = part.context.locate(one)
+        maps = part.context.solve([place]) if place is not None else None
         if maps is not None:
             (found,) = maps.values()
             heads = found if found.batch else None
@@ -180,9 +184,9 @@ def _mlp_maps(part: Part, norm: Norm | None, behind: Norm | None) -> Iterator[St
 def _reader_norm(part: Part) -> Norm | None:
     """The norm of the stream in front of a block's readers, None where they read it bare."""
     rule = part.rule.norm
-    if part.rule.bare or (rule is not None and rule.not_first and part.scope.layer == 0):
+    if part.rule.bare or (rule is not None and rule.not_first and part.context.layer == 0):
         return None
-    norm = part.scope.norm(rule)
+    norm = stream_norm(rule, part.context)
     if norm is not None and norm.placement == "post":
         raise _NoStreamError(POST_NORM)
     if norm is None or norm.placement != "pre":

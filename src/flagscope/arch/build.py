@@ -7,19 +7,20 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from flagscope.arch.choose import Choice, choose, layer_base
+from flagscope.arch.config_values import known_sizes
 from flagscope.arch.depth import named_depth_note
-from flagscope.arch.family import Family
-from flagscope.arch.family_sources import load_families
+from flagscope.arch.family_match import Choice, choose, layer_base
 from flagscope.arch.graph import Graph, HeadGroup, PairGroup
 from flagscope.arch.inferred import DOUBTED, inferred
 from flagscope.arch.limits import LONGEST_NAME
-from flagscope.arch.outer import with_outer_freedoms
+from flagscope.arch.notes import Notes
+from flagscope.arch.outer_freedom import with_outer_freedoms
 from flagscope.arch.pair_names import with_own_names
 from flagscope.arch.reading import SIZES, Reading
 from flagscope.arch.registry import Proof, proofs
-from flagscope.arch.scope import Notes, Shapes
-from flagscope.arch.stacks import BUFFERS, StackBuilder, known_sizes
+from flagscope.arch.rule_context import Shapes
+from flagscope.arch.rules import Family, load_families
+from flagscope.arch.stacks import BUFFERS, StackBuilder
 from flagscope.arch.stated import check_stated, with_key
 from flagscope.arch.stream import head_links, residual_pairs
 from flagscope.arch.wired import FAMILY as WIRED
@@ -246,9 +247,10 @@ def _only_sequences(named: Choice, found: Choice) -> Choice:
     rule = named.family.chain
     activation = rule.activation if rule else None
     sequences = tuple(
-        replace(one, activation=activation) if activation else one for one in found.family.sequences
+        one.model_copy(update={"activation": activation}) if activation else one
+        for one in found.family.sequences
     )
-    family = replace(named.family, sequences=sequences)
+    family = named.family.model_copy(update={"sequences": sequences})
     return Choice(family, (), True, named.config)
 
 

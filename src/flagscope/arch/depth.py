@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flagscope.arch.choose import Choice, Instance
-from flagscope.arch.scope import Shapes, config_entry
+from flagscope.arch.config_values import config_entry
+from flagscope.arch.family_match import Choice, Instance
+from flagscope.arch.rule_context import Shapes
 
 _KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 # Of a model of two stacks; T5 has the same number in both where the second is not given.

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from flagscope.arch.family_files import UNFILLED
+from flagscope.arch.rules import UNFILLED
 
 Shapes = Mapping[str, tuple[int, ...]]
 _NUMBER = re.compile(r"(?<![^.])[0-9]{1,9}(?=\.)")

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from flagscope.arch.family import FrameRule
+from flagscope.arch.config_values import config_entry
 from flagscope.arch.graph import Frame, Norm, PairGroup
 from flagscope.arch.maps import LinearMap, solved_map
-from flagscope.arch.scope import Scope, config_entry
+from flagscope.arch.norm_finder import stream_norm
+from flagscope.arch.rule_context import RuleContext
+from flagscope.arch.rules import FrameRule
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Block:
 
 
 def stream_frame(
-    rule: FrameRule, blocks: Sequence[Block], outside: Scope, ignored: Sequence[str]
+    rule: FrameRule, blocks: Sequence[Block], outside: RuleContext, ignored: Sequence[str]
 ) -> Frame | None:
     """The frame of a stack, or None where its stream may not be turned.
 
@@ -43,7 +45,7 @@ def stream_frame(
     without an unembedding (its output is the stream itself), and where the checkpoint holds a
     tensor that is not accounted for and might touch the stream.
     """
-    last = outside.norm(rule.norm)
+    last = stream_norm(rule.norm, outside)
     embedding = _map("embedding", rule.embedding, outside.base, outside, out="d", inp="v")
     ends = _unembedding(rule, outside)
     norms = [block.norm for block in blocks]
@@ -68,27 +70,27 @@ def _turns(norm: Norm) -> bool:
 
 
 def _map(
-    role: str, modules: Sequence[str], base: str, scope: Scope, *, out: str, inp: str
+    role: str, modules: Sequence[str], base: str, context: RuleContext, *, out: str, inp: str
 ) -> LinearMap | None:
     for module in modules:
         name, bias = f"{base}{module}.weight", f"{base}{module}.bias"
-        shape = scope.shapes.get(name)
+        shape = context.shapes.get(name)
         if shape is not None and len(shape) == 2:
             return solved_map(role=role, tensor=name, shape=shape, layout="v d", out=out, inp=inp,
-                              bias=bias if bias in scope.shapes else None)  # fmt: skip
+                              bias=bias if bias in context.shapes else None)  # fmt: skip
     return None
 
 
-def _unembedding(rule: FrameRule, scope: Scope) -> tuple[LinearMap, bool] | None:
+def _unembedding(rule: FrameRule, context: RuleContext) -> tuple[LinearMap, bool] | None:
     """The last reader; where the config ties it to the embedding, under the name it would have."""
-    if not scope.base.endswith(rule.root):
+    if not context.base.endswith(rule.root):
         return None
-    base = scope.base.removesuffix(rule.root)
-    own = _map("unembedding", rule.unembedding, base, scope, out="v", inp="d")
+    base = context.base.removesuffix(rule.root)
+    own = _map("unembedding", rule.unembedding, base, context, out="v", inp="d")
     if own is not None:
         return own, False
-    entry = config_entry(scope.config, rule.tied)
-    embedding = _map("unembedding", rule.embedding, scope.base, scope, out="v", inp="d")
+    entry = config_entry(context.config, rule.tied)
+    embedding = _map("unembedding", rule.embedding, context.base, context, out="v", inp="d")
     if entry is None or entry[1] is not True or embedding is None:
         return None
     return solved_map(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flagscope.arch.maps import LinearMap
-from flagscope.arch.sides import Side
+from flagscope.arch.pair_side import Side
 from flagscope.errors import ArchitectureError
 from flagscope.records import Attention, Freedom, HeadSpace, PairKind
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flagscope.arch.choose import Choice, Instance
-from flagscope.arch.family import ConfigRule
-from flagscope.arch.family_files import read_family
-from flagscope.arch.family_sources import load_families
+from flagscope.arch.config_values import Known, known_sizes
+from flagscope.arch.family_match import Choice, Instance
 from flagscope.arch.graph import HeadGroup, PairGroup
+from flagscope.arch.notes import Notes
 from flagscope.arch.reading import SIZES, WIDTH, Reading, read_names
-from flagscope.arch.scope import Known, Notes, Shapes
-from flagscope.arch.stacks import StackBuilder, known_sizes
+from flagscope.arch.rule_context import Shapes
+from flagscope.arch.rules import ActivationRule, load_families, read_family
+from flagscope.arch.stacks import StackBuilder
 
 DOUBTED = (
     "pairs were inferred from common tensor names; what lies between their maps is unknown, so no "
@@ -86,7 +86,7 @@ def inferred(
         linear = all(len(one["layout"].split()) == 2 for part in content["sequences"]
                      for one in part["maps"] if "(" not in one["layout"])  # fmt: skip
         plain = load_families()["mlp"]
-        rule = plain.chain.activation if plain.chain else ConfigRule((), "unknown")
+        rule = plain.chain.activation if plain.chain else ActivationRule()
         activation = {"config": list(rule.config), "default": "unknown"}
         content["name"] = "mlp" if linear else "cnn"
         content["sequences"] = [part | {"activation": activation} for part in content["sequences"]]

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from flagscope.arch.family import LatentRule
 from flagscope.arch.graph import Member, PairGroup
-from flagscope.arch.scope import Scope
-from flagscope.arch.sides import Side
+from flagscope.arch.norm_finder import stream_norm
+from flagscope.arch.pair_side import Side
+from flagscope.arch.rule_context import RuleContext
+from flagscope.arch.rules import LatentRule
 
 
-def latent_groups(rule: LatentRule, scope: Scope) -> list[PairGroup]:
+def latent_groups(rule: LatentRule, context: RuleContext) -> list[PairGroup]:
     """The pair of one compression and its expansion, with the norm that stands between them.
 
     Multi-head latent attention (DeepSeek-AI, arXiv 2405.04434) writes queries, and keys with
     values, as W_up norm(W_down x). The norm takes out the size of W_down x;
     an order of the dimensions passes it if the gain goes along.
     """
-    found = [place for one in rule.maps if (place := scope.locate(one))]
+    found = [place for one in rule.maps if (place := context.locate(one))]
     if len(found) < len(rule.maps):
         return []  # without a low rank (such as queries in smaller models) there is no pair
-    maps = scope.solve(found)
+    maps = context.solve(found)
     if maps is None:
-        scope.notes.add("the sizes of a latent space are not known: give --config F", scope.label)
+        context.notes.add(
+            "the sizes of a latent space are not known: give --config F", context.label
+        )
         return []
-    name = f"{scope.label}.{rule.name}"
-    norm = scope.norm(rule.norm) if scope.trusted else None
+    name = f"{context.label}.{rule.name}"
+    norm = stream_norm(rule.norm, context) if context.trusted else None
     return [
         PairGroup(
-            name=name, kind="latent", between="norm" if norm else "unknown", stack=scope.stack,
-            attention=None, layer=scope.layer, freedom="scale" if norm else "none",
+            name=name, kind="latent", between="norm" if norm else "unknown", stack=context.stack,
+            attention=None, layer=context.layer, freedom="scale" if norm else "none",
             d=maps["compress"].outputs,
             write=Side(maps["compress"]), read=Side(maps["expand"]), members=(Member(name),),
             read_norm=norm,

@@ -5,16 +5,18 @@ from __future__ import annotations
 from itertools import count
 
 from flagscope.arch.activations import activation_freedom
-from flagscope.arch.family import MlpRule
+from flagscope.arch.config_values import config_value
 from flagscope.arch.graph import Member, PairGroup
 from flagscope.arch.limits import check_count
+from flagscope.arch.map_solver import Place
 from flagscope.arch.maps import LinearMap
-from flagscope.arch.scope import Place, Scope, config_value
-from flagscope.arch.sides import Side
+from flagscope.arch.pair_side import Side
+from flagscope.arch.rule_context import RuleContext
+from flagscope.arch.rules import MlpRule
 from flagscope.records import Freedom
 
 
-def mlp_groups(rule: MlpRule, scope: Scope) -> list[PairGroup]:
+def mlp_groups(rule: MlpRule, context: RuleContext) -> list[PairGroup]:
     """Pairs of one MLP block: up-down, and gate-down in down(act(gate x) * up x).
 
     Between up and down of a gated block lies the elementwise product, which every positive
@@ -22,51 +24,55 @@ def mlp_groups(rule: MlpRule, scope: Scope) -> list[PairGroup]:
     in one tensor along a batch axis, or each in tensors of its own.
     """
     if not any("{expert}" in module for one in rule.maps for module in one.modules):
-        return _block(rule, scope, _places(rule, scope, None), None)
+        return _block(rule, context, _places(rule, context, None), None)
     groups: list[PairGroup] = []
     for expert in count():
-        found = _places(rule, scope, expert)
+        found = _places(rule, context, expert)
         if not found:
             break
-        groups += _block(rule, scope, found, expert)
+        groups += _block(rule, context, found, expert)
     if not groups and not rule.optional:
-        scope.notes.add("no experts of the family's names", scope.label)
+        context.notes.add("no experts of the family's names", context.label)
     return groups
 
 
-def _places(rule: MlpRule, scope: Scope, expert: int | None) -> list[Place]:
-    return [place for one in rule.maps if (place := scope.locate(one, expert))]
+def _places(rule: MlpRule, context: RuleContext, expert: int | None) -> list[Place]:
+    return [place for one in rule.maps if (place := context.locate(one, expert))]
 
 
-def _block(rule: MlpRule, scope: Scope, found: list[Place], expert: int | None) -> list[PairGroup]:
+def _block(
+    rule: MlpRule, context: RuleContext, found: list[Place], expert: int | None
+) -> list[PairGroup]:
     if not found:
         if not rule.optional:
-            scope.notes.add("no MLP tensors of the family's names", scope.label)
+            context.notes.add("no MLP tensors of the family's names", context.label)
         return []
     if rule.optional and any(place.rule.role == "down" for place in found) and len(found) == 1:
         return []  # another form of the block, whose last map has the same name
-    maps = scope.solve(found)
+    maps = context.solve(found)
     if maps is None or "up" not in maps or "down" not in maps:
-        scope.notes.add("the MLP lacks its first or last map", scope.label)
+        context.notes.add("the MLP lacks its first or last map", context.label)
         return []
     gated = any(one.role == "gate" for one in rule.maps)
     name = rule.name if expert is None else f"expert.{expert}.{rule.name}"
     if gated and "gate" not in maps:
-        scope.notes.add("the MLP's gate is missing, and what lies between unknown", scope.label)
-        return [_pair(f"{name}.up", maps["up"], maps["down"], "unknown", "none", scope, expert)]
-    activation = str(config_value(rule.activation, scope.config)) if scope.trusted else "unknown"
+        context.notes.add("the MLP's gate is missing, and what lies between unknown", context.label)
+        return [_pair(f"{name}.up", maps["up"], maps["down"], "unknown", "none", context, expert)]
+    activation = (
+        str(config_value(rule.activation, context.config)) if context.trusted else "unknown"
+    )
     freedom = activation_freedom(activation)
     if not gated:
-        return [_pair(name, maps["up"], maps["down"], activation, freedom, scope, expert)]
+        return [_pair(name, maps["up"], maps["down"], activation, freedom, context, expert)]
     # A scaling passes the product, but not what clips or shifts in front of it.
     passing: Freedom = "none"
-    if scope.trusted:
+    if context.trusted:
         passing = "permutation" if rule.bounded else "scaling"
     return [
-        _pair(f"{name}.up", maps["up"], maps["down"], "gated", passing, scope, expert),
+        _pair(f"{name}.up", maps["up"], maps["down"], "gated", passing, context, expert),
         # the product with `up` admits no mixing of neurons even under a linear gate
         _pair(f"{name}.gate", maps["gate"], maps["down"], activation,
-              "scaling" if freedom == "gl" else freedom, scope, expert),
+              "scaling" if freedom == "gl" else freedom, context, expert),
     ]  # fmt: skip
 
 
@@ -76,19 +82,19 @@ def _pair(
     read: LinearMap,
     between: str,
     freedom: Freedom,
-    scope: Scope,
+    context: RuleContext,
     expert: int | None,
 ) -> PairGroup:
-    full = f"{scope.label}.{name}"
+    full = f"{context.label}.{name}"
     members: tuple[Member, ...] = (Member(full, expert=expert),)
     if write.batch and write.count == read.count:
         check_count(write, "experts")
         members = tuple(
-            Member(f"{scope.label}.expert.{e}.{name}", write_index=e, read_index=e, expert=e)
+            Member(f"{context.label}.expert.{e}.{name}", write_index=e, read_index=e, expert=e)
             for e in range(write.count)
         )
     return PairGroup(
-        name=full, kind="mlp", between=between, stack=scope.stack, attention=None,
-        layer=scope.layer, freedom=freedom, d=write.outputs, write=Side(write), read=Side(read),
+        name=full, kind="mlp", between=between, stack=context.stack, attention=None,
+        layer=context.layer, freedom=freedom, d=write.outputs, write=Side(write), read=Side(read),
         members=members,
     )  # fmt: skip

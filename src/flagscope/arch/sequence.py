@@ -7,18 +7,23 @@ from dataclasses import replace
 from itertools import pairwise, product
 
 from flagscope.arch.activations import activation_freedom
-from flagscope.arch.family import MapRule, StackRule
+from flagscope.arch.config_values import config_value
 from flagscope.arch.graph import Member, Norm, PairGroup
+from flagscope.arch.map_solver import Place
 from flagscope.arch.maps import LinearMap
-from flagscope.arch.scope import Place, Scope, config_value
-from flagscope.arch.sides import Side
+from flagscope.arch.norm_finder import named_norm
+from flagscope.arch.pair_side import Side
+from flagscope.arch.rule_context import RuleContext
+from flagscope.arch.rules import MapRule, StackRule
 from flagscope.records import Freedom, PairKind
 
 Node = tuple[str, LinearMap, Norm | None]
 """A module's label, its map, and the BatchNorm directly behind it."""
 
 
-def sequence_groups(rule: StackRule, blocks: Sequence[Scope], outside: Scope) -> list[PairGroup]:
+def sequence_groups(
+    rule: StackRule, blocks: Sequence[RuleContext], outside: RuleContext
+) -> list[PairGroup]:
     """Pairs within each block and, across the stream, from each block to the next.
 
     Parameters
@@ -28,7 +33,7 @@ def sequence_groups(rule: StackRule, blocks: Sequence[Scope], outside: Scope) ->
     blocks
         The blocks in the order in which they run.
     outside
-        The scope of the stem and the last layer.
+        The context of the stem and the last layer.
     """
     activation = str(config_value(rule.activation, outside.config)) if rule.activation else "linear"
     if _preactivation(rule, blocks):
@@ -36,20 +41,22 @@ def sequence_groups(rule: StackRule, blocks: Sequence[Scope], outside: Scope) ->
             "the norms stand before the convolutions (a pre-activation network): pairs are listed "
             "without folding, and what lies between is unknown"
         )
-        blocks = [replace(scope, trusted=False) for scope in blocks]
+        blocks = [replace(context, trusted=False) for context in blocks]
         outside = replace(outside, trusted=False)
     groups: list[PairGroup] = []
     previous = _nodes((rule.stream.entry,) if rule.stream else (), outside)
-    for scope in blocks:
-        nodes = _nodes(rule.sequence, scope)
-        shortcut = _nodes((rule.stream.shortcut,) if rule.stream else (), scope)
+    for context in blocks:
+        nodes = _nodes(rule.sequence, context)
+        shortcut = _nodes((rule.stream.shortcut,) if rule.stream else (), context)
         for write, read in product(previous, (*nodes[:1], *shortcut)):
-            groups += _residual(write, read, activation, scope)
+            groups += _residual(write, read, activation, context)
         for before, (write, read) in zip([None, *nodes], pairwise(nodes), strict=False):
             if before is not None and before[1].outputs != write[1].inputs:
-                scope.notes.add(f"{write[1].tensor!r} is a grouped convolution; left out as writer")
+                context.notes.add(
+                    f"{write[1].tensor!r} is a grouped convolution; left out as writer"
+                )
             else:
-                groups += _inner(write, read, activation, scope)
+                groups += _inner(write, read, activation, context)
         previous = [*nodes[-1:], *shortcut]
     last = replace(outside, layer=len(blocks))
     exits = _nodes((rule.stream.exit,), last) if rule.stream else []
@@ -60,53 +67,59 @@ def sequence_groups(rule: StackRule, blocks: Sequence[Scope], outside: Scope) ->
     return groups
 
 
-def _nodes(rules: Sequence[MapRule | None], scope: Scope) -> list[Node]:
+def _nodes(rules: Sequence[MapRule | None], context: RuleContext) -> list[Node]:
     nodes: list[Node] = []
     for rule in rules:
-        place = scope.locate(rule) if rule else None
+        place = context.locate(rule) if rule else None
         if rule is not None and place is not None:
             label = place.tensor.removesuffix(".weight").removesuffix(".convolution")
-            maps = scope.solve([place])
+            maps = context.solve([place])
             if maps is not None:
-                nodes.append((label, maps[rule.role], _norm(rule, place, scope)))
+                nodes.append((label, maps[rule.role], _norm(rule, place, context)))
     return nodes
 
 
-def _norm(rule: MapRule, place: Place, scope: Scope) -> Norm | None:
-    if not scope.trusted:
+def _norm(rule: MapRule, place: Place, context: RuleContext) -> Norm | None:
+    if not context.trusted:
         return None
     # a live module's alternatives run in step: the norm that belongs to the module found
-    at = rule.weights().index(place.tensor.removeprefix(scope.base))
+    at = rule.weights().index(place.tensor.removeprefix(context.base))
     names = rule.norms[at : at + 1] if len(rule.norms) == len(rule.modules) else rule.norms
-    return scope.norm_of(names, kind="batchnorm", placement="map")
+    return named_norm(names, context, kind="batchnorm", placement="map")
 
 
-def _preactivation(rule: StackRule, blocks: Sequence[Scope]) -> bool:
-    for scope in blocks:
-        for _, one, norm in _nodes(rule.sequence, scope):
-            shape = scope.shapes.get(norm.gain) if norm and norm.gain else None
+def _preactivation(rule: StackRule, blocks: Sequence[RuleContext]) -> bool:
+    for context in blocks:
+        for _, one, norm in _nodes(rule.sequence, context):
+            shape = context.shapes.get(norm.gain) if norm and norm.gain else None
             if shape is not None and shape != (one.outputs,):
                 return True
     return False
 
 
-def _inner(write: Node, read: Node, activation: str, scope: Scope) -> list[PairGroup]:
+def _inner(write: Node, read: Node, activation: str, context: RuleContext) -> list[PairGroup]:
     name = f"{write[0]}-{read[0].rpartition('.')[2]}"
-    between = activation if scope.trusted else "unknown"
-    return _pair(name, "conv", between, activation_freedom(between), write, read, scope)
+    between = activation if context.trusted else "unknown"
+    return _pair(name, "conv", between, activation_freedom(between), write, read, context)
 
 
-def _residual(write: Node, read: Node, activation: str, scope: Scope) -> list[PairGroup]:
-    between = activation if scope.trusted else "unknown"
-    return _pair(f"{write[0]}-{read[0]}", "residual", between, "none", write, read, scope)
+def _residual(write: Node, read: Node, activation: str, context: RuleContext) -> list[PairGroup]:
+    between = activation if context.trusted else "unknown"
+    return _pair(f"{write[0]}-{read[0]}", "residual", between, "none", write, read, context)
 
 
 def _pair(
-    name: str, kind: PairKind, between: str, freedom: Freedom, write: Node, read: Node, scope: Scope
+    name: str,
+    kind: PairKind,
+    between: str,
+    freedom: Freedom,
+    write: Node,
+    read: Node,
+    context: RuleContext,
 ) -> list[PairGroup]:
     (_, writer, norm), (_, reader, _) = write, read
     if writer.outputs != reader.inputs:
-        scope.notes.add(
+        context.notes.add(
             f"{name}: {writer.tensor!r} writes {writer.outputs} channels, {reader.tensor!r} reads "
             f"{reader.inputs} (a grouped convolution or a reshape between); left out"
         )
@@ -115,8 +128,8 @@ def _pair(
     left: Freedom = "scaling" if norm is not None and freedom == "gl" else freedom
     return [
         PairGroup(
-            name=name, kind=kind, between=between, stack=scope.stack, attention=None,
-            layer=scope.layer, freedom=left, d=writer.outputs, write=Side(writer),
+            name=name, kind=kind, between=between, stack=context.stack, attention=None,
+            layer=context.layer, freedom=left, d=writer.outputs, write=Side(writer),
             read=Side(reader), members=(Member(name),), write_norm=norm,
         )
     ]  # fmt: skip

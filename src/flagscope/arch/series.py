@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from flagscope.arch.activations import activation_freedom
-from flagscope.arch.family import MapRule, SequenceRule
+from flagscope.arch.config_values import config_value
 from flagscope.arch.graph import Member, Norm, PairGroup
 from flagscope.arch.layout import LayoutMismatchError
 from flagscope.arch.maps import LinearMap, solved_map
-from flagscope.arch.scope import Scope, config_value
-from flagscope.arch.sides import Side
+from flagscope.arch.norm_finder import named_norm
+from flagscope.arch.pair_side import Side
+from flagscope.arch.rule_context import RuleContext
+from flagscope.arch.rules import SequenceMapRule, SequenceRule
 from flagscope.errors import ArchitectureError
 from flagscope.records import Freedom, PairKind
 
@@ -32,14 +34,14 @@ class _Step:
     after: str
 
 
-def series_groups(rules: Sequence[SequenceRule], scope: Scope) -> list[PairGroup]:
+def series_groups(rules: Sequence[SequenceRule], context: RuleContext) -> list[PairGroup]:
     """The pairs of sequences: each map with the next one.
 
     Parameters
     ----------
     rules
         The sequences, their modules named from the root of the model.
-    scope
+    context
         Of the whole model; freedoms are claimed only where it is trusted.
 
     Raises
@@ -47,28 +49,28 @@ def series_groups(rules: Sequence[SequenceRule], scope: Scope) -> list[PairGroup
     ArchitectureError
         If a layout does not fit its tensor, or a map does not read what the one before it writes.
     """
-    return [pair for rule in rules for pair in _pairs(rule, scope)]
+    return [pair for rule in rules for pair in _pairs(rule, context)]
 
 
-def _pairs(rule: SequenceRule, scope: Scope) -> Iterator[PairGroup]:
-    activation = str(config_value(rule.activation, scope.config))
+def _pairs(rule: SequenceRule, context: RuleContext) -> Iterator[PairGroup]:
+    activation = str(config_value(rule.activation, context.config))
     steps: list[_Step] = []
-    for one, after in zip(rule.maps, rule.after, strict=True):
-        step = _step(one, after, steps[-1].map.outputs if steps else None, scope)
+    for one in rule.maps:
+        step = _step(one, steps[-1].map.outputs if steps else None, context)
         if step is None:
-            scope.notes.add(f"no tensor is named {scope.base}{one.weights()[0]}; the sequence ends "
-                            "in front of it")  # fmt: skip
+            missing = context.base + one.weights()[0]
+            context.notes.add(f"no tensor is named {missing}; the sequence ends in front of it")
             break
         steps.append(step)
     for layer, (write, read) in enumerate(pairwise(steps)):
         between = write.after or activation
         if between == "unknown" and not write.after:
-            scope.notes.add(_ACTIVATION_UNKNOWN)
-        yield _pair(layer, write, read, between, scope)
+            context.notes.add(_ACTIVATION_UNKNOWN)
+        yield _pair(layer, write, read, between, context)
 
 
-def _step(rule: MapRule, after: str, written: int | None, scope: Scope) -> _Step | None:
-    place = scope.locate(rule)
+def _step(rule: SequenceMapRule, written: int | None, context: RuleContext) -> _Step | None:
+    place = context.locate(rule)
     if place is None:
         return None
     # Behind a flattening the reader's columns hold the channels one after the other.
@@ -83,23 +85,23 @@ def _step(rule: MapRule, after: str, written: int | None, scope: Scope) -> _Step
             f"tensor {place.tensor!r} of shape {place.shape} does not fit {rule.layout!r}: {error}",
             hint=error.hint,
         ) from error
-    norm = scope.norm_of(rule.norms, kind="batchnorm", placement="map")
+    norm = named_norm(rule.norms, context, kind="batchnorm", placement="map")
     if norm is not None and norm.mean is None:
-        norm, after = None, "norm"
-    return _Step(place.tensor.removesuffix(".weight"), one, norm, after)
+        return _Step(place.tensor.removesuffix(".weight"), one, None, "norm")
+    return _Step(place.tensor.removesuffix(".weight"), one, norm, rule.after)
 
 
-def _pair(layer: int, write: _Step, read: _Step, between: str, scope: Scope) -> PairGroup:
+def _pair(layer: int, write: _Step, read: _Step, between: str, context: RuleContext) -> PairGroup:
     convolutions = write.map.role == read.map.role == "conv"
     kind: PairKind = "conv" if convolutions else "sequential"
     freedom: Freedom = "none"
-    if scope.trusted and between != "norm":
+    if context.trusted and between != "norm":
         freedom = activation_freedom(between)
     # BatchNorm between linear maps leaves only scalings of single neurons
     freedom = "scaling" if write.norm is not None and freedom == "gl" else freedom
     name = f"{write.path}-{read.path}"
     return PairGroup(
-        name=name, kind=kind, between=between, stack=scope.stack, attention=None, layer=layer,
+        name=name, kind=kind, between=between, stack=context.stack, attention=None, layer=layer,
         freedom=freedom, d=write.map.outputs, write=Side(write.map), read=Side(read.map),
         members=(Member(name),), write_norm=write.norm,
     )  # fmt: skip

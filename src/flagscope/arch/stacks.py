@@ -9,27 +9,20 @@ from typing import Any
 
 from flagscope.arch.attention import attention_groups, attention_label
 from flagscope.arch.blocks import Part, stack_streams
-from flagscope.arch.choose import Choice, Instance, layer_base
+from flagscope.arch.config_values import Known, known_sizes
 from flagscope.arch.depth import depth_note
-from flagscope.arch.family import ConfigRule, StackRule
+from flagscope.arch.family_match import Choice, Instance, layer_base
 from flagscope.arch.frame import Block, stream_frame
 from flagscope.arch.graph import Frame, HeadGroup, PairGroup, Stream
 from flagscope.arch.latent import latent_groups
-from flagscope.arch.limits import LARGEST_NUMBER, SIZE, brief
+from flagscope.arch.map_solver import Solved
 from flagscope.arch.mlp import mlp_groups
-from flagscope.arch.scope import (
-    Known,
-    Notes,
-    Scope,
-    Shapes,
-    Solved,
-    attempted,
-    config_entry,
-    config_flag,
-)
+from flagscope.arch.norm_finder import stream_norm
+from flagscope.arch.notes import Notes
+from flagscope.arch.rule_context import RuleContext, Shapes, attempted
+from flagscope.arch.rules import StackRule
 from flagscope.arch.sequence import sequence_groups
 from flagscope.arch.series import series_groups
-from flagscope.errors import ArchitectureError
 
 # Gaps between layers that a note lists.
 _MOST_GAPS = 20
@@ -67,29 +60,29 @@ class StackBuilder:
         for one in self.choice.instances:
             self._note_gaps(one)
             self._note_defaults(one.rule)
-            scopes = [self._scope(one, i) for i in range(len(one.numbers))]
+            contexts = [self._context(one, i) for i in range(len(one.numbers))]
             parts: list[Part] = []
-            for scope, numbers in zip(scopes, one.numbers, strict=True):
+            for context, numbers in zip(contexts, one.numbers, strict=True):
                 for rule in one.rule.attention:
-                    build = partial(attention_groups, rule, scope)
-                    found, spaces = attempted(build, ([], []), scope)
+                    build = partial(attention_groups, rule, context)
+                    found, spaces = attempted(build, ([], []), context)
                     pairs += found
                     heads += spaces
-                    label = attention_label(rule, scope)
+                    label = attention_label(rule, context)
                     parts.append(
-                        Part(rule, scope, numbers[:-1], label, tuple(found), tuple(spaces))
+                        Part(rule, context, numbers[:-1], label, tuple(found), tuple(spaces))
                     )
                 for rule in one.rule.latent:
-                    pairs += attempted(partial(latent_groups, rule, scope), [], scope)
+                    pairs += attempted(partial(latent_groups, rule, context), [], context)
                 for rule in one.rule.mlp:
-                    found = attempted(partial(mlp_groups, rule, scope), [], scope)
+                    found = attempted(partial(mlp_groups, rule, context), [], context)
                     pairs += found
-                    label = f"{scope.label}.{rule.name}"
-                    parts.append(Part(rule, scope, numbers[:-1], label, tuple(found)))
+                    label = f"{context.label}.{rule.name}"
+                    parts.append(Part(rule, context, numbers[:-1], label, tuple(found)))
             if one.rule.sequence:
-                pairs += sequence_groups(one.rule, scopes, self._outside(one))
+                pairs += sequence_groups(one.rule, contexts, self._outside(one))
             self._follow_stream(one, parts)
-        root = Scope(
+        root = RuleContext(
             shapes=self.shapes, base="", label="main", stack="main", layer=None,
             config=self.config, notes=self.notes, trusted=self.choice.trusted,
         )  # fmt: skip
@@ -100,7 +93,9 @@ class StackBuilder:
         self.streams += stack_streams(one.rule, parts, outside, noted=self.residual)
         if one.rule.frame is not None and not self.several and self.choice.trusted:
             ignored = (*BUFFERS, *self.choice.family.ignore)
-            blocks = [Block(part.scope.norm(part.rule.norm), part.pairs) for part in parts]
+            blocks = [
+                Block(stream_norm(part.rule.norm, part.context), part.pairs) for part in parts
+            ]
             frame = stream_frame(one.rule.frame, blocks, outside, ignored)
             self.frames += [frame] if frame else []
 
@@ -108,7 +103,7 @@ class StackBuilder:
         alike = sum(other.rule.name == one.rule.name for other in self.choice.instances)
         return one.rule.name if alike == 1 else one.prefix.rstrip(".") or one.rule.name
 
-    def _scope(self, one: Instance, position: int) -> Scope:
+    def _context(self, one: Instance, position: int) -> RuleContext:
         numbers = one.numbers[position]
         base = layer_base(one, numbers)
         single = len(numbers) == 1
@@ -118,7 +113,7 @@ class StackBuilder:
             label = stack
         elif self.several:
             label = f"{stack}.{label}"
-        return Scope(
+        return RuleContext(
             shapes=self.shapes, base=base, label=label,
             stack=stack, layer=numbers[0] if single else position,
             known={axis: size.at(numbers[0] if numbers else 0)
@@ -132,9 +127,9 @@ class StackBuilder:
         heads = {"h": self.known["h"]} if self.heads and "h" in self.known else {}
         return {**self.known, **own, **heads}
 
-    def _outside(self, one: Instance) -> Scope:
+    def _outside(self, one: Instance) -> RuleContext:
         stack = self._stack_name(one)
-        return Scope(
+        return RuleContext(
             shapes=self.shapes, base=one.prefix, label=stack, stack=stack, layer=None,
             known=self.known, config=self.config, notes=self.notes, trusted=self.choice.trusted,
             norms=one.rule.norms_shown,
@@ -152,7 +147,7 @@ class StackBuilder:
         if self.config or not self.choice.trusted:
             return
         for block in rule.attention:
-            if block.rotary and isinstance(block.rotary.fraction, ConfigRule):
+            if block.rotary:
                 self.notes.add(
                     f"without a config the rotary embedding ({block.rotary.layout}) is taken to "
                     f"turn the fraction {block.rotary.fraction.default} of each head"
@@ -184,60 +179,3 @@ def missing_numbers(present: Sequence[int]) -> str:
             runs += [str(number) for number in range(first, last + 1)]
     more = [f"{len(runs) - _MOST_GAPS} more gaps"] if len(runs) > _MOST_GAPS else []
     return f"[{', '.join([*runs[:_MOST_GAPS], *more])}]" if runs else ""
-
-
-def known_sizes(
-    rules: Mapping[str, tuple[str, ...]],
-    config: Mapping[str, Any] | None,
-    heads: int | None,
-    *,
-    lenient: bool = False,
-) -> dict[str, Known]:
-    """The axis sizes that a config or the heads argument gives.
-
-    Raises
-    ------
-    ArchitectureError
-        If the config holds something else than a positive integer there, or a list of them.
-    """
-    known: dict[str, Known] = {}
-    for axis, paths in rules.items():
-        entry = _size_entry(config, paths)
-        if entry is None:
-            continue
-        path, value = entry
-        stages: tuple[Any, ...] = tuple(value) if isinstance(value, list) and value else (value,)
-        if any(
-            isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= LARGEST_NUMBER
-            for n in stages
-        ):
-            if lenient:  # the key may mean something else in a model of no known family
-                continue
-            raise ArchitectureError(
-                f"config key {path!r}: expected a positive integer, got {brief(value)}",
-                hint="correct the config (--config F), or give --heads N",
-            )
-        key = path.rpartition("?")[2]
-        origin = "the family's default" if SIZE.fullmatch(key) else f"config key {key!r}"
-        known[axis] = Known(stages[0], origin, stages if len(stages) > 1 else ())
-    if heads is not None:
-        known["h"] = Known(heads, "the heads argument")
-    return known
-
-
-def _size_entry(config: Mapping[str, Any] | None, paths: tuple[str, ...]) -> tuple[str, Any] | None:
-    """The first size that the config gives; "flag?key" counts only where it sets the flag.
-
-    A key that is a number stands for itself: "model_type?32" is what the family's config class
-    takes where a config of that class leaves the key out.
-    """
-    for path in paths:
-        flag, conditional, key = path.rpartition("?")
-        if conditional and not config_flag((flag,), config):
-            continue
-        if SIZE.fullmatch(key):
-            return path, int(key)
-        entry = config_entry(config, (key,))
-        if entry is not None:
-            return entry
-    return None

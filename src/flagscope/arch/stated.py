@@ -10,8 +10,8 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from flagscope.arch.choose import Instance, layer_base
-from flagscope.arch.family import (
+from flagscope.arch.family_match import Instance, layer_base
+from flagscope.arch.rules import (
     AttentionRule,
     Family,
     LatentRule,
@@ -19,9 +19,9 @@ from flagscope.arch.family import (
     MlpRule,
     NormRule,
     StackRule,
+    load_families,
     norm_tensors,
 )
-from flagscope.arch.family_sources import load_families
 from flagscope.errors import ArchitectureError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -115,7 +115,7 @@ def _check_block(
     if not isinstance(block, LatentRule):
         norms.append(("output_norm", block.output_norm))
     for name, norm in norms:
-        if norm is not None and norm.tensors and not set(norm.names()) & set(names):
+        if norm is not None and not norm.no_tensors and not set(norm.names()) & set(names):
             wanted = [one for one in norm.names() if not one.endswith(("_mean", "_var"))]
             raise _no_tensor(f"{key}.{name}.module", wanted, names, paths[0])
 

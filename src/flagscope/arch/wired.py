@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from flagscope.arch.activations import elementwise_freedom
+from flagscope.arch.config_values import Known
 from flagscope.arch.graph import HeadGroup, Member, Norm, NormKind, PairGroup
 from flagscope.arch.inferred import Inferred, inferred_maps
 from flagscope.arch.limits import check_count
 from flagscope.arch.maps import LinearMap, solved_map
-from flagscope.arch.scope import Known, Notes, Shapes
-from flagscope.arch.sides import Side
+from flagscope.arch.notes import Notes
+from flagscope.arch.pair_side import Side
+from flagscope.arch.rule_context import Shapes
 from flagscope.errors import ArchitectureError
 from flagscope.records import Attention, Freedom, HeadSpace, PairKind
 from flagscope.wiring import Link, WiredAttention, WiredMap, WiredNorm, Wiring

@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from flagscope.arch.build import build_graph
-from flagscope.arch.family_sources import load_families
 from flagscope.arch.graph import Graph, Member, PairGroup
 from flagscope.arch.reading import SIZES
+from flagscope.arch.rules import load_families
 from flagscope.errors import ArchitectureError
 
 _BLOCKS = ("qk", "ov", "mlp")

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from flagscope.arch.scope import Notes
+from flagscope.arch.notes import Notes
 from flagscope.arch.trace.axes import plain, shape_of
 from flagscope.arch.trace.ledger import Ledger
 from flagscope.arch.trace.nodes import name_of, place, shape

@@ -10,12 +10,12 @@ from typing import Any
 from torch import nn
 
 from flagscope.arch.build import build_graph
-from flagscope.arch.choose import recognised
+from flagscope.arch.family_match import recognised
 from flagscope.arch.graph import Graph
-from flagscope.arch.outer import with_outer_freedoms
+from flagscope.arch.notes import Notes
+from flagscope.arch.outer_freedom import with_outer_freedoms
 from flagscope.arch.pair_names import with_own_names
 from flagscope.arch.reading import SIZES
-from flagscope.arch.scope import Notes
 from flagscope.arch.stacks import BUFFERS
 from flagscope.arch.trace.confirmed import confirmed_family
 from flagscope.arch.trace.copies import UntraceableError

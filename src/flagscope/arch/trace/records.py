@@ -8,8 +8,8 @@ from itertools import count
 
 from flagscope.arch.graph import HeadGroup, Member, PairGroup
 from flagscope.arch.maps import LinearMap, solved_map
-from flagscope.arch.scope import Notes
-from flagscope.arch.sides import Side
+from flagscope.arch.notes import Notes
+from flagscope.arch.pair_side import Side
 from flagscope.arch.trace.axes import Axis, channels, merged
 from flagscope.arch.trace.ledger import Ledger, Read
 from flagscope.arch.trace.values import Term, Use, Value, Weight

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from flagscope.arch.family import Family
-from flagscope.arch.family_files import parse_toml, read_family
+from flagscope.arch.rules.family import Family
+from flagscope.arch.rules.files import parse_toml, read_family
 from flagscope.errors import ArchitectureError
 
 # A family file of one's own is a page or two; more is another file. A key of a thousand parts takes
@@ -78,4 +77,5 @@ def own_family(path: str) -> Family:
             f"the family file {path!r} has a line of more than {_LONGEST_LINE:,} letters",
             hint="write arrays on several lines",
         )
-    return replace(read_family(parse_toml(text, path), path, _shipped()), file=path)
+    family = read_family(parse_toml(text, path), path, _shipped())
+    return family.model_copy(update={"file": path})

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from flagscope.arch.graph import PairGroup
-from flagscope.arch.sides import Side
+from flagscope.arch.pair_side import Side
 from flagscope.records import Freedom
 
 _Key = tuple[str, tuple[tuple[str, int], ...], tuple[tuple[str, tuple[int, int]], ...]]

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flagscope.arch.family import Family, StackRule, norm_tensor
-from flagscope.arch.family_sources import load_families, own_family
+from flagscope.arch.composite_models import is_other_part, language_section
 from flagscope.arch.limits import LAYER_NUMBER
-from flagscope.arch.nested import is_other_part, language_section
-from flagscope.arch.scope import Notes, Scope, Shapes
+from flagscope.arch.notes import Notes
+from flagscope.arch.rule_context import RuleContext, Shapes
+from flagscope.arch.rules import Family, StackRule, load_families, norm_tensor, own_family
 from flagscope.errors import ArchitectureError
 
 _ATTENTION = re.compile(r"\b(?:self_?)?att(?:n|ention)?\b")
@@ -175,14 +175,14 @@ def _contradicted(one: Instance, shapes: Shapes) -> bool:
 def _fits(one: Instance, shapes: Shapes) -> bool:
     """Whether the layouts of the first layer's blocks fit their tensors, whatever the sizes."""
     base = layer_base(one, one.numbers[0])
-    scope = Scope(shapes=shapes, base=base, label="", stack="", layer=None)
+    context = RuleContext(shapes=shapes, base=base, label="", stack="", layer=None)
     for block in (*one.rule.attention, *one.rule.mlp):
         expert = (
             0 if any("{expert}" in name for rule in block.maps for name in rule.modules) else None
         )
-        places = [place for rule in block.maps if (place := scope.locate(rule, expert))]
+        places = [place for rule in block.maps if (place := context.locate(rule, expert))]
         try:
-            scope.solve(places)
+            context.solve(places)
         except ArchitectureError:
             return False
     return True

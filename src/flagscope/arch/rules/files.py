@@ -1,0 +1,82 @@
+"""Family files: what a model family's tensors are called and how they lie, as data.
+
+Each file in ``families/`` is TOML. Names are relative to a layer's `path`, any prefix of the
+path is found from the tensor names, and alternatives (a name in a live module and the one on
+disk) are arrays, of which the first that exists counts.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from flagscope.arch.rules.errors import first_mistake
+from flagscope.arch.rules.family import Family
+from flagscope.errors import ArchitectureError
+
+# What a family does not take from the one that it extends.
+_IDENTITY = ("name", "title", "model_types", "requires", "prefixes")
+
+
+def parse_toml(text: str, place: str) -> dict[str, Any]:
+    """The content of a TOML text; `place` names it in errors."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also numbers of 5,000 digits, arrays in arrays
+        raise ArchitectureError(
+            f"{place}: {str(error)[:200]}", hint="the file must be valid TOML"
+        ) from error
+
+
+def read_family(
+    content: Mapping[str, Any], place: str, others: Mapping[str, Mapping[str, Any]] | None = None
+) -> Family:
+    """A validated family from the content of its file.
+
+    Parameters
+    ----------
+    content
+        The parsed TOML.
+    place
+        Name of the file, for errors.
+    others
+        Contents of other family files by name, for `extends`: what this file does not say,
+        other than its identity, is as in that one.
+
+    Raises
+    ------
+    ArchitectureError
+        With the place of the first mistake: a missing or unknown key, a wrong type, a layout
+        that does not parse or lacks an axis that the role needs.
+
+    References
+    ----------
+    Layouts are einops patterns: Rogozhnikov, ICLR 2022.
+
+    Examples
+    --------
+    >>> read_family({"name": "x", "title": "X", "chain": {}}, "x.toml").chain.activation.default
+    'unknown'
+    """
+    try:
+        return Family.model_validate(_extended(content, place, others or {}))
+    except ValidationError as error:
+        raise first_mistake(error, Family, place) from None
+
+
+def _extended(
+    content: Mapping[str, Any], place: str, others: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    parent = content.get("extends")
+    if parent is None:
+        return dict(content)
+    base = others.get(parent) if isinstance(parent, str) else None
+    if base is None or "extends" in base:
+        raise ArchitectureError(
+            f"{place}.extends: {parent!r} is not a family that stands by itself",
+            hint="name a family file that does not extend another one",
+        )
+    return {key: value for key, value in base.items() if key not in _IDENTITY} | dict(content)
