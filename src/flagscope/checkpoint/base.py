@@ -131,7 +131,7 @@ class Checkpoint(ABC):
 
     @property
     def config(self) -> dict[str, Any] | None:
-        """The model's configuration as it stands beside the weights, None where there is none."""
+        """The model's configuration as stored next to the weights, None where there is none."""
         return self._config
 
     @property

@@ -105,7 +105,7 @@ def covering_span(index: Index, shape: tuple[int, ...]) -> tuple[int, int, tuple
     Returns
     -------
     start, stop
-        Elements of the row-major order: all of the slice, and nothing beside it where the slice
+        Elements of the row-major order: all of the slice, and nothing else where the slice
         takes whole rows.
     block
         Shape of the run.

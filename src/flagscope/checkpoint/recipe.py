@@ -18,7 +18,7 @@ class Recipe:
     source, revision, base
         As for `open_checkpoint`; paths are absolute, a hub's revision is a commit.
     config
-        The configuration, where it was given and not found beside the weights.
+        The configuration, where it was given and not found next to the weights.
     tensors
         As for `open_checkpoint`.
     header

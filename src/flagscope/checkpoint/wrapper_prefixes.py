@@ -18,7 +18,7 @@ _CERTAIN = (
 # DataParallel, DistributedDataParallel and averaged models; a network may have such a child too.
 _PERHAPS = "module"
 WRAPPERS = (*_CERTAIN, _PERHAPS)
-# "model." is no such prefix: it names a real submodule.
+# "model." is not such a prefix: it names a real submodule.
 _WRAPPER = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(WRAPPERS)})\.")
 # No network's names are longer; those of a hostile file stay as they are, and meet no shorter one.
 _LONGEST = 1000

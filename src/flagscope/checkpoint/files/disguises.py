@@ -68,7 +68,7 @@ _ENOUGH_WORDS = 16
 
 
 def disguise(start: bytes) -> Disguise | None:
-    """What a file is whose beginning is no format of weights; None if it is not known.
+    """Kind of a file whose beginning is not a format of weights; None if it is not known.
 
     Parameters
     ----------

@@ -133,7 +133,7 @@ def _entry(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def naming(metadata: Mapping[str, Any]) -> Naming | None:
-    """The names of the architecture that the metadata tell; None if they are not known."""
+    """Tensor names of the architecture that the metadata name; None if they are not known."""
     entry = _entry(metadata)
     if entry is None:
         return None
@@ -150,7 +150,7 @@ def naming(metadata: Mapping[str, Any]) -> Naming | None:
 
 
 def model_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """A config as transformers would have it, as far as the metadata tell."""
+    """A config as transformers would have it, as far as the metadata say."""
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str):
         return {}
@@ -198,7 +198,7 @@ def head_counts(metadata: Mapping[str, Any], *, source: str) -> tuple[int, int]:
     Raises
     ------
     CorruptFileError
-        If a count is no positive number.
+        If a count is not a positive number.
     """
     architecture = metadata.get("general.architecture")
     heads = metadata.get(f"{architecture}.attention.head_count", 1)

@@ -67,7 +67,7 @@ def unpickled(
     names
         Gets every function and class that the pickle names, whether understood or not.
     strict
-        Whether to refuse what only odd objects need: calls of what is no name, states of plain
+        Whether to refuse what only odd objects need: calls of what is not a name, states of plain
         values, keys that are neither texts, numbers nor objects.
 
     Returns

@@ -42,7 +42,7 @@ def storage_dtype(what: Any) -> torch.dtype | None:
     Raises
     ------
     PickleError
-        If it is no class of storages.
+        If it is not a class of storages.
     """
     if isinstance(what, Global) and what.module in _MODULES:
         if what.name in _STORAGE_TYPES:

@@ -46,7 +46,7 @@ class PackedIntegers(PackedWeight):
     zero
         How zero points are stored: "" (none), "words" or "int8".
     ordered
-        Whether the groups are runs of inputs, rather than told by `weight_g_idx`.
+        Whether the groups are runs of inputs, rather than listed in `weight_g_idx`.
     """
 
     name: str

@@ -141,7 +141,7 @@ class _Opener:
 
 
 def attributes(value: Any) -> Mapping[Any, Any] | None:
-    """What an object's `__dict__` was to be; None if it is no object with one."""
+    """Contents of an object's `__dict__`; None if it is not an object with one."""
     if not isinstance(value, StandIn):
         return None
     # With slots, the state is a pair of dicts.
