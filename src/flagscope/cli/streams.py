@@ -61,7 +61,7 @@ def stdout_failure() -> OSError | None:
 def given_up(error: OSError) -> bool:
     """Forget what stdout could not take, and say so; whether it is to be said.
 
-    A reader that went away (`| head`) is no error: it has what it wanted.
+    A reader that went away (`| head`) is not an error: it has what it wanted.
     """
     # Or Python tries once more when it ends, and complains in its own words.
     _to_nowhere(sys.stdout.fileno())

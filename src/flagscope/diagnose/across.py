@@ -163,7 +163,7 @@ def space_overlaps(
     form: Form,
     top: int,
 ) -> SpaceOverlaps:
-    """The overlaps of all heads in one space beside what chance gives.
+    """The overlaps of all heads in one space, next to what chance gives.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ from flagscope.geometry import RankRule, numerical_rank, participation_ratio, si
 
 @dataclass(frozen=True)
 class MapFacts:
-    """What the numbers of n pairs need to know of the maps on one side, beside their spectra.
+    """Facts about the maps on one side of n pairs, other than spectra, that their numbers need.
 
     The maps are taken over powers of two, so that eighth powers of singular values stay in range.
 

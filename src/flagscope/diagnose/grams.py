@@ -1,4 +1,4 @@
-"""Observables of the two Gram matrices of a pair, beside their nulls."""
+"""Observables of the two Gram matrices of a pair, with their nulls."""
 
 from __future__ import annotations
 

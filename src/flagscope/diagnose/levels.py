@@ -96,7 +96,7 @@ def alignment_levels(
 
     Notes
     -----
-    `commutation_within` tells bases apart where spaces coincide, which `commutation` hardly does;
+    `commutation_within` distinguishes bases where spaces coincide, which `commutation` hardly does;
     it weighs directions by the gaps between their singular values and needs no blocks.
 
     Computed in float64 through Gram matrices, so that grades are good to about u·κ² of the dominant

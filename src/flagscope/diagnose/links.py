@@ -141,7 +141,7 @@ def _gram_factor(partner: Float[Tensor, "H r s"]) -> Float[Tensor, "H k r"]:
 class LinkName:
     """Which layers a set of links joins, and which space of the reading heads.
 
-    `across` tells which ends, writing and reading, are cross-attention.
+    `across` says which ends, writing and reading, are cross-attention.
     """
 
     stack: str

@@ -28,7 +28,7 @@ _SINE_ERROR = 30
 _LARGE = 192
 # Level at which the largest cosine is called beyond chance.
 LEVEL = 0.01
-# Where chance brings a cosine beyond this in one of a hundred, no other can be told from it.
+# Where chance brings a cosine beyond this in one of a hundred, no other can be distinguished.
 _POWERLESS = 0.999
 # Chance of sines as small as the storage error, from which on an intersection is not exact but
 # open. A report holds hundreds of pairs, and "exact" is not a matter of error rates.
@@ -175,7 +175,7 @@ def dominant_position(
 
 
 def _open(tolerance: float, r1: int, r2: int, d: int) -> str | None:
-    """Why no exact intersection can be told at this tolerance of sines, or None if it can be."""
+    """Why no exact intersection can be found at this tolerance of sines, or None if it can be."""
     if tolerance > LARGEST_TOLERANCE:
         return f"open: rounding of the stored weights may turn the spaces by {tolerance:.2g}"
     chance = largest_cosine_significance(

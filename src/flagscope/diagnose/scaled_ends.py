@@ -72,7 +72,7 @@ def flat_composition(writer: ScaledEnds, reader: ScaledEnds, i: int, j: int) -> 
     """The composition of two heads with the coordinates of each circuit brought to one scale.
 
     A circuit may lie on a few coordinates by itself, where its weights have heavy tails. Two that
-    do meet there more often than in general position, and that is no composition.
+    do meet there more often than in general position, and that is not composition.
 
     Returns
     -------

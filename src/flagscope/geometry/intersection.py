@@ -13,7 +13,7 @@ from flagscope.errors import InputError
 from flagscope.geometry._validate import real_tensor, two_bases
 from flagscope.geometry.angles import principal_sines
 
-#: Beyond this uncertainty of the sines, directions of the two spaces cannot be told apart.
+#: Beyond this uncertainty of the sines, directions of the two spaces cannot be distinguished.
 LARGEST_TOLERANCE = 0.3
 
 

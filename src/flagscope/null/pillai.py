@@ -29,8 +29,8 @@ def log_overlap_tails(total: float, p: int, q: int, d: int) -> tuple[float, floa
     Parameters
     ----------
     total
-        Point in the range of T, [max(0, p+q-d), min(p, q)]. Nearer to its ends than rounding can
-        tell it is moved to where rounding can tell.
+        Point in the range of T, [max(0, p+q-d), min(p, q)]. Nearer to its ends than rounding
+        resolves it is moved to where rounding resolves it.
     p, q, d
         Dimensions, 1 ≤ p, q ≤ d - 1.
 

@@ -6,7 +6,7 @@ from flagscope.observables.observable import Band
 from flagscope.records import NullValues, PairRecord
 
 UNTESTABLE = "cannot be tested"
-"""How the status of an intersection begins that no random position can be told from."""
+"""Start of the status of an intersection that any random position would show as well."""
 _CENTRAL_95 = 1.959963984540054  # of a normal variable, in standard deviations
 
 

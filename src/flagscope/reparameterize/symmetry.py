@@ -47,7 +47,7 @@ class Symmetry:
     d
         Dimension of what is changed; the number of query heads for "heads".
     partners
-        Pair groups that change along: the gate beside up, V-O beside Q-K.
+        Pair groups that change along: the gate with up, V-O with Q-K.
     """
 
     kind: Kind

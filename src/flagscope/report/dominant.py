@@ -30,7 +30,7 @@ class OverlapEffect:
     dominant: bool
 
     def sizable(self, d: int) -> bool:
-        """Whether it is far enough from chance to be told as a finding."""
+        """Whether it is far enough from chance to be reported as a finding."""
         return sizable_ratio(self.ratio, self.rank_write, self.rank_read, d)
 
 

@@ -39,7 +39,7 @@ class Route:
 
 
 def route(pair: PairRecord) -> Route | None:
-    """The route of a residual pair; None for other pairs, and where the name tells none.
+    """The route of a residual pair; None for other pairs, and where the name does not show it.
 
     Examples
     --------

@@ -54,7 +54,7 @@ class Track:
 def tracks(result: ScanResult) -> list[Track]:
     """The tracks of a result, in order of first appearance.
 
-    Residual pairs between sub-blocks are told apart by the kinds of the two: attention to MLP, ….
+    Residual pairs between sub-blocks are distinguished by their kinds: attention to MLP, ….
 
     Examples
     --------
