@@ -1,4 +1,4 @@
-"""What a user gives as a source: opened, its graph made, the settings checked."""
+"""Opening of a source: its checkpoint, its graph, the check of the settings."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def check_device(settings: Settings) -> None:
 
 
 def readable(text: str) -> str:
-    """A name as text that can be written: half a character of UTF-16 becomes a question mark."""
+    """Replace lone surrogates of a name, which UTF-8 cannot encode, by "?"."""
     return text.encode("utf-8", errors="replace").decode("utf-8")
 
 

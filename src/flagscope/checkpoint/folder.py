@@ -1,4 +1,4 @@
-"""Which file of a folder holds the weights."""
+"""Choice of the file of a folder that holds the weights."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def _resolved_entry(entry: slice | int, size: int, axis: int, tensor: str) -> sl
     if isinstance(entry, slice):
         try:
             start, stop, step = entry.indices(size)
-        except (TypeError, ValueError):  # bounds that are no integers, or step 0
+        except (TypeError, ValueError):  # bounds that are not integers, or step 0
             start, stop, step = 0, 0, 0
         if step != 1:
             raise InputError(

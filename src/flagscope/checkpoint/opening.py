@@ -1,4 +1,4 @@
-"""From what the user names to the reader that fits it."""
+"""Choice of the reader that fits what the user names."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def _opened(
 
 
 def shown(named: str) -> str:
-    """What the user named, without the credentials that a URL may hold."""
+    """Source as the user named it, without the credentials that a URL may hold."""
     return masked(named)
 
 

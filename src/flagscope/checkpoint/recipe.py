@@ -1,4 +1,4 @@
-"""How to open a checkpoint once more, in another process or on another machine."""
+"""Recipe to reopen a checkpoint in another process or on another machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where results go: files and stdout, checked before the work and written after it."""
+"""Output of results: files and stdout, checked before the work and written after it."""
 
 from __future__ import annotations
 

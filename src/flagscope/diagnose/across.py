@@ -1,4 +1,4 @@
-"""How all heads of a model overlap in one space of the residual stream, across layers."""
+"""Overlaps of all heads of a model in one space of the residual stream, across layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which numbers a pair's own function-preserving freedom can move (functional against gauge).
+"""Numbers that a pair's own function-preserving freedom can move (functional against gauge).
 
 The freedom of an adjacent pair is the group that acts on the shared space, (W1, W2) -> (g W1,
 W2 g^-1), without changing the network's function: all of GL(d) between linear maps, positive

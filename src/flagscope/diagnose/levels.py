@@ -160,7 +160,7 @@ class _Side:
         self.rank = rule.rank(sigma, shape=shape, noise=noise, gram=True)
 
     def turn(self) -> float:
-        """By how much (as a sine) the dominant space may be off: noise, and the Gram's rounding."""
+        """Error bound (a sine) of the dominant space: noise, and the Gram's rounding."""
         first, last = float(self.sigma[0]), float(self.sigma[self.rank - 1])
         return self.noise / last + torch.finfo(self.sigma.dtype).eps * (first / last) ** 2
 

@@ -186,12 +186,12 @@ class Links:
 
     @property
     def tested(self) -> int:
-        """How many pairs of heads were measured."""
+        """Number of pairs of heads that were measured."""
         return int(self.writers.measured.sum()) * int(self.readers.measured.sum())
 
     @property
     def not_finite(self) -> int:
-        """How many pairs of heads were not measured as one of them is not finite."""
+        """Number of pairs of heads that were not measured as one of them is not finite."""
         whole = int(self.writers.finite.sum()) * int(self.readers.finite.sum())
         return len(self.writers.finite) * len(self.readers.finite) - whole
 

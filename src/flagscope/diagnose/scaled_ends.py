@@ -1,7 +1,7 @@
 """Heads at the ends of links, with the scales of the stream's coordinates divided out.
 
 A writer and a reader that use some coordinates more than others overlap without either knowing of
-the other. So links that seem to be beyond chance are tested once more, as `head_tests` does: what
+the other. So links that seem to be beyond chance are tested again, as `head_tests` does: what
 is written is divided by the scales that all heads of the writing layer share, what is read by those
 of all that read through the norm.
 """

@@ -19,7 +19,7 @@ LARGEST_TOLERANCE = 0.3
 
 @dataclass(frozen=True, eq=False)
 class IntersectionCount:
-    """How many principal angles are zero within the accuracy of the spaces.
+    """Number of principal angles that are zero within the accuracy of the spaces.
 
     Attributes
     ----------

@@ -131,7 +131,7 @@ def _overlap_law(p: int, q: int, d: int) -> _OverlapLaw:
 
 
 def _quantile(law: _OverlapLaw, p: int, side: int) -> float:
-    """Where the tail of Pearson's law is 1e-4."""
+    """Point at which the tail of Pearson's law is 1e-4."""
     inside, outside = law.mean, p * side
     for _ in range(_BISECTIONS):
         middle = 0.5 * (inside + outside)

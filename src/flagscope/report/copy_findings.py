@@ -141,7 +141,7 @@ def _finding(names: HeadNames, entries: Sequence[_Close]) -> Finding:
 
 
 def _angles(entries: Sequence[_Close]) -> str:
-    """How many principal angles lie beyond chance: many small excesses are no copy."""
+    """Number of principal angles beyond chance: many small excesses are not a copy."""
     known = [entry.angles for entry in entries if entry.angles is not None]
     if not known or len(known) < len(entries):
         return ""

@@ -147,7 +147,7 @@ def head_tracks(result: ScanResult) -> list[HeadTrack]:
 
 
 def place(record: PairRecord | HeadRecord) -> str:
-    """Where a record stands, in words: ``"layer 4"``, or its name where no layer is known."""
+    """Position of a record, in words: ``"layer 4"``, or its name where no layer is known."""
     if record.layer is not None:
         return f"layer {record.layer}"
     return record.name if isinstance(record, PairRecord) else "the model"

@@ -211,7 +211,7 @@ def _of_original(weight: str, tensors: Mapping[str, TensorInfo]) -> _Rule | None
 
 
 def _parametrizations(tensors: Mapping[str, TensorInfo]) -> dict[str, set[str]]:
-    """What the entries of parametrisations hold, by the name before it."""
+    """Contents of the entries of parametrisations, by the name before them."""
     found: dict[str, set[str]] = {}
     for name in tensors:
         if "parametrizations." in name:

@@ -1,4 +1,4 @@
-"""Which of the groups of tensors in a saved object is the model: by names, as scripts give them."""
+"""Choice of the group of tensors that is the model, by the names that scripts use."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _OTHER = frozenset((
     "dataset", "normalizer", "normalization",
 ))  # fmt: skip
 _OTHER_PARTS = ("optim", "sched", "hparam", "hyperparam", "hyper_param")
-# Words of a moving average of weights, which are those of the model once more.
+# Words of a moving average of weights, which repeat those of the model.
 AVERAGED = frozenset((
     "ema", "swa", "averaged", "average", "avg", "shadow", "polyak",
 ))  # fmt: skip
@@ -80,7 +80,7 @@ def words(name: Any) -> frozenset[str]:
 
 
 def part_name(key: Any) -> str:
-    """What a group is called without the words that say that it is one.
+    """Name of a group without the words that say that it is one.
 
     Examples
     --------

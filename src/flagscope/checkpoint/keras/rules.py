@@ -1,4 +1,4 @@
-"""What Keras layers do to channels: the rules by which a configuration is followed."""
+"""Rules by which channels are followed through Keras layers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Site:
 
     @property
     def label(self) -> str:
-        """What pairs call the layer."""
+        """Name of the layer in pairs."""
         return self.layer.label
 
     def tensor(self, variable: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What an exporter renamed and turned: names and orientation of weights from the ONNX graph."""
+"""Names and orientation of weights from the ONNX graph, where an exporter changed them."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """What a pickle says about one tensor.
+    """Description of one tensor in a pickle.
 
     Attributes
     ----------

@@ -104,7 +104,7 @@ class PackedIntegers(PackedWeight):
         return scales if scales.shape[0] == 1 else scales[rows]
 
     def _zeros(self, inner: Checkpoint, rows: slice) -> Tensor:
-        """What the integers are counted from, as they are stored: raised by half their range."""
+        """Zero point of the integers as stored: raised by half their range."""
         middle = 2 ** (self.bits - 1)
         if not self.zero:
             return torch.full((1, self.groups), middle)

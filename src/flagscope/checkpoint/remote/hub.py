@@ -81,7 +81,7 @@ class HubPath(RemotePath):
         """Nothing is remembered that could be old: a commit does not change."""
 
     def read_bytes(self) -> bytes:
-        """All of a small file."""
+        """Content of a small file."""
         return self._tried(lambda: self._got(None))
 
     def check_ranges(self) -> None:

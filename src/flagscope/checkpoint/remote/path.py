@@ -77,7 +77,7 @@ class RemotePath:
 
     @property
     def suffix(self) -> str:
-        """What follows the last dot of the name, with the dot."""
+        """Suffix of the name: its last dot and what follows."""
         stem, dot, end = self.name.rpartition(".")
         return dot + end if stem else ""
 
@@ -157,7 +157,7 @@ class RemotePath:
         self._asked(lambda store, path: store.invalidate_cache(store._parent(path)))
 
     def read_bytes(self) -> bytes:
-        """All of a small file."""
+        """Content of a small file."""
         return self._asked(lambda store, path: store.cat_file(path))
 
     def read_range(self, start: int, stop: int) -> bytearray:
@@ -232,7 +232,7 @@ class RemotePath:
         return parts
 
     def check_unchanged(self) -> None:
-        """Ask the store for the state of the file once more, behind a reading of data.
+        """Ask the store again for the state of the file, after a read of data.
 
         A web server says it with each answer, and does not need to be asked.
 

@@ -46,7 +46,7 @@ class _Lines(Window):
 
 
 def legacy_saved(file: BinaryIO, begin: int, size: int, names: set[Global]) -> Any:
-    """What the object of a file of the older format describes, tensors as `StoredTensor`.
+    """Object of a file of the older format, tensors as `StoredTensor`.
 
     Parameters
     ----------
