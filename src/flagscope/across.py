@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flagscope.source import Config, Source
 
 SCHEMA = "flagscope.heads/1"
-# The widest space of a model of 8 billion parameters, 2.1 GB, and what is beside it.
+# The widest space of a model of 8 billion parameters, 2.1 GB, and what is held along with it.
 MEMORY = 3e9
 
 
@@ -68,7 +68,7 @@ class HeadOverlaps:
 
     @cached_property
     def summary(self) -> pandas.DataFrame:
-        """One row for each stack, kind of attention and space: the mean overlap beside chance."""
+        """One row for each stack, kind of attention and space: the mean overlap next to chance."""
         import pandas
 
         return pandas.DataFrame([_summary(space) for space in self.spaces])
@@ -88,7 +88,7 @@ class HeadOverlaps:
         return pandas.DataFrame(rows, columns=["stack", "space", *names])
 
     def to_dict(self, *, paths: bool = False) -> dict[str, Any]:
-        """All but the tables: means, pairs, clusters and heads; paths as in `to_json`."""
+        """Contents other than the tables: means, pairs, clusters and heads; paths as in `to_json`."""
         short = str if paths else shareable((*named_paths(self.source), *self._given))
         spaces = [
             {
@@ -136,7 +136,7 @@ def head_overlaps(
     memory: float = MEMORY,
     device: str = "auto",
 ) -> HeadOverlaps:
-    """Compare all heads of a model with each other, across layers, beside what chance gives.
+    """Compare all heads of a model with each other, across layers, and with what chance gives.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def head_overlaps(
     ------
     InputError
         If an argument is wrong, the device is not there, or `memory` is too small for one layer;
-        the message then tells what would do.
+        the message then says what would do.
     SourceError
         If the checkpoint cannot be read.
     ArchitectureError

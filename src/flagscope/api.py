@@ -246,7 +246,7 @@ def scan(
         A checkpoint file, a folder with one, a hub name, an `nn.Module`, or a mapping of names to
         tensors.
     config
-        The model's configuration, a mapping or a JSON file, where none stands beside the weights.
+        The model's configuration, a mapping or a JSON file, where none lies next to the weights.
     revision
         Branch, tag or commit of a hub repository.
     base
@@ -260,7 +260,7 @@ def scan(
         config and the names say, or "none" to take no family for its names; see
         `flagscope.families`.
     heads
-        Number of attention heads, where no config tells it.
+        Number of attention heads, where no config says it.
     example_inputs
         For a module of no known family: arguments of its forward, a tensor, a tuple, or a mapping
         of named ones. It is traced on their shapes and types; their values are not looked at.

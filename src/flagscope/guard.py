@@ -1,4 +1,4 @@
-"""What nobody foresaw, turned into an error of the tree at the few seams where it may arise."""
+"""Guard at the few seams where unforeseen errors arise: turns them into errors of the tree."""
 
 from __future__ import annotations
 

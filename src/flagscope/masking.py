@@ -89,7 +89,7 @@ def _split(part: str) -> tuple[str, list[str]]:
 
 
 def _user_end(rest: str) -> tuple[int, bool]:
-    """Where user and password end in what follows ://, and whether that is not clear."""
+    """End of user and password in what follows ://, and whether it is ambiguous."""
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" in authority:
         return authority.rindex("@") + 1, False

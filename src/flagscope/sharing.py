@@ -18,7 +18,7 @@ _SNAPSHOTS = "snapshots"
 
 
 def named_paths(*given: object) -> tuple[str, ...]:
-    """What the user gave that may be a path: not a URL, and no weights in memory."""
+    """A source that may be a path: neither a URL nor weights in memory."""
     texts = (os.fspath(one) for one in given if isinstance(one, (str, os.PathLike)))
     return tuple(
         text.removeprefix("file://")
@@ -90,7 +90,7 @@ def shared_result(result: ScanResult, given: Iterable[str]) -> ScanResult:
 
 
 def _roots(path: Path) -> dict[str, str]:
-    """What of an absolute path is left out."""
+    """Part of an absolute path that is left out."""
     if not path.is_absolute() or path == path.parent:
         return {}
     above = path.parent

@@ -1,4 +1,4 @@
-"""Long names as they are shown: shortened in the middle, and still told apart."""
+"""Display form of long names: shortened in the middle, and still distinct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user gives as a source: opened, its graph made, the settings checked."""
+"""Opening of a source: its checkpoint, its graph, the check of the settings."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def opened(
     fetch: bool = True,
     tensors: str | None = None,
 ) -> Checkpoint:
-    """A source opened for reading, with the configuration that is given or stands beside it.
+    """A source opened for reading, with the configuration that is given or lies next to it.
 
     Raises
     ------
     InputError
-        If it is no source, or an argument does not go with it.
+        If it is not a source, or an argument does not go with it.
     SourceError
         If it cannot be read.
     """
@@ -146,7 +146,7 @@ def _graph_by_stored_settings(
     """The graph, with settings that a training script saved where they say something of a model.
 
     They may use a model's key for something else, or say nothing of it: then what is assumed
-    without a config is assumed, and told.
+    without a config is assumed, and reported.
     """
     plain = build_graph(shapes, None, **known)
     try:
@@ -199,7 +199,7 @@ def check_device(settings: Settings) -> None:
 
 
 def readable(text: str) -> str:
-    """A name as text that can be written: half a character of UTF-16 becomes a question mark."""
+    """Replace lone surrogates of a name, which UTF-8 cannot encode, by "?"."""
     return text.encode("utf-8", errors="replace").decode("utf-8")
 
 

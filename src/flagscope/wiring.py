@@ -1,4 +1,4 @@
-"""What a file's own graph says: which weights feed which, how they lie, and what lies between.
+"""Wiring of a file's own graph: which weights feed which, their layout, and what lies between.
 
 A file that holds its network's graph (ONNX, Keras) says more than names do. Readers write it down
 in these records, and `build_graph` makes pairs and heads of them.
@@ -40,7 +40,7 @@ class WiredMap:
 
 @dataclass(frozen=True)
 class WiredNorm:
-    """What multiplies each output channel of a map: a BatchNorm, or a gain alone ("scale")."""
+    """Factor on each output channel of a map: a BatchNorm, or a gain alone ("scale")."""
 
     kind: str
     name: str
@@ -53,7 +53,7 @@ class WiredNorm:
 
 @dataclass(frozen=True)
 class Link:
-    """What one map writes is what another one reads.
+    """Link between two maps: one writes what the other reads.
 
     Attributes
     ----------

@@ -27,7 +27,7 @@ _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.\w+)??\.weight")
 _EMBEDDING = re.compile(r"(?P<module>.+)\.lora_embedding_(?P<side>[AB])(\.\w+)?")
 _WHOLE = re.compile(r"(\.modules_to_save(\.\w+)??|\.base_layer)(?=\.(weight|bias)$)")
-# What is beyond is no scale of weights, and an integer may have any number of digits.
+# Anything larger is not a scale of weights, and an integer may have any number of digits.
 _LARGEST_ALPHA = 1e9
 _PATTERN = re.compile(r"\^?[\w.\\]+")
 # Settings that change what B A means; none of them is a plain sum with the base's weights.
@@ -61,7 +61,7 @@ class AdapterCheckpoint(Checkpoint):
     Parameters
     ----------
     path
-        The adapter's weights; adapter_config.json stands beside them.
+        The adapter's weights; adapter_config.json lies next to them.
     base
         The model that it was trained on. It is closed with this checkpoint.
     source
@@ -74,7 +74,7 @@ class AdapterCheckpoint(Checkpoint):
     CorruptFileError
         If configuration, weights and base do not fit each other.
     SourceError
-        If it is an adapter of another kind than LoRA, or of a variant that is no sum.
+        If it is an adapter of another kind than LoRA, or of a variant that is not a sum.
 
     References
     ----------
@@ -190,7 +190,7 @@ class AdapterCheckpoint(Checkpoint):
             if rest in tensors:
                 return rest
             first, _, rest = rest.partition(".")
-            if first.isdecimal():  # a layer's number is no prefix
+            if first.isdecimal():  # a layer's number is not a prefix
                 break
         longer = [known for known in tensors if known.endswith("." + name)]
         return longer[0] if len(longer) == 1 else None
@@ -259,7 +259,7 @@ def _reopened(
 
 
 def adapter_weights(path: Path | RemotePath | None) -> Path | RemotePath | None:
-    """The adapter's file of weights in a folder, or the file itself; None if it is no adapter.
+    """The adapter's file of weights in a folder, or the file itself; None if it is not an adapter.
 
     Raises
     ------

@@ -31,7 +31,7 @@ from flagscope.wiring import Wiring
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """What the header says about one stored tensor.
+    """Header entry of one stored tensor.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class Checkpoint(ABC):
     Attributes
     ----------
     recipe
-        How to open it once more elsewhere, see `reopened`; None for weights in memory.
+        How to open it again elsewhere, see `reopened`; None for weights in memory.
     group
         Which of several groups of tensors this is, "" where there is one alone.
     stored_config
@@ -131,12 +131,12 @@ class Checkpoint(ABC):
 
     @property
     def config(self) -> dict[str, Any] | None:
-        """The model's configuration as it stands beside the weights, None where there is none."""
+        """The model's configuration as stored next to the weights, None where there is none."""
         return self._config
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was passed over, in words: entries that are no tensors, further models."""
+        """Entries that were passed over, in words: entries that are not tensors, further models."""
         return tuple(shortened_notes(self._notes))
 
     def add_notes(self, *notes: str) -> None:
@@ -156,7 +156,7 @@ class Checkpoint(ABC):
 
     @property
     def wiring(self) -> Wiring | None:
-        """What the file's own graph says of the order of its maps; None where it holds none."""
+        """Order of the maps in the file's own graph; None where it holds none."""
         if self._wiring is None:
             return None
         return self._wiring.renamed({stored: name for name, stored in self._stored.items()})
@@ -173,14 +173,14 @@ class Checkpoint(ABC):
 
     @property
     def buffers(self) -> frozenset[str] | None:
-        """Names of the tensors that are no parameters; None where names are all there is to go by.
+        """Names of the tensors that are not parameters; None where names are all there is to go by.
 
         A live module says which of its tensors are buffers; a file does not.
         """
         return None
 
     def memory(self, name: str) -> Hashable | None:
-        """Where a tensor lies: equal for two that are one. None where each has bytes of its own."""
+        """Storage of a tensor: equal for two that share it. None where each has its own bytes."""
         return self.memory_stored(self._stored[name])
 
     def scale(self, name: str, index: Index | None = None) -> Float[Tensor, "*shape"] | None:

@@ -1,4 +1,4 @@
-"""The model's configuration beside its weights."""
+"""The model's configuration, stored next to its weights."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def refuse_empty(shapes: Mapping[str, tuple[int, ...]], *, source: str, path: Pa
 
 
 def joining_hint(step: Path) -> str:
-    """What to run to get the whole weights of a step, or of the folder above it."""
+    """Command to get the whole weights of a step, or of the folder above it."""
     top, tag = step, ""
     if not (step / SCRIPT).is_file() and _tag(step) is None:
         if not any(map(_is_state, _names(step))):

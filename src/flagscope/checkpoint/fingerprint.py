@@ -1,4 +1,4 @@
-"""Digests of a checkpoint: equal for the same weights in any format or order."""
+"""Content fingerprint of a checkpoint: equal for the same weights in any format or order."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def checkpoint_fingerprint(checkpoint: Checkpoint) -> str:
 
     Notes
     -----
-    It tells checkpoints of one training apart, since an optimiser step moves nearly every weight.
-    It does not see a change confined to the part of a tensor that is not sampled, and is no
-    protection against someone who wants two files to agree: for that, hash the files. The
+    It distinguishes checkpoints of one training, since an optimiser step moves nearly every weight.
+    It does not see a change confined to the part of a tensor that is not sampled, and does
+    not protect against someone who wants two files to agree: for that, hash the files. The
     configuration is not part of it. A tensor of a type that cannot be read counts with its
     header alone.
 

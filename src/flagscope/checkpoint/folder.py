@@ -1,4 +1,4 @@
-"""Which file of a folder holds the weights."""
+"""Choice of the file of a folder that holds the weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STANDARD_NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin" + INDEX_SUFFIX,
 )
-# What trainers put beside the weights under the same suffixes.
+# What trainers put next to the weights under the same suffixes.
 NO_WEIGHTS = re.compile(
     r"(training_args|optimizer|scheduler|scaler|rng_state\w*|\w*optim_states)\.\w+"
 )

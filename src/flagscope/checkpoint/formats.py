@@ -1,4 +1,4 @@
-"""Which reader a file gets: by its suffix, and by how it begins where the suffix says nothing."""
+"""Choice of the reader: by suffix, or by the first bytes where the suffix says nothing."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ NESTED = (TorchFile, DistributedFolder)
 
 
 class FileReader(Protocol):
-    """What opens one file: a reader's class."""
+    """Class of a reader, called to open one file."""
 
     def __call__(
         self, path: Path, *, source: str | None = None, config: dict[str, Any] | None = None

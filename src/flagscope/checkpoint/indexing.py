@@ -55,7 +55,7 @@ def _resolved_entry(entry: slice | int, size: int, axis: int, tensor: str) -> sl
     if isinstance(entry, slice):
         try:
             start, stop, step = entry.indices(size)
-        except (TypeError, ValueError):  # bounds that are no integers, or step 0
+        except (TypeError, ValueError):  # bounds that are not integers, or step 0
             start, stop, step = 0, 0, 0
         if step != 1:
             raise InputError(
@@ -105,7 +105,7 @@ def covering_span(index: Index, shape: tuple[int, ...]) -> tuple[int, int, tuple
     Returns
     -------
     start, stop
-        Elements of the row-major order: all of the slice, and nothing beside it where the slice
+        Elements of the row-major order: all of the slice, and nothing else where the slice
         takes whole rows.
     block
         Shape of the run.

@@ -1,4 +1,4 @@
-"""What lies next to the weights that were opened, and was not read."""
+"""Files next to the opened weights that were not read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what the user names to the reader that fits it."""
+"""Choice of the reader that fits what the user names."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def open_checkpoint(
     revision
         Branch, tag or commit on the hub.
     config
-        The model's configuration or its file, in place of the config.json beside the weights.
+        The model's configuration or its file, in place of the config.json next to the weights.
     base
         For an adapter: the model that it was trained on, in place of the one that its
         adapter_config.json names. That one is taken only if it lies in the adapter's folder or is
@@ -238,7 +238,7 @@ def _opened(
 
 
 def shown(named: str) -> str:
-    """What the user named, without the credentials that a URL may hold."""
+    """Source as the user named it, without the credentials that a URL may hold."""
     return masked(named)
 
 

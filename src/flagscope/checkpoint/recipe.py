@@ -1,4 +1,4 @@
-"""How to open a checkpoint once more, in another process or on another machine."""
+"""Recipe to reopen a checkpoint in another process or on another machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Recipe:
     source, revision, base
         As for `open_checkpoint`; paths are absolute, a hub's revision is a commit.
     config
-        The configuration, where it was given and not found beside the weights.
+        The configuration, where it was given and not found next to the weights.
     tensors
         As for `open_checkpoint`.
     header

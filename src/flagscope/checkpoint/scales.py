@@ -234,7 +234,7 @@ def _block_sizes(
 
 
 def _told_blocks(config: Mapping[str, Any] | None) -> Any:
-    """The blocks that a config tells of: DeepSeek's and transformers', or compressed-tensors'."""
+    """Block sizes given by a config: DeepSeek's and transformers', or compressed-tensors'."""
     settings = (config or {}).get("quantization_config")
     if not isinstance(settings, Mapping):
         return None

@@ -85,7 +85,7 @@ class StateDictCheckpoint(Checkpoint):
 
     @property
     def buffers(self) -> frozenset[str] | None:
-        """Names of what a module says are no parameters; None for a plain mapping."""
+        """Names of what a module declares not to be parameters; None for a plain mapping."""
         if self._buffers is None:
             return None
         return frozenset(name for name, stored in self._stored.items() if stored in self._buffers)

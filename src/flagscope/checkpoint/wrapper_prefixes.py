@@ -18,7 +18,7 @@ _CERTAIN = (
 # DataParallel, DistributedDataParallel and averaged models; a network may have such a child too.
 _PERHAPS = "module"
 WRAPPERS = (*_CERTAIN, _PERHAPS)
-# "model." is no such prefix: it names a real submodule.
+# "model." is not such a prefix: it names a real submodule.
 _WRAPPER = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(WRAPPERS)})\.")
 # No network's names are longer; those of a hostile file stay as they are, and meet no shorter one.
 _LONGEST = 1000
@@ -67,7 +67,7 @@ def _unwrapped(stored: Iterable[str]) -> tuple[dict[str, str], set[str]]:
     while True:
         kept: set[str] = set()
         shorter = _shorter(names, kept)
-        # What had to stay is asked once more after others went: the result is settled.
+        # Prefixes that had to stay are tried again after others were removed, until none changes.
         if not kept or len(shorter.keys() - names.keys()) == 0:
             return shorter, kept
         names = shorter
@@ -91,7 +91,7 @@ def _shorter(names: dict[str, str], kept: set[str]) -> dict[str, str]:
 
 
 def _outermost(name: str, kept: set[str]) -> int | None:
-    """Where the first wrapper in a name ends that does not have to stay."""
+    """End of the first wrapper in a name that need not stay."""
     if "mod" not in name or len(name) > _LONGEST:  # most names hold none: a quick test first
         return None
     for match in _WRAPPER.finditer(name):

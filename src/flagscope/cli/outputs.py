@@ -1,4 +1,4 @@
-"""Where results go: files and stdout, checked before the work and written after it."""
+"""Output of results: files and stdout, checked before the work and written after it."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _check_file(kind: str, path: Path) -> None:
         existed = path.exists()
         if existed and not path.is_file():
             return  # a device or a pipe: opening it would be felt at its other end
-        # Only opening tells for certain: permissions, read-only file systems, odd names.
+        # Only opening it is a certain test: permissions, read-only file systems, odd names.
         path.open("ab").close()
         if not existed:
             path.resolve().unlink()  # not the link that led there

@@ -1,4 +1,4 @@
-"""What a terminal's encoding has no letter for, spelt out: rho for ρ, cos^2 for cos²."""
+"""Spelling of characters that a terminal's encoding lacks: rho for ρ, cos^2 for cos²."""
 
 from __future__ import annotations
 

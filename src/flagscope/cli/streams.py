@@ -49,7 +49,7 @@ def prepared_streams() -> bool:
 
 
 def stdout_failure() -> OSError | None:
-    """Why what was written to stdout cannot leave; None if all of it did."""
+    """Reason why stdout could not be flushed; None if it was."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -61,9 +61,9 @@ def stdout_failure() -> OSError | None:
 def given_up(error: OSError) -> bool:
     """Forget what stdout could not take, and say so; whether it is to be said.
 
-    A reader that went away (`| head`) is no error: it has what it wanted.
+    A reader that went away (`| head`) is not an error: it has what it wanted.
     """
-    # Or Python tries once more when it ends, and complains in its own words.
+    # Otherwise Python tries again when it exits, and prints its own error.
     _to_nowhere(sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
         return False

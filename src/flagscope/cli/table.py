@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flagscope.api import Report
 
 _FINDINGS = 12
-_EXPLAINED = 3  # kinds of findings that are told with their meaning; the page has it of all
+_EXPLAINED = 3  # kinds of findings that are printed with their meaning; the page has it of all
 _FEWEST = 3
 _SEVERITIES = {"strong": "strong: ", "notable": "", "warning": "warning: ", "info": "remark: "}
 # " [0.65, 15.3]" behind a median, and " [range]" in the caption.

@@ -1,4 +1,4 @@
-"""Where the bundled checkpoints lie. How they were made is in the README.md beside them."""
+"""Paths of the bundled checkpoints. The README.md next to them says how they were made."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def final() -> Path:
     Returns
     -------
     Path
-        A float16 safetensors file with `config.json` beside it.
+        A float16 safetensors file with `config.json` next to it.
 
     Raises
     ------

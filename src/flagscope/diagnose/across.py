@@ -1,4 +1,4 @@
-"""How all heads of a model overlap in one space of the residual stream, across layers."""
+"""Overlaps of all heads of a model in one space of the residual stream, across layers."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def space_overlaps(
     form: Form,
     top: int,
 ) -> SpaceOverlaps:
-    """The overlaps of all heads in one space beside what chance gives.
+    """The overlaps of all heads in one space, next to what chance gives.
 
     Parameters
     ----------

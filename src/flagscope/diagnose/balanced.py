@@ -52,7 +52,7 @@ def fixes_completely(group: PairGroup, members: Sequence[Member]) -> bool:
 
 
 def missing_parts(group: PairGroup, finite: Sequence[bool]) -> list[str | None]:
-    """Why the sum that each pair of a group is part of is not known, or None where it is.
+    """Reason why the sum that each pair of a group is part of is not known, or None.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def _in_proportion(raw: Matrices, values: Tensor, units: Int[Tensor, " n"]) -> M
 
 
 def _owners(members: Sequence[Member]) -> tuple[list[int], int]:
-    """Which set of pairs with a common map each pair is in, and how many sets there are."""
+    """Index of the set of pairs with a common map that each pair is in, and the number of sets."""
     shared_write = len({m.write_index for m in members}) < len(members)
     keys = [m.write_index if shared_write else m.read_index for m in members]
     number = {key: i for i, key in enumerate(dict.fromkeys(keys))}

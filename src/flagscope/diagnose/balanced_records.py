@@ -167,7 +167,7 @@ def balanced_correlation_z(
     References
     ----------
     Own derivation: the second moment of ⟨A, SBS⟩ over diagonal signs S is 2 Σ A_ij² B_ij², i ≠ j,
-    beside the diagonals; A_ij² is replaced by its mean at fixed A_ii.
+    plus the diagonals; A_ij² is replaced by its mean at fixed A_ii.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What the numbers of pairs need to know of each map: its noise, its size, its ranks."""
+"""Facts about each map that the numbers of pairs need: noise, size, ranks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flagscope.geometry import RankRule, numerical_rank, participation_ratio, si
 
 @dataclass(frozen=True)
 class MapFacts:
-    """What the numbers of n pairs need to know of the maps on one side, beside their spectra.
+    """Facts about the maps on one side of n pairs, other than spectra, that their numbers need.
 
     The maps are taken over powers of two, so that eighth powers of singular values stay in range.
 
@@ -115,7 +115,7 @@ def gram_noise(facts: MapFacts, spectra: PairSpectra) -> Float[Tensor, " n"]:
 def gram_weights(
     like: Float[Tensor, "n p"], write: Int[Tensor, " n"], read: Int[Tensor, " n"]
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """What brings the Gram matrices of n pairs to one unit: 4^e of both sides, over the larger."""
+    """Factors that bring the Gram matrices of n pairs to one unit: 4^e of both sides, over the larger."""
     top = torch.maximum(write, read)
     ones = torch.ones(len(write), dtype=torch.float64)
     of_a, of_b = (power_of_two(ones, 2 * (side - top)).to(like) for side in (write, read))

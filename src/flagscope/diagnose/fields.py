@@ -49,7 +49,7 @@ def measured_fields(
     write, read
         Of their maps.
     products
-        Singular values of W2 W1, descending; None where what is known without them shall do.
+        Singular values of W2 W1, descending; None to use the bounds that do not need them.
     resolution
         Accuracy of the products of each pair, relative to ‖W1‖ ‖W2‖.
     balanced
@@ -108,7 +108,7 @@ def measured_fields(
 
 
 def _dominant(rank_write: int, rank_read: int, test: PairTests) -> str:
-    """'ok', or in which maps nothing stands out of the bulk, and what the test says nonetheless."""
+    """'ok', or the maps in which nothing stands out of the bulk, with the result of the test."""
     if rank_write and rank_read:
         return "ok"
     where = "the read map" if rank_write else "the write map" if rank_read else "either map"

@@ -1,11 +1,11 @@
-"""Which numbers a pair's own function-preserving freedom can move (functional against gauge).
+"""Numbers that a pair's own function-preserving freedom can move (functional against gauge).
 
 The freedom of an adjacent pair is the group that acts on the shared space, (W1, W2) -> (g W1,
 W2 g^-1), without changing the network's function: all of GL(d) between linear maps, positive
 scalings and permutations of neurons across a ReLU, permutations across any other elementwise
 activation, plane rotations and scalings under a rotary embedding. A norm behind a map takes out its
-size: then each map has a positive factor to itself, (W1, W2) -> (a W1, b W2), beside the orthogonal
-changes that the norm lets pass.
+size: then each map has a positive factor to itself, (W1, W2) -> (a W1, b W2), next to the
+orthogonal changes that the norm lets pass.
 
 A pair across the residual stream has no freedom of its own there, but its maps may have one on
 their other sides, inside their blocks: (W1, W2) -> (W1 h^-1, k W2). That leaves ranges and kernels

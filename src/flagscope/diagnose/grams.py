@@ -1,4 +1,4 @@
-"""Observables of the two Gram matrices of a pair, beside their nulls."""
+"""Observables of the two Gram matrices of a pair, with their nulls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ISOTROPIC = "a Gram matrix is isotropic within storage noise: C, rho and nu are
 
 @dataclass(frozen=True)
 class GramObservables:
-    """What the Gram matrices of one pair say; None where undefined, as `status` says."""
+    """Observables of the Gram matrices of one pair; None where undefined, as `status` says."""
 
     imbalance: float | None
     commutator_ratio: float | None = None

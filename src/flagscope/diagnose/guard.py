@@ -129,7 +129,7 @@ def profile_views(
     squares = spectra.alpha[at].square().sum(-1), spectra.beta[at].square().sum(-1)
     centred = spectra.d < left.shape[1]
     if centred:
-        # The mean is no direction of the pair, and would be one that both maps share.
+        # The mean is not a direction of the pair, and would be one that both maps share.
         left, right, squares = mean_removed(left), mean_removed(right), (None, None)
     write, read = row_scales(left, squares[0]), row_scales(right, squares[1])
     found = profiles(write, read)

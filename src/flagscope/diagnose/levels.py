@@ -96,7 +96,7 @@ def alignment_levels(
 
     Notes
     -----
-    `commutation_within` tells bases apart where spaces coincide, which `commutation` hardly does;
+    `commutation_within` distinguishes bases where spaces coincide, which `commutation` hardly does;
     it weighs directions by the gaps between their singular values and needs no blocks.
 
     Computed in float64 through Gram matrices, so that grades are good to about u·κ² of the dominant
@@ -160,7 +160,7 @@ class _Side:
         self.rank = rule.rank(sigma, shape=shape, noise=noise, gram=True)
 
     def turn(self) -> float:
-        """By how much (as a sine) the dominant space may be off: noise, and the Gram's rounding."""
+        """Error bound (a sine) of the dominant space: noise, and the Gram's rounding."""
         first, last = float(self.sigma[0]), float(self.sigma[self.rank - 1])
         return self.noise / last + torch.finfo(self.sigma.dtype).eps * (first / last) ** 2
 

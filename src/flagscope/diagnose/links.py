@@ -141,7 +141,7 @@ def _gram_factor(partner: Float[Tensor, "H r s"]) -> Float[Tensor, "H k r"]:
 class LinkName:
     """Which layers a set of links joins, and which space of the reading heads.
 
-    `across` tells which ends, writing and reading, are cross-attention.
+    `across` says which ends, writing and reading, are cross-attention.
     """
 
     stack: str
@@ -186,12 +186,12 @@ class Links:
 
     @property
     def tested(self) -> int:
-        """How many pairs of heads were measured."""
+        """Number of pairs of heads that were measured."""
         return int(self.writers.measured.sum()) * int(self.readers.measured.sum())
 
     @property
     def not_finite(self) -> int:
-        """How many pairs of heads were not measured as one of them is not finite."""
+        """Number of pairs of heads that were not measured as one of them is not finite."""
         whole = int(self.writers.finite.sum()) * int(self.readers.finite.sum())
         return len(self.writers.finite) * len(self.readers.finite) - whole
 

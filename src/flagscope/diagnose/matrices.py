@@ -82,7 +82,7 @@ class Matrices:
         return self.repeated is not None and bool(self.repeated[i])
 
     def faults(self) -> list[str | None]:
-        """Why each map cannot be measured: 'not finite', 'all zero', or None if it can be."""
+        """Reason why each map cannot be measured: 'not finite', 'all zero', or None if it can be."""
         return [
             NOT_FINITE if not math.isfinite(m) else ALL_ZERO if m == 0 else None
             for m in self._largest.tolist()
@@ -164,5 +164,5 @@ def line_norms(w: Float[Tensor, "*n rows columns"], *, dim: int) -> Float[Tensor
     if w.dtype != torch.float32 or not bool((norms < _LEAST_NORM).any()):
         return norms
     exact = torch.linalg.vector_norm(w, dim=dim, dtype=torch.float64)
-    # Zeros alone are no reason to take other digits.
+    # Zeros alone do not call for other digits.
     return exact if bool(((exact > 0) & (norms < _LEAST_NORM)).any()) else norms

@@ -1,4 +1,4 @@
-"""Records of adjacent pairs: every observable beside what chance gives for it."""
+"""Records of adjacent pairs: every observable next to what chance gives for it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def residual_record(
 
     As `pair_records` for one pair without a freedom of its own, but that for maps prepared in
     single precision the singular values of W2 W1 are left out, an eigenproblem for each of many
-    pairs: of them the participation ratio is told, and the rank and the kernel intersection where
+    pairs: of them the participation ratio is given, and the rank and the kernel intersection where
     they follow from those of the maps.
 
     Parameters

@@ -28,7 +28,7 @@ _SINE_ERROR = 30
 _LARGE = 192
 # Level at which the largest cosine is called beyond chance.
 LEVEL = 0.01
-# Where chance brings a cosine beyond this in one of a hundred, no other can be told from it.
+# Where chance brings a cosine beyond this in one of a hundred, no other can be distinguished.
 _POWERLESS = 0.999
 # Chance of sines as small as the storage error, from which on an intersection is not exact but
 # open. A report holds hundreds of pairs, and "exact" is not a matter of error rates.
@@ -37,7 +37,7 @@ _EXACT_LOG10_P = -6.0
 
 @dataclass(frozen=True)
 class DominantPosition:
-    """How the top-r1 write space V and the top-r2 read space U of one pair lie.
+    """Relative position of the top-r1 write space V and the top-r2 read space U of one pair.
 
     Attributes
     ----------
@@ -175,7 +175,7 @@ def dominant_position(
 
 
 def _open(tolerance: float, r1: int, r2: int, d: int) -> str | None:
-    """Why no exact intersection can be told at this tolerance of sines, or None if it can be."""
+    """Reason why no exact intersection can be found at this tolerance of sines, or None if it can be."""
     if tolerance > LARGEST_TOLERANCE:
         return f"open: rounding of the stored weights may turn the spaces by {tolerance:.2g}"
     chance = largest_cosine_significance(
@@ -260,7 +260,7 @@ def _confirmed(write: Noisy, read: Noisy, r1: int, r2: int, forced: int) -> int 
 
 
 def _leading(map_: Noisy, rank: int) -> Float[Tensor, "d r"]:
-    """The top-`rank` space in float64: by the Gram matrix of a large map that went by it in
+    """The top-`rank` space in float64: via the Gram matrix of a large map that was processed in
     float32, in a third of the time of its singular value decomposition."""
     wide = map_.matrix().double()
     if map_.roundoff > torch.finfo(torch.float64).eps:

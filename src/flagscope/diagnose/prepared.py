@@ -1,4 +1,4 @@
-"""Maps that meet many others in one space: their eigenproblem solved once, and they let go."""
+"""Maps used in many pairs: solve the eigenproblem once, then release the weights."""
 
 from __future__ import annotations
 

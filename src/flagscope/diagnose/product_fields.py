@@ -1,4 +1,4 @@
-"""What the composed map M = W2 W1 of a pair says: spectrum, rank, lost write directions."""
+"""Fields of the composed map M = W2 W1 of a pair: spectrum, rank, lost write directions."""
 
 from __future__ import annotations
 

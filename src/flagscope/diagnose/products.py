@@ -50,8 +50,8 @@ def product_singular_values(
 def _settle_small(
     sigma: Tensor, s: PairSpectra, maps: Callable[[], tuple[Tensor, Tensor]], floor: float
 ) -> Bool[Tensor, " n"]:
-    """Replace those of pairs that have some up to `floor` ‖W1‖ ‖W2‖ by those from the maps, in
-    place; which pairs that were."""
+    """Recompute from the maps, in place, the singular values of pairs with one below `floor`
+    ‖W1‖ ‖W2‖; returns the mask of those pairs."""
     doubtful = sigma[:, -1] <= floor * s.sigma_write[:, 0] * s.sigma_read[:, 0]
     if bool(doubtful.any()):
         sigma[doubtful] = _from_maps(*maps(), doubtful)[:, : sigma.shape[1]]

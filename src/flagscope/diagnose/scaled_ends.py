@@ -1,7 +1,7 @@
 """Heads at the ends of links, with the scales of the stream's coordinates divided out.
 
 A writer and a reader that use some coordinates more than others overlap without either knowing of
-the other. So links that seem to be beyond chance are tested once more, as `head_tests` does: what
+the other. So links that seem to be beyond chance are tested again, as `head_tests` does: what
 is written is divided by the scales that all heads of the writing layer share, what is read by those
 of all that read through the norm.
 """
@@ -72,7 +72,7 @@ def flat_composition(writer: ScaledEnds, reader: ScaledEnds, i: int, j: int) -> 
     """The composition of two heads with the coordinates of each circuit brought to one scale.
 
     A circuit may lie on a few coordinates by itself, where its weights have heavy tails. Two that
-    do meet there more often than in general position, and that is no composition.
+    do meet there more often than in general position, and that is not composition.
 
     Returns
     -------

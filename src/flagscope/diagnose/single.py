@@ -176,12 +176,12 @@ def _refined(
     """The smallest eigenvalues of W Wᵀ, ascending, and all vectors, after one correction.
 
     A computed vector v_t holds of each large direction v_j a part of some u·λ_1/λ_j, of which the
-    residual tells (v_jᵀ W Wᵀ v_t)/(λ_t - λ_j) to first order; what is left is of second order.
+    residual shows (v_jᵀ W Wᵀ v_t)/(λ_t - λ_j) to first order; what is left is of second order.
     """
     tail, large = vectors[:, :small].double(), vectors[:, small:]
     image = _applied(w, tail)
     outside = large.mT @ (image - tail @ (tail.mT @ image)).to(w.dtype)
-    # Beside the edge of the two groups the gap is small, and mixing there does no harm.
+    # Near the edge of the two groups the gap is small, and mixing there does no harm.
     gap = (values[small:, None] - values[None, :small]).clamp_min(0.5 * values[small])
     turn = outside / gap.to(w.dtype)
     kept = torch.addmm(large, vectors[:, :small], turn.mT)

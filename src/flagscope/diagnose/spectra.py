@@ -169,9 +169,9 @@ def meeting(write: Eigensystem, read: Eigensystem) -> PairSpectra:
 
 
 class Remembered:
-    """What was worked out of read maps, for the pairs behind that share them.
+    """One-entry cache of work on the read maps, for consecutive pairs that share them.
 
-    Maps are known again as the same tensor; those of the last pair are kept.
+    The key is the identity of the tensor; the entry of the last pair is kept.
     """
 
     def __init__(self) -> None:
@@ -179,7 +179,7 @@ class Remembered:
         self._known: dict[Callable[..., object], object] = {}
 
     def of(self, maps: Float[Tensor, "n m d"], work: Callable[[Tensor], T]) -> T:
-        """What `work` makes of the maps, the shared space along the rows; done once."""
+        """Result of `work` on the maps, the shared space along the rows; computed once."""
         if self._maps is not maps:
             self._maps, self._known = maps, {}
         if work not in self._known:

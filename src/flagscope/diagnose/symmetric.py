@@ -1,4 +1,4 @@
-"""Gram matrices at half the products, since one half of them mirrors the other."""
+"""Gram matrices by symmetric blocks, at 5/8 of the cost of a full product."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How numbers enter a record: undefined ones as None, arrays rounded and summarised."""
+"""Numbers as a record holds them: undefined ones as None, arrays rounded and summarised."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def whitening(maps: Matrices) -> Whitening:
 
 
 def orthonormal_rows(maps: Matrices, found: Whitening) -> Float[Tensor, "H r d"]:
-    """Orthonormal rows of all maps in float32, those of ill-conditioned ones made so once more."""
+    """Orthonormal rows of all maps in float32, re-orthonormalised for ill-conditioned maps."""
     rows = found.rows(maps.values)
     for h in torch.nonzero(~found.sharp & (found.ranks > 0)).flatten().tolist():
         rank = int(found.ranks[h])

@@ -154,7 +154,7 @@ def principal_vectors(
     """Principal vectors of two subspaces, with their angles.
 
     Vectors of small angles are taken from the decomposition by sines, those of large angles from
-    that by cosines: a pair of angles 1e-12 is told from one of 1e-9, which no cosine can do.
+    that by cosines: angles of 1e-12 and 1e-9 are distinguished, which no cosine can do.
     Vectors of equal angles are determined up to a common rotation.
 
     Parameters

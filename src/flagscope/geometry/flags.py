@@ -13,7 +13,7 @@ from torch import Tensor
 from flagscope.errors import InputError
 from flagscope.geometry._validate import non_negative, orthonormal, real_tensor
 
-#: Expected rotation, in radians, at which two neighbouring singular vectors stop being told apart.
+#: Expected rotation, in radians, beyond which two singular vectors cannot be distinguished.
 LARGEST_ROTATION = 0.1
 
 

@@ -109,7 +109,7 @@ def incidence_at_ranks(
 def flag_defect(
     cosines: Float[Tensor, "*batch k"], *, rank_write: int, rank_read: int
 ) -> Float[Tensor, "*batch"]:
-    """How far the write space V is from lying in the read space U, dim V - Σcos².
+    """Flag defect dim V - Σcos²: how far the write space V is from lying in the read space U.
 
     The squared Frobenius norm of (I - P_U) P_V. It is 0 if and only if V ⊆ U, when the two
     spaces form a flag, and at least dim V - dim U.

@@ -13,13 +13,13 @@ from flagscope.errors import InputError
 from flagscope.geometry._validate import real_tensor, two_bases
 from flagscope.geometry.angles import principal_sines
 
-#: Beyond this uncertainty of the sines, directions of the two spaces cannot be told apart.
+#: Beyond this uncertainty of the sines, directions of the two spaces cannot be distinguished.
 LARGEST_TOLERANCE = 0.3
 
 
 @dataclass(frozen=True, eq=False)
 class IntersectionCount:
-    """How many principal angles are zero within the accuracy of the spaces.
+    """Number of principal angles that are zero within the accuracy of the spaces.
 
     Attributes
     ----------

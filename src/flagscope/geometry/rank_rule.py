@@ -27,7 +27,7 @@ from flagscope.geometry.ranks import (
 
 @dataclass(frozen=True)
 class RankRule:
-    """How to choose the dimension of a write or read space.
+    """Rule for the dimension of a write or read space.
 
     Attributes
     ----------

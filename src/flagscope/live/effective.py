@@ -25,7 +25,7 @@ def with_effective_weights(module: nn.Module) -> tuple[str, ...]:
     """Put the weights that layers compute in place of their parts; notes say which.
 
     Weights are those of evaluation, to the last digit: parametrisations of torch.nn.utils
-    (weight_norm, spectral_norm, orthogonal, and any of one's own), the older weight_norm and
+    (weight_norm, spectral_norm, orthogonal, and custom ones), the older weight_norm and
     spectral_norm, and pruning.
 
     Parameters

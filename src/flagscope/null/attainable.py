@@ -1,4 +1,4 @@
-"""What the correlation of two spectra can reach, and how fast its tail must vanish there."""
+"""Attainable range of the correlation of two spectra, and how fast its tail vanishes there."""
 
 from __future__ import annotations
 

@@ -78,10 +78,10 @@ def cauchy_combination(log10_p: Sequence[float], weights: Sequence[float]) -> Co
     shares = [weight / total for weight in weights]
     score = [value - math.log10(share) for value, share in zip(log10_p, shares, strict=True)]
     strongest = min(range(len(score)), key=score.__getitem__)
-    # Of the least p of all: 1/p of the others is told in units of its own, which may overflow.
+    # The least p of all is the unit of the others' 1/p, since its own 1/p may overflow.
     unit = min(log10_p)
     if unit < math.log10(_SMALL):
-        # All tests count, also those that are not small: one of 2e-8 beside one of 1e-9 does.
+        # All tests count, also those that are not small: one of 2e-8 next to one of 1e-9 does.
         mean = sum(
             share * _in_units(value, unit) for value, share in zip(log10_p, shares, strict=True)
         )

@@ -26,7 +26,7 @@ _TWO_VALUED = 1e-9
 # Above the first tail no saddlepoint is needed, and above the second no care for the ends of ρ.
 _CENTRAL, _SAFE = math.log(0.25), math.log(1e-4)
 _BISECTIONS = 24
-# Distance from what ρ can reach that float32 Grams can still tell.
+# Distance from what ρ can reach that float32 Grams can still resolve.
 _RESOLUTION = 2.0**-24
 # Step of a numerical slope, relative: half of the digits.
 _STEP = 1e-6

@@ -11,7 +11,7 @@ from flagscope.null.pillai import log_overlap_tails
 from flagscope.null.significance import Significance
 from flagscope.null.validation import check_dimensions
 
-# A sum of squared cosines outside its range by more than this, relative, is no rounding error of
+# A sum of squared cosines outside its range by more than this, relative, is not a rounding error of
 # any dtype with at least 8 significant bits.
 _SLACK = 2.0**-7
 
@@ -124,7 +124,7 @@ def overlap_significance(total: float, p: int, q: int, d: int) -> Significance:
     -----
     p is exact where p, q, d-p or d-q is 1 or 2, and otherwise from the law of Pearson's system with
     four exact moments, continued to the ends of the range by a Beta law (`log_overlap_tails`). A
-    value nearer to an end than rounding can tell is tested at the distance that rounding can tell.
+    value nearer to an end than rounding resolves is tested at the distance that rounding resolves.
 
     References
     ----------

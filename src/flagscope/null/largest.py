@@ -16,7 +16,7 @@ from flagscope.null.tails import log_beta_tails
 from flagscope.null.tracy_widom import tracy_widom_log_sf, tracy_widom_quantile
 from flagscope.null.validation import check_dimensions, check_finite, check_level
 
-# A cosine above 1 by more than this is no rounding error of float32.
+# A cosine above 1 by more than this is not a rounding error of float32.
 _SLACK = 1e-4
 
 
@@ -194,7 +194,7 @@ def largest_cosine_significance(
     if not free.p:
         return Significance.undefined("no freedom: the dimensions force every cosine to 1")
     square = min(cosine, 1.0) ** 2
-    # A sine below rounding cannot be told from 0, nor a cosine.
+    # A sine below rounding cannot be distinguished from 0, nor can a cosine.
     rest = max((1.0 - cosine) * (1.0 + cosine) if sine is None else sine * sine, 0.0)
     rest = max(rest, sys.float_info.epsilon if sine is None else sys.float_info.min)
     rest = min(rest, 1.0 - sys.float_info.epsilon)

@@ -186,7 +186,7 @@ def _mean_overlap_law(ranks: tuple[int, ...], d: int) -> _Law:
 
 
 def _joint(law: _Law, side: int) -> float:
-    """Where the tail of Pearson's law is 1e-4."""
+    """Point at which the tail of Pearson's law is 1e-4."""
     # Chebyshev's inequality: a tail of 1e-4 is reached within 100 standard deviations.
     inside, outside = 0.0, 100.0 * (2 * side - 1)
     for _ in range(_BISECTIONS):

@@ -29,8 +29,8 @@ def log_overlap_tails(total: float, p: int, q: int, d: int) -> tuple[float, floa
     Parameters
     ----------
     total
-        Point in the range of T, [max(0, p+q-d), min(p, q)]. Nearer to its ends than rounding can
-        tell it is moved to where rounding can tell.
+        Point in the range of T, [max(0, p+q-d), min(p, q)]. Nearer to its ends than rounding
+        resolves it is moved to where rounding resolves it.
     p, q, d
         Dimensions, 1 ≤ p, q ≤ d - 1.
 
@@ -131,7 +131,7 @@ def _overlap_law(p: int, q: int, d: int) -> _OverlapLaw:
 
 
 def _quantile(law: _OverlapLaw, p: int, side: int) -> float:
-    """Where the tail of Pearson's law is 1e-4."""
+    """Point at which the tail of Pearson's law is 1e-4."""
     inside, outside = law.mean, p * side
     for _ in range(_BISECTIONS):
         middle = 0.5 * (inside + outside)

@@ -100,7 +100,7 @@ def projector_sum_threshold(d: int, r: int, count: int, *, level: float = 0.01) 
     Returns
     -------
     float or None
-        None where there is no free eigenvalue that could tell: one projector, r = d, or a bulk that
+        None where there is no free eigenvalue to test: one projector, r = d, or a bulk that
         reaches to H.
 
     Raises
@@ -155,7 +155,7 @@ def projector_sum_significance(value: float, d: int, r: int, count: int) -> Sign
     -------
     Significance
         Upper-tail p-value; z is None, since the law is not nearly normal. Status "no freedom" where
-        there is no free eigenvalue that could tell.
+        there is no free eigenvalue to test.
 
     Raises
     ------
@@ -193,7 +193,7 @@ def projector_sum_significance(value: float, d: int, r: int, count: int) -> Sign
     if edge is None:
         return Significance.undefined("no freedom: chance reaches the largest value possible")
     power = 0.5 * (edges.full + 1) * (count * (d - r) - d + edges.full + 1)
-    # Nearer to H than float32 can tell is tested at the distance that it can tell.
+    # A value nearer to H than float32 resolves is tested at the distance that it resolves.
     s = (min(value, count * (1.0 - _SLACK)) - edge[0]) / edge[1]
     power = 0.5 * (edges.full + 1) * (count * (d - r) - d + edges.full + 1)
     turn, points, logs = _slowed_tail(*edge, power, count)
@@ -203,7 +203,7 @@ def projector_sum_significance(value: float, d: int, r: int, count: int) -> Sign
 
 def _soft_edge(d: int, r: int, count: int) -> tuple[float, float] | None:
     """Upper edge and Tracy-Widom scale of three projectors or more."""
-    # At t = 1 - 1/H the bulk meets H; closer than a step in r it cannot be told from there.
+    # At t = 1 - 1/H the bulk meets H; closer than a step in r the two cannot be distinguished.
     if abs(count * r - (count - 1) * d) < 1:
         return None
     edges = projector_sum_edges(d, r, count)

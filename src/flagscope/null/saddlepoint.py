@@ -17,7 +17,7 @@ _ROWS, _COLUMNS = 12, 16
 _ITERATIONS = 100
 # Relative change of a root at which it has converged: a tail's logarithm then has six digits.
 _CONVERGED = 1e-8
-# Beyond this tilt, in standard deviations, the end of the law is nearer than rounding can tell.
+# Beyond this tilt, in standard deviations, the end of the law is nearer than rounding resolves.
 _STEEPEST = 1e14
 
 

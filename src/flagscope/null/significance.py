@@ -19,7 +19,7 @@ class Significance:
         Distance from the null's mean in null standard deviations; None where the null has no
         spread.
     p
-        p-value; 0.0 where it underflows, which is why `log10_p` stands beside it.
+        p-value; 0.0 where it underflows, which is why `log10_p` is given with it.
     log10_p
         Decimal logarithm of the p-value; finite always.
     status

@@ -13,7 +13,7 @@ PAIR_OBSERVABLE: dict[str, Observable] = {entry.field: entry for entry in PAIR_O
 
 
 def null_band(pair: PairRecord, field: str) -> Band | None:
-    """Where chance puts one observable of a pair; None where no random model calibrates it."""
+    """Range of one observable of a pair under chance; None where no random model calibrates it."""
     null = PAIR_OBSERVABLE[field].null
     return None if null is None else null(pair)
 
@@ -21,11 +21,11 @@ def null_band(pair: PairRecord, field: str) -> Band | None:
 # What no random model calibrates comes last.
 _CALIBRATED_FIRST = sorted(PAIR_OBSERVABLES, key=lambda entry: entry.null is None)
 COLUMNS = tuple(entry for entry in _CALIBRATED_FIRST if entry.column)
-"""What the page's table of pairs shows, in its order."""
+"""Fields of the page's table of pairs, in its order."""
 PROFILED = tuple(entry.field for entry in _CALIBRATED_FIRST if entry.profiled)
-"""What is drawn over depth: fields, in the order of the page."""
+"""Fields drawn over depth, in the order of the page."""
 AT_A_GLANCE = tuple(entry.field for entry in PAIR_OBSERVABLES if entry.at_a_glance)
-"""What the page's overview shows of each track: fields."""
+"""Fields of each track in the page's overview."""
 
 EXPLANATIONS: dict[str, Explanation] = {
     **{entry.field: entry.words for entry in PAIR_OBSERVABLES if entry.column and entry.words},

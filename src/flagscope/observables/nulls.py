@@ -1,4 +1,4 @@
-"""Where chance puts each number of a pair, read from the pair's record."""
+"""Ranges of a pair's numbers under chance, read from the pair's record."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from flagscope.observables.observable import Band
 from flagscope.records import NullValues, PairRecord
 
 UNTESTABLE = "cannot be tested"
-"""How the status of an intersection begins that no random position can be told from."""
+"""Start of the status of an intersection that any random position would show as well."""
 _CENTRAL_95 = 1.959963984540054  # of a normal variable, in standard deviations
 
 
 def untestable(pair: PairRecord) -> str:
-    """Why no intersection beyond chance can be tested; empty where it can, or one is exact."""
+    """Reason why no intersection beyond chance can be tested; empty where it can, or one is exact."""
     status = pair.intersection_status or ""
     known = pair.intersection_beyond_chance is not None
     return status if status.startswith(UNTESTABLE) and not known else ""

@@ -1,4 +1,4 @@
-"""What is said of one observable, wherever it is shown: words, null, labels, places."""
+"""One observable as it is shown everywhere: words, null, labels, places."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Explanation:
 
 
 class Band(NamedTuple):
-    """Where chance puts a number: its mean, and the central 95 % interval (or the mean twice)."""
+    """Range of a number under chance: its mean, and the central 95 % interval (or the mean twice)."""
 
     low: float
     mean: float

@@ -1,4 +1,4 @@
-"""What a change does to the tensors it touches, in float64."""
+"""Action of a change on the tensors it touches, in float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which changes of a network's weights leave its function alone: read from the graph."""
+"""Function-preserving changes of a network's weights, read from the graph."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Symmetry:
     d
         Dimension of what is changed; the number of query heads for "heads".
     partners
-        Pair groups that change along: the gate beside up, V-O beside Q-K.
+        Pair groups that change along: the gate with up, V-O with Q-K.
     """
 
     kind: Kind
@@ -123,7 +123,7 @@ def _members(group: PairGroup) -> list[int | None]:
 
 
 def shared_member(group: PairGroup, at: int) -> int | None:
-    """What a member of a group must share with another to be changed with it."""
+    """Key that the members of a group share which are changed together."""
     one = group.members[at]
     return one.kv_head if one.kv_head is not None else one.expert
 

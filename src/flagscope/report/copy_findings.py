@@ -27,7 +27,7 @@ from flagscope.report.wording import (
 )
 
 NEAR = 0.5  # of the way from chance to a copy: from here on heads are called near-copies
-_NAMED = 6  # near-copies that are told one by one; the rest are counted
+_NAMED = 6  # near-copies that are named one by one; the rest are counted
 _RELATED = 2  # the same of heads that are related
 
 
@@ -141,7 +141,7 @@ def _finding(names: HeadNames, entries: Sequence[_Close]) -> Finding:
 
 
 def _angles(entries: Sequence[_Close]) -> str:
-    """How many principal angles lie beyond chance: many small excesses are no copy."""
+    """Number of principal angles beyond chance: many small excesses are not a copy."""
     known = [entry.angles for entry in entries if entry.angles is not None]
     if not known or len(known) < len(entries):
         return ""
@@ -156,7 +156,7 @@ def _angles(entries: Sequence[_Close]) -> str:
 
 
 def _rest(names: HeadNames, rest: Sequence[_Close]) -> Finding:
-    """All that is not told one by one."""
+    """Finding on all near-copies that are not named one by one."""
     certain = rest[0].certain
     means = [entry.mean for entry in rest]
     ratios = [entry.ratio for entry in rest]

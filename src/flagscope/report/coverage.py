@@ -1,4 +1,4 @@
-"""How much of a network was measured, and what was not, in words: the first thing a report says."""
+"""Coverage in words, the first thing a report says: how much was measured, and what was not."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def percent(part: int, whole: int) -> str:
 
 
 def measured_share(coverage: Coverage) -> str:
-    """As in "measured 12 of 36 matrices, 33 % of the parameters"."""
+    """Coverage as in "measured 12 of 36 matrices, 33 % of the parameters"."""
     share = percent(coverage.parameters_measured, coverage.parameters)
     noun = "matrix" if coverage.matrices == 1 else "matrices"
     return (
@@ -45,7 +45,7 @@ def measured_share(coverage: Coverage) -> str:
 
 
 class Left(NamedTuple):
-    """What was not measured for one reason: how much, why, and which."""
+    """Weights not measured for one reason: how much, why, and which."""
 
     amount: str
     reason: str

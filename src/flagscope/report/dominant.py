@@ -1,4 +1,4 @@
-"""What is said of a pair's overlap: at its dominant spaces, or where the combined test found it."""
+"""Wording of a pair's overlap: at its dominant spaces, or where the combined test found it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class OverlapEffect:
     dominant: bool
 
     def sizable(self, d: int) -> bool:
-        """Whether it is far enough from chance to be told as a finding."""
+        """Whether it is far enough from chance to be reported as a finding."""
         return sizable_ratio(self.ratio, self.rank_write, self.rank_read, d)
 
 
@@ -61,7 +61,7 @@ def stands_out(pair: PairRecord) -> bool:
 
 
 def dominance_words(pair: PairRecord, rate: ErrorRate) -> str:
-    """What is to be said where nothing stands out of the bulk; empty where something does.
+    """Text for a pair in which nothing stands out of the bulk; empty where something does.
 
     Never that nothing stands out alone, where the combined test says that the spaces are aligned.
     """

@@ -1,4 +1,4 @@
-"""Which tests of a report lie beyond chance, at the one error rate that the report is held at."""
+"""Tests of a report that lie beyond chance, at the one error rate of the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact statements about adjacent pairs, which are no tests: lost ranks, exact intersections."""
+"""Exact statements about adjacent pairs, which are not tests: lost ranks, exact intersections."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _ORDER = {"strong": 0, "notable": 1, "warning": 2, "info": 3}
 
 
 def findings(result: ScanResult) -> list[Finding]:
-    """What lies beyond chance in a scan, what is missing from it, or that nothing stands out.
+    """Findings of a scan: what lies beyond chance, what is missing, or that nothing stands out.
 
     Findings about many layers or pairs are one sentence with counts, and each carries the chance
     value it was held against. A strong or notable one rests on at least one test whose p-value,
@@ -78,7 +78,7 @@ def _nothing(result: ScanResult) -> Finding:
 
 
 def _not_finite(result: ScanResult) -> list[Finding]:
-    """What NaN and infinity in the weights took from the scan."""
+    """Finding on what was not measured because of NaN and infinity in the weights."""
     coverage = result.coverage
     broken = None if coverage is None else coverage.not_finite
     if coverage is None or broken is None:
@@ -127,7 +127,7 @@ def _warnings(result: ScanResult) -> list[Finding]:
 
 
 def _not_measured(result: ScanResult) -> list[Finding]:
-    """What is missing from the scan though not every model lacks it."""
+    """Findings on what is missing from the scan though not every model lacks it."""
     coverage = result.coverage
     if coverage is None:  # of an older file nothing else is known
         if not result.unmapped or result.pairs:

@@ -143,7 +143,7 @@ def _pair_cell(result: ScanResult, track: Track, name: str) -> GlanceCell:
 
 
 def _missing(track: Track, name: str) -> str:
-    """Why a whole track has no number, in two words."""
+    """Reason why a whole track has no number, in two words."""
     shown = PAIR_OBSERVABLE[name]
     if shown.dominant and not any(stands_out(pair) for pair in track.pairs):
         return NONE_STANDS

@@ -29,7 +29,7 @@ from flagscope.report.wording import (
 
 
 def small_ratio(ratio: float | None) -> bool:
-    """Whether R lies too near to chance to be told as a finding."""
+    """Whether R lies too near to chance to be reported as a finding."""
     return ratio is not None and ratio > 0 and abs(math.log(ratio)) < math.log1p(RATIO_FLOOR)
 
 

@@ -1,4 +1,4 @@
-"""What the heads of a group are called: with shared keys and values there are two numberings."""
+"""Names of the heads of a group: with shared keys and values there are two numberings."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class HeadNames:
             self._served.setdefault(place, {}).update(heads)
 
     def layer(self, group: HeadRecord) -> str:
-        """As in ``"layer 4"``, with the stack in front where there are several."""
+        """Name as in ``"layer 4"``, with the stack in front where there are several."""
         return f"{group.stack} layer {group.layer}" if self._stacks else f"layer {group.layer}"
 
     def noun(self, group: HeadRecord) -> str:

@@ -61,7 +61,7 @@ def links(result: ScanResult) -> list[Finding]:
 
 
 def _ratio(edge: EdgeRecord, measure: LinkMeasure) -> float:
-    """What is beyond chance has been measured, so that 1 never stands in."""
+    """Measured value of a link beyond chance, so that the default of 1 is never used."""
     ratio = judged(edge, measure).ratio
     return 1.0 if ratio is None else ratio
 

@@ -44,7 +44,7 @@ def judged(edge: EdgeRecord, measure: LinkMeasure) -> Judgement:
 
 
 def tested(result: ScanResult) -> int:
-    """How many links were tested, those not listed included."""
+    """Number of links tested, those not listed included."""
     return max(result.edge_tests, len(result.edges))
 
 
@@ -77,7 +77,7 @@ def strongest_first(edges: Sequence[EdgeRecord], measure: LinkMeasure) -> list[E
 
 @dataclass(frozen=True)
 class HeadRows:
-    """Where heads stand in a drawing: query heads in rows 0, 1, …, key-value heads between theirs.
+    """Positions of heads in a drawing: query heads in rows 0, 1, …, key-value heads between theirs.
 
     Parameters
     ----------

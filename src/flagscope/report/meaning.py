@@ -1,4 +1,4 @@
-"""What each kind of finding means, where to look next, and what it does not mean.
+"""Meaning of each kind of finding, where to look next, and what it does not mean.
 
 Verdicts in brackets are those of the laboratory (`docs/lab`), by the name of the experiment.
 """
@@ -18,7 +18,7 @@ class Meaning(NamedTuple):
     not_meaning: str
 
     def fields(self) -> dict[str, Any]:
-        """As arguments of `Finding`."""
+        """Keyword arguments of `Finding`."""
         return self._asdict()
 
 

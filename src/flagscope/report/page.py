@@ -127,7 +127,7 @@ def render_page(result: ScanResult) -> str:
 
 
 def _coverage(result: ScanResult) -> dict[str, Any]:
-    """What was measured and what was not, for the head of a page."""
+    """Coverage for the head of a page."""
     coverage = result.coverage
     if coverage is None:
         return {"coverage": None, "lost_links": 0}

@@ -40,7 +40,7 @@ def cosines_spec(pair: PairRecord) -> Spec:
 
 
 def _forced(pair: PairRecord) -> int:
-    """How many of the largest cosines are 1 by dimension alone."""
+    """Number of the largest cosines that are 1 by dimension alone."""
     if pair.cosines_forced is not None:
         return pair.cosines_forced
     return max(0, (pair.effective_rank_write or 0) + (pair.effective_rank_read or 0) - pair.d)

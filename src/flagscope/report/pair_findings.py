@@ -248,7 +248,7 @@ def _overlap(
 
 
 def _elsewhere(spread: Sequence[_Overlap], every: int, *, above: bool) -> str:
-    """What is said of pairs whose dominant directions do not show their overlap."""
+    """Findings on pairs whose dominant directions do not show their overlap."""
     if not spread:
         return ""
     surest = min(spread, key=lambda entry: entry.pair.log10_p or 0.0)

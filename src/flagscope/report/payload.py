@@ -1,4 +1,4 @@
-"""What the page draws from: figure specifications and table cells, compressed into text."""
+"""Data of the page: figure specifications and table cells, compressed into text."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def details(result: ScanResult) -> dict[str, Any]:
 
 
 def _remark(pair: PairRecord, rate: ErrorRate) -> str:
-    """What is not to be read from the figures of a pair."""
+    """Caveats on the figures of a pair."""
     parts = (dominance_words(pair, rate), _untested(pair))
     text = "; ".join(part for part in parts if part)
     return f"{text[0].upper()}{text[1:]}." if text else ""
@@ -139,7 +139,7 @@ def _track(result: ScanResult, track: Track, positions: dict[str, int]) -> dict[
 
 
 def _why_empty(track: Track, observable: str) -> str:
-    """What stands in the place of a profile that has no value at all."""
+    """Text in place of a profile that has no value at all."""
     if observable == "overlap_ratio" and not any(stands_out(pair) for pair in track.pairs):
         return "No direction stands out of the bulk of these maps."
     if observable == "intersection_beyond_chance" and all(untestable(p) for p in track.pairs):
@@ -244,7 +244,7 @@ def _interest(group: HeadRecord) -> tuple[int, float]:
 
 
 def _facts(group: HeadRecord) -> list[str]:
-    """What the figures of a head group show, in sentences."""
+    """Description of the figures of a head group."""
     if group.status != "ok":
         return [f"No numbers: {group.status}."]
     sd = "" if group.overlap_ratio_sd is None else f" ± {number(group.overlap_ratio_sd, 2)}"

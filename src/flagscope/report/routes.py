@@ -18,7 +18,7 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class Route:
-    """How a residual pair runs.
+    """Route of a residual pair.
 
     Parameters
     ----------
@@ -34,12 +34,12 @@ class Route:
 
     @property
     def blocks(self) -> str:
-        """From which kind of sub-block to which, in words."""
+        """Kinds of the two sub-blocks, in words."""
         return f"{_block(self.writer)} to {_block(self.reader)}"
 
 
 def route(pair: PairRecord) -> Route | None:
-    """The route of a residual pair; None for other pairs, and where the name tells none.
+    """The route of a residual pair; None for other pairs, and where the name does not show it.
 
     Examples
     --------
@@ -58,7 +58,7 @@ def _block(path: str) -> str:
 
 
 def writer_title(path: str) -> str:
-    """What a writer is called in a heading.
+    """Name of a writer in a heading.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def writer_title(path: str) -> str:
 
 
 def reader_title(path: str, distance: int) -> str:
-    """What a reader is called in a legend.
+    """Name of a reader in a legend.
 
     Examples
     --------

@@ -12,7 +12,7 @@ def with_short_names(result: ScanResult) -> ScanResult:
     """The result itself, or a copy in which names of more than 300 letters are shortened.
 
     The JSON of a scan keeps them whole; a page, a figure and a notebook show them shortened, with
-    a digest that tells them apart.
+    a digest that distinguishes them.
     """
     if not _has_long(result):
         return result

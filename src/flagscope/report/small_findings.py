@@ -22,7 +22,7 @@ _TESTED: tuple[tuple[str, TestPrefix, str], ...] = (
 
 
 def small_effects(result: ScanResult) -> list[Finding]:
-    """What is counted as beyond chance but too small to be told as a finding, in one remark."""
+    """One remark on effects that are beyond chance but too small to be reported as findings."""
     rate = ErrorRate.of(result)
     told = [line for track in wider_tracks(result) for line in _of_pairs(track, rate)]
     for heads in head_tracks(result):

@@ -13,7 +13,7 @@ STREAMED = ("overlap_ratio", "commutator_ratio", "gram_correlation")
 _COLOURS = {"q": "$q", "k": "$k", "v": "$v", "up": "$up", "gate": "$gate"}
 _MARKERS = {"q": "circle", "k": "square", "v": "diamond", "up": "triangle-up", "gate": "cross"}
 _DASHES = ("dot", "solid", "dash", "dashdot")  # by distance
-_CLEAR = 7  # lines that can be told apart; further ones wait in the legend
+_CLEAR = 7  # lines that can be distinguished; further ones wait in the legend
 _LOG_ABOVE = 4.0
 
 

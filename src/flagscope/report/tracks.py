@@ -54,7 +54,7 @@ class Track:
 def tracks(result: ScanResult) -> list[Track]:
     """The tracks of a result, in order of first appearance.
 
-    Residual pairs between sub-blocks are told apart by the kinds of the two: attention to MLP, ….
+    Residual pairs between sub-blocks are distinguished by their kinds: attention to MLP, ….
 
     Examples
     --------
@@ -147,7 +147,7 @@ def head_tracks(result: ScanResult) -> list[HeadTrack]:
 
 
 def place(record: PairRecord | HeadRecord) -> str:
-    """Where a record stands, in words: ``"layer 4"``, or its name where no layer is known."""
+    """Position of a record, in words: ``"layer 4"``, or its name where no layer is known."""
     if record.layer is not None:
         return f"layer {record.layer}"
     return record.name if isinstance(record, PairRecord) else "the model"

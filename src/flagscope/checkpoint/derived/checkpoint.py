@@ -66,7 +66,7 @@ class WrappedCheckpoint(Checkpoint):
 
     @property
     def buffers(self) -> frozenset[str] | None:
-        """Those of the inner checkpoint; what is made here is none."""
+        """Those of the inner checkpoint; a tensor made here is not among them."""
         known = self._inner.buffers
         if known is None:
             return None

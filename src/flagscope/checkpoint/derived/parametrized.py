@@ -35,7 +35,7 @@ def whole_weights(checkpoint: Checkpoint) -> Checkpoint:
     -------
     Checkpoint
         The same one where nothing is stored in parts. Parts whose names do not say all that the
-        layer does with them (an orthogonal map, factors of one's own) stay as they are.
+        layer does with them (an orthogonal map, custom factors) stay as they are.
 
     References
     ----------
@@ -211,7 +211,7 @@ def _of_original(weight: str, tensors: Mapping[str, TensorInfo]) -> _Rule | None
 
 
 def _parametrizations(tensors: Mapping[str, TensorInfo]) -> dict[str, set[str]]:
-    """What the entries of parametrisations hold, by the name before it."""
+    """Contents of the entries of parametrisations, by the name before them."""
     found: dict[str, set[str]] = {}
     for name in tensors:
         if "parametrizations." in name:
@@ -256,5 +256,5 @@ def _fits(rule: _Rule, tensors: Mapping[str, TensorInfo]) -> bool:
         return True
     kept = [axis for axis, size in enumerate(norms) if size > 1]
     alike = len(norms) == len(shape) and all(norms[axis] == shape[axis] for axis in kept)
-    # One factor for a matrix without an axis of size 1 is no norm that the library takes.
+    # One factor for a matrix without an axis of size 1 is not a norm that the library takes.
     return alike and (len(kept) == 1 or (not kept and 1 in shape))

@@ -95,7 +95,7 @@ def without_twins(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def twin_notes(twins: Sequence[Twin]) -> tuple[str, ...]:
-    """What is said of averages that are passed over."""
+    """Note on averages that are passed over."""
     return tuple(
         f"{len(twin.names)} tensors {twin.start}* are those of {twin.of}* once more, a moving "
         f"average by their name, and are passed over; tensors={twin.start.rstrip('.')!r} "

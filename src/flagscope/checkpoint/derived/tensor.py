@@ -21,7 +21,7 @@ class LastTensor:
         """The tensor of a key, computed unless it is the one that is kept."""
         with self._lock:
             if self._tensor is None or key != self._key:
-                self._tensor = None  # let go of the old one before the new one takes room
+                self._tensor = None  # release the old one before the new one takes memory
                 with torch.no_grad():
                     self._tensor = compute().detach()
                 self._key = key

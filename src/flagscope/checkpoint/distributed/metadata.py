@@ -72,7 +72,7 @@ class ChunkedTensor:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a folder holds.
+    """Contents of a folder.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class Contents:
 
 
 def folder_contents(pickled: bytes, *, source: str) -> Contents:
-    """What the `.metadata` of a folder says; nothing that it pickles is run.
+    """Contents of the `.metadata` of a folder; nothing that it pickles is run.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ DAMAGED = "the file is damaged or was cut short; fetch or save it again."
 
 
 def checked_start(path: Path, length: int = SEEN) -> bytes:
-    """The first bytes of a file that exists, can be read, is not empty and is no disguise.
+    """First bytes of a file that is readable, not empty and not another kind in disguise.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What format a file has by its content, where its name says another or none."""
+"""Format of a file by its content, where its name says another or none."""
 
 from __future__ import annotations
 

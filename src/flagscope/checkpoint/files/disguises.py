@@ -1,4 +1,4 @@
-"""What a file is that turns up under a checkpoint's name and holds no weights that can be read."""
+"""Files under a checkpoint's name that hold no readable weights: which kind they are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FETCH = "fetch the file itself: {}."
 
 @dataclass(frozen=True, slots=True)
 class Disguise:
-    """What a file is, and what to do.
+    """Kind of a file, and what to do.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ _ENOUGH_WORDS = 16
 
 
 def disguise(start: bytes) -> Disguise | None:
-    """What a file is whose beginning is no format of weights; None if it is not known.
+    """Kind of a file whose beginning is not a format of weights; None if it is not known.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def disguise(start: bytes) -> Disguise | None:
 
 
 def unlike(start: bytes, size: int) -> Disguise:
-    """What can be said of a file that begins like none of the formats.
+    """Description of a file that begins like none of the formats.
 
     Parameters
     ----------

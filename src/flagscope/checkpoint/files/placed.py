@@ -89,7 +89,7 @@ class PlacedBytes:
 
     @property
     def stamp(self) -> tuple[str, str]:
-        """Name, and size and time of change: they outlive a move, and tell two states apart."""
+        """Name, and size and time of change: they outlive a move, and distinguish two states."""
         return self.path.name, f"{self._state[0]} {self._state[1]}"
 
     def check(self) -> None:
@@ -116,7 +116,7 @@ class PlacedBytes:
         Raises
         ------
         CorruptFileError
-            If it is no more, or was changed since, or while it was open.
+            If it is gone, or was changed since, or while it was open.
         OSError
             If it cannot be read.
         """

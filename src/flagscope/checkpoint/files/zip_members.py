@@ -1,4 +1,4 @@
-"""What Python's zipfile raises for an archive that is damaged, encrypted or packed otherwise."""
+"""Errors of Python's zipfile on archives that are damaged, encrypted or packed otherwise."""
 
 from __future__ import annotations
 

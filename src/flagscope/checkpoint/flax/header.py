@@ -1,4 +1,4 @@
-"""Where the arrays of a Flax msgpack file lie: the file is walked from header to header.
+"""Positions of the arrays of a Flax msgpack file: the file is walked from header to header.
 
 The msgpack library would take every array into memory to get behind it. Here their bytes are
 stepped over, and every length is checked against the end of the file before it is used.

@@ -186,6 +186,6 @@ def _wired(blocks: list[tuple[str, ...]], tensors: dict[str, TensorInfo]) -> Wir
             bias = f"{module}.bias" if part != "out" and f"{module}.bias" in tensors else None
             layout = "h i o" if part == "out" else "i h o"
             maps.append(WiredMap(f"{module}.weight", layout, module, role, bias))
-        # By their names alone it is not known what acts on queries and keys beside the maps.
+        # By their names alone it is not known what else acts on queries and keys, next to the maps.
         attention.append(WiredAttention(".".join(block), *maps, cross=False, free=False))
     return Wiring(attention=tuple(attention))

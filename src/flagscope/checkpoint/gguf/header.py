@@ -29,7 +29,7 @@ _MOST_DIMENSIONS = 4
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """What the header says of one tensor; `offset` counts from the start of the file.
+    """Header entry of one tensor; `offset` counts from the start of the file.
 
     `part` is the number of the file, where a model is split into several.
     """

@@ -1,4 +1,4 @@
-"""From GGUF's names, layouts and metadata to those of the models that were converted."""
+"""Translation of GGUF's names, layouts and metadata to those of the converted models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NUMBERED = re.compile(r"blk\.(\d+)\.(.+)")
 
 @dataclass(frozen=True)
 class Change:
-    """What a converter did to a tensor; `undone` reverses it."""
+    """Change that a converter made to a tensor; `undone` reverses it."""
 
     kind: ChangeKind
     heads: int
@@ -84,7 +84,7 @@ class Naming:
         return "{expert}" in self.modules.get(_split(stored.rpartition(".")[0])[1], "")
 
     def other_half(self, stored: str) -> str | None:
-        """Where a tensor is the keys' part of a split one, the name of the values' part."""
+        """Name of the values' part, where a tensor is the keys' part of a split one."""
         module, _, kind = stored.rpartition(".")
         at, _, last = module.rpartition(".")
         if len(self.latent) != 2 or last != self.latent[0]:
@@ -92,7 +92,7 @@ class Naming:
         return f"{at}.{self.latent[1]}.{kind}"
 
     def change(self, stored: str, heads: int, kv_heads: int) -> Change | None:
-        """What happened to a tensor, if anything."""
+        """Conversion of a tensor, if there was one."""
         module, _, kind = stored.rpartition(".")
         last = _split(module)[1].removeprefix("blk.{n}.")
         for change, modules in self.changes.items():
@@ -122,7 +122,7 @@ def namings() -> tuple[str, ...]:
 
 
 def _entry(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What is known of an architecture, or of its variant that these metadata describe."""
+    """Entry of an architecture, or of its variant that these metadata describe."""
     architecture = metadata.get("general.architecture")
     entry = _table()["architectures"].get(architecture) if isinstance(architecture, str) else None
     for variant in (entry or {}).get("variants", ()):
@@ -133,7 +133,7 @@ def _entry(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def naming(metadata: Mapping[str, Any]) -> Naming | None:
-    """The names of the architecture that the metadata tell; None if they are not known."""
+    """Tensor names of the architecture that the metadata name; None if they are not known."""
     entry = _entry(metadata)
     if entry is None:
         return None
@@ -150,7 +150,7 @@ def naming(metadata: Mapping[str, Any]) -> Naming | None:
 
 
 def model_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """A config as transformers would have it, as far as the metadata tell."""
+    """A config as transformers would have it, as far as the metadata say."""
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str):
         return {}
@@ -198,7 +198,7 @@ def head_counts(metadata: Mapping[str, Any], *, source: str) -> tuple[int, int]:
     Raises
     ------
     CorruptFileError
-        If a count is no positive number.
+        If a count is not a positive number.
     """
     architecture = metadata.get("general.architecture")
     heads = metadata.get(f"{architecture}.attention.head_count", 1)

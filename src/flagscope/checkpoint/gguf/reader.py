@@ -48,7 +48,7 @@ class GgufFile(FileCheckpoint):
     source
         What the user named, if not the path.
     config
-        The model's configuration, in place of what the metadata tell.
+        The model's configuration, in place of what the metadata say.
 
     Raises
     ------

@@ -40,7 +40,7 @@ def gguf_parts(
     CorruptFileError
         If they do not belong together.
     SourceError
-        If the file's name does not tell the others'.
+        If the names of the other files do not follow from this one's.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""What a GGUF file's tensors are in the model: experts taken apart, split maps put together."""
+"""Model tensors of a GGUF file: experts separated, split maps joined."""
 
 from __future__ import annotations
 

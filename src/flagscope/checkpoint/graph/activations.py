@@ -1,6 +1,6 @@
 """Functions of one number by their values at fixed points: which activation it is.
 
-Exporters write GELU as five nodes, frameworks spell SiLU in three ways. The values tell.
+Exporters write GELU as five nodes, frameworks spell SiLU in three ways. The values identify it.
 """
 
 from __future__ import annotations

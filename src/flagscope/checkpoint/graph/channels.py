@@ -45,7 +45,7 @@ class Strand:
 
     @property
     def between(self) -> str:
-        """What lies behind the writer, in a word."""
+        """Operation behind the writer, in a word."""
         if self.curve is None:
             return "elementwise"
         name = curve_name(self.curve)
@@ -235,7 +235,7 @@ class Channels:
         return replace(value, strands=strands)
 
     def wiring(self) -> Wiring:
-        """What was entered, as records."""
+        """Records of all entries so far."""
         links = [link for entry in self._reads for link in self._links(*entry)]
         maps = {use.map.tensor: use.map for use in self._uses}
         shifts = tuple(name for use in self._uses for name in use.vectors)

@@ -1,1 +1,1 @@
-"""Which of the groups of tensors in a saved object is the model."""
+"""Choice of the group of tensors in a saved object that is the model."""

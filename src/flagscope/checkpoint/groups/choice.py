@@ -1,4 +1,4 @@
-"""Which of the groups of tensors in a saved object is the model: by names, as scripts give them."""
+"""Choice of the group of tensors that is the model, by the names that scripts use."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _OTHER = frozenset((
     "dataset", "normalizer", "normalization",
 ))  # fmt: skip
 _OTHER_PARTS = ("optim", "sched", "hparam", "hyperparam", "hyper_param")
-# Words of a moving average of weights, which are those of the model once more.
+# Words of a moving average of weights, which repeat those of the model.
 AVERAGED = frozenset((
     "ema", "swa", "averaged", "average", "avg", "shadow", "polyak",
 ))  # fmt: skip
-# Parts of which one model is made; what is no part of it, such as a discriminator, is not here.
+# Parts of which one model is made; what is not a part of it, such as a discriminator, is not here.
 _PARTS = frozenset((
     "encoder", "enc", "decoder", "dec", "embedding", "embeddings", "embed", "embedder",
     "backbone", "neck", "head", "heads", "trunk", "stem", "body", "classifier", "projector",
@@ -60,7 +60,7 @@ class Choice:
     others
         Keys of what holds weights too and is passed over.
     unclear
-        Keys between which there is no telling; the rest is then empty.
+        Keys between which no choice can be made; the rest is then empty.
     """
 
     keys: tuple[Any, ...] = ()
@@ -80,7 +80,7 @@ def words(name: Any) -> frozenset[str]:
 
 
 def part_name(key: Any) -> str:
-    """What a group is called without the words that say that it is one.
+    """Name of a group without the words that say that it is one.
 
     Examples
     --------
@@ -159,7 +159,7 @@ def choice(level: Mapping[Any, Any]) -> Choice:
     if not nested:
         return Choice()
     direct = any(is_dense(key, value) for key, value in level.items())
-    # A step, a generator's state or a mean next to groups of weights is no state dict.
+    # A step, a generator's state or a mean next to groups of weights is not a state dict.
     # Nor is an array (a curve, a table) next to them, which a script does not keep weights in.
     heavy = any(
         is_matrix(key, value)

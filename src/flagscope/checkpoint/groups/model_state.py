@@ -1,4 +1,4 @@
-"""Where in a saved object the model's state dict lies."""
+"""Search for the model's state dict in a saved object."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ class _Reader:
 def _found(
     level: Mapping[Any, Any], name: str, path: tuple[str, ...] = ()
 ) -> tuple[tuple[str, ...], Mapping[Any, Any], str | None] | None:
-    """Where a group lies: the keys to a mapping, the mapping, and a start of names in it."""
+    """Location of a group: the keys to a mapping, the mapping, and a start of names in it."""
     for key, value in level.items():
         inner = isinstance(value, Mapping) and holds(value, is_dense, DEEPEST + 1)
         if inner and str(key) == name:

@@ -131,7 +131,7 @@ def _twin(start: str, names: Iterable[str], shapes: Shapes, others: Shapes) -> T
 
 
 def _starts(rest: str, shape: tuple[int, ...], others: Shapes) -> list[str]:
-    """What stands before a rest in the names of tensors of its shape."""
+    """Prefixes before a given ending in the names of tensors of its shape."""
     found: dict[str, None] = {}
     plain = _undotted(rest)
     for name, other in others.items():

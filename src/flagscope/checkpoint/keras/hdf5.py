@@ -45,7 +45,7 @@ class Hdf5Array:
 
 @dataclass(frozen=True)
 class Hdf5Listing:
-    """What a file holds: arrays of numbers, what else was passed over, attributes of its root."""
+    """Contents of a file: arrays of numbers, what else was passed over, attributes of its root."""
 
     arrays: tuple[Hdf5Array, ...]
     passed_over: tuple[str, ...]
@@ -112,7 +112,7 @@ class Hdf5Store:
                 if self._member is None:
                     with h5py.File(self._path, "r", locking=False) as file:
                         yield file
-                    self._placed.check()  # the library opened it once more, by its name
+                    self._placed.check()  # the library opened it again, by its name
                     return
                 size = self._member.stop - self._member.begin
                 window = io.BufferedReader(_Window(raw, self._member.begin, size))

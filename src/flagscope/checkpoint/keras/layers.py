@@ -1,4 +1,4 @@
-"""The layers that a Keras configuration tells of: kinds, names, and where their variables lie."""
+"""Layers listed in a Keras configuration: kinds, names, and where their variables lie."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from flagscope.checkpoint.keras.hdf5 import Hdf5Array
 from flagscope.checkpoint.keras.layers import Layer, stored_paths, variable_names
 
-# States that stand beside the weights.
+# States stored next to the weights.
 _STATE = ("/optimizer/", "/optimizer_weights/", "/_optimizer/", "/metrics/", "/loss/")
 _NUMBERED = re.compile(r"(?P<group>.*)/vars/(?P<number>[0-9]{1,9})")
 # Parts of an attention layer: the groups of the newer format, and Keras's own names of them.
@@ -88,7 +88,7 @@ def _numbered(arrays: Sequence[Hdf5Array], model: Layer | None) -> list[NamedArr
 
 
 def _module(group: str, layers: dict[str, Layer]) -> tuple[str, Layer | None]:
-    """Name of what a group holds, and its layer if the configuration tells of it."""
+    """Name of what a group holds, and its layer if the configuration lists it."""
     if group in layers:
         return layers[group].label, layers[group]
     above = group

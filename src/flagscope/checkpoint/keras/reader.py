@@ -34,7 +34,7 @@ class KerasFile(FileCheckpoint):
 
     Arrays are named after their layers (`dense_1.kernel`) and lie as Keras keeps them: (in, out)
     for dense layers, (height, width, in, out) for convolutions. Where the file holds the model's
-    configuration, that tells which layer feeds which. Nothing in it is built or run.
+    configuration, it says which layer feeds which. Nothing in it is built or run.
 
     Parameters
     ----------

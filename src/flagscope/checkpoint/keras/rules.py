@@ -1,4 +1,4 @@
-"""What Keras layers do to channels: the rules by which a configuration is followed."""
+"""Rules by which channels are followed through Keras layers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Site:
 
     @property
     def label(self) -> str:
-        """What pairs call the layer."""
+        """Name of the layer in pairs."""
         return self.layer.label
 
     def tensor(self, variable: str) -> str | None:
@@ -112,7 +112,7 @@ def _of_layer(activation: Any) -> Callable[[Tensor], Tensor] | None:
 
 
 def _named(activation: Any) -> str:
-    """An activation that is no function of single channels, or one of the user's own."""
+    """Name of an activation that is not a function of single channels, or is the user's own."""
     if isinstance(activation, Mapping):
         activation = activation.get("class_name")
     return f"activation {activation if isinstance(activation, str) else '?'}"
@@ -324,7 +324,7 @@ def _attention(site: Site, inputs: Sequence[Value | None]) -> Answer:
         maps.append(WiredMap(one[0], layout, f"{site.label}.{part}", part[0], bias))
     roles = ("q", "k", "v", "o")
     q, k, v, o = (replace(one, role=role) for one, role in zip(maps, roles, strict=True))
-    # What acts on single heads' queries or values beside the maps leaves no freedom that is known.
+    # What acts on single heads' queries or values, next to the maps, leaves no known freedom.
     plain = not site.layer.flag("use_gate", False)
     site.channels.attend(WiredAttention(site.label, q, k, v, o, site.cross, plain))
     for one in inputs:

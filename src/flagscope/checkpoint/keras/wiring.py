@@ -1,4 +1,4 @@
-"""Which Keras layer feeds which, from the configuration that a file holds."""
+"""Connections between Keras layers, from the configuration that a file holds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Key = tuple[str, int]
 
 
 def keras_wiring(model: Layer, tensors: Mapping[str, TensorInfo]) -> Wiring:
-    """What a configuration says of the order of the maps.
+    """Order of the maps in a configuration.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def _called(
     channels: Channels,
     tensors: Mapping[str, TensorInfo],
 ) -> Value | None:
-    """What a layer gives; where it is not understood, the channels end here."""
+    """Output of a layer; where it is not understood, the channels end here."""
     if layer.layers:
         outputs = _run(layer, inputs, channels, tensors)
         return outputs[0] if len(outputs) == 1 else None
@@ -109,12 +109,12 @@ def _called(
 
 
 def _sources(node: Any) -> Iterator[tuple[Key, int]]:
-    """Where the inputs of one call come from, in the older form and the newer."""
+    """Sources of the inputs of one call, in the older form and the newer."""
     if isinstance(node, Mapping):
         keywords = node.get("kwargs")
         kept = keywords.items() if isinstance(keywords, Mapping) else ()
         yield from _histories(node.get("args"))
-        # Masks are no inputs in this sense.
+        # Masks are not inputs in this sense.
         yield from _histories([value for key, value in kept if not str(key).endswith("mask")])
         return
     entries = node if isinstance(node, list) else []
@@ -134,7 +134,7 @@ def _sources(node: Any) -> Iterator[tuple[Key, int]]:
 
 
 def _histories(entry: Any) -> Iterator[tuple[Key, int]]:
-    """What stands for arrays in the arguments of a call, in order."""
+    """Placeholders for arrays in the arguments of a call, in order."""
     left = [entry]
     while left:
         one = left.pop()

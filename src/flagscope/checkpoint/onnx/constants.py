@@ -97,7 +97,7 @@ class Constants:
         return found[0] if found is not None and len(found) == 1 else None
 
     def integers(self, node: Any, key: str, position: int) -> list[int] | None:
-        """What a node takes as an attribute, or in newer operator sets as an input."""
+        """Argument of a node: an attribute, or in newer operator sets an input."""
         for one in node.attribute:
             if one.name == key:
                 return list(one.ints)

@@ -1,4 +1,4 @@
-"""What ONNX operators do to single numbers: activations, biases and gains behind a map."""
+"""Elementwise effects of ONNX operators: activations, biases and gains behind a map."""
 
 from __future__ import annotations
 

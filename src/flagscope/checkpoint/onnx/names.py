@@ -1,4 +1,4 @@
-"""What an exporter renamed and turned: names and orientation of weights from the ONNX graph."""
+"""Names and orientation of weights from the ONNX graph, where an exporter changed them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 _LONGEST_CHAIN = 8
 # A bias is that of a module, or of a parameter such as in_proj_weight.
 _BIAS = (".bias", "_bias")
-# What the dynamo exporter writes beside a node: the modules around it, and their classes.
+# What the dynamo exporter writes with a node: the modules around it, and their classes.
 _SCOPES, _CLASSES = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
 _QUOTED = re.compile(r"'([^']*)'")
 # "/layers.0/self_attn/q_proj/MatMul": the modules around a node, and its kind.
@@ -30,7 +30,7 @@ def original_names(graph: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, 
     """Names and orientation of the stored tensors that an exporter renamed.
 
     A constant that a MatMul or Gemm multiplies is the weight of the module whose bias is added to
-    the product, or else of the module whose scope names the node or stands beside it. Chains of
+    the product, or else of the module whose scope names the node or is next to it. Chains of
     Transpose and Identity are followed. Tensors named as parameters are left alone: exporters keep
     a parameter's name only on the parameter as it was.
 

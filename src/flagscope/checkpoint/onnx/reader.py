@@ -36,10 +36,10 @@ _MOST_AXES = 64  # what PyTorch allows
 
 
 class OnnxFile(FileCheckpoint):
-    """One .onnx file; data kept in files beside it are read a tensor at a time.
+    """One .onnx file; data kept in files next to it are read a tensor at a time.
 
     Exporters fold the transpose of a linear layer into its weight and name it anew. Where the
-    graph tells whose it is, it comes under the module's name as (outputs, inputs).
+    graph says whose it is, it comes under the module's name as (outputs, inputs).
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class OnnxFile(FileCheckpoint):
         self._protos: dict[str, Any] = {}
         shapes: dict[str, tuple[int, ...]] = {}
         for name, proto in _constants(graph):
-            if not isinstance(name, str):  # the package hands out what is no UTF-8 as bytes
+            if not isinstance(name, str):  # the package returns names that are not UTF-8 as bytes
                 raise CorruptFileError(f"a name in {path} is no UTF-8.", hint=DAMAGED)
             if name in self._protos:
                 raise CorruptFileError(
@@ -129,7 +129,7 @@ class OnnxFile(FileCheckpoint):
             self._outside[name] = outside, offset
             if size and length not in (None, nbytes):
                 raise _wrong_size(path, name)
-            if offset + max(nbytes, length or 0) > outside.size:  # a length need not be told
+            if offset + max(nbytes, length or 0) > outside.size:  # a length need not be given
                 raise _beyond(path, name, file.name)
         elif size and proto.HasField("raw_data") and len(proto.raw_data) != nbytes:
             raise _wrong_size(path, name)

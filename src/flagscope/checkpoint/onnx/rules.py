@@ -1,4 +1,4 @@
-"""What ONNX operators do to channels: the rules by which a graph is followed."""
+"""Rules by which channels are followed through ONNX operators."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def _flatten(walk: Walk, node: Any) -> bool:
 
 
 def _flattened(value: Value) -> Value | None:
-    """All axes but the first in a row."""
+    """Flattening of all axes but the first."""
     if value.unit or value.rank == 2:
         return value if value.flat else value.moved(1, 2)
     if value.flat:

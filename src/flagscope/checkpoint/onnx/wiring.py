@@ -27,7 +27,7 @@ def onnx_wiring(
     names: Mapping[str, tuple[str, bool]],
     rules: Mapping[str, Rule],
 ) -> Wiring:
-    """What an ONNX graph says of the order of its maps.
+    """Order of the maps in an ONNX graph.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def onnx_wiring(
 
 
 class Walk:
-    """What is known of the values of a graph on the way through it."""
+    """Knowledge of the values of a graph on the way through it."""
 
     def __init__(
         self, graph: Any, constants: Constants, names: Mapping[str, tuple[str, bool]]
@@ -122,7 +122,7 @@ class Walk:
         return prod(stored) == size and max(stored, default=0) == size
 
     def label(self, stored: str) -> str:
-        """What pairs call a map."""
+        """Name of a map in pairs."""
         name = self.listed(stored)
         match = _ENDING.search(name)
         return name[: match.start()] if match is not None and match.start() else name
@@ -136,7 +136,7 @@ class Walk:
                 self.channels.use_again(self.listed(origin.name))
 
     def captured(self, node: Any) -> None:
-        """What the graphs inside a node (If, Loop, Scan) take from around it."""
+        """Outer values that the graphs inside a node (If, Loop, Scan) take."""
         for name in _captured(node):
             self.channels.escape(self.values.get(name), node.op_type)
             if name in self.constants.shapes:

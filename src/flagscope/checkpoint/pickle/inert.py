@@ -19,7 +19,7 @@ _MEANINGS: Mapping[str, Meaning] = {
 def inert_value(
     pickled: bytes, *, allowed: Collection[str] | Callable[[str], bool], source: str
 ) -> Any:
-    """What a pickle holds: plain values, `Global` for a name, `StandIn` for what is made by one.
+    """Contents of a pickle: plain values, `Global` for a name, `StandIn` for what is made by one.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a pickle says, without doing it: a stack machine that calls nothing and imports nothing.
+"""Stack machine for pickles that calls nothing and imports nothing.
 
 `pickle.Unpickler` calls whatever the file names. Here a name stays a name (`Global`), and a call
 of it, or an object built by it, becomes a `StandIn` that keeps the arguments and the state. Only
@@ -22,7 +22,7 @@ _LARGE = 2**60  # integers from here on may share their hash, by the thousand
 
 
 class Stream(Protocol):
-    """What is read from: a file, or bytes behind `io.BytesIO`."""
+    """Source of bytes: a file, or bytes behind `io.BytesIO`."""
 
     def read(self, n: int = -1, /) -> bytes:
         """At most n bytes."""
@@ -33,7 +33,7 @@ class Stream(Protocol):
         ...
 
     def tell(self) -> int:
-        """Where the next byte comes from."""
+        """Position of the next byte."""
         ...
 
 
@@ -67,7 +67,7 @@ def unpickled(
     names
         Gets every function and class that the pickle names, whether understood or not.
     strict
-        Whether to refuse what only odd objects need: calls of what is no name, states of plain
+        Whether to refuse what only odd objects need: calls of what is not a name, states of plain
         values, keys that are neither texts, numbers nor objects.
 
     Returns
@@ -164,7 +164,7 @@ class _Machine:
         return self._stack[-1]
 
     def _to_mark(self) -> list[Any]:
-        """What lies above the last mark, which is taken off with it."""
+        """Pop the operands above the last mark, and the mark."""
         for place in range(len(self._stack) - 1, -1, -1):
             if self._stack[place] is _MARK:
                 items = self._stack[place + 1 :]

@@ -1,4 +1,4 @@
-"""What stands in a description of a pickle where the pickle names code, or calls it."""
+"""Placeholders for code that a pickle names or calls."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Global:
 
 
 class StandIn:
-    """In the place of an object: how it was to be made, and what was to be put into it.
+    """Placeholder of an object: how it was to be made, and what was to be put into it.
 
     Attributes
     ----------

@@ -29,7 +29,7 @@ class Storage:
         Where it lies. A file of the older format says `begin` behind the pickle alone, so that it
         is set later.
     dtype
-        Type of its elements; None for one without a type, whose tensors tell theirs.
+        Type of its elements; None for one without a type, whose tensors have their own.
     key
         What the pickle calls it.
     swapped
@@ -51,7 +51,7 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """What a pickle says about one tensor.
+    """Description of one tensor in a pickle.
 
     Attributes
     ----------

@@ -42,7 +42,7 @@ def storage_dtype(what: Any) -> torch.dtype | None:
     Raises
     ------
     PickleError
-        If it is no class of storages.
+        If it is not a class of storages.
     """
     if isinstance(what, Global) and what.module in _MODULES:
         if what.name in _STORAGE_TYPES:
@@ -117,7 +117,7 @@ def _without_values(arguments: tuple[Any, ...]) -> StoredTensor:
 
 
 def _first(arguments: tuple[Any, ...]) -> Any:
-    """What wraps a tensor and changes no value: a parameter, a copy for another device."""
+    """Wrapper of a tensor that changes no value: a parameter, a copy for another device."""
     return arguments[0] if isinstance(arguments[0], StoredTensor) else NotImplemented
 
 
@@ -208,4 +208,4 @@ TENSOR_MEANINGS: dict[str, Meaning] = {
     "__builtin__.frozenset": _checked(_sequence),
     "torch.Size": _checked(_sequence),
 }
-"""What is understood of a pickle, by the names of functions; see `unpickled`."""
+"""Functions that a pickle may name and their replacements; see `unpickled`."""

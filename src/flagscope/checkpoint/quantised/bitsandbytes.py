@@ -168,7 +168,7 @@ def _weight(checkpoint: Checkpoint, name: str, code: str, state: bytes) -> FourB
 
 
 def _check_shapes(checkpoint: Checkpoint, weight: FourBitWeight) -> None:
-    """Refuse parts of other sizes than the shape tells of."""
+    """Refuse parts whose sizes do not follow from the shape."""
     missing = [part for part in weight.parts if part not in checkpoint.tensors]
     if missing:
         raise _unfit(checkpoint, weight.name, f"there is no {missing[0]!r}")

@@ -46,7 +46,7 @@ class PackedIntegers(PackedWeight):
     zero
         How zero points are stored: "" (none), "words" or "int8".
     ordered
-        Whether the groups are runs of inputs, rather than told by `weight_g_idx`.
+        Whether the groups are runs of inputs, rather than listed in `weight_g_idx`.
     """
 
     name: str
@@ -104,7 +104,7 @@ class PackedIntegers(PackedWeight):
         return scales if scales.shape[0] == 1 else scales[rows]
 
     def _zeros(self, inner: Checkpoint, rows: slice) -> Tensor:
-        """What the integers are counted from, as they are stored: raised by half their range."""
+        """Zero point of the integers as stored: raised by half their range."""
         middle = 2 ** (self.bits - 1)
         if not self.zero:
             return torch.full((1, self.groups), middle)

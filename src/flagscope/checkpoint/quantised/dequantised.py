@@ -33,7 +33,7 @@ class PackedWeight(ABC):
     @property
     @abstractmethod
     def kind(self) -> str:
-        """What the weight was rounded to, by the format's name."""
+        """Name of the format that the weight was rounded to."""
 
     @property
     @abstractmethod

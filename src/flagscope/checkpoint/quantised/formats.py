@@ -44,7 +44,7 @@ def unpacked(checkpoint: Checkpoint) -> Checkpoint:
     Raises
     ------
     SourceError
-        If the weights are packed by a quantiser that is not supported, or it cannot be told which.
+        If the quantiser that packed the weights is not supported or cannot be identified.
     CorruptFileError
         If the parts of a packed weight do not fit each other.
     """

@@ -113,7 +113,7 @@ def grouped_weights(checkpoint: Checkpoint) -> list[PackedWeight]:
 
 
 def _weight(inner: Checkpoint, at: str) -> GroupedWeight:
-    """What the header and the config say of a packed weight."""
+    """Header and config entries of a packed weight."""
     told = (inner.config or {}).get("quantization_config")
     settings: Mapping[str, Any] = told if isinstance(told, Mapping) else {}
     method = settings.get("quant_method")

@@ -1,4 +1,4 @@
-"""What went wrong with a store, in words: drivers, credentials, missing objects, the network."""
+"""Failures of a store, in words: drivers, credentials, missing objects, the network."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class HubPath(RemotePath):
         Path of the file in the model; empty for the model itself.
     """
 
-    # Enough to tell what the file is; its header is then asked for by its own length.
+    # Enough to identify the format of the file; its header is then asked for by its own length.
     first = 64
 
     def __init__(self, name: str, commit: str, file: str) -> None:
@@ -81,7 +81,7 @@ class HubPath(RemotePath):
         """Nothing is remembered that could be old: a commit does not change."""
 
     def read_bytes(self) -> bytes:
-        """All of a small file."""
+        """Content of a small file."""
         return self._tried(lambda: self._got(None))
 
     def check_ranges(self) -> None:

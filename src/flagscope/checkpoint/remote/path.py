@@ -22,7 +22,7 @@ _PART = 8 * 2**20
 _AT_ONCE = 8
 # Reading this much for nothing costs less than another request.
 _GAP = 2**16
-# By what stores tell two states of a file apart, the surest first.
+# Fields by which stores distinguish two states of a file, the surest first.
 _STAMPS = (
     *("ETag", "etag", "md5Hash", "Content-MD5", "content_md5", "blob_id"),
     *("LastModified", "Last-Modified", "last_modified", "updated", "mtime", "created"),
@@ -77,7 +77,7 @@ class RemotePath:
 
     @property
     def suffix(self) -> str:
-        """What follows the last dot of the name, with the dot."""
+        """Suffix of the name: its last dot and what follows."""
         stem, dot, end = self.name.rpartition(".")
         return dot + end if stem else ""
 
@@ -122,7 +122,7 @@ class RemotePath:
 
     @property
     def stamp(self) -> str:
-        """Size, and the tag or the time of change that the store gives: they tell files apart."""
+        """Size, and the tag or the time of change that the store gives: they distinguish files."""
         return _stamp(self._info)
 
     def is_file(self) -> bool:
@@ -133,7 +133,7 @@ class RemotePath:
             return False
         except SourceError as error:
             # A store that does not let folders be listed says "forbidden" of what is not there, and
-            # a signed URL opens one file and none beside it.
+            # a signed URL opens one file and none next to it.
             if is_refusal(error.__cause__):
                 return False
             raise
@@ -157,7 +157,7 @@ class RemotePath:
         self._asked(lambda store, path: store.invalidate_cache(store._parent(path)))
 
     def read_bytes(self) -> bytes:
-        """All of a small file."""
+        """Content of a small file."""
         return self._asked(lambda store, path: store.cat_file(path))
 
     def read_range(self, start: int, stop: int) -> bytearray:
@@ -232,7 +232,7 @@ class RemotePath:
         return parts
 
     def check_unchanged(self) -> None:
-        """Ask the store for the state of the file once more, behind a reading of data.
+        """Ask the store again for the state of the file, after a read of data.
 
         A web server says it with each answer, and does not need to be asked.
 

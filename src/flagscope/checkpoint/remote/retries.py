@@ -1,4 +1,4 @@
-"""How long a store may take: for an answer, and for all tries of a question."""
+"""Time limits of a store: for one answer, and for all tries of a request."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def seconds() -> float:
 
 
 def in_all() -> float:
-    """Seconds after which a question is not asked once more."""
+    """Seconds after which a request is not retried."""
     return ATTEMPTS * seconds()
 
 

@@ -35,7 +35,7 @@ class WebState:
 
 
 def web_state(shown: str, size: int, info: Mapping[str, Any]) -> WebState:
-    """The state that the answer to the first request tells."""
+    """State of the file according to the answer to the first request."""
     told = {key: str(info[key]) for key in _VALIDATORS if info.get(key)}
     return WebState(shown, size, told)
 

@@ -191,7 +191,7 @@ class TorchArchive:
         return data
 
     def saved(self, names: set[Global]) -> Any:
-        """What its pickle describes, tensors as `StoredTensor`.
+        """Object that its pickle describes, tensors as `StoredTensor`.
 
         Raises
         ------

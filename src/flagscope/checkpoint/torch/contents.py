@@ -1,4 +1,4 @@
-"""What kind of PyTorch file a file is, and what its pickle describes."""
+"""Kind of a PyTorch file, and the object that its pickle describes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LISTED = 6
 
 @dataclass(frozen=True)
 class TorchContents:
-    """What a file holds.
+    """Contents of a file.
 
     Attributes
     ----------

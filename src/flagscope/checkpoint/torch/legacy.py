@@ -14,7 +14,7 @@ from flagscope.checkpoint.pickle.stored_tensor import Storage
 from flagscope.checkpoint.pickle.tensors import TENSOR_MEANINGS, storage_dtype
 from flagscope.checkpoint.torch.archive import Window
 
-# A pickle of the number 0x1950a86a20f9469cfc6c comes first, of protocol 2 unless told otherwise.
+# A pickle of the number 0x1950a86a20f9469cfc6c comes first, of protocol 2 by default.
 _NUMBER = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 _STARTS = tuple(bytes((0x80, protocol)) + _NUMBER for protocol in (2, 3))
 _FRAMED = re.compile(rb"\x80[\x04\x05]\x95.{8}" + re.escape(_NUMBER), re.DOTALL)
@@ -25,7 +25,7 @@ _LONGEST_LINE = 2**16
 
 
 def is_legacy(start: bytes) -> bool:
-    """Whether a file that begins so is of the older format, or was cut short before one can tell.
+    """Whether a file that begins so is of the older format, or was cut short before that shows.
 
     Examples
     --------
@@ -46,7 +46,7 @@ class _Lines(Window):
 
 
 def legacy_saved(file: BinaryIO, begin: int, size: int, names: set[Global]) -> Any:
-    """What the object of a file of the older format describes, tensors as `StoredTensor`.
+    """Object of a file of the older format, tensors as `StoredTensor`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What an unpickled object is to a reader of weights: tensors by name, in dicts."""
+"""Unpickled objects as a reader of weights sees them: tensors by name, in dicts."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class _Opener:
 
 
 def attributes(value: Any) -> Mapping[Any, Any] | None:
-    """What an object's `__dict__` was to be; None if it is no object with one."""
+    """Contents of an object's `__dict__`; None if it is not an object with one."""
     if not isinstance(value, StandIn):
         return None
     # With slots, the state is a pair of dicts.
@@ -183,7 +183,7 @@ def module_state(value: Any) -> Mapping[Any, Any] | None:
 
 
 def _inner(value: Any) -> Mapping[Any, Any] | None:
-    """What of an object may hold tensors."""
+    """Parts of an object that may hold tensors."""
     pairs = pairs_of(value)
     if pairs is not None:
         return pairs

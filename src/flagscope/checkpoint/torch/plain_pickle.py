@@ -17,7 +17,7 @@ _BYTES_OF_STORAGE = "torch.storage._load_from_bytes"
 
 
 def pickle_saved(file: BinaryIO, size: int, names: set[Global]) -> Any:
-    """What the object of a plain pickle describes. It is read whole: it holds the numbers itself.
+    """Object of a plain pickle. It is read whole: it holds the numbers itself.
 
     Parameters
     ----------

@@ -141,7 +141,7 @@ class TorchFile(FileCheckpoint):
             ) from error
 
     def memory_stored(self, stored: str) -> Hashable | None:
-        """Where a tensor's elements lie in the file: the same for tied weights."""
+        """Position of a tensor's elements in the file: the same for tied weights."""
         tensor = self._state[stored]
         if not isinstance(tensor, StoredTensor) or tensor.storage is None or not tensor.nbytes:
             return None

@@ -197,7 +197,7 @@ def attributes(value: Any) -> Mapping[Any, Any] | None:
 
 
 def _model_type(value: Any) -> str | None:
-    """What transformers calls a model whose configuration object was pickled."""
+    """Model type in transformers of a model whose configuration object was pickled."""
     if not isinstance(value, StandIn) or not isinstance(value.what, Global):
         return None
     if not value.what.module.startswith(_TRANSFORMERS) or not value.what.name.endswith("Config"):

@@ -1,4 +1,4 @@
-"""What a batch and a classifier must be, checked where they enter."""
+"""Checks of a batch and of a classifier, where they enter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is reported of neural collapse: frozen records of numbers."""
+"""Results on neural collapse: frozen records of numbers."""
 
 from __future__ import annotations
 
