@@ -11,7 +11,7 @@ _CENTRAL_95 = 1.959963984540054  # of a normal variable, in standard deviations
 
 
 def untestable(pair: PairRecord) -> str:
-    """Reason why no intersection beyond chance can be tested; empty where it can, or one is exact."""
+    """Reason why no intersection can be tested; empty where it can, or one is exact."""
     status = pair.intersection_status or ""
     known = pair.intersection_beyond_chance is not None
     return status if status.startswith(UNTESTABLE) and not known else ""
