@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import Field, StrictBool, model_validator
 
@@ -98,7 +98,7 @@ class AttentionRule(BlockRule):
     )
 
     @model_validator(mode="after")
-    def _values_with_output(self) -> Self:
+    def _values_with_output(self) -> AttentionRule:
         if (self.v is None) != (self.o is None):
             key = "v" if self.v is None else "o"
             raise mistake(f"key {key!r} is missing", hint=f"add {key} to this table")

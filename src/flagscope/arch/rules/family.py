@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 from pydantic import Field, StrictBool, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -221,7 +221,7 @@ class Family(Rule):
     file: SkipJsonSchema[str | None] = Field(default=None, alias="(file)")
 
     @model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def _says_something(self) -> Family:
         if not self.stacks and self.chain is None and not self.sequences:
             raise mistake(
                 "neither stacks nor sequences nor a chain",

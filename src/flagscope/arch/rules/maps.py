@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import (
     BeforeValidator,
@@ -122,7 +122,7 @@ class MapRule(Rule):
         return batch or None
 
     @model_validator(mode="after")
-    def _has_its_axes(self) -> Self:
+    def _has_its_axes(self) -> MapRule:
         axes = {name for group in parse_layout(self.layout) for name in group}
         batch = self.batch.split() if self.batch else ()
         absent = {self.out, self.inp, *self.select, *self.window, *batch} - axes
