@@ -149,7 +149,7 @@ def test_a_mistake_is_caught_or_survives_or_never_ends(small_tree: Path) -> None
     )
     planted = [case for case in all_planted(small_tree) if case.changed_lines()[1] in wanted]
     tests = {planted[0].path: plant_mistakes.nearest_tests(planted[0].path, 1)}
-    found = plant_mistakes.outcomes(planted, tests, jobs=2, limit=10)
+    found = plant_mistakes.outcomes(planted, tests, jobs=2, limit=40)
     assert {case.changed_lines()[1]: outcome for case, outcome, *_ in found} == wanted
     assert "n < 5" in (small_tree / "src/flagscope/geometry/half.py").read_text()
 
@@ -160,4 +160,4 @@ def test_a_test_that_fails_by_itself_catches_nothing(small_tree: Path) -> None:
     case = all_planted(small_tree)[0]
     tests = {case.path: plant_mistakes.nearest_tests(case.path, 1)}
     with pytest.raises(SystemExit, match="without a mistake"):
-        list(plant_mistakes.outcomes([case], tests, jobs=1, limit=10))
+        list(plant_mistakes.outcomes([case], tests, jobs=1, limit=40))
