@@ -175,7 +175,7 @@ def dominant_position(
 
 
 def _open(tolerance: float, r1: int, r2: int, d: int) -> str | None:
-    """Reason why no exact intersection can be found at this tolerance of sines, or None if it can be."""
+    """Reason why no exact intersection can be found at this tolerance of sines, or None."""
     if tolerance > LARGEST_TOLERANCE:
         return f"open: rounding of the stored weights may turn the spaces by {tolerance:.2g}"
     chance = largest_cosine_significance(

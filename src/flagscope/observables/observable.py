@@ -39,7 +39,7 @@ class Explanation:
 
 
 class Band(NamedTuple):
-    """Range of a number under chance: its mean, and the central 95 % interval (or the mean twice)."""
+    """Range under chance: the mean, and the central 95 % interval (or the mean twice)."""
 
     low: float
     mean: float
