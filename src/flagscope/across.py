@@ -88,7 +88,7 @@ class HeadOverlaps:
         return pandas.DataFrame(rows, columns=["stack", "space", *names])
 
     def to_dict(self, *, paths: bool = False) -> dict[str, Any]:
-        """Contents beyond the tables: means, pairs, clusters and heads; paths as in `to_json`."""
+        """Contents but for the tables: means, pairs, clusters and heads; paths as in `to_json`."""
         short = str if paths else shareable((*named_paths(self.source), *self._given))
         spaces = [
             {

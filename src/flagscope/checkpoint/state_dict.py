@@ -67,7 +67,7 @@ def place_in_memory(tensor: Tensor) -> Hashable | None:
 class StateDictCheckpoint(Checkpoint):
     """A checkpoint over a mapping from names to tensors; nothing is copied.
 
-    `buffers` are the names of those that are no parameters, where that is known.
+    `buffers` are the names of those that are not parameters, where that is known.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ def from_state_dict(
     name
         What to call it: `Checkpoint.source`.
     buffers
-        Names of the tensors that are no parameters, where a module says which those are.
+        Names of the tensors that are not parameters, where a module says which those are.
     tensors
         Which group of tensors to read, where there are several: the keys that lead to it with dots
         between them, or the start that its names share.

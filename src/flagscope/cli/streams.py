@@ -49,7 +49,7 @@ def prepared_streams() -> bool:
 
 
 def stdout_failure() -> OSError | None:
-    """Reason why stdout could not be flushed; None if it was."""
+    """Error of writing to stdout; None if all of it was written."""
     try:
         sys.stdout.flush()
     except OSError as error:

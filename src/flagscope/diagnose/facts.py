@@ -115,7 +115,7 @@ def gram_noise(facts: MapFacts, spectra: PairSpectra) -> Float[Tensor, " n"]:
 def gram_weights(
     like: Float[Tensor, "n p"], write: Int[Tensor, " n"], read: Int[Tensor, " n"]
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Factors that bring the Grams of n pairs to one unit: 4^e of both sides, over the larger."""
+    """Factors to one unit for the Gram matrices of n pairs: 4^e of both sides, over the larger."""
     top = torch.maximum(write, read)
     ones = torch.ones(len(write), dtype=torch.float64)
     of_a, of_b = (power_of_two(ones, 2 * (side - top)).to(like) for side in (write, read))

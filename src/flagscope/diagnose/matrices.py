@@ -82,7 +82,7 @@ class Matrices:
         return self.repeated is not None and bool(self.repeated[i])
 
     def faults(self) -> list[str | None]:
-        """Reason why each map cannot be measured: 'not finite', 'all zero', or None."""
+        """Why each map cannot be measured: 'not finite', 'all zero', or None if it can be."""
         return [
             NOT_FINITE if not math.isfinite(m) else ALL_ZERO if m == 0 else None
             for m in self._largest.tolist()

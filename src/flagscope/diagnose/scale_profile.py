@@ -6,8 +6,8 @@ large the scale g_j is: for maps in random position under a gain, ℓ_j/(1 - ℓ
 g_j². Leverages depend on the spaces alone, so that no basis within a head, nor how its singular
 values decay, matters. Sums of squares of columns would let the few largest directions decide.
 
-Scales that are no further apart than the finite number of directions makes them are left alone: to
-divide them out would cost power and mend nothing.
+Scales no further apart than the finite number of directions makes them are left alone: to divide
+them out would cost power and mend nothing.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def null_band(pair: PairRecord, field: str) -> Band | None:
 # What no random model calibrates comes last.
 _CALIBRATED_FIRST = sorted(PAIR_OBSERVABLES, key=lambda entry: entry.null is None)
 COLUMNS = tuple(entry for entry in _CALIBRATED_FIRST if entry.column)
-"""Fields of the page's table of pairs, in its order."""
+"""Observables in the page's table of pairs, in its order."""
 PROFILED = tuple(entry.field for entry in _CALIBRATED_FIRST if entry.profiled)
 """Fields drawn over depth, in the order of the page."""
 AT_A_GLANCE = tuple(entry.field for entry in PAIR_OBSERVABLES if entry.at_a_glance)

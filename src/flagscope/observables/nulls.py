@@ -6,12 +6,12 @@ from flagscope.observables.observable import Band
 from flagscope.records import NullValues, PairRecord
 
 UNTESTABLE = "cannot be tested"
-"""Start of the status of an intersection that any random position would show as well."""
+"""Start of the status of an intersection that cannot be distinguished from random position."""
 _CENTRAL_95 = 1.959963984540054  # of a normal variable, in standard deviations
 
 
 def untestable(pair: PairRecord) -> str:
-    """Reason why no intersection can be tested; empty where it can, or one is exact."""
+    """Reason why no intersection can be tested; empty where one can, or one is exact."""
     status = pair.intersection_status or ""
     known = pair.intersection_beyond_chance is not None
     return status if status.startswith(UNTESTABLE) and not known else ""

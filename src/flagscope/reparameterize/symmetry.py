@@ -123,7 +123,7 @@ def _members(group: PairGroup) -> list[int | None]:
 
 
 def shared_member(group: PairGroup, at: int) -> int | None:
-    """Key that the members of a group share which are changed together."""
+    """Key-value head or expert of a member: members that agree in it are changed together."""
     one = group.members[at]
     return one.kv_head if one.kv_head is not None else one.expert
 

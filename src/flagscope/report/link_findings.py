@@ -61,7 +61,7 @@ def links(result: ScanResult) -> list[Finding]:
 
 
 def _ratio(edge: EdgeRecord, measure: LinkMeasure) -> float:
-    """Measured value of a link beyond chance, so that the default of 1 is never used."""
+    """Ratio of a link beyond chance; such a link has been measured, so 1 is never returned."""
     ratio = judged(edge, measure).ratio
     return 1.0 if ratio is None else ratio
 

@@ -23,7 +23,7 @@ def located_piece(placed: PlacedBytes, start: int, length: int, *, tensor: str) 
     Raises
     ------
     CorruptFileError
-        If they are no file of torch.save that holds one dense tensor, or it does not fit in them.
+        If they are not a torch.save file of one dense tensor, or it does not fit in them.
     UnsafeFileError
         If they ask for more than a tensor's own functions.
     """

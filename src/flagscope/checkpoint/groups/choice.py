@@ -145,8 +145,8 @@ def choice(level: Mapping[Any, Any]) -> Choice:
     """What to read of a mapping that holds tensors, or groups of them.
 
     A group under one of the usual keys comes first; then tensors at this level; then the groups
-    with matrices that are no optimiser, schedule, … and no moving average of another: the only one,
-    or all of them if their names are those of parts of one model (encoder, decoder).
+    with matrices that are not an optimiser, schedule, … nor a moving average of another: the
+    only one, or all of them if their names are those of parts of one model (encoder, decoder).
     """
     nested = [
         key for key, value in level.items() if isinstance(value, Mapping) and holds(value, is_dense)

@@ -112,7 +112,7 @@ def _of_layer(activation: Any) -> Callable[[Tensor], Tensor] | None:
 
 
 def _named(activation: Any) -> str:
-    """Name of an activation that is not a function of single channels, or is the user's own."""
+    """Label of an activation that is custom or not a function of single channels."""
     if isinstance(activation, Mapping):
         activation = activation.get("class_name")
     return f"activation {activation if isinstance(activation, str) else '?'}"

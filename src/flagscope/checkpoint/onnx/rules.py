@@ -224,7 +224,7 @@ def _flatten(walk: Walk, node: Any) -> bool:
 
 
 def _flattened(value: Value) -> Value | None:
-    """Flattening of all axes but the first."""
+    """The value with all axes but the first flattened."""
     if value.unit or value.rank == 2:
         return value if value.flat else value.moved(1, 2)
     if value.flat:

@@ -136,7 +136,7 @@ class Walk:
                 self.channels.use_again(self.listed(origin.name))
 
     def captured(self, node: Any) -> None:
-        """Outer values that the graphs inside a node (If, Loop, Scan) take."""
+        """Let escape the outer values that graphs inside a node (If, Loop, Scan) take."""
         for name in _captured(node):
             self.channels.escape(self.values.get(name), node.op_type)
             if name in self.constants.shapes:

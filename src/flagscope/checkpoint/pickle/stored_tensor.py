@@ -128,7 +128,7 @@ def stored_tensor(
     Raises
     ------
     PickleError
-        If they are no counts, do not fit each other, or point outside of the storage.
+        If they are not counts, do not fit each other, or point outside of the storage.
     """
     if not isinstance(storage, Storage):
         raise PickleError("a tensor has no storage")

@@ -117,7 +117,7 @@ def _without_values(arguments: tuple[Any, ...]) -> StoredTensor:
 
 
 def _first(arguments: tuple[Any, ...]) -> Any:
-    """Wrapper of a tensor that changes no value: a parameter, a copy for another device."""
+    """Tensor inside a wrapper that changes no value: a parameter, a copy for another device."""
     return arguments[0] if isinstance(arguments[0], StoredTensor) else NotImplemented
 
 
