@@ -14,7 +14,7 @@ from flagscope.checkpoint.base import TensorInfo
 from flagscope.checkpoint.files.checks import DAMAGED, checked_start
 from flagscope.checkpoint.files.placed import Checksum, PlacedBytes
 from flagscope.checkpoint.files.reader import FileCheckpoint
-from flagscope.checkpoint.files.zip_members import BROKEN_ZIP
+from flagscope.checkpoint.files.zip_members import BROKEN_ZIP, data_begin
 from flagscope.checkpoint.indexing import Index, read_turned
 from flagscope.checkpoint.keras.hdf5 import Hdf5Store
 from flagscope.checkpoint.keras.layers import Layer, parsed_model
@@ -24,8 +24,6 @@ from flagscope.errors import CorruptFileError, SourceError
 
 _WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
 _LONGEST_CONFIG = 2**26
-# The fixed part of a member's header, and the lengths of its variable parts (APPNOTE 4.3.7).
-_HEADER, _LENGTHS = 30, slice(26, 30)
 _LISTED = 4
 
 
@@ -155,13 +153,7 @@ def _archive(placed: PlacedBytes) -> tuple[str | None, Checksum]:
                         f"{path}: {_CONFIG} is longer than {_LONGEST_CONFIG} bytes.", hint=DAMAGED
                     )
                 text = content.decode("utf-8", "replace")
-            raw.seek(info.header_offset)
-            header = raw.read(_HEADER)
-            if len(header) < _HEADER or not header.startswith(b"PK\x03\x04"):
-                raise zipfile.BadZipFile("a member has no header")
-            lengths = header[_LENGTHS]
-            start = info.header_offset + _HEADER
-            start += int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
+            start = data_begin(raw, info)
             if start + info.file_size > placed.size:
                 raise zipfile.BadZipFile("a member reaches beyond the end")
             return text, Checksum(start, start + info.file_size, info.CRC, _WEIGHTS)
