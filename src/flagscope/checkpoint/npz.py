@@ -52,23 +52,12 @@ class NpzFile(FileCheckpoint):
     and the last is kept for the next slice. Arrays of Python objects are pickles: they are passed
     over with a note and never loaded.
 
-    Parameters
-    ----------
-    path
-        The file.
-    source
-        What the user named, if not the path.
-    config
-        The model's configuration.
-
     Raises
     ------
-    MissingFileError
-        If there is no such file.
     UnsafeFileError
         If it holds nothing but pickled objects.
     CorruptFileError
-        If it is empty, truncated, inconsistent or no NumPy archive.
+        If it is no NumPy archive.
     """
 
     def __init__(

@@ -34,23 +34,12 @@ class KerasFile(FileCheckpoint):
     for dense layers, (height, width, in, out) for convolutions. Where the file holds the model's
     configuration, that tells which layer feeds which. Nothing in it is built or run.
 
-    Parameters
-    ----------
-    path
-        The file.
-    source
-        What the user named, if not the path.
-    config
-        The model's configuration.
-
     Raises
     ------
     MissingExtraError
         If h5py is not installed.
-    MissingFileError
-        If there is no such file.
     CorruptFileError
-        If it is damaged, refers to other files, or would unpack to far more than it is.
+        If it refers to other files, or would unpack to far more than it is.
     SourceError
         If its weights are packed in a way that is not read.
 
