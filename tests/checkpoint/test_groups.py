@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from flagscope.checkpoint import checkpoint_fingerprint, from_state_dict, open_checkpoint
 from flagscope.checkpoint.groups.choice import choice
+from flagscope.checkpoint.opening import reopened
 from flagscope.errors import InputError, SourceError
 
 NET = {"fc1.weight": torch.randn(8, 4), "fc1.bias": torch.randn(8), "fc2.weight": torch.randn(3, 8)}
@@ -274,7 +275,7 @@ def test_a_copy_in_another_process_reads_the_same_group(tmp_path):
         with open_checkpoint(path, tensors=name) as checkpoint:
             with pickle.loads(pickle.dumps(checkpoint)) as copy:
                 assert_holds(copy, state)
-            with checkpoint.recipe.open() as again:
+            with reopened(checkpoint.recipe) as again:
                 assert_holds(again, state)
 
 

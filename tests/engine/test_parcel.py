@@ -49,8 +49,8 @@ def accepted(checkpoint, number, outcome):
 
 def test_a_parcel_is_small_and_opens_the_checkpoint_once(folder, monkeypatch):
     opened = []
-    original = parcels.Recipe.open
-    monkeypatch.setattr(parcels.Recipe, "open", lambda r: opened.append(r) or original(r))
+    original = parcels.reopened
+    monkeypatch.setattr(parcels, "reopened", lambda r: opened.append(r) or original(r))
     with open_checkpoint(folder) as checkpoint:
         count = len(tasks_of(checkpoint))
         sizes = [len(pickle.dumps(parcel_of(checkpoint, n))) for n in range(count)]
