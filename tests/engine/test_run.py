@@ -157,7 +157,7 @@ def test_a_pool_that_is_broken_fails_what_is_left():
 def test_a_tensor_that_cannot_be_read_fails_its_task_alone(error, workers, monkeypatch):
     checkpoint = gpt2()
     spy = Spy(checkpoint, broken="h.1.mlp.c_fc.weight", error=error)
-    monkeypatch.setattr("flagscope.engine.run.checkpoint_fingerprint", lambda checkpoint: "none")
+    monkeypatch.setattr("flagscope.engine.run.checkpoint_fingerprint", lambda _: "none")
     result = scan(spy, workers=workers)
     (failure,) = result.failures
     assert "1" in failure.task

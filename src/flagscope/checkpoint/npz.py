@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import lzma
 import math
 import os
-import struct
 import zipfile
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +17,7 @@ from flagscope.checkpoint.base import TensorInfo
 from flagscope.checkpoint.files.checks import DAMAGED, checked_start
 from flagscope.checkpoint.files.placed import Checksum, PlacedBytes
 from flagscope.checkpoint.files.reader import FileCheckpoint
+from flagscope.checkpoint.files.zip_members import DAMAGED_ZIP, data_begin
 from flagscope.checkpoint.indexing import Index, covering_span
 from flagscope.errors import CorruptFileError, UnsafeFileError
 
@@ -29,11 +27,6 @@ from flagscope.errors import CorruptFileError, UnsafeFileError
 _BOMB_BYTES = 2**27
 _BOMB_RATIO = 200
 _MOST_AXES = 64  # what NumPy allows
-# The fixed part of a member's header inside the archive, and where the lengths of its variable
-# parts stand in it (PKWARE APPNOTE 4.3.7).
-_LOCAL_HEADER = struct.Struct("<26xHH")
-_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, ValueError, EOFError,
-           struct.error)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,23 +52,12 @@ class NpzFile(FileCheckpoint):
     and the last is kept for the next slice. Arrays of Python objects are pickles: they are passed
     over with a note and never loaded.
 
-    Parameters
-    ----------
-    path
-        The file.
-    source
-        What the user named, if not the path.
-    config
-        The model's configuration.
-
     Raises
     ------
-    MissingFileError
-        If there is no such file.
     UnsafeFileError
         If it holds nothing but pickled objects.
     CorruptFileError
-        If it is empty, truncated, inconsistent or no NumPy archive.
+        If it is no NumPy archive.
     """
 
     def __init__(
@@ -109,7 +91,7 @@ class NpzFile(FileCheckpoint):
                 part = self._inflated(member)[index]
             else:
                 part = self._part(member, member.offset, index)
-        except _BROKEN as error:
+        except DAMAGED_ZIP as error:
             raise CorruptFileError(
                 f"cannot read array {stored!r} of {self._path}: {error}.", hint=DAMAGED
             ) from error
@@ -169,7 +151,7 @@ def _members(placed: PlacedBytes) -> tuple[list[_Member], list[str]]:
                         hint="save the archive again under names that differ.",
                     )
                 found[member.name] = _located(placed, raw, info, member, header_length)
-    except _BROKEN as error:
+    except DAMAGED_ZIP as error:
         raise CorruptFileError(
             f"{path} is not a whole NumPy archive: {error}.", hint=DAMAGED
         ) from error
@@ -226,9 +208,7 @@ def _located(
                 hint="do not use this archive unless you know where it comes from.",
             )
         return member
-    raw.seek(info.header_offset)
-    name_length, extra_length = _LOCAL_HEADER.unpack(raw.read(_LOCAL_HEADER.size))
-    begin = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+    begin = data_begin(raw, info)
     offset = begin + header_length
     if offset + member.nbytes > placed.size:
         raise CorruptFileError(

@@ -66,6 +66,7 @@ class ShardedCheckpoint(Checkpoint):
                 for note in shard.header_notes
             ]
             super().__init__(source or str(path), entries, config=config, notes=notes)
+            self._stamps = self._all_stamps()
         except BaseException:
             self._release()
             raise
@@ -92,6 +93,10 @@ class ShardedCheckpoint(Checkpoint):
     @property
     def stamps(self) -> Mapping[str, tuple[str, str]]:
         """States of the shards, and what the index says."""
+        return self._stamps
+
+    def _all_stamps(self) -> dict[str, tuple[str, str]]:
+        # Once, since every task of a scan takes them, and an index may have megabytes.
         where = hashlib.blake2b(json.dumps(self._where).encode(), digest_size=16).hexdigest()
         shards = [shard.stamps for shard in self._shards.values()]
         return dict(

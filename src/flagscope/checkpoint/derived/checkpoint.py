@@ -1,4 +1,4 @@
-"""A checkpoint made of another one: what is not made anew is passed on."""
+"""Base of checkpoints derived from another one: what is not made anew is passed on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flagscope.checkpoint.base import Checkpoint, TensorInfo
 from flagscope.checkpoint.indexing import Index
 
 
-class WrappedCheckpoint(Checkpoint):
+class DerivedCheckpoint(Checkpoint):
     """Tensors of another checkpoint, and such as are made of them. It is closed with this one.
 
     Parameters

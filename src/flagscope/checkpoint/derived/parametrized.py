@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
-from flagscope.checkpoint.derived.checkpoint import WrappedCheckpoint
+from flagscope.checkpoint.derived.checkpoint import DerivedCheckpoint
 from flagscope.checkpoint.derived.tensor import LastTensor
 from flagscope.checkpoint.indexing import Index
 
@@ -80,7 +80,7 @@ class _Rule:
     parts: tuple[str, ...]
 
 
-class ParametrizedCheckpoint(WrappedCheckpoint):
+class ParametrizedCheckpoint(DerivedCheckpoint):
     """A checkpoint whose weight-normed, spectrally normed and pruned weights are given as such.
 
     Each is computed as PyTorch's layers do in evaluation, in the stored type, when it is read; the

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint
-from flagscope.checkpoint.derived.checkpoint import WrappedCheckpoint
+from flagscope.checkpoint.derived.checkpoint import DerivedCheckpoint
 from flagscope.checkpoint.groups.parts import Twin, averaged_twins, named_part
 from flagscope.checkpoint.indexing import Index
 from flagscope.errors import InputError
@@ -17,7 +17,7 @@ from flagscope.errors import InputError
 _LISTED = 20
 
 
-class PartCheckpoint(WrappedCheckpoint):
+class PartCheckpoint(DerivedCheckpoint):
     """Some tensors of another checkpoint. It is closed with this one.
 
     Parameters

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
-from flagscope.checkpoint.derived.checkpoint import WrappedCheckpoint
+from flagscope.checkpoint.derived.checkpoint import DerivedCheckpoint
 from flagscope.checkpoint.indexing import Index, index_shape
 from flagscope.errors import ArchitectureError
 
 Stacks = Mapping[str, tuple[str, ...]]
 
 
-class StackedCheckpoint(WrappedCheckpoint):
+class StackedCheckpoint(DerivedCheckpoint):
     """The tensors of another checkpoint, some of them joined along a new first axis.
 
     Parameters

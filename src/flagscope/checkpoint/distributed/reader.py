@@ -46,10 +46,6 @@ class DistributedFolder(FileCheckpoint):
     ----------
     path
         The folder's `.metadata`.
-    source
-        What the user named, if not the path.
-    config
-        The model's configuration.
     tensors
         Which group of tensors to read, where the folder holds several; see `open_checkpoint`.
 

@@ -49,6 +49,21 @@ class Checksum:
     crc: int
     member: str
 
+    def compare(self, found: int, *, shown: str) -> None:
+        """Compare it with that of the data.
+
+        Raises
+        ------
+        CorruptFileError
+            If they differ; `shown` is the name of the archive.
+        """
+        if found != self.crc:
+            raise CorruptFileError(
+                f"{shown}: the data of {self.member[:100]!r} do not have the checksum that the "
+                f"archive says ({found:08x}, not {self.crc:08x}).",
+                hint="the file is damaged; fetch or save it again.",
+            )
+
 
 class PlacedBytes:
     """A file that must stay as it is now; any number of threads may read at once.
@@ -184,11 +199,7 @@ class PlacedBytes:
         if found != checksum.crc:
             # A file that was changed meanwhile is that, and not damaged.
             self._compare(_state(os.fstat(file.fileno())))
-            raise CorruptFileError(
-                f"{self.path}: the data of {checksum.member[:100]!r} do not have the checksum that "
-                f"the archive says ({found:08x}, not {checksum.crc:08x}).",
-                hint="the file is damaged; fetch or save it again.",
-            )
+        checksum.compare(found, shown=str(self.path))
         self._sound.add(checksum.begin)
 
     def _fill(self, file: BinaryIO, view: memoryview, start: int) -> None:

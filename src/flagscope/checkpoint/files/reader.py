@@ -33,6 +33,11 @@ class OpenedFile(Protocol):
 class FileCheckpoint(Checkpoint, ABC):
     """Base of the readers of files: can be pickled, and then opens them again.
 
+    All readers are called as `Reader(path, source=None, config=None)`: the file, what the user
+    named if not the path, and the model's configuration. All raise MissingFileError if the file
+    is not there, and CorruptFileError if it is empty, cut short or not consistent. Their own
+    docstrings say what else they take and raise.
+
     Parameters
     ----------
     path

@@ -41,21 +41,10 @@ class FlaxFile(FileCheckpoint):
     by which transformers loads Flax models in PyTorch. A slice of leading rows of the stored array
     costs its own bytes alone.
 
-    Parameters
-    ----------
-    path
-        The file.
-    source
-        What the user named, if not the path.
-    config
-        The model's configuration.
-
     Raises
     ------
-    MissingFileError
-        If there is no such file.
     CorruptFileError
-        If it is truncated, not consistent, or no msgpack file of arrays.
+        If it is no msgpack file of arrays.
 
     References
     ----------

@@ -45,8 +45,6 @@ class GgufFile(FileCheckpoint):
     ----------
     path
         The file, or any of the parts NAME-00001-of-0000N.gguf.
-    source
-        What the user named, if not the path.
     config
         The model's configuration, in place of what the metadata say.
 
@@ -55,9 +53,7 @@ class GgufFile(FileCheckpoint):
     MissingExtraError
         If the gguf package is not installed.
     MissingFileError
-        If there is no such file, or parts of the model are missing.
-    CorruptFileError
-        If it is empty, truncated or not consistent.
+        If parts of the model are missing.
     SourceError
         If it is of another version, or of types that are not known.
 

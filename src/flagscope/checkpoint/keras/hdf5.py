@@ -21,6 +21,7 @@ from torch import Tensor
 
 from flagscope.checkpoint.files.checks import DAMAGED
 from flagscope.checkpoint.files.placed import Checksum, PlacedBytes
+from flagscope.checkpoint.files.window import Window
 from flagscope.checkpoint.indexing import Index
 from flagscope.errors import CorruptFileError, FlagscopeError, MissingExtraError, SourceError
 
@@ -115,7 +116,7 @@ class Hdf5Store:
                     self._placed.check()  # the library opened it again, by its name
                     return
                 size = self._member.stop - self._member.begin
-                window = io.BufferedReader(_Window(raw, self._member.begin, size))
+                window = io.BufferedReader(Window(raw, self._member.begin, size))
                 with h5py.File(window, "r") as file:
                     yield file
         except FlagscopeError:
@@ -125,31 +126,6 @@ class Hdf5Store:
             raise CorruptFileError(
                 f"{self._path} is not a whole HDF5 file: {reason}.", hint=DAMAGED
             ) from error
-
-
-class _Window(io.RawIOBase):
-    """A part of a file, as a file."""
-
-    def __init__(self, file: Any, start: int, size: int) -> None:
-        self._file, self._start, self._size, self._at = file, start, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), max(0, self._size - self._at))
-        self._file.seek(self._start + self._at)
-        count = self._file.readinto(memoryview(buffer)[:wanted])
-        self._at += count
-        return count
 
 
 def _package() -> ModuleType:

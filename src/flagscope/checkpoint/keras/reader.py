@@ -14,7 +14,7 @@ from flagscope.checkpoint.base import TensorInfo
 from flagscope.checkpoint.files.checks import DAMAGED, checked_start
 from flagscope.checkpoint.files.placed import Checksum, PlacedBytes
 from flagscope.checkpoint.files.reader import FileCheckpoint
-from flagscope.checkpoint.files.zip_members import BROKEN_ZIP
+from flagscope.checkpoint.files.zip_members import BROKEN_ZIP, data_begin
 from flagscope.checkpoint.indexing import Index, read_turned
 from flagscope.checkpoint.keras.hdf5 import Hdf5Store
 from flagscope.checkpoint.keras.layers import Layer, parsed_model
@@ -24,8 +24,6 @@ from flagscope.errors import CorruptFileError, SourceError
 
 _WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
 _LONGEST_CONFIG = 2**26
-# The fixed part of a member's header, and the lengths of its variable parts (APPNOTE 4.3.7).
-_HEADER, _LENGTHS = 30, slice(26, 30)
 _LISTED = 4
 
 
@@ -36,23 +34,12 @@ class KerasFile(FileCheckpoint):
     for dense layers, (height, width, in, out) for convolutions. Where the file holds the model's
     configuration, it says which layer feeds which. Nothing in it is built or run.
 
-    Parameters
-    ----------
-    path
-        The file.
-    source
-        What the user named, if not the path.
-    config
-        The model's configuration.
-
     Raises
     ------
     MissingExtraError
         If h5py is not installed.
-    MissingFileError
-        If there is no such file.
     CorruptFileError
-        If it is damaged, refers to other files, or would unpack to far more than it is.
+        If it refers to other files, or would unpack to far more than it is.
     SourceError
         If its weights are packed in a way that is not read.
 
@@ -155,13 +142,7 @@ def _archive(placed: PlacedBytes) -> tuple[str | None, Checksum]:
                         f"{path}: {_CONFIG} is longer than {_LONGEST_CONFIG} bytes.", hint=DAMAGED
                     )
                 text = content.decode("utf-8", "replace")
-            raw.seek(info.header_offset)
-            header = raw.read(_HEADER)
-            if len(header) < _HEADER or not header.startswith(b"PK\x03\x04"):
-                raise zipfile.BadZipFile("a member has no header")
-            lengths = header[_LENGTHS]
-            start = info.header_offset + _HEADER
-            start += int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
+            start = data_begin(raw, info)
             if start + info.file_size > placed.size:
                 raise zipfile.BadZipFile("a member reaches beyond the end")
             return text, Checksum(start, start + info.file_size, info.CRC, _WEIGHTS)

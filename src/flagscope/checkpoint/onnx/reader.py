@@ -41,23 +41,14 @@ class OnnxFile(FileCheckpoint):
     Exporters fold the transpose of a linear layer into its weight and name it anew. Where the
     graph says whose it is, it comes under the module's name as (outputs, inputs).
 
-    Parameters
-    ----------
-    path
-        The file.
-    source
-        What the user named, if not the path.
-    config
-        The model's configuration.
-
     Raises
     ------
     MissingExtraError
         If the onnx package is not installed.
     MissingFileError
-        If the file, or one with its data, is not there.
+        If a file with its data is not there.
     CorruptFileError
-        If it is empty, truncated, not consistent, or keeps data outside its folder.
+        If it keeps data outside its folder.
 
     References
     ----------

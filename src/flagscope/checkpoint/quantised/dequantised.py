@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
-from flagscope.checkpoint.derived.checkpoint import WrappedCheckpoint
+from flagscope.checkpoint.derived.checkpoint import DerivedCheckpoint
 from flagscope.checkpoint.indexing import Index
 from flagscope.errors import CorruptFileError
 
@@ -49,7 +49,7 @@ class PackedWeight(ABC):
         """The spacing of the grid there, in float32."""
 
 
-class DequantisedCheckpoint(WrappedCheckpoint):
+class DequantisedCheckpoint(DerivedCheckpoint):
     """The weights of another checkpoint, the packed ones in float32; their parts are not listed.
 
     Parameters

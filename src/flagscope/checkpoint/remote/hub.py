@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from flagscope.checkpoint.remote.path import RemotePath
-from flagscope.checkpoint.remote.retries import seconds
+from flagscope.checkpoint.remote.retries import retried, seconds
 from flagscope.errors import CorruptFileError, MissingFileError, SourceError
 
 _AT_ONCE = 8
-_ATTEMPTS = 3
-_PAUSE = 0.2  # seconds
 R = TypeVar("R")
 
 
@@ -129,27 +126,30 @@ class HubPath(RemotePath):
 
     def _tried(self, question: Callable[[], R]) -> R:
         """The hub's answer; what failed for no lasting reason is asked again."""
-        from huggingface_hub.utils import EntryNotFoundError, HfHubHTTPError
+        from huggingface_hub.utils import EntryNotFoundError
 
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                return question()
-            except EntryNotFoundError as error:
-                raise MissingFileError(
-                    f"there is no {self}.", hint="is the model whole? Look at its page."
-                ) from error
-            except (SourceError, CorruptFileError):
-                raise
-            except Exception as error:  # of the HTTP library, which differs between versions
-                status = getattr(getattr(error, "response", None), "status_code", 500)
-                lasting = isinstance(error, HfHubHTTPError) and status < 500 and status != 429
-                if lasting or attempt == _ATTEMPTS:
-                    raise SourceError(
-                        f"cannot read {self}: {str(error).partition(chr(10))[0]}",
-                        hint="try again later, or download the files and give their folder.",
-                    ) from error
-                time.sleep(_PAUSE * attempt)
-        raise AssertionError  # the last attempt gave or raised something
+        try:
+            return retried(question, is_lasting=_is_lasting)
+        except EntryNotFoundError as error:
+            raise MissingFileError(
+                f"there is no {self}.", hint="is the model whole? Look at its page."
+            ) from error
+        except SourceError:
+            raise
+        except Exception as error:  # of the HTTP library, which differs between versions
+            raise SourceError(
+                f"cannot read {self}: {str(error).partition(chr(10))[0]}",
+                hint="try again later, or download the files and give their folder.",
+            ) from error
+
+
+def _is_lasting(error: Exception) -> bool:
+    """Whether the hub would give the same answer again."""
+    from huggingface_hub.utils import EntryNotFoundError, HfHubHTTPError
+
+    status = getattr(getattr(error, "response", None), "status_code", 500)
+    refused = isinstance(error, HfHubHTTPError) and status < 500 and status != 429
+    return refused or isinstance(error, (SourceError, EntryNotFoundError))
 
 
 def _headers() -> dict[str, str]:

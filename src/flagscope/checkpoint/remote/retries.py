@@ -1,7 +1,9 @@
-"""Time limits of a store: for one answer, and for all tries of a request."""
+"""Timeouts and retries of requests to stores."""
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import threading
 import time
@@ -100,20 +102,42 @@ def patiently(question: Callable[[], R], *, place: str) -> R:
             raise SourceError(
                 f"{place} did not answer a moment ago, and is not asked again yet.", hint=SILENT
             )
-    for attempt in range(1, ATTEMPTS + 1):
+    try:
+        return retried(question, is_lasting=is_lasting, limit=in_all())
+    except Exception as error:
+        if is_timeout(error) and not is_lasting(error):
+            with _lock:
+                _silent[place] = time.monotonic() + in_all()
+        raise
+
+
+def retried(
+    question: Callable[[], R],
+    *,
+    is_lasting: Callable[[Exception], bool],
+    limit: float = math.inf,
+) -> R:
+    """The answer; a question that failed for no lasting reason is asked again, with a pause.
+
+    Parameters
+    ----------
+    question
+        Raises whatever it does; the last error passes.
+    is_lasting
+        Whether asking again after an error is of no use.
+    limit
+        Seconds from the first attempt after which none begins.
+    """
+    begun = time.monotonic()
+    for attempt in itertools.count(1):
         try:
             return question()
         except Exception as error:
-            if is_lasting(error):
-                raise
             pause = max(_PAUSE * attempt, _asked_pause(error))
-            now = time.monotonic()
-            if attempt == ATTEMPTS or now + pause - begun > in_all():
-                if is_timeout(error):
-                    with _lock:
-                        _silent[place] = now + in_all()
+            late = time.monotonic() + pause - begun > limit
+            if is_lasting(error) or attempt == ATTEMPTS or late:
                 raise
-            time.sleep(pause)
+        time.sleep(pause)
     raise AssertionError  # the last attempt gave or raised something
 
 

@@ -34,22 +34,10 @@ class SafetensorsFile(FileCheckpoint):
     crosses. Offsets, shapes and coverage of the file are checked when it is opened. Behind a URL,
     opening takes a request for the size and one or two for the header, a tensor one for each 8 MiB.
 
-    Parameters
-    ----------
-    path
-        The file.
-    source
-        What the user named, if not the path.
-    config
-        The model's configuration.
-
     Raises
     ------
-    MissingFileError, MissingExtraError, SourceError
-        If there is no such file, it cannot be reached, or its header is longer than the format
-        allows.
-    CorruptFileError
-        If it is empty, truncated, or its header is not consistent with the file.
+    MissingExtraError, SourceError
+        If it cannot be reached, or its header is longer than the format allows.
     UnknownDtypeError
         If the header names a data type that the format does not have.
     """

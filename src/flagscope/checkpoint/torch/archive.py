@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import re
-import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -14,63 +13,20 @@ from typing import Any, BinaryIO
 
 from flagscope.checkpoint.files.checks import DAMAGED
 from flagscope.checkpoint.files.placed import Checksum
-from flagscope.checkpoint.files.zip_members import BROKEN_ZIP
+from flagscope.checkpoint.files.window import Window
+from flagscope.checkpoint.files.zip_members import BROKEN_ZIP, data_begin
 from flagscope.checkpoint.pickle.machine import unpickled
 from flagscope.checkpoint.pickle.records import Global, PickleError
 from flagscope.checkpoint.pickle.stored_tensor import Storage
 from flagscope.checkpoint.pickle.tensors import TENSOR_MEANINGS, storage_dtype
 from flagscope.errors import CorruptFileError
 
-_LOCAL = struct.Struct("<4s22xHH")  # signature, lengths of the name and of the extra field
 _LONGEST_CODE = 2**24  # bytes of one file of TorchScript's code, unpacked
 _CLASS = re.compile(r"^class (\w+)\(", re.MULTILINE)
 _LISTS = {
     kind: re.compile(rf"^  __{kind}__ = \[(.*)\]", re.MULTILINE)
     for kind in ("parameters", "buffers")
 }
-
-
-class Window(io.RawIOBase):
-    """Part of an open file as if it were a file: an archive that lies in another one as it is."""
-
-    def __init__(self, file: BinaryIO, begin: int, size: int) -> None:
-        self._file, self._begin, self._size, self._place = file, begin, size, 0
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place."""
-        start = (0, self._place, self._size)[whence]
-        if start + offset < 0:
-            raise ValueError("a place before the beginning")
-        self._place = start + offset
-        return self._place
-
-    def tell(self) -> int:
-        """The place."""
-        return self._place
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        """At most `size` bytes, none beyond the end of the part."""
-        left = max(0, self._size - self._place)
-        self._file.seek(self._begin + min(self._place, self._size))
-        data = self._file.read(left if size is None or size < 0 else min(size, left))
-        self._place += len(data)
-        return data
-
-    def readline(self, size: int | None = -1) -> bytes:
-        """One line, of at most `size` bytes."""
-        left = max(0, self._size - self._place)
-        self._file.seek(self._begin + min(self._place, self._size))
-        data = self._file.readline(left if size is None or size < 0 else min(size, left))
-        self._place += len(data)
-        return data
 
 
 class TorchArchive:
@@ -141,28 +97,20 @@ class TorchArchive:
             )
         if not 0 <= member.header_offset <= self._size:
             raise self._misplaced(name)
-        self._file.seek(self._begin + member.header_offset)
-        local = self._file.read(_LOCAL.size)
-        if len(local) < _LOCAL.size or not local.startswith(b"PK\x03\x04"):
+        try:
+            begin = data_begin(self._file, member, archive=self._begin)
+        except zipfile.BadZipFile:
+            raise self._misplaced(name) from None
+        beyond = begin + member.file_size > self._begin + self._size
+        if beyond or member.compress_size != member.file_size:
             raise self._misplaced(name)
-        _, name_length, extra_length = _LOCAL.unpack(local)
-        begin = member.header_offset + _LOCAL.size + name_length + extra_length
-        if begin + member.file_size > self._size or member.compress_size != member.file_size:
-            raise self._misplaced(name)
-        return self._begin + begin, member.file_size
+        return begin, member.file_size
 
-    def checksum(self, name: str) -> Checksum | None:
-        """The checksum of a member; None where they were left out when the file was written.
-
-        Raises
-        ------
-        CorruptFileError
-            As for `place`.
-        """
+    def _checksum(self, name: str, begin: int, size: int) -> Checksum | None:
+        """The checksum of a member; None where they were left out when the file was written."""
         # torch.serialization.set_crc32_options(False) leaves zeros in their place.
         if self.root is None or not self.members[f"{self.root}data.pkl"].CRC:
             return None
-        begin, size = self.place(name)
         return Checksum(begin, begin + size, self.members[name].CRC, name)
 
     def _misplaced(self, name: str) -> CorruptFileError:
@@ -181,13 +129,9 @@ class TorchArchive:
         begin, size = self.place(name)
         self._file.seek(begin)
         data = self._file.read(size)
-        known = self.checksum(name)
-        if known is not None and zlib.crc32(data) != known.crc:
-            raise CorruptFileError(
-                f"{self._shown}: the data of {name[:100]!r} do not have the checksum that the "
-                "archive says.",
-                hint=DAMAGED,
-            )
+        known = self._checksum(name, begin, size)
+        if known is not None:
+            known.compare(zlib.crc32(data), shown=self._shown)
         return data
 
     def saved(self, names: set[Global]) -> Any:
@@ -225,7 +169,7 @@ class TorchArchive:
             if key not in made:
                 name = f"{self.root}data/{key}"
                 begin, size = self.place(name)
-                checksum = self.checksum(name)
+                checksum = self._checksum(name, begin, size)
                 made[key] = Storage(begin, size, dtype, key, swapped, checksum=checksum)
             if count * (1 if dtype is None else dtype.itemsize) > made[key].nbytes:
                 raise PickleError(f"its storage {key[:20]!r} is shorter than it tells")

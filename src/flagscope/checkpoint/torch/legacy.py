@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from flagscope.checkpoint.files.window import Window
 from flagscope.checkpoint.pickle.machine import unpickled
 from flagscope.checkpoint.pickle.records import Global, PickleError
 from flagscope.checkpoint.pickle.stored_tensor import Storage
 from flagscope.checkpoint.pickle.tensors import TENSOR_MEANINGS, storage_dtype
-from flagscope.checkpoint.torch.archive import Window
 
 # A pickle of the number 0x1950a86a20f9469cfc6c comes first, of protocol 2 by default.
 _NUMBER = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 from typing import Any, BinaryIO
 
+from flagscope.checkpoint.files.window import Window
 from flagscope.checkpoint.pickle.arrays import held_bytes
 from flagscope.checkpoint.pickle.machine import unpickled
 from flagscope.checkpoint.pickle.records import Global, PickleError
 from flagscope.checkpoint.pickle.stored_tensor import Storage
 from flagscope.checkpoint.pickle.tensors import TENSOR_MEANINGS
-from flagscope.checkpoint.torch.archive import Window
 from flagscope.checkpoint.torch.legacy import is_legacy, legacy_saved
 
 _BYTES_OF_STORAGE = "torch.storage._load_from_bytes"

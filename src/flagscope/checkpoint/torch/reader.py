@@ -46,8 +46,6 @@ class TorchFile(FileCheckpoint):
     path
         The file. A zip file with such files in it (Stable-Baselines3) is read as one with a group
         for each.
-    source
-        What the user named, if not the path.
     config
         The model's configuration; in its place, settings that the file holds itself.
     tensors
@@ -55,12 +53,10 @@ class TorchFile(FileCheckpoint):
 
     Raises
     ------
-    MissingFileError
-        If there is no such file.
     UnsafeFileError
         If tensors could only be had by running pickled code.
     CorruptFileError
-        If it is empty, truncated, inconsistent, of another format, or holds no tensors.
+        If it is of another format, or holds no tensors.
     SourceError
         If it holds several groups of tensors, and none is known to be the model.
     InputError
