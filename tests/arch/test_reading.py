@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from arch.conv_networks import CONV_MAKERS
 from arch.networks import MAKERS, Network
 from arch.stream_networks import STREAM_MAKERS
 from flagscope.arch import Graph, build_graph
 
 RECALL = 0.95
-ALL_MAKERS = (*MAKERS, *STREAM_MAKERS)
+ALL_MAKERS = (*MAKERS, *CONV_MAKERS, *STREAM_MAKERS)
 
 
 def graph_of(net: Network) -> Graph:

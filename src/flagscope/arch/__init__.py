@@ -1,24 +1,49 @@
-"""From tensor names, shapes and a config to the graph of a network's linear maps."""
+"""From tensor names, shapes and a config to the graph of a network's linear maps.
 
-from flagscope.arch.build import NO_FAMILY, FamilyInfo, build_graph, families
-from flagscope.arch.drafts import family_draft
-from flagscope.arch.graph import (
-    Frame,
-    Graph,
-    HeadGroup,
-    LinkGroup,
-    Member,
-    Norm,
-    PairGroup,
-    Rotary,
-    Stream,
-    StreamMap,
-    SubBlock,
-)
-from flagscope.arch.maps import LinearMap
-from flagscope.arch.pair_side import Side
-from flagscope.arch.registry import Proof, proofs
-from flagscope.arch.stream import head_links, residual_pairs
+Names are imported on first use, so that a list of the families needs no tensor library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flagscope.arch.build import NO_FAMILY, build_graph
+    from flagscope.arch.catalogue import FamilyInfo, families
+    from flagscope.arch.drafts import family_draft
+    from flagscope.arch.graph import (
+        Frame,
+        Graph,
+        HeadGroup,
+        LinkGroup,
+        Member,
+        Norm,
+        PairGroup,
+        Rotary,
+        Stream,
+        StreamMap,
+        SubBlock,
+    )
+    from flagscope.arch.maps import LinearMap
+    from flagscope.arch.pair_side import Side
+    from flagscope.arch.registry import Proof, proofs
+    from flagscope.arch.stream import head_links, residual_pairs
+
+_HOMES = {
+    **dict.fromkeys(("NO_FAMILY", "build_graph"), "build"),
+    **dict.fromkeys(("FamilyInfo", "families"), "catalogue"),
+    "family_draft": "drafts",
+    **dict.fromkeys(
+        ("Frame", "Graph", "HeadGroup", "LinkGroup", "Member", "Norm", "PairGroup", "Rotary",
+         "Stream", "StreamMap", "SubBlock"),
+        "graph",
+    ),
+    "LinearMap": "maps",
+    "Side": "pair_side",
+    **dict.fromkeys(("Proof", "proofs"), "registry"),
+    **dict.fromkeys(("head_links", "residual_pairs"), "stream"),
+}  # fmt: skip
 
 __all__ = [
     "NO_FAMILY",
@@ -44,3 +69,13 @@ __all__ = [
     "proofs",
     "residual_pairs",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'flagscope.arch' has no attribute {name!r}")
+    return getattr(import_module(f"flagscope.arch.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

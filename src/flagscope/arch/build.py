@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -17,9 +17,7 @@ from flagscope.arch.notes import Notes
 from flagscope.arch.outer_freedom import with_outer_freedoms
 from flagscope.arch.pair_names import with_own_names
 from flagscope.arch.reading import SIZES, Reading
-from flagscope.arch.registry import Proof, proofs
 from flagscope.arch.rule_context import Shapes
-from flagscope.arch.rules import Family, load_families
 from flagscope.arch.stacks import BUFFERS, StackBuilder
 from flagscope.arch.stated import check_stated, with_key
 from flagscope.arch.stream import head_links, residual_pairs
@@ -291,46 +289,6 @@ def stacked_tensors(choice: Choice, shapes: Shapes) -> dict[str, tuple[str, ...]
                 if parts:
                     found[f"{before}*{after}"] = tuple(parts)
     return found
-
-
-@dataclass(frozen=True)
-class FamilyInfo:
-    """What a family file offers and what is proven of it, for lists of the families."""
-
-    name: str
-    title: str
-    model_types: tuple[str, ...]
-    pairs: tuple[str, ...]
-    proof: Proof | None = None
-
-
-def families() -> tuple[FamilyInfo, ...]:
-    """The families that ship with the package, by name.
-
-    References
-    ----------
-    Each is a TOML file beside this module.
-
-    Examples
-    --------
-    >>> [one.title for one in families() if one.name == "gpt2"]
-    ['GPT-2']
-    """
-    return tuple(
-        FamilyInfo(one.name, one.title, one.model_types, _pair_kinds(one), proofs().get(one.name))
-        for one in load_families().values()
-    )
-
-
-def _pair_kinds(family: Family) -> tuple[str, ...]:
-    kinds: list[str] = ["sequential"] if family.chain else []
-    for stack in family.stacks:
-        kinds += ["qk", "ov"] if stack.attention else []
-        kinds += ["latent"] if stack.latent else []
-        kinds += ["mlp"] if stack.mlp else []
-        kinds += ["conv"] if stack.sequence else []
-        kinds += ["residual"] if stack.stream or stack.has_stream else []
-    return tuple(dict.fromkeys(kinds))
 
 
 def _checked_shapes(shapes: Shapes) -> dict[str, tuple[int, ...]]:

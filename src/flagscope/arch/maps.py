@@ -13,6 +13,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from flagscope.arch.layout import Groups, axis_sizes, parse_layout, part_of_axis
+from flagscope.arch.map_axes import MapAxes
 from flagscope.errors import ArchitectureError, InputError
 
 View = Literal["write", "read"]
@@ -158,7 +159,11 @@ class LinearMap:
 
     def extent(self, axis: str) -> int:
         """Size of an axis, or of the part of it that these maps take up."""
-        return self.window[axis][1] if axis in self.window else self.sizes[axis]
+        return self._axes.extent(axis)
+
+    @cached_property
+    def _axes(self) -> MapAxes:
+        return MapAxes(self.sizes, self.select, self.window)
 
     @property
     def outputs(self) -> int:
@@ -183,7 +188,7 @@ class LinearMap:
 
     @cached_property
     def _index(self) -> tuple[slice, ...] | None:
-        cut = [self._leading_cut(group) for group in self.groups]
+        cut = [self._axes.cut(group) for group in self.groups]
         if all(one == slice(None) for one in cut):
             return None
         return tuple(cut)
@@ -203,19 +208,6 @@ class LinearMap:
         other = object.__new__(LinearMap)
         other.__dict__.update(self.__dict__, tensor=tensor, bias=bias)
         return other
-
-    def _leading_cut(self, group: tuple[str, ...]) -> slice:
-        start, extent, cut = 0, prod(self.sizes[n] for n in group), False
-        for name in _leading(group, self.select):
-            extent //= self.sizes[name]
-            start += self.select[name] * extent
-            cut = cut or self.sizes[name] > 1
-        first = _first_left(group, self.select)
-        if first in self.window and self.extent(first) < self.sizes[first]:
-            extent //= self.sizes[first]
-            start += self.window[first][0] * extent
-            return slice(start, start + self.extent(first) * extent)
-        return slice(start, start + extent) if cut else slice(None)
 
     def write_matrices(self, stored: Shaped[Tensor, "*stored"]) -> Shaped[Tensor, "count out m"]:
         """The maps as writers: rows are the output space, spatial axes join the inputs.
@@ -270,7 +262,10 @@ class LinearMap:
     def bias_vectors(self, stored: Shaped[Tensor, "*stored"]) -> Shaped[Tensor, "n out"]:
         """The bias of each map, shape (count, out); (1, out) where all maps add one bias."""
         groups = parse_layout(self.bias_layout)
-        return rearrange(self._selected(stored, groups), self._pattern(groups, self._bias_target()))
+        return rearrange(
+            self._axes.selected(stored, groups, self.tensor),
+            self._pattern(groups, self._bias_target()),
+        )
 
     def replace_bias(
         self, stored: Shaped[Tensor, "*stored"], vectors: Shaped[Tensor, "n out"]
@@ -298,32 +293,8 @@ class LinearMap:
         for name in reversed(self.batch_axes):
             member, at = divmod(member, self.extent(name))
             fixed[name] = at + self.window.get(name, (0, 0))[0]
-        parts = [self._range_text(group, fixed) for group in self.groups]
+        parts = [self._axes.range_text(group, fixed) for group in self.groups]
         return "[:]" if all(part == ":" for part in parts) else f"[{', '.join(parts)}]"
-
-    def _range_text(self, group: tuple[str, ...], fixed: Mapping[str, int]) -> str:
-        stride = prod(self.sizes[n] for n in group)
-        extent, start, step, blocks, was_free = stride, 0, 1, 0, False
-        for name in group:
-            stride //= self.sizes[name]
-            if name in fixed:
-                start += fixed[name] * stride
-                was_free = was_free and self.sizes[name] == 1
-            else:
-                start += self.window.get(name, (0, 0))[0] * stride
-                whole = self.extent(name) == self.sizes[name]
-                blocks += self.extent(name) > 1 and not (was_free and whole)
-                was_free = was_free or self.extent(name) > 1
-                step = stride if self.extent(name) > 1 else step
-        free = prod(self.extent(n) for n in group if n not in fixed)
-        if free == extent:
-            return ":"
-        if blocks > 1:  # not one range: say which axis is held at which index
-            held = [f"{n}={fixed[n]}" for n in group if n in fixed]
-            held += [f"{n}={a}:{a + n_}" for n, (a, n_) in self.window.items() if n in group]
-            return "; ".join(dict.fromkeys(held))
-        stop = start + (free - 1) * step + 1
-        return f"{start}:{stop}" if step == 1 or free == 1 else f"{start}:{stop}:{step}"
 
     def _target(self, view: View) -> str:
         batch = f"({' '.join(self.batch_axes)})" if self.batch_axes else "1"
@@ -341,46 +312,12 @@ class LinearMap:
         return f"{' '.join(kept)} -> {target}"
 
     def _matrices(self, stored: Tensor, view: View) -> Tensor:
-        part = self._selected(stored, self.groups)
+        part = self._axes.selected(stored, self.groups, self.tensor)
         return rearrange(part, self._pattern(self.groups, self._target(view)))
-
-    def _selected(self, stored: Tensor, groups: Groups) -> Tensor:
-        """Elementary axes without the selected ones; a view of a contiguous tensor."""
-        cut = {n for group in groups for n in group if n in self.select}
-        window = {n: one for n, one in self.window.items() if any(n in group for group in groups)}
-        full = tuple(prod(self.sizes[n] for n in group) for group in groups)
-        part = tuple(
-            len(range(*self._leading_cut(group).indices(extent)))
-            for group, extent in zip(groups, full, strict=True)
-        )
-        names = [n for group in groups for n in group]
-        if tuple(stored.shape) == full:
-            sizes, at = self.sizes, self.select
-        elif tuple(stored.shape) == part:
-            gone = {n for group in groups for n in _leading(group, self.select)}
-            sizes = {**self.sizes, **dict.fromkeys(gone, 1)}
-            at = {n: 0 if n in gone else index for n, index in self.select.items()}
-            taken = [n for group in groups if (n := _first_left(group, self.select)) in window]
-            for name in taken:
-                sizes[name] = self.extent(name)
-                del window[name]
-        else:
-            either = f"{full} or its part {part}" if part != full else f"{full}"
-            raise InputError(
-                f"{self.tensor!r} was expected with shape {either}, got {tuple(stored.shape)}",
-                hint="pass the tensor as it is stored, whole or cut by index()",
-            )
-        view = stored.reshape([sizes[n] for n in names])
-        for name, (start, length) in window.items():
-            view = view.narrow(names.index(name), start, length)
-        for axis in reversed(range(len(names))):
-            if names[axis] in cut:
-                view = view.select(axis, at[names[axis]])
-        return view
 
     def _put(self, stored: Tensor, values: Tensor, groups: Groups, target: str) -> Tensor:
         result = stored.clone().contiguous()
-        place = self._selected(result, groups)
+        place = self._axes.selected(result, groups, self.tensor)
         expected = rearrange(place, self._pattern(groups, target)).shape
         if values.shape != expected:
             raise InputError(
@@ -392,19 +329,6 @@ class LinearMap:
         sizes = {n: self.extent(n) for n in kept.split()}
         place.copy_(rearrange(values, f"{shape} -> {kept}", **sizes))
         return result
-
-
-def _leading(group: tuple[str, ...], select: Mapping[str, int]) -> list[str]:
-    names: list[str] = []
-    for name in group:
-        if name not in select:
-            break
-        names.append(name)
-    return names
-
-
-def _first_left(group: tuple[str, ...], select: Mapping[str, int]) -> str:
-    return next((name for name in group if name not in select), "")
 
 
 def solved_map(
