@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from flagscope.arch.activation_names import ELEMENTWISE, HOMOGENEOUS, LINEAR
+from flagscope.arch.activations import ELEMENTWISE, HOMOGENEOUS, LINEAR
 
 _ACTIVATIONS = LINEAR | HOMOGENEOUS | ELEMENTWISE | {"unknown", "softmax", "ssm", "ssm gate"}
 
