@@ -48,7 +48,7 @@ PAIR_COLUMNS = (
     *(
         Column(entry.field, words.symbol, words.definition, f"{words.title}, {words.symbol}")
         for entry in COLUMNS
-        if (words := entry.words)
+        for words in (EXPLANATIONS[entry.field],)
     ),
     Column(
         "product",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from flagscope.records import Record, ScanResult
+from flagscope.records import HeadRecord, PairRecord, Record, ScanResult
+from flagscope.report.wording import MISSING
 
 TestPrefix = Literal["", "commutator_", "gram_correlation_", "shared_", "composition_", "dominant_"]
 
@@ -42,6 +44,13 @@ class ErrorRate:
         ``test`` is the prefix of the fields of the test, as in ``commutator_p_adjusted``.
         """
         return self._below(getattr(record, f"{test}p_adjusted"))
+
+    def counted(self, records: Sequence[PairRecord] | Sequence[HeadRecord]) -> str:
+        """How many overlaps are counted of those that were tested, in words; a dash where none."""
+        known = [record for record in records if record.p_adjusted is not None]
+        if not known or not self.held:
+            return MISSING
+        return f"{sum(self.counts(record) for record in known):,} of {len(known):,}"
 
     def certain(self, record: Record, test: TestPrefix = "") -> bool:
         """Whether a test bears a claim: the chance that any such one errs is at most ``level``."""

@@ -17,7 +17,7 @@ from flagscope.observables import (
     null_band,
     untestable,
 )
-from flagscope.records import HeadRecord, PairRecord, ScanResult
+from flagscope.records import ScanResult
 from flagscope.report.dominant import stands_out
 from flagscope.report.error_rate import ErrorRate
 from flagscope.report.sparkline import sparkline
@@ -56,7 +56,7 @@ def pair_rows(result: ScanResult) -> list[GlanceRow]:
         GlanceRow(
             title=track.title,
             size=_size(track),
-            beyond=_beyond(track.pairs, rate),
+            beyond=rate.counted(track.pairs),
             target=f"track/{track.key}",
             cells=tuple(_pair_cell(result, track, name) for name in AT_A_GLANCE),
         )
@@ -71,7 +71,7 @@ def head_rows(result: ScanResult) -> list[GlanceRow]:
         GlanceRow(
             title=track.title,
             size=_head_size(track),
-            beyond=_beyond(track.groups, rate),
+            beyond=rate.counted(track.groups),
             target=f"heads/{result.heads.index(track.groups[0])}",
             cells=tuple(_head_cell(track, name) for name in HEAD_OBSERVABLES),
         )
@@ -89,13 +89,6 @@ def _head_size(track: HeadTrack) -> str:
     first = track.groups[0]
     layers = counted(len(track.groups), "layer")
     return f"{layers} × {counted(first.count, 'head')}, rank {number(first.rank)} in {first.d:,}"
-
-
-def _beyond(records: Sequence[PairRecord] | Sequence[HeadRecord], rate: ErrorRate) -> str:
-    known = [record for record in records if record.p_adjusted is not None]
-    if not known or not rate.held:
-        return MISSING
-    return f"{sum(rate.counts(record) for record in known):,} of {len(known):,}"
 
 
 def _cell(

@@ -84,7 +84,7 @@ def summary_table(result: ScanResult) -> SummaryTable:
                 track.title,
                 f"{len(track.pairs):,}",
                 _spread(track.pairs, "overlap_ratio") if _standing(track.pairs) else NONE_STANDS,
-                _beyond(track.pairs, rate),
+                rate.counted(track.pairs),
                 *(
                     _spread(track.pairs, name)
                     for name in ("commutator_ratio", "gram_correlation", "commutation_defect")
@@ -95,7 +95,7 @@ def summary_table(result: ScanResult) -> SummaryTable:
     for heads in head_tracks(result):
         title = heads.title.replace("space", "heads, R")
         ratio = _spread(heads.groups, "overlap_ratio")
-        beyond, undefined = _beyond(heads.groups, rate), _undefined(heads.groups)
+        beyond, undefined = rate.counted(heads.groups), _undefined(heads.groups)
         count = f"{len(heads.groups):,}"
         rows.append((title, count, ratio, beyond, "", "", "", undefined))
     caption = (
@@ -145,13 +145,6 @@ def _outward(value: float, rounding: str) -> float:
 def _standing(pairs: Sequence[PairRecord]) -> bool:
     """Whether some pair has dominant spaces, or nothing is known of that."""
     return any(stands_out(pair) for pair in pairs)
-
-
-def _beyond(records: Sequence[PairRecord] | Sequence[HeadRecord], rate: ErrorRate) -> str:
-    known = [record for record in records if record.p_adjusted is not None]
-    if not known or not rate.held:
-        return MISSING
-    return f"{sum(rate.counts(record) for record in known):,} of {len(known):,}"
 
 
 def _undefined(records: Sequence[PairRecord] | Sequence[HeadRecord]) -> str:

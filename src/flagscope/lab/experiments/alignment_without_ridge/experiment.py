@@ -107,7 +107,7 @@ class AlignmentWithoutRidge(Experiment):
         return train_separable(s, task, report)
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """Predictions and rules of the verdicts are in `separable_findings`."""
+        """Predictions and rules of the verdicts are in `findings`."""
         return findings(measured)
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:

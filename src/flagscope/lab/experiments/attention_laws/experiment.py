@@ -169,7 +169,7 @@ class AttentionLaws(Experiment):
         }
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """Predictions and rules of the verdicts are in `attention_laws_findings`."""
+        """Predictions and rules of the verdicts are in `findings`."""
         return findings(measured)
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:

@@ -138,7 +138,7 @@ class LanguageModelCheckpoints(Experiment):
         }
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """Every claim of `lm_claims` by its rule."""
+        """Every claim of `claims` by its rule."""
         runs = ArmRuns(measured)
         return tuple(claim.judge(runs) for claim in CLAIMS)
 

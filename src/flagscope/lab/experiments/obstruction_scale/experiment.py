@@ -121,7 +121,7 @@ class ObstructionScale(Experiment):
         return {"series": series}
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """Predictions and rules of the verdicts are in `obstruction_scale_findings`."""
+        """Predictions and rules of the verdicts are in `findings`."""
         return findings(measured)
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:

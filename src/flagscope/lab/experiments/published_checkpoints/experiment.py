@@ -143,7 +143,7 @@ class PublishedCheckpoints(Experiment):
         return values
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """Predictions and rules of the verdicts are in `published_findings`."""
+        """Predictions and rules of the verdicts are in `findings`."""
         return findings(measured)
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:

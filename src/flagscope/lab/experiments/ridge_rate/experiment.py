@@ -92,7 +92,7 @@ class RidgeRate(Experiment):
         return RidgeRun(cell.settings, task).carry_out(report)
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """Predictions and rules of the verdicts are in `ridge_findings`."""
+        """Predictions and rules of the verdicts are in `findings`."""
         return findings(measured)
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
