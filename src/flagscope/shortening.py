@@ -34,6 +34,27 @@ def shortened(text: str) -> str:
     return text
 
 
+def listed(names: Sequence[str], most: int, *, letters: int | None = None) -> str:
+    """The first names, with commas between; an ellipsis where there are more.
+
+    Parameters
+    ----------
+    names
+        Any number of them.
+    most
+        How many are shown.
+    letters
+        How many letters of each; all by default.
+
+    Examples
+    --------
+    >>> listed(["bias", "weight", "gain"], 2), listed(["weight"], 2, letters=3)
+    ('bias, weight, …', 'wei')
+    """
+    shown = [name[:letters] for name in names[:most]]
+    return ", ".join([*shown, "…"] if len(names) > most else shown)
+
+
 def shortened_notes(notes: Sequence[str]) -> list[str]:
     """Notes that fit a report: each shortened, and the first hundred where there are more."""
     shown = [shortened(note) for note in notes[:MOST_NOTES]]

@@ -20,6 +20,7 @@ from flagscope.checkpoint.formats import (
 )
 from flagscope.checkpoint.remote.path import RemotePath
 from flagscope.errors import MissingFileError, SourceError
+from flagscope.shortening import listed
 
 INDEX_SUFFIX = ".index.json"
 # The names that transformers writes, in the order in which it looks for them.
@@ -70,7 +71,7 @@ def weight_file(folder: Path) -> Path:
     below = folders_with_weights(folder)
     raise _without_weights(
         str(folder),
-        f"did you mean a folder in it: {_listed(below)}?" if below else "check the path.",
+        f"did you mean a folder in it: {listed(below, _LISTED)}?" if below else "check the path.",
     )
 
 
@@ -160,15 +161,11 @@ def _only(folder: str, names: Sequence[str]) -> str:
         return names[0]
     if all(SHARD.search(name) for name in names):
         raise MissingFileError(
-            f"{folder} holds shards but not their index: {_listed(names)}.",
+            f"{folder} holds shards but not their index: {listed(names, _LISTED)}.",
             hint=f"fetch the {INDEX_SUFFIX.removeprefix('.')} file that belongs to them "
             "into the same folder.",
         )
     raise SourceError(
-        f"{folder} holds several files of weights: {_listed(names)}.",
+        f"{folder} holds several files of weights: {listed(names, _LISTED)}.",
         hint="name the file that you mean.",
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")

@@ -14,6 +14,7 @@ from flagscope.checkpoint.remote.hub import HubPath
 from flagscope.checkpoint.remote.retries import seconds
 from flagscope.checkpoint.sharded import weight_map
 from flagscope.errors import MissingFileError, SourceError
+from flagscope.shortening import listed
 
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -78,10 +79,9 @@ def fetched_weights(name: str, *, revision: str | None) -> Path:
             shards = sorted(set(weight_map(weights).values()))
             missing = [shard for shard in shards if repository.file(shard) is None]
             if missing:
-                listed = ", ".join(missing[:_LISTED]) + (", …" if len(missing) > _LISTED else "")
                 raise MissingFileError(
                     f"{len(missing)} of the {len(shards)} shards of {name} are {repository.lack}: "
-                    f"{listed}.",
+                    f"{listed(missing, _LISTED)}.",
                     hint=repository.hint,
                 )
         return weights

@@ -16,6 +16,7 @@ from flagscope.checkpoint.folder import (
 )
 from flagscope.checkpoint.formats import GGUF_SUFFIXES, ONNX_SUFFIXES, SUFFIXES, TORCH_SUFFIXES
 from flagscope.checkpoint.sharded import weight_map
+from flagscope.shortening import listed
 
 _LISTED = 6
 
@@ -71,5 +72,4 @@ def _is_weights(name: str) -> bool:
 def _note(what: str, names: Sequence[str]) -> tuple[str, ...]:
     if not names:
         return ()
-    listed = ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
-    return (f"not read: {what} ({len(names)}): {listed}",)
+    return (f"not read: {what} ({len(names)}): {listed(names, _LISTED)}",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
 from flagscope.checkpoint.configuration import json_object
-from flagscope.checkpoint.files.checks import is_plain_name, is_there, refuse_broken_link
+from flagscope.checkpoint.files.checks import is_plain_name, require_files
 from flagscope.checkpoint.formats import opened_file
 from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.remote.path import RemotePath
-from flagscope.errors import CorruptFileError, MissingFileError
+from flagscope.errors import CorruptFileError
 
 _LISTED = 4
 _AT_ONCE = 8
@@ -54,7 +54,7 @@ class ShardedCheckpoint(Checkpoint):
         self._path = path
         self._where = weight_map(path)
         if isinstance(path, Path):
-            _require_all(path, set(self._where.values()))
+            require_files(path, set(self._where.values()))
         self._shards: dict[str, Checkpoint] = {}
         try:
             for name, shard in _opened(path.parent, list(dict.fromkeys(self._where.values()))):
@@ -171,15 +171,3 @@ def weight_map(path: Path | RemotePath) -> dict[str, str]:
                 hint="do not use this checkpoint unless you know where it comes from.",
             )
     return where
-
-
-def _require_all(index: Path, names: Iterable[str]) -> None:
-    missing = sorted(name for name in names if not is_there(index.parent / name))
-    for name in missing:
-        refuse_broken_link(index.parent / name)
-    if missing:
-        listed = ", ".join(missing[:_LISTED]) + (", …" if len(missing) > _LISTED else "")
-        raise MissingFileError(
-            f"{index} names {len(missing)} files that are not in its folder: {listed}.",
-            hint="fetch the missing files into the same folder.",
-        )

@@ -6,6 +6,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
+from flagscope.shortening import listed
+
 # torch.compile; FullyShardedDataParallel and what it flattens; activation checkpointing; Lightning
 # and DeepSpeed. No module of a network is called so.
 _CERTAIN = (
@@ -56,9 +58,9 @@ def unwrapped_names(stored: Iterable[str]) -> tuple[dict[str, str], tuple[str, .
     if not prefixes:
         return names, ()
     kept = sorted(prefix.removesuffix(".") for prefix in prefixes)
-    listed = ", ".join(map(repr, kept[:_LISTED])) + (", …" if kept[_LISTED:] else "")
     verb = "stays" if len(kept) == 1 else "stay"
-    return names, (f"{listed} {verb} in the names of tensors: without it they would meet others",)
+    shown = listed([*map(repr, kept)], _LISTED)
+    return names, (f"{shown} {verb} in the names of tensors: without it they would meet others",)
 
 
 def _unwrapped(stored: Iterable[str]) -> tuple[dict[str, str], set[str]]:

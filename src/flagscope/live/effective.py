@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
 from flagscope.errors import SourceError
+from flagscope.shortening import listed
 
 # Hooks that set a weight before each forward, by the class's name, and the parts that they use:
 # ends of names of parameters and buffers.
@@ -50,8 +51,7 @@ def with_effective_weights(module: nn.Module) -> tuple[str, ...]:
             found.setdefault(kind, []).extend(f"{path}.{name}".lstrip(".") for name in names)
     return tuple(
         f"{len(names)} weights are what the layers compute in evaluation ({kind}): "
-        + ", ".join(names[:_LISTED])
-        + (", …" if len(names) > _LISTED else "")
+        + listed(names, _LISTED)
         for kind, names in found.items()
     )
 

@@ -13,6 +13,7 @@ from flagscope.checkpoint.derived.checkpoint import DerivedCheckpoint
 from flagscope.checkpoint.groups.parts import Twin, averaged_twins, named_part
 from flagscope.checkpoint.indexing import Index
 from flagscope.errors import InputError
+from flagscope.shortening import listed
 
 _LISTED = 20
 
@@ -70,10 +71,9 @@ def part_of(checkpoint: Checkpoint, tensors: str) -> PartCheckpoint:
     names = named_part(shapes, tensors)
     if not names:
         starts = list(dict.fromkeys(name.partition(".")[0] for name in shapes if "." in name))
-        shown = ", ".join(start[:60] for start in starts[:_LISTED])
         raise InputError(
             f"{checkpoint.source} holds no group of tensors {tensors!r}.",
-            hint=f"those there are: {shown}{', …' if len(starts) > _LISTED else ''}."
+            hint=f"those there are: {listed(starts, _LISTED, letters=60)}."
             if starts
             else "it holds one state dict alone; leave the group out.",
         )

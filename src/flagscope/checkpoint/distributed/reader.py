@@ -22,13 +22,13 @@ from flagscope.checkpoint.distributed.metadata import (
 )
 from flagscope.checkpoint.distributed.pieces import located_piece
 from flagscope.checkpoint.dtypes import dtype_name
-from flagscope.checkpoint.files.checks import DAMAGED, checked_start, refuse_broken_link
+from flagscope.checkpoint.files.checks import DAMAGED, checked_start, require_files
 from flagscope.checkpoint.files.placed import PlacedBytes
 from flagscope.checkpoint.files.reader import FileCheckpoint
 from flagscope.checkpoint.groups.model_state import ModelState, model_state
 from flagscope.checkpoint.indexing import Index, index_shape
 from flagscope.checkpoint.pickle.stored_tensor import StoredTensor
-from flagscope.errors import CorruptFileError, MissingFileError, SourceError
+from flagscope.errors import CorruptFileError, SourceError
 
 METADATA_NAME = ".metadata"
 PIECES_SUFFIX = ".distcp"
@@ -182,15 +182,7 @@ def _files(path: Path, tensors: Mapping[str, ChunkedTensor]) -> dict[str, Placed
     for tensor in tensors.values():
         for chunk in tensor.chunks:
             ends[chunk.file] = max(ends.get(chunk.file, 0), chunk.start + chunk.length)
-    missing = sorted(file for file in ends if not (path.parent / file).is_file())
-    for file in missing:
-        refuse_broken_link(path.parent / file)
-    if missing:
-        listed = ", ".join(missing[:_LISTED]) + (", …" if len(missing) > _LISTED else "")
-        raise MissingFileError(
-            f"{path} names {len(missing)} files that are not in its folder: {listed}.",
-            hint="fetch the missing files into the same folder.",
-        )
+    require_files(path, ends)
     files = {file: PlacedBytes(path.parent / file) for file in ends}
     for file, end in ends.items():
         if end:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
 
 from flagscope.checkpoint.files.disguises import SEEN, disguise
 from flagscope.checkpoint.files.placed import refuse_special
 from flagscope.errors import CorruptFileError, MissingFileError, SourceError
+from flagscope.shortening import listed
 
 DAMAGED = "the file is damaged or was cut short; fetch or save it again."
+_LISTED = 4  # files that a message names
 
 
 def checked_start(path: Path, length: int = SEEN) -> bytes:
@@ -92,6 +95,25 @@ def is_there(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
+
+
+def require_files(index: Path, names: Iterable[str]) -> None:
+    """Refuse an index or table whose files are not all in its folder.
+
+    Raises
+    ------
+    MissingFileError
+        If some are not there, or are links to what is not there.
+    """
+    missing = sorted(name for name in names if not is_there(index.parent / name))
+    for name in missing:
+        refuse_broken_link(index.parent / name)
+    if missing:
+        raise MissingFileError(
+            f"{index} names {len(missing)} files that are not in its folder: "
+            f"{listed(missing, _LISTED)}.",
+            hint="fetch the missing files into the same folder.",
+        )
 
 
 def is_plain_name(file: str) -> bool:

@@ -10,6 +10,7 @@ from flagscope.checkpoint.files.checks import checked_start
 from flagscope.checkpoint.files.placed import PlacedBytes
 from flagscope.checkpoint.gguf.header import GgufHeader, gguf_header
 from flagscope.errors import CorruptFileError, MissingFileError, SourceError
+from flagscope.shortening import listed
 
 _NAME = re.compile(r"(?P<model>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
 _LISTED = 4
@@ -63,10 +64,9 @@ def gguf_parts(
     )
     missing = [one.name for one in paths if not one.is_file()]
     if missing:
-        listed = ", ".join(missing[:_LISTED]) + (", …" if len(missing) > _LISTED else "")
         raise MissingFileError(
             f"{path} is one of {count} parts of a model, of which {len(missing)} are not in its "
-            f"folder: {listed}.",
+            f"folder: {listed(missing, _LISTED)}.",
             hint="fetch the missing files into the same folder.",
         )
     files = tuple(PlacedBytes(part) for part in paths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flagscope.checkpoint.groups.choice import (
@@ -19,8 +20,10 @@ from flagscope.checkpoint.groups.choice import (
 from flagscope.checkpoint.groups.parts import named_part
 from flagscope.checkpoint.pickle.stored_tensor import StoredTensor
 from flagscope.errors import FlagscopeError, InputError, SourceError
+from flagscope.shortening import listed
 
 _LISTED = 6
+_listed = partial(listed, most=_LISTED, letters=60)
 _MOST_GROUPS = 20
 
 
@@ -190,7 +193,7 @@ class _Reader:
             there = list(_group_names(saved))
             raise InputError(
                 f"{self._source} holds no group of tensors {tensors!r}.",
-                hint=f"those there are: {_listed(there, _MOST_GROUPS)}."
+                hint=f"those there are: {_listed(there, most=_MOST_GROUPS)}."
                 if there
                 else "it holds one state dict alone; leave the group out.",
             )
@@ -289,8 +292,3 @@ def _dotted(path: tuple[str, ...], key: Any) -> str:
 
 def _quoted(name: str) -> str:
     return name if name.replace(".", "").replace("_", "").replace("-", "").isalnum() else repr(name)
-
-
-def _listed(names: list[str], most: int = _LISTED) -> str:
-    shown = ", ".join(name[:60] for name in names[:most])
-    return shown + (", …" if len(names) > most else "")

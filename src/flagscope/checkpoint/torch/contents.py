@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, BinaryIO
 
 from flagscope.checkpoint.files.checks import DAMAGED, checked_start
@@ -14,12 +15,14 @@ from flagscope.checkpoint.torch.legacy import LONGEST_START, is_legacy, legacy_s
 from flagscope.checkpoint.torch.objects import opened_up
 from flagscope.checkpoint.torch.plain_pickle import pickle_saved
 from flagscope.errors import CorruptFileError, SourceError
+from flagscope.shortening import listed
 
 ZIP_START = b"PK\x03\x04"
 _PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 INNER_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".pkl")
 _OTHER_FORMATS = (".safetensors", ".gguf", ".onnx", ".npz", ".h5", ".keras", ".zip", ".tar")
 _LISTED = 6
+_listed = partial(listed, most=_LISTED, letters=60)
 
 
 @dataclass(frozen=True)
@@ -176,8 +179,3 @@ def _no_torch_file(archive: TorchArchive, shown: str) -> SourceError:
         f"{_listed(list(archive.members))}.",
         hint="give the file of weights itself; if torch.save wrote this one, it is damaged.",
     )
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(name[:60] for name in names[:_LISTED])
-    return shown + (", …" if len(names) > _LISTED else "")

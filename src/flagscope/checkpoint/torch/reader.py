@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Hashable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from flagscope.checkpoint.pickle.tensors import describes_tensors
 from flagscope.checkpoint.torch.contents import torch_contents
 from flagscope.checkpoint.torch.settings import config_below
 from flagscope.errors import CorruptFileError, SourceError, UnsafeFileError
+from flagscope.shortening import listed
 
 SAFE_HINT = (
     "have its owner save the weights alone, torch.save(model.state_dict(), FILE) or safetensors."
@@ -32,6 +34,7 @@ SAFE_HINT = (
 # genuine; a large one is a trap for memory.
 _EXPANDED_BYTES = 64 * 2**20
 _LISTED = 6
+_listed = partial(listed, most=_LISTED, letters=80)
 
 
 class TorchFile(FileCheckpoint):
@@ -185,8 +188,3 @@ def _without_names(path: Path, kind: str, names: set[Global]) -> SourceError:
         f"{path} holds {kind}, not tensors by name.",
         hint="save a state dict: torch.save(model.state_dict(), FILE).",
     )
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(name[:80] for name in names[:_LISTED])
-    return shown + (", …" if len(names) > _LISTED else "")
