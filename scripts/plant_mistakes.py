@@ -144,7 +144,7 @@ def _imports() -> dict[str, set[str]]:
 
 
 def nearest_tests(path: Path, most: int) -> list[str]:
-    """The file's own examples, then test files: by steps of import, the room's own first."""
+    """The file's own examples, its namesakes, its room's tests and others, by steps of import."""
     room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     steps = {_module(path): 0}
     border = [_module(path)]
@@ -157,7 +157,8 @@ def nearest_tests(path: Path, most: int) -> list[str]:
         away = steps.get(_module(short))
         own = short.parts[1] in (room, f"test_{room}.py")
         if away is not None and (own or away <= 2) and short.parts[1] != "lab":
-            tests.append((not own, away, path.stem not in short.stem, short))
+            named = path.stem in short.stem
+            tests.append((not named, not own, away, short))
     return [str(path), *(str(short) for *_, short in sorted(tests)[:most])]
 
 

@@ -265,7 +265,7 @@ def test_zeros_have_the_noise_of_the_smallest_number_of_their_type(dtype):
     smallest = torch.ones(1, dtype=bits).view(dtype).double().item()
     delta = storage_noise(torch.zeros(400, 400, dtype=dtype)).delta.item()
     # δ of float64 is itself one of the least numbers there are, some ten of which it is.
-    assert delta == pytest.approx(2 * 20 * smallest / math.sqrt(12), rel=0.05)
+    assert delta == pytest.approx(2 * 20 * smallest / math.sqrt(12), rel=0.05, abs=0)
 
 
 @pytest.mark.parametrize("dtype", noise_module._FORMATS)
