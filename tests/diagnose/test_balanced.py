@@ -101,6 +101,13 @@ def test_rank_deficient_pairs_have_no_balanced_form():
     assert tall.balanced.status == "rank deficient"
 
 
+def test_maps_whose_product_is_zero_have_no_effective_rank():
+    w1, w2 = torch.zeros(8, 3, dtype=torch.float64), torch.zeros(2, 8, dtype=torch.float64)
+    w1[:3], w2[:, 5:7] = torch.eye(3), torch.eye(2)
+    found = record(w1, w2, freedom="gl").balanced
+    assert (found.effective_rank, found.status) == (None, "rank deficient")
+
+
 @pytest.mark.parametrize("shared", ["read", "write"])
 def test_grouped_queries_are_balanced_together(shared):
     # Four heads, two of which share one key (or value) head each; g acts on a group at once.

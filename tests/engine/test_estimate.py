@@ -3,6 +3,7 @@
 import tracemalloc
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from types import SimpleNamespace
 
 import pytest
@@ -106,6 +107,17 @@ def test_every_kind_of_work_has_a_rate():
         for kind, size in task.work.amounts:
             assert rates.of(Work({(kind, size): 1.0})) > 0
     assert measured_rates(2, 1) is rates
+
+
+def test_work_is_timed_with_the_threads_that_it_will_have(monkeypatch):
+    before = torch.get_num_threads()
+    seen = []
+    monkeypatch.setattr(torch, "set_num_threads", seen.append)
+    monkeypatch.setattr(rates, "_seconds", lambda kind, n, together: seen.append(kind) or 1.0)
+    monkeypatch.setattr(rates, "_repeated", lambda call, together: 1.0)
+    rates._timed(3, Barrier(1))
+    assert (seen[0], seen[-1]) == (3, before)
+    assert {"product", "eigh"} <= set(seen)
 
 
 def test_a_timing_that_fails_ends_the_others(monkeypatch):
