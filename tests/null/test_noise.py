@@ -155,6 +155,22 @@ def test_other_repetition_is_told(dtype):
         assert storage_noise(weight.to(dtype)).repeated, name
 
 
+@pytest.mark.parametrize("shape", [(4096, 500), (200, 4096), (4096, 30), (8, 600)])
+def test_repetition_is_looked_for_in_a_sample_of_a_few_thousand_entries(shape, monkeypatch):
+    sizes = []
+    sort = torch.Tensor.sort
+
+    def counted(self, *arguments, **more):
+        sizes.append(self.shape[-1])
+        return sort(self, *arguments, **more)
+
+    monkeypatch.setattr(torch.Tensor, "sort", counted)
+    bits = torch.randn(1, *shape, generator=torch.Generator().manual_seed(16)).view(torch.int32)
+    rows, columns = (torch.ones(1, n, dtype=torch.bool) for n in shape)
+    repetition_module.few_values(bits, rows, columns, mantissa=23)
+    assert min(2048, bits.numel()) <= sizes[0] <= 4096
+
+
 def test_numbers_of_a_shorter_format_are_told():
     weight = torch.randn(40, 50, generator=torch.Generator().manual_seed(11))
     for short in (torch.bfloat16, torch.float16):
