@@ -127,6 +127,12 @@ def test_draws_stand_in_where_the_law_does_not_hold_and_nowhere_else(
     assert bool(asked) == drawn
 
 
+def test_fewer_draws_than_bear_a_tail_are_none():
+    # 5 lines in R^d cost 70 d each time.
+    assert module._sample((1,) * 5, 10**6) is None
+    assert len(module._sample((1,) * 5, 10**4)) >= module.FEWEST
+
+
 def test_impossible_values_are_refused():
     with pytest.raises(InputError, match="two subspaces"):
         mean_overlap([3], 12)
