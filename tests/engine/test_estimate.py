@@ -19,7 +19,15 @@ from flagscope.engine.execute import execute
 from flagscope.engine.rates import Rates, measured_rates
 from flagscope.engine.settings import Settings
 from flagscope.engine.tensors import Tensors
-from flagscope.engine.work import Work, eigenproblem, product, stored, total
+from flagscope.engine.work import (
+    Work,
+    eigenproblem,
+    product,
+    singular_values,
+    stored,
+    total,
+    triangular,
+)
 
 KINDS = {"eigh": "eigh", "eigvalsh": "eigvalsh", "svdvals": "svdvals"}
 
@@ -30,6 +38,14 @@ def test_work_adds_up():
     assert work.amounts[("eigh", 10)] == 3
     assert work.flops == 188 + 3 * 9 * 1000
     assert (work + work).flops == work.times(2).flops == 2 * work.flops
+
+
+@pytest.mark.parametrize(("m", "n"), [(3, 12), (12, 3)])
+def test_work_of_oblong_matrices_is_counted_by_their_short_side(m, n):
+    assert singular_values(m, n).amounts == {("svdvals", 3): 4.0}
+    # Householder's, with Q formed: 4 m n r - 4/3 r³ (Golub and Van Loan, section 5.2).
+    assert triangular(m, n).amounts == {("qr", 3): 4 * 36 * 3 - 36}
+    assert product(m, n, m).amounts == {("product", 3): 2 * 36 * m}
 
 
 def with_profiles(checkpoint, *, every):
