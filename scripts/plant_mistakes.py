@@ -145,7 +145,7 @@ def _imports() -> dict[str, set[str]]:
 
 def nearest_tests(path: Path, most: int) -> list[str]:
     """The file's own examples, its namesakes, its room's tests and others, by steps of import."""
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    *rooms, _ = path.relative_to(PACKAGE).parts
     steps = {_module(path): 0}
     border = [_module(path)]
     while border:
@@ -155,7 +155,7 @@ def nearest_tests(path: Path, most: int) -> list[str]:
     for file in sorted((ROOT / "tests").rglob("test_*.py")):
         short = file.relative_to(ROOT)
         away = steps.get(_module(short))
-        own = short.parts[1] in (room, f"test_{room}.py")
+        own = short.parts[1:-1] == tuple(rooms[:1])
         if away is not None and (own or away <= 2) and short.parts[1] != "lab":
             named = path.stem in short.stem
             tests.append((not named, not own, away, short))
