@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from diagnose.planted import pair_group
 from engine.test_plan import gpt2, graph_of, tasks_of
 from engine.test_tensors import OnDisk, llama, planned, run
 from flagscope.checkpoint import from_state_dict
 from flagscope.diagnose import PairRecord
-from flagscope.engine import estimate, estimated, rates, run_scan
+from flagscope.engine import cost, estimate, estimated, rates, run_scan
 from flagscope.engine.estimate import PAIR_RECORD, _computing, _most_held, read_rate
 from flagscope.engine.execute import execute
 from flagscope.engine.rates import Rates, measured_rates
@@ -218,6 +219,24 @@ def test_more_tasks_at_once_than_cores_are_no_faster(monkeypatch):
     assert estimate._rates(8, 2, 1).of(eigenproblem(32)) == 4
     assert estimate._rates(2, 2, 1) is rates
     assert asked == [(2, 1), (2, 1)]
+
+
+def test_a_scan_of_nothing_is_estimated_too():
+    found = estimated([], {}, workers=1)
+    assert (found.seconds, found.bytes_memory) == (0, 0)
+    assert not any("extrapolated" in said for said in found.assumptions)
+
+
+@pytest.mark.parametrize(("m1", "m2"), [(20, 60), (60, 20), (20, 200)])
+def test_singular_values_of_products_in_single_precision_cost_a_gram_of_their_short_side(
+    m1, m2, monkeypatch
+):
+    grams = []
+    count = cost.gram
+    monkeypatch.setattr(cost, "gram", lambda m, k: (grams.append((m, k)), count(m, k))[1])
+    cost.pair_cost(pair_group(torch.empty(1, 100, m1), torch.empty(1, m2, 100)), single=0)
+    # W2 W1 has the singular values of the core, (min(d, m1), min(d, m2)).
+    assert (20, min(100, max(m1, m2))) in grams
 
 
 def test_an_estimate_says_what_it_rests_on(monkeypatch):
