@@ -1,4 +1,4 @@
-"""Plants mistakes in the code, one at a time, and says which of them the nearest tests catch.
+"""Plant mistakes in the code, one at a time, and report which of them the nearest tests catch.
 
     python scripts/plant_mistakes.py --count 100 --seed 0 --jobs 2
     python scripts/plant_mistakes.py --count 100 --seed 0 --pick 17,42    # two of them again
@@ -123,10 +123,10 @@ def _module(path: Path) -> str:
 @cache
 def _imports() -> dict[str, set[str]]:
     """For each module of src/ and tests/ those that it imports, names followed to their home."""
-    found = [file for top in ("src", "tests") for file in sorted((ROOT / top).rglob("*.py"))]
-    faces = {_module(file.relative_to(ROOT)): file.name == "__init__.py" for file in found}
+    files = [file for top in ("src", "tests") for file in sorted((ROOT / top).rglob("*.py"))]
+    faces = {_module(file.relative_to(ROOT)): file.name == "__init__.py" for file in files}
     named: dict[str, list[tuple[str, str]]] = {module: [] for module in faces}
-    for module, file in zip(faces, found, strict=True):
+    for module, file in zip(faces, files, strict=True):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 named[module] += [(alias.name, "") for alias in node.names]
@@ -261,7 +261,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--count", type=int, default=100, help="of mistakes")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
-    parser.add_argument("--jobs", type=int, default=1, help="mistakes at one time")
+    parser.add_argument("--jobs", type=int, default=1, help="mistakes at the same time")
     parser.add_argument("--files", type=int, default=8, help="of tests for each, nearest first")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for each")
     parser.add_argument("--pick", help="numbers of those to plant, with commas between")

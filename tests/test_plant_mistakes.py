@@ -145,8 +145,8 @@ def ends(tree: Path, lines: Collection[str], *, limit: float) -> dict[str, str]:
     """What becomes of the mistakes that make these lines."""
     planted = [case for case in all_planted(tree) if case.changed_lines()[1] in lines]
     tests = {planted[0].path: plant_mistakes.nearest_tests(planted[0].path, 1)}
-    found = plant_mistakes.outcomes(planted, tests, jobs=2, limit=limit)
-    return {case.changed_lines()[1]: outcome for case, outcome, *_ in found}
+    outcomes = plant_mistakes.outcomes(planted, tests, jobs=2, limit=limit)
+    return {case.changed_lines()[1]: outcome for case, outcome, *_ in outcomes}
 
 
 def test_a_mistake_is_caught_or_survives_or_is_known_to_change_nothing(small_tree: Path) -> None:

@@ -41,8 +41,8 @@ def noisy(values: Tensor, delta: float) -> Matrices:
 def test_a_direction_of_a_product_counts_above_the_noise_of_both_maps(large, above):
     (w1, of_w1), (w2, of_w2) = pair(40, large=large, weakest=NOISE * (1.2 if above else 0.8))
     group = pair_group(w1[None], w2[None])
-    (found,) = pair_records(group, noisy(w1, of_w1), noisy(w2, of_w2), rule=RULE)
-    assert found.functional.product_rank == (40 if above else 39)
+    (record,) = pair_records(group, noisy(w1, of_w1), noisy(w2, of_w2), rule=RULE)
+    assert record.functional.product_rank == (40 if above else 39)
 
 
 @CASES
@@ -51,8 +51,8 @@ def test_the_bound_without_singular_values_knows_the_noise_of_both_maps(large, a
     sides = pair(520, large=large, weakest=NOISE * (1.2 if above else 0.8))
     maps = [noisy(values.float(), delta) for values, delta in sides]
     write, read = (
-        prepared_map(lambda one=one: one, read=bool(i), rule=RULE) for i, one in enumerate(maps)
+        prepared_map(lambda side=side: side, read=bool(i), rule=RULE) for i, side in enumerate(maps)
     )
     group = pair_group(maps[0].values, maps[1].values)
-    found = residual_record(group, write, read, rule=RULE)
-    assert found.functional.product_rank == (520 if above else None)
+    record = residual_record(group, write, read, rule=RULE)
+    assert record.functional.product_rank == (520 if above else None)

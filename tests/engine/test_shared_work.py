@@ -36,7 +36,7 @@ def stored() -> Checkpoint:
     """Three square writers in one tensor, three readers in another, two gains."""
     maps = {name: normal(3, D, D, seed=seed) for name, seed in (("write", 1), ("read", 2))}
     return from_state_dict(
-        {name: one.reshape(3 * D, D) for name, one in maps.items()}
+        {name: tensor.reshape(3 * D, D) for name, tensor in maps.items()}
         | {gain: 1 + 0.5 * normal(D, seed=seed) for gain, seed in (("a", 3), ("b", 4))}
     )
 
@@ -44,8 +44,8 @@ def stored() -> Checkpoint:
 def group(kind: str, name: str, **changes) -> PairGroup:
     shape = torch.empty(3, D, D)
     index = changes.pop("index", (0, 0))
-    found = replace(pair_group(shape, shape, members=[index]), kind=kind, name=name, **changes)
-    return replace(found, members=tuple(replace(m, name=name) for m in found.members))
+    pairs = replace(pair_group(shape, shape, members=[index]), kind=kind, name=name, **changes)
+    return replace(pairs, members=tuple(replace(m, name=name) for m in pairs.members))
 
 
 def variants(kind: str) -> list[PairGroup]:
@@ -80,8 +80,8 @@ def test_pairs_of_a_task_have_the_numbers_that_they_have_alone(kind):
     task = task_of(checkpoint, groups)
     together = execute(task, Tensors(checkpoint, [task]), SETTINGS).pairs
     alone = []
-    for one in groups:
-        single = replace(task, pairs=(one,))
+    for pair in groups:
+        single = replace(task, pairs=(pair,))
         alone += execute(single, Tensors(checkpoint, [single]), SETTINGS).pairs
     assert together == alone
     # All of them are different pairs.
@@ -95,16 +95,16 @@ def test_heads_write_for_readers_behind_norms_of_either_kind():
     """One writer before a LayerNorm and before an RMSNorm: with its mean removed and without."""
     checkpoint = whole_gpt2(layers=2)
     graph = graph_of(checkpoint)
-    link = next(one for one in graph.links if one.read.role == "q")
+    link = next(link for link in graph.links if link.read.role == "q")
     norm = replace(link.read.norm, kind="rmsnorm", name="rms")
     other = replace(link, name="other", read=replace(link.read, norm=norm, label="rms.q"))
     sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
-    task = next(one for one in plan(graph, SETTINGS, sizes) if one.links)
+    task = next(task for task in plan(graph, SETTINGS, sizes) if task.links)
 
     def edges(*links):
         some = replace(task, pairs=(), heads=(), links=links)
-        found = execute(some, Tensors(checkpoint, [some]), SETTINGS).edges
-        return sorted((e.head_from, e.head_to, e.overlap_ratio, e.composition) for e in found)
+        records = execute(some, Tensors(checkpoint, [some]), SETTINGS).edges
+        return sorted((e.head_from, e.head_to, e.overlap_ratio, e.composition) for e in records)
 
     both = edges(link), edges(other)
     assert both[0] != both[1]
