@@ -319,6 +319,14 @@ def test_what_is_no_matrix_is_refused(shape):
         storage_noise(torch.ones(shape))
 
 
+@pytest.mark.parametrize(
+    "step", [torch.ones(5), torch.ones(0, 3), torch.ones(()), torch.ones(2, 2, dtype=torch.int8)]
+)
+def test_a_grid_of_no_matrix_of_numbers_is_refused(step):
+    with pytest.raises(InputError, match="step must be a non-empty matrix"):
+        grid_noise(step)
+
+
 def test_integers_are_refused():
     with pytest.raises(UnknownDtypeError, match="int8"):
         storage_noise(torch.ones(2, 2, dtype=torch.int8))
