@@ -1,4 +1,4 @@
-"""Plants mistakes in the code, one at a time, and says which of them the nearest tests catch.
+"""Plant mistakes in the code, one at a time, and report which of them the nearest tests catch.
 
     python scripts/plant_mistakes.py --count 100 --seed 0 --jobs 2
     python scripts/plant_mistakes.py --count 100 --seed 0 --pick 17,42    # two of them again
@@ -123,10 +123,10 @@ def _module(path: Path) -> str:
 @cache
 def _imports() -> dict[str, set[str]]:
     """For each module of src/ and tests/ those that it imports, names followed to their home."""
-    found = [file for top in ("src", "tests") for file in sorted((ROOT / top).rglob("*.py"))]
-    faces = {_module(file.relative_to(ROOT)): file.name == "__init__.py" for file in found}
+    files = [file for top in ("src", "tests") for file in sorted((ROOT / top).rglob("*.py"))]
+    faces = {_module(file.relative_to(ROOT)): file.name == "__init__.py" for file in files}
     named: dict[str, list[tuple[str, str]]] = {module: [] for module in faces}
-    for module, file in zip(faces, found, strict=True):
+    for module, file in zip(faces, files, strict=True):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 named[module] += [(alias.name, "") for alias in node.names]
@@ -144,8 +144,8 @@ def _imports() -> dict[str, set[str]]:
 
 
 def nearest_tests(path: Path, most: int) -> list[str]:
-    """The file's own examples, then test files: by steps of import, the room's own first."""
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    """The file's own examples, its namesakes, its room's tests and others, by steps of import."""
+    *rooms, _ = path.relative_to(PACKAGE).parts
     steps = {_module(path): 0}
     border = [_module(path)]
     while border:
@@ -155,9 +155,10 @@ def nearest_tests(path: Path, most: int) -> list[str]:
     for file in sorted((ROOT / "tests").rglob("test_*.py")):
         short = file.relative_to(ROOT)
         away = steps.get(_module(short))
-        own = short.parts[1] in (room, f"test_{room}.py")
+        own = short.parts[1:-1] == tuple(rooms[:1])
         if away is not None and (own or away <= 2) and short.parts[1] != "lab":
-            tests.append((not own, away, path.stem not in short.stem, short))
+            named = path.stem in short.stem
+            tests.append((not named, not own, away, short))
     return [str(path), *(str(short) for *_, short in sorted(tests)[:most])]
 
 
@@ -260,7 +261,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--count", type=int, default=100, help="of mistakes")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
-    parser.add_argument("--jobs", type=int, default=1, help="mistakes at one time")
+    parser.add_argument("--jobs", type=int, default=1, help="mistakes at the same time")
     parser.add_argument("--files", type=int, default=8, help="of tests for each, nearest first")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for each")
     parser.add_argument("--pick", help="numbers of those to plant, with commas between")

@@ -64,7 +64,7 @@ def record(name: str, path: Path, out: Path) -> None:
     """Write the report on one model below `out`."""
     source = path / "step-010000.safetensors" if name == "bundled" else path
     config = path / "config.json" if name == "bundled" else None
-    report = flagscope.scan(source, config=config, device="cpu", workers=1)
+    report = flagscope.scan(source, config=config, rank="signal", device="cpu", workers=1)
     settled = _without_run(json.loads(report.to_json()))
     texts = {
         "json": json.dumps(settled, indent=1),

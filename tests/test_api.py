@@ -266,6 +266,11 @@ def test_inspect_reads_no_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert read == []
 
 
+def test_json_is_indented_by_one_space(report: flagscope.Report) -> None:
+    for text in (report.to_json(), flagscope.inspect(attention(), config=GPT2).to_json()):
+        assert text.startswith('{\n "')
+
+
 def test_inspect_foretells_the_scan(report: flagscope.Report) -> None:
     found = flagscope.inspect(attention(), config=GPT2)
     names = [member.name for group in found.graph.pairs for member in group.members]

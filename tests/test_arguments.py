@@ -72,7 +72,7 @@ INSPECT: dict[str, Case] = OF_SOURCES | {
 }
 HEADS: dict[str, Case] = OF_SOURCES | {
     "source": ({"source": gpt2(seed=1)}, lambda r: r["q"].overlap_ratio),
-    "spaces": ({"spaces": "o"}, lambda r: [one.space for one in r.spaces]),
+    "spaces": ({"spaces": "o"}, lambda r: [heads.space for heads in r.spaces]),
     "fold_norms": ({"fold_norms": "none"}, lambda r: (r.fold_norms, r["q"].overlap_ratio)),
     "top": ({"top": 2}, lambda r: len(r["q"].pairs)),
     "memory": "memory",
@@ -102,8 +102,8 @@ def heads_of(result: Any) -> list[int]:
     return [len(space.heads) for space in result.spaces]
 
 
-def bytes_working(found: flagscope.Inspection) -> list[int]:
-    return [task.bytes_working for task in found.tasks]
+def bytes_working(inspection: flagscope.Inspection) -> list[int]:
+    return [task.bytes_working for task in inspection.tasks]
 
 
 def test_every_public_function_and_each_argument_has_a_test() -> None:
@@ -135,8 +135,8 @@ def test_each_argument_has_its_effect(function: Any, argument: str) -> None:
 @pytest.mark.parametrize("function", [flagscope.scan, flagscope.inspect, flagscope.head_overlaps])
 def test_example_inputs_are_traced(function: Any) -> None:
     def assumed(**given: Any) -> bool:
-        found = function(network(), **given)
-        notes = found.result.notes if isinstance(found, flagscope.Report) else found.notes
+        result = function(network(), **given)
+        notes = result.result.notes if isinstance(result, flagscope.Report) else result.notes
         return any("assumed for tracing" in note for note in notes)
 
     assert assumed()
@@ -145,8 +145,8 @@ def test_example_inputs_are_traced(function: Any) -> None:
 
 @pytest.mark.parametrize("function", [flagscope.scan, flagscope.inspect, flagscope.head_overlaps])
 def test_one_group_of_tensors_is_read(function: Any) -> None:
-    both = {f"{group}.{name}": one for group in "ab" for name, one in gpt2(seed=3).items()}
-    source = {name: one if name[0] == "a" else one * 2 for name, one in both.items()}
+    both = {f"{group}.{name}": tensor for group in "ab" for name, tensor in gpt2(seed=3).items()}
+    source = {name: tensor if name[0] == "a" else 2 * tensor for name, tensor in both.items()}
     chosen = function(source, config=GPT2, tensors="a")
     assert family_of(chosen) == "gpt2"
     assert heads_of(chosen) == heads_of(function(gpt2(seed=3), config=GPT2))
@@ -171,9 +171,9 @@ def test_a_scan_takes_from_its_store(tmp_path: Path) -> None:
 
 
 def test_a_scan_tells_its_progress() -> None:
-    told: list[tuple[int, int, str]] = []
-    report = flagscope.scan(gpt2(), config=GPT2, progress=lambda *call: told.append(call))
-    assert [done for done, *_ in told] == [*range(1, report.result.run.tasks + 1)]
+    calls: list[tuple[int, int, str]] = []
+    report = flagscope.scan(gpt2(), config=GPT2, progress=lambda *call: calls.append(call))
+    assert [done for done, *_ in calls] == [*range(1, report.result.run.tasks + 1)]
 
 
 def test_a_scan_holds_no_more_than_its_memory(

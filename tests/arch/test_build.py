@@ -308,6 +308,13 @@ def test_mlp_names_that_do_not_chain_are_left_out():
     assert any("left out" in note and "b.0" in note for note in graph.notes)
 
 
+@pytest.mark.parametrize(("width", "pairs"), [(1, ["0-2", "2-4"]), (3, ["0-2", "2-4"]), (0, [])])
+def test_a_layer_of_one_neuron_is_one_of_a_chain_and_one_of_none_ends_it(width, pairs):
+    shapes = {"0.weight": (8, 4), "2.weight": (width, 8), "4.weight": (5, width)}
+    graph = build_graph(shapes, {"activation": "relu"})
+    assert [pair.name for pair in graph.pairs] == pairs
+
+
 def test_nothing_at_all():
     graph = build_graph({"table": (10, 3), "scale": ()})
     assert graph.pairs == graph.heads == ()

@@ -148,6 +148,21 @@ def test_a_norm_named_as_two_maps_is_of_neither():
     assert any("(bn1)" in note for note in graph.notes)
 
 
+def test_a_norm_named_as_two_maps_is_that_of_the_convolution_made_next_to_it():
+    """Of conv1 and fc1. Far from conv1 bn1 is of neither, on whichever side of it."""
+    convolution, rest = (64, 64, 3, 3), maps({"fc1": (64, 64), "fc2": (10, 64)})
+    first, second = maps({"conv1": convolution}), maps({"conv2": convolution})
+    behind = read(first | norm("bn1", 64) | second | norm("bn2", 64) | rest)
+    assert behind.pairs[0].between == "norm"
+    assert not any("norms or scales that may stand" in note for note in behind.notes)
+    before = norm("bn1", 64) | maps({"conv0": convolution}) | second | first | rest
+    after = first | second | maps({"conv3": convolution}) | norm("bn1", 64) | rest
+    for far in (before, after):
+        graph = read(far)
+        assert {pair.between for pair in graph.pairs} == {"unknown"}
+        assert any("norms or scales that may stand" in note for note in graph.notes)
+
+
 @pytest.mark.parametrize(
     "up",
     [("up1", "up2", "dec1", "dec2"), ("deconv1", "deconv2", "decoder1", "decoder2"),

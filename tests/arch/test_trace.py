@@ -10,6 +10,7 @@ from arch.contract import assert_heads_proven, assert_proven, randomise
 from arch.traced_nets import (
     Attention,
     Clamp,
+    Copied,
     Functional,
     Glu,
     ResidualMlp,
@@ -81,6 +82,12 @@ def test_the_bounds_of_an_activation_say_what_passes_it(bounded, between, freedo
     net = nn.Sequential(nn.Linear(4, 6), bounded, nn.Linear(6, 3))
     (pair,) = module_graph(net).pairs
     assert (pair.between, pair.freedom) == (between, freedom)
+
+
+def test_copies_along_a_new_dimension_leave_the_channels():
+    net = randomise(Copied(), 0)
+    graph = proven(net, numbers(5, 4))
+    assert rows(graph) == [("first-last", "sequential", "relu", "scaling")]
 
 
 def test_functional_activations():

@@ -227,6 +227,18 @@ def test_three_maps_are_gated_only_where_something_says_so():
     assert not any("left out" in note for note in graph.notes)
 
 
+@pytest.mark.parametrize(
+    ("bare", "pairs"), [((), ["layer.0.mlp"]), (("w1",), []), (("w2",), []), (("w1", "w2"), [])]
+)
+def test_square_maps_lie_as_linear_layers_do_where_all_of_them_are_such(bare, pairs):
+    """A parameter of its own may be read from either side, and squares do not show from which."""
+    state = {f"layers.0.attn.{one}_proj.weight": weights(64, 64) for one in "qkvo"}
+    for name in ("w1", "w2"):
+        state[f"layers.0.mlp.{name}" + ("" if name in bare else ".weight")] = weights(64, 64)
+    graph = graph_of(state, heads=4)
+    assert [pair.name for pair in graph.pairs if pair.kind not in ("qk", "ov")] == pairs
+
+
 def test_a_network_of_convolutions_is_no_mlp():
     state = {"0.weight": weights(8, 3, 3, 3), "2.weight": weights(4, 8, 3, 3)}
     assert graph_of(state).family == "cnn"

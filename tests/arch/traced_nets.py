@@ -33,6 +33,18 @@ class Clamp(nn.Module):
         return torch.clamp(x, **self.bounds)
 
 
+class Copied(nn.Module):
+    """Values that are laid along a new dimension in front, and taken together again."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        values = torch.relu(self.first(x))
+        return self.last(values.expand(2, *values.shape).mean(0))
+
+
 class ResidualMlp(nn.Module):
     def __init__(self, norm=nn.LayerNorm):
         super().__init__()

@@ -45,6 +45,24 @@ def test_scaling_neurons():
     assert before.balanced.overlap_ratio == pytest.approx(reference.overlap_ratio(a, b))
 
 
+@pytest.mark.parametrize("freedom", ["scaling", "gl"])
+def test_the_noise_of_balanced_maps_is_in_proportion_to_their_norms(freedom):
+    w1, w2 = 100 * normal(1, 12, 20, seed=1), 0.01 * normal(1, 30, 12, seed=2)
+    group = pair_group(w1, w2, freedom=freedom)
+    raw = matrices(w1, delta=1e-3), matrices(w2, delta=1e-6)
+    fixed = balanced_maps(group, group.members, *raw)
+    for before, after in zip(raw, (fixed.write, fixed.read), strict=True):
+        size = float(
+            torch.linalg.matrix_norm(after.values) / torch.linalg.matrix_norm(before.values)
+        )
+        size *= 2.0 ** float(after.exponents - before.exponents)
+        unit = 2.0 ** float(after.exponents)
+        assert not 0.1 < size < 10
+        assert float(after.delta) * unit == pytest.approx(size * float(before.delta))
+        mean_square = float(after.mean_square) * unit**2
+        assert mean_square == pytest.approx(size**2 * float(before.mean_square), rel=1e-9, abs=0)
+
+
 def test_dead_neurons_take_no_scale():
     w1, w2 = normal(12, 20, seed=1), normal(30, 12, seed=2)
     w1[3], w2[:, 5] = 0, 0
@@ -100,6 +118,13 @@ def test_rank_deficient_pairs_have_no_balanced_form():
     assert record(w1, w2, freedom="gl").balanced.status == "rank deficient"
     tall = record(normal(20, 8, seed=1), normal(8, 20, seed=2), freedom="gl")
     assert tall.balanced.status == "rank deficient"
+
+
+def test_maps_whose_product_is_zero_have_no_effective_rank():
+    w1, w2 = torch.zeros(8, 3, dtype=torch.float64), torch.zeros(2, 8, dtype=torch.float64)
+    w1[:3], w2[:, 5:7] = torch.eye(3), torch.eye(2)
+    found = record(w1, w2, freedom="gl").balanced
+    assert (found.effective_rank, found.status) == (None, "rank deficient")
 
 
 @pytest.mark.parametrize("shared", ["read", "write"])

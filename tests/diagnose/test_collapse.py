@@ -1,4 +1,5 @@
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -260,6 +261,16 @@ def test_bad_batches_are_refused_and_leave_no_trace(features, labels, message):
     with pytest.raises(InputError, match=message):
         collapse.update(features, labels)
     assert collapse.result() == before
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [torch.ones(1, 4), torch.ones(4), torch.ones(2, 3, 4), torch.tensor([[1.0, math.nan], [1, 2]])],
+    ids=["one", "no rows", "a batch", "not finite"],
+)
+def test_a_frame_is_fitted_to_two_or_more_finite_rows(vectors):
+    with pytest.raises(InputError, match="two or more finite rows"):
+        simplex_fit(vectors)
 
 
 def test_wrong_classifiers_and_merges_are_refused():

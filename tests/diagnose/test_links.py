@@ -14,6 +14,8 @@ from flagscope.diagnose import (
     head_links,
     scale_profile,
 )
+from flagscope.diagnose.second_look import second_log10_p
+from flagscope.null import Significance
 
 D, R, H = 48, 5, 4
 NAME = LinkName("decoder", 2, 3, "q")
@@ -219,6 +221,22 @@ def test_coordinates_that_the_other_side_does_not_use_are_left_out():
     assert again.writers.spaces.d == again.readers.spaces.d == D - 12
     assert again.writers.spaces.ranks.tolist() == [R]
     assert float(torch.linalg.matrix_norm(again.writers.circuits[0])) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("z", "again", "log10_p"),
+    [
+        (4.0, Significance(3.0, 1e-3, -3.0), -3.0),
+        (-4.0, Significance(-3.0, 1e-3, -3.0), -3.0),
+        (4.0, Significance(-3.0, 1e-3, -3.0), 0.0),  # on the other side of chance
+        (-4.0, Significance(3.0, 1e-3, -3.0), 0.0),
+        (None, Significance(3.0, 1e-3, -3.0), -3.0),  # of one side only
+        (4.0, None, 0.0),
+        (4.0, Significance(None, None, None), 0.0),
+    ],
+)
+def test_a_second_look_bears_out_what_lies_on_the_same_side_of_chance(z, again, log10_p):
+    assert second_log10_p(Significance(z, 1e-5, -5.0), again) == log10_p
 
 
 def test_ends_without_scales_of_their_own_have_no_second_look():

@@ -5,6 +5,7 @@ import torch
 
 from diagnose.planted import haar, normal, pair_group, record
 from flagscope.diagnose import Matrices, pair_records
+from flagscope.diagnose.position import Noisy, dominant_position
 from flagscope.geometry import RankRule
 from flagscope.null import count_beyond_chance, storage_noise
 
@@ -25,6 +26,22 @@ def stored(w1, w2, dtype, rank):
 def flat(draws, rows, columns, rank, *, seed):
     left, right = haar(draws, rows, rank, seed=seed), haar(draws, columns, rank, seed=seed + 1)
     return left @ right.mT
+
+
+@pytest.mark.parametrize(("r1", "r2"), [(3, 5), (5, 3)])
+@pytest.mark.parametrize("error", [1e-9, -1e-9])
+def test_rounding_carries_no_overlap_past_what_the_dimensions_allow(r1, r2, error):
+    """One space within the other, and two of 5 and 6 dimensions in R^8, of which 3 are shared."""
+    sides = [
+        Noisy((d, d), torch.ones(d).double(), 1e-12, 1e-16, lambda d=d: torch.eye(d).double())
+        for d in (8, 12)
+    ]
+    inside = (1 + error) * torch.eye(12, dtype=torch.float64)
+    found = dominant_position(sides[1], sides[1], inside, r1, r2)
+    assert found.overlap == (3 if error > 0 else pytest.approx(3, abs=1e-8))
+    apart = (1 + error) * torch.eye(8, dtype=torch.float64).flip(0)
+    found = dominant_position(sides[0], sides[0], apart, 5, 6)
+    assert found.overlap == (3 if error < 0 else pytest.approx(3, abs=1e-8))
 
 
 NULLS = [

@@ -3,21 +3,31 @@
 import tracemalloc
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from diagnose.planted import pair_group
 from engine.test_plan import gpt2, graph_of, tasks_of
 from engine.test_tensors import OnDisk, llama, planned, run
 from flagscope.checkpoint import from_state_dict
-from flagscope.engine import estimate, estimated, rates, run_scan
+from flagscope.engine import cost, estimate, estimated, rates, run_scan
 from flagscope.engine.estimate import PAIR_RECORD, _computing, _most_held, read_rate
 from flagscope.engine.execute import execute
 from flagscope.engine.rates import Rates, measured_rates
 from flagscope.engine.settings import Settings
 from flagscope.engine.tensors import Tensors
-from flagscope.engine.work import Work, eigenproblem, product, stored, total
+from flagscope.engine.work import (
+    Work,
+    eigenproblem,
+    product,
+    singular_values,
+    stored,
+    total,
+    triangular,
+)
 from flagscope.records import PairRecord
 
 KINDS = {"eigh": "eigh", "eigvalsh": "eigvalsh", "svdvals": "svdvals"}
@@ -29,6 +39,14 @@ def test_work_adds_up():
     assert work.amounts[("eigh", 10)] == 3
     assert work.flops == 188 + 3 * 9 * 1000
     assert (work + work).flops == work.times(2).flops == 2 * work.flops
+
+
+@pytest.mark.parametrize(("m", "n"), [(3, 12), (12, 3)])
+def test_work_of_oblong_matrices_is_counted_by_their_short_side(m, n):
+    assert singular_values(m, n).amounts == {("svdvals", 3): 4.0}
+    # Householder's, with Q formed: 4 m n r - 4/3 r³ (Golub and Van Loan, section 5.2).
+    assert triangular(m, n).amounts == {("qr", 3): 4 * 36 * 3 - 36}
+    assert product(m, n, m).amounts == {("product", 3): 2 * 36 * m}
 
 
 def with_profiles(checkpoint, *, every):
@@ -106,6 +124,17 @@ def test_every_kind_of_work_has_a_rate():
         for kind, size in task.work.amounts:
             assert rates.of(Work({(kind, size): 1.0})) > 0
     assert measured_rates(2, 1) is rates
+
+
+def test_work_is_timed_with_the_threads_that_it_will_have(monkeypatch):
+    before = torch.get_num_threads()
+    seen = []
+    monkeypatch.setattr(torch, "set_num_threads", seen.append)
+    monkeypatch.setattr(rates, "_seconds", lambda kind, n, together: seen.append(kind) or 1.0)
+    monkeypatch.setattr(rates, "_repeated", lambda call, together: 1.0)
+    rates._timed(3, Barrier(1))
+    assert (seen[0], seen[-1]) == (3, before)
+    assert {"product", "eigh"} <= set(seen)
 
 
 def test_a_timing_that_fails_ends_the_others(monkeypatch):
@@ -190,6 +219,24 @@ def test_more_tasks_at_once_than_cores_are_no_faster(monkeypatch):
     assert estimate._rates(8, 2, 1).of(eigenproblem(32)) == 4
     assert estimate._rates(2, 2, 1) is rates
     assert asked == [(2, 1), (2, 1)]
+
+
+def test_a_scan_of_nothing_is_estimated_too():
+    found = estimated([], {}, workers=1)
+    assert (found.seconds, found.bytes_memory) == (0, 0)
+    assert not any("extrapolated" in said for said in found.assumptions)
+
+
+@pytest.mark.parametrize(("m1", "m2"), [(20, 60), (60, 20), (20, 200)])
+def test_singular_values_of_products_in_single_precision_cost_a_gram_of_their_short_side(
+    m1, m2, monkeypatch
+):
+    grams = []
+    count = cost.gram
+    monkeypatch.setattr(cost, "gram", lambda m, k: (grams.append((m, k)), count(m, k))[1])
+    cost.pair_cost(pair_group(torch.empty(1, 100, m1), torch.empty(1, m2, 100)), single=0)
+    # W2 W1 has the singular values of the core, (min(d, m1), min(d, m2)).
+    assert (20, min(100, max(m1, m2))) in grams
 
 
 def test_an_estimate_says_what_it_rests_on(monkeypatch):

@@ -11,8 +11,11 @@ from engine.test_tensors import CPU, graph_of, llama
 from flagscope.engine import stored, stream
 from flagscope.engine.execute import execute
 from flagscope.engine.local import MEMORY
+from flagscope.engine.reading import _partly_noisy
 from flagscope.engine.run import run_scan
+from flagscope.engine.stored import Stored
 from flagscope.engine.tensors import Tensors
+from flagscope.errors import InputError
 
 
 def mlp_of(checkpoint):
@@ -113,3 +116,10 @@ def test_what_was_made_under_other_conditions_is_made_anew():
         for place in range(3):
             tensors.finished(place)
         assert tensors.made("a", 1, lambda: "late", len) == "late"
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4), (2, 0, 4), (2, 3, 0)])
+def test_maps_without_entries_are_refused(shape):
+    empty = torch.zeros(shape)
+    with pytest.raises(InputError, match="hold no entries"):
+        _partly_noisy(Stored(empty, None, None), empty)

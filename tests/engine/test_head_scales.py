@@ -5,7 +5,13 @@ import pytest
 import torch
 
 import flagscope
+from engine.test_plan import graph_of
+from flagscope.checkpoint import from_state_dict
 from flagscope.diagnose import head_spaces, scale_profile, without_profile
+from flagscope.engine import Settings
+from flagscope.engine.head_scales import HeadScales
+from flagscope.engine.reading import TaskReader
+from flagscope.engine.tensors import Tensors
 from flagscope.null import mean_overlap_significance, overlap_significance
 
 D, HEADS, SHARED, RANK = 48, 6, 2, 8
@@ -107,3 +113,20 @@ def test_a_head_that_cannot_be_measured_leaves_the_scales_of_the_others():
     found = heads_of(state)
     assert found["k"].status == "head 0 is not finite"
     assert found["q"].log10_p_profile > -3
+
+
+def test_what_storage_rounding_adds_to_a_head_is_no_direction_of_it():
+    """Heads of rank 3, stored in bfloat16: the scales are divided out of three directions."""
+    state = attention(4, sd=0.4)
+    mix = torch.randn(RANK - 3, 3, generator=torch.Generator().manual_seed(5)).double()
+    for role in "qkv":
+        for head in rows(state, role):
+            head[3:] = mix @ head[:3]
+    checkpoint = from_state_dict({name: w.bfloat16() for name, w in state.items()}, config=CONFIG)
+    groups = [group for group in graph_of(checkpoint).heads if group.space != "o"]
+    settings = Settings(device="cpu")
+    with Tensors(checkpoint, []) as tensors:
+        reader = TaskReader(tensors, device=torch.device("cpu"), precision="float64")
+        divided = HeadScales(groups, reader, settings).divided(groups[0])
+    assert divided is not None
+    assert divided.spaces.ranks.tolist() == [3] * HEADS

@@ -311,6 +311,25 @@ def test_gains_that_layers_have_in_common_are_no_links(name, request):
     assert np.mean(composition < -2) < 0.02 + 4 * np.sqrt(0.01 / len(found))
 
 
+def test_links_from_self_to_cross_attention_and_back_are_named_so():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        n_embd=D, n_head=HEADS, n_layer=2, vocab_size=30, n_positions=16, add_cross_attention=True
+    )
+    state = randomised(GPT2LMHeadModel(config))
+    edges = flagscope.scan(state, config=config.to_dict(), only="residual", edges=1000).result.edges
+    ends = Counter(
+        (e.layer_to - e.layer_from, ".cross." in e.source, ".cross." in e.target, e.space)
+        for e in edges
+    )
+    # Keys and values of cross-attention are read from the encoder, not from this stream. Within a
+    # block self-attention comes first.
+    kinds = {(0, False, True, "q"), (1, False, True, "q"), (1, True, True, "q")}
+    kinds |= {(1, across, False, space) for across in (False, True) for space in "qkv"}
+    assert ends == dict.fromkeys(kinds, HEADS**2) | {(0, False, True, "q"): 2 * HEADS**2}
+
+
 def test_links_to_shared_keys_and_values_are_numbered_by_the_shared_heads(llama):
     state, config = llama
     edges = flagscope.scan(state, config=config, only="residual", edges=1000).result.edges

@@ -89,6 +89,20 @@ def test_a_map_does_not_depend_on_its_batch_nor_on_blocks(monkeypatch):
     assert equilibrated(w[None, :, None]).values.shape == (1, 3, 1, 12, 12)
 
 
+def test_columns_are_scaled_where_rows_agree_already():
+    values = equilibrated(torch.tensor([[1.0, 5.0], [-1.0, 5.0]])).values
+    torch.testing.assert_close(values, torch.tensor([[1.0, 1.0], [-1.0, 1.0]]))
+
+
+def test_the_iteration_ends_where_it_has_converged(monkeypatch):
+    passes = []
+    run = module._pass
+    monkeypatch.setattr(module, "_pass", lambda *given: (passes.append(1), run(*given))[1])
+    found = equilibrated(torch.randn(200, 300, generator=seeded(5)), passes=100)
+    assert len(passes) <= 5
+    assert found.deviation <= 1e-4
+
+
 def test_a_pattern_without_equilibration_ends_and_says_so():
     result = equilibrated(torch.ones(6, 6).triu())
     assert result.values.isfinite().all()

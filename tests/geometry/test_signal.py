@@ -193,6 +193,17 @@ def test_batches_with_dead_rows_agree_with_single_maps(monkeypatch):
     assert together.max() == 1
 
 
+@pytest.mark.parametrize("shape", [(3, 40, 7), (3, 7, 40)])
+def test_eigenvalues_are_those_of_the_smaller_gram(shape, monkeypatch):
+    sizes = []
+    solve = torch.linalg.eigvalsh
+    monkeypatch.setattr(
+        torch.linalg, "eigvalsh", lambda gram: (sizes.append(gram.shape[-2:]), solve(gram))[1]
+    )
+    signal_rank_of(torch.randn(shape, generator=seeded(4)))
+    assert set(sizes) == {(7, 7)}
+
+
 def test_large_maps_in_their_own_precision(monkeypatch):
     generator = seeded(3)
     w = torch.randn(100, 300, generator=generator)

@@ -113,7 +113,7 @@ def test_damaged_archives_and_missing_files(tmp_path):
 
 
 def test_unknown_sources_are_refused():
-    with pytest.raises(InputError, match="no source") as caught:
+    with pytest.raises(InputError, match="is not a source of data") as caught:
         kind_of_source("cifar")
     assert "digits" in (caught.value.hint or "")
 

@@ -101,6 +101,13 @@ def test_law_for_planes_agrees_with_its_density(q, d, total):
     assert math.exp(log_sf) + math.exp(log_cdf) == pytest.approx(1.0, rel=1e-12)
 
 
+@pytest.mark.parametrize("d", [4, 100, 1000, 10**5])
+def test_a_plane_against_half_a_space_overlaps_by_more_than_1_half_the_time(d):
+    """Its complement overlaps by as much as half a space does: T and 2 - T have one law."""
+    for tail in log_overlap_tails(1.0, 2, d // 2, d):
+        assert tail == pytest.approx(-math.log(2), rel=1e-9)
+
+
 @pytest.mark.parametrize(("q", "d"), [(1, 10), (5, 4096), (20, 64)])
 def test_a_line_against_scipy(q, d):
     for x in (0.01, 0.3, 0.7):

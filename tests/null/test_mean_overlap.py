@@ -16,6 +16,7 @@ from flagscope.null import (
     mean_overlap_significance,
     overlap_significance,
 )
+from flagscope.null import mean_overlap_law as module
 from null import sampling
 
 
@@ -104,6 +105,32 @@ def test_heads_that_span_everything_have_no_freedom():
     result = mean_overlap_significance(1.0, [4, 4, 4], 4)
     assert "no freedom" in result.status
     assert mean_overlap_significance(1.0, [1, 1], 1).z is None
+
+
+@pytest.mark.parametrize(
+    ("ranks", "d", "ratio", "drawn"),
+    [
+        ([32] * 12, 384, 0.99, False),  # hardly skewed
+        ([32] * 12, 384, 1.01, False),
+        ([1] * 5, 64, 0.7, True),  # skewed: its lower tail alone
+        ([1] * 5, 64, 1.3, False),
+        ([2] * 3, 5, 0.7, True),  # few dimensions: both tails
+        ([2] * 3, 5, 1.3, True),
+    ],
+)
+def test_draws_stand_in_where_the_law_does_not_hold_and_nowhere_else(
+    ranks, d, ratio, drawn, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(module, "_sample", lambda *of: asked.append(of))
+    mean_overlap_significance(ratio, ranks, d)
+    assert bool(asked) == drawn
+
+
+def test_fewer_draws_than_bear_a_tail_are_none():
+    # 5 lines in R^d cost 70 d each time.
+    assert module._sample((1,) * 5, 10**6) is None
+    assert len(module._sample((1,) * 5, 10**4)) >= module.FEWEST
 
 
 def test_impossible_values_are_refused():

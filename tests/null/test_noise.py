@@ -155,6 +155,22 @@ def test_other_repetition_is_told(dtype):
         assert storage_noise(weight.to(dtype)).repeated, name
 
 
+@pytest.mark.parametrize("shape", [(4096, 500), (200, 4096), (4096, 30), (8, 600)])
+def test_repetition_is_looked_for_in_a_sample_of_a_few_thousand_entries(shape, monkeypatch):
+    sizes = []
+    sort = torch.Tensor.sort
+
+    def counted(self, *arguments, **more):
+        sizes.append(self.shape[-1])
+        return sort(self, *arguments, **more)
+
+    monkeypatch.setattr(torch.Tensor, "sort", counted)
+    bits = torch.randn(1, *shape, generator=torch.Generator().manual_seed(16)).view(torch.int32)
+    rows, columns = (torch.ones(1, n, dtype=torch.bool) for n in shape)
+    repetition_module.few_values(bits, rows, columns, mantissa=23)
+    assert min(2048, bits.numel()) <= sizes[0] <= 4096
+
+
 def test_numbers_of_a_shorter_format_are_told():
     weight = torch.randn(40, 50, generator=torch.Generator().manual_seed(11))
     for short in (torch.bfloat16, torch.float16):
@@ -265,7 +281,7 @@ def test_zeros_have_the_noise_of_the_smallest_number_of_their_type(dtype):
     smallest = torch.ones(1, dtype=bits).view(dtype).double().item()
     delta = storage_noise(torch.zeros(400, 400, dtype=dtype)).delta.item()
     # δ of float64 is itself one of the least numbers there are, some ten of which it is.
-    assert delta == pytest.approx(2 * 20 * smallest / math.sqrt(12), rel=0.05)
+    assert delta == pytest.approx(2 * 20 * smallest / math.sqrt(12), rel=0.05, abs=0)
 
 
 @pytest.mark.parametrize("dtype", noise_module._FORMATS)
@@ -301,6 +317,14 @@ def test_infinity_is_refused():
 def test_what_is_no_matrix_is_refused(shape):
     with pytest.raises(InputError, match="matrix"):
         storage_noise(torch.ones(shape))
+
+
+@pytest.mark.parametrize(
+    "step", [torch.ones(5), torch.ones(0, 3), torch.ones(()), torch.ones(2, 2, dtype=torch.int8)]
+)
+def test_a_grid_of_no_matrix_of_numbers_is_refused(step):
+    with pytest.raises(InputError, match="step must be a non-empty matrix"):
+        grid_noise(step)
 
 
 def test_integers_are_refused():

@@ -100,6 +100,12 @@ def test_what_has_no_number_is_counted_at_the_head(
     assert all(line in page for line in lines)
 
 
+@pytest.mark.parametrize(("count", "noun"), [(1, "matrix"), (2, "matrices"), (0, "matrices")])
+def test_one_matrix_is_one(count: int, noun: str) -> None:
+    coverage = synthetic.partly().model_copy(update={"measured": 0, "matrices": count})
+    assert measured_share(coverage).startswith(f"measured 0 of {count} {noun}, ")
+
+
 def test_an_older_file_says_nothing_of_it(tmp_path: Path) -> None:
     result = synthetic.empty()
     document = json.loads(result.model_dump_json(by_alias=True))

@@ -18,8 +18,10 @@ from flagscope.report import (
     rank_profile,
     shared_spectrum,
 )
+from flagscope.report.depth_figures import depth_profile_spec
 from flagscope.report.palette import PALETTES, resolve
 from flagscope.report.routes import writers
+from flagscope.report.spec import band
 from flagscope.report.stream_figures import STREAMED
 from flagscope.report.tracks import tracks
 from report import synthetic
@@ -56,6 +58,29 @@ def test_depth_profile_shows_every_pair_and_the_median(transformer: ScanResult) 
     assert list(traces["median"].x) == list(range(12))
     assert traces["95 % of chance values"].fill == "toself"
     assert "layer.0.head.0.qk" in traces["each pair"].text[0]
+
+
+def test_a_band_of_one_place_has_a_width() -> None:
+    drawn = band([3], [0.0], [1.0], name="null", color="red", widen=0.4)
+    assert drawn["x"] == [2.5, 3.5, 3.5, 2.5]
+    assert drawn["y"] == [0.0, 0.0, 1.0, 1.0]
+    wider = band([3, 4, 6], [0, 0, 0], [1, 2, 3], name="null", color="red", widen=0.4)
+    assert wider["x"] == [2.6, 4, 6.4, 6.4, 4, 2.6]
+    assert wider["y"] == [0, 0, 0, 3, 2, 1]
+
+
+def test_a_track_holds_several_pairs_at_a_place_or_one() -> None:
+    one = synthetic.perceptron().pairs[0]
+    pairs = [one.model_copy(update={"name": name, "layer": 0}) for name in "ab"]
+    (single,), (several,) = (tracks(synthetic.result(some)) for some in (pairs[:1], pairs))
+    assert (single.several, several.several) == (False, True)
+    # A median is drawn where there are several, and a line through the values where there are not.
+    names = [
+        {trace["name"] for trace in depth_profile_spec(track, "commutator_ratio")["data"]}
+        for track in (single, several)
+    ]
+    assert "median" not in names[0]
+    assert "median" in names[1]
 
 
 def test_large_tracks_show_extremes_in_place_of_points() -> None:

@@ -305,6 +305,29 @@ def test_a_claim_rests_on_the_family_wise_p_and_a_count_on_the_adjusted_one() ->
     assert UNCERTAIN not in told.text
 
 
+def test_one_certain_layer_bears_the_sentence_of_all_that_are_counted() -> None:
+    first = synthetic.transformer().heads[0].model_copy(update={"overlap_ratio": 2.5, "z": 9.0})
+    groups = [
+        first.model_copy(update={"layer": layer, "log10_p": -3.0, "near_copies": []}
+                         | {"cluster_tests": [], "shared_directions": 0, "shared_log10_p": None})
+        for layer in range(30)
+    ]  # fmt: skip
+    result = synthetic.result(heads=groups)
+    assert all((g.p_adjusted or 1) <= 0.05 < (g.p_familywise or 0) for g in result.heads)
+    (told,) = [f for f in findings(result) if "crowd into" in f.text]
+    assert (told.severity, told.text.endswith(UNCERTAIN)) == ("info", True)
+    sure = groups[0].model_copy(update={"log10_p": -9.0})
+    (told,) = [
+        f for f in findings(synthetic.result(heads=[sure, *groups[1:]])) if "crowd into" in f.text
+    ]
+    assert (told.severity, told.text.endswith(UNCERTAIN)) == ("strong", False)
+
+
+def test_heads_that_share_nothing_at_all_keep_apart() -> None:
+    group = synthetic.transformer().heads[0].model_copy(update={"overlap_ratio": 0.0, "z": -30.0})
+    assert any("keep to separate" in text for text in _texts(synthetic.result(heads=[group])))
+
+
 def test_strong_and_notable_findings_need_a_certain_test(any_result: ScanResult) -> None:
     """Without family-wise p-values only exact statements are claims."""
     gone = {"p_familywise": None}

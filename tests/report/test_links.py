@@ -108,6 +108,14 @@ def test_two_hundred_links_of_a_thousand_heads_stay_light() -> None:
     assert figure.layout.height > 32 * 17
 
 
+@pytest.mark.parametrize(("last", "step"), [(3, 1), (30, 1), (60, 2), (200, 6)])
+def test_layers_are_ticked_at_whole_steps_and_not_too_densely(last: int, step: int) -> None:
+    edges = [synthetic.edge(at, 0, "q", at + 1, 0, ratio=9.0) for at in (0, last - 1)]
+    ticks = link_graph(_only(*edges)).layout.xaxis
+    assert ticks.dtick == step
+    assert tuple(ticks.range) == (-0.5, last + 0.5)
+
+
 def test_key_value_heads_stand_among_their_query_heads(stream: ScanResult) -> None:
     assert head_rows(stream, "decoder") == HeadRows(8, 4)
     assert [HeadRows(6, 3).of("k", head) for head in range(3)] == [0.5, 2.5, 4.5]

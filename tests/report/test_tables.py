@@ -12,8 +12,19 @@ from flagscope.observables import null_band
 from flagscope.records import OverlapTest, PairRecord, ScanResult
 from flagscope.report import edges_frame, heads_frame, pairs_frame, summary_table
 from flagscope.report.cells import HEAD_COLUMNS, PAIR_COLUMNS, head_cells, pair_cells
-from flagscope.report.tracks import tracks
+from flagscope.report.tracks import head_tracks, tracks
 from report import synthetic
+
+
+def test_heads_are_told_apart_by_attention_only_where_there_are_both_kinds() -> None:
+    group = synthetic.transformer().heads[0]
+    other = group.model_copy(update={"attention": "cross"})
+    assert [track.title for track in head_tracks(synthetic.result(heads=[group]))] == [
+        "Query space"
+    ]
+    assert [track.title for track in head_tracks(synthetic.result(heads=[group, other]))] == [
+        "self · Query space", "cross · Query space"
+    ]  # fmt: skip
 
 
 def test_pairs_frame_has_one_row_a_pair(any_result: ScanResult) -> None:

@@ -57,7 +57,7 @@ class NpzFile(FileCheckpoint):
     UnsafeFileError
         If it holds nothing but pickled objects.
     CorruptFileError
-        If it is no NumPy archive.
+        If it is not a NumPy archive.
     """
 
     def __init__(
