@@ -44,7 +44,7 @@ class FlaxFile(FileCheckpoint):
     Raises
     ------
     CorruptFileError
-        If it is not msgpack file of arrays.
+        If it is not a msgpack file of arrays.
 
     References
     ----------
