@@ -25,7 +25,7 @@ SCHEMA = "flagscope.heads/1"
 Space = Literal["q", "k", "v", "o"]
 SPACES: tuple[Space, ...] = ("q", "k", "v", "o")
 # The widest space of a model of 8 billion parameters, 2.1 GB, and what is beside it.
-MEMORY = 3e9
+BASES_MEMORY = 3e9
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +134,7 @@ def head_overlaps(
     spaces: Space | Iterable[Space] = SPACES,
     fold_norms: Literal["all", "none"] = "all",
     top: int = 20,
-    memory: float = MEMORY,
+    memory: float = BASES_MEMORY,
     device: str = "auto",
 ) -> HeadOverlaps:
     """Compare all heads of a model with each other, across layers, beside what chance gives.

@@ -8,17 +8,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from engine.test_plan import gpt2, graph_of, tasks_of
-from engine.test_tensors import OnDisk, llama, planned, run
+from engine.models import gpt2, llama
+from engine.scans import OnDisk, graph_of, planned, run, tasks_of
 from flagscope.checkpoint import from_state_dict
 from flagscope.diagnose import PairRecord
-from flagscope.engine import estimate, estimated, rates, run_scan
-from flagscope.engine.estimate import PAIR_RECORD, _computing, _most_held, read_rate
-from flagscope.engine.execute import execute
-from flagscope.engine.rates import Rates, measured_rates
+from flagscope.engine import estimated, run_scan
+from flagscope.engine.cache.tensor_cache import TensorCache
+from flagscope.engine.plan import estimate, rates
+from flagscope.engine.plan.estimate import PAIR_RECORD, _computing, _most_held, read_rate
+from flagscope.engine.plan.rates import Rates, measured_rates
+from flagscope.engine.plan.work import Work, eigenproblem, product, stored, total
+from flagscope.engine.run.execute import execute
 from flagscope.engine.settings import Settings
-from flagscope.engine.tensors import Tensors
-from flagscope.engine.work import Work, eigenproblem, product, stored, total
 
 KINDS = {"eigh": "eigh", "eigvalsh": "eigvalsh", "svdvals": "svdvals"}
 
@@ -68,7 +69,7 @@ def test_the_decompositions_of_a_task_are_counted(part, monkeypatch):
     for kind in KINDS:
         monkeypatch.setattr(torch.linalg, kind, watched(kind, getattr(torch.linalg, kind)))
     tasks = tasks_of(checkpoint, only=(part,), edges=0)
-    outcomes = [execute(task, Tensors(checkpoint, [task]), settings) for task in tasks]
+    outcomes = [execute(task, TensorCache(checkpoint, [task]), settings) for task in tasks]
     counted = Counter()
     for task in tasks:
         for (kind, _), amount in task.work.amounts.items():
@@ -141,9 +142,9 @@ def test_tasks_wait_for_their_slots():
 def test_what_is_held_is_foretold():
     checkpoint = OnDisk(llama(layers=5))
     tasks = planned(checkpoint)
-    with Tensors(checkpoint, tasks) as tensors:
+    with TensorCache(checkpoint, tasks) as tensors:
         run(tasks, tensors)
-        assert 0.5 * _most_held(tasks) < tensors.most_held <= 1.1 * _most_held(tasks)
+        assert 0.5 * _most_held(tasks) < tensors.cache.most_bytes <= 1.1 * _most_held(tasks)
 
 
 def test_the_disk_is_timed_by_the_largest_file(tmp_path):

@@ -14,13 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import flagscope
-from engine.test_plan import gpt2, graph_of, tasks_of
+from engine.models import gpt2
+from engine.scans import graph_of, tasks_of
 from flagscope.checkpoint import open_checkpoint
 from flagscope.diagnose import FailureRecord
 from flagscope.engine import Settings, run_scan
-from flagscope.engine.execute import TaskResult
-from flagscope.engine.parcel import Parcel, carried_out
-from flagscope.engine.proof import Proven, Verifier, proof_of, stamps_of
+from flagscope.engine.run.outcome import TaskResult
+from flagscope.engine.run.proof import Proven, Verifier, proof_of, stamps_of
+from flagscope.engine.run.remote_task import RemoteTask, run_remote_task
 
 CPU = Settings(device="cpu")
 STRANGE = "a worker read other weights than those of the scan"
@@ -59,7 +60,7 @@ def outcomes(folder, other):
         verifier = Verifier(ours)
         found = []
         for task in tasks_of(ours):
-            here = carried_out(Parcel(task, theirs, CPU, threads=None))
+            here = run_remote_task(RemoteTask(task, theirs, CPU, threads=None))
             assert isinstance(here, TaskResult)
             proof = proof_of(theirs, task, stamps_of(ours))
             found.append((task, verifier.accepted(task, Proven(here, proof)), proof.whole))

@@ -33,7 +33,7 @@ from flagscope.diagnose.records import (
     ScanResult,
     SharedDirection,
 )
-from flagscope.engine.family import with_one_error_rate
+from flagscope.engine.run.error_rate import with_one_error_rate
 
 FREEDOMS: tuple[records.Freedom, ...] = ("gl", "rotary", "scaling", "permutation", "none")
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">{{7*7}}%{x}<b>&amp;"
