@@ -2,7 +2,6 @@
 
 import tracemalloc
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -14,8 +13,8 @@ from flagscope.checkpoint import from_state_dict
 from flagscope.diagnose import PairRecord
 from flagscope.engine import estimated, run_scan
 from flagscope.engine.cache.tensor_cache import TensorCache
-from flagscope.engine.plan import estimate, rates
-from flagscope.engine.plan.estimate import PAIR_RECORD, _computing, _most_held, read_rate
+from flagscope.engine.plan import estimate
+from flagscope.engine.plan.estimate import PAIR_RECORD, _computing, most_cached, read_rate
 from flagscope.engine.plan.rates import Rates, measured_rates
 from flagscope.engine.plan.work import Work, eigenproblem, product, stored, total
 from flagscope.engine.run.execute import execute
@@ -93,11 +92,6 @@ def test_rates_between_and_beyond_the_sizes_timed():
         expected = 3e-9 * max(n, 32) ** 3  # below, the call takes the time
         assert cubic.of(eigenproblem(n).times(2)) == pytest.approx(2 * expected, rel=1e-9)
     assert cubic.of(product(4000, 4000, 4000)) == pytest.approx(1e-11 * 2 * 4000**3)
-    mixed = Rates({"eigh": table(lambda n: 1e-7 * n**2 + 2e-9 * n**3)})
-    assert mixed.of(eigenproblem(8192)) == pytest.approx(1e-7 * 8192**2 + 2e-9 * 8192**3)
-    # Noise must not make it fall: beyond the largest it grows with the cube at least.
-    noisy = Rates({"eigh": {32: 1.0, 128: 0.5, 512: 40.0}})
-    assert noisy.of(eigenproblem(1024)) == pytest.approx(8 * 40.0)
 
 
 def test_every_kind_of_work_has_a_rate():
@@ -109,34 +103,27 @@ def test_every_kind_of_work_has_a_rate():
     assert measured_rates(2, 1) is rates
 
 
-def test_a_timing_that_fails_ends_the_others(monkeypatch):
-    fails = iter([False, True])
-    timed = rates._seconds
+def test_a_scan_ends_with_its_longest_task_or_when_all_slots_are_done(monkeypatch):
+    asked = []
 
-    def seconds(kind, n, together):
-        if kind == "eigh" and next(fails, False):
-            raise MemoryError("no room for a matrix")
-        return timed(kind, n, together)
+    def seconds(workers, threads):
+        asked.append((workers, threads))
+        return SimpleNamespace(of=lambda work: work / threads)
 
-    monkeypatch.setattr(rates, "_seconds", seconds)
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(measured_rates.__wrapped__, 2, 1)
-        with pytest.raises(MemoryError, match="no room"):
-            asked.result(timeout=60)
+    monkeypatch.setattr(estimate, "measured_rates", seconds)
 
-
-def test_tasks_wait_for_their_slots():
-    rates = {1: SimpleNamespace(of=lambda work: work), 2: SimpleNamespace(of=lambda work: work / 2)}
-
-    def end(*tasks):
+    def end(*tasks, workers=2, cores=2):
         works = [SimpleNamespace(work=float(work)) for work, _ in tasks]
-        return _computing(works, [share for _, share in tasks], rates, 2)
+        return _computing(works, [slots for _, slots in tasks], workers, cores)
 
-    assert end((3, 1), (3, 1), (3, 1)) == 6
-    assert end((4, 1), (1, 1), (1, 1), (1, 1)) == 4
-    # A task that takes both slots waits for both, and those behind it wait for it.
-    assert end((4, 1), (1, 1), (6, 2), (1, 1)) == 4 + 3 + 1
+    assert end((3, 1), (3, 1), (2, 1)) == 4
+    assert end((9, 1), (1, 1)) == 9
+    # A task that takes both slots has both cores.
+    assert end((2, 1), (2, 1), (6, 2)) == 2 + 3
     assert end() == 0
+    assert set(asked) == {(2, 1), (1, 2)}
+    # More tasks at once than cores are no faster.
+    assert end((1, 1), (1, 1), (1, 1), (1, 1), workers=4) == end((1, 1), (1, 1), (1, 1), (1, 1))
 
 
 def test_what_is_held_is_foretold():
@@ -144,7 +131,7 @@ def test_what_is_held_is_foretold():
     tasks = planned(checkpoint)
     with TensorCache(checkpoint, tasks) as tensors:
         run(tasks, tensors)
-        assert 0.5 * _most_held(tasks) < tensors.cache.most_bytes <= 1.1 * _most_held(tasks)
+        assert 0.5 * most_cached(tasks) < tensors.cache.most_bytes <= 1.1 * most_cached(tasks)
 
 
 def test_the_disk_is_timed_by_the_largest_file(tmp_path):
@@ -182,15 +169,6 @@ def test_heads_are_estimated_in_the_precision_they_are_measured_in():
         for precision in ("mixed", "float32", "float64")
     }
     assert seconds["mixed"] == seconds["float32"] < seconds["float64"]
-
-
-def test_more_tasks_at_once_than_cores_are_no_faster(monkeypatch):
-    rates = Rates({"eigh": {0: 1.0}})
-    asked = []
-    monkeypatch.setattr(estimate, "measured_rates", lambda *how: asked.append(how) or rates)
-    assert estimate._rates(8, 2, 1).of(eigenproblem(32)) == 4
-    assert estimate._rates(2, 2, 1) is rates
-    assert asked == [(2, 1), (2, 1)]
 
 
 def test_an_estimate_says_what_it_rests_on(monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import torch
 from flagscope.checkpoint import TensorInfo
 from flagscope.engine.plan.order import task_order
 from flagscope.engine.plan.pieces import Piece
-from flagscope.engine.plan.rates import Rates, measured_rates
+from flagscope.engine.plan.rates import measured_rates
 from flagscope.engine.plan.slots import TASK_MEMORY, cache_bytes, default_workers, slots_per_task
 from flagscope.engine.plan.tasks import Task
 
@@ -22,6 +21,11 @@ _LONG = 0.3
 # Bytes of the record of a pair as Python holds it (measured), surfaces apart, which are few; and
 # of each of the overlaps that the record of a group of heads holds.
 PAIR_RECORD, _OVERLAP = 11_000, 32
+
+# Bytes that a task takes next to its matrices: buffers of BLAS, draws of null models (measured).
+_SCRATCH = 18_000_000
+# Part of its peak that a task takes while another one is at its own (measured).
+_NEXT = 0.6
 
 
 @dataclass(frozen=True)
@@ -71,83 +75,76 @@ def estimated(
         As for `run_scan`.
     """
     workers = workers or default_workers()
-    order = [tasks[i] for i in task_order(tasks, tensors, workers=workers)]
-    held = cache_bytes(memory)
-    taken = slots_per_task(order, workers=workers, room=memory - held)
     cores = torch.get_num_threads()
-    rates = {
-        share: _rates(workers // share, cores, max(1, cores * share // workers))
-        # The most threads first: threads that were timed one each disturb later ones in a team.
-        for share in sorted(set(taken), reverse=True)
-    }
-    computing = _computing(order, taken, rates, workers)
-    read = sum(_pieces(order).values())
+    order = [tasks[i] for i in task_order(tasks, tensors, workers=workers)]
+    budget = cache_bytes(memory)
+    slots = slots_per_task(order, workers=workers, room=memory - budget)
+    computing = _computing(order, slots, workers, cores)
     rate = read_rate(tensors)
-    reading = None if rate is None else read / rate
-    records = PAIR_RECORD * sum(len(pair.members) for task in tasks for pair in task.pairs)
-    records += _OVERLAP * sum(head.count**2 for task in tasks for head in task.heads)
-    held = min(held, _most_held(order))
+    reading = None if rate is None else sum(_pieces(order).values()) / rate
     return Estimate(
         seconds=max(computing, reading or 0.0),
         seconds_reading=reading,
-        bytes_memory=_most_memory(order, taken, workers, held, memory) + records,
+        bytes_memory=_most_memory(order, slots, workers, budget, memory) + _record_bytes(tasks),
         workers=workers,
         assumptions=_assumptions(order, rate, workers, cores),
     )
 
 
-def _rates(at_once: int, cores: int, threads: int) -> Rates:
-    """While so many tasks run at once; those beyond the cores wait for them."""
-    timed = min(at_once, cores)
-    return measured_rates(timed, threads).slower(at_once / timed)
+def _computing(tasks: Sequence[Task], slots: Sequence[int], workers: int, cores: int) -> float:
+    """When the last task ends: the slots are busy until then, or the longest task runs alone."""
+    seconds = []
+    # The most threads first: threads that were timed one each disturb later ones in a team.
+    for share in sorted(set(slots), reverse=True):
+        at_once = workers // share
+        rates = measured_rates(min(at_once, cores), max(1, cores * share // workers))
+        # Tasks beyond the cores take turns.
+        slower = max(1.0, at_once / cores)
+        seconds += [
+            (slower * rates.of(task.work), share)
+            for task, taken in zip(tasks, slots, strict=True)
+            if taken == share
+        ]
+    busy = sum(share * taken for taken, share in seconds) / workers
+    return max(busy, max((taken for taken, _ in seconds), default=0.0))
 
 
-def _computing(
-    tasks: Sequence[Task], taken: Sequence[int], rates: Mapping[int, Rates], workers: int
-) -> float:
-    """When the last task ends, if each takes its slots as soon as they are free."""
-    now, free = 0.0, workers
-    running: list[tuple[float, int]] = []
-    for task, share in zip(tasks, taken, strict=True):
-        while free < share:
-            now, given = heapq.heappop(running)
-            free += given
-        heapq.heappush(running, (now + rates[share].of(task.work), share))
-        free -= share
-    return max((end for end, _ in running), default=0.0)
+def _record_bytes(tasks: Sequence[Task]) -> int:
+    pairs = sum(len(pair.members) for task in tasks for pair in task.pairs)
+    return PAIR_RECORD * pairs + _OVERLAP * sum(
+        head.count**2 for task in tasks for head in task.heads
+    )
 
 
 def _pieces(tasks: Sequence[Task]) -> dict[Piece, int]:
     return {piece: size for task in tasks for piece, size in task.pieces.items()}
 
 
-def _most_held(tasks: Sequence[Task]) -> int:
-    """The most bytes of tensors that are read and needed once more, if there is room for all."""
-    last = {piece: at for at, task in enumerate(tasks) for piece in task.pieces}
-    ending: dict[int, int] = {}
-    for piece, size in _pieces(tasks).items():
-        ending[last[piece]] = ending.get(last[piece], 0) + size
+def most_cached(tasks: Sequence[Task]) -> int:
+    """The most bytes of tensors that the cache holds, if it has room for all that tasks share."""
+    last = {piece: index for index, task in enumerate(tasks) for piece in task.pieces}
     most = now = 0
     seen: set[Piece] = set()
-    for at in range(len(tasks)):
-        # The task that begins, and the one behind it, which is read meanwhile.
-        for task in tasks[at : at + 2]:
+    for index in range(len(tasks)):
+        # The task that begins, and the next one, whose tensors are prefetched.
+        for task in tasks[index : index + 2]:
             now += sum(size for piece, size in task.pieces.items() if piece not in seen)
             seen.update(task.pieces)
         most = max(most, now)
-        now -= ending.get(at, 0)
+        now -= sum(size for piece, size in tasks[index].pieces.items() if last[piece] == index)
     return most
 
 
 def _most_memory(
-    tasks: Sequence[Task], taken: Sequence[int], workers: int, held: int, memory: int
+    tasks: Sequence[Task], slots: Sequence[int], workers: int, budget: int, memory: int
 ) -> int:
-    """The most of what tasks like each one take at once, and what is held beside them."""
-    most = 0
-    for task, share in zip(tasks, taken, strict=True):
-        working = task.bytes_working * (workers // share)
-        beside = max(0, memory - working) if share == workers else held
-        most = max(most, working + min(held, beside))
+    """The most of what tasks like each one take at once, and of the cached tensors."""
+    cached, most = min(budget, most_cached(tasks)), 0
+    for task, share in zip(tasks, slots, strict=True):
+        at_once = workers // share
+        working = int(task.bytes_working * (1 + _NEXT * (at_once - 1))) + _SCRATCH * at_once
+        room = max(0, memory - working) if share == workers else budget
+        most = max(most, working + min(cached, room))
     return most
 
 

@@ -1,8 +1,7 @@
 """How fast this machine does each kind of work: timed in about a second, for estimates.
 
-Every kind is timed at a few sizes, on as many threads at once as tasks will run, since they share
-memory and caches. Between the sizes rates are interpolated, beyond them they grow as the theory
-says.
+Each kind is timed at a few sizes, on as many threads at once as tasks will run, since they share
+memory and caches. Times are of the processor, so that other programs do not count.
 """
 
 from __future__ import annotations
@@ -10,28 +9,34 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Barrier
 
 import torch
 from torch import Tensor
 
-from flagscope.engine.plan.sample import record_seconds
 from flagscope.engine.plan.work import Kind, Work, amount_of
 from flagscope.null import storage_noise
 
-# Sizes at which each kind is timed; the largest take some tenths of a second on one core.
 _SIZES: dict[Kind, tuple[int, ...]] = {
-    "product": (32, 128, 512, 1024),
+    "product": (32, 128, 512),
     "qr": (32, 128, 512),
     "eigh": (32, 128, 512, 1024),
     "eigvalsh": (32, 128, 512),
-    "svdvals": (32, 128, 512, 1024),
+    "svdvals": (32, 128, 512),
 }
-_PASS = 2**20
-# Seconds for which something short is repeated; what takes longer is timed once.
+_DECOMPOSITIONS: dict[Kind, Callable[[Tensor], object]] = {
+    "qr": torch.linalg.qr,
+    "eigh": torch.linalg.eigh,
+    "eigvalsh": torch.linalg.eigvalsh,
+    "svdvals": torch.linalg.svdvals,
+}
+# What a record takes next to its arithmetic (null models, tests, Python), in eigenvalue problems of
+# size 32: between what trained networks of 128 and 384 dimensions take, and a random one of 256.
+_RECORDS: dict[Kind, float] = {"pair": 200.0, "head": 40.0, "link": 35.0}
+_ENTRIES = 2**20
+# Seconds for which something short is repeated.
 _LONG = 0.02
 
 
@@ -48,90 +53,57 @@ class Rates:
 
     seconds: Mapping[Kind, Mapping[int, float]]
 
-    def slower(self, factor: float) -> Rates:
-        """The rates of tasks that have the machine for one part in `factor` of the time."""
-        if factor == 1:
-            return self
-        return Rates(
-            {kind: {size: factor * one for size, one in table.items()}
-             for kind, table in self.seconds.items()}
-        )  # fmt: skip
-
     def of(self, work: Work) -> float:
         """Seconds that work takes."""
         return sum(amount * self._one(kind, size) for (kind, size), amount in work.amounts.items())
 
     def _one(self, kind: Kind, size: int) -> float:
+        """Seconds of amount one: powers of the size between those timed, cubes beyond them."""
         table = self.seconds[kind]
         if 0 in table:
             return table[0]
         sizes = sorted(table)
-        if size >= sizes[-1]:
-            return _beyond(table, sizes[-2], sizes[-1], size, kind)
-        if size <= sizes[0]:
+        first, last = sizes[0], sizes[-1]
+        if size >= last:
+            problem = table[last] * amount_of(kind, last) * (size / last) ** 3
+            return problem / amount_of(kind, size)
+        if size <= first:
             # So small that it is the call which takes the time.
-            ratio = amount_of(kind, sizes[0]) / amount_of(kind, max(1, size))
-            return table[sizes[0]] * (ratio if kind in ("product", "qr") else 1)
-        above = next(one for one in sizes if one >= size)
+            return table[first] * amount_of(kind, first) / amount_of(kind, max(1, size))
+        above = next(timed for timed in sizes if timed >= size)
         below = sizes[sizes.index(above) - 1]
-        at = math.log(size / below) / math.log(above / below)
-        return table[below] ** (1 - at) * table[above] ** at
-
-
-def _beyond(table: Mapping[int, float], below: int, top: int, size: int, kind: Kind) -> float:
-    """At sizes larger than timed: a n² + b n³ through the last two, neither less than nothing.
-
-    The cubic part is what the arithmetic takes, the square one what goes with each row. Products
-    and QR decompositions, counted in operations, stay at the rate of the largest.
-    """
-    if kind in ("product", "qr"):
-        return table[top]
-    matrix = [[below**2, below**3], [top**2, top**3]]
-    det = matrix[0][0] * matrix[1][1] - matrix[0][1] * matrix[1][0]
-    square = (table[below] * matrix[1][1] - matrix[0][1] * table[top]) / det
-    cube = (matrix[0][0] * table[top] - table[below] * matrix[1][0]) / det
-    if square < 0 or cube < 0:
-        return table[top] * (size / top) ** 3
-    return square * size**2 + cube * size**3
+        share = math.log(size / below) / math.log(above / below)
+        return table[below] ** (1 - share) * table[above] ** share
 
 
 @functools.cache
 def measured_rates(workers: int, threads: int) -> Rates:
-    """Rates while tasks run on so many workers, with so many of PyTorch's threads each.
+    """Rates while `workers` tasks run at once, with so many of PyTorch's threads each.
 
     They are timed once in a process.
     """
-    together = Barrier(workers)
     with ThreadPoolExecutor(workers) as pool:
-        try:
-            waiting = [pool.submit(_timed, threads, together) for _ in range(workers)]
-            tables = [one.result() for one in wait(waiting, return_when=FIRST_EXCEPTION).done]
-        except BaseException:
-            together.abort()  # or the others would wait for one another for ever
-            raise
-    means: dict[Kind, dict[int, float]] = {
-        kind: {
-            size: sum(table[kind][size] for table in tables) / workers for size in tables[0][kind]
-        }
-        for kind in tables[0]
-    }
-    # Records are made in Python, of which one thread runs at a time.
-    means |= {kind: {0: seconds} for kind, seconds in record_seconds().items()}
-    return Rates(means)
+        tables = list(pool.map(_timed, [threads] * workers))
+    return Rates({
+        kind: {size: sum(table[kind][size] for table in tables) / workers for size in sizes}
+        for kind, sizes in tables[0].items()
+    })  # fmt: skip
 
 
-def _timed(threads: int, together: Barrier) -> dict[Kind, dict[int, float]]:
+def _timed(threads: int) -> dict[Kind, dict[int, float]]:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found: dict[Kind, dict[int, float]] = {}
-        for kind, sizes in _SIZES.items():
-            found[kind] = {n: _seconds(kind, n, together) / amount_of(kind, n) for n in sizes}
-        weights = torch.rand(1024, _PASS // 1024, generator=torch.Generator().manual_seed(0))
-        found["stored"] = {0: _repeated(lambda: _widen(weights), together) / _PASS}
+        table: dict[Kind, dict[int, float]] = {
+            kind: {size: _seconds(kind, size) / amount_of(kind, size) for size in sizes}
+            for kind, sizes in _SIZES.items()
+        }
+        weights = torch.rand(1024, _ENTRIES // 1024, generator=torch.Generator().manual_seed(0))
+        table["stored"] = {0: _repeated(lambda: _widen(weights)) / _ENTRIES}
         wide = weights.double()
-        found["entries"] = {0: _repeated(lambda: wide * 0.5, together) / _PASS}
-        return found
+        table["entries"] = {0: _repeated(lambda: wide * 0.5) / _ENTRIES}
+        small = table["eigvalsh"][32]
+        return table | {kind: {0: count * small} for kind, count in _RECORDS.items()}
     finally:
         torch.set_num_threads(before)
 
@@ -141,28 +113,20 @@ def _widen(weights: Tensor) -> None:
     storage_noise(weights)
 
 
-def _seconds(kind: Kind, n: int, together: Barrier) -> float:
+def _seconds(kind: Kind, n: int) -> float:
     generator = torch.Generator().manual_seed(n)
-    one = torch.randn(n, n, generator=generator, dtype=torch.float64)
-    if kind in ("eigh", "eigvalsh"):
-        one = one @ one.mT
-    calls: dict[Kind, Callable[[Tensor], object]] = {
-        "product": lambda a: a @ a,
-        "qr": torch.linalg.qr,
-        "eigh": torch.linalg.eigh,
-        "eigvalsh": torch.linalg.eigvalsh,
-        "svdvals": torch.linalg.svdvals,
-    }
-    return _repeated(lambda: calls[kind](one), together)
+    matrix = torch.randn(n, n, generator=generator, dtype=torch.float64)
+    if kind == "product":
+        return _repeated(lambda: matrix @ matrix)
+    symmetric = matrix @ matrix.mT if kind in ("eigh", "eigvalsh") else matrix
+    return _repeated(lambda: _DECOMPOSITIONS[kind](symmetric))
 
 
-def _repeated(call: Callable[[], object], together: Barrier) -> float:
-    """The median of the times that fit, all workers at once."""
-    together.wait()
-    taken: Sequence[float] = []
-    begin = time.perf_counter()
-    while not taken or time.perf_counter() - begin < _LONG:
-        start = time.perf_counter()
+def _repeated(call: Callable[[], object]) -> float:
+    """Seconds of one call of those that fit, after a first one that sets up what they use."""
+    call()
+    count, start = 0, time.thread_time()
+    while not count or time.thread_time() - start < _LONG:
         call()
-        taken = [*taken, time.perf_counter() - start]
-    return sorted(taken)[len(taken) // 2]
+        count += 1
+    return (time.thread_time() - start) / count
