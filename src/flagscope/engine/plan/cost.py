@@ -61,12 +61,17 @@ def single_from(precision: Precision) -> float:
 
 
 def pair_cost(
-    pair: PairGroup, *, single: float = SINGLE_FROM, before: PairGroup | None = None
+    pair: PairGroup,
+    *,
+    single: float = SINGLE_FROM,
+    before: PairGroup | None = None,
+    repeats: bool = True,
 ) -> Cost:
     """A group of pairs within a block: `diagnose.pair_records`.
 
     `single` is as `single_from` says; in float32 maps are taken to be well-conditioned. `before` is
-    the group in front of it, whose read maps may be the same.
+    the group in front of it, whose read maps may be the same. Without `repeats` a network is taken
+    for which nothing is measured a second time without its scales, here and below.
     """
     d, n = pair.d, len(pair.members)
     m1, m2 = other_dimension(pair.write, d), other_dimension(pair.read, d)
@@ -86,12 +91,15 @@ def pair_cost(
         product_values,
         _position(d, m1, m2),
         _signal(d, m1, share) + _signal(d, m2, share),
+    ]
+    if repeats:
         # Once more without scale profiles, where a p-value is small and there are some: in two of
         # three pairs of a trained network. Rows are measured, divided and copied.
-        _spectra(d, m1, m2, single=share < 1).times(share),
-        passes(6.0 * d * (m1 + m2)).times(share),
-        records("pair", 1),
-    ]
+        work += [
+            _spectra(d, m1, m2, single=share < 1).times(share),
+            passes(6.0 * d * (m1 + m2)).times(share),
+        ]
+    work += [records("pair", 1)]
     if balanced:
         again = _spectra(d, m1, m2, single=share < 1, composite_known=True)
         work += [again.times(share), passes(6.0 * d * (m1 + m2)).times(share)]
@@ -103,7 +111,7 @@ def pair_cost(
     return Cost(total(work).times(n), cells * (1.0 if share == 1 else 0.5))
 
 
-def head_cost(head: HeadGroup, *, single: float = SINGLE_FROM) -> Cost:
+def head_cost(head: HeadGroup, *, single: float = SINGLE_FROM, repeats: bool = True) -> Cost:
     """The overlaps of a layer's heads: `diagnose.head_record`."""
     h, r, d = head.count, head.rank, head.d
     share = _SINGLE if d >= single else 1.0
@@ -117,15 +125,18 @@ def head_cost(head: HeadGroup, *, single: float = SINGLE_FROM) -> Cost:
     work = [stored(h * r * d), _bases(h, r, d), pairwise.times(share), records("head", h)]
     # In single precision, eigenvectors of shared directions included.
     work += [(gram(side, max(d, h * r)) + eigenproblem(side)).times(_SINGLE)]
-    # The second look, which trained heads get: their scales, and the overlaps without them.
-    work += [_bases(h, r, d).times(_SCALE_PASSES), pairwise.times(share)]
-    work += [passes(4.0 * _LANCZOS * h * r * d).times(_SINGLE)]
+    if repeats:
+        # The second look, which trained heads get: their scales, and the overlaps without them.
+        work += [_bases(h, r, d).times(_SCALE_PASSES), pairwise.times(share)]
+        work += [passes(4.0 * _LANCZOS * h * r * d).times(_SINGLE)]
     # Beside the maps and their bases in float64, bases of all spaces of the layer, in their own
     # precision.
     return Cost(total(work), (2.0 + 4.0 * share) * h * r * d + 3.0 * side**2)
 
 
-def stream_cost(pairs: Sequence[PairGroup], *, single: float = SINGLE_FROM) -> Cost:
+def stream_cost(
+    pairs: Sequence[PairGroup], *, single: float = SINGLE_FROM, repeats: bool = True
+) -> Cost:
     """Residual pairs that share maps, each map's eigenproblem solved once: `stream_pairs`."""
     if not pairs:
         return Cost()
@@ -134,14 +145,15 @@ def stream_cost(pairs: Sequence[PairGroup], *, single: float = SINGLE_FROM) -> C
              for pair in pairs for side in (pair.write, pair.read)}  # fmt: skip
     work = [stored(d * m) for d, m in sides.values()]
     # Twice: as they are, and without their scale profiles.
+    looks = 2 if repeats else 1
     work += [
-        (passes(3.0 * d * m) + _system(d, m, single=share < 1)).times(2 * share)
+        (passes(3.0 * d * m) + _system(d, m, single=share < 1)).times(looks * share)
         for d, m in sides.values()
     ]
     work += [_signal(d, m, share) for d, m in sides.values()]
     for pair in pairs:
         d, m1, m2 = pair.d, other_dimension(pair.write, pair.d), other_dimension(pair.read, pair.d)
-        work += [_meeting(d, m1, m2).times(2 * share), _position(d, m1, m2), records("pair", 1)]
+        work += [_meeting(d, m1, m2).times(looks * share), _position(d, m1, m2), records("pair", 1)]
         if share == 1:
             work += [singular_values(min(d, m1), min(d, m2))]
     d = max(pair.d for pair in pairs)
@@ -153,7 +165,9 @@ def stream_cost(pairs: Sequence[PairGroup], *, single: float = SINGLE_FROM) -> C
     return Cost(total(work), cells * (1.0 if share == 1 else 0.5))
 
 
-def link_cost(links: Iterable[LinkGroup], edges: int, *, single: float = SINGLE_FROM) -> Cost:
+def link_cost(
+    links: Iterable[LinkGroup], edges: int, *, single: float = SINGLE_FROM, repeats: bool = True
+) -> Cost:
     """Links between heads, those that stand out recorded: `stream_links`."""
     work: list[Work] = []
     most = 0
@@ -169,8 +183,10 @@ def link_cost(links: Iterable[LinkGroup], edges: int, *, single: float = SINGLE_
             ends.add((face.label, face.role))
             h, r = one.count, _entries(one) // (one.count * d)
             work += [stored(2 * h * r * d), _bases(h, r, d), product(r, d, r).times(h)]
-            work += [_circuit(r, d).times(h), _bases(h, r, d).times(_SCALE_PASSES)]
-            if link.read.norm is not None and link.read.norm.kind == "layernorm":
+            work += [_circuit(r, d).times(h)]
+            if repeats:
+                work += [_bases(h, r, d).times(_SCALE_PASSES)]
+            if repeats and link.read.norm is not None and link.read.norm.kind == "layernorm":
                 # Once more with the mean left in, in which the scales are.
                 work += [stored(2 * h * r * d), _bases(h, r, d), _circuit(r, d).times(h)]
             widest = max(widest, r)
