@@ -1,4 +1,4 @@
-"""Joins files to mathematics: a scan is a plan of tasks, each of which reads its own tensors."""
+"""Runs scans: plans tasks, reads and caches their tensors, runs them, and stores their results."""
 
 from flagscope.engine.device import resolved_device
 from flagscope.engine.head_overlaps import all_head_overlaps

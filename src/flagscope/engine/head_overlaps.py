@@ -95,8 +95,8 @@ class _Layers:
             maps = fold_before(maps, _folded(group, self.fold), reader)
         heads = max(1, _CHUNK // (8 * maps.values[0].numel()))
         for start in range(0, group.count, heads):
-            at = slice(start, start + heads)
-            yield start, Matrices(maps.values[at], maps.delta[at], maps.mean_square[at])
+            some = slice(start, start + heads)
+            yield start, Matrices(maps.values[some], maps.delta[some], maps.mean_square[some])
 
     def bytes_at_once(self, groups: Sequence[HeadGroup]) -> int:
         """Of the widest layer: what is stored, widened and copied, and the work on some heads."""
@@ -139,7 +139,7 @@ def all_head_overlaps(
     Raises
     ------
     InputError
-        If the memory is too small for one layer and the tables; the message tells what is needed.
+        If the memory is too small for one layer and the tables; the message says what is needed.
     """
     layers = _Layers(checkpoint, device, fold)
     wanted = [space for space in _spaces(graph, fold) if space.space in spaces]
@@ -147,13 +147,13 @@ def all_head_overlaps(
     if sum(space.bytes_of_bases for space in wanted) + fixed <= memory:
         return adjusted_pairs([*_held(wanted, layers, top)])
     # One space at a time: a tensor that holds several is read again for each.
-    found = []
+    overlaps = []
     for space in wanted:
         if space.bytes_of_bases + _fixed(space, layers) <= memory:
-            found += _held([space], layers, top)
+            overlaps += _held([space], layers, top)
         else:
-            found.append(_streamed(space, layers, memory, top))
-    return adjusted_pairs(found)
+            overlaps.append(_streamed(space, layers, memory, top))
+    return adjusted_pairs(overlaps)
 
 
 def _spaces(graph: Graph, fold: bool) -> list[_Space]:
@@ -176,7 +176,7 @@ def _folded(group: HeadGroup, fold: bool) -> Norm | None:
 
 
 def _fixed(space: _Space, layers: _Layers) -> int:
-    """Bytes that are held beside the bases."""
+    """Bytes that are held next to the bases."""
     return layers.bytes_at_once(space.groups) + 8 * _TABLES * space.count**2 + 3 * SLAB_BYTES
 
 
@@ -213,7 +213,7 @@ def _by_layer(
         (group.stack, group.layer, i, group) for i, s in enumerate(batch) for group in s.groups
     ]
     reader, where = None, None
-    for stack, layer, i, group in sorted(order, key=lambda one: one[:3]):
+    for stack, layer, i, group in sorted(order, key=lambda entry: entry[:3]):
         here = stack, layer, layers.precision(group)
         if reader is None or where != here:
             reader, where = None, here  # what was read of the layer before goes first
@@ -224,14 +224,14 @@ def _by_layer(
 def _streamed(space: _Space, layers: _Layers, memory: float, top: int) -> SpaceOverlaps:
     """From two blocks of coordinates at a time: a pass over the checkpoint for each block."""
     factors = 8 * space.count * space.rank**2
-    beside = _fixed(space, layers) + factors
+    fixed = _fixed(space, layers) + factors
     cell = 2 * 4 * space.count * space.rank
-    width = min(space.d, int((memory - beside) // cell))
+    width = min(space.d, int((memory - fixed) // cell))
     narrowest = min(space.d, _NARROWEST)
     if width < narrowest:
         raise InputError(
             f"memory is {memory / 1e6:,.0f} MB; {space.count} heads of {space.rank} in "
-            f"{space.d} dimensions need {(beside + narrowest * cell) / 1e6:,.0f} MB at least",
+            f"{space.d} dimensions need {(fixed + narrowest * cell) / 1e6:,.0f} MB at least",
             hint="give more, or leave spaces out",
         )
     # Blocks of one size: none is asked for that holds a few coordinates alone.
@@ -246,13 +246,13 @@ def _streamed(space: _Space, layers: _Layers, memory: float, top: int) -> SpaceO
 
     def rows(start: int, stop: int) -> Float[Tensor, "H r s"]:
         block = torch.zeros(space.count, space.rank, stop - start, device=layers.device)
-        at = 0
+        before = 0
         for group, known in zip(space.groups, whites, strict=True):
             for first, maps in layers.chunks(group, layers.reader(group)):
                 values = known[first].rows(maps.values, start, stop)
-                into = block[at + first : at + first + len(values)]
+                into = block[before + first : before + first + len(values)]
                 into[:, : values.shape[1]] = values
-            at += group.count
+            before += group.count
         return block
 
     total = overlaps_by_projectors(

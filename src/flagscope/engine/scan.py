@@ -1,4 +1,4 @@
-"""Running a scan: plan, carry out, put the records together."""
+"""Runs a scan: plans it, runs its tasks, puts the records together."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def run_scan(
         Where results are kept as they come, and taken from if they are there.
     memory
         Bytes that the threads of this process may take together, a quarter of them for tensors
-        that are held for tasks to come. A task that needs more runs alone, and takes it.
+        that are cached for tasks to come. A task that needs more runs alone, and takes it.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def run_scan(
     tasks = plan(graph, settings, sizes)
     fingerprint = checkpoint.fingerprint()
     unstamped = is_unstamped(checkpoint)
-    kept = _Kept(None if unstamped else store, tasks, settings, checkpoint, fingerprint)
+    kept = _ScanStore(None if unstamped else store, tasks, settings, checkpoint, fingerprint)
     where = _Where(executor, workers, memory)
     gathered, from_store = _carried_out(tasks, kept, checkpoint, settings, where, progress)
     if unstamped and checkpoint.fingerprint() != fingerprint:
@@ -153,8 +153,8 @@ class _Where:
     memory: int
 
 
-class _Kept:
-    """The store as one scan sees it: results by the place of their task; or none is kept."""
+class _ScanStore:
+    """The results of one scan in a store, by the index of their task; None keeps none."""
 
     def __init__(
         self,
@@ -169,8 +169,8 @@ class _Kept:
         if store is not None:
             self._keys += task_keys(tasks, settings, weights_identity(checkpoint, fingerprint))
 
-    def found(self) -> Iterator[tuple[int, TaskResult]]:
-        """What is there, one after the other."""
+    def results(self) -> Iterator[tuple[int, TaskResult]]:
+        """Yield (task index, result) of those that are there."""
         if self._store is None:
             return
         for i, key in enumerate(self._keys):
@@ -193,7 +193,7 @@ class _Kept:
 
 def _carried_out(
     tasks: list[Task],
-    kept: _Kept,
+    kept: _ScanStore,
     checkpoint: Checkpoint,
     settings: Settings,
     where: _Where,
@@ -208,11 +208,11 @@ def _carried_out(
             progress(len(gathered), len(tasks), tasks[i].name)
 
     missing = set(range(len(tasks)))
-    for i, result in kept.found():
+    for i, result in kept.results():
         missing.remove(i)
         take(i, result)
     from_store = len(gathered)
-    # Closed at once when an error leaves the loop: what has not begun is not begun.
+    # Closed at once when an error leaves the loop, so that no further task begins.
     with closing(_batches(tasks, missing, checkpoint, settings, where)) as batches:
         for batch in batches:
             kept.append(batch)
@@ -228,16 +228,16 @@ def _batches(
     settings: Settings,
     where: _Where,
 ) -> Generator[list[tuple[int, Outcome]]]:
-    """(number of the task, its outcome) as they come; those that wait at one time together."""
+    """Yield batches of (task index, outcome) as tasks finish."""
     budget = cache_bytes(where.memory)
-    # All tasks count, so that a scan that goes on where it was does so in the same manner.
+    # All tasks count, so that a scan that resumes runs the rest in the same manner.
     order = task_order(tasks, checkpoint.tensors, workers=where.workers)
     taken = slots_per_task(
         [tasks[i] for i in order], workers=where.workers, room=where.memory - budget
     )
     shares = {i: share for i, share in zip(order, taken, strict=True) if i in missing}
-    begun = list(shares)
-    ordered = [tasks[i] for i in begun]
+    indices = list(shares)
+    ordered = [tasks[i] for i in indices]
     shared = [shared_keys(task.pairs, settings) for task in ordered]
     with TensorCache(checkpoint, ordered, budget=budget, shared=shared) as tensors:
         if where.executor is not None:
@@ -249,7 +249,7 @@ def _batches(
             )
         with closing(work) as batches:
             for batch in batches:
-                yield [(begun[place], outcome) for place, outcome in batch]
+                yield [(indices[place], outcome) for place, outcome in batch]
 
 
 def _dtype(checkpoint: Checkpoint) -> str:

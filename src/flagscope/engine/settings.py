@@ -22,7 +22,7 @@ class Settings(BaseModel):
         Name of a model family or path of a family file (.toml), to override what the config and the
         tensor names say; "none" to take no family for its names.
     heads
-        Number of attention heads, where no config tells it.
+        Number of attention heads, where no config gives it.
     rank
         Rule for the dimension of the dominant subspaces of a pair: "signal" (default),
         "participation", "numerical", "energy:0.9" or "fixed:8".

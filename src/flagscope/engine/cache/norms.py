@@ -1,4 +1,4 @@
-"""Folding of norms into the maps beside them, so that maps are compared in the basis they share.
+"""Folding of norms into the maps next to them, so that maps are compared in the basis they share.
 
 A BatchNorm behind a map multiplies its output channels by γ/√(σ² + ε). A LayerNorm or RMSNorm in
 front of a reader W makes it W diag(γ), and a LayerNorm moreover removes the mean of the stream:
@@ -48,7 +48,7 @@ def fold_behind(
 ) -> Matrices:
     """Writers (n, d, m) with the norm or layer scale behind them folded in.
 
-    What a norm divides by differs from token to token and is left out. `centred` tells that a
+    What a norm divides by differs from token to token and is left out. `centred` says that a
     LayerNorm stands before the reader: then they are written in its d - 1 dimensions.
     """
     if norm is not None:

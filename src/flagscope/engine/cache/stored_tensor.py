@@ -16,7 +16,7 @@ from flagscope.null import StorageNoise, grid_noise, storage_noise
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Values as stored, their scale, and the spacing of their grid where the dtype does not tell.
+    """Values as stored, their scale, and the spacing of their grid where no dtype gives it.
 
     A scale without axes holds for all values; else it has their shape, as the spacing does.
     """
@@ -29,9 +29,9 @@ class StoredTensor:
     def nbytes(self) -> int:
         """Bytes that are held while this is."""
         return sum(
-            min(one.nbytes, one.untyped_storage().nbytes())
-            for one in (self.values, self.scale, self.step)
-            if one is not None
+            min(tensor.nbytes, tensor.untyped_storage().nbytes())
+            for tensor in (self.values, self.scale, self.step)
+            if tensor is not None
         )
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> StoredTensor:
@@ -45,7 +45,8 @@ class StoredTensor:
 
     def to(self, device: torch.device) -> StoredTensor:
         """The same on a device."""
-        scale, step = (None if one is None else one.to(device) for one in (self.scale, self.step))
+        scale = None if self.scale is None else self.scale.to(device)
+        step = None if self.step is None else self.step.to(device)
         return StoredTensor(self.values.to(device), scale, step)
 
     def noise(self) -> StorageNoise:

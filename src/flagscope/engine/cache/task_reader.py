@@ -1,4 +1,4 @@
-"""The matrices of one task: read, widened, with the noise of their storage, norms folded in."""
+"""Reads the matrices of one task: widened, with the noise of their storage."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TaskReader:
         narrow = (
             self._precision == "mixed"
             and size >= SINGLE_FROM
-            and all(self._tensors.dtype(one.tensor) != "float64" for one in maps)
+            and all(self._tensors.dtype(map_.tensor) != "float64" for map_ in maps)
         )
         if not narrow:
             return self
@@ -82,11 +82,11 @@ class TaskReader:
         maps = stored.mapped(map_.write_matrices if standing == "write" else map_.read_matrices)
         noise = self._tensors.noise((map_.place, standing if map_.spatial else None), maps)
         if side.transposed:
-            maps = maps.mapped(lambda one: one.mT)
-        found = self._matrices(maps, noise)
-        if NOT_FINITE in found.faults():
+            maps = maps.mapped(lambda tensor: tensor.mT)
+        matrices = self._matrices(maps, noise)
+        if NOT_FINITE in matrices.faults():
             self.not_finite.add(map_.tensor)
-        return found
+        return matrices
 
     def maps(self, map_: LinearMap, view: str = "write") -> Matrices:
         """The maps as they act on columns: (n, out, in)."""
@@ -121,7 +121,7 @@ class TaskReader:
             stored = self._tensors.get(piece).to(self._device)
             if self._device.type != "cpu":
                 self._there[piece] = stored
-        return stored.mapped(lambda one: one[rest])
+        return stored.mapped(lambda tensor: tensor[rest])
 
     def _matrices(self, stored: StoredTensor, noise: StorageNoise | None) -> Matrices:
         wide = self._wide(stored)
@@ -150,7 +150,7 @@ def _partly_noisy(stored: StoredTensor, wide: Tensor) -> Matrices:
             f"maps of shape {tuple(wide.shape)} hold no entries", hint="is the file complete?"
         )
     if bool(finite.any()):
-        noise = stored.mapped(lambda one: one[finite]).noise()
-        at = finite.cpu()
-        delta[at], mean_square[at] = noise.delta.cpu(), noise.mean_square.cpu()
+        noise = stored.mapped(lambda tensor: tensor[finite]).noise()
+        sound = finite.cpu()
+        delta[sound], mean_square[sound] = noise.delta.cpu(), noise.mean_square.cpu()
     return Matrices(wide, delta, mean_square)

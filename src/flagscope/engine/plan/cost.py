@@ -1,4 +1,4 @@
-"""What tasks cost: work and memory, known from the header alone.
+"""Cost model: the work and memory of each kernel, counted from the header alone.
 
 One function for each kernel, which counts what that kernel does, in its order. Work in single
 precision counts as the part of double that it takes in time, and in memory as half.
@@ -104,7 +104,7 @@ def pair_cost(
         again = _spectra(d, m1, m2, single=share < 1, composite_known=True)
         work += [again.times(share), passes(6.0 * d * (m1 + m2)).times(share)]
         work += [_signal(d, m1, share), _signal(d, m2, share)]
-    # Both maps, gauge-fixed ones or those without profiles, and singular vectors beside them, one
+    # Both maps, gauge-fixed ones or those without profiles, and singular vectors next to them, one
     # in passing, six tables of one pair and three of it without profiles, W2 W1 and the reader's
     # eigenvectors.
     cells = n * (3 * d * (m1 + m2) + d * max(m1, m2) + 11.0 * side * side)
@@ -177,11 +177,11 @@ def link_cost(
             continue
         write, read = link.write.heads, link.read.heads
         d = write.outputs
-        for face, one in ((link.write, write), (link.read, read)):
+        for face, heads in ((link.write, write), (link.read, read)):
             if (face.label, face.role) in ends:
                 continue
             ends.add((face.label, face.role))
-            h, r = one.count, _entries(one) // (one.count * d)
+            h, r = heads.count, _entries(heads) // (heads.count * d)
             work += [stored(2 * h * r * d), _bases(h, r, d), product(r, d, r).times(h)]
             work += [_circuit(r, d).times(h)]
             if repeats:

@@ -1,4 +1,4 @@
-"""What a scan measures of a checkpoint, and what it leaves out, by reason."""
+"""Coverage of a checkpoint: what a scan measures, and what it leaves out, by reason."""
 
 from __future__ import annotations
 
@@ -143,44 +143,44 @@ def _left_out(left: Mapping[Reason, list[str]], sizes: Mapping[str, int]) -> lis
     if len(ordered) > _REASONS:
         rest = [name for _, names in ordered[_REASONS - 1 :] for name in names]
         ordered = [*ordered[: _REASONS - 1], (Reason("other reasons"), rest)]
-    found = []
+    entries = []
     for reason, names in ordered:
         patterns, unlisted = name_patterns(names, limit=LISTED)
-        found.append(
+        entries.append(
             LeftOut(
                 reason=reason.text, matrices=len(names), parameters=weight(names),
                 expected=reason.expected, names=patterns, unlisted=unlisted,
             )
         )  # fmt: skip
-    return found
+    return entries
 
 
 def _outcome(tasks: Sequence[Task], outcomes: Outcomes | None) -> _Tensors:
     """The tensors that have a number, those that have none, and those whose tasks failed."""
-    found = _Tensors()
+    tensors = _Tensors()
     if outcomes is None:
-        found.measured |= set(_names(tasks))
-        return found
+        tensors.measured |= set(_names(tasks))
+        return tensors
     failures = {failure.task for failure in outcomes.failures}
-    found.failed |= set(_names(task for task in tasks if task.name in failures))
+    tensors.failed |= set(_names(task for task in tasks if task.name in failures))
     for pair in outcomes.pairs:
-        _note(found, (pair.write.tensor, pair.read.tensor), pair.status, _has_numbers(pair))
+        _note(tensors, (pair.write.tensor, pair.read.tensor), pair.status, _has_numbers(pair))
     for group in outcomes.heads:
-        _note(found, (group.tensor,), group.status, group.overlap_ratio is not None)
+        _note(tensors, (group.tensor,), group.status, group.overlap_ratio is not None)
     if outcomes.edge_tests:
         # Of a link there is no record of its own: the maps of the tasks that were carried out.
         done = (link for task in tasks if task.name not in failures for link in task.links)
-        found.measured |= set(_of_links(done)) - set(found.without)
-    return found
+        tensors.measured |= set(_of_links(done)) - set(tensors.without)
+    return tensors
 
 
-def _note(found: _Tensors, names: Iterable[str], status: str, number: bool) -> None:
+def _note(tensors: _Tensors, names: Iterable[str], status: str, number: bool) -> None:
     for name in names:
         if number:
-            found.measured.add(name)
-            found.without.pop(name, None)
-        elif name not in found.measured:
-            found.without.setdefault(name, _cause(status))
+            tensors.measured.add(name)
+            tensors.without.pop(name, None)
+        elif name not in tensors.measured:
+            tensors.without.setdefault(name, _cause(status))
 
 
 def _has_numbers(pair: PairRecord) -> bool:
@@ -198,7 +198,7 @@ def _cause(status: str) -> str:
 def _without_numbers(tasks: Sequence[Task], outcomes: Outcomes) -> list[WithoutNumbers]:
     failures = {failure.task for failure in outcomes.failures}
     failed = [task for task in tasks if task.name in failures]
-    found = [
+    entries = [
         *_counts(
             "pairs", Counter(_cause(p.status) for p in outcomes.pairs if not _has_numbers(p)),
             failed=sum(map(_pairs, failed)), every=sum(map(_pairs, tasks)),
@@ -215,18 +215,18 @@ def _without_numbers(tasks: Sequence[Task], outcomes: Outcomes) -> list[WithoutN
     lost = Counter({
         _LINKS_NOT_FINITE: broken, _LINKS: every - not_done - outcomes.edge_tests - broken,
     })  # fmt: skip
-    return [*found, *_counts("links", lost, failed=not_done, every=every)]
+    return [*entries, *_counts("links", lost, failed=not_done, every=every)]
 
 
 def _not_finite(checkpoint: Checkpoint, outcomes: Outcomes) -> NotFinite | None:
     """The tensors with NaN or infinity that tasks came upon, and what has no number for it."""
-    found = [name for name in checkpoint.tensors if name in outcomes.not_finite]
-    if not found:
+    tensors = [name for name in checkpoint.tensors if name in outcomes.not_finite]
+    if not tensors:
         return None
-    names, unlisted = name_patterns(found, limit=LISTED)
+    names, unlisted = name_patterns(tensors, limit=LISTED)
     blank = [pair for pair in outcomes.pairs if not _has_numbers(pair)]
     return NotFinite(
-        tensors=len(found), names=names, unlisted=unlisted,
+        tensors=len(tensors), names=names, unlisted=unlisted,
         pairs=sum(NOT_FINITE in _CAUSE.findall(pair.status) for pair in blank),
         balanced=sum(_balanced_is_lost(pair) for pair in outcomes.pairs),
         head_groups=sum(
@@ -280,4 +280,4 @@ def _mapped(graph: Graph) -> Iterator[str]:
 def _of_links(links: Iterable[LinkGroup]) -> Iterator[str]:
     for link in links:
         for face in (link.write, link.read):
-            yield from (one.tensor for one in (face.heads, face.partner) if one is not None)
+            yield from (map_.tensor for map_ in (face.heads, face.partner) if map_ is not None)

@@ -1,4 +1,4 @@
-"""What a scan would take on this machine, from its plan and from rates timed here."""
+"""Estimates time and memory of a scan, from its plan and from rates timed on this machine."""
 
 from __future__ import annotations
 

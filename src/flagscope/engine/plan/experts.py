@@ -1,4 +1,4 @@
-"""Experts of a layer by parts: as many at once as memory should hold, in one tensor or in many."""
+"""Cuts the experts of a layer into tasks that fit in memory, whether in one tensor or in many."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def _can_be_cut(pair: PairGroup) -> bool:
 
 def _part(pair: PairGroup, start: int, count: int) -> PairGroup:
     members = tuple(
-        Member(one.name, i, i, one.head, one.kv_head, one.expert)
-        for i, one in enumerate(pair.members[start : start + count])
+        Member(member.name, i, i, member.head, member.kv_head, member.expert)
+        for i, member in enumerate(pair.members[start : start + count])
     )
     write, read = (
         Side(_cut(side.map, start, count), side.transposed) for side in (pair.write, pair.read)

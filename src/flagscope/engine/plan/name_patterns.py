@@ -1,4 +1,4 @@
-"""Many names of tensors in few: what differs between alike ones is written as a set."""
+"""Patterns that stand for many tensor names: parts in which they differ are written as a set."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _merged(
     joined: dict[tuple[_Sets, bool], tuple[int, list[frozenset[str]], _Sets]] = {}
     kept: list[tuple[int, _Sets]] = []
     for order, sets in entries:
-        numbers = all(_NUMBER.fullmatch(one) for one in sets[position])
+        numbers = all(_NUMBER.fullmatch(part) for part in sets[position])
         if numbers != numeric:
             kept.append((order, sets))
             continue
@@ -82,14 +82,14 @@ def _merged(
 
 
 def _written(sets: _Sets) -> str:
-    text = ".".join(_part(one) for one in sets)
+    text = ".".join(_part(values) for values in sets)
     return text if len(text) <= _CHARACTERS else f"{text[: _CHARACTERS - 1]}…"
 
 
 def _part(values: frozenset[str]) -> str:
     if len(values) == 1:
         return next(iter(values))
-    if all(_NUMBER.fullmatch(one) for one in values):
+    if all(_NUMBER.fullmatch(value) for value in values):
         return f"{{{_runs(sorted(map(int, values)))}}}"
     words = sorted(values)
     more = [f"… {len(words) - _WORDS} more"] if len(words) > _WORDS else []

@@ -1,6 +1,6 @@
-"""In which order the tasks of a scan begin.
+"""Schedules the tasks of a scan: the order in which they begin.
 
-Tasks that read the same tensors stand together, so that a tensor is read once and let go soon; the
+Tasks that read the same tensors follow each other, so that each is read once and dropped soon; the
 last of several workers should not be left alone with a large task.
 """
 
@@ -21,7 +21,7 @@ _LAST = 2
 def task_order(
     tasks: Sequence[Task], tensors: Mapping[str, TensorInfo], *, workers: int
 ) -> list[int]:
-    """Places of the tasks in the order in which they should begin.
+    """Indices of the tasks in the order in which they should begin.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a task reads, in the pieces in which it is read, kept and let go."""
+"""Pieces of tensors: the units in which tasks read them and the cache keeps them."""
 
 from __future__ import annotations
 
@@ -47,8 +47,9 @@ def piece_bytes(maps: Iterable[LinearMap], sizes: Mapping[str, int]) -> dict[Pie
     sizes
         Bytes of each stored tensor.
     """
-    found: dict[Piece, int] = {}
-    for one in maps:
-        piece = piece_of(one)
-        found[piece] = sizes[one.tensor] * (piece.stop - piece.start) // max(1, one.shape[0])
-    return found
+    sizes_of: dict[Piece, int] = {}
+    for map_ in maps:
+        piece = piece_of(map_)
+        rows = max(1, map_.shape[0])
+        sizes_of[piece] = sizes[map_.tensor] * (piece.stop - piece.start) // rows
+    return sizes_of

@@ -103,7 +103,8 @@ def _timed(threads: int) -> dict[Kind, dict[int, float]]:
         wide = weights.double()
         table["entries"] = {0: _repeated(lambda: wide * 0.5) / _ENTRIES}
         small = table["eigvalsh"][32]
-        return table | {kind: {0: count * small} for kind, count in _RECORDS.items()}
+        table.update({kind: {0: count * small} for kind, count in _RECORDS.items()})
+        return table
     finally:
         torch.set_num_threads(before)
 

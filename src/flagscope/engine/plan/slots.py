@@ -10,10 +10,11 @@ import torch
 from flagscope.engine.plan.tasks import Task
 
 _MOST_WORKERS = 4
-# Enough for a layer of a model of 7 billion parameters, whose eigenproblems take 2 GB.
+# Bytes that all tasks at once and the cached tensors take by default: enough for a layer of a model
+# of 7 billion parameters, whose eigenproblems take 2 GB.
 TASK_MEMORY = 3_000_000_000
-# The part of it in which tensors are held for tasks to come.
-_HELD = 0.25
+# The part of it for tensors cached for tasks to come.
+_CACHED = 0.25
 
 
 def default_workers() -> int:
@@ -22,12 +23,12 @@ def default_workers() -> int:
 
 
 def cache_bytes(memory: int) -> int:
-    """Bytes of tensors that may be held for tasks to come."""
-    return int(_HELD * memory)
+    """Bytes of tensors that may be cached for tasks to come."""
+    return int(_CACHED * memory)
 
 
 def slots_per_task(tasks: Sequence[Task], *, workers: int, room: float) -> list[int]:
-    """How many of the slots for tasks at once each task takes, and with them of the cores.
+    """Number of worker slots, and so of cores, given to each task.
 
     One, if that many tasks of its size have room together. A larger task takes all slots, runs
     alone and has all cores; tasks too few to fill the slots between two such ones share them. The
@@ -41,11 +42,11 @@ def slots_per_task(tasks: Sequence[Task], *, workers: int, room: float) -> list[
     workers
         Number of slots.
     room
-        Bytes that tasks at once may take beside the tensors that are held for all.
+        Bytes that tasks at once may take next to the cached tensors.
     """
-    found: list[int] = []
+    slots: list[int] = []
     for large, run in groupby(tasks, key=lambda task: workers * task.bytes_working > room):
         count = len(list(run))
         each = workers if large else max(1, workers // count)
-        found += [each] * count
-    return found
+        slots += [each] * count
+    return slots

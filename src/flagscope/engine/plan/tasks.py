@@ -1,4 +1,4 @@
-"""A scan as a list of independent tasks, and what each costs, known from the header alone."""
+"""Plans a scan: independent tasks, with the cost of each, from the header alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Task:
     pieces
         What it reads, in that order, and the bytes of each.
     bytes_working
-        Estimated memory of its widened maps, Gram matrices and eigenvectors, beside what it reads.
+        Estimated memory of its widened maps, Gram matrices and eigenvectors, next to what it reads.
     """
 
     name: str
@@ -98,7 +98,7 @@ class _Block:
             yield head.map
         for link in self.links:
             for face in (link.write, link.read):
-                yield from (one for one in (face.heads, face.partner) if one is not None)
+                yield from (map_ for map_ in (face.heads, face.partner) if map_ is not None)
 
 
 def _pair_key(pair: PairGroup, sizes: Mapping[str, int]) -> str:
@@ -132,8 +132,8 @@ def _task(name: str, block: _Block, sizes: Mapping[str, int], settings: Settings
     along = [pair for pair in block.pairs if pair.kind == "residual"]
     inside = [pair for pair in block.pairs if pair.kind != "residual"]
     costs = [
-        pair_cost(one, single=single, before=inside[i - 1] if i else None)
-        for i, one in enumerate(inside)
+        pair_cost(pair, single=single, before=inside[i - 1] if i else None)
+        for i, pair in enumerate(inside)
     ]
     costs += [head_cost(head, single=single) for head in block.heads]
     costs += [stream_cost(along, single=single), link_cost(block.links, edges, single=single)]

@@ -66,15 +66,15 @@ def tied_tensors(checkpoint: Checkpoint, names: Iterable[str], *, read: bool) ->
                 tables[info.shape, info.dtype] = name
             continue
         if not read or checkpoint.is_remote:
-            one = said is True and not table
+            is_tied = said is True and not table
         else:
-            one = _equal(checkpoint, first, name)
-            if not one and said is True and not table:
+            is_tied = _equal(checkpoint, first, name)
+            if not is_tied and said is True and not table:
                 notes.append(
                     f"the config says that {name} is tied to {first} ({_KEY}), and the two differ "
                     "as they are stored: both are counted"
                 )
-        if one:
+        if is_tied:
             same[name] = first
     return Tied(same, tuple(notes))
 
@@ -88,14 +88,14 @@ def _said(config: Mapping[str, Any] | None) -> bool | None:
     return values[0] if values and isinstance(values[0], bool) else None
 
 
-def _equal(checkpoint: Checkpoint, one: str, other: str) -> bool:
+def _equal(checkpoint: Checkpoint, first: str, second: str) -> bool:
     """Whether two tensors of one shape and type hold the same bytes; read a block at a time."""
-    info = checkpoint.tensors[one]
+    info = checkpoint.tensors[first]
     rows = max(1, _BLOCK_BYTES // max(1, info.nbytes // max(1, info.shape[0])))
     try:
         for start in range(0, info.shape[0], rows):
             index = (slice(start, min(start + rows, info.shape[0])),)
-            pair = [checkpoint.read(name, index).contiguous() for name in (one, other)]
+            pair = [checkpoint.read(name, index).contiguous() for name in (first, second)]
             if not torch.equal(*(block.view(torch.uint8) for block in pair)):
                 return False
     except FlagscopeError:  # what cannot be read is not known to be one

@@ -1,4 +1,4 @@
-"""Why a matrix is in no pair, head group or link, as far as its name and its shape say it."""
+"""Reasons why a matrix is in no pair, head group or link, by its name and shape."""
 
 from __future__ import annotations
 

@@ -78,8 +78,8 @@ def weights_of(checkpoint: Checkpoint, *, read: bool) -> Weights:
     >>> table = torch.zeros(9, 4)
     >>> state = {"wte.weight": table, "h.0.attn.bias": torch.ones(1, 1, 5, 5),
     ...          "lm_head.weight": table}
-    >>> found = weights_of(from_state_dict(state), read=False)
-    >>> dict(found.numbers), sorted(found.buffers), dict(found.same)
+    >>> weights = weights_of(from_state_dict(state), read=False)
+    >>> dict(weights.numbers), sorted(weights.buffers), dict(weights.same)
     ({'wte.weight': 36}, ['h.0.attn.bias'], {'lm_head.weight': 'wte.weight'})
     """
     known = checkpoint.buffers

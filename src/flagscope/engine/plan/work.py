@@ -1,4 +1,4 @@
-"""What a task asks of a machine, by kind and size: counted from the header, timed elsewhere."""
+"""Amounts of work by kind and size: counted by `cost`, turned into seconds by `rates`."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Work:
 
     Examples
     --------
-    >>> one = product(2, 3, 4) + eigenproblem(3)
-    >>> one.amounts
+    >>> work = product(2, 3, 4) + eigenproblem(3)
+    >>> work.amounts
     {('product', 2): 48.0, ('eigh', 3): 1.0}
-    >>> one.flops == 48 + EIGH_FLOPS * 27
+    >>> work.flops == 48 + EIGH_FLOPS * 27
     True
     """
 
@@ -57,7 +57,7 @@ class Work:
         return total([self, other])
 
     def times(self, factor: float) -> Work:
-        """So many times as much."""
+        """This work, scaled by `factor`."""
         return Work({key: factor * amount for key, amount in self.amounts.items()})
 
 
@@ -67,7 +67,7 @@ def amount_of(kind: Kind, n: int) -> float:
 
 
 def total(works: Iterable[Work]) -> Work:
-    """All of it together."""
+    """Sum of several amounts of work."""
     amounts: defaultdict[tuple[Kind, int], float] = defaultdict(float)
     for work in works:
         for key, amount in work.amounts.items():

@@ -20,7 +20,7 @@ class Arrivals(Generic[T]):
         future.add_done_callback(lambda done: self._queue.put((index, done)))
 
     def batch(self, *, wait: bool) -> list[tuple[int, Future[T]]]:
-        """All that are done and were not taken before; if told to wait, at least one."""
+        """All that are done and were not taken before; with `wait` at least one."""
         batch = [self._queue.get()] if wait else []
         while not self._queue.empty():
             batch.append(self._queue.get())

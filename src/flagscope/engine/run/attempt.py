@@ -1,4 +1,4 @@
-"""One task tried: its records, or the failure that is listed in their place."""
+"""Tries one task: its records, or the failure that is listed in their place."""
 
 from __future__ import annotations
 

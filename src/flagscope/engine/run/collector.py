@@ -1,4 +1,4 @@
-"""Outcomes of tasks as they come, put together in the order of the plan."""
+"""Collects the outcomes of tasks into the lists of a report, in the order of the plan."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SURFACES = 400
 
 
 class ScanCollector:
-    """What the outcomes so far come to, whatever the order in which they came.
+    """Collects task outcomes in any order of arrival.
 
-    Of surfaces and links a report holds those furthest from chance; the others are let go at once,
+    Of surfaces and links a report holds those furthest from chance; the others are dropped at once,
     so that memory does not grow with them.
 
     Parameters
@@ -45,8 +45,8 @@ class ScanCollector:
         self._pairs: dict[int, list[PairRecord]] = {}
         self._heads: dict[int, list[HeadRecord]] = {}
         self._failures: dict[int, FailureRecord] = {}
-        # Heaps, what is let go first in front: of things as far from chance as each other the first
-        # of the plan stay, hence places and numbers with a minus.
+        # Heaps, the first to drop in front: of things as far from chance as each other the first
+        # of the plan stay, hence indices with a minus.
         self._with_surface: list[tuple[float, int, int]] = []
         self._links: list[tuple[float, int, int, EdgeRecord]] = []
         self.edge_tests = self.links_not_finite = 0
@@ -56,16 +56,16 @@ class ScanCollector:
         """Tasks so far."""
         return len(self._pairs) + len(self._failures)
 
-    def add(self, place: int, outcome: Outcome) -> None:
-        """The outcome of the task at a place of the plan."""
+    def add(self, index: int, outcome: Outcome) -> None:
+        """The outcome of the task with this index in the plan."""
         if isinstance(outcome, FailureRecord):
-            self._failures[place] = outcome
+            self._failures[index] = outcome
             return
-        self._pairs[place], self._heads[place] = list(outcome.pairs), outcome.heads
+        self._pairs[index], self._heads[index] = list(outcome.pairs), outcome.heads
         for i, pair in enumerate(outcome.pairs):
-            self._keep_surface(-(pair.log10_p or 0.0), place, i)
+            self._keep_surface(-(pair.log10_p or 0.0), index, i)
         for i, edge in enumerate(outcome.edges):
-            _pushed(self._links, (strength(edge), -place, -i, edge), self._most_edges)
+            _pushed(self._links, (strength(edge), -index, -i, edge), self._most_edges)
         self.edge_tests += outcome.edge_tests
         self.not_finite.update(outcome.not_finite)
         self.links_not_finite += outcome.links_not_finite
@@ -83,28 +83,28 @@ class ScanCollector:
     @property
     def edges(self) -> list[EdgeRecord]:
         """The links of the largest z of either kind, the largest first."""
-        return [edge for *_, edge in sorted(self._links, key=lambda one: one[:3], reverse=True)]
+        return [edge for *_, edge in sorted(self._links, key=lambda link: link[:3], reverse=True)]
 
     @property
     def failures(self) -> list[FailureRecord]:
         """Tasks that failed, in the order of the plan."""
-        return [self._failures[place] for place in sorted(self._failures)]
+        return [self._failures[index] for index in sorted(self._failures)]
 
-    def _keep_surface(self, distance: float, place: int, i: int) -> None:
-        out = _pushed(self._with_surface, (distance, -place, -i), self._most_surfaces)
+    def _keep_surface(self, distance: float, index: int, i: int) -> None:
+        out = _pushed(self._with_surface, (distance, -index, -i), self._most_surfaces)
         if out is not None:
-            _, minus_place, minus_i = out
-            records = self._pairs[-minus_place]
+            _, minus_index, minus_i = out
+            records = self._pairs[-minus_index]
             records[-minus_i] = records[-minus_i].model_copy(update={"incidence": None})
 
 
-def _pushed(heap: list[Entry], one: Entry, most: int) -> Entry | None:
-    """Add to a heap of at most so many; what has to leave it."""
+def _pushed(heap: list[Entry], entry: Entry, most: int) -> Entry | None:
+    """Add to a heap of at most `most` entries; the entry that has to leave it."""
     if len(heap) < most:
-        heappush(heap, one)
+        heappush(heap, entry)
         return None
-    return heappushpop(heap, one)
+    return heappushpop(heap, entry)
 
 
 def _in_order(records: Mapping[int, list[T]]) -> list[T]:
-    return [one for place in sorted(records) for one in records[place]]
+    return [record for index in sorted(records) for record in records[index]]

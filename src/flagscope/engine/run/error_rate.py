@@ -1,4 +1,4 @@
-"""One error rate for one report: all of its tests, adjusted together."""
+"""Adjusts the p-values of a report together, for one error rate."""
 
 from __future__ import annotations
 
@@ -154,8 +154,8 @@ def _updated_heads(
 ) -> HeadRecord:
     lists = {
         name: [
-            _updated(one, updates.get((name, i, part), {}))
-            for part, one in enumerate(getattr(group, name))
+            _updated(test, updates.get((name, i, part), {}))
+            for part, test in enumerate(getattr(group, name))
         ]
         for name in ("near_copies", "cluster_tests")
     }

@@ -1,4 +1,4 @@
-"""Carrying out one task: read its tensors, diagnose, return records."""
+"""Executes one task: reads its tensors, diagnoses them, returns records."""
 
 from __future__ import annotations
 

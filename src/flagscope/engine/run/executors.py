@@ -1,4 +1,4 @@
-"""What carries out tasks: an executor, a Dask client, or the name of a cluster."""
+"""Executors that run tasks: of `concurrent.futures`, a Dask client, or the address of a cluster."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _checked_address(address: str) -> str:
     host = _ADDRESS.fullmatch(address)
     if host is None or not 0 < int(host["port"]) < 2**16:
         raise InputError(
-            f"executor is {masked(_DASK + address)!r}, and that is no address of a scheduler",
+            f"executor is {masked(_DASK + address)!r}, and that is not the address of a scheduler",
             hint="give local, or dask:ADDRESS as `dask scheduler` prints it: "
             "dask:HOST:PORT, dask:tcp://HOST:PORT",
         )
@@ -96,7 +96,7 @@ def _client(address: str) -> Any:
 
 
 def max_concurrency(executor: Executor) -> int | None:
-    """Tasks that an executor carries out at once, where it tells."""
+    """Tasks that an executor runs at once; None where it does not say."""
     client: Any = getattr(executor, "_client", None)
     if client is not None and hasattr(client, "nthreads"):
         return sum(client.nthreads().values()) or None
@@ -115,7 +115,7 @@ def threads_per_process(executor: Executor) -> int | None:
 
 
 def submit(executor: Executor, task: RemoteTask) -> Future[Outcome | Proven]:
-    """A task handed to an executor; one that has worker_failure its workers takes no more."""
+    """Submit a task; a broken executor gives a future that holds its error."""
     try:
         return executor.submit(run_remote_task, task)
     except BrokenExecutor as error:
@@ -125,7 +125,7 @@ def submit(executor: Executor, task: RemoteTask) -> Future[Outcome | Proven]:
 
 
 def task_outcome(task: Task, future: Future[Outcome | Proven]) -> Outcome | Proven:
-    """What came of a task that an executor is done with.
+    """Result of a finished future, or the failure to record.
 
     Raises
     ------

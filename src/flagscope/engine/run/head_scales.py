@@ -47,21 +47,21 @@ class HeadScales:
         place = _place(group)
         if place not in self._profiles:
             pool = [other for other in self._groups if _place(other) == place]
-            self._profiles[place] = scale_profile([self._spaces_of(one) for one in pool])
+            self._profiles[place] = scale_profile([self._spaces_of(other) for other in pool])
         profile = self._profiles[place]
         if profile is None or not profile.differ:
             return None
         return DividedSpaces(without_profile(self._spaces_of(group), profile), profile)
 
     def _spaces_of(self, group: HeadGroup) -> HeadSpaces:
-        at = next(i for i, other in enumerate(self._groups) if other is group)
-        if at not in self._spaces:
+        index = next(i for i, other in enumerate(self._groups) if other is group)
+        if index not in self._spaces:
             maps = head_maps(group, self._reader, self._settings, centred=False)
             # Heads that are not finite have no space, and the others keep theirs.
             sound = torch.tensor([fault is None for fault in maps.faults()])
             values = maps.values.where(sound.to(maps.values.device)[:, None, None], 0)
-            self._spaces[at] = head_spaces(values, noise=maps.delta.where(sound, 0))
-        return self._spaces[at]
+            self._spaces[index] = head_spaces(values, noise=maps.delta.where(sound, 0))
+        return self._spaces[index]
 
 
 def _place(group: HeadGroup) -> Hashable:

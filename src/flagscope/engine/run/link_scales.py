@@ -47,15 +47,15 @@ class LinkScales:
 
     def _scaled_ends(self, face: StreamMap) -> ScaledEnds:
         if face.label not in self._scaled:
-            faces = [face] if face.role == "o" else self._beside(face)
-            pool = [self._ends_of(one).spaces for one in faces]
+            faces = [face] if face.role == "o" else self._same_place(face)
+            pool = [self._ends_of(other).spaces for other in faces]
             self._scaled[face.label] = ScaledEnds(self._ends_of(face), scale_profile(pool))
         return self._scaled[face.label]
 
-    def _beside(self, face: StreamMap) -> list[StreamMap]:
+    def _same_place(self, face: StreamMap) -> list[StreamMap]:
         """The faces that read at one place with this one."""
         faces = {group.read.label: group.read for group in self._groups}
-        return [one for one in faces.values() if _place(one) == _place(face)]
+        return [other for other in faces.values() if _place(other) == _place(face)]
 
     def _ends_of(self, face: StreamMap) -> HeadEnds:
         if face.label not in self._ends:

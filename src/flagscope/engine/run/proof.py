@@ -1,7 +1,7 @@
-"""That a worker read the weights of the scan, proven before its result is taken.
+"""Proofs that a worker read the weights of the scan, checked before its result is taken.
 
-Names and shapes are those of every checkpoint of a training run, and a path that is another file on
-another machine is easily had. So a result comes with digests of the tensors that it was made of.
+Names and shapes are those of every checkpoint of a training run, and one path may be
+different files on two machines. So a result comes with digests of the tensors that it was made of.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Stamps = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Proof:
-    """What a worker saw.
+    """Evidence of what a worker read.
 
     Attributes
     ----------
@@ -139,8 +139,8 @@ def _texts(value: Any) -> Iterator[str]:
         for field in fields(value):
             yield from _texts(getattr(value, field.name))
     elif isinstance(value, dict):
-        for one in value.values():
-            yield from _texts(one)
+        for entry in value.values():
+            yield from _texts(entry)
     elif isinstance(value, (tuple, list, set, frozenset)):
-        for one in value:
-            yield from _texts(one)
+        for entry in value:
+            yield from _texts(entry)

@@ -1,4 +1,4 @@
-"""A task on its way to a worker: shared within a process, a few kilobytes on the way to another."""
+"""A task as sent to a worker: by reference within a process, or pickled in a few kilobytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from flagscope.errors import FlagscopeError, InputError, SourceError
 
 # Weights in memory travel with every task that reads them, several times over in all.
 _MOST_BYTES = 2 * 2**30
-# Checkpoints that a worker holds open: that of the scan, and of one that ended or runs beside it.
+# Checkpoints that a worker holds open: that of the scan, and of one before or next to it.
 _KEPT = 2
 
 
@@ -73,7 +73,7 @@ class RemoteTask:
         return state
 
     def outcome(self) -> TaskResult | FailureRecord | Proven:
-        """What came of the task; in another process with the proof of what it read."""
+        """Outcome of the task; in another process with the proof of what it read."""
         if not self._travelled and self._tensors is not None:
             try:
                 return attempt(self._task, self._tensors, self._settings)
@@ -116,7 +116,7 @@ def _version() -> str:
 
 
 def run_remote_task(task: RemoteTask) -> TaskResult | FailureRecord | Proven:
-    """What an executor is given to call."""
+    """Run a task: the function that an executor calls."""
     return task.outcome()
 
 
@@ -144,14 +144,14 @@ if hasattr(os, "register_at_fork"):
 def open_once(recipe: Recipe) -> Checkpoint:
     """The checkpoint of a recipe, opened once in this process.
 
-    One that is no longer kept stays open until the last task that reads it lets go of it.
+    When it is no longer kept it stays open until the last task that reads it has ended.
     """
     with _opened.lock:
-        found = _opened.by_opening.pop(recipe.opened, None) or recipe.open()
-        _opened.by_opening[recipe.opened] = found
+        checkpoint = _opened.by_opening.pop(recipe.opened, None) or recipe.open()
+        _opened.by_opening[recipe.opened] = checkpoint
         while len(_opened.by_opening) > _KEPT:
             _opened.by_opening.popitem(last=False)
-        return found
+        return checkpoint
 
 
 class _Packed:

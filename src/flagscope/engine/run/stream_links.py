@@ -33,7 +33,7 @@ def stream_links(
     not be as a head is not finite."""
     if groups:
         faces = [face for group in groups for face in (group.write, group.read)]
-        maps = [one for face in faces for one in (face.heads, face.partner) if one is not None]
+        maps = [map_ for face in faces for map_ in (face.heads, face.partner) if map_ is not None]
         reader = reader.for_size(min(_width(face) for face in faces), maps)
     fold = settings.fold_norms != "none"
     ends = [end for group in groups for end in _ends(group, settings)]
@@ -50,10 +50,10 @@ def stream_links(
             shared.get(key, partial(make, reader)) for key, make in _ends(group, settings)
         )
         links = head_links(name, write, read)
-        candidates += [(*one, links, group) for one in links.furthest(settings.edges)]
+        candidates += [(*link, links, group) for link in links.furthest(settings.edges)]
         tested += links.tested
         lost += links.not_finite
-    candidates.sort(key=lambda one: -one[0])
+    candidates.sort(key=lambda link: -link[0])
     scales = LinkScales(groups, lambda face: _end(face, reader, fold, False, bare=True))
     return (
         [
@@ -103,8 +103,8 @@ def _end(
     heads, partner = face.heads, face.partner
     if heads is None:
         raise ValueError(f"{face.label} has no heads to link")
-    beside, inner = (face.norm, face.partner_norm) if fold else (None, None)
-    maps = _stream_side(heads, face.role == "o", beside, reader, centred, bare)
+    outer, inner = (face.norm, face.partner_norm) if fold else (None, None)
+    maps = _stream_side(heads, face.role == "o", outer, reader, centred, bare)
     other = None
     if partner is not None:
         inside = _stream_side(partner, partner.role == "o", inner, reader, centred, bare)
@@ -135,8 +135,8 @@ def _matched(partner: Matrices, count: int) -> Tensor:
     if have <= count:
         return partner.values.repeat_interleave(count // have, dim=0)
     units = partner.exponents.reshape(count, have // count)
-    beside = (units - units.amax(1, keepdim=True)).to(partner.values.device)
+    below = (units - units.amax(1, keepdim=True)).to(partner.values.device)
     grouped = partner.values.reshape(count, have // count, rank, width)
-    if bool(beside.any()):
-        grouped = power_of_two(grouped, beside[:, :, None, None])
+    if bool(below.any()):
+        grouped = power_of_two(grouped, below[:, :, None, None])
     return torch.cat([*grouped.unbind(1)], dim=-1)

@@ -1,4 +1,4 @@
-"""Results of tasks kept on disk as they come, so that a scan that was killed goes on where it was.
+"""Stores results of tasks on disk as they finish, so that a scan that was killed resumes.
 
 One SQLite database in a folder, in write-ahead mode: a transaction is on the disk or it is not,
 whenever the process dies, and several scans may write at once.
@@ -159,14 +159,20 @@ class Store:
                 self._database.execute(_TABLE)
                 self._database.execute(f"PRAGMA application_id = {_APPLICATION}")
                 self._database.execute(f"PRAGMA user_version = {LAYOUT}")
-        (found,) = self._database.execute("PRAGMA integrity_check(1)").fetchone()
-        if found != "ok":
-            raise self._damaged(found.splitlines()[-1])
+        (verdict,) = self._database.execute("PRAGMA integrity_check(1)").fetchone()
+        if verdict != "ok":
+            raise self._damaged(verdict.splitlines()[-1])
 
     def _check_layout(self) -> bool:
         """Whether the database is new."""
-        ask = ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
-        application, layout, tables = (self._database.execute(one).fetchone()[0] for one in ask)
+        queries = (
+            "PRAGMA application_id",
+            "PRAGMA user_version",
+            "SELECT count(*) FROM sqlite_master",
+        )
+        application, layout, tables = (
+            self._database.execute(query).fetchone()[0] for query in queries
+        )
         if application == layout == tables == 0:
             return True
         if application != _APPLICATION:

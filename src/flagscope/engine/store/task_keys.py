@@ -1,4 +1,4 @@
-"""By what a stored result is found again: the weights, the task, the settings, the version."""
+"""Cache keys of stored results: weights, task, settings, versions."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def weights_identity(checkpoint: Checkpoint, fingerprint: str) -> str:
     >>> from flagscope.checkpoint import from_state_dict
     >>> weight = torch.zeros(64, 256)
     >>> before = from_state_dict({"weight": weight})
-    >>> one = weights_identity(before, before.fingerprint())
+    >>> identity = weights_identity(before, before.fingerprint())
     >>> weight[10, 7] = 1.0
     >>> after = from_state_dict({"weight": weight})
     >>> before.fingerprint() == after.fingerprint()
     True
-    >>> one == weights_identity(after, after.fingerprint())
+    >>> identity == weights_identity(after, after.fingerprint())
     False
     """
     digest = hashlib.blake2b(fingerprint.encode(), digest_size=16)
