@@ -71,7 +71,7 @@ def test_a_task_that_fails_unforeseen_is_listed_and_the_others_stand(
     assert len(report.result.failures) == 2
     told = report.result.failures[0]
     assert told.error.startswith(f"internal error: {type(error).__name__}")
-    assert " at engine/attempt.py:" in told.error
+    assert " at engine/run/attempt.py:" in told.error
     assert told.hint
     answer = run("scan", mlp)
     assert answer.code == 1
@@ -85,7 +85,7 @@ def test_what_fails_elsewhere_gives_3_one_line_and_a_hint(
     answer = run("scan", mlp)
     assert (answer.code, answer.out) == (3, "")
     error, hint = answer.err.splitlines()
-    assert error.startswith("error: internal error: TypeError: oops at engine/run.py:")
+    assert error.startswith("error: internal error: TypeError: oops at engine/scan.py:")
     assert "--debug" in hint
     for arguments in (("--debug", "scan", mlp), ("scan", mlp, "--debug")):
         answer = run(*arguments)

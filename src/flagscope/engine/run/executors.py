@@ -70,7 +70,7 @@ def _checked_address(address: str) -> str:
     host = _ADDRESS.fullmatch(address)
     if host is None or not 0 < int(host["port"]) < 2**16:
         raise InputError(
-            f"executor is {masked(_DASK + address)!r}, and that is not the address of a scheduler",
+            f"executor is {masked(_DASK + address)!r}, and that is no address of a scheduler",
             hint="give local, or dask:ADDRESS as `dask scheduler` prints it: "
             "dask:HOST:PORT, dask:tcp://HOST:PORT",
         )
