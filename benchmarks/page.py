@@ -21,8 +21,8 @@ _POINT = {
     "estimated_mb": "estimated, MB",
 }  # fmt: skip
 _KINDS = {
-    "product": "matrix product", "vectors": "eigenvalues and vectors", "values": "eigenvalues",
-    "triangle": "QR",
+    "product": "matrix product", "eigh": "eigenvalues and vectors", "eigvalsh": "eigenvalues",
+    "svdvals": "singular values", "qr": "QR",
 }  # fmt: skip
 
 
@@ -187,15 +187,14 @@ def _work(part: Mapping[str, Any]) -> str:
     calls = part["facts"]["minimal work, mixed"]
     shown = [one for one in calls if one["gflop"] >= 1]
     lines = [
-        (_KINDS[one["kind"]], " × ".join(map(str, one["shape"])), str(one["batch"]),
-         one["dtype"], str(one["times"]), f"{one['gflop']:.1f}")
+        (_KINDS[one["kind"]], str(one["size"]), f"{one['times']:,.0f}", f"{one['gflop']:.1f}")
         for one in shown
-    ]  # fmt: skip
+    ]
     total, rest = sum(one["gflop"] for one in calls), len(calls) - len(shown)
     small = sum(one["gflop"] for one in calls) - sum(one["gflop"] for one in shown)
-    lines.append((f"{rest} smaller kinds", "", "", "", "", f"{small:.1f}"))
-    lines.append(("**in all**", "", "", "", "", f"**{total:.0f}**"))
-    return _table(("call", "size", "batch", "type", "times", "GFLOP"), lines)
+    lines.append((f"{rest} smaller kinds", "", "", f"{small:.1f}"))
+    lines.append(("**in all**", "", "", f"**{total:.0f}**"))
+    return _table(("call", "size", "times", "GFLOP"), lines)
 
 
 def _peers(part: Mapping[str, Any]) -> str:

@@ -39,11 +39,11 @@ def _minimal(folder: str, options: dict[str, Any]) -> dict[str, float]:
 
     known = {key: value for key, value in options.items() if key in ("only", "window", "edges")}
     precision = options.get("precision", "mixed")
-    calls = minimal_work(flagscope.inspect(folder, **known), precision=precision)
+    work = minimal_work(flagscope.inspect(folder, **known), precision=precision)
     threads = torch.get_num_threads()
-    found = {"minimal_in_sequence": timed(calls)}
+    found = {"minimal_in_sequence": timed(work)}
     if threads > 1:
-        found["minimal_at_once"] = timed(calls, workers=threads)
+        found["minimal_at_once"] = timed(work, workers=threads)
     return found
 
 

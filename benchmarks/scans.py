@@ -25,8 +25,8 @@ def own(results: Results, cache: Path, *, repeats: int, quick: bool) -> None:
     folder = gpt2_small(cache, quick=quick)
     found = flagscope.inspect(folder)
     for precision in ("mixed", "float64"):
-        calls = minimal_work(found, precision=precision)
-        results.fact("scan", f"minimal work, {precision}", listing(calls))
+        work = minimal_work(found, precision=precision)
+        results.fact("scan", f"minimal work, {precision}", listing(work))
     results.fact("scan", "plan_gflop", sum(task.flops for task in found.tasks) / 1e9)
     results.fact("scan", "parameters", found.parameters)
     results.fact("scan", "pairs", sum(len(pair.members) for pair in found.graph.pairs))

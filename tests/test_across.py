@@ -227,7 +227,7 @@ def test_less_memory_gives_the_same_tables(monkeypatch: pytest.MonkeyPatch) -> N
     state = llama(gains=True, rank=10, d=200)
     state[name_of(1, "q")].view(HEADS, 10, 200)[2] = 0
     config = {**CONFIG, "head_dim": 10, "hidden_size": 200}
-    engine = importlib.import_module("flagscope.engine.across")
+    engine = importlib.import_module("flagscope.engine.head_overlaps")
     monkeypatch.setattr(engine, "_CHUNK", 8 * 10 * 200)
     monkeypatch.setattr(engine, "SLAB_BYTES", 1000)
     monkeypatch.setattr(engine, "_NARROWEST", 16)

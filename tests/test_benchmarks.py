@@ -1,12 +1,11 @@
 import json
-from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from benchmarks.estimates import estimated_scan
 from benchmarks.measure import alternated, in_process
-from benchmarks.minimal_work import Call, minimal_work, timed
+from benchmarks.minimal_work import minimal_work, timed
 from benchmarks.models import gpt2, llama
 from benchmarks.page import renew, spread, tables
 from benchmarks.results import Results
@@ -24,29 +23,30 @@ MACHINE = {
 
 def test_minimal_work_of_one_pair_is_counted_by_hand():
     net = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.Tanh(), torch.nn.Linear(64, 4))
-    # d = 64 is the larger side, so the small Gram matrices of 8 and of 4 are the cheaper way.
-    assert minimal_work(flagscope.inspect(net)) == Counter([
-        Call("product", (8, 8, 64)), Call("vectors", (8,)),
-        Call("product", (4, 4, 64)), Call("vectors", (4,)),
-        Call("product", (4, 8, 64)), Call("product", (8, 4, 4)), Call("product", (8, 4, 8)),
-        Call("product", (4, 4, 8)), Call("values", (4,)),
-        # Participation ratios of Gaussian (64, 8) and (64, 4): 512/73 and 256/69.
-        Call("product", (4, 4, 7)), Call("values", (4,)),
-    ])  # fmt: skip
+    # d = 64 is the larger side, so the small Gram matrices of 8 and of 4 are the cheaper way; each
+    # is formed once more, equilibrated, for the signal rank.
+    in_outer = [(4, 64, 8), (8, 8, 4), (8, 4, 4), (8, 4, 8)]
+    assert minimal_work(flagscope.inspect(net)).amounts == {
+        ("product", 8): 2 * (2 * 8 * 64 * 8),
+        ("product", 4): 2 * (2 * 4 * 64 * 4) + sum(2 * m * k * n for m, k, n in in_outer),
+        ("eigh", 8): 1, ("eigh", 4): 1, ("eigvalsh", 8): 1, ("eigvalsh", 4): 1,
+        # Of W2 W1, twice as long as wide, and of the cosine of the dominant directions.
+        ("svdvals", 4): 2, ("svdvals", 1): 1,
+    }  # fmt: skip
 
 
 def test_a_map_is_decomposed_once_however_many_pairs_it_is_in(tmp_path):
-    calls = minimal_work(flagscope.inspect(gpt2(tmp_path, layers=3, d=32, heads=2)))
-    # Across the stream, in 31 dimensions behind a LayerNorm: q, k, v and up of three blocks, all
-    # but the first block's q, k and v read; o and down write, all but the last down.
+    folder = gpt2(tmp_path, layers=3, d=32, heads=2)
+    work = minimal_work(flagscope.inspect(folder, only="residual", edges=0))
+    # Across the stream: q, k, v and up of three blocks, all but the first block's q, k and v read;
+    # o and down write, all but the last down.
     readers, writers = 3 * 4 - 3, 3 * 2 - 1
-    assert calls[Call("vectors", (31,))] == readers + writers
+    assert work.amounts["eigh", 32] == readers + writers
 
 
 def test_no_work_is_counted_beyond_what_the_plan_counts(tmp_path):
     found = flagscope.inspect(gpt2(tmp_path, layers=3, d=128, heads=2))
-    least = sum(n * call.flops for call, n in minimal_work(found).items())
-    assert 0 < least <= sum(task.flops for task in found.tasks)
+    assert 0 < minimal_work(found).flops <= sum(task.flops for task in found.tasks)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -19,9 +19,9 @@ from flagscope.guard import guarded
 SEAMS = {
     "reading ": "flagscope.checkpoint.opening.opened_file",
     "mapping the tensors": "flagscope.source.build_graph",
-    "planning the scan": "flagscope.engine.plan.in_parts",
+    "planning the scan": "flagscope.engine.plan.tasks.in_parts",
 }
-TASK = "flagscope.engine.attempt.execute"
+TASK = "flagscope.engine.run.attempt.execute"
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, place: str, error: BaseException) -> None:
@@ -71,7 +71,7 @@ def test_a_task_that_fails_unforeseen_is_listed_and_the_others_stand(
     assert len(report.result.failures) == 2
     told = report.result.failures[0]
     assert told.error.startswith(f"internal error: {type(error).__name__}")
-    assert " at engine/attempt.py:" in told.error
+    assert " at engine/run/attempt.py:" in told.error
     assert told.hint
     answer = run("scan", mlp)
     assert answer.code == 1
@@ -81,11 +81,11 @@ def test_a_task_that_fails_unforeseen_is_listed_and_the_others_stand(
 def test_what_fails_elsewhere_gives_3_one_line_and_a_hint(
     run: Run, monkeypatch: pytest.MonkeyPatch, mlp: Path
 ) -> None:
-    failing(monkeypatch, "flagscope.engine.run.coverage_of", TypeError("oops"))
+    failing(monkeypatch, "flagscope.engine.scan.coverage_of", TypeError("oops"))
     answer = run("scan", mlp)
     assert (answer.code, answer.out) == (3, "")
     error, hint = answer.err.splitlines()
-    assert error.startswith("error: internal error: TypeError: oops at engine/run.py:")
+    assert error.startswith("error: internal error: TypeError: oops at engine/scan.py:")
     assert "--debug" in hint
     for arguments in (("--debug", "scan", mlp), ("scan", mlp, "--debug")):
         answer = run(*arguments)

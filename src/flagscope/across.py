@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "flagscope.heads/1"
 # The widest space of a model of 8 billion parameters, 2.1 GB, and what is held along with it.
-MEMORY = 3e9
+BASES_MEMORY = 3e9
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +133,7 @@ def head_overlaps(
     spaces: HeadSpace | Iterable[HeadSpace] = HEAD_SPACES,
     fold_norms: Literal["all", "none"] = "all",
     top: int = 20,
-    memory: float = MEMORY,
+    memory: float = BASES_MEMORY,
     device: str = "auto",
 ) -> HeadOverlaps:
     """Compare all heads of a model with each other, across layers, and with what chance gives.

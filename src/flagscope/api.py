@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from flagscope.arch import Graph
 from flagscope.engine import (
-    MEMORY,
+    TASK_MEMORY,
     Estimate,
     Progress,
     Store,
@@ -22,10 +22,10 @@ from flagscope.engine import (
     chosen_executor,
     coverage_of,
     estimated,
+    max_concurrency,
     plan,
     run_scan,
     weights_of,
-    width,
 )
 from flagscope.errors import InputError
 from flagscope.records import PARTS, Coverage, FoldNorms, Part, Precision, ScanResult
@@ -235,7 +235,7 @@ def scan(
     workers: int | None = None,
     executor: Executor | str | None = None,
     store: str | os.PathLike[str] | None = None,
-    memory: int = MEMORY,
+    memory: int = TASK_MEMORY,
     progress: Progress | None = None,
 ) -> Report:
     """Read a network's weights, and no data, and say how its layers and heads are aligned.
@@ -348,7 +348,7 @@ def scan(
     with ExitStack() as stack:
         pool = stack.enter_context(chosen_executor(executor))
         if pool is not None:
-            workers = workers or width(pool)
+            workers = workers or max_concurrency(pool)
         kept = None if store is None else stack.enter_context(Store(store))
         checkpoint = stack.enter_context(
             opened(source, config=config, revision=revision, base=base, tensors=tensors)
@@ -379,7 +379,7 @@ def inspect(
     edges: int = 200,
     precision: Precision = "mixed",
     workers: int | None = None,
-    memory: int = MEMORY,
+    memory: int = TASK_MEMORY,
     estimate: bool = False,
 ) -> Inspection:
     """What a scan would find to measure, from the header alone; reads no tensor.

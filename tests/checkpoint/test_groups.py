@@ -280,7 +280,7 @@ def test_a_copy_in_another_process_reads_the_same_group(tmp_path):
 
 
 def test_identity_of_a_scan_says_which_group_was_read(tmp_path):
-    from flagscope.engine.identity import weights_identity
+    from flagscope.engine.store.task_keys import weights_identity
 
     # They differ by one element that a fingerprint does not sample.
     near = torch.zeros(300, 300)

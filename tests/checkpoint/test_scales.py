@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 import flagscope
 from flagscope.arch import LinearMap, Side, build_graph
 from flagscope.checkpoint import from_state_dict, open_checkpoint, widen
-from flagscope.engine.reading import TaskReader
-from flagscope.engine.tensors import Tensors
+from flagscope.engine.cache.task_reader import TaskReader
+from flagscope.engine.cache.tensor_cache import TensorCache
 from flagscope.errors import CorruptFileError, UnknownDtypeError
 from flagscope.null import grid_noise
 
@@ -313,7 +313,9 @@ def test_noise_is_that_of_the_scaled_spacing():
     shapes = {name: info.shape for name, info in checkpoint.tensors.items()
               if name not in checkpoint.auxiliary}  # fmt: skip
     graph = build_graph(shapes, CONFIG)
-    reader = TaskReader(Tensors(checkpoint, []), device=torch.device("cpu"), precision="float64")
+    reader = TaskReader(
+        TensorCache(checkpoint, []), device=torch.device("cpu"), precision="float64"
+    )
     pair = next(pair for pair in graph.pairs if pair.kind == "qk")
     for side, view in ((pair.write, "write"), (pair.read, "read")):
         maps = reader.side(side, view)
@@ -334,7 +336,7 @@ def test_one_map_that_is_not_finite_leaves_the_others_their_noise():
     stored = normal(2, 8, 8).to(FP8)
     state = {"w": stored, "w_scale": torch.tensor([[[0.5]], [[torch.nan]]])}
     reader = TaskReader(
-        Tensors(from_state_dict(state), []), device=torch.device("cpu"), precision="float64"
+        TensorCache(from_state_dict(state), []), device=torch.device("cpu"), precision="float64"
     )
     map_ = LinearMap(
         role="linear", tensor="w", shape=(2, 8, 8), layout="e o i", sizes={"e": 2, "o": 8, "i": 8},

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from cli.conftest import Run, perceptron
-from flagscope.engine import attempt as engine
+from flagscope.engine.run import attempt as engine
 from flagscope.errors import SourceError
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from cli.conftest import Run, perceptron
 from flagscope import api
 from flagscope.checkpoint.base import Checkpoint
-from flagscope.engine import MEMORY, Estimate
+from flagscope.engine import TASK_MEMORY, Estimate
 
 transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()
@@ -118,7 +118,7 @@ def test_inspect_estimates_the_scan_that_its_options_describe(
     usual = json.loads(run("inspect", tiny, "--json", "-").out)
     options = ("--workers", 1, "--memory", "5GB", "--precision", "float32")
     other = json.loads(run("inspect", tiny, *options, "--json", "-").out)
-    assert asked == [(None, MEMORY), (1, 5 * 10**9)]
+    assert asked == [(None, TASK_MEMORY), (1, 5 * 10**9)]
     # Maps of 16 dimensions are measured in double precision unless told otherwise.
     assert other["tasks"][0]["bytes_working"] < usual["tasks"][0]["bytes_working"]
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import flagscope
 from cli.conftest import Run, perceptron
-from flagscope.engine import attempt as engine
+from flagscope.engine.run import attempt as engine
 from flagscope.sharing import shareable
 
 

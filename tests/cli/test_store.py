@@ -9,7 +9,7 @@ import pytest
 
 from cli.conftest import Run
 from cli.test_wrong_use import complaint
-from flagscope.engine import attempt as engine_attempt
+from flagscope.engine.run import attempt as engine_attempt
 
 
 def test_a_second_scan_takes_all_from_the_store(run: Run, mlp: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from scipy import stats
 import flagscope
 from diagnose.planted import haar, matrices, normal, pair_group, records
 from flagscope.diagnose import prepared_map, residual_record
-from flagscope.engine.folding import centred_columns, centred_rows
+from flagscope.engine.cache.norms import centred_columns, centred_rows
 from flagscope.geometry import RankRule
 
 SCANS, LEVEL = 40, 0.05

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 import flagscope
-from flagscope.engine import attempt, store
+from flagscope.engine.run import attempt
+from flagscope.engine.store import store
 
 # Imports PyTorch once; every scan is then a process forked from there.
 processes = multiprocessing.get_context("forkserver")

@@ -11,44 +11,8 @@ import torch
 from torch import Tensor
 
 import flagscope
+from engine.models import decoder, own_names
 from flagscope.records import Coverage, LeftOut
-
-
-def own_names(layers: int = 6) -> dict[str, Tensor]:
-    """A transformer whose attention has names that say nothing to a stranger, d = 64."""
-    draw = torch.Generator().manual_seed(0)
-    state = {}
-    for i in range(layers):
-        for name in ("w_a", "w_b", "w_c", "w_d"):
-            state[f"layers.{i}.mix.{name}.weight"] = torch.randn(64, 64, generator=draw)
-        state[f"layers.{i}.ff.linear1.weight"] = torch.randn(128, 64, generator=draw)
-        state[f"layers.{i}.ff.linear2.weight"] = torch.randn(64, 128, generator=draw)
-    return state
-
-
-def llama(layers: int = 3) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and config of a small decoder: d = 16, two heads, MLP of 24."""
-    draw = torch.Generator().manual_seed(4)
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=draw) * 0.1
-
-    state = {
-        "model.embed_tokens.weight": random(8, 16),
-        "model.norm.weight": torch.ones(16),
-        "lm_head.weight": random(8, 16),
-    }
-    for i in range(layers):
-        at = f"model.layers.{i}."
-        for name in ("q", "k", "v", "o"):
-            state[f"{at}self_attn.{name}_proj.weight"] = random(16, 16)
-        for name, shape in (("gate", (24, 16)), ("up", (24, 16)), ("down", (16, 24))):
-            state[f"{at}mlp.{name}_proj.weight"] = random(*shape)
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            state[f"{at}{name}.weight"] = torch.ones(16)
-    config = {"model_type": "llama", "hidden_size": 16, "num_hidden_layers": layers,
-              "num_attention_heads": 2, "num_key_value_heads": 2, "hidden_act": "silu"}  # fmt: skip
-    return state, config
 
 
 def covered(source: Any, **settings: Any) -> Coverage:
@@ -81,7 +45,7 @@ def test_and_where_there_is_no_pair_at_all() -> None:
 
 
 def test_a_known_model_leaves_its_ends() -> None:
-    state, config = llama()
+    state, config = decoder()
     found = covered(state, config=config)
     assert (found.matrices, found.measured) == (23, 21)
     assert left(found, "embedding").names == ["model.embed_tokens.weight"]
@@ -92,7 +56,7 @@ def test_a_known_model_leaves_its_ends() -> None:
 
 
 def test_what_is_not_asked_for_says_so() -> None:
-    state, config = llama()
+    state, config = decoder()
     found = covered(state, config=config, only="heads")
     assert found.measured == 12
     entry = left(found, "not asked for")
@@ -105,7 +69,7 @@ def test_links_alone_measure_what_they_join() -> None:
 
     The first values are the other factor of the circuit of what the first layer writes.
     """
-    state, config = llama()
+    state, config = decoder()
     found = covered(state, config=config, only="residual")
     assert found.measured == 18
     assert left(found, "not asked for").names == [
@@ -114,7 +78,7 @@ def test_links_alone_measure_what_they_join() -> None:
 
 
 def test_links_of_others_do_not_measure_what_has_no_number() -> None:
-    state, config = llama()
+    state, config = decoder()
     state["model.layers.2.self_attn.q_proj.weight"].fill_(math.nan)
     found = covered(state, config=config, only="residual")
     assert left(found, "not finite").names == ["model.layers.2.self_attn.q_proj.weight"]
@@ -122,7 +86,7 @@ def test_links_of_others_do_not_measure_what_has_no_number() -> None:
 
 
 def test_one_name_of_a_tied_weight_is_one_matrix() -> None:
-    state, config = llama()
+    state, config = decoder()
     state["lm_head.weight"] = state["model.embed_tokens.weight"]
     found = covered(state, config=config)
     assert (found.matrices, found.measured) == (22, 21)
@@ -207,7 +171,7 @@ def _set(name: str, value: float) -> Callable[[dict[str, Tensor]], None]:
 def test_links_that_are_gone_are_counted(
     change: Callable[[dict[str, Tensor]], None], pairs: int, links: int
 ) -> None:
-    state, config = llama()
+    state, config = decoder()
     before = flagscope.scan(state, config=config, workers=1).result
     assert before.edge_tests == 24
     change(state)
@@ -223,7 +187,7 @@ def test_links_that_are_gone_are_counted(
 
 
 def test_a_task_that_failed_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flagscope.engine import attempt
+    from flagscope.engine.run import attempt
     from flagscope.errors import CorruptFileError
 
     run = attempt.execute
@@ -256,7 +220,7 @@ def test_part_of_a_fused_tensor_is_enough() -> None:
 
 
 def test_inspect_says_what_a_scan_would_measure() -> None:
-    state, config = llama()
+    state, config = decoder()
     ahead = flagscope.inspect(state, config=config).coverage
     assert ahead == covered(state, config=config)
     assert flagscope.inspect(own_names()).coverage.measured == 12

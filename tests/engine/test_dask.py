@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 import flagscope
 from engine.lethal import Lethal
-from engine.test_plan import gpt2, graph_of
-from engine.test_run import dumped
+from engine.models import gpt2
+from engine.scans import dumped, graph_of
 from flagscope.checkpoint import open_checkpoint
 from flagscope.engine import Settings, chosen_executor, run_scan
 from flagscope.errors import InputError, MissingExtraError, SourceError
@@ -81,9 +81,9 @@ def test_two_workers_give_the_results_of_this_process_bit_for_bit(cluster, tmp_p
 
 
 def _opened_here():
-    from flagscope.engine import parcel
+    from flagscope.engine.run import remote_task
 
-    return len(parcel._opened.by_opening)
+    return len(remote_task._opened.by_opening)
 
 
 def test_a_client_is_left_open(cluster, tmp_path):
@@ -133,7 +133,7 @@ def test_a_task_that_kills_its_workers_is_a_listed_failure(cluster):
 
 
 def test_nobody_at_the_address(monkeypatch):
-    monkeypatch.setattr("flagscope.engine.executors._PATIENCE", "500ms")
+    monkeypatch.setattr("flagscope.engine.run.executors._PATIENCE", "500ms")
     with (
         pytest.raises(SourceError, match=r"no Dask scheduler answers at 127\.0\.0\.1:9") as error,
         chosen_executor("dask:127.0.0.1:9"),

@@ -2,24 +2,20 @@
 
 import tracemalloc
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from diagnose.planted import pair_group
-from engine.test_plan import gpt2, graph_of, tasks_of
-from engine.test_tensors import OnDisk, llama, planned, run
+from engine.models import gpt2, llama
+from engine.scans import OnDisk, graph_of, planned, run, tasks_of
 from flagscope.checkpoint import from_state_dict
-from flagscope.engine import cost, estimate, estimated, rates, run_scan
-from flagscope.engine.estimate import PAIR_RECORD, _computing, _most_held, read_rate
-from flagscope.engine.execute import execute
-from flagscope.engine.rates import Rates, measured_rates
-from flagscope.engine.settings import Settings
-from flagscope.engine.tensors import Tensors
-from flagscope.engine.work import (
+from flagscope.engine import estimated, run_scan
+from flagscope.engine.cache.tensor_cache import TensorCache
+from flagscope.engine.plan import estimate
+from flagscope.engine.plan.estimate import PAIR_RECORD, _computing, most_cached, read_rate
+from flagscope.engine.plan.rates import Rates, measured_rates
+from flagscope.engine.plan.work import (
     Work,
     eigenproblem,
     product,
@@ -28,6 +24,8 @@ from flagscope.engine.work import (
     total,
     triangular,
 )
+from flagscope.engine.run.execute import execute
+from flagscope.engine.settings import Settings
 from flagscope.records import PairRecord
 
 KINDS = {"eigh": "eigh", "eigvalsh": "eigvalsh", "svdvals": "svdvals"}
@@ -86,7 +84,7 @@ def test_the_decompositions_of_a_task_are_counted(part, monkeypatch):
     for kind in KINDS:
         monkeypatch.setattr(torch.linalg, kind, watched(kind, getattr(torch.linalg, kind)))
     tasks = tasks_of(checkpoint, only=(part,), edges=0)
-    outcomes = [execute(task, Tensors(checkpoint, [task]), settings) for task in tasks]
+    outcomes = [execute(task, TensorCache(checkpoint, [task]), settings) for task in tasks]
     counted = Counter()
     for task in tasks:
         for (kind, _), amount in task.work.amounts.items():
@@ -110,11 +108,6 @@ def test_rates_between_and_beyond_the_sizes_timed():
         expected = 3e-9 * max(n, 32) ** 3  # below, the call takes the time
         assert cubic.of(eigenproblem(n).times(2)) == pytest.approx(2 * expected, rel=1e-9)
     assert cubic.of(product(4000, 4000, 4000)) == pytest.approx(1e-11 * 2 * 4000**3)
-    mixed = Rates({"eigh": table(lambda n: 1e-7 * n**2 + 2e-9 * n**3)})
-    assert mixed.of(eigenproblem(8192)) == pytest.approx(1e-7 * 8192**2 + 2e-9 * 8192**3)
-    # Noise must not make it fall: beyond the largest it grows with the cube at least.
-    noisy = Rates({"eigh": {32: 1.0, 128: 0.5, 512: 40.0}})
-    assert noisy.of(eigenproblem(1024)) == pytest.approx(8 * 40.0)
 
 
 def test_every_kind_of_work_has_a_rate():
@@ -126,53 +119,35 @@ def test_every_kind_of_work_has_a_rate():
     assert measured_rates(2, 1) is rates
 
 
-def test_work_is_timed_with_the_threads_that_it_will_have(monkeypatch):
-    before = torch.get_num_threads()
-    seen = []
-    monkeypatch.setattr(torch, "set_num_threads", seen.append)
-    monkeypatch.setattr(rates, "_seconds", lambda kind, n, together: seen.append(kind) or 1.0)
-    monkeypatch.setattr(rates, "_repeated", lambda call, together: 1.0)
-    rates._timed(3, Barrier(1))
-    assert (seen[0], seen[-1]) == (3, before)
-    assert {"product", "eigh"} <= set(seen)
+def test_a_scan_ends_with_its_longest_task_or_when_all_slots_are_done(monkeypatch):
+    asked = []
 
+    def seconds(workers, threads):
+        asked.append((workers, threads))
+        return SimpleNamespace(of=lambda work: work / threads)
 
-def test_a_timing_that_fails_ends_the_others(monkeypatch):
-    fails = iter([False, True])
-    timed = rates._seconds
+    monkeypatch.setattr(estimate, "measured_rates", seconds)
 
-    def seconds(kind, n, together):
-        if kind == "eigh" and next(fails, False):
-            raise MemoryError("no room for a matrix")
-        return timed(kind, n, together)
-
-    monkeypatch.setattr(rates, "_seconds", seconds)
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(measured_rates.__wrapped__, 2, 1)
-        with pytest.raises(MemoryError, match="no room"):
-            asked.result(timeout=60)
-
-
-def test_tasks_wait_for_their_slots():
-    rates = {1: SimpleNamespace(of=lambda work: work), 2: SimpleNamespace(of=lambda work: work / 2)}
-
-    def end(*tasks):
+    def end(*tasks, workers=2, cores=2):
         works = [SimpleNamespace(work=float(work)) for work, _ in tasks]
-        return _computing(works, [share for _, share in tasks], rates, 2)
+        return _computing(works, [slots for _, slots in tasks], workers, cores)
 
-    assert end((3, 1), (3, 1), (3, 1)) == 6
-    assert end((4, 1), (1, 1), (1, 1), (1, 1)) == 4
-    # A task that takes both slots waits for both, and those behind it wait for it.
-    assert end((4, 1), (1, 1), (6, 2), (1, 1)) == 4 + 3 + 1
+    assert end((3, 1), (3, 1), (2, 1)) == 4
+    assert end((9, 1), (1, 1)) == 9
+    # A task that takes both slots has both cores.
+    assert end((2, 1), (2, 1), (6, 2)) == 2 + 3
     assert end() == 0
+    assert set(asked) == {(2, 1), (1, 2)}
+    # More tasks at once than cores are no faster.
+    assert end((1, 1), (1, 1), (1, 1), (1, 1), workers=4) == end((1, 1), (1, 1), (1, 1), (1, 1))
 
 
 def test_what_is_held_is_foretold():
     checkpoint = OnDisk(llama(layers=5))
     tasks = planned(checkpoint)
-    with Tensors(checkpoint, tasks) as tensors:
+    with TensorCache(checkpoint, tasks) as tensors:
         run(tasks, tensors)
-        assert 0.5 * _most_held(tasks) < tensors.most_held <= 1.1 * _most_held(tasks)
+        assert 0.5 * most_cached(tasks) < tensors.cache.most_bytes <= 1.1 * most_cached(tasks)
 
 
 def test_the_disk_is_timed_by_the_largest_file(tmp_path):
@@ -210,33 +185,6 @@ def test_heads_are_estimated_in_the_precision_they_are_measured_in():
         for precision in ("mixed", "float32", "float64")
     }
     assert seconds["mixed"] == seconds["float32"] < seconds["float64"]
-
-
-def test_more_tasks_at_once_than_cores_are_no_faster(monkeypatch):
-    rates = Rates({"eigh": {0: 1.0}})
-    asked = []
-    monkeypatch.setattr(estimate, "measured_rates", lambda *how: asked.append(how) or rates)
-    assert estimate._rates(8, 2, 1).of(eigenproblem(32)) == 4
-    assert estimate._rates(2, 2, 1) is rates
-    assert asked == [(2, 1), (2, 1)]
-
-
-def test_a_scan_of_nothing_is_estimated_too():
-    found = estimated([], {}, workers=1)
-    assert (found.seconds, found.bytes_memory) == (0, 0)
-    assert not any("extrapolated" in said for said in found.assumptions)
-
-
-@pytest.mark.parametrize(("m1", "m2"), [(20, 60), (60, 20), (20, 200)])
-def test_singular_values_of_products_in_single_precision_cost_a_gram_of_their_short_side(
-    m1, m2, monkeypatch
-):
-    grams = []
-    count = cost.gram
-    monkeypatch.setattr(cost, "gram", lambda m, k: (grams.append((m, k)), count(m, k))[1])
-    cost.pair_cost(pair_group(torch.empty(1, 100, m1), torch.empty(1, m2, 100)), single=0)
-    # W2 W1 has the singular values of the core, (min(d, m1), min(d, m2)).
-    assert (20, min(100, max(m1, m2))) in grams
 
 
 def test_an_estimate_says_what_it_rests_on(monkeypatch):

@@ -6,16 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine.test_plan import tasks_of
-from engine.test_tensors import CPU, graph_of, llama
-from flagscope.engine import stored, stream
-from flagscope.engine.execute import execute
-from flagscope.engine.local import MEMORY
-from flagscope.engine.reading import _partly_noisy
-from flagscope.engine.run import run_scan
-from flagscope.engine.stored import Stored
-from flagscope.engine.tensors import Tensors
-from flagscope.errors import InputError
+from engine.models import llama
+from engine.scans import CPU, graph_of, tasks_of
+from flagscope.engine.cache import stored_tensor
+from flagscope.engine.cache.tensor_cache import TensorCache
+from flagscope.engine.plan.slots import TASK_MEMORY
+from flagscope.engine.run import stream_pairs
+from flagscope.engine.run.execute import execute
+from flagscope.engine.scan import run_scan
 
 
 def mlp_of(checkpoint):
@@ -30,7 +28,7 @@ def test_the_writers_of_a_gated_mlp_share_the_eigenproblem_of_their_reader(scale
     task = mlp_of(checkpoint)
     assert len(task.pairs) == 2
     alone = [
-        execute(replace(task, pairs=(pair,)), Tensors(checkpoint, [task]), CPU).pairs[0]
+        execute(replace(task, pairs=(pair,)), TensorCache(checkpoint, [task]), CPU).pairs[0]
         for pair in task.pairs
     ]
     sizes = Counter()
@@ -41,7 +39,7 @@ def test_the_writers_of_a_gated_mlp_share_the_eigenproblem_of_their_reader(scale
         return solve(a, *args, **options)
 
     monkeypatch.setattr(torch.linalg, "eigh", counted)
-    together = execute(task, Tensors(checkpoint, [task]), CPU).pairs
+    together = execute(task, TensorCache(checkpoint, [task]), CPU).pairs
     # Up, gate and down, and up and down once more after gauge fixing.
     assert sizes == {24: 5}
     assert together == alone
@@ -53,7 +51,7 @@ def test_readers_that_differ_share_nothing():
     one = mlp_of(first)
     pairs = [p for task in tasks_of(second, only=("pairs",)) for p in task.pairs if p.kind == "mlp"]
     task = replace(one, pairs=tuple(pairs))
-    tensors = Tensors(second, [task])
+    tensors = TensorCache(second, [task])
     together = execute(task, tensors, CPU).pairs
     alone = [execute(replace(one, pairs=(p,)), tensors, CPU).pairs[0] for p in pairs]
     assert together == alone
@@ -62,13 +60,13 @@ def test_readers_that_differ_share_nothing():
 
 def test_the_noise_of_a_map_is_measured_once_a_scan(monkeypatch):
     measured = Counter()
-    measure = stored.storage_noise
+    measure = stored_tensor.storage_noise
 
     def counted(values, **options):
         measured[values.data_ptr(), tuple(values.shape)] += 1
         return measure(values, **options)
 
-    monkeypatch.setattr(stored, "storage_noise", counted)
+    monkeypatch.setattr(stored_tensor, "storage_noise", counted)
     checkpoint = llama(layers=3)
     result = run_scan(checkpoint, graph_of(checkpoint), CPU, workers=1)
     assert not result.failures
@@ -77,14 +75,14 @@ def test_the_noise_of_a_map_is_measured_once_a_scan(monkeypatch):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("memory", [MEMORY, 1])
+@pytest.mark.parametrize("memory", [TASK_MEMORY, 1])
 def test_what_a_block_writes_is_decomposed_once_for_its_own_mlp_and_the_next_block(
     workers, memory, monkeypatch
 ):
     checkpoint = llama(layers=4)
     settings = CPU.model_copy(update={"only": ("residual",), "edges": 0})
     tasks = tasks_of(checkpoint, only=("residual",), edges=0)
-    alone = [r for t in tasks for r in execute(t, Tensors(checkpoint, [t]), settings).pairs]
+    alone = [r for t in tasks for r in execute(t, TensorCache(checkpoint, [t]), settings).pairs]
     distinct = {
         (which, side.map.place)
         for task in tasks
@@ -92,9 +90,9 @@ def test_what_a_block_writes_is_decomposed_once_for_its_own_mlp_and_the_next_blo
         for which, side in (("write", pair.write), ("read", pair.read))
     }
     solved = []
-    solve = stream.prepared_map
+    solve = stream_pairs.prepared_map
     monkeypatch.setattr(
-        stream, "prepared_map", lambda *a, **k: (solved.append(1), solve(*a, **k))[1]
+        stream_pairs, "prepared_map", lambda *a, **k: (solved.append(1), solve(*a, **k))[1]
     )
     result = run_scan(checkpoint, graph_of(checkpoint), settings, workers=workers, memory=memory)
     assert not result.failures
@@ -107,19 +105,12 @@ def test_what_a_block_writes_is_decomposed_once_for_its_own_mlp_and_the_next_blo
 def test_what_was_made_under_other_conditions_is_made_anew():
     checkpoint = llama(layers=1)
     tasks = tasks_of(checkpoint)
-    with Tensors(checkpoint, tasks, common=[{"a"}, {"a", "b"}, {"a"}]) as tensors:
-        assert tensors.made("a", 1, lambda: "first", len) == "first"
-        assert tensors.made("a", 1, lambda: "again", len) == "first"
-        assert tensors.made("a", 2, lambda: "other", len) == "other"
-        assert tensors.made("b", 1, lambda: "own", len) == "own"
-        assert tensors.made("b", 1, lambda: "anew", len) == "anew"
+    with TensorCache(checkpoint, tasks, shared=[{"a"}, {"a", "b"}, {"a"}]) as tensors:
+        assert tensors.shared_value("a", 1, lambda: "first", len) == "first"
+        assert tensors.shared_value("a", 1, lambda: "again", len) == "first"
+        assert tensors.shared_value("a", 2, lambda: "other", len) == "other"
+        assert tensors.shared_value("b", 1, lambda: "own", len) == "own"
+        assert tensors.shared_value("b", 1, lambda: "anew", len) == "anew"
         for place in range(3):
-            tensors.finished(place)
-        assert tensors.made("a", 1, lambda: "late", len) == "late"
-
-
-@pytest.mark.parametrize("shape", [(0, 3, 4), (2, 0, 4), (2, 3, 0)])
-def test_maps_without_entries_are_refused(shape):
-    empty = torch.zeros(shape)
-    with pytest.raises(InputError, match="hold no entries"):
-        _partly_noisy(Stored(empty, None, None), empty)
+            tensors.finish(place)
+        assert tensors.shared_value("a", 1, lambda: "late", len) == "late"

@@ -4,12 +4,11 @@ import pytest
 import torch
 
 from diagnose.planted import normal
-from engine.test_plan import graph_of
-from engine.test_run import CPU, assert_close
-from engine.test_tensors import OnDisk
+from engine.scans import CPU, OnDisk, assert_close, graph_of
 from flagscope.checkpoint import from_state_dict
 from flagscope.engine import plan, run_scan
-from flagscope.engine.cost import pair_cost
+from flagscope.engine.plan import experts
+from flagscope.engine.plan.cost import pair_cost
 
 D, F, EXPERTS = 16, 24, 7
 
@@ -48,7 +47,7 @@ def test_parts_of_experts_give_the_records_of_all_at_once(monkeypatch, fused, mo
     # The bytes of one expert's two maps, or of the matrices made of them.
     group = next(pair for pair in graph_of(inner).pairs if pair.kind == "mlp")
     expert = 8 * pair_cost(group).cells / EXPERTS if fused else 8 * 2 * D * F
-    monkeypatch.setattr("flagscope.engine.experts._MOST", 1.1 * most * expert)
+    monkeypatch.setattr(experts, "_MOST", 1.1 * most * expert)
     tasks = [task for task in planned(inner) if "mlp" in task.name]
     assert 1 < len(tasks) <= -(-EXPERTS // most)
     assert len({task.name for task in tasks}) == len(tasks)
@@ -64,7 +63,7 @@ def test_parts_of_experts_give_the_records_of_all_at_once(monkeypatch, fused, mo
 
 def test_a_part_reads_its_own_rows_of_a_fused_tensor(monkeypatch):
     inner = mixture(fused=True)
-    monkeypatch.setattr("flagscope.engine.experts._MOST", 1)
+    monkeypatch.setattr(experts, "_MOST", 1)
     tasks = [task for task in planned(inner) if "mlp" in task.name]
     assert len(tasks) == EXPERTS
     for e, task in enumerate(tasks):

@@ -14,7 +14,7 @@ from flagscope.arch import Graph, Norm
 from flagscope.checkpoint import from_state_dict
 from flagscope.diagnose import Matrices
 from flagscope.engine import Settings, run_scan
-from flagscope.engine.folding import (
+from flagscope.engine.cache.norms import (
     centred_columns,
     centred_rows,
     scaled_columns,

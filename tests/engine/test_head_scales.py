@@ -5,13 +5,13 @@ import pytest
 import torch
 
 import flagscope
-from engine.test_plan import graph_of
+from engine.scans import graph_of
 from flagscope.checkpoint import from_state_dict
 from flagscope.diagnose import head_spaces, scale_profile, without_profile
 from flagscope.engine import Settings
-from flagscope.engine.head_scales import HeadScales
-from flagscope.engine.reading import TaskReader
-from flagscope.engine.tensors import Tensors
+from flagscope.engine.cache.task_reader import TaskReader
+from flagscope.engine.cache.tensor_cache import TensorCache
+from flagscope.engine.run.head_scales import HeadScales
 from flagscope.null import mean_overlap_significance, overlap_significance
 
 D, HEADS, SHARED, RANK = 48, 6, 2, 8
@@ -125,7 +125,7 @@ def test_what_storage_rounding_adds_to_a_head_is_no_direction_of_it():
     checkpoint = from_state_dict({name: w.bfloat16() for name, w in state.items()}, config=CONFIG)
     groups = [group for group in graph_of(checkpoint).heads if group.space != "o"]
     settings = Settings(device="cpu")
-    with Tensors(checkpoint, []) as tensors:
+    with TensorCache(checkpoint, []) as tensors:
         reader = TaskReader(tensors, device=torch.device("cpu"), precision="float64")
         divided = HeadScales(groups, reader, settings).divided(groups[0])
     assert divided is not None

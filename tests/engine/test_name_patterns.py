@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from flagscope.engine.name_patterns import name_patterns
+from flagscope.engine.plan.name_patterns import name_patterns
 
 
 def expanded(pattern: str) -> set[str]:

@@ -4,16 +4,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.test_plan import tasks_of
-from engine.test_tensors import OnDisk, llama
-from flagscope.engine.local import slots
-from flagscope.engine.order import begun_in
+from engine.models import llama
+from engine.scans import OnDisk, tasks_of
+from flagscope.engine.plan.order import task_order
+from flagscope.engine.plan.slots import slots_per_task
 
 
 def test_tasks_that_share_tensors_stand_together():
     checkpoint = OnDisk(llama(layers=12))  # by name layers 10 and 11 come before layer 2
     tasks = tasks_of(checkpoint)
-    order = begun_in(tasks, checkpoint.tensors, workers=1)
+    order = task_order(tasks, checkpoint.tensors, workers=1)
     assert sorted(order) == list(range(len(tasks)))
     spans = {}
     for at, i in enumerate(order):
@@ -27,8 +27,8 @@ def test_the_first_in_the_files_begins():
     checkpoint = OnDisk(llama(layers=4))
     tasks = tasks_of(checkpoint)
     backwards = dict(reversed(checkpoint.tensors.items()))
-    assert begun_in(tasks, checkpoint.tensors, workers=1)[0] < 3
-    last = tasks[begun_in(tasks, backwards, workers=1)[0]]
+    assert task_order(tasks, checkpoint.tensors, workers=1)[0] < 3
+    last = tasks[task_order(tasks, backwards, workers=1)[0]]
     assert any(".layers.3." in piece.tensor for piece in last.pieces)
 
 
@@ -36,7 +36,7 @@ def test_the_first_in_the_files_begins():
 def test_the_last_to_begin_are_small(workers):
     checkpoint = OnDisk(llama(layers=12))
     tasks = tasks_of(checkpoint)
-    order = begun_in(tasks, checkpoint.tensors, workers=workers)
+    order = task_order(tasks, checkpoint.tensors, workers=workers)
     assert sorted(order) == list(range(len(tasks)))
     assert tasks[order[-1]].flops == min(task.flops for task in tasks)
     # In the end the largest go first, and only there.
@@ -51,7 +51,15 @@ def of_bytes(*sizes):
 
 
 def test_large_tasks_run_alone_and_few_small_ones_share_the_cores():
-    assert slots(of_bytes(1, 1, 1, 9, 9, 1, 9), workers=2, room=10) == [1, 1, 1, 2, 2, 2, 2]
-    assert slots(of_bytes(9, 1, 1, 9), workers=4, room=10) == [4, 2, 2, 4]
-    assert slots(of_bytes(9, 1), workers=1, room=1) == [1, 1]
-    assert slots([], workers=3, room=1) == []
+    assert slots_per_task(of_bytes(1, 1, 1, 9, 9, 1, 9), workers=2, room=10) == [
+        1,
+        1,
+        1,
+        2,
+        2,
+        2,
+        2,
+    ]
+    assert slots_per_task(of_bytes(9, 1, 1, 9), workers=4, room=10) == [4, 2, 2, 4]
+    assert slots_per_task(of_bytes(9, 1), workers=1, room=1) == [1, 1]
+    assert slots_per_task([], workers=3, room=1) == []

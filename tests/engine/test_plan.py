@@ -1,56 +1,14 @@
 """What a scan reads, and how often."""
 
-from collections import Counter
-
 import pytest
 import torch
 
-from diagnose.planted import normal
-from flagscope.arch import build_graph
-from flagscope.checkpoint import Checkpoint, from_state_dict
+from engine.models import gpt2
+from engine.scans import Spy, graph_of, tasks_of
+from flagscope.checkpoint import from_state_dict
 from flagscope.engine import Settings, plan
-from flagscope.engine.execute import execute
-from flagscope.engine.tensors import Tensors
-
-
-class Spy(Checkpoint):
-    """Counts what is read of the checkpoint behind it; reading `broken` fails."""
-
-    def __init__(self, inner, broken=None, error=None):
-        super().__init__(inner.source, dict(inner.tensors), config=inner.config)
-        self.inner, self.broken, self.error = inner, broken, error
-        self.reads, self.bytes = Counter(), Counter()
-
-    def _read(self, stored, index):
-        if stored == self.broken:
-            raise self.error
-        tensor = self.inner.read(stored, index)
-        self.reads[stored, repr(index)] += 1
-        self.bytes[stored] += tensor.numel() * tensor.element_size()
-        return tensor
-
-
-def gpt2(layers=2, d=24):
-    shapes = {"attn.c_attn": (d, 3 * d), "attn.c_proj": (d, d)}
-    shapes |= {"mlp.c_fc": (d, 4 * d), "mlp.c_proj": (4 * d, d)}
-    state = {
-        f"h.{i}.{name}.weight": normal(*shape, seed=i).float()
-        for i in range(layers)
-        for name, shape in shapes.items()
-    }
-    state |= {f"h.{i}.ln_1.weight": torch.rand(d) + 0.5 for i in range(layers)}
-    state["wte.weight"] = normal(50, d, seed=9).float()
-    config = {"model_type": "gpt2", "n_head": 4, "n_embd": d, "n_layer": layers}
-    return from_state_dict(state, config=config)
-
-
-def graph_of(checkpoint):
-    return build_graph({n: i.shape for n, i in checkpoint.tensors.items()}, checkpoint.config)
-
-
-def tasks_of(checkpoint, **settings):
-    sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
-    return plan(graph_of(checkpoint), Settings(**settings), sizes)
+from flagscope.engine.cache.tensor_cache import TensorCache
+from flagscope.engine.run.execute import execute
 
 
 @pytest.mark.parametrize("fold", ["none", "all"])
@@ -59,7 +17,7 @@ def test_each_tensor_is_read_once_a_task_and_as_many_bytes_as_planned(fold):
     settings = Settings(fold_norms=fold, device="cpu")
     for task in tasks_of(checkpoint):
         spy = Spy(checkpoint)
-        execute(task, Tensors(spy, [task]), settings)
+        execute(task, TensorCache(spy, [task]), settings)
         assert set(spy.reads.values()) == {1}
         norms = sum(size for name, size in spy.bytes.items() if ".ln_1." in name)
         assert (norms > 0) == (fold == "all" and bool(task.heads))
@@ -70,7 +28,7 @@ def test_tensors_of_no_pair_are_not_read():
     checkpoint = gpt2()
     spy = Spy(checkpoint)
     for task in tasks_of(checkpoint):
-        execute(task, Tensors(spy, [task]), Settings(device="cpu"))
+        execute(task, TensorCache(spy, [task]), Settings(device="cpu"))
     matrices = {name for name in checkpoint.tensors if name.startswith("h.") and ".ln" not in name}
     assert set(spy.bytes) == matrices
 
@@ -101,7 +59,7 @@ def test_rows_of_a_fused_tensor_are_read_alone():
     checkpoint = from_state_dict(state, config=config)
     (task,) = (task for task in tasks_of(checkpoint, only=("heads",)))
     spy = Spy(checkpoint)
-    execute(task, Tensors(spy, [task]), Settings(device="cpu"))
+    execute(task, TensorCache(spy, [task]), Settings(device="cpu"))
     fused = {index for name, index in spy.reads if "qkv" in name}
     assert fused == {f"(slice({a}, {a + 24}, None), slice(0, 24, None))" for a in (0, 24, 48)}
 

@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import flagscope
-from engine.test_plan import gpt2, graph_of, tasks_of
+from engine.models import gpt2
+from engine.scans import graph_of, tasks_of
 from flagscope.checkpoint import open_checkpoint
 from flagscope.engine import Settings, run_scan
-from flagscope.engine.execute import TaskResult
-from flagscope.engine.parcel import Parcel, carried_out
-from flagscope.engine.proof import Proven, Verifier, proof_of, stamps_of
+from flagscope.engine.run.outcome import TaskResult
+from flagscope.engine.run.proof import Proven, Verifier, proof_of, stamps_of
+from flagscope.engine.run.remote_task import RemoteTask, run_remote_task
 from flagscope.records import FailureRecord
 
 CPU = Settings(device="cpu")
@@ -59,7 +60,7 @@ def outcomes(folder, other):
         verifier = Verifier(ours)
         found = []
         for task in tasks_of(ours):
-            here = carried_out(Parcel(task, theirs, CPU, threads=None))
+            here = run_remote_task(RemoteTask(task, theirs, CPU, threads=None))
             assert isinstance(here, TaskResult)
             proof = proof_of(theirs, task, stamps_of(ours))
             found.append((task, verifier.accepted(task, Proven(here, proof)), proof.whole))
@@ -110,10 +111,10 @@ def test_a_checkpoint_of_other_weights_gives_nothing_from_a_pool(folder):
 
 def _sees(place):
     """In a worker: every recipe opens the checkpoint in another place."""
-    from flagscope.engine import parcel
+    from flagscope.engine.run import remote_task
 
-    opening = parcel.reopened
-    parcel.reopened = lambda recipe: opening(replace(recipe, source=place))
+    opening = remote_task.reopened
+    remote_task.reopened = lambda recipe: opening(replace(recipe, source=place))
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

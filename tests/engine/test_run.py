@@ -13,37 +13,13 @@ import pytest
 import torch
 
 import flagscope
-from engine.test_plan import Spy, gpt2, graph_of, tasks_of
+from engine.models import gpt2
+from engine.scans import Spy, assert_close, dumped, scan, tasks_of
 from flagscope.checkpoint import from_state_dict
-from flagscope.engine import Settings, run_scan
-from flagscope.engine.gathered import Gathered
+from flagscope.engine import Settings
+from flagscope.engine.run.collector import ScanCollector
 from flagscope.errors import CorruptFileError
 from flagscope.records import FREEDOMS, ScanResult
-
-CPU = Settings(device="cpu")
-
-
-def scan(checkpoint, **options):
-    return run_scan(checkpoint, graph_of(checkpoint), options.pop("settings", CPU), **options)
-
-
-def dumped(result):
-    return json.loads(result.model_dump_json(by_alias=True, exclude={"run"}))
-
-
-def assert_close(one, other, where=""):
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_close(one[key], other[key], f"{where}.{key}")
-    elif isinstance(one, list):
-        assert len(one) == len(other), where
-        for i, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_close(a, b, f"{where}[{i}]")
-    elif isinstance(one, float):
-        assert one == pytest.approx(other, rel=1e-10, abs=1e-10), where
-    else:
-        assert one == other, where
 
 
 def test_two_runs_differ_in_run_alone():
@@ -157,7 +133,7 @@ def test_a_pool_that_is_broken_fails_what_is_left():
 def test_a_tensor_that_cannot_be_read_fails_its_task_alone(error, workers, monkeypatch):
     checkpoint = gpt2()
     spy = Spy(checkpoint, broken="h.1.mlp.c_fc.weight", error=error)
-    monkeypatch.setattr("flagscope.engine.run.checkpoint_fingerprint", lambda _: "none")
+    monkeypatch.setattr("flagscope.engine.scan.checkpoint_fingerprint", lambda _: "none")
     result = scan(spy, workers=workers)
     (failure,) = result.failures
     assert "1" in failure.task
@@ -285,7 +261,7 @@ def _log10(p):
 
 
 def test_surfaces_of_many_pairs_are_limited(monkeypatch):
-    monkeypatch.setattr("flagscope.engine.run.Gathered", partial(Gathered, surfaces=5))
+    monkeypatch.setattr("flagscope.engine.scan.ScanCollector", partial(ScanCollector, surfaces=5))
     result = scan(gpt2())
     kept = [pair for pair in result.pairs if pair.incidence is not None]
     assert len(kept) == 5

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from diagnose.planted import normal, pair_group
-from engine.test_plan import graph_of
-from engine.test_tensors import whole_gpt2
+from engine.models import whole_gpt2
+from engine.scans import graph_of
 from flagscope.arch import Graph, Norm, PairGroup
 from flagscope.checkpoint import Checkpoint, from_state_dict
 from flagscope.engine import Settings, Task, plan
-from flagscope.engine.execute import execute
-from flagscope.engine.tensors import Tensors
+from flagscope.engine.cache.tensor_cache import TensorCache
+from flagscope.engine.run.execute import execute
 
 D = 12
 SETTINGS = Settings(device="cpu", rank="participation", edges=100)
@@ -78,11 +78,11 @@ def test_pairs_of_a_task_have_the_numbers_that_they_have_alone(kind):
     checkpoint = stored()
     groups = variants(kind)
     task = task_of(checkpoint, groups)
-    together = execute(task, Tensors(checkpoint, [task]), SETTINGS).pairs
+    together = execute(task, TensorCache(checkpoint, [task]), SETTINGS).pairs
     alone = []
     for pair in groups:
         single = replace(task, pairs=(pair,))
-        alone += execute(single, Tensors(checkpoint, [single]), SETTINGS).pairs
+        alone += execute(single, TensorCache(checkpoint, [single]), SETTINGS).pairs
     assert together == alone
     # All of them are different pairs.
     numbers = {(pair.commutator_ratio, pair.overlap_ratio) for pair in together}
@@ -103,7 +103,7 @@ def test_heads_write_for_readers_behind_norms_of_either_kind():
 
     def edges(*links):
         some = replace(task, pairs=(), heads=(), links=links)
-        records = execute(some, Tensors(checkpoint, [some]), SETTINGS).edges
+        records = execute(some, TensorCache(checkpoint, [some]), SETTINGS).edges
         return sorted((e.head_from, e.head_to, e.overlap_ratio, e.composition) for e in records)
 
     both = edges(link), edges(other)

@@ -20,10 +20,11 @@ from safetensors.torch import save_file
 
 import flagscope
 from engine.store_process import CONFIG, OPTIONS, Job, llama, processes, text_of
-from flagscope.engine import Store, attempt
-from flagscope.engine.execute import TaskResult
-from flagscope.engine.local_disk import check_local, file_system
-from flagscope.engine.store import FILE
+from flagscope.engine import Store
+from flagscope.engine.run import attempt
+from flagscope.engine.run.outcome import TaskResult
+from flagscope.engine.store.local_disk import check_local, file_system
+from flagscope.engine.store.store import FILE
 from flagscope.errors import StoreError
 
 
@@ -249,14 +250,16 @@ def test_the_kind_of_device_and_the_versions_count(source, filled, tmp_path, mon
     folder = shutil.copytree(filled, tmp_path / "store")
     for name in ("version", "torch_version"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"flagscope.engine.identity.{name}", lambda *_: "99")
+            patch.setattr(f"flagscope.engine.store.task_keys.{name}", lambda *_: "99")
             assert scan(source, folder).result.run.tasks_from_store == 0
     with monkeypatch.context() as patch:
         patch.setattr(
-            "flagscope.engine.identity.resolved_device", lambda _: torch.device("cuda", 1)
+            "flagscope.engine.store.task_keys.resolved_device", lambda _: torch.device("cuda", 1)
         )
         assert scan(source, folder).result.run.tasks_from_store == 0
-        patch.setattr("flagscope.engine.identity.resolved_device", lambda _: torch.device("cuda"))
+        patch.setattr(
+            "flagscope.engine.store.task_keys.resolved_device", lambda _: torch.device("cuda")
+        )
         assert scan(source, folder).result.run.tasks_from_store == total
 
 
@@ -441,7 +444,7 @@ def test_a_database_that_may_not_grow(source, plain, tmp_path, monkeypatch):
         database.execute("PRAGMA max_page_count = 12")
         return database
 
-    monkeypatch.setattr("flagscope.engine.store.sqlite3.connect", limited)
+    monkeypatch.setattr("flagscope.engine.store.store.sqlite3.connect", limited)
     resumed_after_room_was_made(source, tmp_path, plain, monkeypatch.undo)
 
 
@@ -525,7 +528,7 @@ def test_a_store_on_a_network_is_not_begun(tmp_path, monkeypatch):
     kind = file_system(tmp_path)
     if kind is None:
         pytest.skip("this system does not tell what is mounted")
-    monkeypatch.setattr("flagscope.engine.local_disk._NETWORK", frozenset({kind}))
+    monkeypatch.setattr("flagscope.engine.store.local_disk._NETWORK", frozenset({kind}))
     with pytest.raises(StoreError, match="network"):
         flagscope.scan({}, store=tmp_path / "store")
     assert not (tmp_path / "store").exists()

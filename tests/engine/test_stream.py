@@ -9,12 +9,13 @@ from scipy.special import ndtr
 
 import flagscope
 import reference
-from engine.test_plan import Spy, gpt2
+from engine.models import gpt2
+from engine.scans import Spy
 from flagscope.arch import build_graph
 from flagscope.checkpoint import from_state_dict
 from flagscope.engine import Settings, plan
-from flagscope.engine.execute import execute
-from flagscope.engine.tensors import Tensors
+from flagscope.engine.cache.tensor_cache import TensorCache
+from flagscope.engine.run.execute import execute
 from flagscope.null import overlap_significance
 
 D, HEADS, LAYERS = 24, 4, 3
@@ -254,7 +255,7 @@ def test_maps_are_read_once_a_task_and_their_eigenproblems_solved_once(gpt, monk
     monkeypatch.setattr(prepared.PreparedMap, "_solved_on", without)
     for task in tasks:
         spy = Spy(checkpoint)
-        execute(task, Tensors(spy, [task]), settings)
+        execute(task, TensorCache(spy, [task]), settings)
         assert set(spy.reads.values()) == {1}
         norms = sum(size for name, size in spy.bytes.items() if ".ln_" in name)
         assert sum(spy.bytes.values()) - norms == task.bytes_read

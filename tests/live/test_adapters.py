@@ -15,7 +15,7 @@ from torch import nn
 import flagscope
 from flagscope.arch import build_graph
 from flagscope.engine import Settings, plan
-from flagscope.engine.parcel import Parcel, carried_out
+from flagscope.engine.run.remote_task import RemoteTask, run_remote_task
 from flagscope.errors import SourceError
 from flagscope.live import module_checkpoint
 from flagscope.records import FailureRecord
@@ -275,9 +275,9 @@ def test_computed_weights_travel_to_other_processes():
     read = [task for task in tasks if "q_proj" in repr(task)]
     assert read
     for task in read:
-        parcel = Parcel(task, checkpoint, CPU, threads=None)
-        there = carried_out(pickle.loads(pickle.dumps(parcel)))
-        assert there == carried_out(parcel)
+        remote = RemoteTask(task, checkpoint, CPU, threads=None)
+        there = run_remote_task(pickle.loads(pickle.dumps(remote)))
+        assert there == run_remote_task(remote)
         assert not isinstance(there, FailureRecord)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from flagscope.diagnose.gauge import labels
-from flagscope.engine.family import with_one_error_rate
+from flagscope.engine.run.error_rate import with_one_error_rate
 from flagscope.records import (
     ArraySummary,
     Balanced,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import flagscope
-from engine.test_coverage import own_names
+from engine.models import own_names
 from flagscope.api import Report
 from flagscope.cli.table import print_report
 from flagscope.records import ScanResult

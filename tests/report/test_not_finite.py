@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 import flagscope
-from engine.test_coverage import llama
+from engine.models import decoder
 from flagscope.api import Report
 from flagscope.cli.table import print_report
 from flagscope.demo import final
@@ -22,7 +22,7 @@ AT = "model.layers."
 
 def scanned(*names: str, value: float = math.nan, heads: int = 2) -> Report:
     """A decoder of three layers, the first number of these tensors replaced."""
-    state, config = llama()
+    state, config = decoder()
     for name in names:
         state[f"{AT}{name}.weight"].view(-1)[0] = value
     for layer in range(3):
@@ -107,7 +107,7 @@ def test_many_names_are_patterns_and_a_count() -> None:
 
 
 def test_zeros_and_what_is_not_finite_are_told_apart_among_the_links() -> None:
-    state, config = llama()
+    state, config = decoder()
     state[f"{AT}0.self_attn.v_proj.weight"][0, 0] = math.nan
     state[f"{AT}1.self_attn.o_proj.weight"][:, :8] = 0
     report = flagscope.scan(state, config=config, workers=1)
@@ -152,7 +152,7 @@ def test_it_stands_before_the_strongest_finding() -> None:
 
 
 def test_a_store_remembers_what_was_not_finite(tmp_path: Path) -> None:
-    state, config = llama()
+    state, config = decoder()
     state[f"{AT}2.input_layernorm.weight"][3] = math.nan
     one, two = (
         flagscope.scan(state, config=config, workers=1, store=tmp_path / "store") for _ in range(2)

@@ -1,19 +1,19 @@
-"""Joins files to mathematics: a scan is a plan of tasks, each of which reads its own tensors."""
+"""Runs scans: plans tasks, reads and caches their tensors, runs them, and stores their results."""
 
-from flagscope.engine.across import all_head_overlaps
-from flagscope.engine.coverage import coverage_of
-from flagscope.engine.estimate import Estimate, estimated
-from flagscope.engine.execute import resolved_device
-from flagscope.engine.executors import chosen_executor, width
-from flagscope.engine.local import MEMORY
-from flagscope.engine.plan import Task, plan
-from flagscope.engine.run import Progress, run_scan
+from flagscope.engine.device import resolved_device
+from flagscope.engine.head_overlaps import all_head_overlaps
+from flagscope.engine.plan.coverage import coverage_of
+from flagscope.engine.plan.estimate import Estimate, estimated
+from flagscope.engine.plan.slots import TASK_MEMORY
+from flagscope.engine.plan.tasks import Task, plan
+from flagscope.engine.plan.weights import Weights, parameter_count, weights_of
+from flagscope.engine.run.executors import chosen_executor, max_concurrency
+from flagscope.engine.scan import Progress, run_scan
 from flagscope.engine.settings import Settings
-from flagscope.engine.store import Store
-from flagscope.engine.weights import Weights, parameter_count, weights_of
+from flagscope.engine.store.store import Store
 
 __all__ = [
-    "MEMORY",
+    "TASK_MEMORY",
     "Estimate",
     "Progress",
     "Settings",
@@ -24,10 +24,10 @@ __all__ = [
     "chosen_executor",
     "coverage_of",
     "estimated",
+    "max_concurrency",
     "parameter_count",
     "plan",
     "resolved_device",
     "run_scan",
     "weights_of",
-    "width",
 ]

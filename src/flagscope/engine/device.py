@@ -1,0 +1,12 @@
+"""The device that a scan computes on."""
+
+from __future__ import annotations
+
+import torch
+
+
+def resolved_device(name: str) -> torch.device:
+    """The device that 'auto' or a torch device name stands for."""
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

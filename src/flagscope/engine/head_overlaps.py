@@ -1,0 +1,279 @@
+"""All heads of a model in one space of the stream, each against each, in bounded memory.
+
+Orthonormal bases of all heads are held in float32 where they fit. Where they do not, two blocks of
+their coordinates are, and the checkpoint is read again for each block.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flagscope.arch import Graph, HeadGroup, Norm
+from flagscope.checkpoint import Checkpoint
+from flagscope.diagnose import (
+    HeadEntry,
+    Matrices,
+    SpaceOverlaps,
+    Whitening,
+    adjusted_pairs,
+    cheaper_form,
+    orthonormal_rows,
+    overlaps_by_projectors,
+    space_overlaps,
+    squared_overlaps,
+    whitening,
+)
+from flagscope.diagnose.overlaps import SLAB_BYTES, Form
+from flagscope.engine.cache.norms import fold_before
+from flagscope.engine.cache.task_reader import TaskReader
+from flagscope.engine.cache.tensor_cache import TensorCache
+from flagscope.errors import InputError
+from flagscope.records import HeadSpace, Precision
+
+# Bytes of the float64 copy of some heads that are made orthonormal together.
+_CHUNK = 1 << 24
+# Tables of float64 that are held at once, the statistics included, each with a cell for each pair.
+_TABLES = 8
+# Fewest coordinates of a block: below it the checkpoint would be read hundreds of times.
+_NARROWEST = 64
+# Where stored values have so few digits, gains are folded in float32, far below their noise.
+_NARROW = ("bfloat16", "float16", "float8")
+
+
+@dataclass(frozen=True)
+class _Space:
+    """The heads of all layers that are compared with each other."""
+
+    stack: str
+    attention: str | None
+    space: HeadSpace
+    d: int
+    groups: tuple[HeadGroup, ...]
+
+    @property
+    def count(self) -> int:
+        return sum(group.count for group in self.groups)
+
+    @property
+    def rank(self) -> int:
+        return max(group.map.outputs if group.space != "o" else group.map.inputs
+                   for group in self.groups)  # fmt: skip
+
+    @property
+    def bytes_of_bases(self) -> int:
+        return 4 * self.count * self.rank * self.d
+
+
+class _Layers:
+    """Reads heads a layer at a time: in float64, or in float32 where they are stored narrower."""
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, fold: bool) -> None:
+        self._checkpoint, self.device, self.fold = checkpoint, device, fold
+
+    def precision(self, group: HeadGroup) -> Precision:
+        stored = self._checkpoint.tensors[group.map.tensor].dtype
+        return "float32" if stored.startswith(_NARROW) else "float64"
+
+    def reader(self, group: HeadGroup) -> TaskReader:
+        return TaskReader(
+            TensorCache(self._checkpoint, []), device=self.device, precision=self.precision(group)
+        )
+
+    def chunks(self, group: HeadGroup, reader: TaskReader) -> Iterator[tuple[int, Matrices]]:
+        """(first head, maps of shape (h, r, d)): some heads of a layer at a time."""
+        maps = reader.maps(group.map)
+        if group.space == "o":
+            maps = maps.transposed()
+        else:
+            maps = fold_before(maps, _folded(group, self.fold), reader)
+        heads = max(1, _CHUNK // (8 * maps.values[0].numel()))
+        for start in range(0, group.count, heads):
+            some = slice(start, start + heads)
+            yield start, Matrices(maps.values[some], maps.delta[some], maps.mean_square[some])
+
+    def bytes_at_once(self, groups: Sequence[HeadGroup]) -> int:
+        """Of the widest layer: what is stored, widened and copied, and the work on some heads."""
+        stored: defaultdict[tuple[str, int], dict[str, int]] = defaultdict(dict)
+        for group in groups:
+            name = group.map.tensor
+            size = self._checkpoint.tensors[name].nbytes
+            stored[group.stack, group.layer][name] = size
+        wide = max(2 * 8 * group.count * group.map.outputs * group.map.inputs for group in groups)
+        return max(sum(sizes.values()) for sizes in stored.values()) + wide + 4 * _CHUNK
+
+
+def all_head_overlaps(
+    checkpoint: Checkpoint,
+    graph: Graph,
+    *,
+    spaces: Sequence[HeadSpace],
+    fold: bool,
+    memory: float,
+    device: torch.device,
+    top: int,
+) -> tuple[SpaceOverlaps, ...]:
+    """The overlaps of all heads of a model, for each stack, kind of attention and space.
+
+    Parameters
+    ----------
+    checkpoint, graph
+        What to read, and what its tensors are.
+    spaces
+        Those of q, k, v and o to compare.
+    fold
+        Fold the gain of a pre-norm into the maps that read through it.
+    memory
+        Bytes to hold at once, on the device where it has its own.
+    device
+        Where to compute.
+    top
+        Pairs of heads to list in each space.
+
+    Raises
+    ------
+    InputError
+        If the memory is too small for one layer and the tables; the message says what is needed.
+    """
+    layers = _Layers(checkpoint, device, fold)
+    wanted = [space for space in _spaces(graph, fold) if space.space in spaces]
+    fixed = max((_fixed(space, layers) for space in wanted), default=0)
+    if sum(space.bytes_of_bases for space in wanted) + fixed <= memory:
+        return adjusted_pairs([*_held(wanted, layers, top)])
+    # One space at a time: a tensor that holds several is read again for each.
+    overlaps = []
+    for space in wanted:
+        if space.bytes_of_bases + _fixed(space, layers) <= memory:
+            overlaps += _held([space], layers, top)
+        else:
+            overlaps.append(_streamed(space, layers, memory, top))
+    return adjusted_pairs(overlaps)
+
+
+def _spaces(graph: Graph, fold: bool) -> list[_Space]:
+    groups: defaultdict[tuple[str, str | None, HeadSpace, int], list[HeadGroup]] = defaultdict(list)
+    for group in graph.heads:
+        norm = _folded(group, fold)
+        # Behind a LayerNorm one dimension fewer is read.
+        d = group.d - (norm is not None and norm.kind == "layernorm")
+        groups[group.stack, group.attention, group.space, d].append(group)
+    return [
+        _Space(*key, tuple(sorted(some, key=lambda group: group.layer)))
+        for key, some in groups.items()
+    ]
+
+
+def _folded(group: HeadGroup, fold: bool) -> Norm | None:
+    """The norm to fold into the maps of a group, if any."""
+    norm = group.norm
+    return norm if fold and norm is not None and norm.placement == "pre" else None
+
+
+def _fixed(space: _Space, layers: _Layers) -> int:
+    """Bytes that are held next to the bases."""
+    return layers.bytes_at_once(space.groups) + 8 * _TABLES * space.count**2 + 3 * SLAB_BYTES
+
+
+def _held(batch: Sequence[_Space], layers: _Layers, top: int) -> Iterator[SpaceOverlaps]:
+    """From bases that are all in memory, each tensor read once."""
+    bases = [torch.zeros(s.count, s.rank, s.d, device=layers.device) for s in batch]
+    entries: list[list[HeadEntry]] = [[] for _ in batch]
+    for i, group, reader in _by_layer(batch, layers):
+        entries[i] += _filled(bases[i][len(entries[i]) :], group, layers, reader)
+    for i, space in enumerate(batch):
+        basis, bases[i] = bases[i], torch.empty(0)
+        form = cheaper_form(*basis.shape)
+        yield _result(space, entries[i], squared_overlaps(basis, form=form), form, top)
+
+
+def _filled(
+    bases: Tensor, group: HeadGroup, layers: _Layers, reader: TaskReader
+) -> list[HeadEntry]:
+    """Write the bases of one layer's heads to the first places."""
+    entries = []
+    for start, maps in layers.chunks(group, reader):
+        white = whitening(maps)
+        count, rank = maps.values.shape[:2]
+        bases[start : start + count, :rank] = orthonormal_rows(maps, white)
+        entries += _entries(group, start, white)
+    return entries
+
+
+def _by_layer(
+    batch: Sequence[_Space], layers: _Layers
+) -> Iterator[tuple[int, HeadGroup, TaskReader]]:
+    """The groups of several spaces in the order of the layers, with one reader for each layer."""
+    order = [
+        (group.stack, group.layer, i, group) for i, s in enumerate(batch) for group in s.groups
+    ]
+    reader, where = None, None
+    for stack, layer, i, group in sorted(order, key=lambda entry: entry[:3]):
+        here = stack, layer, layers.precision(group)
+        if reader is None or where != here:
+            reader, where = None, here  # what was read of the layer before goes first
+            reader = layers.reader(group)
+        yield i, group, reader
+
+
+def _streamed(space: _Space, layers: _Layers, memory: float, top: int) -> SpaceOverlaps:
+    """From two blocks of coordinates at a time: a pass over the checkpoint for each block."""
+    factors = 8 * space.count * space.rank**2
+    fixed = _fixed(space, layers) + factors
+    cell = 2 * 4 * space.count * space.rank
+    width = min(space.d, int((memory - fixed) // cell))
+    narrowest = min(space.d, _NARROWEST)
+    if width < narrowest:
+        raise InputError(
+            f"memory is {memory / 1e6:,.0f} MB; {space.count} heads of {space.rank} in "
+            f"{space.d} dimensions need {(fixed + narrowest * cell) / 1e6:,.0f} MB at least",
+            hint="give more, or leave spaces out",
+        )
+    # Blocks of one size: none is asked for that holds a few coordinates alone.
+    width = -(-space.d // -(-space.d // width))
+    whites: list[dict[int, Whitening]] = []
+    entries: list[HeadEntry] = []
+    for group in space.groups:
+        chunks = layers.chunks(group, layers.reader(group))
+        known = {start: whitening(maps) for start, maps in chunks}
+        whites.append(known)
+        entries += [e for start, white in known.items() for e in _entries(group, start, white)]
+
+    def rows(start: int, stop: int) -> Float[Tensor, "H r s"]:
+        block = torch.zeros(space.count, space.rank, stop - start, device=layers.device)
+        before = 0
+        for group, known in zip(space.groups, whites, strict=True):
+            for first, maps in layers.chunks(group, layers.reader(group)):
+                values = known[first].rows(maps.values, start, stop)
+                into = block[before + first : before + first + len(values)]
+                into[:, : values.shape[1]] = values
+            before += group.count
+        return block
+
+    total = overlaps_by_projectors(
+        rows, count=space.count, d=space.d, width=width, device=layers.device
+    )
+    return _result(space, entries, total, "projectors", top)
+
+
+def _entries(group: HeadGroup, first: int, white: Whitening) -> list[HeadEntry]:
+    across = "cross." if group.attention == "cross" else ""
+    return [
+        HeadEntry(f"L{group.layer}H{h}.{across}{group.space}", group.layer, h, rank, status)
+        for h, (rank, status) in enumerate(
+            zip(white.ranks.tolist(), white.statuses, strict=True), start=first
+        )
+    ]
+
+
+def _result(
+    space: _Space, entries: Sequence[HeadEntry], total: Tensor, form: Form, top: int
+) -> SpaceOverlaps:
+    return space_overlaps(
+        entries, total.cpu().numpy(), stack=space.stack, attention=space.attention,
+        space=space.space, d=space.d, form=form, top=top,
+    )  # fmt: skip

@@ -1,0 +1,285 @@
+"""Cost model: the work and memory of each kernel, counted from the header alone.
+
+One function for each kernel, which counts what that kernel does, in its order. Work in single
+precision counts as the part of double that it takes in time, and in memory as half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from flagscope.arch import HeadGroup, LinearMap, LinkGroup, PairGroup, Side
+from flagscope.diagnose import SINGLE_FROM, spectra_cost
+from flagscope.engine.plan.work import (
+    Work,
+    eigenproblem,
+    gram,
+    passes,
+    product,
+    records,
+    singular_values,
+    stored,
+    total,
+    triangular,
+)
+from flagscope.records import Precision
+
+# Part of the directions of a trained map that stand out of its bulk: of all-MiniLM-L6-v2 a median
+# of 3 % in heads, up to 18 % in MLPs.
+_DOMINANT = 0.15
+
+
+# Bases that a profile of scales takes: of the heads once more, and in each pass.
+_SCALE_PASSES = 4
+# Steps to the largest eigenvalue alone, each of two passes over the bases.
+_LANCZOS = 64
+
+# Time of products and eigenproblems in float32, in that of float64.
+_SINGLE = 0.55
+
+# Numbers that the equilibration of a map touches, an entry: five passes, each of which squares the
+# entries in float64 and takes two products, and scalings before and after; 50 ns where a plain
+# pass over float64 takes 0.6 ns.
+_EQUILIBRATION = 80.0
+# Size up to which signal ranks are counted in float64: `geometry.signal_rank_of`.
+_SIGNAL_DOUBLE = 1024
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Work, and float64 numbers held at once."""
+
+    work: Work = field(default_factory=Work)
+    cells: float = 0.0
+
+
+def single_from(precision: Precision) -> float:
+    """Size of the eigenproblem from which a kernel works in float32."""
+    return {"mixed": SINGLE_FROM, "float32": 0, "float64": float("inf")}[precision]
+
+
+def pair_cost(
+    pair: PairGroup,
+    *,
+    single: float = SINGLE_FROM,
+    before: PairGroup | None = None,
+    repeats: bool = True,
+) -> Cost:
+    """A group of pairs within a block: `diagnose.pair_records`.
+
+    `single` is as `single_from` says; in float32 maps are taken to be well-conditioned. `before` is
+    the group in front of it, whose read maps may be the same. Without `repeats` a network is taken
+    for which nothing is measured a second time without its scales, here and below.
+    """
+    d, n = pair.d, len(pair.members)
+    m1, m2 = other_dimension(pair.write, d), other_dimension(pair.read, d)
+    side = min(d, max(m1, m2))
+    balanced = pair.freedom in ("scaling", "rotary")
+    share = _SINGLE if side >= single else 1.0
+    short = min(d, m1, m2)
+    product_values = (
+        singular_values(min(d, m1), min(d, m2))
+        if share == 1
+        else gram(short, min(d, max(m1, m2))) + eigenproblem(short, vectors=False)
+    )
+    known = before is not None and (before.read, before.read_norm) == (pair.read, pair.read_norm)
+    work = [
+        stored(d * (m1 + m2)),
+        _spectra(d, m1, m2, single=share < 1, read_known=known).times(share),
+        product_values,
+        _position(d, m1, m2),
+        _signal(d, m1, share) + _signal(d, m2, share),
+    ]
+    if repeats:
+        # Once more without scale profiles, where a p-value is small and there are some: in two of
+        # three pairs of a trained network. Rows are measured, divided and copied.
+        work += [
+            _spectra(d, m1, m2, single=share < 1).times(share),
+            passes(6.0 * d * (m1 + m2)).times(share),
+        ]
+    work += [records("pair", 1)]
+    if balanced:
+        again = _spectra(d, m1, m2, single=share < 1, composite_known=True)
+        work += [again.times(share), passes(6.0 * d * (m1 + m2)).times(share)]
+        work += [_signal(d, m1, share), _signal(d, m2, share)]
+    # Both maps, gauge-fixed ones or those without profiles, and singular vectors next to them, one
+    # in passing, six tables of one pair and three of it without profiles, W2 W1 and the reader's
+    # eigenvectors.
+    cells = n * (3 * d * (m1 + m2) + d * max(m1, m2) + 11.0 * side * side)
+    return Cost(total(work).times(n), cells * (1.0 if share == 1 else 0.5))
+
+
+def head_cost(head: HeadGroup, *, single: float = SINGLE_FROM, repeats: bool = True) -> Cost:
+    """The overlaps of a layer's heads: `diagnose.head_record`."""
+    h, r, d = head.count, head.rank, head.d
+    share = _SINGLE if d >= single else 1.0
+    side = min(d, h * r)
+    by_projectors = d * d * r * h + d * d * h * h < d * (h * r) ** 2
+    pairwise = (
+        product(d, r, d).times(h) + product(h, d * d, h)
+        if by_projectors
+        else gram(h * r, d) + passes(float(h * r) ** 2)
+    )
+    work = [stored(h * r * d), _bases(h, r, d), pairwise.times(share), records("head", h)]
+    # In single precision, eigenvectors of shared directions included.
+    work += [(gram(side, max(d, h * r)) + eigenproblem(side)).times(_SINGLE)]
+    if repeats:
+        # The second look, which trained heads get: their scales, and the overlaps without them.
+        work += [_bases(h, r, d).times(_SCALE_PASSES), pairwise.times(share)]
+        work += [passes(4.0 * _LANCZOS * h * r * d).times(_SINGLE)]
+    # Beside the maps and their bases in float64, bases of all spaces of the layer, in their own
+    # precision.
+    return Cost(total(work), (2.0 + 4.0 * share) * h * r * d + 3.0 * side**2)
+
+
+def stream_cost(
+    pairs: Sequence[PairGroup], *, single: float = SINGLE_FROM, repeats: bool = True
+) -> Cost:
+    """Residual pairs that share maps, each map's eigenproblem solved once: `stream_pairs`."""
+    if not pairs:
+        return Cost()
+    share = _SINGLE if min(pair.d for pair in pairs) >= single else 1.0
+    sides = {side.map.place: (pair.d, other_dimension(side, pair.d))
+             for pair in pairs for side in (pair.write, pair.read)}  # fmt: skip
+    work = [stored(d * m) for d, m in sides.values()]
+    # Twice: as they are, and without their scale profiles.
+    looks = 2 if repeats else 1
+    work += [
+        (passes(3.0 * d * m) + _system(d, m, single=share < 1)).times(looks * share)
+        for d, m in sides.values()
+    ]
+    work += [_signal(d, m, share) for d, m in sides.values()]
+    for pair in pairs:
+        d, m1, m2 = pair.d, other_dimension(pair.write, pair.d), other_dimension(pair.read, pair.d)
+        work += [_meeting(d, m1, m2).times(looks * share), _position(d, m1, m2), records("pair", 1)]
+        if share == 1:
+            work += [singular_values(min(d, m1), min(d, m2))]
+    d = max(pair.d for pair in pairs)
+    readers = {pair.read.map.place for pair in pairs}
+    widest = max(m for _, m in sides.values())
+    # The readers' eigenvectors and one writer's, with profiles and without, the tables of one
+    # pair, and one map while its Gram matrix is formed.
+    cells = (2 * (len(readers) + 1) + 6) * d * float(d) + d * float(widest)
+    return Cost(total(work), cells * (1.0 if share == 1 else 0.5))
+
+
+def link_cost(
+    links: Iterable[LinkGroup], edges: int, *, single: float = SINGLE_FROM, repeats: bool = True
+) -> Cost:
+    """Links between heads, those that stand out recorded: `stream_links`."""
+    work: list[Work] = []
+    most = 0
+    cells, widest, depth, ends = 0.0, 0, 0, set()
+    for link in links:
+        if link.write.heads is None or link.read.heads is None:
+            continue
+        write, read = link.write.heads, link.read.heads
+        d = write.outputs
+        for face, heads in ((link.write, write), (link.read, read)):
+            if (face.label, face.role) in ends:
+                continue
+            ends.add((face.label, face.role))
+            h, r = heads.count, _entries(heads) // (heads.count * d)
+            work += [stored(2 * h * r * d), _bases(h, r, d), product(r, d, r).times(h)]
+            work += [_circuit(r, d).times(h)]
+            if repeats:
+                work += [_bases(h, r, d).times(_SCALE_PASSES)]
+            if repeats and link.read.norm is not None and link.read.norm.kind == "layernorm":
+                # Once more with the mean left in, in which the scales are.
+                work += [stored(2 * h * r * d), _bases(h, r, d), _circuit(r, d).times(h)]
+            widest = max(widest, r)
+        wide = _entries(write) // d, _entries(read) // d
+        share = _SINGLE if d >= single else 1.0
+        work += [product(wide[0], d, wide[1]).times(2 * share)]
+        work += [passes(4.0 * wide[0] * wide[1] * share)]
+        most += write.count * read.count
+        depth = max(depth, d)
+        cells = max(cells, 6.0 * (_entries(write) + _entries(read)))
+    listed = min(edges, most)
+    # A second look at each link that is listed: both ends without the scales, and their overlap.
+    again = (_bases(1, widest, depth) + _circuit(widest, depth)).times(2)
+    again += product(widest, depth, widest).times(2)
+    return Cost(total([*work, again.times(listed), records("link", listed)]), cells)
+
+
+def _spectra(
+    d: int,
+    m1: int,
+    m2: int,
+    *,
+    single: bool,
+    read_known: bool = False,
+    composite_known: bool = False,
+) -> Work:
+    """`pair_spectra`, which takes the larger or the smaller Gram matrices, as it is faster."""
+    in_shared, in_outer = spectra_cost(d, m1, m2)
+    if in_shared <= in_outer:
+        sides = [_system(d, m, single=single) for m in ((m1,) if read_known else (m1, m2))]
+        return total([*sides, _meeting(d, m1, m2)])
+    work = [gram(m1, d), eigenproblem(m1)]
+    if not read_known:
+        work += [gram(m2, d), eigenproblem(m2)]
+    if not composite_known:
+        work += [product(m2, d, m1)]
+    p, q = min(d, m1), min(d, m2)
+    work += [product(p, m1, m2), product(p, m2, q), gram(p, q), passes(12.0 * p * q)]
+    return total(work)
+
+
+def _system(d: int, m: int, *, single: bool = False) -> Work:
+    """`eigensystem` or `single_eigensystem`: one map on the space of d dimensions."""
+    if m >= d:
+        return gram(d, m) + eigenproblem(d) + passes(2.0 * d * d)
+    if single:
+        return gram(m, d) + eigenproblem(m) + product(d, m, m)
+    return triangular(d, m) + gram(m, m) + eigenproblem(m) + product(d, m, m)
+
+
+def _meeting(d: int, m1: int, m2: int) -> Work:
+    """`meeting` of two eigensystems."""
+    p, q = min(d, m1), min(d, m2)
+    work = [product(p, d, q), gram(p, q), passes(12.0 * p * q)]
+    if p < d:
+        work += [product(d, q, p), product(d, p, p), passes(4.0 * d * p)]
+    return total(work)
+
+
+def _signal(d: int, m: int, share: float) -> Work:
+    """`signal_rank_of` one map: equilibrated, and the eigenvalues of its smaller Gram matrix."""
+    short = min(d, m)
+    counted = gram(short, max(d, m)) + eigenproblem(short, vectors=False)
+    return passes(_EQUILIBRATION * d * m) + counted.times(1 if short <= _SIGNAL_DOUBLE else share)
+
+
+def _position(d: int, m1: int, m2: int) -> Work:
+    """`dominant_position` of the dominant spaces, by the complement of the larger where known."""
+    p, q = (max(1, round(_DOMINANT * min(d, m))) for m in (m1, m2))
+    short = min(p, q)
+    if short >= 192 and min(m1, m2) >= d:
+        short = min(short, d - max(p, q))
+        return gram(short, p) + eigenproblem(short, vectors=False)
+    if short < 192:
+        return singular_values(p, q)
+    return gram(short, max(p, q)) + eigenproblem(short, vectors=False)
+
+
+def _bases(h: int, r: int, d: int) -> Work:
+    """`head_spaces` of well-conditioned heads: Gram matrices, their triangles, a product."""
+    return (product(r, d, r) + product(r, r, r) + product(r, r, d)).times(h)
+
+
+def _circuit(r: int, d: int) -> Work:
+    """The circuit of one head and its spectrum: `ends_of`."""
+    return product(r, r, d) + product(r, d, r) + eigenproblem(r, vectors=False)
+
+
+def _entries(map_: LinearMap) -> int:
+    """Entries of these maps alone, without others in the stored tensor (Q, K, V in a fused one)."""
+    return prod(map_.extent(name) for name in map_.sizes if name not in map_.select)
+
+
+def other_dimension(side: Side, d: int) -> int:
+    """Dimension of the other side of one map."""
+    return _entries(side.map) // (side.map.count * d)

@@ -1,0 +1,283 @@
+"""Coverage of a checkpoint: what a scan measures, and what it leaves out, by reason."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from flagscope.arch import Graph, LinkGroup
+from flagscope.checkpoint import Checkpoint
+from flagscope.diagnose.matrices import NOT_FINITE
+from flagscope.engine.plan.name_patterns import name_patterns
+from flagscope.engine.plan.tasks import Task
+from flagscope.engine.plan.unplaced import (
+    FAILED,
+    NO_MAP,
+    NOT_ASKED,
+    UNPLACED,
+    UNREAD,
+    Reason,
+    reason_of,
+)
+from flagscope.engine.plan.weights import Weights
+from flagscope.records import (
+    Coverage,
+    FailureRecord,
+    HeadRecord,
+    LeftOut,
+    NotFinite,
+    PairRecord,
+    What,
+    WithoutNumbers,
+)
+
+LISTED = 6  # patterns of names for one reason
+_REASONS = 16
+_CAUSE = re.compile(r"(?:^|\s)is (not finite|all zero)(?=,|$)")
+_CAUSES = {
+    "not finite": "weights that are not finite (NaN or infinity)",
+    "all zero": "weights that are all zero",
+}
+_LINKS_NOT_FINITE = "heads whose weights are not finite (NaN or infinity)"
+_LINKS = "heads whose weights are all zero, or below their storage noise"
+_FAILED = "the task failed"
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What came of the tasks, as far as coverage depends on it."""
+
+    pairs: Sequence[PairRecord] = ()
+    heads: Sequence[HeadRecord] = ()
+    failures: Sequence[FailureRecord] = ()
+    edge_tests: int = 0
+    not_finite: Collection[str] = ()
+    links_not_finite: int = 0
+
+
+@dataclass
+class _Tensors:
+    """Names of tensors by what came of them."""
+
+    measured: set[str] = field(default_factory=set)
+    without: dict[str, str] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+
+
+def coverage_of(
+    checkpoint: Checkpoint,
+    graph: Graph,
+    tasks: Sequence[Task],
+    weights: Weights,
+    outcomes: Outcomes | None = None,
+) -> Coverage:
+    """How much of a checkpoint is measured; before a scan, how much it would measure.
+
+    Parameters
+    ----------
+    checkpoint, graph, tasks, weights
+        Of the scan.
+    outcomes
+        What came of it. Without it every task counts as done.
+
+    Returns
+    -------
+    Coverage
+        Of a size that does not grow with the checkpoint.
+    """
+    tensors = _outcome(tasks, outcomes)
+    first = weights.same
+    known = {first.get(name, name) for name in _names(tasks)}
+    mapped = {first.get(name, name) for name in _mapped(graph)}
+    measured = {first.get(name, name) for name in tensors.measured}
+    unmapped = {first.get(name, name) for name in graph.unmapped}
+    given: Mapping[str, str] = getattr(graph, "left", {})
+    sizes = {**weights.numbers, **weights.unread}
+    matrices = [name for name in checkpoint.tensors
+                if name in sizes and len(checkpoint.tensors[name].shape) > 1]  # fmt: skip
+    left: dict[Reason, list[str]] = {}
+    for name in matrices:
+        if name in measured:
+            continue
+        shape = checkpoint.tensors[name].shape
+        if name in tensors.without:
+            reason = Reason(f"no number: {tensors.without[name]}")
+        elif name in tensors.failed:
+            reason = FAILED
+        elif name in mapped and name not in known:
+            reason = NOT_ASKED
+        elif name in weights.unread:
+            reason = UNREAD
+        else:
+            reason = reason_of(name, shape)
+            if name in given and 0 not in shape:
+                reason = Reason(given[name], reason.expected)
+            elif reason is UNPLACED and name not in unmapped:
+                reason = NO_MAP
+        left.setdefault(reason, []).append(name)
+    buffers = [name for name in checkpoint.tensors
+               if name in weights.buffers and len(checkpoint.tensors[name].shape) > 1]  # fmt: skip
+    seen = [name for name in matrices if name in measured]
+    return Coverage(
+        matrices=len(matrices),
+        measured=len(seen),
+        parameters=sum(sizes.values()),
+        parameters_measured=sum(sizes[name] for name in seen),
+        left_out=_left_out(left, sizes),
+        buffers=name_patterns(buffers, limit=LISTED)[0],
+        without_numbers=[] if outcomes is None else _without_numbers(tasks, outcomes),
+        not_finite=None if outcomes is None else _not_finite(checkpoint, outcomes),
+    )
+
+
+def _left_out(left: Mapping[Reason, list[str]], sizes: Mapping[str, int]) -> list[LeftOut]:
+    """What is not as in every model first, then by size; a long tail of reasons is one entry."""
+
+    def weight(names: Iterable[str]) -> int:
+        return sum(sizes[name] for name in names)
+
+    ordered = sorted(left.items(), key=lambda entry: (entry[0].expected, -weight(entry[1])))
+    if len(ordered) > _REASONS:
+        rest = [name for _, names in ordered[_REASONS - 1 :] for name in names]
+        ordered = [*ordered[: _REASONS - 1], (Reason("other reasons"), rest)]
+    entries = []
+    for reason, names in ordered:
+        patterns, unlisted = name_patterns(names, limit=LISTED)
+        entries.append(
+            LeftOut(
+                reason=reason.text, matrices=len(names), parameters=weight(names),
+                expected=reason.expected, names=patterns, unlisted=unlisted,
+            )
+        )  # fmt: skip
+    return entries
+
+
+def _outcome(tasks: Sequence[Task], outcomes: Outcomes | None) -> _Tensors:
+    """The tensors that have a number, those that have none, and those whose tasks failed."""
+    tensors = _Tensors()
+    if outcomes is None:
+        tensors.measured |= set(_names(tasks))
+        return tensors
+    failures = {failure.task for failure in outcomes.failures}
+    tensors.failed |= set(_names(task for task in tasks if task.name in failures))
+    for pair in outcomes.pairs:
+        _note(tensors, (pair.write.tensor, pair.read.tensor), pair.status, _has_numbers(pair))
+    for group in outcomes.heads:
+        _note(tensors, (group.tensor,), group.status, group.overlap_ratio is not None)
+    if outcomes.edge_tests:
+        # Of a link there is no record of its own: the maps of the tasks that were carried out.
+        done = (link for task in tasks if task.name not in failures for link in task.links)
+        tensors.measured |= set(_of_links(done)) - set(tensors.without)
+    return tensors
+
+
+def _note(tensors: _Tensors, names: Iterable[str], status: str, number: bool) -> None:
+    for name in names:
+        if number:
+            tensors.measured.add(name)
+            tensors.without.pop(name, None)
+        elif name not in tensors.measured:
+            tensors.without.setdefault(name, _cause(status))
+
+
+def _has_numbers(pair: PairRecord) -> bool:
+    """Whether any of the numbers of a pair is known."""
+    numbers = (pair.commutator_ratio, pair.gram_correlation, pair.overlap_ratio, pair.log10_p)
+    return pair.status == "ok" or any(number is not None for number in numbers)
+
+
+def _cause(status: str) -> str:
+    """Why a record has no number, without the names that are in its status."""
+    causes = dict.fromkeys(_CAUSES[cause] for cause in _CAUSE.findall(status))
+    return " and ".join(causes) or status
+
+
+def _without_numbers(tasks: Sequence[Task], outcomes: Outcomes) -> list[WithoutNumbers]:
+    failures = {failure.task for failure in outcomes.failures}
+    failed = [task for task in tasks if task.name in failures]
+    entries = [
+        *_counts(
+            "pairs", Counter(_cause(p.status) for p in outcomes.pairs if not _has_numbers(p)),
+            failed=sum(map(_pairs, failed)), every=sum(map(_pairs, tasks)),
+        ),
+        *_counts(
+            "head groups",
+            Counter(_cause(g.status) for g in outcomes.heads if g.overlap_ratio is None),
+            failed=sum(len(task.heads) for task in failed),
+            every=sum(len(task.heads) for task in tasks),
+        ),
+    ]  # fmt: skip
+    every, not_done = sum(map(_links, tasks)), sum(map(_links, failed))
+    broken = outcomes.links_not_finite
+    lost = Counter({
+        _LINKS_NOT_FINITE: broken, _LINKS: every - not_done - outcomes.edge_tests - broken,
+    })  # fmt: skip
+    return [*entries, *_counts("links", lost, failed=not_done, every=every)]
+
+
+def _not_finite(checkpoint: Checkpoint, outcomes: Outcomes) -> NotFinite | None:
+    """The tensors with NaN or infinity that tasks came upon, and what has no number for it."""
+    tensors = [name for name in checkpoint.tensors if name in outcomes.not_finite]
+    if not tensors:
+        return None
+    names, unlisted = name_patterns(tensors, limit=LISTED)
+    blank = [pair for pair in outcomes.pairs if not _has_numbers(pair)]
+    return NotFinite(
+        tensors=len(tensors), names=names, unlisted=unlisted,
+        pairs=sum(NOT_FINITE in _CAUSE.findall(pair.status) for pair in blank),
+        balanced=sum(_balanced_is_lost(pair) for pair in outcomes.pairs),
+        head_groups=sum(
+            group.overlap_ratio is None and NOT_FINITE in _CAUSE.findall(group.status)
+            for group in outcomes.heads
+        ),
+        links=outcomes.links_not_finite,
+    )  # fmt: skip
+
+
+def _balanced_is_lost(pair: PairRecord) -> bool:
+    return pair.balanced is not None and pair.balanced.status.endswith(NOT_FINITE)
+
+
+def _counts(
+    what: What, causes: Counter[str], *, failed: int, every: int
+) -> Iterator[WithoutNumbers]:
+    causes[_FAILED] += failed
+    for reason, count in causes.most_common():
+        if count > 0:
+            yield WithoutNumbers(what=what, count=count, of=every, reason=reason)
+
+
+def _pairs(task: Task) -> int:
+    return sum(len(group.members) for group in task.pairs)
+
+
+def _links(task: Task) -> int:
+    ends = ((link.write.heads, link.read.heads) for link in task.links)
+    return sum(prod(heads.count for heads in both if heads is not None) for both in ends)
+
+
+def _names(tasks: Iterable[Task]) -> Iterator[str]:
+    """Tensors that tasks measure, the norms that they fold left out."""
+    for task in tasks:
+        for pair in task.pairs:
+            yield from (pair.write.map.tensor, pair.read.map.tensor)
+        for group in task.heads:
+            yield group.map.tensor
+        yield from _of_links(task.links)
+
+
+def _mapped(graph: Graph) -> Iterator[str]:
+    for pair in graph.pairs:
+        yield from (pair.write.map.tensor, pair.read.map.tensor)
+    for group in graph.heads:
+        yield group.map.tensor
+    yield from _of_links(graph.links)
+
+
+def _of_links(links: Iterable[LinkGroup]) -> Iterator[str]:
+    for link in links:
+        for face in (link.write, link.read):
+            yield from (map_.tensor for map_ in (face.heads, face.partner) if map_ is not None)

@@ -1,0 +1,148 @@
+"""Plans a scan: independent tasks, with the cost of each, from the header alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from flagscope.arch import Graph, HeadGroup, LinearMap, LinkGroup, PairGroup
+from flagscope.engine.plan.cost import head_cost, link_cost, pair_cost, single_from, stream_cost
+from flagscope.engine.plan.experts import experts_at_once, in_parts
+from flagscope.engine.plan.pieces import Piece, piece_bytes
+from flagscope.engine.plan.work import Work, total
+from flagscope.engine.settings import Settings
+from flagscope.guard import guarded
+
+
+@dataclass(frozen=True)
+class Task:
+    """Pairs and heads that read the same tensors: one attention block, one MLP, one pair.
+
+    Attributes
+    ----------
+    name
+        Common part of the names of what it computes.
+    pairs, heads, links
+        What to compute.
+    work
+        What that asks of the machine, by kind.
+    pieces
+        What it reads, in that order, and the bytes of each.
+    bytes_working
+        Estimated memory of its widened maps, Gram matrices and eigenvectors, next to what it reads.
+    """
+
+    name: str
+    pairs: tuple[PairGroup, ...]
+    heads: tuple[HeadGroup, ...]
+    work: Work
+    pieces: Mapping[Piece, int]
+    bytes_working: int
+    links: tuple[LinkGroup, ...] = ()
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of its matrix products and eigenproblems."""
+        return self.work.flops
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that it reads from the checkpoint."""
+        return sum(self.pieces.values())
+
+    @property
+    def bytes_peak(self) -> int:
+        """Estimated peak of memory: what it reads and what it makes of it."""
+        return self.bytes_read + self.bytes_working
+
+
+@guarded("planning the scan", hint="--only may leave a part out; report it with what --debug shows")
+def plan(graph: Graph, settings: Settings, sizes: Mapping[str, int]) -> list[Task]:
+    """The tasks of a scan, in the order of the graph.
+
+    Parameters
+    ----------
+    graph
+        The maps of the network.
+    settings
+        `only` chooses among pairs, heads and residual pairs.
+    sizes
+        Bytes of each stored tensor.
+    """
+    blocks: defaultdict[str, _Block] = defaultdict(_Block)
+    for pair in in_parts(graph.pairs, sizes):
+        part = "residual" if pair.kind == "residual" else "pairs"
+        if part in settings.only:
+            blocks[_pair_key(pair, sizes)].pairs.append(pair)
+    if "heads" in settings.only:
+        for head in graph.heads:
+            blocks[_head_key(head)].heads.append(head)
+    if "residual" in settings.only and settings.edges:
+        for link in graph.links:
+            blocks[_stream_key(link.stack, link.layer_to)].links.append(link)
+    return [_task(name, block, sizes, settings) for name, block in blocks.items()]
+
+
+@dataclass(frozen=True)
+class _Block:
+    pairs: list[PairGroup] = field(default_factory=list)
+    heads: list[HeadGroup] = field(default_factory=list)
+    links: list[LinkGroup] = field(default_factory=list)
+
+    def maps(self) -> Iterator[LinearMap]:
+        """All maps that are read."""
+        for pair in self.pairs:
+            yield from (pair.write.map, pair.read.map)
+        for head in self.heads:
+            yield head.map
+        for link in self.links:
+            for face in (link.write, link.read):
+                yield from (map_ for map_ in (face.heads, face.partner) if map_ is not None)
+
+
+def _pair_key(pair: PairGroup, sizes: Mapping[str, int]) -> str:
+    if pair.kind in ("qk", "ov"):
+        return f"{pair.stack}.{pair.layer}.{pair.attention}-attention"
+    if pair.kind == "mlp" and pair.layer is not None:
+        return f"{pair.stack}.{pair.layer}.mlp{_part_key(pair, sizes)}"
+    if pair.kind == "residual" and pair.write.map.role in ("o", "down"):
+        return _stream_key(pair.stack, pair.layer)
+    return pair.name
+
+
+def _part_key(pair: PairGroup, sizes: Mapping[str, int]) -> str:
+    """Which of the tasks that share the experts of a layer: by its first expert."""
+    most, first = experts_at_once(pair, sizes), pair.members[0].expert or 0
+    if most is not None and len(pair.members) == 1:
+        first = first // most * most
+    return f".expert.{first}" if first else ""
+
+
+def _stream_key(stack: str, layer: int | None) -> str:
+    return f"{stack}.{layer}.stream"
+
+
+def _head_key(head: HeadGroup) -> str:
+    return f"{head.stack}.{head.layer}.{head.attention}-attention"
+
+
+def _task(name: str, block: _Block, sizes: Mapping[str, int], settings: Settings) -> Task:
+    edges, single = settings.edges, single_from(settings.precision)
+    along = [pair for pair in block.pairs if pair.kind == "residual"]
+    inside = [pair for pair in block.pairs if pair.kind != "residual"]
+    costs = [
+        pair_cost(pair, single=single, before=inside[i - 1] if i else None)
+        for i, pair in enumerate(inside)
+    ]
+    costs += [head_cost(head, single=single) for head in block.heads]
+    costs += [stream_cost(along, single=single), link_cost(block.links, edges, single=single)]
+    return Task(
+        name=name,
+        pairs=tuple(block.pairs),
+        heads=tuple(block.heads),
+        links=tuple(block.links),
+        work=total(cost.work for cost in costs),
+        pieces=piece_bytes(block.maps(), sizes),
+        bytes_working=int(8 * max((cost.cells for cost in costs), default=0)),
+    )

@@ -1,0 +1,83 @@
+"""Reasons why a matrix is in no pair, head group or link, by its name and shape."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+
+class Reason(NamedTuple):
+    """Why a matrix was not measured; expected where every model has such matrices."""
+
+    text: str
+    expected: bool = False
+
+
+NOT_ASKED = Reason("not asked for (--only, --window, --edges)", True)
+FAILED = Reason("the task that reads it failed")
+EMPTY = Reason("empty: it holds no number")
+UNREAD = Reason("of a type that is not read as weights: packed values, or indices")
+UNPLACED = Reason("left unplaced: what it is connected to is not known")
+_VECTOR = Reason("a single row or column: a vector, not a map between spaces", True)
+_POSITIONS = Reason("table of positions, by its name", True)
+_INPUT = Reason("layer that reads the input of the network, by its name", True)
+_EMBEDDING = Reason("embedding, by its name", True)
+_OUTPUT = Reason("output layer or head, by its name", True)
+NO_MAP = Reason("not a map between two spaces, as its family says", True)
+_BIAS = Reason("bias: added to what a map writes, with an axis of heads, by its name", True)
+_DEPTHWISE = Reason(
+    "convolution with one input channel for each output: depthwise, or the input has one channel",
+    True,
+)
+
+_ANYWHERE = re.compile(
+    r"wpe|pos_?emb\w*|(?:\w+_)?position(?:s|al)?(?:_(?!\w*proj)\w+)?|rel_pos_\w+"
+    r"|relative_attention_bias"
+)
+_BIASES = re.compile(r"_?b_?[QKVqkv]|(?:\w+_)?bias(?:_[kv])?")
+# Modules outside of the numbered layers.
+_INPUTS = re.compile(r"\w*patch_?embed\w*|conv_?stem|conv_proj|stem")
+_OUTPUTS = re.compile(
+    r"\w*head|\w*classifier|qa_outputs|score|pooler|output_projection|embed_out|unembed"
+    r"|vocab_projector|cls|visual_projection|text_projection"
+)
+_TABLES = re.compile(r"wte|shared|\w*emb|token_embd|token_types|embed_\w+|\w*embed(?:dings?)?")
+# Last layers by a name that means something else elsewhere.
+_LAST = re.compile(r"(?:model\.)?(?:output|fc|proj_out)(?:\.weight)?")
+
+
+def reason_of(name: str, shape: tuple[int, ...]) -> Reason:
+    """Why a matrix that no map of the graph lies in was not measured.
+
+    Examples
+    --------
+    >>> reason_of("model.embed_tokens.weight", (9, 4)).expected
+    True
+    >>> reason_of("layers.0.mix.weight", (4, 4)).text
+    'left unplaced: what it is connected to is not known'
+    """
+    if 0 in shape:
+        return EMPTY
+    if sum(n > 1 for n in shape) < 2:
+        return _VECTOR
+    parts = name.split(".")
+    if _BIASES.fullmatch(parts[-1]):
+        return _BIAS
+    if any(_ANYWHERE.fullmatch(part) for part in parts[-2:]):
+        return _POSITIONS
+    number = next((i for i, part in enumerate(parts) if part.isdecimal()), len(parts))
+    outside = parts[:number]
+    if any(_INPUTS.fullmatch(part) for part in outside):
+        return _INPUT
+    if any(_OUTPUTS.fullmatch(part) for part in outside):
+        return _OUTPUT
+    if len(shape) == 2 and number == len(parts):
+        # The table itself, not what stands in a module of that name: embedder.proj.weight.
+        module = parts[-2] if parts[-1] == "weight" and len(parts) > 1 else parts[-1]
+        if _TABLES.fullmatch(module):
+            return _EMBEDDING
+    if _LAST.fullmatch(name):
+        return _OUTPUT
+    if len(shape) > 2 and shape[1] == 1:
+        return _DEPTHWISE
+    return UNPLACED

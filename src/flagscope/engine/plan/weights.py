@@ -1,0 +1,135 @@
+"""Which tensors of a checkpoint are weights, each of them once, and which are buffers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from math import prod
+
+from flagscope.checkpoint import Checkpoint
+from flagscope.checkpoint.base import TensorInfo
+from flagscope.engine.plan.tied import tied_tensors
+
+# Last parts of names that no parameter has.
+_BUFFERS = frozenset({
+    "running_mean", "running_var", "num_batches_tracked", "position_ids", "token_type_ids",
+    "inv_freq", "original_inv_freq", "cos_cached", "sin_cached", "masked_bias",
+    "relative_position_index", "relative_coords_table",
+})  # fmt: skip
+# Masks, of which every row has as many columns as there are rows.
+_MASKS = frozenset({"mask", "attn_mask", "causal_mask", "tril", "triu", "weight_mask"})
+# The causal mask of GPT-2 and its kin is called a bias: (1, 1, n, n) under the attention.
+_MASK_BIAS = re.compile(r"(?:.*\.)?\w*att(?:n|ention)\w*\.bias")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of a checkpoint by what they are. Scales of others are in none of the three.
+
+    Attributes
+    ----------
+    numbers
+        How many numbers each weight holds; a weight under several names under the first of them.
+    unread
+        The same of tensors of two and more dimensions whose type cannot be read as weights:
+        packed values, or indices.
+    buffers
+        Masks, tables of positions, running statistics.
+    same
+        For the further names of a weight its first one.
+    notes
+        What contradicts the configuration, in words.
+    """
+
+    numbers: Mapping[str, int]
+    unread: Mapping[str, int]
+    buffers: frozenset[str]
+    same: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in all weights."""
+        return sum(self.numbers.values())
+
+
+def weights_of(checkpoint: Checkpoint, *, read: bool) -> Weights:
+    """The weights of a checkpoint.
+
+    Parameters
+    ----------
+    checkpoint
+        An open one. One of a live module says which tensors are buffers; of a file their names and
+        shapes do.
+    read
+        Whether tensors may be read, to see whether an embedding and an output layer are one. From
+        the header alone they are where the configuration says so.
+
+    References
+    ----------
+    Press, Wolf, "Using the Output Embedding to Improve Language Models", arXiv 1608.05859, for
+    tied weights.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flagscope.checkpoint import from_state_dict
+    >>> table = torch.zeros(9, 4)
+    >>> state = {"wte.weight": table, "h.0.attn.bias": torch.ones(1, 1, 5, 5),
+    ...          "lm_head.weight": table}
+    >>> weights = weights_of(from_state_dict(state), read=False)
+    >>> dict(weights.numbers), sorted(weights.buffers), dict(weights.same)
+    ({'wte.weight': 36}, ['h.0.attn.bias'], {'lm_head.weight': 'wte.weight'})
+    """
+    known = checkpoint.buffers
+    numbers: dict[str, int] = {}
+    unread: dict[str, int] = {}
+    buffers: set[str] = set()
+    places: dict[Hashable, str] = {}
+    same: dict[str, str] = {}
+    for name, info in checkpoint.tensors.items():
+        if name in checkpoint.auxiliary:
+            continue
+        if name in known if known is not None else _is_buffer(name, info):
+            buffers.add(name)
+            continue
+        if not _is_number(info.dtype) and name not in checkpoint.scaled:
+            # A module's own parameter is one whatever its type.
+            if known is not None:
+                numbers[name] = prod(info.shape)
+            elif len(info.shape) > 1:
+                unread[name] = prod(info.shape)
+            continue
+        place = checkpoint.memory(name)
+        first = name if place is None else places.setdefault(place, name)
+        if first == name:
+            numbers[name] = prod(info.shape)
+        else:
+            same[name] = first
+    tied = tied_tensors(checkpoint, numbers, read=read)
+    for name, first in tied.same.items():
+        del numbers[name]
+        same[name] = first
+    same = {name: tied.same.get(first, first) for name, first in same.items()}
+    return Weights(numbers, unread, frozenset(buffers), same, tied.notes)
+
+
+def parameter_count(checkpoint: Checkpoint) -> int:
+    """Number of parameters, from the header alone: tied weights once, buffers not at all."""
+    return weights_of(checkpoint, read=False).parameters
+
+
+def _is_number(dtype: str) -> bool:
+    return "float" in dtype or "complex" in dtype
+
+
+def _is_buffer(name: str, info: TensorInfo) -> bool:
+    leaf = name.rpartition(".")[2]
+    if leaf in _BUFFERS or info.dtype == "bool":
+        return True
+    shape = info.shape
+    square = len(shape) > 1 and shape[-1] == shape[-2] and prod(shape[:-2]) == 1
+    if leaf in _MASKS:
+        return square or info.dtype == "uint8"
+    return square and len(shape) == 4 and _MASK_BIAS.fullmatch(name) is not None

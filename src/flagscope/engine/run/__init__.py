@@ -1,0 +1,1 @@
+"""Runs tasks: in threads, on an executor, and what comes of them."""

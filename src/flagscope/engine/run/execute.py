@@ -1,0 +1,112 @@
+"""Executes one task: reads its tensors, diagnoses them, returns records."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from flagscope.arch import HeadGroup, PairGroup
+from flagscope.diagnose import Remembered, head_record, pair_records
+from flagscope.engine.cache.norms import fold_before, fold_behind
+from flagscope.engine.cache.task_reader import TaskReader
+from flagscope.engine.cache.tensor_cache import TensorCache
+from flagscope.engine.device import resolved_device
+from flagscope.engine.plan.cost import other_dimension
+from flagscope.engine.plan.tasks import Task
+from flagscope.engine.run.head_scales import HeadScales, folded_norm, head_maps
+from flagscope.engine.run.outcome import TaskResult
+from flagscope.engine.run.stream_links import stream_links
+from flagscope.engine.run.stream_pairs import stream_pairs
+from flagscope.engine.settings import Settings
+from flagscope.geometry import RankRule
+from flagscope.records import HeadRecord, PairRecord
+
+
+def execute(task: Task, tensors: TensorCache, settings: Settings) -> TaskResult:
+    """Read the tensors of a task and diagnose its pairs and heads.
+
+    Parameters
+    ----------
+    task, settings
+        What to do.
+    tensors
+        Where tensors are read, and held for the tasks to come.
+
+    Raises
+    ------
+    SourceError
+        If a tensor cannot be read.
+    """
+    reader = TaskReader(
+        tensors, device=resolved_device(settings.device), precision=settings.precision
+    )
+    rule = RankRule.parse(settings.rank)
+    along = [group for group in task.pairs if group.kind == "residual"]
+    inside = [group for group in task.pairs if group.kind != "residual"]
+    pairs = _inside(inside, reader, settings, rule)
+    pairs += stream_pairs(along, reader, settings, rule)
+    scales = HeadScales(task.heads, reader, settings)
+    heads = [_heads(group, reader, settings, scales) for group in task.heads]
+    edges, tested, lost = stream_links(task.links, reader, settings)
+    return TaskResult(pairs, heads, edges, tested, sorted(reader.not_finite), lost)
+
+
+def _inside(
+    groups: list[PairGroup], reader: TaskReader, settings: Settings, rule: RankRule
+) -> list[PairRecord]:
+    """The records of the pairs inside blocks, in the order of the groups.
+
+    Groups behind one another whose read maps are the same, as the two writers of a gated MLP, have
+    them read and their eigenproblem solved once.
+    """
+    records: list[PairRecord] = []
+    remembered, last, read = Remembered(), None, None
+    for group in groups:
+        sides = group.write, group.read
+        size = min(group.d, max(other_dimension(side, group.d) for side in sides))
+        suited = reader.for_size(size, (side.map for side in sides))
+        before, behind = (
+            (None, None) if settings.fold_norms == "none" else (group.read_norm, group.write_norm)
+        )
+        key = group.read.map.place, group.read.transposed, before, suited.dtype
+        if read is None or key != last:
+            # What was read before goes first.
+            remembered, last, read = Remembered(), key, None
+            read = fold_before(suited.side(group.read, "read"), before, suited)
+        centred = before is not None and before.kind == "layernorm"
+        write = fold_behind(suited.side(group.write, "write"), behind, suited, centred=centred)
+        writers, readers = (
+            [m.write_index for m in group.members],
+            [m.read_index for m in group.members],
+        )
+        plain = None
+        if centred:
+            plain = (
+                fold_behind(suited.side(group.write, "write"), behind, suited).take(writers),
+                fold_before(suited.side(group.read, "read"), before, suited, centred=False).take(
+                    readers
+                ),
+            )
+        records += pair_records(
+            group,
+            write.take(writers),
+            read.take(readers),
+            rule=rule,
+            seed=settings.seed,
+            folded=[norm.name for norm in (behind, before) if norm is not None],
+            remembered=remembered,
+            plain=plain,
+        )
+        del write, plain
+    return records
+
+
+def _heads(
+    group: HeadGroup, reader: TaskReader, settings: Settings, scales: HeadScales
+) -> HeadRecord:
+    norm = folded_norm(group, settings)
+    return head_record(
+        group,
+        head_maps(group, reader, settings),
+        folded=[] if norm is None else [norm.name],
+        divided=partial(scales.divided, group),
+    )

@@ -1,0 +1,93 @@
+"""The heads of one attention block that share the scales of the stream's coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import torch
+
+from flagscope.arch import HeadGroup, Norm
+from flagscope.diagnose import (
+    DividedSpaces,
+    HeadSpaces,
+    Matrices,
+    ScaleProfile,
+    head_spaces,
+    scale_profile,
+    without_profile,
+)
+from flagscope.engine.cache.norms import fold_before
+from flagscope.engine.cache.task_reader import TaskReader
+from flagscope.engine.settings import Settings
+
+
+class HeadScales:
+    """Gives the heads of a task with the scales divided out that those of one place share.
+
+    Queries, keys and values read through one norm, so they share its gain; what the heads write is
+    a place of its own, and so is what the keys and values of cross-attention read. Spaces and
+    scales are made on their first use.
+
+    Parameters
+    ----------
+    groups
+        The heads of the task.
+    reader, settings
+        Where their maps are read, and which norms are folded in. A LayerNorm's mean is left in:
+        without it coordinates are no longer those that the gain scales.
+    """
+
+    def __init__(self, groups: Sequence[HeadGroup], reader: TaskReader, settings: Settings) -> None:
+        self._groups, self._reader, self._settings = groups, reader, settings
+        self._spaces: dict[int, HeadSpaces] = {}
+        self._profiles: dict[Hashable, ScaleProfile | None] = {}
+
+    def divided(self, group: HeadGroup) -> DividedSpaces | None:
+        """The heads without the scales of their place; None where these do not differ."""
+        place = _place(group)
+        if place not in self._profiles:
+            pool = [other for other in self._groups if _place(other) == place]
+            self._profiles[place] = scale_profile([self._spaces_of(other) for other in pool])
+        profile = self._profiles[place]
+        if profile is None or not profile.differ:
+            return None
+        return DividedSpaces(without_profile(self._spaces_of(group), profile), profile)
+
+    def _spaces_of(self, group: HeadGroup) -> HeadSpaces:
+        index = next(i for i, other in enumerate(self._groups) if other is group)
+        if index not in self._spaces:
+            maps = head_maps(group, self._reader, self._settings, centred=False)
+            # Heads that are not finite have no space, and the others keep theirs.
+            sound = torch.tensor([fault is None for fault in maps.faults()])
+            values = maps.values.where(sound.to(maps.values.device)[:, None, None], 0)
+            self._spaces[index] = head_spaces(values, noise=maps.delta.where(sound, 0))
+        return self._spaces[index]
+
+
+def _place(group: HeadGroup) -> Hashable:
+    if group.space == "o":
+        where = "o"
+    else:
+        where = "kv" if group.attention == "cross" and group.space != "q" else "qkv"
+    norm = None if group.norm is None else group.norm.name
+    return group.stack, group.attention, group.layer, group.d, norm, where
+
+
+def head_maps(
+    group: HeadGroup, reader: TaskReader, settings: Settings, *, centred: bool = True
+) -> Matrices:
+    """The maps of the heads of a group, (H, r, d), the gain of a pre-norm folded in if asked for.
+
+    `centred` says whether the mean that a LayerNorm takes out is taken out.
+    """
+    maps = reader.for_size(group.d, [group.map]).maps(group.map)
+    if group.space == "o":
+        return maps.transposed()
+    return fold_before(maps, folded_norm(group, settings), reader, centred=centred)
+
+
+def folded_norm(group: HeadGroup, settings: Settings) -> Norm | None:
+    """The norm that is folded into the maps of a group, if any."""
+    norm = group.norm
+    folds = settings.fold_norms == "all" and norm is not None and norm.placement == "pre"
+    return norm if folds and group.space != "o" else None

@@ -1,0 +1,194 @@
+"""A task as sent to a worker: by reference within a process, or pickled in a few kilobytes."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import io
+import os
+import threading
+from collections import OrderedDict
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from flagscope.checkpoint import Checkpoint
+from flagscope.checkpoint.opening import reopened
+from flagscope.checkpoint.recipe import Recipe
+from flagscope.checkpoint.state_dict import StateDictCheckpoint
+from flagscope.engine.cache.tensor_cache import TensorCache
+from flagscope.engine.plan.tasks import Task
+from flagscope.engine.run.attempt import attempt
+from flagscope.engine.run.outcome import TaskResult
+from flagscope.engine.run.proof import Proven, proof_of, stamps_of, tensors_of
+from flagscope.engine.settings import Settings
+from flagscope.errors import FlagscopeError, InputError, SourceError
+from flagscope.records import FailureRecord
+
+# Weights in memory travel with every task that reads them, several times over in all.
+_MOST_BYTES = 2 * 2**30
+# Checkpoints that a worker holds open: that of the scan, and of one before or next to it.
+_KEPT = 2
+
+
+class RemoteTask:
+    """A task, and where its tensors are.
+
+    In the process of the scan it refers to the open checkpoint. Pickled, it carries the recipe
+    instead, and the worker opens the checkpoint itself, once for all tasks of a scan. Weights in
+    memory have no recipe: those that the task reads travel with it.
+
+    Parameters
+    ----------
+    task, checkpoint, settings
+        What to carry out.
+    threads
+        PyTorch's threads in another process; None for what that process has set.
+    tensors, index
+        What tasks in the process of the scan share, and which of them this is.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        checkpoint: Checkpoint,
+        settings: Settings,
+        *,
+        threads: int | None,
+        tensors: TensorCache | None = None,
+        index: int = 0,
+    ) -> None:
+        self._task, self._settings, self._threads = task, settings, threads
+        self._tensors, self._index = tensors or TensorCache(checkpoint, [task]), index
+        self._checkpoint: Checkpoint | _Packed | None = checkpoint
+        self._recipe = checkpoint.recipe
+        self._stamps = stamps_of(checkpoint)
+        self._version = _version()
+        self._travelled = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__, _travelled=True, _checkpoint=None, _tensors=None)
+        if self._recipe is None:
+            state["_checkpoint"] = _travelling(self._checkpoint, self._task)
+        return state
+
+    def outcome(self) -> TaskResult | FailureRecord | Proven:
+        """Outcome of the task; in another process with the proof of what it read."""
+        if not self._travelled and self._tensors is not None:
+            try:
+                return attempt(self._task, self._tensors, self._settings)
+            finally:
+                self._tensors.finish(self._index)
+        if self._threads is not None and torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+        try:
+            here = _version()
+            if here != self._version:
+                raise InputError(
+                    f"the scan is run by flagscope {self._version}, and a worker has {here}.",
+                    hint="install the same version on all machines.",
+                )
+            checkpoint = self._arrived()
+        except FlagscopeError as error:
+            return FailureRecord(task=self._task.name, error=str(error), hint=error.hint)
+        with TensorCache(checkpoint, [self._task]) as tensors:
+            outcome = attempt(self._task, tensors, self._settings)
+        if self._recipe is None or not isinstance(outcome, TaskResult):
+            return outcome
+        try:
+            return Proven(outcome, proof_of(checkpoint, self._task, self._stamps))
+        except FlagscopeError as error:
+            return FailureRecord(task=self._task.name, error=str(error), hint=error.hint)
+
+    def _arrived(self) -> Checkpoint:
+        if self._recipe is not None:
+            return open_once(self._recipe)
+        if isinstance(self._checkpoint, _Packed):
+            return self._checkpoint.unpacked()
+        if self._checkpoint is None:
+            raise SourceError("a task came without its weights.", hint="run the scan again.")
+        return self._checkpoint
+
+
+@functools.cache
+def _version() -> str:
+    return version("flagscope")
+
+
+def run_remote_task(task: RemoteTask) -> TaskResult | FailureRecord | Proven:
+    """Run a task: the function that an executor calls."""
+    return task.outcome()
+
+
+class _Opened:
+    """Checkpoints that this process holds open by their recipes, the last used last."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.by_opening: OrderedDict[str, Checkpoint] = OrderedDict()
+
+
+_opened = _Opened()
+
+
+def _reset() -> None:
+    """A forked process opens its own: a lock may be held, and a connection cannot be shared."""
+    global _opened
+    _opened = _Opened()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset)
+
+
+def open_once(recipe: Recipe) -> Checkpoint:
+    """The checkpoint of a recipe, opened once in this process.
+
+    When it is no longer kept it stays open until the last task that reads it has ended.
+    """
+    with _opened.lock:
+        checkpoint = _opened.by_opening.pop(recipe.opened, None) or reopened(recipe)
+        _opened.by_opening[recipe.opened] = checkpoint
+        while len(_opened.by_opening) > _KEPT:
+            _opened.by_opening.popitem(last=False)
+        return checkpoint
+
+
+class _Packed:
+    """The part of weights in memory that one task reads.
+
+    As bytes: pickled tensors would take along all of the memory that they are views of, or move
+    it to shared memory under the caller's hands.
+    """
+
+    def __init__(self, checkpoint: StateDictCheckpoint, names: set[str]) -> None:
+        self._shell = copy.copy(checkpoint)
+        state = self._shell.replace_state({})
+        wanted = {checkpoint.stored_name(name) for name in names}
+        kept = {name: state[name].detach().cpu().clone() for name in wanted}
+        buffer = io.BytesIO()
+        torch.save(kept, buffer)
+        self._bytes = buffer.getvalue()
+
+    def unpacked(self) -> Checkpoint:
+        checkpoint = copy.copy(self._shell)
+        checkpoint.replace_state(torch.load(io.BytesIO(self._bytes), weights_only=True))
+        return checkpoint
+
+
+def _travelling(checkpoint: Checkpoint | _Packed | None, task: Task) -> Checkpoint | _Packed | None:
+    """Weights in memory as they travel; other checkpoints pickle themselves."""
+    if not isinstance(checkpoint, Checkpoint):  # on its way further
+        return checkpoint
+    total = sum(info.nbytes for info in checkpoint.tensors.values())
+    if total > _MOST_BYTES:
+        raise InputError(
+            f"{total / 2**30:.1f} GiB of weights in memory would travel to the workers with their "
+            "tasks.",
+            hint="save them as safetensors and scan the path, or leave out the executor: threads "
+            "share memory.",
+        )
+    if not isinstance(checkpoint, StateDictCheckpoint):
+        return checkpoint
+    return _Packed(checkpoint, tensors_of(task, checkpoint))

@@ -1,0 +1,116 @@
+"""The residual pairs that a task measures: writers and readers of one residual stream.
+
+A map of the stream is in many pairs. Its eigenproblem is solved on the first use and dropped after
+the last, which may be in another task: what the attention of a block writes meets the MLP of that
+block in one task and the next block in another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+
+from flagscope.arch import Norm, PairGroup, Side
+from flagscope.diagnose import Matrices, PreparedMap, prepared_map, residual_record
+from flagscope.engine.cache.counted_cache import CountedCache
+from flagscope.engine.cache.norms import fold_before, fold_behind
+from flagscope.engine.cache.task_reader import TaskReader
+from flagscope.engine.settings import Settings
+from flagscope.geometry import RankRule
+from flagscope.records import PairRecord
+
+
+def stream_pairs(
+    groups: Sequence[PairGroup], reader: TaskReader, settings: Settings, rule: RankRule
+) -> list[PairRecord]:
+    """The records of residual pairs, in the order of the groups."""
+    sides = [side for group in groups for side in _sides(group, settings)]
+    shared = CountedCache([key for key, *_ in sides])
+    if groups:
+        maps = (side.map for group in groups for side in (group.write, group.read))
+        reader = reader.for_size(min(group.d for group in groups), maps)
+    records = []
+    for group in groups:
+        write, read = (
+            shared.get(key, partial(_prepared, key, makes, reader, which, rule))
+            for (key, *makes), which in zip(_sides(group, settings), (False, True), strict=True)
+        )
+        folded = _folded(group, settings)
+        records.append(
+            residual_record(group, write, read, rule=rule, seed=settings.seed, folded=folded)
+        )
+    return records
+
+
+def _prepared(
+    key: Hashable, makes: Sequence[_Make], reader: TaskReader, read: bool, rule: RankRule
+) -> PreparedMap:
+    again, plain = (partial(make, reader) for make in makes)
+    if makes[0] is makes[1]:
+        plain = None
+    return reader.shared_value(
+        key, lambda: prepared_map(again, read=read, rule=rule, plain=plain), _bytes
+    )
+
+
+def _bytes(one: PreparedMap) -> int:
+    if one.system is None:
+        return 0
+    # The second eigensystem, without the scale profile, comes where a test asks for it.
+    return 2 * (one.system.values.nbytes + one.system.vectors.nbytes)
+
+
+def shared_keys(groups: Sequence[PairGroup], settings: Settings) -> set[Hashable]:
+    """What a task with these pairs may have in common with others: prepared maps, by name."""
+    return {
+        key for group in groups if group.kind == "residual" for key, *_ in _sides(group, settings)
+    }
+
+
+_Make = Callable[[TaskReader], Matrices]
+
+
+def _sides(group: PairGroup, settings: Settings) -> list[tuple[Hashable, _Make, _Make]]:
+    """A key and two ways to read each side of a pair, its norms folded in: with the mean removed
+    where a LayerNorm does that, and without."""
+    before, behind = _norms(group, settings)
+    centred = before is not None and before.kind == "layernorm"
+    member = group.members[0]
+
+    def write(reader: TaskReader, *, mean: bool = False) -> Matrices:
+        maps = reader.side(group.write, "write").take([member.write_index])
+        return fold_behind(maps, behind, reader, centred=centred and not mean)
+
+    def read(reader: TaskReader, *, mean: bool = False) -> Matrices:
+        maps = reader.side(group.read, "read").take([member.read_index])
+        return fold_before(maps, before, reader, centred=centred and not mean)
+
+    return [
+        (
+            ("write", _key(group.write, member.write_index), _name(behind), centred),
+            write, partial(write, mean=True) if centred else write,
+        ),
+        (
+            ("read", _key(group.read, member.read_index), _name(before)),
+            read, partial(read, mean=True) if centred else read,
+        ),
+    ]  # fmt: skip
+
+
+def _norms(group: PairGroup, settings: Settings) -> tuple[Norm | None, Norm | None]:
+    if settings.fold_norms == "none":
+        return None, None
+    return group.read_norm, group.write_norm
+
+
+def _folded(group: PairGroup, settings: Settings) -> list[str]:
+    before, behind = _norms(group, settings)
+    return [norm.name for norm in (behind, before) if norm is not None]
+
+
+def _key(side: Side, index: int) -> Hashable:
+    return side.map.place, side.transposed, index
+
+
+def _name(norm: Norm | None) -> str | None:
+    return None if norm is None else norm.name

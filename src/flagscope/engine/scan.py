@@ -1,0 +1,266 @@
+"""Runs a scan: plans it, runs its tasks, puts the records together."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from flagscope.arch import Graph
+from flagscope.checkpoint import Checkpoint, checkpoint_fingerprint
+from flagscope.diagnose import labels
+from flagscope.engine.cache.tensor_cache import TensorCache
+from flagscope.engine.device import resolved_device
+from flagscope.engine.plan.coverage import Outcomes, coverage_of
+from flagscope.engine.plan.order import task_order
+from flagscope.engine.plan.slots import TASK_MEMORY, cache_bytes, default_workers, slots_per_task
+from flagscope.engine.plan.tasks import Task, plan
+from flagscope.engine.plan.weights import weights_of
+from flagscope.engine.run.collector import ScanCollector
+from flagscope.engine.run.error_rate import with_one_error_rate
+from flagscope.engine.run.executor_runner import run_on_executor
+from flagscope.engine.run.outcome import Outcome, TaskResult
+from flagscope.engine.run.proof import is_unstamped
+from flagscope.engine.run.stream_pairs import shared_keys
+from flagscope.engine.run.thread_runner import run_in_threads
+from flagscope.engine.settings import Settings
+from flagscope.engine.store.store import Store
+from flagscope.engine.store.task_keys import task_keys, weights_identity
+from flagscope.errors import CorruptFileError
+from flagscope.records import FREEDOMS, RunRecord, ScanResult
+
+Progress = Callable[[int, int, str], None]
+_UNSTAMPED = (
+    "no results were kept or taken from the store: the server says neither an ETag nor a time of "
+    "change, so that the file cannot be recognised another time"
+)
+
+
+def run_scan(
+    checkpoint: Checkpoint,
+    graph: Graph,
+    settings: Settings,
+    *,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+    store: Store | None = None,
+    memory: int = TASK_MEMORY,
+) -> ScanResult:
+    """Carry out all tasks of a scan and put their records together.
+
+    Parameters
+    ----------
+    checkpoint, graph, settings
+        What to read, what its tensors are, and what to compute.
+    workers
+        Threads that carry out tasks at once, where memory allows. By default one for each of
+        PyTorch's threads, at most four; PyTorch's threads are shared out among them.
+    executor
+        Any `concurrent.futures.Executor` instead.
+    progress
+        Called with (tasks done, tasks in all, name of the task).
+    store
+        Where results are kept as they come, and taken from if they are there.
+    memory
+        Bytes that the threads of this process may take together, a quarter of them for tensors
+        that are cached for tasks to come. A task that needs more runs alone, and takes it.
+
+    Returns
+    -------
+    ScanResult
+        A task that failed is listed in `failures`, and the others stand. It is not kept in the
+        store, so that another run tries it again.
+
+    Raises
+    ------
+    StoreError
+        If the store is damaged or cannot be written; results kept before stand.
+    CorruptFileError
+        If a file of which a server says neither a tag nor a time changed meanwhile.
+    """
+    start = time.perf_counter()
+    workers = workers or default_workers()
+    sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
+    tasks = plan(graph, settings, sizes)
+    fingerprint = checkpoint_fingerprint(checkpoint)
+    unstamped = is_unstamped(checkpoint)
+    kept = _ScanStore(None if unstamped else store, tasks, settings, checkpoint, fingerprint)
+    where = _Where(executor, workers, memory)
+    gathered, from_store = _carried_out(tasks, kept, checkpoint, settings, where, progress)
+    if unstamped and checkpoint_fingerprint(checkpoint) != fingerprint:
+        raise CorruptFileError(
+            f"{checkpoint.source} was changed while it was being read.",
+            hint="wait until it is uploaded, and start again.",
+        )
+    family = with_one_error_rate(
+        gathered.pairs, gathered.heads, gathered.edges, edge_tests=gathered.edge_tests
+    )
+    weights = weights_of(checkpoint, read=True)
+    outcomes = Outcomes(
+        family.pairs, family.heads, gathered.failures, gathered.edge_tests,
+        gathered.not_finite, gathered.links_not_finite,
+    )  # fmt: skip
+    return ScanResult(
+        version=version("flagscope"),
+        source=checkpoint.source,
+        fingerprint=fingerprint,
+        family=graph.family,
+        parameters=weights.parameters,
+        dtype=_dtype(checkpoint),
+        coverage=coverage_of(checkpoint, graph, tasks, weights, outcomes),
+        settings=settings.recorded(),
+        labels={freedom: labels(freedom) for freedom in FREEDOMS},
+        notes=[
+            *checkpoint.notes,
+            *weights.notes,
+            *graph.notes,
+            *([_UNSTAMPED] if unstamped and store is not None else []),
+        ],
+        unmapped=list(graph.unmapped),
+        pairs=family.pairs,
+        heads=family.heads,
+        edges=family.edges,
+        edge_tests=gathered.edge_tests,
+        tests=family.tests,
+        failures=gathered.failures,
+        run=RunRecord(
+            seconds=round(time.perf_counter() - start, 3),
+            peak_rss_bytes=_peak_rss(),
+            device=str(resolved_device(settings.device)),
+            workers=workers,
+            tasks=len(tasks),
+            tasks_from_store=from_store,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Where:
+    """What carries out the tasks: an executor or threads, how many at once, in how much memory."""
+
+    executor: Executor | None
+    workers: int
+    memory: int
+
+
+class _ScanStore:
+    """The results of one scan in a store, by the index of their task; None keeps none."""
+
+    def __init__(
+        self,
+        store: Store | None,
+        tasks: list[Task],
+        settings: Settings,
+        checkpoint: Checkpoint,
+        fingerprint: str,
+    ) -> None:
+        self._store, self._tasks = store, tasks
+        self._keys: list[bytes] = []
+        if store is not None:
+            self._keys += task_keys(tasks, settings, weights_identity(checkpoint, fingerprint))
+
+    def results(self) -> Iterator[tuple[int, TaskResult]]:
+        """Yield (task index, result) of those that are there."""
+        if self._store is None:
+            return
+        for i, key in enumerate(self._keys):
+            result = self._store.get(key)
+            if result is not None:
+                yield i, result
+
+    def append(self, outcomes: list[tuple[int, Outcome]]) -> None:
+        """Keep results; what failed is tried again another time."""
+        if self._store is None:
+            return
+        done = [
+            (self._keys[i], self._tasks[i].name, outcome)
+            for i, outcome in outcomes
+            if isinstance(outcome, TaskResult)
+        ]
+        if done:
+            self._store.append(done)
+
+
+def _carried_out(
+    tasks: list[Task],
+    kept: _ScanStore,
+    checkpoint: Checkpoint,
+    settings: Settings,
+    where: _Where,
+    progress: Progress | None,
+) -> tuple[ScanCollector, int]:
+    """What the tasks come to, and how many of them were in the store."""
+    gathered = ScanCollector(edges=settings.edges)
+
+    def take(i: int, outcome: Outcome) -> None:
+        gathered.add(i, outcome)
+        if progress:
+            progress(len(gathered), len(tasks), tasks[i].name)
+
+    missing = set(range(len(tasks)))
+    for i, result in kept.results():
+        missing.remove(i)
+        take(i, result)
+    from_store = len(gathered)
+    # Closed at once when an error leaves the loop, so that no further task begins.
+    with closing(_batches(tasks, missing, checkpoint, settings, where)) as batches:
+        for batch in batches:
+            kept.append(batch)
+            for i, outcome in batch:
+                take(i, outcome)
+    return gathered, from_store
+
+
+def _batches(
+    tasks: Sequence[Task],
+    missing: Container[int],
+    checkpoint: Checkpoint,
+    settings: Settings,
+    where: _Where,
+) -> Generator[list[tuple[int, Outcome]]]:
+    """Yield batches of (task index, outcome) as tasks finish."""
+    budget = cache_bytes(where.memory)
+    # All tasks count, so that a scan that resumes runs the rest in the same manner.
+    order = task_order(tasks, checkpoint.tensors, workers=where.workers)
+    taken = slots_per_task(
+        [tasks[i] for i in order], workers=where.workers, room=where.memory - budget
+    )
+    shares = {i: share for i, share in zip(order, taken, strict=True) if i in missing}
+    indices = list(shares)
+    ordered = [tasks[i] for i in indices]
+    shared = [shared_keys(task.pairs, settings) for task in ordered]
+    with TensorCache(checkpoint, ordered, budget=budget, shared=shared) as tensors:
+        if where.executor is not None:
+            work = run_on_executor(where.executor, ordered, tensors, checkpoint, settings)
+        else:
+            share = list(shares.values())
+            work = run_in_threads(
+                ordered, share, tensors, settings, workers=where.workers, memory=where.memory
+            )
+        with closing(work) as batches:
+            for batch in batches:
+                yield [(indices[place], outcome) for place, outcome in batch]
+
+
+def _dtype(checkpoint: Checkpoint) -> str:
+    """The type that most of the bytes are stored in."""
+    bytes_of: Counter[str] = Counter()
+    for info in checkpoint.tensors.values():
+        bytes_of[info.quantised or info.dtype] += info.nbytes
+    return bytes_of.most_common(1)[0][0]
+
+
+def _peak_rss() -> int | None:
+    if sys.platform == "win32":
+        return None
+    import resource  # not on Windows
+
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,104 @@
+"""Cache keys of stored results: weights, task, settings, versions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+
+import torch
+
+from flagscope.checkpoint import Checkpoint
+from flagscope.engine.device import resolved_device
+from flagscope.engine.plan.tasks import Task
+from flagscope.engine.settings import Settings
+from flagscope.errors import UnknownDtypeError
+
+# What acts on a task through its maps alone (only, family, heads, window), or on the report alone.
+# Every other setting counts, one that is added later too.
+_ELSEWHERE = frozenset({"only", "family", "heads", "window", "fdr", "device", "edges"})
+
+
+def task_keys(
+    tasks: Iterable[Task], settings: Settings, weights: str
+) -> Iterator[bytes]:  # 16 bytes each
+    """The key of each task's result.
+
+    Two tasks have one key only if they compute the same: the same maps, norms and names, read from
+    the same weights, under settings that come to the same for them, with the same versions of
+    flagscope and PyTorch, on the same kind of device (whose arithmetic rounds in its own way).
+
+    Parameters
+    ----------
+    tasks, settings
+        Of the scan.
+    weights
+        From `weights_identity`.
+    """
+    used = settings.model_dump(mode="json", exclude=set(_ELSEWHERE))
+    device = resolved_device(settings.device).type
+    common = [weights, version("flagscope"), torch_version(), device, used]
+    for task in tasks:
+        edges = settings.edges if task.links else 0
+        # Frozen records of names, numbers and ordered mappings: their text says all of them.
+        content = repr((task.name, task.pairs, task.heads, task.links))
+        text = json.dumps([*common, edges, content])
+        yield hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def torch_version() -> str:
+    """PyTorch's version with its build, whose libraries round in their own way."""
+    return torch.__version__
+
+
+def weights_identity(checkpoint: Checkpoint, fingerprint: str) -> str:
+    """Digest that changes whenever the weights of a checkpoint do.
+
+    A fingerprint samples the weights, so a change of one head may escape it. To it are added the
+    size and the time of change of each file, or for tensors in memory all their bytes. A
+    checkpoint that was moved keeps its identity, one that was copied without its times does not.
+
+    Parameters
+    ----------
+    checkpoint
+        An open checkpoint.
+    fingerprint
+        Its fingerprint.
+
+    Examples
+    --------
+    >>> from flagscope.checkpoint import checkpoint_fingerprint, from_state_dict
+    >>> weight = torch.zeros(64, 256)
+    >>> before = from_state_dict({"weight": weight})
+    >>> fingerprint = checkpoint_fingerprint(before)
+    >>> identity = weights_identity(before, fingerprint)
+    >>> weight[10, 7] = 1.0
+    >>> after = from_state_dict({"weight": weight})
+    >>> fingerprint == checkpoint_fingerprint(after)
+    True
+    >>> identity == weights_identity(after, fingerprint)
+    False
+    """
+    digest = hashlib.blake2b(fingerprint.encode(), digest_size=16)
+    for name, info in sorted(checkpoint.tensors.items()):
+        # Equal values may carry another noise: dequantised ones that of their grid.
+        digest.update(json.dumps([name, info.dtype, info.shape, info.quantised]).encode())
+        if info.file is None:
+            _add_bytes(digest, checkpoint, name)
+    # Of the opening: a file that changed since gives no result to keep.
+    digest.update(json.dumps(sorted(checkpoint.stamps.values())).encode())
+    quantiser = (checkpoint.config or {}).get("quantization_config")
+    digest.update(json.dumps(quantiser, default=str).encode())
+    if checkpoint.group:  # one file may hold two that differ by less than a fingerprint samples
+        digest.update(json.dumps(["group", checkpoint.group]).encode())
+    return digest.hexdigest()
+
+
+def _add_bytes(digest: hashlib.blake2b, checkpoint: Checkpoint, name: str) -> None:
+    try:
+        tensor = checkpoint.read(name)
+    except UnknownDtypeError:
+        return
+    plain = tensor.cpu().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
+    digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
