@@ -20,7 +20,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from flagscope.api import Inspection
+from flagscope.api.inspection import Inspection
 from flagscope.engine.plan.cost import head_cost, link_cost, pair_cost, single_from, stream_cost
 from flagscope.engine.plan.work import Kind, Work, amount_of, total
 from flagscope.records import Precision

@@ -40,7 +40,7 @@ from kinds_of_mistakes import Mistake, mistakes_in
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path("src/flagscope")
-ROOMS = ("geometry", "null", "diagnose", "arch", "engine", "report", "api.py")
+ROOMS = ("geometry", "null", "diagnose", "arch", "engine", "report", "api")
 OUTCOMES = ("caught", "survived", "timed out", "equivalent")
 ON_IMPORT = "on import"  # before there is a test
 COPIED = ("src", "tests", "docs", "scripts", "benchmarks")

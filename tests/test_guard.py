@@ -18,7 +18,7 @@ from flagscope.guard import guarded
 
 SEAMS = {
     "reading ": "flagscope.checkpoint.opening.opened_file",
-    "mapping the tensors": "flagscope.source.build_graph",
+    "mapping the tensors": "flagscope.api.source.build_graph",
     "planning the scan": "flagscope.engine.plan.tasks.in_parts",
 }
 TASK = "flagscope.engine.run.attempt.execute"

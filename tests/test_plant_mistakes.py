@@ -95,10 +95,9 @@ def test_the_nearest_tests_come_first() -> None:
     ranks = plant_mistakes.nearest_tests(Path("src/flagscope/geometry/ranks.py"), 3)
     assert ranks[:2] == ["src/flagscope/geometry/ranks.py", "tests/geometry/test_ranks.py"]
     assert len(ranks) == 4
-    # What is in no room has the tests that are in none.
-    api = plant_mistakes.nearest_tests(Path("src/flagscope/api.py"), 6)
-    assert api[1] == "tests/test_api.py"
-    assert "tests/test_arguments.py" in api
+    api = plant_mistakes.nearest_tests(Path("src/flagscope/api/head_overlaps.py"), 6)
+    assert api[1] == "tests/api/test_head_overlaps.py"
+    assert "tests/api/test_arguments.py" in api
     # Followed from the face of a package to the module that has the name.
     tails = plant_mistakes.nearest_tests(Path("src/flagscope/null/tails.py"), 3)
     assert "tests/null/test_tails.py" in tails

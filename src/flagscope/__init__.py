@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     __version__: str
 
     from flagscope import reparameterize
-    from flagscope.across import HeadOverlaps, head_overlaps
-    from flagscope.api import Inspection, Report, inspect, scan
+    from flagscope.api.head_overlaps import HeadOverlaps, head_overlaps
+    from flagscope.api.inspection import Inspection, inspect
+    from flagscope.api.report import Report
+    from flagscope.api.scan import scan
     from flagscope.arch import FamilyInfo, families
     from flagscope.errors import (
         ArchitectureError,
@@ -36,8 +38,10 @@ if TYPE_CHECKING:
     from flagscope.records import ScanResult
 
 _HOMES = {
-    **dict.fromkeys(("HeadOverlaps", "head_overlaps"), "across"),
-    **dict.fromkeys(("Inspection", "Report", "inspect", "scan"), "api"),
+    **dict.fromkeys(("HeadOverlaps", "head_overlaps"), "api.head_overlaps"),
+    **dict.fromkeys(("Inspection", "inspect"), "api.inspection"),
+    "Report": "api.report",
+    "scan": "api.scan",
     **dict.fromkeys(("FamilyInfo", "families"), "arch"),
     "ScanResult": "records",
     **dict.fromkeys(

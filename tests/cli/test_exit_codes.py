@@ -70,7 +70,7 @@ def test_an_internal_error_gives_3(
     def broken(*_, **__):
         raise error
 
-    monkeypatch.setattr("flagscope.api.scan", broken)
+    monkeypatch.setattr("flagscope.api.scan.scan", broken)
     answer = run("scan", mlp)
     assert answer.code == 3
     assert answer.out == ""

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from cli.conftest import Run, perceptron
-from flagscope import api
+from flagscope.api import inspection
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.engine import TASK_MEMORY, Estimate
 
@@ -114,7 +114,7 @@ def test_inspect_estimates_the_scan_that_its_options_describe(
         asked.append((workers, memory))
         return Estimate(1.0, None, 1, 1, ())
 
-    monkeypatch.setattr(api, "estimated", estimated)
+    monkeypatch.setattr(inspection, "estimated", estimated)
     usual = json.loads(run("inspect", tiny, "--json", "-").out)
     options = ("--workers", 1, "--memory", "5GB", "--precision", "float32")
     other = json.loads(run("inspect", tiny, *options, "--json", "-").out)

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 import flagscope
 from cli.conftest import Run, perceptron
+from flagscope.api.sharing import shareable
 from flagscope.engine.run import attempt as engine
-from flagscope.sharing import shareable
 
 
 @pytest.fixture

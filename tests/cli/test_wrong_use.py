@@ -51,7 +51,7 @@ def complaint(answer: Answer) -> tuple[str, str]:
     ],
 )
 def test_bad_options(run: Run, mlp: Path, monkeypatch, options: list[str], said: str) -> None:
-    monkeypatch.setattr("flagscope.api.run_scan", None)
+    monkeypatch.setattr("flagscope.api.scan.run_scan", None)
     error, _ = complaint(run("scan", mlp, *options))
     assert said in error
 
@@ -79,7 +79,7 @@ def test_an_unknown_family(run: Run, mlp: Path, command: str, family: str, near:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flagscope.source.open_checkpoint", None)
+    monkeypatch.setattr("flagscope.api.source.open_checkpoint", None)
     error, hint = complaint(run("scan", "some/model", "--device", "cuda"))
     assert "device 'cuda' cannot be used" in error
     assert "cpu" in hint

@@ -17,7 +17,7 @@ from flagscope.engine.store import store
 
 # Imports PyTorch once; every scan is then a process forked from there.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["flagscope.api"])
+processes.set_forkserver_preload(["flagscope.api.scan"])
 
 CONFIG = {
     "model_type": "llama", "hidden_size": 24, "num_attention_heads": 4, "num_key_value_heads": 2,

@@ -145,7 +145,8 @@ def _imported() -> None:
     import importlib
 
     for name in (
-        "flagscope.api", "flagscope.across", "flagscope.cli.table", "flagscope.cli.console",
+        "flagscope.api.scan", "flagscope.api.head_overlaps", "flagscope.cli.table",
+        "flagscope.cli.console",
         "flagscope.report", "flagscope.report.page", "flagscope.arch", "pandas", "plotly.offline",
         "onnx.numpy_helper", "gguf", "h5py", "safetensors", "rich.progress", "sqlite3", "pydantic",
         "huggingface_hub", "torch._dynamo", "flagscope.live", "torch._subclasses",

@@ -10,7 +10,7 @@ import pytest
 
 import flagscope
 from engine.models import own_names
-from flagscope.api import Report
+from flagscope.api.report import Report
 from flagscope.cli.table import print_report
 from flagscope.records import ScanResult
 from flagscope.report import findings, left_out, measured_share, without_number_lines

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import flagscope
 from engine.models import decoder
-from flagscope.api import Report
+from flagscope.api.report import Report
 from flagscope.cli.table import print_report
 from flagscope.demo import final
 from flagscope.records import Coverage, NotFinite

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flagscope.api import Report
+from flagscope.api.report import Report
 from flagscope.records import ScanResult
 from flagscope.report import render_summary
 from report import synthetic

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flagscope.api import Report
+from flagscope.api.report import Report
 from flagscope.cli.table import print_report
 from flagscope.records import ScanResult
 from report import synthetic

@@ -12,7 +12,7 @@ from flagscope.cli.options import device_option, memory_option, source_options
 from flagscope.cli.outputs import check_outputs, paths_option, write_outputs
 
 if TYPE_CHECKING:
-    from flagscope.across import HeadOverlaps
+    from flagscope.api.head_overlaps import HeadOverlaps
 
 _SPACES = "q,k,v,o"
 
@@ -66,7 +66,7 @@ def heads_command(
     check_outputs(outputs, source)
 
     def compared() -> HeadOverlaps:
-        from flagscope.across import head_overlaps
+        from flagscope.api.head_overlaps import head_overlaps
 
         chosen = [space.strip() for space in spaces.split(",")]
         return head_overlaps(source, spaces=chosen, memory=memory, **options)  # pyright: ignore[reportArgumentType] (checked there)

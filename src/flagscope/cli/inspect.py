@@ -13,7 +13,7 @@ from flagscope.cli.options import model_options, run_options
 from flagscope.cli.outputs import check_outputs, paths_option, write_outputs
 
 if TYPE_CHECKING:
-    from flagscope.api import Inspection
+    from flagscope.api.inspection import Inspection
     from flagscope.arch import LinearMap
     from flagscope.cli.console import Output
     from flagscope.engine import Estimate, Task
@@ -70,7 +70,7 @@ def inspect_command(
     **options: Any,
 ) -> None:
     """List maps, pairs, heads and cost of a checkpoint. Reads its header, and no tensor."""
-    from flagscope.api import inspect
+    from flagscope.api.inspection import inspect
     from flagscope.arch import family_draft
     from flagscope.cli.console import Output, grid
     from flagscope.cli.table import print_coverage

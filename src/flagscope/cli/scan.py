@@ -14,7 +14,7 @@ from flagscope.cli.outputs import check_outputs, output_options, write_outputs
 from flagscope.cli.text import log
 
 if TYPE_CHECKING:
-    from flagscope.api import Report
+    from flagscope.api.report import Report
 
 _EPILOG = (
     "The JSON follows the schema flagscope.scan/2, installed as "
@@ -123,7 +123,7 @@ def _scan(source: str, quiet: bool, **options: Any) -> Report:
                 progress.update(work, completed=done, total=total, description=escape(name))
 
         def scanned() -> Report:
-            from flagscope.api import scan
+            from flagscope.api.scan import scan
 
             return scan(source, progress=step, **options)
 

@@ -14,7 +14,7 @@ from flagscope.report.coverage import left_out, measured_share, without_number_l
 from flagscope.report.wording import counted
 
 if TYPE_CHECKING:
-    from flagscope.api import Report
+    from flagscope.api.report import Report
 
 _FINDINGS = 12
 _EXPLAINED = 3  # kinds of findings that are printed with their meaning; the page has it of all

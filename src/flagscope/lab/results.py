@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from flagscope.api.sharing import named_paths, shareable
 from flagscope.errors import InputError
 from flagscope.lab.experiment import (
     Experiment,
@@ -22,7 +23,6 @@ from flagscope.lab.experiment import (
     overall_verdict,
 )
 from flagscope.lab.figures import save_figure
-from flagscope.sharing import named_paths, shareable
 from flagscope.writing import write_whole
 
 SCHEMA = "flagscope.lab/1"

@@ -9,18 +9,18 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from flagscope.api.sharing import named_paths, shareable
+from flagscope.api.source import check_device, checked_settings, mapped, opened, readable
 from flagscope.diagnose import SpaceOverlaps
 from flagscope.engine import all_head_overlaps, resolved_device
 from flagscope.errors import InputError
 from flagscope.records import HEAD_SPACES, HeadSpace
-from flagscope.sharing import named_paths, shareable
-from flagscope.source import check_device, checked_settings, mapped, opened, readable
 from flagscope.writing import write_whole
 
 if TYPE_CHECKING:
     import pandas
 
-    from flagscope.source import Config, Source
+    from flagscope.api.source import Config, Source
 
 SCHEMA = "flagscope.heads/1"
 # The widest space of a model of 8 billion parameters, 2.1 GB, and what is held along with it.

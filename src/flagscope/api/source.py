@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -18,6 +18,7 @@ from flagscope.engine import Settings
 from flagscope.errors import ArchitectureError, CorruptFileError, InputError
 from flagscope.geometry import RankRule
 from flagscope.guard import guarded
+from flagscope.records import PARTS, Part
 from flagscope.shortening import shortened_notes
 
 if TYPE_CHECKING:
@@ -196,6 +197,22 @@ def check_device(settings: Settings) -> None:
             f"device {settings.device!r} cannot be used: {str(error).partition(chr(10))[0]}",
             hint="give cpu, or auto to take CUDA where there is any",
         ) from error
+
+
+def check_run(workers: int | None, memory: int) -> None:
+    """Raise `InputError` where a scan cannot run with these numbers."""
+    if workers is not None and workers < 1:
+        raise InputError(f"workers is {workers}", hint="give 1 or more")
+    if memory < 0:
+        raise InputError(f"memory is {memory}", hint="give a number of bytes")
+
+
+def parts_of(only: Part | Iterable[Part]) -> tuple[Part, ...]:
+    """The parts of a scan that are asked for."""
+    parts: tuple[Any, ...] = (only,) if isinstance(only, str) else tuple(only)
+    if not parts:
+        raise InputError("only names no part", hint=f"give some of {', '.join(PARTS)}")
+    return parts
 
 
 def readable(text: str) -> str:

@@ -1,0 +1,137 @@
+"""What a scan would measure, from the header alone: `flagscope.inspect`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from flagscope.api.sharing import named_paths, shareable
+from flagscope.api.source import check_run, checked_settings, mapped, opened, parts_of, readable
+from flagscope.arch import Graph
+from flagscope.engine import TASK_MEMORY, Estimate, Task, coverage_of, estimated, plan, weights_of
+from flagscope.records import PARTS, Coverage, Part, Precision
+
+if TYPE_CHECKING:
+    from flagscope.api.source import Config, Source
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of a checkpoint from its header alone.
+
+    Attributes
+    ----------
+    source
+        What was opened.
+    parameters
+        Number of parameters: tied weights once, buffers not at all.
+    coverage
+        How much of them a scan would measure, and what it would leave out, by reason.
+    graph
+        Maps, pairs and head groups.
+    tasks
+        What a scan would do, with the cost of each part.
+    notes
+        What could not be mapped, and what was assumed.
+    estimate
+        What a scan would take on this machine, if that was asked for.
+    """
+
+    source: str
+    parameters: int
+    coverage: Coverage
+    graph: Graph
+    tasks: tuple[Task, ...]
+    notes: tuple[str, ...]
+    estimate: Estimate | None = None
+    _given: tuple[str, ...] = ()
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that a scan reads of the checkpoint if it has room to read each tensor once."""
+        return sum({piece: size for task in self.tasks for piece, size in task.pieces.items()}
+                   .values())  # fmt: skip
+
+    def to_json(self, *, paths: bool = False) -> str:
+        """Counts, tasks and estimate as JSON text, absolute paths shortened unless `paths`."""
+        short = str if paths else shareable((*named_paths(self.source), *self._given))
+        tasks = [
+            {"name": task.name, "pairs": sum(len(group.members) for group in task.pairs),
+             "head_groups": len(task.heads), "flops": task.flops, "bytes_read": task.bytes_read,
+             "bytes_working": task.bytes_working,
+             "work": [[*key, amount] for key, amount in task.work.amounts.items()]}
+            for task in self.tasks
+        ]  # fmt: skip
+        document = {
+            "source": readable(short(self.source)),
+            "family": short(self.graph.family),
+            "parameters": self.parameters,
+            "coverage": self.coverage.model_dump(mode="json"),
+            "flops": sum(task.flops for task in self.tasks),
+            "bytes_read": self.bytes_read,
+            "estimate": None if self.estimate is None else asdict(self.estimate),
+            "tasks": tasks,
+            "notes": [short(note) for note in self.notes],
+            "unmapped": list(self.graph.unmapped),
+        }
+        return json.dumps(document, indent=1)
+
+
+def inspect(
+    source: Source,
+    *,
+    config: Config | None = None,
+    revision: str | None = None,
+    base: str | os.PathLike[str] | None = None,
+    tensors: str | None = None,
+    family: str | None = None,
+    heads: int | None = None,
+    example_inputs: Any = None,
+    only: Part | Iterable[Part] = PARTS,
+    window: int = 1,
+    edges: int = 200,
+    precision: Precision = "mixed",
+    workers: int | None = None,
+    memory: int = TASK_MEMORY,
+    estimate: bool = False,
+) -> Inspection:
+    """What a scan would find to measure, from the header alone; reads no tensor.
+
+    Parameters, errors and references as for `scan`, and `estimate`: whether to estimate time and
+    memory of the scan in threads of this process. Products and eigenproblems are timed for that,
+    for some two seconds and once in a process, and the disk by at most 64 MiB of the largest file.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    >>> [task.name for task in inspect(net).tasks]
+    ['0-2']
+    """
+    check_run(workers, memory)
+    settings = checked_settings(
+        only=parts_of(only), family=family, heads=heads, window=window, edges=edges,
+        precision=precision,
+    )  # fmt: skip
+    with opened(
+        source, config=config, revision=revision, base=base, tensors=tensors, fetch=False
+    ) as checkpoint:
+        checkpoint, graph = mapped(checkpoint, settings, source, example_inputs)
+        sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
+        tasks = tuple(plan(graph, settings, sizes))
+        weights = weights_of(checkpoint, read=False)
+        return Inspection(
+            source=checkpoint.source,
+            parameters=weights.parameters,
+            coverage=coverage_of(checkpoint, graph, tasks, weights),
+            graph=graph,
+            tasks=tasks,
+            notes=(*checkpoint.notes, *graph.notes),
+            estimate=estimated(tasks, checkpoint.tensors, workers=workers, memory=memory)
+            if estimate
+            else None,
+            _given=named_paths(source, base, config, family),
+        )
