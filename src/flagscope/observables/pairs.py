@@ -188,7 +188,7 @@ PAIR_OBSERVABLES = (
             "How much of what is written is never read?",
             "rank W1 − rank(W2 W1) = dim(col W1 ∩ ker W2).",
             "max(0, rank W1 − rank W2) for maps in general position.",
-            "A larger value means that the composed map loses rank.",
+            "A larger value means that W2 W1 has a smaller rank than either of its maps.",
             "The number is functional: no rewriting of the pair changes it. Ranks are counted "
             "above the rounding noise of the stored numbers, so even a small value can be limited "
             "by noise.",

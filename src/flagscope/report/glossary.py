@@ -14,12 +14,12 @@ SETTING = (
 GAUGE = (
     "Many networks can be rewritten without changing what they compute. Between two linear maps "
     "any invertible matrix g can be inserted: (gW1, W2g⁻¹). Across a ReLU each neuron can be "
-    "rescaled. A norm behind a map removes the size of that map. A number that such a rewriting "
-    "changes is labelled gauge (G): it depends on how training happened to arrange the pair as "
-    "well as on what the pair does. A number that no such rewriting changes is labelled "
+    "rescaled. If a norm follows a map, the map can be scaled by a factor. A number that such a "
+    "rewriting changes is labelled gauge (G): it depends on how training happened to arrange the "
+    "pair as well as on what the pair does. A number that no such rewriting changes is labelled "
     "functional (F). Where it is informative, the pair is also shown balanced: it is rewritten so "
     "that the write and read Gram matrices agree (A = B; across a ReLU, per neuron; under rotary "
     "embeddings, per frequency). Under the full linear freedom a balanced pair always has C = 0 "
-    "and ρ = 1, unless it shares a map with other pairs, as in grouped-query attention. For such "
-    "pairs, only the spectrum of W2 W1 and the kernel intersection describe the function."
+    "and ρ = 1, unless it shares a map with other pairs, as in grouped-query attention. Under "
+    "this freedom, only the spectrum of W2 W1 and the kernel intersection describe the function."
 )
