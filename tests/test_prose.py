@@ -5,9 +5,16 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 
+import click
 import pytest
+
+from flagscope.cli.main import cli
+from flagscope.observables import EXPLANATIONS
+from flagscope.report.glossary import GAUGE, SETTING
+from flagscope.report.terms import FAMILY, TERMS
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PACKAGE = _ROOT / "src" / "flagscope"
@@ -29,18 +36,10 @@ _BANNED = {
 }
 
 
-def _is_command(node: ast.AST) -> bool:
-    """Whether a node is a command, whose docstring the command line prints."""
-    decorators = getattr(node, "decorator_list", [])
-    return any("command" in ast.unparse(decorator) for decorator in decorators)
-
-
 def _docstrings(source: str) -> Iterator[tuple[int, str]]:
     """Docstring lines of a module, its classes, functions and attributes, with their numbers."""
     lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
-        if _is_command(node):
-            continue
         body = getattr(node, "body", None)
         for statement in body if isinstance(body, list) else []:
             # A bare string is a docstring, or the description of the attribute above it.
@@ -123,6 +122,19 @@ def test_docstrings_and_comments_hold_no_banned_idiom():
 def test_pages_hold_no_banned_idiom():
     failures = [failure for path in _pages() for failure in _failures(path, _page_prose(path))]
     assert not failures, "\n".join(failures)
+
+
+def test_help_holds_no_banned_idiom():
+    for name, command in {"flagscope": cli, **cli.commands}.items():
+        text = command.get_help(click.Context(command, info_name=name))
+        assert not list(_idioms(iter([(1, " ".join(text.split()))]))), name
+
+
+def test_glossary_of_a_report_holds_no_banned_idiom():
+    words = (text for entry in EXPLANATIONS.values() for text in astuple(entry))
+    texts = [SETTING, GAUGE, FAMILY, *TERMS.values(), *words]
+    failures = [found for text in texts for found in _idioms(iter([(1, text)]))]
+    assert not failures, failures
 
 
 def test_folders_not_done_yet_exist():
