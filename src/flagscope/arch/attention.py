@@ -22,7 +22,7 @@ from flagscope.records import Attention, Freedom, HeadSpace
 Groups = tuple[list[PairGroup], list[HeadGroup]]
 
 LINEAR: tuple[str, Freedom] = ("linear", "gl")
-# Clipping to a range is elementwise and alike for all dimensions.
+# Clipping to a range is elementwise and equal for all dimensions.
 CLIPPED: tuple[str, Freedom] = ("clip", "permutation")
 
 HEADS_UNKNOWN = (
@@ -32,7 +32,7 @@ HEADS_UNKNOWN = (
 
 
 def attention_groups(rule: AttentionRule, context: RuleContext) -> Groups:
-    """Pairs and head spaces of one attention block, as far as its tensors exist.
+    """Pairs and head spaces of one attention block, for those of its tensors that exist.
 
     Q-K: W_Q of a query head writes into R^{d_h}, (W_K)ᵀ of its key-value head reads it (the
     logits are xᵀ W_Kᵀ W_Q y). V-O: W_V of the key-value head writes, W_O of the head reads.
@@ -60,10 +60,10 @@ def attention_groups(rule: AttentionRule, context: RuleContext) -> Groups:
 
 
 def _counted_groups(found: Sequence[Place], context: RuleContext) -> RuleContext:
-    """The context with the number of key-value heads that the rows of a fused QKV have.
+    """The context, with the number of key-value heads from the rows of a fused QKV.
 
-    Each group has two heads besides its queries. Where the config gives the number of groups and it
-    fits the rows, that is it; else the rows decide, for a config may say it under a flag or not.
+    Each group has two heads besides its queries. If the config gives a number of groups that fits
+    the rows, it is used; otherwise the rows decide, as a config may state the number under a flag.
     """
     by_role = {place.rule.role: place for place in found}
     queries, output, heads = by_role.get("q"), by_role.get("o"), context.known.get("h")
@@ -94,7 +94,7 @@ def _counted_groups(found: Sequence[Place], context: RuleContext) -> RuleContext
 
 
 def attention_label(rule: AttentionRule, context: RuleContext) -> str:
-    """What the names of an attention block's pairs begin with, such as ``layer.3.cross``."""
+    """Prefix of the names of an attention block's pairs, such as ``layer.3.cross``."""
     label = context.label if rule.kind == "self" else f"{context.label}.{rule.kind}"
     return f"{label}.{rule.name}" if rule.name else label
 
@@ -192,7 +192,7 @@ def _layout(rule: RotaryRule, context: RuleContext) -> Literal["half", "interlea
 
 
 def _normalised(rule: AttentionRule, rotary: Rotary | None, context: RuleContext) -> bool:
-    """Whether queries and keys are divided by their norms behind the rotary embedding."""
+    """Whether queries and keys are normalised after the rotary embedding."""
     return rotary is not None and config_flag(rule.normalised, context.config)
 
 
@@ -203,8 +203,8 @@ def _head_norm(
     rotary: Rotary | None,
     context: RuleContext,
 ) -> Norm | None:
-    """The norm of the queries or keys: one with a bias, or beside a LayerNorm of the stream,
-    centres; one without tensors acts on each head."""
+    """The norm of the queries or keys: a LayerNorm if it has a bias or the stream uses LayerNorm;
+    a norm without tensors acts per head."""
     modules = rule.query_norm if side == "query" else rule.key_norm
     norm = named_norm(modules, context, kind="rmsnorm", placement="map")
     if norm is None and context.trusted and _normalised(rule, rotary, context):
@@ -218,7 +218,7 @@ def _head_norm(
 
 
 def _turned(rule: AttentionRule, dimension: int, context: RuleContext) -> int:
-    """How many of a head's dimensions the rotary embedding turns."""
+    """Number of a head's dimensions that the rotary embedding rotates."""
     if rule.rotary is None or config_flag(rule.rotary.unless, context.config):
         return 0
     if not _layer_turns(rule.rotary, context):

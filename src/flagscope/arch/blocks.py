@@ -1,4 +1,4 @@
-"""The sub-blocks of a stack and its residual streams, from the maps that its rules found."""
+"""Builds the sub-blocks and residual streams of a stack from the maps that its rules found."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EXPERTS = "experts are left out of the residual pairs"
 
 @dataclass(frozen=True)
 class Part:
-    """What one attention or MLP rule found in one layer."""
+    """The maps that one attention or MLP rule found in one layer."""
 
     rule: AttentionRule | MlpRule
     context: RuleContext
@@ -44,24 +44,24 @@ class Part:
 
 
 class _NoStreamError(Exception):
-    """Why a stack has no stream of known readers."""
+    """Raised, with the reason, if the readers of a stack's stream are not known."""
 
 
 def stack_streams(
     rule: StackRule, parts: Sequence[Part], outside: RuleContext, *, noted: bool
 ) -> tuple[Stream, ...]:
-    """The residual streams of a stack: one for each stage, none where a norm is not known.
+    """The residual streams of a stack: one for each stage, none if a norm is not known.
 
     Parameters
     ----------
     rule
         The stack.
     parts
-        What was found, layer by layer in the order of execution.
+        Maps found, layer by layer in the order of execution.
     outside
-        Where notes are taken.
+        Context outside of the layers, which takes notes.
     noted
-        Whether to note why there is no stream, or what is left out of it.
+        Whether to note why there is no stream, or which blocks are left out of it.
     """
     depth = config_entry(outside.config, rule.depth)
     faced = [
@@ -95,7 +95,7 @@ def _mixes_tokens(rule: AttentionRule | MlpRule) -> bool:
 def _sub_blocks(
     rule: StackRule, parts: Sequence[Part]
 ) -> Iterator[tuple[tuple[int, ...], int, SubBlock]]:
-    """Stage, dimension and sub-block, in the order of execution."""
+    """Yield (stage, dimension, sub-block) in the order of execution."""
     parallel = config_truth(rule.parallel, parts[0].context.config)
     position = -1
     for _, layer in groupby(parts, key=lambda one: one.context.base):
@@ -111,7 +111,7 @@ def _sub_blocks(
 
 
 def _together(layer: Iterable[Part]) -> list[list[Part]]:
-    """The parts of a layer that are one sub-block: all of its MLPs, attention in several spaces."""
+    """Group the parts of a layer by sub-block: all MLPs, or one attention in several spaces."""
     found: list[list[Part]] = []
     for one in layer:
         last = found[-1][-1].rule if found else None
@@ -157,7 +157,7 @@ def _attention_maps(
     maps = {head.space: head.map for head in part.heads}
     for head in part.heads:
         label, partner = f"{part.label}.{head.space}", maps.get(_PARTNERS[head.space])
-        inner = norm if rule.kind == "self" else None  # across, keys and values read elsewhere
+        inner = norm if rule.kind == "self" else None  # in cross-attention, k and v read elsewhere
         if head.space == "o":
             joined = Side(head.map.joined("read"))
             yield StreamMap(label, "o", joined, head.map, behind, partner, inner)
@@ -182,7 +182,7 @@ def _mlp_maps(part: Part, norm: Norm | None, behind: Norm | None) -> Iterator[St
 
 
 def _reader_norm(part: Part) -> Norm | None:
-    """The norm of the stream in front of a block's readers, None where they read it bare."""
+    """The norm of the stream before a block's readers; None if they read the bare stream."""
     rule = part.rule.norm
     if part.rule.bare or (rule is not None and rule.not_first and part.context.layer == 0):
         return None

@@ -1,4 +1,4 @@
-"""The families that ship with the package, and what is proven of each."""
+"""Lists the families that ship with the package, and what is proven of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flagscope.arch.rules import Family, load_families
 
 @dataclass(frozen=True)
 class FamilyInfo:
-    """What a family file offers and what is proven of it, for lists of the families."""
+    """Summary of a family file, and what is proven of the family."""
 
     name: str
     title: str
@@ -20,7 +20,7 @@ class FamilyInfo:
 
 
 def families() -> tuple[FamilyInfo, ...]:
-    """The families that ship with the package, by name.
+    """The families that ship with the package, sorted by name.
 
     References
     ----------

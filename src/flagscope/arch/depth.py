@@ -1,4 +1,4 @@
-"""How many layers a checkpoint holds, against how many its config says."""
+"""Compares the number of layers in a checkpoint with its config."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from flagscope.arch.family_match import Choice, Instance
 from flagscope.arch.rule_context import Shapes
 
 _KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-# Of a model of two stacks; T5 has the same number in both where the second is not given.
+# For models of two stacks; in T5, both have the same number if the second is not given.
 _OF_STACK = {
     "encoder": ("encoder_layers", "num_encoder_layers", "num_layers", "num_hidden_layers"),
     "decoder": ("decoder_layers", "num_decoder_layers", "num_layers"),
 }
-# Layers that predict further tokens lie behind the last one of the stream.
+# Layers that predict further tokens follow the last one of the stream.
 _BEHIND = ("num_nextn_predict_layers",)
 
 
 def depth_note(one: Instance, choice: Choice) -> str | None:
-    """What to say where a stack has another number of layers than the config, None where it fits.
+    """Note on a stack whose number of layers differs from the config; None if they agree.
 
-    Compared is the largest of the stacks of one rule, and only where its layers are counted by one
-    number.
+    Only the largest stack of each rule is compared, and only if one number counts its layers.
 
     Examples
     --------
@@ -47,7 +46,7 @@ def depth_note(one: Instance, choice: Choice) -> str | None:
 
 
 def named_depth_note(shapes: Shapes, config: Mapping[str, Any] | None) -> str | None:
-    """The same of a model of no known family, where one list alone counts its layers.
+    """`depth_note` without a known family, if exactly one list counts the layers.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Which family a checkpoint belongs to, and where its stacks of layers lie."""
+"""Matches a checkpoint to a family, and finds its stacks of layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EXPERT = re.compile(r"\bexperts\.\d+\.")
 
 @dataclass(frozen=True)
 class Instance:
-    """A stack as it occurs in a checkpoint: under one prefix, by one of its paths."""
+    """A stack in a checkpoint: under one prefix, by one of its paths."""
 
     rule: StackRule
     prefix: str
@@ -31,9 +31,9 @@ class Instance:
 
 @dataclass(frozen=True)
 class Choice:
-    """A family and its stacks here; not trusted where the model type belongs to no family.
+    """A family and its stacks in a checkpoint; not trusted if no family has the model type.
 
-    `config` is that of these stacks: the whole one, or the language model's own part of it.
+    `config` is the config of these stacks: all of it, or the language model's own section.
     """
 
     family: Family
@@ -45,9 +45,9 @@ class Choice:
 def choose(
     shapes: Shapes, config: Mapping[str, Any] | None, name: str | None, notes: Notes
 ) -> Choice | None:
-    """The family that is named, else that of the model type, else the one whose names fit.
+    """The named family, else that of the model type, else the one whose names fit.
 
-    Of a model of several parts, whose own type is that of no family, the language model is taken.
+    If a model of several parts has a type that belongs to no family, its language model is taken.
     """
     nested = None if owner_of(config) else language_section(config)
     part = config if nested is None else nested[1]
@@ -69,7 +69,7 @@ def owner_of(config: Mapping[str, Any] | None) -> Family | None:
 
 
 def recognised(config: Mapping[str, Any] | None) -> bool:
-    """Whether a family is known for the model type, or for that of the language model in it."""
+    """Whether a family is known for the model type, or for that of its language model."""
     nested = language_section(config)
     return owner_of(config) is not None or (nested is not None and owner_of(nested[1]) is not None)
 
@@ -105,7 +105,7 @@ def _chosen(
 
 
 def _fitting(shapes: Shapes, model_type: object, notes: Notes, nested: bool) -> Choice | None:
-    """The family whose names explain most tensors, all its required blocks among them."""
+    """The family whose names explain most tensors, including all its required blocks."""
     best: tuple[tuple[int, bool, int, int, bool], Family, tuple[Instance, ...]] | None = None
     for family in load_families().values():
         instances = _instances(family, shapes, nested)
@@ -136,9 +136,9 @@ def _fitting(shapes: Shapes, model_type: object, notes: Notes, nested: bool) -> 
 
 
 def _laid_out(choice: Choice, shapes: Shapes, nested: bool, notes: Notes) -> Choice:
-    """The choice, or a family of the same names whose weights lie as they do here.
+    """The choice, or a family with the same names whose layouts fit the tensors.
 
-    nn.Linear holds the transpose of what GPT-2's own layers hold, under the same names.
+    For example, nn.Linear stores the transpose of GPT-2's Conv1D under the same names.
     """
     if all(_fits(one, shapes) for one in choice.instances):
         return choice
@@ -159,7 +159,7 @@ def _laid_out(choice: Choice, shapes: Shapes, nested: bool, notes: Notes) -> Cho
 
 
 def _contradicted(one: Instance, shapes: Shapes) -> bool:
-    """Whether the first layer has what the family's layers have not: attention, a norm's bias."""
+    """Whether the first layer has tensors that the family lacks: attention, a norm's bias."""
     base = layer_base(one, one.numbers[0])
     if not one.rule.attention and any(
         name.startswith(base) and _ATTENTION.search(name, len(base)) for name in shapes
@@ -173,7 +173,7 @@ def _contradicted(one: Instance, shapes: Shapes) -> bool:
 
 
 def _fits(one: Instance, shapes: Shapes) -> bool:
-    """Whether the layouts of the first layer's blocks fit their tensors, whatever the sizes."""
+    """Whether the layouts of the first layer's blocks fit their tensors for some sizes."""
     base = layer_base(one, one.numbers[0])
     context = RuleContext(shapes=shapes, base=base, label="", stack="", layer=None)
     for block in (*one.rule.attention, *one.rule.mlp):
@@ -189,13 +189,13 @@ def _fits(one: Instance, shapes: Shapes) -> bool:
 
 
 def _instances(family: Family, shapes: Shapes, nested: bool) -> tuple[Instance, ...]:
-    """The stacks of a family here; of a model of several parts, those of its language model."""
+    """The stacks of a family; in a model of several parts, those of its language model."""
     found: list[Instance] = []
     for rule in family.stacks:
         names = rule.names()
         endings = tuple(
             n.rpartition("{expert}")[2] for n in names
-        )  # most names of a large model end otherwise: a quick test first
+        )  # a quick test first, as most names of a large model end differently
         best: dict[str, tuple[int, Instance]] = {}
         for path in rule.paths:
             pattern = _path_pattern(path)
@@ -225,13 +225,13 @@ def _of_any_expert(name: str) -> str:
 
 
 def layer_base(one: Instance, numbers: tuple[int, ...]) -> str:
-    """What the names of a layer's tensors begin with."""
+    """Prefix of the tensor names of a layer."""
     values = iter(numbers)
     return one.prefix + re.sub(r"\{[a-z]+\}", lambda _: str(next(values)), one.path)
 
 
 def _complete(one: Instance, family: Family, shapes: Shapes) -> bool:
-    """Whether the first layer has every block that the family does not call optional."""
+    """Whether the first layer has every block that is not optional in the family."""
     base = layer_base(one, one.numbers[0])
     blocks = (*one.rule.attention, *one.rule.mlp)
     needed = [rule for block in blocks if not block.optional for rule in block.maps]

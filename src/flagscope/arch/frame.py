@@ -1,7 +1,7 @@
-"""The residual stream of a stack of RMSNorm blocks, with all that reads and writes it.
+"""The residual stream of a stack of RMSNorm blocks, with all its readers and writers.
 
-RMSNorm without its gain commutes with rotations of the stream, so the stream has no basis of its
-own once the gains are folded into the readers (SliceGPT, arXiv 2401.15024; QuaRot, 2404.00456).
+RMSNorm without its gain commutes with rotations of the stream, so the stream has no preferred
+basis once the gains are folded into the readers (SliceGPT, arXiv 2401.15024; QuaRot, 2404.00456).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flagscope.arch.rules import FrameRule
 
 @dataclass(frozen=True)
 class Block:
-    """The pairs of one attention or MLP block, and the norm in front of it."""
+    """The pairs of one attention or MLP block, and the norm before it."""
 
     norm: Norm | None
     pairs: tuple[PairGroup, ...]
@@ -39,11 +39,11 @@ class Block:
 def stream_frame(
     rule: FrameRule, blocks: Sequence[Block], outside: RuleContext, ignored: Sequence[str]
 ) -> Frame | None:
-    """The frame of a stack, or None where its stream may not be turned.
+    """The frame of a stack, or None if its stream may not be rotated.
 
-    It may not where a norm in front of a block is missing or centres, where the model ends
-    without an unembedding (its output is the stream itself), and where the checkpoint holds a
-    tensor that is not accounted for and might touch the stream.
+    It may not if a norm before a block is missing or centres, if the model ends without an
+    unembedding (its output is the stream itself), or if the checkpoint holds a tensor that is not
+    accounted for and might touch the stream.
     """
     last = stream_norm(rule.norm, outside)
     embedding = _map("embedding", rule.embedding, outside.base, outside, out="d", inp="v")
@@ -82,7 +82,7 @@ def _map(
 
 
 def _unembedding(rule: FrameRule, context: RuleContext) -> tuple[LinearMap, bool] | None:
-    """The last reader; where the config ties it to the embedding, under the name it would have."""
+    """The unembedding; if tied to the embedding, under the name that it would have."""
     if not context.base.endswith(rule.root):
         return None
     base = context.base.removesuffix(rule.root)

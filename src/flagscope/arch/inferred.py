@@ -1,4 +1,4 @@
-"""A model that no family file describes: what its names and shapes tell, read as a family."""
+"""Infers a family for a model that no family file describes, from names and shapes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHARED = (
 
 @dataclass(frozen=True)
 class Inferred:
-    """Pairs and heads found by names and shapes."""
+    """Pairs and heads inferred from names and shapes."""
 
     pairs: tuple[PairGroup, ...]
     heads: tuple[HeadGroup, ...]
@@ -40,12 +40,12 @@ def inferred_maps(
     known: Mapping[str, Known],
     config: Mapping[str, Any] | None,
 ) -> Inferred:
-    """Pairs and heads that names and shapes tell, without those of heads in tensors of their own.
+    """Pairs and heads inferred from names and shapes, without heads in separate tensors.
 
     Parameters
     ----------
     known
-        Sizes, by axis.
+        Sizes by axis.
     """
     choice, _ = inferred(shapes, config, notes)
     if choice is None:
@@ -62,10 +62,10 @@ def inferred(
     *,
     heads: int | None = None,
 ) -> tuple[Choice | None, Reading]:
-    """The family that was read, None where nothing was, and the reading.
+    """The family that was read, or None, and the reading.
 
-    A model of nothing but sequences of known order is trusted as far as its config names the
-    activation between them; it counts as the family of plain MLPs where all of its maps are linear.
+    A model of sequences in known order alone is trusted if its config names the activation between
+    them; it counts as the family of plain MLPs if all of its maps are linear.
     """
     sizes = known_sizes({**SIZES, "d": WIDTH}, config, heads, lenient=True)
     reading = read_names(shapes, {axis: one.value for axis, one in sizes.items()})

@@ -83,7 +83,7 @@ def axis_sizes(
     Returns
     -------
     sizes, complete
-        The sizes found (known ones included), and whether every axis has one.
+        The sizes found (including known ones), and whether every axis has one.
 
     Raises
     ------
@@ -124,12 +124,12 @@ def axis_sizes(
 def part_of_axis(text: str, axis: str, sizes: Mapping[str, int]) -> tuple[int, int]:
     """Start and length of a part of an axis, written ``start:stop`` in terms of axis sizes.
 
-    Each side is a sum or difference of sizes and numbers; an empty one is the axis' own end.
+    Each side is a sum or difference of sizes and numbers; an empty side is the end of the axis.
 
     Raises
     ------
     ArchitectureError
-        If it is not of that form, or no part of the axis.
+        If it does not have that form, or is not within the axis.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Axes of a stored tensor, and the part of them that a map takes up."""
+"""Axes of a stored tensor, and the part of them that a map occupies."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class MapAxes:
     window: Mapping[str, tuple[int, int]]
 
     def extent(self, axis: str) -> int:
-        """Size of an axis, or of the part of it that the maps take up."""
+        """Size of an axis, or of the part of it that the maps occupy."""
         return self.window[axis][1] if axis in self.window else self.sizes[axis]
 
     def cut(self, group: tuple[str, ...]) -> slice:
-        """The part of one stored dimension that is enough to read."""
+        """The part of one stored dimension that must be read."""
         start, extent, part = 0, prod(self.sizes[n] for n in group), False
         for name in _leading(group, self.select):
             extent //= self.sizes[name]
@@ -46,7 +46,7 @@ class MapAxes:
         return slice(start, start + extent) if part else slice(None)
 
     def range_text(self, group: tuple[str, ...], fixed: Mapping[str, int]) -> str:
-        """Where a map lies along one stored dimension, its batch axes fixed at these indices."""
+        """Range of a map along one stored dimension, with its batch axes fixed at these indices."""
         stride = prod(self.sizes[n] for n in group)
         extent, start, step, blocks, was_free = stride, 0, 1, 0, False
         for name in group:
@@ -63,7 +63,7 @@ class MapAxes:
         free = prod(self.extent(n) for n in group if n not in fixed)
         if free == extent:
             return ":"
-        if blocks > 1:  # not one range: say which axis is held at which index
+        if blocks > 1:  # not contiguous: name the axes and their indices
             held = [f"{n}={fixed[n]}" for n in group if n in fixed]
             held += [f"{n}={a}:{a + n_}" for n, (a, n_) in self.window.items() if n in group]
             return "; ".join(dict.fromkeys(held))
@@ -71,7 +71,7 @@ class MapAxes:
         return f"{start}:{stop}" if step == 1 or free == 1 else f"{start}:{stop}:{step}"
 
     def selected(self, stored: Tensor, groups: Groups, tensor: str) -> Tensor:
-        """Elementary axes without the selected ones; a view of a contiguous tensor.
+        """View of a contiguous tensor with elementary axes, without the selected ones.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Names of pairs that no two pairs of a graph share."""
+"""Makes the names of pairs unique within a graph."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Pairs = tuple[PairGroup, ...]
 
 
 def with_own_names(pairs: Sequence[PairGroup]) -> Pairs:
-    """Pairs of which each member has a name of its own.
+    """The pairs, with a unique name for each member.
 
-    Two blocks of one layer may have the same label, as an MLP and an adapter next to it. The
-    modules of their maps tell them apart, then a number.
+    Two blocks of one layer may have the same label, for example an MLP and an adapter. The modules
+    of their maps distinguish them, or else a number.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""A family in a checkpoint: its rules applied to each layer of each stack, and its sequences."""
+"""Applies a family's rules to each layer of each stack of a checkpoint, and to its sequences."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from flagscope.arch.rules import StackRule
 from flagscope.arch.sequence import sequence_groups
 from flagscope.arch.series import series_groups
 
-# Gaps between layers that a note lists.
+# Most gaps between layers that a note lists.
 _MOST_GAPS = 20
-# Buffers of two and more dimensions that are no matrices of weights.
+# Buffers of two or more dimensions that are not weight matrices.
 BUFFERS = ("*position_ids", "*inv_freq", "*num_batches_tracked", "*token_type_ids", "*.mask",
            "*.causal_mask", "*.attn_mask", "*.tril", "*.triu")  # fmt: skip
 
@@ -54,7 +54,7 @@ class StackBuilder:
         self.solved: Solved = {}
 
     def build(self) -> tuple[list[PairGroup], list[HeadGroup]]:
-        """Pairs and heads' spaces; streams and frames stand in attributes afterwards."""
+        """Build pairs and head spaces; afterwards, attributes hold the streams and frames."""
         pairs: list[PairGroup] = []
         heads: list[HeadGroup] = []
         for one in self.choice.instances:
@@ -109,7 +109,7 @@ class StackBuilder:
         single = len(numbers) == 1
         stack = self._stack_name(one)
         label = f"layer.{numbers[0]}" if single else base.rstrip(".")
-        if not numbers:  # one layer alone
+        if not numbers:  # a single layer
             label = stack
         elif self.several:
             label = f"{stack}.{label}"
@@ -161,9 +161,9 @@ class StackBuilder:
 
 
 def missing_numbers(present: Sequence[int]) -> str:
-    """The numbers from 0 on that are missing in between, runs of three and more as their ends.
+    """The numbers missing from 0 to the largest; runs of three or more are given by their ends.
 
-    Only the gaps are gone through, since a number in a file may be of any size.
+    The loop is over gaps only, since a number in a file may have any size.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Whether a family file of one's own fits the tensors that it is for: a wrong name is an error.
+"""Checks a custom family file against the tensors: an unknown name is an error.
 
-A shipped family is found by its names, and describes many models: what it names may be missing. A
-file of one's own describes this model, so a name in it that no tensor has is a mistake.
+A shipped family is found by its names and describes many models, so some of its names may be
+missing. A custom file describes this model, so a name in it that no tensor has is a mistake.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _NEAR = 3
 
 
 def check_stated(family: Family, instances: Sequence[Instance], shapes: Shapes, place: str) -> None:
-    """Refuse a family file whose paths, modules or norms exist nowhere in a checkpoint.
+    """Raise if paths, modules or norms of a family file do not exist in a checkpoint.
 
-    Of a block that is optional, either all maps may be missing or none.
+    In an optional block, either all maps may be missing or none.
 
     Raises
     ------
     ArchitectureError
-        With the key of the first such name, and the names that are nearest.
+        With the key of the first such name, and the nearest names.
     """
-    # A copy of a shipped file, or what extends one, names norms that only some models have.
+    # A copy or extension of a shipped file names norms that only some models have.
     own = family.name not in load_families() and family.named
     for at, stack in enumerate(family.stacks):
         key = f"{place}.stacks[{at}]"
@@ -52,7 +52,7 @@ def check_stated(family: Family, instances: Sequence[Instance], shapes: Shapes, 
                  for rule in block.maps for name in _roles(rule)}  # fmt: skip
         for block_key, block in blocks:
             present = [rule for rule in block.maps if _exists(rule, inner)]
-            # Another form of a block may share its last map with it.
+            # A different form of a block may share its last map with it.
             shared = {name for rule in present for name in _roles(rule)} <= whole
             optional = not isinstance(block, LatentRule) and block.optional
             if optional and len(present) < len(block.maps) and shared:
@@ -66,7 +66,7 @@ def check_stated(family: Family, instances: Sequence[Instance], shapes: Shapes, 
 
 
 def with_key(error: ArchitectureError, family: Family, place: str) -> ArchitectureError:
-    """An error about tensors that do not fit what a file says, with the key that it is about."""
+    """Add the key to an error about tensors that do not fit a family file."""
     text, best = str(error), ""
     for key, rule in _rules(family):
         named = any(re.search(rf"(?:^|['.]){re.escape(name)}'", text) for name in rule.weights())
@@ -82,7 +82,7 @@ def with_key(error: ArchitectureError, family: Family, place: str) -> Architectu
 
 
 def _rules(family: Family) -> Iterator[tuple[str, MapRule]]:
-    """All maps of the blocks and sequences of a family, with their keys."""
+    """Yield (key, map) for all blocks and sequences of a family."""
     for at, stack in enumerate(family.stacks):
         for key, block in _blocks(stack):
             yield from ((f"stacks[{at}].{key}.{rule.role}", rule) for rule in block.maps)
@@ -133,7 +133,7 @@ def _exists(rule: MapRule, names: Sequence[str]) -> bool:
 
 
 def _relative_names(found: Sequence[Instance], shapes: Shapes) -> list[str]:
-    """Names of tensors in the layers of a stack, relative to their layer."""
+    """Names of the tensors in the layers of a stack, relative to the layer."""
     bases = {layer_base(one, numbers) for one in found for numbers in one.numbers}
     return sorted({name.removeprefix(base) for name in shapes for base in bases
                    if name.startswith(base)})  # fmt: skip

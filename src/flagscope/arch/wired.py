@@ -1,4 +1,4 @@
-"""Pairs and heads from a file's own graph (see `flagscope.wiring`)."""
+"""Finds pairs and heads in a file's own graph (see `flagscope.wiring`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flagscope.records import Attention, Freedom, HeadSpace, PairKind
 from flagscope.wiring import Link, WiredAttention, WiredMap, WiredNorm, Wiring
 
 FAMILY = "graph"
-"""What a graph that was read from the file says in place of a family's name."""
+"""Family name of a graph that was read from the file."""
 
 
 def wired_graph(
@@ -32,12 +32,12 @@ def wired_graph(
     known: Mapping[str, Known],
     config: Mapping[str, Any] | None,
 ) -> Inferred:
-    """Pairs and heads that a file's graph tells of; attention by names where it does not.
+    """Pairs and heads of a file's graph; attention by names if the graph does not show it.
 
     Parameters
     ----------
     wiring
-        What the reader understood of the graph.
+        The graph, as the reader understood it.
     shapes, notes, known, config
         As for `inferred_maps`.
 
@@ -68,7 +68,7 @@ def _by_name(
     known: Mapping[str, Known],
     config: Mapping[str, Any] | None,
 ) -> Inferred:
-    """What names tell of tensors whose order the graph leaves open."""
+    """Pairs and heads by names, for tensors whose order the graph leaves open."""
     understood = {one.tensor for one in wiring.maps}
     linked = {side.map.tensor for pair in recorder.pairs for side in (pair.write, pair.read)}
     left = {name: shape for name, shape in shapes.items() if name not in linked}
@@ -180,7 +180,7 @@ class _Recorder:
 
 
 def _ends(kind: str, head: int, ratio: int) -> tuple[int, int]:
-    """Writer and reader of a head: keys and values are shared by groups of heads."""
+    """Index of the writer and the reader of a head; groups of heads share keys and values."""
     return (head, head // ratio) if kind == "qk" else (head // ratio, head)
 
 
@@ -194,11 +194,11 @@ def _freedom(link: Link) -> Freedom:
     if not link.free:
         return "none"
     if link.product:
-        # A norm on one factor would have to move with the other.
+        # A norm on one factor would have to change with the other.
         if link.norm is not None:
             return "none"
         plain = elementwise_freedom("linear" if link.between == "gated" else link.between)
         return "scaling" if plain == "gl" else plain
     freedom = elementwise_freedom(link.between)
-    # Behind a norm of single channels only scalings of these are left.
+    # A norm of single channels commutes only with scalings of these.
     return "scaling" if freedom == "gl" and link.norm is not None else freedom

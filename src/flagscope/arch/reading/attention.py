@@ -1,7 +1,8 @@
-"""Attention blocks among tensors of unknown names: queries, keys, values and the output map.
+"""Finds attention blocks in unknown models: queries, keys, values and the output map.
 
-A name proposes a role, shapes dispose: a block is read only where the four maps fit each other in
-one way. How weights lie, as (out, in) or (in, out), is decided for all blocks of a model together.
+Names propose roles and shapes decide: a block is read only if its four maps fit each other in
+exactly one way. Whether weights are stored as (out, in) or (in, out) is decided for all blocks of a
+model together.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from flagscope.arch.reading.proposals import (
 from flagscope.arch.reading.stacked_heads import stacked_heads
 
 _CROSS = re.compile(r"cross|attn_?2|enc_?dec|encoder_attn|multihead_attn|inter_attn|src_attn")
-# Fused maps of these names hold Q, K and V for each head in turn, or all Q first.
+# Fused maps with these names hold Q, K and V for each head in turn, or all Q first.
 _EITHER_ORDER = ("query_key_value", "linear_qkv")
 
-# Tables whose lengths are not the stream's, and norms of queries or keys.
+# Tables whose lengths differ from the stream's, and norms of queries or keys.
 _NO_WIDTH = re.compile(r"bias|rotary|rope|alibi")
 _OF_HEADS = re.compile(r"(?:^|[._])[qkv](?:_|$)|query|key|value|head")
 
@@ -44,18 +45,18 @@ CONVOLVED = (
 
 @dataclass(frozen=True)
 class AttentionReading:
-    """What was read of attention.
+    """Attention blocks as read.
 
     Attributes
     ----------
     blocks
-        The blocks, in the order of their tensors.
+        The blocks in the order of their tensors.
     stacked
-        Matrices that stand for several tensors, one a head: names with a star for the number.
+        Matrices that combine several tensors, one per head: names with a star for the number.
     doubted
-        What was not read, with the module in which it stands.
+        What was not read, with its module.
     transposed
-        Whether modules' weights lie as (in, out); None where no block tells it.
+        Whether weights of modules are stored as (in, out); None if no block shows it.
     """
 
     blocks: tuple[AttentionBlock, ...]
@@ -65,12 +66,12 @@ class AttentionReading:
 
 
 def read_attention(root: Module, known: Mapping[str, int] | None = None) -> AttentionReading:
-    """The attention blocks of a model; `known` are sizes by axis that a config gives."""
+    """The attention blocks of a model; `known` holds sizes by axis from a config."""
     groups = by_parent(root.matrices)
     stacked = stacked_heads(groups)
     proposals = [one for parent, found in groups.items() if parent not in stacked.sources
                  if (one := proposal(parent, found, groups))]  # fmt: skip
-    # The output map of heads lies in the module that holds them, or above.
+    # The output map of heads is in the module that holds them, or above.
     proposals += [
         Proposal(one.parent, one.roles, output_candidates(one.parent, set(), groups)[:3], one.count)
         for one in stacked.blocks
@@ -103,14 +104,14 @@ def read_attention(root: Module, known: Mapping[str, int] | None = None) -> Atte
 
 @dataclass(frozen=True)
 class _Sizes:
-    """How often each length occurs outside of attention, and sizes by axis from a config."""
+    """Counts of each length outside of attention, and sizes by axis from a config."""
 
     widths: Counter[int]
     known: Mapping[str, int]
 
 
 def _widths(root: Module, taken: set[str]) -> Counter[int]:
-    """How often maps and norms have each length, but for those of single heads."""
+    """Counts of the lengths of maps and norms, without those of single heads."""
     widths = Counter(size for matrix in root.matrices if matrix.tensor not in taken
                      and not _NO_WIDTH.search(matrix.tensor.lower())
                      for size in set(matrix.shape))  # fmt: skip
@@ -127,10 +128,10 @@ def _common_style(
     proposals: Sequence[Proposal], readings: Sequence[Mapping[str, list[AttentionBlock]]],
     bare: bool,
 ) -> str | None:  # fmt: skip
-    """How the weights of all blocks lie: None where it cannot be told.
+    """Whether the weights of all blocks are stored as (in, out); None if that is open.
 
-    Blocks of which neither style can be read do not vote. A module's weight is (out, in) where both
-    fit, as torch's Linear has it; of bare parameters nothing is usual.
+    Blocks that fit neither style do not vote. If both fit, the weight of a module is (out, in), as
+    in torch's Linear; bare parameters have no usual style.
     """
     votes = [{style for style, found in reading.items() if found}
              for one, reading in zip(proposals, readings, strict=True)
@@ -147,8 +148,8 @@ def _common_style(
 
 
 def _readings(one: Proposal, transposed: bool, sizes: _Sizes) -> list[AttentionBlock]:
-    """The ways in which a block's maps fit each other if weights lie as (in, out), or (out, in)."""
-    # What stands for one head each are weights of modules, and these are (out, in).
+    """The ways in which a block's maps fit each other, for weights as (in, out) or (out, in)."""
+    # Matrices of single heads are weights of modules, which are (out, in).
     transposed = transposed and one.heads is None
     roles = list(_role_readings(one, transposed, sizes))
     found = []
@@ -166,7 +167,7 @@ def _readings(one: Proposal, transposed: bool, sizes: _Sizes) -> list[AttentionB
 def _role_readings(
     one: Proposal, transposed: bool, sizes: _Sizes
 ) -> Iterator[tuple[dict[str, RoleMap], int, int]]:
-    """Q, K and V, the length of what all heads hand to the output map, and the stream's width."""
+    """Yield Q, K and V, the input length of the output map, and the width of the stream."""
     if "qkv" in one.roles:
         yield from _fused(one, transposed)
         return
@@ -184,7 +185,7 @@ def _role_readings(
         if c != e or q % k or (k != v and k * v == 0):
             return
         if transposed and c != d and query.joint == ".":
-            return  # two widths and weights as (in, out): too much to read out of shapes alone
+            return  # two widths and weights as (in, out): shapes alone do not determine them
         axis = "d" if c == d else "c"
         last = "k" if k == v else "v"
         yield {
@@ -234,7 +235,7 @@ def _half_fused(one: Proposal, transposed: bool) -> Iterator[tuple[dict[str, Rol
 def _output_map(
     one: Proposal, maps: Mapping[str, RoleMap], inner: int, d: int, transposed: bool
 ) -> tuple[RoleMap | None, bool]:
-    """The output map, and whether several fit equally well."""
+    """The output map, and whether several candidates fit equally well."""
     for near in one.outputs:
         if len(maps["q"].matrix.shape) == 3 and "three" not in maps["q"].layout:
             fitting = [role for m in near if (role := heads_output(maps, m))]
@@ -247,5 +248,5 @@ def _output_map(
             return fitting[0], False
         if fitting:
             return None, near is not one.outputs[-1]
-    # A fused map that no output map bears out may hold anything.
+    # A fused map without a matching output map may hold anything.
     return None, "qkv" in one.roles

@@ -1,7 +1,7 @@
-"""What may stand at a pair besides its two maps, so that no freedom of its neurons is known.
+"""Finds pairs that something else may share, so that the freedom of their neurons is not known.
 
-Within one nn.Sequential nothing else can reach what one map hands to the next. Anywhere else a sum,
-a second reader or a concatenation can, as far as widths allow it.
+Within one nn.Sequential, nothing else has access to the output of one map before the next. Anywhere
+else, a sum, a second reader or a concatenation has, if widths allow it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from flagscope.arch.reading.segments import Placed
 
 @dataclass
 class Doubts:
-    """Writers of which it is not known what stands behind them, and why.
+    """Writers whose readers are not fully known, with reasons.
 
     Attributes
     ----------
     open
-        Their tensors.
+        Tensors of these writers.
     vectors
-        Norms and scales that may stand there.
+        Norms and scales that may follow them.
     shared
-        Pairs whose neurons something else of the same width may hold as well.
+        Pairs whose neurons another part of the same width may hold as well.
     """
 
     open: set[str] = field(default_factory=set)
@@ -45,7 +45,7 @@ def doubts_of(
     sequences
         Maps that follow each other.
     vectors
-        Norms and scales whose place is not known.
+        Norms and scales whose position is not known.
     matrices
         All matrices of the model.
     """
@@ -62,7 +62,7 @@ def doubts_of(
             and (seat is None or vector.parent == seat)
         ]  # fmt: skip
         doubts.vectors += [name for name in near if name not in doubts.vectors]
-        # The width occurs twice at the pair itself.
+        # The pair itself accounts for two occurrences of the width.
         tied = seat is None and not (alone and widths[write.out] == 2)
         if tied:
             doubts.shared.append(f"{one.matrix.path} to {two.matrix.path}")

@@ -1,4 +1,4 @@
-"""Stacks of transformer layers: attention blocks and MLPs under one path with a number in it."""
+"""Finds stacks of transformer layers: attention and MLP blocks under one numbered path."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Stack:
     Attributes
     ----------
     path
-        Such as ``decoder.layers.{layer}.``; without a number where there is one layer alone.
+        Such as ``decoder.layers.{layer}.``; without a number for a single layer.
     d
         Width of the stream.
     attention, mlp
-        Blocks of each layer by their rule: role to RoleMap with names relative to the layer.
+        Blocks of each layer by rule: role to RoleMap, with names relative to the layer.
     layers
-        The numbers of the layers, and which rules each of them has.
+        Numbers of the layers, and the rules of each.
     tensors
-        Of the MLPs that were found by their names alone.
+        Tensors of the MLPs found by their names alone.
     """
 
     path: str
@@ -45,17 +45,17 @@ class Stack:
     tensors: list[tuple[str, ...]] = field(default_factory=list)
 
     def base(self, numbers: Numbers) -> str:
-        """What the names of a layer begin with."""
+        """Prefix of the names of a layer."""
         values = iter(numbers)
         return re.sub(r"\{\w+\}", lambda _: str(next(values)), self.path)
 
     def numbers(self, parent: str) -> Numbers:
-        """The numbers of the layer in which a module stands."""
+        """The numbers of the layer that contains a module."""
         match = _numbered(self.path.removesuffix(".")).match(parent)
         return tuple(int(n) for n in match.groups()) if match else ()
 
     def add_mlp(self, block: MlpBlock, numbers: Numbers, *, experts: bool) -> None:
-        """Take an MLP of one layer, of all of its experts if it is one of those."""
+        """Add an MLP of one layer, for all experts if it is one of them."""
         base = self.base(numbers)
         names = {role: one.tensor.removeprefix(base) for role, one in block.maps.items()}
         if experts:
@@ -97,7 +97,7 @@ def read_stacks(root: Module, reading: AttentionReading) -> tuple[list[Stack], s
 
 
 def _beside_attention(root: Module, reading: AttentionReading, used: set[str]) -> set[str]:
-    """Other maps in the modules of attention: no MLP, unless all of them are named as one."""
+    """Other maps in the modules of attention: not an MLP, unless all of them have MLP names."""
     parents = {role.matrix.parent for block in reading.blocks for role in block.maps.values()
                if role.matrix.parent == block.parent}  # fmt: skip
     groups = by_parent(matrix for matrix in root.matrices if matrix.tensor not in used)
@@ -107,7 +107,7 @@ def _beside_attention(root: Module, reading: AttentionReading, used: set[str]) -
     }  # fmt: skip
 
 
-# Names that maps of an MLP have, and no other maps.
+# Names that only maps of an MLP have.
 _MLP_NAMES = frozenset(
     frozenset(names.split())
     for names in (
@@ -121,7 +121,7 @@ _MLP_NAMES = frozenset(
 def _loose_mlps(
     root: Module, used: set[str], transposed: bool | None
 ) -> tuple[list[Stack], list[str]]:
-    """MLPs that stand in no layer with attention, by names that nothing else has."""
+    """MLPs outside of layers with attention, by names that only MLPs have."""
     groups = by_parent(matrix for matrix in root.matrices if matrix.tensor not in used)
     mixes = {p: mix for p, found in groups.items() if (mix := channel_mix(p, found))}
     named = {p: found for p, found in groups.items()
@@ -154,7 +154,7 @@ _MLP_MODULE = re.compile(r"mlp|ffn|ffwd|feed_?forward|expert|moe|\bff\b|adapter|
 
 
 def _runs_up_first(parent: str, found: Sequence[Matrix]) -> bool:
-    """Whether the map called up comes first, which an adapter's does not: by module or order."""
+    """Whether the map called up comes first, by module or order; in an adapter, it does not."""
     up, down = (next((m for m in found if mlp_role(m.name) == role), None)
                 for role in ("up", "down"))  # fmt: skip
     directed = any(word in m.name.lower() for m in found for word in ("up", "down"))
@@ -164,7 +164,7 @@ def _runs_up_first(parent: str, found: Sequence[Matrix]) -> bool:
 
 
 def _common_path(parents: Sequence[str]) -> str:
-    """The path of modules that differ in numbers: up to the last number that varies."""
+    """The common path of modules that differ in numbers, up to the last number that varies."""
     spots = [list(_NUMBER.finditer(parent)) for parent in parents]
     if not spots[0]:
         over, _, _ = parents[0].replace("{expert}", "").rpartition(".")
@@ -182,12 +182,12 @@ def _common_path(parents: Sequence[str]) -> str:
 
 
 def _numbered(path: str) -> re.Pattern[str]:
-    """What matches a path with numbers in place of the names in braces."""
+    """Pattern of a path, with numbers for the names in braces."""
     return re.compile(re.sub(r"\\\{\w+\\\}", f"({LAYER_NUMBER})", re.escape(path)))
 
 
 def _of_any_expert(parent: str) -> str:
-    """The path of a module in a list of experts, with "{expert}" for the number."""
+    """The path of a module in a list of experts, with "{expert}" for its number."""
     match = _EXPERT.fullmatch(parent)
     return f"{match['before']}.{{expert}}{match['rest']}" if match else parent
 
@@ -198,7 +198,7 @@ def _attention_rule(block: AttentionBlock, base: str) -> Rule:
 
 
 def _read_mlps(root: Module, stack: Stack, used: set[str], transposed: bool | None) -> set[str]:
-    """MLPs in the layers of a stack; layers of the same path without attention count as well."""
+    """Read the MLPs in the layers of a stack, including layers of its path without attention."""
     pattern = _numbered(stack.path)
     by_layer: dict[Numbers, list[Matrix]] = defaultdict(list)
     for matrix in root.matrices:
@@ -216,7 +216,7 @@ def _read_mlps(root: Module, stack: Stack, used: set[str], transposed: bool | No
 
 
 def _gains(root: Module, pattern: re.Pattern[str]) -> dict[Numbers, set[int]]:
-    """Lengths of the norms, scales and other vectors of each layer that are no map's bias."""
+    """Lengths of the norms, scales and other vectors of each layer, without the maps' biases."""
     found: dict[Numbers, set[int]] = defaultdict(set)
     for module in root.walk():
         match = pattern.match(f"{module.path}.")
@@ -229,7 +229,7 @@ def _gains(root: Module, pattern: re.Pattern[str]) -> dict[Numbers, set[int]]:
 
 @dataclass(frozen=True)
 class _Read:
-    """What is known of a layer where its MLPs are read: see `read_mlp`."""
+    """What is known of a layer when its MLPs are read: see `read_mlp`."""
 
     d: int
     transposed: bool | None
@@ -242,7 +242,7 @@ class _Read:
 
 
 def _layer_mlps(matrices: Sequence[Matrix], base: str, read: _Read) -> list[MlpBlock]:
-    """MLPs of one layer: each in a module of its own, or one in each of a list of experts."""
+    """MLPs of one layer: each in a separate module, or one in each of a list of experts."""
     groups: dict[str, list[Matrix]] = defaultdict(list)
     experts: dict[str, dict[str, list[Matrix]]] = defaultdict(lambda: defaultdict(list))
     for matrix in matrices:
@@ -271,7 +271,7 @@ def _layer_mlps(matrices: Sequence[Matrix], base: str, read: _Read) -> list[MlpB
 
 
 def _by_module(matrices: Sequence[Matrix], read: _Read) -> list[MlpBlock]:
-    """MLPs in a module that holds several: each in a module of its own."""
+    """MLPs in a module that holds several, each in a separate child module."""
     groups = by_parent(matrices)
     found = [read.mlp(parent, group) for parent, group in groups.items()]
     return [one for one in found if one is not None] if len(groups) > 1 else []

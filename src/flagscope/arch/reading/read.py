@@ -1,7 +1,7 @@
-"""What can be read of a model that no family file describes, written as a family file.
+"""Reads a model that no family file describes, and writes the result as a family file.
 
-Names propose, shapes dispose, and what several readings have in common is all that is claimed: see
-`attention`, `layers`, `lines` and `segments`. What stands in no pair is listed with the reason.
+Names propose, shapes decide, and only what all possible readings share is claimed: see
+`attention`, `layers`, `lines` and `segments`. Matrices in no pair are listed with the reason.
 """
 
 from __future__ import annotations
@@ -36,20 +36,19 @@ class Reading:
     Attributes
     ----------
     content
-        As of a family file; no tables where nothing was read.
+        Content of a family file; without tables if nothing was read.
     numbers
-        The numbers of the layers of each stack, in the order of the stacks.
+        Layer numbers of each stack, in the order of the stacks.
     notes
-        What was doubted, each with the module that it is about.
+        Doubts, each with its module.
     left
-        Why a matrix stands in no pair, by its name.
+        Why a matrix is not in any pair, by name.
     borders
-        Where two maps fit each other and yet no pair is claimed.
+        Places where two maps fit each other but no pair is claimed.
     shared
-        Pairs whose neurons a sum or another reader may hold as well: no freedom is known.
+        Pairs whose neurons a sum or another reader may share: their freedom is not known.
     certain
-        Whether nothing in the model was doubted: all its matrices stand in sequences whose order is
-        known.
+        Whether there were no doubts: all matrices are in sequences of known order.
     """
 
     content: dict[str, Any]
@@ -62,12 +61,12 @@ class Reading:
 
 
 def read_names(shapes: Mapping[str, Shape], known: Mapping[str, int] | None = None) -> Reading:
-    """Read the structure of a model from the names and shapes of its tensors.
+    """Infer the structure of a model from the names and shapes of its tensors.
 
     Parameters
     ----------
     known
-        Sizes by axis that a config gives: h, g, k, d. They decide where shapes leave a choice.
+        Sizes by axis from a config: h, g, k, d. They decide where shapes leave a choice.
 
     Examples
     --------
@@ -125,7 +124,7 @@ def _stack(
     norms: list[dict[str, Any]] = [{}, {}]
     if front is not None:
         table["norms_shown"] = True
-        # Attention and MLP may both read what the layer before has written.
+        # Attention and MLP may both read the output of the previous layer.
         table["parallel"] = {"config": list(PARALLEL), "default": True}
         norms = [{"norm": _norm(one)} for one in front]
     base = stack.base(min(stack.layers))
@@ -142,7 +141,7 @@ def _stack(
         names = {role: name for role, name, _ in rule}
         common = norms[1] if rule in everywhere else {"optional": True}
         name = f"mlp{at + 1}" if at else "mlp"
-        if block.halves == HALVES:  # which is the gate is not known, and both are read alike
+        if block.halves == HALVES:  # which half is the gate is not known; both are read alike
             for number, half in enumerate(HALVES):
                 table_of_half = _mlp_maps(block, names, {"up": number})
                 mlp.append(table_of_half | common | {"name": f"{name}.{half}"})
@@ -160,7 +159,7 @@ def _norm(norm: BlockNorm) -> dict[str, Any]:
 
 
 def _stack_name(stack: Stack, *, several: bool) -> str:
-    """The path without its number; a block of attention alone goes by its module's name."""
+    """The path without its number; a single attention block has the name of its module."""
     if "{" not in stack.path and len(stack.attention) == 1 and not stack.mlp:
         (block,) = stack.attention.values()
         return block.parent or "main"
@@ -179,7 +178,7 @@ def _base_of(parent: str, stack: Stack) -> str | None:
 def _attention(block: AttentionBlock, base: str) -> dict[str, Any]:
     table: dict[str, Any] = {"kind": "cross"} if block.cross else {}
     for role, one in block.maps.items():
-        # Values that nothing reads make no pair.
+        # Values without a reader form no pair.
         if role != "v" or "o" in block.maps:
             table[role] = _role(one, base)
     return table
@@ -203,7 +202,7 @@ def _module(matrix: Matrix, tensor: str) -> dict[str, Any]:
 def _mlp_maps(
     block: MlpBlock, names: Mapping[str, str], halves: Mapping[str, int]
 ) -> dict[str, Any]:
-    """The maps of an MLP by their roles; `halves` says which half of the first map each is."""
+    """The maps of an MLP by role; `halves` gives the half of the first map for each."""
     table: dict[str, Any] = {}
     for role in ("up", "gate", "down"):
         source = "up" if role in halves else role

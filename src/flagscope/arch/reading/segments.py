@@ -1,7 +1,7 @@
-"""How the matrices of a line lie: plain, transposed, grouped convolutions, what a flattening joins.
+"""Finds the layouts of the matrices of a line: plain, transposed, grouped, or after flattening.
 
-Each matrix is read in the way that its neighbours, its bias and the norm behind it leave open.
-Where more than one way is open, it is cut out of the line and listed.
+Each matrix is read in the way that its neighbours, its bias and the norm after it allow. If they
+allow several ways, the matrix is cut out of the line and listed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from flagscope.arch.reading.line import (
 )
 from flagscope.arch.reading.modules import Shape
 
-# By the number of dimensions of the weight: Linear, Conv1d, Conv2d, Conv3d.
+# Layouts by number of dimensions: Linear, Conv1d, Conv2d, Conv3d.
 PLAIN = {2: "o i", 3: "o i x", 4: "o i y x", 5: "o i z y x"}
 _TRANSPOSED = {2: "i o", 3: "i o x", 4: "i o y x", 5: "i o z y x"}
 
@@ -49,7 +49,7 @@ _BUFFER = re.compile(r"(?:\w*_)?(?:mask|tril|triu|buffer|pe|positional_encoding)
 
 @dataclass(frozen=True)
 class Placed:
-    """A matrix of a segment: its layout, and the lengths that it writes and reads."""
+    """A matrix of a segment: its layout, and its output and input lengths."""
 
     item: Item
     layout: str
@@ -59,9 +59,9 @@ class Placed:
 
 @dataclass
 class Segments:
-    """Sequences of matrices without a cut, and what stands in none, by reason.
+    """Sequences of matrices without a cut, and matrices in none, by reason.
 
-    `borders` are the places where two matrices fit each other and no pair is claimed.
+    `borders` are the places where two matrices fit each other but no pair is claimed.
     """
 
     found: list[list[Placed]] = field(default_factory=list)
@@ -85,7 +85,7 @@ def segments(lines: list[Line]) -> Segments:
 
 
 def _borders(line: Line) -> Iterator[str]:
-    """Places within a list where two matrices fit each other and are not known to meet."""
+    """Places within a list where two matrices fit each other but may not be adjacent."""
     before: Item | None = None
     cuts: list[str] = []
     for part in line:
@@ -137,7 +137,7 @@ class _Reader:
         yield from self._attempt(run, hint, transposed) if transposed else placed
 
     def _bare(self, run: list[Item]) -> Iterator[list[Placed]]:
-        """Parameters without modules: the one way to lie in which all of them chain."""
+        """Parameters without modules: the one storage order in which all of them chain."""
         shapes = [item.matrix.shape for item in run]
         flat = all(len(shape) == 2 for shape in shapes)
         bare = all(item.matrix.joint is None for item in run)
@@ -167,14 +167,14 @@ class _Reader:
             following = run[at + 1].matrix.shape if at + 1 < len(run) else None
             outcome = self._place(item, before, hint, following, transposed_kernels)
             if isinstance(outcome, str) and outcome == DIMENSIONS and before is not None:
-                # A new segment may begin here, behind something that was not seen.
+                # A new segment may start here, after something unseen.
                 self.into.cuts.add(DIMENSIONS)
                 parts.append([])
                 outcome = self._place(item, None, (before.out,), following, transposed_kernels)
             if isinstance(outcome, str):
                 self.into.left[item.matrix.tensor] = outcome
                 self.into.cuts.add(outcome)
-                # It writes the one or the other, whatever it is.
+                # Its output has one of the two lengths, whatever it is.
                 hint = item.matrix.shape[: 1 if outcome in (GROUPED, MAY_GROUP, ONE_CHANNEL) else 2]
                 parts.append([])
             else:
@@ -188,7 +188,7 @@ class _Reader:
         self, item: Item, before: Placed | None, hint: tuple[int, ...], following: Shape | None,
         transposed_kernels: frozenset[Shape],
     ) -> Placed | str:  # fmt: skip
-        """The matrix behind `before`, or why it cannot be placed."""
+        """The matrix after `before`, or why it cannot be placed."""
         shape = item.matrix.shape
         if len(shape) not in PLAIN:
             return BETWEEN
@@ -201,11 +201,11 @@ class _Reader:
         written = before.out if before else None
         first, second = shape[:2]
         outs = self._written(item)
-        # Each way: does it read what comes, and write as many channels as bias and norm have?
+        # For each way: does it read its input, and write as many channels as bias and norm have?
         plain = written in (None, second) and outs <= {first}
         spread = any(n > 1 for n in shape[2:])
         even = spread and may_be_transposed(item)
-        # A reader of a concatenation has the shape of a transposed one, so that must be shown.
+        # A reader of a concatenation has the shape of a transposed map: evidence must exclude it.
         shown = even or (outs == {second} and first != second)
         transposed = written in (None, first) and outs <= {second} and spread and shown
         grouped = outs <= {first} and _may_group(written, first, second)
@@ -232,7 +232,7 @@ class _Reader:
         self, item: Item, hint: tuple[int, ...], following: Shape | None,
         *, plain: bool, transposed: bool, even: bool,
     ) -> Placed | str:  # fmt: skip
-        """A convolution of which it is not known what it reads."""
+        """A convolution whose input is not known."""
         shape = item.matrix.shape
         first, second = shape[:2]
         reads = following[1] if following is not None else None
@@ -245,7 +245,7 @@ class _Reader:
         if even and goes_up(item.matrix.path) and not item.matrix.bias and item.channels is None:
             return MAY_TRANSPOSE
         if plain and transposed and reads == second != first:
-            # Transposed, or plain in front of one in groups.
+            # Transposed, or plain before a grouped one.
             if following is not None and _may_group(first, following[0], second):
                 return ORIENTATION
             plain = False
@@ -267,13 +267,13 @@ class _Reader:
         return DIMENSIONS
 
     def _written(self, item: Item) -> set[int]:
-        """Lengths that the output has by the bias and by the BatchNorm behind."""
+        """Lengths of the output, from the bias and the subsequent BatchNorm."""
         found = {item.matrix.bias[1]} if item.matrix.bias else set()
         return found | ({item.channels} if item.channels is not None else set())
 
 
 def _flattening(line: Line) -> Item | None:
-    """The linear map that may read a flattened image: the first, behind all convolutions."""
+    """The linear map that may read a flattened image: the first after all convolutions."""
     items = [item for item in line if isinstance(item, Item)]
     flat = [at for at, item in enumerate(items) if len(item.matrix.shape) == 2]
     spread = [at for at, item in enumerate(items) if len(item.matrix.shape) > 2]
@@ -281,7 +281,7 @@ def _flattening(line: Line) -> Item | None:
 
 
 def _may_read(shape: Shape, written: int) -> bool:
-    """Whether a matrix can read so many channels, in groups or behind a flattening."""
+    """Whether a matrix can read so many channels, in groups or after flattening."""
     out, inp = shape[:2]
     if len(shape) == 2:
         return inp % written == 0
@@ -289,7 +289,7 @@ def _may_read(shape: Shape, written: int) -> bool:
 
 
 def _may_group(written: int | None, out: int, per_group: int) -> bool:
-    """Whether a convolution in several groups can read so many channels."""
+    """Whether a grouped convolution can read so many channels."""
     if written is None or written <= per_group or written % per_group:
         return False
     return out % (written // per_group) == 0

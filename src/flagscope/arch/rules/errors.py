@@ -1,4 +1,4 @@
-"""Mistakes in a family file, as errors that name the file, the key, and what to write."""
+"""Reports mistakes in a family file: errors name the file, the key, and what to write."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _EXPECTED = {
 
 
 def first_mistake(error: ValidationError, model: type[BaseModel], file: str) -> ArchitectureError:
-    """The first mistake of a file that did not pass its model.
+    """The first mistake in a file that failed validation.
 
     Parameters
     ----------
     error
-        Of pydantic.
+        Validation error of pydantic.
     model
         The model of the whole file.
     file
@@ -56,7 +56,7 @@ def first_mistake(error: ValidationError, model: type[BaseModel], file: str) -> 
 
 
 def _missing(detail: ErrorDetails, model: type[BaseModel], file: str) -> ArchitectureError:
-    """A key that is not there, or is misspelt: then its table has a key that nothing asks for."""
+    """Error for a missing key; if it is misspelt, its table has an unknown key instead."""
     *table, key = detail["loc"]
     place, content = file + _key(table), detail["input"]
     left = content.keys() - set(_keys(model, table)) if isinstance(content, dict) else ()
@@ -78,12 +78,12 @@ def _unknown(detail: ErrorDetails, model: type[BaseModel], file: str) -> Archite
 
 
 def _key(location: Sequence[int | str]) -> str:
-    """A location as a key, such as ``.stacks[0].attention[1].q``."""
+    """Format a location as a key, such as ``.stacks[0].attention[1].q``."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
 
 
 def _keys(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """The keys that the table at a location may have."""
+    """Keys that the table at a location may have."""
     label = False
     for part in location:
         if isinstance(part, int) or label:
@@ -98,7 +98,7 @@ def _keys(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model of a table's annotation: itself, or within a tuple, a mapping or a union."""
+    """The model in a table's annotation: itself, or within a tuple, a mapping or a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((model for part in get_args(annotation) if (model := _model_in(part))), None)

@@ -1,8 +1,8 @@
-"""Family files: what a model family's tensors are called and how they lie, as data.
+"""Reads family files: names and layouts of a model family's tensors, as data.
 
-Each file in ``families/`` is TOML. Names are relative to a layer's `path`, any prefix of the
-path is found from the tensor names, and alternatives (a name in a live module and the one on
-disk) are arrays, of which the first that exists counts.
+Each file in ``families/`` is TOML. Names are relative to a layer's `path`; any prefix of the path
+is found from the tensor names. Alternatives (the name in a live module and the one on disk) are
+arrays, of which the first name that exists counts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flagscope.arch.rules.errors import first_mistake
 from flagscope.arch.rules.family import Family
 from flagscope.errors import ArchitectureError
 
-# What a family does not take from the one that it extends.
+# Keys that a family does not inherit from the one that it extends.
 _IDENTITY = ("name", "title", "model_types", "requires", "prefixes")
 
 
@@ -25,7 +25,7 @@ def parse_toml(text: str, place: str) -> dict[str, Any]:
     """The content of a TOML text; `place` names it in errors."""
     try:
         return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # also numbers of 5,000 digits, arrays in arrays
+    except (ValueError, RecursionError) as error:  # also long numbers and deeply nested arrays
         raise ArchitectureError(
             f"{place}: {str(error)[:200]}", hint="the file must be valid TOML"
         ) from error
@@ -43,14 +43,14 @@ def read_family(
     place
         Name of the file, for errors.
     others
-        Contents of other family files by name, for `extends`: what this file does not say,
-        other than its identity, is as in that one.
+        Contents of other family files by name, for `extends`: keys that this file lacks, except
+        for its identity, are inherited.
 
     Raises
     ------
     ArchitectureError
-        With the place of the first mistake: a missing or unknown key, a wrong type, a layout
-        that does not parse or lacks an axis that the role needs.
+        At the first mistake: a missing or unknown key, a wrong type, a layout that does not parse
+        or lacks an axis that the role needs.
 
     References
     ----------

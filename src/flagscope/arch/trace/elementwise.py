@@ -19,7 +19,7 @@ HOMOGENEOUS = frozenset({"relu", "leaky_relu"})
 
 
 def pointwise(node: fx.Node) -> bool:
-    """Whether an operation acts on the entries of one tensor, each for itself."""
+    """Whether an operation acts on each entry of one tensor separately."""
     if not isinstance(node.target, torch._ops.OpOverload) or len(node.all_input_nodes) != 1:
         return False
     tags = node.target.tags
@@ -27,7 +27,7 @@ def pointwise(node: fx.Node) -> bool:
 
 
 def unary(flow: Flow, node: fx.Node) -> Any:
-    """An activation, or any other function of single entries."""
+    """Handle an activation, or any other function of single entries."""
     if len(node.all_input_nodes) != 1 or node.args[0] is not node.all_input_nodes[0]:
         return None
     name = name_of(node)
@@ -66,7 +66,7 @@ def _add(flow: Flow, node: fx.Node) -> Any:
     if dims is None:
         return Value(plain(shape(node)))
     terms = tuple(_after_norm(t, v) for v in (a, b) for t in v.terms)
-    # who has been read on the way to the other summand is met there; the rest is met from here
+    # writers already read on the way to the other summand meet there; the others meet here
     fresh = tuple(t for t in terms if t.use not in flow.ledger.read_uses)
     return Value(dims, fresh or terms, stream=True)
 
@@ -99,7 +99,7 @@ def _div(flow: Flow, node: fx.Node) -> Any:
 
 
 def _with_foreign(flow: Flow, a: Value, b: Value, node: fx.Node, *, product: bool) -> Any:
-    """A sum or product of channels with something that holds none that are known."""
+    """Handle a sum or product of channels with a tensor without known channels."""
     value, other = (a, b) if a.terms else (b, a)
     scores = a.scores if a.scores is not None else b.scores
     if not value.terms:
@@ -110,7 +110,7 @@ def _with_foreign(flow: Flow, a: Value, b: Value, node: fx.Node, *, product: boo
     offset = len(dims) - len(other.dims)
     sizes = [_extent(dim) for dim in other.dims]
     alike = all(at < offset or sizes[at - offset] == 1 for at in holders(dims))
-    if alike:  # the same for all channels
+    if alike:  # equal for all channels
         if product:
             return value.through("gl", dims=dims)
         return value.through("permutation", "shift", dims=dims)
@@ -122,7 +122,7 @@ def _with_foreign(flow: Flow, a: Value, b: Value, node: fx.Node, *, product: boo
 
 
 def _where(flow: Flow, node: fx.Node) -> Any:
-    """masked_fill with a mask that is the same for all channels."""
+    """Handle masked_fill with a mask that is equal for all channels."""
     if not isinstance(node.args[1], fx.Node):
         return None
     value, mask = flow.value(node.args[0]), flow.value(node.args[1])
@@ -145,7 +145,7 @@ def _after_norm(term: Term, value: Value) -> Term:
 
 
 def _one_function(a: Value, b: Value) -> bool:
-    """Whether both are functions of the same single writer's channels, entry by entry."""
+    """Whether both are elementwise functions of the channels of the same single writer."""
     if len(a.terms) != 1 or len(b.terms) != 1 or a.stream or b.stream or a.dims != b.dims:
         return False
     one, two = a.terms[0], b.terms[0]
@@ -171,7 +171,7 @@ def _extent(dim: tuple[Axis, ...]) -> int:
 
 
 def _common(a: Value, b: Value, target: tuple[int, ...]) -> Dims | None:
-    """The dimensions of a broadcast result; None where two kinds of channels meet."""
+    """The dimensions of a broadcast result; None if channels of different layout meet."""
     dims: list[tuple[Axis, ...]] = []
     for at, extent in enumerate(target):
         found = [_aligned(one, at - len(target) + len(one.dims)) for one in (a, b)]
@@ -188,7 +188,7 @@ def _aligned(value: Value, at: int) -> tuple[Axis, ...]:
 
 
 def _pool(flow: Flow, node: fx.Node) -> Any:
-    """Pooling, resampling and padding over the last dimensions, none of which holds channels."""
+    """Handle pooling, resampling and padding over last dimensions without channels."""
     name = name_of(node)
     value = flow.value(node.args[0])
     before, after = shape(node.args[0]), shape(node)
@@ -224,7 +224,7 @@ def _pooled(name: str, node: fx.Node) -> tuple[Degree, str | None]:
 
 
 def _reduced(flow: Flow, node: fx.Node) -> Any:
-    """Mean, sum and maximum over dimensions, none of which holds channels."""
+    """Handle mean, sum and maximum over dimensions without channels."""
     value = flow.value(node.args[0])
     chosen = argument(node, 1, "dim")
     count = len(value.dims)
@@ -249,7 +249,7 @@ def _softmax(flow: Flow, node: fx.Node) -> Any:
 
 
 def _glu(flow: Flow, node: fx.Node) -> Any:
-    """a · sigmoid(b), the two halves of one tensor."""
+    """Handle a · sigmoid(b) for the two halves of one tensor."""
     value = flow.value(node.args[0])
     at = int(argument(node, 1, "dim", -1)) % len(value.dims)
     dim = value.dims[at]

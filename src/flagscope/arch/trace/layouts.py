@@ -16,7 +16,7 @@ _ZEROS = frozenset({"zeros", "new_zeros", "zeros_like"})
 
 
 def _same_order(flow: Flow, node: fx.Node) -> Any:
-    """Anything that keeps the row-major order of the entries."""
+    """Handle operations that keep the row-major order of the entries."""
     weight = flow.weight(node.args[0])
     if weight is not None:
         return weight if shape(node) == shape(node.args[0]) else None
@@ -85,7 +85,7 @@ def _slice(flow: Flow, node: fx.Node) -> Any:
 
 
 def _split(flow: Flow, node: fx.Node) -> Any:
-    """Pieces along one dimension: split, chunk, split_with_sizes, unbind."""
+    """Handle splits along one dimension: split, chunk, split_with_sizes, unbind."""
     source = node.args[0]
     whole = shape(source)
     pieces = held(node)
@@ -121,10 +121,10 @@ def _item(flow: Flow, node: fx.Node) -> Any:
 
 
 def _joined(flow: Flow, node: fx.Node) -> Any:
-    """Entries put next to channels along a dimension that holds none, such as further positions.
+    """Handle concatenation along a dimension without channels, such as further positions.
 
-    Zeros take part in every linear change of the channels; anything else would have to be changed
-    with them.
+    Zeros are invariant under every linear change of the channels; anything else would have to be
+    changed with them.
     """
     parts = node.args[0]
     if not isinstance(parts, (list, tuple)) or any(flow.weight(part) is not None for part in parts):
@@ -149,7 +149,7 @@ def _position(node: fx.Node, value: Value) -> int:
 
 
 def _cut(value: Value, at: int, start: int, length: int, step: int = 1) -> Value | None:
-    """A range along one dimension; None where that mixes channels with something else."""
+    """A range along one dimension; None if that mixes channels with something else."""
     dim = value.dims[at]
     if not any(axis.channel for axis in dim):
         cut: tuple[Axis, ...] = (Axis(length),)

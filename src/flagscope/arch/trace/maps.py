@@ -1,4 +1,4 @@
-"""Linear maps in a traced program: they end the channels they read, and begin new ones."""
+"""Handlers of linear maps in a traced program, which read channels and write new ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _linear(flow: Flow, node: fx.Node) -> Any:
 
 
 def _product(flow: Flow, node: fx.Node) -> Any:
-    """x @ W or x @ Wᵀ, perhaps with a bias in front (addmm)."""
+    """Handle x @ W or x @ Wᵀ, possibly with a bias as first argument (addmm)."""
     bias = node.args[0] if name_of(node) == "addmm" else None
     array, matrix = node.args[-2:]
     weight = flow.weight(matrix)

@@ -1,4 +1,4 @@
-"""From the ledger of a traced program to the records of a graph."""
+"""Turns the ledger of a traced program into the records of a graph."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from flagscope.arch.trace.values import Term, Use, Value, Weight
 from flagscope.records import Attention, HeadSpace, PairKind
 
 Parts = list[tuple[str, int, int]]
-"""Name, size and stride of the factors of the rows that are kept."""
+"""Name, size and stride of the factors of the selected rows."""
 
 
 @dataclass
 class Recorder:
-    """Writes pairs and head groups, in the order in which the program runs."""
+    """Records pairs and head groups, in the order in which the program runs."""
 
     ledger: Ledger
     notes: Notes
@@ -33,7 +33,7 @@ class Recorder:
     _names: dict[str, int] = field(default_factory=dict)
 
     def record(self) -> None:
-        """All reads of the ledger."""
+        """Record all reads of the ledger."""
         streams = self.ledger.streams
         self._in_stream = {
             read.reader for read in self.ledger.reads
@@ -107,7 +107,7 @@ class Recorder:
             self._left_out(writer, other)
             return
         free = self.ledger.freedom(read, query, q) == self.ledger.freedom(read, key, k) == "gl"
-        # A bias that is stored otherwise than its weight could not be changed with it.
+        # A bias whose layout differs from that of the weight could not be changed with it.
         free = free and all(
             use.bias is None or side.bias is not None for use, side in ((writer, one), (other, two))
         )
@@ -140,7 +140,7 @@ class Recorder:
         kinds = [axis.channel for axis in axes]
         repeat = next((axis.size for axis in axes if not axis.channel), 1)
         repeated = repeat > 1
-        # all heads in a row; in a row of blocks; each repeated for several query heads
+        # all heads contiguous; in contiguous blocks; each repeated for several query heads
         fits = kinds == [True] or (kinds == [False, True] and groups == 1)
         fits = fits or (kinds in ([True, True], [True, False, True]) and axes[0].size == groups)
         value = read.value
@@ -193,7 +193,7 @@ class Recorder:
         )
 
     def _layer(self, use: Use) -> int:
-        """Blocks are counted as they run: a name up to its first number, or its first part."""
+        """Number of a block in order of execution, by its name up to the first number or part."""
         module = _module(use.weight.tensor)
         match = re.match(r"(?:[^.]*\.)*?\d+(?=\.|$)", module)
         block = match.group() if match else module.partition(".")[0]
@@ -218,7 +218,7 @@ def _headed(
 
 
 def _head_parts(value: Value, groups: int, size: int) -> Parts:
-    """Factors of the rows of value heads: the outer ones are heads."""
+    """Factors of the rows of value heads; the outer factors are heads."""
     axes = list(channels(value.dims))
     if len(axes) == 1:
         stride = axes[0].stride or 1
@@ -236,7 +236,7 @@ def _product(axes: tuple[Axis, ...]) -> int:
 def _rows(
     weight: Weight, offset: int, parts: Parts
 ) -> tuple[str, dict[str, int], dict[str, int]] | None:
-    """The layout of the stored rows in which these factors lie, and what is held fixed."""
+    """The layout of the stored rows that contain these factors, and the indices held fixed."""
     names: list[str] = []
     sizes: dict[str, int] = {}
     select: dict[str, int] = {}
@@ -306,7 +306,7 @@ def _kernel(weight: Weight) -> str:
 
 
 def _bias(use: Use) -> str | None:
-    """The bias, if it is stored as the rows of the weight are."""
+    """The bias, if its layout is that of the rows of the weight."""
     bias, weight = use.bias, use.weight
     if bias is None:
         return None

@@ -158,8 +158,8 @@ def open_once(recipe: Recipe) -> Checkpoint:
 class _Packed:
     """The tensors of a checkpoint in memory that one task reads.
 
-    As bytes of copies: pickled views would send all of the memory that they are views of, or move it to
-    shared memory while the caller uses it.
+    As bytes of copies: pickled views would send all of the memory that they are views of, or move
+    it to shared memory while the caller uses it.
     """
 
     def __init__(self, checkpoint: StateDictCheckpoint, names: set[str]) -> None:
