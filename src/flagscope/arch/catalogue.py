@@ -32,8 +32,14 @@ def families() -> tuple[FamilyInfo, ...]:
     ['GPT-2']
     """
     return tuple(
-        FamilyInfo(one.name, one.title, one.model_types, _pair_kinds(one), proofs().get(one.name))
-        for one in load_families().values()
+        FamilyInfo(
+            family.name,
+            family.title,
+            family.model_types,
+            _pair_kinds(family),
+            proofs().get(family.name),
+        )
+        for family in load_families().values()
     )
 
 

@@ -19,7 +19,7 @@ _OF_STACK = {
 _BEHIND = ("num_nextn_predict_layers",)
 
 
-def depth_note(one: Instance, choice: Choice) -> str | None:
+def depth_note(instance: Instance, choice: Choice) -> str | None:
     """Note on a stack whose number of layers differs from the config; None if they agree.
 
     Only the largest stack of each rule is compared, and only if one number counts its layers.
@@ -32,16 +32,16 @@ def depth_note(one: Instance, choice: Choice) -> str | None:
     >>> build_graph(shapes, {"model_type": "gpt2", "n_layer": 3}).notes[0]
     "the config says 3 layers (n_layer), and 2 are in this checkpoint under 'h.'"
     """
-    if any(len(numbers) != 1 for numbers in one.numbers):
+    if any(len(numbers) != 1 for numbers in instance.numbers):
         return None
-    alike = [other for other in choice.instances if other.rule.name == one.rule.name]
-    if one is not max(alike, key=lambda other: len(other.numbers)):
+    alike = [other for other in choice.instances if other.rule.name == instance.rule.name]
+    if instance is not max(alike, key=lambda other: len(other.numbers)):
         return None
     several = len(choice.family.stacks) > 1
-    keys = _OF_STACK.get(one.rule.name, ()) if several else _KEYS
-    keys = (*(f"{one.rule.name}_config.{key}" for key in _KEYS), *keys)
-    present = [numbers[0] for numbers in one.numbers]
-    where = one.prefix + one.path.partition("{")[0]
+    keys = _OF_STACK.get(instance.rule.name, ()) if several else _KEYS
+    keys = (*(f"{instance.rule.name}_config.{key}" for key in _KEYS), *keys)
+    present = [numbers[0] for numbers in instance.numbers]
+    where = instance.prefix + instance.path.partition("{")[0]
     return _note(present, where, keys, choice.config)
 
 
@@ -56,9 +56,11 @@ def named_depth_note(shapes: Shapes, config: Mapping[str, Any] | None) -> str | 
     lists: dict[str, set[int]] = {}
     for name in shapes:
         parts = name.split(".")
-        at = next((i for i, part in enumerate(parts) if part.isascii() and part.isdecimal()), None)
-        if at is not None and len(parts[at]) < 7:
-            lists.setdefault(".".join(parts[:at]), set()).add(int(parts[at]))
+        index = next(
+            (i for i, part in enumerate(parts) if part.isascii() and part.isdecimal()), None
+        )
+        if index is not None and len(parts[index]) < 7:
+            lists.setdefault(".".join(parts[:index]), set()).add(int(parts[index]))
     if len(lists) != 1:
         return None
     ((where, present),) = lists.items()

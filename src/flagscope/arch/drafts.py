@@ -83,13 +83,13 @@ def _lines(content: Mapping[str, Any]) -> Iterator[str]:
             if key not in ("attention", "mlp"):
                 yield f"{_PARALLEL if key == 'parallel' else ''}{key} = {_value(value)}"
         for kind, hint in (("attention", _ATTENTION), ("mlp", _MLP)):
-            for at, block in enumerate(stack.get(kind, ())):
-                yield f"\n{hint if at == 0 else ''}[[stacks.{kind}]]"
+            for index, block in enumerate(stack.get(kind, ())):
+                yield f"\n{hint if index == 0 else ''}[[stacks.{kind}]]"
                 yield from (f"{key} = {_value(value)}" for key, value in block.items())
     for sequence in content.get("sequences", ()):
         yield "\n[[sequences]]"
         yield "maps = ["
-        yield from (f"  {_value(one)}," for one in sequence["maps"])
+        yield from (f"  {_value(table)}," for table in sequence["maps"])
         yield "]"
         if "activation" in sequence:
             yield f"activation = {_value(sequence['activation'])}"
@@ -98,7 +98,7 @@ def _lines(content: Mapping[str, Any]) -> Iterator[str]:
 def _value(value: Any) -> str:
     """A TOML value; strings, numbers and booleans are written as in JSON."""
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_value(one)}" for key, one in value.items()) + " }"
+        return "{ " + ", ".join(f"{key} = {_value(entry)}" for key, entry in value.items()) + " }"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_value(one) for one in value) + "]"
+        return "[" + ", ".join(_value(entry) for entry in value) + "]"
     return json.dumps(value, ensure_ascii=False)

@@ -83,26 +83,26 @@ def _layers(shapes: Shapes) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
             continue
         path = name[: match.start()] + "{layer}."
         groups[path].setdefault(name[match.end() + 1 :], []).append(shape)
-    told = {path: _told(names) for path, names in groups.items()}
-    return told, _told(outside)
+    texts = {path: _told(names) for path, names in groups.items()}
+    return texts, _told(outside)
 
 
 def _told(names: Mapping[str, Sequence[tuple[int, ...]]]) -> dict[str, str]:
-    found = {}
+    texts = {}
     for name, shapes in names.items():
         kinds = list(dict.fromkeys(shapes))
         text = " or ".join(str(shape) for shape in kinds[:3])
-        found[name] = text if len(shapes) == 1 else f"{text} in {len(shapes)} layers"
-    return found
+        texts[name] = text if len(shapes) == 1 else f"{text} in {len(shapes)} layers"
+    return texts
 
 
 def _listed(names: Mapping[str, str]) -> Iterator[str]:
-    for at, (name, shape) in enumerate(names.items()):
-        if at == _LISTED:
+    for index, (name, shape) in enumerate(names.items()):
+        if index == _LISTED:
             yield f"#   … and {len(names) - _LISTED} more"
             return
         yield f"#   {_printable(name)}  {shape}"
 
 
 def _printable(text: str) -> str:
-    return "".join(one if one.isprintable() else "?" for one in text)
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -68,9 +68,9 @@ def inferred(
     them; it counts as the family of plain MLPs if all of its maps are linear.
     """
     sizes = known_sizes({**SIZES, "d": WIDTH}, config, heads, lenient=True)
-    reading = read_names(shapes, {axis: one.value for axis, one in sizes.items()})
-    for text, place in reading.notes:
-        notes.add(text, place)
+    reading = read_names(shapes, {axis: size.value for axis, size in sizes.items()})
+    for text, module in reading.notes:
+        notes.add(text, module)
     for tensor, reason in reading.left.items():
         notes.add(f"in no pair: {reason}", tensor.removesuffix(".weight"))
     for border in reading.borders:
@@ -83,13 +83,15 @@ def inferred(
     if not content.get("stacks") and not content.get("sequences"):
         return None, reading
     if reading.certain:
-        linear = all(len(one["layout"].split()) == 2 for part in content["sequences"]
-                     for one in part["maps"] if "(" not in one["layout"])  # fmt: skip
+        linear = all(len(table["layout"].split()) == 2 for sequence in content["sequences"]
+                     for table in sequence["maps"] if "(" not in table["layout"])  # fmt: skip
         plain = load_families()["mlp"]
         rule = plain.chain.activation if plain.chain else ActivationRule()
         activation = {"config": list(rule.config), "default": "unknown"}
         content["name"] = "mlp" if linear else "cnn"
-        content["sequences"] = [part | {"activation": activation} for part in content["sequences"]]
+        content["sequences"] = [
+            sequence | {"activation": activation} for sequence in content["sequences"]
+        ]
     else:
         content["name"] = "unknown"
     family = read_family(content, "the reading of tensor names")

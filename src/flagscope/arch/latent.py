@@ -16,10 +16,10 @@ def latent_groups(rule: LatentRule, context: RuleContext) -> list[PairGroup]:
     values, as W_up norm(W_down x). The norm removes the size of W_down x; permutations of the
     dimensions commute with it if the gain is permuted too.
     """
-    found = [place for one in rule.maps if (place := context.locate(one))]
-    if len(found) < len(rule.maps):
+    places = [place for map_rule in rule.maps if (place := context.locate(map_rule))]
+    if len(places) < len(rule.maps):
         return []  # full rank, such as queries in smaller models: no pair
-    maps = context.solve(found)
+    maps = context.solve(places)
     if maps is None:
         context.notes.add(
             "the sizes of a latent space are not known: give --config F", context.label

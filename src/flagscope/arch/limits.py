@@ -25,7 +25,7 @@ SIZE = re.compile(r"[0-9]{1,12}")
 _MOST_MEMBERS = 1 << 14
 
 
-def check_count(map_: LinearMap, what: str) -> None:
+def check_count(map_: LinearMap, noun: str) -> None:
     """Raise if a map has more parts than any network.
 
     Raises
@@ -35,7 +35,7 @@ def check_count(map_: LinearMap, what: str) -> None:
     """
     if map_.count > _MOST_MEMBERS:
         raise ArchitectureError(
-            f"{map_.tensor!r} of shape {map_.shape} would hold {map_.count:,} {what}; more than "
+            f"{map_.tensor!r} of shape {map_.shape} would hold {map_.count:,} {noun}; more than "
             f"{_MOST_MEMBERS:,} are not measured",
             hint="check the config (--config F), or give the number of heads (--heads N)",
         )

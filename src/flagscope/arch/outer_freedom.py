@@ -45,12 +45,12 @@ def _fixed(pair: PairGroup) -> bool:
 
 
 def _outer(inside: dict[_Key, set[Freedom]], pair: PairGroup) -> Freedom:
-    found = inside.get(_key(pair.write), set()) | inside.get(_key(pair.read), set())
-    if found & {"gl", "rotary", "scaling"}:
+    freedoms = inside.get(_key(pair.write), set()) | inside.get(_key(pair.read), set())
+    if freedoms & {"gl", "rotary", "scaling"}:
         return "outer"
-    return "scale" if "scale" in found else pair.freedom
+    return "scale" if "scale" in freedoms else pair.freedom
 
 
 def _key(side: Side) -> _Key:
-    one = side.map
-    return one.tensor, tuple(sorted(one.select.items())), tuple(sorted(one.window.items()))
+    map_ = side.map
+    return map_.tensor, tuple(sorted(map_.select.items())), tuple(sorted(map_.window.items()))

@@ -62,13 +62,13 @@ def proofs() -> Mapping[str, Proof]:
     text = resources.files("flagscope.arch").joinpath("registry.json").read_text(encoding="utf-8")
     return {
         name: Proof(
-            models=tuple(one["models"]),
-            model_types=tuple(one["model_types"]),
-            pairs=tuple(one["pairs"]),
-            changes=tuple(one["changes"]),
-            live=one["live"],
-            saved=one["saved"],
-            note=one["note"],
+            models=tuple(record["models"]),
+            model_types=tuple(record["model_types"]),
+            pairs=tuple(record["pairs"]),
+            changes=tuple(record["changes"]),
+            live=record["live"],
+            saved=record["saved"],
+            note=record["note"],
         )
-        for name, one in json.loads(text)["families"].items()
+        for name, record in json.loads(text)["families"].items()
     }

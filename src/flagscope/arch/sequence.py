@@ -83,16 +83,16 @@ def _norm(rule: MapRule, place: Place, context: RuleContext) -> Norm | None:
     if not context.trusted:
         return None
     # alternatives in a live module correspond by position: take the norm of the module found
-    at = rule.weights().index(place.tensor.removeprefix(context.base))
-    names = rule.norms[at : at + 1] if len(rule.norms) == len(rule.modules) else rule.norms
+    index = rule.weights().index(place.tensor.removeprefix(context.base))
+    names = rule.norms[index : index + 1] if len(rule.norms) == len(rule.modules) else rule.norms
     return named_norm(names, context, kind="batchnorm", placement="map")
 
 
 def _preactivation(rule: StackRule, blocks: Sequence[RuleContext]) -> bool:
     for context in blocks:
-        for _, one, norm in _nodes(rule.sequence, context):
+        for _, map_, norm in _nodes(rule.sequence, context):
             shape = context.shapes.get(norm.gain) if norm and norm.gain else None
-            if shape is not None and shape != (one.outputs,):
+            if shape is not None and shape != (map_.outputs,):
                 return True
     return False
 

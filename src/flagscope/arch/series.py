@@ -55,10 +55,10 @@ def series_groups(rules: Sequence[SequenceRule], context: RuleContext) -> list[P
 def _pairs(rule: SequenceRule, context: RuleContext) -> Iterator[PairGroup]:
     activation = str(config_value(rule.activation, context.config))
     steps: list[_Step] = []
-    for one in rule.maps:
-        step = _step(one, steps[-1].map.outputs if steps else None, context)
+    for map_rule in rule.maps:
+        step = _step(map_rule, steps[-1].map.outputs if steps else None, context)
         if step is None:
-            missing = context.base + one.weights()[0]
+            missing = context.base + map_rule.weights()[0]
             context.notes.add(f"no tensor is named {missing}; the sequence ends in front of it")
             break
         steps.append(step)
@@ -76,7 +76,7 @@ def _step(rule: SequenceMapRule, written: int | None, context: RuleContext) -> _
     # After flattening, the reader's columns are grouped by channel.
     known = {rule.inp: written} if f"({rule.inp} " in rule.layout and written else None
     try:
-        one = solved_map(
+        map_ = solved_map(
             role=rule.role, tensor=place.tensor, shape=place.shape, layout=rule.layout,
             out=rule.out, inp=rule.inp, known=known, bias=place.bias,
         )  # fmt: skip
@@ -87,8 +87,8 @@ def _step(rule: SequenceMapRule, written: int | None, context: RuleContext) -> _
         ) from error
     norm = named_norm(rule.norms, context, kind="batchnorm", placement="map")
     if norm is not None and norm.mean is None:
-        return _Step(place.tensor.removesuffix(".weight"), one, None, "norm")
-    return _Step(place.tensor.removesuffix(".weight"), one, norm, rule.after)
+        return _Step(place.tensor.removesuffix(".weight"), map_, None, "norm")
+    return _Step(place.tensor.removesuffix(".weight"), map_, norm, rule.after)
 
 
 def _pair(layer: int, write: _Step, read: _Step, between: str, context: RuleContext) -> PairGroup:

@@ -93,8 +93,8 @@ def _later(stream: Stream, window: int) -> Iterator[tuple[SubBlock, SubBlock]]:
     """Yield each block with the later ones within the window."""
     if window < 1:
         return
-    for at, before in enumerate(stream.blocks):
-        for after in stream.blocks[at + 1 :]:
+    for index, before in enumerate(stream.blocks):
+        for after in stream.blocks[index + 1 :]:
             if after.layer > before.layer + window:
                 break
             if after.position > before.position:

@@ -96,11 +96,12 @@ def _whose(stem: str) -> str:
 def _named(stem: str) -> tuple[int, int, str] | None:
     """The reading of a name that leaves the shortest prefix, as (prefix length, …)."""
     plain = stem.lower().rstrip("_")
-    found = [
-        (len(whose), at, whose) for at, one in enumerate(_RANKS) if (match := one.fullmatch(plain))
+    readings = [
+        (len(whose), position, whose)
+        for position, pattern in enumerate(_RANKS) if (match := pattern.fullmatch(plain))
         for whose in (match.groupdict().get("whose") or "",)
     ]  # fmt: skip
-    return min(found, default=None)
+    return min(readings, default=None)
 
 
 def join(parts: Sequence[Part], *, ordered: bool) -> Joined:
@@ -117,17 +118,18 @@ def join(parts: Sequence[Part], *, ordered: bool) -> Joined:
     aside = [part for part in parts if part.aside]
     ranks = {part.stem: rank(part.stem) for part in main}
     few = len(main) <= _MOST_PARTS
-    known = few and all(one is not None for one in ranks.values())
+    known = few and all(value is not None for value in ranks.values())
     if known:
         main.sort(key=lambda part: (ranks[part.stem], part.position if ordered else 0))
     crossed = [
-        known and _crossed(one, two, [part for part in parts if part not in (one, two)], ranks)
-        for one, two in pairwise(main)
+        known
+        and _crossed(before, after, [part for part in parts if part not in (before, after)], ranks)
+        for before, after in pairwise(main)
     ]
     whole: Line = []
-    for at, part in enumerate(main):
-        if at and not crossed[at - 1]:
-            single = not known and len(part.line) == len(main[at - 1].line) == 1
+    for index, part in enumerate(main):
+        if index and not crossed[index - 1]:
+            single = not known and len(part.line) == len(main[index - 1].line) == 1
             whole.append(Cut(UNNAMED if single else BORDER))
         whole += part.line
     if whole and not (known and all(crossed)):
@@ -135,7 +137,7 @@ def join(parts: Sequence[Part], *, ordered: bool) -> Joined:
         whole = [cut, *whole, cut]
     if any(_GATES_CHANNELS.fullmatch(part.stem.lower()) is None for part in aside):
         whole.append(Cut(RESIDUAL))  # a shortcut is added to the output of the block
-    claimed = {(one.stem, two.stem) for (one, two), sure in zip(pairwise(main), crossed,
+    claimed = {(before.stem, after.stem) for (before, after), sure in zip(pairwise(main), crossed,
                                                                  strict=True) if sure}  # fmt: skip
     return Joined(whole, [part.line for part in aside], list(_borders(main, claimed)))
 
@@ -167,11 +169,11 @@ def _transposed(line: Line) -> bool:
 
 def _borders(main: Sequence[Part], claimed: set[tuple[str, str]]) -> Iterator[str]:
     """Places where the output of one part fits the input of a later one, without a pair."""
-    for one, two in combinations(main, 2) if len(main) <= _MOST_PARTS else pairwise(main):
-        last, first = _last(one.line), _first(two.line)
-        named = rank(one.stem) is not None and rank(two.stem) is not None
-        small = _alone(one.line) and _alone(two.line) and not named
-        if last is None or first is None or small or (one.stem, two.stem) in claimed:
+    for before, after in combinations(main, 2) if len(main) <= _MOST_PARTS else pairwise(main):
+        last, first = _last(before.line), _first(after.line)
+        named = rank(before.stem) is not None and rank(after.stem) is not None
+        small = _alone(before.line) and _alone(after.line) and not named
+        if last is None or first is None or small or (before.stem, after.stem) in claimed:
             continue
         if last.written == first.matrix.shape[1]:
             yield f"{last.matrix.path} to {first.matrix.path} ({BORDER})"

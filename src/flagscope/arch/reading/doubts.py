@@ -50,22 +50,24 @@ def doubts_of(
         All matrices of the model.
     """
     doubts = Doubts()
-    placed = {one.item.matrix.tensor for part in sequences for one in part}
+    placed = {entry.item.matrix.tensor for sequence in sequences for entry in sequence}
     alone = len(sequences) == 1 and len(placed) == len(matrices)
-    widths = Counter(n for part in sequences for one in part for n in (one.out, one.inp))
-    for write, read in (pair for part in sequences for pair in pairwise(part)):
-        one, two = write.item, read.item
-        seat = one.seat if one.seat == two.seat else None
+    widths = Counter(
+        n for sequence in sequences for entry in sequence for n in (entry.out, entry.inp)
+    )
+    for write, read in (pair for sequence in sequences for pair in pairwise(sequence)):
+        writer, reader = write.item, read.item
+        seat = writer.seat if writer.seat == reader.seat else None
         near = [
             vector.name for vector in vectors if vector.length == write.out
-            and vector.may_stand_between((one.matrix.path, two.matrix.path))
+            and vector.may_stand_between((writer.matrix.path, reader.matrix.path))
             and (seat is None or vector.parent == seat)
         ]  # fmt: skip
         doubts.vectors += [name for name in near if name not in doubts.vectors]
         # The pair itself accounts for two occurrences of the width.
         tied = seat is None and not (alone and widths[write.out] == 2)
         if tied:
-            doubts.shared.append(f"{one.matrix.path} to {two.matrix.path}")
+            doubts.shared.append(f"{writer.matrix.path} to {reader.matrix.path}")
         if near or tied:
-            doubts.open.add(one.matrix.tensor)
+            doubts.open.add(writer.matrix.tensor)
     return doubts

@@ -76,42 +76,42 @@ def read_mlp(
     gains
         Lengths of the norms and scales in the layer.
     """
-    if any(_FACTOR.search(one.name.lower()) for one in matrices):
+    if any(_FACTOR.search(matrix.name.lower()) for matrix in matrices):
         return None
     if _runs_down_first(parent, matrices):
         return _adapter(parent, matrices)
-    if any(_ADDED.search(one.path.lower()) for one in matrices):
+    if any(_ADDED.search(matrix.path.lower()) for matrix in matrices):
         return None
-    plain = [one for one in matrices if len(one.shape) == 2 and width in one.shape]
+    plain = [matrix for matrix in matrices if len(matrix.shape) == 2 and width in matrix.shape]
     if not 2 <= len(plain) <= 3 or len(plain) != len(matrices):
         return None
     by_name: dict[str, Matrix] = {}
-    for one in plain:
-        role = mlp_role(one.name)
+    for matrix in plain:
+        role = mlp_role(matrix.name)
         if role is None or role in by_name:
             by_name = {}
             break
-        by_name[role] = one
-    found = _by_shape(plain, width, by_name, transposed or False)
-    if found is None:
+        by_name[role] = matrix
+    by_shape = _by_shape(plain, width, by_name, transposed or False)
+    if by_shape is None:
         return _fused(parent, plain, width, transposed or False, gains)
-    maps, lies = found
-    modules = all(one.joint is not None for one in plain)
+    maps, lies = by_shape
+    modules = all(matrix.joint is not None for matrix in plain)
     if modules and transposed is not None and lies != transposed:
         return None
-    return MlpBlock(parent, maps, lies, tuple(one.tensor for one in plain))
+    return MlpBlock(parent, maps, lies, tuple(matrix.tensor for matrix in plain))
 
 
 def _runs_down_first(parent: str, matrices: Sequence[Matrix]) -> bool:
     """Whether names say that maps go down to fewer dimensions first, and then up again."""
-    path = f"{parent}." + " ".join(one.name for one in matrices)
+    path = f"{parent}." + " ".join(matrix.name for matrix in matrices)
     return _ADAPTER.search(path.lower()) is not None
 
 
 def _adapter(parent: str, matrices: Sequence[Matrix]) -> MlpBlock | None:
     """Two maps of an adapter, the first of which is called down, if shapes agree."""
-    down = [one for one in matrices if "down" in one.name.lower()]
-    up = [one for one in matrices if "up" in one.name.lower()]
+    down = [matrix for matrix in matrices if "down" in matrix.name.lower()]
+    up = [matrix for matrix in matrices if "up" in matrix.name.lower()]
     if len(matrices) != 2 or len(down) != 1 or len(up) != 1 or None in (down[0].joint, up[0].joint):
         return None
     first, last = down[0], up[0]
@@ -123,7 +123,7 @@ def _adapter(parent: str, matrices: Sequence[Matrix]) -> MlpBlock | None:
 def channel_mix(parent: str, matrices: Sequence[Matrix]) -> MlpBlock | None:
     """The channel mix of RWKV: value(relu(key x)²), gated by receptance after the sum of value."""
     # The module also holds vectors of shape (1, 1, d) that mix a token with the previous one.
-    by_name = {one.name: one for one in matrices if sum(n > 1 for n in one.shape) > 1}
+    by_name = {matrix.name: matrix for matrix in matrices if sum(n > 1 for n in matrix.shape) > 1}
     key, value, gate = (by_name.get(name) for name in ("key", "value", "receptance"))
     if key is None or value is None or set(by_name) - {"key", "value", "receptance"}:
         return None
@@ -138,29 +138,29 @@ def _by_shape(
     plain: Sequence[Matrix], width: int, by_name: Mapping[str, Matrix], transposed: bool
 ) -> tuple[dict[str, Matrix], bool] | None:
     """Roles and storage order from shapes, if names agree with them or say nothing."""
-    others = {n for one in plain for n in one.shape if n != width}
-    if len(others) > 1:
+    inner_sizes = {n for matrix in plain for n in matrix.shape if n != width}
+    if len(inner_sizes) > 1:
         return None
-    if not others:  # all square: shapes decide nothing
+    if not inner_sizes:  # all square: shapes decide nothing
         named = dict(by_name)
         sure = set(named) == {"up", "down"} or (
             set(named) == {"up", "down", "gate"} and "gate" in named["gate"].name.lower()
         )
-        bare = any(one.joint is None for one in plain)
+        bare = any(matrix.joint is None for matrix in plain)
         return (named, transposed) if sure and not bare else None
-    (inner,) = others
-    tall = [one for one in plain if one.shape == (inner, width)]
-    wide = [one for one in plain if one.shape == (width, inner)]
+    (inner,) = inner_sizes
+    tall = [matrix for matrix in plain if matrix.shape == (inner, width)]
+    wide = [matrix for matrix in plain if matrix.shape == (width, inner)]
     if len(tall) + len(wide) != len(plain) or not tall or not wide:
         return None
     if len(plain) == 3:
         (down,) = wide if len(wide) == 1 else tall
         first = tall if len(wide) == 1 else wide
-        gates = [one for one in first if mlp_role(one.name) == "gate"]
+        gates = [matrix for matrix in first if mlp_role(matrix.name) == "gate"]
         gate = gates[0] if len(gates) == 1 else _gate_of_numbers(first, down)
         if gate is None:
             return None
-        (up,) = [one for one in first if one is not gate]
+        (up,) = [matrix for matrix in first if matrix is not gate]
         return {"up": up, "gate": gate, "down": down}, len(wide) != 1
     names = (by_name.get("up"), by_name.get("down"))
     if names == (wide[0], tall[0]):  # (in, out): up is (width, inner)
@@ -168,7 +168,7 @@ def _by_shape(
     if names == (tall[0], wide[0]):
         return {"up": tall[0], "down": wide[0]}, False
     # Names say nothing: the weight of a module is (out, in), as in torch's Linear.
-    if any(one.joint is None for one in plain) or by_name:
+    if any(matrix.joint is None for matrix in plain) or by_name:
         return None
     first, last = (wide, tall) if transposed else (tall, wide)
     return {"up": first[0], "down": last[0]}, transposed
@@ -182,18 +182,18 @@ def _fused(
     The halves are multiplied with each other and read by the last map; which of them is the gate is
     known only if the name says so. A norm or scale of the halves' length would come between.
     """
-    if len(plain) != 2 or any(one.joint is None for one in plain):
+    if len(plain) != 2 or any(matrix.joint is None for matrix in plain):
         return None
-    for both, down in (plain, plain[::-1]):
-        (twice, d), (e, inner) = (m.shape[::-1] if transposed else m.shape for m in (both, down))
+    for fused, down in (plain, plain[::-1]):
+        (twice, d), (e, inner) = (m.shape[::-1] if transposed else m.shape for m in (fused, down))
         if not (d == e == width and twice == 2 * inner):
             continue
-        name = both.name.lower()
-        if role_of(both.name) is not None or _KEY_VALUE.search(name):
+        name = fused.name.lower()
+        if role_of(fused.name) is not None or _KEY_VALUE.search(name):
             continue
-        said = _BOTH.fullmatch(name) is not None or _SPLIT.fullmatch(both.path) is not None
+        said = _BOTH.fullmatch(name) is not None or _SPLIT.fullmatch(fused.path) is not None
         # A square map, or a map to twice the stream's width, may be something else.
-        roles = mlp_role(both.name), mlp_role(down.name)
+        roles = mlp_role(fused.name), mlp_role(down.name)
         if not said and (width in (inner, twice) or roles[0] == "down" or roles[1] != "down"):
             continue
         if {inner, twice} & (set(gains) - {width}):
@@ -201,14 +201,14 @@ def _fused(
         halves = HALVES
         if "gate" in name:
             halves = ("gate", "up") if name.index("gate") < name.index("up") else ("up", "gate")
-        tensors = tuple(one.tensor for one in plain)
-        return MlpBlock(parent, {"up": both, "down": down}, transposed, tensors, halves)
+        tensors = tuple(matrix.tensor for matrix in plain)
+        return MlpBlock(parent, {"up": fused, "down": down}, transposed, tensors, halves)
     return None
 
 
 def _gate_of_numbers(first: Sequence[Matrix], down: Matrix) -> Matrix | None:
     """w1 of w1, w2, w3, as in Llama: w1 is the gate, w3 is up, w2 is down."""
-    names = {one.name.lower().replace("_", ""): one for one in (*first, down)}
+    names = {matrix.name.lower().replace("_", ""): matrix for matrix in (*first, down)}
     stems = {re.sub(r"\d+$", "", name) for name in names}
     numbers = {re.sub(r"^\D+", "", name) for name in names}
     if len(stems) != 1 or numbers != {"1", "2", "3"}:

@@ -30,21 +30,25 @@ def by_heads(
     known
         Sizes by axis from a config: h, g, k, d. They decide only where they fit.
     """
-    kept = list(_candidates(proposal))
+    candidates = list(_candidates(proposal))
     near = [matrix for group in proposal.outputs for matrix in group]
     tests: tuple[Callable[[Candidate], bool], ...] = (
-        lambda one: any(heads_output(one[0], matrix) for matrix in near),
-        lambda one: all(map(_bias_fits, one[0].values())),
-        lambda one: _output_bias_fits(one, near),
-        lambda one: all(known.get(axis, size) == size for axis, size in _sizes(one).items()),
+        lambda candidate: any(heads_output(candidate[0], matrix) for matrix in near),
+        lambda candidate: all(map(_bias_fits, candidate[0].values())),
+        lambda candidate: _output_bias_fits(candidate, near),
+        lambda candidate: all(
+            known.get(axis, size) == size for axis, size in _sizes(candidate).items()
+        ),
     )
     for fits in tests:
         # Evidence that contradicts every reading is ignored: it is about something else.
-        kept = [one for one in kept if fits(one)] or kept
-    if len(kept) > 1:
-        most = max(widths[d] for _, _, d in kept)
-        kept = [one for one in kept if widths[one[2]] == most and most > 0]
-    yield from kept
+        candidates = [candidate for candidate in candidates if fits(candidate)] or candidates
+    if len(candidates) > 1:
+        most = max(widths[d] for _, _, d in candidates)
+        candidates = [
+            candidate for candidate in candidates if widths[candidate[2]] == most and most > 0
+        ]
+    yield from candidates
 
 
 def heads_output(maps: Mapping[str, RoleMap], matrix: Matrix) -> RoleMap | None:
@@ -72,31 +76,31 @@ def _candidates(proposal: Proposal) -> Iterator[Candidate]:
         grouped = layout.replace("h", "g")
         maps = {"q": RoleMap(query, layout), "k": RoleMap(key, grouped),
                 "v": RoleMap(value, grouped)}  # fmt: skip
-        q, k, v = (_axes(one) for one in maps.values())
+        q, k, v = (_axes(role_map) for role_map in maps.values())
         alike = q["d"] == k["d"] == v["d"] and q["k"] == k["k"] == v["k"]
         if alike and k["g"] == v["g"] and q["h"] % k["g"] == 0:
             yield maps, q["h"] * q["k"], q["d"]
 
 
-def _axes(one: RoleMap) -> dict[str, int]:
-    return dict(zip(one.layout.split(), one.matrix.shape, strict=True))
+def _axes(role_map: RoleMap) -> dict[str, int]:
+    return dict(zip(role_map.layout.split(), role_map.matrix.shape, strict=True))
 
 
-def _sizes(one: Candidate) -> dict[str, int]:
+def _sizes(candidate: Candidate) -> dict[str, int]:
     """Sizes by axis; keys add those that queries do not have."""
-    return _axes(one[0]["k"]) | _axes(one[0]["q"])
+    return _axes(candidate[0]["k"]) | _axes(candidate[0]["q"])
 
 
-def _bias_fits(one: RoleMap) -> bool:
+def _bias_fits(role_map: RoleMap) -> bool:
     """Whether a bias has one entry per dimension of each head, and no axis of the stream."""
-    shape = one.matrix.bias_shape
+    shape = role_map.matrix.bias_shape
     if not shape:
         return True
-    written = tuple(size for axis, size in _axes(one).items() if axis != "d")
+    written = tuple(size for axis, size in _axes(role_map).items() if axis != "d")
     return shape == written if len(shape) > 1 else shape == (written[0] * written[1],)
 
 
-def _output_bias_fits(one: Candidate, near: Sequence[Matrix]) -> bool:
+def _output_bias_fits(candidate: Candidate, near: Sequence[Matrix]) -> bool:
     """Whether the length of the output map's bias is the width of the stream."""
-    shapes = [matrix.bias_shape for matrix in near if heads_output(one[0], matrix)]
-    return all(shape in ((), (one[2],)) for shape in shapes)
+    shapes = [matrix.bias_shape for matrix in near if heads_output(candidate[0], matrix)]
+    return all(shape in ((), (candidate[2],)) for shape in shapes)

@@ -79,10 +79,10 @@ def follows(before: Line, after: Line) -> bool:
 def reads(before: Line, after: Line) -> bool:
     """Whether a line can read the output of another one, possibly after flattening."""
     written, read = ends(before)[1], ends(after)[0]
-    one, two = before[-1] if before else None, after[0] if after else None
-    if written is None or read is None or not isinstance(one, Item) or not isinstance(two, Item):
+    last, first = before[-1] if before else None, after[0] if after else None
+    if written is None or read is None or not isinstance(last, Item) or not isinstance(first, Item):
         return False
-    flattened = len(one.matrix.shape) > len(two.matrix.shape) == 2
+    flattened = len(last.matrix.shape) > len(first.matrix.shape) == 2
     return read % written == 0 if flattened else read == written
 
 

@@ -92,17 +92,17 @@ class LineReader:
         for entry in entries:
             if not entry.is_norm:
                 maps[entry.name].append(entry)
-        for (stem, _), found in series.items():
-            own = dict.fromkeys(entry.name for entry in found)
+        for (stem, _), group in series.items():
+            own = dict.fromkeys(entry.name for entry in group)
             members = [entry for name in own for entry in maps[name]]
             # If a series has one entry, all that matters is whether there are others.
             names = islice(maps, 2) if len(own) == 1 else maps
             others = [entry for name in names if name not in own for entry in maps[name]]
             line = self._series(
                 stem, members, others, module, sequential=sequential and not stem,
-                turns=(turns and not stem) or (stem in among and found[0].number is not None),
+                turns=(turns and not stem) or (stem in among and group[0].number is not None),
             )  # fmt: skip
-            parts.append(Part(stem, min(one.position for one in members), line))
+            parts.append(Part(stem, min(member.position for member in members), line))
         if len(parts) == 1:
             stem, line = parts[0].stem, parts[0].line
             plain = numbered(stem)[1] is not None or _PLAIN.fullmatch(stem.lower())
@@ -153,11 +153,11 @@ class LineReader:
         if turns and not sequential and whole is None:
             whole = LISTS
         line: Line = []
-        for at, entry in enumerate(ordered):
-            if at:
-                cut = whole or step_doubt(stem, ordered, at, sequential=sequential)
+        for index, entry in enumerate(ordered):
+            if index:
+                cut = whole or step_doubt(stem, ordered, index, sequential=sequential)
                 if cut is None and (not sequential or others):
-                    cut = between_doubt(ordered[at - 1], entry, others)
+                    cut = between_doubt(ordered[index - 1], entry, others)
                 if cut:
                     line.append(Cut(cut))
             seated = sequential and not others and len(entry.line) == 1
@@ -189,19 +189,19 @@ class LineReader:
     def _maps(self, entries: Sequence[Entry]) -> Mapping[str, MapName]:
         made = sorted(entries, key=lambda entry: entry.position) if self.ordered else []
         names = [entry.name for entry in made]
-        places = {name: at for at, name in enumerate(names)}
-        found = {}
+        places = {name: index for index, name in enumerate(names)}
+        by_name = {}
         for entry in entries:
             if entry.is_norm:
                 continue
-            at = places.get(entry.name, 0)
-            near = names[max(at - 1, 0) : at + 2] if names else []
+            index = places.get(entry.name, 0)
+            near = names[max(index - 1, 0) : index + 2] if names else []
             last = entry.line[-1] if entry.line else None
             convolved = isinstance(last, Item) and len(last.matrix.shape) > 2
-            found[entry.name] = MapName(
+            by_name[entry.name] = MapName(
                 ends(entry.line)[1], len(entry.line) == 1, convolved, frozenset(near)
             )
-        return found
+        return by_name
 
     def _with_listed(self, line: Line) -> Line:
         """A line, with the norm of the same number in another list for its last matrix."""
@@ -216,14 +216,14 @@ class LineReader:
                        key=lambda entry: entry.number or 0)  # fmt: skip
         places = [norm.number or 0 for norm in norms]
         for entry in (entry for entry in numbered if not entry.is_norm):
-            place = entry.number or 0
-            after = bisect_right(maps, place)
+            number = entry.number or 0
+            after = bisect_right(maps, number)
             end = len(norms) if after == len(maps) else bisect_left(places, maps[after])
-            behind = norms[bisect_right(places, place) : end]
-            front = norms[: bisect_left(places, maps[0])] if place == maps[0] else []
+            behind = norms[bisect_right(places, number) : end]
+            front = norms[: bisect_left(places, maps[0])] if number == maps[0] else []
             line = lines[entry.name]
             if behind and _ends_in_map(line):
-                direct = len(behind) == 1 and behind[0].number == place + 1
+                direct = len(behind) == 1 and behind[0].number == number + 1
                 line = _folded(line, behind[0].module if direct else None)
                 self._placed |= {norm.module.path for norm in behind if norm.module}
             if front:

@@ -135,9 +135,9 @@ def doubt(
     pair = len(entries) == 2 and leaves and sizes[0][1] == sizes[1][0] and not square
     if said is False or (stem and _TWINS.fullmatch(name) and not pair):
         return PARALLEL
-    if any(None in one for one in sizes) or not (said or leaves):
+    if any(None in size for size in sizes) or not (said or leaves):
         return None if said else ORDER
-    alike = any(len({one[side] for one in sizes}) == 1 for side in (0, 1))
+    alike = any(len({size[side] for size in sizes}) == 1 for side in (0, 1))
     if alike and not said and not pair:
         return PARALLEL
     return PARALLEL if _joined(stem, entries, sizes, inputs) else None
@@ -171,7 +171,7 @@ def _joined(
 ) -> bool:  # fmt: skip
     """Whether the outputs of maps of one input may be concatenated: kernels of growing size, or a
     reader of all outputs together."""
-    reads, writes = ({one[side] for one in sizes} for side in (0, 1))
+    reads, writes = ({size[side] for size in sizes} for side in (0, 1))
     if len(reads) > 1:
         return False
     kernels = [entry.line[0].matrix.shape[2:] for entry in entries
@@ -184,9 +184,9 @@ def _joined(
     return whole in inputs or (len(entries) > 2 and whole + (extra or 0) in inputs)
 
 
-def step_doubt(stem: str, entries: Sequence[Entry], at: int, *, sequential: bool) -> str | None:
+def step_doubt(stem: str, entries: Sequence[Entry], index: int, *, sequential: bool) -> str | None:
     """Why an entry may not follow the previous one, in a list whose entries do so."""
-    before, after = entries[at - 1].number or 0, entries[at].number or 0
+    before, after = entries[index - 1].number or 0, entries[index].number or 0
     if sequential:
         return None
     if after - before > 1:
@@ -196,7 +196,7 @@ def step_doubt(stem: str, entries: Sequence[Entry], at: int, *, sequential: bool
     branching = {n // 10 for n in numbers if n > 9} if not {8, 9} & numbers else set[int]()
     if branching and (after > 9 or {before, after} & branching):
         return PARALLEL
-    return GATE if at == 2 and len(entries) == 3 and _may_be_gated(stem, entries) else None
+    return GATE if index == 2 and len(entries) == 3 and _may_be_gated(stem, entries) else None
 
 
 def _may_be_gated(stem: str, entries: Sequence[Entry]) -> bool:
@@ -237,18 +237,18 @@ def taking_turns(module: Module) -> set[str]:
     If names say that one list runs before the other, that holds only if shapes allow it.
     """
     rows = list(_rows(module))
-    found: set[str] = set()
-    for at, one in enumerate(rows):
-        for two in rows[at + 1 :]:
-            n, m = sorted((len(one.members), len(two.members)))
+    names: set[str] = set()
+    for index, row in enumerate(rows):
+        for other in rows[index + 1 :]:
+            n, m = sorted((len(row.members), len(other.members)))
             if n < 2 or not (m - n < 2 or m % n == 0):
                 continue
-            ranks = rank(one.name), rank(two.name)
-            told = None not in ranks and ranks[0] != ranks[1]
-            if (told or _same_base(one.name, two.name)) and not _may_alternate(one, two):
+            ranks = rank(row.name), rank(other.name)
+            ordered = None not in ranks and ranks[0] != ranks[1]
+            if (ordered or _same_base(row.name, other.name)) and not _may_alternate(row, other):
                 continue
-            found |= {one.name, two.name}
-    return found
+            names |= {row.name, other.name}
+    return names
 
 
 def _rows(module: Module) -> Iterator[_Row]:
@@ -271,14 +271,14 @@ def _row(name: str, members: Sequence[Module]) -> _Row:
     return _Row(name, sizes, all(len(m.matrices[0].shape) > 2 for m in members))
 
 
-def _same_base(one: str, two: str) -> bool:
-    return one.rstrip("0123456789_") == two.rstrip("0123456789_")
+def _same_base(name: str, other: str) -> bool:
+    return name.rstrip("0123456789_") == other.rstrip("0123456789_")
 
 
-def _may_alternate(one: _Row, two: _Row) -> bool:
+def _may_alternate(row: _Row, other: _Row) -> bool:
     """Whether shapes allow members of two lists to alternate, or to be parallel."""
-    if len(one.members) != len(two.members) or one.convolved != two.convolved:
+    if len(row.members) != len(other.members) or row.convolved != other.convolved:
         return False
-    side = all(a[0] == b[0] for a, b in zip(one.members, two.members, strict=True))
-    turns = [m for pair in zip(one.members, two.members, strict=True) for m in pair]
+    side = all(a[0] == b[0] for a, b in zip(row.members, other.members, strict=True))
+    turns = [m for pair in zip(row.members, other.members, strict=True) for m in pair]
     return side or all(a[1] == b[0] for a, b in pairwise(turns))

@@ -84,10 +84,10 @@ class Module:
 
     def _own(self) -> Iterator[Matrix]:
         parent, _, name = self.path.rpartition(".")
-        for at, (parameter, shape) in enumerate(self.tensors.items()):
+        for index, (parameter, shape) in enumerate(self.tensors.items()):
             if len(shape) < 2 or 0 in shape or self._is_no_map(parameter):
                 continue
-            tensor, position = joined(self.path, parameter), self.position + at
+            tensor, position = joined(self.path, parameter), self.position + index
             over, own, joint = self.path, parameter, None
             biases = _biases(parameter)
             if parameter == "weight" and self.path:
@@ -95,9 +95,15 @@ class Module:
             elif parameter.endswith("_weight"):
                 own, joint = parameter.removesuffix("_weight"), "_"
                 biases = (f"{own}_bias",)
-            found = next(((b, self.tensors[b]) for b in biases if self.tensors.get(b)), ("", ()))
-            bias = (joined(self.path, found[0]), found[1][0]) if len(found[1]) == 1 else None
-            yield Matrix(over, own, tensor, shape, bias, joint, position, found[1])
+            bias_entry = next(
+                ((b, self.tensors[b]) for b in biases if self.tensors.get(b)), ("", ())
+            )
+            bias = (
+                (joined(self.path, bias_entry[0]), bias_entry[1][0])
+                if len(bias_entry[1]) == 1
+                else None
+            )
+            yield Matrix(over, own, tensor, shape, bias, joint, position, bias_entry[1])
 
     def _is_no_map(self, parameter: str) -> bool:
         """Whether a tensor is a bias with an axis of heads, or a mask, and so not a map."""

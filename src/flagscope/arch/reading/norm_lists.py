@@ -79,7 +79,7 @@ def _norm_list(module: Module) -> list[Module]:
     """The members of a list that holds only norms, numbered from 0."""
     members = list(module.children.values())
     numbers = {int(name) for name in module.children if re.fullmatch(r"[0-9]{1,9}", name)}
-    norms = all(one.norm_length is not None for one in members)
+    norms = all(member.norm_length is not None for member in members)
     whole = len(numbers) == len(members) and numbers == set(range(len(members)))
     return [module.children[str(n)] for n in range(len(members))] if norms and whole else []
 
@@ -91,13 +91,13 @@ def _map_lists(module: Module) -> Iterator[list[Module]]:
         stem, number = numbered(name)
         if number is not None and child.matrices:
             suffixed.setdefault(stem, []).append((number, child))
-        members = [one for one in child.children.values() if one.matrices]
+        members = [member for member in child.children.values() if member.matrices]
         if members and child.children.keys() == {str(n) for n in range(len(members))}:
             yield [child.children[str(n)] for n in range(len(members))]
-    for found in suffixed.values():
-        found.sort(key=lambda pair: pair[0])
-        if [n - found[0][0] for n, _ in found] == list(range(len(found))):
-            yield [child for _, child in found]
+    for entries in suffixed.values():
+        entries.sort(key=lambda pair: pair[0])
+        if [n - entries[0][0] for n, _ in entries] == list(range(len(entries))):
+            yield [child for _, child in entries]
 
 
 def _matched(norms: Sequence[Module], lists: Sequence[Sequence[Module]]) -> dict[str, Module]:
@@ -107,7 +107,7 @@ def _matched(norms: Sequence[Module], lists: Sequence[Sequence[Module]]) -> dict
     for maps in lists:
         if len(maps) - len(norms) not in (0, 1):
             continue
-        ends = [(one.matrices[0].shape[1], one.matrices[-1]) for one in maps]
+        ends = [(module.matrices[0].shape[1], module.matrices[-1]) for module in maps]
         behind = all(n == last.shape[0] for n, (_, last) in zip(lengths, ends, strict=False))
         front = all(n == first for n, (first, _) in zip(lengths, ends, strict=False))
         if front or behind:

@@ -35,8 +35,8 @@ def tied(norm: str, name: str, *, alone: bool) -> bool:
     alone
         Whether the module has no other map.
     """
-    plain, other = norm.lower(), re.escape(name.lower())
-    if re.fullmatch(rf"(?:{other}_?(?:bn|norm|batchnorm))|(?:bn|norm)_?{other}", plain):
+    plain, pattern = norm.lower(), re.escape(name.lower())
+    if re.fullmatch(rf"(?:{pattern}_?(?:bn|norm|batchnorm))|(?:bn|norm)_?{pattern}", plain):
         return True
     stem, number = numbered(norm)
     if _NORM.fullmatch(stem.lower()) is None:
@@ -71,17 +71,17 @@ def norm_owners(norms: Mapping[str, int | None], maps: Mapping[str, MapName]) ->
     maps
         Its maps by name.
     """
-    found: dict[str, str] = {}
+    assigned: dict[str, str] = {}
     for norm, length in norms.items():
         owners = [name for name in maps if numbered(name)[0]
                   and tied(norm, name, alone=len(maps) == 1 and maps[name].single)]  # fmt: skip
         if len(owners) > 1:
             owners = [name for name in owners if maps[name].written == length] or owners
         if len(owners) > 1:
-            owners = [one for one in owners if maps[one].convolved and norm in maps[one].near]
+            owners = [name for name in owners if maps[name].convolved and norm in maps[name].near]
         if len(owners) == 1:
-            found[norm] = owners[0]
-    return found
+            assigned[norm] = owners[0]
+    return assigned
 
 
 def norm_sides(root: Module, *, ordered: bool) -> dict[str, bool | None]:
@@ -112,8 +112,8 @@ def norm_sides(root: Module, *, ordered: bool) -> dict[str, bool | None]:
     # A possibly transposed convolution may have either output length; it votes if no other does.
     votes = {kind: channels[kind] or turned[kind] for kind in order}
     if ordered:
-        votes = {kind: found or order[kind] for kind, found in votes.items()}
-    return {kind: next(iter(found)) if len(found) == 1 else None for kind, found in votes.items()}
+        votes = {kind: sides or order[kind] for kind, sides in votes.items()}
+    return {kind: next(iter(sides)) if len(sides) == 1 else None for kind, sides in votes.items()}
 
 
 def kind_of(path: str) -> str:

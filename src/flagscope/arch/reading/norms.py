@@ -71,14 +71,16 @@ def norms_in_front(root: Module, stack: Stack) -> tuple[BlockNorm, BlockNorm] | 
     if len(stack.attention) != 1 or len(stack.mlp) != 1 or len(stack.layers) < 1:
         return None
     (attention,), (mlp,) = stack.attention.values(), stack.mlp.values()
-    found = None
+    norms = None
     for numbers in stack.layers:
         layer = root.at(stack.base(numbers).rstrip("."))
-        here = _of_layer(root, stack, layer, attention, mlp) if layer is not None else None
-        if here is None or (found is not None and here != found):
+        norms_of_layer = (
+            _of_layer(root, stack, layer, attention, mlp) if layer is not None else None
+        )
+        if norms_of_layer is None or (norms is not None and norms_of_layer != norms):
             return None
-        found = here
-    return found
+        norms = norms_of_layer
+    return norms
 
 
 def _of_layer(
@@ -97,13 +99,13 @@ def _of_layer(
 
 def _by_names(root: Module, stack: Stack, names: Sequence[str]) -> tuple[str, str] | None:
     """The two norms, if their names say that they come first."""
-    for one, two in (names, names[::-1]):
-        plain = one.lower(), two.lower()
+    for first, second in (names, names[::-1]):
+        plain = first.lower(), second.lower()
         pre = all(pattern.fullmatch(name) for pattern, name in zip(_PRE, plain, strict=True))
         llama = all(name in known for name, known in zip(plain, _LLAMA, strict=True))
         gpt2 = all(name in known for name, known in zip(plain, _GPT2, strict=True))
         if pre or llama or (gpt2 and _last_norm(root, stack)):
-            return one, two
+            return first, second
     return None
 
 
@@ -113,7 +115,7 @@ def _last_norm(root: Module, stack: Stack) -> bool:
     places = (root, root.at(over))
     return any(
         child.vector == stack.d and name.lower() in _GPT2_LAST
-        for place in places if place is not None for name, child in place.children.items()
+        for module in places if module is not None for name, child in module.children.items()
     )  # fmt: skip
 
 
@@ -125,7 +127,7 @@ def _by_place(
         [role.matrix.tensor for role in attention.maps.values()],
         [matrix.tensor for matrix in mlp.maps.values()],
     )
-    found, shown = [], False
+    chosen, shown = [], False
     for tensors in blocks:
         paths = [_relative(name, stack).split(".") for name in tensors]
         inner = _shared(paths)
@@ -135,15 +137,15 @@ def _by_place(
         if len(near) != 1:
             return None
         (norm,) = near
-        at = len(over.split("."))
-        place = norm.split(".")[at:]
-        numbers = [path[at] for path in paths if len(path) > at]
-        listed = len(place) == 1 and all(n.isdigit() for n in (*place, *numbers))
-        if listed and int(place[0]) > min(map(int, numbers)):
+        depth = len(over.split("."))
+        relative = norm.split(".")[depth:]
+        numbers = [path[depth] for path in paths if len(path) > depth]
+        listed = len(relative) == 1 and all(n.isdigit() for n in (*relative, *numbers))
+        if listed and int(relative[0]) > min(map(int, numbers)):
             return None
-        shown = shown or listed or (wrapped and len(place) == 1)
-        found.append(norm)
-    return (found[0], found[1]) if shown else None
+        shown = shown or listed or (wrapped and len(relative) == 1)
+        chosen.append(norm)
+    return (chosen[0], chosen[1]) if shown else None
 
 
 def _shared(paths: Sequence[Sequence[str]]) -> list[str]:

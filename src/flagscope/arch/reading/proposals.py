@@ -88,8 +88,8 @@ def contradicted(proposal: Proposal, module: Module | None) -> bool:
     state-space layer may name its first map as attention does.
     """
     maps = set(proposal.roles.values())
-    sizes = {size for one in maps for size in one.shape}
-    named = any(_IN.fullmatch(one.name.lower()) and one.joint == "." for one in maps)
+    sizes = {size for matrix in maps for size in matrix.shape}
+    named = any(_IN.fullmatch(matrix.name.lower()) and matrix.joint == "." for matrix in maps)
     for inner in module.walk() if module is not None else ():
         for matrix in inner.own:
             if len(matrix.shape) > 2 and matrix.shape[1] == 1 and matrix.shape[0] in sizes:
@@ -104,17 +104,17 @@ def output_candidates(
     parent: str, taken: set[Matrix], groups: Mapping[str, list[Matrix]]
 ) -> tuple[tuple[Matrix, ...], ...]:
     """Candidates for the output map: named siblings, those below, those one level up, any."""
-    siblings = [one for one in groups.get(parent, ()) if one not in taken]
-    named = tuple(one for one in siblings if is_output(one.name))
+    siblings = [matrix for matrix in groups.get(parent, ()) if matrix not in taken]
+    named = tuple(matrix for matrix in siblings if is_output(matrix.name))
     below = tuple(
-        one for child in ("to_out", "out", "output", "out_proj", "proj", "o", "dense")
-        for one in groups.get(joined(parent, child), ())
+        matrix for child in ("to_out", "out", "output", "out_proj", "proj", "o", "dense")
+        for matrix in groups.get(joined(parent, child), ())
     )  # fmt: skip
     above_path, _, _ = parent.rpartition(".")
     above: list[Matrix] = []
     if parent:
-        above = [one for one in groups.get(above_path, ()) if is_output(one.name)]
+        above = [matrix for matrix in groups.get(above_path, ()) if is_output(matrix.name)]
         for child in ("output", "out", "to_out", "proj"):
             above += groups.get(joined(above_path, child), ())
-    left = tuple(one for one in siblings if may_be_output(one.name))
-    return named, below, tuple(one for one in above if one not in taken), left
+    left = tuple(matrix for matrix in siblings if may_be_output(matrix.name))
+    return named, below, tuple(matrix for matrix in above if matrix not in taken), left

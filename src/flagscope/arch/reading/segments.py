@@ -75,12 +75,12 @@ def segments(lines: list[Line]) -> Segments:
     result = Segments()
     for line in lines:
         result.borders += _borders(line)
-        for part in _Reader(result).read(line):
-            if len(part) > 1:
-                result.found.append(part)
+        for segment in _Reader(result).read(line):
+            if len(segment) > 1:
+                result.found.append(segment)
             else:
-                for one in part:
-                    result.left.setdefault(one.item.matrix.tensor, LONE)
+                for placed in segment:
+                    result.left.setdefault(placed.item.matrix.tensor, LONE)
     return result
 
 
@@ -88,16 +88,16 @@ def _borders(line: Line) -> Iterator[str]:
     """Places within a list where two matrices fit each other but may not be adjacent."""
     before: Item | None = None
     cuts: list[str] = []
-    for part in line:
-        if isinstance(part, Cut):
-            cuts.append(part.reason)
+    for entry in line:
+        if isinstance(entry, Cut):
+            cuts.append(entry.reason)
             continue
-        why = next((one for one in cuts if one in _LISTED), None)
+        why = next((reason for reason in cuts if reason in _LISTED), None)
         if before is not None and why is not None:
-            one, two = before.matrix, part.matrix
-            if one.shape[0] == two.shape[1]:
-                yield f"{one.path} to {two.path} ({why})"
-        before, cuts = part, []
+            writer, reader = before.matrix, entry.matrix
+            if writer.shape[0] == reader.shape[1]:
+                yield f"{writer.path} to {reader.path} ({why})"
+        before, cuts = entry, []
 
 
 class _Reader:
@@ -111,15 +111,15 @@ class _Reader:
         self._flattening = _flattening(line)
         run: list[Item] = []
         hint: tuple[int, ...] = ()
-        for part in [*line, Cut("")]:
-            if isinstance(part, Item):
-                run.append(part)
+        for entry in [*line, Cut("")]:
+            if isinstance(entry, Item):
+                run.append(entry)
                 continue
-            if part.reason:
-                self.into.cuts.add(part.reason)
+            if entry.reason:
+                self.into.cuts.add(entry.reason)
             placed = list(self._run(run, hint))
-            if len(run) == 1 and part.reason:
-                self.into.left.setdefault(run[0].matrix.tensor, part.reason)
+            if len(run) == 1 and entry.reason:
+                self.into.left.setdefault(run[0].matrix.tensor, entry.reason)
             yield from placed
             if run:
                 hint = (placed[-1][-1].out,) if placed else hint
@@ -132,7 +132,10 @@ class _Reader:
             return
         placed = self._attempt(run, hint, frozenset())
         transposed = frozenset(
-            one.item.matrix.shape[2:] for part in placed for one in part if "i o" in one.layout
+            entry.item.matrix.shape[2:]
+            for segment in placed
+            for entry in segment
+            if "i o" in entry.layout
         )
         yield from self._attempt(run, hint, transposed) if transposed else placed
 
@@ -162,9 +165,9 @@ class _Reader:
         self, run: list[Item], hint: tuple[int, ...], transposed_kernels: frozenset[Shape]
     ) -> list[list[Placed]]:
         parts: list[list[Placed]] = [[]]
-        for at, item in enumerate(run):
+        for index, item in enumerate(run):
             before = parts[-1][-1] if parts[-1] else None
-            following = run[at + 1].matrix.shape if at + 1 < len(run) else None
+            following = run[index + 1].matrix.shape if index + 1 < len(run) else None
             outcome = self._place(item, before, hint, following, transposed_kernels)
             if isinstance(outcome, str) and outcome == DIMENSIONS and before is not None:
                 # A new segment may start here, after something unseen.
@@ -236,7 +239,7 @@ class _Reader:
         shape = item.matrix.shape
         first, second = shape[:2]
         reads = following[1] if following is not None else None
-        if second not in hint and any(_may_group(one, first, second) for one in hint):
+        if second not in hint and any(_may_group(written, first, second) for written in hint):
             return MAY_TRANSPOSE if even else ONE_CHANNEL if second == 1 else MAY_GROUP
         if second == 1 and first > 1:
             return ONE_CHANNEL
@@ -268,15 +271,15 @@ class _Reader:
 
     def _written(self, item: Item) -> set[int]:
         """Lengths of the output, from the bias and the subsequent BatchNorm."""
-        found = {item.matrix.bias[1]} if item.matrix.bias else set()
-        return found | ({item.channels} if item.channels is not None else set())
+        lengths = {item.matrix.bias[1]} if item.matrix.bias else set()
+        return lengths | ({item.channels} if item.channels is not None else set())
 
 
 def _flattening(line: Line) -> Item | None:
     """The linear map that may read a flattened image: the first after all convolutions."""
     items = [item for item in line if isinstance(item, Item)]
-    flat = [at for at, item in enumerate(items) if len(item.matrix.shape) == 2]
-    spread = [at for at, item in enumerate(items) if len(item.matrix.shape) > 2]
+    flat = [index for index, item in enumerate(items) if len(item.matrix.shape) == 2]
+    spread = [index for index, item in enumerate(items) if len(item.matrix.shape) > 2]
     return items[flat[0]] if flat and spread and flat[0] > spread[-1] else None
 
 

@@ -60,9 +60,9 @@ def stacked_heads(groups: Mapping[str, Sequence[Matrix]]) -> StackedHeads:
     tensors: dict[str, tuple[str, ...]] = {}
     sources: set[str] = set()
     for (over, stem), heads in _lists(groups).items():
-        found = _block(over, stem, heads, groups)
-        if found is not None:
-            block, parts = found
+        stacked = _block(over, stem, heads, groups)
+        if stacked is not None:
+            block, parts = stacked
             blocks.append(block)
             tensors |= parts
             sources |= {m.parent for head in heads.values() for m in head.values()}
@@ -109,8 +109,8 @@ def _block(
 ) -> tuple[StackedBlock, dict[str, tuple[str, ...]]] | None:
     """A list of heads as a block, and the tensors of each of its matrices."""
     count = len(heads)
-    given = set(heads[min(heads)])
-    names = ("q", "k", "v") if {"q", "k", "v"} <= given else ("qkv",)
+    present = set(heads[min(heads)])
+    names = ("q", "k", "v") if {"q", "k", "v"} <= present else ("qkv",)
     if set(heads) != set(range(count)) or not all(set(names) <= set(h) for h in heads.values()):
         return None
     first = heads[0]
@@ -121,12 +121,12 @@ def _block(
     # If the list is the attention module itself, it holds the output map; if the list is a part
     # of that module ("att.heads.3"), the map is one level up.
     places = (over,) if stem else (over, over.rpartition(".")[0])
-    near = [m for place in dict.fromkeys(places) for m in groups.get(place, ())
+    near = [m for path in dict.fromkeys(places) for m in groups.get(path, ())
             if m.shape == (d, count * k) and is_output(m.name)]  # fmt: skip
     if k >= d or len(near) != 1:
         return None
     parent = near[0].parent
-    parts = {n: tuple(heads[at][n].tensor for at in range(count)) for n in names}
+    parts = {n: tuple(heads[index][n].tensor for index in range(count)) for n in names}
     together = {n: _starred(tensors) for n, tensors in parts.items()}
     if any(name.count("*") != 1 for name in together.values()):
         return None

@@ -151,14 +151,14 @@ def _before(norm: NormRule | None) -> bool:
 def _with_epsilon(table: dict[str, Any], eps: object) -> dict[str, Any]:
     """The table of a stack or block, with this eps in the tables of norms that have none."""
     filled = dict(table)
-    for key, part in table.items():
-        if key in ("norm", "output_norm") and isinstance(part, dict):
-            filled[key] = {"eps": eps, **part}
-        elif key == "frame" and isinstance(part, dict):
-            filled[key] = _with_epsilon(part, eps)
-        elif key in ("attention", "mlp", "latent") and isinstance(part, list):
+    for key, value in table.items():
+        if key in ("norm", "output_norm") and isinstance(value, dict):
+            filled[key] = {"eps": eps, **value}
+        elif key == "frame" and isinstance(value, dict):
+            filled[key] = _with_epsilon(value, eps)
+        elif key in ("attention", "mlp", "latent") and isinstance(value, list):
             filled[key] = [_with_epsilon(block, eps) if isinstance(block, dict) else block
-                           for block in part]  # fmt: skip
+                           for block in value]  # fmt: skip
     return filled
 
 

@@ -21,18 +21,18 @@ from flagscope.errors import ArchitectureError
 _IDENTITY = ("name", "title", "model_types", "requires", "prefixes")
 
 
-def parse_toml(text: str, place: str) -> dict[str, Any]:
-    """The content of a TOML text; `place` names it in errors."""
+def parse_toml(text: str, file: str) -> dict[str, Any]:
+    """The content of a TOML text; `file` is its name in errors."""
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also long numbers and deeply nested arrays
         raise ArchitectureError(
-            f"{place}: {str(error)[:200]}", hint="the file must be valid TOML"
+            f"{file}: {str(error)[:200]}", hint="the file must be valid TOML"
         ) from error
 
 
 def read_family(
-    content: Mapping[str, Any], place: str, others: Mapping[str, Mapping[str, Any]] | None = None
+    content: Mapping[str, Any], file: str, families: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Family:
     """A validated family from the content of its file.
 
@@ -40,9 +40,9 @@ def read_family(
     ----------
     content
         The parsed TOML.
-    place
+    file
         Name of the file, for errors.
-    others
+    families
         Contents of other family files by name, for `extends`: keys that this file lacks, except
         for its identity, are inherited.
 
@@ -62,21 +62,21 @@ def read_family(
     'unknown'
     """
     try:
-        return Family.model_validate(_extended(content, place, others or {}))
+        return Family.model_validate(_extended(content, file, families or {}))
     except ValidationError as error:
-        raise first_mistake(error, Family, place) from None
+        raise first_mistake(error, Family, file) from None
 
 
 def _extended(
-    content: Mapping[str, Any], place: str, others: Mapping[str, Mapping[str, Any]]
+    content: Mapping[str, Any], file: str, families: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     parent = content.get("extends")
     if parent is None:
         return dict(content)
-    base = others.get(parent) if isinstance(parent, str) else None
+    base = families.get(parent) if isinstance(parent, str) else None
     if base is None or "extends" in base:
         raise ArchitectureError(
-            f"{place}.extends: {parent!r} is not a family that stands by itself",
+            f"{file}.extends: {parent!r} is not a family that stands by itself",
             hint="name a family file that does not extend another one",
         )
     return {key: value for key, value in base.items() if key not in _IDENTITY} | dict(content)

@@ -119,8 +119,8 @@ def rows(offset: int, axes: Iterable[Axis]) -> frozenset[int]:
     >>> sorted(rows(1, (Axis(2, 4), Axis(2, 1))))
     [1, 2, 5, 6]
     """
-    found = [offset]
+    covered = [offset]
     for axis in axes:
         stride = axis.stride or 0
-        found = [at + stride * i for at in found for i in range(axis.size)]
-    return frozenset(found)
+        covered = [row + stride * i for row in covered for i in range(axis.size)]
+    return frozenset(covered)

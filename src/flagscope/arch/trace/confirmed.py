@@ -67,7 +67,7 @@ def confirmed_family(
         f"tensors are named as in {family.title}, and the trace of the module contradicts nothing "
         "of that: it is mapped as that family, like its state dict"
     )
-    notes += [one for one in named.notes if "inferred from tensor names" not in one]
+    notes += [text for text in named.notes if "inferred from tensor names" not in text]
     return replace(named, pairs=tuple(pairs), notes=(note, *notes))
 
 
@@ -93,13 +93,13 @@ def _as_traced(named: Graph, traced: Graph) -> tuple[list[PairGroup], list[str]]
 def _claims(pair: PairGroup) -> Iterator[tuple[object, ...]]:
     """The claim for each member of a pair within a block: parts of tensors, and the freedom."""
     turned = pair.rotary.layout if pair.rotary else None
-    for one in pair.members if pair.kind in _BLOCKS else ():
-        yield (*_ends(pair, one), pair.kind, pair.d, pair.freedom, turned)
+    for member in pair.members if pair.kind in _BLOCKS else ():
+        yield (*_ends(pair, member), pair.kind, pair.d, pair.freedom, turned)
 
 
-def _ends(pair: PairGroup, one: Member) -> tuple[str, str, str, str]:
+def _ends(pair: PairGroup, member: Member) -> tuple[str, str, str, str]:
     write, read = pair.write.map, pair.read.map
-    parts = write.slice_text(one.write_index), read.slice_text(one.read_index)
+    parts = write.slice_text(member.write_index), read.slice_text(member.read_index)
     return write.tensor, parts[0], read.tensor, parts[1]
 
 
@@ -107,12 +107,12 @@ def _same_stream(named: Graph, traced: Graph) -> bool:
     """Whether the traced pairs along the stream of the family's layers are in the family."""
     known = _stream_pairs(named)
     inner = {name for write, read, _ in known for name in (write, read)}
-    found = {pair for pair in _stream_pairs(traced) if inner.issuperset(pair[:2])}
-    return found <= known and (bool(found) or not known)
+    traced_pairs = {pair for pair in _stream_pairs(traced) if inner.issuperset(pair[:2])}
+    return traced_pairs <= known and (bool(traced_pairs) or not known)
 
 
 def _stream_pairs(graph: Graph) -> set[tuple[str, str, str | None]]:
-    """Yield (writer, reader, gain of the norm between them)."""
+    """Set of (writer, reader, gain of the norm between them)."""
     return {
         (pair.write.map.tensor, pair.read.map.tensor, pair.read_norm and pair.read_norm.gain)
         for pair in graph.pairs if pair.kind == "residual"

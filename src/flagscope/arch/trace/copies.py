@@ -22,8 +22,8 @@ def still_copy(module: nn.Module) -> nn.Module:
     UntraceableError
         If some attribute cannot be copied.
     """
-    shared: dict[int, Any] = {id(one): one for one in module.parameters()}
-    shared.update((id(one), one) for one in module.buffers())
+    shared: dict[int, Any] = {id(parameter): parameter for parameter in module.parameters()}
+    shared.update((id(buffer), buffer) for buffer in module.buffers())
     try:
         still = copy.deepcopy(module, shared).eval()
     except Exception as error:

@@ -83,17 +83,17 @@ class Flow:
 
     def opaque(self, node: fx.Node, why: str | None = None) -> Any:
         """Give up the inputs of an operation, and note it."""
-        found = self._given_up(node)
-        if any(value.terms for value in found):
-            what = why or f"{name_of(node)} is not followed"
+        values = self._given_up(node)
+        if any(value.terms for value in values):
+            reason = why or f"{name_of(node)} is not followed"
             self.notes.add(
-                f"no pair is claimed across what cannot be followed: {what}", place(node)
+                f"no pair is claimed across what cannot be followed: {reason}", place(node)
             )
-        scores = next((one.scores for one in found if one.scores is not None), None)
+        scores = next((value.scores for value in values if value.scores is not None), None)
         return _results(node, scores)
 
     def _given_up(self, node: fx.Node) -> list[Value]:
-        found = []
+        values = []
         for argument in node.all_input_nodes:
             known = self[argument]
             if isinstance(known, Weight):
@@ -101,8 +101,8 @@ class Flow:
             for value in known if isinstance(known, (list, tuple)) else [known]:
                 if isinstance(value, Value):
                     self.ledger.escape(value)
-                    found.append(value)
-        return found
+                    values.append(value)
+        return values
 
     def _placeholder(self, node: fx.Node) -> Any:
         tensor = self._program.tensors.get(str(node.target)) or self._program.tensors.get(node.name)
@@ -128,7 +128,9 @@ class Flow:
 def _results(node: fx.Node, scores: int | None) -> Any:
     held = node.meta.get("val")
     if isinstance(held, (list, tuple)):
-        return [Value(plain(one.shape)) if isinstance(one, Tensor) else None for one in held]
+        return [
+            Value(plain(tensor.shape)) if isinstance(tensor, Tensor) else None for tensor in held
+        ]
     if not isinstance(held, Tensor):
         return None
     return Value(plain(held.shape), scores=scores, origin=node.name)

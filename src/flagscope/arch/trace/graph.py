@@ -128,7 +128,8 @@ def _by_names(
 def _counted_heads(module: nn.Module) -> int | None:
     """The number of heads from attributes of modules, if all agree."""
     counts = {
-        value for one in module.modules() for key, value in getattr(one, "__dict__", {}).items()
+        value for submodule in module.modules()
+        for key, value in getattr(submodule, "__dict__", {}).items()
         if key in SIZES["h"] and isinstance(value, int) and not isinstance(value, bool)
     }  # fmt: skip
     (count,) = counts if len(counts) == 1 else (0,)
@@ -214,7 +215,9 @@ def trace_graph(
     notes = Notes()
     program, inputs = _program(module, example_inputs)
     if names is not None:
-        readable = {held: names[one] for held, one in program.tensors.items() if one in names}
+        readable = {
+            held: names[tensor] for held, tensor in program.tensors.items() if tensor in names
+        }
         program = replace(program, tensors=readable)
     if inputs.assumed:
         notes.add(inputs.assumed)

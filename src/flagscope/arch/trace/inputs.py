@@ -61,20 +61,20 @@ def assumed_inputs(module: nn.Module) -> Iterator[Inputs]:
     readers = _first_layers(module, needed)
     if readers is None:
         return
-    layers = [one.layer for one in readers.values()]
-    spatial = any(isinstance(one, nn.modules.conv._ConvNd) for one in layers)
-    sequence = any(_takes_sequence(one) for one in layers)
+    layers = [reader.layer for reader in readers.values()]
+    spatial = any(isinstance(layer, nn.modules.conv._ConvNd) for layer in layers)
+    sequence = any(_takes_sequence(layer) for layer in layers)
     # a first Linear takes vectors or sequences of vectors
     tried = SIDES if spatial else LENGTHS if sequence else (0, *LENGTHS[:1])
     # with a sequence as another input, a Linear may take one vector or one for each position
-    mixed = sequence and any(isinstance(one, nn.Linear) for one in layers)
+    mixed = sequence and any(isinstance(layer, nn.Linear) for layer in layers)
     for extent, vectors in product(tried, (0, None) if mixed else (None,)):
         lengths = {n: vectors if isinstance(readers[n].layer, nn.Linear) else None for n in needed}
         args = tuple(
             _example(readers[n], extent if lengths[n] is None else 0, module) for n in needed
         )
         pairs = zip(needed, args, strict=True)
-        shapes = ", ".join(f"{name} {tuple(one.shape)}" for name, one in pairs)
+        shapes = ", ".join(f"{name} {tuple(example.shape)}" for name, example in pairs)
         yield Inputs(args, {}, f"inputs assumed for tracing: {shapes}")
 
 
@@ -110,12 +110,12 @@ class _Reader:
 
 def _first_layers(module: nn.Module, needed: tuple[str, ...]) -> dict[str, _Reader] | None:
     """The layer that reads each argument first."""
-    leaves = [one for one in module.modules() if _reads(one)]
+    leaves = [leaf for leaf in module.modules() if _reads(leaf)]
     if not leaves or not needed:
         return None
     first = {name: _Reader(leaves[0]) for name in needed}
     if leaves[0] is module:
-        return {name: _Reader(module, at) for at, name in enumerate(needed)}
+        return {name: _Reader(module, position) for position, name in enumerate(needed)}
     parameters = inspect.signature(module.forward).parameters.items()
     fixed = {n: p.default for n, p in parameters if n not in needed and p.default is not p.empty}
     try:
@@ -126,9 +126,9 @@ def _first_layers(module: nn.Module, needed: tuple[str, ...]) -> dict[str, _Read
         return first if alike else None
     for node in graph.nodes:
         if node.op == "placeholder" and str(node.target) in first:
-            found = _met_first(node, module)
-            if found is not None:
-                first[str(node.target)] = found
+            reader = _met_first(node, module)
+            if reader is not None:
+                first[str(node.target)] = reader
             elif len(needed) > 1:
                 return None
     return first
@@ -137,49 +137,49 @@ def _first_layers(module: nn.Module, needed: tuple[str, ...]) -> dict[str, _Read
 def _met_first(node: fx.Node, module: nn.Module) -> _Reader | None:
     queue, seen = [(user, node) for user in node.users], set()
     while queue:
-        user, given = queue.pop(0)
+        user, source = queue.pop(0)
         if user in seen:
             continue
         seen.add(user)
         if user.op == "call_module":
-            one = module.get_submodule(str(user.target))
-            if _reads(one):
-                return _Reader(one, _slot(user, given))
-            reader = next((m for m in one.modules() if _reads(m)), None)
+            layer = module.get_submodule(str(user.target))
+            if _reads(layer):
+                return _Reader(layer, _slot(user, source))
+            reader = next((m for m in layer.modules() if _reads(m)), None)
             if reader is not None:
                 return _Reader(reader)
         queue += [(after, user) for after in user.users]
     return None
 
 
-def _slot(user: fx.Node, given: fx.Node) -> int:
+def _slot(user: fx.Node, source: fx.Node) -> int:
     """Position of a node among the arguments of a layer."""
-    if given in user.args:
-        return user.args.index(given)
-    names = [name for name, value in user.kwargs.items() if value is given]
-    return next((at for at, name in enumerate(_ATTENTION) if name in names), 0)
+    if source in user.args:
+        return user.args.index(source)
+    names = [name for name, value in user.kwargs.items() if value is source]
+    return next((position for position, name in enumerate(_ATTENTION) if name in names), 0)
 
 
-def _reads(one: nn.Module) -> bool:
+def _reads(module: nn.Module) -> bool:
     kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding, nn.MultiheadAttention,
              nn.modules.rnn.RNNBase)  # fmt: skip
-    return isinstance(one, kinds)
+    return isinstance(module, kinds)
 
 
-def _takes_sequence(one: nn.Module) -> bool:
-    return isinstance(one, (nn.Embedding, nn.MultiheadAttention, nn.modules.rnn.RNNBase))
+def _takes_sequence(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Embedding, nn.MultiheadAttention, nn.modules.rnn.RNNBase))
 
 
 def _example(reader: _Reader, extent: int, module: nn.Module) -> Tensor:
-    one = reader.layer
+    layer = reader.layer
     parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
     shape: tuple[int, ...]
-    if isinstance(one, nn.Embedding):
+    if isinstance(layer, nn.Embedding):
         return torch.zeros(BATCH, extent, dtype=torch.long, device=parameter.device)
-    if isinstance(one, nn.modules.conv._ConvNd):
-        shape = (BATCH, one.in_channels, *[extent] * len(one.kernel_size))
-    elif isinstance(one, nn.Linear):
-        shape = (BATCH, extent, one.in_features) if extent else (BATCH, one.in_features)
+    if isinstance(layer, nn.modules.conv._ConvNd):
+        shape = (BATCH, layer.in_channels, *[extent] * len(layer.kernel_size))
+    elif isinstance(layer, nn.Linear):
+        shape = (BATCH, extent, layer.in_features) if extent else (BATCH, layer.in_features)
     else:
         shape = (BATCH, extent, reader.width)
     return torch.zeros(shape, dtype=parameter.dtype, device=parameter.device)

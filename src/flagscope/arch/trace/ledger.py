@@ -86,16 +86,16 @@ class Ledger:
 
     def freedom(self, read: Read, value: Value, term: Term) -> Degree:
         """The freedom between a writer and its reader that does not affect anything else."""
-        sides = [one for one in (read.value, read.query) if one is not None]
+        sides = [side for side in (read.value, read.query) if side is not None]
         if value.stream or not all(
-            self._alone(other, one, read.event) for one in sides for other in one.terms
+            self._alone(side_term, side, read.event) for side in sides for side_term in side.terms
         ):
             return "none"
         if read.reader is not None and not self._unshared(self.uses[read.reader]):
             return "none"
         if value.product:
             # a norm on one factor would have to change with the other
-            norms = any(other.norm is not None for other in value.terms)
+            norms = any(factor.norm is not None for factor in value.terms)
             return "none" if norms else least(term.degree, "scaling")
         return term.degree
 
@@ -103,8 +103,8 @@ class Ledger:
         """Whether nothing else uses these rows of the writer, or the writer's tensors."""
         axes = channels(value.dims)
         own = None
-        for other, offset, taken in self._touched[term.use]:
-            if other == event:
+        for other_event, offset, taken in self._touched[term.use]:
+            if other_event == event:
                 continue
             if (offset, taken) == (term.offset, axes):
                 return False
@@ -118,9 +118,9 @@ class Ledger:
 
     def _unshared(self, use: Use) -> bool:
         return all(
-            sum(start < one.start + one.length and one.start < stop
-                for _, start, stop in self._weights[one.tensor]) == 1
-            for one in (use.weight, use.bias) if one is not None
+            sum(start < stored.start + stored.length and stored.start < stop
+                for _, start, stop in self._weights[stored.tensor]) == 1
+            for stored in (use.weight, use.bias) if stored is not None
         )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def norm_of(
     variance: Weight | None, eps: float,
 ) -> Norm | None:  # fmt: skip
     """A norm with these tensors; None without tensors."""
-    names = [None if one is None else one.tensor for one in (gain, bias, mean, variance)]
+    names = [None if weight is None else weight.tensor for weight in (gain, bias, mean, variance)]
     present = next((name for name in names if name is not None), None)
     if present is None:
         return None

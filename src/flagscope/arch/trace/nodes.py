@@ -26,9 +26,9 @@ def name_of(node: fx.Node) -> str:
     return getattr(node.target, "__name__", str(node.target))
 
 
-def argument(node: fx.Node, at: int, name: str, default: Any = None) -> Any:
+def argument(node: fx.Node, position: int, name: str, default: Any = None) -> Any:
     """An argument by position or by name."""
-    return node.args[at] if at < len(node.args) else node.kwargs.get(name, default)
+    return node.args[position] if position < len(node.args) else node.kwargs.get(name, default)
 
 
 def place(node: fx.Node) -> str | None:

@@ -105,17 +105,17 @@ def _without_lookers_on(traced: fx.GraphModule) -> fx.GraphModule:
 def _stopped_at(error: Exception, module: nn.Module) -> str:
     """Message with the innermost module whose forward was running, and the error."""
     classes: dict[Any, str] = {}
-    for name, one in module.named_modules():
-        code = getattr(type(one).forward, "__code__", None)
+    for name, submodule in module.named_modules():
+        code = getattr(type(submodule).forward, "__code__", None)
         if code is not None:
-            classes.setdefault(code, f"{name or 'the module itself'} ({type(one).__name__})")
-    place, frame = "", error.__traceback__
+            classes.setdefault(code, f"{name or 'the module itself'} ({type(submodule).__name__})")
+    location, frame = "", error.__traceback__
     while frame is not None:
-        place = classes.get(frame.tb_frame.f_code, place)
+        location = classes.get(frame.tb_frame.f_code, location)
         frame = frame.tb_next
     lines = [line for line in str(error).splitlines() if line.strip()]
     text = lines[0].strip() if lines else "no message"
-    return f"{place or 'the tracer'} stopped with {type(error).__name__}: {text[:160]}"
+    return f"{location or 'the tracer'} stopped with {type(error).__name__}: {text[:160]}"
 
 
 @contextmanager
