@@ -1,7 +1,7 @@
 """Invariants as kernels of Lie algebras on coordinate rings, exactly over Q.
 
-No character is used: sections of O(m) on Gr(r, d) are the polynomials of degree m in every column
-of a (d, r) matrix that SL(r), acting on the columns, leaves alone; GL(d) acts on the rows.
+Characters are not used: sections of O(m) on Gr(r, d) are the polynomials of degree m in every
+column of a (d, r) matrix that are invariant under SL(r) on the columns; GL(d) acts on the rows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from flagscope.lab.experiments.invariant_ring.polynomials import (
 )
 
 Weight = tuple[int, ...]
-# Matrix of a linear map in reduced bases: (row, column) -> entry.
+# Matrix of a linear map in reduced bases, by (row, column).
 Entries = dict[tuple[int, int], Any]
 
 
@@ -41,7 +41,7 @@ class Sections:
     Parameters
     ----------
     d, r
-        Of the Grassmannian.
+        Dimensions of the Grassmannian.
     degree
         m.
 
@@ -58,7 +58,7 @@ class Sections:
 
     @cached_property
     def weights(self) -> tuple[Weight, ...]:
-        """Weights that occur: degrees in every row."""
+        """Weights that occur, as degrees in each row."""
         every = bounded_compositions(self.degree * self.r, [self.degree] * self.d)
         return tuple(weight for weight in every if self.basis(weight))
 
@@ -78,7 +78,7 @@ class Sections:
         """The raising operator E_{i,i+1} on a weight space, in the reduced bases."""
         rows = [(1, i * self.r + j, (i + 1) * self.r + j) for j in range(self.r)]
         target = self.basis(raised_weight(weight, i))
-        # The last monomial of a reduced basis polynomial occurs in no other: a coordinate.
+        # The last monomial of a reduced basis polynomial occurs in no other, so it is a coordinate.
         marks = [next(reversed(polynomial)) for polynomial in target]
         entries: Entries = {}
         for column, polynomial in enumerate(self.basis(weight)):
@@ -107,8 +107,8 @@ def invariant_dimension(
     write, read
         Sections of O(m) on the first and of O(n) on the second Grassmannian.
     roots
-        Simple roots whose raising operators must annihilate, 0 … d-2; by default all. With none
-        left this counts the invariants of the torus.
+        Simple roots whose raising operators must annihilate, 0 … d-2; by default all. Without any,
+        this counts the invariants of the torus.
 
     Examples
     --------
@@ -183,7 +183,7 @@ def map_invariants(m: int, *, d: int, inputs: int, outputs: int) -> tuple[int, i
     """
     everything = generated = 0
     # The outer torus splits both spaces; permutations of columns of W1 and rows of W2 give equal
-    # dimensions, so that descending degrees are enough.
+    # dimensions, so descending degrees are enough.
     for columns in partitions(m, inputs):
         for rows in partitions(m, outputs):
             b = (*columns, *[0] * (inputs - len(columns)))

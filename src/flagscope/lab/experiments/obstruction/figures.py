@@ -73,7 +73,7 @@ def _parts(runs: ActivationRuns) -> Figure:
                                     strict=False):  # fmt: skip
             x, y = _series(cell, pair, quantity)
             label = {"imbalance": "A - B", "finite": "finite steps"}.get(quantity, quantity)
-            # A linear net is driven by round-off alone: not drawn.
+            # Not drawn for a linear network, whose drive is round-off alone.
             draw_band(ax, x, np.clip(y, 1e-8, None), colour=colour, label=label)
         ax.set(yscale="log", xlabel="2λt", title=activation)
     axes[0, 0].set_ylabel("Frobenius norm")

@@ -1,4 +1,4 @@
-"""Random pairs of subspaces in a given relative position, and what is measured of each."""
+"""Draws random pairs of subspaces in a given relative position, and measures them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flagscope.geometry import (
     strata,
 )
 
-# Sines of intersections that survive two well-conditioned changes of basis in float64.
+# Error of sines of intersections after two well-conditioned changes of basis in float64.
 _TOLERANCE = 1e-9
 TIMES = tuple(10.0**-i for i in range(7))
 
@@ -49,7 +49,7 @@ def measured_pair(position: RelativePosition, seed: int) -> dict[str, Any]:
     on_path = [relative_position(*path.subspaces(t), tolerance=_TOLERANCE).k for t in (1.0, 0.1)]
     noise = [x + 1e-3 * torch.randn(x.shape, dtype=x.dtype, generator=generator) for x in pair]
     near = [orthonormal_basis(x, rank=x.shape[1]) for x in noise]
-    # What carries one pair to the other: the same orbit.
+    # The change that maps one pair to the other: they are in the same orbit.
     carried = [second @ torch.linalg.solve(first, x) for x in pair]
     missed = max(
         _sine(orthonormal_basis(x, rank=x.shape[1]), y) for x, y in zip(carried, other, strict=True)
@@ -86,10 +86,10 @@ def well_conditioned(d: int, generator: torch.Generator) -> Float[Tensor, "d d"]
 
 
 def rank_of_action(v: Tensor, u: Tensor) -> tuple[int, float]:
-    """Rank of gl(d) → T_V Gr × T_U Gr, X ↦ ((I-P)XV, (I-P)XU), and how clear the cut is.
+    """Rank of gl(d) → T_V Gr × T_U Gr, X ↦ ((I-P)XV, (I-P)XU), and the clarity of the cut.
 
-    The second number is the largest singular value that counts as zero over the least that
-    counts, 0 where none is zero.
+    The second number is the largest singular value that counts as zero over the smallest that does
+    not; 0 if none is zero.
     """
     rows = []
     for basis in (v, u):
@@ -113,11 +113,11 @@ def _predicted_sine(sine: float, t: float) -> float:
 
 
 def slope_excess(pair: Sequence[Tensor], generator: torch.Generator) -> float:
-    """Largest slope of a subspace less that of the whole, equal weights.
+    """Largest slope of a subspace minus that of the whole space, with equal weights.
 
-    Tried on V, U, V ∩ U, V + U and on random subspaces; positive means that the pair is not
-    semistable. For a pair of subspaces the four suffice, since the lattice they generate holds
-    the Harder-Narasimhan filtration.
+    Evaluated on V, U, V ∩ U, V + U and on random subspaces; a positive result means that the pair
+    is not semistable. For a pair of subspaces the four suffice, since the lattice that they
+    generate contains the Harder-Narasimhan filtration.
     """
     v, u = pair
     d = v.shape[0]
