@@ -46,8 +46,8 @@ def rounded(value: float, low: float | None, high: float | None) -> tuple[str, s
     """
     if low is None or high is None:
         number = Decimal(repr(value))
-        place = number.adjusted() + 1 - _WITHOUT_INTERVAL
-        return _text(_at(number, place), abs(number), trim=True), "", ""
+        power = number.adjusted() + 1 - _WITHOUT_INTERVAL
+        return _text(_at(number, power), abs(number), trim=True), "", ""
     numbers = [Decimal(repr(float(x))) for x in (value, low, high)]
     size = max(map(abs, numbers))
     if not size:
@@ -55,8 +55,8 @@ def rounded(value: float, low: float | None, high: float | None) -> tuple[str, s
     # From a number's leading digit down to its last.
     finest = size.adjusted() + 1 - _IN_ALL
     half = (numbers[2] - numbers[1]) / 2
-    place = max(finest, _leading(half) + 1 - _OF_HALF_WIDTH) if half else finest
-    shown = [_at(number, place) for number in numbers]
+    power = max(finest, _leading(half) + 1 - _OF_HALF_WIDTH) if half else finest
+    shown = [_at(number, power) for number in numbers]
     # Value and ends are equal: trailing zeros would add nothing.
     alike = len(set(shown)) == 1
     first, second, third = (_text(number, size, trim=alike) for number in shown)
@@ -82,11 +82,11 @@ def _leading(half: Decimal) -> int:
     return Decimal(f"{half:.{_OF_HALF_WIDTH - 1}e}").adjusted()
 
 
-def _at(number: Decimal, place: int) -> Decimal:
+def _at(number: Decimal, power: int) -> Decimal:
     """The number rounded to a multiple of 10^place, with that as its last digit."""
     # Via an integer, which also turns -0.00 into 0.00.
-    count = int(number.scaleb(-place).to_integral_value(ROUND_HALF_EVEN))
-    return Decimal(count).scaleb(place)
+    count = int(number.scaleb(-power).to_integral_value(ROUND_HALF_EVEN))
+    return Decimal(count).scaleb(power)
 
 
 def _text(number: Decimal, size: Decimal, *, trim: bool) -> str:

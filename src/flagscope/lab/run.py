@@ -172,7 +172,7 @@ def _open_sheet(reference: str, options: Options, out: Path, together: int) -> _
             hint="give another folder with --out",
         ) from error
     stored = {cell.name: read_cell(folder / "cells", experiment, cell) for cell in cells}
-    measured = {name: kept for name, kept in stored.items() if kept is not None}
+    measured = {name: cell for name, cell in stored.items() if cell is not None}
     return _Sheet(reference, experiment, options, folder, cells, measured, [], len(measured))
 
 

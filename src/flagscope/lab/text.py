@@ -121,14 +121,14 @@ def file_corpus(path: str | os.PathLike[str]) -> Corpus:
             f"{os.fspath(path)} is not text in UTF-8", hint="give a text file, or pydoc"
         ) from error
     sections: list[tuple[str, str]] = []
-    kept: list[str] = []
+    paragraphs: list[str] = []
     for paragraph in _paragraphs(text):
-        kept.append(paragraph)
-        if sum(map(len, kept)) >= len(text) / _FILE_SECTIONS:
-            sections.append((f"section {len(sections)}", "\n\n".join(kept)))
-            kept = []
-    if kept:
-        sections.append((f"section {len(sections)}", "\n\n".join(kept)))
+        paragraphs.append(paragraph)
+        if sum(map(len, paragraphs)) >= len(text) / _FILE_SECTIONS:
+            sections.append((f"section {len(sections)}", "\n\n".join(paragraphs)))
+            paragraphs = []
+    if paragraphs:
+        sections.append((f"section {len(sections)}", "\n\n".join(paragraphs)))
     return _split(Path(path).name, sections, _every_tenth(sections), None)
 
 
@@ -161,7 +161,7 @@ def _split(
                 parts[name in held_out].append(paragraph.strip("\n"))
     vocabulary = "".join(sorted(set(whole))) if vocabulary is None else vocabulary
     number = {character: index for index, character in enumerate(vocabulary)}
-    texts = {is_held_out: "\n\n".join(kept) for is_held_out, kept in parts.items()}
+    texts = {is_held_out: "\n\n".join(paragraphs) for is_held_out, paragraphs in parts.items()}
     for is_held_out, text in texts.items():
         if len(text) < _SMALLEST:
             raise InputError(

@@ -90,9 +90,9 @@ def margin_loss(
         excess, slope = (sign * outputs)[..., 0], sign.expand_as(outputs)
     else:
         own = functional.one_hot(labels, outputs.shape[-1]).bool().expand_as(outputs)
-        others = outputs.masked_fill(own, -math.inf)
-        excess = others.logsumexp(-1) - outputs[own].reshape(outputs.shape[:-1])
-        slope = others.softmax(-1) - own.to(outputs.dtype)
+        other_outputs = outputs.masked_fill(own, -math.inf)
+        excess = other_outputs.logsumexp(-1) - outputs[own].reshape(outputs.shape[:-1])
+        slope = other_outputs.softmax(-1) - own.to(outputs.dtype)
     # PyTorch's own threshold of 20 drops e^-20.
     near = functional.softplus(excess.clamp(min=_FAR), threshold=40).log()
     logs = torch.where(excess < _FAR, excess - excess.clamp(max=0).exp() / 2, near)

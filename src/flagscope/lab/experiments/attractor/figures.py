@@ -102,9 +102,9 @@ def course_figure(measured: Sequence[Measured]) -> Figure:
         for (title, m), colour in zip(compared, COLOURS, strict=False):
             course = m.values["course"]
             end = of_kind(measured, "no loss")[0].cell.settings["until"] * 4
-            kept = [i for i, t in enumerate(course["time"]) if t <= end]
-            times = [2 * m.cell.settings["decay"] * course["time"][i] for i in kept]
-            runs = np.transpose([course[name][i] for i in kept]).tolist()
+            indices = [i for i, t in enumerate(course["time"]) if t <= end]
+            times = [2 * m.cell.settings["decay"] * course["time"][i] for i in indices]
+            runs = np.transpose([course[name][i] for i in indices]).tolist()
             draw_band(ax, times, runs, colour=colour, label=title)
         ax.set_yscale("log")
         ax.set_xlabel("2λt")

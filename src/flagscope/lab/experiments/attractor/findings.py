@@ -33,9 +33,9 @@ def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
     """
     runs: dict[str, list[Run]] = {}
     for m in measured:
-        kept = runs.setdefault(m.cell.settings["kind"], [])
+        runs_of_kind = runs.setdefault(m.cell.settings["kind"], [])
         strength = m.values.get("largest_strength", 0.0)
-        kept += [Run(m.cell.settings, values, strength) for values in m.values["runs"]]
+        runs_of_kind += [Run(m.cell.settings, values, strength) for values in m.values["runs"]]
     shallow, deep = (
         [run for run in runs["whitened"] if run.settings["depth"] == depth] for depth in (2, 3)
     )

@@ -68,12 +68,12 @@ class Rewritable:
         """Records of the pairs from a scan."""
         return {record.name: record for record in self.scan(state).pairs}
 
-    def places(self, kind: str, place: str = "") -> list[Symmetry]:
+    def places(self, kind: str, pattern: str = "") -> list[Symmetry]:
         """All symmetries of a kind, by regular expressions for kind and name."""
         return [
             symmetry
             for symmetry in applicable(flagscope.inspect(self.state, config=self.config).graph)
-            if re.fullmatch(kind, symmetry.kind) and re.search(place, symmetry.name)
+            if re.fullmatch(kind, symmetry.kind) and re.search(pattern, symmetry.name)
         ]
 
     def symmetries(self, kind: str) -> list[Symmetry]:

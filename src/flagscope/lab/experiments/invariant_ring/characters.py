@@ -44,10 +44,10 @@ def _without_strip(shape: tuple[int, ...], size: int) -> Iterator[tuple[int, ...
         if size == 0:
             yield ()
         return
-    longest, *others = shape
+    longest, *shorter = shape
     # A strip has at most one box in each column: a row keeps the boxes above the next row.
-    for removed in range(min(size, longest - max(others, default=0)) + 1):
-        for rest in _without_strip(tuple(others), size - removed):
+    for removed in range(min(size, longest - max(shorter, default=0)) + 1):
+        for rest in _without_strip(tuple(shorter), size - removed):
             yield (longest - removed, *rest)
 
 

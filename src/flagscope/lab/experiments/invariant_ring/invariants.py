@@ -124,18 +124,18 @@ def invariant_dimension(
     columns: dict[tuple[Weight, int, int], int] = {}
     spaces: list[tuple[Weight, Weight]] = []
     for weight in write.weights:
-        other = tuple(power - part for part in weight)
-        if min(other) < 0 or not read.basis(other):
+        dual = tuple(power - part for part in weight)
+        if min(dual) < 0 or not read.basis(dual):
             continue
-        spaces.append((weight, other))
+        spaces.append((weight, dual))
         for a in range(len(write.basis(weight))):
-            for b in range(len(read.basis(other))):
+            for b in range(len(read.basis(dual))):
                 columns[weight, a, b] = len(columns)
     entries: dict[int, dict[int, Any]] = {}
     places: dict[tuple[int, Weight, int, int], int] = {}
     for i in range(d - 1) if roots is None else roots:
-        for weight, other in spaces:
-            for target, first, second, value in _raised_product(write, read, weight, other, i):
+        for weight, dual in spaces:
+            for target, first, second, value in _raised_product(write, read, weight, dual, i):
                 row = places.setdefault((i, *target), len(places))
                 column = columns[weight, first, second]
                 line = entries.setdefault(row, {})
@@ -144,16 +144,16 @@ def invariant_dimension(
 
 
 def _raised_product(
-    write: Sections, read: Sections, weight: Weight, other: Weight, i: int
+    write: Sections, read: Sections, weight: Weight, dual: Weight, i: int
 ) -> Iterator[tuple[tuple[Weight, int, int], int, int, Any]]:
     """Entries of E ⊗ 1 + 1 ⊗ E on one product of weight spaces: (target, column pair, value)."""
     if weight[i + 1]:
         higher = raised_weight(weight, i)
         for (row, a), value in write.raised(weight, i).items():
-            for b in range(len(read.basis(other))):
+            for b in range(len(read.basis(dual))):
                 yield (higher, row, b), a, b, value
-    if other[i + 1]:
-        for (row, b), value in read.raised(other, i).items():
+    if dual[i + 1]:
+        for (row, b), value in read.raised(dual, i).items():
             for a in range(len(write.basis(weight))):
                 yield (weight, a, row), a, b, value
 
@@ -238,7 +238,7 @@ def _products(d: int, columns: Weight, rows: Weight) -> Iterator[Polynomial]:
 
     for table in contingency_tables(rows, columns):
         product: Polynomial = {(0,) * size: 1}
-        for place, exponent in enumerate(table):
+        for index, exponent in enumerate(table):
             for _ in range(exponent):
-                product = multiplied(product, entry(*divmod(place, inputs)))
+                product = multiplied(product, entry(*divmod(index, inputs)))
         yield product

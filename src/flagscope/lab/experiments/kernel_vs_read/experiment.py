@@ -178,13 +178,13 @@ def _task(source: str, task: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, 
     """Training images and labels, held-out ones with true labels, and the number of classes."""
     data = load_images(source, dtype=torch.float32, limit=1797)
     labels, classes = (data.labels % 2, 2) if task == "parity" else (data.labels, data.classes)
-    kept, held = split_indices(len(labels), 1 / 3, seed=1)
+    trained, held = split_indices(len(labels), 1 / 3, seed=1)
     generator = torch.Generator().manual_seed(2)
-    given = labels[kept]
-    wrong = torch.rand(len(kept), generator=generator) < _NOISE.get(task, 0.0)
-    drawn = torch.randint(classes, (len(kept),), generator=generator)
-    given = torch.where(wrong, drawn, given)
-    return (data.inputs[kept], given), (data.inputs[held], labels[held]), classes
+    noisy = labels[trained]
+    wrong = torch.rand(len(trained), generator=generator) < _NOISE.get(task, 0.0)
+    drawn = torch.randint(classes, (len(trained),), generator=generator)
+    noisy = torch.where(wrong, drawn, noisy)
+    return (data.inputs[trained], noisy), (data.inputs[held], labels[held]), classes
 
 
 def _losses(network: Network, x: Tensor, y: Tensor) -> list[float]:

@@ -38,7 +38,7 @@ Measure = Callable[[ArmRuns], list[Estimate]]
 
 
 def _joined(parts: Iterable[list[Estimate]]) -> list[Estimate]:
-    return [estimate for part in parts for estimate in part]
+    return [estimate for group in parts for estimate in group]
 
 
 def _decays(arm: Arm = Arm()) -> list[tuple[str, Arm]]:  # noqa: B008 (frozen)

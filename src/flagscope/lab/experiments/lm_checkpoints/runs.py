@@ -59,9 +59,9 @@ class ArmRuns:
         self, name: str, first: Arm, second: Arm, quantity: Callable[[Values, Values], float | None]
     ) -> list[Estimate]:
         """Mean over seeds of a quantity of two runs with the same seed, and so the same start."""
-        these, those = self.of(first), self.of(second)
-        seeds = [seed for seed in these if seed in those]
-        return _estimate(name, [quantity(these[seed], those[seed]) for seed in seeds])
+        first_runs, second_runs = self.of(first), self.of(second)
+        seeds = [seed for seed in first_runs if seed in second_runs]
+        return _estimate(name, [quantity(first_runs[seed], second_runs[seed]) for seed in seeds])
 
     def difference(self, name: str, first: Arm, second: Arm, quantity: Quantity) -> list[Estimate]:
         """Mean over seeds of a quantity in the first arm minus that in the second."""

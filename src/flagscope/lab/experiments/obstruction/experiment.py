@@ -121,12 +121,12 @@ class Obstruction(Experiment):
         if settings["data"] != "digits":  # the step size was chosen for the digits
             settings["largest_eigenvalue"] = 1.0
         cells: list[Cell] = []
-        for place, (decay, times) in plan.items():
-            name, _, _ = place.partition("@")
+        for key, (decay, times) in plan.items():
+            name, _, _ = key.partition("@")
             judged = round(5 / (STEP * decay))  # 2λt = 10
             own = {"activation": name, "decay": decay, "judged": judged, "steps": times * judged}
             cost = own["steps"] * COST.get(name, 1.0)
-            cells.append(Cell(place.replace(":", "-").replace("@", "-"), settings | own, cost))
+            cells.append(Cell(key.replace(":", "-").replace("@", "-"), settings | own, cost))
         return cells
 
     def measure(self, cell: Cell, report: Callable[[float], None]) -> dict[str, Any]:
@@ -208,13 +208,13 @@ def _recorded(
     loss.backward()
     errors = (output - y).detach().square().sum(-1).mean(-1) / 2
     record: dict[str, Any] = {"loss": errors.tolist()}
-    for (name, ledger), (mask, rest) in zip(ledgers.items(), inside, strict=True):
-        record[name] = _of_pair(ledger, mask, rest, shrink)
+    for (name, ledger), (mask, inhomogeneity) in zip(ledgers.items(), inside, strict=True):
+        record[name] = _of_pair(ledger, mask, inhomogeneity, shrink)
     return record
 
 
 def _of_pair(
-    ledger: ImbalanceLedger, mask: Tensor, rest: Tensor, shrink: float
+    ledger: ImbalanceLedger, mask: Tensor, inhomogeneity: Tensor, shrink: float
 ) -> dict[str, list[float | None]]:
     (write, gradient), read = with_gradient(ledger.write), ledger.read.detach()
     spectra = pair_spectra(write, read)
@@ -239,9 +239,9 @@ def _of_pair(
         "driven share": inner / whole.square().sum((-2, -1)),
         "ledger error": _norm(booked - whole) / _norm(whole),
         "mask drive": _norm(mask),
-        "homogeneity drive": _norm(rest),
+        "homogeneity drive": _norm(inhomogeneity),
         # Relative to the terms that cancel, since a linear network has no drive at all.
-        "drive error": _norm(mask + rest - drive) / _norm(gradient @ write.mT),
+        "drive error": _norm(mask + inhomogeneity - drive) / _norm(gradient @ write.mT),
     }
     return {name: [float(v) for v in value.tolist()] for name, value in values.items()}
 

@@ -41,8 +41,8 @@ class ActivationRuns:
         """The cell of an activation, at the given ridge or the weakest one measured."""
         cells = [m for m in self.measured if m.cell.settings["activation"] == activation]
         cells.sort(key=lambda m: m.cell.settings["decay"])
-        kept = [m for m in cells if decay is None or m.cell.settings["decay"] == decay]
-        return kept[0] if kept else None
+        matching = [m for m in cells if decay is None or m.cell.settings["decay"] == decay]
+        return matching[0] if matching else None
 
     def values(
         self, activation: str, pair: str, quantity: str, *,
@@ -150,7 +150,7 @@ def _haar(runs: ActivationRuns) -> Iterator[Finding]:
         band_verdict(defect, -math.inf, 0.9, together=together),
         band_verdict(correlation, 0.1, math.inf, together=together),
     )
-    both: Verdict = "confirmed" if set(away) == {"confirmed"} else "open"
+    joint: Verdict = "confirmed" if set(away) == {"confirmed"} else "open"
     below = sum(e.high is not None and e.high < 1 for e in commutator)
     above = sum(e.low is not None and e.low > 1 for e in commutator)
     yield Finding(
@@ -161,7 +161,7 @@ def _haar(runs: ActivationRuns) -> Iterator[Finding]:
             "spec, section 3: C alone cannot be read as misaligned bases",
         ),
         (*commutator, *defect, *correlation),
-        "refuted" if "refuted" in away else both,
+        "refuted" if "refuted" in away else joint,
         f"C ends below its Haar value of 1 in {below} and above it in {above} of "
         f"{len(commutator)} pairs. C is not divided by the overlap that there is; ν is, and with "
         "ρ it says how far the bases have aligned in spite of the masks.",
@@ -260,9 +260,11 @@ def _shares(runs: ActivationRuns) -> str:
     """Text on the term that sustains A - B at 2λt = 10, where drive and decay balance."""
     texts = []
     for a, pair in (*_CURVED, *_GATED):
-        masks, rest = (runs.values(a, pair, f"{term} drive") for term in ("mask", "homogeneity"))
+        masks, inhomogeneity = (
+            runs.values(a, pair, f"{term} drive") for term in ("mask", "homogeneity")
+        )
         if masks:
-            ratio = fmean(e / (m or math.nan) for m, e in zip(masks, rest, strict=True))
+            ratio = fmean(e / (m or math.nan) for m, e in zip(masks, inhomogeneity, strict=True))
             texts.append(f"{place(a, pair)} {ratio:.2g}")
     return (
         "At a stall A - B is what drives it over 2λ. Norm of the homogeneity term over that of the "
@@ -285,7 +287,7 @@ def _ridge(runs: ActivationRuns) -> Iterator[Finding]:
     if len(estimates) == 2:
         tanh, relu = (band_verdict([e], *band, together=2) for e, band in
                       zip(estimates, ((-math.inf, 0.2), (0.2, math.inf)), strict=True))  # fmt: skip
-        both: Verdict = "confirmed" if {tanh, relu} == {"confirmed"} else "open"
+        joint: Verdict = "confirmed" if {tanh, relu} == {"confirmed"} else "open"
         yield Finding(
             "A strong ridge takes the obstruction away from tanh, not from ReLU",
             Prediction(
@@ -294,7 +296,7 @@ def _ridge(runs: ActivationRuns) -> Iterator[Finding]:
                 "small weights make tanh linear; ReLU knows no scale",
             ),
             estimates,
-            "refuted" if "refuted" in (tanh, relu) else both,
+            "refuted" if "refuted" in (tanh, relu) else joint,
             "The obstruction of a smooth activation is a matter of how large the weights are.",
         )
 

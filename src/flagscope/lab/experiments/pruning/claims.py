@@ -37,7 +37,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 
 def partial_rank_correlation(
-    x: Sequence[float], y: Sequence[float], given: Sequence[float]
+    x: Sequence[float], y: Sequence[float], fixed: Sequence[float]
 ) -> float | None:
     """Spearman's ρ of x and y with the ranks of a third held fixed.
 
@@ -51,7 +51,7 @@ def partial_rank_correlation(
     >>> round(partial_rank_correlation([1, 2, 4, 3], [2, 1, 3, 4], common), 4)
     -0.1111
     """
-    between = rank_correlation(x, y), rank_correlation(x, given), rank_correlation(y, given)
+    between = rank_correlation(x, y), rank_correlation(x, fixed), rank_correlation(y, fixed)
     if None in between:
         return None
     xy, xz, yz = (float(r or 0) for r in between)

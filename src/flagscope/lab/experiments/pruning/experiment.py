@@ -154,10 +154,10 @@ class Pruning(Experiment):
         for model in measured:
             values = model.values
             for head, loss in enumerate(values["single"]):
-                place = {"layer": head // values["heads"], "head": head % values["heads"]}
+                position = {"layer": head // values["heads"], "head": head % values["heads"]}
                 scores = {name: score[head] for name, score in values["scores"].items()}
                 rows.append(
-                    {"model": model.cell.name, **place, "cost": loss - values["base"]} | scores
+                    {"model": model.cell.name, **position, "cost": loss - values["base"]} | scores
                 )
         return pd.DataFrame(rows)
 

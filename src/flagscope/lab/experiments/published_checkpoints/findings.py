@@ -191,13 +191,13 @@ def _calibrated(runs: CheckpointRuns) -> Iterator[Finding]:
     # Pooled: a single network has too few groups for an interval within the band.
     flagged = _flagged(runs, trained=False)
     estimates = [
-        share_interval(what, [held for trials in networks.values() for held in trials])
-        for what, networks in flagged.items()
+        share_interval(test, [held for trials in networks.values() for held in trials])
+        for test, networks in flagged.items()
         if networks
     ]
-    each = [
-        f"{what}, {title} {fmean(trials):.1%} of {len(trials)}"
-        for what, networks in flagged.items()
+    by_network = [
+        f"{test}, {title} {fmean(trials):.1%} of {len(trials)}"
+        for test, networks in flagged.items()
         for title, trials in networks.items()
     ]
     yield Finding(
@@ -211,7 +211,7 @@ def _calibrated(runs: CheckpointRuns) -> Iterator[Finding]:
         tuple(estimates),
         band_verdict(estimates, *SIZE),
         "All maps are drawn independently, so each head group and each pair is a trial. "
-        + (f"By network: {'; '.join(each)}. " if each else "")
+        + (f"By network: {'; '.join(by_network)}. " if by_network else "")
         + "An initialiser that is not invariant, orthogonal or structured, is not covered."
         + _skipped(runs),
     )
@@ -219,8 +219,8 @@ def _calibrated(runs: CheckpointRuns) -> Iterator[Finding]:
 
 def _flags(runs: CheckpointRuns) -> Iterator[Finding]:
     estimates = [
-        share_interval(f"{what}, {title}", trials)
-        for what, networks in _flagged(runs, trained=True).items()
+        share_interval(f"{test}, {title}", trials)
+        for test, networks in _flagged(runs, trained=True).items()
         for title, trials in networks.items()
     ]
     yield Finding(

@@ -70,8 +70,10 @@ class Published:
         config = json.loads(file.read_text(encoding="utf-8"))
         if layers is not None:
             config["num_hidden_layers"] = min(layers, config["num_hidden_layers"])
-        kept = {name: w for name, w in state.items() if _layer(name) < config["num_hidden_layers"]}
-        return kept, config
+        encoder = {
+            name: w for name, w in state.items() if _layer(name) < config["num_hidden_layers"]
+        }
+        return encoder, config
 
     def initial(self, seed: int, *, layers: int | None = None) -> tuple[State, Config]:
         """Weights of the same shapes and dtypes, drawn by the architecture's own initialiser."""
@@ -111,8 +113,8 @@ def resnet_initial(name: str, trained: Tensor, _: Config, generator: torch.Gener
     K. He, X. Zhang, S. Ren, J. Sun, Delving deep into rectifiers, ICCV 2015, equation 10.
     """
     if trained.ndim < 2:
-        ones = name.endswith((".weight", ".running_var"))
-        return torch.ones_like(trained) if ones else torch.zeros_like(trained)
+        is_one = name.endswith((".weight", ".running_var"))
+        return torch.ones_like(trained) if is_one else torch.zeros_like(trained)
     fan_in = math.prod(trained.shape[1:])
     draw = torch.randn(trained.shape, generator=generator, dtype=trained.dtype)
     return draw * math.sqrt(2 / fan_in)

@@ -109,8 +109,10 @@ def _spaces(cells: Sequence[Measured]) -> Finding:
 def _nothing_to_learn(cells: Sequence[Measured]) -> Finding:
     empty = _with_loss(cells, "zero")
     law = _by_decay(empty, "law_ratio", "rate ratio of ‖A - B‖")
-    kept = _by_decay(empty, "trace_relative", "‖A - B‖₁ / (tr A + tr B), end over start", over=True)
-    together = len(law) + len(kept)
+    alone = _by_decay(
+        empty, "trace_relative", "‖A - B‖₁ / (tr A + tr B), end over start", over=True
+    )
+    together = len(law) + len(alone)
     return Finding(
         "A loss alone does not align either: with targets zero the law holds and the relative "
         "imbalance does not fall.",
@@ -120,10 +122,10 @@ def _nothing_to_learn(cells: Sequence[Measured]) -> Finding:
             1.0,
             _DERIVED,
         ),
-        law + kept,
+        law + alone,
         _both(
             band_verdict(law, *SETTLED, together=together),
-            band_verdict(kept, 0.99, math.inf, together=together),
+            band_verdict(alone, 0.99, math.inf, together=together),
         ),
         f"In Frobenius norms the relative imbalance ends at {_mean(empty, 'relative_end'):.3f}, "
         f"from {_mean(empty, 'relative_start'):.3f}: what such a loss takes from A and B is what "

@@ -138,7 +138,7 @@ def _gap_finding(cells: Sequence[Measured]) -> Finding:
         "rate of the sine over rate of ‖A - B‖ / gap": _kept_means(followed),
         "rate ratio of the sine, gap settled": _kept_means(np.where(still, sines, np.nan)),
     }
-    estimates = tuple(mean_interval(name, kept) for name, kept in wanted.items() if kept)
+    estimates = tuple(mean_interval(name, values) for name, values in wanted.items() if values)
     return Finding(
         "The angle follows ‖A - B‖ / gap, and so closes as e^{-2λt} where the gap has settled.",
         Prediction(
@@ -157,8 +157,8 @@ def _gap_finding(cells: Sequence[Measured]) -> Finding:
 
 def _kept_means(values: Float[np.ndarray, "pairs seeds"]) -> list[float]:
     """Mean of each seed over its settled pairs; seeds without any are left out."""
-    kept = (column[~np.isnan(column)] for column in values.T)
-    return [float(column.mean()) for column in kept if len(column)]
+    columns = (column[~np.isnan(column)] for column in values.T)
+    return [float(column.mean()) for column in columns if len(column)]
 
 
 def step_finding(cells: Sequence[Measured]) -> Finding:

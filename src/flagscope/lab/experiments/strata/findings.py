@@ -154,7 +154,7 @@ def git_finding(pairs: Sequence[dict[str, Any]]) -> Finding:
 def affine_finding(flows: Sequence[dict[str, Any]]) -> Finding:
     """Finding on closed orbits of maps, by the norm flow."""
     closed = [f for f in flows if f["closed"]]
-    other = [f for f in flows if not f["closed"]]
+    unclosed = [f for f in flows if not f["closed"]]
     return _exact(
         "The orbit of the maps (W1, W2) is closed iff rank W1 = rank W2 = rank(W2 W1), and then "
         "holds a balanced point A = B.",
@@ -166,13 +166,13 @@ def affine_finding(flows: Sequence[dict[str, Any]]) -> Finding:
                 _converges(f) and f["condition_growth"] < 1.05 for f in closed
             ],
             "not closed: g still growing": [
-                not _converges(f) and f["condition_growth"] > 1.05 for f in other
+                not _converges(f) and f["condition_growth"] > 1.05 for f in unclosed
             ],
         },
         f"Imbalance at the end: at most {max(f['imbalance'] for f in closed):.0e} for closed "
-        f"orbits, at least {min(f['imbalance'] for f in other):.0e} for the others, whose g grows "
-        f"by a factor of {min(f['condition_growth'] for f in other):.2f} or more while the steps "
-        "double.",
+        f"orbits, at least {min(f['imbalance'] for f in unclosed):.0e} for the others, whose g "
+        f"grows by a factor of {min(f['condition_growth'] for f in unclosed):.2f} or more while "
+        "the steps double.",
     )
 
 

@@ -40,7 +40,7 @@ def measured_pair(position: RelativePosition, seed: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(((seed * 16 + d) * 16 + r1) * 256 + r2 * 16 + k)
     axes = position.representative()
     first, second = (well_conditioned(d, generator) for _ in range(2))
-    pair, other = (
+    pair, second_pair = (
         [orthonormal_basis(g @ x, rank=x.shape[1]) for x in axes] for g in (first, second)
     )
     rank, gap = rank_of_action(*pair)
@@ -52,7 +52,8 @@ def measured_pair(position: RelativePosition, seed: int) -> dict[str, Any]:
     # The change that maps one pair to the other: they are in the same orbit.
     carried = [second @ torch.linalg.solve(first, x) for x in pair]
     missed = max(
-        _sine(orthonormal_basis(x, rank=x.shape[1]), y) for x, y in zip(carried, other, strict=True)
+        _sine(orthonormal_basis(x, rank=x.shape[1]), y)
+        for x, y in zip(carried, second_pair, strict=True)
     )
     verdict = git_stability(position)
     return {
@@ -62,9 +63,9 @@ def measured_pair(position: RelativePosition, seed: int) -> dict[str, Any]:
         "rank_of_action": rank,
         "rank_gap": gap,
         "k_found": relative_position(*pair, tolerance=_TOLERANCE).k,
-        "k_after_change": relative_position(*other, tolerance=_TOLERANCE).k,
+        "k_after_change": relative_position(*second_pair, tolerance=_TOLERANCE).k,
         "carried_sine": missed,
-        "sine_moved_by_change": abs(_sine(*pair) - _sine(*other)),
+        "sine_moved_by_change": abs(_sine(*pair) - _sine(*second_pair)),
         "k_near": relative_position(*near, tolerance=_TOLERANCE).k,
         "k_on_path": min(on_path) if len(set(on_path)) == 1 else -1,
         "k_limit": relative_position(*path.subspaces(0.0), tolerance=_TOLERANCE).k,
@@ -97,8 +98,8 @@ def rank_of_action(v: Tensor, u: Tensor) -> tuple[int, float]:
         rows.append(torch.kron(outside.mT.contiguous(), basis.mT.contiguous()))
     sigma = torch.linalg.svdvals(torch.cat(rows))
     rank = int((sigma > 1e-8 * sigma[0]).sum())
-    rest = sigma[rank:]
-    return rank, float(rest[0] / sigma[rank - 1]) if len(rest) else 0.0
+    zeros = sigma[rank:]
+    return rank, float(zeros[0] / sigma[rank - 1]) if len(zeros) else 0.0
 
 
 def _sine(v: Tensor, u: Tensor) -> float:
