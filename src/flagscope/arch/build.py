@@ -193,9 +193,9 @@ def _without_family(choice: Choice, shapes: Shapes, heads: int | None, window: i
     notes.add(DOUBTED)
     graph = _graph(found, shapes, notes, heads=heads, window=window, reading=reading)
     mapped = {side.map.tensor for pair in graph.pairs for side in (pair.write, pair.read)}
-    named = {name for one in choice.instances for numbers in one.numbers
-             for rule in one.rule.maps() for weight in rule.weights()
-             if (name := layer_base(one, numbers) + weight) in shapes}  # fmt: skip
+    named = {name for instance in choice.instances for numbers in instance.numbers
+             for rule in instance.rule.maps() for weight in rule.weights()
+             if (name := layer_base(instance, numbers) + weight) in shapes}  # fmt: skip
     return graph if graph.heads and named <= mapped else None
 
 
@@ -225,7 +225,7 @@ def _graph(
         known = known_sizes(SIZES, config, heads, lenient=True) | known
     builder = StackBuilder(every, config, choice, known, notes, heads, residual=window > 0)
     pairs, spaces = builder.build()
-    pairs += [pair for one in builder.streams for pair in residual_pairs(one, window=window)]
+    pairs += [pair for stream in builder.streams for pair in residual_pairs(stream, window=window)]
     if heads is not None and not spaces:
         notes.add(
             f"the number of heads ({heads}) was of no use: no attention was found whose maps can "
@@ -234,7 +234,7 @@ def _graph(
     graph = _finished(
         family.name, pairs, spaces, shapes, stacked, notes, family.ignore, reading=reading
     )
-    links = (link for one in builder.streams for link in head_links(one, window=window))
+    links = (link for stream in builder.streams for link in head_links(stream, window=window))
     return replace(
         graph, frames=tuple(builder.frames), streams=tuple(builder.streams), links=tuple(links)
     )
@@ -245,8 +245,8 @@ def _only_sequences(named: Choice, found: Choice) -> Choice:
     rule = named.family.chain
     activation = rule.activation if rule else None
     sequences = tuple(
-        one.model_copy(update={"activation": activation}) if activation else one
-        for one in found.family.sequences
+        sequence.model_copy(update={"activation": activation}) if activation else sequence
+        for sequence in found.family.sequences
     )
     family = named.family.model_copy(update={"sequences": sequences})
     return Choice(family, (), True, named.config)
@@ -272,11 +272,11 @@ def stacked_tensors(choice: Choice, shapes: Shapes) -> dict[str, tuple[str, ...]
         If their shapes differ.
     """
     found: dict[str, tuple[str, ...]] = {}
-    for one in choice.instances:
-        starred = [n for rule in one.rule.maps() for n in rule.weights() if "*" in n]
-        for numbers in one.numbers if starred else ():
+    for instance in choice.instances:
+        starred = [n for rule in instance.rule.maps() for n in rule.weights() if "*" in n]
+        for numbers in instance.numbers if starred else ():
             for name in starred:
-                before, _, after = (layer_base(one, numbers) + name).partition("*")
+                before, _, after = (layer_base(instance, numbers) + name).partition("*")
                 parts = []
                 while f"{before}{len(parts)}{after}" in shapes:
                     parts.append(f"{before}{len(parts)}{after}")

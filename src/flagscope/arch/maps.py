@@ -117,7 +117,7 @@ class LinearMap:
     @property
     def place(self) -> Hashable:
         """Key of the stored numbers and how they act: equal keys mean equal maps."""
-        parts = (tuple(one.items()) for one in (self.sizes, self.select, self.window))
+        parts = (tuple(mapping.items()) for mapping in (self.sizes, self.select, self.window))
         return (self.tensor, self.layout, self.out, self.inp, self.batch, *parts)
 
     @property
@@ -189,7 +189,7 @@ class LinearMap:
     @cached_property
     def _index(self) -> tuple[slice, ...] | None:
         cut = [self._axes.cut(group) for group in self.groups]
-        if all(one == slice(None) for one in cut):
+        if all(selection == slice(None) for selection in cut):
             return None
         return tuple(cut)
 
@@ -291,8 +291,8 @@ class LinearMap:
             )
         fixed = dict(self.select)
         for name in reversed(self.batch_axes):
-            member, at = divmod(member, self.extent(name))
-            fixed[name] = at + self.window.get(name, (0, 0))[0]
+            member, index = divmod(member, self.extent(name))
+            fixed[name] = index + self.window.get(name, (0, 0))[0]
         parts = [self._axes.range_text(group, fixed) for group in self.groups]
         return "[:]" if all(part == ":" for part in parts) else f"[{', '.join(parts)}]"
 
