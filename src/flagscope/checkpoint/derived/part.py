@@ -6,12 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.derived.checkpoint import DerivedCheckpoint
 from flagscope.checkpoint.groups.parts import Twin, averaged_twins, named_part
-from flagscope.checkpoint.indexing import Index
 from flagscope.errors import InputError
 from flagscope.shortening import listed
 
@@ -46,11 +43,8 @@ class PartCheckpoint(DerivedCheckpoint):
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self._inner, self._names, *self._told)
 
-    def _inner_name(self, stored: str) -> str:
-        return self._names[stored]
-
-    def _made(self, stored: str, index: Index) -> Tensor:
-        raise NotImplementedError(stored)  # every tensor is one of the other checkpoint
+    def _inner_name(self, name: str) -> str:
+        return self._names[name]
 
 
 def _again(

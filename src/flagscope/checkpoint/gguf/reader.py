@@ -94,19 +94,18 @@ class GgufFile(FileCheckpoint):
             path, entries, files=self._files, source=source, config=made or None, notes=notes
         )
 
-    def _read(self, stored: str, index: Index) -> Tensor:
-        return self._part(stored, index, step=False)
+    def _read(self, name: str, index: Index) -> Tensor:
+        return self._part(name, index, step=False)
 
     def _step(self, name: str, index: Index) -> Tensor | None:
-        stored = self._stored[name]
-        kinds = [place.type for place in self._pieces[stored].places]
+        kinds = [place.type for place in self._pieces[name].places]
         known = all(plain_dtype(kind) is not None or _has_step(kind) for kind in kinds)
-        if self._entries[stored].quantised is None or not known:
+        if self._tensors[name].quantised is None or not known:
             return None
-        return self._part(stored, index, step=True)
+        return self._part(name, index, step=True)
 
-    def _part(self, stored: str, index: Index, *, step: bool) -> Tensor:
-        piece = self._pieces[stored]
+    def _part(self, name: str, index: Index, *, step: bool) -> Tensor:
+        piece = self._pieces[name]
         if piece.change is None:
             return self._plain(piece.places[0], index, step=step)
         wholes = [

@@ -106,7 +106,7 @@ class OnnxFile(FileCheckpoint):
             config=config,
             notes=notes,
         )
-        self._wiring = wiring
+        self.wiring = wiring
 
     def _entry(self, path: Path, name: str, proto: Any, shape: tuple[int, ...]) -> TensorInfo:
         kind = _kind(proto)
@@ -126,12 +126,12 @@ class OnnxFile(FileCheckpoint):
             raise _wrong_size(path, name)
         return TensorInfo(name, shape, dtype, nbytes, os.fspath(file))
 
-    def _read(self, stored: str, index: Index) -> Tensor:
-        proto = self._protos[self._names.get(stored, stored)]
-        info = self._entries[stored]
-        turned = stored in self._turned
+    def _read(self, name: str, index: Index) -> Tensor:
+        proto = self._protos[self._names.get(name, name)]
+        info = self._tensors[name]
+        turned = name in self._turned
         shape = info.shape[::-1] if turned else info.shape
-        whole = self._whole(stored, proto, info, shape)
+        whole = self._whole(name, proto, info, shape)
         return (whole.T if turned else whole)[index]
 
     def _whole(self, name: str, proto: Any, info: TensorInfo, shape: tuple[int, ...]) -> Tensor:

@@ -54,9 +54,9 @@ class SafetensorsFile(FileCheckpoint):
         self._recent = _RecentRuns()
         super().__init__(path, entries, source=source, config=config, files=[self._bytes])
 
-    def _read(self, stored: str, index: Index) -> Tensor:
-        info, begin = self._entries[stored], self._begins[stored]
-        dtype = stored_dtype(info.dtype, tensor=stored)
+    def _read(self, name: str, index: Index) -> Tensor:
+        info, begin = self._tensors[name], self._begins[name]
+        dtype = stored_dtype(info.dtype, tensor=name)
         start, stop, block, rest = covering_span(index, info.shape)
         size = dtype.itemsize
         whole = all(
@@ -67,7 +67,7 @@ class SafetensorsFile(FileCheckpoint):
             run = self._run(begin + start * size, begin + stop * size, keep=not whole)
         except OSError as error:
             raise CorruptFileError(
-                f"cannot read tensor {stored!r} of {self._path}: {error}.", hint=DAMAGED
+                f"cannot read tensor {name!r} of {self._path}: {error}.", hint=DAMAGED
             ) from error
         return run.view(dtype).reshape(block)[rest]
 
@@ -86,11 +86,11 @@ class SafetensorsFile(FileCheckpoint):
         """Whether it lies behind a URL."""
         return isinstance(self._bytes, RemoteBytes)
 
-    def read_runs(self, runs: Sequence[tuple[str, int, int]]) -> list[bytes] | None:
-        """Bytes start … stop of the data of tensors, by the file's names; None of a local file."""
+    def runs(self, wanted: Sequence[tuple[str, int, int]]) -> list[bytes] | None:
+        """Bytes start … stop of the data of tensors; None of a local file."""
         if not isinstance(self._bytes, RemoteBytes):
             return None
-        places = ((self._begins[name], start, stop) for name, start, stop in runs)
+        places = ((self._begins[name], start, stop) for name, start, stop in wanted)
         return self._bytes.read_spans([(at + start, at + stop) for at, start, stop in places])
 
     def _release(self) -> None:

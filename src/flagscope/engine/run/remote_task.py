@@ -165,8 +165,7 @@ class _Packed:
     def __init__(self, checkpoint: StateDictCheckpoint, names: set[str]) -> None:
         self._shell = copy.copy(checkpoint)
         state = self._shell.replace_state({})
-        wanted = {checkpoint.stored_name(name) for name in names}
-        kept = {name: state[name].detach().cpu().clone() for name in wanted}
+        kept = {name: state[name].detach().cpu().clone() for name in names}
         buffer = io.BytesIO()
         torch.save(kept, buffer)
         self._bytes = buffer.getvalue()
