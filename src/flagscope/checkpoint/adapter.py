@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -111,7 +112,8 @@ class AdapterCheckpoint(Checkpoint):
             raise
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self._path, self._base, self._source, self._given)
+        opening = functools.partial(AdapterCheckpoint, source=self._source, config=self._given)
+        return opening, (self._path, self._base)
 
     @property
     def auxiliary(self) -> frozenset[str]:
@@ -250,12 +252,6 @@ class AdapterCheckpoint(Checkpoint):
     def _release(self) -> None:
         self._adapter.close()
         self._base.close()
-
-
-def _reopened(
-    path: Path | RemotePath, base: Checkpoint, source: str, config: dict[str, Any] | None
-) -> AdapterCheckpoint:
-    return AdapterCheckpoint(path, base, source=source, config=config)
 
 
 def adapter_weights(path: Path | RemotePath | None) -> Path | RemotePath | None:

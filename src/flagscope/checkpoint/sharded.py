@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -74,7 +75,8 @@ class ShardedCheckpoint(Checkpoint):
             raise
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self._path, self._source, self._config)
+        opening = functools.partial(ShardedCheckpoint, source=self._source, config=self._config)
+        return opening, (self._path,)
 
     def _entry(self, path: Path | RemotePath, name: str, at: str) -> TensorInfo:
         try:
@@ -127,12 +129,6 @@ class ShardedCheckpoint(Checkpoint):
     def _release(self) -> None:
         for shard in self._shards.values():
             shard.close()
-
-
-def _reopened(
-    path: Path | RemotePath, source: str, config: dict[str, Any] | None
-) -> ShardedCheckpoint:
-    return ShardedCheckpoint(path, source=source, config=config)
 
 
 def _opened(folder: Path | RemotePath, names: Sequence[str]) -> Iterator[tuple[str, Checkpoint]]:

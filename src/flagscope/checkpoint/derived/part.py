@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -34,23 +35,17 @@ class PartCheckpoint(DerivedCheckpoint):
         self, inner: Checkpoint, names: Mapping[str, str], *, group: str, notes: Sequence[str]
     ) -> None:
         self._names = dict(names)
-        self._told = (group, tuple(notes))
+        self._said = {"group": group, "notes": tuple(notes)}
         entries = {name: replace(inner.tensors[old], name=name) for name, old in names.items()}
         super().__init__(inner, entries, notes=(*inner.notes, *notes))
         self._notes = (*inner.notes, *notes)  # of scales the other one has taken its own
         self.group = ".".join(part for part in (inner.group, group) if part)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self._inner, self._names, *self._told)
+        return functools.partial(PartCheckpoint, **self._said), (self._inner, self._names)
 
     def _inner_name(self, name: str) -> str:
         return self._names[name]
-
-
-def _again(
-    inner: Checkpoint, names: dict[str, str], group: str, notes: tuple[str, ...]
-) -> PartCheckpoint:
-    return PartCheckpoint(inner, names, group=group, notes=notes)
 
 
 def part_of(checkpoint: Checkpoint, tensors: str) -> PartCheckpoint:

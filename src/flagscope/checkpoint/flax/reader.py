@@ -99,12 +99,8 @@ class FlaxFile(FileCheckpoint):
         )
         start, stop, block, rest = covering_span(resolved, array.shape)
         size = dtype.itemsize
-        try:
+        with self._reading(name):
             parts = list(self._runs(array, start * size, stop * size))
-        except OSError as error:
-            raise CorruptFileError(
-                f"cannot read tensor {name!r} of {self._path}: {error}.", hint=DAMAGED
-            ) from error
         whole = parts[0] if len(parts) == 1 else torch.cat([torch.empty(0).byte(), *parts])
         return whole.view(dtype).reshape(block)[rest]
 

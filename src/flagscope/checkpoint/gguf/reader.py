@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from flagscope.checkpoint.base import TensorInfo
-from flagscope.checkpoint.files.checks import DAMAGED, checked_start
+from flagscope.checkpoint.files.checks import checked_start
 from flagscope.checkpoint.files.placed import PlacedBytes
 from flagscope.checkpoint.files.reader import FileCheckpoint
 from flagscope.checkpoint.gguf.header import GgufTensor
@@ -145,12 +145,8 @@ class GgufFile(FileCheckpoint):
         """A slice of a tensor's elements; the run of bytes that covers it is read."""
         start, stop, block, rest = covering_span(index, shape)
         begin, size = place.offset, dtype.itemsize
-        try:
+        with self._reading(place.name):
             raw = self._files[place.part].read(begin + start * size, begin + stop * size)
-        except OSError as error:
-            raise CorruptFileError(
-                f"cannot read tensor {place.name!r} of {self._path}: {error}.", hint=DAMAGED
-            ) from error
         return raw.numpy().view(dtype).reshape(block)[rest]
 
 

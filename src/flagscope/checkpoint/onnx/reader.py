@@ -138,12 +138,8 @@ class OnnxFile(FileCheckpoint):
         dtype = getattr(torch, info.dtype)
         if proto.data_location == _EXTERNAL:
             file, offset = self._outside[name]
-            try:
+            with self._reading(name):
                 part = file.read(offset, offset + info.nbytes)
-            except OSError as error:
-                raise CorruptFileError(
-                    f"cannot read tensor {name!r} of {self._path}: {error}.", hint=DAMAGED
-                ) from error
             return part.view(dtype).reshape(shape)
         if proto.HasField("raw_data"):
             raw = proto.raw_data
@@ -155,13 +151,9 @@ class OnnxFile(FileCheckpoint):
 
     def _typed(self, name: str, proto: Any, shape: tuple[int, ...]) -> Tensor:
         """Data in the fields of their own type, as small constants have them."""
-        try:
+        with self._reading(name, (ValueError, TypeError, RuntimeError)):
             array = _package().numpy_helper.to_array(proto)
             return torch.from_numpy(np.array(array, dtype=_numpy_type(array.dtype))).reshape(shape)
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise CorruptFileError(
-                f"cannot read tensor {name!r} of {self._path}: {error}.", hint=DAMAGED
-            ) from error
 
     def _release(self) -> None:
         self._protos = {}

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from flagscope.checkpoint.dtypes import stored_dtype
-from flagscope.checkpoint.files.checks import DAMAGED, checked_bytes, checked_start
+from flagscope.checkpoint.files.checks import checked_bytes, checked_start
 from flagscope.checkpoint.files.disguises import SEEN
 from flagscope.checkpoint.files.placed import PlacedBytes
 from flagscope.checkpoint.files.reader import FileCheckpoint
@@ -19,7 +19,6 @@ from flagscope.checkpoint.indexing import Index, covering_span
 from flagscope.checkpoint.remote.bytes import RemoteBytes
 from flagscope.checkpoint.remote.path import RemotePath
 from flagscope.checkpoint.safetensors.header import header_entries, header_length
-from flagscope.errors import CorruptFileError
 
 # Runs that were fetched for slices across them: such a tensor is asked for in two or three slices
 # (queries, keys and values side by side) one after the other.
@@ -63,12 +62,8 @@ class SafetensorsFile(FileCheckpoint):
             part in (slice(None), slice(0, length))
             for part, length in zip(rest, block, strict=True)
         )
-        try:
+        with self._reading(name):
             run = self._run(begin + start * size, begin + stop * size, keep=not whole)
-        except OSError as error:
-            raise CorruptFileError(
-                f"cannot read tensor {name!r} of {self._path}: {error}.", hint=DAMAGED
-            ) from error
         return run.view(dtype).reshape(block)[rest]
 
     def _run(self, start: int, stop: int, *, keep: bool) -> Tensor:

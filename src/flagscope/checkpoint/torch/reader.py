@@ -132,12 +132,8 @@ class TorchFile(FileCheckpoint):
         return opening, (self._path,)
 
     def _read(self, name: str, index: Index) -> Tensor:
-        try:
+        with self._reading(name):
             return self._state[name].read(self._bytes, index)
-        except OSError as error:
-            raise CorruptFileError(
-                f"cannot read tensor {name!r} of {self._path}: {error}.", hint=DAMAGED
-            ) from error
 
     def memory(self, name: str) -> Hashable | None:
         """Position of a tensor's elements in the file: the same for tied weights."""
