@@ -18,6 +18,7 @@ from flagscope.checkpoint.fingerprint import header_digest
 from flagscope.checkpoint.opening import reopened
 from flagscope.checkpoint.wrapper_prefixes import WRAPPERS, unwrapped_names, visible_names
 from flagscope.engine.store.task_keys import weights_identity
+from flagscope.errors import InputError
 from flagscope.source import opened
 
 PLAIN = ["embed.weight", "layers.0.fc.weight", "layers.0.fc.bias", "layers.1.fc.weight"]
@@ -232,3 +233,51 @@ def test_wrapped_names_give_the_identity_that_stores_have_of_them(tmp_path, kind
                 assert checkpoint_fingerprint(copy) == fingerprint
             with reopened(checkpoint.recipe) as again:
                 assert checkpoint_fingerprint(again) == fingerprint
+
+
+@pytest.mark.parametrize("kind", ["pt", "safetensors"])
+def test_scales_and_shared_memory_are_found_by_the_names_without_wrappers(tmp_path, kind):
+    weight = numbered((3, 4))
+    state = {
+        "a._orig_mod.weight": weight.to(torch.float8_e4m3fn),
+        "a.weight_scale": torch.full((3, 1), 0.5),
+        "module.b.weight": weight.to(torch.float8_e4m3fn),
+        "c._orig_mod.weight": weight,
+        "d.weight": weight if kind == "pt" else weight.clone(),
+    }
+    path = tmp_path / f"model.{kind}"
+    torch.save(state, path) if kind == "pt" else save_file(state, path)
+    with open_checkpoint(path) as checkpoint:
+        assert checkpoint.scale_name("a.weight") == "a.weight_scale"
+        assert checkpoint.scale("a.weight").tolist() == [[0.5] * 4] * 3
+        assert checkpoint.scale("b.weight") is None
+        assert sum("such as b.weight" in note for note in checkpoint.notes) == 1
+        shared = checkpoint.memory("c.weight") == checkpoint.memory("d.weight") is not None
+        assert shared == (kind == "pt")
+        with pytest.raises(InputError, match=r"no tensor 'c\._orig_mod\.weight'"):
+            checkpoint.read("c._orig_mod.weight")
+    with pytest.raises(InputError, match="closed"):
+        checkpoint.read("c.weight")
+
+
+def test_the_wiring_of_a_file_names_tensors_without_wrappers(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    make, tensor = onnx.helper, onnx.numpy_helper.from_array
+    draw = np.random.default_rng(0)
+    weights = [tensor(draw.normal(size=shape).astype("f4"), f"module.{at}.weight")
+               for at, shape in ((0, (4, 3)), (2, (2, 4)))]  # fmt: skip
+    nodes = [
+        make.make_node("Gemm", ["x", "module.0.weight"], ["h"], transB=1),
+        make.make_node("Relu", ["h"], ["r"]),
+        make.make_node("Gemm", ["r", "module.2.weight"], ["y"], transB=1),
+    ]
+    ends = [make.make_tensor_value_info(*end) for end in (("x", 1, ["n", 3]), ("y", 1, ["n", 2]))]
+    path = tmp_path / "model.onnx"
+    onnx.save(make.make_model(make.make_graph(nodes, "g", ends[:1], ends[1:], weights)), path)
+    with open_checkpoint(path) as checkpoint:
+        assert list(checkpoint.tensors) == ["0.weight", "2.weight"]
+        assert checkpoint.wiring is not None
+        assert {one.tensor for one in checkpoint.wiring.maps} == {"0.weight", "2.weight"}
+        assert [(link.write.tensor, link.read.tensor) for link in checkpoint.wiring.links] == [
+            ("0.weight", "2.weight")
+        ]
