@@ -165,8 +165,7 @@ class _Packed:
     def __init__(self, checkpoint: StateDictCheckpoint, names: set[str]) -> None:
         self._shell = copy.copy(checkpoint)
         state = self._shell.replace_state({})
-        wanted = {checkpoint.stored_name(name) for name in names}
-        tensors = {name: state[name].detach().cpu().clone() for name in wanted}
+        tensors = {name: state[name].detach().cpu().clone() for name in names}
         buffer = io.BytesIO()
         torch.save(tensors, buffer)
         self._bytes = buffer.getvalue()
