@@ -10,10 +10,10 @@ import time
 import numpy as np
 import pytest
 import torch
-from flagscope.source import opened
 from safetensors.torch import save_file
 
 import flagscope
+from flagscope.api.source import opened
 from flagscope.checkpoint import checkpoint_fingerprint, from_state_dict, open_checkpoint
 from flagscope.checkpoint.fingerprint import header_digest
 from flagscope.checkpoint.opening import reopened
