@@ -21,7 +21,6 @@ from flagscope.diagnose.heads import head_record
 from flagscope.diagnose.levels import LevelsRecord, alignment_levels
 from flagscope.diagnose.links import HeadEnds, LinkName, Links, head_ends, head_links
 from flagscope.diagnose.pairs import pair_records, residual_record
-from flagscope.diagnose.prepared import PreparedMap, prepared_map
 from flagscope.diagnose.scaled_ends import ScaledEnds, divided_link, flat_composition
 
 __all__ = [
@@ -34,7 +33,6 @@ __all__ = [
     "Links",
     "NeuralCollapse",
     "OverlapPair",
-    "PreparedMap",
     "ScaledEnds",
     "SimplexFit",
     "SpaceOverlaps",
@@ -49,7 +47,6 @@ __all__ = [
     "neural_collapse",
     "neural_collapse_of_module",
     "pair_records",
-    "prepared_map",
     "residual_record",
     "simplex_fit",
     "space_overlaps",
