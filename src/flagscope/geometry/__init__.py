@@ -15,9 +15,9 @@ from flagscope.geometry.balance import (
     balancing_transform_of_maps,
     imbalance,
 )
-from flagscope.geometry.bases import orthogonal_complement, orthonormal_basis, singular_space
 from flagscope.geometry.clusters import near_copy_clusters
 from flagscope.geometry.commutator import commutation_defect, commutator_ratio
+from flagscope.geometry.composition import circuit_factors, of_unit_norm, squared_composition
 from flagscope.geometry.correlation import gram_correlation
 from flagscope.geometry.degeneration import Degeneration, degeneration
 from flagscope.geometry.equilibrate import Equilibrated, equilibrated
@@ -56,6 +56,7 @@ from flagscope.geometry.overlaps import (
     SLAB_BYTES,
     Form,
     cheaper_form,
+    cross_overlaps,
     overlaps_by_projectors,
     squared_overlaps,
 )
@@ -101,6 +102,7 @@ from flagscope.geometry.scale_profile import (
 )
 from flagscope.geometry.scales import PositiveScales, neuron_scales, plane_scales
 from flagscope.geometry.signal import SignalRank, signal_rank, signal_rank_of
+from flagscope.geometry.spaces import orthogonal_complement, orthonormal_basis, singular_space
 from flagscope.geometry.spectra import (
     EIGH_FLOPS,
     Eigensystem,
@@ -171,11 +173,13 @@ __all__ = [
     "centred_spectrum",
     "cheaper_form",
     "chordal_distance",
+    "circuit_factors",
     "commutation_defect",
     "commutator_ratio",
     "composed_map",
     "cosines_of_overlaps",
     "count_intersection",
+    "cross_overlaps",
     "degeneration",
     "divided_spaces",
     "eigensystem",
@@ -210,6 +214,7 @@ __all__ = [
     "neuron_scales",
     "noisy_maps",
     "numerical_rank",
+    "of_unit_norm",
     "orthogonal_complement",
     "orthonormal_basis",
     "orthonormal_rows",
@@ -244,6 +249,7 @@ __all__ = [
     "spectra_cost",
     "spectra_from_eigensystems",
     "spectra_in_precision",
+    "squared_composition",
     "squared_overlaps",
     "strata",
     "symmetric_share",
