@@ -60,7 +60,13 @@ from flagscope.geometry.overlaps import (
     overlaps_by_projectors,
     squared_overlaps,
 )
-from flagscope.geometry.perturbation import NoisyMap, NoisyMaps, gram_error, noisy_maps
+from flagscope.geometry.perturbation import (
+    NoisyMap,
+    NoisyMaps,
+    gram_error,
+    noisy_maps,
+    product_error,
+)
 from flagscope.geometry.prepared_maps import PreparedMap, prepared_map, prepared_view
 from flagscope.geometry.products import (
     ComposedMap,
@@ -231,6 +237,7 @@ __all__ = [
     "principal_cosines",
     "principal_sines",
     "principal_vectors",
+    "product_error",
     "product_singular_values",
     "profile_views",
     "profiles",
