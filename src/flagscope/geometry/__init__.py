@@ -1,7 +1,9 @@
-"""Geometry of subspaces and flags: tensors in, tensors out."""
+"""Geometry of subspaces, flags and pairs of maps: tensors in, tensors out."""
 
 from flagscope.geometry.angles import (
     PrincipalVectors,
+    cosines_of_overlaps,
+    leading_angles,
     principal_angles,
     principal_cosines,
     principal_sines,
@@ -11,8 +13,12 @@ from flagscope.geometry.balance import (
     Balancing,
     balancing_transform,
     balancing_transform_of_maps,
+    imbalance,
 )
-from flagscope.geometry.bases import orthogonal_complement, orthonormal_basis, singular_space
+from flagscope.geometry.clusters import near_copy_clusters
+from flagscope.geometry.commutator import commutation_defect, commutator_ratio
+from flagscope.geometry.composition import circuit_factors, of_unit_norm, squared_composition
+from flagscope.geometry.correlation import gram_correlation
 from flagscope.geometry.degeneration import Degeneration, degeneration
 from flagscope.geometry.equilibrate import Equilibrated, equilibrated
 from flagscope.geometry.flags import (
@@ -22,7 +28,10 @@ from flagscope.geometry.flags import (
     singular_blocks,
     singular_flag,
 )
+from flagscope.geometry.gram import centred_spectrum, gram, gram_singular_values, symmetric_share
+from flagscope.geometry.head_spaces import HeadSpaces, head_spaces, pairwise_overlaps
 from flagscope.geometry.incidence import (
+    attainable_overlap,
     flag_defect,
     incidence_at_ranks,
     incidence_surface,
@@ -30,18 +39,92 @@ from flagscope.geometry.incidence import (
 from flagscope.geometry.intersection import (
     IntersectionCount,
     count_intersection,
+    exact_intersection,
     intersection_dimension,
     intersection_dimensions,
     kernel_intersection,
 )
-from flagscope.geometry.rank_rule import RankRule
+from flagscope.geometry.matrices import (
+    NOT_FINITE,
+    Matrices,
+    even_exponents,
+    gram_weights,
+    line_norms,
+    power_of_two,
+)
+from flagscope.geometry.overlaps import (
+    SLAB_BYTES,
+    Form,
+    cheaper_form,
+    cross_overlaps,
+    overlaps_by_projectors,
+    squared_overlaps,
+)
+from flagscope.geometry.perturbation import (
+    NoisyMap,
+    NoisyMaps,
+    gram_error,
+    noisy_maps,
+    product_error,
+)
+from flagscope.geometry.prepared_maps import PreparedMap, prepared_map, prepared_view
+from flagscope.geometry.products import (
+    ComposedMap,
+    bounded_composed_map,
+    composed_map,
+    product_singular_values,
+    single_product_singular_values,
+)
+from flagscope.geometry.profile_views import ProfileView, profile_views, testable
+from flagscope.geometry.projector_sum import (
+    EIGENVALUE_ERROR,
+    ProjectorSum,
+    largest_of_projector_sum,
+    projector_sum,
+)
+from flagscope.geometry.rank_rule import MapRanks, RankRule, map_ranks
 from flagscope.geometry.ranks import (
     energy_rank,
     numerical_rank,
+    participation_of_moments,
     participation_ratio,
+)
+from flagscope.geometry.row_scales import (
+    FEWEST,
+    RowScales,
+    flat_spread,
+    in_complement_of_mean,
+    mean_removed,
+    profiles,
+    row_scales,
+    unit_rows,
+)
+from flagscope.geometry.scale_profile import (
+    DividedSpaces,
+    ScaleProfile,
+    divided_spaces,
+    scale_profile,
+    without_profile,
 )
 from flagscope.geometry.scales import PositiveScales, neuron_scales, plane_scales
 from flagscope.geometry.signal import SignalRank, signal_rank, signal_rank_of
+from flagscope.geometry.spaces import orthogonal_complement, orthonormal_basis, singular_space
+from flagscope.geometry.spectra import (
+    EIGH_FLOPS,
+    Eigensystem,
+    PairSpectra,
+    Remembered,
+    eigensystem,
+    pair_spectra,
+    spectra_cost,
+    spectra_from_eigensystems,
+)
+from flagscope.geometry.spectra_single import (
+    SINGLE_FROM,
+    single_eigensystem,
+    single_pair_spectra,
+    spectra_in_precision,
+)
 from flagscope.geometry.stability import (
     GitVerdict,
     Stability,
@@ -50,52 +133,135 @@ from flagscope.geometry.stability import (
     has_closed_orbit,
 )
 from flagscope.geometry.strata import RelativePosition, relative_position, strata
+from flagscope.geometry.whitening import Whitening, orthonormal_rows, whitening
 
 __all__ = [
+    "EIGENVALUE_ERROR",
+    "EIGH_FLOPS",
+    "FEWEST",
+    "NOT_FINITE",
+    "SINGLE_FROM",
+    "SLAB_BYTES",
     "Balancing",
+    "ComposedMap",
     "Degeneration",
+    "DividedSpaces",
+    "Eigensystem",
     "Equilibrated",
     "Flag",
+    "Form",
     "GitVerdict",
+    "HeadSpaces",
     "IntersectionCount",
+    "MapRanks",
+    "Matrices",
+    "NoisyMap",
+    "NoisyMaps",
+    "PairSpectra",
     "PositiveScales",
+    "PreparedMap",
     "PrincipalVectors",
+    "ProfileView",
+    "ProjectorSum",
     "RankRule",
     "RelativePosition",
+    "Remembered",
+    "RowScales",
+    "ScaleProfile",
     "SignalRank",
     "SingularBlocks",
     "Stability",
+    "Whitening",
+    "attainable_overlap",
     "balancing_transform",
     "balancing_transform_of_maps",
+    "bounded_composed_map",
+    "centred_spectrum",
+    "cheaper_form",
     "chordal_distance",
+    "circuit_factors",
+    "commutation_defect",
+    "commutator_ratio",
+    "composed_map",
+    "cosines_of_overlaps",
     "count_intersection",
+    "cross_overlaps",
     "degeneration",
+    "divided_spaces",
+    "eigensystem",
     "energy_rank",
     "equilibrated",
+    "even_exponents",
+    "exact_intersection",
     "flag_defect",
+    "flat_spread",
     "git_stability",
+    "gram",
+    "gram_correlation",
+    "gram_error",
+    "gram_singular_values",
+    "gram_weights",
     "has_closed_affine_orbit",
     "has_closed_orbit",
+    "head_spaces",
+    "imbalance",
+    "in_complement_of_mean",
     "incidence_at_ranks",
     "incidence_surface",
     "intersection_dimension",
     "intersection_dimensions",
     "kernel_intersection",
+    "largest_of_projector_sum",
+    "leading_angles",
+    "line_norms",
+    "map_ranks",
+    "mean_removed",
+    "near_copy_clusters",
     "neuron_scales",
+    "noisy_maps",
     "numerical_rank",
+    "of_unit_norm",
     "orthogonal_complement",
     "orthonormal_basis",
+    "orthonormal_rows",
+    "overlaps_by_projectors",
+    "pair_spectra",
+    "pairwise_overlaps",
+    "participation_of_moments",
     "participation_ratio",
     "plane_scales",
+    "power_of_two",
+    "prepared_map",
+    "prepared_view",
     "principal_angles",
     "principal_cosines",
     "principal_sines",
     "principal_vectors",
+    "product_error",
+    "product_singular_values",
+    "profile_views",
+    "profiles",
+    "projector_sum",
     "relative_position",
+    "row_scales",
+    "scale_profile",
     "signal_rank",
     "signal_rank_of",
+    "single_eigensystem",
+    "single_pair_spectra",
+    "single_product_singular_values",
     "singular_blocks",
     "singular_flag",
     "singular_space",
+    "spectra_cost",
+    "spectra_from_eigensystems",
+    "spectra_in_precision",
+    "squared_composition",
+    "squared_overlaps",
     "strata",
+    "symmetric_share",
+    "testable",
+    "unit_rows",
+    "whitening",
+    "without_profile",
 ]

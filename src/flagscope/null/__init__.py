@@ -1,5 +1,6 @@
 """Null models: what chance gives, in closed form."""
 
+from flagscope.null.balanced_correlation import balanced_correlation_z
 from flagscope.null.combined import CombinedTest, cauchy_combination
 from flagscope.null.commutator import CommutatorNull, commutator_null, commutator_variance
 from flagscope.null.correlation import CorrelationNull, correlation_null
@@ -32,7 +33,7 @@ from flagscope.null.projectors import (
     projector_sum_threshold,
 )
 from flagscope.null.significance import Significance
-from flagscope.null.spectrum import Spectrum, spectrum_invariants
+from flagscope.null.spectrum import Spectrum, gram_spectrum, spectrum_invariants
 from flagscope.null.tracy_widom import tracy_widom_log_sf, tracy_widom_quantile
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "Significance",
     "Spectrum",
     "StorageNoise",
+    "balanced_correlation_z",
     "cauchy_combination",
     "cluster_significance",
     "commutator_null",
@@ -57,6 +59,7 @@ __all__ = [
     "false_discovery_adjustment",
     "family_adjustment",
     "free_dimensions",
+    "gram_spectrum",
     "grid_noise",
     "haar_overlap",
     "largest_cosine_significance",

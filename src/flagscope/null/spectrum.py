@@ -99,3 +99,24 @@ def spectrum_invariants(eigenvalues: ArrayLike) -> Spectrum:
     kurtosis = float(square @ square)
     skew = float(square @ centred)
     return Spectrum(d, centred, skew, kurtosis, max(0.0, d * (kurtosis - skew * skew) - 1.0))
+
+
+def gram_spectrum(eigenvalues: ArrayLike, d: int) -> Spectrum:
+    """Invariants of a d×d Gram matrix with these eigenvalues, and zeros where they are fewer.
+
+    Parameters
+    ----------
+    eigenvalues
+        Any number of them, in any order: of more than d, the least are rounding of zero.
+    d
+        Size of the matrix.
+
+    Examples
+    --------
+    >>> gram_spectrum([1.0, 1.0], 4).kurtosis
+    0.25
+    """
+    full = np.zeros(d)
+    largest = np.sort(np.asarray(eigenvalues, dtype=np.float64))[::-1][:d]
+    full[: len(largest)] = largest
+    return spectrum_invariants(full)

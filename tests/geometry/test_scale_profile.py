@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from diagnose.planted import haar, normal
-from flagscope.diagnose import (
+from flagscope.geometry import (
     divided_spaces,
     head_spaces,
     pairwise_overlaps,
     scale_profile,
     without_profile,
 )
+from geometry.planted import haar, normal
 
 
 def decaying(count, r, d, *, seed):
