@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from flagscope.arch import HeadGroup, LinearMap, Member, PairGroup, Rotary, Side
-from flagscope.diagnose import Matrices, head_record, pair_records
-from flagscope.geometry import RankRule
+from flagscope.diagnose import head_record, pair_records
+from flagscope.geometry import Matrices, RankRule
 from flagscope.records import HeadRecord, PairRecord
 
 

@@ -9,8 +9,13 @@ from scipy.special import log_ndtr, ndtr
 
 import reference
 from diagnose.planted import haar, heads, normal
-from flagscope.diagnose import head_spaces, pairwise_overlaps, projector_sum, squared_overlaps
-from flagscope.diagnose.head_spaces import largest_of_projector_sum
+from flagscope.geometry import (
+    head_spaces,
+    largest_of_projector_sum,
+    pairwise_overlaps,
+    projector_sum,
+    squared_overlaps,
+)
 from flagscope.null import mean_overlap_significance, overlap_significance
 from flagscope.records import HeadRecord
 

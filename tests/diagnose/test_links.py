@@ -5,16 +5,9 @@ import pytest
 import torch
 
 from diagnose.planted import haar, normal
-from flagscope.diagnose import (
-    LinkName,
-    Matrices,
-    ScaledEnds,
-    divided_link,
-    head_ends,
-    head_links,
-    scale_profile,
-)
+from flagscope.diagnose import LinkName, ScaledEnds, divided_link, head_ends, head_links
 from flagscope.diagnose.second_look import second_log10_p
+from flagscope.geometry import Matrices, scale_profile
 from flagscope.null import Significance
 
 D, R, H = 48, 5, 4

@@ -16,8 +16,9 @@ from diagnose.planted import (
     with_values,
 )
 from flagscope.arch import LinearMap, Rotary, Side
-from flagscope.diagnose import Matrices, pair_records
+from flagscope.diagnose import pair_records
 from flagscope.diagnose.values import rounded
+from flagscope.geometry import Matrices
 from flagscope.null import overlap_significance
 from flagscope.records import ArraySummary, PairRecord
 

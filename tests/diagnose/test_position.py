@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from diagnose.planted import haar, normal, pair_group, record
-from flagscope.diagnose import Matrices, pair_records
+from flagscope.diagnose import pair_records
 from flagscope.diagnose.position import Noisy, dominant_position
-from flagscope.geometry import RankRule
+from flagscope.geometry import Matrices, RankRule
 from flagscope.null import count_beyond_chance, storage_noise
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diagnose.planted import assert_record, normal, record, with_values
-from flagscope.diagnose.single import single_eigensystem, single_pair_spectra
+from flagscope.geometry import single_eigensystem, single_pair_spectra
 
 # Most directions of like size, a few far below: the condition is 50.
 TAIL = [*torch.linspace(1, 0.3, 490).tolist(), *torch.linspace(0.1, 0.02, 30).tolist()]

@@ -12,7 +12,6 @@ from diagnose.planted import matrices, normal, pair_group
 from engine import test_plan
 from flagscope.arch import Graph, Norm
 from flagscope.checkpoint import from_state_dict
-from flagscope.diagnose import Matrices
 from flagscope.engine import Settings, run_scan
 from flagscope.engine.cache.norms import (
     centred_columns,
@@ -20,6 +19,7 @@ from flagscope.engine.cache.norms import (
     scaled_columns,
     scaled_rows,
 )
+from flagscope.geometry import Matrices
 
 D = 12
 

@@ -7,11 +7,11 @@ import torch
 import flagscope
 from engine.scans import graph_of
 from flagscope.checkpoint import from_state_dict
-from flagscope.diagnose import head_spaces, scale_profile, without_profile
 from flagscope.engine import Settings
 from flagscope.engine.cache.task_reader import TaskReader
 from flagscope.engine.cache.tensor_cache import TensorCache
 from flagscope.engine.run.head_scales import HeadScales
+from flagscope.geometry import head_spaces, scale_profile, without_profile
 from flagscope.null import mean_overlap_significance, overlap_significance
 
 D, HEADS, SHARED, RANK = 48, 6, 2, 8

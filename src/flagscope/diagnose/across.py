@@ -9,9 +9,8 @@ from math import log10
 import numpy as np
 from jaxtyping import Float
 
-from flagscope.diagnose.clusters import near_copy_clusters
-from flagscope.diagnose.overlaps import Form
 from flagscope.diagnose.position import LEVEL
+from flagscope.geometry import Form, near_copy_clusters
 from flagscope.null import (
     cluster_significance,
     false_discovery_adjustment,

@@ -16,8 +16,14 @@ from jaxtyping import Int
 from torch import Tensor
 
 from flagscope.arch import Member, PairGroup
-from flagscope.diagnose.matrices import Matrices, line_norms, power_of_two
-from flagscope.geometry import balancing_transform, neuron_scales, plane_scales
+from flagscope.geometry import (
+    Matrices,
+    balancing_transform,
+    line_norms,
+    neuron_scales,
+    plane_scales,
+    power_of_two,
+)
 
 GAUGES = {
     "gl": "all of GL(d), fixed by A = B (sums over the maps that share a head)",

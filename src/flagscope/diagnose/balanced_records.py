@@ -15,11 +15,15 @@ from flagscope.arch import Member, PairGroup
 from flagscope.diagnose.balanced import GAUGES, BalancedMaps, balanced_maps, fixes_completely
 from flagscope.diagnose.facts import facts_of, gram_noise, gram_weights, ranks_of
 from flagscope.diagnose.grams import gram_observables
-from flagscope.diagnose.matrices import Matrices, line_norms, power_of_two
-from flagscope.diagnose.observables import centred_spectrum
-from flagscope.diagnose.single import spectra_in_precision
 from flagscope.diagnose.values import number
-from flagscope.geometry import RankRule
+from flagscope.geometry import (
+    Matrices,
+    RankRule,
+    centred_spectrum,
+    line_norms,
+    power_of_two,
+    spectra_in_precision,
+)
 from flagscope.records import Balanced
 
 # Share of ‖Ã‖² off the diagonal below which it is rounding of float32.

@@ -9,9 +9,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from flagscope.diagnose.matrices import Matrices, power_of_two
-from flagscope.diagnose.spectra import PairSpectra
-from flagscope.geometry import RankRule, numerical_rank, participation_ratio, signal_rank_of
+from flagscope.geometry import (
+    Matrices,
+    PairSpectra,
+    RankRule,
+    numerical_rank,
+    participation_ratio,
+    power_of_two,
+    signal_rank_of,
+)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from flagscope.diagnose.guard import Views
 from flagscope.diagnose.pair_tests import PairTests, pair_tests
 from flagscope.diagnose.position import LEVEL, DominantPosition, Noisy, dominant_position
 from flagscope.diagnose.product_fields import bounded_product_fields, product_fields
-from flagscope.diagnose.spectra import PairSpectra
 from flagscope.diagnose.values import array_values, first_reason, number, rank_grid, rounded
-from flagscope.geometry import RankRule, incidence_at_ranks
+from flagscope.geometry import PairSpectra, RankRule, incidence_at_ranks
 from flagscope.null import haar_overlap, largest_cosine_threshold, overlap_significance
 from flagscope.records import Balanced, Incidence, NullValues
 

@@ -10,15 +10,15 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from flagscope.diagnose.observables import (
+from flagscope.diagnose.values import number
+from flagscope.geometry import (
+    PairSpectra,
     centred_spectrum,
     commutation_defect,
     commutator_ratio,
     gram_correlation,
     imbalance,
 )
-from flagscope.diagnose.spectra import PairSpectra
-from flagscope.diagnose.values import number
 from flagscope.null import commutator_null, correlation_null, spectrum_invariants
 
 # Haar draws where the tails of C have no closed form.

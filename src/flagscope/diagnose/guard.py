@@ -11,16 +11,16 @@ from torch import Tensor
 
 from flagscope.diagnose.combined import RankPair, combined_overlap
 from flagscope.diagnose.grams import gram_observables
-from flagscope.diagnose.profile import (
+from flagscope.geometry import (
     FEWEST,
+    PairSpectra,
     flat_spread,
     in_complement_of_mean,
     mean_removed,
     profiles,
     row_scales,
-    without_profile,
+    unit_rows,
 )
-from flagscope.diagnose.spectra import PairSpectra
 
 # A p-value above this stands as it is: no level in use would take it for a claim.
 LOOK = 0.2
@@ -148,8 +148,7 @@ def profile_views(
         one, two = left[some][:, alive], right[some][:, alive]
         if unlike:
             one, two = (
-                without_profile(w, side.square[some][:, alive])
-                for w, side in ((one, write), (two, read))
+                unit_rows(w, side.square[some][:, alive]) for w, side in ((one, write), (two, read))
             )
         if centred:
             one, two, count = in_complement_of_mean(one), in_complement_of_mean(two), count - 1

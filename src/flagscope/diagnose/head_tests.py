@@ -9,14 +9,15 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from flagscope.diagnose.head_spaces import (
+from flagscope.diagnose.second_look import larger_log10_p, needs_second_look, second_log10_p
+from flagscope.geometry import (
     EIGENVALUE_ERROR,
+    DividedSpaces,
     HeadSpaces,
+    ScaleProfile,
     largest_of_projector_sum,
     pairwise_overlaps,
 )
-from flagscope.diagnose.scale_profile import DividedSpaces, ScaleProfile
-from flagscope.diagnose.second_look import larger_log10_p, needs_second_look, second_log10_p
 from flagscope.null import (
     Significance,
     cluster_significance,

@@ -10,19 +10,19 @@ import numpy as np
 import torch
 
 from flagscope.arch import HeadGroup
-from flagscope.diagnose.clusters import near_copy_clusters
-from flagscope.diagnose.head_spaces import (
-    HeadSpaces,
-    ProjectorSum,
-    head_spaces,
-    projector_sum,
-)
 from flagscope.diagnose.head_tests import DividedHeads, HeadOverlap, HeadTests
-from flagscope.diagnose.matrices import Matrices
 from flagscope.diagnose.position import LEVEL
-from flagscope.diagnose.scale_profile import divided_spaces
 from flagscope.diagnose.second_look import larger_log10_p, p_value
 from flagscope.diagnose.values import array_values, number, rounded
+from flagscope.geometry import (
+    HeadSpaces,
+    Matrices,
+    ProjectorSum,
+    divided_spaces,
+    head_spaces,
+    near_copy_clusters,
+    projector_sum,
+)
 from flagscope.null import (
     count_beyond_chance,
     mean_overlap,

@@ -10,10 +10,15 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from flagscope.diagnose.observables import centred_spectrum, commutation_defect
-from flagscope.diagnose.spectra import PairSpectra, pair_spectra
 from flagscope.errors import InputError
-from flagscope.geometry import RankRule, singular_blocks
+from flagscope.geometry import (
+    PairSpectra,
+    RankRule,
+    centred_spectrum,
+    commutation_defect,
+    pair_spectra,
+    singular_blocks,
+)
 from flagscope.records import Record
 
 # The relative accuracy to which singular values count as known where the caller names none: values

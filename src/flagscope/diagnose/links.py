@@ -17,15 +17,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from flagscope.diagnose.head_spaces import HeadSpaces, head_spaces
-from flagscope.diagnose.matrices import NOT_FINITE, Matrices, even_exponents, power_of_two
-from flagscope.diagnose.observables import centred_spectrum
 from flagscope.diagnose.second_look import (
     REASON_TO_LOOK,
     larger_log10_p,
     needs_second_look,
     p_value,
     second_log10_p,
+)
+from flagscope.geometry import (
+    NOT_FINITE,
+    HeadSpaces,
+    Matrices,
+    centred_spectrum,
+    even_exponents,
+    head_spaces,
+    power_of_two,
 )
 from flagscope.null import (
     Significance,

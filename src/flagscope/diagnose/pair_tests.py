@@ -15,7 +15,7 @@ from flagscope.diagnose.combined import (
 from flagscope.diagnose.facts import Ranks
 from flagscope.diagnose.grams import GramObservables
 from flagscope.diagnose.guard import LOOK, GuardedTests, Views, guarded_tests
-from flagscope.diagnose.spectra import PairSpectra
+from flagscope.geometry import PairSpectra
 from flagscope.records import OverlapTest
 
 

@@ -13,12 +13,17 @@ from flagscope.diagnose.balanced_records import balanced_records
 from flagscope.diagnose.facts import facts_of
 from flagscope.diagnose.fields import measured_fields
 from flagscope.diagnose.guard import profile_views
-from flagscope.diagnose.matrices import NOT_FINITE, Matrices
 from flagscope.diagnose.prepared import PreparedMap, prepared_view
-from flagscope.diagnose.products import product_singular_values, single_product_singular_values
-from flagscope.diagnose.single import spectra_in_precision
-from flagscope.diagnose.spectra import Remembered, meeting
-from flagscope.geometry import RankRule
+from flagscope.geometry import (
+    NOT_FINITE,
+    Matrices,
+    RankRule,
+    Remembered,
+    product_singular_values,
+    single_product_singular_values,
+    spectra_from_eigensystems,
+    spectra_in_precision,
+)
 from flagscope.records import MapReference, PairRecord
 
 
@@ -119,7 +124,7 @@ def residual_record(
     fault = _fault("write", group.write, write.fault) or _fault("read", group.read, read.fault)
     if fault or write.system is None or read.system is None:
         return _blank(identity, fault)
-    spectra = meeting(write.system, read.system)
+    spectra = spectra_from_eigensystems(write.system, read.system)
     products = None
     size = max(*write.facts.shape, *read.facts.shape)
     if spectra.cosines.dtype == torch.float64:

@@ -9,9 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flagscope.diagnose.spectra import eigensystem
-from flagscope.diagnose.symmetric import gram_singular_values
-from flagscope.geometry import intersection_dimension, singular_space
+from flagscope.geometry import (
+    eigensystem,
+    gram_singular_values,
+    intersection_dimension,
+    singular_space,
+)
 from flagscope.geometry.intersection import LARGEST_TOLERANCE
 from flagscope.null import (
     count_beyond_chance,

@@ -12,19 +12,21 @@ from torch import Tensor
 
 from flagscope.diagnose.facts import MapFacts, facts_of
 from flagscope.diagnose.guard import ProfileView, testable
-from flagscope.diagnose.matrices import Matrices
-from flagscope.diagnose.profile import (
+from flagscope.geometry import (
+    Eigensystem,
+    Matrices,
+    RankRule,
     RowScales,
+    eigensystem,
     flat_spread,
     in_complement_of_mean,
     mean_removed,
     profiles,
     row_scales,
-    without_profile,
+    single_eigensystem,
+    spectra_from_eigensystems,
+    unit_rows,
 )
-from flagscope.diagnose.single import single_eigensystem
-from flagscope.diagnose.spectra import Eigensystem, eigensystem, meeting
-from flagscope.geometry import RankRule
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class PreparedMap:
     def _solved_on(self, alive: Bool[Tensor, " d"], unlike: bool) -> Eigensystem:
         rows = (mean_removed(self.plain()) if self.centred else self.plain())[alive]
         if unlike:
-            rows = without_profile(rows, self._known_scales.square[0][alive])
+            rows = unit_rows(rows, self._known_scales.square[0][alive])
         return _solved((in_complement_of_mean(rows) if self.centred else rows)[None])
 
     @property
@@ -159,5 +161,5 @@ def prepared_view(write: PreparedMap, read: PreparedMap) -> ProfileView | None:
     if not testable(count, unlike=unlike):
         return ProfileView(None)
     one, two = (side.on(alive, unlike=unlike) for side in (write, read))
-    spectra = meeting(one, two)
+    spectra = spectra_from_eigensystems(one, two)
     return ProfileView(spectra, flat_spread(spectra.d) if unlike else 1.0)

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from flagscope.diagnose.position import Noisy
-from flagscope.diagnose.spectra import PairSpectra
 from flagscope.diagnose.values import array_values, number
-from flagscope.geometry import kernel_intersection
+from flagscope.geometry import PairSpectra, kernel_intersection
 from flagscope.records import Functional
 
 

@@ -15,10 +15,15 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from flagscope.diagnose.guard import testable
-from flagscope.diagnose.head_spaces import head_spaces
 from flagscope.diagnose.links import HeadEnds, LinkName, Links, ends_of, gram_spectrum, head_links
-from flagscope.diagnose.profile import flat_spread, profiles, row_scales, without_profile
-from flagscope.diagnose.scale_profile import ScaleProfile
+from flagscope.geometry import (
+    ScaleProfile,
+    flat_spread,
+    head_spaces,
+    profiles,
+    row_scales,
+    unit_rows,
+)
 from flagscope.null import Significance, correlation_null
 
 
@@ -95,8 +100,7 @@ def flat_composition(writer: ScaledEnds, reader: ScaledEnds, i: int, j: int) -> 
     one, two = one[alive].double(), two[alive].double()
     if unlike:
         one, two = (
-            without_profile(w, side.square[0][alive])
-            for w, side in ((one, scales[0]), (two, scales[1]))
+            unit_rows(w, side.square[0][alive]) for w, side in ((one, scales[0]), (two, scales[1]))
         )
     spectra = [
         gram_spectrum(torch.linalg.eigvalsh(w.mT @ w).clamp_min(0).cpu().numpy(), count)

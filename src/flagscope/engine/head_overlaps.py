@@ -16,24 +16,22 @@ from torch import Tensor
 
 from flagscope.arch import Graph, HeadGroup, Norm
 from flagscope.checkpoint import Checkpoint
-from flagscope.diagnose import (
-    HeadEntry,
-    Matrices,
-    SpaceOverlaps,
-    Whitening,
-    adjusted_pairs,
-    cheaper_form,
-    orthonormal_rows,
-    overlaps_by_projectors,
-    space_overlaps,
-    squared_overlaps,
-    whitening,
-)
-from flagscope.diagnose.overlaps import SLAB_BYTES, Form
+from flagscope.diagnose import HeadEntry, SpaceOverlaps, adjusted_pairs, space_overlaps
 from flagscope.engine.cache.norms import fold_before
 from flagscope.engine.cache.task_reader import TaskReader
 from flagscope.engine.cache.tensor_cache import TensorCache
 from flagscope.errors import InputError
+from flagscope.geometry import (
+    SLAB_BYTES,
+    Form,
+    Matrices,
+    Whitening,
+    cheaper_form,
+    orthonormal_rows,
+    overlaps_by_projectors,
+    squared_overlaps,
+    whitening,
+)
 from flagscope.records import HeadSpace, Precision
 
 # Bytes of the float64 copy of some heads that are made orthonormal together.

@@ -1,4 +1,4 @@
-"""Geometry of subspaces and flags: tensors in, tensors out."""
+"""Geometry of subspaces, flags and pairs of maps: tensors in, tensors out."""
 
 from flagscope.geometry.angles import (
     PrincipalVectors,
@@ -11,8 +11,12 @@ from flagscope.geometry.balance import (
     Balancing,
     balancing_transform,
     balancing_transform_of_maps,
+    imbalance,
 )
 from flagscope.geometry.bases import orthogonal_complement, orthonormal_basis, singular_space
+from flagscope.geometry.clusters import near_copy_clusters
+from flagscope.geometry.commutator import commutation_defect, commutator_ratio
+from flagscope.geometry.correlation import gram_correlation
 from flagscope.geometry.degeneration import Degeneration, degeneration
 from flagscope.geometry.equilibrate import Equilibrated, equilibrated
 from flagscope.geometry.flags import (
@@ -22,11 +26,9 @@ from flagscope.geometry.flags import (
     singular_blocks,
     singular_flag,
 )
-from flagscope.geometry.incidence import (
-    flag_defect,
-    incidence_at_ranks,
-    incidence_surface,
-)
+from flagscope.geometry.gram import centred_spectrum, gram, gram_singular_values, symmetric_share
+from flagscope.geometry.head_spaces import HeadSpaces, head_spaces, pairwise_overlaps
+from flagscope.geometry.incidence import flag_defect, incidence_at_ranks, incidence_surface
 from flagscope.geometry.intersection import (
     IntersectionCount,
     count_intersection,
@@ -34,14 +36,64 @@ from flagscope.geometry.intersection import (
     intersection_dimensions,
     kernel_intersection,
 )
+from flagscope.geometry.matrices import (
+    NOT_FINITE,
+    Matrices,
+    even_exponents,
+    line_norms,
+    power_of_two,
+)
+from flagscope.geometry.overlaps import (
+    SLAB_BYTES,
+    Form,
+    cheaper_form,
+    overlaps_by_projectors,
+    squared_overlaps,
+)
+from flagscope.geometry.products import product_singular_values, single_product_singular_values
+from flagscope.geometry.projector_sum import (
+    EIGENVALUE_ERROR,
+    ProjectorSum,
+    largest_of_projector_sum,
+    projector_sum,
+)
 from flagscope.geometry.rank_rule import RankRule
-from flagscope.geometry.ranks import (
-    energy_rank,
-    numerical_rank,
-    participation_ratio,
+from flagscope.geometry.ranks import energy_rank, numerical_rank, participation_ratio
+from flagscope.geometry.row_scales import (
+    FEWEST,
+    RowScales,
+    flat_spread,
+    in_complement_of_mean,
+    mean_removed,
+    profiles,
+    row_scales,
+    unit_rows,
+)
+from flagscope.geometry.scale_profile import (
+    DividedSpaces,
+    ScaleProfile,
+    divided_spaces,
+    scale_profile,
+    without_profile,
 )
 from flagscope.geometry.scales import PositiveScales, neuron_scales, plane_scales
 from flagscope.geometry.signal import SignalRank, signal_rank, signal_rank_of
+from flagscope.geometry.spectra import (
+    EIGH_FLOPS,
+    Eigensystem,
+    PairSpectra,
+    Remembered,
+    eigensystem,
+    pair_spectra,
+    spectra_cost,
+    spectra_from_eigensystems,
+)
+from flagscope.geometry.spectra_single import (
+    SINGLE_FROM,
+    single_eigensystem,
+    single_pair_spectra,
+    spectra_in_precision,
+)
 from flagscope.geometry.stability import (
     GitVerdict,
     Stability,
@@ -50,52 +102,109 @@ from flagscope.geometry.stability import (
     has_closed_orbit,
 )
 from flagscope.geometry.strata import RelativePosition, relative_position, strata
+from flagscope.geometry.whitening import Whitening, orthonormal_rows, whitening
 
 __all__ = [
+    "EIGENVALUE_ERROR",
+    "EIGH_FLOPS",
+    "FEWEST",
+    "NOT_FINITE",
+    "SINGLE_FROM",
+    "SLAB_BYTES",
     "Balancing",
     "Degeneration",
+    "DividedSpaces",
+    "Eigensystem",
     "Equilibrated",
     "Flag",
+    "Form",
     "GitVerdict",
+    "HeadSpaces",
     "IntersectionCount",
+    "Matrices",
+    "PairSpectra",
     "PositiveScales",
     "PrincipalVectors",
+    "ProjectorSum",
     "RankRule",
     "RelativePosition",
+    "Remembered",
+    "RowScales",
+    "ScaleProfile",
     "SignalRank",
     "SingularBlocks",
     "Stability",
+    "Whitening",
     "balancing_transform",
     "balancing_transform_of_maps",
+    "centred_spectrum",
+    "cheaper_form",
     "chordal_distance",
+    "commutation_defect",
+    "commutator_ratio",
     "count_intersection",
     "degeneration",
+    "divided_spaces",
+    "eigensystem",
     "energy_rank",
     "equilibrated",
+    "even_exponents",
     "flag_defect",
+    "flat_spread",
     "git_stability",
+    "gram",
+    "gram_correlation",
+    "gram_singular_values",
     "has_closed_affine_orbit",
     "has_closed_orbit",
+    "head_spaces",
+    "imbalance",
+    "in_complement_of_mean",
     "incidence_at_ranks",
     "incidence_surface",
     "intersection_dimension",
     "intersection_dimensions",
     "kernel_intersection",
+    "largest_of_projector_sum",
+    "line_norms",
+    "mean_removed",
+    "near_copy_clusters",
     "neuron_scales",
     "numerical_rank",
     "orthogonal_complement",
     "orthonormal_basis",
+    "orthonormal_rows",
+    "overlaps_by_projectors",
+    "pair_spectra",
+    "pairwise_overlaps",
     "participation_ratio",
     "plane_scales",
+    "power_of_two",
     "principal_angles",
     "principal_cosines",
     "principal_sines",
     "principal_vectors",
+    "product_singular_values",
+    "profiles",
+    "projector_sum",
     "relative_position",
+    "row_scales",
+    "scale_profile",
     "signal_rank",
     "signal_rank_of",
+    "single_eigensystem",
+    "single_pair_spectra",
+    "single_product_singular_values",
     "singular_blocks",
     "singular_flag",
     "singular_space",
+    "spectra_cost",
+    "spectra_from_eigensystems",
+    "spectra_in_precision",
+    "squared_overlaps",
     "strata",
+    "symmetric_share",
+    "unit_rows",
+    "whitening",
+    "without_profile",
 ]

@@ -16,8 +16,14 @@ from torch import Tensor
 
 from flagscope.errors import InputError
 from flagscope.geometry._validate import broadcast_batch, real_tensor, same_dtype, two_grams
+from flagscope.geometry.gram import above_rounding
+from flagscope.geometry.spectra import PairSpectra
 
 Status = Literal["ok", "rank deficient"]
+
+# Where the squared difference of two Grams is this much smaller than their squares, it is summed
+# entry by entry; above, the difference of sums loses two digits at most.
+_CLOSE = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,3 +228,45 @@ def _symmetric(turn: Tensor, stretch: Tensor) -> Tensor:
 def _size(factor: Tensor) -> Tensor:
     norm = torch.linalg.matrix_norm(factor, keepdim=True)
     return torch.where(norm > 0, norm, 1)
+
+
+def imbalance(
+    s: PairSpectra, *, weights: tuple[Float[Tensor, " n"], Float[Tensor, " n"]] | None = None
+) -> Float[Tensor, " n"]:
+    """‖A - B‖ / (‖A‖ + ‖B‖): 0 if balanced, 1/√2 at orthogonal ranges of equal norm.
+
+    Conserved, up to decay, by gradient flow of linear pairs; changed by any gauge transformation
+    that is not orthogonal. Where A and B both have the size of the shared space it is good to a few
+    unit roundoffs, otherwise to their root, and 0 below that.
+
+    Parameters
+    ----------
+    s
+        Of n pairs.
+    weights
+        Factors of A and of B, where those of `s` are not to scale.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flagscope.geometry import imbalance, pair_spectra
+    >>> e = torch.eye(2, dtype=torch.float64)
+    >>> round(float(imbalance(pair_spectra(e[None, :, :1], e[None, 1:, :]))), 4)
+    0.7071
+    """
+    one = s.alpha.new_ones(len(s.alpha))
+    of_a, of_b = (one, one) if weights is None else weights
+    alpha, beta = s.alpha * of_a[:, None], s.beta * of_b[:, None]
+    norm_a, norm_b = alpha.square().sum(-1), beta.square().sum(-1)
+    inner = s.product_square * of_a * of_b
+    # The difference of equal sums of squares ends at the roundoff of those sums.
+    floor = 16 * torch.finfo(alpha.dtype).eps * (norm_a + norm_b)
+    difference = above_rounding(norm_a + norm_b - 2 * inner, floor)
+    close = bool((difference < _CLOSE * (norm_a + norm_b)).any())
+    if close and alpha.shape[-1] == beta.shape[-1] == s.d:
+        # Where every eigenvector is known there are no sums to subtract.
+        square = s.squares
+        gaps = (alpha[:, :, None] - beta[:, None, :]).square()
+        known = (square.sum(-1) > 0).all(-1) & (square.sum(-2) > 0).all(-1)
+        difference = torch.where(known, (gaps * square).sum((-2, -1)), difference)
+    return difference.sqrt() / (norm_a.sqrt() + norm_b.sqrt())

@@ -16,10 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flagscope.arch import Norm
-from flagscope.diagnose import Matrices
-from flagscope.diagnose.matrices import even_exponents, power_of_two
 from flagscope.engine.cache.task_reader import TaskReader
 from flagscope.errors import ArchitectureError
+from flagscope.geometry import Matrices, even_exponents, power_of_two
 
 # Exponents of two up to which scales are left as they are: products with maps that have room, and
 # sums of their squares, stay in the range of float32.

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from flagscope.arch import LinearMap, Norm, Side
 from flagscope.checkpoint import widen
-from flagscope.diagnose import SINGLE_FROM, Matrices
-from flagscope.diagnose.matrices import NOT_FINITE
 from flagscope.engine.cache.stored_tensor import StoredTensor
 from flagscope.engine.cache.tensor_cache import TensorCache
 from flagscope.engine.plan.pieces import Piece, piece_of, rest_of
 from flagscope.errors import InputError
+from flagscope.geometry import NOT_FINITE, SINGLE_FROM, Matrices
 from flagscope.null import StorageNoise
 from flagscope.records import Precision
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from math import prod
 
 from flagscope.arch import HeadGroup, LinearMap, LinkGroup, PairGroup, Side
-from flagscope.diagnose import SINGLE_FROM, spectra_cost
 from flagscope.engine.plan.work import (
     Work,
     eigenproblem,
@@ -24,6 +23,7 @@ from flagscope.engine.plan.work import (
     total,
     triangular,
 )
+from flagscope.geometry import SINGLE_FROM, spectra_cost
 from flagscope.records import Precision
 
 # Part of the directions of a trained map that stand out of its bulk: of all-MiniLM-L6-v2 a median

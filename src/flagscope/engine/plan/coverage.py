@@ -10,7 +10,6 @@ from math import prod
 
 from flagscope.arch import Graph, LinkGroup
 from flagscope.checkpoint import Checkpoint
-from flagscope.diagnose.matrices import NOT_FINITE
 from flagscope.engine.plan.name_patterns import name_patterns
 from flagscope.engine.plan.tasks import Task
 from flagscope.engine.plan.unplaced import (
@@ -23,6 +22,7 @@ from flagscope.engine.plan.unplaced import (
     reason_of,
 )
 from flagscope.engine.plan.weights import Weights
+from flagscope.geometry import NOT_FINITE
 from flagscope.records import (
     Coverage,
     FailureRecord,

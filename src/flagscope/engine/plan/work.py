@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from flagscope.diagnose import EIGH_FLOPS, symmetric_share
+from flagscope.geometry import EIGH_FLOPS, symmetric_share
 
 Kind = Literal[
     "product", "eigh", "eigvalsh", "svdvals", "qr", "stored", "entries", "pair", "head", "link"

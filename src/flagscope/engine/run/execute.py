@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from flagscope.arch import HeadGroup, PairGroup
-from flagscope.diagnose import Remembered, head_record, pair_records
+from flagscope.diagnose import head_record, pair_records
 from flagscope.engine.cache.norms import fold_before, fold_behind
 from flagscope.engine.cache.task_reader import TaskReader
 from flagscope.engine.cache.tensor_cache import TensorCache
@@ -17,7 +17,7 @@ from flagscope.engine.run.outcome import TaskResult
 from flagscope.engine.run.stream_links import stream_links
 from flagscope.engine.run.stream_pairs import stream_pairs
 from flagscope.engine.settings import Settings
-from flagscope.geometry import RankRule
+from flagscope.geometry import RankRule, Remembered
 from flagscope.records import HeadRecord, PairRecord
 
 

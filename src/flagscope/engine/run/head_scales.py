@@ -7,7 +7,10 @@ from collections.abc import Hashable, Sequence
 import torch
 
 from flagscope.arch import HeadGroup, Norm
-from flagscope.diagnose import (
+from flagscope.engine.cache.norms import fold_before
+from flagscope.engine.cache.task_reader import TaskReader
+from flagscope.engine.settings import Settings
+from flagscope.geometry import (
     DividedSpaces,
     HeadSpaces,
     Matrices,
@@ -16,9 +19,6 @@ from flagscope.diagnose import (
     scale_profile,
     without_profile,
 )
-from flagscope.engine.cache.norms import fold_before
-from flagscope.engine.cache.task_reader import TaskReader
-from flagscope.engine.settings import Settings
 
 
 class HeadScales:

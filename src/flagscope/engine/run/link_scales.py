@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 
 from flagscope.arch import LinkGroup, StreamMap
-from flagscope.diagnose import (
-    HeadEnds,
-    Links,
-    ScaledEnds,
-    divided_link,
-    flat_composition,
-    scale_profile,
-)
+from flagscope.diagnose import HeadEnds, Links, ScaledEnds, divided_link, flat_composition
+from flagscope.geometry import scale_profile
 from flagscope.null import Significance
 
 

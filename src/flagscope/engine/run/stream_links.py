@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from flagscope.arch import LinearMap, LinkGroup, Norm, StreamMap
-from flagscope.diagnose import HeadEnds, LinkName, Links, Matrices, head_ends, head_links
-from flagscope.diagnose.matrices import power_of_two
+from flagscope.diagnose import HeadEnds, LinkName, Links, head_ends, head_links
 from flagscope.engine.cache.counted_cache import CountedCache
 from flagscope.engine.cache.norms import fold_before, fold_behind
 from flagscope.engine.cache.task_reader import TaskReader
 from flagscope.engine.run.link_scales import LinkScales
 from flagscope.engine.settings import Settings
+from flagscope.geometry import Matrices, power_of_two
 from flagscope.records import EdgeRecord
 
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 
 from flagscope.arch import Norm, PairGroup, Side
-from flagscope.diagnose import Matrices, PreparedMap, prepared_map, residual_record
+from flagscope.diagnose import PreparedMap, prepared_map, residual_record
 from flagscope.engine.cache.counted_cache import CountedCache
 from flagscope.engine.cache.norms import fold_before, fold_behind
 from flagscope.engine.cache.task_reader import TaskReader
 from flagscope.engine.settings import Settings
-from flagscope.geometry import RankRule
+from flagscope.geometry import Matrices, RankRule
 from flagscope.records import PairRecord
 
 

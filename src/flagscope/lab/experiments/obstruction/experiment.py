@@ -51,12 +51,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from flagscope.diagnose import (
-    commutation_defect,
-    commutator_ratio,
-    gram_correlation,
-    pair_spectra,
-)
+from flagscope.geometry import commutation_defect, commutator_ratio, gram_correlation, pair_spectra
 from flagscope.lab.data import load_images
 from flagscope.lab.experiment import Cell, Experiment, Finding, Measured, Options
 from flagscope.lab.experiments.obstruction.figures import figures

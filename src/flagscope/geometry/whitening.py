@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from flagscope.diagnose.matrices import Matrices
+from flagscope.geometry.matrices import Matrices
 
 # Up to this √(tr W Wᵀ)·‖L⁻¹‖_F, a bound on the condition, L⁻¹W is orthonormal to 2e-7: its error is
 # a small multiple of ε κ² (Golub and Van Loan, Matrix Computations, section 5.2).

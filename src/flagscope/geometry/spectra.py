@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flagscope.diagnose.symmetric import gram
 from flagscope.errors import InputError
+from flagscope.geometry.gram import gram
 
 T = TypeVar("T")
 
@@ -137,7 +137,7 @@ def eigensystem(w: Float[Tensor, "n d m"]) -> Eigensystem:
     return Eigensystem(values, basis @ vectors)
 
 
-def meeting(write: Eigensystem, read: Eigensystem) -> PairSpectra:
+def spectra_from_eigensystems(write: Eigensystem, read: Eigensystem) -> PairSpectra:
     """Spectra and relative position of pairs of which each side's eigensystem is known.
 
     Products of matrices alone; no eigenproblem.
@@ -151,7 +151,7 @@ def meeting(write: Eigensystem, read: Eigensystem) -> PairSpectra:
     --------
     >>> import torch
     >>> side = eigensystem(torch.diag(torch.tensor([2.0, 1.0], dtype=torch.float64))[None])
-    >>> meeting(side, side).cosines.abs().round().tolist()
+    >>> spectra_from_eigensystems(side, side).cosines.abs().round().tolist()
     [[[1.0, 0.0], [0.0, 1.0]]]
     """
     x, y = write.vectors, read.vectors
@@ -187,7 +187,7 @@ class Remembered:
         return self._known[work]  # pyright: ignore[reportReturnType] (of this work)
 
 
-def small_system(
+def small_gram_eigensystem(
     w: Float[Tensor, "n d m"],
 ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m m"]]:
     """Eigenvalues, descending, and eigenvectors of WᵀW; those within its round-off are zero."""
@@ -266,7 +266,9 @@ def _descending(squares: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _from_large_grams(w1: Tensor, w2: Tensor, remembered: Remembered | None = None) -> PairSpectra:
-    return meeting(eigensystem(w1), (remembered or Remembered()).of(w2, eigensystem))
+    return spectra_from_eigensystems(
+        eigensystem(w1), (remembered or Remembered()).of(w2, eigensystem)
+    )
 
 
 def _from_small_grams(
@@ -275,11 +277,11 @@ def _from_small_grams(
     composite: Tensor | None = None,
     remembered: Remembered | None = None,
 ) -> PairSpectra:
-    read = (remembered or Remembered()).of(w2, small_system)
-    return around_composite(w1, w2, small_system(w1), read, composite=composite)
+    read = (remembered or Remembered()).of(w2, small_gram_eigensystem)
+    return spectra_from_product(w1, w2, small_gram_eigensystem(w1), read, composite=composite)
 
 
-def around_composite(
+def spectra_from_product(
     w1: Float[Tensor, "n d m1"],
     w2: Float[Tensor, "n m2 d"],
     write: tuple[Float[Tensor, "n m1"], Float[Tensor, "n m1 m1"]],
@@ -294,7 +296,7 @@ def around_composite(
     w1, w2
         As for `pair_spectra`.
     write, read
-        Eigenvalues and eigenvectors of W1ᵀW1 and of W2 W2ᵀ, see `small_system`.
+        Eigenvalues and eigenvectors of W1ᵀW1 and of W2 W2ᵀ, see `small_gram_eigensystem`.
     composite
         W2 W1, where it is known.
     """

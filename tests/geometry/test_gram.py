@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flagscope.diagnose.symmetric import gram, symmetric_share
+from flagscope.geometry import gram, symmetric_share
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (511, 30), (512, 40), (517, 9), (2, 514, 20)])

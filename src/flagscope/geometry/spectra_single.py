@@ -13,18 +13,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flagscope.diagnose.spectra import (
+from flagscope.geometry.gram import gram
+from flagscope.geometry.spectra import (
     Eigensystem,
     PairSpectra,
     Remembered,
-    around_composite,
     eigensystem,
-    meeting,
     pair_spectra,
-    small_system,
+    small_gram_eigensystem,
     spectra_cost,
+    spectra_from_eigensystems,
+    spectra_from_product,
 )
-from flagscope.diagnose.symmetric import gram
 
 # Size of eigenproblems from which those in mixed precision are solved in float32; smaller ones take
 # little time, and none of the digits of float64 is given up.
@@ -68,7 +68,7 @@ def single_eigensystem(w: Float[Tensor, "n d m"]) -> Eigensystem:
     1e-05
     """
     d, m = w.shape[1:]
-    return _completed(w, *torch.linalg.eigh(gram(w if m >= d else w.mT)))
+    return _completed_eigensystems(w, *torch.linalg.eigh(gram(w if m >= d else w.mT)))
 
 
 def single_pair_spectra(
@@ -96,12 +96,12 @@ def single_pair_spectra(
     if in_shared <= in_outer:
         sides = single_eigensystem(w1), remembered.of(w2, single_eigensystem)
     else:
-        write, read = small_system(w1), remembered.of(w2, small_system)
+        write, read = small_gram_eigensystem(w1), remembered.of(w2, small_gram_eigensystem)
         if _clear(write[0][:, :d], max(d, m1)) and _clear(read[0][:, :d], max(d, m2)):
-            spectra = around_composite(w1, w2, write, read, composite=composite)
+            spectra = spectra_from_product(w1, w2, write, read, composite=composite)
             return spectra, (spectra.sigma_write.double(), spectra.sigma_read.double())
         sides = _of_small(w1, *write), _of_small(w2.mT, *read)
-    return meeting(*sides), (sides[0].values.sqrt(), sides[1].values.sqrt())
+    return spectra_from_eigensystems(*sides), (sides[0].values.sqrt(), sides[1].values.sqrt())
 
 
 def spectra_in_precision(
@@ -126,7 +126,7 @@ def _of_small(
 ) -> Eigensystem:
     if w.shape[2] >= w.shape[1]:
         return single_eigensystem(w)
-    return _completed(w, values.flip(-1), vectors.flip(-1))
+    return _completed_eigensystems(w, values.flip(-1), vectors.flip(-1))
 
 
 def _clear(values: Float[Tensor, "n p"], size: int) -> bool:
@@ -135,17 +135,17 @@ def _clear(values: Float[Tensor, "n p"], size: int) -> bool:
     return bool((values[:, -1] > floor * values[:, 0]).all())
 
 
-def _completed(
+def _completed_eigensystems(
     w: Float[Tensor, "n d m"], values: Float[Tensor, "n p"], vectors: Float[Tensor, "n p p"]
 ) -> Eigensystem:
     """The eigensystems of W Wᵀ from those of its smaller Gram matrix in float32, ascending."""
-    systems = [_completed_one(*one) for one in zip(w, values, vectors, strict=True)]
+    systems = [_completed_eigensystem(*one) for one in zip(w, values, vectors, strict=True)]
     return Eigensystem(
         torch.stack([one for one, _ in systems]), torch.stack([one for _, one in systems])
     )
 
 
-def _completed_one(
+def _completed_eigensystem(
     w: Float[Tensor, "d m"], values: Float[Tensor, " p"], vectors: Float[Tensor, "p p"]
 ) -> tuple[Float[Tensor, " p"], Float[Tensor, "d p"]]:
     d, m = w.shape

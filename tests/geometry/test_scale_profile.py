@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diagnose.planted import haar, normal
-from flagscope.diagnose import (
+from flagscope.geometry import (
     divided_spaces,
     head_spaces,
     pairwise_overlaps,

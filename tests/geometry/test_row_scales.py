@@ -6,14 +6,14 @@ import torch
 
 import reference
 from diagnose.planted import haar, normal
-from flagscope.diagnose.profile import (
+from flagscope.geometry import (
     FEWEST,
     flat_spread,
     in_complement_of_mean,
     mean_removed,
     profiles,
     row_scales,
-    without_profile,
+    unit_rows,
 )
 from flagscope.null import commutator_null, correlation_null, spectrum_invariants
 
@@ -101,7 +101,7 @@ def test_dead_coordinates_and_equal_rows():
 def test_a_profile_of_scales_is_divided_out_exactly():
     w = normal(2, 10, 30, seed=1)
     moved = w * normal(2, 10, 1, seed=2).exp()
-    flat = [without_profile(one, one.square().sum(-1)) for one in (w, moved)]
+    flat = [unit_rows(one, one.square().sum(-1)) for one in (w, moved)]
     torch.testing.assert_close(*flat)
     torch.testing.assert_close(flat[0].square().sum(-1), torch.ones(2, 10).double())
 
@@ -111,7 +111,7 @@ def test_spread_of_rho_of_correlation_matrices(d):
     """Rows of uniform direction against any flat diagonal: the variance is exact."""
     draws = 160_000 // d
     a, b = (normal(draws, d, m, seed=m) for m in (d, 2 * d))
-    a, b = (without_profile(w, w.square().sum(-1)) for w in (a, b))
+    a, b = (unit_rows(w, w.square().sum(-1)) for w in (a, b))
     one, two = (w @ w.mT - torch.eye(d, dtype=torch.float64) for w in (a, b))
     rho = (one * two).sum((-2, -1)) / one.norm(dim=(-2, -1)) / two.norm(dim=(-2, -1))
     haar_sd = (2 / ((d - 1) * (d + 2))) ** 0.5
@@ -128,7 +128,7 @@ def test_spread_of_rho_of_correlation_matrices(d):
 def test_size_of_rho_and_c_of_correlation_matrices(d):
     draws = 1500
     pairs = [normal(draws, d, m, seed=m + 5) for m in (d, 3 * d)]
-    pairs = [without_profile(w, w.square().sum(-1)) for w in pairs]
+    pairs = [unit_rows(w, w.square().sum(-1)) for w in pairs]
     spectra = [torch.linalg.eigvalsh(w @ w.mT).clamp_min(0).numpy() for w in pairs]
     a, b = (w @ w.mT for w in pairs)
     low = {"rho": [], "c": []}

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from scipy import special
 from torch import Tensor
 
-from flagscope.diagnose.head_spaces import HeadSpaces, head_spaces
+from flagscope.geometry.head_spaces import HeadSpaces, head_spaces
 
 # Passes at most. Two bring profiles of log-sd 0.5 to a tenth of their own noise.
 _PASSES = 6

@@ -3,10 +3,9 @@ import pytest
 import torch
 
 from diagnose.planted import haar, normal, with_values
-from flagscope.diagnose import pair_spectra, spectra_cost
-from flagscope.diagnose.products import product_singular_values
-from flagscope.diagnose.spectra import _from_large_grams, _from_small_grams
 from flagscope.errors import InputError
+from flagscope.geometry import pair_spectra, product_singular_values, spectra_cost
+from flagscope.geometry.spectra import _from_large_grams, _from_small_grams
 
 PATHS = (_from_large_grams, _from_small_grams)
 SHAPES = [
@@ -55,7 +54,7 @@ def test_the_cheaper_path_is_taken(monkeypatch):
     for path in PATHS:
         name = path.__name__
         monkeypatch.setattr(
-            f"flagscope.diagnose.spectra.{name}", lambda *_, name=name: taken.append(name)
+            f"flagscope.geometry.spectra.{name}", lambda *_, name=name: taken.append(name)
         )
     pair_spectra(normal(1, 8, 100, seed=0), normal(1, 100, 8, seed=0))
     pair_spectra(normal(1, 100, 8, seed=0), normal(1, 8, 100, seed=0))

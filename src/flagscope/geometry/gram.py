@@ -1,6 +1,8 @@
-"""Gram matrices by symmetric blocks, at 5/8 of the cost of a full product."""
+"""Gram matrices W Wᵀ: by symmetric blocks at 5/8 of the cost of a product, and their moments."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -66,3 +68,44 @@ def gram_singular_values(w: Float[Tensor, "*n d m"]) -> Float[Tensor, "*n k"]:
     wide = w.double()
     squares = gram(wide if wide.shape[-2] <= wide.shape[-1] else wide.mT)
     return torch.linalg.eigvalsh(squares).clamp_min(0).sqrt().flip(-1)
+
+
+@dataclass(frozen=True)
+class CentredSpectrum:
+    """Moments of Ã = A - (tr A/d) I, a d×d Gram matrix given by its nonzero eigenvalues.
+
+    Attributes
+    ----------
+    mean
+        tr A / d.
+    square, cube
+        tr Ã², tr Ã³.
+    """
+
+    mean: Float[Tensor, " n"]
+    square: Float[Tensor, " n"]
+    cube: Float[Tensor, " n"]
+
+
+def centred_spectrum(eigenvalues: Float[Tensor, "n p"], d: int) -> CentredSpectrum:
+    """Centred moments of a d×d matrix with these p eigenvalues and d - p zeros.
+
+    Examples
+    --------
+    >>> import torch
+    >>> c = centred_spectrum(torch.tensor([[4.0, 2.0]]), d=3)
+    >>> float(c.mean), float(c.square)
+    (2.0, 8.0)
+    """
+    mean = eigenvalues.sum(-1) / d
+    centred = eigenvalues - mean[:, None]
+    zeros = d - eigenvalues.shape[-1]
+    square, cube = (centred.pow(k).sum(-1) + zeros * (-mean).pow(k) for k in (2, 3))
+    return CentredSpectrum(mean, square, cube)
+
+
+def above_rounding(
+    values: Float[Tensor, "*n"], rounding: float | Float[Tensor, "*n"]
+) -> Float[Tensor, "*n"]:
+    """The values beyond their rounding error, and 0 in place of the others."""
+    return torch.where(values > rounding, values, 0)

@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import subspace_angles
 
 from diagnose.planted import haar, matrices, normal, with_values
-from flagscope.diagnose import (
+from flagscope.geometry import (
     cheaper_form,
     head_spaces,
     orthonormal_rows,

@@ -4,14 +4,14 @@ import torch
 
 import reference
 from diagnose.planted import haar, normal, with_values
-from flagscope.diagnose import (
+from flagscope.geometry import (
     commutation_defect,
     commutator_ratio,
     gram_correlation,
     imbalance,
     pair_spectra,
 )
-from flagscope.diagnose.spectra import _from_large_grams, _from_small_grams
+from flagscope.geometry.spectra import _from_large_grams, _from_small_grams
 
 ALL = {
     commutator_ratio: reference.commutator_ratio,

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from flagscope.diagnose.spectra import PairSpectra
-from flagscope.diagnose.symmetric import gram_singular_values
+from flagscope.geometry.gram import gram_singular_values
+from flagscope.geometry.spectra import PairSpectra
 
 # Error of `cross` in float32, in unit roundoffs of ‖W1‖ ‖W2‖: a bound that none came near.
 _CROSS_ERROR = 64
@@ -36,18 +36,18 @@ def product_singular_values(
 
     Examples
     --------
-    >>> from flagscope.diagnose import pair_spectra
+    >>> from flagscope.geometry import pair_spectra
     >>> w = torch.diag(torch.tensor([2.0, 0.0], dtype=torch.float64))[None]
     >>> product_singular_values(pair_spectra(w, w), lambda: (w, w), size=2)
     tensor([[4., 0.]], dtype=torch.float64)
     """
     sigma = torch.linalg.svdvals(s.cross)
     floor = 4 * (size * torch.finfo(sigma.dtype).eps) ** 0.5
-    _settle_small(sigma, s, maps, floor)
+    _recompute_small(sigma, s, maps, floor)
     return sigma
 
 
-def _settle_small(
+def _recompute_small(
     sigma: Tensor, s: PairSpectra, maps: Callable[[], tuple[Tensor, Tensor]], floor: float
 ) -> Bool[Tensor, " n"]:
     """Recompute from the maps, in place, the singular values of pairs with one below `floor`
@@ -97,13 +97,13 @@ def single_product_singular_values(
 
     Examples
     --------
-    >>> from flagscope.diagnose import pair_spectra
+    >>> from flagscope.geometry import pair_spectra
     >>> w = torch.diag(torch.tensor([2.0, 1.0]))[None]
     >>> single_product_singular_values(pair_spectra(w, w), lambda: (w, w), size=2)[0]
     tensor([[4., 1.]], dtype=torch.float64)
     """
     resolution = _CROSS_ERROR * torch.finfo(s.cosines.dtype).eps
     sigma = gram_singular_values(s.cross)
-    settled = _settle_small(sigma, s, maps, resolution)
+    settled = _recompute_small(sigma, s, maps, resolution)
     exact = size * torch.finfo(torch.float64).eps
     return sigma, [exact if one else resolution for one in settled.tolist()]

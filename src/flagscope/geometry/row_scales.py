@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from flagscope.diagnose.matrices import line_norms
-from flagscope.diagnose.symmetric import gram
+from flagscope.geometry.gram import gram
+from flagscope.geometry.matrices import line_norms
 
 # Spread of A_ii, in that of a Haar position, from which on it counts as a profile. Chance exceeds
 # it in a tenth of the maps and less, and in both of two maps in one of a hundred pairs.
@@ -144,14 +144,14 @@ def _centred(square: Tensor, alive: Tensor, count: Tensor) -> Tensor:
     return (kept - (kept.sum(-1) / count.clamp_min(1))[:, None]) * alive
 
 
-def without_profile(
+def unit_rows(
     w: Float[Tensor, "*batch d m"], square: Float[Tensor, "*batch d"]
 ) -> Float[Tensor, "*batch d m"]:
     """W with its rows over their norms; no row may be zero.
 
     Examples
     --------
-    >>> without_profile(torch.tensor([[3.0, 4.0], [0.0, 2.0]]), torch.tensor([25.0, 4.0]))
+    >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 2.0]]), torch.tensor([25.0, 4.0]))
     tensor([[0.6000, 0.8000],
             [0.0000, 1.0000]])
     """
