@@ -63,6 +63,7 @@ def leading_space(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     block: int = _BLOCK,
+    tolerance: float | None = None,
 ) -> LeadingSpace:
     """Find the `rank` leading eigenvectors by a block Krylov space.
 
@@ -83,6 +84,9 @@ def leading_space(
         Of the vectors that `apply` is given.
     block
         Width of the block; eigenvalues of a higher multiplicity than that may be missed.
+    tolerance
+        Residual of each vector, relative to the largest eigenvalue, that is enough; eigenvalues err
+        by its square over a gap. By default as little as round-off leaves.
 
     Returns
     -------
@@ -116,12 +120,12 @@ def leading_space(
     width = min(d, max(1, block))
     krylov = _Krylov(apply, d, generator, dtype, torch.device(device))
     krylov.begin(width)
-    found = None
     while True:
         # What the newest block has beyond the span is the residual of every Ritz vector.
         if krylov.size > rank:
             found = krylov.ritz(rank)
-            if found.certified or krylov.size >= limit:
+            enough = tolerance is not None and krylov.worst <= tolerance
+            if found.certified or enough or krylov.size >= limit:
                 return found
         # The first few blocks settle nothing, and later ones little each.
         for _ in range(1 if krylov.size < rank + width else max(1, krylov.size // (4 * width))):
@@ -138,6 +142,7 @@ class _Krylov:
         self.generator = generator
         self.basis: list[Tensor] = []
         self.images: list[Tensor] = []
+        self.worst = float("inf")
 
     @property
     def size(self) -> int:
@@ -179,6 +184,7 @@ class _Krylov:
         lengths = torch.linalg.vector_norm(off.double(), dim=0)
         residual = float(torch.linalg.vector_norm(lengths))
         top = float(values[0])
+        self.worst = float(lengths.amax()) / top if top > 0 else 0.0
         following = float(values[rank]) if rank < len(values) else 0.0
         gap = float(values[rank - 1]) - following
         turn = min(1.0, residual / gap) if gap > 0 else 1.0
