@@ -16,7 +16,9 @@ from flagscope.geometry.balance import (
 from flagscope.geometry.bases import orthogonal_complement, orthonormal_basis, singular_space
 from flagscope.geometry.clusters import near_copy_clusters
 from flagscope.geometry.commutator import commutation_defect, commutator_ratio
+from flagscope.geometry.commutator_sketch import CommutatorSketch, sketched_commutator
 from flagscope.geometry.correlation import gram_correlation
+from flagscope.geometry.counting import counted_rank, counted_signal_rank
 from flagscope.geometry.degeneration import Degeneration, degeneration
 from flagscope.geometry.equilibrate import Equilibrated, equilibrated
 from flagscope.geometry.flags import (
@@ -27,8 +29,17 @@ from flagscope.geometry.flags import (
     singular_flag,
 )
 from flagscope.geometry.gram import centred_spectrum, gram, gram_singular_values, symmetric_share
+from flagscope.geometry.gram_side import (
+    GramSide,
+    commutator_of_grams,
+    difference_of_grams,
+    gram_side,
+    inner_of_grams,
+    restricted_side,
+)
 from flagscope.geometry.head_spaces import HeadSpaces, head_spaces, pairwise_overlaps
 from flagscope.geometry.incidence import flag_defect, incidence_at_ranks, incidence_surface
+from flagscope.geometry.inertia import count_above
 from flagscope.geometry.intersection import (
     IntersectionCount,
     count_intersection,
@@ -36,6 +47,7 @@ from flagscope.geometry.intersection import (
     intersection_dimensions,
     kernel_intersection,
 )
+from flagscope.geometry.leading_space import LeadingSpace, leading_space
 from flagscope.geometry.matrices import (
     NOT_FINITE,
     Matrices,
@@ -112,6 +124,7 @@ __all__ = [
     "SINGLE_FROM",
     "SLAB_BYTES",
     "Balancing",
+    "CommutatorSketch",
     "Degeneration",
     "DividedSpaces",
     "Eigensystem",
@@ -119,8 +132,10 @@ __all__ = [
     "Flag",
     "Form",
     "GitVerdict",
+    "GramSide",
     "HeadSpaces",
     "IntersectionCount",
+    "LeadingSpace",
     "Matrices",
     "PairSpectra",
     "PositiveScales",
@@ -141,9 +156,14 @@ __all__ = [
     "cheaper_form",
     "chordal_distance",
     "commutation_defect",
+    "commutator_of_grams",
     "commutator_ratio",
+    "count_above",
     "count_intersection",
+    "counted_rank",
+    "counted_signal_rank",
     "degeneration",
+    "difference_of_grams",
     "divided_spaces",
     "eigensystem",
     "energy_rank",
@@ -154,6 +174,7 @@ __all__ = [
     "git_stability",
     "gram",
     "gram_correlation",
+    "gram_side",
     "gram_singular_values",
     "has_closed_affine_orbit",
     "has_closed_orbit",
@@ -162,10 +183,12 @@ __all__ = [
     "in_complement_of_mean",
     "incidence_at_ranks",
     "incidence_surface",
+    "inner_of_grams",
     "intersection_dimension",
     "intersection_dimensions",
     "kernel_intersection",
     "largest_of_projector_sum",
+    "leading_space",
     "line_norms",
     "mean_removed",
     "near_copy_clusters",
@@ -188,6 +211,7 @@ __all__ = [
     "profiles",
     "projector_sum",
     "relative_position",
+    "restricted_side",
     "row_scales",
     "scale_profile",
     "signal_rank",
@@ -198,6 +222,7 @@ __all__ = [
     "singular_blocks",
     "singular_flag",
     "singular_space",
+    "sketched_commutator",
     "spectra_cost",
     "spectra_from_eigensystems",
     "spectra_in_precision",

@@ -19,6 +19,8 @@ _HIDDEN = 30 * torch.finfo(torch.float32).eps
 # Small eigenvalues are found in a space of those below this share of the largest; beyond so large a
 # part of all of them, the count is made in float64.
 _SMALL, _MOST = 1e-4, 0.125
+# From this share of it on, eigenvalues of a Gram matrix in float32 are known well enough.
+_CLEAR = 100 * _HIDDEN
 _ITERATIONS = 8
 # Rows of a map that are widened to float64 at a time.
 _ROWS = 1024
@@ -112,13 +114,16 @@ def counted_rank(
     safe = threshold**2 + (_HIDDEN * top**2 if single else 0.0)
     if count_above(raw, safe) == n:
         return n, math.sqrt(safe)
-    small = n - count_above(raw, _SMALL * top**2)
+    if single and threshold**2 > _CLEAR * top**2:
+        return count_above(raw, threshold**2), threshold
+    shift = max(_SMALL * top**2, 4 * threshold**2)
+    small = n - count_above(raw, shift)
     if not single or small > _MOST * n:
         wide = raw if not single else gram(w.double())
         return count_above(wide, threshold**2), threshold
-    values = _smallest(raw, w, small, _SMALL * top**2, generator)
+    values = _smallest(raw, w, small, shift, generator)
     above = values > threshold**2
-    least = float(values[above].amin()) if bool(above.any()) else _SMALL * top**2
+    least = float(values[above].amin()) if bool(above.any()) else shift
     return n - int((~above).sum()), math.sqrt(least)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from flagscope.geometry.commutator_sketch import CommutatorSketch, sketched_commutator
@@ -68,20 +68,23 @@ class GramSide:
         w = self.matrix()
         return w @ (w.mT @ x) - self.mean * x
 
-    def leading(self, rank: int, *, generator: torch.Generator) -> LeadingSpace:
+    def leading(
+        self, rank: int, *, generator: torch.Generator, tolerance: float | None = None
+    ) -> LeadingSpace:
         """The leading `rank` left singular vectors of W; `values` are squares of singular values.
 
         Of the smaller Gram matrix, by a block Krylov space where that certifies them, otherwise
-        from all its eigenvectors.
+        from all its eigenvectors. With a `tolerance` a residual of that size is enough, as in
+        `leading_space`.
         """
         raw = self.centred.clone()
         raw.diagonal().add_(self.mean)
         n = len(raw)
         space = leading_space(
             lambda x: raw @ x, n, min(rank, n), generator=generator, dtype=raw.dtype,
-            device=raw.device,
+            device=raw.device, tolerance=tolerance,
         )  # fmt: skip
-        if not space.certified:
+        if not space.certified and tolerance is None:
             space = _dense(raw, min(rank, n))
         if self.full or rank == 0:
             return space if self.full else _embedded(space, self.d)
@@ -116,20 +119,38 @@ def gram_side(
     return _side(gram(w if d <= m else w.mT), d, matrix or (lambda: w))
 
 
-def scaled_side(side: GramSide, factors: Float[Tensor, " d"]) -> GramSide:
-    """The side of diag(factors) W, by scaling the Gram matrix at hand; for d ≤ m.
+def restricted_side(
+    side: GramSide,
+    alive: Bool[Tensor, " d"],
+    factors: Float[Tensor, " a"] | None = None,
+) -> GramSide:
+    """The side of some rows of W, times factors, by scaling the Gram matrix at hand; for d ≤ m.
+
+    Parameters
+    ----------
+    side
+        With `full`.
+    alive
+        The rows that stay.
+    factors
+        One for each of them.
 
     Examples
     --------
-    >>> side = gram_side(torch.eye(2))
-    >>> scaled_side(side, torch.tensor([2.0, 1.0])).mean
+    >>> side = gram_side(torch.eye(3))
+    >>> alive = torch.tensor([True, True, False])
+    >>> restricted_side(side, alive, torch.tensor([2.0, 1.0])).mean
     2.5
     """
     raw = side.centred.clone()
     raw.diagonal().add_(side.mean)
-    raw *= factors[:, None].to(raw.dtype)
-    raw *= factors.to(raw.dtype)
-    return _side(raw, side.d, lambda: side.matrix() * factors[:, None].to(raw.dtype))
+    if not bool(alive.all()):
+        raw = raw[alive][:, alive]
+    scale = torch.ones(len(raw)) if factors is None else factors
+    scale = scale.to(raw)
+    raw *= scale[:, None]
+    raw *= scale
+    return _side(raw, len(raw), lambda: side.matrix()[alive] * scale[:, None])
 
 
 def _side(raw: Tensor, d: int, matrix: Callable[[], Tensor]) -> GramSide:

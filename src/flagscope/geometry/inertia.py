@@ -31,8 +31,8 @@ def count_above(s: Float[Tensor, "d d"], threshold: float) -> int:
     Notes
     -----
     d³/3 multiply-adds, half of that where all lie above and a Cholesky factorisation shows it.
-    LDLᵀ with pivots of size one and two (Bunch and Kaufman) has the inertia of S by Sylvester's law;
-    a pivot of size two has one eigenvalue of each sign.
+    LDLᵀ with pivots of size one and two (Bunch and Kaufman) has the inertia of S by Sylvester's
+    law; a pivot of size two has one eigenvalue of each sign.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""The leading eigenvectors of a large symmetric matrix, from its products with blocks of vectors."""
+"""Leading eigenvectors of a large symmetric matrix, from its products with blocks of vectors."""
 
 from __future__ import annotations
 

@@ -213,8 +213,8 @@ def bulk_edge(square: float, shape: tuple[int, int], rank: int = 0) -> float:
 
     Examples
     --------
-    >>> round(bulk_edge(64.0 * 256.0, (64, 256)) ** 0.5, 1)  # near √256 + √64
-    24.2
+    >>> round(bulk_edge(64.0 * 256.0, (64, 256)) ** 0.5, 1)  # just above √256 + √64
+    24.5
     """
     p, m = min(shape), max(shape)
     edge = float(_edge(torch.tensor(float(p)), torch.tensor(float(m))))
