@@ -12,7 +12,7 @@ from flagscope.api.sharing import named_paths, shareable
 from flagscope.api.source import check_run, checked_settings, mapped, opened, parts_of, readable
 from flagscope.arch import Graph
 from flagscope.engine import TASK_MEMORY, Estimate, Task, coverage_of, estimated, plan, weights_of
-from flagscope.records import PARTS, Coverage, Part, Precision
+from flagscope.records import PARTS, Coverage, Depth, Part, Precision
 
 if TYPE_CHECKING:
     from flagscope.api.source import Config, Source
@@ -93,6 +93,7 @@ def inspect(
     only: Part | Iterable[Part] = PARTS,
     window: int = 1,
     edges: int = 200,
+    depth: Depth = "auto",
     precision: Precision = "mixed",
     workers: int | None = None,
     memory: int = TASK_MEMORY,
@@ -114,7 +115,7 @@ def inspect(
     check_run(workers, memory)
     settings = checked_settings(
         only=parts_of(only), family=family, heads=heads, window=window, edges=edges,
-        precision=precision,
+        depth=depth, precision=precision,
     )  # fmt: skip
     with opened(
         source, config=config, revision=revision, base=base, tensors=tensors, fetch=False

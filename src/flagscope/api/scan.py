@@ -28,7 +28,7 @@ from flagscope.engine import (
     run_scan,
 )
 from flagscope.errors import InputError
-from flagscope.records import PARTS, FoldNorms, Part, Precision
+from flagscope.records import PARTS, Depth, FoldNorms, Part, Precision
 
 if TYPE_CHECKING:
     from flagscope.api.source import Config, Source
@@ -50,6 +50,7 @@ def scan(
     fold_norms: FoldNorms = "auto",
     window: int = 1,
     edges: int = 200,
+    depth: Depth = "auto",
     precision: Precision = "mixed",
     seed: int = 0,
     device: str = "auto",
@@ -102,6 +103,11 @@ def scan(
         How many blocks further than its writer a reader of the residual stream may lie.
     edges
         How many links from head to head to list, those furthest beyond chance; 0 for none.
+    depth
+        How much of large maps is computed. "full": all singular values and vectors. "sharp": Gram
+        matrices, products and leading directions, several times as fast; what takes the whole
+        spectrum is null, and in spaces beyond 2,048 C and ν are estimates with standard errors.
+        "auto": sharp for pairs whose smaller side is larger than 1,024, full for all others.
     precision
         Arithmetic of Gram matrices and eigenproblems: "mixed" (float32 for large maps, float64
         where it matters and for all others), "float64", or "float32" (maps of every size as the
@@ -163,7 +169,7 @@ def scan(
         )
     settings = checked_settings(
         only=parts_of(only), family=family, heads=heads, rank=rank, fdr=fdr, fold_norms=fold_norms,
-        window=window, edges=edges, precision=precision, seed=seed, device=device,
+        window=window, edges=edges, depth=depth, precision=precision, seed=seed, device=device,
     )  # fmt: skip
     check_device(settings)
     with ExitStack() as stack:

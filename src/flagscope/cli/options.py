@@ -112,6 +112,14 @@ model_options = together(
 
 run_options = together(
     click.option(
+        "--depth",
+        type=click.Choice(["auto", "sharp", "full"]),
+        default="auto",
+        show_default=True,
+        help="full computes every singular vector, sharp products and leading directions alone; "
+        "auto is sharp for maps larger than 1,024.",
+    ),
+    click.option(
         "--precision",
         type=click.Choice(["mixed", "float64", "float32"]),
         default="mixed",

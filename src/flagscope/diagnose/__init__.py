@@ -23,6 +23,8 @@ from flagscope.diagnose.links import HeadEnds, LinkName, Links, head_ends, head_
 from flagscope.diagnose.pairs import pair_records, residual_record
 from flagscope.diagnose.prepared import PreparedMap, prepared_map
 from flagscope.diagnose.scaled_ends import ScaledEnds, divided_link, flat_composition
+from flagscope.diagnose.sharp_map import SharpMap, sharp_map
+from flagscope.diagnose.sharp_pairs import sharp_records, sharp_residual_record
 
 __all__ = [
     "CentreAgreement",
@@ -36,6 +38,7 @@ __all__ = [
     "OverlapPair",
     "PreparedMap",
     "ScaledEnds",
+    "SharpMap",
     "SimplexFit",
     "SpaceOverlaps",
     "adjusted_pairs",
@@ -51,6 +54,9 @@ __all__ = [
     "pair_records",
     "prepared_map",
     "residual_record",
+    "sharp_map",
+    "sharp_records",
+    "sharp_residual_record",
     "simplex_fit",
     "space_overlaps",
 ]

@@ -178,7 +178,7 @@ def _reference(side: Side, index: int, repeated: bool) -> MapReference:
 
 
 def _blank(identity: dict[str, Any], status: str | None) -> PairRecord:
-    names = set(PairRecord.model_fields) - set(identity) - {"status"}
+    names = set(PairRecord.model_fields) - set(identity) - {"status", "depth"}
     missing: dict[str, Any] = dict.fromkeys(names)
     return PairRecord(**identity, **missing, status=status or "not measured")
 

@@ -141,7 +141,10 @@ class SharpMap:
         """Bytes that it holds: Gram matrix and leading space, and once more without scales."""
         if self.known is None:
             return 0
-        return 2 * (self.known.side.centred.nbytes + self.known.leading.vectors.nbytes)
+        side = self.known.side
+        held = side.centred.nbytes + self.known.leading.vectors.nbytes
+        thin = 0 if side.full else self.shape[0] * self.shape[1] * side.centred.element_size()
+        return 2 * held + thin
 
     def on(self, alive: Bool[Tensor, " d"], *, unlike: bool) -> SharpSide:
         """The side on some coordinates that are alive, with rows of norm 1 where `unlike`."""
@@ -184,7 +187,6 @@ def sharp_map(
     rule: RankRule,
     seed: int = 0,
     plain: Callable[[], Matrices] | None = None,
-    hold: bool = False,
 ) -> SharpMap:
     """Prepare a map to meet others in a sharp scan.
 
@@ -200,8 +202,6 @@ def sharp_map(
         Of random vectors.
     plain
         Gives the map before a mean was removed from it, where one was.
-    hold
-        Whether to keep the map in memory.
 
     Examples
     --------
@@ -227,7 +227,9 @@ def sharp_map(
     )  # fmt: skip
     if fault is not None:
         return blank
-    side = gram_side(values, (lambda: values) if hold else (lambda: rows(again)))
+    # A thin map is needed in every product, a wide one hardly ever.
+    thin = values.shape[0] > values.shape[1]
+    side = gram_side(values, (lambda: values) if thin else (lambda: rows(again)))
     shared = values if plain is None else rows(plain)
     delta = float(normal.delta[0])
     generator = _generator(seed)

@@ -9,23 +9,40 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from flagscope.diagnose.combined import RankPair, combined_overlap, ranks_to_test
-from flagscope.diagnose.fields import dominant_status, null_values, position_fields, surface_fields
+from flagscope.arch import Member, PairGroup
+from flagscope.diagnose.balanced import GAUGES
+from flagscope.diagnose.combined import RankPair, combined_overlap, dominant_ranks_to_test
+from flagscope.diagnose.fields import (
+    _dominant as dominant_status,
+)
+from flagscope.diagnose.fields import (
+    _null_values as null_values,
+)
+from flagscope.diagnose.fields import (
+    _position_fields as position_fields,
+)
+from flagscope.diagnose.fields import (
+    _surface_fields as surface_fields,
+)
 from flagscope.diagnose.grams import GramObservables
 from flagscope.diagnose.guard import LOOK, GuardedTests, testable
 from flagscope.diagnose.pair_tests import PairTests
-from flagscope.diagnose.position import DominantPosition, dominant_position
-from flagscope.diagnose.sharp_map import SharpMap, SharpSide
+from flagscope.diagnose.pairs import _blank, _fault, _identity
+from flagscope.diagnose.position import dominant_position
+from flagscope.diagnose.sharp_map import SharpMap, SharpSide, sharp_map
 from flagscope.diagnose.values import first_reason, number
 from flagscope.geometry import (
     CommutatorSketch,
     GramSide,
+    Matrices,
+    RankRule,
+    Remembered,
     commutator_of_grams,
     difference_of_grams,
     flat_spread,
@@ -33,13 +50,76 @@ from flagscope.geometry import (
     kernel_intersection,
     profiles,
 )
+from flagscope.geometry.gram_side import PRODUCT_UP_TO
 from flagscope.null import commutator_null, correlation_null
-from flagscope.records import Functional
+from flagscope.records import Balanced, Functional, PairRecord
 
 FULL_SCAN_ONLY = "full scan only"
 _ISOTROPIC = "a Gram matrix is isotropic within storage noise: C, rho and nu are undefined"
 
 Sketch = Callable[[GramSide, GramSide], CommutatorSketch]
+
+
+def sharp_records(
+    group: PairGroup,
+    write: Matrices,
+    read: Matrices,
+    *,
+    rule: RankRule,
+    seed: int = 0,
+    folded: Sequence[str] = (),
+    remembered: Remembered | None = None,
+    plain: tuple[Matrices, Matrices] | None = None,
+) -> list[PairRecord]:
+    """Diagnose the pairs of a group one by one, without their whole spectra.
+
+    Arguments as for `pair_records`.
+    """
+    remembered = remembered or Remembered()
+    records = []
+    for i, member in enumerate(group.members):
+        one = sharp_map(
+            lambda i=i: write.take([i]), read=False, rule=rule, seed=seed,
+            plain=None if plain is None else lambda i=i: plain[0].take([i]),
+        )  # fmt: skip
+        two = sharp_map(
+            lambda i=i: read.take([i]), read=True, rule=rule, seed=seed,
+            plain=None if plain is None else lambda i=i: plain[1].take([i]),
+        )  # fmt: skip
+        records.append(_record(group, member, one, two, seed=seed, folded=folded))
+    return records
+
+
+def sharp_residual_record(
+    group: PairGroup,
+    write: SharpMap,
+    read: SharpMap,
+    *,
+    seed: int = 0,
+    folded: Sequence[str] = (),
+) -> PairRecord:
+    """Diagnose one pair across the residual stream, of maps that meet many others there."""
+    return _record(group, group.members[0], write, read, seed=seed, folded=folded)
+
+
+def _record(
+    group: PairGroup,
+    member: Member,
+    write: SharpMap,
+    read: SharpMap,
+    *,
+    seed: int,
+    folded: Sequence[str],
+) -> PairRecord:
+    identity = _identity(group, member, write.shape[0], folded, (write.repeated, read.repeated))
+    fault = _fault("write", group.write, write.fault) or _fault("read", group.read, read.fault)
+    if fault is not None:
+        return _blank(identity, fault)
+    fields = sharp_fields(write, read, name=member.name, seed=seed)
+    balanced = None
+    if group.freedom in GAUGES:
+        balanced = Balanced(gauge=GAUGES[group.freedom], status=FULL_SCAN_ONLY)
+    return PairRecord(**identity, **fields, balanced=balanced)
 
 
 @dataclass(frozen=True)
@@ -53,7 +133,7 @@ class SharpGrams:
 
 
 def sharp_fields(
-    write: SharpMap, read: SharpMap, *, name: str, seed: int, product_up_to: int
+    write: SharpMap, read: SharpMap, *, name: str, seed: int, product_up_to: int = PRODUCT_UP_TO
 ) -> dict[str, Any]:
     """The numbers of one pair's record.
 
@@ -90,7 +170,7 @@ def sharp_fields(
     tests = _tests(write, read, cosines, row, sketch)
     d = write.shape[0]
     position = dominant_position(write.noisy, read.noisy, cosines, r1, r2) if r1 and r2 else None
-    functional, kernel = _functional(write, read, product, grams.sketch)
+    functional, kernel = _functional(write, read)
     ranked = write.numerical and read.numerical
     return {
         "rank_write": write.numerical,
@@ -165,8 +245,6 @@ def _grams(
 def _with_imbalance(
     row: GramObservables, write: SharpMap, read: SharpMap, product: float
 ) -> GramObservables:
-    from dataclasses import replace
-
     a, b = write.known, read.known
     if a is None or b is None:
         return row
@@ -183,7 +261,7 @@ def _tests(
     """The tests at the dominant ranks and the powers of two below, guarded against profiles."""
     d = write.shape[0]
     dominant: RankPair = (cosines.shape[0], cosines.shape[1])
-    shares = ranks_to_test(dominant=dominant, numerical=dominant, participation=dominant, d=d)
+    shares = dominant_ranks_to_test(dominant, d)
     overlap = combined_overlap(cosines, shares, d)
     known = [] if overlap is None else [10.0**overlap.log10_p]
     known += [p for p in (row.commutator_p, row.gram_correlation_p) if p is not None]
@@ -232,14 +310,8 @@ def _guarded(
     )
 
 
-def _functional(
-    write: SharpMap, read: SharpMap, product: float, sketch: CommutatorSketch | None
-) -> tuple[Functional, int | None]:
-    """What is known of M = W2 W1: its rank where one range is all of the space.
-
-    The participation ratio takes Σσ⁴ = ‖AB‖² - ‖[A, B]‖²/2, which the sketch gives for the
-    trace-free parts alone.
-    """
+def _functional(write: SharpMap, read: SharpMap) -> tuple[Functional, int | None]:
+    """What is known of M = W2 W1: its rank, where one range is all of the space."""
     d = write.shape[0]
     rank = None
     if write.numerical and read.numerical and d in (write.numerical, read.numerical):

@@ -107,9 +107,9 @@ def spectrum_of_moments(
 ) -> Spectrum:
     """Invariants of a spectrum of which the moments are known and the largest eigenvalues alone.
 
-    Variance, skewness and kurtosis are exact, and so are the moments of nulls that hang on them. For
-    what also hangs on single eigenvalues (ends of the law of ρ, its saddlepoint) the unknown ones
-    are taken to follow a semicircle with the mean and the variance that is left for them.
+    Variance, skewness and kurtosis are exact, and so are the moments of nulls that hang on them.
+    For what also hangs on single eigenvalues (ends of the law of ρ, its saddlepoint) the unknown
+    ones are taken to follow a semicircle with the mean and the variance that is left for them.
 
     Parameters
     ----------

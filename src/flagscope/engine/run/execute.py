@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 from flagscope.arch import HeadGroup, PairGroup
-from flagscope.diagnose import head_record, pair_records
+from flagscope.diagnose import head_record, pair_records, sharp_records
 from flagscope.engine.cache.norms import fold_before, fold_behind
 from flagscope.engine.cache.task_reader import TaskReader
 from flagscope.engine.cache.tensor_cache import TensorCache
 from flagscope.engine.device import resolved_device
-from flagscope.engine.plan.cost import other_dimension
+from flagscope.engine.plan.depth import is_sharp, pair_size
 from flagscope.engine.plan.tasks import Task
 from flagscope.engine.run.head_scales import HeadScales, folded_norm, head_maps
 from flagscope.engine.run.outcome import TaskResult
@@ -62,8 +62,7 @@ def _inside(
     remembered, last, read = Remembered(), None, None
     for group in groups:
         sides = group.write, group.read
-        size = min(group.d, max(other_dimension(side, group.d) for side in sides))
-        suited = reader.for_size(size, (side.map for side in sides))
+        suited = reader.for_size(pair_size(group), (side.map for side in sides))
         before, behind = (
             (None, None) if settings.fold_norms == "none" else (group.read_norm, group.write_norm)
         )
@@ -86,13 +85,15 @@ def _inside(
                     readers
                 ),
             )
-        records += pair_records(
+        folded = [norm.name for norm in (behind, before) if norm is not None]
+        measure = sharp_records if is_sharp(group, settings.depth) else pair_records
+        records += measure(
             group,
             write.take(writers),
             read.take(readers),
             rule=rule,
             seed=settings.seed,
-            folded=[norm.name for norm in (behind, before) if norm is not None],
+            folded=folded,
             remembered=remembered,
             plain=plain,
         )
