@@ -11,6 +11,7 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,7 +43,6 @@ from flagscope.geometry import (
     GramSide,
     Matrices,
     RankRule,
-    Remembered,
     commutator_of_grams,
     difference_of_grams,
     flat_spread,
@@ -68,26 +68,42 @@ def sharp_records(
     rule: RankRule,
     seed: int = 0,
     folded: Sequence[str] = (),
-    remembered: Remembered | None = None,
+    readers: dict[int, SharpMap] | None = None,
     plain: tuple[Matrices, Matrices] | None = None,
 ) -> list[PairRecord]:
     """Diagnose the pairs of a group one by one, without their whole spectra.
 
-    Arguments as for `pair_records`.
+    Parameters
+    ----------
+    group, write, read, rule, seed, folded, plain
+        As for `pair_records`.
+    readers
+        The read maps that are prepared already, by index; it takes those that are prepared here,
+        for groups with the same read maps.
+
+    Returns
+    -------
+    list of PairRecord
+        One a member.
+
+    References
+    ----------
+    Xiao, Sui, Ruan, arXiv 2605.09861 (2026).
     """
-    remembered = remembered or Remembered()
+    readers = {} if readers is None else readers
     records = []
     for i, member in enumerate(group.members):
-        one = sharp_map(
-            lambda i=i: write.take([i]), read=False, rule=rule, seed=seed,
-            plain=None if plain is None else lambda i=i: plain[0].take([i]),
-        )  # fmt: skip
-        two = sharp_map(
-            lambda i=i: read.take([i]), read=True, rule=rule, seed=seed,
-            plain=None if plain is None else lambda i=i: plain[1].take([i]),
-        )  # fmt: skip
-        records.append(_record(group, member, one, two, seed=seed, folded=folded))
+        plain_write, plain_read = (None, None) if plain is None else plain
+        prepare = partial(sharp_map, rule=rule, seed=seed)
+        if i not in readers:
+            readers[i] = prepare(_one(read, i), read=True, plain=plain_read and _one(plain_read, i))
+        writer = prepare(_one(write, i), read=False, plain=plain_write and _one(plain_write, i))
+        records.append(_record(group, member, writer, readers[i], seed=seed, folded=folded))
     return records
+
+
+def _one(maps: Matrices, i: int) -> Callable[[], Matrices]:
+    return lambda: maps.take([i])
 
 
 def sharp_residual_record(
@@ -133,7 +149,7 @@ class SharpGrams:
 
 
 def sharp_fields(
-    write: SharpMap, read: SharpMap, *, name: str, seed: int, product_up_to: int = PRODUCT_UP_TO
+    write: SharpMap, read: SharpMap, *, name: str, seed: int
 ) -> dict[str, Any]:
     """The numbers of one pair's record.
 
@@ -145,8 +161,6 @@ def sharp_fields(
         Of the pair: with the seed it fixes the random vectors.
     seed
         Of the scan.
-    product_up_to
-        Dimension up to which C and ν are exact.
 
     References
     ----------
@@ -157,7 +171,7 @@ def sharp_fields(
 
     def sketch(one: GramSide, two: GramSide) -> CommutatorSketch:
         generator = torch.Generator().manual_seed(seed + zlib.crc32(name.encode()))
-        return commutator_of_grams(one, two, generator=generator, product_up_to=product_up_to)
+        return commutator_of_grams(one, two, generator=generator, product_up_to=PRODUCT_UP_TO)
 
     sides = write.known, read.known
     product = inner_of_grams(sides[0].side, sides[1].side)

@@ -158,9 +158,12 @@ def _side(raw: Tensor, d: int, matrix: Callable[[], Tensor]) -> GramSide:
     mean = float(raw.diagonal().double().sum()) / d
     raw.diagonal().sub_(mean)
     square = gram(raw)
-    moments = inner(raw, raw), inner(square, raw), inner(square, square)
-    rest = [(d - n) * (-mean) ** power for power in (2, 3, 4)]
-    return GramSide(d, raw, mean, *(a + b for a, b in zip(moments, rest, strict=True)), matrix)
+    # The eigenvalues that the smaller Gram matrix lacks are zeros, less the mean.
+    second, third, fourth = ((d - n) * (-mean) ** power for power in (2, 3, 4))
+    return GramSide(
+        d, raw, mean, inner(raw, raw) + second, inner(square, raw) + third,
+        inner(square, square) + fourth, matrix,
+    )  # fmt: skip
 
 
 def inner(x: Float[Tensor, "n k"], y: Float[Tensor, "n k"]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from flagscope.arch import HeadGroup, PairGroup
-from flagscope.diagnose import head_record, pair_records, sharp_records
+from flagscope.diagnose import SharpMap, head_record, pair_records, sharp_records
 from flagscope.engine.cache.norms import fold_before, fold_behind
 from flagscope.engine.cache.task_reader import TaskReader
 from flagscope.engine.cache.tensor_cache import TensorCache
@@ -60,6 +60,7 @@ def _inside(
     """
     records: list[PairRecord] = []
     remembered, last, read = Remembered(), None, None
+    prepared: dict[int, SharpMap] = {}
     for group in groups:
         sides = group.write, group.read
         suited = reader.for_size(pair_size(group), (side.map for side in sides))
@@ -70,6 +71,7 @@ def _inside(
         if read is None or key != last:
             # What was read before goes first.
             remembered, last, read = Remembered(), key, None
+            prepared = {}
             read = fold_before(suited.side(group.read, "read"), before, suited)
         centred = before is not None and before.kind == "layernorm"
         write = fold_behind(suited.side(group.write, "write"), behind, suited, centred=centred)
@@ -86,7 +88,11 @@ def _inside(
                 ),
             )
         folded = [norm.name for norm in (behind, before) if norm is not None]
-        measure = sharp_records if is_sharp(group, settings.depth) else pair_records
+        measure = (
+            partial(sharp_records, readers=prepared)
+            if is_sharp(group, settings.depth)
+            else partial(pair_records, remembered=remembered)
+        )
         records += measure(
             group,
             write.take(writers),
@@ -94,7 +100,6 @@ def _inside(
             rule=rule,
             seed=settings.seed,
             folded=folded,
-            remembered=remembered,
             plain=plain,
         )
         del write, plain
