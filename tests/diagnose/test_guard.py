@@ -9,9 +9,9 @@ from scipy import stats
 
 import flagscope
 from diagnose.planted import haar, matrices, normal, pair_group, records
-from flagscope.diagnose import prepared_map, residual_record
+from flagscope.diagnose import residual_record
 from flagscope.engine.cache.norms import centred_columns, centred_rows
-from flagscope.geometry import RankRule
+from flagscope.geometry import RankRule, prepared_map
 
 SCANS, LEVEL = 40, 0.05
 WIDTHS = (24, 64, 64, 32)

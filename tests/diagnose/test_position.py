@@ -5,8 +5,8 @@ import torch
 
 from diagnose.planted import haar, normal, pair_group, record
 from flagscope.diagnose import pair_records
-from flagscope.diagnose.position import Noisy, dominant_position
-from flagscope.geometry import Matrices, RankRule
+from flagscope.diagnose.position import dominant_position
+from flagscope.geometry import Matrices, NoisyMap, RankRule
 from flagscope.null import count_beyond_chance, storage_noise
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
@@ -33,7 +33,7 @@ def flat(draws, rows, columns, rank, *, seed):
 def test_rounding_carries_no_overlap_past_what_the_dimensions_allow(r1, r2, error):
     """One space within the other, and two of 5 and 6 dimensions in R^8, of which 3 are shared."""
     sides = [
-        Noisy((d, d), torch.ones(d).double(), 1e-12, 1e-16, lambda d=d: torch.eye(d).double())
+        NoisyMap((d, d), torch.ones(d).double(), 1e-12, 1e-16, lambda d=d: torch.eye(d).double())
         for d in (8, 12)
     ]
     inside = (1 + error) * torch.eye(12, dtype=torch.float64)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from diagnose.planted import haar, pair_group
-from flagscope.diagnose import pair_records, prepared_map, residual_record
-from flagscope.geometry import Matrices, RankRule
+from flagscope.diagnose import pair_records, residual_record
+from flagscope.geometry import Matrices, RankRule, prepared_map
 
 RULE = RankRule.parse("numerical")
 SIZE, OF_LARGE, OF_SMALL = 30.0, 1e-2, 1e-6

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from diagnose.planted import assert_record, haar, matrices, normal, pair_group, record, with_values
-from flagscope.diagnose import prepared_map, residual_record
-from flagscope.geometry import RankRule
+from flagscope.diagnose import residual_record
+from flagscope.geometry import RankRule, prepared_map
 from flagscope.null import storage_noise
 
 

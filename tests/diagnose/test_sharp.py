@@ -26,9 +26,7 @@ CONFIG = {
 
 
 def decaying(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    u, s, v = torch.linalg.svd(
-        torch.randn(rows, columns, generator=generator), full_matrices=False
-    )
+    u, s, v = torch.linalg.svd(torch.randn(rows, columns, generator=generator), full_matrices=False)
     return (u * (s + 60 * torch.arange(1, len(s) + 1) ** -0.8)) @ v
 
 

@@ -227,7 +227,7 @@ def test_pairs_and_links_are_one_family(gpt, edges):
 
 
 def test_maps_are_read_once_a_task_and_their_eigenproblems_solved_once(gpt, monkeypatch):
-    from flagscope.diagnose import prepared
+    from flagscope.geometry import prepared_maps
 
     state, config = gpt
     checkpoint = from_state_dict(state, config=config)
@@ -237,7 +237,7 @@ def test_maps_are_read_once_a_task_and_their_eigenproblems_solved_once(gpt, monk
     tasks = plan(graph, settings, sizes)
     assert [task.name for task in tasks] == [f"decoder.{i}.stream" for i in range(LAYERS)]
     solved = Counter()
-    real = prepared.eigensystem
+    real = prepared_maps.eigensystem
 
     def watched(w):
         solved[task.name, asked["again"]] += 1
@@ -250,9 +250,9 @@ def test_maps_are_read_once_a_task_and_their_eigenproblems_solved_once(gpt, monk
         finally:
             asked["again"] = False
 
-    asked, alone = {"again": False}, prepared.PreparedMap._solved_on
-    monkeypatch.setattr(prepared, "eigensystem", watched)
-    monkeypatch.setattr(prepared.PreparedMap, "_solved_on", without)
+    asked, alone = {"again": False}, prepared_maps.PreparedMap._solved_on
+    monkeypatch.setattr(prepared_maps, "eigensystem", watched)
+    monkeypatch.setattr(prepared_maps.PreparedMap, "_solved_on", without)
     for task in tasks:
         spy = Spy(checkpoint)
         execute(task, TensorCache(spy, [task]), settings)

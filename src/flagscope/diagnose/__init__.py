@@ -21,7 +21,6 @@ from flagscope.diagnose.heads import head_record
 from flagscope.diagnose.levels import LevelsRecord, alignment_levels
 from flagscope.diagnose.links import HeadEnds, LinkName, Links, head_ends, head_links
 from flagscope.diagnose.pairs import pair_records, residual_record
-from flagscope.diagnose.prepared import PreparedMap, prepared_map
 from flagscope.diagnose.scaled_ends import ScaledEnds, divided_link, flat_composition
 from flagscope.diagnose.sharp_map import SharpMap, sharp_map
 from flagscope.diagnose.sharp_pairs import sharp_records, sharp_residual_record
@@ -36,7 +35,6 @@ __all__ = [
     "Links",
     "NeuralCollapse",
     "OverlapPair",
-    "PreparedMap",
     "ScaledEnds",
     "SharpMap",
     "SimplexFit",
@@ -52,7 +50,6 @@ __all__ = [
     "neural_collapse",
     "neural_collapse_of_module",
     "pair_records",
-    "prepared_map",
     "residual_record",
     "sharp_map",
     "sharp_records",

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from flagscope.diagnose.position import LEVEL
-from flagscope.geometry import Form, near_copy_clusters
+from flagscope.geometry import Form, attainable_overlap, near_copy_clusters
 from flagscope.null import (
     cluster_significance,
     false_discovery_adjustment,
@@ -255,7 +255,7 @@ def _pairs(
     listed = []
     for i, j in zip(rows[best].tolist(), columns[best].tolist(), strict=True):
         p, q = ranks[i], ranks[j]
-        total = float(np.clip(squared[i, j], max(0, p + q - d), min(p, q)))
+        total = attainable_overlap(float(squared[i, j]), p, q, d)
         test = overlap_significance(total, p, q, d)
         listed.append(
             OverlapPair(

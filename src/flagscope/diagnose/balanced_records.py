@@ -13,14 +13,17 @@ from torch import Tensor
 
 from flagscope.arch import Member, PairGroup
 from flagscope.diagnose.balanced import GAUGES, BalancedMaps, balanced_maps, fixes_completely
-from flagscope.diagnose.facts import facts_of, gram_noise, gram_weights, ranks_of
 from flagscope.diagnose.grams import gram_observables
 from flagscope.diagnose.values import number
 from flagscope.geometry import (
     Matrices,
     RankRule,
     centred_spectrum,
+    gram_error,
+    gram_weights,
     line_norms,
+    map_ranks,
+    noisy_maps,
     power_of_two,
     spectra_in_precision,
 )
@@ -83,15 +86,17 @@ def _measured_balanced(
     maps = fixed.write.values, fixed.read.values
     spectra, sigma = spectra_in_precision(*maps, composite=composite)
     write, read = (
-        facts_of(side, read=side is fixed.read, rule=rule) for side in (fixed.write, fixed.read)
+        noisy_maps(side, read=side is fixed.read, signal=rule.kind == "signal")
+        for side in (fixed.write, fixed.read)
     )
-    noises = gram_noise(write, spectra), gram_noise(read, spectra)
+    roundoff = torch.finfo(spectra.alpha.dtype).eps
+    noises = gram_error(write, roundoff=roundoff), gram_error(read, roundoff=roundoff)
     # No p-value is given of balanced numbers, so that nothing needs to be drawn.
     weights = gram_weights(spectra.alpha, write.exponents, read.exponents)
     grams = gram_observables(spectra, *noises, seed=seed, weights=weights, tested=False)
     ranks = [
-        ranks_of(facts, known, rule).effective
-        for facts, known in zip((write, read), sigma, strict=True)
+        map_ranks(side, known, rule).effective
+        for side, known in zip((write, read), sigma, strict=True)
     ]
     norms = [
         centred_spectrum(values, spectra.d).square.sqrt()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from flagscope.geometry import incidence_at_ranks
+from flagscope.geometry import attainable_overlap, incidence_at_ranks
 from flagscope.null import cauchy_combination, overlap_significance
 
 RankPair = tuple[int, int]
@@ -157,8 +157,7 @@ def combined_overlap(
     row, column = ({r: at for at, r in enumerate(every)} for every in (left, right))
     found: list[tuple[RankPair, float, float, float]] = []
     for (i, j), share in shares.items():
-        # Rounding may carry the sum past what the dimensions allow.
-        total = min(max(float(surface[row[i], column[j]]), max(0, i + j - d)), min(i, j))
+        total = attainable_overlap(float(surface[row[i], column[j]]), i, j, d)
         log10_p = overlap_significance(total, i, j, d).log10_p
         if log10_p is not None:
             found.append(((i, j), share, total * d / (i * j), log10_p))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,18 +18,28 @@ from flagscope.geometry import (
     gram_correlation,
     imbalance,
 )
-from flagscope.null import commutator_null, correlation_null, spectrum_invariants
+from flagscope.null import commutator_null, correlation_null, gram_spectrum
 
 # Haar draws where the tails of C have no closed form.
 _DRAWS = 9999
-_ISOTROPIC = "a Gram matrix is isotropic within storage noise: C, rho and nu are undefined"
+ISOTROPIC = "a Gram matrix is isotropic within storage noise: C, rho and nu are undefined"
+
+
+class GramFields(TypedDict):
+    """What a pair's record takes as it is: named here, so that a new observable ends here."""
+
+    commutator_ratio: float | None
+    gram_correlation: float | None
+    gram_correlation_z: float | None
+    commutation_defect: float | None
+    imbalance: float | None
 
 
 @dataclass(frozen=True)
 class GramObservables:
     """Observables of the Gram matrices of one pair; None where undefined, as `status` says."""
 
-    imbalance: float | None
+    imbalance: float | None = None
     commutator_ratio: float | None = None
     commutator_p: float | None = None
     gram_correlation: float | None = None
@@ -43,14 +52,12 @@ class GramObservables:
     defect_sd: float | None = None
     status: str = "ok"
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> GramFields:
         """The fields that a pair's record takes as they are."""
         return {
             "commutator_ratio": self.commutator_ratio,
-            "commutator_p": self.commutator_p,
             "gram_correlation": self.gram_correlation,
             "gram_correlation_z": self.gram_correlation_z,
-            "gram_correlation_p": self.gram_correlation_p,
             "commutation_defect": self.commutation_defect,
             "imbalance": self.imbalance,
         }
@@ -102,7 +109,7 @@ def gram_observables(
             spread=1.0 if spread is None else spread[i],
         )
         if ok
-        else GramObservables(number(row[3]), status=_ISOTROPIC)
+        else GramObservables(number(row[3]), status=ISOTROPIC)
         for i, (row, ok) in enumerate(zip(rows, defined, strict=True))
     ]
 
@@ -120,12 +127,12 @@ def _observables(
     tested: bool,
 ) -> GramObservables:
     d = spectra.d
-    write = spectrum_invariants(_padded(spectra.alpha[i], d))
-    read = spectrum_invariants(_padded(spectra.beta[i], d))
+    write = gram_spectrum(spectra.alpha[i].cpu().numpy(), d)
+    read = gram_spectrum(spectra.beta[i].cpu().numpy(), d)
     correlation = correlation_null(write, read)
     commutator = commutator_null(write, read, draws=_DRAWS if tested else 0, seed=seed)
     if correlation is None or commutator is None:
-        return GramObservables(number(unbalanced), status=_ISOTROPIC)
+        return GramObservables(number(unbalanced), status=ISOTROPIC)
     rho_test = correlation.significance(rho / spread)
     return GramObservables(
         imbalance=number(unbalanced),
@@ -140,10 +147,3 @@ def _observables(
         defect_mean=commutator.defect_mean,
         defect_sd=commutator.defect_sd,
     )
-
-
-def _padded(eigenvalues: Tensor, d: int) -> np.ndarray:
-    """All d eigenvalues: those given and the zeros that the shape forces."""
-    full = np.zeros(d)
-    full[: len(eigenvalues)] = eigenvalues.cpu().numpy()
-    return full

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from flagscope.arch import HeadGroup
 from flagscope.diagnose.head_tests import DividedHeads, HeadOverlap, HeadTests
@@ -18,6 +17,7 @@ from flagscope.geometry import (
     HeadSpaces,
     Matrices,
     ProjectorSum,
+    cosines_of_overlaps,
     divided_spaces,
     head_spaces,
     near_copy_clusters,
@@ -189,7 +189,7 @@ def _nearest_pairs(heads: HeadOverlap, tests: HeadTests) -> list[HeadPair]:
             continue
         ri, rj = ranks[i], ranks[j]
         inner = bases[i, :, :ri].mT @ bases[j, :, :rj]
-        cosines = torch.linalg.svdvals(inner).clamp(max=1)
+        cosines = cosines_of_overlaps(inner)
         listed.append(
             HeadPair(
                 heads=(i, j),

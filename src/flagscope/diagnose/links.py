@@ -28,6 +28,7 @@ from flagscope.geometry import (
     NOT_FINITE,
     HeadSpaces,
     Matrices,
+    attainable_overlap,
     centred_spectrum,
     even_exponents,
     head_spaces,
@@ -37,9 +38,9 @@ from flagscope.null import (
     Significance,
     Spectrum,
     correlation_null,
+    gram_spectrum,
     haar_overlap,
     overlap_significance,
-    spectrum_invariants,
 )
 from flagscope.records import EdgeRecord, ReadSpace
 
@@ -125,15 +126,6 @@ def ends_of(
     return HeadEnds(spaces, circuits, squares, spectra, measured, finite)
 
 
-def gram_spectrum(eigenvalues: np.ndarray, d: int) -> Spectrum:
-    """Invariants of a d×d Gram matrix with these eigenvalues, and zeros where they are fewer."""
-    full = np.zeros(d)
-    # Of more rows than the stream has dimensions, the least eigenvalues are rounding of zero.
-    kept = np.sort(eigenvalues)[::-1][:d]
-    full[: len(kept)] = kept
-    return spectrum_invariants(full)
-
-
 def _gram_factor(partner: Float[Tensor, "H r s"]) -> Float[Tensor, "H k r"]:
     """R with RᵀR = P Pᵀ, by Cholesky where that goes through, and else by QR."""
     wide = partner.double()
@@ -215,7 +207,7 @@ class Links:
         """Of the overlap of two heads, and of the composition score where it is known."""
         d = self.writers.spaces.d
         r1, r2 = int(self.writers.spaces.ranks[i]), int(self.readers.spaces.ranks[j])
-        total = float(np.clip(self.overlap[i, j], max(0, r1 + r2 - d), min(r1, r2)))
+        total = attainable_overlap(float(self.overlap[i, j]), r1, r2, d)
         test = overlap_significance(total, r1, r2, d)
         correlation = float(self.correlation[i, j])
         known = np.isfinite(correlation)
@@ -246,7 +238,7 @@ class Links:
         """
         d, name = self.writers.spaces.d, self.name
         r1, r2 = int(self.writers.spaces.ranks[i]), int(self.readers.spaces.ranks[j])
-        total = float(np.clip(self.overlap[i, j], max(0, r1 + r2 - d), min(r1, r2)))
+        total = attainable_overlap(float(self.overlap[i, j]), r1, r2, d)
         composition = float(self.composition[i, j])
         known = bool(np.isfinite(self.correlation[i, j]))
         test, circuit = self.tests(i, j)

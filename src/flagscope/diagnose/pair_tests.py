@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from flagscope.diagnose.combined import (
     CombinedOverlap,
@@ -12,10 +11,9 @@ from flagscope.diagnose.combined import (
     combined_overlap,
     ranks_to_test,
 )
-from flagscope.diagnose.facts import Ranks
 from flagscope.diagnose.grams import GramObservables
 from flagscope.diagnose.guard import LOOK, GuardedTests, Views, guarded_tests
-from flagscope.geometry import PairSpectra
+from flagscope.geometry import MapRanks, PairSpectra
 from flagscope.records import OverlapTest
 
 
@@ -35,11 +33,11 @@ class PairTests:
         The same tests without the scale profiles, where those were looked at.
     """
 
-    dominant: RankPair
-    overlap: CombinedOverlap | None
-    commutator_p: float | None
-    correlation_p: float | None
-    guarded: GuardedTests | None
+    dominant: RankPair = (0, 0)
+    overlap: CombinedOverlap | None = None
+    commutator_p: float | None = None
+    correlation_p: float | None = None
+    guarded: GuardedTests | None = None
 
     @property
     def overlap_log10_p(self) -> float | None:
@@ -56,30 +54,30 @@ class PairTests:
         own = self.overlap.single[self.dominant]
         return own if self.guarded is None else max(own, self.guarded.dominant_log10_p)
 
-    def fields(self) -> dict[str, Any]:
-        """The fields that a pair's record takes; adjusted p-values are left for the scan."""
-        log10_p = self.overlap_log10_p
-        guarded = self.guarded
-        test = None
-        if self.overlap is not None:
-            i, j = self.overlap.ranks
-            test = OverlapTest(
-                rank_write=i,
-                rank_read=j,
-                overlap_ratio=self.overlap.overlap_ratio,
-                log10_p=self.overlap.log10_p,
-                log10_p_profile=None if guarded is None else guarded.overlap_log10_p,
-                dominant_log10_p=self.dominant_log10_p,
-            )
-        return {
-            "p": None if log10_p is None else 10.0**log10_p,
-            "log10_p": log10_p,
-            "p_adjusted": None,
-            "p_adjusted_dependent": None,
-            "overlap_test": test,
-            "commutator_p": _larger(self.commutator_p, guarded and guarded.commutator_p),
-            "gram_correlation_p": _larger(self.correlation_p, guarded and guarded.correlation_p),
-        }
+    @property
+    def overlap_test(self) -> OverlapTest | None:
+        """The combined test as a record."""
+        if self.overlap is None:
+            return None
+        i, j = self.overlap.ranks
+        return OverlapTest(
+            rank_write=i,
+            rank_read=j,
+            overlap_ratio=self.overlap.overlap_ratio,
+            log10_p=self.overlap.log10_p,
+            log10_p_profile=None if self.guarded is None else self.guarded.overlap_log10_p,
+            dominant_log10_p=self.dominant_log10_p,
+        )
+
+    @property
+    def guarded_commutator_p(self) -> float | None:
+        """The larger of the two p-values of C."""
+        return _larger(self.commutator_p, self.guarded and self.guarded.commutator_p)
+
+    @property
+    def guarded_correlation_p(self) -> float | None:
+        """The larger of the two p-values of ρ."""
+        return _larger(self.correlation_p, self.guarded and self.guarded.correlation_p)
 
 
 def _larger(p: float | None, guarded: float | None) -> float | None:
@@ -88,8 +86,8 @@ def _larger(p: float | None, guarded: float | None) -> float | None:
 
 def pair_tests(
     spectra: PairSpectra,
-    write: Ranks,
-    read: Ranks,
+    write: MapRanks,
+    read: MapRanks,
     grams: Sequence[GramObservables],
     *,
     views: Views,

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-from flagscope.arch import Member, PairGroup, Side
+from flagscope.arch import Member, PairGroup
 from flagscope.diagnose.balanced import missing_parts
 from flagscope.diagnose.balanced_records import balanced_records
-from flagscope.diagnose.facts import facts_of
-from flagscope.diagnose.fields import measured_fields
-from flagscope.diagnose.guard import profile_views
-from flagscope.diagnose.prepared import PreparedMap, prepared_view
+from flagscope.diagnose.pair_measurement import PairMeasurement, measured_pairs
+from flagscope.diagnose.pair_record import PairIdentity, pair_fault, pair_record
 from flagscope.geometry import (
     NOT_FINITE,
     Matrices,
+    PreparedMap,
     RankRule,
     Remembered,
+    noisy_maps,
+    prepared_view,
     product_singular_values,
+    profile_views,
     single_product_singular_values,
     spectra_from_eigensystems,
     spectra_in_precision,
 )
-from flagscope.records import MapReference, PairRecord
+from flagscope.records import PairRecord
 
 
 def pair_records(
@@ -69,14 +70,14 @@ def pair_records(
     """
     rule = rule or RankRule.parse("signal")
     both = list(zip(write.faults(), read.faults(), strict=True))
-    faults = [_fault("write", group.write, w) or _fault("read", group.read, r) for w, r in both]
+    faults = [pair_fault(group, *every) for every in both]
     good = [i for i, fault in enumerate(faults) if fault is None]
     d = write.values.shape[1]
-    identities = [
-        _identity(group, member, d, folded, (write.repeats(i), read.repeats(i)))
+    pairs = [
+        PairIdentity(group, member, d, folded, (write.repeats(i), read.repeats(i)))
         for i, member in enumerate(group.members)
     ]
-    records = [_blank(identity, fault) for identity, fault in zip(identities, faults, strict=True)]
+    measurements = [PairMeasurement(fault or "not measured") for fault in faults]
     if good:
         members = [group.members[i] for i in good]
         sides = write.take(good), read.take(good)
@@ -85,9 +86,9 @@ def pair_records(
         measured = _measure(
             group, members, *sides, rule, seed, remembered, whole, [missing[i] for i in good]
         )
-        for i, fields in zip(good, measured, strict=True):
-            records[i] = PairRecord(**identities[i], **fields)
-    return records
+        for i, measurement in zip(good, measured, strict=True):
+            measurements[i] = measurement
+    return [pair_record(*both) for both in zip(pairs, measurements, strict=True)]
 
 
 def residual_record(
@@ -119,68 +120,28 @@ def residual_record(
     ----------
     Xiao, Sui, Ruan, arXiv 2605.09861 (2026).
     """
-    repeated = write.repeated, read.repeated
-    identity = _identity(group, group.members[0], write.facts.shape[0], folded, repeated)
-    fault = _fault("write", group.write, write.fault) or _fault("read", group.read, read.fault)
+    (member,), repeated = group.members, (write.repeated, read.repeated)
+    pair = PairIdentity(group, member, write.maps.shape[0], folded, repeated)
+    fault = pair_fault(group, write.fault, read.fault)
     if fault or write.system is None or read.system is None:
-        return _blank(identity, fault)
+        return pair_record(pair, PairMeasurement(fault or "not measured"))
     spectra = spectra_from_eigensystems(write.system, read.system)
     products = None
-    size = max(*write.facts.shape, *read.facts.shape)
+    size = max(*write.maps.shape, *read.maps.shape)
     if spectra.cosines.dtype == torch.float64:
         products = product_singular_values(
             spectra,
-            lambda: (write.facts.matrix(0)[None], read.facts.matrix(0).mT[None]),
+            lambda: (write.maps.matrix(0)[None], read.maps.matrix(0).mT[None]),
             size=size,
         )
     rule = rule or RankRule.parse("signal")
-    (fields,) = measured_fields(
-        spectra, write.facts, read.facts, products=products,
+    (measurement,) = measured_pairs(
+        spectra, write.maps, read.maps, products=products,
         resolution=[size * torch.finfo(torch.float64).eps], balanced=[None], rule=rule, seed=seed,
         sigma=(write.system.values.sqrt(), read.system.values.sqrt()),
         views=lambda some: [prepared_view(write, read) for _ in some],
     )  # fmt: skip
-    return PairRecord(**identity, **fields)
-
-
-def _fault(which: str, side: Side, fault: str | None) -> str | None:
-    return None if fault is None else f"{which} map {side.map.tensor} is {fault}"
-
-
-def _identity(
-    group: PairGroup, member: Member, d: int, folded: Sequence[str], repeated: tuple[bool, bool]
-) -> dict[str, Any]:
-    return {
-        "name": member.name,
-        "kind": group.kind,
-        "between": group.between,
-        "stack": group.stack,
-        "attention": group.attention,
-        "layer": group.layer,
-        "head": member.head,
-        "kv_head": member.kv_head,
-        "expert": member.expert,
-        "write": _reference(group.write, member.write_index, repeated[0]),
-        "read": _reference(group.read, member.read_index, repeated[1]),
-        "d": d,
-        "freedom": group.freedom,
-        "folded": list(folded),
-    }
-
-
-def _reference(side: Side, index: int, repeated: bool) -> MapReference:
-    return MapReference(
-        tensor=side.map.tensor,
-        slice=side.map.slice_text(index),
-        transposed=side.transposed,
-        repeated=repeated,
-    )
-
-
-def _blank(identity: dict[str, Any], status: str | None) -> PairRecord:
-    names = set(PairRecord.model_fields) - set(identity) - {"status", "depth"}
-    missing: dict[str, Any] = dict.fromkeys(names)
-    return PairRecord(**identity, **missing, status=status or "not measured")
+    return pair_record(pair, measurement)
 
 
 def _measure(
@@ -193,24 +154,25 @@ def _measure(
     remembered: Remembered | None,
     plain: tuple[Matrices, Matrices],
     missing: list[str | None],
-) -> list[dict[str, Any]]:
+) -> list[PairMeasurement]:
     # From here on each map is in a unit of its own, which what depends on scale has to heed.
     whole = plain[0].normalised().values, plain[1].normalised().values
     write, read = write.normalised(), read.normalised()
-    facts = (
-        facts_of(write, read=False, rule=rule, plain=whole[0]),
-        facts_of(read, read=True, rule=rule, plain=whole[1]),
+    signal = rule.kind == "signal"
+    sides = (
+        noisy_maps(write, read=False, signal=signal, plain=whole[0]),
+        noisy_maps(read, read=True, signal=signal, plain=whole[1]),
     )
     spectra, sigma = spectra_in_precision(write.values, read.values, remembered=remembered)
-    size = max(*facts[0].shape, *facts[1].shape)
+    size = max(*sides[0].shape, *sides[1].shape)
     maps = write.values, read.values
     if spectra.cosines.dtype == torch.float32:
         products, resolution = single_product_singular_values(spectra, lambda: maps, size=size)
     else:
         products = product_singular_values(spectra, lambda: maps, size=size)
         resolution = [size * torch.finfo(products.dtype).eps] * len(products)
-    return measured_fields(
-        spectra, *facts, products=products, resolution=resolution,
+    return measured_pairs(
+        spectra, *sides, products=products, resolution=resolution,
         balanced=balanced_records(
             group, members, write, read, rule, seed, products, spectra.composite, missing
         ),

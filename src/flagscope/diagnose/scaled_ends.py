@@ -14,17 +14,17 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from flagscope.diagnose.guard import testable
-from flagscope.diagnose.links import HeadEnds, LinkName, Links, ends_of, gram_spectrum, head_links
+from flagscope.diagnose.links import HeadEnds, LinkName, Links, ends_of, head_links
 from flagscope.geometry import (
     ScaleProfile,
     flat_spread,
     head_spaces,
     profiles,
     row_scales,
+    testable,
     unit_rows,
 )
-from flagscope.null import Significance, correlation_null
+from flagscope.null import Significance, correlation_null, gram_spectrum
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from flagscope.diagnose.position import Noisy
 from flagscope.geometry import (
     GramSide,
     LeadingSpace,
     Matrices,
+    NoisyMap,
     RankRule,
     RowScales,
     counted_rank,
@@ -115,25 +115,25 @@ class SharpMap:
     @property
     def norm(self) -> float:
         """Frobenius norm."""
-        side = self._known.side
+        side = self.side.side
         return math.sqrt(max(0.0, side.d * side.mean))
 
     @property
     def gram_noise(self) -> float:
-        """Estimate of the Frobenius norm of the error of W Wᵀ, as in `facts.gram_noise`."""
+        """Estimate of the Frobenius norm of the error of W Wᵀ, as `gram_error` has it."""
         error = math.sqrt(self.mean_square * self.shape[0] * self.shape[1])
-        rounding = torch.finfo(self._known.side.centred.dtype).eps * self.norm
+        rounding = torch.finfo(self.side.side.centred.dtype).eps * self.norm
         return 2 * self.norm * (error + rounding)
 
     @property
-    def noisy(self) -> Noisy:
+    def noisy(self) -> NoisyMap:
         """What the position of its dominant space needs: the leading values and the next one."""
-        leading = self._known.leading
+        leading = self.side.leading
         values = torch.cat([leading.values, leading.values.new_tensor([leading.following])])
-        dtype = self._known.side.centred.dtype
-        return Noisy(
+        dtype = self.side.side.centred.dtype
+        return NoisyMap(
             self.shape, values.clamp_min(0).sqrt(), self.delta, torch.finfo(dtype).eps,
-            self._known.side.matrix,
+            self.side.side.matrix,
         )  # fmt: skip
 
     @property
@@ -159,8 +159,8 @@ class SharpMap:
     def _on(self, alive: Bool[Tensor, " d"], unlike: bool) -> SharpSide:
         square = self._scales.square[0][alive]
         near = not unlike or float(square.amax()) < _WIDEST * float(square.amin())
-        if not self.centred and self._known.side.full and near:
-            side = restricted_side(self._known.side, alive, square.rsqrt() if unlike else None)
+        if not self.centred and self.side.side.full and near:
+            side = restricted_side(self.side.side, alive, square.rsqrt() if unlike else None)
         else:
             rows = (mean_removed(self.plain()) if self.centred else self.plain())[alive]
             rows = unit_rows(rows, square) if unlike else rows
@@ -168,7 +168,14 @@ class SharpMap:
         return SharpSide(side, side.leading(self.effective, generator=_generator(self.seed)))
 
     @property
-    def _known(self) -> SharpSide:
+    def side(self) -> SharpSide:
+        """Its Gram side and its leading space.
+
+        Raises
+        ------
+        ValueError
+            If it has a fault.
+        """
         if self.known is None:
             raise ValueError("a map with a fault has no numbers")
         return self.known
@@ -208,7 +215,7 @@ def sharp_map(
     >>> w = torch.diag(torch.tensor([4.0, 2.0, 1.0, 1.0]))[None]
     >>> maps = Matrices(w, torch.zeros(1), torch.zeros(1))
     >>> made = sharp_map(lambda: maps, read=False, rule=RankRule.parse("fixed:1"))
-    >>> made.effective, made.numerical, round(made.top, 3)
+    >>> made.effective, made.numerical, round(made.top * 2**made.exponent, 3)
     (1, 4, 4.0)
     """
     maps = again()

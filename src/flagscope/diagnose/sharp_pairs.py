@@ -12,29 +12,26 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from flagscope.arch import Member, PairGroup
 from flagscope.diagnose.balanced import GAUGES
 from flagscope.diagnose.combined import RankPair, combined_overlap, dominant_ranks_to_test
-from flagscope.diagnose.fields import (
-    _dominant as dominant_status,
+from flagscope.diagnose.grams import ISOTROPIC, GramObservables
+from flagscope.diagnose.guard import LOOK, GuardedTests, clipped, clipped_shares, made_of
+from flagscope.diagnose.pair_measurement import (
+    PairMeasurement,
+    PairRanks,
+    dominant_status,
+    leading_surface,
+    null_values,
+    position_numbers,
 )
-from flagscope.diagnose.fields import (
-    _null_values as null_values,
-)
-from flagscope.diagnose.fields import (
-    _position_fields as position_fields,
-)
-from flagscope.diagnose.fields import (
-    _surface_fields as surface_fields,
-)
-from flagscope.diagnose.grams import GramObservables
-from flagscope.diagnose.guard import LOOK, GuardedTests, testable
+from flagscope.diagnose.pair_record import PairIdentity, pair_fault, pair_record
 from flagscope.diagnose.pair_tests import PairTests
-from flagscope.diagnose.pairs import _blank, _fault, _identity
 from flagscope.diagnose.position import dominant_position
 from flagscope.diagnose.sharp_map import SharpMap, SharpSide, sharp_map
 from flagscope.diagnose.values import first_reason, number
@@ -51,11 +48,11 @@ from flagscope.geometry import (
     profiles,
 )
 from flagscope.geometry.gram_side import PRODUCT_UP_TO
+from flagscope.geometry.profile_views import testable
 from flagscope.null import commutator_null, correlation_null
 from flagscope.records import Balanced, Functional, PairRecord
 
 FULL_SCAN_ONLY = "full scan only"
-_ISOTROPIC = "a Gram matrix is isotropic within storage noise: C, rho and nu are undefined"
 
 Sketch = Callable[[GramSide, GramSide], CommutatorSketch]
 
@@ -92,13 +89,14 @@ def sharp_records(
     """
     readers = {} if readers is None else readers
     records = []
+    prepare = partial(sharp_map, rule=rule, seed=seed)
     for i, member in enumerate(group.members):
-        plain_write, plain_read = (None, None) if plain is None else plain
-        prepare = partial(sharp_map, rule=rule, seed=seed)
-        if i not in readers:
-            readers[i] = prepare(_one(read, i), read=True, plain=plain_read and _one(plain_read, i))
-        writer = prepare(_one(write, i), read=False, plain=plain_write and _one(plain_write, i))
-        records.append(_record(group, member, writer, readers[i], seed=seed, folded=folded))
+        whole = (None, None) if plain is None else (_one(plain[0], i), _one(plain[1], i))
+        at = member.read_index
+        if at not in readers:
+            readers[at] = prepare(_one(read, i), read=True, plain=whole[1])
+        writer = prepare(_one(write, i), read=False, plain=whole[0])
+        records.append(_record(group, member, writer, readers[at], seed=seed, folded=folded))
     return records
 
 
@@ -127,88 +125,74 @@ def _record(
     seed: int,
     folded: Sequence[str],
 ) -> PairRecord:
-    identity = _identity(group, member, write.shape[0], folded, (write.repeated, read.repeated))
-    fault = _fault("write", group.write, write.fault) or _fault("read", group.read, read.fault)
+    pair = PairIdentity(group, member, write.shape[0], folded, (write.repeated, read.repeated))
+    fault = pair_fault(group, write.fault, read.fault)
     if fault is not None:
-        return _blank(identity, fault)
-    fields = sharp_fields(write, read, name=member.name, seed=seed)
+        return pair_record(pair, PairMeasurement(fault))
     balanced = None
     if group.freedom in GAUGES:
         balanced = Balanced(gauge=GAUGES[group.freedom], status=FULL_SCAN_ONLY)
-    return PairRecord(**identity, **fields, balanced=balanced)
+    # The name and the seed fix the random vectors, whatever else is scanned.
+    sketch = partial(_sketched, seed + zlib.crc32(member.name.encode()))
+    return pair_record(pair, replace(_measured(write, read, sketch), balanced=balanced))
+
+
+def _sketched(seed: int, write: GramSide, read: GramSide) -> CommutatorSketch:
+    generator = torch.Generator().manual_seed(seed)
+    return commutator_of_grams(write, read, generator=generator, product_up_to=PRODUCT_UP_TO)
 
 
 @dataclass(frozen=True)
 class SharpGrams:
-    """Observables of two Gram matrices, with the standard errors of those that were sketched."""
+    """Observables of two Gram matrices, with the standard errors of those that are estimates."""
 
     observables: GramObservables
     commutator_error: float | None = None
     defect_error: float | None = None
-    sketch: CommutatorSketch | None = None
 
 
-def sharp_fields(
-    write: SharpMap, read: SharpMap, *, name: str, seed: int
-) -> dict[str, Any]:
-    """The numbers of one pair's record.
-
-    Parameters
-    ----------
-    write, read
-        The two maps, without a fault.
-    name
-        Of the pair: with the seed it fixes the random vectors.
-    seed
-        Of the scan.
-
-    References
-    ----------
-    Xiao, Sui, Ruan, arXiv 2605.09861 (2026).
-    """
-    if write.known is None or read.known is None:
-        raise ValueError("a map with a fault has no numbers")
-
-    def sketch(one: GramSide, two: GramSide) -> CommutatorSketch:
-        generator = torch.Generator().manual_seed(seed + zlib.crc32(name.encode()))
-        return commutator_of_grams(one, two, generator=generator, product_up_to=PRODUCT_UP_TO)
-
-    sides = write.known, read.known
-    product = inner_of_grams(sides[0].side, sides[1].side)
-    grams = _grams(*sides, product, (write.gram_noise, read.gram_noise), sketch=sketch)
-    row = grams.observables
-    if row.status == "ok":
-        row = _with_imbalance(row, write, read, product)
-    cosines = sides[0].leading.vectors.mT @ sides[1].leading.vectors
-    r1, r2 = cosines.shape
+def _measured(write: SharpMap, read: SharpMap, sketch: Sketch) -> PairMeasurement:
+    a, b = write.side, read.side
+    d, product = a.side.d, inner_of_grams(a.side, b.side)
+    grams = _grams(a, b, product, (write.gram_noise, read.gram_noise), sketch=sketch)
+    row = replace(grams.observables, imbalance=_imbalance(write, read, product))
+    cosines = a.leading.vectors.mT @ b.leading.vectors
+    effective = cosines.shape[0], cosines.shape[1]
     tests = _tests(write, read, cosines, row, sketch)
-    d = write.shape[0]
-    position = dominant_position(write.noisy, read.noisy, cosines, r1, r2) if r1 and r2 else None
-    functional, kernel = _functional(write, read)
-    ranked = write.numerical and read.numerical
-    return {
-        "rank_write": write.numerical,
-        "rank_read": read.numerical,
-        "effective_rank_write": r1,
-        "effective_rank_read": r2,
-        "participation_write": number(sides[0].side.participation or None),
-        "participation_read": number(sides[1].side.participation or None),
-        **row.fields(),
-        "commutator_ratio_error": grams.commutator_error,
-        "commutation_defect_error": grams.defect_error,
-        **position_fields(position, d),
-        **tests.fields(),
-        "dominant": dominant_status(r1, r2, tests) if ranked else None,
-        **surface_fields(cosines, r1, r2, d),
-        "functional": functional,
-        "kernel_intersection": kernel,
-        "null": null_values(row, position, d),
-        "depth": "sharp",
-        "status": first_reason(
+    position = None
+    if all(effective):
+        position = dominant_position(write.noisy, read.noisy, cosines, *effective)
+    profile, incidence = leading_surface(cosines, *effective, d) if all(effective) else (None, None)
+    rank, kernel = _product_rank(write, read)
+    ranked = bool(write.numerical and read.numerical)
+    return PairMeasurement(
+        status=first_reason(
             None if ranked else "a map lies below its storage noise",
             None if row.status == "ok" else row.status,
         ),
-    }
+        ranks=PairRanks(
+            write=write.numerical,
+            read=read.numerical,
+            effective_write=effective[0],
+            effective_read=effective[1],
+            participation_write=number(a.side.participation or None),
+            participation_read=number(b.side.participation or None),
+        ),
+        grams=row,
+        position=position_numbers(position, d),
+        tests=tests,
+        dominant=dominant_status(*effective, tests) if ranked else None,
+        profile=profile,
+        incidence=incidence,
+        functional=Functional(
+            product_spectrum=None, product_rank=rank, product_effective_rank=None
+        ),
+        kernel_intersection=kernel,
+        null=null_values(row, position, d),
+        depth="sharp",
+        commutator_error=grams.commutator_error,
+        defect_error=grams.defect_error,
+    )
 
 
 def _grams(
@@ -221,7 +205,7 @@ def _grams(
     spread: float = 1.0,
 ) -> SharpGrams:
     a, b = write.side, read.side
-    nothing = SharpGrams(GramObservables(None, status=_ISOTROPIC))
+    nothing = SharpGrams(GramObservables(None, status=ISOTROPIC))
     if math.sqrt(max(0.0, a.square)) <= noise[0] or math.sqrt(max(0.0, b.square)) <= noise[1]:
         return nothing
     correlation = correlation_null(write.spectrum, read.spectrum)
@@ -252,25 +236,23 @@ def _grams(
         ),
         number(error) if sketched else None,
         number(made.defect_error) if sketched else None,
-        made,
     )
 
 
-def _with_imbalance(
-    row: GramObservables, write: SharpMap, read: SharpMap, product: float
-) -> GramObservables:
-    a, b = write.known, read.known
-    if a is None or b is None:
-        return row
+def _imbalance(write: SharpMap, read: SharpMap, product: float) -> float | None:
+    a, b = write.side.side, read.side.side
     top = max(write.exponent, read.exponent)
     weights = 4.0 ** (write.exponent - top), 4.0 ** (read.exponent - top)
-    norms = weights[0] * a.side.gram_norm + weights[1] * b.side.gram_norm
-    gap = difference_of_grams(a.side, b.side, product, weights)
-    return replace(row, imbalance=number(gap / norms if norms > 0 else None))
+    norms = weights[0] * a.gram_norm + weights[1] * b.gram_norm
+    return number(difference_of_grams(a, b, product, weights) / norms if norms > 0 else None)
 
 
 def _tests(
-    write: SharpMap, read: SharpMap, cosines: torch.Tensor, row: GramObservables, sketch: Sketch
+    write: SharpMap,
+    read: SharpMap,
+    cosines: Float[Tensor, "p q"],
+    row: GramObservables,
+    sketch: Sketch,
 ) -> PairTests:
     """The tests at the dominant ranks and the powers of two below, guarded against profiles."""
     d = write.shape[0]
@@ -302,39 +284,28 @@ def _guarded(
         return GuardedTests(0.0, 0.0, 1.0, 1.0)
     one, two = (map_.on(alive, unlike=unlike) for map_ in (write, read))
     cosines = one.leading.vectors.mT @ two.leading.vectors
-    limits = cosines.shape
-    d = one.side.d
-    clipped: dict[RankPair, float] = {}
-    for (i, j), share in shares.items():
-        ranks = min(i, limits[0]), min(j, limits[1])
-        if min(ranks) > 0 and max(ranks) < d:
-            clipped[ranks] = clipped.get(ranks, 0.0) + share
-    overlap = combined_overlap(cosines, clipped, d)
+    d, limits = one.side.d, cosines.shape
+    overlap = combined_overlap(cosines, clipped_shares(shares, limits, d), d)
+    # Correlation matrices that differ from a multiple of the identity by round-off alone.
     unit = torch.finfo(cosines.dtype).eps
     noise = 2 * unit * d * one.side.mean, 2 * unit * d * two.side.mean
     spread = flat_spread(d) if unlike else 1.0
     product = inner_of_grams(one.side, two.side)
     row = _grams(one, two, product, noise, sketch=sketch, spread=spread).observables
-    at = min(dominant[0], limits[0]), min(dominant[1], limits[1])
-    return GuardedTests(
-        0.0 if overlap is None else overlap.log10_p,
-        0.0 if overlap is None else overlap.single.get(at, 0.0),
-        1.0 if row.commutator_p is None else row.commutator_p,
-        1.0 if row.gram_correlation_p is None else row.gram_correlation_p,
-    )
+    return made_of(overlap, clipped(dominant, limits), row)
 
 
-def _functional(write: SharpMap, read: SharpMap) -> tuple[Functional, int | None]:
-    """What is known of M = W2 W1: its rank, where one range is all of the space."""
-    d = write.shape[0]
-    rank = None
-    if write.numerical and read.numerical and d in (write.numerical, read.numerical):
-        noise = write.delta * read.top + read.delta * write.top + write.delta * read.delta
-        size = max(*write.shape, *read.shape)
-        floor = size * torch.finfo(torch.float64).eps * write.top * read.top
-        if write.least * read.least > max(noise, floor):
-            rank = min(write.numerical, read.numerical)
-    functional = Functional(product_spectrum=None, product_rank=rank, product_effective_rank=None)
-    if rank is None:
-        return functional, None
-    return functional, kernel_intersection(rank_write=write.numerical, rank_product=rank)
+def _product_rank(write: SharpMap, read: SharpMap) -> tuple[int | None, int | None]:
+    """Rank of W2 W1 and its kernel intersection, where one of the ranges is all of the space."""
+    if not (write.numerical and read.numerical) or write.shape[0] not in (
+        write.numerical,
+        read.numerical,
+    ):
+        return None, None
+    noise = write.delta * read.top + read.delta * write.top + write.delta * read.delta
+    size = max(*write.shape, *read.shape)
+    floor = size * torch.finfo(torch.float64).eps * write.top * read.top
+    if write.least * read.least <= max(noise, floor):
+        return None, None
+    rank = min(write.numerical, read.numerical)
+    return rank, kernel_intersection(rank_write=write.numerical, rank_product=rank)

@@ -2,6 +2,8 @@
 
 from flagscope.geometry.angles import (
     PrincipalVectors,
+    cosines_of_overlaps,
+    leading_angles,
     principal_angles,
     principal_cosines,
     principal_sines,
@@ -38,11 +40,17 @@ from flagscope.geometry.gram_side import (
     restricted_side,
 )
 from flagscope.geometry.head_spaces import HeadSpaces, head_spaces, pairwise_overlaps
-from flagscope.geometry.incidence import flag_defect, incidence_at_ranks, incidence_surface
+from flagscope.geometry.incidence import (
+    attainable_overlap,
+    flag_defect,
+    incidence_at_ranks,
+    incidence_surface,
+)
 from flagscope.geometry.inertia import count_above
 from flagscope.geometry.intersection import (
     IntersectionCount,
     count_intersection,
+    exact_intersection,
     intersection_dimension,
     intersection_dimensions,
     kernel_intersection,
@@ -52,6 +60,7 @@ from flagscope.geometry.matrices import (
     NOT_FINITE,
     Matrices,
     even_exponents,
+    gram_weights,
     line_norms,
     power_of_two,
 )
@@ -62,15 +71,29 @@ from flagscope.geometry.overlaps import (
     overlaps_by_projectors,
     squared_overlaps,
 )
-from flagscope.geometry.products import product_singular_values, single_product_singular_values
+from flagscope.geometry.perturbation import NoisyMap, NoisyMaps, gram_error, noisy_maps
+from flagscope.geometry.prepared_maps import PreparedMap, prepared_map, prepared_view
+from flagscope.geometry.products import (
+    ComposedMap,
+    bounded_composed_map,
+    composed_map,
+    product_singular_values,
+    single_product_singular_values,
+)
+from flagscope.geometry.profile_views import ProfileView, profile_views, testable
 from flagscope.geometry.projector_sum import (
     EIGENVALUE_ERROR,
     ProjectorSum,
     largest_of_projector_sum,
     projector_sum,
 )
-from flagscope.geometry.rank_rule import RankRule
-from flagscope.geometry.ranks import energy_rank, numerical_rank, participation_ratio
+from flagscope.geometry.rank_rule import MapRanks, RankRule, map_ranks
+from flagscope.geometry.ranks import (
+    energy_rank,
+    numerical_rank,
+    participation_of_moments,
+    participation_ratio,
+)
 from flagscope.geometry.row_scales import (
     FEWEST,
     RowScales,
@@ -125,6 +148,7 @@ __all__ = [
     "SLAB_BYTES",
     "Balancing",
     "CommutatorSketch",
+    "ComposedMap",
     "Degeneration",
     "DividedSpaces",
     "Eigensystem",
@@ -136,10 +160,15 @@ __all__ = [
     "HeadSpaces",
     "IntersectionCount",
     "LeadingSpace",
+    "MapRanks",
     "Matrices",
+    "NoisyMap",
+    "NoisyMaps",
     "PairSpectra",
     "PositiveScales",
+    "PreparedMap",
     "PrincipalVectors",
+    "ProfileView",
     "ProjectorSum",
     "RankRule",
     "RelativePosition",
@@ -150,14 +179,18 @@ __all__ = [
     "SingularBlocks",
     "Stability",
     "Whitening",
+    "attainable_overlap",
     "balancing_transform",
     "balancing_transform_of_maps",
+    "bounded_composed_map",
     "centred_spectrum",
     "cheaper_form",
     "chordal_distance",
     "commutation_defect",
     "commutator_of_grams",
     "commutator_ratio",
+    "composed_map",
+    "cosines_of_overlaps",
     "count_above",
     "count_intersection",
     "counted_rank",
@@ -169,13 +202,16 @@ __all__ = [
     "energy_rank",
     "equilibrated",
     "even_exponents",
+    "exact_intersection",
     "flag_defect",
     "flat_spread",
     "git_stability",
     "gram",
     "gram_correlation",
+    "gram_error",
     "gram_side",
     "gram_singular_values",
+    "gram_weights",
     "has_closed_affine_orbit",
     "has_closed_orbit",
     "head_spaces",
@@ -188,11 +224,14 @@ __all__ = [
     "intersection_dimensions",
     "kernel_intersection",
     "largest_of_projector_sum",
+    "leading_angles",
     "leading_space",
     "line_norms",
+    "map_ranks",
     "mean_removed",
     "near_copy_clusters",
     "neuron_scales",
+    "noisy_maps",
     "numerical_rank",
     "orthogonal_complement",
     "orthonormal_basis",
@@ -200,14 +239,18 @@ __all__ = [
     "overlaps_by_projectors",
     "pair_spectra",
     "pairwise_overlaps",
+    "participation_of_moments",
     "participation_ratio",
     "plane_scales",
     "power_of_two",
+    "prepared_map",
+    "prepared_view",
     "principal_angles",
     "principal_cosines",
     "principal_sines",
     "principal_vectors",
     "product_singular_values",
+    "profile_views",
     "profiles",
     "projector_sum",
     "relative_position",
@@ -229,6 +272,7 @@ __all__ = [
     "squared_overlaps",
     "strata",
     "symmetric_share",
+    "testable",
     "unit_rows",
     "whitening",
     "without_profile",

@@ -14,6 +14,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flagscope.geometry._validate import broadcast_batch, two_bases
+from flagscope.geometry.gram import gram_singular_values
+
+# Rounding of the singular values of a block of cosines, in units of roundoff: a bound that
+# no block comes near (their error is a few units times the root of the size).
+_BLOCK_ERROR = 1000
+# The same for small sines, which are summed from overlaps that are small themselves.
+_SINE_ERROR = 30
+# Blocks of cosines with as many rows and columns go by their Gram matrix.
+_LARGE = 192
 
 
 def principal_cosines(
@@ -203,8 +212,93 @@ def principal_vectors(
     return PrincipalVectors(x=left, y=right, angles=_angles(_cosines(x, y), _sines(x, y)))
 
 
+def cosines_of_overlaps(overlaps: Float[Tensor, "*batch p q"]) -> Float[Tensor, "*batch k"]:
+    """Principal cosines, descending, from the inner products K = XᵀY of two orthonormal bases.
+
+    Nothing is checked, as K alone does not show whether the bases are orthonormal.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flagscope.geometry import cosines_of_overlaps
+    >>> cosines_of_overlaps(torch.tensor([[0.0, 0.5], [1.0, 0.0]])).tolist()
+    [1.0, 0.5]
+    """
+    return torch.linalg.svdvals(overlaps).clamp(max=1)
+
+
+@dataclass(frozen=True, eq=False)
+class LeadingAngles:
+    """Principal angles of two leading singular spaces.
+
+    Attributes
+    ----------
+    cosines
+        The min(r1, r2) principal cosines, descending; max(0, r1 + r2 - d) are 1 by dimension.
+    sines
+        The sines, ascending, where they were found directly and not from the cosines.
+    error
+        Bound on the rounding of the sines if those are known, otherwise of the cosines.
+    """
+
+    cosines: Float[Tensor, " k"]
+    sines: Float[Tensor, " k"] | None
+    error: float
+
+    def count_within(self, sine: float, *, rounding: float) -> int:
+        """Number of angles whose sine may be at most this.
+
+        `rounding` is that of the singular vectors, which cosines near 1 take over as it is.
+        """
+        if self.sines is not None:
+            return int((self.sines <= sine + self.error).sum())
+        # A sine within the bound has its cosine above this, as the cosines are known.
+        least = (1 - sine**2) ** 0.5 - rounding - self.error
+        return int((self.cosines > least).sum())
+
+
+def leading_angles(
+    overlaps: Float[Tensor, "p q"], rank_write: int, rank_read: int, d: int
+) -> LeadingAngles:
+    """Principal angles of the top-r1 space V and the top-r2 space U in R^d.
+
+    Parameters
+    ----------
+    overlaps
+        K, inner products of the left singular vectors of W1 with the right ones of W2.
+    rank_write, rank_read
+        r1 and r2, at least 1.
+    d
+        Dimension of the shared space.
+
+    References
+    ----------
+    .. [1] Å. Björck, G. H. Golub, Numerical methods for computing angles between linear
+       subspaces, Math. Comp. 27 (1973) 579-594, for cosines and sines.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flagscope.geometry import leading_angles
+    >>> leading_angles(torch.eye(3), 2, 1, 3).cosines.tolist()
+    [1.0]
+    """
+    sines = _sines_of_complement(overlaps, rank_write, rank_read, d)
+    if sines is not None:
+        # Sines end at the rounding of K, and as roots of Gram eigenvalues at that of the roundoff.
+        root = 4 * torch.finfo(torch.float64).eps ** 0.5
+        error = max(_SINE_ERROR * torch.finfo(overlaps.dtype).eps, root)
+        return LeadingAngles((1 - sines.square()).clamp(0, 1).sqrt(), sines, error)
+    block = overlaps[:rank_write, :rank_read]
+    # Of large blocks by the Gram matrix, a third of the work: cosines above 1e-4 keep eight digits,
+    # and those below are far from any threshold.
+    large = min(block.shape) >= _LARGE
+    cosines = gram_singular_values(block).clamp(max=1) if large else cosines_of_overlaps(block)
+    return LeadingAngles(cosines, None, _BLOCK_ERROR * torch.finfo(cosines.dtype).eps)
+
+
 def _cosines(x: Tensor, y: Tensor) -> Tensor:
-    return torch.linalg.svdvals(x.mT @ y).clamp(max=1)
+    return cosines_of_overlaps(x.mT @ y)
 
 
 def _sines(x: Tensor, y: Tensor) -> Tensor:
@@ -244,3 +338,23 @@ def _vectors(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         near = y @ (y.mT @ u[:, :small])
         v = torch.cat([near / torch.linalg.vector_norm(near, dim=0), v[:, small:]], dim=1)
     return u, v
+
+
+def _sines_of_complement(overlaps: Tensor, r1: int, r2: int, d: int) -> Float[Tensor, " k"] | None:
+    """All min(r1, r2) principal sines in float64, ascending, by way of an orthogonal complement.
+
+    Where K holds a whole basis of R^d on the side of the larger space, what it has beyond that
+    space spans the complement, and the overlaps with it have the sines as singular values: a
+    smaller eigenproblem where the larger space is more than half of R^d, and sines that are good to
+    roundoff where they are small. None where K does not hold it, or the smaller space is small.
+    """
+    if r1 > r2:
+        overlaps, r1, r2 = overlaps.mT, r2, r1
+    rest = d - r2
+    if overlaps.shape[1] < d or r1 < _LARGE:
+        return None
+    # The sines that are not among the singular values are zero, as dimensions force.
+    forced = torch.zeros(max(0, r1 - rest), dtype=torch.float64, device=overlaps.device)
+    if rest == 0:
+        return forced
+    return torch.cat([forced, gram_singular_values(overlaps[:r1, r2:]).flip(-1).clamp(max=1)])

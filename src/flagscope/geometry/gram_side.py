@@ -68,6 +68,14 @@ class GramSide:
         w = self.matrix()
         return w @ (w.mT @ x) - self.mean * x
 
+    def in_shared(self) -> Float[Tensor, "d d"]:
+        """Ã."""
+        if self.full:
+            return self.centred
+        large = gram(self.matrix())
+        large.diagonal().sub_(self.mean)
+        return large
+
     def leading(
         self, rank: int, *, generator: torch.Generator, tolerance: float | None = None
     ) -> LeadingSpace:
@@ -247,7 +255,7 @@ def commutator_of_grams(
     generator
         Of the sketch.
     product_up_to
-        Dimension up to which the product of two Gram matrices of the shared space is formed.
+        Dimension up to which the product of the two Gram matrices is formed.
 
     Examples
     --------
@@ -255,8 +263,8 @@ def commutator_of_grams(
     >>> commutator_of_grams(side, side, generator=torch.Generator()).commutator
     0.0
     """
-    if write.full and read.full and write.d <= product_up_to:
-        product = write.centred @ read.centred
+    if write.d <= product_up_to:
+        product = write.in_shared() @ read.in_shared()
         square = inner(product, product)
         product -= product.mT.clone()
         commutator = inner(product, product)

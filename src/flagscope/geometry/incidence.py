@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flagscope.errors import InputError
-from flagscope.geometry._validate import non_negative, real_tensor, two_bases
+from flagscope.geometry._validate import real_tensor, two_bases
 
 
 def incidence_surface(
@@ -106,25 +106,25 @@ def incidence_at_ranks(
     return left @ square @ right.mT
 
 
-def flag_defect(
-    cosines: Float[Tensor, "*batch k"], *, rank_write: int, rank_read: int
-) -> Float[Tensor, "*batch"]:
-    """Flag defect dim V - Σcos²: how far the write space V is from lying in the read space U.
+def flag_defect(overlap: float, *, rank_write: int, rank_read: int) -> float:
+    """Flag defect min(r1, r2) - Σcos²: how much of the smaller space lies outside the larger.
 
-    The squared Frobenius norm of (I - P_U) P_V. It is 0 if and only if V ⊆ U, when the two
-    spaces form a flag, and at least dim V - dim U.
+    The squared Frobenius norm of (I - P) restricted to the smaller of the write space V and the
+    read space U, P the projector on the larger. It is 0 if and only if one of them holds the other,
+    when the two form a flag.
 
     Parameters
     ----------
-    cosines
-        All min(rank_write, rank_read) principal cosines.
+    overlap
+        Σcos² over all principal angles, S(r1, r2) of `incidence_surface`. Known to roundoff, so
+        that a defect below min(r1, r2)·ε is not resolved.
     rank_write, rank_read
         Dimensions of V and U.
 
     Raises
     ------
     InputError
-        A number of cosines other than min(rank_write, rank_read), or values outside [0, 1].
+        An overlap that is negative or beyond min(r1, r2).
 
     References
     ----------
@@ -133,23 +133,28 @@ def flag_defect(
 
     Examples
     --------
-    >>> import torch
     >>> from flagscope.geometry import flag_defect
-    >>> flag_defect(torch.tensor([1.0, 0.5]), rank_write=2, rank_read=3).item()
+    >>> flag_defect(1.25, rank_write=2, rank_read=3)
     0.75
     """
-    cosines = non_negative(cosines, "cosines")
     smaller = min(rank_write, rank_read)
-    if cosines.shape[-1] != smaller:
+    # √ε of float32, as above.
+    if not 0 <= overlap <= smaller * (1 + torch.finfo(torch.float32).eps ** 0.5):
         raise InputError(
-            f"{cosines.shape[-1]} cosines for spaces of dimensions {rank_write} and {rank_read}",
-            hint=f"pass all {smaller} principal cosines",
+            f"the overlap of spaces of dimensions {rank_write} and {rank_read} is {overlap:.6g}",
+            hint=f"it is the sum of squared principal cosines, from 0 to {smaller}",
         )
-    # √ε, as above.
-    if bool((cosines > 1 + torch.finfo(cosines.dtype).eps ** 0.5).any()):
-        raise InputError(
-            f"a cosine is {cosines.max().item():.6g}", hint="pass cosines, not angles in radians"
-        )
-    # Summed as (1 - c)(1 + c), exact where 1 - c² would cancel.
-    cosines = cosines.clamp(max=1)
-    return (rank_write - smaller) + ((1 - cosines) * (1 + cosines)).sum(-1)
+    return max(0.0, smaller - overlap)
+
+
+def attainable_overlap(overlap: float, rank_write: int, rank_read: int, d: int) -> float:
+    """Σcos² within max(0, r1 + r2 - d) and min(r1, r2), past which rounding may carry it.
+
+    Examples
+    --------
+    >>> from flagscope.geometry import attainable_overlap
+    >>> attainable_overlap(2.0000001, 2, 3, 8), attainable_overlap(0.9999999, 2, 3, 4)
+    (2.0, 1.0)
+    """
+    least, most = max(0, rank_write + rank_read - d), min(rank_write, rank_read)
+    return float(min(max(overlap, least), most))

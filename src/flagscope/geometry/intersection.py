@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -11,7 +11,10 @@ from torch import Tensor
 
 from flagscope.errors import InputError
 from flagscope.geometry._validate import real_tensor, two_bases
-from flagscope.geometry.angles import principal_sines
+from flagscope.geometry.angles import LeadingAngles, principal_sines
+from flagscope.geometry.bases import singular_space
+from flagscope.geometry.perturbation import NoisyMap
+from flagscope.geometry.spectra import eigensystem
 
 #: Beyond this uncertainty of the sines, directions of the two spaces cannot be distinguished.
 LARGEST_TOLERANCE = 0.3
@@ -183,6 +186,43 @@ def count_intersection(
     return IntersectionCount(int((sines <= used).sum()), "ok", sines, used)
 
 
+def exact_intersection(
+    write: NoisyMap, read: NoisyMap, angles: LeadingAngles, rank_write: int, rank_read: int
+) -> int | None:
+    """dim(V ∩ U) beyond what dimensions force, for leading singular spaces of stored maps.
+
+    Where the angles leave no more than r1 + r2 - d within the noise and rounding, it is 0;
+    otherwise the spaces are found again from the maps themselves, in float64.
+
+    Parameters
+    ----------
+    write, read
+        W1, shape (d, m1), and W2ᵀ, shape (d, m2). The sum of their `turn` is at most 0.3.
+    angles
+        The principal angles of V and U.
+    rank_write, rank_read
+        r1 and r2, their dimensions, at least 1.
+
+    Returns
+    -------
+    int or None
+        None if the maps leave it open.
+    """
+    ranks = ((write, rank_write), (read, rank_read))
+    forced = max(0, rank_write + rank_read - write.shape[0])
+    tolerance = write.turn(rank_write) + read.turn(rank_read)
+    rounding = write.rounding(rank_write) + read.rounding(rank_read)
+    if angles.count_within(tolerance, rounding=rounding) <= forced:
+        return 0
+    unit = torch.finfo(torch.float64).eps
+    exact_tolerance = sum(
+        replace(map_, roundoff=min(unit, map_.roundoff)).turn(rank) for map_, rank in ranks
+    )
+    v, u = (_leading(map_, rank) for map_, rank in ranks)
+    count = intersection_dimension(v, u, tolerance=exact_tolerance)
+    return None if count.dimension is None else max(0, count.dimension - forced)
+
+
 def kernel_intersection(*, rank_write: int, rank_product: int) -> int:
     """Dimension of col(W1) ∩ ker(W2), which is rank(W1) - rank(W2 W1).
 
@@ -217,3 +257,12 @@ def kernel_intersection(*, rank_write: int, rank_product: int) -> int:
             hint="count both ranks with thresholds of the same accuracy",
         )
     return rank_write - rank_product
+
+
+def _leading(map_: NoisyMap, rank: int) -> Float[Tensor, "d r"]:
+    """The top-`rank` space in float64: via the Gram matrix of a large map that was processed in
+    float32, in a third of the time of its singular value decomposition."""
+    wide = map_.matrix().double()
+    if map_.roundoff > torch.finfo(torch.float64).eps:
+        return eigensystem(wide[None]).vectors[0, :, :rank]
+    return singular_space(wide, side="left", rank=rank)

@@ -166,3 +166,13 @@ def line_norms(w: Float[Tensor, "*n rows columns"], *, dim: int) -> Float[Tensor
     exact = torch.linalg.vector_norm(w, dim=dim, dtype=torch.float64)
     # Zeros alone do not call for other digits.
     return exact if bool(((exact > 0) & (norms < _LEAST_NORM)).any()) else norms
+
+
+def gram_weights(
+    like: Float[Tensor, "n p"], write: Int[Tensor, " n"], read: Int[Tensor, " n"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Factors to one unit for the Gram matrices of n pairs: 4^e of both sides, over the larger."""
+    top = torch.maximum(write, read)
+    ones = torch.ones(len(write), dtype=torch.float64)
+    of_a, of_b = (power_of_two(ones, 2 * (side - top)).to(like) for side in (write, read))
+    return of_a, of_b

@@ -1,14 +1,19 @@
-"""Singular values of the product W2 W1 of a pair, as exact as ranks need them."""
+"""The composed map M = W2 W1 of a pair: singular values, rank and lost write directions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from flagscope.geometry.gram import gram_singular_values
+from flagscope.geometry.intersection import kernel_intersection
+from flagscope.geometry.perturbation import NoisyMap, product_error
+from flagscope.geometry.ranks import participation_of_moments
 from flagscope.geometry.spectra import PairSpectra
 
 # Error of `cross` in float32, in unit roundoffs of ‖W1‖ ‖W2‖: a bound that none came near.
@@ -107,3 +112,136 @@ def single_product_singular_values(
     settled = _recompute_small(sigma, s, maps, resolution)
     exact = size * torch.finfo(torch.float64).eps
     return sigma, [exact if one else resolution for one in settled.tolist()]
+
+
+@dataclass(frozen=True)
+class ComposedMap:
+    """M = W2 W1 of one pair.
+
+    Attributes
+    ----------
+    spectrum
+        Singular values, descending, float64, on the CPU; None where they are not known.
+    rank
+        Number of singular values above noise and rounding; None where it is open.
+    participation
+        Participation ratio of the singular values; 0 where all are zero.
+    kernel_intersection
+        dim(col W1 ∩ ker W2); None where it is open.
+    beyond_range
+        Whether a singular value exceeds float64.
+    """
+
+    spectrum: Float[Tensor, " k"] | None
+    rank: int | None
+    participation: float
+    kernel_intersection: int | None
+    beyond_range: bool = False
+
+
+def composed_map(
+    sigma: Float[Tensor, " k"],
+    write: NoisyMap,
+    read: NoisyMap,
+    *,
+    rank_write: int,
+    exponent: int,
+    resolution: float,
+) -> ComposedMap:
+    """Spectrum of M = W2 W1, and what of the write space it loses.
+
+    The storage noise of M is bounded by `product_error`, and the round-off of its singular values
+    by `resolution`. A singular value between the two may or may not be zero in truth: the kernel
+    intersection is then left open.
+
+    Parameters
+    ----------
+    sigma
+        Singular values in a unit of their own, descending.
+    write, read
+        W1 and W2, in units of their own.
+    rank_write
+        Numerical rank of W1.
+    exponent
+        M is 2^exponent times what has the singular values `sigma`.
+    resolution
+        Accuracy of `sigma`, relative to ‖W1‖ ‖W2‖.
+    """
+    floor = resolution * float(write.sigma[0]) * float(read.sigma[0])
+    certain = int((sigma > max(product_error(write, read), floor)).sum())
+    # What a Gram matrix lost may be small and not zero.
+    lost = resolution > max(write.shape + read.shape) * torch.finfo(sigma.dtype).eps
+    possible = len(sigma) if lost else int((sigma > floor).sum())
+    kernel = None
+    if min(certain, rank_write) == min(possible, rank_write):
+        kernel = kernel_intersection(rank_write=rank_write, rank_product=min(certain, rank_write))
+    square = sigma.square()
+    # In double precision, whatever the weights: only a product beyond 1e308 has no number.
+    with np.errstate(over="ignore"):
+        true = np.ldexp(sigma.cpu().double().numpy(), exponent)
+    beyond = not np.isfinite(true).all()
+    return ComposedMap(
+        spectrum=None if beyond else torch.from_numpy(true),
+        rank=certain,
+        participation=float(participation_of_moments(square.sum(), square.square().sum())),
+        kernel_intersection=kernel,
+        beyond_range=beyond,
+    )
+
+
+def bounded_composed_map(
+    spectra: PairSpectra,
+    i: int,
+    write: NoisyMap,
+    read: NoisyMap,
+    *,
+    ranks: tuple[int, int],
+    resolution: float,
+) -> ComposedMap:
+    """What is known of M = W2 W1 without its singular values.
+
+    The participation ratio follows from sums. M loses nothing of the smaller range if its least
+    singular value there, at least σ_r1(W1) σ_r2(W2) times the least cosine between the ranges, is
+    above the noise of M; where it is not, the rank and the kernel intersection are left open.
+
+    Parameters
+    ----------
+    spectra, i
+        The i-th pair of these.
+    write, read
+        W1 and W2.
+    ranks
+        Their numerical ranks.
+    resolution
+        Accuracy of singular values of M, relative to ‖W1‖ ‖W2‖.
+    """
+    rank = None
+    if all(ranks):
+        cosine = _least_cosine(spectra.cosines[i], *ranks, spectra.d)
+        least = float(write.sigma[ranks[0] - 1]) * float(read.sigma[ranks[1] - 1]) * cosine
+        floor = resolution * float(write.sigma[0]) * float(read.sigma[0])
+        if least > max(product_error(write, read), floor):
+            rank = min(ranks)
+    moments = spectra.product_square[i].double(), spectra.product_fourth[i].double()
+    return ComposedMap(
+        spectrum=None,
+        rank=rank,
+        participation=float(participation_of_moments(*moments)),
+        kernel_intersection=(
+            None if rank is None else kernel_intersection(rank_write=ranks[0], rank_product=rank)
+        ),
+    )
+
+
+def _least_cosine(cosines: Tensor, r1: int, r2: int, d: int) -> float:
+    """A lower bound of the cosines between two leading spaces, by what the larger one lacks.
+
+    Of use where that is little: the sines are at most the norm of the overlaps with it.
+    """
+    if r1 > r2:
+        cosines, r1, r2 = cosines.mT, r2, r1
+    if r2 == d:
+        return 1.0
+    if cosines.shape[1] < d:
+        return 0.0
+    return max(0.0, 1 - float(cosines[:r1, r2:].double().square().sum())) ** 0.5

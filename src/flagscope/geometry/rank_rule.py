@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from flagscope.errors import InputError
+from flagscope.geometry.perturbation import NoisyMaps
 from flagscope.geometry.ranks import (
     checked_fraction,
     energy_rank,
@@ -170,6 +171,39 @@ def _checked_signal(signal: int | Tensor | None, limit: Tensor) -> Int[Tensor, "
             f"signal has shape {tuple(signal.shape)}; expected {tuple(limit.shape)}",
             hint="give one number, or one for each map of the batch",
         ) from None
+
+
+@dataclass(frozen=True)
+class MapRanks:
+    """Ranks of n maps, and the singular values they are read from.
+
+    Attributes
+    ----------
+    sigma
+        Singular values, descending.
+    numerical, effective
+        By the storage noise, and by the rule of the scan.
+    participation
+        Participation ratios; 0 for a map of rank 0.
+    """
+
+    sigma: Float[Tensor, "n s"]
+    numerical: list[int]
+    effective: list[int]
+    participation: list[float]
+
+    def whole_participation(self, i: int) -> int:
+        """The participation ratio as a dimension: rounded, from 1 to the numerical rank."""
+        return min(max(1, round(self.participation[i])), self.numerical[i])
+
+
+def map_ranks(maps: NoisyMaps, sigma: Float[Tensor, "n s"], rule: RankRule) -> MapRanks:
+    """Ranks by the storage noise and by a rule, from singular values that are roots of a Gram's."""
+    noise = maps.delta.to(sigma)
+    numerical = numerical_rank(sigma, shape=maps.shape, noise=noise, gram=True)
+    effective = rule.ranks(sigma, shape=maps.shape, noise=noise, gram=True, signal=maps.signal)
+    participation = torch.where(numerical > 0, participation_ratio(sigma), 0)
+    return MapRanks(sigma, numerical.tolist(), effective.tolist(), participation.tolist())
 
 
 _RULES = "the rules are signal, participation, numerical, energy:FRACTION and fixed:RANK"

@@ -110,7 +110,24 @@ def participation_ratio(singular_values: Float[Tensor, "*batch n"]) -> Float[Ten
     # Scaled by the largest value: a fourth power overflows float32 from σ = 4e9 on.
     largest = values.amax(-1, keepdim=True)
     power = (values / torch.where(largest > 0, largest, 1)) ** 2
-    return _ratio(power.sum(-1), (power**2).sum(-1))
+    return participation_of_moments(power.sum(-1), (power**2).sum(-1))
+
+
+def participation_of_moments(
+    trace: Float[Tensor, "*batch"], square: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch"]:
+    """`participation_ratio` of singular values of which Σσ² and Σσ⁴ are known: (Σσ²)² / Σσ⁴.
+
+    0 where Σσ⁴ is. Without the values nothing is scaled: eighth powers of them must be in range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flagscope.geometry import participation_of_moments
+    >>> participation_of_moments(torch.tensor(12.0), torch.tensor(48.0)).item()
+    3.0
+    """
+    return torch.where(square > 0, trace**2 / torch.where(square > 0, square, 1), 0)
 
 
 def energy_rank(
@@ -155,11 +172,6 @@ def energy_rank(
     total = tails[..., :1]
     slack = 0.0 if fraction == 1 else values.shape[-1] * torch.finfo(torch.float64).eps
     return (tails > (1 - fraction + slack) * total).sum(-1)
-
-
-def _ratio(trace: Tensor, square: Tensor) -> Tensor:
-    """trace² / square, 0 where both vanish."""
-    return trace**2 / torch.where(square > 0, square, 1)
 
 
 def _checked_shape(shape: tuple[int, int], count: int) -> tuple[int, int]:

@@ -32,7 +32,12 @@ from flagscope.null.projectors import (
     projector_sum_threshold,
 )
 from flagscope.null.significance import Significance
-from flagscope.null.spectrum import Spectrum, spectrum_invariants, spectrum_of_moments
+from flagscope.null.spectrum import (
+    Spectrum,
+    gram_spectrum,
+    spectrum_invariants,
+    spectrum_of_moments,
+)
 from flagscope.null.tracy_widom import tracy_widom_log_sf, tracy_widom_quantile
 
 __all__ = [
@@ -57,6 +62,7 @@ __all__ = [
     "false_discovery_adjustment",
     "family_adjustment",
     "free_dimensions",
+    "gram_spectrum",
     "grid_noise",
     "haar_overlap",
     "largest_cosine_significance",

@@ -159,3 +159,24 @@ def _semicircle(count: int) -> NDArray[np.float64]:
     share = (angles - np.sin(angles) * np.cos(angles)) / math.pi
     at = (np.arange(count) + 0.5) / count
     return 2.0 * np.cos(np.interp(at, share, angles))
+
+
+def gram_spectrum(eigenvalues: ArrayLike, d: int) -> Spectrum:
+    """Invariants of a d×d Gram matrix with these eigenvalues, and zeros where they are fewer.
+
+    Parameters
+    ----------
+    eigenvalues
+        Any number of them, in any order: of more than d, the least are rounding of zero.
+    d
+        Size of the matrix.
+
+    Examples
+    --------
+    >>> gram_spectrum([1.0, 1.0], 4).kurtosis
+    0.25
+    """
+    full = np.zeros(d)
+    largest = np.sort(np.asarray(eigenvalues, dtype=np.float64))[::-1][:d]
+    full[: len(largest)] = largest
+    return spectrum_invariants(full)

@@ -12,20 +12,13 @@ from functools import partial
 from typing import TypeVar
 
 from flagscope.arch import Norm, PairGroup, Side
-from flagscope.diagnose import (
-    PreparedMap,
-    SharpMap,
-    prepared_map,
-    residual_record,
-    sharp_map,
-    sharp_residual_record,
-)
+from flagscope.diagnose import SharpMap, residual_record, sharp_map, sharp_residual_record
 from flagscope.engine.cache.counted_cache import CountedCache
 from flagscope.engine.cache.norms import fold_before, fold_behind
 from flagscope.engine.cache.task_reader import TaskReader
 from flagscope.engine.plan.depth import is_sharp
 from flagscope.engine.settings import Settings
-from flagscope.geometry import Matrices, RankRule
+from flagscope.geometry import Matrices, PreparedMap, RankRule, prepared_map
 from flagscope.records import PairRecord
 
 T = TypeVar("T")

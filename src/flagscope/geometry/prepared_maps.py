@@ -10,23 +10,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from flagscope.diagnose.facts import MapFacts, facts_of
-from flagscope.diagnose.guard import ProfileView, testable
-from flagscope.geometry import (
-    Eigensystem,
-    Matrices,
-    RankRule,
+from flagscope.geometry.matrices import Matrices
+from flagscope.geometry.perturbation import NoisyMaps, noisy_maps
+from flagscope.geometry.profile_views import ProfileView, testable
+from flagscope.geometry.rank_rule import RankRule
+from flagscope.geometry.row_scales import (
     RowScales,
-    eigensystem,
     flat_spread,
     in_complement_of_mean,
     mean_removed,
     profiles,
     row_scales,
-    single_eigensystem,
-    spectra_from_eigensystems,
     unit_rows,
 )
+from flagscope.geometry.spectra import Eigensystem, eigensystem, spectra_from_eigensystems
+from flagscope.geometry.spectra_single import single_eigensystem
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,8 @@ class PreparedMap:
 
     Attributes
     ----------
-    facts
-        Its shape, noise and norm.
+    maps
+        Its shape, noise and norm, a batch of one.
     system
         Eigenvalues and eigenvectors of its Gram matrix there; None where it has a fault.
     fault
@@ -51,7 +49,7 @@ class PreparedMap:
         Whether its values repeat, see `Matrices`.
     """
 
-    facts: MapFacts
+    maps: NoisyMaps
     system: Eigensystem | None
     fault: str | None
     scales: RowScales | None
@@ -112,6 +110,7 @@ def prepared_map(
     Examples
     --------
     >>> import torch
+    >>> from flagscope.geometry import Matrices, RankRule, prepared_map
     >>> w = torch.tensor([[[0.0], [2.0]]], dtype=torch.float64)
     >>> map_ = Matrices(w, torch.zeros(1), torch.zeros(1))
     >>> rule = RankRule.parse("participation")
@@ -122,14 +121,14 @@ def prepared_map(
     (fault,) = maps.faults()
     normal = maps.normalised()
     whole = normal.values if plain is None else plain().normalised().values
-    usable = rule if fault is None else RankRule.parse("participation")
-    facts = facts_of(normal, read=read, rule=usable, plain=whole)
+    signal = fault is None and rule.kind == "signal"
+    noisy = noisy_maps(normal, read=read, signal=signal, plain=whole)
 
     def rows(make: Callable[[], Matrices]) -> Float[Tensor, "d m"]:
         values = make().normalised().values[0]
         return values.mT if read else values
 
-    kept = replace(facts, matrix=lambda _: rows(again))
+    kept = replace(noisy, matrix=lambda _: rows(again))
     system = scales = None
     if fault is None:
         system = _solved(normal.values.mT if read else normal.values)
