@@ -11,7 +11,6 @@ import pytest
 
 import flagscope
 from flagscope.checkpoint import Checkpoint
-from flagscope.checkpoint.sharded import ShardedCheckpoint
 
 SHARD_BYTES = 5 * 10**9
 MODELS = {  # layers, width, heads, key-value heads, width of the MLP, vocabulary, parameters
@@ -125,7 +124,6 @@ def unread(monkeypatch):
         raise AssertionError("a tensor was read")
 
     monkeypatch.setattr(Checkpoint, "read", read)
-    monkeypatch.setattr(ShardedCheckpoint, "read_stored", read)
 
 
 def written(folder, shapes, config, *, scaled, room):

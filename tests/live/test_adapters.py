@@ -136,7 +136,7 @@ def test_weights_are_those_of_the_merge(case):
     model = CASES[case]()
     expected = merge(model).state_dict()
     base = (gpt2() if case in ("gpt2", "biases") else llama()).state_dict()
-    checkpoint, traced = module_checkpoint(model)
+    checkpoint, traced, _ = module_checkpoint(model)
     assert list(checkpoint.tensors) == list(expected)
     for name, tensor in expected.items():
         assert torch.equal(checkpoint.read(name), tensor), name
@@ -160,7 +160,7 @@ def test_a_scan_is_that_of_the_merged_model(case):
 
 def test_a_weight_is_the_sum_of_the_paper():
     model = wrapped(lora(lora_alpha=6))
-    checkpoint, _ = module_checkpoint(model)
+    checkpoint, *_ = module_checkpoint(model)
     state = {name: tensor.double().numpy() for name, tensor in model.state_dict().items()}
     at = "base_model.model.model.layers.1.self_attn.v_proj."
     factors = state[at + "lora_B.default.weight"] @ state[at + "lora_A.default.weight"]
@@ -186,7 +186,7 @@ SHARED = {
 @pytest.mark.parametrize("case", SHARED)
 def test_weights_give_what_the_live_model_computes(case):
     model = SHARED[case]()
-    checkpoint, module = module_checkpoint(model)
+    checkpoint, module, _ = module_checkpoint(model)
     state = {name: checkpoint.read(name) for name in checkpoint.tensors}
     ids = torch.tensor([[1, 4, 2, 8, 5, 7]])
     with torch.no_grad():
@@ -208,7 +208,7 @@ def test_notes_count_merged_and_whole_modules():
 
 def test_adapters_put_into_a_model_of_ones_own():
     model = injected()
-    checkpoint, _ = module_checkpoint(model)
+    checkpoint, *_ = module_checkpoint(model)
     reference = wrapped(lora())
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
@@ -222,7 +222,7 @@ def test_adapters_put_into_a_model_of_ones_own():
     peft.inject_adapter_in_model(peft.LoraConfig(target_modules=["2"]), net)
     trained(net)
     x = torch.randn(4, 8)
-    _, traced = module_checkpoint(net)
+    _, traced, _ = module_checkpoint(net)
     read = module_checkpoint(net)[0].read("2.weight")
     expected = net[2](x)
     assert torch.allclose(nn.functional.linear(x, read, traced[2].bias), expected, atol=1e-6)
@@ -232,7 +232,7 @@ def test_adapters_put_into_a_model_of_ones_own():
 def test_adapters_that_are_not_active_are_left_out_and_named():
     model = wrapped(lora())
     with model.disable_adapter():
-        checkpoint, _ = module_checkpoint(model)
+        checkpoint, *_ = module_checkpoint(model)
     base = llama().state_dict()
     assert all(torch.equal(checkpoint.read(name), one) for name, one in base.items())
     assert any("6 layers are not active and not merged" in note for note in checkpoint.notes)
@@ -268,7 +268,7 @@ def test_tensors_of_an_adapted_model_say_that_they_stand_unmerged():
 
 def test_computed_weights_travel_to_other_processes():
     model = wrapped(lora())
-    checkpoint, _ = module_checkpoint(model)
+    checkpoint, *_ = module_checkpoint(model)
     infos = checkpoint.tensors
     graph = build_graph({name: info.shape for name, info in infos.items()}, checkpoint.config)
     tasks = plan(graph, CPU, {name: info.nbytes for name, info in infos.items()})
@@ -282,7 +282,7 @@ def test_computed_weights_travel_to_other_processes():
 
 
 def test_one_merged_weight_is_held_at_a_time():
-    checkpoint, _ = module_checkpoint(wrapped(lora()))
+    checkpoint, *_ = module_checkpoint(wrapped(lora()))
     names = [f"model.layers.{at}.mlp.down_proj.weight" for at in range(2)]
     first = checkpoint.read(names[0])
     assert checkpoint.read(names[0], (slice(0, 2),)).data_ptr() == first.data_ptr()

@@ -102,7 +102,7 @@ def measured(source, **options):
 def test_effective_weights_are_those_of_the_layers(change):
     module = net(CHANGES[change])
     expected = plain(module).state_dict()
-    checkpoint, traced = module_checkpoint(module)
+    checkpoint, traced, _ = module_checkpoint(module)
     assert sorted(checkpoint.tensors) == sorted(expected)
     for name, tensor in expected.items():
         assert torch.equal(checkpoint.read(name), tensor), name
@@ -128,7 +128,7 @@ def test_weight_norm_is_its_formula():
         part.detach().double().numpy() for part in module[0].parametrizations.weight.parameters()
     )
     expected = g * v / np.linalg.norm(v, axis=1, keepdims=True)
-    checkpoint, _ = module_checkpoint(module)
+    checkpoint, *_ = module_checkpoint(module)
     read = checkpoint.read("0.weight").double().numpy()
     np.testing.assert_allclose(read, expected, rtol=1e-6, atol=0)
 
@@ -153,12 +153,12 @@ def test_convolutions_and_recurrent_layers():
     conv = nn.Sequential(nn.ConvTranspose2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
     for at in (0, 2):
         parametrizations.spectral_norm(conv[at])
-    checkpoint, _ = module_checkpoint(conv.eval())
+    checkpoint, *_ = module_checkpoint(conv.eval())
     for at in (0, 2):
         assert torch.equal(checkpoint.read(f"{at}.weight"), conv[at].weight)
     recurrent = nn.LSTM(4, 6)
     parametrizations.weight_norm(recurrent, "weight_hh_l0")
-    checkpoint, traced = module_checkpoint(recurrent)
+    checkpoint, traced, _ = module_checkpoint(recurrent)
     assert torch.equal(checkpoint.read("weight_hh_l0"), recurrent.weight_hh_l0)
     x = torch.randn(3, 4)
     assert torch.equal(traced(x)[0], recurrent(x)[0])

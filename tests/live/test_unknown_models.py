@@ -93,7 +93,7 @@ def test_a_mere_guess_at_names_leaves_the_trace(monkeypatch):
         return replace(inner(*args, **kwargs), family="unknown")
 
     monkeypatch.setattr(traces, "build_graph", unfamiliar)
-    _, module = module_checkpoint(model)
+    _, module, _ = module_checkpoint(model)
     assert traces.module_graph(module, model.config.to_dict(), example_inputs=x).family == "traced"
 
 

@@ -151,7 +151,7 @@ def test_a_child_called_module_next_to_layers_of_the_same_names():
     assert [pair.name for pair in result.pairs] == ["0-module.0", "module.0-module.2"]
     assert any("'module' stays" in note for note in result.notes)
     names = {}
-    checkpoint, _ = module_checkpoint(net)
+    checkpoint, *_ = module_checkpoint(net)
     for name in checkpoint.tensors:
         names[name] = torch.equal(checkpoint.read(name), net.state_dict()[name])
     assert set(names) == set(net.state_dict())
@@ -172,7 +172,7 @@ def test_the_module_is_left_as_it_is():
 
 def test_tied_parameters_keep_both_names_and_one_tensor():
     model = gpt2()
-    checkpoint, module = module_checkpoint(torch.compile(model))
+    checkpoint, module, _ = module_checkpoint(torch.compile(model))
     assert list(checkpoint.tensors) == list(model.state_dict())
     state = module.state_dict(keep_vars=True)
     assert state["lm_head.weight"] is state["transformer.wte.weight"]
@@ -204,5 +204,5 @@ def test_modules_of_torchscript_and_of_fx_are_read():
     torch.manual_seed(0)
     net = sequential()
     assert measured(torch.fx.symbolic_trace(net)) == measured(net)
-    checkpoint, _ = module_checkpoint(torch.jit.script(net))
+    checkpoint, *_ = module_checkpoint(torch.jit.script(net))
     assert set(checkpoint.tensors) == set(net.state_dict())

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     Source = str | os.PathLike[str] | nn.Module | Mapping[str, Tensor | ndarray[Any, Any]]
     Config = Mapping[str, Any] | str | os.PathLike[str]
 
-# The module to trace of a checkpoint over a live module: its names are those of the tensors.
-_traceable: WeakKeyDictionary[Checkpoint, nn.Module] = WeakKeyDictionary()
+# Of a checkpoint over a live module: the module to trace, and the checkpoint's names by its own.
+_traceable: WeakKeyDictionary[Checkpoint, tuple[nn.Module, dict[str, str]]] = WeakKeyDictionary()
 
 _UNFORESEEN = (
     "--family none reads the tensors by their shapes alone, --config F takes another "
@@ -73,8 +73,8 @@ def opened(
             )
         from flagscope.live import module_checkpoint
 
-        checkpoint, module = module_checkpoint(source, config=given)
-        _traceable[checkpoint] = module
+        checkpoint, module, names = module_checkpoint(source, config=given)
+        _traceable[checkpoint] = module, names
         return checkpoint
     if isinstance(source, Mapping):
         return from_state_dict(source, config=given, tensors=tensors)
@@ -126,9 +126,12 @@ def _graph_of(
     if isinstance(source, nn.Module):
         from flagscope.arch.trace import module_graph  # torch.export takes seconds to import
 
-        names = {checkpoint.stored_name(name): name for name in shapes}
+        module, given = _traceable[checkpoint]
+        held = set(given.values())
+        names = {name: name for name in shapes if name not in held}  # dequantised weights
+        names |= {theirs: name for theirs, name in given.items() if name in shapes}
         return module_graph(
-            _traceable[checkpoint], checkpoint.config, names=names, shapes=shapes,
+            module, checkpoint.config, names=names, shapes=shapes,
             example_inputs=example_inputs, **known,
         )  # fmt: skip
     if example_inputs is not None:

@@ -1,6 +1,6 @@
-"""From tensor names, shapes and a config to the graph of a network's linear maps.
+"""Builds the graph of a network's linear maps from tensor names, shapes and a config.
 
-Names are imported on first use, so that a list of the families needs no tensor library.
+Names are imported on first use, so that listing the families needs no tensor library.
 """
 
 from __future__ import annotations

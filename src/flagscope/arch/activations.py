@@ -1,15 +1,15 @@
-"""Activations: which changes of the neurons pass through them."""
+"""Activations: which changes of the neurons commute with them."""
 
 from __future__ import annotations
 
 from flagscope.records import Freedom
 
 LINEAR = frozenset({"linear", "identity", "none"})
-# f(c x) = c f(x) for c > 0. ReLU squared is homogeneous of degree two: scalings do not pass as
-# they are, so it counts as merely elementwise.
+# f(c x) = c f(x) for c > 0. ReLU squared is homogeneous of degree two: it does not commute with
+# scalings, so it counts as merely elementwise.
 HOMOGENEOUS = frozenset({"relu", "leaky_relu", "leakyrelu", "prelu"})
 
-# Functions of single entries, by the names that configs give them.
+# Functions of single entries, by their names in configs.
 ELEMENTWISE = frozenset({
     "gelu", "gelu_10", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh",
     "gelu_python_tanh", "gelu_accurate", "gelu_tanh", "gelu_exact", "quick_gelu", "quickgelu",
@@ -24,9 +24,9 @@ ELEMENTWISE = frozenset({
 def activation_freedom(name: str) -> Freedom:
     """The freedom of the neurons on both sides of an activation.
 
-    All of GL(d) where there is none, positive scalings and permutations where it is positively
-    homogeneous, permutations for any other elementwise function that is known, and "none" (none
-    that is known) for any other name: it may mix neurons, or halve their number.
+    All of GL(d) without an activation; positive scalings and permutations if it is positively
+    homogeneous; permutations for any other known elementwise function; and "none" (none known)
+    for any other name, since that function may mix neurons, or halve their number.
 
     References
     ----------
@@ -46,7 +46,7 @@ def activation_freedom(name: str) -> Freedom:
 
 
 def elementwise_freedom(name: str) -> Freedom:
-    """The same of a function that a trace has shown to act on single entries, whatever its name.
+    """`activation_freedom` for a function that a trace has shown to act on single entries.
 
     Examples
     --------

@@ -22,7 +22,7 @@ from flagscope.records import Attention, Freedom, HeadSpace
 Groups = tuple[list[PairGroup], list[HeadGroup]]
 
 LINEAR: tuple[str, Freedom] = ("linear", "gl")
-# Clipping to a range is elementwise and alike for all dimensions.
+# Clipping to a range is elementwise and equal for all dimensions.
 CLIPPED: tuple[str, Freedom] = ("clip", "permutation")
 
 HEADS_UNKNOWN = (
@@ -32,40 +32,42 @@ HEADS_UNKNOWN = (
 
 
 def attention_groups(rule: AttentionRule, context: RuleContext) -> Groups:
-    """Pairs and head spaces of one attention block, as far as its tensors exist.
+    """Pairs and head spaces of one attention block, for those of its tensors that exist.
 
     Q-K: W_Q of a query head writes into R^{d_h}, (W_K)ᵀ of its key-value head reads it (the
     logits are xᵀ W_Kᵀ W_Q y). V-O: W_V of the key-value head writes, W_O of the head reads.
     """
-    found = [place for one in rule.maps if (place := context.locate(one))]
-    if not found:
+    places = [place for map_rule in rule.maps if (place := context.locate(map_rule))]
+    if not places:
         if not rule.optional:
             context.notes.add("no attention tensors of the family's names", context.label)
         return [], []
-    missing = [one.role for one in rule.maps if all(p.rule is not one for p in found)]
+    missing = [
+        map_rule.role for map_rule in rule.maps if all(p.rule is not map_rule for p in places)
+    ]
     if missing:
         context.notes.add(f"attention without the maps {', '.join(missing)}", context.label)
-    maps = _counted_groups(found, context).solve(found)
+    maps = _counted_groups(places, context).solve(places)
     if maps is None:
         context.notes.add(HEADS_UNKNOWN, context.label)
         return [], []
-    check_count(max(maps.values(), key=lambda one: one.count), "heads")
+    check_count(max(maps.values(), key=lambda map_: map_.count), "heads")
     pairs = []
     if "q" in maps and "k" in maps:
         pairs.append(_query_key(rule, maps, context))
     if "v" in maps and "o" in maps:
         pairs.append(_value_output(rule, maps, context))
-    heads = [_head_group(rule, one, context) for role, one in maps.items() if role in rule.spaces]
+    heads = [_head_group(rule, map_, context) for role, map_ in maps.items() if role in rule.spaces]
     return pairs, heads
 
 
-def _counted_groups(found: Sequence[Place], context: RuleContext) -> RuleContext:
-    """The context with the number of key-value heads that the rows of a fused QKV have.
+def _counted_groups(places: Sequence[Place], context: RuleContext) -> RuleContext:
+    """The context, with the number of key-value heads from the rows of a fused QKV.
 
-    Each group has two heads besides its queries. Where the config gives the number of groups and it
-    fits the rows, that is it; else the rows decide, for a config may say it under a flag or not.
+    Each group has two heads besides its queries. If the config gives a number of groups that fits
+    the rows, it is used; otherwise the rows decide, as a config may state the number under a flag.
     """
-    by_role = {place.rule.role: place for place in found}
+    by_role = {place.rule.role: place for place in places}
     queries, output, heads = by_role.get("q"), by_role.get("o"), context.known.get("h")
     if queries is None or queries.rule.layout != "(g s k) d" or heads is None or output is None:
         return context
@@ -77,9 +79,9 @@ def _counted_groups(found: Sequence[Place], context: RuleContext) -> RuleContext
         )
     except LayoutMismatchError:
         return context
-    rows, rest = divmod(queries.shape[0], sizes.get("k") or 1)
+    rows, remainder = divmod(queries.shape[0], sizes.get("k") or 1)
     groups, odd = divmod(rows - heads.value, 2)
-    if "k" not in sizes or rest or odd or groups < 1 or heads.value % groups:
+    if "k" not in sizes or remainder or odd or groups < 1 or heads.value % groups:
         return context
     if "g" in context.known and context.known["g"].value == groups:
         return context
@@ -94,7 +96,7 @@ def _counted_groups(found: Sequence[Place], context: RuleContext) -> RuleContext
 
 
 def attention_label(rule: AttentionRule, context: RuleContext) -> str:
-    """What the names of an attention block's pairs begin with, such as ``layer.3.cross``."""
+    """Prefix of the names of an attention block's pairs, such as ``layer.3.cross``."""
     label = context.label if rule.kind == "self" else f"{context.label}.{rule.kind}"
     return f"{label}.{rule.name}" if rule.name else label
 
@@ -104,8 +106,8 @@ def _attention(rule: AttentionRule) -> Attention:
 
 
 def _group_size(queries: LinearMap, shared: LinearMap) -> int:
-    size, rest = divmod(queries.count, shared.count) if shared.count else (0, 1)
-    if rest:
+    size, remainder = divmod(queries.count, shared.count) if shared.count else (0, 1)
+    if remainder:
         raise ArchitectureError(
             f"{queries.tensor!r} of shape {queries.shape} has {queries.count} query heads, "
             f"{shared.tensor!r} of shape {shared.shape} has {shared.count} key-value heads: "
@@ -192,33 +194,33 @@ def _layout(rule: RotaryRule, context: RuleContext) -> Literal["half", "interlea
 
 
 def _normalised(rule: AttentionRule, rotary: Rotary | None, context: RuleContext) -> bool:
-    """Whether queries and keys are divided by their norms behind the rotary embedding."""
+    """Whether queries and keys are normalised after the rotary embedding."""
     return rotary is not None and config_flag(rule.normalised, context.config)
 
 
 def _head_norm(
     side: Literal["query", "key"],
-    one: LinearMap,
+    map_: LinearMap,
     rule: AttentionRule,
     rotary: Rotary | None,
     context: RuleContext,
 ) -> Norm | None:
-    """The norm of the queries or keys: one with a bias, or beside a LayerNorm of the stream,
-    centres; one without tensors acts on each head."""
+    """The norm of the queries or keys: a LayerNorm if it has a bias or the stream uses LayerNorm;
+    a norm without tensors acts per head."""
     modules = rule.query_norm if side == "query" else rule.key_norm
     norm = named_norm(modules, context, kind="rmsnorm", placement="map")
     if norm is None and context.trusted and _normalised(rule, rotary, context):
         return Norm(
-            name=f"{one.tensor.removesuffix('.weight')} (norm)", kind="rmsnorm", gain=None,
+            name=f"{map_.tensor.removesuffix('.weight')} (norm)", kind="rmsnorm", gain=None,
             bias=None, mean=None, variance=None, eps=1e-6, offset=0.0, placement="map",
-            shape=(one.outputs,),
+            shape=(map_.outputs,),
         )  # fmt: skip
     centres = rule.norm is not None and rule.norm.kind == "layernorm"
     return replace(norm, kind="layernorm") if norm and (norm.bias or centres) else norm
 
 
 def _turned(rule: AttentionRule, dimension: int, context: RuleContext) -> int:
-    """How many of a head's dimensions the rotary embedding turns."""
+    """Number of a head's dimensions that the rotary embedding rotates."""
     if rule.rotary is None or config_flag(rule.rotary.unless, context.config):
         return 0
     if not _layer_turns(rule.rotary, context):
@@ -245,13 +247,13 @@ def _layer_turns(rule: RotaryRule, context: RuleContext) -> bool:
     return interval < 1 or (context.layer + 1) % interval != 0
 
 
-def _head_group(rule: AttentionRule, one: LinearMap, context: RuleContext) -> HeadGroup:
+def _head_group(rule: AttentionRule, map_: LinearMap, context: RuleContext) -> HeadGroup:
     spaces: dict[str, HeadSpace] = {"q": "q", "k": "k", "v": "v", "o": "o"}
-    space = spaces[one.role]
-    stream = one.outputs if space == "o" else one.inputs
+    space = spaces[map_.role]
+    stream = map_.outputs if space == "o" else map_.inputs
     normed = space != "o" and (context.trusted or context.norms)
     return HeadGroup(
         stack=context.stack, attention=_attention(rule), layer=context.layer or 0, space=space,
-        map=one, count=one.count, rank=min(one.outputs, one.inputs), d=stream,
+        map=map_, count=map_.count, rank=min(map_.outputs, map_.inputs), d=stream,
         norm=stream_norm(rule.norm, context) if normed else None,
     )  # fmt: skip

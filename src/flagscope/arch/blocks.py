@@ -1,4 +1,4 @@
-"""The sub-blocks of a stack and its residual streams, from the maps that its rules found."""
+"""Builds the sub-blocks and residual streams of a stack from the maps that its rules found."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EXPERTS = "experts are left out of the residual pairs"
 
 @dataclass(frozen=True)
 class Part:
-    """What one attention or MLP rule found in one layer."""
+    """The maps that one attention or MLP rule found in one layer."""
 
     rule: AttentionRule | MlpRule
     context: RuleContext
@@ -44,30 +44,30 @@ class Part:
 
 
 class _NoStreamError(Exception):
-    """Why a stack has no stream of known readers."""
+    """Raised, with the reason, if the readers of a stack's stream are not known."""
 
 
 def stack_streams(
     rule: StackRule, parts: Sequence[Part], outside: RuleContext, *, noted: bool
 ) -> tuple[Stream, ...]:
-    """The residual streams of a stack: one for each stage, none where a norm is not known.
+    """The residual streams of a stack: one for each stage, none if a norm is not known.
 
     Parameters
     ----------
     rule
         The stack.
     parts
-        What was found, layer by layer in the order of execution.
+        Maps found, layer by layer in the order of execution.
     outside
-        Where notes are taken.
+        Context outside of the layers, which takes notes.
     noted
-        Whether to note why there is no stream, or what is left out of it.
+        Whether to note why there is no stream, or which blocks are left out of it.
     """
     depth = config_entry(outside.config, rule.depth)
     faced = [
-        one for one in parts
-        if one.pairs and not _mixes_tokens(one.rule)
-        and (depth is None or (one.context.layer or 0) < depth[1])
+        part for part in parts
+        if part.pairs and not _mixes_tokens(part.rule)
+        and (depth is None or (part.context.layer or 0) < depth[1])
     ]  # fmt: skip
     if not faced or not (outside.trusted or outside.norms):
         return ()
@@ -80,12 +80,12 @@ def stack_streams(
     open_order = rule.norms_shown and config_truth(rule.parallel, outside.config)
     if noted and open_order and not outside.trusted and blocks:
         outside.notes.add(ORDER_UNKNOWN, outside.label)
-    if noted and any(isinstance(one.rule, MlpRule) and one.rule.experts for one in faced):
+    if noted and any(isinstance(part.rule, MlpRule) and part.rule.experts for part in faced):
         outside.notes.add(EXPERTS, outside.label)
     streams = []
-    for (_, d), group in groupby(blocks, key=lambda one: (one[0], one[1])):
+    for (_, d), group in groupby(blocks, key=lambda entry: (entry[0], entry[1])):
         streams.append(Stream(outside.stack, d, tuple(block for _, _, block in group)))
-    return tuple(one for one in streams if len(one.blocks) > 1)
+    return tuple(stream for stream in streams if len(stream.blocks) > 1)
 
 
 def _mixes_tokens(rule: AttentionRule | MlpRule) -> bool:
@@ -95,10 +95,10 @@ def _mixes_tokens(rule: AttentionRule | MlpRule) -> bool:
 def _sub_blocks(
     rule: StackRule, parts: Sequence[Part]
 ) -> Iterator[tuple[tuple[int, ...], int, SubBlock]]:
-    """Stage, dimension and sub-block, in the order of execution."""
+    """Yield (stage, dimension, sub-block) in the order of execution."""
     parallel = config_truth(rule.parallel, parts[0].context.config)
     position = -1
-    for _, layer in groupby(parts, key=lambda one: one.context.base):
+    for _, layer in groupby(parts, key=lambda part: part.context.base):
         attended = False
         for together in _together(layer):
             first = together[0]
@@ -111,36 +111,36 @@ def _sub_blocks(
 
 
 def _together(layer: Iterable[Part]) -> list[list[Part]]:
-    """The parts of a layer that are one sub-block: all of its MLPs, attention in several spaces."""
-    found: list[list[Part]] = []
-    for one in layer:
-        last = found[-1][-1].rule if found else None
-        if isinstance(one.rule, MlpRule):
+    """Group the parts of a layer by sub-block: all MLPs, or one attention in several spaces."""
+    sub_blocks: list[list[Part]] = []
+    for part in layer:
+        last = sub_blocks[-1][-1].rule if sub_blocks else None
+        if isinstance(part.rule, MlpRule):
             joins = isinstance(last, MlpRule)
         else:
-            joins = isinstance(last, AttentionRule) and bool(one.rule.name)
+            joins = isinstance(last, AttentionRule) and bool(part.rule.name)
         if joins:
-            found[-1].append(one)
+            sub_blocks[-1].append(part)
         else:
-            found.append([one])
-    return found
+            sub_blocks.append([part])
+    return sub_blocks
 
 
 def _sub_block(parts: Sequence[Part], position: int) -> SubBlock:
     readers: list[StreamMap] = []
     writers: list[StreamMap] = []
     kind: Attention | None = None
-    for one in parts:
-        norm = _reader_norm(one)
-        behind = stream_norm(one.rule.output_norm, one.context) or layer_scale(
-            one.rule.output_scale, one.context
+    for part in parts:
+        norm = _reader_norm(part)
+        behind = stream_norm(part.rule.output_norm, part.context) or layer_scale(
+            part.rule.output_scale, part.context
         )
-        if isinstance(one.rule, AttentionRule):
-            kind = "cross" if one.rule.kind == "cross" else "self"
-            found = list(_attention_maps(one, one.rule, norm, behind))
+        if isinstance(part.rule, AttentionRule):
+            kind = "cross" if part.rule.kind == "cross" else "self"
+            faces = list(_attention_maps(part, part.rule, norm, behind))
         else:
-            found = [] if one.rule.experts else list(_mlp_maps(one, norm, behind))
-        for face in found:
+            faces = [] if part.rule.experts else list(_mlp_maps(part, norm, behind))
+        for face in faces:
             side = writers if face.role in ("o", "down") else readers
             if all(other.joined != face.joined for other in side):
                 side.append(face)
@@ -157,20 +157,20 @@ def _attention_maps(
     maps = {head.space: head.map for head in part.heads}
     for head in part.heads:
         label, partner = f"{part.label}.{head.space}", maps.get(_PARTNERS[head.space])
-        inner = norm if rule.kind == "self" else None  # across, keys and values read elsewhere
+        inner = norm if rule.kind == "self" else None  # in cross-attention, k and v read elsewhere
         if head.space == "o":
             joined = Side(head.map.joined("read"))
             yield StreamMap(label, "o", joined, head.map, behind, partner, inner)
         elif rule.kind == "self" or head.space == "q":
             joined, beside = Side(head.map.joined("write")), behind if head.space == "v" else inner
             yield StreamMap(label, head.space, joined, head.map, norm, partner, beside)
-    for name, one in rule.reads.items():
-        place = part.context.locate(one)
+    for name, map_rule in rule.reads.items():
+        place = part.context.locate(map_rule)
         maps = part.context.solve([place]) if place is not None else None
         if maps is not None:
-            (found,) = maps.values()
-            heads = found if found.batch else None
-            yield StreamMap(f"{part.label}.{name}", found.role, Side(found.joined("write")), heads,
+            (map_,) = maps.values()
+            heads = map_ if map_.batch else None
+            yield StreamMap(f"{part.label}.{name}", map_.role, Side(map_.joined("write")), heads,
                             norm)  # fmt: skip
 
 
@@ -182,7 +182,7 @@ def _mlp_maps(part: Part, norm: Norm | None, behind: Norm | None) -> Iterator[St
 
 
 def _reader_norm(part: Part) -> Norm | None:
-    """The norm of the stream in front of a block's readers, None where they read it bare."""
+    """The norm of the stream before a block's readers; None if they read the bare stream."""
     rule = part.rule.norm
     if part.rule.bare or (rule is not None and rule.not_first and part.context.layer == 0):
         return None
@@ -195,8 +195,8 @@ def _reader_norm(part: Part) -> Norm | None:
 
 
 def _dimension(block: SubBlock) -> int:
-    sizes = {one.joined.dimension("read") for one in block.readers}
-    sizes |= {one.joined.dimension("write") for one in block.writers}
+    sizes = {face.joined.dimension("read") for face in block.readers}
+    sizes |= {face.joined.dimension("write") for face in block.writers}
     if len(sizes) > 1:
         raise _NoStreamError("no residual pairs: the maps of a block read and write streams of "
                              f"different dimensions: {sorted(sizes)}")  # fmt: skip

@@ -1,4 +1,4 @@
-"""From tensor names, shapes and a config to the graph: the interpreter of family files."""
+"""Builds the graph from tensor names, shapes and a config, as family files describe."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from flagscope.errors import ArchitectureError, InputError
 from flagscope.wiring import Wiring
 
 NO_FAMILY = "none"
-"""In place of a family's name: read the tensors without any."""
-# Biases of heads, where these have an axis of their own.
+"""Family name that means to read the tensors without a family."""
+# Biases with a separate axis of heads.
 BIASES = ("*.bias", "*_bias")
 
 
@@ -43,9 +43,9 @@ def build_graph(
 ) -> Graph:
     """The graph of a network's linear maps from the names and shapes of its tensors.
 
-    The family is the one that is named, else that of the config's ``model_type``, else the one
-    whose tensor names fit. A model of no known family gets what common names and chained
-    dimensions tell; notes say what that could not.
+    The family is the named one, else that of the config's ``model_type``, else the one whose
+    tensor names fit. Without a known family, common names and matching dimensions are used; notes
+    say what they do not determine.
 
     Parameters
     ----------
@@ -93,13 +93,13 @@ def build_graph(
     """
     every = _checked_shapes(shapes)
     _check_arguments(config, heads, window)
-    # Without entries a shape may be as large as it likes, and there is nothing to measure.
+    # Empty tensors may have shapes of any size, and hold nothing to measure.
     empty = [name for name, shape in every.items() if 0 in shape]
-    # The patterns of names take a time that grows with the square of their length.
+    # Name patterns take quadratic time in the length of a name.
     long = [name for name, shape in every.items() if len(name) > LONGEST_NAME and 0 not in shape]
     aside = {*empty, *long}
     checked = {name: shape for name, shape in every.items() if name not in aside}
-    # What has no entries ends a sequence all the same.
+    # Empty tensors still end a sequence.
     seen = {name: (0,) if 0 in shape else shape for name, shape in every.items()
             if name not in long}  # fmt: skip
     graph = _built(checked, seen, config, family=family, heads=heads, window=window, wiring=wiring)
@@ -112,7 +112,7 @@ def build_graph(
 
 
 def _aside_notes(empty: Sequence[str], long: Sequence[str]) -> list[str]:
-    """What to say of tensors that are in no map, whatever the others are."""
+    """Notes on tensors that cannot be in any map."""
     notes = []
     if empty:
         notes.append(
@@ -136,7 +136,7 @@ def _built(
     window: int,
     wiring: Wiring | None,
 ) -> Graph:
-    """The graph of tensors that have entries; names are read among all that are `seen`."""
+    """The graph of non-empty tensors; names are read among all that are `seen`."""
     if not checked:
         return _finished("unknown", [], [], checked, {}, Notes(), reading=None)
     notes, taken = Notes(), Notes()
@@ -172,15 +172,15 @@ def _built(
             raise
         return replace(other, notes=(*other.notes, f"what contradicts the family: {error}"))
     if wired is not None and wired.links and not graph.pairs:
-        # An exporter left only some of the family's names.
+        # The exporter kept only some of the family's names.
         return _wired(wired, checked, config, heads, Notes())
     return graph
 
 
 def _without_family(choice: Choice, shapes: Shapes, heads: int | None, window: int) -> Graph | None:
-    """What names and shapes tell of a model whose family was a guess that its shapes contradict.
+    """The graph from names and shapes, for a model that contradicts its guessed family.
 
-    None where that gives no heads or leaves more out: then the contradiction is what is to be said.
+    None if that gives no heads or leaves more out: the contradiction is then reported.
     """
     notes = Notes()
     notes.add(
@@ -193,9 +193,9 @@ def _without_family(choice: Choice, shapes: Shapes, heads: int | None, window: i
     notes.add(DOUBTED)
     graph = _graph(found, shapes, notes, heads=heads, window=window, reading=reading)
     mapped = {side.map.tensor for pair in graph.pairs for side in (pair.write, pair.read)}
-    named = {name for one in choice.instances for numbers in one.numbers
-             for rule in one.rule.maps() for weight in rule.weights()
-             if (name := layer_base(one, numbers) + weight) in shapes}  # fmt: skip
+    named = {name for instance in choice.instances for numbers in instance.numbers
+             for rule in instance.rule.maps() for weight in rule.weights()
+             if (name := layer_base(instance, numbers) + weight) in shapes}  # fmt: skip
     return graph if graph.heads and named <= mapped else None
 
 
@@ -203,7 +203,7 @@ def _wired(
     wiring: Wiring, shapes: Shapes, config: Mapping[str, Any] | None, heads: int | None,
     notes: Notes,
 ) -> Graph:  # fmt: skip
-    """What a file's own graph says; attention by names where it does not."""
+    """The graph from a file's own graph; attention by names if that does not show it."""
     known = known_sizes(SIZES, config, heads, lenient=True)
     found = wired_graph(wiring, shapes, notes, known=known, config=config)
     pairs, spaces = list(found.pairs), list(found.heads)
@@ -214,18 +214,18 @@ def _graph(
     choice: Choice, shapes: Shapes, notes: Notes, *, heads: int | None, window: int,
     reading: Reading | None,
 ) -> Graph:  # fmt: skip
-    """What a family's rules find."""
+    """The graph that a family's rules find."""
     config, family = choice.config, choice.family
     stacked = stacked_tensors(choice, shapes)
     every = {**shapes, **{n: (len(p), *shapes[p[0]]) for n, p in stacked.items()}}
     guessed = reading is not None
     known = known_sizes(family.sizes, config, heads, lenient=guessed)
     if (config or {}).get("model_type") not in family.model_types:
-        # Another model's config may say the same under another name.
+        # The config of another model may use other names for the same.
         known = known_sizes(SIZES, config, heads, lenient=True) | known
     builder = StackBuilder(every, config, choice, known, notes, heads, residual=window > 0)
     pairs, spaces = builder.build()
-    pairs += [pair for one in builder.streams for pair in residual_pairs(one, window=window)]
+    pairs += [pair for stream in builder.streams for pair in residual_pairs(stream, window=window)]
     if heads is not None and not spaces:
         notes.add(
             f"the number of heads ({heads}) was of no use: no attention was found whose maps can "
@@ -234,19 +234,19 @@ def _graph(
     graph = _finished(
         family.name, pairs, spaces, shapes, stacked, notes, family.ignore, reading=reading
     )
-    links = (link for one in builder.streams for link in head_links(one, window=window))
+    links = (link for stream in builder.streams for link in head_links(stream, window=window))
     return replace(
         graph, frames=tuple(builder.frames), streams=tuple(builder.streams), links=tuple(links)
     )
 
 
 def _only_sequences(named: Choice, found: Choice) -> Choice:
-    """The sequences of a reading under the family of plain ones, which the user named."""
+    """The sequences of a reading, for the family of plain sequences that the user named."""
     rule = named.family.chain
     activation = rule.activation if rule else None
     sequences = tuple(
-        one.model_copy(update={"activation": activation}) if activation else one
-        for one in found.family.sequences
+        sequence.model_copy(update={"activation": activation}) if activation else sequence
+        for sequence in found.family.sequences
     )
     family = named.family.model_copy(update={"sequences": sequences})
     return Choice(family, (), True, named.config)
@@ -264,7 +264,7 @@ def _note_unknown(
 
 
 def stacked_tensors(choice: Choice, shapes: Shapes) -> dict[str, tuple[str, ...]]:
-    """Tensors that a family takes together, by the name with a star in place of their numbers.
+    """Tensors that a family stacks, by the name with a star in place of their numbers.
 
     Raises
     ------
@@ -272,11 +272,11 @@ def stacked_tensors(choice: Choice, shapes: Shapes) -> dict[str, tuple[str, ...]
         If their shapes differ.
     """
     found: dict[str, tuple[str, ...]] = {}
-    for one in choice.instances:
-        starred = [n for rule in one.rule.maps() for n in rule.weights() if "*" in n]
-        for numbers in one.numbers if starred else ():
+    for instance in choice.instances:
+        starred = [n for rule in instance.rule.maps() for n in rule.weights() if "*" in n]
+        for numbers in instance.numbers if starred else ():
             for name in starred:
-                before, _, after = (layer_base(one, numbers) + name).partition("*")
+                before, _, after = (layer_base(instance, numbers) + name).partition("*")
                 parts = []
                 while f"{before}{len(parts)}{after}" in shapes:
                     parts.append(f"{before}{len(parts)}{after}")

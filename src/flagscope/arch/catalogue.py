@@ -1,4 +1,4 @@
-"""The families that ship with the package, and what is proven of each."""
+"""Lists the families that ship with the package, and what is proven of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flagscope.arch.rules import Family, load_families
 
 @dataclass(frozen=True)
 class FamilyInfo:
-    """What a family file offers and what is proven of it, for lists of the families."""
+    """Summary of a family file, and what is proven of the family."""
 
     name: str
     title: str
@@ -20,7 +20,7 @@ class FamilyInfo:
 
 
 def families() -> tuple[FamilyInfo, ...]:
-    """The families that ship with the package, by name.
+    """The families that ship with the package, sorted by name.
 
     References
     ----------
@@ -32,8 +32,14 @@ def families() -> tuple[FamilyInfo, ...]:
     ['GPT-2']
     """
     return tuple(
-        FamilyInfo(one.name, one.title, one.model_types, _pair_kinds(one), proofs().get(one.name))
-        for one in load_families().values()
+        FamilyInfo(
+            family.name,
+            family.title,
+            family.model_types,
+            _pair_kinds(family),
+            proofs().get(family.name),
+        )
+        for family in load_families().values()
     )
 
 

@@ -1,7 +1,7 @@
-"""Models of several parts, such as a language model beside a tower for images.
+"""Models of several parts, such as a language model with a vision tower.
 
-Their config.json holds a config for each part. The language model is mapped, by the family of its
-own model type; the other parts stay unmapped, and a note says so.
+Their config.json holds a config for each part. Only the language model is mapped, by the family
+of its own model type; a note says that the other parts are unmapped.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# Under which keys the config of the language model lies.
+# Keys of the language model's config.
 LANGUAGE = ("text_config", "language_config", "llm_config")
-# Modules that hold the other parts: vision_tower, visual, audio_model, image_encoder, …
+# Modules of the other parts: vision_tower, visual, audio_model, image_encoder, …
 _OTHERS = re.compile(r"(^|\.)(vision|visual|audio|image|speech)")
 
 
 def language_section(config: Mapping[str, Any] | None) -> tuple[str, Mapping[str, Any]] | None:
-    """Key and content of the config that the language model has of its own, if there is one.
+    """Key and content of the language model's own config, if there is one.
 
     References
     ----------
@@ -36,7 +36,7 @@ def language_section(config: Mapping[str, Any] | None) -> tuple[str, Mapping[str
 
 
 def is_other_part(prefix: str) -> bool:
-    """Whether a stack under this prefix belongs to another part than the language model.
+    """Whether a stack under this prefix belongs to a part other than the language model.
 
     Examples
     --------

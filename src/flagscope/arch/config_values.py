@@ -1,4 +1,4 @@
-"""What a config says: values, truth values, and sizes of axes."""
+"""Reads values, flags and axis sizes from a config."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flagscope.errors import ArchitectureError
 
 
 def config_entry(config: Mapping[str, Any] | None, paths: Sequence[str]) -> tuple[str, Any] | None:
-    """The first dotted path that the config sets to something other than null, and its value."""
+    """The first of these dotted paths that the config sets to a value other than null, with it."""
     for path in paths:
         value: Any = config or {}
         for key in path.split("."):
@@ -23,24 +23,24 @@ def config_entry(config: Mapping[str, Any] | None, paths: Sequence[str]) -> tupl
 
 
 def config_flag(paths: Sequence[str], config: Mapping[str, Any] | None) -> bool:
-    """Whether the config says yes at the first of these paths that it sets."""
+    """The truth value at the first of these paths that the config sets."""
     entry = config_entry(config, paths)
     return entry is not None and bool(entry[1])
 
 
 def config_truth(rule: FlagRule, config: Mapping[str, Any] | None) -> bool:
-    """The truth value that the config says, else the rule's default."""
+    """The truth value in the config, else the rule's default."""
     entry = config_entry(config, rule.config)
     return rule.default if entry is None else bool(entry[1])
 
 
 def config_value(rule: NumberRule | ActivationRule, config: Mapping[str, Any] | None) -> Any:
-    """What the config says, else the rule's default.
+    """The value in the config, else the rule's default.
 
     Raises
     ------
     ArchitectureError
-        If the config holds another type than the default has.
+        If the type in the config differs from that of the default.
     """
     entry = config_entry(config, rule.config)
     if entry is None:
@@ -52,7 +52,7 @@ def config_value(rule: NumberRule | ActivationRule, config: Mapping[str, Any] | 
         raise ArchitectureError(
             f"config key {path!r}: expected {kind}, got {brief(value)}", hint="correct the config"
         )
-    # Neither NaN nor infinity, nor an integer of more digits than any size has.
+    # Neither NaN nor infinity, nor an integer with more digits than any size has.
     if not isinstance(value, str) and not abs(value) <= LARGEST_NUMBER:
         raise ArchitectureError(
             f"config key {path!r}: expected a number up to {LARGEST_NUMBER:g}, got {brief(value)}",
@@ -63,7 +63,7 @@ def config_value(rule: NumberRule | ActivationRule, config: Mapping[str, Any] | 
 
 @dataclass(frozen=True)
 class Known:
-    """A size and who says so; one for each stage where the config lists several."""
+    """A size and its source; one size per stage if the config lists several."""
 
     value: int
     origin: str
@@ -83,12 +83,12 @@ def known_sizes(
     *,
     lenient: bool = False,
 ) -> dict[str, Known]:
-    """The axis sizes that a config or the heads argument gives.
+    """Axis sizes from a config or the heads argument.
 
     Raises
     ------
     ArchitectureError
-        If the config holds something else than a positive integer there, or a list of them.
+        If the config holds anything but a positive integer, or a list of these.
     """
     known: dict[str, Known] = {}
     for axis, paths in rules.items():
@@ -101,7 +101,7 @@ def known_sizes(
             isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= LARGEST_NUMBER
             for n in stages
         ):
-            if lenient:  # the key may mean something else in a model of no known family
+            if lenient:  # without a known family, the key may mean something else
                 continue
             raise ArchitectureError(
                 f"config key {path!r}: expected a positive integer, got {brief(value)}",
@@ -116,10 +116,10 @@ def known_sizes(
 
 
 def _size_entry(config: Mapping[str, Any] | None, paths: tuple[str, ...]) -> tuple[str, Any] | None:
-    """The first size that the config gives; "flag?key" counts only where it sets the flag.
+    """The first size in the config; "flag?key" counts only if the config sets the flag.
 
-    A key that is a number stands for itself: "model_type?32" is what the family's config class
-    takes where a config of that class leaves the key out.
+    A number in place of the key is the size itself: "model_type?32" is the default of the family's
+    config class, for configs of that class that leave the key out.
     """
     for path in paths:
         flag, conditional, key = path.rpartition("?")

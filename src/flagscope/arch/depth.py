@@ -1,4 +1,4 @@
-"""How many layers a checkpoint holds, against how many its config says."""
+"""Compares the number of layers in a checkpoint with its config."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from flagscope.arch.family_match import Choice, Instance
 from flagscope.arch.rule_context import Shapes
 
 _KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-# Of a model of two stacks; T5 has the same number in both where the second is not given.
+# For models of two stacks; in T5, both have the same number if the second is not given.
 _OF_STACK = {
     "encoder": ("encoder_layers", "num_encoder_layers", "num_layers", "num_hidden_layers"),
     "decoder": ("decoder_layers", "num_decoder_layers", "num_layers"),
 }
-# Layers that predict further tokens lie behind the last one of the stream.
+# Layers that predict further tokens follow the last one of the stream.
 _BEHIND = ("num_nextn_predict_layers",)
 
 
-def depth_note(one: Instance, choice: Choice) -> str | None:
-    """What to say where a stack has another number of layers than the config, None where it fits.
+def depth_note(instance: Instance, choice: Choice) -> str | None:
+    """Note on a stack whose number of layers differs from the config; None if they agree.
 
-    Compared is the largest of the stacks of one rule, and only where its layers are counted by one
-    number.
+    Only the largest stack of each rule is compared, and only if one number counts its layers.
 
     Examples
     --------
@@ -33,21 +32,21 @@ def depth_note(one: Instance, choice: Choice) -> str | None:
     >>> build_graph(shapes, {"model_type": "gpt2", "n_layer": 3}).notes[0]
     "the config says 3 layers (n_layer), and 2 are in this checkpoint under 'h.'"
     """
-    if any(len(numbers) != 1 for numbers in one.numbers):
+    if any(len(numbers) != 1 for numbers in instance.numbers):
         return None
-    alike = [other for other in choice.instances if other.rule.name == one.rule.name]
-    if one is not max(alike, key=lambda other: len(other.numbers)):
+    alike = [other for other in choice.instances if other.rule.name == instance.rule.name]
+    if instance is not max(alike, key=lambda other: len(other.numbers)):
         return None
     several = len(choice.family.stacks) > 1
-    keys = _OF_STACK.get(one.rule.name, ()) if several else _KEYS
-    keys = (*(f"{one.rule.name}_config.{key}" for key in _KEYS), *keys)
-    present = [numbers[0] for numbers in one.numbers]
-    where = one.prefix + one.path.partition("{")[0]
+    keys = _OF_STACK.get(instance.rule.name, ()) if several else _KEYS
+    keys = (*(f"{instance.rule.name}_config.{key}" for key in _KEYS), *keys)
+    present = [numbers[0] for numbers in instance.numbers]
+    where = instance.prefix + instance.path.partition("{")[0]
     return _note(present, where, keys, choice.config)
 
 
 def named_depth_note(shapes: Shapes, config: Mapping[str, Any] | None) -> str | None:
-    """The same of a model of no known family, where one list alone counts its layers.
+    """`depth_note` without a known family, if exactly one list counts the layers.
 
     Examples
     --------
@@ -57,9 +56,11 @@ def named_depth_note(shapes: Shapes, config: Mapping[str, Any] | None) -> str | 
     lists: dict[str, set[int]] = {}
     for name in shapes:
         parts = name.split(".")
-        at = next((i for i, part in enumerate(parts) if part.isascii() and part.isdecimal()), None)
-        if at is not None and len(parts[at]) < 7:
-            lists.setdefault(".".join(parts[:at]), set()).add(int(parts[at]))
+        index = next(
+            (i for i, part in enumerate(parts) if part.isascii() and part.isdecimal()), None
+        )
+        if index is not None and len(parts[index]) < 7:
+            lists.setdefault(".".join(parts[:index]), set()).add(int(parts[index]))
     if len(lists) != 1:
         return None
     ((where, present),) = lists.items()

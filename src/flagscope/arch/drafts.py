@@ -1,4 +1,4 @@
-"""A mapping that was found, written as a family file that its user can correct."""
+"""Writes a mapping as a family file that its user can correct."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _MLP = """\
 
 
 def family_draft(graph: Graph) -> str:
-    """The mapping of a graph as the text of a family file.
+    """The mapping of a graph, as text of a family file.
 
-    A mapping that was inferred is written as it was read; of a known family its own file is given.
-    Where nothing was read, the tensors are listed with a form to fill in. What was not read stands
+    An inferred mapping is written as it was read; for a known family, the text is the family's own
+    file. If nothing was read, the text is a form to fill in. Tensors that were not read are listed
     in comments.
 
     Raises
     ------
     ArchitectureError
-        If the graph was traced, or read from a file's own graph, and does not go by names.
+        If the graph was traced, or read from a file's own graph, and not from names.
 
     References
     ----------
@@ -83,22 +83,22 @@ def _lines(content: Mapping[str, Any]) -> Iterator[str]:
             if key not in ("attention", "mlp"):
                 yield f"{_PARALLEL if key == 'parallel' else ''}{key} = {_value(value)}"
         for kind, hint in (("attention", _ATTENTION), ("mlp", _MLP)):
-            for at, block in enumerate(stack.get(kind, ())):
-                yield f"\n{hint if at == 0 else ''}[[stacks.{kind}]]"
+            for index, block in enumerate(stack.get(kind, ())):
+                yield f"\n{hint if index == 0 else ''}[[stacks.{kind}]]"
                 yield from (f"{key} = {_value(value)}" for key, value in block.items())
     for sequence in content.get("sequences", ()):
         yield "\n[[sequences]]"
         yield "maps = ["
-        yield from (f"  {_value(one)}," for one in sequence["maps"])
+        yield from (f"  {_value(table)}," for table in sequence["maps"])
         yield "]"
         if "activation" in sequence:
             yield f"activation = {_value(sequence['activation'])}"
 
 
 def _value(value: Any) -> str:
-    """A TOML value; JSON's strings, numbers and truth values are TOML's."""
+    """A TOML value; strings, numbers and booleans are written as in JSON."""
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_value(one)}" for key, one in value.items()) + " }"
+        return "{ " + ", ".join(f"{key} = {_value(entry)}" for key, entry in value.items()) + " }"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_value(one) for one in value) + "]"
+        return "[" + ", ".join(_value(entry) for entry in value) + "]"
     return json.dumps(value, ensure_ascii=False)

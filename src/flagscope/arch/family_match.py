@@ -1,4 +1,4 @@
-"""Which family a checkpoint belongs to, and where its stacks of layers lie."""
+"""Matches a checkpoint to a family, and finds its stacks of layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EXPERT = re.compile(r"\bexperts\.\d+\.")
 
 @dataclass(frozen=True)
 class Instance:
-    """A stack as it occurs in a checkpoint: under one prefix, by one of its paths."""
+    """A stack in a checkpoint: under one prefix, by one of its paths."""
 
     rule: StackRule
     prefix: str
@@ -31,9 +31,9 @@ class Instance:
 
 @dataclass(frozen=True)
 class Choice:
-    """A family and its stacks here; not trusted where the model type belongs to no family.
+    """A family and its stacks in a checkpoint; not trusted if no family has the model type.
 
-    `config` is that of these stacks: the whole one, or the language model's own part of it.
+    `config` is the config of these stacks: all of it, or the language model's own section.
     """
 
     family: Family
@@ -45,31 +45,31 @@ class Choice:
 def choose(
     shapes: Shapes, config: Mapping[str, Any] | None, name: str | None, notes: Notes
 ) -> Choice | None:
-    """The family that is named, else that of the model type, else the one whose names fit.
+    """The named family, else that of the model type, else the one whose names fit.
 
-    Of a model of several parts, whose own type is that of no family, the language model is taken.
+    If a model of several parts has a type that belongs to no family, its language model is taken.
     """
     nested = None if owner_of(config) else language_section(config)
-    part = config if nested is None else nested[1]
-    choice = _chosen(shapes, part, name, notes, nested is not None)
+    section = config if nested is None else nested[1]
+    choice = _chosen(shapes, section, name, notes, nested is not None)
     if choice is None or nested is None:
         return choice and replace(choice, config=config)
     notes.add(
         f"a model of several parts (model type {(config or {}).get('model_type')!r}): its language "
         f"model is mapped, which {nested[0]} tells of; the other parts are listed as unmapped"
     )
-    return replace(choice, config=part)
+    return replace(choice, config=section)
 
 
 def owner_of(config: Mapping[str, Any] | None) -> Family | None:
     """The family of a config's own model type."""
     model_type = (config or {}).get("model_type")
     known = load_families().values()
-    return next((one for one in known if model_type in one.model_types), None)
+    return next((family for family in known if model_type in family.model_types), None)
 
 
 def recognised(config: Mapping[str, Any] | None) -> bool:
-    """Whether a family is known for the model type, or for that of the language model in it."""
+    """Whether a family is known for the model type, or for that of its language model."""
     nested = language_section(config)
     return owner_of(config) is not None or (nested is not None and owner_of(nested[1]) is not None)
 
@@ -86,7 +86,9 @@ def _chosen(
                 hint=f"give the path of a family file (.toml), none, or one of {', '.join(known)}",
             )
         choice = Choice(family, _instances(family, shapes, nested), True)
-        names = {n for one in family.sequences for rule in one.maps for n in rule.weights()}
+        names = {
+            n for sequence in family.sequences for rule in sequence.maps for n in rule.weights()
+        }
         absent = not choice.instances and not names & shapes.keys()
         if (family.stacks or names) and absent and family.file is None:
             raise ArchitectureError(
@@ -105,16 +107,16 @@ def _chosen(
 
 
 def _fitting(shapes: Shapes, model_type: object, notes: Notes, nested: bool) -> Choice | None:
-    """The family whose names explain most tensors, all its required blocks among them."""
+    """The family whose names explain most tensors, including all its required blocks."""
     best: tuple[tuple[int, bool, int, int, bool], Family, tuple[Instance, ...]] | None = None
     for family in load_families().values():
         instances = _instances(family, shapes, nested)
-        complete = [one for one in instances if _complete(one, family, shapes)]
-        if not complete or any(_contradicted(one, shapes) for one in complete):
+        complete = [instance for instance in instances if _complete(instance, family, shapes)]
+        if not complete or any(_contradicted(instance, shapes) for instance in complete):
             continue
-        matched = sum(_matched(one, shapes) for one in complete)
-        preferred = sum(one.prefix in family.prefixes for one in complete)
-        fits = all(_fits(one, shapes) for one in complete)
+        matched = sum(_matched(instance, shapes) for instance in complete)
+        preferred = sum(instance.prefix in family.prefixes for instance in complete)
+        fits = all(_fits(instance, shapes) for instance in complete)
         rank = (matched, fits, len(family.requires), preferred, family.named)
         if best is None or rank > best[0]:
             best = (rank, family, tuple(complete))
@@ -136,20 +138,20 @@ def _fitting(shapes: Shapes, model_type: object, notes: Notes, nested: bool) -> 
 
 
 def _laid_out(choice: Choice, shapes: Shapes, nested: bool, notes: Notes) -> Choice:
-    """The choice, or a family of the same names whose weights lie as they do here.
+    """The choice, or a family with the same names whose layouts fit the tensors.
 
-    nn.Linear holds the transpose of what GPT-2's own layers hold, under the same names.
+    For example, nn.Linear stores the transpose of GPT-2's Conv1D under the same names.
     """
-    if all(_fits(one, shapes) for one in choice.instances):
+    if all(_fits(instance, shapes) for instance in choice.instances):
         return choice
-    names = {name for one in choice.instances for name in one.rule.names()}
+    names = {name for instance in choice.instances for name in instance.rule.names()}
     for family in load_families().values():
         if not family.named or family is choice.family:
             continue
         instances = _instances(family, shapes, nested)
-        alike = instances and all(_complete(one, family, shapes) for one in instances)
-        shared = {name for one in instances for name in one.rule.names()} & names
-        if alike and shared and all(_fits(one, shapes) for one in instances):
+        alike = instances and all(_complete(instance, family, shapes) for instance in instances)
+        shared = {name for instance in instances for name in instance.rule.names()} & names
+        if alike and shared and all(_fits(instance, shapes) for instance in instances):
             notes.add(
                 f"the config says model type {choice.family.model_types[0]!r}, but the weights lie "
                 f"as in {family.title}, which has the same names: they are read as such"
@@ -158,25 +160,25 @@ def _laid_out(choice: Choice, shapes: Shapes, nested: bool, notes: Notes) -> Cho
     return choice
 
 
-def _contradicted(one: Instance, shapes: Shapes) -> bool:
-    """Whether the first layer has what the family's layers have not: attention, a norm's bias."""
-    base = layer_base(one, one.numbers[0])
-    if not one.rule.attention and any(
+def _contradicted(instance: Instance, shapes: Shapes) -> bool:
+    """Whether the first layer has tensors that the family lacks: attention, a norm's bias."""
+    base = layer_base(instance, instance.numbers[0])
+    if not instance.rule.attention and any(
         name.startswith(base) and _ATTENTION.search(name, len(base)) for name in shapes
     ):
         return True
-    norms = [block.norm for block in (*one.rule.attention, *one.rule.mlp) if block.norm]
+    norms = [block.norm for block in (*instance.rule.attention, *instance.rule.mlp) if block.norm]
     return any(
         norm_tensor(base + module, norm.stored[1]) in shapes
         for norm in norms if norm.kind == "rmsnorm" for module in norm.modules
     )  # fmt: skip
 
 
-def _fits(one: Instance, shapes: Shapes) -> bool:
-    """Whether the layouts of the first layer's blocks fit their tensors, whatever the sizes."""
-    base = layer_base(one, one.numbers[0])
+def _fits(instance: Instance, shapes: Shapes) -> bool:
+    """Whether the layouts of the first layer's blocks fit their tensors for some sizes."""
+    base = layer_base(instance, instance.numbers[0])
     context = RuleContext(shapes=shapes, base=base, label="", stack="", layer=None)
-    for block in (*one.rule.attention, *one.rule.mlp):
+    for block in (*instance.rule.attention, *instance.rule.mlp):
         expert = (
             0 if any("{expert}" in name for rule in block.maps for name in rule.modules) else None
         )
@@ -189,13 +191,13 @@ def _fits(one: Instance, shapes: Shapes) -> bool:
 
 
 def _instances(family: Family, shapes: Shapes, nested: bool) -> tuple[Instance, ...]:
-    """The stacks of a family here; of a model of several parts, those of its language model."""
-    found: list[Instance] = []
+    """The stacks of a family; in a model of several parts, those of its language model."""
+    instances: list[Instance] = []
     for rule in family.stacks:
         names = rule.names()
         endings = tuple(
             n.rpartition("{expert}")[2] for n in names
-        )  # most names of a large model end otherwise: a quick test first
+        )  # a quick test first, as most names of a large model end differently
         best: dict[str, tuple[int, Instance]] = {}
         for path in rule.paths:
             pattern = _path_pattern(path)
@@ -208,11 +210,11 @@ def _instances(family: Family, shapes: Shapes, nested: bool) -> tuple[Instance, 
             for prefix, counts in layers.items():
                 if nested and is_other_part(prefix):
                     continue
-                one = Instance(rule, prefix, path, tuple(sorted(counts)))
+                instance = Instance(rule, prefix, path, tuple(sorted(counts)))
                 if prefix not in best or counts.total() > best[prefix][0]:
-                    best[prefix] = (counts.total(), one)
-        found += [one for _, one in best.values()]
-    return tuple(found)
+                    best[prefix] = (counts.total(), instance)
+        instances += [instance for _, instance in best.values()]
+    return tuple(instances)
 
 
 def _path_pattern(path: str) -> re.Pattern[str]:
@@ -224,24 +226,24 @@ def _of_any_expert(name: str) -> str:
     return _EXPERT.sub("experts.{expert}.", name) if "experts." in name else name
 
 
-def layer_base(one: Instance, numbers: tuple[int, ...]) -> str:
-    """What the names of a layer's tensors begin with."""
+def layer_base(instance: Instance, numbers: tuple[int, ...]) -> str:
+    """Prefix of the tensor names of a layer."""
     values = iter(numbers)
-    return one.prefix + re.sub(r"\{[a-z]+\}", lambda _: str(next(values)), one.path)
+    return instance.prefix + re.sub(r"\{[a-z]+\}", lambda _: str(next(values)), instance.path)
 
 
-def _complete(one: Instance, family: Family, shapes: Shapes) -> bool:
-    """Whether the first layer has every block that the family does not call optional."""
-    base = layer_base(one, one.numbers[0])
-    blocks = (*one.rule.attention, *one.rule.mlp)
+def _complete(instance: Instance, family: Family, shapes: Shapes) -> bool:
+    """Whether the first layer has every block that is not optional in the family."""
+    base = layer_base(instance, instance.numbers[0])
+    blocks = (*instance.rule.attention, *instance.rule.mlp)
     needed = [rule for block in blocks if not block.optional for rule in block.maps]
-    needed += one.rule.sequence[:2]
+    needed += instance.rule.sequence[:2]
     present = all(any(base + name in shapes for name in rule.weights()) for rule in needed)
     return present and all(base + name in shapes for name in family.requires)
 
 
-def _matched(one: Instance, shapes: Shapes) -> int:
-    names = one.rule.names()
+def _matched(instance: Instance, shapes: Shapes) -> int:
+    names = instance.rule.names()
     first = [name.replace("{expert}", "0") for name in names]
-    bases = [layer_base(one, numbers) for numbers in one.numbers]
+    bases = [layer_base(instance, numbers) for numbers in instance.numbers]
     return sum(base + name in shapes for base in bases for name in first)

@@ -1,4 +1,4 @@
-"""Tensors that were not read, listed by layer, and a form for their user to say what they are."""
+"""Lists unread tensors by layer, with a form in which their user can describe them."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ down = { module = "?", layout = "d f" }
 
 
 def form_lines(shapes: Shapes) -> Iterator[str]:
-    """A form with one stack for each place where layers are numbered, and the tensors in comments.
+    """A form with one stack for each numbered list of layers, and the tensors in comments.
 
-    Without numbers it has one stack of the whole model.
+    Without numbers, it has one stack for the whole model.
     """
     groups, outside = _layers(shapes)
     yield _FORM
@@ -58,7 +58,7 @@ def form_lines(shapes: Shapes) -> Iterator[str]:
 
 
 def unread_lines(shapes: Shapes) -> Iterator[str]:
-    """The tensors that stand in no pair, as comments."""
+    """The tensors that are not in any pair, as comments."""
     if not any(len(shape) > 1 for shape in shapes.values()):
         return
     groups, outside = _layers(shapes)
@@ -69,10 +69,10 @@ def unread_lines(shapes: Shapes) -> Iterator[str]:
 
 
 def _layers(shapes: Shapes) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """Names in numbered layers by the path of these, and the others, each with its shapes.
+    """Names in numbered layers, by the path of the layers, and all other names, with shapes.
 
-    The number is the first in a name, and one of several behind each other is not: a list of lists
-    has its layers at the end.
+    The layer number is the first number in a name, or the last of a run of adjacent numbers: in a
+    list of lists, the inner lists hold the layers.
     """
     groups: dict[str, dict[str, list[tuple[int, ...]]]] = defaultdict(dict)
     outside: dict[str, list[tuple[int, ...]]] = {}
@@ -83,26 +83,26 @@ def _layers(shapes: Shapes) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
             continue
         path = name[: match.start()] + "{layer}."
         groups[path].setdefault(name[match.end() + 1 :], []).append(shape)
-    told = {path: _told(names) for path, names in groups.items()}
-    return told, _told(outside)
+    texts = {path: _told(names) for path, names in groups.items()}
+    return texts, _told(outside)
 
 
 def _told(names: Mapping[str, Sequence[tuple[int, ...]]]) -> dict[str, str]:
-    found = {}
+    texts = {}
     for name, shapes in names.items():
         kinds = list(dict.fromkeys(shapes))
         text = " or ".join(str(shape) for shape in kinds[:3])
-        found[name] = text if len(shapes) == 1 else f"{text} in {len(shapes)} layers"
-    return found
+        texts[name] = text if len(shapes) == 1 else f"{text} in {len(shapes)} layers"
+    return texts
 
 
 def _listed(names: Mapping[str, str]) -> Iterator[str]:
-    for at, (name, shape) in enumerate(names.items()):
-        if at == _LISTED:
+    for index, (name, shape) in enumerate(names.items()):
+        if index == _LISTED:
             yield f"#   … and {len(names) - _LISTED} more"
             return
         yield f"#   {_printable(name)}  {shape}"
 
 
 def _printable(text: str) -> str:
-    return "".join(one if one.isprintable() else "?" for one in text)
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,7 +1,7 @@
-"""The residual stream of a stack of RMSNorm blocks, with all that reads and writes it.
+"""The residual stream of a stack of RMSNorm blocks, with all its readers and writers.
 
-RMSNorm without its gain commutes with rotations of the stream, so the stream has no basis of its
-own once the gains are folded into the readers (SliceGPT, arXiv 2401.15024; QuaRot, 2404.00456).
+RMSNorm without its gain commutes with rotations of the stream, so the stream has no preferred
+basis once the gains are folded into the readers (SliceGPT, arXiv 2401.15024; QuaRot, 2404.00456).
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from flagscope.arch.rules import FrameRule
 
 @dataclass(frozen=True)
 class Block:
-    """The pairs of one attention or MLP block, and the norm in front of it."""
+    """The pairs of one attention or MLP block, and the norm before it."""
 
     norm: Norm | None
     pairs: tuple[PairGroup, ...]
 
     def readers(self) -> tuple[LinearMap, ...]:
         """Maps that read the stream: queries, keys, values, up and gate."""
-        maps = [one.write.map for one in self.pairs]
-        maps += [one.read.map for one in self.pairs if one.kind == "qk"]
+        maps = [pair.write.map for pair in self.pairs]
+        maps += [pair.read.map for pair in self.pairs if pair.kind == "qk"]
         return _distinct(maps)
 
     def writers(self) -> tuple[LinearMap, ...]:
         """Maps that add to the stream: attention output and down."""
-        return _distinct(one.read.map for one in self.pairs if one.kind != "qk")
+        return _distinct(pair.read.map for pair in self.pairs if pair.kind != "qk")
 
 
 def stream_frame(
     rule: FrameRule, blocks: Sequence[Block], outside: RuleContext, ignored: Sequence[str]
 ) -> Frame | None:
-    """The frame of a stack, or None where its stream may not be turned.
+    """The frame of a stack, or None if its stream may not be rotated.
 
-    It may not where a norm in front of a block is missing or centres, where the model ends
-    without an unembedding (its output is the stream itself), and where the checkpoint holds a
-    tensor that is not accounted for and might touch the stream.
+    It may not if a norm before a block is missing or centres, if the model ends without an
+    unembedding (its output is the stream itself), or if the checkpoint holds a tensor that is not
+    accounted for and might touch the stream.
     """
     last = stream_norm(rule.norm, outside)
     embedding = _map("embedding", rule.embedding, outside.base, outside, out="d", inp="v")
     ends = _unembedding(rule, outside)
     norms = [block.norm for block in blocks]
-    usable = all(one is not None and _turns(one) for one in (*norms, last))
+    usable = all(norm is not None and _turns(norm) for norm in (*norms, last))
     if not usable or embedding is None or ends is None or last is None:
         return None
     unembedding, tied = ends
@@ -82,7 +82,7 @@ def _map(
 
 
 def _unembedding(rule: FrameRule, context: RuleContext) -> tuple[LinearMap, bool] | None:
-    """The last reader; where the config ties it to the embedding, under the name it would have."""
+    """The unembedding; if tied to the embedding, under the name that it would have."""
     if not context.base.endswith(rule.root):
         return None
     base = context.base.removesuffix(rule.root)
@@ -101,24 +101,24 @@ def _unembedding(rule: FrameRule, context: RuleContext) -> tuple[LinearMap, bool
 
 def _fits(frame: Frame) -> bool:
     readers = [reader for _, maps in frame.norms for reader in maps]
-    return all(one.inputs == frame.d for one in readers) and all(
-        one.outputs == frame.d for one in frame.writers
+    return all(map_.inputs == frame.d for map_ in readers) and all(
+        map_.outputs == frame.d for map_ in frame.writers
     )
 
 
 def _tensors(frame: Frame, blocks: Sequence[Block]) -> set[str]:
-    maps = [frame.embedding, *frame.writers, *(one for _, maps in frame.norms for one in maps)]
+    maps = [frame.embedding, *frame.writers, *(map_ for _, maps in frame.norms for map_ in maps)]
     norms = [norm for norm, _ in frame.norms]
     norms += [norm for block in blocks for pair in block.pairs
               for norm in (pair.query_norm, pair.key_norm) if norm is not None]  # fmt: skip
-    names = {name for one in maps for name in (one.tensor, one.bias)}
-    names |= {name for one in norms for name in (one.gain, one.bias)}
+    names = {name for map_ in maps for name in (map_.tensor, map_.bias)}
+    names |= {name for norm in norms for name in (norm.gain, norm.bias)}
     return {name for name in names if name is not None}
 
 
 def _distinct(maps: Iterable[LinearMap]) -> tuple[LinearMap, ...]:
-    found: list[LinearMap] = []
-    for one in maps:
-        if one not in found:
-            found.append(one)
-    return tuple(found)
+    distinct: list[LinearMap] = []
+    for map_ in maps:
+        if map_ not in distinct:
+            distinct.append(map_)
+    return tuple(distinct)

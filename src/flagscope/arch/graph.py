@@ -1,4 +1,4 @@
-"""The graph of a network's linear maps: which are adjacent, where they lie, what lies between."""
+"""Records of a network's linear maps: which are adjacent, where they are, what lies between."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NormKind = Literal["layernorm", "rmsnorm", "batchnorm", "scale"]
 
 @dataclass(frozen=True)
 class Member:
-    """One pair of a group: which writer of the one side meets which reader of the other."""
+    """One pair of a group: the index of its writer and of its reader."""
 
     name: str
     write_index: int = 0
@@ -31,7 +31,7 @@ class Rotary:
     """A rotary position embedding on the first `dims` of a head's dimensions.
 
     Layout "half" turns the planes (j, j + dims/2), "interleaved" the planes (2j, 2j + 1)
-    (Su et al., arXiv 2104.09864). The other dimensions are not turned.
+    (Su et al., arXiv 2104.09864). The other dimensions are not rotated.
 
     Examples
     --------
@@ -60,11 +60,11 @@ class Rotary:
 
 @dataclass(frozen=True)
 class Norm:
-    """A normalisation layer: the names of its tensors, None where it has none.
+    """A normalisation layer: the names of its tensors, None for those it lacks.
 
-    The gain is `offset` + stored gain. `placement` says where it stands: "pre" before the
-    reader, "post" behind the sum with the stream, "map" directly behind a map. `shape` is that
-    of the gain. Kind "scale" is a gain alone, as the layer scale of a vision transformer is.
+    The gain is `offset` + stored gain. `placement` is "pre" before the reader, "post" after the
+    sum with the stream, or "map" directly after a map. `shape` is that of the gain. Kind "scale"
+    is a gain alone, such as the layer scale of a vision transformer.
     """
 
     name: str
@@ -88,31 +88,30 @@ class PairGroup:
     name
         Common part of the members' names.
     between
-        What lies between the two maps: linear, rope, norm, relative, relu, gelu, gated,
+        Operation between the two maps: linear, rope, norm, relative, relu, gelu, gated,
         unknown …
     freedom
-        Changes of the shared space that leave the function of the network as it is: all of
-        GL(d), the commutant of the rotary embedding, positive scalings and permutations,
-        permutations, one positive factor on a map whose size a norm behind it takes out (beside
-        rotations that the norm lets pass), none of the shared space but one on the other side of a
-        map ("outer", across the stream), or none that is known. The two sides of a gated MLP
-        are permuted together, and a change of a shared key or value head meets all its query
-        heads.
+        Changes of the shared space that preserve the function of the network: all of GL(d); the
+        commutant of the rotary embedding; positive scalings and permutations; permutations; one
+        positive factor on a map whose scale a subsequent norm removes (along with rotations that
+        commute with the norm); no change of the shared space but one on the other side of a map
+        ("outer", across the stream); or none that is known. The two sides of a gated MLP are
+        permuted together, and a change of a shared key or value head acts on all its query heads.
     d
         Dimension of the shared space.
     write, read
         The two sides; members say which of their maps meet.
     write_norm
-        What stands directly behind the writer and is to be folded into it: a BatchNorm, or the
-        norm or layer scale of what a block adds to the residual stream.
+        Norm directly after the writer, to be folded into it: a BatchNorm, or the norm or layer
+        scale of a block's output before it is added to the residual stream.
     read_norm
-        Norm in front of the reader: of the residual stream, whose gain is folded into the reader
-        of residual pairs, or of a latent space.
+        Norm before the reader: of the residual stream, whose gain is folded into the reader of
+        residual pairs, or of a latent space.
     query_norm, key_norm
-        Norms of the queries and keys behind the maps of a Q-K pair, those without tensors too.
+        Norms of the queries and keys after the maps of a Q-K pair, including those without tensors.
     heads_alike
-        Whether the heads differ in nothing but their weights, so that they may trade places;
-        not so under a position bias with numbers of its own for each head.
+        Whether the heads differ only in their weights, so that they may be permuted; False under a
+        position bias with separate numbers for each head.
 
     Raises
     ------
@@ -165,8 +164,8 @@ class HeadGroup:
     """All heads of one layer in one space of the residual stream.
 
     The space of a head is the row space of its map for q, k and v (what it reads), the
-    column space for o (what it writes). `rank` is the largest rank a head can have there,
-    `d` the dimension of the stream, `norm` the norm in front of the readers, if any.
+    column space for o (what it writes). `rank` is the largest rank that a head can have there,
+    `d` the dimension of the stream, `norm` the norm before the readers, if any.
     """
 
     stack: str
@@ -182,7 +181,7 @@ class HeadGroup:
 
 @dataclass(frozen=True)
 class StreamMap:
-    """A map that faces the residual stream: a reader of it, or a writer to it.
+    """A reader of the residual stream, or a writer to it.
 
     Parameters
     ----------
@@ -192,18 +191,17 @@ class StreamMap:
         ``q``, ``k``, ``v``, ``up``, ``gate`` or ``compress`` (the down-projection of a latent
         space) reads, ``o`` and ``down`` write.
     joined
-        The whole of it; all heads as one map: (heads · k, d) for a reader, (d, heads · k) for a
-        writer.
+        All heads as one map: (heads · k, d) for a reader, (d, heads · k) for a writer.
     heads
-        The map of the single heads, as in `HeadGroup`; None where there are none.
+        The map of the single heads, as in `HeadGroup`; None if it has no heads.
     norm
-        For a reader the norm of the stream in front of it, None where it reads the bare stream.
-        For a writer the norm or layer scale directly behind it, before the sum, if any.
+        For a reader, the norm of the stream before it, or None if it reads the bare stream. For a
+        writer, the norm or layer scale directly after it, before the sum, if any.
     partner
-        The map of the single heads that makes a circuit with `heads`: W_V for W_O, W_K for W_Q and
-        the other way round. Where the heads are in groups, one of the two has fewer.
+        The map of the single heads that forms a circuit with `heads`: W_V for W_O, W_K for W_Q and
+        vice versa. With grouped heads, one of the two has fewer.
     partner_norm
-        The norm before or behind it, as `norm`; None where it faces another stream.
+        The norm before or after it, as `norm`; None if it faces another stream.
     """
 
     label: str
@@ -217,9 +215,9 @@ class StreamMap:
 
 @dataclass(frozen=True)
 class SubBlock:
-    """One attention or MLP of a layer: what it reads from the stream and what it adds.
+    """One attention or MLP block of a layer: its readers of the stream and its writers to it.
 
-    `position` counts the order of execution within the stream; sub-blocks in parallel share it.
+    `position` is the order of execution within the stream; parallel sub-blocks share it.
     """
 
     stack: str
@@ -242,7 +240,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class LinkGroup:
-    """The links from each head that a block writes with to each that a later block reads with.
+    """The links from each writing head of a block to each reading head of a later block.
 
     `write` has the role o, `read` q, k or v; `attention` is that of the reading block.
     """
@@ -258,22 +256,22 @@ class LinkGroup:
 
 @dataclass(frozen=True)
 class Frame:
-    """Everything that touches the residual stream of a stack of RMSNorm blocks.
+    """All maps and norms on the residual stream of a stack of RMSNorm blocks.
 
     The stream of such a stack has no preferred basis once the gains of its norms are folded
-    into the readers behind them. A frame exists only where every tensor of the checkpoint is
-    accounted for: what reads the stream through which norm, what writes to it.
+    into the subsequent readers. A frame exists only if every tensor of the checkpoint is
+    accounted for: which reads the stream through which norm, and which writes to it.
 
     Parameters
     ----------
     d
         Dimension of the stream.
     embedding
-        Writes the first state of the stream: an output vector for each token.
+        Writes the initial state of the stream: an output vector for each token.
     unembedding
-        Reads the last state, behind the last norm.
+        Reads the final state, after the last norm.
     tied
-        Whether the unembedding has no tensor of its own but is the embedding's.
+        Whether the unembedding shares the tensor of the embedding.
     norms
         The RMSNorms of the stream, each with the maps that read through it.
     writers
@@ -291,15 +289,15 @@ class Frame:
 
 @dataclass(frozen=True)
 class Graph:
-    """What is known of a network's maps from names, shapes and config.
+    """A network's maps, as known from names, shapes and config.
 
-    `unmapped` lists the matrices (tensors of two or more dimensions) that no pair uses,
-    `notes` what was assumed and what could not be mapped, in plain words, `frames` the residual
-    streams that may be turned, `streams` those whose readers and writers are known, `links` the
-    links between heads along them. `stacked` names the tensors that a map takes together along a
-    new first axis, under the name that the map gives them; `left` says why a matrix is unmapped,
-    where that is known; `reading` is the content of a family file for a mapping that was inferred,
-    `unplaced` the shapes of the tensors that such a reading left.
+    `unmapped` lists the matrices (tensors of two or more dimensions) that no pair uses, `notes`
+    states in words what was assumed and what could not be mapped, `frames` holds the residual
+    streams that may be rotated, `streams` those whose readers and writers are known, `links` the
+    links between heads along them. `stacked` lists, by the name of the stack, tensors that a map
+    stacks along a new first axis; `left` gives the reason why a matrix is unmapped, if known;
+    `reading` is the content of a family file for an inferred mapping, `unplaced` the shapes of the
+    tensors that such a reading left out.
     """
 
     family: str

@@ -1,4 +1,4 @@
-"""A model that no family file describes: what its names and shapes tell, read as a family."""
+"""Infers a family for a model that no family file describes, from names and shapes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHARED = (
 
 @dataclass(frozen=True)
 class Inferred:
-    """Pairs and heads found by names and shapes."""
+    """Pairs and heads inferred from names and shapes."""
 
     pairs: tuple[PairGroup, ...]
     heads: tuple[HeadGroup, ...]
@@ -40,12 +40,12 @@ def inferred_maps(
     known: Mapping[str, Known],
     config: Mapping[str, Any] | None,
 ) -> Inferred:
-    """Pairs and heads that names and shapes tell, without those of heads in tensors of their own.
+    """Pairs and heads inferred from names and shapes, without heads in separate tensors.
 
     Parameters
     ----------
     known
-        Sizes, by axis.
+        Sizes by axis.
     """
     choice, _ = inferred(shapes, config, notes)
     if choice is None:
@@ -62,15 +62,15 @@ def inferred(
     *,
     heads: int | None = None,
 ) -> tuple[Choice | None, Reading]:
-    """The family that was read, None where nothing was, and the reading.
+    """The family that was read, or None, and the reading.
 
-    A model of nothing but sequences of known order is trusted as far as its config names the
-    activation between them; it counts as the family of plain MLPs where all of its maps are linear.
+    A model of sequences in known order alone is trusted if its config names the activation between
+    them; it counts as the family of plain MLPs if all of its maps are linear.
     """
     sizes = known_sizes({**SIZES, "d": WIDTH}, config, heads, lenient=True)
-    reading = read_names(shapes, {axis: one.value for axis, one in sizes.items()})
-    for text, place in reading.notes:
-        notes.add(text, place)
+    reading = read_names(shapes, {axis: size.value for axis, size in sizes.items()})
+    for text, module in reading.notes:
+        notes.add(text, module)
     for tensor, reason in reading.left.items():
         notes.add(f"in no pair: {reason}", tensor.removesuffix(".weight"))
     for border in reading.borders:
@@ -83,13 +83,15 @@ def inferred(
     if not content.get("stacks") and not content.get("sequences"):
         return None, reading
     if reading.certain:
-        linear = all(len(one["layout"].split()) == 2 for part in content["sequences"]
-                     for one in part["maps"] if "(" not in one["layout"])  # fmt: skip
+        linear = all(len(table["layout"].split()) == 2 for sequence in content["sequences"]
+                     for table in sequence["maps"] if "(" not in table["layout"])  # fmt: skip
         plain = load_families()["mlp"]
         rule = plain.chain.activation if plain.chain else ActivationRule()
         activation = {"config": list(rule.config), "default": "unknown"}
         content["name"] = "mlp" if linear else "cnn"
-        content["sequences"] = [part | {"activation": activation} for part in content["sequences"]]
+        content["sequences"] = [
+            sequence | {"activation": activation} for sequence in content["sequences"]
+        ]
     else:
         content["name"] = "unknown"
     family = read_family(content, "the reading of tensor names")

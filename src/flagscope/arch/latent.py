@@ -1,4 +1,4 @@
-"""Maps of low rank in two factors: the latent spaces of queries, keys and values."""
+"""Low-rank maps in two factors: the latent spaces of queries, keys and values."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from flagscope.arch.rules import LatentRule
 
 
 def latent_groups(rule: LatentRule, context: RuleContext) -> list[PairGroup]:
-    """The pair of one compression and its expansion, with the norm that stands between them.
+    """The pair of one compression and its expansion, with the norm between them.
 
     Multi-head latent attention (DeepSeek-AI, arXiv 2405.04434) writes queries, and keys with
-    values, as W_up norm(W_down x). The norm takes out the size of W_down x;
-    an order of the dimensions passes it if the gain goes along.
+    values, as W_up norm(W_down x). The norm removes the size of W_down x; permutations of the
+    dimensions commute with it if the gain is permuted too.
     """
-    found = [place for one in rule.maps if (place := context.locate(one))]
-    if len(found) < len(rule.maps):
-        return []  # without a low rank (such as queries in smaller models) there is no pair
-    maps = context.solve(found)
+    places = [place for map_rule in rule.maps if (place := context.locate(map_rule))]
+    if len(places) < len(rule.maps):
+        return []  # full rank, such as queries in smaller models: no pair
+    maps = context.solve(places)
     if maps is None:
         context.notes.add(
             "the sizes of a latent space are not known: give --config F", context.label

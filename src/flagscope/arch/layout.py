@@ -67,7 +67,7 @@ def parse_layout(layout: str) -> Groups:
             groups.append((token,))
         else:
             group.append(token)
-    names = [name for one in groups for name in one]
+    names = [name for axes in groups for name in axes]
     if group is not None or not groups:
         raise _bad_layout(layout, "unbalanced parentheses or no axis")
     if len(set(names)) < len(names):
@@ -83,7 +83,7 @@ def axis_sizes(
     Returns
     -------
     sizes, complete
-        The sizes found (known ones included), and whether every axis has one.
+        The sizes found (including known ones), and whether every axis has one.
 
     Raises
     ------
@@ -106,30 +106,30 @@ def axis_sizes(
     sizes: dict[str, int] = {}
     complete = True
     for names, extent in zip(groups, shape, strict=True):
-        found = {n: known.get(n, CONSTANT_AXES.get(n)) for n in names}
-        missing = [n for n, size in found.items() if size is None]
-        present = prod(size for size in found.values() if size is not None)
+        group_sizes = {n: known.get(n, CONSTANT_AXES.get(n)) for n in names}
+        missing = [n for n, size in group_sizes.items() if size is None]
+        present = prod(size for size in group_sizes.values() if size is not None)
         exact = extent == present if not missing else present > 0 and extent % present == 0
         if not exact:
-            told = " · ".join(f"{n} = {s}" for n, s in found.items() if s is not None)
+            stated = " · ".join(f"{n} = {s}" for n, s in group_sizes.items() if s is not None)
             verb = "is not" if not missing else "is not divisible by"
-            raise LayoutMismatchError(f"a dimension of {extent} {verb} {told}")
+            raise LayoutMismatchError(f"a dimension of {extent} {verb} {stated}")
         if len(missing) == 1:
-            found[missing[0]] = extent // present
+            group_sizes[missing[0]] = extent // present
         complete = complete and len(missing) <= 1
-        sizes.update({n: s for n, s in found.items() if s is not None})
+        sizes.update({n: s for n, s in group_sizes.items() if s is not None})
     return sizes, complete
 
 
 def part_of_axis(text: str, axis: str, sizes: Mapping[str, int]) -> tuple[int, int]:
     """Start and length of a part of an axis, written ``start:stop`` in terms of axis sizes.
 
-    Each side is a sum or difference of sizes and numbers; an empty one is the axis' own end.
+    Each side is a sum or difference of sizes and numbers; an empty side is the end of the axis.
 
     Raises
     ------
     ArchitectureError
-        If it is not of that form, or no part of the axis.
+        If it does not have that form, or is not within the axis.
 
     References
     ----------
@@ -141,7 +141,7 @@ def part_of_axis(text: str, axis: str, sizes: Mapping[str, int]) -> tuple[int, i
     (8, 2)
     """
     start, colon, stop = text.replace(" ", "").partition(":")
-    first, last = (_sum_of_sizes(one, sizes, text) if one else None for one in (start, stop))
+    first, last = (_sum_of_sizes(side, sizes, text) if side else None for side in (start, stop))
     begin = 0 if first is None else first
     end = sizes[axis] if last is None else last
     if not colon or not 0 <= begin < end <= sizes[axis]:

@@ -1,4 +1,4 @@
-"""Maps whose axis sizes follow from their shapes, the config, and each other."""
+"""Solves the axis sizes of maps from their shapes, the config, and each other."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from flagscope.errors import ArchitectureError
 Maps = dict[str, LinearMap]
 """Maps by role."""
 Solved = dict[tuple[Any, ...], Maps | None]
-"""Cache of solved maps, by the known sizes and the forms and shapes of the tensors they lie in."""
+"""Cache of solved maps, by the known sizes and the forms and shapes of their tensors."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A map that was found: its rule, and the names and shape of its tensors."""
+    """A map located in a checkpoint: its rule, and the names and shape of its tensors."""
 
     rule: MapRule
     tensor: str
@@ -29,7 +29,7 @@ class Place:
 
     @property
     def layout(self) -> str:
-        """The rule's; a convolution with a kernel of 1 × 1 is a linear map written otherwise."""
+        """The rule's layout; a 1 × 1 convolution is a linear map with extra axes."""
         axes = len(parse_layout(self.rule.layout))
         pointwise = len(self.shape) == axes + 2 and self.shape[axes:] == (1, 1)
         return f"{self.rule.layout} y x" if pointwise else self.rule.layout
@@ -38,19 +38,18 @@ class Place:
 def solved_places(
     places: Sequence[Place], known: Mapping[str, Known], cache: Solved
 ) -> Maps | None:
-    """The maps at these places, or None where sizes stay open.
+    """The maps at these places, or None if sizes remain open.
 
-    Layers and experts are mostly alike, and differ in nothing but names: what was solved for one
-    is taken for the others.
+    Most layers and experts differ only in names, so a solution for one is reused for the others.
 
     Parameters
     ----------
     places
-        Of the maps of one block, which share their axes.
+        Places of the maps of one block, which share their axes.
     known
-        Axis sizes that the config or the heads argument gives.
+        Axis sizes from the config or the heads argument.
     cache
-        What was solved before, shared by the layers of a network.
+        Earlier solutions, shared by the layers of a network.
 
     Raises
     ------
@@ -73,7 +72,7 @@ def _solution(places: Sequence[Place], known: Mapping[str, Known]) -> Maps | Non
     sizes = {axis: size.value for axis, size in known.items()}
     origins = {axis: size.origin for axis, size in known.items()}
     complete, count = False, -1
-    # Each map may give a size that another one needs: until all are complete or none gives more.
+    # Each map may yield a size that another one needs: repeat until none yields a new one.
     while not complete and len(sizes) > count:
         complete, count = True, len(sizes)
         for place in places:

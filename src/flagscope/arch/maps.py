@@ -1,4 +1,4 @@
-"""Linear maps as they lie in stored tensors, and their inverse: writing matrices back."""
+"""Linear maps in stored tensors: reading their matrices, and writing matrices back."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class LinearMap:
     select
         Index along axes that hold other maps, such as ``{"three": 0}`` for Q in a fused QKV.
     window
-        Part (start, length) of an axis that these maps take up, where maps of several kinds lie
-        behind each other along it, as K behind Q in the ``(s k) d`` of a fused QKV with fewer key
-        heads than query heads.
+        Part (start, length) of an axis that these maps occupy, if maps of several kinds follow each
+        other along it, such as K after Q in the ``(s k) d`` of a fused QKV with fewer key heads
+        than query heads.
     out, inp
         Output and input axis, or several (slowest first, separated by blanks) where all heads are
         taken together as one map of the stream.
@@ -116,8 +116,8 @@ class LinearMap:
 
     @property
     def place(self) -> Hashable:
-        """Where the maps lie and how they act: equal where the same numbers make the same maps."""
-        parts = (tuple(one.items()) for one in (self.sizes, self.select, self.window))
+        """Key of the stored numbers and how they act: equal keys mean equal maps."""
+        parts = (tuple(mapping.items()) for mapping in (self.sizes, self.select, self.window))
         return (self.tensor, self.layout, self.out, self.inp, self.batch, *parts)
 
     @property
@@ -142,7 +142,7 @@ class LinearMap:
         return tuple(name for group in self.groups for name in group if name not in taken)
 
     def joined(self, view: View) -> LinearMap:
-        """All maps of the batch as one: their outputs together (write) or their inputs (read).
+        """All maps of the batch as one, with their outputs (write) or inputs (read) joined.
 
         Examples
         --------
@@ -158,7 +158,7 @@ class LinearMap:
         return replace(self, inp=f"{self.batch} {self.inp}", batch=None, count=1)
 
     def extent(self, axis: str) -> int:
-        """Size of an axis, or of the part of it that these maps take up."""
+        """Size of an axis, or of the part of it that these maps occupy."""
         return self._axes.extent(axis)
 
     @cached_property
@@ -183,18 +183,18 @@ class LinearMap:
         return " ".join(group[0] if len(group) == 1 else f"({' '.join(group)})" for group in kept)
 
     def index(self) -> tuple[slice, ...] | None:
-        """The part of the stored tensor that is enough to read; None if that is the whole."""
+        """The part of the stored tensor that must be read; None if that is all of it."""
         return self._index
 
     @cached_property
     def _index(self) -> tuple[slice, ...] | None:
         cut = [self._axes.cut(group) for group in self.groups]
-        if all(one == slice(None) for one in cut):
+        if all(selection == slice(None) for selection in cut):
             return None
         return tuple(cut)
 
     def moved(self, tensor: str, bias: str | None) -> LinearMap:
-        """These maps in another tensor of the same shape, and with its bias.
+        """The same maps in another tensor of the same shape, with its bias.
 
         Examples
         --------
@@ -202,8 +202,8 @@ class LinearMap:
         >>> one.moved("b", None).tensor
         'b'
         """
-        # A large network has maps by ten thousands, few of which differ in more than their names:
-        # what was checked and worked out for this one holds for the other.
+        # A large network has tens of thousands of maps, most of which differ only in names: cached
+        # and checked properties of this map hold for the other.
         _ = self._index
         other = object.__new__(LinearMap)
         other.__dict__.update(self.__dict__, tensor=tensor, bias=bias)
@@ -248,7 +248,7 @@ class LinearMap:
         Parameters
         ----------
         stored
-            The stored tensor, or the part of it that `index` names. It is not changed.
+            The stored tensor, or the part of it at `index`. It is not changed.
         matrices
             As `write_matrices` (view "write") or `read_matrices` (view "read") shapes them.
 
@@ -260,7 +260,7 @@ class LinearMap:
         return self._put(stored, matrices, self.groups, self._target(view))
 
     def bias_vectors(self, stored: Shaped[Tensor, "*stored"]) -> Shaped[Tensor, "n out"]:
-        """The bias of each map, shape (count, out); (1, out) where all maps add one bias."""
+        """The bias of each map, shape (count, out); (1, out) if all maps add the same bias."""
         groups = parse_layout(self.bias_layout)
         return rearrange(
             self._axes.selected(stored, groups, self.tensor),
@@ -274,7 +274,7 @@ class LinearMap:
         return self._put(stored, vectors, parse_layout(self.bias_layout), self._bias_target())
 
     def slice_text(self, member: int) -> str:
-        """Where one of the maps lies, as a Python-like index; '[:]' for the whole tensor.
+        """Position of one of the maps, as a Python-like index; '[:]' for the whole tensor.
 
         Examples
         --------
@@ -291,8 +291,8 @@ class LinearMap:
             )
         fixed = dict(self.select)
         for name in reversed(self.batch_axes):
-            member, at = divmod(member, self.extent(name))
-            fixed[name] = at + self.window.get(name, (0, 0))[0]
+            member, index = divmod(member, self.extent(name))
+            fixed[name] = index + self.window.get(name, (0, 0))[0]
         parts = [self._axes.range_text(group, fixed) for group in self.groups]
         return "[:]" if all(part == ":" for part in parts) else f"[{', '.join(parts)}]"
 
@@ -345,12 +345,12 @@ def solved_map(
     bias: str | None = None,
     window: Mapping[str, str] | None = None,
 ) -> LinearMap:
-    """A `LinearMap` whose remaining axis sizes follow from the shape and the known ones.
+    """A `LinearMap`, with its remaining axis sizes solved from the shape and the known sizes.
 
     Raises
     ------
     ArchitectureError
-        If they do not follow, or contradict the shape.
+        If sizes remain open, or contradict the shape.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""MLP blocks: up and down, and the gate where there is one."""
+"""MLP blocks: up and down, and the gate if there is one."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ from flagscope.records import Freedom
 def mlp_groups(rule: MlpRule, context: RuleContext) -> list[PairGroup]:
     """Pairs of one MLP block: up-down, and gate-down in down(act(gate x) * up x).
 
-    Between up and down of a gated block lies the elementwise product, which every positive
-    scaling passes; the gate passes what its activation passes. Experts are blocks of their own:
-    in one tensor along a batch axis, or each in tensors of its own.
+    The elementwise product between up and down of a gated block commutes with every positive
+    scaling; the gate commutes with what its activation commutes with. Each expert is a block:
+    along a batch axis of one tensor, or in separate tensors.
     """
-    if not any("{expert}" in module for one in rule.maps for module in one.modules):
+    if not any("{expert}" in module for map_rule in rule.maps for module in map_rule.modules):
         return _block(rule, context, _places(rule, context, None), None)
     groups: list[PairGroup] = []
     for expert in count():
-        found = _places(rule, context, expert)
-        if not found:
+        places = _places(rule, context, expert)
+        if not places:
             break
-        groups += _block(rule, context, found, expert)
+        groups += _block(rule, context, places, expert)
     if not groups and not rule.optional:
         context.notes.add("no experts of the family's names", context.label)
     return groups
 
 
 def _places(rule: MlpRule, context: RuleContext, expert: int | None) -> list[Place]:
-    return [place for one in rule.maps if (place := context.locate(one, expert))]
+    return [place for map_rule in rule.maps if (place := context.locate(map_rule, expert))]
 
 
 def _block(
-    rule: MlpRule, context: RuleContext, found: list[Place], expert: int | None
+    rule: MlpRule, context: RuleContext, places: list[Place], expert: int | None
 ) -> list[PairGroup]:
-    if not found:
+    if not places:
         if not rule.optional:
             context.notes.add("no MLP tensors of the family's names", context.label)
         return []
-    if rule.optional and any(place.rule.role == "down" for place in found) and len(found) == 1:
-        return []  # another form of the block, whose last map has the same name
-    maps = context.solve(found)
+    if rule.optional and any(place.rule.role == "down" for place in places) and len(places) == 1:
+        return []  # a different form of the block, whose last map has the same name
+    maps = context.solve(places)
     if maps is None or "up" not in maps or "down" not in maps:
         context.notes.add("the MLP lacks its first or last map", context.label)
         return []
-    gated = any(one.role == "gate" for one in rule.maps)
+    gated = any(map_rule.role == "gate" for map_rule in rule.maps)
     name = rule.name if expert is None else f"expert.{expert}.{rule.name}"
     if gated and "gate" not in maps:
         context.notes.add("the MLP's gate is missing, and what lies between unknown", context.label)
@@ -64,7 +64,7 @@ def _block(
     freedom = activation_freedom(activation)
     if not gated:
         return [_pair(name, maps["up"], maps["down"], activation, freedom, context, expert)]
-    # A scaling passes the product, but not what clips or shifts in front of it.
+    # Scalings commute with the product, but not with a clip or shift before it.
     passing: Freedom = "none"
     if context.trusted:
         passing = "permutation" if rule.bounded else "scaling"

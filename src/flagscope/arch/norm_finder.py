@@ -1,4 +1,4 @@
-"""Norms of a layer: which of the names of a rule exist, and what the config says of them."""
+"""Finds the norms of a layer from the names in a rule and from the config."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NORM_KEYS = ("weight", "bias", "running_mean", "running_var")
 
 
 def stream_norm(rule: NormRule | None, context: RuleContext) -> Norm | None:
-    """The norm of the stream that a rule describes, if its tensors exist."""
+    """The norm of the stream described by a rule, if its tensors exist."""
     if rule is None or (rule.not_first and context.layer == 0):
         return None
     kind = _kind(rule, context)
@@ -41,7 +41,7 @@ def named_norm(
     offset: float = 0.0,
     stored: tuple[str, ...] = ("weight", "bias"),
 ) -> Norm | None:
-    """The norm whose module is the first of these that has a tensor."""
+    """The norm in the first of these modules that has a tensor."""
     for module in modules:
         names = {
             key: norm_tensor(context.base + module, called)
@@ -60,7 +60,7 @@ def named_norm(
 
 
 def layer_scale(names: Sequence[str], context: RuleContext) -> Norm | None:
-    """The vector that multiplies what a block adds to the stream, if there is one."""
+    """The vector that multiplies the output of a block, if there is one."""
     for name in names:
         tensor = context.base + name
         if tensor in context.shapes:

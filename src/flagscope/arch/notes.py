@@ -1,4 +1,4 @@
-"""Notes on what was assumed of a model, and on what could not be mapped."""
+"""Notes on assumptions about a model, and on what could not be mapped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class Notes:
-    """Notes in plain words; one that recurs is written once, with its places.
+    """Notes in plain words; a recurring note is written once, with its places.
 
     Examples
     --------
@@ -22,7 +22,7 @@ class Notes:
         self._examples: dict[str, str] = {}
 
     def add(self, text: str, place: str | None = None, *, example: str | None = None) -> None:
-        """Take a note, at a place if it is about one; of several examples the first is kept."""
+        """Add a note, with its place if it has one; the first of several examples is kept."""
         if example is not None:
             self._examples.setdefault(text, f": {example}")
         places = self._places.setdefault(text, [])
@@ -30,7 +30,7 @@ class Notes:
             places.append(place)
 
     def texts(self) -> tuple[str, ...]:
-        """All notes, in the order in which they were first taken."""
+        """All notes, in the order in which they were first added."""
         return tuple(
             text + (f" ({_shortened(places)})" if places else "") + self._examples.get(text, "")
             for text, places in self._places.items()

@@ -1,4 +1,4 @@
-"""Freedoms that a residual pair has on the outer sides of its maps, inside their blocks."""
+"""Freedoms of residual pairs on the outer sides of their maps, inside their blocks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _Key = tuple[str, tuple[tuple[str, int], ...], tuple[tuple[str, tuple[int, int]]
 
 
 def with_outer_freedoms(pairs: Sequence[PairGroup]) -> tuple[PairGroup, ...]:
-    """The pairs, residual ones with what their neighbours inside the blocks allow.
+    """The pairs; residual ones get the freedoms that their neighbours inside the blocks allow.
 
-    The stream fixes the space that a residual pair shares. But W_O, which writes to it, is changed
-    on its other side by what V-O allows, a convolution by what stands before it in its block. The
-    freedom of such a pair is "outer"; it is "scale" where no more than the size of a map is free.
+    The stream fixes the space that a residual pair shares. But the freedom of V-O changes W_O,
+    which writes to the stream, on its other side, and so do the maps before a convolution in its
+    block. The freedom of such a pair is "outer"; it is "scale" if only the size of a map is free.
 
     Parameters
     ----------
@@ -40,17 +40,17 @@ def with_outer_freedoms(pairs: Sequence[PairGroup]) -> tuple[PairGroup, ...]:
 
 
 def _fixed(pair: PairGroup) -> bool:
-    """Whether others read or write the space of a pair, so that it has no freedom of its own."""
+    """Whether other maps read or write the space of a pair, which then has no freedom."""
     return pair.kind == "residual" or (pair.kind == "conv" and pair.freedom == "none")
 
 
 def _outer(inside: dict[_Key, set[Freedom]], pair: PairGroup) -> Freedom:
-    found = inside.get(_key(pair.write), set()) | inside.get(_key(pair.read), set())
-    if found & {"gl", "rotary", "scaling"}:
+    freedoms = inside.get(_key(pair.write), set()) | inside.get(_key(pair.read), set())
+    if freedoms & {"gl", "rotary", "scaling"}:
         return "outer"
-    return "scale" if "scale" in found else pair.freedom
+    return "scale" if "scale" in freedoms else pair.freedom
 
 
 def _key(side: Side) -> _Key:
-    one = side.map
-    return one.tensor, tuple(sorted(one.select.items())), tuple(sorted(one.window.items()))
+    map_ = side.map
+    return map_.tensor, tuple(sorted(map_.select.items())), tuple(sorted(map_.window.items()))

@@ -1,4 +1,4 @@
-"""Names of pairs that no two pairs of a graph share."""
+"""Makes the names of pairs unique within a graph."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Pairs = tuple[PairGroup, ...]
 
 
 def with_own_names(pairs: Sequence[PairGroup]) -> Pairs:
-    """Pairs of which each member has a name of its own.
+    """The pairs, with a unique name for each member.
 
-    Two blocks of one layer may have the same label, as an MLP and an adapter next to it. The
-    modules of their maps tell them apart, then a number.
+    Two blocks of one layer may have the same label, for example an MLP and an adapter. The modules
+    of their maps distinguish them, or else a number.
 
     References
     ----------
@@ -28,16 +28,17 @@ def with_own_names(pairs: Sequence[PairGroup]) -> Pairs:
     >>> with_own_names(graph.pairs) == graph.pairs
     True
     """
-    found = tuple(pairs)
-    for told in (_writer, _both):
-        shared = _shared(found)
+    renamed = tuple(pairs)
+    for suffix_of in (_writer, _both):
+        shared = _shared(renamed)
         if not shared:
-            return found
-        found = tuple(_renamed(pair, told(pair)) if _meets(pair, shared) else pair
-                      for pair in found)  # fmt: skip
+            return renamed
+        renamed = tuple(
+            _renamed(pair, suffix_of(pair)) if _meets(pair, shared) else pair for pair in renamed
+        )
     met: Counter[str] = Counter()
-    numbered, shared = [], _shared(found)
-    for pair in found:
+    numbered, shared = [], _shared(renamed)
+    for pair in renamed:
         met[pair.name] += 1
         again = _meets(pair, shared) and met[pair.name] > 1
         numbered.append(_renamed(pair, f"#{met[pair.name]}") if again else pair)
@@ -53,11 +54,11 @@ def _meets(pair: PairGroup, names: set[str]) -> bool:
     return any(member.name in names for member in pair.members)
 
 
-def _renamed(pair: PairGroup, told: str) -> PairGroup:
+def _renamed(pair: PairGroup, suffix: str) -> PairGroup:
     def label(name: str) -> str:
-        return f"{name.partition(' (')[0]} ({told})"
+        return f"{name.partition(' (')[0]} ({suffix})"
 
-    members = tuple(replace(one, name=label(one.name)) for one in pair.members)
+    members = tuple(replace(member, name=label(member.name)) for member in pair.members)
     return replace(pair, name=label(pair.name), members=members)
 
 

@@ -12,10 +12,10 @@ from flagscope.arch.maps import LinearMap, View
 
 @dataclass(frozen=True)
 class Side:
-    """A map as one side of a pair; transposed where the pair uses it the other way round.
+    """A map as one side of a pair; transposed if the pair uses its transpose.
 
-    The shared space is the map's output for a writer and its input for a reader; the other
-    one if it is transposed, as W_K is in W_Kᵀ W_Q.
+    The shared space is the map's output for a writer and its input for a reader; for a transposed
+    map, such as W_K in W_Kᵀ W_Q, it is the reverse.
     """
 
     map: LinearMap

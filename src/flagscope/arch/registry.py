@@ -1,6 +1,6 @@
-"""What is proven of each family, as the contract tests recorded it.
+"""Reads what the contract tests have proven and recorded for each family.
 
-The record is ``registry.json`` beside this module. A test fails where it and the proofs differ.
+The record is ``registry.json`` next to this module. A test fails if it differs from the proofs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from importlib import resources
 
 @dataclass(frozen=True)
 class Proof:
-    """What was shown of one family by changing weights of models of random weights.
+    """What was shown for one family by changing the weights of randomly initialised models.
 
     Parameters
     ----------
@@ -25,15 +25,15 @@ class Proof:
     pairs
         Kinds of pairs in them.
     changes
-        Changes that kept the output, as "kind, what lies between, change": to 1e-11 of its
-        largest entry in float64, while the same change of a shifted slice moved it by 1e-3.
+        Changes that preserve the output, as "kind, operation between, change": to 1e-11 of its
+        largest entry in float64, while the same change of a shifted slice altered it by 1e-3.
     live
-        Whether this was done on the names of a live transformers module.
+        Whether this was shown for the names of a live transformers module.
     saved
-        On the names in a saved file: "same" names as in the live module, "proven" where they
-        differ, or "none".
+        For the names in a saved file: "same" as in the live module, "proven" if they differ, or
+        "none".
     note
-        What else is to be known.
+        Further remarks.
     """
 
     models: tuple[str, ...]
@@ -62,13 +62,13 @@ def proofs() -> Mapping[str, Proof]:
     text = resources.files("flagscope.arch").joinpath("registry.json").read_text(encoding="utf-8")
     return {
         name: Proof(
-            models=tuple(one["models"]),
-            model_types=tuple(one["model_types"]),
-            pairs=tuple(one["pairs"]),
-            changes=tuple(one["changes"]),
-            live=one["live"],
-            saved=one["saved"],
-            note=one["note"],
+            models=tuple(record["models"]),
+            model_types=tuple(record["model_types"]),
+            pairs=tuple(record["pairs"]),
+            changes=tuple(record["changes"]),
+            live=record["live"],
+            saved=record["saved"],
+            note=record["note"],
         )
-        for name, one in json.loads(text)["families"].items()
+        for name, record in json.loads(text)["families"].items()
     }

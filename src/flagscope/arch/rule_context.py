@@ -1,4 +1,4 @@
-"""Where a rule is applied: the tensors of one layer, its config, and the notes to add to."""
+"""Context in which a rule is applied: tensors of one layer, config, and notes."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RuleContext:
-    """One layer of one stack, or what lies outside of the layers.
+    """One layer of one stack, or everything outside of the layers.
 
     Parameters
     ----------
     shapes
-        Of all tensors of the network.
+        Shapes of all tensors of the network.
     base
-        What the names of the layer's tensors begin with.
+        Prefix of the names of the layer's tensors.
     label, stack, layer
-        What the names of its pairs begin with, the name of the stack, and the layer's number.
+        Prefix of the names of its pairs, name of the stack, and number of the layer.
     known
-        Sizes of axes that the config or the heads argument gives.
+        Sizes of axes from the config or the heads argument.
     trusted
-        False where the family is only guessed.
+        False if the family is only a guess.
     norms
-        Whether the norms of the stream are known nevertheless.
+        Whether the norms of the stream are known even so.
     solved
         Cache of solved maps, shared by the layers of a network.
     """
@@ -51,7 +51,7 @@ class RuleContext:
     solved: Solved = field(default_factory=dict)
 
     def locate(self, rule: MapRule, expert: int | None = None) -> Place | None:
-        """The first alternative whose weight exists, of one expert if one is named."""
+        """The first alternative whose weight exists; that of one expert if it is named."""
         for names in rule.alternatives:
             weight, bias = (
                 names if expert is None else (n.replace("{expert}", str(expert)) for n in names)
@@ -68,12 +68,12 @@ class RuleContext:
         return next((name for name in names if name in self.shapes), None)
 
     def solve(self, places: Sequence[Place]) -> Maps | None:
-        """The maps at these places, or None where sizes stay open (see `solved_places`)."""
+        """The maps at these places, or None if sizes remain open (see `solved_places`)."""
         return solved_places(places, self.known, self.solved)
 
 
 def attempted(build: Callable[[], T], otherwise: T, context: RuleContext) -> T:
-    """What `build` gives; where the family is only guessed, a contradiction is merely noted."""
+    """The result of `build`; if the family is only a guess, a contradiction becomes a note."""
     try:
         return build()
     except ArchitectureError as error:

@@ -18,22 +18,22 @@ from flagscope.arch.rules import MapRule, StackRule
 from flagscope.records import Freedom, PairKind
 
 Node = tuple[str, LinearMap, Norm | None]
-"""A module's label, its map, and the BatchNorm directly behind it."""
+"""A module's label, its map, and the BatchNorm directly after it."""
 
 
 def sequence_groups(
     rule: StackRule, blocks: Sequence[RuleContext], outside: RuleContext
 ) -> list[PairGroup]:
-    """Pairs within each block and, across the stream, from each block to the next.
+    """Pairs within each block and, along the stream, from each block to the next.
 
     Parameters
     ----------
     rule
         The stack, with its sequence, activation and stream.
     blocks
-        The blocks in the order in which they run.
+        The blocks in the order of execution.
     outside
-        The context of the stem and the last layer.
+        Context of the stem and the last layer.
     """
     activation = str(config_value(rule.activation, outside.config)) if rule.activation else "linear"
     if _preactivation(rule, blocks):
@@ -60,7 +60,7 @@ def sequence_groups(
         previous = [*nodes[-1:], *shortcut]
     last = replace(outside, layer=len(blocks))
     exits = _nodes((rule.stream.exit,), last) if rule.stream else []
-    if rule.stream and not exits and last.base:  # a head may stand beside the trunk
+    if rule.stream and not exits and last.base:  # a head may be outside the trunk
         exits = _nodes((rule.stream.exit,), replace(last, base=""))
     for write, read in product(previous, exits):
         groups += _residual(write, read, activation, last)
@@ -82,17 +82,17 @@ def _nodes(rules: Sequence[MapRule | None], context: RuleContext) -> list[Node]:
 def _norm(rule: MapRule, place: Place, context: RuleContext) -> Norm | None:
     if not context.trusted:
         return None
-    # a live module's alternatives run in step: the norm that belongs to the module found
-    at = rule.weights().index(place.tensor.removeprefix(context.base))
-    names = rule.norms[at : at + 1] if len(rule.norms) == len(rule.modules) else rule.norms
+    # alternatives in a live module correspond by position: take the norm of the module found
+    index = rule.weights().index(place.tensor.removeprefix(context.base))
+    names = rule.norms[index : index + 1] if len(rule.norms) == len(rule.modules) else rule.norms
     return named_norm(names, context, kind="batchnorm", placement="map")
 
 
 def _preactivation(rule: StackRule, blocks: Sequence[RuleContext]) -> bool:
     for context in blocks:
-        for _, one, norm in _nodes(rule.sequence, context):
+        for _, map_, norm in _nodes(rule.sequence, context):
             shape = context.shapes.get(norm.gain) if norm and norm.gain else None
-            if shape is not None and shape != (one.outputs,):
+            if shape is not None and shape != (map_.outputs,):
                 return True
     return False
 
@@ -124,7 +124,7 @@ def _pair(
             f"{reader.inputs} (a grouped convolution or a reshape between); left out"
         )
         return []
-    # BatchNorm between linear maps leaves only scalings of single channels
+    # BatchNorm between linear maps commutes only with scalings of single channels
     left: Freedom = "scaling" if norm is not None and freedom == "gl" else freedom
     return [
         PairGroup(

@@ -26,7 +26,7 @@ _ACTIVATION_UNKNOWN = (
 
 @dataclass(frozen=True)
 class _Step:
-    """A map of a sequence, the BatchNorm behind it, and what else stands there."""
+    """A map of a sequence, the BatchNorm after it, and anything else that follows."""
 
     path: str
     map: LinearMap
@@ -35,19 +35,19 @@ class _Step:
 
 
 def series_groups(rules: Sequence[SequenceRule], context: RuleContext) -> list[PairGroup]:
-    """The pairs of sequences: each map with the next one.
+    """Pairs of sequences: each map with the next one.
 
     Parameters
     ----------
     rules
-        The sequences, their modules named from the root of the model.
+        The sequences, with modules named from the root of the model.
     context
-        Of the whole model; freedoms are claimed only where it is trusted.
+        Context of the whole model; freedoms are claimed only if it is trusted.
 
     Raises
     ------
     ArchitectureError
-        If a layout does not fit its tensor, or a map does not read what the one before it writes.
+        If a layout does not fit its tensor, or a map does not read the output of the previous one.
     """
     return [pair for rule in rules for pair in _pairs(rule, context)]
 
@@ -55,10 +55,10 @@ def series_groups(rules: Sequence[SequenceRule], context: RuleContext) -> list[P
 def _pairs(rule: SequenceRule, context: RuleContext) -> Iterator[PairGroup]:
     activation = str(config_value(rule.activation, context.config))
     steps: list[_Step] = []
-    for one in rule.maps:
-        step = _step(one, steps[-1].map.outputs if steps else None, context)
+    for map_rule in rule.maps:
+        step = _step(map_rule, steps[-1].map.outputs if steps else None, context)
         if step is None:
-            missing = context.base + one.weights()[0]
+            missing = context.base + map_rule.weights()[0]
             context.notes.add(f"no tensor is named {missing}; the sequence ends in front of it")
             break
         steps.append(step)
@@ -73,10 +73,10 @@ def _step(rule: SequenceMapRule, written: int | None, context: RuleContext) -> _
     place = context.locate(rule)
     if place is None:
         return None
-    # Behind a flattening the reader's columns hold the channels one after the other.
+    # After flattening, the reader's columns are grouped by channel.
     known = {rule.inp: written} if f"({rule.inp} " in rule.layout and written else None
     try:
-        one = solved_map(
+        map_ = solved_map(
             role=rule.role, tensor=place.tensor, shape=place.shape, layout=rule.layout,
             out=rule.out, inp=rule.inp, known=known, bias=place.bias,
         )  # fmt: skip
@@ -87,8 +87,8 @@ def _step(rule: SequenceMapRule, written: int | None, context: RuleContext) -> _
         ) from error
     norm = named_norm(rule.norms, context, kind="batchnorm", placement="map")
     if norm is not None and norm.mean is None:
-        return _Step(place.tensor.removesuffix(".weight"), one, None, "norm")
-    return _Step(place.tensor.removesuffix(".weight"), one, norm, rule.after)
+        return _Step(place.tensor.removesuffix(".weight"), map_, None, "norm")
+    return _Step(place.tensor.removesuffix(".weight"), map_, norm, rule.after)
 
 
 def _pair(layer: int, write: _Step, read: _Step, between: str, context: RuleContext) -> PairGroup:
@@ -97,7 +97,7 @@ def _pair(layer: int, write: _Step, read: _Step, between: str, context: RuleCont
     freedom: Freedom = "none"
     if context.trusted and between != "norm":
         freedom = activation_freedom(between)
-    # BatchNorm between linear maps leaves only scalings of single neurons
+    # BatchNorm between linear maps commutes only with scalings of single neurons
     freedom = "scaling" if write.norm is not None and freedom == "gl" else freedom
     name = f"{write.path}-{read.path}"
     return PairGroup(

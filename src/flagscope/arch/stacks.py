@@ -1,4 +1,4 @@
-"""A family in a checkpoint: its rules applied to each layer of each stack, and its sequences."""
+"""Applies a family's rules to each layer of each stack of a checkpoint, and to its sequences."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from flagscope.arch.rules import StackRule
 from flagscope.arch.sequence import sequence_groups
 from flagscope.arch.series import series_groups
 
-# Gaps between layers that a note lists.
+# Most gaps between layers that a note lists.
 _MOST_GAPS = 20
-# Buffers of two and more dimensions that are no matrices of weights.
+# Buffers of two or more dimensions that are not weight matrices.
 BUFFERS = ("*position_ids", "*inv_freq", "*num_batches_tracked", "*token_type_ids", "*.mask",
            "*.causal_mask", "*.attn_mask", "*.tril", "*.triu")  # fmt: skip
 
@@ -54,62 +54,64 @@ class StackBuilder:
         self.solved: Solved = {}
 
     def build(self) -> tuple[list[PairGroup], list[HeadGroup]]:
-        """Pairs and heads' spaces; streams and frames stand in attributes afterwards."""
+        """Build pairs and head spaces; afterwards, attributes hold the streams and frames."""
         pairs: list[PairGroup] = []
         heads: list[HeadGroup] = []
-        for one in self.choice.instances:
-            self._note_gaps(one)
-            self._note_defaults(one.rule)
-            contexts = [self._context(one, i) for i in range(len(one.numbers))]
+        for instance in self.choice.instances:
+            self._note_gaps(instance)
+            self._note_defaults(instance.rule)
+            contexts = [self._context(instance, i) for i in range(len(instance.numbers))]
             parts: list[Part] = []
-            for context, numbers in zip(contexts, one.numbers, strict=True):
-                for rule in one.rule.attention:
+            for context, numbers in zip(contexts, instance.numbers, strict=True):
+                for rule in instance.rule.attention:
                     build = partial(attention_groups, rule, context)
-                    found, spaces = attempted(build, ([], []), context)
-                    pairs += found
+                    block_pairs, spaces = attempted(build, ([], []), context)
+                    pairs += block_pairs
                     heads += spaces
                     label = attention_label(rule, context)
                     parts.append(
-                        Part(rule, context, numbers[:-1], label, tuple(found), tuple(spaces))
+                        Part(rule, context, numbers[:-1], label, tuple(block_pairs), tuple(spaces))
                     )
-                for rule in one.rule.latent:
+                for rule in instance.rule.latent:
                     pairs += attempted(partial(latent_groups, rule, context), [], context)
-                for rule in one.rule.mlp:
-                    found = attempted(partial(mlp_groups, rule, context), [], context)
-                    pairs += found
+                for rule in instance.rule.mlp:
+                    block_pairs = attempted(partial(mlp_groups, rule, context), [], context)
+                    pairs += block_pairs
                     label = f"{context.label}.{rule.name}"
-                    parts.append(Part(rule, context, numbers[:-1], label, tuple(found)))
-            if one.rule.sequence:
-                pairs += sequence_groups(one.rule, contexts, self._outside(one))
-            self._follow_stream(one, parts)
+                    parts.append(Part(rule, context, numbers[:-1], label, tuple(block_pairs)))
+            if instance.rule.sequence:
+                pairs += sequence_groups(instance.rule, contexts, self._outside(instance))
+            self._follow_stream(instance, parts)
         root = RuleContext(
             shapes=self.shapes, base="", label="main", stack="main", layer=None,
             config=self.config, notes=self.notes, trusted=self.choice.trusted,
         )  # fmt: skip
         return pairs + series_groups(self.choice.family.sequences, root), heads
 
-    def _follow_stream(self, one: Instance, parts: list[Part]) -> None:
-        outside = self._outside(one)
-        self.streams += stack_streams(one.rule, parts, outside, noted=self.residual)
-        if one.rule.frame is not None and not self.several and self.choice.trusted:
+    def _follow_stream(self, instance: Instance, parts: list[Part]) -> None:
+        outside = self._outside(instance)
+        self.streams += stack_streams(instance.rule, parts, outside, noted=self.residual)
+        if instance.rule.frame is not None and not self.several and self.choice.trusted:
             ignored = (*BUFFERS, *self.choice.family.ignore)
             blocks = [
                 Block(stream_norm(part.rule.norm, part.context), part.pairs) for part in parts
             ]
-            frame = stream_frame(one.rule.frame, blocks, outside, ignored)
+            frame = stream_frame(instance.rule.frame, blocks, outside, ignored)
             self.frames += [frame] if frame else []
 
-    def _stack_name(self, one: Instance) -> str:
-        alike = sum(other.rule.name == one.rule.name for other in self.choice.instances)
-        return one.rule.name if alike == 1 else one.prefix.rstrip(".") or one.rule.name
+    def _stack_name(self, instance: Instance) -> str:
+        alike = sum(other.rule.name == instance.rule.name for other in self.choice.instances)
+        return (
+            instance.rule.name if alike == 1 else instance.prefix.rstrip(".") or instance.rule.name
+        )
 
-    def _context(self, one: Instance, position: int) -> RuleContext:
-        numbers = one.numbers[position]
-        base = layer_base(one, numbers)
+    def _context(self, instance: Instance, position: int) -> RuleContext:
+        numbers = instance.numbers[position]
+        base = layer_base(instance, numbers)
         single = len(numbers) == 1
-        stack = self._stack_name(one)
+        stack = self._stack_name(instance)
         label = f"layer.{numbers[0]}" if single else base.rstrip(".")
-        if not numbers:  # one layer alone
+        if not numbers:  # a single layer
             label = stack
         elif self.several:
             label = f"{stack}.{label}"
@@ -117,9 +119,9 @@ class StackBuilder:
             shapes=self.shapes, base=base, label=label,
             stack=stack, layer=numbers[0] if single else position,
             known={axis: size.at(numbers[0] if numbers else 0)
-                   for axis, size in self._sizes(one.rule).items()},
+                   for axis, size in self._sizes(instance.rule).items()},
             config=self.config, notes=self.notes, trusted=self.choice.trusted,
-            norms=one.rule.norms_shown, solved=self.solved,
+            norms=instance.rule.norms_shown, solved=self.solved,
         )  # fmt: skip
 
     def _sizes(self, rule: StackRule) -> dict[str, Known]:
@@ -127,20 +129,22 @@ class StackBuilder:
         heads = {"h": self.known["h"]} if self.heads and "h" in self.known else {}
         return {**self.known, **own, **heads}
 
-    def _outside(self, one: Instance) -> RuleContext:
-        stack = self._stack_name(one)
+    def _outside(self, instance: Instance) -> RuleContext:
+        stack = self._stack_name(instance)
         return RuleContext(
-            shapes=self.shapes, base=one.prefix, label=stack, stack=stack, layer=None,
+            shapes=self.shapes, base=instance.prefix, label=stack, stack=stack, layer=None,
             known=self.known, config=self.config, notes=self.notes, trusted=self.choice.trusted,
-            norms=one.rule.norms_shown,
+            norms=instance.rule.norms_shown,
         )  # fmt: skip
 
-    def _note_gaps(self, one: Instance) -> None:
-        if len(one.numbers[0]) == 1:
-            absent = missing_numbers([numbers[0] for numbers in one.numbers])
+    def _note_gaps(self, instance: Instance) -> None:
+        if len(instance.numbers[0]) == 1:
+            absent = missing_numbers([numbers[0] for numbers in instance.numbers])
             if absent:
-                self.notes.add(f"layers {absent} are missing under {one.prefix + one.path!r}")
-        if (note := depth_note(one, self.choice)) is not None:
+                self.notes.add(
+                    f"layers {absent} are missing under {instance.prefix + instance.path!r}"
+                )
+        if (note := depth_note(instance, self.choice)) is not None:
             self.notes.add(note)
 
     def _note_defaults(self, rule: StackRule) -> None:
@@ -161,9 +165,9 @@ class StackBuilder:
 
 
 def missing_numbers(present: Sequence[int]) -> str:
-    """The numbers from 0 on that are missing in between, runs of three and more as their ends.
+    """The numbers missing from 0 to the largest; runs of three or more are given by their ends.
 
-    Only the gaps are gone through, since a number in a file may be of any size.
+    The loop is over gaps only, since a number in a file may have any size.
 
     Examples
     --------

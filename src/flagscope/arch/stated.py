@@ -1,7 +1,7 @@
-"""Whether a family file of one's own fits the tensors that it is for: a wrong name is an error.
+"""Checks a custom family file against the tensors: an unknown name is an error.
 
-A shipped family is found by its names, and describes many models: what it names may be missing. A
-file of one's own describes this model, so a name in it that no tensor has is a mistake.
+A shipped family is found by its names and describes many models, so some of its names may be
+missing. A custom file describes this model, so a name in it that no tensor has is a mistake.
 """
 
 from __future__ import annotations
@@ -29,44 +29,44 @@ Block = AttentionRule | MlpRule | LatentRule
 _NEAR = 3
 
 
-def check_stated(family: Family, instances: Sequence[Instance], shapes: Shapes, place: str) -> None:
-    """Refuse a family file whose paths, modules or norms exist nowhere in a checkpoint.
+def check_stated(family: Family, instances: Sequence[Instance], shapes: Shapes, file: str) -> None:
+    """Raise if paths, modules or norms of a family file do not exist in a checkpoint.
 
-    Of a block that is optional, either all maps may be missing or none.
+    In an optional block, either all maps may be missing or none.
 
     Raises
     ------
     ArchitectureError
-        With the key of the first such name, and the names that are nearest.
+        With the key of the first such name, and the nearest names.
     """
-    # A copy of a shipped file, or what extends one, names norms that only some models have.
+    # A copy or extension of a shipped file names norms that only some models have.
     own = family.name not in load_families() and family.named
-    for at, stack in enumerate(family.stacks):
-        key = f"{place}.stacks[{at}]"
-        found = [one for one in instances if one.rule is stack]
-        if not found:
+    for index, stack in enumerate(family.stacks):
+        key = f"{file}.stacks[{index}]"
+        matching = [instance for instance in instances if instance.rule is stack]
+        if not matching:
             raise _no_path(stack, shapes, key)
-        inner = _relative_names(found, shapes)
+        inner = _relative_names(matching, shapes)
         blocks = list(_blocks(stack))
         whole = {name for _, block in blocks if all(_exists(rule, inner) for rule in block.maps)
                  for rule in block.maps for name in _roles(rule)}  # fmt: skip
         for block_key, block in blocks:
             present = [rule for rule in block.maps if _exists(rule, inner)]
-            # Another form of a block may share its last map with it.
+            # A different form of a block may share its last map with it.
             shared = {name for rule in present for name in _roles(rule)} <= whole
             optional = not isinstance(block, LatentRule) and block.optional
             if optional and len(present) < len(block.maps) and shared:
                 continue
             _check_block(block, inner, f"{key}.{block_key}", stack.paths, own=own)
-    for at, sequence in enumerate(family.sequences):
+    for index, sequence in enumerate(family.sequences):
         for number, rule in enumerate(sequence.maps):
             if not set(rule.weights()) & shapes.keys():
-                raise _no_tensor(f"{place}.sequences[{at}].maps[{number}].module",
+                raise _no_tensor(f"{file}.sequences[{index}].maps[{number}].module",
                                  rule.weights(), sorted(shapes), "")  # fmt: skip
 
 
-def with_key(error: ArchitectureError, family: Family, place: str) -> ArchitectureError:
-    """An error about tensors that do not fit what a file says, with the key that it is about."""
+def with_key(error: ArchitectureError, family: Family, file: str) -> ArchitectureError:
+    """Add the key to an error about tensors that do not fit a family file."""
     text, best = str(error), ""
     for key, rule in _rules(family):
         named = any(re.search(rf"(?:^|['.]){re.escape(name)}'", text) for name in rule.weights())
@@ -77,18 +77,18 @@ def with_key(error: ArchitectureError, family: Family, place: str) -> Architectu
             best = f"{key}.window"
             break
         best = best or (key if named else "")
-    where = f"{place}.{best}" if best else place
+    where = f"{file}.{best}" if best else file
     return ArchitectureError(f"{where}: {text}", hint=error.hint)
 
 
 def _rules(family: Family) -> Iterator[tuple[str, MapRule]]:
-    """All maps of the blocks and sequences of a family, with their keys."""
-    for at, stack in enumerate(family.stacks):
+    """Yield (key, map) for all blocks and sequences of a family."""
+    for index, stack in enumerate(family.stacks):
         for key, block in _blocks(stack):
-            yield from ((f"stacks[{at}].{key}.{rule.role}", rule) for rule in block.maps)
-    for at, sequence in enumerate(family.sequences):
+            yield from ((f"stacks[{index}].{key}.{rule.role}", rule) for rule in block.maps)
+    for index, sequence in enumerate(family.sequences):
         for number, rule in enumerate(sequence.maps):
-            yield f"sequences[{at}].maps[{number}]", rule
+            yield f"sequences[{index}].maps[{number}]", rule
 
 
 def _blocks(stack: StackRule) -> Iterator[tuple[str, Block]]:
@@ -96,7 +96,7 @@ def _blocks(stack: StackRule) -> Iterator[tuple[str, Block]]:
         ("attention", stack.attention), ("mlp", stack.mlp), ("latent", stack.latent)
     )  # fmt: skip
     for name, blocks in groups:
-        yield from ((f"{name}[{at}]", block) for at, block in enumerate(blocks))
+        yield from ((f"{name}[{index}]", block) for index, block in enumerate(blocks))
 
 
 def _check_block(
@@ -116,7 +116,7 @@ def _check_block(
         norms.append(("output_norm", block.output_norm))
     for name, norm in norms:
         if norm is not None and not norm.no_tensors and not set(norm.names()) & set(names):
-            wanted = [one for one in norm.names() if not one.endswith(("_mean", "_var"))]
+            wanted = [tensor for tensor in norm.names() if not tensor.endswith(("_mean", "_var"))]
             raise _no_tensor(f"{key}.{name}.module", wanted, names, paths[0])
 
 
@@ -132,9 +132,11 @@ def _exists(rule: MapRule, names: Sequence[str]) -> bool:
     return any(pattern.fullmatch(name) for pattern in wanted for name in names)
 
 
-def _relative_names(found: Sequence[Instance], shapes: Shapes) -> list[str]:
-    """Names of tensors in the layers of a stack, relative to their layer."""
-    bases = {layer_base(one, numbers) for one in found for numbers in one.numbers}
+def _relative_names(instances: Sequence[Instance], shapes: Shapes) -> list[str]:
+    """Names of the tensors in the layers of a stack, relative to the layer."""
+    bases = {
+        layer_base(instance, numbers) for instance in instances for numbers in instance.numbers
+    }
     return sorted({name.removeprefix(base) for name in shapes for base in bases
                    if name.startswith(base)})  # fmt: skip
 
@@ -146,10 +148,10 @@ def _no_tensor(
         close for name in wanted
         for close in difflib.get_close_matches(name, names, n=_NEAR, cutoff=0.5)
     ))[:_NEAR]  # fmt: skip
-    told = " or ".join(repr(path + name) for name in wanted[:2])
+    missing = " or ".join(repr(path + name) for name in wanted[:2])
     shown = near or list(names[:_NEAR])
     return ArchitectureError(
-        f"{key}: no tensor is named {told}",
+        f"{key}: no tensor is named {missing}",
         hint=("the nearest names are " if near else "there are ")
         + ", ".join(repr(name) for name in shown)
         + ("; names are relative to the path" if path else ""),

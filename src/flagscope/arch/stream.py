@@ -1,4 +1,4 @@
-"""Pairs and links along a residual stream: what one block writes and a later one reads."""
+"""Pairs and links along a residual stream, from writers to later readers."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["LinkGroup", "Stream", "StreamMap", "SubBlock", "head_links", "residu
 
 
 def residual_pairs(stream: Stream, *, window: int) -> tuple[PairGroup, ...]:
-    """Each writer with each reader of a later position, at most `window` layers further.
+    """Pair each writer with each reader at a later position, at most `window` layers further.
 
-    Between them stands the norm of the stream in front of the reader (`read_norm`) and the norm or
-    layer scale behind the writer (`write_norm`), where there are such. A window of 1 takes the
-    rest of the writer's layer and the next layer, one of 0 takes no pairs at all.
+    Between them are the norm of the stream before the reader (`read_norm`) and the norm or layer
+    scale after the writer (`write_norm`), if there are any. A window of 1 covers the rest of the
+    writer's layer and the next layer; a window of 0 gives no pairs.
 
     Parameters
     ----------
     stream
-        Of `Graph.streams`.
+        One of `Graph.streams`.
     window
-        Number of layers between the two.
+        Largest distance in layers.
 
     References
     ----------
@@ -64,9 +64,9 @@ def residual_pairs(stream: Stream, *, window: int) -> tuple[PairGroup, ...]:
 
 
 def head_links(stream: Stream, *, window: int) -> tuple[LinkGroup, ...]:
-    """The heads' outputs of each block with the heads' queries, keys and values of later ones.
+    """Link the head outputs of each block with the queries, keys and values of later blocks.
 
-    As `residual_pairs`, for the writers and readers that have heads.
+    Like `residual_pairs`, for the writers and readers that have heads.
 
     References
     ----------
@@ -90,11 +90,11 @@ def head_links(stream: Stream, *, window: int) -> tuple[LinkGroup, ...]:
 
 
 def _later(stream: Stream, window: int) -> Iterator[tuple[SubBlock, SubBlock]]:
-    """Each block with those behind it that lie within the window."""
+    """Yield each block with the later ones within the window."""
     if window < 1:
         return
-    for at, before in enumerate(stream.blocks):
-        for after in stream.blocks[at + 1 :]:
+    for index, before in enumerate(stream.blocks):
+        for after in stream.blocks[index + 1 :]:
             if after.layer > before.layer + window:
                 break
             if after.position > before.position:

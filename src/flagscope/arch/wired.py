@@ -1,4 +1,4 @@
-"""Pairs and heads from a file's own graph (see `flagscope.wiring`)."""
+"""Finds pairs and heads in a file's own graph (see `flagscope.wiring`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flagscope.records import Attention, Freedom, HeadSpace, PairKind
 from flagscope.wiring import Link, WiredAttention, WiredMap, WiredNorm, Wiring
 
 FAMILY = "graph"
-"""What a graph that was read from the file says in place of a family's name."""
+"""Family name of a graph that was read from the file."""
 
 
 def wired_graph(
@@ -32,12 +32,12 @@ def wired_graph(
     known: Mapping[str, Known],
     config: Mapping[str, Any] | None,
 ) -> Inferred:
-    """Pairs and heads that a file's graph tells of; attention by names where it does not.
+    """Pairs and heads of a file's graph; attention by names if the graph does not show it.
 
     Parameters
     ----------
     wiring
-        What the reader understood of the graph.
+        The graph, as the reader understood it.
     shapes, notes, known, config
         As for `inferred_maps`.
 
@@ -68,21 +68,21 @@ def _by_name(
     known: Mapping[str, Known],
     config: Mapping[str, Any] | None,
 ) -> Inferred:
-    """What names tell of tensors whose order the graph leaves open."""
-    understood = {one.tensor for one in wiring.maps}
+    """Pairs and heads by names, for tensors whose order the graph leaves open."""
+    understood = {map_.tensor for map_ in wiring.maps}
     linked = {side.map.tensor for pair in recorder.pairs for side in (pair.write, pair.read)}
     left = {name: shape for name, shape in shapes.items() if name not in linked}
     own = Notes()
-    found = inferred_maps(left, own, known=known, config=config)
+    by_name = inferred_maps(left, own, known=known, config=config)
     pairs = tuple(
-        pair for pair in found.pairs
+        pair for pair in by_name.pairs
         if pair.kind in ("qk", "ov")
         or not {pair.write.map.tensor, pair.read.map.tensor} <= understood
     )  # fmt: skip
-    if pairs or found.heads:
+    if pairs or by_name.heads:
         for text in own.texts():
             notes.add(text)
-    return Inferred(pairs, found.heads)
+    return Inferred(pairs, by_name.heads)
 
 
 @dataclass
@@ -97,7 +97,7 @@ class _Recorder:
 
     def link(self, link: Link) -> None:
         try:
-            write, read = (self._map(one, None) for one in (link.write, link.read))
+            write, read = (self._map(side, None) for side in (link.write, link.read))
             name = self._name(f"{link.write.label}-{link.read.label}")
             group = PairGroup(
                 name=name, kind=_kind(link, write, read), between=link.between, stack="main",
@@ -110,19 +110,19 @@ class _Recorder:
             return
         self.pairs.append(group)
 
-    def attend(self, one: WiredAttention) -> None:
+    def attend(self, wired: WiredAttention) -> None:
         try:
-            query, key, value = (self._map(m, "h") for m in (one.query, one.key, one.value))
-            output = self._map(one.output, "h")
-            check_count(max(query, key, value, output, key=lambda one: one.count), "heads")
+            query, key, value = (self._map(m, "h") for m in (wired.query, wired.key, wired.value))
+            output = self._map(wired.output, "h")
+            check_count(max(query, key, value, output, key=lambda map_: map_.count), "heads")
             ratios = [divmod(query.count, key.count), divmod(output.count, value.count)]
-            if any(rest for _, rest in ratios):
+            if any(remainder for _, remainder in ratios):
                 raise ArchitectureError("the query heads are no multiple of the key heads")
-            label = self._name(one.label)
-            attention: Attention = "cross" if one.cross else "self"
+            label = self._name(wired.label)
+            attention: Attention = "cross" if wired.cross else "self"
             layer = len(self.heads) // 4
-            between = "linear" if one.free else "unknown"
-            freedom: Freedom = "gl" if one.free else "none"
+            between = "linear" if wired.free else "unknown"
+            freedom: Freedom = "gl" if wired.free else "none"
             sides: tuple[tuple[PairKind, Side, Side, int], ...] = (
                 ("qk", Side(query), Side(key, transposed=True), ratios[0][0]),
                 ("ov", Side(value), Side(output), ratios[1][0]),
@@ -140,23 +140,24 @@ class _Recorder:
                 for kind, write, read, ratio in sides
             ]  # fmt: skip
         except ArchitectureError as error:
-            self._left_out(one.label, error)
+            self._left_out(wired.label, error)
             return
         self.pairs += groups
         spaces: dict[HeadSpace, LinearMap] = {"q": query, "k": key, "v": value, "o": output}
-        for space, found in spaces.items():
+        for space, map_ in spaces.items():
             self.heads.append(
                 HeadGroup(
-                    stack="main", attention=attention, layer=layer, space=space, map=found,
-                    count=found.count, rank=min(found.outputs, found.inputs),
-                    d=found.outputs if space == "o" else found.inputs,
+                    stack="main", attention=attention, layer=layer, space=space, map=map_,
+                    count=map_.count, rank=min(map_.outputs, map_.inputs),
+                    d=map_.outputs if space == "o" else map_.inputs,
                 )
             )  # fmt: skip
 
-    def _map(self, one: WiredMap, batch: str | None) -> LinearMap:
+    def _map(self, wired: WiredMap, batch: str | None) -> LinearMap:
         return solved_map(
-            role=one.role, tensor=one.tensor, shape=self.shapes[one.tensor], layout=one.layout,
-            out="o", inp="i", known=dict(one.sizes), batch=batch, bias=one.bias,
+            role=wired.role, tensor=wired.tensor, shape=self.shapes[wired.tensor],
+            layout=wired.layout, out="o", inp="i", known=dict(wired.sizes), batch=batch,
+            bias=wired.bias,
         )  # fmt: skip
 
     def _norm(self, norm: WiredNorm | None) -> Norm | None:
@@ -180,7 +181,7 @@ class _Recorder:
 
 
 def _ends(kind: str, head: int, ratio: int) -> tuple[int, int]:
-    """Writer and reader of a head: keys and values are shared by groups of heads."""
+    """Index of the writer and the reader of a head; groups of heads share keys and values."""
     return (head, head // ratio) if kind == "qk" else (head // ratio, head)
 
 
@@ -194,11 +195,11 @@ def _freedom(link: Link) -> Freedom:
     if not link.free:
         return "none"
     if link.product:
-        # A norm on one factor would have to move with the other.
+        # A norm on one factor would have to change with the other.
         if link.norm is not None:
             return "none"
         plain = elementwise_freedom("linear" if link.between == "gated" else link.between)
         return "scaling" if plain == "gl" else plain
     freedom = elementwise_freedom(link.between)
-    # Behind a norm of single channels only scalings of these are left.
+    # A norm of single channels commutes only with scalings of these.
     return "scaling" if freedom == "gl" and link.norm is not None else freedom

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,8 @@ class AdapterCheckpoint(Checkpoint):
             raise
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self._path, self._base, self._source, self._given)
+        opening = functools.partial(AdapterCheckpoint, source=self._source, config=self._given)
+        return opening, (self._path, self._base)
 
     @property
     def auxiliary(self) -> frozenset[str]:
@@ -201,7 +203,7 @@ class AdapterCheckpoint(Checkpoint):
             expected = self._base.tensors[name].shape if name in self._base.tensors else info.shape
             if info.shape[1:] != expected[1:]:  # a larger vocabulary has more rows
                 raise self._corrupt(f"replaces {name!r} of {expected} by one of {info.shape}")
-            return info
+            return replace(info, name=name)
         info = self._base.tensors[name]
         if name not in self._factors:
             return info
@@ -209,20 +211,20 @@ class AdapterCheckpoint(Checkpoint):
         size = math.prod(info.shape) * (8 if dtype == "float64" else 4)
         return TensorInfo(name, info.shape, dtype, size, info.file)
 
-    def _read(self, stored: str, index: Index) -> Tensor:
-        if stored in self._whole:
-            return self._adapter.read(self._whole[stored], index)
-        values = self._base.read(stored, index)
-        factors = self._factors.get(stored)
+    def _read(self, name: str, index: Index) -> Tensor:
+        if name in self._whole:
+            return self._adapter.read(self._whole[name], index)
+        values = self._base.read(name, index)
+        factors = self._factors.get(name)
         if factors is None:
             return values
         dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
-        wide = widen(values, torch.float64, scale=self._base.scale(stored, index))
-        b, a = (widen(self._adapter.read(name)).flatten(1) for name in (factors.b, factors.a))
+        wide = widen(values, torch.float64, scale=self._base.scale(name, index))
+        b, a = (widen(self._adapter.read(side)).flatten(1) for side in (factors.b, factors.a))
         change = factors.scaling * (b @ a)
         if factors.transposed:
             change = change.T
-        return (wide + change.reshape(self._base.tensors[stored].shape)[index]).to(dtype)
+        return (wide + change.reshape(self._base.tensors[name].shape)[index]).to(dtype)
 
     def _scale(self, name: str, index: Index) -> Tensor | None:
         changed = name in self._factors or name in self._whole
@@ -250,12 +252,6 @@ class AdapterCheckpoint(Checkpoint):
     def _release(self) -> None:
         self._adapter.close()
         self._base.close()
-
-
-def _reopened(
-    path: Path | RemotePath, base: Checkpoint, source: str, config: dict[str, Any] | None
-) -> AdapterCheckpoint:
-    return AdapterCheckpoint(path, base, source=source, config=config)
 
 
 def adapter_weights(path: Path | RemotePath | None) -> Path | RemotePath | None:

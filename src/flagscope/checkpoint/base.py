@@ -6,7 +6,7 @@ import difflib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
@@ -23,7 +23,6 @@ from flagscope.checkpoint.scales import (
     spread_scale,
     unscaled_note,
 )
-from flagscope.checkpoint.wrapper_prefixes import unwrapped_names
 from flagscope.errors import CorruptFileError, InputError
 from flagscope.shortening import shortened_notes
 from flagscope.wiring import Wiring
@@ -70,8 +69,7 @@ class Checkpoint(ABC):
     source
         What the user named: a path, a hub name.
     entries
-        The stored tensors under the names they have in the file. What wrappers put into them
-        (`module.`, `_orig_mod.`, …) is taken out for the user; see `visible_names`.
+        The tensors by name.
     config
         The model's configuration (config.json), unchanged.
     notes
@@ -81,6 +79,8 @@ class Checkpoint(ABC):
     ----------
     recipe
         How to open it again elsewhere, see `reopened`; None for weights in memory.
+    wiring
+        Order of the maps in the file's own graph; None where it holds none.
     group
         Which of several groups of tensors this is, "" where there is one alone.
     stored_config
@@ -103,24 +103,18 @@ class Checkpoint(ABC):
             )
         self._source = os.fspath(source)
         self._config = config
-        self._entries = dict(entries)
-        self._stored, kept = unwrapped_names(self._entries)
-        self._tensors = {
-            name: entry if (entry := self._entries[stored]).name == name
-            else replace(entry, name=name)
-            for name, stored in self._stored.items()
-        }  # fmt: skip
+        self._tensors = dict(entries)
         dtypes = {name: info.dtype for name, info in self._tensors.items()}
         self._scales = scale_names(dtypes)
         self._scaled = frozenset(self._scales)
         companions = companion_names(dtypes.keys(), self._scaled)
         self._auxiliary = frozenset({*self._scales.values(), *companions})
         shapes = {name: info.shape for name, info in self._tensors.items()}
-        self._header_notes = tuple(dict.fromkeys((*notes, *kept)))
+        self._header_notes = tuple(dict.fromkeys(notes))
         self._notes = (*self._header_notes, *unscaled_note(dtypes, shapes, self._scales))
         self._closed = False
-        self._wiring: Wiring | None = None
         self.recipe: Recipe | None = None
+        self.wiring: Wiring | None = None
         self.group = ""
         self.stored_config: dict[str, Any] | None = None
 
@@ -155,13 +149,6 @@ class Checkpoint(ABC):
         return MappingProxyType(self._tensors)
 
     @property
-    def wiring(self) -> Wiring | None:
-        """Order of the maps in the file's own graph; None where it holds none."""
-        if self._wiring is None:
-            return None
-        return self._wiring.renamed({stored: name for name, stored in self._stored.items()})
-
-    @property
     def auxiliary(self) -> frozenset[str]:
         """Names of tensors that are not weights: what `scale` reads, and scales of activations."""
         return self._auxiliary
@@ -179,9 +166,20 @@ class Checkpoint(ABC):
         """
         return None
 
-    def memory(self, name: str) -> Hashable | None:
+    def memory(self, name: str) -> Hashable | None:  # noqa: ARG002
         """Storage of a tensor: equal for two that share it. None where each has its own bytes."""
-        return self.memory_stored(self._stored[name])
+        return None
+
+    def runs(self, wanted: Sequence[tuple[str, int, int]]) -> list[bytes] | None:  # noqa: ARG002
+        """Bytes start … stop of the row-major data of many tensors, by their names.
+
+        Only readers to which every request costs time give them; None from all others.
+        """
+        return None
+
+    def scale_name(self, name: str) -> str | None:
+        """Name of the tensor that scales another; None if none does."""
+        return self._scales.get(name)
 
     def scale(self, name: str, index: Index | None = None) -> Float[Tensor, "*shape"] | None:
         """Factor by which what `read` gives is to be multiplied; see `widen` and `storage_noise`.
@@ -217,9 +215,7 @@ class Checkpoint(ABC):
         >>> from_state_dict(scales).scale("a.weight", (slice(127, 129), slice(0, 1))).tolist()
         [[0.5], [3.0]]
         """
-        info = self._info(name)
-        resolved = resolved_index(() if index is None else index, info.shape, tensor=name)
-        return self._scale(name, resolved)
+        return self._scale(name, self._resolved(name, index))
 
     def step(self, name: str, index: Index | None = None) -> Float[Tensor, "*shape"] | None:
         """Spacing of the grid that each weight was rounded to, where the format's grid is its own.
@@ -240,9 +236,7 @@ class Checkpoint(ABC):
         InputError, CorruptFileError, UnknownDtypeError
             As for `read`.
         """
-        info = self._info(name)
-        resolved = resolved_index(() if index is None else index, info.shape, tensor=name)
-        return self._step(name, resolved)
+        return self._step(name, self._resolved(name, index))
 
     def read(self, name: str, index: Index | None = None) -> Shaped[Tensor, "*shape"]:
         """Read one tensor, or a slice of it, in the data type it is stored in.
@@ -272,8 +266,8 @@ class Checkpoint(ABC):
         """
         info = self._info(name)
         stored_dtype(info.dtype, tensor=name)
-        resolved = resolved_index(() if index is None else index, info.shape, tensor=name)
-        tensor = self._read(self._stored[name], resolved)
+        resolved = self._resolved(name, index)
+        tensor = self._read(name, resolved)
         expected = index_shape(resolved, info.shape)
         if tuple(tensor.shape) != expected:
             raise CorruptFileError(
@@ -329,39 +323,12 @@ class Checkpoint(ABC):
                 else "the keys of .tensors are the names it holds.",
             ) from None
 
-    def stored_name(self, name: str) -> str:
-        """The name that a tensor has in the file."""
-        return self._stored[name]
-
-    def scale_name(self, name: str) -> str | None:
-        """Name of the tensor that scales another; None if none does."""
-        return self._scales.get(name)
-
-    def entry(self, stored: str) -> TensorInfo:
-        """Header of a tensor by the name it has in the file; KeyError if there is none."""
-        return self._entries[stored]
-
-    def read_stored(self, stored: str, index: Index) -> Tensor:
-        """`read` for a checkpoint made of others: the file's name and a resolved index."""
-        return self._read(stored, index)
-
-    def memory_stored(self, stored: str) -> Hashable | None:  # noqa: ARG002
-        """`memory` by the file's name."""
-        return None
-
-    def runs(self, wanted: Sequence[tuple[str, int, int]]) -> list[bytes] | None:
-        """`read_runs` by the user's names."""
-        return self.read_runs([(self._stored[name], a, b) for name, a, b in wanted])
-
-    def read_runs(self, runs: Sequence[tuple[str, int, int]]) -> list[bytes] | None:  # noqa: ARG002
-        """Bytes start … stop of the row-major data of many tensors, by the file's names.
-
-        Only readers to which every request costs time give them; None from all others.
-        """
-        return None
+    def _resolved(self, name: str, index: Index | None) -> Index:
+        """An index with one entry for every axis of a tensor."""
+        return resolved_index(() if index is None else index, self._info(name).shape, tensor=name)
 
     def _scale(self, name: str, index: Index) -> Tensor | None:
-        """`scale` by the user's name and a resolved index."""
+        """`scale` by an index that is resolved for every axis."""
         if name not in self._scales:
             return None
         info, beside = self._tensors[name], self._scales[name]
@@ -370,7 +337,7 @@ class Checkpoint(ABC):
         )
 
     def _step(self, name: str, index: Index) -> Tensor | None:
-        """`step` by the user's name and a resolved index."""
+        """`step` by an index that is resolved for every axis."""
         if self._tensors[name].dtype != "int8":
             return None
         scale = self._scale(name, index)  # integers lie one apart
@@ -379,8 +346,8 @@ class Checkpoint(ABC):
         return scale.to(torch.float32).expand(index_shape(index, self._tensors[name].shape))
 
     @abstractmethod
-    def _read(self, stored: str, index: Index) -> Tensor:
-        """Read the tensor that the file calls `stored`; `index` is resolved for every axis."""
+    def _read(self, name: str, index: Index) -> Tensor:
+        """`read` by an index that is resolved for every axis."""
 
     def _release(self) -> None:  # noqa: B027 - a reader without open files has nothing to do
         """Close what is open."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from flagscope.checkpoint.base import Checkpoint
+from flagscope.checkpoint.derived.renamed import unwrapped
 from flagscope.checkpoint.distributed.reader import (
     METADATA_NAME,
     PIECES_SUFFIX,
@@ -43,10 +44,6 @@ SUFFIXES = (
     *KERAS_SUFFIXES,
     *FLAX_SUFFIXES,
 )
-
-
-# Readers of nested objects, which choose a group of tensors themselves.
-NESTED = (TorchFile, DistributedFolder)
 
 
 class FileReader(Protocol):
@@ -178,8 +175,11 @@ def opened_file(
     source: str | None = None,
     config: dict[str, Any] | None = None,
     tensors: str | None = None,
+    as_stored: bool = False,
 ) -> Checkpoint:
     """A file of weights, on this machine or behind a URL; or one group of tensors of nested ones.
+
+    What wrappers of the model put into the names of tensors is taken out unless `as_stored`.
 
     Raises
     ------
@@ -188,17 +188,19 @@ def opened_file(
     InputError
         If there is no group `tensors`.
     """
-    if isinstance(path, Path):
-        reader = file_reader(path)
-        checkpoint: Checkpoint
-        if reader is TorchFile or reader is DistributedFolder:
-            checkpoint = reader(path, source=source, config=config, tensors=tensors)
-        else:
-            checkpoint = reader(path, source=source, config=config)
-        checkpoint.add_notes(*misnamed_note(path))
-        return checkpoint
-    check_remote(path)
-    return SafetensorsFile(path, source=source, config=config)
+    checkpoint: Checkpoint
+    if not isinstance(path, Path):
+        check_remote(path)
+        checkpoint = SafetensorsFile(path, source=source, config=config)
+        return checkpoint if as_stored else unwrapped(checkpoint)
+    reader = file_reader(path)
+    if reader is TorchFile or reader is DistributedFolder:
+        checkpoint = reader(path, source=source, config=config, tensors=tensors)
+    else:
+        checkpoint = reader(path, source=source, config=config)
+    checkpoint = checkpoint if as_stored else unwrapped(checkpoint)
+    checkpoint.add_notes(*misnamed_note(path))
+    return checkpoint
 
 
 def check_remote(path: RemotePath) -> None:

@@ -84,8 +84,8 @@ class NpzFile(FileCheckpoint):
             path, entries, files=[self._bytes], source=source, config=config, notes=notes
         )
 
-    def _read(self, stored: str, index: Index) -> Tensor:
-        member = self._members[stored]
+    def _read(self, name: str, index: Index) -> Tensor:
+        member = self._members[name]
         try:
             if member.offset is None:
                 part = self._inflated(member)[index]
@@ -93,7 +93,7 @@ class NpzFile(FileCheckpoint):
                 part = self._part(member, member.offset, index)
         except DAMAGED_ZIP as error:
             raise CorruptFileError(
-                f"cannot read array {stored!r} of {self._path}: {error}.", hint=DAMAGED
+                f"cannot read array {name!r} of {self._path}: {error}.", hint=DAMAGED
             ) from error
         # A copy, since data in the archive are neither aligned nor always in this machine's order.
         native = member.dtype.newbyteorder("=")

@@ -20,10 +20,11 @@ from flagscope.checkpoint.configuration import config_beside, given_config
 from flagscope.checkpoint.deepspeed import refuse_empty, refuse_optimizer, settings_folder
 from flagscope.checkpoint.derived.parametrized import whole_weights
 from flagscope.checkpoint.derived.part import part_of, without_twins
+from flagscope.checkpoint.derived.renamed import unwrapped
 from flagscope.checkpoint.derived.stacked import stacked_checkpoint
 from flagscope.checkpoint.fingerprint import header_digest
 from flagscope.checkpoint.folder import INDEX_SUFFIX, remote_weight_file, weight_file
-from flagscope.checkpoint.formats import NESTED, SUFFIXES, check_remote, opened_file
+from flagscope.checkpoint.formats import SUFFIXES, check_remote, opened_file
 from flagscope.checkpoint.hub import fetched_weights, is_commit, is_hub_name, seen_weights
 from flagscope.checkpoint.leftovers import left_notes
 from flagscope.checkpoint.quantised.formats import unpacked
@@ -219,7 +220,7 @@ def _opened(
     if config is None and file is not None:
         config = config_beside(settings_folder(file) / file.name)
     if weights.name.endswith(INDEX_SUFFIX):
-        stored: Checkpoint = ShardedCheckpoint(weights, source=source, config=config)
+        stored = unwrapped(ShardedCheckpoint(weights, source=source, config=config))
     else:
         stored = opened_file(weights, source=source, config=config, tensors=tensors)
     try:
@@ -229,7 +230,7 @@ def _opened(
             stored.add_notes(*left_notes(file, whole=whole))
         if tensors is None:
             stored = without_twins(stored)
-        elif not isinstance(stored, NESTED):
+        elif not stored.group:  # readers of nested objects choose the group themselves
             stored = part_of(stored, tensors)
         return whole_weights(unpacked(stored))
     except BaseException:

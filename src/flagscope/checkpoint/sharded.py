@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ _AT_ONCE = 8
 
 class ShardedCheckpoint(Checkpoint):
     """A `*.index.json` and the files it names. The index decides what belongs to the model.
+
+    Names are those of the index, with whatever wrappers put into them; see `unwrapped`.
 
     Parameters
     ----------
@@ -72,23 +75,24 @@ class ShardedCheckpoint(Checkpoint):
             raise
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self._path, self._source, self._config)
+        opening = functools.partial(ShardedCheckpoint, source=self._source, config=self._config)
+        return opening, (self._path,)
 
     def _entry(self, path: Path | RemotePath, name: str, at: str) -> TensorInfo:
         try:
-            return self._shards[at].entry(name)
+            return self._shards[at].tensors[name]
         except KeyError:
             raise CorruptFileError(
                 f"{path} says that {at} holds {name!r}, but it does not.",
                 hint="index and shards are of different checkpoints; fetch all of them again.",
             ) from None
 
-    def _read(self, stored: str, index: Index) -> Tensor:
-        return self._shards[self._where[stored]].read_stored(stored, index)
+    def _read(self, name: str, index: Index) -> Tensor:
+        return self._shards[self._where[name]].read(name, index)
 
-    def memory_stored(self, stored: str) -> Hashable | None:
-        """Where a tensor lies, by the file's name."""
-        return self._shards[self._where[stored]].memory_stored(stored)
+    def memory(self, name: str) -> Hashable | None:
+        """Where a tensor lies in its shard."""
+        return self._shards[self._where[name]].memory(name)
 
     @property
     def stamps(self) -> Mapping[str, tuple[str, str]]:
@@ -108,14 +112,14 @@ class ShardedCheckpoint(Checkpoint):
         """Whether the shards are."""
         return any(shard.is_remote for shard in self._shards.values())
 
-    def read_runs(self, runs: Sequence[tuple[str, int, int]]) -> list[bytes] | None:
+    def runs(self, wanted: Sequence[tuple[str, int, int]]) -> list[bytes] | None:
         """Runs of bytes, each from its shard; None if a shard does not give them."""
         of: dict[str, list[int]] = {}
-        for number, (name, _, _) in enumerate(runs):
+        for number, (name, _, _) in enumerate(wanted):
             of.setdefault(self._where[name], []).append(number)
-        found: list[bytes] = [b""] * len(runs)
+        found: list[bytes] = [b""] * len(wanted)
         for shard, numbers in of.items():
-            parts = self._shards[shard].read_runs([runs[number] for number in numbers])
+            parts = self._shards[shard].runs([wanted[number] for number in numbers])
             if parts is None:
                 return None
             for number, part in zip(numbers, parts, strict=True):
@@ -127,20 +131,14 @@ class ShardedCheckpoint(Checkpoint):
             shard.close()
 
 
-def _reopened(
-    path: Path | RemotePath, source: str, config: dict[str, Any] | None
-) -> ShardedCheckpoint:
-    return ShardedCheckpoint(path, source=source, config=config)
-
-
 def _opened(folder: Path | RemotePath, names: Sequence[str]) -> Iterator[tuple[str, Checkpoint]]:
     """The shards by name; those behind a URL several at a time, since each waits for its answer."""
     if isinstance(folder, Path):
         for name in names:
-            yield name, opened_file(folder / name)
+            yield name, opened_file(folder / name, as_stored=True)
         return
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        shards = [pool.submit(opened_file, folder / name) for name in names]
+        shards = [pool.submit(opened_file, folder / name, as_stored=True) for name in names]
         try:
             for name, shard in zip(names, shards, strict=True):
                 yield name, shard.result()

@@ -21,6 +21,7 @@ from flagscope.checkpoint.groups.parts import averaged_twins
 from flagscope.checkpoint.indexing import Index, strided_runs
 from flagscope.checkpoint.quantised.formats import unpacked
 from flagscope.checkpoint.torch.settings import config_below
+from flagscope.checkpoint.wrapper_prefixes import unwrapped_names
 from flagscope.errors import InputError
 
 _DISPATCH = "__torch_dispatch__"
@@ -67,7 +68,21 @@ def place_in_memory(tensor: Tensor) -> Hashable | None:
 class StateDictCheckpoint(Checkpoint):
     """A checkpoint over a mapping from names to tensors; nothing is copied.
 
-    `buffers` are the names of those that are not parameters, where that is known.
+    What wrappers of the model put into the names is taken out.
+
+    Parameters
+    ----------
+    state
+        The tensors by name.
+    source, config, notes
+        As for `Checkpoint`.
+    buffers
+        Names in `state` of those that are not parameters, where that is known.
+
+    Attributes
+    ----------
+    given
+        Names in `state`, by the names that the tensors have here.
     """
 
     def __init__(
@@ -79,16 +94,18 @@ class StateDictCheckpoint(Checkpoint):
         notes: Sequence[str] = (),
         buffers: Iterable[str] | None = None,
     ) -> None:
-        super().__init__(source, tensor_entries(state), config=config, notes=notes)
-        self._state = dict(state)
-        self._buffers = None if buffers is None else frozenset(buffers)
+        self.given, kept = unwrapped_names(state)
+        self._state = {name: state[given] for name, given in self.given.items()}
+        super().__init__(source, tensor_entries(self._state), config=config, notes=(*notes, *kept))
+        self._buffers: frozenset[str] | None = None
+        if buffers is not None:
+            known = frozenset(buffers)
+            self._buffers = frozenset(name for name, given in self.given.items() if given in known)
 
     @property
     def buffers(self) -> frozenset[str] | None:
         """Names of what a module declares not to be parameters; None for a plain mapping."""
-        if self._buffers is None:
-            return None
-        return frozenset(name for name, stored in self._stored.items() if stored in self._buffers)
+        return self._buffers
 
     def replace_state(
         self, state: dict[str, Tensor | DerivedTensor]
@@ -97,12 +114,12 @@ class StateDictCheckpoint(Checkpoint):
         before, self._state = self._state, state
         return before
 
-    def _read(self, stored: str, index: Index) -> Tensor:
-        return self._state[stored][index]
+    def _read(self, name: str, index: Index) -> Tensor:
+        return self._state[name][index]
 
-    def memory_stored(self, stored: str) -> Hashable | None:
-        """Where a tensor lies, by the file's name."""
-        tensor = self._state[stored]
+    def memory(self, name: str) -> Hashable | None:
+        """Where a tensor lies."""
+        tensor = self._state[name]
         return None if isinstance(tensor, DerivedTensor) else place_in_memory(tensor)
 
     def _release(self) -> None:

@@ -20,7 +20,7 @@ FORMATS = {
 
 
 @click.command("families")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def families_command(as_json: bool) -> None:
     """List the model families and file formats."""
     from flagscope.arch import families

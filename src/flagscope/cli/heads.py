@@ -19,24 +19,26 @@ _SPACES = "q,k,v,o"
 
 @click.command("heads")
 @click.argument("source")
-@click.option("--json", "json_", metavar="F", help="Write means, pairs and heads; - for stdout.")
+@click.option(
+    "--json", "json_", metavar="F", help="Write means, pairs and heads as JSON; - for stdout."
+)
 @click.option("--csv", metavar="F", help="Write the listed pairs as CSV; - for stdout.")
 @paths_option
-@click.option("--quiet", is_flag=True, help="No table; errors only.")
+@click.option("--quiet", is_flag=True, help="Print errors only, no table.")
 @source_options
 @click.option(
     "--spaces",
     metavar="S",
     default=_SPACES,
     show_default=True,
-    help="What to compare: what heads read (q, k, v) and write (o).",
+    help="Spaces to compare: what the heads read (q, k, v) and what they write (o).",
 )
 @click.option(
     "--fold-norms",
     type=click.Choice(["all", "none"]),
     default="all",
     show_default=True,
-    help="Fold the gains of norms into the maps that read through them.",
+    help="Whether to fold the gains of norms into the maps that read through them.",
 )
 @click.option(
     "--top",
@@ -44,9 +46,11 @@ _SPACES = "q,k,v,o"
     type=click.IntRange(0),
     default=20,
     show_default=True,
-    help="Pairs of heads to list in each space.",
+    help="Number of pairs of heads to list in each space.",
 )
-@memory_option("To hold at once; with less the checkpoint is read more often.")
+@memory_option(
+    "Memory for the heads held at once. With less memory, the checkpoint is read more often."
+)
 @device_option
 def heads_command(
     source: str,
@@ -60,7 +64,8 @@ def heads_command(
 ) -> None:
     """Compare all heads of a model with each other, across layers: which are near-copies?
 
-    Prints the mean overlap in each space beside chance, and the pairs of heads furthest above it.
+    For each space, the command prints the mean overlap of two heads, its value by chance, and the
+    pairs of heads furthest above chance.
     """
     outputs = {"json": json_, "csv": csv}
     check_outputs(outputs, source)

@@ -41,24 +41,29 @@ _MAP_COLUMNS = (
 @click.command("inspect")
 @click.argument("source")
 @model_options
-@click.option("--maps", is_flag=True, help="List the maps: which tensor holds what, and how.")
 @click.option(
-    "--all", "everything", is_flag=True, help=f"Every line; a terminal gets the first {_FIRST}."
+    "--maps", is_flag=True, help="List the maps: which tensor holds each map, and how it is stored."
+)
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help=f"Print every line; by default a terminal shows the first {_FIRST}.",
 )
 @click.option(
     "--estimate/--no-estimate",
     default=True,
     show_default=True,
-    help="Estimate time and memory of a scan with these options, from products, eigenproblems and "
-    "the disk timed now.",
+    help="Estimate the time and memory of a scan with these options. For this, matrix products, "
+    "eigenproblems and the disk are timed for about a second.",
 )
 @run_options
 @click.option(
     "--draft-family",
     metavar="F",
-    help="Write the mapping as a family file to correct; - for stdout.",
+    help="Write the mapping as a draft of a family file, for you to correct; - for stdout.",
 )
-@click.option("--json", "json_", metavar="F", help="Write all of it as JSON; - for stdout.")
+@click.option("--json", "json_", metavar="F", help="Write the full result as JSON; - for stdout.")
 @paths_option
 def inspect_command(
     source: str,
@@ -69,7 +74,10 @@ def inspect_command(
     paths: bool,
     **options: Any,
 ) -> None:
-    """List maps, pairs, heads and cost of a checkpoint. Reads its header, and no tensor."""
+    """List the maps, pairs, heads and cost of a checkpoint, from its header alone.
+
+    A map is a weight matrix or a part of one. A pair is two maps that share a space.
+    """
     from flagscope.api.inspection import inspect
     from flagscope.arch import family_draft
     from flagscope.cli.console import Output, grid

@@ -17,29 +17,42 @@ if TYPE_CHECKING:
     from flagscope.lab.run import Progress
 
 _EPILOG = (
-    "Every run writes OUT/NAME/results.json, table.csv and figures, and goes on where an earlier "
-    "one was interrupted. A refuted claim is a result: the exit code is 0."
+    "Every run writes results.json, table.csv and figures to DIR/NAME (see --out). If an earlier "
+    "run was interrupted, a new run resumes it. A refuted claim is a result, not an error: the "
+    "exit code is 0."
 )
 
 
 @click.command("lab", epilog=_EPILOG)
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--list", "listing", is_flag=True, help="List the experiments.")
-@click.option("--all", "everything", is_flag=True, help="Run all of them.")
-@click.option("--seeds", metavar="N", type=click.IntRange(1), help="Seeds of each.")
+@click.option("--all", "everything", is_flag=True, help="Run all experiments.")
+@click.option(
+    "--seeds", metavar="N", type=click.IntRange(1), help="Number of seeds for each experiment."
+)
 @click.option(
     "--out",
     metavar="DIR",
-    help="Where to write.  [default: lab-results, or lab-results-quick]",
+    help="Folder for the results.  [default: lab-results; with --quick, lab-results-quick]",
 )
-@click.option("--quick", is_flag=True, help="Less than half a minute a core each.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Run a small version of each experiment: less than half a minute on one core.",
+)
 @click.option(
     "--data",
     metavar="SOURCE",
-    help="digits, FILE.npz as MNIST's, a folder of idx files, FILE.txt, pydoc.",
+    help="Data to train on: digits, FILE.npz in the format of MNIST's, a folder of idx files, "
+    "FILE.txt, or pydoc.",
 )
-@click.option("--workers", metavar="N", type=click.IntRange(1), help="Processes; one a core.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Number of processes. The default is one per core.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print no progress.")
 def lab_command(
     names: tuple[str, ...],
     listing: bool,
@@ -53,7 +66,7 @@ def lab_command(
 ) -> int:
     """Test a claim of the theory by experiment.
 
-    NAME is one of `flagscope lab --list`, or a Python file that defines an experiment.
+    NAME is an experiment listed by `flagscope lab --list`, or a Python file that defines one.
     """
     from flagscope.lab import Options, experiment_names, run_lab
 

@@ -34,7 +34,7 @@ WRONG_USE, INTERNAL_ERROR, INTERRUPTED = 2, 3, 130
 @click.version_option(package_name="flagscope")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """How the layers and heads of a network are aligned, read from its weights alone."""
+    """Measure how the layers and heads of a network are aligned, from its weights alone."""
     if context.invoked_subcommand is None:
         raise click.UsageError("no command is given")
 
@@ -49,7 +49,7 @@ cli.add_command(lab_command)
 _DEBUG = "--debug"
 for _command in (cli, *cli.commands.values()):
     _option = click.Option(
-        [_DEBUG], is_flag=True, expose_value=False, help="Show traces of errors."
+        [_DEBUG], is_flag=True, expose_value=False, help="Show the traceback of an error."
     )
     _command.params.append(_option)
 

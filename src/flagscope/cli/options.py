@@ -55,27 +55,31 @@ def memory_option(help: str) -> Decorator:
 
 
 device_option = click.option(
-    "--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …"
+    "--device",
+    metavar="NAME",
+    default="auto",
+    show_default=True,
+    help="Device to compute on: auto, cpu, cuda, cuda:1, …",
 )
 
 source_options = together(
     click.option(
         "--family",
         metavar="NAME|FILE.toml|none",
-        help="Model family (see `flagscope families`), a family file of your own, or none to go by "
-        "names and shapes alone.",
+        help="Model family (see `flagscope families`) or your own family file. With none, only "
+        "tensor names and shapes are used.",
     ),
     click.option(
         "--config",
         metavar="F",
-        help="config.json of the model, a path or a URL, where none stands beside the weights.",
+        help="Path or URL of the model's config.json, if there is none next to the weights.",
     ),
     click.option("--heads", metavar="N", type=click.IntRange(1), help="Number of attention heads."),
-    click.option("--base", metavar="SOURCE", help="Model under a PEFT adapter."),
+    click.option("--base", metavar="SOURCE", help="Base model of a PEFT adapter."),
     click.option(
         "--tensors",
         metavar="GROUP",
-        help="Which group of tensors to read, of a file with several models.",
+        help="Group of tensors to read, if a file holds several models.",
     ),
     click.option("--revision", metavar="R", help="Branch, tag or commit of a hub repository."),
 )
@@ -89,7 +93,7 @@ model_options = together(
         default=",".join(PARTS),
         callback=parts,
         show_default=True,
-        help="Parts to compute.",
+        help="Parts to compute, separated by commas.",
     ),
     click.option(
         "--window",
@@ -97,7 +101,8 @@ model_options = together(
         type=click.IntRange(0),
         default=1,
         show_default=True,
-        help="Blocks between the two ends of a residual pair or link; 0 for none of them.",
+        help="How many layers a reader may come after its writer, in residual pairs and links: 1 "
+        "is the same layer and the next. With 0 there are no residual pairs and no links.",
     ),
     click.option(
         "--edges",
@@ -105,7 +110,7 @@ model_options = together(
         type=click.IntRange(0),
         default=200,
         show_default=True,
-        help="Links from head to head to list; 0 for none.",
+        help="Number of links between heads to list; 0 for none.",
     ),
 )
 """Options that say what the source is and what of it to look at."""
@@ -124,16 +129,17 @@ run_options = together(
         type=click.Choice(["mixed", "float64", "float32"]),
         default="mixed",
         show_default=True,
-        help="Arithmetic: float32 for large maps and float64 where it matters, or one throughout.",
+        help="Arithmetic. mixed uses float32 for large maps and float64 where it matters.",
     ),
     click.option(
         "--workers",
         metavar="N",
         type=click.IntRange(1),
-        help="Tasks at once; by default one for each core, at most four.",
+        help="Number of tasks at once. The default is one per core, at most four.",
     ),
     memory_option(
-        "What tasks at once may take beyond the program's own; a larger task runs alone."
+        "Memory for the tasks, in addition to the program itself. A task that needs more runs "
+        "alone."
     ),
 )
 """Options of how a scan is carried out that its time and memory depend on."""

@@ -20,23 +20,23 @@ TABLES = ("pairs", "heads", "edges")
 paths_option = click.option(
     "--paths",
     is_flag=True,
-    help="Keep absolute paths in what is written; without it their last part is.",
+    help="Keep absolute paths in the output. By default they are shortened to their last part.",
 )
 """Whether reports say where on this machine things lie."""
 
 output_options = together(
-    click.option("--json", "json_", metavar="F", help="Write the JSON of the scan; - for stdout."),
-    click.option("--html", metavar="F", help="Write the page; - for stdout."),
+    click.option("--json", "json_", metavar="F", help="Write the scan as JSON; - for stdout."),
+    click.option("--html", metavar="F", help="Write the report as an HTML page; - for stdout."),
     click.option("--csv", metavar="F", help="Write a table as CSV; - for stdout."),
     click.option(
         "--csv-table",
         type=click.Choice(TABLES),
         default=TABLES[0],
         show_default=True,
-        help="Which table --csv writes; edges are the links from head to head.",
+        help="Table that --csv writes; edges are the links between heads.",
     ),
     paths_option,
-    click.option("--quiet", is_flag=True, help="No progress, no table; errors only."),
+    click.option("--quiet", is_flag=True, help="Print errors only, no progress and no table."),
 )
 """Where the results go."""
 

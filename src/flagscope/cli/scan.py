@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 _EPILOG = (
     "The JSON follows the schema flagscope.scan/2, installed as "
-    "flagscope/schema/flagscope.scan-2.json; `python -m flagscope.schema` prints it. "
-    "FLAGSCOPE_TIMEOUT sets after how many seconds without a byte a server is given up (10)."
+    "flagscope/schema/flagscope.scan-2.json; `python -m flagscope.schema` prints it. The "
+    "environment variable FLAGSCOPE_TIMEOUT sets how many seconds to wait for a silent server "
+    "(default: 10)."
 )
 
 
@@ -32,7 +33,8 @@ _EPILOG = (
     metavar="RULE",
     default="signal",
     show_default=True,
-    help="Dimension of dominant spaces: signal, participation, numerical, energy:0.9, fixed:8.",
+    help="Rule for the dimension of the dominant spaces: signal, participation, numerical, "
+    "energy:0.9 or fixed:8.",
 )
 @click.option(
     "--fdr",
@@ -40,14 +42,16 @@ _EPILOG = (
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.05,
     show_default=True,
-    help="Error rate of the whole report: its counts (FDR) and its findings (family-wise).",
+    help="Error rate of the whole report: false-discovery rate of its counts, family-wise rate of "
+    "its findings.",
 )
 @click.option(
     "--fold-norms",
     type=click.Choice(["auto", "all", "none"]),
     default="auto",
     show_default=True,
-    help="Fold the gains of norms into the maps beside them.",
+    help="Norms to fold into the maps next to them. auto folds BatchNorm and the norms of the "
+    "residual stream; all also folds pre-norms into the head spaces.",
 )
 @device_option
 @run_options
@@ -56,15 +60,17 @@ _EPILOG = (
     metavar="NAME",
     default="local",
     show_default=True,
-    help="local, or dask:ADDRESS of a Dask scheduler whose workers carry out the tasks.",
+    help="Where the tasks run: local, or on the workers of the Dask scheduler at dask:ADDRESS.",
 )
 @click.option(
     "--store",
     metavar="DIR",
     type=click.Path(file_okay=False),
-    help="Keep results here as they come; a killed scan started again goes on where it was.",
+    help="Keep the result of each task in DIR. If a scan is killed, the same command resumes it.",
 )
-@click.option("--seed", metavar="N", default=0, show_default=True, help="Of the few random draws.")
+@click.option(
+    "--seed", metavar="N", default=0, show_default=True, help="Seed of the few random draws."
+)
 def scan_command(
     source: str,
     json_: str | None,
@@ -75,10 +81,10 @@ def scan_command(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Diagnose a checkpoint: a file, a folder, a hub name or a URL (s3://, https://, …).
+    """Scan a checkpoint: a file, a folder, a hub name or a URL (s3://, https://, …).
 
-    Reads weights only, never data, and never runs the model. Prints a table; --html writes a page
-    with every number, its null model and what it means.
+    The scan reads only the weights: it needs no data and does not run the model. It prints a table
+    and the main findings. --html writes a page with every number, its null model and its meaning.
     """
     outputs = {"json": json_, "html": html, "csv": csv}
     check_outputs(outputs, source)

@@ -6,7 +6,7 @@ import torch
 
 
 def resolved_device(name: str) -> torch.device:
-    """The device that 'auto' or a torch device name stands for."""
+    """Resolve 'auto' or a torch device name."""
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

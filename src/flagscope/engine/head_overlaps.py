@@ -1,7 +1,7 @@
-"""All heads of a model in one space of the stream, each against each, in bounded memory.
+"""Overlaps of all pairs of heads in one space of the stream, in bounded memory.
 
-Orthonormal bases of all heads are held in float32 where they fit. Where they do not, two blocks of
-their coordinates are, and the checkpoint is read again for each block.
+Orthonormal bases of all heads are held in float32 if they fit. If they do not, two blocks of their
+coordinates are held at a time, and the checkpoint is read again for each block.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from flagscope.geometry import (
 )
 from flagscope.records import HeadSpace, Precision
 
-# Bytes of the float64 copy of some heads that are made orthonormal together.
+# Bytes of the float64 copy of the heads that are orthonormalised together.
 _CHUNK = 1 << 24
-# Tables of float64 that are held at once, the statistics included, each with a cell for each pair.
+# float64 tables held at once, the statistics included, with one cell for each pair of heads.
 _TABLES = 8
-# Fewest coordinates of a block: below it the checkpoint would be read hundreds of times.
+# Fewest coordinates of a block: with fewer, the checkpoint would be read hundreds of times.
 _NARROWEST = 64
-# Where stored values have so few digits, gains are folded in float32, far below their noise.
+# Gains are folded into values of so few digits in float32, whose error is far below their noise.
 _NARROW = ("bfloat16", "float16", "float8")
 
 
@@ -84,7 +84,7 @@ class _Layers:
         )
 
     def chunks(self, group: HeadGroup, reader: TaskReader) -> Iterator[tuple[int, Matrices]]:
-        """(first head, maps of shape (h, r, d)): some heads of a layer at a time."""
+        """Yield (first head, maps of shape (h, r, d)) for some heads of a layer at a time."""
         maps = reader.maps(group.map)
         if group.space == "o":
             maps = maps.transposed()
@@ -96,7 +96,7 @@ class _Layers:
             yield start, Matrices(maps.values[some], maps.delta[some], maps.mean_square[some])
 
     def bytes_at_once(self, groups: Sequence[HeadGroup]) -> int:
-        """Of the widest layer: what is stored, widened and copied, and the work on some heads."""
+        """Memory of the largest layer: stored, widened and copied tensors, and work on a chunk."""
         stored: defaultdict[tuple[str, int], dict[str, int]] = defaultdict(dict)
         for group in groups:
             name = group.map.tensor
@@ -116,34 +116,34 @@ def all_head_overlaps(
     device: torch.device,
     top: int,
 ) -> tuple[SpaceOverlaps, ...]:
-    """The overlaps of all heads of a model, for each stack, kind of attention and space.
+    """Overlaps of all heads of a model, for each stack, kind of attention and space.
 
     Parameters
     ----------
     checkpoint, graph
-        What to read, and what its tensors are.
+        The weights, and the graph of their maps.
     spaces
-        Those of q, k, v and o to compare.
+        Which of q, k, v and o to compare.
     fold
         Fold the gain of a pre-norm into the maps that read through it.
     memory
-        Bytes to hold at once, on the device where it has its own.
+        Bytes to hold at once, on the device if it has its own memory.
     device
         Where to compute.
     top
-        Pairs of heads to list in each space.
+        Number of head pairs to list in each space.
 
     Raises
     ------
     InputError
-        If the memory is too small for one layer and the tables; the message says what is needed.
+        If the memory is too small for one layer and the tables; the message says how much it takes.
     """
     layers = _Layers(checkpoint, device, fold)
     wanted = [space for space in _spaces(graph, fold) if space.space in spaces]
     fixed = max((_fixed(space, layers) for space in wanted), default=0)
     if sum(space.bytes_of_bases for space in wanted) + fixed <= memory:
         return adjusted_pairs([*_held(wanted, layers, top)])
-    # One space at a time: a tensor that holds several is read again for each.
+    # One space at a time: a tensor that holds several spaces is read again for each.
     overlaps = []
     for space in wanted:
         if space.bytes_of_bases + _fixed(space, layers) <= memory:
@@ -157,7 +157,7 @@ def _spaces(graph: Graph, fold: bool) -> list[_Space]:
     groups: defaultdict[tuple[str, str | None, HeadSpace, int], list[HeadGroup]] = defaultdict(list)
     for group in graph.heads:
         norm = _folded(group, fold)
-        # Behind a LayerNorm one dimension fewer is read.
+        # After a LayerNorm, heads read one dimension fewer.
         d = group.d - (norm is not None and norm.kind == "layernorm")
         groups[group.stack, group.attention, group.space, d].append(group)
     return [
@@ -173,12 +173,12 @@ def _folded(group: HeadGroup, fold: bool) -> Norm | None:
 
 
 def _fixed(space: _Space, layers: _Layers) -> int:
-    """Bytes that are held next to the bases."""
+    """Bytes held in addition to the bases."""
     return layers.bytes_at_once(space.groups) + 8 * _TABLES * space.count**2 + 3 * SLAB_BYTES
 
 
 def _held(batch: Sequence[_Space], layers: _Layers, top: int) -> Iterator[SpaceOverlaps]:
-    """From bases that are all in memory, each tensor read once."""
+    """Overlaps from bases that are all in memory; each tensor is read once."""
     bases = [torch.zeros(s.count, s.rank, s.d, device=layers.device) for s in batch]
     entries: list[list[HeadEntry]] = [[] for _ in batch]
     for i, group, reader in _by_layer(batch, layers):
@@ -192,7 +192,7 @@ def _held(batch: Sequence[_Space], layers: _Layers, top: int) -> Iterator[SpaceO
 def _filled(
     bases: Tensor, group: HeadGroup, layers: _Layers, reader: TaskReader
 ) -> list[HeadEntry]:
-    """Write the bases of one layer's heads to the first places."""
+    """Write the bases of one layer's heads to the first rows, and return their entries."""
     entries = []
     for start, maps in layers.chunks(group, reader):
         white = whitening(maps)
@@ -205,7 +205,7 @@ def _filled(
 def _by_layer(
     batch: Sequence[_Space], layers: _Layers
 ) -> Iterator[tuple[int, HeadGroup, TaskReader]]:
-    """The groups of several spaces in the order of the layers, with one reader for each layer."""
+    """Yield (index of the space, group, reader) by layer, with one reader for each layer."""
     order = [
         (group.stack, group.layer, i, group) for i, s in enumerate(batch) for group in s.groups
     ]
@@ -213,13 +213,13 @@ def _by_layer(
     for stack, layer, i, group in sorted(order, key=lambda entry: entry[:3]):
         here = stack, layer, layers.precision(group)
         if reader is None or where != here:
-            reader, where = None, here  # what was read of the layer before goes first
+            reader, where = None, here  # release the tensors of the previous layer first
             reader = layers.reader(group)
         yield i, group, reader
 
 
 def _streamed(space: _Space, layers: _Layers, memory: float, top: int) -> SpaceOverlaps:
-    """From two blocks of coordinates at a time: a pass over the checkpoint for each block."""
+    """Overlaps from two blocks of coordinates at a time: one pass over the checkpoint per block."""
     factors = 8 * space.count * space.rank**2
     fixed = _fixed(space, layers) + factors
     cell = 2 * 4 * space.count * space.rank
@@ -231,7 +231,7 @@ def _streamed(space: _Space, layers: _Layers, memory: float, top: int) -> SpaceO
             f"{space.d} dimensions need {(fixed + narrowest * cell) / 1e6:,.0f} MB at least",
             hint="give more, or leave spaces out",
         )
-    # Blocks of one size: none is asked for that holds a few coordinates alone.
+    # Blocks of equal size: no last block holds only a few coordinates.
     width = -(-space.d // -(-space.d // width))
     whites: list[dict[int, Whitening]] = []
     entries: list[HeadEntry] = []

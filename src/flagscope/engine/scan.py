@@ -52,37 +52,37 @@ def run_scan(
     store: Store | None = None,
     memory: int = TASK_MEMORY,
 ) -> ScanResult:
-    """Carry out all tasks of a scan and put their records together.
+    """Run all tasks of a scan and combine their records.
 
     Parameters
     ----------
     checkpoint, graph, settings
-        What to read, what its tensors are, and what to compute.
+        The weights, the graph of their maps, and what to compute.
     workers
-        Threads that carry out tasks at once, where memory allows. By default one for each of
-        PyTorch's threads, at most four; PyTorch's threads are shared out among them.
+        Tasks that run at once in threads, where memory allows. By default one for each of
+        PyTorch's threads, at most four; PyTorch's threads are divided among them.
     executor
         Any `concurrent.futures.Executor` instead.
     progress
         Called with (tasks done, tasks in all, name of the task).
     store
-        Where results are kept as they come, and taken from if they are there.
+        Store to which results are written as they come, and from which known ones are taken.
     memory
         Bytes that the threads of this process may take together, a quarter of them for tensors
-        that are cached for tasks to come. A task that needs more runs alone, and takes it.
+        cached for later tasks. A task that needs more runs alone, and exceeds it.
 
     Returns
     -------
     ScanResult
-        A task that failed is listed in `failures`, and the others stand. It is not kept in the
-        store, so that another run tries it again.
+        A task that failed is listed in `failures`; the others are not affected. A failure is not
+        stored, so that another run tries the task again.
 
     Raises
     ------
     StoreError
-        If the store is damaged or cannot be written; results kept before stand.
+        If the store is damaged or cannot be written; results stored before remain.
     CorruptFileError
-        If a file of which a server says neither a tag nor a time changed meanwhile.
+        If a remote file without a tag or a modification time changed during the scan.
     """
     start = time.perf_counter()
     workers = workers or default_workers()
@@ -90,9 +90,9 @@ def run_scan(
     tasks = plan(graph, settings, sizes)
     fingerprint = checkpoint_fingerprint(checkpoint)
     unstamped = is_unstamped(checkpoint)
-    kept = _ScanStore(None if unstamped else store, tasks, settings, checkpoint, fingerprint)
+    stored = _ScanStore(None if unstamped else store, tasks, settings, checkpoint, fingerprint)
     where = _Where(executor, workers, memory)
-    gathered, from_store = _carried_out(tasks, kept, checkpoint, settings, where, progress)
+    gathered, from_store = _carried_out(tasks, stored, checkpoint, settings, where, progress)
     if unstamped and checkpoint_fingerprint(checkpoint) != fingerprint:
         raise CorruptFileError(
             f"{checkpoint.source} was changed while it was being read.",
@@ -142,7 +142,7 @@ def run_scan(
 
 @dataclass(frozen=True)
 class _Where:
-    """What carries out the tasks: an executor or threads, how many at once, in how much memory."""
+    """How tasks run: on an executor or in threads, how many at once, and in how much memory."""
 
     executor: Executor | None
     workers: int
@@ -150,7 +150,7 @@ class _Where:
 
 
 class _ScanStore:
-    """The results of one scan in a store, by the index of their task; None keeps none."""
+    """The results of one scan in a store, by task index; keeps none if the store is None."""
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class _ScanStore:
             self._keys += task_keys(tasks, settings, weights_identity(checkpoint, fingerprint))
 
     def results(self) -> Iterator[tuple[int, TaskResult]]:
-        """Yield (task index, result) of those that are there."""
+        """Yield (task index, result) for the results in the store."""
         if self._store is None:
             return
         for i, key in enumerate(self._keys):
@@ -175,7 +175,7 @@ class _ScanStore:
                 yield i, result
 
     def append(self, outcomes: list[tuple[int, Outcome]]) -> None:
-        """Keep results; what failed is tried again another time."""
+        """Store results; failures are not stored, so that another run tries them again."""
         if self._store is None:
             return
         done = [
@@ -189,13 +189,13 @@ class _ScanStore:
 
 def _carried_out(
     tasks: list[Task],
-    kept: _ScanStore,
+    stored: _ScanStore,
     checkpoint: Checkpoint,
     settings: Settings,
     where: _Where,
     progress: Progress | None,
 ) -> tuple[ScanCollector, int]:
-    """What the tasks come to, and how many of them were in the store."""
+    """The collected outcomes of all tasks, and how many of them came from the store."""
     gathered = ScanCollector(edges=settings.edges)
 
     def take(i: int, outcome: Outcome) -> None:
@@ -204,14 +204,14 @@ def _carried_out(
             progress(len(gathered), len(tasks), tasks[i].name)
 
     missing = set(range(len(tasks)))
-    for i, result in kept.results():
+    for i, result in stored.results():
         missing.remove(i)
         take(i, result)
     from_store = len(gathered)
-    # Closed at once when an error leaves the loop, so that no further task begins.
+    # Closed at once when an error leaves the loop, so that no further task starts.
     with closing(_batches(tasks, missing, checkpoint, settings, where)) as batches:
         for batch in batches:
-            kept.append(batch)
+            stored.append(batch)
             for i, outcome in batch:
                 take(i, outcome)
     return gathered, from_store
@@ -226,7 +226,7 @@ def _batches(
 ) -> Generator[list[tuple[int, Outcome]]]:
     """Yield batches of (task index, outcome) as tasks finish."""
     budget = cache_bytes(where.memory)
-    # All tasks count, so that a scan that resumes runs the rest in the same manner.
+    # Order and slots are those of all tasks, so that a resumed scan runs the rest in the same way.
     order = task_order(tasks, checkpoint.tensors, workers=where.workers)
     taken = slots_per_task(
         [tasks[i] for i in order], workers=where.workers, room=where.memory - budget
@@ -245,11 +245,11 @@ def _batches(
             )
         with closing(work) as batches:
             for batch in batches:
-                yield [(indices[place], outcome) for place, outcome in batch]
+                yield [(indices[position], outcome) for position, outcome in batch]
 
 
 def _dtype(checkpoint: Checkpoint) -> str:
-    """The type that most of the bytes are stored in."""
+    """The dtype in which most of the bytes are stored."""
     bytes_of: Counter[str] = Counter()
     for info in checkpoint.tensors.values():
         bytes_of[info.quantised or info.dtype] += info.nbytes

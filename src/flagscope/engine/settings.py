@@ -1,4 +1,4 @@
-"""What a scan is asked to do."""
+"""Settings of a scan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flagscope.records import ScanSettings
 
 
 class Settings(ScanSettings):
-    """What a scan records that it was asked to do, and on which device.
+    """Recorded settings of a scan, and its device.
 
     Attributes
     ----------
@@ -21,5 +21,5 @@ class Settings(ScanSettings):
     device: str = "auto"
 
     def recorded(self) -> ScanSettings:
-        """The settings that a result states: all that can change its numbers."""
+        """The settings that a result records: all that can change its numbers."""
         return ScanSettings.model_validate(self.model_dump(exclude={"device"}))

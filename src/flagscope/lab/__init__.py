@@ -1,4 +1,4 @@
-"""The laboratory: every claim of the theory settled by experiment, one folder a claim."""
+"""The laboratory: experiments that test the claims of the theory, one folder for each claim."""
 
 from flagscope.lab.experiment import (
     Cell,

@@ -1,4 +1,4 @@
-"""Claims judged by a range in which the 95 % intervals of their estimates must lie."""
+"""Claims with a predicted range for the 95 % intervals of their estimates."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ Data = TypeVar("Data")
 
 @dataclass(frozen=True)
 class Claim(Generic[Data]):
-    """A claim, what is predicted, and the estimates that settle it.
+    """A claim, its prediction, and the estimates that decide it.
 
     Confirmed if all intervals lie in the predicted range, refuted if one lies wholly outside at the
-    joint level of all, and open otherwise: the rule of `band_verdict`.
+    joint level, and open otherwise: the rule of `band_verdict`.
 
     Attributes
     ----------
     text, prediction, source
-        The claim in a sentence, what is predicted of the estimates, and who says so.
+        The claim in a sentence, the prediction for the estimates, and its source.
     estimates
-        From what was measured to the estimates.
+        Function from the measured data to the estimates.
     low, high
         The predicted range.
     beyond
-        Whether this goes beyond what the paper claims.
+        Whether this goes beyond the paper's claims.
 
     Examples
     --------

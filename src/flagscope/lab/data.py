@@ -1,4 +1,4 @@
-"""Images for the experiments: those of every installation, or files of the user's."""
+"""Loads images for the experiments: bundled with scikit-learn, or from the user's files."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from flagscope.errors import CorruptFileError, InputError, MissingFileError
 from flagscope.lab.experiment import DataKind
 from flagscope.lab.extra import lab_package
 
-# The training files of MNIST in its first form, and of Fashion-MNIST.
+# Training files of the original MNIST and of Fashion-MNIST.
 _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 _HINT = "digits, FILE.npz, a folder of idx files, FILE.txt, or pydoc"
 
 
 @dataclass(frozen=True)
 class Images:
-    """Pictures as vectors, with their classes.
+    """Images as vectors, with their classes.
 
     Attributes
     ----------
     name
-        Where they come from.
+        Source of the images.
     inputs
         Shape (n, features), each feature in [0, 1].
     labels
         Shape (n,), 0 … classes - 1.
     classes
-        How many there are.
+        Number of classes.
     """
 
     name: str
@@ -44,13 +44,13 @@ class Images:
     classes: int
 
     def one_hot(self) -> Float[Tensor, "n classes"]:
-        """Targets of a regression on the classes."""
+        """One-hot targets of a regression on the classes."""
         return torch.nn.functional.one_hot(self.labels, self.classes).to(self.inputs.dtype)
 
     def centred(self, *, largest: float | None = None) -> Float[Tensor, "n features"]:
-        """Inputs less their mean, scaled to a largest eigenvalue of their covariance, if given.
+        """Inputs minus their mean, scaled to a largest eigenvalue of their covariance, if given.
 
-        The curvature of a loss, and so the step size that it bears, goes with that eigenvalue: it
+        The curvature of a loss, and so the largest stable step size, depends on that eigenvalue: it
         is 0.7 for the digits and 6 for MNIST.
 
         Examples
@@ -66,7 +66,7 @@ class Images:
 
 
 def kind_of_source(source: str) -> DataKind:
-    """Whether a source holds images or text, by its name.
+    """Kind of a source, images or text, by its name.
 
     Examples
     --------
@@ -81,9 +81,9 @@ def kind_of_source(source: str) -> DataKind:
 
 
 def source_digest(source: str | None) -> str | None:
-    """SHA-256 of the content of a source of data; None for what comes with the installation.
+    """SHA-256 of the content of a data source; None for bundled data.
 
-    Another file under the same name is other data.
+    A different file under the same name counts as different data.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def source_digest(source: str | None) -> str | None:
 
 @cache
 def _digest(marks: tuple[tuple[str, int, int], ...]) -> str:
-    """SHA-256 of files, cached while their size and time of change stay."""
+    """SHA-256 of files, cached while their sizes and modification times stay the same."""
     total = hashlib.sha256()
     for name, *_ in marks:
         total.update(hashlib.sha256(Path(name).read_bytes()).digest())
@@ -118,7 +118,7 @@ def load_images(
     limit: int | None = None,
     seed: int = 0,
 ) -> Images:
-    """Images by source: "digits" (default), an .npz file as MNIST's, or a folder of idx files.
+    """Load images: "digits" (default), an .npz file such as MNIST's, or a folder of idx files.
 
     Parameters
     ----------
@@ -126,18 +126,18 @@ def load_images(
         "digits" are scikit-learn's 1797 handwritten digits of 8 × 8 pixels. An .npz file holds
         x_train and y_train, a folder the idx files of MNIST or Fashion-MNIST, gzipped or not.
     dtype
-        Of the inputs.
+        Data type of the inputs.
     limit
-        Take this many at most, the first after shuffling.
+        Largest number of images, taken after shuffling.
     seed
-        Of the shuffling; files are often ordered by class.
+        Seed of the shuffling, since files are often ordered by class.
 
     Raises
     ------
     MissingExtraError
-        Digits without scikit-learn.
+        If scikit-learn, which holds the digits, is not installed.
     SourceError
-        A file that is missing or not what it should be.
+        If a file is missing or malformed.
 
     Examples
     --------
@@ -162,7 +162,7 @@ def load_images(
 def split_indices(
     n: int, held_out: float, *, seed: int
 ) -> tuple[Int[Tensor, " a"], Int[Tensor, " b"]]:
-    """Indices of a random split into what is trained on and what is held out.
+    """Indices of a random split into training and held-out images.
 
     Examples
     --------
@@ -193,7 +193,7 @@ def _idx_folder(source: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _idx(path: Path) -> np.ndarray:
-    """An array of bytes in idx form: two zeros, type 8, number of axes, sizes, values."""
+    """Read an array of bytes in idx format: two zeros, type 8, number of axes, sizes, values."""
     zipped = path.with_name(path.name + ".gz")
     try:
         raw = gzip.decompress(zipped.read_bytes()) if zipped.exists() else path.read_bytes()

@@ -1,25 +1,25 @@
-"""Rounding of estimates to the digits that their intervals support."""
+"""Rounds estimates to the digits that their intervals support."""
 
 from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Decimal
 
-# Two digits of the half width: rounding then moves no end by more than a twentieth of it.
+# Two digits of the half width: rounding moves the ends by at most a twentieth of it.
 _OF_HALF_WIDTH = 2
-# No more than this many digits in all, however narrow the interval; an interval without width, and
-# one that is lost in these digits, bears them all.
+# Most digits in all, however narrow the interval; an interval of zero width, or one that is below
+# these digits, gets all of them.
 _IN_ALL = 6
-# Of a number without an interval nothing is known of what its digits are worth.
+# Digits of a number without an interval, whose accuracy is not known.
 _WITHOUT_INTERVAL = 3
-# Magnitudes in between are written without an exponent.
+# Magnitudes between these are written without an exponent.
 _SMALL, _LARGE = Decimal("1e-4"), Decimal("1e6")
 
 
 def rounded(value: float, low: float | None, high: float | None) -> tuple[str, str, str]:
-    """An estimate and the ends of its interval, as they are printed.
+    """An estimate and the ends of its interval, as printed.
 
-    All three are rounded at one decimal place: that of the second digit of the interval's half
-    width. Ends that do not exist are empty.
+    All three are rounded at the same decimal place: that of the second digit of the interval's half
+    width. Missing ends are empty.
 
     Parameters
     ----------
@@ -46,8 +46,8 @@ def rounded(value: float, low: float | None, high: float | None) -> tuple[str, s
     """
     if low is None or high is None:
         number = Decimal(repr(value))
-        place = number.adjusted() + 1 - _WITHOUT_INTERVAL
-        return _text(_at(number, place), abs(number), trim=True), "", ""
+        power = number.adjusted() + 1 - _WITHOUT_INTERVAL
+        return _text(_at(number, power), abs(number), trim=True), "", ""
     numbers = [Decimal(repr(float(x))) for x in (value, low, high)]
     size = max(map(abs, numbers))
     if not size:
@@ -55,9 +55,9 @@ def rounded(value: float, low: float | None, high: float | None) -> tuple[str, s
     # From a number's leading digit down to its last.
     finest = size.adjusted() + 1 - _IN_ALL
     half = (numbers[2] - numbers[1]) / 2
-    place = max(finest, _leading(half) + 1 - _OF_HALF_WIDTH) if half else finest
-    shown = [_at(number, place) for number in numbers]
-    # One number three times: zeros behind it would claim nothing.
+    power = max(finest, _leading(half) + 1 - _OF_HALF_WIDTH) if half else finest
+    shown = [_at(number, power) for number in numbers]
+    # Value and ends are equal: trailing zeros would add nothing.
     alike = len(set(shown)) == 1
     first, second, third = (_text(number, size, trim=alike) for number in shown)
     return first, second, third
@@ -78,15 +78,15 @@ def interval_text(value: float, low: float | None, high: float | None) -> str:
 
 
 def _leading(half: Decimal) -> int:
-    """Power of ten of the first digit, once rounded: 0.0996 counts as 0.10."""
+    """Power of ten of the first digit after rounding: 0.0996 counts as 0.10."""
     return Decimal(f"{half:.{_OF_HALF_WIDTH - 1}e}").adjusted()
 
 
-def _at(number: Decimal, place: int) -> Decimal:
-    """The number rounded to a multiple of ten to the power `place`, with that as its last digit."""
-    # By way of a whole number, which is also what makes -0.00 a plain 0.00.
-    count = int(number.scaleb(-place).to_integral_value(ROUND_HALF_EVEN))
-    return Decimal(count).scaleb(place)
+def _at(number: Decimal, power: int) -> Decimal:
+    """The number rounded to a multiple of 10^place, with that as its last digit."""
+    # Via an integer, which also turns -0.00 into 0.00.
+    count = int(number.scaleb(-power).to_integral_value(ROUND_HALF_EVEN))
+    return Decimal(count).scaleb(power)
 
 
 def _text(number: Decimal, size: Decimal, *, trim: bool) -> str:

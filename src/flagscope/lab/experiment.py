@@ -1,7 +1,7 @@
-"""Base class of experiments: cells to measure, and a rule that turns measurements into verdicts.
+"""Base class of experiments: cells to measure, and a rule from measurements to verdicts.
 
-The prediction and the rule of the verdict are part of the experiment's code, so they are fixed
-before anything is measured.
+Predictions and verdict rules are part of an experiment's code, so they are fixed before anything
+is measured.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ DataKind = Literal["images", "text", "none"]
 
 @dataclass(frozen=True)
 class Options:
-    """The user's options of a run.
+    """Options of a run.
 
     Attributes
     ----------
     seeds
         Number of seeds; the experiment's own number if None.
     quick
-        Whether to take less than half a minute of one core. Verdicts may then stay open.
+        Whether to take less than half a minute on one core. Verdicts may then stay open.
     data
-        Where the data come from, see `flagscope.lab.data`; the experiment's own choice if None.
+        Source of the data, see `flagscope.lab.data`; the experiment's own choice if None.
     """
 
     seeds: int | None = None
@@ -40,16 +40,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Cell:
-    """An independent unit of measurement, written down before there is any result.
+    """An independent unit of measurement, specified before there is any result.
 
     Attributes
     ----------
     name
         Unique within its experiment; letters, digits, dots, hyphens and underscores.
     settings
-        All that the measurement depends on, as JSON can hold it, seeds included.
+        Everything that the measurement depends on, including seeds, as JSON values.
     cost
-        Time it takes relative to the experiment's other cells; costly ones start first.
+        Time relative to the experiment's other cells; costly cells start first.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Measured:
-    """A cell with its measured values, as JSON can hold them, and the core-seconds it took."""
+    """A cell with its measured values, as JSON, and the core-seconds that it took."""
 
     cell: Cell
     values: dict[str, Any]
@@ -73,19 +73,19 @@ class Estimate:
     Attributes
     ----------
     name
-        What was estimated, with its unit if it has one.
+        The estimated quantity, with its unit if it has one.
     value
         The estimate.
     low, high
-        Ends of the interval; None where there are too few numbers for one.
+        Ends of the interval; None if there are too few numbers for one.
     n
-        How many independent numbers it rests on, mostly seeds.
+        Number of independent values behind it, mostly seeds.
     bounds
-        Least and greatest value that the quantity can take, such as (0, 1) for a share. The
-        interval lies within them, symmetric on their logit scale; None for a symmetric interval.
+        Least and greatest possible value, such as (0, 1) for a share. The interval is within them
+        and symmetric on the logit scale; None for a symmetric interval.
     trials
-        Whether the value is the share of `n` trials in which something held, and the interval the
-        exact one of Clopper and Pearson.
+        Whether the value is the share of successes in `n` trials, with the exact interval of
+        Clopper and Pearson.
     """
 
     name: str
@@ -99,16 +99,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the theory says before anything is measured.
+    """A prediction of the theory, made before anything is measured.
 
     Attributes
     ----------
     text
-        In words.
+        The prediction in words.
     value
-        The predicted number, where it is one.
+        The predicted number, if it is one.
     source
-        Section or equation it comes from.
+        Section or equation from which it comes.
     """
 
     text: str
@@ -118,19 +118,19 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Finding:
-    """One claim, what was predicted and measured, and the verdict.
+    """One claim, with prediction, measurement and verdict.
 
     Attributes
     ----------
     claim
-        One part of what an experiment tests, in a sentence.
+        One part of the experiment's claim, in a sentence.
     prediction, estimates, verdict
-        What was predicted, what was measured, and what follows by the rule in the code.
+        What was predicted, what was measured, and the verdict by the rule in the code.
     words
-        What a reader should know besides the numbers.
+        Remarks for the reader besides the numbers.
     beyond
-        Whether this part goes beyond what the paper claims: an extension, a refinement, a control,
-        or what flagscope sets against it. The verdict on the paper does not hang on it.
+        Whether this part goes beyond the paper's claims: an extension, a refinement, a control, or
+        a counter-proposal of flagscope. The verdict on the paper does not depend on it.
     """
 
     claim: str
@@ -142,30 +142,30 @@ class Finding:
 
 
 def beyond_the_paper(*findings: Finding) -> tuple[Finding, ...]:
-    """The same findings, marked as going beyond what the paper claims."""
+    """The same findings, marked as going beyond the paper's claims."""
     return tuple(replace(finding, beyond=True) for finding in findings)
 
 
 class Experiment(ABC):
-    """One claim and the measurement that settles it.
+    """One claim, and the measurement that decides it.
 
     Attributes
     ----------
     name
-        As the command line knows it: the name of its folder or file, with hyphens.
+        Name on the command line: that of its folder or file, with hyphens.
     title, claim, source
-        A heading, the claim that is tested in a sentence or two, and who makes it.
+        A heading, the tested claim in a sentence or two, and who makes it.
     budget_minutes
         Core-minutes of a full run.
     data_kind
-        What sort of data the experiment can be given: "images", "text" or "none".
+        Kind of data that the experiment accepts: "images", "text" or "none".
     figures
         (name, caption) of every figure.
     rank_rule
-        The rule for the dimensions of dominant spaces, where what is measured depends on one:
+        Rule for the dimensions of dominant spaces, if the measurement depends on one:
         `flagscope.lab.rank_rule.LAB_RULE`.
     version
-        To be raised when `measure` changes, so that earlier measurements are not taken for its.
+        To be raised when `measure` changes, so that earlier measurements are not reused.
     """
 
     name: str
@@ -184,10 +184,10 @@ class Experiment(ABC):
 
     @abstractmethod
     def measure(self, cell: Cell, report: Callable[[float], None]) -> dict[str, Any]:
-        """Measure one cell, in a worker process; `report` takes the fraction done.
+        """Measure one cell in a worker process; `report` takes the fraction done.
 
-        Deterministic given the cell's settings. What is returned must survive JSON: no NaN, no
-        infinity, no tensors.
+        Deterministic given the cell's settings. The result must survive JSON: no NaN, no infinity,
+        no tensors.
         """
 
     @abstractmethod
@@ -196,17 +196,17 @@ class Experiment(ABC):
 
     @abstractmethod
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
-        """One row a (cell, seed, time, quantity), or as near to that as is readable."""
+        """One row for each (cell, seed, time, quantity), as far as that is readable."""
 
     @abstractmethod
     def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
-        """The figures that `figures` names."""
+        """The figures named in `figures`."""
 
 
 def overall_verdict(findings: Sequence[Finding]) -> Verdict | None:
     """The verdict on the paper's claim: refuted if a part of it is, confirmed if all are, or open.
 
-    None where there are findings, and all of them go beyond the paper.
+    None if there are findings and all of them go beyond the paper.
 
     Examples
     --------

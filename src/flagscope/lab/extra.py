@@ -1,4 +1,4 @@
-"""Packages that only the laboratory needs, imported where they are used."""
+"""Imports packages that only the laboratory needs, where they are used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import ModuleType
 
 from flagscope.errors import MissingExtraError
 
-# Module -> the name under which it is installed.
+# Name of the package to install, by module.
 PACKAGES = {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}
 
 

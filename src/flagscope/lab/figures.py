@@ -1,4 +1,4 @@
-"""Common style of the laboratory's figures, with colours that the colour-blind can tell apart."""
+"""Common style of the laboratory's figures, with colours that are safe for the colour-blind."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _STYLE: dict[Any, Any] = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
     "lines.linewidth": 1.4,
-    # Identifiers in the SVG come from its content, not from chance.
+    # Identifiers in the SVG are derived from its content, not random.
     "svg.hashsalt": "flagscope",
 }
 
-# Of NAME.png and NAME.svg: nothing that differs between two runs.
+# Metadata of NAME.png and NAME.svg, without anything that differs between runs.
 _SAVED: tuple[dict[str, Any], ...] = (
     {"dpi": 110, "metadata": {"Software": None}},
     {"metadata": {"Date": None, "Creator": None}},
@@ -41,7 +41,7 @@ _SAVED: tuple[dict[str, Any], ...] = (
 def new_figure(
     rows: int = 1, columns: int = 1, *, width: float = 4.2, height: float = 3.1, **options: Any
 ) -> tuple[Figure, np.ndarray]:
-    """A figure and its (rows, columns) array of axes; sizes are inches an axis.
+    """A figure and its (rows, columns) array of axes; sizes are in inches per axis.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def new_figure(
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    # Not pyplot: it keeps figures alive and wants a screen.
+    # Not pyplot, which keeps figures alive and needs a display.
     with rc_context(_STYLE):
         figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, **options)
@@ -78,7 +78,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
 def draw_band(
     ax: Axes, x: Sequence[float], runs: Sequence[Sequence[float]], *, colour: str, label: str
 ) -> None:
-    """The mean of runs (one row a seed) as a line, from the least to the greatest as a band."""
+    """Draw the mean of runs (one row per seed) as a line, and their range as a band."""
     values = np.asarray(runs, dtype=float)
     ax.plot(x, values.mean(axis=0), color=colour, label=label)
     ax.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, lw=0)
@@ -87,9 +87,9 @@ def draw_band(
 def draw_estimates(
     ax: Axes, estimates: Sequence[Estimate], *, predicted: float | None = None
 ) -> None:
-    """One line an estimate with its interval, the first on top, and the prediction across.
+    """Draw estimates with intervals, the first on top, and the prediction as a line.
 
-    Where all have the same bounds the axis ends there, since nothing can lie beyond.
+    If all have the same bounds, the axis ends there, since nothing can be beyond.
     """
     rows = range(len(estimates))
     for row, e in zip(rows, estimates, strict=True):

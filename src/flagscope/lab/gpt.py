@@ -1,7 +1,7 @@
 """A small GPT-2 as a plain function of its weights.
 
-The weights are a mapping under GPT-2's own names and layouts, so that `flagscope.scan` reads them
-as it reads any GPT-2, during a training and without a copy; the bundled model runs here too.
+The weights are a mapping with GPT-2's names and layouts, so `flagscope.scan` reads them like any
+GPT-2, during a training and without a copy. The bundled model runs with this function too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _APPROXIMATIONS = {"gelu": "none", "gelu_new": "tanh"}
 
 @dataclass(frozen=True)
 class GPTShape:
-    """Sizes of a GPT-2 with tied embeddings; the fields are named as in its config.json.
+    """Sizes of a GPT-2 with tied embeddings; fields are named as in its config.json.
 
     Raises
     ------
@@ -58,11 +58,11 @@ class GPTShape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> GPTShape:
-        """The shape that a config.json states."""
+        """The shape in a config.json."""
         return cls(**{field.name: config[field.name] for field in fields(cls)})
 
     def config(self) -> dict[str, Any]:
-        """What `flagscope.scan` and transformers need to know of the model."""
+        """Config for `flagscope.scan` and transformers."""
         fixed = {
             "model_type": "gpt2",
             "layer_norm_epsilon": _EPSILON,
@@ -72,9 +72,9 @@ class GPTShape:
 
 
 def initial_state(shape: GPTShape, generator: Generator) -> dict[str, Tensor]:
-    """Weights before training, as GPT-2 draws them.
+    """Initial weights of GPT-2.
 
-    Matrices and embeddings are N(0, 0.02²), those that write into the stream divided by
+    Matrices and embeddings are N(0, 0.02²), and those that write to the stream are divided by
     √(2 n_layer); biases are 0, gains 1. Float32.
 
     References
@@ -131,12 +131,13 @@ def logits(
     state
         Weights under GPT-2's names.
     tokens
-        At most n_positions a row.
+        Token numbers, at most n_positions per row.
     shape
         Sizes of the model.
     gates
-        Factor on the output of each head, before the output map. A gate of 0 is the same as a zero
-        W_O of that head; the loss's derivative by the gates is the head importance of Michel et al.
+        Factor on the output of each head, before the output map. A gate of 0 is equivalent to a
+        zero W_O of that head; the derivative of the loss by the gates is the head importance of
+        Michel et al.
 
     References
     ----------
@@ -192,12 +193,12 @@ def mean_loss(
 ) -> Tensor:
     """Mean loss in nats per token over consecutive windows of the model's context length.
 
-    A last window that is not full is left out.
+    An incomplete last window is left out.
 
     Raises
     ------
     InputError
-        If the text does not fill one window.
+        If the text is shorter than one window.
     """
     width = shape.n_positions
     whole = (len(text) - 1) // width * width

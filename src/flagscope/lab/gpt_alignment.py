@@ -1,4 +1,4 @@
-"""Alignment of a small GPT at one moment of its training, from the public scan of its weights."""
+"""Measures the alignment of a small GPT during training, by the public scan of its weights."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from flagscope.records import HeadRecord, PairRecord
 
 SPACES = ("q", "k", "v", "o")
 KINDS = ("qk", "ov", "mlp")
-LINEAR = ("qk", "ov")  # pairs with nothing but GL(d_h) between their maps
+LINEAR = ("qk", "ov")  # pairs with freedom GL(d_h)
 _DIGITS = 6
 
 
 def alignment(state: State, shape: GPTShape) -> dict[str, Any]:
-    """Every observable of a checkpoint, one number a layer.
+    """All observables of a checkpoint, one number per layer.
 
     Returns
     -------
     dict
-        By name, a list over layers; None where a number is undefined.
+        By name, a list over layers; None for an undefined number.
 
         - `R_q`, `R_k`, `R_v`, `R_o`: head overlap ratio, functional; `z_q`, …: its distance from
           the Haar null in standard deviations, `log10_p_q`, … its two-sided p-value.
-        - `C_qk`, `C_ov`, `C_mlp`, and `rho_`, `nu_` in the place of `C_`: commutator ratio, gram
+        - `C_qk`, `C_ov`, `C_mlp`, and `rho_`, `nu_` in place of `C_`: commutator ratio, gram
           correlation and commutation defect, medians over the heads of the layer. Those of
           Q-K and V-O are gauge.
-        - `product_rank_qk`, `product_rank_ov`: participation ratio of W2 W1, functional, and
-          `balanced_rank_…` that of either map after gauge fixing; medians over the heads.
+        - `product_rank_qk`, `product_rank_ov`: participation ratio of W2 W1, functional;
+        `balanced_rank_…`: that of either map after gauge fixing; medians over the heads.
         - `conserved_qk`, `conserved_ov`: ‖A + b bᵀ - B (- b' b'ᵀ)‖, which gradient flow conserves
           (see `conserved_norms`); medians over the heads.
 
@@ -80,10 +80,10 @@ def _of_heads(space: str, groups: Sequence[HeadRecord]) -> dict[str, list[float 
 
 
 def _haar_log10_p(group: HeadRecord) -> float | None:
-    """Of the Haar null alone, which the claims are about; a scan's own p allows for scales too."""
+    """log10 p of the Haar null, as in the claims; the p of a scan also accounts for scales."""
     if group.overlap_ratio is None or group.rank is None:
         return None
-    # Heads of the model that is trained here have one rank.
+    # All heads of the trained model have the same rank.
     ranks = [group.rank] * group.count
     return mean_overlap_significance(group.overlap_ratio, ranks, group.d).log10_p
 
@@ -111,12 +111,12 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 
 def _rounded(value: float | None) -> float | None:
-    """Six digits: files of many checkpoints stay small."""
+    """Round to six digits, so that files of many checkpoints stay small."""
     return None if value is None else float(f"{value:.{_DIGITS}g}")
 
 
 def conserved_norms(state: State, shape: GPTShape, kind: str) -> Float[Tensor, "n_layer n_head"]:
-    """Frobenius norm of what gradient flow conserves, for each head.
+    """Frobenius norm of the matrix that gradient flow conserves, for each head.
 
     Q-K: A_Q + b_Q b_Qᵀ - B_K - b_K b_Kᵀ. V-O: A_V + b_V b_Vᵀ - B_O. Under gradient flow with an L2
     penalty λ/2 on both maps and their biases the matrix decays as e^{-2λt} exactly. Float64.
@@ -130,7 +130,7 @@ def conserved_norms(state: State, shape: GPTShape, kind: str) -> Float[Tensor, "
     for layer in range(shape.n_layer):
         block = f"transformer.h.{layer}.attn."
         maps = [state[f"{block}c_attn.{part}"].double() for part in ("weight", "bias")]
-        by_role = torch.vstack(maps).unflatten(1, (3, shape.n_head, -1))  # bias as one more input
+        by_role = torch.vstack(maps).unflatten(1, (3, shape.n_head, -1))  # bias as a further input
         q, k, v = by_role.permute(1, 2, 3, 0)  # (n_head, d_h, d + 1) each
         o = state[f"{block}c_proj.weight"].double().unflatten(0, (shape.n_head, -1))
         write, read = (q, k) if kind == "qk" else (v, o)

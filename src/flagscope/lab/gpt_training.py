@@ -1,4 +1,4 @@
-"""Training of the small GPT of `flagscope.lab.gpt` on a text or on a destroyed one."""
+"""Trains the small GPT of `flagscope.lab.gpt` on a text or on a destroyed task."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ class TrainingRecipe:
     optimizer
         "adamw" with betas (0.9, 0.99), or "sgd" with momentum 0.9.
     steps, batch
-        Number of steps, and of windows of text in each.
+        Number of steps, and of text windows per step.
     learning_rate
-        Its peak, after a linear warm-up over a twentieth of the steps; a cosine then takes it down
-        to a tenth.
+        Peak learning rate, after a linear warm-up over a twentieth of the steps; it then follows a
+        cosine down to a tenth.
     decay
         Total weight decay τ = λ Σ_n η_n, where η_n is the effective step size (η/(1-β) under
-        momentum β): weights without a gradient end at about e^-τ of their start, whatever the
-        optimiser. It is spread over the steps as a constant λ and acts on every parameter but the
-        norms, biases included, since the conservation law needs a bias to decay like its matrix.
+        momentum β): weights without a gradient decay to about e^-τ of their start, under any
+        optimiser. It is spread over the steps as a constant λ and acts on every parameter except
+        the norms, including biases, since the conservation law requires a bias to decay like its
+        matrix.
     """
 
     optimizer: Literal["adamw", "sgd"]
@@ -47,7 +48,7 @@ class TrainingRecipe:
     decay: float
 
     def learning_rate_at(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
+        """Learning rate of a step, counted from 0."""
         warmup = max(1, self.steps // 20)
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
@@ -63,8 +64,8 @@ class TrainingRecipe:
         return self.decay / sum(self.effective_rates())
 
     def law(self, steps: Sequence[int]) -> list[float]:
-        """What the conservation law leaves of A - B after so many steps: the square of what decay
-        alone leaves of a weight, Π (1 - η_n λ)² without momentum.
+        """Factor of A - B under the conservation law after so many steps: the square of a weight's
+        decay, Π (1 - η_n λ)² without momentum.
 
         References
         ----------
@@ -82,7 +83,7 @@ class TrainingRecipe:
 
 
 def checkpoint_steps(last: int, *, per_decade: int = 3) -> list[int]:
-    """Steps of the checkpoints: 0, 1, the last, and evenly spaced logarithms between.
+    """Steps of the checkpoints: 0, 1, the last, and logarithmically spaced steps between.
 
     Examples
     --------
@@ -103,16 +104,16 @@ def trained(
     checkpoints: Sequence[int],
     report: Callable[[float], None] | None = None,
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Train; give (step, weights) at each of the checkpoints, in order.
+    """Train, and yield (step, weights) at each of the checkpoints, in order.
 
-    One seed gives one initialisation and one choice of windows, whatever the task, the decay and
-    the optimiser, so that runs can be compared in pairs. The weights are those in training:
-    measure or copy them before the next is asked for. `report` takes the fraction done.
+    A seed determines the initialisation and the choice of windows, whatever the task, decay and
+    optimiser, so that runs can be compared in pairs. The weights are live: measure or copy them
+    before requesting the next checkpoint. `report` takes the fraction done.
     """
     start = initial_state(shape, torch.Generator().manual_seed(seed))
     state = {name: weight.requires_grad_() for name, weight in start.items()}
     optimizer = _optimizer(state, recipe)
-    generator = torch.Generator().manual_seed(2**32 + seed)  # other numbers than the weights'
+    generator = torch.Generator().manual_seed(2**32 + seed)  # independent of the weights
     wanted = set(checkpoints)
     for step in range(recipe.steps + 1):
         if step in wanted:

@@ -1,7 +1,7 @@
-"""The terms that drive the imbalance A - B of two adjacent maps, each and summed over training.
+"""Terms that drive the imbalance A - B of two adjacent maps, per step and over training.
 
 The experiment obstruction derives the terms: masks, which act off the diagonal, and the failure of
-homogeneity e = h - D z, which alone acts on it.
+homogeneity e = h - D z, which also acts on the diagonal.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ def mask_drive(
     p: Float[Tensor, "seeds n d"],
     derivative: Float[Tensor, "seeds n d"],
 ) -> Float[Tensor, "seeds d d"]:
-    """-Σ_n (D_i - D_j)(p_i z_j - p_j z_i): what masks that differ between neurons do to A - B.
+    """-Σ_n (D_i - D_j)(p_i z_j - p_j z_i): effect on A - B of masks that differ between neurons.
 
-    Zero on the diagonal, and everywhere if all neurons have one derivative.
+    Zero on the diagonal, and everywhere if all neurons have the same derivative.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def mask_drive(
     p
         Gradient of the loss with respect to the neurons' values, in rows.
     derivative
-        D, the shape of z.
+        D, of the same shape as z.
 
     References
     ----------
@@ -55,7 +55,7 @@ def homogeneity_drive(
     p: Float[Tensor, "seeds n d"],
     derivative: Float[Tensor, "seeds n d"],
 ) -> Float[Tensor, "seeds d d"]:
-    """Σ_n (p_i e_j + e_i p_j), e = h - D z: what A - B gains where φ is not homogeneous.
+    """Σ_n (p_i e_j + e_i p_j), e = h - D z: effect on A - B of a φ that is not homogeneous.
 
     Parameters
     ----------
@@ -77,9 +77,9 @@ def homogeneity_drive(
 
 
 def gradient_drive(write: Tensor, read: Tensor) -> Float[Tensor, "seeds d d"]:
-    """What the gradients of the loss themselves do to A - B: -(G1 W1ᵀ + W1 G1ᵀ) + W2ᵀ G2 + G2ᵀ W2.
+    """Effect on A - B of the gradients of the loss: -(G1 W1ᵀ + W1 G1ᵀ) + W2ᵀ G2 + G2ᵀ W2.
 
-    The sum of `mask_drive` and `homogeneity_drive`, found without looking inside the network.
+    The sum of `mask_drive` and `homogeneity_drive`, computed from the gradients alone.
 
     Parameters
     ----------
@@ -98,11 +98,10 @@ def gradient_drive(write: Tensor, read: Tensor) -> Float[Tensor, "seeds d d"]:
 
 @dataclass
 class ImbalanceLedger:
-    """A - B of one pair as a sum of three parts, booked at every step of gradient descent.
+    """A - B of one pair as a sum of three parts, updated at every step of gradient descent.
 
-    For w ← (1 - ηλ) w - η ∇ the sum is exact: A - B is what is left of its initial value, plus what
-    was driven by the gradients and has decayed since, plus η² (G1 G1ᵀ - G2ᵀ G2), the price of steps
-    that are finite.
+    For w ← (1 - ηλ) w - η ∇ the sum is exact: A - B is its decayed initial value, plus the part
+    driven by gradients, decayed since, plus η² (G1 G1ᵀ - G2ᵀ G2) from finite steps.
 
     Attributes
     ----------
@@ -125,7 +124,7 @@ class ImbalanceLedger:
         self.finite = torch.zeros_like(self.initial)
 
     def book(self) -> None:
-        """Book one step: to be called when gradients are there and weights not yet changed."""
+        """Account for one step; call after gradients are computed, before weights change."""
         shrink = 1 - self.step * self.decay
         g1, g2 = with_gradient(self.write)[1], with_gradient(self.read)[1]
         self.initial *= shrink**2
@@ -156,7 +155,7 @@ def _symmetric(matrix: Tensor) -> Tensor:
 
 
 def with_gradient(parameter: Tensor) -> tuple[Tensor, Tensor]:
-    """The numbers of a parameter and its gradient, or an InputError."""
+    """The values of a parameter and its gradient, or an InputError."""
     if parameter.grad is None:
         raise InputError("a weight has no gradient", hint="call this between backward and step")
     return parameter.detach(), parameter.grad

@@ -13,36 +13,35 @@ from flagscope.errors import InputError
 from flagscope.lab.experiment import Estimate, Verdict
 
 LEVEL = 0.95
-#: What cannot be passed by shares, probabilities and the grades of levels, and by correlations.
+#: Bounds of shares, probabilities and grades of levels, and of correlations.
 SHARE, CORRELATION = (0.0, 1.0), (-1.0, 1.0)
 
 
 def mean_interval(
     name: str, values: Iterable[float], *, bounds: tuple[float, float] | None = None
 ) -> Estimate:
-    """The mean of independent numbers with its 95 % interval by Student's t.
+    """Mean of independent numbers, with its 95 % interval by Student's t.
 
-    One number has no interval.
+    A single number has no interval.
 
     Parameters
     ----------
     name
-        Of the estimate.
+        Name of the estimate.
     values
-        One number a seed.
+        One number per seed.
     bounds
-        Least and greatest value that the quantity can have, where there are such. Student's
-        interval is then taken on the logit scale, by the delta method, and stays within: with m
-        the mean as a fraction of the range and s its standard error, logit m ± t s / (m (1 - m)).
-        Of Beta-distributed numbers with means from 0.5 to 0.99 it covers 92.5 to 97 % at 4 to 16
-        seeds, where the symmetric interval covers 84 to 95 % and leaves the range up to nine times
-        in ten. Numbers that all lie on a bound give an interval without width, like all that are
-        equal.
+        Least and greatest possible value, if there are any. Student's interval is then computed on
+        the logit scale by the delta method, and stays within the bounds: with m the mean as a
+        fraction of the range and s its standard error, logit m ± t s / (m (1 - m)). For
+        Beta-distributed numbers with means from 0.5 to 0.99 it covers 92.5 to 97 % at 4 to 16
+        seeds, while the symmetric interval covers 84 to 95 % and exceeds the range up to nine times
+        in ten. Equal numbers, such as numbers on a bound, give an interval of zero width.
 
     Raises
     ------
     InputError
-        For no numbers, for some that are not finite, or beyond the bounds.
+        If there are no numbers, or if some are not finite or beyond the bounds.
 
     References
     ----------
@@ -78,9 +77,9 @@ def mean_interval(
 
 
 def spearman_interval(name: str, x: Sequence[float], y: Sequence[float]) -> Estimate:
-    """Spearman's rank correlation with the interval of Bonett and Wright.
+    """Spearman's rank correlation, with the interval of Bonett and Wright.
 
-    Fisher's transformation, its variance (1 + ρ²/2) / (n - 3). No interval below four pairs.
+    Fisher's transformation, with variance (1 + ρ²/2) / (n - 3). No interval below four pairs.
 
     References
     ----------
@@ -109,7 +108,7 @@ def spearman_interval(name: str, x: Sequence[float], y: Sequence[float]) -> Esti
 
 
 def share_interval(name: str, held: Sequence[bool]) -> Estimate:
-    """The share of independent trials in which something held, with its exact 95 % interval.
+    """Share of successes in independent trials, with its exact 95 % interval.
 
     References
     ----------
@@ -130,11 +129,11 @@ def share_interval(name: str, held: Sequence[bool]) -> Estimate:
 
 
 def joint_ends(estimate: Estimate, together: int) -> tuple[float, float] | None:
-    """Ends of an interval widened to the level 1 - 5 %/`together`; None where there is none.
+    """Ends of an interval widened to the level 1 - 5 %/`together`; None without an interval.
 
-    `together` such intervals all hold their truths with probability 95 % at least, however they
-    depend on each other. Student's for a mean, on the scale on which the interval is symmetric, so
-    that no end passes a bound; the exact ends for a share of trials.
+    `together` such intervals all cover their true values with probability at least 95 %, however
+    they depend on each other. For a mean, by Student's t on the scale on which the interval is
+    symmetric, so that no end passes a bound; for a share of trials, by the exact ends.
 
     References
     ----------
@@ -159,7 +158,7 @@ def joint_ends(estimate: Estimate, together: int) -> tuple[float, float] | None:
     if estimate.low == estimate.high:
         return estimate.low, estimate.high
     bottom, top = estimate.bounds
-    # An end that rounding has put on a bound has no logit: to the number next to it.
+    # An end that was rounded to a bound has no logit: move it to the adjacent number.
     shares = ((np.array([estimate.low, estimate.high]) - bottom) / (top - bottom)).clip(
         np.finfo(float).tiny, 1 - np.finfo(float).epsneg
     )
@@ -169,13 +168,13 @@ def joint_ends(estimate: Estimate, together: int) -> tuple[float, float] | None:
 
 
 def _widened(low: float, high: float, factor: float) -> tuple[float, float]:
-    """Ends of an interval of the same middle that is `factor` times as long."""
+    """Ends of an interval with the same middle and `factor` times the length."""
     middle, half = (high + low) / 2, (high - low) / 2
     return middle - half * factor, middle + half * factor
 
 
 def lies_outside(estimate: Estimate, low: float, high: float, *, together: int) -> bool:
-    """Whether a range is excluded by one of `together` intervals, at their joint level 95 %."""
+    """Whether one of `together` intervals excludes a range, at their joint level of 95 %."""
     ends = joint_ends(estimate, together)
     return ends is not None and (ends[1] < low or ends[0] > high)
 
@@ -185,18 +184,18 @@ def band_verdict(
 ) -> Verdict:
     """Confirmed if every interval lies in [low, high], refuted if one lies outside, else open.
 
-    That all of k intervals lie in the band happens to a false claim no more often than that one
-    does. That one of k lies outside would happen to a true claim k times as often; so the interval
-    that refutes is that of the joint level, see `joint_ends`.
+    For a false claim, all of k intervals lie in the band no more often than a single one does. For
+    a true claim, one of k lies outside up to k times as often; so the interval that refutes has the
+    joint level, see `joint_ends`.
 
     Parameters
     ----------
     estimates
-        All that the claim rests on.
+        All estimates of the claim.
     low, high
         The band.
     together
-        k, where these estimates are some of those that the claim rests on.
+        k, if these are only some of the estimates of the claim.
 
     Examples
     --------
@@ -214,8 +213,8 @@ def band_verdict(
 
 
 def _within(name: str, x: Float[np.ndarray, " n"], low: float, high: float) -> np.ndarray:
-    """The numbers, those clipped that rounding has carried past a bound."""
-    # Sums of some hundred terms of size 1 in float64.
+    """The numbers, clipped if rounding has moved them past a bound."""
+    # Round-off of sums of some hundred terms of size 1 in float64.
     rounding = 1e-12 * (high - low)
     if x.min() < low - rounding or x.max() > high + rounding:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Deep linear networks on a regression, whose gradient needs the covariances of the data alone."""
+"""Deep linear networks on a regression, whose gradients need only covariances of the data."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Regression:
     Attributes
     ----------
     inputs, targets
-        Shapes (n, d_0), (n, d_L): centred, so that no bias is needed; the inputs scaled so that
-        the largest eigenvalue of their covariance is 1, which makes step sizes comparable.
+        Shapes (n, d_0), (n, d_L); centred, so that no bias is needed. Inputs are scaled so that the
+        largest eigenvalue of their covariance is 1, which makes step sizes comparable.
     input_covariance, cross_covariance
         E x xᵀ of shape (d_0, d_0) and E y xᵀ of shape (d_L, d_0).
     """
@@ -34,7 +34,7 @@ class Regression:
 def class_regression(images: Images, *, features: int = 64) -> Regression:
     """Regression on the classes of images.
 
-    Images of more than `features` pixels are given by that many principal components.
+    Images of more than `features` pixels are reduced to that many principal components.
     """
     x = images.inputs - images.inputs.mean(dim=0)
     y = images.one_hot() - images.one_hot().mean(dim=0)
@@ -93,7 +93,7 @@ def layer_gradients(
     products: Sequence[Float[Tensor, "seeds out in"]],
     behind: Float[Tensor, "seeds out in"],
 ) -> list[Float[Tensor, "seeds out in"]]:
-    """Gradients in W_1 … W_L of a loss of the product, by the chain rule.
+    """Gradients in W_1 … W_L of a loss of their product, by the chain rule.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Measures a cell in a worker, and stores the measured values on disk."""
+"""Measures a cell in a worker, and stores its values on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flagscope.lab.experiment import Cell, Experiment, Measured
 from flagscope.lab.registry import load_experiment
 from flagscope.writing import write_whole
 
-# Seconds between two writes of the fraction done.
+# Seconds between writes of the fraction done.
 _PATIENCE = 1.0
 
 
@@ -27,16 +27,16 @@ def measure_cell(reference: str, cell: Cell, note: str | None = None) -> Measure
     Parameters
     ----------
     reference
-        Name or file of the experiment, so that nothing but text and JSON travels to the worker.
+        Name or file of the experiment, so that only text and JSON are sent to the worker.
     cell
-        What to measure.
+        The cell to measure.
     note
         File to which the fraction done is written, if any.
 
     Raises
     ------
     InputError
-        If what was measured does not survive JSON.
+        If the measured values do not survive JSON.
     """
     experiment = load_experiment(reference)
     last = 0.0
@@ -47,7 +47,7 @@ def measure_cell(reference: str, cell: Cell, note: str | None = None) -> Measure
             last = time.monotonic()
             Path(note).write_text(f"{fraction:.4f}", encoding="ascii")
 
-    # Core time, not clock time: the cost does not depend on what else is running.
+    # CPU time, not wall time, so that the cost does not depend on other programs.
     start = time.thread_time()
     with _one_thread():
         values = experiment.measure(cell, report)
@@ -66,7 +66,7 @@ def through_json(values: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def identity(experiment: Experiment, cell: Cell) -> dict[str, Any]:
-    """Everything a measurement depends on: two cells of one identity have the same values."""
+    """Everything on which a measurement depends: cells of equal identity have equal values."""
     key = {
         "experiment": experiment.name,
         "experiment_version": experiment.version,
@@ -79,14 +79,14 @@ def identity(experiment: Experiment, cell: Cell) -> dict[str, Any]:
 
 
 def cell_path(folder: Path, experiment: Experiment, cell: Cell) -> Path:
-    """Path of a stored cell. Its name has a digest of the settings: none overwrites another."""
+    """Path of a stored cell, with a digest of the settings, so that none overwrites another."""
     text = json.dumps(identity(experiment, cell), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:10]
     return folder / f"{cell.name}-{digest}.json"
 
 
 def write_cell(folder: Path, experiment: Experiment, measured: Measured) -> Path:
-    """Store a measured cell. A kill at any moment leaves the whole file or none."""
+    """Store a measured cell atomically: a kill leaves the whole file or none."""
     path = cell_path(folder, experiment, measured.cell)
     content = identity(experiment, measured.cell) | {
         "seconds": measured.seconds,
@@ -98,7 +98,7 @@ def write_cell(folder: Path, experiment: Experiment, measured: Measured) -> Path
 
 
 def read_cell(folder: Path, experiment: Experiment, cell: Cell) -> Measured | None:
-    """The stored cell, or None where it is missing, damaged or of other settings."""
+    """The stored cell, or None if it is missing, damaged or has other settings."""
     try:
         content = json.loads(cell_path(folder, experiment, cell).read_bytes())
     except (OSError, ValueError):
@@ -119,7 +119,7 @@ def _digest(values: dict[str, Any]) -> str:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Limit PyTorch to one thread: cells share the cores, and sums do not depend on threads."""
+    """Limit PyTorch to one thread: cells share the cores, and sums must not depend on threads."""
     import torch
 
     before = torch.get_num_threads()

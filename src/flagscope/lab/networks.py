@@ -1,7 +1,7 @@
 """Perceptrons of many seeds in one tensor program: every parameter has a leading seed axis.
 
-Seeds never mix: each operation acts on them one by one, so a seed gives the same network alone as
-among others, up to the rounding of batched products.
+Seeds never mix: each operation acts on every seed separately, so a seed gives the same network
+alone as among others, up to the rounding of batched products.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Activation = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """Multilayer perceptrons of one shape, one a seed.
+    """Multilayer perceptrons of one shape, one for each seed.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Network:
     biases
         b_1 … b_L, shapes (seeds, d_l), or None.
     activation
-        Between layers; name as `activation` knows it.
+        Name of the activation between layers, see `activation`.
     """
 
     weights: list[Float[Tensor, "seeds out in"]]
@@ -49,7 +49,7 @@ class Network:
     def preactivations(
         self, x: Float[Tensor, "*seeds n features"]
     ) -> list[Float[Tensor, "seeds n out"]]:
-        """z_1 … z_L on inputs in rows, shared by all seeds or each its own; z_L is the output."""
+        """z_1 … z_L on inputs in rows, shared by all seeds or separate; z_L is the output."""
         layers: list[Tensor] = []
         h = x.expand(len(self.weights[0]), *x.shape) if x.ndim == 2 else x
         act = activation(self.activation)
@@ -75,14 +75,14 @@ def initial_network(
     scale: float | Literal["he", "lecun"] = "lecun",
     dtype: torch.dtype = torch.float64,
 ) -> Network:
-    """Random networks of widths d_0, d_1, …, d_L, one a seed, that require gradients.
+    """Random networks of widths d_0, d_1, …, d_L that require gradients, one for each seed.
 
     Parameters
     ----------
     widths
         d_0 … d_L.
     seeds
-        One network each, drawn from its own generator.
+        Seeds, each with one network drawn from its own generator.
     activation
         See `activation`.
     bias
@@ -90,7 +90,8 @@ def initial_network(
     scale
         Standard deviation of a weight times √d_in: a number, 1 for "lecun", √2 for "he".
     dtype
-        Of the parameters. Weights are drawn in float64 and then cast: the draw is the same for all.
+        Data type of the parameters. Weights are drawn in float64 and then cast, so that the draw
+        does not depend on it.
 
     Examples
     --------

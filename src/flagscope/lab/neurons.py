@@ -13,21 +13,21 @@ from torch.nn import functional
 from flagscope.lab.imbalance import homogeneity_drive, mask_drive
 from flagscope.lab.networks import activation, initial_network
 
-# Of the networks of both experiments on the obstruction.
+# Sizes of the networks of both experiments on the obstruction.
 WIDTH = 64
 STEP = 0.2
-# Activation -> time of a step relative to that of a ReLU.
+# Time of a step relative to that of a ReLU, by activation.
 COST = {"gelu": 1.4, "gated:silu": 1.8, "tanh": 1.2}
 
 
 @dataclass(frozen=True, eq=False)
 class Neurons:
-    """The neurons that one map writes and another reads, on some inputs.
+    """The neurons between a writing and a reading map, on given inputs.
 
     Attributes
     ----------
     pair
-        Name of the pair, as in "up-down".
+        Name of the pair, such as "up-down".
     z, h
         Preactivations and values, shapes (seeds, n, d), both in the graph of the output.
     """
@@ -39,14 +39,14 @@ class Neurons:
 
 @dataclass(frozen=True, eq=False)
 class OpenNetwork:
-    """A network of three or four maps that exposes the neurons of its pairs, of many seeds at once.
+    """Networks of three or four maps, one for each seed, that expose the neurons of their pairs.
 
     Attributes
     ----------
     weights
         By name, shapes (seeds, out, in); they require gradients.
     activation
-        "gated:NAME" for out · down · (NAME(gate x) * (up x)), else a perceptron with this one.
+        "gated:NAME" for out · down · (NAME(gate x) * (up x)), else a perceptron's activation.
     """
 
     weights: dict[str, Float[Tensor, "seeds out in"]]
@@ -54,7 +54,7 @@ class OpenNetwork:
 
     @property
     def pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Write and read map of each pair, by name."""
+        """Write and read maps of each pair, by name."""
         names = [("1", "2")]
         if self.activation.startswith("gated:"):
             names = [("up", "down"), ("gate", "down"), ("down", "out")]
@@ -78,7 +78,7 @@ class OpenNetwork:
 def open_network(
     activation: str, features: int, width: int, classes: int, seeds: Sequence[int]
 ) -> OpenNetwork:
-    """A network with two hidden layers, or a gated one, drawn with variance 1/fan-in.
+    """A random network with two hidden layers, or a gated one, with variance 1/fan-in.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def open_network(
     if not activation.startswith("gated:"):
         return OpenNetwork(dict(zip("123", drawn, strict=True)), activation)
     up, down, out = drawn
-    # Seeds far from the others', so that no gate is drawn as an up map is.
+    # Seeds far from the others, so that no gate equals an up map.
     (gate,) = initial_network([features, width], [s + 10**6 for s in seeds]).weights
     return OpenNetwork({"up": up, "gate": gate, "down": down, "out": out}, activation)
 
@@ -106,14 +106,14 @@ def activated(name: str, z: Tensor) -> Tensor:
 def drives(
     neurons: Sequence[Neurons], loss: Float[Tensor, ""]
 ) -> list[tuple[Float[Tensor, "seeds d d"], Float[Tensor, "seeds d d"]]]:
-    """`mask_drive` and `homogeneity_drive` of each pair, with p and D found by backpropagation.
+    """`mask_drive` and `homogeneity_drive` of each pair, with p and D by backpropagation.
 
     Parameters
     ----------
     neurons
-        As a network returned them.
+        Neurons as returned by a network.
     loss
-        Of the same outputs, summed over seeds; its graph is kept.
+        Loss of the same outputs, summed over seeds; its graph is kept.
     """
     drives: list[tuple[Tensor, Tensor]] = []
     for pair in neurons:

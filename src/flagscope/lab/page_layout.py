@@ -1,4 +1,4 @@
-"""The text of a page of the laboratory, and of the table of verdicts, from results.json."""
+"""Writes the text of a laboratory page, and of the table of verdicts, from results.json."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def page_text(content: Mapping[str, Any], *, table: str | None) -> str:
     Parameters
     ----------
     content
-        What results.json holds.
+        Content of results.json.
     table
-        Name of the table next to the page, to be linked; None without one.
+        Name of the table next to the page, for a link; None without a table.
     """
     papers, further = _sections(content["findings"])
     parts = [
@@ -101,7 +101,7 @@ def _counts(findings: Findings) -> str:
 
 
 def _rows(table: str) -> dict[str, str]:
-    """Rows of a table of the index, keyed by the experiment that they link to."""
+    """Rows of a table of the index, by the experiment to which they link."""
     return {line.split("](")[0].strip("| ["): line for line in table.splitlines() if "](" in line}
 
 
@@ -164,7 +164,7 @@ def _method(content: Mapping[str, Any], *, table: str | None) -> str:
 
 
 def _made_with(run: Mapping[str, Any]) -> str:
-    """Versions of Python and PyTorch; results of earlier releases lack them."""
+    """Text with the versions of Python and PyTorch, which results of earlier releases lack."""
     return f", Python {run['python']}, PyTorch {run['torch']}" if "python" in run else ""
 
 

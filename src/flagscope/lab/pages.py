@@ -1,11 +1,11 @@
-"""The laboratory's pages of the documentation, written from results.json alone.
+"""Writes the laboratory's pages of the documentation from results.json alone.
 
     python -m flagscope.lab.pages lab-results docs/lab
 
-writes docs/lab/NAME.md for every experiment found in lab-results, puts its figures, its table and
-its results without what single cells measured into docs/lab/NAME/, and brings the table of verdicts
-in docs/lab/index.md up to date. With docs/lab in the place of lab-results as well, it lays out
-again what is there, and measures nothing.
+writes docs/lab/NAME.md for every experiment in lab-results, copies its figures, its table and its
+results without the measurements of single cells to docs/lab/NAME/, and updates the table of
+verdicts in docs/lab/index.md. With docs/lab in place of lab-results too, it renews the layout of
+the existing pages, and measures nothing.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from flagscope.writing import write_whole
 
 __all__ = ["BEGIN", "END", "page_text", "renewed_index", "write_pages"]
 
-# Tables beyond this many bytes are compressed, and beyond it still left to whoever runs the
-# experiment.
+# Tables of more bytes are compressed, and left out if they are still larger: then only a run of the
+# experiment gives the table.
 _LARGEST_TABLE = 500_000
 
 
@@ -36,10 +36,10 @@ def write_pages(results: str | Path, docs: str | Path) -> list[Path]:
     Parameters
     ----------
     results
-        A folder that `run_lab` wrote to, or that of the pages.
+        A folder written by `run_lab`, or that of the pages.
     docs
-        The folder of the pages. Where it holds an index.md with the two markers, the tables of
-        verdicts between them are renewed; experiments not in `results` keep their rows.
+        The folder of the pages. If it holds an index.md with the two markers, the tables of
+        verdicts between them are updated; experiments not in `results` keep their rows.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def write_pages(results: str | Path, docs: str | Path) -> list[Path]:
     Raises
     ------
     InputError
-        A folder without results, or results with failed cells.
+        If a folder has no results, or results have failed cells.
     """
     results, docs = Path(results), Path(docs)
     contents = [_read(path) for path in sorted(results.glob("*/results.json"))]
@@ -77,7 +77,7 @@ def _copy_files(content: Mapping[str, Any], source: Path, target: Path) -> None:
     for figure in content["figures"]:
         write_whole(target / f"{figure}.png", (source / f"{figure}.png").read_bytes())
     _copy_table(source / "table.csv", target)
-    # What cells measured is in the table.
+    # Measurements of cells are in the table.
     cells = [{"name": cell["name"], "settings": cell["settings"]} for cell in content["cells"]]
     text = json.dumps({**content, "cells": cells}, indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(target / "results.json", text + "\n")
@@ -91,14 +91,14 @@ def _copy_table(table: Path, target: Path) -> None:
     if len(raw) <= _LARGEST_TABLE:
         write_whole(target / "table.csv", raw)
         return
-    # No time in the file: the same table gives the same bytes.
+    # No time in the file, so that the same table gives the same bytes.
     packed = gzip.compress(raw, mtime=0)
     if len(packed) <= _LARGEST_TABLE:
         write_whole(target / "table.csv.gz", packed)
 
 
 def _table_of(folder: Path) -> str | None:
-    """Name of the table next to a page, None where it was too large."""
+    """Name of the table next to a page; None if it was too large."""
     return next((path.name for path in sorted(folder.glob("table.csv*"))), None)
 
 

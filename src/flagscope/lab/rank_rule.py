@@ -1,17 +1,17 @@
-"""The rule by which the laboratory chooses the dimensions of dominant spaces."""
+"""The laboratory's rule for the dimensions of dominant spaces."""
 
 from __future__ import annotations
 
 from flagscope.geometry import RankRule
 
-# As `flagscope.scan` takes it. Named here and not left to the library's default, so that published
-# numbers stay what they are when that default changes. Whoever changes it raises the `version` of
-# every experiment that names it, and measures again.
+# As an argument of `flagscope.scan`. Stated here instead of using the library's default, so that
+# published numbers do not change with that default. A change requires raising the `version` of
+# every experiment that uses it, and new measurements.
 LAB_RULE = "participation"
 
 
 def lab_rule() -> RankRule:
-    """The same rule as `flagscope.diagnose` takes it.
+    """The same rule as an argument of `flagscope.diagnose`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Finds experiments: folders and files of `flagscope/lab/experiments`, or any file of yours."""
+"""Finds experiments: folders and files of `flagscope/lab/experiments`, or your own files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flagscope.lab.experiment import Experiment
 
 
 def experiment_names() -> tuple[str, ...]:
-    """The experiments that come with flagscope, without importing them.
+    """Names of the experiments that ship with flagscope, without importing them.
 
     Examples
     --------
@@ -29,12 +29,12 @@ def experiment_names() -> tuple[str, ...]:
 
 
 def load_experiment(reference: str) -> Experiment:
-    """The experiment of a name, or of a Python file that ends with `EXPERIMENT = ...`.
+    """Load an experiment by name, or from a Python file that ends with `EXPERIMENT = ...`.
 
     Raises
     ------
     InputError
-        An unknown name, a file that is not there, or one that defines no experiment.
+        If the name is unknown, or the file is missing or does not define an experiment.
 
     Examples
     --------
@@ -59,14 +59,14 @@ def load_experiment(reference: str) -> Experiment:
 def _module_of_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise InputError(f"there is no file {path}", hint="see flagscope lab --list")
-    # Under a name of its own, so that two files called experiment.py do not collide.
+    # Under a unique name, so that two files called experiment.py do not collide.
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     name = f"flagscope_lab_{path.stem}_{digest}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up while they are made.
+    # Dataclasses look up their module while they are created.
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module

@@ -44,17 +44,17 @@ class LabResult:
     Attributes
     ----------
     name, title
-        Of the experiment.
+        Name and title of the experiment.
     folder
-        Where its files are.
+        Folder of its files.
     findings
         Empty if a cell failed.
     failures
         Cells that could not be measured.
     reused, measured
-        How many cells were found on disk and how many were measured now.
+        Number of cells found on disk, and of cells measured in this run.
     seconds
-        Time of all cells together, as measured when each was.
+        Time of all cells together, including cells measured in earlier runs.
     budget_minutes
         Core-minutes that a full run may take.
     """
@@ -71,7 +71,7 @@ class LabResult:
 
     @property
     def verdict(self) -> Verdict | None:
-        """Verdict on the paper's claim; None where no part tests what the paper claims."""
+        """Verdict on the paper's claim; None if no part tests the paper's claims."""
         return overall_verdict(self.findings)
 
 
@@ -84,9 +84,9 @@ def conclude_and_write(
     *,
     reused: int,
 ) -> LabResult:
-    """Reach the verdicts and write all files, results.json last.
+    """Conclude with verdicts, and write all files, results.json last.
 
-    With failed cells there are no verdicts, table and figures.
+    If cells failed, there are no verdicts, table or figures.
     """
     findings = () if failures else experiment.conclude(measured)
     if not failures:
@@ -118,9 +118,9 @@ def results_json(
     findings: Sequence[Finding],
     failures: Sequence[CellFailure],
 ) -> dict[str, Any]:
-    """The content of results.json; two runs of the same settings differ in `run` alone.
+    """The content of results.json; two runs with the same settings differ only in `run`.
 
-    Absolute paths of this machine are shortened: the file is made to be passed on.
+    Absolute paths of this machine are shortened, since the file may be published.
     """
     short = shareable(named_paths(options.data))
     return _shortened(
@@ -156,7 +156,7 @@ def results_json(
 
 
 def _shortened(short: Callable[[str], str], content: dict[str, Any]) -> dict[str, Any]:
-    """The content, with paths in settings and failures shortened."""
+    """The content, with shortened paths in settings and failures."""
 
     def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
         return {k: short(v) if isinstance(v, str) else v for k, v in settings.items()}

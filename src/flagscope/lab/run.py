@@ -1,4 +1,4 @@
-"""Runs experiments: cells in worker processes, resuming from cells measured before."""
+"""Runs experiments: measures cells in worker processes, and resumes from stored cells."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from flagscope.lab.measurement import cell_path, measure_cell, read_cell, write_
 from flagscope.lab.registry import load_experiment
 from flagscope.lab.results import CellFailure, LabResult, conclude_and_write
 
-# Seconds between two reads of the fractions that running cells write.
+# Seconds between reads of the fractions that running cells write.
 _PATIENCE = 0.5
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -39,11 +39,11 @@ class Progress:
     Attributes
     ----------
     fraction
-        Of the work, by the experiments' budgets.
+        Fraction of the work done, by the experiments' budgets.
     cells_done, cells
         Counts of cells.
     finished
-        "experiment: cell" of the cell that has just ended, or None.
+        "experiment: cell" of the cell that has just finished, or None.
     """
 
     fraction: float
@@ -54,7 +54,7 @@ class Progress:
 
 @dataclass
 class _Job:
-    """A cell to be measured, and the file that its fraction done is written to."""
+    """A cell to measure, and the file for its fraction done."""
 
     reference: str
     experiment: Experiment
@@ -90,34 +90,34 @@ def run_lab(
     executor: Executor | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> list[LabResult]:
-    """Carry out experiments and write their files to `out`/NAME.
+    """Run experiments, and write their files to `out`/NAME.
 
     Parameters
     ----------
     references
         Names of experiments, or Python files that define one.
     options
-        Seeds, quickness and data, the same for all. With several experiments, `data` goes to
-        those that can use data of its kind.
+        Seeds, quickness and data, for all experiments. With several experiments, `data` applies to
+        those that accept data of its kind.
     out
-        A folder. Cells found in it that were measured with the same settings and version are
-        used, so an interrupted run resumes.
+        A folder. Stored cells in it with the same settings and version are reused, so that an
+        interrupted run resumes.
     workers
-        Processes that measure at once, each with one thread; by default one a core.
+        Processes that measure at once, each with one thread; by default one per core.
     executor
         Any `concurrent.futures.Executor` instead.
     progress
-        Called as cells proceed and end.
+        Called as cells proceed and finish.
 
     Returns
     -------
     list of LabResult
-        In the order of `references`. A refuted claim is a result; a cell that failed is listed.
+        In the order of `references`. A refuted claim is a result; failed cells are listed.
 
     Raises
     ------
     InputError
-        An unknown experiment, data that it cannot use, or a folder that cannot be written.
+        If an experiment is unknown or cannot use the data, or the folder cannot be written.
     MissingExtraError
         If scikit-learn or matplotlib is not installed.
 
@@ -130,7 +130,7 @@ def run_lab(
     check_lab_packages()
     sheets = [_open_sheet(name, options, Path(out), len(references)) for name in references]
     jobs = [job for sheet in sheets for job in _missing(sheet)]
-    # Costly ones first, so that no long one is left for the end.
+    # Costly cells first, so that no long one is left at the end.
     jobs.sort(key=lambda job: -job.minutes)
     tell = _teller(sheets, jobs, progress)
     by_folder = {sheet.folder: sheet for sheet in sheets}
@@ -172,7 +172,7 @@ def _open_sheet(reference: str, options: Options, out: Path, together: int) -> _
             hint="give another folder with --out",
         ) from error
     stored = {cell.name: read_cell(folder / "cells", experiment, cell) for cell in cells}
-    measured = {name: kept for name, kept in stored.items() if kept is not None}
+    measured = {name: cell for name, cell in stored.items() if cell is not None}
     return _Sheet(reference, experiment, options, folder, cells, measured, [], len(measured))
 
 
@@ -202,7 +202,7 @@ def _missing(sheet: _Sheet) -> list[_Job]:
 
 
 def _finish(sheet: _Sheet, results: dict[Path, LabResult]) -> None:
-    """Conclude an experiment whose cells have all ended."""
+    """Conclude an experiment whose cells have all finished."""
     if len(sheet.measured) + len(sheet.failures) < len(sheet.cells):
         return
     results[sheet.folder] = conclude_and_write(
@@ -218,7 +218,7 @@ def _finish(sheet: _Sheet, results: dict[Path, LabResult]) -> None:
 def _outcomes(
     jobs: Sequence[_Job], pool: Executor, tell: Callable[[_Job | None], None]
 ) -> Iterator[tuple[_Job, Measured | Exception]]:
-    """Yields each job with its outcome, as they end."""
+    """Yield each job with its outcome, as jobs finish."""
     running: dict[Future[Measured], _Job] = {}
     for job in jobs:
         running[pool.submit(measure_cell, job.reference, job.cell, str(job.note))] = job
@@ -230,7 +230,7 @@ def _outcomes(
                 job.note.unlink(missing_ok=True)
                 try:
                     outcome: Measured | Exception = future.result()
-                except Exception as error:  # the other cells stand
+                except Exception as error:  # other cells are not affected
                     outcome = error
                 yield job, outcome
             tell(None)
@@ -251,7 +251,7 @@ def _failure(cell: Cell, error: Exception) -> CellFailure:
 def _teller(
     sheets: Sequence[_Sheet], jobs: Sequence[_Job], progress: Callable[[Progress], None] | None
 ) -> Callable[[_Job | None], None]:
-    """A function that reports progress, to be called with each job that has ended."""
+    """A function that reports progress, to be called with each finished job."""
     total = sum(sheet.experiment.budget_minutes for sheet in sheets)
     pending = {id(job): job for job in jobs}
     cells = sum(len(sheet.cells) for sheet in sheets)
@@ -290,7 +290,7 @@ def _pool(executor: Executor | None, workers: int) -> Iterator[Executor]:
 
 
 def _die_with_parent() -> None:
-    """End this worker when the process that started it has ended, even if it was killed."""
+    """End this worker when its parent process ends, even if that was killed."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""Findings on statements that are exact: judged by the share of trials in which each held."""
+"""Findings on exact statements, judged by the share of trials in which each held."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def exact_finding(
     Parameters
     ----------
     claim
-        As whoever makes it says it.
+        The claim in the words of its author.
     prediction
-        What the theory says, which may be that the claim fails.
+        Prediction of the theory, which may be that the claim fails.
     tests
-        Name of each test -> whether the claim held, trial by trial. Tests without trials are left
-        out; without any the verdict is open.
+        For each test by name, whether the claim held in each trial. Tests without trials are left
+        out; if none is left, the verdict is open.
     words
-        What was found.
+        Text on the results.
 
     Examples
     --------

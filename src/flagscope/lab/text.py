@@ -1,7 +1,7 @@
-"""Text to train small language models on, and the two tasks that destroy what it teaches.
+"""Text for training small language models, and two tasks that destroy its structure.
 
-The default text is what every CPython ships for its own `help()`, `pydoc_data.topics`; it differs
-from one Python version to the next. Any text file does as well.
+The default text is `pydoc_data.topics`, which every CPython ships for `help()`; it differs between
+Python versions. Any text file can be used instead.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ TASKS: tuple[Task, ...] = get_args(Task)
 
 PYDOC = "pydoc_data.topics"
 _HELD_OUT = (5, 10)  # every tenth section, from the sixth on
-_FILE_SECTIONS = 80  # a text file is cut into about as many sections as there are topics
-_SMALLEST = 1000  # characters of each part; less trains and tests nothing
+_FILE_SECTIONS = 80  # sections of a text file, about as many as there are topics
+_SMALLEST = 1000  # fewest characters of each part; less is useless for training and tests
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +37,9 @@ class Corpus:
     Attributes
     ----------
     source
-        Where the text comes from.
+        Source of the text.
     sha256, characters
-        Of the whole text, before repeated paragraphs are dropped.
+        Digest and length of the whole text, before repeated paragraphs are dropped.
     vocabulary
         Token i is its i-th character.
     held_out
@@ -57,12 +57,12 @@ class Corpus:
     validation: Int[Tensor, " m"]
 
     def unigram_entropy(self) -> float:
-        """Entropy of the training characters' frequencies, nats per character."""
+        """Entropy of the frequencies of the training characters, in nats per character."""
         counts = torch.bincount(self.train, minlength=len(self.vocabulary)).double()
         return float(torch.special.entr(counts / counts.sum()).sum())
 
     def unigram_loss(self) -> float:
-        """Loss on the held-out characters of the training frequencies (one added to each count)."""
+        """Loss on held-out characters of the training frequencies (one added to each count)."""
         counts = torch.bincount(self.train, minlength=len(self.vocabulary)).double() + 1
         return float(-(counts / counts.sum()).log()[self.validation].mean())
 
@@ -74,15 +74,15 @@ def pydoc_corpus(*, held_out: Iterable[str] | None = None, vocabulary: str | Non
     ----------
     held_out
         Names of the topics to hold out; by default every tenth in alphabetical order, from the
-        sixth on. Names that this Python does not have are passed over.
+        sixth on. Names that this Python lacks are ignored.
     vocabulary
-        Characters to number, if they are to be those of an earlier training; characters beyond
-        them are left out of the text.
+        Characters to number, if they should be those of an earlier training; other characters are
+        left out of the text.
 
     Raises
     ------
     InputError
-        If less than a page of text is left on either side.
+        If less than a page of text is left in either part.
 
     Examples
     --------
@@ -97,8 +97,8 @@ def pydoc_corpus(*, held_out: Iterable[str] | None = None, vocabulary: str | Non
 
 
 def file_corpus(path: str | os.PathLike[str]) -> Corpus:
-    """A text file in UTF-8, cut at paragraphs into about 80 sections, of which every tenth is held
-    out.
+    """A text file in UTF-8, split at paragraphs into about 80 sections, of which every tenth is
+    held out.
 
     Raises
     ------
@@ -121,14 +121,14 @@ def file_corpus(path: str | os.PathLike[str]) -> Corpus:
             f"{os.fspath(path)} is not text in UTF-8", hint="give a text file, or pydoc"
         ) from error
     sections: list[tuple[str, str]] = []
-    kept: list[str] = []
+    paragraphs: list[str] = []
     for paragraph in _paragraphs(text):
-        kept.append(paragraph)
-        if sum(map(len, kept)) >= len(text) / _FILE_SECTIONS:
-            sections.append((f"section {len(sections)}", "\n\n".join(kept)))
-            kept = []
-    if kept:
-        sections.append((f"section {len(sections)}", "\n\n".join(kept)))
+        paragraphs.append(paragraph)
+        if sum(map(len, paragraphs)) >= len(text) / _FILE_SECTIONS:
+            sections.append((f"section {len(sections)}", "\n\n".join(paragraphs)))
+            paragraphs = []
+    if paragraphs:
+        sections.append((f"section {len(sections)}", "\n\n".join(paragraphs)))
     return _split(Path(path).name, sections, _every_tenth(sections), None)
 
 
@@ -144,11 +144,11 @@ def _paragraphs(text: str) -> list[str]:
 def _split(
     source: str, sections: list[tuple[str, str]], held_out: set[str], vocabulary: str | None
 ) -> Corpus:
-    """Whole sections are held out.
+    """Split a text into training and held-out sections.
 
-    Many topics repeat others word for word ("compound" holds "if", "for", "try", ...), which would
-    leak held-out text into training; so a paragraph is kept only where it first occurs, white
-    space aside.
+    Many topics repeat others word for word ("compound" contains "if", "for", "try", ...), which
+    would leak held-out text into training; so a paragraph is kept only at its first occurrence, up
+    to white space.
     """
     whole = "\n\n".join(text for _, text in sections)
     seen: set[str] = set()
@@ -161,7 +161,7 @@ def _split(
                 parts[name in held_out].append(paragraph.strip("\n"))
     vocabulary = "".join(sorted(set(whole))) if vocabulary is None else vocabulary
     number = {character: index for index, character in enumerate(vocabulary)}
-    texts = {is_held_out: "\n\n".join(kept) for is_held_out, kept in parts.items()}
+    texts = {is_held_out: "\n\n".join(paragraphs) for is_held_out, paragraphs in parts.items()}
     for is_held_out, text in texts.items():
         if len(text) < _SMALLEST:
             raise InputError(
@@ -214,10 +214,10 @@ def windows(
     corpus
         The text.
     task
-        "real": consecutive characters. "shuffled": every character drawn anew from the text, so
-        that its frequencies stay and its order is destroyed, differently in every batch: nothing
-        beyond the frequencies can be learnt, nor a fixed shuffle memorised. "random": every
-        character of the vocabulary is as likely, and nothing at all can be learnt.
+        "real": consecutive characters. "shuffled": every character is drawn anew from the text, so
+        that frequencies are preserved and order is destroyed, differently in every batch: only the
+        frequencies can be learnt, and no fixed shuffle can be memorised. "random": every character
+        of the vocabulary is equally likely, and nothing can be learnt.
     rows, width
         Size of the batch.
     generator
@@ -233,7 +233,7 @@ def windows(
 
 
 def held_out_text(corpus: Corpus, task: Task, *, seed: int = 0) -> Int[Tensor, " n"]:
-    """Held-out text of a task: the held-out part itself, shuffled, or random and as long."""
+    """Held-out text of a task: the held-out part itself, shuffled, or random of equal length."""
     if task == "real":
         return corpus.validation
     generator = torch.Generator().manual_seed(seed)
@@ -241,5 +241,5 @@ def held_out_text(corpus: Corpus, task: Task, *, seed: int = 0) -> Int[Tensor, "
 
 
 def corpus(source: str | None = None) -> Corpus:
-    """The corpus that `flagscope lab --data` names: "pydoc" (default) or a file."""
+    """The corpus given by `flagscope lab --data`: "pydoc" (default) or a file."""
     return pydoc_corpus() if source is None or source == "pydoc" else file_corpus(source)

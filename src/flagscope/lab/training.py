@@ -1,7 +1,7 @@
-"""Training networks of many seeds at once.
+"""Trains networks of many seeds at once.
 
-PyTorch's optimisers act on every element by itself, so on parameters with a leading seed axis they
-train every seed as if it were alone, provided that the loss is the sum over seeds.
+PyTorch's optimisers act on every element separately, so with a leading seed axis they train every
+seed as if it were alone, provided that the loss is the sum over seeds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Optimiser:
     momentum
         β of "sgd".
     betas
-        Of "adamw".
+        Betas of "adamw".
     """
 
     kind: Literal["sgd", "adamw"] = "sgd"
@@ -46,7 +46,7 @@ class Optimiser:
     def build(
         self, parameters: Sequence[Tensor], undecayed: Sequence[Tensor] = ()
     ) -> torch.optim.Optimizer:
-        """PyTorch's optimiser of these parameters; `undecayed` ones, such as biases, last."""
+        """PyTorch's optimiser for these parameters; `undecayed` ones, such as biases, come last."""
         groups = [{"params": list(parameters), "weight_decay": self.decay}]
         if undecayed:
             groups.append({"params": list(undecayed), "weight_decay": 0.0})
@@ -71,22 +71,22 @@ def train(
     Parameters
     ----------
     optimiser
-        Of the parameters that the loss depends on.
+        Optimiser of the parameters on which the loss depends.
     loss
-        Called with the number n of each step, 0 … steps - 1; the sum over seeds.
+        Called with the number n of each step, 0 … steps - 1; returns the sum over seeds.
     steps
-        How many.
+        Number of steps.
     record
-        Called with n at the moments in `at`, when n steps are done; 0 and `steps` are possible.
+        Called with n after n steps, for n in `at`; 0 and `steps` are possible.
     at
-        When to record.
+        Moments at which to record.
     report
         Called with the fraction done.
 
     Raises
     ------
     InputError
-        If the loss is no longer finite.
+        If the loss is not finite any more.
     """
     moments = set(at)
     for n in range(steps + 1):
@@ -113,7 +113,7 @@ def mean_square(output: Tensor, target: Tensor) -> Float[Tensor, ""]:
 
 
 def cross_entropy(output: Tensor, labels: Tensor) -> Float[Tensor, ""]:
-    """Averaged over examples, summed over seeds; labels (n,) or (seeds, n)."""
+    """Cross entropy, averaged over examples, summed over seeds; labels (n,) or (seeds, n)."""
     wanted = labels.expand(output.shape[:-1]).reshape(-1)
     total = functional.cross_entropy(output.flatten(0, -2), wanted, reduction="sum")
     return total / output.shape[-2]
@@ -122,7 +122,7 @@ def cross_entropy(output: Tensor, labels: Tensor) -> Float[Tensor, ""]:
 def batch_indices(
     n: int, size: int, generators: Sequence[torch.Generator]
 ) -> Int[Tensor, "seeds size"]:
-    """Indices of a minibatch for every seed, drawn with replacement from its own generator.
+    """Indices of a minibatch for every seed, drawn with replacement from the seed's generator.
 
     Examples
     --------
@@ -134,7 +134,7 @@ def batch_indices(
 
 
 def recording_times(steps: int, count: int, *, first: int = 1) -> list[int]:
-    """0, then `count` moments spaced evenly in log n from `first` to `steps`, rounded.
+    """0 and `count` moments evenly spaced in log n from `first` to `steps`, rounded.
 
     Examples
     --------

@@ -21,8 +21,8 @@ from flagscope.live.wrappers import without_wrappers
 
 def module_checkpoint(
     module: nn.Module, *, config: Mapping[str, Any] | None = None
-) -> tuple[Checkpoint, nn.Module]:
-    """Checkpoint over a live module, and the module that its names belong to.
+) -> tuple[Checkpoint, nn.Module, dict[str, str]]:
+    """Checkpoint over a live module, and the module that its tensors belong to.
 
     Wrappers (torch.compile, DataParallel, activation checkpointing, …) are looked through.
     Weights that layers compute are given as computed in evaluation, those under PEFT's adapters
@@ -41,6 +41,8 @@ def module_checkpoint(
         Its tensors by the names that its state dict has without the wrappers.
     module
         What to trace: the module without wrappers and parametrisations, sharing the tensors.
+    names
+        What the checkpoint calls the tensors of that module, by their names in its state dict.
 
     Raises
     ------
@@ -52,7 +54,7 @@ def module_checkpoint(
 
     Examples
     --------
-    >>> checkpoint, _ = module_checkpoint(nn.DataParallel(nn.Sequential(nn.Linear(3, 2))))
+    >>> checkpoint, *_ = module_checkpoint(nn.DataParallel(nn.Sequential(nn.Linear(3, 2))))
     >>> list(checkpoint.tensors)
     ['0.weight', '0.bias']
     """
@@ -76,7 +78,7 @@ def module_checkpoint(
         notes=(*passed, *notes),
         buffers=set(state) - parameters,
     )
-    return unpacked(stored), plain
+    return unpacked(stored), plain, {given: name for name, given in stored.given.items()}
 
 
 def _check_quantised(module: nn.Module) -> None:

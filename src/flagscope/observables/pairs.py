@@ -16,14 +16,14 @@ PAIR_OBSERVABLES = (
         words=Explanation(
             "Commutator ratio",
             "C",
-            "Do the two Grams share their axes?",
+            "Do the two Gram matrices share their axes?",
             "C = ‖[A, B]‖² (d−1)(d+2) / (2 d ‖Ã‖² ‖B̃‖²), [A, B] = AB − BA.",
-            "1 on average at a random position; 0 when the Grams commute.",
-            "Well below 1, the axes of the two Grams agree better than by chance. Well above 1, "
-            "strong directions of the two meet at oblique angles.",
-            "C is 0 both for aligned and for orthogonal ranges, and for near rank-one Grams a "
-            "single cosine of 0.1 can push it to 15. It cannot be read alone as misaligned bases: "
-            "look at ρ and ν beside it.",
+            "1 on average at a random position; 0 if the Gram matrices commute.",
+            "Well below 1, the axes of the two Gram matrices agree better than by chance. Well "
+            "above 1, strong directions of the two meet at oblique angles.",
+            "C is 0 for aligned ranges and for orthogonal ranges. For Gram matrices of nearly "
+            "rank one, a single cosine of 0.1 can raise it to 15. A large C alone therefore does "
+            "not show misaligned bases: look at ρ and ν as well.",
         ),
         invariance="orthogonal",
         null=nulls.commutator_null,
@@ -40,13 +40,14 @@ PAIR_OBSERVABLES = (
             "Gram correlation",
             "ρ",
             "Is what is written strongly also read strongly?",
-            "ρ = ⟨Ã, B̃⟩ / (‖Ã‖ ‖B̃‖): the correlation of the two Grams after removing their traces.",
-            "0 on average at a random position; 1 for proportional Grams; negative when the ranges "
-            "avoid each other.",
-            "Positive, the directions that the first map writes most are those that the second "
-            "reads most; negative, the second looks away from them.",
-            "It weighs directions by energy, so that a few large ones decide it. It is undefined "
-            "where a Gram is a multiple of the identity up to storage noise.",
+            "ρ = ⟨Ã, B̃⟩ / (‖Ã‖ ‖B̃‖): the correlation of the two Gram matrices after their "
+            "traces are removed.",
+            "0 on average at a random position; 1 for Gram matrices that are equal up to a "
+            "factor; negative if the ranges avoid each other.",
+            "Positive: the second map reads strongly what the first writes strongly. Negative: it "
+            "reads weakly what the first writes strongly.",
+            "ρ weighs directions by their squared singular values, so a few large ones decide it. "
+            "It is undefined if a Gram matrix is a multiple of the identity up to storage noise.",
         ),
         invariance="orthogonal",
         null=nulls.correlation_null,
@@ -62,13 +63,13 @@ PAIR_OBSERVABLES = (
         words=Explanation(
             "Commutation defect",
             "ν",
-            "How far from commuting, whatever the sizes?",
+            "How far from commuting are the Gram matrices, whatever their sizes?",
             "ν = ‖[Ã, B̃]‖² / (2 ‖Ã B̃‖²), between 0 and 2.",
-            "About 1 at a random position; 0 when the Grams commute.",
-            "It measures the angle between ÃB̃ and its transpose: small, the two share "
-            "eigenvectors.",
-            "It says nothing about which directions are shared, and it scatters widely when a "
-            "Gram is close to rank one (standard deviation 0.3 to 0.4 when both are).",
+            "About 1 at a random position; 0 if the Gram matrices commute.",
+            "ν measures the angle between ÃB̃ and its transpose. If ν is small, the two Gram "
+            "matrices share eigenvectors.",
+            "ν does not show which directions are shared. It varies widely if a Gram matrix is "
+            "close to rank one (standard deviation 0.3 to 0.4 if both are).",
         ),
         invariance="orthogonal",
         null=nulls.defect_null,
@@ -81,15 +82,17 @@ PAIR_OBSERVABLES = (
             "Overlap ratio",
             "Σcos²/E",
             "Do the written and the read directions coincide?",
-            "Σcos²θ / (r1 r2 / d) over the principal angles θ between the r1 dominant write and "
-            "the r2 dominant read directions (signal ranks unless chosen otherwise).",
-            "1 on average at a random position; at most d / max(r1, r2), reached when one space "
-            "holds the other; 0 if the spaces are orthogonal.",
-            "2 means twice as much shared as by chance; below 1, the spaces avoid each other.",
-            "It depends on the ranks that were chosen (see the profile over rank), and where one "
-            "rank equals d it is 1 whatever the weights are. Where no direction stands out there "
-            "is none: the combined test then says at which ranks the spaces are aligned, if they "
-            "are.",
+            "Σcos²θ / (r1 r2 / d), where θ are the principal angles between the r1 dominant write "
+            "directions and the r2 dominant read directions. The ranks are signal ranks unless "
+            "another rule is chosen.",
+            "1 on average at a random position; 0 if the spaces are orthogonal; at most d / "
+            "max(r1, r2), which is reached if one space contains the other.",
+            "2 means that twice as much is shared as by chance. Below 1, the spaces avoid each "
+            "other.",
+            "The ratio depends on the chosen ranks (see the profile over rank). If one rank "
+            "equals d, it is 1 whatever the weights are. If no direction stands out there is no "
+            "ratio: the combined test then shows whether the spaces are aligned, and at which "
+            "ranks.",
         ),
         invariance="orthogonal",
         null=nulls.overlap_null,
@@ -107,12 +110,12 @@ PAIR_OBSERVABLES = (
             "‖A−B‖",
             "Do the two maps carry equal weight?",
             "‖A − B‖ / (‖A‖ + ‖B‖).",
-            "No random model applies. 0 when balanced; 1/√2 ≈ 0.71 for orthogonal ranges of equal "
+            "No random model applies. 0 if balanced; 1/√2 ≈ 0.71 for orthogonal ranges of equal "
             "norm; 1 if one map is negligible.",
-            "Gradient flow with weight decay on a linear pair drives it to 0 at a known rate, "
-            "exp(−2λt); its size tells how far from that rest point the pair is.",
-            "Adaptive optimisers (AdamW), activations and biases break that law, so that a large "
-            "value is not by itself a fault.",
+            "On a linear pair, gradient flow with weight decay drives the imbalance to 0 at a "
+            "known rate, exp(−2λt). Its size shows how far the pair is from this rest point.",
+            "Adaptive optimisers (AdamW), activations and biases break this law, so a large value "
+            "is not by itself a fault.",
         ),
         invariance="orthogonal",
         sized=True,
@@ -126,15 +129,15 @@ PAIR_OBSERVABLES = (
             "Dimensions beyond chance",
             "k₊",
             "How many shared directions go beyond chance?",
-            "Principal cosines above the 1 % critical value of the largest one at a random "
-            "position, those forced by dimension not counted.",
+            "The number of principal cosines above the 1 % critical value of the largest cosine "
+            "at a random position. Cosines that the dimensions force to 1 are not counted.",
             "0, in at least 99 of 100 random positions.",
-            "How many of the dominant directions lie closer together than the closest of a random "
+            "This many dominant directions lie closer together than the closest ones at a random "
             "position.",
-            "The critical value is for the largest cosine: a broad, mild overlap can be very "
-            "significant in the overlap ratio and still count 0 here. Where r1 + r2 is near d "
-            "even a random position has a cosine near 1: that cannot be tested, and is said in "
-            "words.",
+            "The critical value is that of the largest cosine. A broad, mild overlap can "
+            "therefore be very significant in the overlap ratio and still count 0 here. If r1 + "
+            "r2 is near d, even a random position has a cosine near 1: the report then says that "
+            "this cannot be tested.",
         ),
         invariance="orthogonal",
         null=nulls.intersection_null,
@@ -149,13 +152,13 @@ PAIR_OBSERVABLES = (
             "Exact intersection",
             "dim V∩U",
             "How many dominant directions coincide exactly?",
-            "dim(V ∩ U) of the dominant spaces, to storage precision; directions "
-            "that the dimensions force to meet, r1 + r2 − d of them, are not counted.",
+            "dim(V ∩ U) of the dominant spaces, to storage precision. The r1 + r2 − d directions "
+            "that the dimensions force to meet are not counted.",
             "0.",
-            "More means an exact coincidence: tied weights, pruning, or construction.",
-            "Given only where storage noise turns a space by far less than the smallest angle of a "
-            "random position; open otherwise. Not "
-            "invariant under a general change g of the shared space; the kernel intersection is.",
+            "A larger value means an exact coincidence: tied weights, pruning, or construction.",
+            "The number is given only if storage noise turns a space by far less than the "
+            "smallest angle of a random position; otherwise it is open. It is not invariant under "
+            "a general change g of the shared space; the kernel intersection is.",
         ),
         invariance="orthogonal",
         null=nulls.intersection_null,
@@ -168,10 +171,10 @@ PAIR_OBSERVABLES = (
             "r1−Σcos²",
             "How much of the smaller space lies outside the larger?",
             "min(r1, r2) − Σcos²θ, with the ranks of the overlap ratio.",
-            "min(r1, r2) · (1 − max(r1, r2)/d) on average at a random position; 0 iff one dominant "
-            "space holds the other, the closed case of the theory.",
+            "min(r1, r2) · (1 − max(r1, r2)/d) on average at a random position. It is 0 exactly "
+            "if one dominant space contains the other, the closed case of the theory.",
             "The nearer to 0, the closer the pair is to a flag V ⊆ U.",
-            "It is an overlap ratio on another scale, and shares its dependence on the ranks.",
+            "It is the overlap ratio on another scale, and depends on the ranks in the same way.",
         ),
         invariance="orthogonal",
         null=nulls.flag_defect_null,
@@ -185,10 +188,10 @@ PAIR_OBSERVABLES = (
             "How much of what is written is never read?",
             "rank W1 − rank(W2 W1) = dim(col W1 ∩ ker W2).",
             "max(0, rank W1 − rank W2) for maps in general position.",
-            "More than that means that the pair loses rank as a whole.",
-            "It is functional: no rewriting of the pair moves it. Ranks are counted above the "
-            "rounding noise of the stored numbers, so that a small value can still be "
-            "noise-limited.",
+            "A larger value means that W2 W1 has a smaller rank than either of its maps.",
+            "The number is functional: no rewriting of the pair changes it. Ranks are counted "
+            "above the rounding noise of the stored numbers, so even a small value can be limited "
+            "by noise.",
         ),
         invariance="product",
         of_ranges=True,
@@ -202,9 +205,10 @@ PAIR_OBSERVABLES = (
             "What does the pair do as one map?",
             "Singular values of M = W2 W1 and their participation ratio (Σσ²)²/Σσ⁴.",
             "No random model applies.",
-            "The effective rank is how many directions the pair passes on in practice.",
-            "Functional under a linear freedom. Between the maps of a nonlinear pair M is not what "
-            "the network computes.",
+            "The participation ratio is the number of directions that the pair passes on in "
+            "practice.",
+            "It is functional under a linear freedom. If the maps have a nonlinearity between "
+            "them, the network does not compute M.",
         ),
         invariance="product",
         sized=True,

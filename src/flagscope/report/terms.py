@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 FAMILY = (
-    "All p-values of a report belong to one family of tests: overlap, C and ρ of every pair, R and "
-    "the most shared direction of every group of heads, every pair of its heads and its best "
-    "cluster, overlap and composition of every link, those that are not listed included. Kinds of "
-    "tests weigh alike, so that thousands of links take no power from tens of layers. Counts are "
-    "of tests that remain at the false-discovery rate (weighted Benjamini-Hochberg; BY holds under "
-    "any dependence). A strong or notable finding rests on a test that also remains family-wise "
-    "(weighted Bonferroni): the chance that a report of a random network makes any such claim is "
-    "at most that rate. Lost ranks and exact intersections are no tests but exact statements, to "
-    "storage precision."
+    "All p-values of a report belong to one family of tests: overlap, C and ρ of every pair; R "
+    "and the most shared direction of every group of heads; every pair of its heads and its best "
+    "cluster; overlap and composition of every link, including links that are not listed. All "
+    "kinds of tests have equal weight, so that thousands of links do not take power from tens of "
+    "layers. A test is counted if it passes at the false-discovery rate (weighted "
+    "Benjamini-Hochberg; the stricter Benjamini-Yekutieli value, BY, holds under any dependence). "
+    "A strong or notable finding requires a test that also passes family-wise (weighted "
+    "Bonferroni): the probability that the report of a random network makes any such claim is at "
+    "most that rate. Lost ranks and exact intersections are not tests. They are exact statements, "
+    "to storage precision."
 )
 
 TESTS: dict[str, str] = {
@@ -27,27 +28,30 @@ TESTS: dict[str, str] = {
 }
 
 TERMS: dict[str, str] = {
-    "effect and test": "The effect is a size: the overlap of the dominant spaces, R, C, ρ in units "
-    "of chance. The test is a p-value: how rarely a random position looks as unlike chance. Wide "
-    "maps make small effects significant, and steep spectra hide large ones.",
-    "signal rank": "How many singular directions of a map stand out of the bulk that independent "
-    "entries give (the Marchenko-Pastur edge with its 1 % point), counted after rows and columns "
-    "were brought to equal mean square. It is the dimension of a dominant space unless another "
-    "rule is chosen. It may be 0: no direction stands out, which does not mean that nothing is "
-    "there.",
-    "participation ratio": "(Σσ²)²/Σσ⁴, an effective number of singular values; about half of the "
-    "dimension for a square random map.",
-    "combined test": "The test of a pair's overlap looks at the signal ranks, with half the "
-    "weight, and at the leading 1, 2, 4, 8, … directions of both maps, the participation ranks and "
-    "the whole space of thin maps; its p-value is corrected for having looked at all of them. "
-    "Where it is strongest is given with the overlap ratio there.",
-    "profile": "Scales that differ from row to row, as dead neurons and folded gains make them. A "
-    "shared or a steep profile looks like alignment to a random rotation. So p-values are the "
-    "larger of two: of the maps as they are, and with the scales divided out.",
-    "family": "All tests of one report, adjusted together.",
-    "near-copies": "Heads whose mean squared cosine lies at least half of the way from chance, "
-    "r/d, to 1.",
-    "forced": "Spaces of dimensions r1 + r2 > d meet in r1 + r2 − d directions whatever the "
-    "weights are: their cosines are 1 and are drawn grey. Where dimensions or storage leave no "
-    "power, an intersection cannot be tested, or is open.",
+    "effect and test": "The effect is a size: the overlap of the dominant spaces, R, C or ρ, in "
+    "units of chance. The test is a p-value: how rarely a random position deviates from chance as "
+    "much. In wide maps even small effects are significant; with steep spectra even large ones "
+    "may not be.",
+    "signal rank": "The number of singular directions of a map that stand out of the bulk. The "
+    "bulk is the range of singular values that independent entries would have; it ends at the "
+    "Marchenko-Pastur edge, here at its 1 % point. Rows and columns are first scaled to equal "
+    "mean square. The signal rank is the dimension of a dominant space unless another rule is "
+    "chosen. It may be 0: then no direction stands out, which does not mean that the map has no "
+    "structure.",
+    "participation ratio": "(Σσ²)²/Σσ⁴, an effective number of singular values. For a square "
+    "random map it is about half of the dimension.",
+    "combined test": "The test of a pair's overlap at several ranks: the signal ranks, which get "
+    "half of the weight, the leading 1, 2, 4, 8, … directions of both maps, the participation "
+    "ranks, and, for thin maps, the whole space. Its p-value is corrected for this choice. The "
+    "report gives the ranks at which the test is strongest, and the overlap ratio there.",
+    "profile": "Scales that differ from row to row, caused for example by dead neurons or folded "
+    "gains. Compared with a random rotation, a shared or a steep profile looks like alignment. "
+    "Each p-value is therefore the larger of two: one for the maps as they are, and one with the "
+    "scales divided out.",
+    "family": "All tests of one report. Their p-values are adjusted together.",
+    "near-copies": "Heads whose mean squared cosine lies at least halfway between its value by "
+    "chance, r/d, and 1.",
+    "forced": "Two spaces with r1 + r2 > d meet in at least r1 + r2 − d directions, whatever the "
+    "weights are. The cosines of these directions are 1 and are drawn in grey. If the dimensions "
+    "leave no power, an intersection cannot be tested; if storage noise leaves none, it is open.",
 }

@@ -1,4 +1,4 @@
-"""A reading of tensors that no family file describes: as a family file of its own."""
+"""Reads tensors that no family file describes, and writes a family file for them."""
 
 from flagscope.arch.reading.read import Reading, read_names
 from flagscope.arch.reading.sizes import SIZES, WIDTH

@@ -1,7 +1,7 @@
-"""In which order the modules of one module run, as far as their names say so.
+"""Orders the children of a module, as far as names determine the order of execution.
 
-A border between two modules is crossed by a pair only where names say that one feeds the other, and
-nothing else of the module could write what is read there, or read what is written.
+A pair crosses the border between two modules only if names say that one feeds the other, and
+nothing else in the module could write what is read there, or read what is written.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from flagscope.arch.reading.line import (
     reads,
 )
 
-# What stands beside the main path of a block, or scales its channels.
+# Modules outside the main path of a block, or that scale its channels.
 _ASIDE = re.compile(
     r"(?:\w*_)?(?:downsample|shortcut|skip|identity|residual|se|squeeze|nin|res_?conv|aux)\d*"
     r"(?:_\w+)?"
 )
 _GATES_CHANNELS = re.compile(r"(?:\w*_)?(?:se|squeeze|aux)\d*(?:_\w+)?")
 _PLACE = r"(?:_?(?:blocks?|layers?|path|net|network|modules?|stages?|convs?|stack|part|maps?))?\d*"
-# What may precede such a name: "item" of "item_encoder" says of which of several it is.
+# Prefixes that such a name may have: "item" in "item_encoder" says which of several it is.
 _WHOSE = r"(?:(?P<whose>\w*)_)?"
 _RANKS = tuple(
     re.compile(rf"(?:{words}){_PLACE}")
@@ -51,7 +51,7 @@ _RANKS = tuple(
 
 @dataclass(frozen=True)
 class Part:
-    """A list or module within a module: what its name begins with, its place, and its line."""
+    """A list or module within a module: the stem of its name, its position, and its line."""
 
     stem: str
     position: int
@@ -59,17 +59,17 @@ class Part:
 
     @property
     def aside(self) -> bool:
-        """Whether its name says that it stands beside the main path."""
+        """Whether its name says that it is outside the main path."""
         return _ASIDE.fullmatch(self.stem.lower()) is not None
 
 
-# Networks have a few modules side by side. Of more, each is compared with the next one alone.
+# Networks have a few parallel modules. If there are more, each is compared only with the next.
 _MOST_PARTS = 64
 
 
 @dataclass(frozen=True)
 class Joined:
-    """Parts as one line, lines beside it, and borders that no pair crosses though maps fit."""
+    """Parts as one line, separate lines, and borders where maps fit but no pair is claimed."""
 
     line: Line
     beside: list[Line]
@@ -77,7 +77,7 @@ class Joined:
 
 
 def rank(stem: str) -> int | None:
-    """How early modules of this name run.
+    """Position in the order of execution that a module's name implies.
 
     Examples
     --------
@@ -94,48 +94,50 @@ def _whose(stem: str) -> str:
 
 
 def _named(stem: str) -> tuple[int, int, str] | None:
-    """The reading of a name that leaves least of it to say whose it is: that, length first."""
+    """The reading of a name that leaves the shortest prefix, as (prefix length, …)."""
     plain = stem.lower().rstrip("_")
-    found = [
-        (len(whose), at, whose) for at, one in enumerate(_RANKS) if (match := one.fullmatch(plain))
+    readings = [
+        (len(whose), position, whose)
+        for position, pattern in enumerate(_RANKS) if (match := pattern.fullmatch(plain))
         for whose in (match.groupdict().get("whose") or "",)
     ]  # fmt: skip
-    return min(found, default=None)
+    return min(readings, default=None)
 
 
 def join(parts: Sequence[Part], *, ordered: bool) -> Joined:
-    """The parts of one module as a line, in order where names tell it.
+    """The parts of one module as a line, in the order that names imply.
 
     Parameters
     ----------
     parts
         The lists and modules in it.
     ordered
-        Whether the order of tensors can be that of use; it decides only how borders are listed.
+        Whether the order of tensors can be that of use; this affects only the list of borders.
     """
     main = [part for part in parts if not part.aside]
     aside = [part for part in parts if part.aside]
     ranks = {part.stem: rank(part.stem) for part in main}
     few = len(main) <= _MOST_PARTS
-    known = few and all(one is not None for one in ranks.values())
+    known = few and all(value is not None for value in ranks.values())
     if known:
         main.sort(key=lambda part: (ranks[part.stem], part.position if ordered else 0))
     crossed = [
-        known and _crossed(one, two, [part for part in parts if part not in (one, two)], ranks)
-        for one, two in pairwise(main)
+        known
+        and _crossed(before, after, [part for part in parts if part not in (before, after)], ranks)
+        for before, after in pairwise(main)
     ]
     whole: Line = []
-    for at, part in enumerate(main):
-        if at and not crossed[at - 1]:
-            single = not known and len(part.line) == len(main[at - 1].line) == 1
+    for index, part in enumerate(main):
+        if index and not crossed[index - 1]:
+            single = not known and len(part.line) == len(main[index - 1].line) == 1
             whole.append(Cut(UNNAMED if single else BORDER))
         whole += part.line
     if whole and not (known and all(crossed)):
         cut = Cut(BORDER if known else UNNAMED)
         whole = [cut, *whole, cut]
     if any(_GATES_CHANNELS.fullmatch(part.stem.lower()) is None for part in aside):
-        whole.append(Cut(RESIDUAL))  # a shortcut is added to what the block writes
-    claimed = {(one.stem, two.stem) for (one, two), sure in zip(pairwise(main), crossed,
+        whole.append(Cut(RESIDUAL))  # a shortcut is added to the output of the block
+    claimed = {(before.stem, after.stem) for (before, after), sure in zip(pairwise(main), crossed,
                                                                  strict=True) if sure}  # fmt: skip
     return Joined(whole, [part.line for part in aside], list(_borders(main, claimed)))
 
@@ -143,7 +145,7 @@ def join(parts: Sequence[Part], *, ordered: bool) -> Joined:
 def _crossed(
     before: Part, after: Part, others: Sequence[Part], ranks: dict[str, int | None]
 ) -> bool:
-    """Whether one part feeds the next one, and no other of the module can do so or read there."""
+    """Whether one part feeds the next, and no other part of the module can write or read there."""
     alike = Counter(ranks.values())
     if alike[ranks[before.stem]] > 1 or alike[ranks[after.stem]] > 1:
         return False
@@ -166,12 +168,12 @@ def _transposed(line: Line) -> bool:
 
 
 def _borders(main: Sequence[Part], claimed: set[tuple[str, str]]) -> Iterator[str]:
-    """Places where what one part writes fits what a later one reads, and no pair is claimed."""
-    for one, two in combinations(main, 2) if len(main) <= _MOST_PARTS else pairwise(main):
-        last, first = _last(one.line), _first(two.line)
-        named = rank(one.stem) is not None and rank(two.stem) is not None
-        small = _alone(one.line) and _alone(two.line) and not named
-        if last is None or first is None or small or (one.stem, two.stem) in claimed:
+    """Places where the output of one part fits the input of a later one, without a pair."""
+    for before, after in combinations(main, 2) if len(main) <= _MOST_PARTS else pairwise(main):
+        last, first = _last(before.line), _first(after.line)
+        named = rank(before.stem) is not None and rank(after.stem) is not None
+        small = _alone(before.line) and _alone(after.line) and not named
+        if last is None or first is None or small or (before.stem, after.stem) in claimed:
             continue
         if last.written == first.matrix.shape[1]:
             yield f"{last.matrix.path} to {first.matrix.path} ({BORDER})"

@@ -1,7 +1,7 @@
-"""What may stand at a pair besides its two maps, so that no freedom of its neurons is known.
+"""Finds pairs that something else may share, so that the freedom of their neurons is not known.
 
-Within one nn.Sequential nothing else can reach what one map hands to the next. Anywhere else a sum,
-a second reader or a concatenation can, as far as widths allow it.
+Within one nn.Sequential, nothing else has access to the output of one map before the next. Anywhere
+else, a sum, a second reader or a concatenation has, if widths allow it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from flagscope.arch.reading.segments import Placed
 
 @dataclass
 class Doubts:
-    """Writers of which it is not known what stands behind them, and why.
+    """Writers whose readers are not fully known, with reasons.
 
     Attributes
     ----------
     open
-        Their tensors.
+        Tensors of these writers.
     vectors
-        Norms and scales that may stand there.
+        Norms and scales that may follow them.
     shared
-        Pairs whose neurons something else of the same width may hold as well.
+        Pairs whose neurons another part of the same width may hold as well.
     """
 
     open: set[str] = field(default_factory=set)
@@ -45,27 +45,29 @@ def doubts_of(
     sequences
         Maps that follow each other.
     vectors
-        Norms and scales whose place is not known.
+        Norms and scales whose position is not known.
     matrices
         All matrices of the model.
     """
     doubts = Doubts()
-    placed = {one.item.matrix.tensor for part in sequences for one in part}
+    placed = {entry.item.matrix.tensor for sequence in sequences for entry in sequence}
     alone = len(sequences) == 1 and len(placed) == len(matrices)
-    widths = Counter(n for part in sequences for one in part for n in (one.out, one.inp))
-    for write, read in (pair for part in sequences for pair in pairwise(part)):
-        one, two = write.item, read.item
-        seat = one.seat if one.seat == two.seat else None
+    widths = Counter(
+        n for sequence in sequences for entry in sequence for n in (entry.out, entry.inp)
+    )
+    for write, read in (pair for sequence in sequences for pair in pairwise(sequence)):
+        writer, reader = write.item, read.item
+        seat = writer.seat if writer.seat == reader.seat else None
         near = [
             vector.name for vector in vectors if vector.length == write.out
-            and vector.may_stand_between((one.matrix.path, two.matrix.path))
+            and vector.may_stand_between((writer.matrix.path, reader.matrix.path))
             and (seat is None or vector.parent == seat)
         ]  # fmt: skip
         doubts.vectors += [name for name in near if name not in doubts.vectors]
-        # The width occurs twice at the pair itself.
+        # The pair itself accounts for two occurrences of the width.
         tied = seat is None and not (alone and widths[write.out] == 2)
         if tied:
-            doubts.shared.append(f"{one.matrix.path} to {two.matrix.path}")
+            doubts.shared.append(f"{writer.matrix.path} to {reader.matrix.path}")
         if near or tied:
-            doubts.open.add(one.matrix.tensor)
+            doubts.open.add(writer.matrix.tensor)
     return doubts

@@ -1,8 +1,8 @@
-"""Attention whose parameters have an axis of heads: which axis is which.
+"""Identifies the axes of attention parameters that have an axis of heads.
 
 Three axes may be (heads, stream, head), (heads, head, stream) or (stream, heads, head). The output
-map, biases, the config and the widths of the other maps decide, each where it tells them apart;
-what none of them decides is not read.
+map, biases, the config and the widths of other maps decide, each where it distinguishes them; what
+none of them decides is not read.
 """
 
 from __future__ import annotations
@@ -14,37 +14,41 @@ from flagscope.arch.reading.modules import Matrix
 from flagscope.arch.reading.proposals import Proposal, RoleMap
 
 Candidate = tuple[dict[str, RoleMap], int, int]
-"""Q, K and V, the length of what all heads hand to the output map, and the stream's width."""
+"""Q, K and V, the input length of the output map, and the width of the stream."""
 _LAYOUTS = (("h d k", "h k d"), ("h k d", "h d k"), ("d h k", "h k d"))
 
 
 def by_heads(
     proposal: Proposal, widths: Counter[int], known: Mapping[str, int]
 ) -> Iterator[Candidate]:
-    """The ways in which parameters with an axis of heads can be read.
+    """The possible readings of parameters with an axis of heads.
 
     Parameters
     ----------
     widths
-        How often each length occurs in the maps and norms outside of attention.
+        Counts of each length in the maps and norms outside of attention.
     known
-        Sizes by axis, as a config gives them: h, g, k, d. They decide only where they fit.
+        Sizes by axis from a config: h, g, k, d. They decide only where they fit.
     """
-    kept = list(_candidates(proposal))
+    candidates = list(_candidates(proposal))
     near = [matrix for group in proposal.outputs for matrix in group]
     tests: tuple[Callable[[Candidate], bool], ...] = (
-        lambda one: any(heads_output(one[0], matrix) for matrix in near),
-        lambda one: all(map(_bias_fits, one[0].values())),
-        lambda one: _output_bias_fits(one, near),
-        lambda one: all(known.get(axis, size) == size for axis, size in _sizes(one).items()),
+        lambda candidate: any(heads_output(candidate[0], matrix) for matrix in near),
+        lambda candidate: all(map(_bias_fits, candidate[0].values())),
+        lambda candidate: _output_bias_fits(candidate, near),
+        lambda candidate: all(
+            known.get(axis, size) == size for axis, size in _sizes(candidate).items()
+        ),
     )
     for fits in tests:
-        # Evidence that every reading contradicts is about something else.
-        kept = [one for one in kept if fits(one)] or kept
-    if len(kept) > 1:
-        most = max(widths[d] for _, _, d in kept)
-        kept = [one for one in kept if widths[one[2]] == most and most > 0]
-    yield from kept
+        # Evidence that contradicts every reading is ignored: it is about something else.
+        candidates = [candidate for candidate in candidates if fits(candidate)] or candidates
+    if len(candidates) > 1:
+        most = max(widths[d] for _, _, d in candidates)
+        candidates = [
+            candidate for candidate in candidates if widths[candidate[2]] == most and most > 0
+        ]
+    yield from candidates
 
 
 def heads_output(maps: Mapping[str, RoleMap], matrix: Matrix) -> RoleMap | None:
@@ -59,7 +63,7 @@ def heads_output(maps: Mapping[str, RoleMap], matrix: Matrix) -> RoleMap | None:
                 return RoleMap(matrix, output)
         return None
     if matrix.shape == (d, h * k):
-        # A module's weight is (out, in); a bare square one may be either.
+        # The weight of a module is (out, in); a bare square parameter may be either.
         return RoleMap(matrix, "d (h k)") if matrix.joint or d != h * k else None
     return RoleMap(matrix, "(h k) d") if matrix.shape == (h * k, d) else None
 
@@ -72,31 +76,31 @@ def _candidates(proposal: Proposal) -> Iterator[Candidate]:
         grouped = layout.replace("h", "g")
         maps = {"q": RoleMap(query, layout), "k": RoleMap(key, grouped),
                 "v": RoleMap(value, grouped)}  # fmt: skip
-        q, k, v = (_axes(one) for one in maps.values())
+        q, k, v = (_axes(role_map) for role_map in maps.values())
         alike = q["d"] == k["d"] == v["d"] and q["k"] == k["k"] == v["k"]
         if alike and k["g"] == v["g"] and q["h"] % k["g"] == 0:
             yield maps, q["h"] * q["k"], q["d"]
 
 
-def _axes(one: RoleMap) -> dict[str, int]:
-    return dict(zip(one.layout.split(), one.matrix.shape, strict=True))
+def _axes(role_map: RoleMap) -> dict[str, int]:
+    return dict(zip(role_map.layout.split(), role_map.matrix.shape, strict=True))
 
 
-def _sizes(one: Candidate) -> dict[str, int]:
-    """Sizes by axis, of keys those that queries do not have."""
-    return _axes(one[0]["k"]) | _axes(one[0]["q"])
+def _sizes(candidate: Candidate) -> dict[str, int]:
+    """Sizes by axis; keys add those that queries do not have."""
+    return _axes(candidate[0]["k"]) | _axes(candidate[0]["q"])
 
 
-def _bias_fits(one: RoleMap) -> bool:
-    """Whether a bias has an entry for each dimension of each head, and none for the stream."""
-    shape = one.matrix.bias_shape
+def _bias_fits(role_map: RoleMap) -> bool:
+    """Whether a bias has one entry per dimension of each head, and no axis of the stream."""
+    shape = role_map.matrix.bias_shape
     if not shape:
         return True
-    written = tuple(size for axis, size in _axes(one).items() if axis != "d")
+    written = tuple(size for axis, size in _axes(role_map).items() if axis != "d")
     return shape == written if len(shape) > 1 else shape == (written[0] * written[1],)
 
 
-def _output_bias_fits(one: Candidate, near: Sequence[Matrix]) -> bool:
-    """Whether the output map's bias is as long as the stream is wide."""
-    shapes = [matrix.bias_shape for matrix in near if heads_output(one[0], matrix)]
-    return all(shape in ((), (one[2],)) for shape in shapes)
+def _output_bias_fits(candidate: Candidate, near: Sequence[Matrix]) -> bool:
+    """Whether the length of the output map's bias is the width of the stream."""
+    shapes = [matrix.bias_shape for matrix in near if heads_output(candidate[0], matrix)]
+    return all(shape in ((), (candidate[2],)) for shape in shapes)

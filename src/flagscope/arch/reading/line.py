@@ -1,4 +1,4 @@
-"""A line: matrices in the order of use, with a cut wherever that is not known."""
+"""A line: matrices in the order of use, with a cut wherever the order is not known."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Item:
     Attributes
     ----------
     norm, channels
-        Path of the BatchNorm directly behind it, and its length.
+        Path of the BatchNorm directly after it, and its length.
     normed
-        Whether another norm stands behind it, or one whose place is not known.
+        Whether another norm follows it, or a norm whose position is not known.
     fronted
-        Whether a norm stands in front of it.
+        Whether a norm precedes it.
     seat
-        Path of the nn.Sequential that holds it, where numbers show that it is one.
+        Path of the nn.Sequential that holds it, if numbers show that there is one.
     """
 
     matrix: Matrix
@@ -43,7 +43,7 @@ class Item:
 
     @property
     def written(self) -> int:
-        """Length of what it writes, by its bias or norm where it has one."""
+        """Length of its output, from its bias or norm if it has one."""
         if self.matrix.bias is not None:
             return self.matrix.bias[1]
         return self.matrix.shape[0] if self.channels is None else self.channels
@@ -51,7 +51,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Cut:
-    """A place where it is not known what follows, and why."""
+    """A place where the successor is not known, with the reason."""
 
     reason: str
 
@@ -60,7 +60,7 @@ Line = list[Item | Cut]
 
 
 def ends(line: Line) -> tuple[int | None, int | None]:
-    """What a line's first matrix reads and its last one writes, None where that is not known."""
+    """Input length of a line's first matrix and output length of its last; None if not known."""
     first, last = (line[0], line[-1]) if line else (None, None)
     return (
         first.matrix.shape[1] if isinstance(first, Item) else None,
@@ -69,7 +69,7 @@ def ends(line: Line) -> tuple[int | None, int | None]:
 
 
 def follows(before: Line, after: Line) -> bool:
-    """Whether one line can only stand behind the other: it fits there, and not next to it."""
+    """Whether one line can only follow the other: in parallel, it would not fit."""
     (entry, written), (read, _) = ends(before), ends(after)
     if written is None or read is None or entry is None:
         return False
@@ -77,24 +77,24 @@ def follows(before: Line, after: Line) -> bool:
 
 
 def reads(before: Line, after: Line) -> bool:
-    """Whether a line can read what another one writes, also behind a flattening."""
+    """Whether a line can read the output of another one, possibly after flattening."""
     written, read = ends(before)[1], ends(after)[0]
-    one, two = before[-1] if before else None, after[0] if after else None
-    if written is None or read is None or not isinstance(one, Item) or not isinstance(two, Item):
+    last, first = before[-1] if before else None, after[0] if after else None
+    if written is None or read is None or not isinstance(last, Item) or not isinstance(first, Item):
         return False
-    flattened = len(one.matrix.shape) > len(two.matrix.shape) == 2
+    flattened = len(last.matrix.shape) > len(first.matrix.shape) == 2
     return read % written == 0 if flattened else read == written
 
 
 def may_be_transposed(item: Item) -> bool:
-    """Whether a convolution may be a transposed one: by its name, or by an even kernel."""
+    """Whether a convolution may be transposed, by its name or an even kernel."""
     kernel = item.matrix.shape[2:]
     even = all(n % 2 == 0 for n in kernel)
     return bool(kernel) and (even or goes_up(item.matrix.name) or goes_up(item.matrix.parent))
 
 
 def goes_up(path: str) -> bool:
-    """Whether a path ends in a name of layers that make images larger.
+    """Whether a path ends in a name of layers that upsample.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""In which order modules run, as far as their names, numbers and shapes show it.
+"""Infers the order in which modules run from names, numbers and shapes.
 
 A line holds the matrices of a module in the order of use, with a cut wherever it is not known what
-stands between two of them. A cut costs a pair; a wrong pair would be a false statement.
+lies between two of them. A cut costs a pair; a wrong pair would be a false statement.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from flagscope.arch.reading.norm_names import (
 )
 from flagscope.arch.reading.words import is_embedding
 
-# A map of such a name is its module's only business; one of any other may stand beside more.
+# A map of such a name is the whole content of its module; with other names there may be more.
 _PLAIN = re.compile(r"(?:conv\w*|linear|lin|fc|dense|layer|map|op|affine|proj|weight|w|kernel)\d*")
 
 
@@ -53,7 +53,7 @@ class LineReader:
     Parameters
     ----------
     used
-        Tensors that are read already, as attention or as MLPs of its layers.
+        Tensors that are already read, as attention or as MLPs of its layers.
     ordered
         Whether the order of tensors can be that of use.
     """
@@ -70,15 +70,15 @@ class LineReader:
         self._inputs = {matrix.shape[1] for matrix in root.matrices} - written
 
     def lines(self) -> list[Line]:
-        """The whole model as a line, and those beside it: shortcuts, gates of channels."""
+        """The main line of the model, and separate ones: shortcuts and channel gates."""
         return [self._of(self.root), *self.beside]
 
     def unplaced(self) -> list[Vector]:
-        """Norms and scales whose place the lines do not show; to be called behind `lines`."""
+        """Norms and scales whose position the lines do not show; call after `lines`."""
         return list(unplaced_vectors(self.root, self._placed))
 
     def _of(self, module: Module, *, turns: bool = False) -> Line:
-        """The line of a module; of one whose list takes turns with another one, all cut."""
+        """The line of a module; fully cut if its list may alternate with another one."""
         among = taking_turns(module)
         entries = list(self._entries(module, among))
         series: dict[tuple[str, bool], list[Entry]] = defaultdict(list)
@@ -92,17 +92,17 @@ class LineReader:
         for entry in entries:
             if not entry.is_norm:
                 maps[entry.name].append(entry)
-        for (stem, _), found in series.items():
-            own = dict.fromkeys(entry.name for entry in found)
+        for (stem, _), group in series.items():
+            own = dict.fromkeys(entry.name for entry in group)
             members = [entry for name in own for entry in maps[name]]
-            # Where a series has one entry, all that matters is whether there are others.
+            # If a series has one entry, all that matters is whether there are others.
             names = islice(maps, 2) if len(own) == 1 else maps
             others = [entry for name in names if name not in own for entry in maps[name]]
             line = self._series(
                 stem, members, others, module, sequential=sequential and not stem,
-                turns=(turns and not stem) or (stem in among and found[0].number is not None),
+                turns=(turns and not stem) or (stem in among and group[0].number is not None),
             )  # fmt: skip
-            parts.append(Part(stem, min(one.position for one in members), line))
+            parts.append(Part(stem, min(member.position for member in members), line))
         if len(parts) == 1:
             stem, line = parts[0].stem, parts[0].line
             plain = numbered(stem)[1] is not None or _PLAIN.fullmatch(stem.lower())
@@ -147,17 +147,17 @@ class LineReader:
         self, stem: str, entries: Sequence[Entry], others: Sequence[Entry], module: Module,
         *, sequential: bool, turns: bool,
     ) -> Line:  # fmt: skip
-        """Entries of one stem by their numbers, with what stands between them."""
+        """Entries of one stem by number, with what lies between them."""
         ordered = sorted(entries, key=lambda entry: entry.number or 0)
         whole = doubt(stem, ordered, module, sequential=sequential, inputs=self._inputs)
         if turns and not sequential and whole is None:
             whole = LISTS
         line: Line = []
-        for at, entry in enumerate(ordered):
-            if at:
-                cut = whole or step_doubt(stem, ordered, at, sequential=sequential)
+        for index, entry in enumerate(ordered):
+            if index:
+                cut = whole or step_doubt(stem, ordered, index, sequential=sequential)
                 if cut is None and (not sequential or others):
-                    cut = between_doubt(ordered[at - 1], entry, others)
+                    cut = between_doubt(ordered[index - 1], entry, others)
                 if cut:
                     line.append(Cut(cut))
             seated = sequential and not others and len(entry.line) == 1
@@ -165,11 +165,11 @@ class LineReader:
                      for item in entry.line]  # fmt: skip
             if whole is None and entry.number is not None and _may_be_residual(entry):
                 line.append(Cut(RESIDUAL))
-        # What stands side by side has no first or last that others would meet.
+        # Parallel entries have no first or last one that could be paired with others.
         return [Cut(whole), *line, Cut(whole)] if whole and line else line
 
     def _with_norms(self, entries: Sequence[Entry], module: Module) -> list[Entry]:
-        """The entries, with the norms that numbers, names and lists place next to their maps."""
+        """The entries, with the norms that numbers, names and lists assign to their maps."""
         norms = [entry for entry in entries if entry.is_norm and entry.module is not None
                  and entry.module.norm_length is not None]  # fmt: skip
         lines = {entry.name: self._with_listed(entry.line) for entry in entries}
@@ -189,41 +189,41 @@ class LineReader:
     def _maps(self, entries: Sequence[Entry]) -> Mapping[str, MapName]:
         made = sorted(entries, key=lambda entry: entry.position) if self.ordered else []
         names = [entry.name for entry in made]
-        places = {name: at for at, name in enumerate(names)}
-        found = {}
+        places = {name: index for index, name in enumerate(names)}
+        by_name = {}
         for entry in entries:
             if entry.is_norm:
                 continue
-            at = places.get(entry.name, 0)
-            near = names[max(at - 1, 0) : at + 2] if names else []
+            index = places.get(entry.name, 0)
+            near = names[max(index - 1, 0) : index + 2] if names else []
             last = entry.line[-1] if entry.line else None
             convolved = isinstance(last, Item) and len(last.matrix.shape) > 2
-            found[entry.name] = MapName(
+            by_name[entry.name] = MapName(
                 ends(entry.line)[1], len(entry.line) == 1, convolved, frozenset(near)
             )
-        return found
+        return by_name
 
     def _with_listed(self, line: Line) -> Line:
-        """A line whose last matrix may have a norm of the same number in another list."""
+        """A line, with the norm of the same number in another list for its last matrix."""
         last = line[-1] if line else None
         norm = self._listed.behind.get(last.matrix.tensor) if isinstance(last, Item) else None
         return _folded(line, norm) if norm is not None else line
 
     def _by_number(self, numbered: Sequence[Entry], lines: dict[str, Line]) -> None:
-        """Norms behind each numbered entry, up to the next one, and those in front of the first."""
+        """Assign norms between numbered entries to the previous one, and those before the first."""
         maps = sorted({entry.number or 0 for entry in numbered if not entry.is_norm})
         norms = sorted((entry for entry in numbered if entry.is_norm and entry.module is not None),
                        key=lambda entry: entry.number or 0)  # fmt: skip
         places = [norm.number or 0 for norm in norms]
         for entry in (entry for entry in numbered if not entry.is_norm):
-            place = entry.number or 0
-            after = bisect_right(maps, place)
+            number = entry.number or 0
+            after = bisect_right(maps, number)
             end = len(norms) if after == len(maps) else bisect_left(places, maps[after])
-            behind = norms[bisect_right(places, place) : end]
-            front = norms[: bisect_left(places, maps[0])] if place == maps[0] else []
+            behind = norms[bisect_right(places, number) : end]
+            front = norms[: bisect_left(places, maps[0])] if number == maps[0] else []
             line = lines[entry.name]
             if behind and _ends_in_map(line):
-                direct = len(behind) == 1 and behind[0].number == place + 1
+                direct = len(behind) == 1 and behind[0].number == number + 1
                 line = _folded(line, behind[0].module if direct else None)
                 self._placed |= {norm.module.path for norm in behind if norm.module}
             if front:
@@ -232,7 +232,7 @@ class LineReader:
             lines[entry.name] = line
 
     def _by_name(self, line: Line, norm: Module, module: Module) -> Line:
-        """A line with the norm of its name behind it or in front of it, as its module shows."""
+        """A line with the norm of its name after or before it, as its module shows."""
         if not _ends_in_map(line):
             return line
         self._placed.add(norm.path)
@@ -256,7 +256,7 @@ def _ends_in_map(line: Line) -> bool:
 
 
 def _folded(line: Line, norm: Module | None) -> Line:
-    """A line with a norm behind its last matrix, folded into it if that is a BatchNorm's place."""
+    """A line with a norm after its last matrix, folded into it if it is a BatchNorm that fits."""
     last = line[-1]
     if not isinstance(last, Item):
         return line
@@ -272,11 +272,11 @@ def _fronted(line: Line) -> Line:
 
 
 def _may_be_residual(entry: Entry) -> bool:
-    """Whether a block of several maps may add its input to its output: both have one width."""
+    """Whether a block of several maps may add its input to its output: their widths are equal."""
     entry_width, written = ends(entry.line)
     first = next((item for item in entry.line if isinstance(item, Item)), None)
     if entry.maps < 2 or written is None or first is None:
         return False
     depthwise = len(first.matrix.shape) > 2 and first.matrix.shape[1] == 1
-    unknown = entry_width is None  # of what it reads
+    unknown = entry_width is None  # the width of the input
     return unknown or written == entry_width or (depthwise and written in first.matrix.shape[:1])

@@ -1,4 +1,4 @@
-"""Which modules of a numbered list follow each other, and which may stand side by side."""
+"""Decides whether the modules of a numbered list run in sequence or may be parallel."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from flagscope.arch.reading.norm_names import numbered
 from flagscope.arch.reading.words import is_embedding, runs_in_sequence
 
 _WEIGHTS = re.compile(r"[wW]_?|weights?_?")
-# Lists of these are never sequences, whatever their numbers.
+# Lists with these names are never sequences, whatever their numbers.
 _ALWAYS_PARALLEL = re.compile(r".*(?:expert|branch|tower|member|ensemble|critic|codebook)e?s?")
-# "net1" and "net2" may be twins; "layer1" and "layer2" are not.
+# "net1" and "net2" may be parallel; "layer1" and "layer2" are not.
 _TWINS = re.compile(
     r"(?:\w*_)?(?:nets?|networks?|mlps?|models?|modules?|encoders?|decoders?|backbones?|actors?|"
     r"critics?|generators?|discriminators?|classifiers?|trunks?|policy|policies|cnns?|ffns?|ff|"
@@ -43,7 +43,7 @@ _LONGEST_GAP = 6
 
 @dataclass(frozen=True)
 class Entry:
-    """Something in a module: a line of its own, or a norm (`channels` those of a BatchNorm)."""
+    """An entry of a module: a line, or a norm (`channels` are those of a BatchNorm)."""
 
     name: str
     stem: str
@@ -54,7 +54,7 @@ class Entry:
 
     @property
     def is_norm(self) -> bool:
-        """Whether it holds no matrix and nothing that could not be read."""
+        """Whether it holds neither a matrix nor anything that could not be read."""
         return not self.line and self.module is not None
 
     @property
@@ -64,15 +64,15 @@ class Entry:
 
     @property
     def maps(self) -> int:
-        """How many matrices are in it."""
+        """Number of its matrices."""
         return sum(isinstance(item, Item) for item in self.line)
 
 
 def is_sequential(entries: Sequence[Entry]) -> bool:
-    """Whether the numbers in a module are those of an nn.Sequential: some are left out, or norms'.
+    """Whether the numbers in a module are those of an nn.Sequential: with gaps, or with norms.
 
-    Activations have numbers and no tensors. Keys that are sizes (2, 4, 8) leave gaps as well, but
-    begin late, or double.
+    Activations have numbers but no tensors. Keys that are sizes (2, 4, 8) leave gaps as well, but
+    start late, or double.
     """
     entries = [entry for entry in entries if not entry.stem]
     numbers = sorted(entry.number for entry in entries if entry.number is not None)
@@ -98,24 +98,24 @@ def doubt(
     sequential: bool,
     inputs: Collection[int],
 ) -> str | None:
-    """Why the entries of a list may not follow each other, None where they do.
+    """Why the entries of a list may not follow each other; None if they do.
 
     Parameters
     ----------
     stem
-        What their names begin with, "" for numbers alone.
+        Stem of their names, "" for numbers alone.
     entries
-        The entries by their numbers.
+        The entries by number.
     module
         The module that holds them.
     sequential
-        Whether it is an nn.Sequential.
+        Whether the module is an nn.Sequential.
     inputs
-        Lengths that matrices of the model read and none writes.
+        Lengths that matrices of the model read but none writes.
     """
     if len(entries) < 2:
         return None
-    # Of numbered modules the list's own name; "branch1" is one branch, whatever lies in it.
+    # For numbered modules, the name of the list; "branch1" is one branch, whatever it contains.
     name = (stem.rstrip("_") or module.name).lower()
     if _ALWAYS_PARALLEL.fullmatch(name):
         return PARALLEL
@@ -130,23 +130,23 @@ def doubt(
         return None
     if _is_trunk(name, sizes):
         return None
-    # w1, w2 are up and down in every reading; only with three or more do readings differ.
+    # w1, w2 are up and down in every reading; readings differ only from three on.
     leaves = all(len(entry.line) == 1 for entry in entries)
     pair = len(entries) == 2 and leaves and sizes[0][1] == sizes[1][0] and not square
     if said is False or (stem and _TWINS.fullmatch(name) and not pair):
         return PARALLEL
-    if any(None in one for one in sizes) or not (said or leaves):
+    if any(None in size for size in sizes) or not (said or leaves):
         return None if said else ORDER
-    alike = any(len({one[side] for one in sizes}) == 1 for side in (0, 1))
+    alike = any(len({size[side] for size in sizes}) == 1 for side in (0, 1))
     if alike and not said and not pair:
         return PARALLEL
     return PARALLEL if _joined(stem, entries, sizes, inputs) else None
 
 
 def _may_be_summed(stem: str, module: Module) -> bool:
-    """Whether two squares may act on two inputs, or gate each other, by the names around them.
+    """Whether two square maps may act on two inputs, or gate each other, by the names around them.
 
-    W1 h + W2 s in front of V, or linear1 * sigmoid(linear2).
+    For example W1 h + W2 s before V, or linear1 * sigmoid(linear2).
     """
     path = f"{module.path}.{stem}".lower().split(".")
     near = {child.lower() for child in [*module.children, *module.tensors]} & {"v", "u", "va", "ua"}
@@ -154,7 +154,7 @@ def _may_be_summed(stem: str, module: Module) -> bool:
 
 
 def _is_trunk(name: str, sizes: Sequence[tuple[int | None, int | None]]) -> bool:
-    """Whether linears can only stand one behind the other: NeRF's, which read the input twice."""
+    """Whether linears can only run in sequence, such as NeRF's, which read the input twice."""
     (start, width), *rest = sizes
     if _TRUNK.fullmatch(name) is None or start is None or width is None or start == width:
         return False
@@ -169,9 +169,9 @@ def _joined(
     stem: str, entries: Sequence[Entry], sizes: Sequence[tuple[int | None, int | None]],
     inputs: Collection[int],
 ) -> bool:  # fmt: skip
-    """Whether maps of one input may write what is put side by side: kernels of growing size, or a
-    reader of all of them together."""
-    reads, writes = ({one[side] for one in sizes} for side in (0, 1))
+    """Whether the outputs of maps of one input may be concatenated: kernels of growing size, or a
+    reader of all outputs together."""
+    reads, writes = ({size[side] for size in sizes} for side in (0, 1))
     if len(reads) > 1:
         return False
     kernels = [entry.line[0].matrix.shape[2:] for entry in entries
@@ -184,23 +184,23 @@ def _joined(
     return whole in inputs or (len(entries) > 2 and whole + (extra or 0) in inputs)
 
 
-def step_doubt(stem: str, entries: Sequence[Entry], at: int, *, sequential: bool) -> str | None:
-    """Why an entry may not follow the one before it, in a list whose entries do so."""
-    before, after = entries[at - 1].number or 0, entries[at].number or 0
+def step_doubt(stem: str, entries: Sequence[Entry], index: int, *, sequential: bool) -> str | None:
+    """Why an entry may not follow the previous one, in a list whose entries do so."""
+    before, after = entries[index - 1].number or 0, entries[index].number or 0
     if sequential:
         return None
     if after - before > 1:
         return MISSING
     numbers = {entry.number or 0 for entry in entries}
-    # fc21 and fc22 are two that stand where fc2 would; ten and more follow nine.
+    # fc21 and fc22 are two modules in place of fc2; ten and more follow nine.
     branching = {n // 10 for n in numbers if n > 9} if not {8, 9} & numbers else set[int]()
     if branching and (after > 9 or {before, after} & branching):
         return PARALLEL
-    return GATE if at == 2 and len(entries) == 3 and _may_be_gated(stem, entries) else None
+    return GATE if index == 2 and len(entries) == 3 and _may_be_gated(stem, entries) else None
 
 
 def _may_be_gated(stem: str, entries: Sequence[Entry]) -> bool:
-    """Whether w1, w2, w3 may be gate, down and up, as in Llama, instead of three in sequence."""
+    """Whether w1, w2, w3 may be gate, down and up, as in Llama, and not three in sequence."""
     items = [entry.line[0] for entry in entries if len(entry.line) == 1]
     shapes = [item.matrix.shape for item in items if isinstance(item, Item)]
     gated = len(shapes) == 3 and shapes[0] == shapes[2] == shapes[1][::-1]
@@ -208,7 +208,7 @@ def _may_be_gated(stem: str, entries: Sequence[Entry]) -> bool:
 
 
 def between_doubt(before: Entry, after: Entry, others: Sequence[Entry]) -> str | None:
-    """Why something else of the module may stand between two entries of a list."""
+    """Why something else in the module may come between two entries of a list."""
     written, read = ends(before.line)[1], ends(after.line)[0]
     for other in others:
         known = rank(other.stem)
@@ -224,7 +224,7 @@ def between_doubt(before: Entry, after: Entry, others: Sequence[Entry]) -> str |
 
 @dataclass(frozen=True)
 class _Row:
-    """A list in a module: its name, and what each of its members reads and writes."""
+    """A list in a module: its name, and the input and output lengths of its members."""
 
     name: str
     members: Sequence[tuple[int, int]]
@@ -232,23 +232,23 @@ class _Row:
 
 
 def taking_turns(module: Module) -> set[str]:
-    """Names of the lists in a module of which two may take turns: by the numbers of both.
+    """Names of the lists in a module that may alternate with another list, by number.
 
-    Lists whose names say that all of one run before the other do so only where shapes allow it.
+    If names say that one list runs before the other, that holds only if shapes allow it.
     """
     rows = list(_rows(module))
-    found: set[str] = set()
-    for at, one in enumerate(rows):
-        for two in rows[at + 1 :]:
-            n, m = sorted((len(one.members), len(two.members)))
+    names: set[str] = set()
+    for index, row in enumerate(rows):
+        for other in rows[index + 1 :]:
+            n, m = sorted((len(row.members), len(other.members)))
             if n < 2 or not (m - n < 2 or m % n == 0):
                 continue
-            ranks = rank(one.name), rank(two.name)
-            told = None not in ranks and ranks[0] != ranks[1]
-            if (told or _same_base(one.name, two.name)) and not _may_alternate(one, two):
+            ranks = rank(row.name), rank(other.name)
+            ordered = None not in ranks and ranks[0] != ranks[1]
+            if (ordered or _same_base(row.name, other.name)) and not _may_alternate(row, other):
                 continue
-            found |= {one.name, two.name}
-    return found
+            names |= {row.name, other.name}
+    return names
 
 
 def _rows(module: Module) -> Iterator[_Row]:
@@ -271,14 +271,14 @@ def _row(name: str, members: Sequence[Module]) -> _Row:
     return _Row(name, sizes, all(len(m.matrices[0].shape) > 2 for m in members))
 
 
-def _same_base(one: str, two: str) -> bool:
-    return one.rstrip("0123456789_") == two.rstrip("0123456789_")
+def _same_base(name: str, other: str) -> bool:
+    return name.rstrip("0123456789_") == other.rstrip("0123456789_")
 
 
-def _may_alternate(one: _Row, two: _Row) -> bool:
-    """Whether shapes let members of two lists take turns, or stand side by side."""
-    if len(one.members) != len(two.members) or one.convolved != two.convolved:
+def _may_alternate(row: _Row, other: _Row) -> bool:
+    """Whether shapes allow members of two lists to alternate, or to be parallel."""
+    if len(row.members) != len(other.members) or row.convolved != other.convolved:
         return False
-    side = all(a[0] == b[0] for a, b in zip(one.members, two.members, strict=True))
-    turns = [m for pair in zip(one.members, two.members, strict=True) for m in pair]
+    side = all(a[0] == b[0] for a, b in zip(row.members, other.members, strict=True))
+    turns = [m for pair in zip(row.members, other.members, strict=True) for m in pair]
     return side or all(a[1] == b[0] for a, b in pairwise(turns))

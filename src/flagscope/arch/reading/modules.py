@@ -1,4 +1,4 @@
-"""The modules that tensor names and shapes show: which hold matrices, norms, or neither."""
+"""The tree of modules implied by tensor names and shapes, with their matrices and norms."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Matrix:
     Attributes
     ----------
     parent, name
-        Path of the module in which it stands, and its name there: that of the module which holds
-        it, or that of the parameter itself.
+        Path of the parent module, and the name within it: that of the module which holds the
+        tensor, or that of a bare parameter.
     tensor, shape
         Name and shape of the stored tensor.
     bias
         Name and length of the bias, if there is one.
     bias_shape
-        Shape of the bias, which may have an axis of heads; () where there is none.
+        Shape of the bias, which may have an axis of heads; () without a bias.
     joint
-        What stands between the module's name and "weight"; None for a bare parameter.
+        Text between the module's name and "weight"; None for a bare parameter.
     position
-        Place in the order of the tensors.
+        Position in the order of the tensors.
     """
 
     parent: str
@@ -60,9 +60,9 @@ class Module:
     Attributes
     ----------
     path
-        From the root, which has the path "".
+        Path from the root, whose path is "".
     tensors
-        Shapes of the tensors of its own, by parameter name.
+        Shapes of its own tensors, by parameter name.
     children
         Modules within it, in the order of the tensors.
     """
@@ -79,15 +79,15 @@ class Module:
 
     @cached_property
     def own(self) -> tuple[Matrix, ...]:
-        """Matrices among the tensors of its own."""
+        """Matrices among its own tensors."""
         return tuple(self._own())
 
     def _own(self) -> Iterator[Matrix]:
         parent, _, name = self.path.rpartition(".")
-        for at, (parameter, shape) in enumerate(self.tensors.items()):
+        for index, (parameter, shape) in enumerate(self.tensors.items()):
             if len(shape) < 2 or 0 in shape or self._is_no_map(parameter):
                 continue
-            tensor, position = joined(self.path, parameter), self.position + at
+            tensor, position = joined(self.path, parameter), self.position + index
             over, own, joint = self.path, parameter, None
             biases = _biases(parameter)
             if parameter == "weight" and self.path:
@@ -95,12 +95,18 @@ class Module:
             elif parameter.endswith("_weight"):
                 own, joint = parameter.removesuffix("_weight"), "_"
                 biases = (f"{own}_bias",)
-            found = next(((b, self.tensors[b]) for b in biases if self.tensors.get(b)), ("", ()))
-            bias = (joined(self.path, found[0]), found[1][0]) if len(found[1]) == 1 else None
-            yield Matrix(over, own, tensor, shape, bias, joint, position, found[1])
+            bias_entry = next(
+                ((b, self.tensors[b]) for b in biases if self.tensors.get(b)), ("", ())
+            )
+            bias = (
+                (joined(self.path, bias_entry[0]), bias_entry[1][0])
+                if len(bias_entry[1]) == 1
+                else None
+            )
+            yield Matrix(over, own, tensor, shape, bias, joint, position, bias_entry[1])
 
     def _is_no_map(self, parameter: str) -> bool:
-        """Whether a tensor is a bias with an axis of heads, or a mask: no map, and no width."""
+        """Whether a tensor is a bias with an axis of heads, or a mask, and so not a map."""
         if _NO_MAP.fullmatch(parameter.lower()):
             return True
         shape = self.tensors[parameter]
@@ -109,14 +115,14 @@ class Module:
 
     @property
     def batchnorm(self) -> int | None:
-        """Number of channels, where it is a BatchNorm."""
+        """Number of channels, if it is a BatchNorm."""
         shape = self.tensors.get("running_var", ())
         plain = not self.children and set(self.tensors) <= {"weight", "bias", *_RUNNING}
         return shape[0] if plain and len(shape) == 1 and "running_mean" in self.tensors else None
 
     @property
     def vector(self) -> int | None:
-        """Length, where it holds a gain, with a bias or without: a norm or the like of one."""
+        """Length, if it holds a gain with or without a bias: a norm or similar."""
         gain = next((self.tensors[n] for n in ("weight", "gamma", "w", "scale", "g")
                      if n in self.tensors), ())  # fmt: skip
         small = all(len(shape) <= 1 for shape in self.tensors.values())
@@ -124,13 +130,13 @@ class Module:
 
     @property
     def vectors(self) -> tuple[tuple[str, int], ...]:
-        """Tensors of one dimension of its own that are no map's bias: names and lengths."""
+        """Names and lengths of its own one-dimensional tensors that are not a map's bias."""
         biases = {matrix.bias[0] for matrix in self.own if matrix.bias}
         return tuple((name, shape[0]) for own, shape in self.tensors.items() if len(shape) == 1
                      and (name := joined(self.path, own)) not in biases)  # fmt: skip
 
     def at(self, path: str) -> Module | None:
-        """The module within it at a path relative to it."""
+        """The descendant at a relative path."""
         module: Module | None = self
         for part in path.split(".") if path else ():
             module = module.children.get(part) if module else None
@@ -138,11 +144,11 @@ class Module:
 
     @property
     def norm_length(self) -> int | None:
-        """Length of what may be a norm of any kind."""
+        """Length, if it may be a norm of any kind."""
         return self.vector if self.batchnorm is None else self.batchnorm
 
     def walk(self) -> Iterator[Module]:
-        """This module and all within it."""
+        """This module and all its descendants."""
         stack: list[Module] = [self]
         while stack:
             module = stack.pop()
@@ -156,7 +162,7 @@ class Module:
 
 
 def by_parent(matrices: Iterable[Matrix]) -> dict[str, list[Matrix]]:
-    """Matrices by the module in which they stand."""
+    """Matrices by parent module."""
     groups: dict[str, list[Matrix]] = defaultdict(list)
     for matrix in matrices:
         groups[matrix.parent].append(matrix)
@@ -187,7 +193,7 @@ def module_tree(shapes: Mapping[str, Shape]) -> Module:
 
 
 def in_order_of_use(shapes: Mapping[str, Shape]) -> bool:
-    """Whether the order of the tensors can be that in which modules were made: not the alphabet's.
+    """Whether tensors may be in the order in which modules were made: they are not sorted by name.
 
     Examples
     --------
@@ -198,12 +204,12 @@ def in_order_of_use(shapes: Mapping[str, Shape]) -> bool:
 
 
 def joined(parent: str, name: str) -> str:
-    """A name within a module."""
+    """Join the path of a module and a name within it."""
     return f"{parent}.{name}" if parent else name
 
 
 def _biases(parameter: str) -> tuple[str, ...]:
-    """Names that the bias of a bare parameter has: b1 of W1, b_Q of W_Q, up_bias of up."""
+    """Names that the bias of a bare parameter may have: b1 of W1, b_Q of W_Q, up_bias of up."""
     names = [f"{parameter}_bias"]
     match = re.fullmatch(r"(_?)[wW](?![a-z])(.*)", parameter)
     if match is not None:

@@ -1,7 +1,7 @@
-"""Norms in a list of their own, matched with maps by number, and vectors whose place is not known.
+"""Matches norms in separate lists with maps by number; finds vectors of unknown position.
 
-convs.0, convs.1 and bns.0, bns.1 go together where their lengths fit behind the maps and not in
-front of them. Any other norm or scale of a width may stand anywhere in its module.
+convs.0, convs.1 and bns.0, bns.1 are matched if their lengths fit after the maps and not before
+them. Any other norm or scale of a width may be anywhere in its module.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from flagscope.arch.reading.norm_names import numbered
 
 @dataclass(frozen=True)
 class ListedNorms:
-    """Norms of lists: by the tensor of the matrix behind which each stands."""
+    """Norms in lists, by the tensor of the matrix that each follows."""
 
     behind: Mapping[str, Module]
 
@@ -28,7 +28,7 @@ class ListedNorms:
 
 @dataclass(frozen=True)
 class Vector:
-    """A vector whose place is not known: its name, length, and the module that holds it."""
+    """A vector of unknown position: its name, length, and the module that holds it."""
 
     name: str
     length: int
@@ -41,7 +41,7 @@ class Vector:
 
 
 def listed_norms(root: Module) -> ListedNorms:
-    """The norms of a model that stand in lists next to lists of maps."""
+    """The norms of a model in lists next to lists of maps."""
     behind: dict[str, Module] = {}
     for module in root.walk():
         for child in module.children.values():
@@ -52,7 +52,7 @@ def listed_norms(root: Module) -> ListedNorms:
 
 
 def unplaced_vectors(root: Module, placed: Collection[str]) -> Iterator[Vector]:
-    """Norms and bare vectors that are neither a bias nor placed."""
+    """Norms and bare vectors that are neither biases nor placed."""
     biases = {matrix.bias[0] for matrix in root.matrices if matrix.bias}
     for module in root.walk():
         length = module.norm_length
@@ -67,7 +67,7 @@ def unplaced_vectors(root: Module, placed: Collection[str]) -> Iterator[Vector]:
 
 
 def _holder(root: Module, path: str) -> str:
-    """The nearest module over a norm that holds matrices: a list of norms stands in that."""
+    """The nearest ancestor of a norm that holds matrices, which holds the list of norms."""
     module, holder = root, ""
     for part in path.split("."):
         holder = module.path if module.matrices else holder
@@ -76,38 +76,38 @@ def _holder(root: Module, path: str) -> str:
 
 
 def _norm_list(module: Module) -> list[Module]:
-    """The members of a list of nothing but norms, numbered from 0."""
+    """The members of a list that holds only norms, numbered from 0."""
     members = list(module.children.values())
     numbers = {int(name) for name in module.children if re.fullmatch(r"[0-9]{1,9}", name)}
-    norms = all(one.norm_length is not None for one in members)
+    norms = all(member.norm_length is not None for member in members)
     whole = len(numbers) == len(members) and numbers == set(range(len(members)))
     return [module.children[str(n)] for n in range(len(members))] if norms and whole else []
 
 
 def _map_lists(module: Module) -> Iterator[list[Module]]:
-    """Lists of modules with maps, whether in one module or named with a number."""
+    """Lists of modules with maps, in one module or as numbered names."""
     suffixed: dict[str, list[tuple[int, Module]]] = {}
     for name, child in module.children.items():
         stem, number = numbered(name)
         if number is not None and child.matrices:
             suffixed.setdefault(stem, []).append((number, child))
-        members = [one for one in child.children.values() if one.matrices]
+        members = [member for member in child.children.values() if member.matrices]
         if members and child.children.keys() == {str(n) for n in range(len(members))}:
             yield [child.children[str(n)] for n in range(len(members))]
-    for found in suffixed.values():
-        found.sort(key=lambda pair: pair[0])
-        if [n - found[0][0] for n, _ in found] == list(range(len(found))):
-            yield [child for _, child in found]
+    for entries in suffixed.values():
+        entries.sort(key=lambda pair: pair[0])
+        if [n - entries[0][0] for n, _ in entries] == list(range(len(entries))):
+            yield [child for _, child in entries]
 
 
 def _matched(norms: Sequence[Module], lists: Sequence[Sequence[Module]]) -> dict[str, Module]:
-    """The one list behind whose members these norms can only stand."""
+    """These norms by the tensor that each follows, if they fit after one list of maps only."""
     lengths = [norm.norm_length for norm in norms]
     fitting: list[dict[str, Module]] = []
     for maps in lists:
         if len(maps) - len(norms) not in (0, 1):
             continue
-        ends = [(one.matrices[0].shape[1], one.matrices[-1]) for one in maps]
+        ends = [(module.matrices[0].shape[1], module.matrices[-1]) for module in maps]
         behind = all(n == last.shape[0] for n, (_, last) in zip(lengths, ends, strict=False))
         front = all(n == first for n, (first, _) in zip(lengths, ends, strict=False))
         if front or behind:

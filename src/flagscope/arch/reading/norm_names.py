@@ -1,4 +1,4 @@
-"""Norms that go by name: which map each belongs to, and on which side of it they stand."""
+"""Matches norms with maps by name, and finds whether they come before or after the maps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NORM = re.compile(r"(?:.*_)?(?:bn|norm|b_?norm|batch_?norm|ln|gn|in|layer_?norm
 
 
 def numbered(name: str) -> tuple[str, int | None]:
-    """What a name begins with and the number at its end.
+    """The stem of a name, and the number at its end.
 
     Examples
     --------
@@ -26,17 +26,17 @@ def numbered(name: str) -> tuple[str, int | None]:
 
 
 def tied(norm: str, name: str, *, alone: bool) -> bool:
-    """Whether a norm's name ties it to a map: bn1 to conv1, conv1_bn to conv1, bn to conv.
+    """Whether a norm's name assigns it to a map: bn1 to conv1, conv1_bn to conv1, bn to conv.
 
     Parameters
     ----------
     norm, name
-        Of the norm and of the map.
+        Names of the norm and of the map.
     alone
-        Whether there is no other map in the module.
+        Whether the module has no other map.
     """
-    plain, other = norm.lower(), re.escape(name.lower())
-    if re.fullmatch(rf"(?:{other}_?(?:bn|norm|batchnorm))|(?:bn|norm)_?{other}", plain):
+    plain, pattern = norm.lower(), re.escape(name.lower())
+    if re.fullmatch(rf"(?:{pattern}_?(?:bn|norm|batchnorm))|(?:bn|norm)_?{pattern}", plain):
         return True
     stem, number = numbered(norm)
     if _NORM.fullmatch(stem.lower()) is None:
@@ -46,10 +46,10 @@ def tied(norm: str, name: str, *, alone: bool) -> bool:
 
 @dataclass(frozen=True)
 class MapName:
-    """A map of a module, or several in a module of it that bears the name.
+    """A map of a module, or a child module of that name with several maps.
 
-    `written` is what the last one writes, `near` the norms made next to it, where the order of
-    tensors shows that.
+    `written` is the output length of the last map, `near` are the adjacent norms in the order of
+    tensors, if that is meaningful.
     """
 
     written: int | None
@@ -59,39 +59,40 @@ class MapName:
 
 
 def norm_owners(norms: Mapping[str, int | None], maps: Mapping[str, MapName]) -> dict[str, str]:
-    """Which map each norm belongs to by its name.
+    """The map to which each norm belongs, by name.
 
-    Of conv1 and fc1, bn1 is that whose width it has; of equal ones the convolution, if it was made
-    next to it.
+    If there are conv1 and fc1, bn1 belongs to the map of its width; if widths are equal, to the
+    convolution, provided it is adjacent in the order of tensors.
 
     Parameters
     ----------
     norms
-        Names of norms of one module, with their lengths.
+        Names of the norms of one module, with their lengths.
     maps
         Its maps by name.
     """
-    found: dict[str, str] = {}
+    assigned: dict[str, str] = {}
     for norm, length in norms.items():
         owners = [name for name in maps if numbered(name)[0]
                   and tied(norm, name, alone=len(maps) == 1 and maps[name].single)]  # fmt: skip
         if len(owners) > 1:
             owners = [name for name in owners if maps[name].written == length] or owners
         if len(owners) > 1:
-            owners = [one for one in owners if maps[one].convolved and norm in maps[one].near]
+            owners = [name for name in owners if maps[name].convolved and norm in maps[name].near]
         if len(owners) == 1:
-            found[norm] = owners[0]
-    return found
+            assigned[norm] = owners[0]
+    return assigned
 
 
 def norm_sides(root: Module, *, ordered: bool) -> dict[str, bool | None]:
-    """Whether norms that go by name stand behind their maps or in front, by kinds of modules.
+    """Whether norms matched by name follow their maps (True) or precede them, by kind of module.
 
-    Of modules whose paths differ in numbers alone: by channels where a map has others at its ends,
-    else by the order in which modules were made. None where neither tells it, or votes disagree.
+    A kind is all modules whose paths differ only in numbers. Channels decide if those at the two
+    ends of a map differ, else the order in which modules were made. None if neither decides, or if
+    votes disagree.
     """
     channels: dict[str, set[bool]] = defaultdict(set)
-    turned: dict[str, set[bool]] = defaultdict(set)  # the same of what may be transposed
+    turned: dict[str, set[bool]] = defaultdict(set)  # the same for possibly transposed maps
     order: dict[str, set[bool]] = defaultdict(set)
     for module in root.walk():
         norms = [child for child in module.children.values() if child.norm_length is not None]
@@ -108,13 +109,13 @@ def norm_sides(root: Module, *, ordered: bool) -> dict[str, bool | None]:
                 even = kernel and all(n % 2 == 0 for n in kernel)
                 (turned if even else channels)[kind].add(norm.norm_length == out)
             order[kind].add(norm.position > child.position)
-    # What may be a transposed convolution has either length behind it, so it votes only alone.
+    # A possibly transposed convolution may have either output length; it votes if no other does.
     votes = {kind: channels[kind] or turned[kind] for kind in order}
     if ordered:
-        votes = {kind: found or order[kind] for kind, found in votes.items()}
-    return {kind: next(iter(found)) if len(found) == 1 else None for kind, found in votes.items()}
+        votes = {kind: sides or order[kind] for kind, sides in votes.items()}
+    return {kind: next(iter(sides)) if len(sides) == 1 else None for kind, sides in votes.items()}
 
 
 def kind_of(path: str) -> str:
-    """A module's path without its numbers."""
+    """The path of a module without numbers."""
     return re.sub(r"[0-9]+", "#", path)

@@ -1,16 +1,17 @@
-"""Which norms stand in front of the blocks of a stack, where the tensors show it.
+"""Finds the norms before the blocks of a stack, if the tensors determine them.
 
-Residual pairs need that: the gain of a norm between the stream and its readers is folded into them.
-Names such as norm1 are the same in pre-norm and post-norm layers, with a last norm behind the stack
-in both, and a norm in a block's own module may be applied to the sum. What is taken to show it:
+Residual pairs need them: the gain of a norm between the stream and its readers is folded into the
+readers. Names such as norm1 are the same in pre-norm and post-norm layers, both of which may have a
+last norm after the stack; and a norm in the module of a block may be applied to the sum. Evidence:
 
-- names that say so: "pre" in both, Llama's input_layernorm with post_attention_layernorm, and
-  GPT-2's ln_1 and ln_2 with ln_f;
-- a norm next to the module ``fn`` that holds the block, as of PreNorm(fn), or in a numbered list
-  in front of the block's first map. One block in that form, the other with a norm in its module.
+- names: "pre" in both, Llama's input_layernorm with post_attention_layernorm, and GPT-2's ln_1 and
+  ln_2 with ln_f;
+- position: a norm next to the module ``fn`` that holds the block, as in PreNorm(fn), or in a
+  numbered list before the block's first map. One block has that form, the other a norm in its
+  module.
 
-Nothing else as long as the stream may stand in the layer: scales of blocks and further norms would
-change what is folded.
+The layer may not hold any other vector of the stream's length: scales of blocks and further norms
+would change what is folded.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ _STORED = (("weight", "bias"), ("w", "b"), ("scale", "shift"), ("gamma", "beta")
 
 @dataclass(frozen=True)
 class BlockNorm:
-    """A norm in front of a block.
+    """A norm before a block.
 
     Attributes
     ----------
     module
         Its name relative to the layer.
     kind
-        What it computes.
+        Kind of norm.
     stored
         Names of its gain and bias.
     """
@@ -63,21 +64,23 @@ class BlockNorm:
 
 
 def norms_in_front(root: Module, stack: Stack) -> tuple[BlockNorm, BlockNorm] | None:
-    """The norms in front of attention and MLP, None where the tensors do not show them.
+    """The norms before attention and MLP; None if the tensors do not determine them.
 
     They must be the same in every layer.
     """
     if len(stack.attention) != 1 or len(stack.mlp) != 1 or len(stack.layers) < 1:
         return None
     (attention,), (mlp,) = stack.attention.values(), stack.mlp.values()
-    found = None
+    norms = None
     for numbers in stack.layers:
         layer = root.at(stack.base(numbers).rstrip("."))
-        here = _of_layer(root, stack, layer, attention, mlp) if layer is not None else None
-        if here is None or (found is not None and here != found):
+        norms_of_layer = (
+            _of_layer(root, stack, layer, attention, mlp) if layer is not None else None
+        )
+        if norms_of_layer is None or (norms is not None and norms_of_layer != norms):
             return None
-        found = here
-    return found
+        norms = norms_of_layer
+    return norms
 
 
 def _of_layer(
@@ -95,36 +98,36 @@ def _of_layer(
 
 
 def _by_names(root: Module, stack: Stack, names: Sequence[str]) -> tuple[str, str] | None:
-    """The two norms, where their names say that they stand in front."""
-    for one, two in (names, names[::-1]):
-        plain = one.lower(), two.lower()
+    """The two norms, if their names say that they come first."""
+    for first, second in (names, names[::-1]):
+        plain = first.lower(), second.lower()
         pre = all(pattern.fullmatch(name) for pattern, name in zip(_PRE, plain, strict=True))
         llama = all(name in known for name, known in zip(plain, _LLAMA, strict=True))
         gpt2 = all(name in known for name, known in zip(plain, _GPT2, strict=True))
         if pre or llama or (gpt2 and _last_norm(root, stack)):
-            return one, two
+            return first, second
     return None
 
 
 def _last_norm(root: Module, stack: Stack) -> bool:
-    """Whether a norm of the stream's width is called as the last one of GPT-2."""
+    """Whether a norm of the stream's width has the name of GPT-2's last norm."""
     over = stack.path.partition("{")[0].rstrip(".").rpartition(".")[0]
     places = (root, root.at(over))
     return any(
         child.vector == stack.d and name.lower() in _GPT2_LAST
-        for place in places if place is not None for name, child in place.children.items()
+        for module in places if module is not None for name, child in module.children.items()
     )  # fmt: skip
 
 
 def _by_place(
     stack: Stack, norms: Mapping[str, Module], attention: AttentionBlock, mlp: MlpBlock
 ) -> tuple[str, str] | None:
-    """The two norms, where they stand in front of what the blocks' modules hold."""
+    """The two norms, if they come before the content of the blocks' modules."""
     blocks = (
         [role.matrix.tensor for role in attention.maps.values()],
         [matrix.tensor for matrix in mlp.maps.values()],
     )
-    found, shown = [], False
+    chosen, shown = [], False
     for tensors in blocks:
         paths = [_relative(name, stack).split(".") for name in tensors]
         inner = _shared(paths)
@@ -134,19 +137,19 @@ def _by_place(
         if len(near) != 1:
             return None
         (norm,) = near
-        at = len(over.split("."))
-        place = norm.split(".")[at:]
-        numbers = [path[at] for path in paths if len(path) > at]
-        listed = len(place) == 1 and all(n.isdigit() for n in (*place, *numbers))
-        if listed and int(place[0]) > min(map(int, numbers)):
+        depth = len(over.split("."))
+        relative = norm.split(".")[depth:]
+        numbers = [path[depth] for path in paths if len(path) > depth]
+        listed = len(relative) == 1 and all(n.isdigit() for n in (*relative, *numbers))
+        if listed and int(relative[0]) > min(map(int, numbers)):
             return None
-        shown = shown or listed or (wrapped and len(place) == 1)
-        found.append(norm)
-    return (found[0], found[1]) if shown else None
+        shown = shown or listed or (wrapped and len(relative) == 1)
+        chosen.append(norm)
+    return (chosen[0], chosen[1]) if shown else None
 
 
 def _shared(paths: Sequence[Sequence[str]]) -> list[str]:
-    """What the paths of several tensors begin with: the module that holds them all."""
+    """The common prefix of the paths of several tensors: the module that holds them all."""
     shared = []
     for parts in zip(*(path[:-1] for path in paths), strict=False):
         if len(set(parts)) > 1:
@@ -164,7 +167,7 @@ def _relative(tensor: str, stack: Stack) -> str:
 
 
 def _vectors(layer: Module, d: int) -> Iterator[tuple[str, Module]]:
-    """Modules of the layer with a vector as long as the stream is wide, that is no map's bias.
+    """Modules of the layer with a vector of the stream's length that is not a map's bias.
 
     Norms of queries and keys are left out.
     """
@@ -176,7 +179,7 @@ def _vectors(layer: Module, d: int) -> Iterator[tuple[str, Module]]:
 
 
 def _block_norm(module: Module, name: str) -> BlockNorm | None:
-    """A bias is LayerNorm's; without one only the name can say what it computes."""
+    """The norm in a module: a LayerNorm if it has a bias; without one, the name decides."""
     for gain, shift in _STORED:
         if gain in module.tensors and set(module.tensors) <= {gain, shift}:
             if shift in module.tensors:

@@ -1,7 +1,7 @@
-"""What can be read of a model that no family file describes, written as a family file.
+"""Reads a model that no family file describes, and writes the result as a family file.
 
-Names propose, shapes dispose, and what several readings have in common is all that is claimed: see
-`attention`, `layers`, `lines` and `segments`. What stands in no pair is listed with the reason.
+Names propose, shapes decide, and only what all possible readings share is claimed: see
+`attention`, `layers`, `lines` and `segments`. Matrices in no pair are listed with the reason.
 """
 
 from __future__ import annotations
@@ -36,20 +36,19 @@ class Reading:
     Attributes
     ----------
     content
-        As of a family file; no tables where nothing was read.
+        Content of a family file; without tables if nothing was read.
     numbers
-        The numbers of the layers of each stack, in the order of the stacks.
+        Layer numbers of each stack, in the order of the stacks.
     notes
-        What was doubted, each with the module that it is about.
+        Doubts, each with its module.
     left
-        Why a matrix stands in no pair, by its name.
+        Why a matrix is not in any pair, by name.
     borders
-        Where two maps fit each other and yet no pair is claimed.
+        Places where two maps fit each other but no pair is claimed.
     shared
-        Pairs whose neurons a sum or another reader may hold as well: no freedom is known.
+        Pairs whose neurons a sum or another reader may share: their freedom is not known.
     certain
-        Whether nothing in the model was doubted: all its matrices stand in sequences whose order is
-        known.
+        Whether there were no doubts: all matrices are in sequences of known order.
     """
 
     content: dict[str, Any]
@@ -62,12 +61,12 @@ class Reading:
 
 
 def read_names(shapes: Mapping[str, Shape], known: Mapping[str, int] | None = None) -> Reading:
-    """Read the structure of a model from the names and shapes of its tensors.
+    """Infer the structure of a model from the names and shapes of its tensors.
 
     Parameters
     ----------
     known
-        Sizes by axis that a config gives: h, g, k, d. They decide where shapes leave a choice.
+        Sizes by axis from a config: h, g, k, d. They decide where shapes leave a choice.
 
     Examples
     --------
@@ -79,10 +78,10 @@ def read_names(shapes: Mapping[str, Shape], known: Mapping[str, int] | None = No
     attention = read_attention(root, known)
     stacks, used, unfit = read_stacks(root, attention)
     reader = LineReader(root, used, ordered=in_order_of_use(shapes))
-    found = segments(reader.lines())
-    doubts = doubts_of(found.found, reader.unplaced(), root.matrices)
+    segmented = segments(reader.lines())
+    doubts = doubts_of(segmented.found, reader.unplaced(), root.matrices)
     notes: list[tuple[str, str | None]] = [
-        (text, place or None) for text, place in attention.doubted
+        (text, module or None) for text, module in attention.doubted
     ]
     notes += [(MLP_UNFIT, path) for path in unfit]
     notes += [(NORMS_UNPLACED, path) for path in reader.unplaced_norms]
@@ -96,21 +95,21 @@ def read_names(shapes: Mapping[str, Shape], known: Mapping[str, int] | None = No
             if front is None and stack.attention:
                 notes.append((UNSEEN, None))
             content["stacks"].append(_stack(stack, front, several=len(stacks) > 1))
-    if found.found:
+    if segmented.found:
         content["sequences"] = [
-            {"maps": [_placed(one, doubts) for one in part]} for part in found.found
+            {"maps": [_placed(entry, doubts) for entry in segment]} for segment in segmented.found
         ]
-    placed = {one.item.matrix.tensor for part in found.found for one in part}
+    placed = {entry.item.matrix.tensor for segment in segmented.found for entry in segment}
     matrices = {matrix.tensor for matrix in root.matrices}
-    cuts = found.cuts - {BORDER, ASIDE}
+    cuts = segmented.cuts - {BORDER, ASIDE}
     return Reading(
         content=content,
-        numbers=tuple(tuple(sorted(one.layers)) for one in stacks),
+        numbers=tuple(tuple(sorted(stack.layers)) for stack in stacks),
         notes=tuple(dict.fromkeys(notes)),
-        left={name: reason for name, reason in found.left.items()
+        left={name: reason for name, reason in segmented.left.items()
               if name not in used and name not in placed},
         borders=tuple({border.partition(" (")[0]: border
-                       for border in (*found.borders, *reader.borders)}.values()),
+                       for border in (*segmented.borders, *reader.borders)}.values()),
         shared=tuple(doubts.shared),
         certain=not stacks and matrices == placed and not cuts and not notes,
     )  # fmt: skip
@@ -120,35 +119,35 @@ def _stack(
     stack: Stack, front: tuple[BlockNorm, BlockNorm] | None, *, several: bool
 ) -> dict[str, Any]:
     rules = {rule for layer in stack.layers.values() for rule in layer}
-    everywhere = {rule for rule in rules if all(rule in one for one in stack.layers.values())}
+    everywhere = {rule for rule in rules if all(rule in layer for layer in stack.layers.values())}
     table: dict[str, Any] = {"name": _stack_name(stack, several=several), "path": stack.path}
     norms: list[dict[str, Any]] = [{}, {}]
     if front is not None:
         table["norms_shown"] = True
-        # Attention and MLP may both read what the layer before has written.
+        # Attention and MLP may both read the output of the previous layer.
         table["parallel"] = {"config": list(PARALLEL), "default": True}
-        norms = [{"norm": _norm(one)} for one in front]
+        norms = [{"norm": _norm(norm)} for norm in front]
     base = stack.base(min(stack.layers))
     attention = []
-    for at, (rule, block) in enumerate(stack.attention.items()):
-        one = _attention(block, _base_of(block.parent, stack) or base) | norms[0]
-        one |= {} if rule in everywhere else {"optional": True}
-        same = sum(other.cross == block.cross for other in list(stack.attention.values())[:at])
-        attention.append(one | ({"name": f"{same + 1}"} if same else {}))
+    for index, (rule, block) in enumerate(stack.attention.items()):
+        block_table = _attention(block, _base_of(block.parent, stack) or base) | norms[0]
+        block_table |= {} if rule in everywhere else {"optional": True}
+        same = sum(other.cross == block.cross for other in list(stack.attention.values())[:index])
+        attention.append(block_table | ({"name": f"{same + 1}"} if same else {}))
     if attention:
         table["attention"] = attention
     mlp = []
-    for at, (rule, block) in enumerate(stack.mlp.items()):
+    for index, (rule, block) in enumerate(stack.mlp.items()):
         names = {role: name for role, name, _ in rule}
         common = norms[1] if rule in everywhere else {"optional": True}
-        name = f"mlp{at + 1}" if at else "mlp"
-        if block.halves == HALVES:  # which is the gate is not known, and both are read alike
+        name = f"mlp{index + 1}" if index else "mlp"
+        if block.halves == HALVES:  # which half is the gate is not known; both are read alike
             for number, half in enumerate(HALVES):
                 table_of_half = _mlp_maps(block, names, {"up": number})
                 mlp.append(table_of_half | common | {"name": f"{name}.{half}"})
         else:
-            one = _mlp_maps(block, names, {half: i for i, half in enumerate(block.halves)})
-            mlp.append(one | common | ({"name": name} if at else {}))
+            block_table = _mlp_maps(block, names, {half: i for i, half in enumerate(block.halves)})
+            mlp.append(block_table | common | ({"name": name} if index else {}))
     if mlp:
         table["mlp"] = mlp
     return table
@@ -160,7 +159,7 @@ def _norm(norm: BlockNorm) -> dict[str, Any]:
 
 
 def _stack_name(stack: Stack, *, several: bool) -> str:
-    """The path without its number; a block of attention alone goes by its module's name."""
+    """The path without its number; a single attention block has the name of its module."""
     if "{" not in stack.path and len(stack.attention) == 1 and not stack.mlp:
         (block,) = stack.attention.values()
         return block.parent or "main"
@@ -178,18 +177,20 @@ def _base_of(parent: str, stack: Stack) -> str | None:
 
 def _attention(block: AttentionBlock, base: str) -> dict[str, Any]:
     table: dict[str, Any] = {"kind": "cross"} if block.cross else {}
-    for role, one in block.maps.items():
-        # Values that nothing reads make no pair.
+    for role, role_map in block.maps.items():
+        # Values without a reader form no pair.
         if role != "v" or "o" in block.maps:
-            table[role] = _role(one, base)
+            table[role] = _role(role_map, base)
     return table
 
 
-def _role(one: RoleMap, base: str) -> dict[str, Any]:
-    table = _module(one.matrix, one.matrix.tensor.removeprefix(base)) | {"layout": one.layout}
-    if one.select:
-        table["select"] = dict(one.select)
-    table |= {key: axis for key, axis in (("out", one.out), ("inp", one.inp)) if axis}
+def _role(role_map: RoleMap, base: str) -> dict[str, Any]:
+    table = _module(role_map.matrix, role_map.matrix.tensor.removeprefix(base)) | {
+        "layout": role_map.layout
+    }
+    if role_map.select:
+        table["select"] = dict(role_map.select)
+    table |= {key: axis for key, axis in (("out", role_map.out), ("inp", role_map.inp)) if axis}
     return table
 
 
@@ -203,7 +204,7 @@ def _module(matrix: Matrix, tensor: str) -> dict[str, Any]:
 def _mlp_maps(
     block: MlpBlock, names: Mapping[str, str], halves: Mapping[str, int]
 ) -> dict[str, Any]:
-    """The maps of an MLP by their roles; `halves` says which half of the first map each is."""
+    """The maps of an MLP by role; `halves` gives the half of the first map for each."""
     table: dict[str, Any] = {}
     for role in ("up", "gate", "down"):
         source = "up" if role in halves else role
@@ -219,12 +220,12 @@ def _mlp_maps(
     return table
 
 
-def _placed(one: Placed, doubts: Doubts) -> dict[str, Any]:
-    table = _module(one.item.matrix, one.item.matrix.tensor) | {"layout": one.layout}
-    if one.item.norm:
-        table["norm"] = one.item.norm
-    if one.item.normed:
+def _placed(placed: Placed, doubts: Doubts) -> dict[str, Any]:
+    table = _module(placed.item.matrix, placed.item.matrix.tensor) | {"layout": placed.layout}
+    if placed.item.norm:
+        table["norm"] = placed.item.norm
+    if placed.item.normed:
         table["after"] = "norm"
-    elif one.item.matrix.tensor in doubts.open:
+    elif placed.item.matrix.tensor in doubts.open:
         table["after"] = "unknown"
     return table

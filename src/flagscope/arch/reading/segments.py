@@ -1,7 +1,7 @@
-"""How the matrices of a line lie: plain, transposed, grouped convolutions, what a flattening joins.
+"""Finds the layouts of the matrices of a line: plain, transposed, grouped, or after flattening.
 
-Each matrix is read in the way that its neighbours, its bias and the norm behind it leave open.
-Where more than one way is open, it is cut out of the line and listed.
+Each matrix is read in the way that its neighbours, its bias and the norm after it allow. If they
+allow several ways, the matrix is cut out of the line and listed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from flagscope.arch.reading.line import (
 )
 from flagscope.arch.reading.modules import Shape
 
-# By the number of dimensions of the weight: Linear, Conv1d, Conv2d, Conv3d.
+# Layouts by number of dimensions: Linear, Conv1d, Conv2d, Conv3d.
 PLAIN = {2: "o i", 3: "o i x", 4: "o i y x", 5: "o i z y x"}
 _TRANSPOSED = {2: "i o", 3: "i o x", 4: "i o y x", 5: "i o z y x"}
 
@@ -49,7 +49,7 @@ _BUFFER = re.compile(r"(?:\w*_)?(?:mask|tril|triu|buffer|pe|positional_encoding)
 
 @dataclass(frozen=True)
 class Placed:
-    """A matrix of a segment: its layout, and the lengths that it writes and reads."""
+    """A matrix of a segment: its layout, and its output and input lengths."""
 
     item: Item
     layout: str
@@ -59,9 +59,9 @@ class Placed:
 
 @dataclass
 class Segments:
-    """Sequences of matrices without a cut, and what stands in none, by reason.
+    """Sequences of matrices without a cut, and matrices in none, by reason.
 
-    `borders` are the places where two matrices fit each other and no pair is claimed.
+    `borders` are the places where two matrices fit each other but no pair is claimed.
     """
 
     found: list[list[Placed]] = field(default_factory=list)
@@ -75,29 +75,29 @@ def segments(lines: list[Line]) -> Segments:
     result = Segments()
     for line in lines:
         result.borders += _borders(line)
-        for part in _Reader(result).read(line):
-            if len(part) > 1:
-                result.found.append(part)
+        for segment in _Reader(result).read(line):
+            if len(segment) > 1:
+                result.found.append(segment)
             else:
-                for one in part:
-                    result.left.setdefault(one.item.matrix.tensor, LONE)
+                for placed in segment:
+                    result.left.setdefault(placed.item.matrix.tensor, LONE)
     return result
 
 
 def _borders(line: Line) -> Iterator[str]:
-    """Places within a list where two matrices fit each other and are not known to meet."""
+    """Places within a list where two matrices fit each other but may not be adjacent."""
     before: Item | None = None
     cuts: list[str] = []
-    for part in line:
-        if isinstance(part, Cut):
-            cuts.append(part.reason)
+    for entry in line:
+        if isinstance(entry, Cut):
+            cuts.append(entry.reason)
             continue
-        why = next((one for one in cuts if one in _LISTED), None)
+        why = next((reason for reason in cuts if reason in _LISTED), None)
         if before is not None and why is not None:
-            one, two = before.matrix, part.matrix
-            if one.shape[0] == two.shape[1]:
-                yield f"{one.path} to {two.path} ({why})"
-        before, cuts = part, []
+            writer, reader = before.matrix, entry.matrix
+            if writer.shape[0] == reader.shape[1]:
+                yield f"{writer.path} to {reader.path} ({why})"
+        before, cuts = entry, []
 
 
 class _Reader:
@@ -111,15 +111,15 @@ class _Reader:
         self._flattening = _flattening(line)
         run: list[Item] = []
         hint: tuple[int, ...] = ()
-        for part in [*line, Cut("")]:
-            if isinstance(part, Item):
-                run.append(part)
+        for entry in [*line, Cut("")]:
+            if isinstance(entry, Item):
+                run.append(entry)
                 continue
-            if part.reason:
-                self.into.cuts.add(part.reason)
+            if entry.reason:
+                self.into.cuts.add(entry.reason)
             placed = list(self._run(run, hint))
-            if len(run) == 1 and part.reason:
-                self.into.left.setdefault(run[0].matrix.tensor, part.reason)
+            if len(run) == 1 and entry.reason:
+                self.into.left.setdefault(run[0].matrix.tensor, entry.reason)
             yield from placed
             if run:
                 hint = (placed[-1][-1].out,) if placed else hint
@@ -132,12 +132,15 @@ class _Reader:
             return
         placed = self._attempt(run, hint, frozenset())
         transposed = frozenset(
-            one.item.matrix.shape[2:] for part in placed for one in part if "i o" in one.layout
+            entry.item.matrix.shape[2:]
+            for segment in placed
+            for entry in segment
+            if "i o" in entry.layout
         )
         yield from self._attempt(run, hint, transposed) if transposed else placed
 
     def _bare(self, run: list[Item]) -> Iterator[list[Placed]]:
-        """Parameters without modules: the one way to lie in which all of them chain."""
+        """Parameters without modules: the one storage order in which all of them chain."""
         shapes = [item.matrix.shape for item in run]
         flat = all(len(shape) == 2 for shape in shapes)
         bare = all(item.matrix.joint is None for item in run)
@@ -162,19 +165,19 @@ class _Reader:
         self, run: list[Item], hint: tuple[int, ...], transposed_kernels: frozenset[Shape]
     ) -> list[list[Placed]]:
         parts: list[list[Placed]] = [[]]
-        for at, item in enumerate(run):
+        for index, item in enumerate(run):
             before = parts[-1][-1] if parts[-1] else None
-            following = run[at + 1].matrix.shape if at + 1 < len(run) else None
+            following = run[index + 1].matrix.shape if index + 1 < len(run) else None
             outcome = self._place(item, before, hint, following, transposed_kernels)
             if isinstance(outcome, str) and outcome == DIMENSIONS and before is not None:
-                # A new segment may begin here, behind something that was not seen.
+                # A new segment may start here, after something unseen.
                 self.into.cuts.add(DIMENSIONS)
                 parts.append([])
                 outcome = self._place(item, None, (before.out,), following, transposed_kernels)
             if isinstance(outcome, str):
                 self.into.left[item.matrix.tensor] = outcome
                 self.into.cuts.add(outcome)
-                # It writes the one or the other, whatever it is.
+                # Its output has one of the two lengths, whatever it is.
                 hint = item.matrix.shape[: 1 if outcome in (GROUPED, MAY_GROUP, ONE_CHANNEL) else 2]
                 parts.append([])
             else:
@@ -188,7 +191,7 @@ class _Reader:
         self, item: Item, before: Placed | None, hint: tuple[int, ...], following: Shape | None,
         transposed_kernels: frozenset[Shape],
     ) -> Placed | str:  # fmt: skip
-        """The matrix behind `before`, or why it cannot be placed."""
+        """The matrix after `before`, or why it cannot be placed."""
         shape = item.matrix.shape
         if len(shape) not in PLAIN:
             return BETWEEN
@@ -201,11 +204,11 @@ class _Reader:
         written = before.out if before else None
         first, second = shape[:2]
         outs = self._written(item)
-        # Each way: does it read what comes, and write as many channels as bias and norm have?
+        # For each way: does it read its input, and write as many channels as bias and norm have?
         plain = written in (None, second) and outs <= {first}
         spread = any(n > 1 for n in shape[2:])
         even = spread and may_be_transposed(item)
-        # A reader of a concatenation has the shape of a transposed one, so that must be shown.
+        # A reader of a concatenation has the shape of a transposed map: evidence must exclude it.
         shown = even or (outs == {second} and first != second)
         transposed = written in (None, first) and outs <= {second} and spread and shown
         grouped = outs <= {first} and _may_group(written, first, second)
@@ -232,11 +235,11 @@ class _Reader:
         self, item: Item, hint: tuple[int, ...], following: Shape | None,
         *, plain: bool, transposed: bool, even: bool,
     ) -> Placed | str:  # fmt: skip
-        """A convolution of which it is not known what it reads."""
+        """A convolution whose input is not known."""
         shape = item.matrix.shape
         first, second = shape[:2]
         reads = following[1] if following is not None else None
-        if second not in hint and any(_may_group(one, first, second) for one in hint):
+        if second not in hint and any(_may_group(written, first, second) for written in hint):
             return MAY_TRANSPOSE if even else ONE_CHANNEL if second == 1 else MAY_GROUP
         if second == 1 and first > 1:
             return ONE_CHANNEL
@@ -245,7 +248,7 @@ class _Reader:
         if even and goes_up(item.matrix.path) and not item.matrix.bias and item.channels is None:
             return MAY_TRANSPOSE
         if plain and transposed and reads == second != first:
-            # Transposed, or plain in front of one in groups.
+            # Transposed, or plain before a grouped one.
             if following is not None and _may_group(first, following[0], second):
                 return ORIENTATION
             plain = False
@@ -267,21 +270,21 @@ class _Reader:
         return DIMENSIONS
 
     def _written(self, item: Item) -> set[int]:
-        """Lengths that the output has by the bias and by the BatchNorm behind."""
-        found = {item.matrix.bias[1]} if item.matrix.bias else set()
-        return found | ({item.channels} if item.channels is not None else set())
+        """Lengths of the output, from the bias and the subsequent BatchNorm."""
+        lengths = {item.matrix.bias[1]} if item.matrix.bias else set()
+        return lengths | ({item.channels} if item.channels is not None else set())
 
 
 def _flattening(line: Line) -> Item | None:
-    """The linear map that may read a flattened image: the first, behind all convolutions."""
+    """The linear map that may read a flattened image: the first after all convolutions."""
     items = [item for item in line if isinstance(item, Item)]
-    flat = [at for at, item in enumerate(items) if len(item.matrix.shape) == 2]
-    spread = [at for at, item in enumerate(items) if len(item.matrix.shape) > 2]
+    flat = [index for index, item in enumerate(items) if len(item.matrix.shape) == 2]
+    spread = [index for index, item in enumerate(items) if len(item.matrix.shape) > 2]
     return items[flat[0]] if flat and spread and flat[0] > spread[-1] else None
 
 
 def _may_read(shape: Shape, written: int) -> bool:
-    """Whether a matrix can read so many channels, in groups or behind a flattening."""
+    """Whether a matrix can read so many channels, in groups or after flattening."""
     out, inp = shape[:2]
     if len(shape) == 2:
         return inp % written == 0
@@ -289,7 +292,7 @@ def _may_read(shape: Shape, written: int) -> bool:
 
 
 def _may_group(written: int | None, out: int, per_group: int) -> bool:
-    """Whether a convolution in several groups can read so many channels."""
+    """Whether a grouped convolution can read so many channels."""
     if written is None or written <= per_group or written % per_group:
         return False
     return out % (written // per_group) == 0

@@ -1,4 +1,4 @@
-"""Config keys under which people keep the sizes of attention."""
+"""Common config keys for the sizes of attention."""
 
 HEADS = (
     "num_attention_heads", "n_head", "n_heads", "num_heads", "nhead", "nheads", "heads",
@@ -19,7 +19,7 @@ PARALLEL = (
     "use_parallel_residual", "parallel_residual", "parallel_attn_mlp", "parallel_attn",
     "parallel_block", "parallel_blocks", "parallel",
 )  # fmt: skip
-"""Config keys that say whether attention and MLP of a layer read the same stream."""
+"""Config keys that say whether attention and MLP of a layer are parallel."""
 
 SIZES = {"h": HEADS, "g": KEY_VALUE_HEADS, "k": HEAD_WIDTH}
-"""By axis. The stream's width is not among them: it may go by a name that others use."""
+"""Config keys by axis, without the stream's width, whose key may mean something else."""

@@ -1,4 +1,4 @@
-"""Heads that are modules of their own, taken together as one matrix with an axis of heads."""
+"""Stacks heads that are separate modules into one matrix with an axis of heads."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class StackedBlock:
     Attributes
     ----------
     parent
-        Module that holds the output map.
+        Path of the module that holds the output map.
     roles
-        q, k and v, or qkv, as they are together: names with a star for the number of the head.
+        q, k and v, or qkv, as stacked: names with a star for the number of the head.
     count
         Number of heads.
     """
@@ -38,7 +38,7 @@ class StackedBlock:
 
 @dataclass(frozen=True)
 class StackedHeads:
-    """All such blocks, the tensors that their matrices stand for, and the modules of these."""
+    """All such blocks, the tensors that their matrices combine, and the modules of these."""
 
     blocks: tuple[StackedBlock, ...]
     tensors: Mapping[str, tuple[str, ...]]
@@ -46,23 +46,23 @@ class StackedHeads:
 
 
 def stacked_heads(groups: Mapping[str, Sequence[Matrix]]) -> StackedHeads:
-    """Lists of modules of one head each, with the output map of all of them next to the list.
+    """Lists of modules of one head each, with a common output map next to the list.
 
-    Two forms: ``heads.3.query`` and ``queries.3``. A list whose maps are square, or next to which
-    no output map of the right shape stands, is a list of layers or of something else.
+    Two forms: ``heads.3.query`` and ``queries.3``. A list whose maps are square, or that has no
+    output map of the right shape next to it, is a list of layers or of something else.
 
     Parameters
     ----------
     groups
-        The matrices of a model by the module in which they stand.
+        The matrices of a model by parent module.
     """
     blocks: list[StackedBlock] = []
     tensors: dict[str, tuple[str, ...]] = {}
     sources: set[str] = set()
     for (over, stem), heads in _lists(groups).items():
-        found = _block(over, stem, heads, groups)
-        if found is not None:
-            block, parts = found
+        stacked = _block(over, stem, heads, groups)
+        if stacked is not None:
+            block, parts = stacked
             blocks.append(block)
             tensors |= parts
             sources |= {m.parent for head in heads.values() for m in head.values()}
@@ -72,7 +72,7 @@ def stacked_heads(groups: Mapping[str, Sequence[Matrix]]) -> StackedHeads:
 def _lists(
     groups: Mapping[str, Sequence[Matrix]],
 ) -> dict[tuple[str, str], dict[int, dict[str, Matrix]]]:
-    """Lists by the module that holds them and what their entries are called."""
+    """Lists by the module that holds them and the names of their entries."""
     lists: dict[tuple[str, str], dict[int, dict[str, Matrix]]] = defaultdict(dict)
     above = {over for parent in groups for over in _modules_above(parent)}
     for parent, matrices in groups.items():
@@ -96,9 +96,9 @@ def _modules_above(path: str) -> Iterator[str]:
 
 
 def _holds_more(matrices: Sequence[Matrix]) -> bool:
-    """Whether a module holds other maps than those of one head: then it is a layer of its own.
+    """Whether a module holds maps besides those of one head, and so is a whole layer.
 
-    A bare square, such as the mask that people register next to a head, is no map.
+    A bare square parameter, such as a mask registered next to a head, is not a map.
     """
     others = [m for m in matrices if role_of(m.name) is None]
     return not all(m.joint is None and m.shape[-1] == m.shape[-2] for m in others)
@@ -109,8 +109,8 @@ def _block(
 ) -> tuple[StackedBlock, dict[str, tuple[str, ...]]] | None:
     """A list of heads as a block, and the tensors of each of its matrices."""
     count = len(heads)
-    given = set(heads[min(heads)])
-    names = ("q", "k", "v") if {"q", "k", "v"} <= given else ("qkv",)
+    present = set(heads[min(heads)])
+    names = ("q", "k", "v") if {"q", "k", "v"} <= present else ("qkv",)
     if set(heads) != set(range(count)) or not all(set(names) <= set(h) for h in heads.values()):
         return None
     first = heads[0]
@@ -118,15 +118,15 @@ def _block(
         return None
     rows, d = first[names[0]].shape
     k = rows // 3 if names == ("qkv",) else rows
-    # Where the list is the module of attention itself, its output map stands in it; where it is a
-    # part of that ("att.heads.3"), one level up.
+    # If the list is the attention module itself, it holds the output map; if the list is a part
+    # of that module ("att.heads.3"), the map is one level up.
     places = (over,) if stem else (over, over.rpartition(".")[0])
-    near = [m for place in dict.fromkeys(places) for m in groups.get(place, ())
+    near = [m for path in dict.fromkeys(places) for m in groups.get(path, ())
             if m.shape == (d, count * k) and is_output(m.name)]  # fmt: skip
     if k >= d or len(near) != 1:
         return None
     parent = near[0].parent
-    parts = {n: tuple(heads[at][n].tensor for at in range(count)) for n in names}
+    parts = {n: tuple(heads[index][n].tensor for index in range(count)) for n in names}
     together = {n: _starred(tensors) for n, tensors in parts.items()}
     if any(name.count("*") != 1 for name in together.values()):
         return None
@@ -141,7 +141,7 @@ def _block(
 
 
 def _starred(names: Sequence[str]) -> str:
-    """One name for several that differ in a number: that number is a star."""
+    """One name for several that differ in one number, with a star for it."""
     pieces = [re.split(r"([0-9]+)", name) for name in names]
     if len({len(piece) for piece in pieces}) > 1:
         return names[0]

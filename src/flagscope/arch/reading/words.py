@@ -1,4 +1,4 @@
-"""What people call the maps of attention and of MLPs, and lists of modules."""
+"""Common names for the maps of attention and MLPs, and for lists of modules."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ DOWN = re.compile(
 )
 _GATE = re.compile(r".*gate.*|w_?3|wi_?0|v|linear_?v|w_?v|fc_?1_g|swish")
 
-# "task_layers" may be one for each task; these say nothing of that kind.
+# "task_layers" may be one per task; these words do not mean that.
 _NEUTRAL = re.compile(
     r"(?:conv|fc|lin|linear|hidden|dense|mlp|ffn|ff|enc|dec|encoder|decoder|transformer|main|core|"
     r"deep|net|base|feature|features|inner|mid|middle|gnn|gcn|gat|graph|res|lstm|rnn|down|up|"
     r"backbone|trunk|body|model|pre|post|the|my|all|block|layer|feed|v|s|down_?sample|up_?sample|"
     r"pts|point|w|module|nn|cnn|head|_)*"
 )
-# Modules of such names run one behind the other, those of the second kind side by side.
+# Modules with the first kind of name run in sequence, those with the second in parallel.
 _SEQUENTIAL = re.compile(
     r"(?:(?P<of>\w*)_)?(?:layers?|blocks?|stages?|net|features?|convs?|fcs?|linear|lin|dense|hiddens?|mlp|"
     r"ffn?|body|main|trunk|seq|sequential|model|module|encoder|decoder|backbone|classifier|"
@@ -65,7 +65,7 @@ _EMBEDDING = re.compile(
 
 
 def is_embedding(name: str) -> bool:
-    """Whether a module's name says that it holds a table of vectors.
+    """Whether a module's name says that it holds an embedding table.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def is_embedding(name: str) -> bool:
 
 
 def role_of(name: str) -> str | None:
-    """Which of q, k, v a module's name says, or "qkv" for all in one; None where it says nothing.
+    """The role q, k or v in a module's name, or "qkv" for all in one; None without one.
 
     Examples
     --------
@@ -102,12 +102,12 @@ def is_output(name: str) -> bool:
 
 
 def may_be_output(name: str) -> bool:
-    """Whether nothing in a name speaks against an output map."""
+    """Whether a name is compatible with an output map."""
     return _NOT_OUTPUT.search(name.lower()) is None
 
 
 def mlp_role(name: str) -> str | None:
-    """Which of up, gate, down a module's name says.
+    """The role up, gate or down in a module's name.
 
     Examples
     --------
@@ -123,7 +123,7 @@ def mlp_role(name: str) -> str | None:
 
 
 def runs_in_sequence(name: str) -> bool | None:
-    """Whether modules in a list of this name follow each other; None where the name says nothing.
+    """Whether modules in a list of this name run in sequence; None if the name does not say.
 
     Examples
     --------

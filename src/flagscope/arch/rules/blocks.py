@@ -1,4 +1,4 @@
-"""Rules of the blocks of a layer: attention, MLP, and maps of low rank."""
+"""Rules of the blocks of a layer: attention, MLP, and low-rank maps."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class AttentionRule(BlockRule):
 
     @cached_property
     def maps(self) -> tuple[MapRule, ...]:
-        """Queries, keys, values and output, as far as the block has them."""
+        """Queries, keys, values and output, those that the block has."""
         return tuple(rule for rule in (self.q, self.k, self.v, self.o) if rule is not None)
 
 

@@ -1,4 +1,4 @@
-"""Mistakes in a family file, as errors that name the file, the key, and what to write."""
+"""Reports mistakes in a family file: errors name the file, the key, and what to write."""
 
 from __future__ import annotations
 
@@ -24,46 +24,48 @@ _EXPECTED = {
 
 
 def first_mistake(error: ValidationError, model: type[BaseModel], file: str) -> ArchitectureError:
-    """The first mistake of a file that did not pass its model.
+    """The first mistake in a file that failed validation.
 
     Parameters
     ----------
     error
-        Of pydantic.
+        Validation error of pydantic.
     model
         The model of the whole file.
     file
         Name of the file.
     """
     detail = error.errors()[0]
-    place, kind = file + _key(detail["loc"]), detail["type"]
+    location, kind = file + _key(detail["loc"]), detail["type"]
     if kind == "missing":
         return _missing(detail, model, file)
     if kind == "extra_forbidden":
         return _unknown(detail, model, file)
-    told: Mapping[str, Any] = detail.get("ctx", {})
+    context: Mapping[str, Any] = detail.get("ctx", {})
     if kind == "rule":
-        key = f".{told['key']}" if told["key"] else ""
-        return ArchitectureError(f"{place}{key}: {told['text']}", hint=told["hint"])
+        key = f".{context['key']}" if context["key"] else ""
+        return ArchitectureError(f"{location}{key}: {context['text']}", hint=context["hint"])
     expected = _EXPECTED.get(kind)
     if kind == "literal_error":
-        expected = "one of " + told["expected"].replace(" or ", ", ").replace("'", "")
+        expected = "one of " + context["expected"].replace(" or ", ", ").replace("'", "")
     if expected is None:
-        return ArchitectureError(f"{place}: {detail['msg']}", hint="correct the family file")
+        return ArchitectureError(f"{location}: {detail['msg']}", hint="correct the family file")
     return ArchitectureError(
-        f"{place}: expected {expected}, got {detail['input']!r}", hint="correct the family file"
+        f"{location}: expected {expected}, got {detail['input']!r}", hint="correct the family file"
     )
 
 
 def _missing(detail: ErrorDetails, model: type[BaseModel], file: str) -> ArchitectureError:
-    """A key that is not there, or is misspelt: then its table has a key that nothing asks for."""
+    """Error for a missing key; if it is misspelt, its table has an unknown key instead."""
     *table, key = detail["loc"]
-    place, content = file + _key(table), detail["input"]
+    location, content = file + _key(table), detail["input"]
     left = content.keys() - set(_keys(model, table)) if isinstance(content, dict) else ()
     near = difflib.get_close_matches(str(key), left, n=1, cutoff=0.7)
     if near:
-        return ArchitectureError(f"{place}: unknown key {near[0]!r}", hint=f"did you mean {key!r}?")
-    return ArchitectureError(f"{place}: key {key!r} is missing", hint=f"add {key} to this table")
+        return ArchitectureError(
+            f"{location}: unknown key {near[0]!r}", hint=f"did you mean {key!r}?"
+        )
+    return ArchitectureError(f"{location}: key {key!r} is missing", hint=f"add {key} to this table")
 
 
 def _unknown(detail: ErrorDetails, model: type[BaseModel], file: str) -> ArchitectureError:
@@ -78,12 +80,12 @@ def _unknown(detail: ErrorDetails, model: type[BaseModel], file: str) -> Archite
 
 
 def _key(location: Sequence[int | str]) -> str:
-    """A location as a key, such as ``.stacks[0].attention[1].q``."""
+    """Format a location as a key, such as ``.stacks[0].attention[1].q``."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
 
 
 def _keys(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """The keys that the table at a location may have."""
+    """Keys that the table at a location may have."""
     label = False
     for part in location:
         if isinstance(part, int) or label:
@@ -98,7 +100,9 @@ def _keys(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model of a table's annotation: itself, or within a tuple, a mapping or a union."""
+    """The model in a table's annotation: itself, or within a tuple, a mapping or a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)
+    return next(
+        (model for argument in get_args(annotation) if (model := _model_in(argument))), None
+    )

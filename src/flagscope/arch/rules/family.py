@@ -1,4 +1,4 @@
-"""Rules of a model family, as its file says them: stacks of layers, sequences, chains."""
+"""Rules of a model family, as in its file: stacks of layers, sequences, chains."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class StackRule(Rule):
 
     @property
     def has_stream(self) -> bool:
-        """Whether it is known for every block how it reads the residual stream (see `Stream`)."""
+        """Whether it is known how every block reads the residual stream (see `Stream`)."""
         blocks = [block for block in self.mlp if not block.mixes_tokens]
         every = (*self.attention, *blocks)
         return bool(blocks) and all(block.bare or _before(block.norm) for block in every)
@@ -144,21 +144,21 @@ class StackRule(Rule):
 
 
 def _before(norm: NormRule | None) -> bool:
-    """Whether a norm stands in front of its readers, always or where the config says so."""
+    """Whether a norm precedes its readers, always or if the config says so."""
     return norm is not None and (norm.placement == "pre" or norm.pre is not None)
 
 
 def _with_epsilon(table: dict[str, Any], eps: object) -> dict[str, Any]:
-    """A stack's or a block's table, with this eps in the tables of norms that have none."""
+    """The table of a stack or block, with this eps in the tables of norms that have none."""
     filled = dict(table)
-    for key, part in table.items():
-        if key in ("norm", "output_norm") and isinstance(part, dict):
-            filled[key] = {"eps": eps, **part}
-        elif key == "frame" and isinstance(part, dict):
-            filled[key] = _with_epsilon(part, eps)
-        elif key in ("attention", "mlp", "latent") and isinstance(part, list):
+    for key, value in table.items():
+        if key in ("norm", "output_norm") and isinstance(value, dict):
+            filled[key] = {"eps": eps, **value}
+        elif key == "frame" and isinstance(value, dict):
+            filled[key] = _with_epsilon(value, eps)
+        elif key in ("attention", "mlp", "latent") and isinstance(value, list):
             filled[key] = [_with_epsilon(block, eps) if isinstance(block, dict) else block
-                           for block in part]  # fmt: skip
+                           for block in value]  # fmt: skip
     return filled
 
 
@@ -231,5 +231,5 @@ class Family(Rule):
 
     @property
     def named(self) -> bool:
-        """Whether its tensor names are its own, so that they identify it."""
+        """Whether its tensor names are unique to it, so that they identify it."""
         return not self.unnamed and self.extends is None

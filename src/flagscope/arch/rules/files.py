@@ -1,8 +1,8 @@
-"""Family files: what a model family's tensors are called and how they lie, as data.
+"""Reads family files: names and layouts of a model family's tensors, as data.
 
-Each file in ``families/`` is TOML. Names are relative to a layer's `path`, any prefix of the
-path is found from the tensor names, and alternatives (a name in a live module and the one on
-disk) are arrays, of which the first that exists counts.
+Each file in ``families/`` is TOML. Names are relative to a layer's `path`; any prefix of the path
+is found from the tensor names. Alternatives (the name in a live module and the one on disk) are
+arrays, of which the first name that exists counts.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from flagscope.arch.rules.errors import first_mistake
 from flagscope.arch.rules.family import Family
 from flagscope.errors import ArchitectureError
 
-# What a family does not take from the one that it extends.
+# Keys that a family does not inherit from the one that it extends.
 _IDENTITY = ("name", "title", "model_types", "requires", "prefixes")
 
 
-def parse_toml(text: str, place: str) -> dict[str, Any]:
-    """The content of a TOML text; `place` names it in errors."""
+def parse_toml(text: str, file: str) -> dict[str, Any]:
+    """The content of a TOML text; `file` is its name in errors."""
     try:
         return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # also numbers of 5,000 digits, arrays in arrays
+    except (ValueError, RecursionError) as error:  # also long numbers and deeply nested arrays
         raise ArchitectureError(
-            f"{place}: {str(error)[:200]}", hint="the file must be valid TOML"
+            f"{file}: {str(error)[:200]}", hint="the file must be valid TOML"
         ) from error
 
 
 def read_family(
-    content: Mapping[str, Any], place: str, others: Mapping[str, Mapping[str, Any]] | None = None
+    content: Mapping[str, Any], file: str, families: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Family:
     """A validated family from the content of its file.
 
@@ -40,17 +40,17 @@ def read_family(
     ----------
     content
         The parsed TOML.
-    place
+    file
         Name of the file, for errors.
-    others
-        Contents of other family files by name, for `extends`: what this file does not say,
-        other than its identity, is as in that one.
+    families
+        Contents of other family files by name, for `extends`: keys that this file lacks, except
+        for its identity, are inherited.
 
     Raises
     ------
     ArchitectureError
-        With the place of the first mistake: a missing or unknown key, a wrong type, a layout
-        that does not parse or lacks an axis that the role needs.
+        At the first mistake: a missing or unknown key, a wrong type, a layout that does not parse
+        or lacks an axis that the role needs.
 
     References
     ----------
@@ -62,21 +62,21 @@ def read_family(
     'unknown'
     """
     try:
-        return Family.model_validate(_extended(content, place, others or {}))
+        return Family.model_validate(_extended(content, file, families or {}))
     except ValidationError as error:
-        raise first_mistake(error, Family, place) from None
+        raise first_mistake(error, Family, file) from None
 
 
 def _extended(
-    content: Mapping[str, Any], place: str, others: Mapping[str, Mapping[str, Any]]
+    content: Mapping[str, Any], file: str, families: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     parent = content.get("extends")
     if parent is None:
         return dict(content)
-    base = others.get(parent) if isinstance(parent, str) else None
+    base = families.get(parent) if isinstance(parent, str) else None
     if base is None or "extends" in base:
         raise ArchitectureError(
-            f"{place}.extends: {parent!r} is not a family that stands by itself",
+            f"{file}.extends: {parent!r} is not a family that stands by itself",
             hint="name a family file that does not extend another one",
         )
     return {key: value for key, value in base.items() if key not in _IDENTITY} | dict(content)

@@ -1,4 +1,4 @@
-"""Rules of linear maps: what their tensors are called and how they lie."""
+"""Rules of linear maps: names and layouts of their tensors."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from flagscope.arch.rules.values import Names, Rule, known_activation, mistake
 from flagscope.errors import ArchitectureError
 
 UNFILLED = "?"
-"""What a draft has in place of a name that its user is to fill in."""
+"""Placeholder in a draft for a name that its user must fill in."""
 
-# Output, input and batch axes that a role has unless its table says otherwise. The batch axis
-# of k and v is g, the key-value heads, where the layout has one.
+# Default output, input and batch axes of a role. The batch axis of k and v is g, the key-value
+# heads, if the layout has one.
 ROLE_AXES: Mapping[str, tuple[str, str, str | None]] = {
     "q": ("k", "d", "h"),
     "k": ("k", "d", "h"),
@@ -44,8 +44,8 @@ ROLE_AXES: Mapping[str, tuple[str, str, str | None]] = {
 class MapRule(Rule):
     """Where one linear map lies: the name of its module and the layout of its weight."""
 
-    # Not a key of the file: the key under which the table stands says it. No TOML file that
-    # somebody writes has a key of this form.
+    # Not a key of the file, but derived from the key of the table. No hand-written TOML file has a
+    # key of this form.
     role: SkipJsonSchema[str] = Field(alias="(role)")
     modules: Names = Field(
         alias="module",
@@ -149,7 +149,7 @@ class MapRule(Rule):
 
     @cached_property
     def form(self) -> tuple[Any, ...]:
-        """All but the names: rules of one form give maps alike on tensors of one shape."""
+        """All but the names: rules of equal form give equal maps on tensors of equal shape."""
         parts = (tuple(self.select.items()), tuple(self.window.items()))
         return (self.role, self.layout, self.out, self.inp, self.batch, *parts)
 
@@ -159,7 +159,7 @@ class MapRule(Rule):
         return tuple(zip(self.weights(), self.biases(), strict=True))
 
     def names(self) -> tuple[str, ...]:
-        """All tensor names the rule may touch."""
+        """All tensor names that the rule may use."""
         return (*self.weights(), *self.biases(), *norm_tensors(self.norms))
 
 
@@ -180,7 +180,7 @@ class SequenceMapRule(MapRule):
 
 
 def _in_role(value: object, role: str | Callable[[dict[str, Any]], str]) -> object:
-    """A map's table with its role, and with the axes of that role where it names no others."""
+    """A map's table with its role, and with the default axes of the role."""
     if not isinstance(value, dict):
         return value
     known = role if isinstance(role, str) else role(value)
@@ -191,7 +191,7 @@ def _in_role(value: object, role: str | Callable[[dict[str, Any]], str]) -> obje
 
 
 def _axes(table: dict[str, Any]) -> tuple[str, ...]:
-    """Axes of a table's layout, none where that is not a layout."""
+    """Axes of a table's layout; empty if it is not a layout."""
     layout = table.get("layout")
     try:
         groups = parse_layout(layout) if isinstance(layout, str) else ()
@@ -201,7 +201,7 @@ def _axes(table: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _sequence_role(table: dict[str, Any]) -> str:
-    """A layout of two dimensions is a linear map's, one of more a convolution's."""
+    """Role by dimensions of the layout: linear for two, convolution for more."""
     layout = table.get("layout")
     try:
         return "linear" if isinstance(layout, str) and len(parse_layout(layout)) == 2 else "conv"
@@ -210,7 +210,7 @@ def _sequence_role(table: dict[str, Any]) -> str:
 
 
 def role_validator(role: str | Callable[[dict[str, Any]], str]) -> BeforeValidator:
-    """What gives a map's table its role."""
+    """Validator that sets the role of a map's table."""
     return BeforeValidator(partial(_in_role, role=role))
 
 

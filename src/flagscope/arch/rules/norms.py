@@ -73,7 +73,7 @@ class NormRule(Rule):
         return names
 
     def names(self) -> tuple[str, ...]:
-        """All tensor names that it may have."""
+        """All tensor names that the norm may have."""
         return norm_tensors(self.modules, (*self.stored, "running_mean", "running_var"))
 
 
@@ -122,7 +122,7 @@ class RotaryRule(Rule):
 
 
 def norm_tensor(module: str, kind: str) -> str:
-    """Name of one tensor of a norm; one that ends with "_" lies in the module of its reader.
+    """Name of one tensor of a norm; if it ends with "_", the tensor is in the reader's module.
 
     Examples
     --------
@@ -136,5 +136,5 @@ def norm_tensors(
     modules: tuple[str, ...],
     kinds: tuple[str, ...] = ("weight", "bias", "running_mean", "running_var"),
 ) -> tuple[str, ...]:
-    """Names of the tensors that norms of these names may have."""
+    """Tensor names that norms with these module names may have."""
     return tuple(norm_tensor(module, kind) for module in modules for kind in kinds)

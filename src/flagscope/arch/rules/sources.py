@@ -1,4 +1,4 @@
-"""Where family files come from: those that ship with the package, and one of the user's own."""
+"""Loads family files: those that ship with the package, and a custom one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from flagscope.arch.rules.family import Family
 from flagscope.arch.rules.files import parse_toml, read_family
 from flagscope.errors import ArchitectureError
 
-# A family file of one's own is a page or two; more is another file. A key of a thousand parts takes
-# the parser a time that grows with their square.
+# A custom family file is a page or two; more is some other file. The parser takes quadratic time
+# for a key of a thousand parts.
 _LARGEST = 2**18
 _LONGEST_LINE = 2000
 
@@ -45,16 +45,16 @@ def _shipped() -> Mapping[str, Mapping[str, Any]]:
 
 
 def own_family(path: str) -> Family:
-    """A family of the user's own, from its file.
+    """A custom family, from its file.
 
     Raises
     ------
     ArchitectureError
-        If the file cannot be read, or with the place of the first mistake in it.
+        If the file cannot be read, or at the first mistake in it.
     """
     file_path = Path(path).expanduser()
     try:
-        if file_path.exists() and not file_path.is_file():  # reading a pipe may never end
+        if file_path.exists() and not file_path.is_file():  # reading from a pipe may never end
             raise OSError("it is a folder, a pipe or a device")
         with file_path.open("rb") as file:
             data = file.read(_LARGEST + 1)

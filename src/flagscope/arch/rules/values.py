@@ -30,23 +30,23 @@ class Rule(BaseModel):
 
 
 def mistake(text: str, *, hint: str, key: str = "") -> PydanticCustomError:
-    """What is wrong with a value, for a validator to raise.
+    """An error about a value, for a validator to raise.
 
     Parameters
     ----------
     text
-        What stands behind the file and the key in the message.
+        Message, which follows the file and the key.
     hint
-        What to write.
+        What to write instead.
     key
-        Key within the validated table, where the mistake is about one of its values.
+        Key within the validated table, if the mistake is in one of its values.
     """
     return PydanticCustomError("rule", "{text}", {"text": text, "hint": hint, "key": key})
 
 
 @dataclass(frozen=True)
 class Also:
-    """Another form of a value in the JSON Schema, next to the one that is validated."""
+    """An additional form of a value in the JSON Schema, besides the validated one."""
 
     form: str
 
@@ -122,7 +122,7 @@ def _flag(value: object) -> object:
 
 
 Flag = Annotated[FlagRule, BeforeValidator(_flag), Also("boolean")]
-"""True, false, or the config keys that say it."""
+"""True, false, or the config keys that decide."""
 
 Sizes = Annotated[
     dict[str, Names],
@@ -140,7 +140,7 @@ Sizes = Annotated[
 
 
 def known_activation(name: str) -> str:
-    """The name of an activation, refused if nothing is known of it."""
+    """The name of an activation; raises if the activation is unknown."""
     if name.lower() not in _ACTIVATIONS:
         near = difflib.get_close_matches(name.lower(), _ACTIVATIONS, n=1)
         meant = f"did you mean {near[0]!r}? " if near else ""

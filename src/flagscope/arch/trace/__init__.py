@@ -1,4 +1,4 @@
-"""Any module's graph by tracing: who reads what each of its maps writes."""
+"""Builds the graph of any module by tracing which maps read the output of which."""
 
 from flagscope.arch.trace.copies import UntraceableError
 from flagscope.arch.trace.graph import FAMILY, module_graph, trace_graph

@@ -1,4 +1,4 @@
-"""Where the channels of a map lie in a tensor, followed through reshapes and transpositions."""
+"""Tracks the channels of a map in a tensor through reshapes and transpositions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from math import prod
 class Axis:
     """A factor of a dimension of a tensor.
 
-    `stride` is its step among the output rows of the map that wrote the tensor; None where the
-    factor counts something else (batch, positions, pixels).
+    `stride` is its step among the output rows of the map that wrote the tensor; None if the factor
+    counts something else (batch, positions, pixels).
     """
 
     size: int
@@ -20,7 +20,7 @@ class Axis:
 
     @property
     def channel(self) -> bool:
-        """Whether it runs along channels."""
+        """Whether it is a factor of the channels."""
         return self.stride is not None
 
 
@@ -45,7 +45,7 @@ def shape_of(dims: Dims) -> tuple[int, ...]:
 
 
 def merged(axes: Iterable[Axis]) -> tuple[Axis, ...]:
-    """The same factors, neighbours joined where they step as one axis does; none of size 1.
+    """The factors without size 1, with neighbours merged if they have the strides of one axis.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def _joins(outer: Axis, inner: Axis) -> bool:
 
 
 def reshaped(dims: Dims, shape: Sequence[int]) -> Dims | None:
-    """The dimensions after a row-major reshape; None where a factor is cut unevenly.
+    """The dimensions after a row-major reshape; None if a factor is cut unevenly.
 
     Examples
     --------
@@ -112,15 +112,15 @@ def holders(dims: Dims) -> tuple[int, ...]:
 
 
 def rows(offset: int, axes: Iterable[Axis]) -> frozenset[int]:
-    """The output rows that channel factors run through.
+    """The output rows that channel factors cover.
 
     Examples
     --------
     >>> sorted(rows(1, (Axis(2, 4), Axis(2, 1))))
     [1, 2, 5, 6]
     """
-    found = [offset]
+    covered = [offset]
     for axis in axes:
         stride = axis.stride or 0
-        found = [at + stride * i for at in found for i in range(axis.size)]
-    return frozenset(found)
+        covered = [row + stride * i for row in covered for i in range(axis.size)]
+    return frozenset(covered)

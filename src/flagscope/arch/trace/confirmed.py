@@ -1,8 +1,8 @@
-"""A family that names suggest for a live module, taken where the trace confirms it.
+"""Accepts the family that names suggest for a live module, if a trace confirms it.
 
-Names alone do not show what a module computes. A trace does, yet it may not follow every operation,
-and it cuts and names the maps as the program does. Where it contradicts nothing that the family
-says, the family's graph is the fuller one, and it is that of the module's state dict.
+Names alone do not show what a module computes. A trace does, but it may not follow every operation,
+and it splits and names the maps as the program does. If it contradicts nothing in the family, the
+family's graph is the more complete one, and it is that of the module's state dict.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ def confirmed_family(
     window: int,
     counted: int | None = None,
 ) -> Graph | None:
-    """The graph of the family that tensor names suggest, None where the trace says otherwise.
+    """The graph of the family that tensor names suggest; None if the trace contradicts it.
 
-    Every pair within a block that was traced must be one of the family's: between the same parts
-    of the same tensors, with the same freedom. So must what was traced along the stream between
-    the family's blocks, with its norms. A pair that was not traced has no freedom.
+    Every traced pair within a block must be one of the family's: between the same parts of the same
+    tensors, with the same freedom. So must every traced pair along the stream between the family's
+    blocks, with its norms. A pair that was not traced gets no freedom.
 
     Parameters
     ----------
     counted
-        The number of heads that attributes of the modules say; the trace's own goes before it, and
-        the config's before both.
+        Number of heads from attributes of the modules; that of the trace takes precedence, and that
+        of the config over both.
     """
     settings = dict(config or {})
     counts = {len(pair.members) for pair in traced.pairs if pair.kind == "qk"}
@@ -67,12 +67,12 @@ def confirmed_family(
         f"tensors are named as in {family.title}, and the trace of the module contradicts nothing "
         "of that: it is mapped as that family, like its state dict"
     )
-    notes += [one for one in named.notes if "inferred from tensor names" not in one]
+    notes += [text for text in named.notes if "inferred from tensor names" not in text]
     return replace(named, pairs=tuple(pairs), notes=(note, *notes))
 
 
 def _as_traced(named: Graph, traced: Graph) -> tuple[list[PairGroup], list[str]]:
-    """The pairs of a family with what the trace saw between their maps, and notes."""
+    """The pairs of a family, with the operations that the trace saw between them, and notes."""
     between = {key: pair.between for pair in traced.pairs for key in _claims(pair)}
     pairs: list[PairGroup] = []
     notes: list[str] = []
@@ -91,28 +91,28 @@ def _as_traced(named: Graph, traced: Graph) -> tuple[list[PairGroup], list[str]]
 
 
 def _claims(pair: PairGroup) -> Iterator[tuple[object, ...]]:
-    """What is said of each member of a pair within a block: parts of tensors, and the freedom."""
+    """The claim for each member of a pair within a block: parts of tensors, and the freedom."""
     turned = pair.rotary.layout if pair.rotary else None
-    for one in pair.members if pair.kind in _BLOCKS else ():
-        yield (*_ends(pair, one), pair.kind, pair.d, pair.freedom, turned)
+    for member in pair.members if pair.kind in _BLOCKS else ():
+        yield (*_ends(pair, member), pair.kind, pair.d, pair.freedom, turned)
 
 
-def _ends(pair: PairGroup, one: Member) -> tuple[str, str, str, str]:
+def _ends(pair: PairGroup, member: Member) -> tuple[str, str, str, str]:
     write, read = pair.write.map, pair.read.map
-    parts = write.slice_text(one.write_index), read.slice_text(one.read_index)
+    parts = write.slice_text(member.write_index), read.slice_text(member.read_index)
     return write.tensor, parts[0], read.tensor, parts[1]
 
 
 def _same_stream(named: Graph, traced: Graph) -> bool:
-    """Whether the traced pairs along the stream of the family's layers are the family's too."""
+    """Whether the traced pairs along the stream of the family's layers are in the family."""
     known = _stream_pairs(named)
     inner = {name for write, read, _ in known for name in (write, read)}
-    found = {pair for pair in _stream_pairs(traced) if inner.issuperset(pair[:2])}
-    return found <= known and (bool(found) or not known)
+    traced_pairs = {pair for pair in _stream_pairs(traced) if inner.issuperset(pair[:2])}
+    return traced_pairs <= known and (bool(traced_pairs) or not known)
 
 
 def _stream_pairs(graph: Graph) -> set[tuple[str, str, str | None]]:
-    """Writer, reader, and the gain of the norm between them."""
+    """Set of (writer, reader, gain of the norm between them)."""
     return {
         (pair.write.map.tensor, pair.read.map.tensor, pair.read_norm and pair.read_norm.gain)
         for pair in graph.pairs if pair.kind == "residual"

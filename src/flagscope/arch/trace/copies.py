@@ -1,4 +1,4 @@
-"""A copy of a module that may be traced without harm to the original."""
+"""Copies a module, so that tracing does not change the original."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from flagscope.errors import ArchitectureError
 
 
 class UntraceableError(ArchitectureError):
-    """No program could be had of a module; the message says what stopped it, and where."""
+    """The module could not be exported; the message says what stopped it, and where."""
 
 
 def still_copy(module: nn.Module) -> nn.Module:
-    """A copy in evaluation mode that shares the tensors: a forward may assign to its attributes.
+    """A copy in evaluation mode that shares the tensors, as a forward may assign to attributes.
 
     Raises
     ------
     UntraceableError
         If some attribute cannot be copied.
     """
-    shared: dict[int, Any] = {id(one): one for one in module.parameters()}
-    shared.update((id(one), one) for one in module.buffers())
+    shared: dict[int, Any] = {id(parameter): parameter for parameter in module.parameters()}
+    shared.update((id(buffer), buffer) for buffer in module.buffers())
     try:
         still = copy.deepcopy(module, shared).eval()
     except Exception as error:
@@ -31,6 +31,6 @@ def still_copy(module: nn.Module) -> nn.Module:
             f"the module cannot be copied: {error}", hint="scan its state dict instead"
         ) from error
     config = getattr(still, "config", None)
-    if getattr(config, "use_cache", False) is True:  # a cache is no output that can be traced
+    if getattr(config, "use_cache", False) is True:  # a cache is an output that cannot be traced
         config.use_cache = False  # pyright: ignore[reportOptionalMemberAccess]
     return still

@@ -19,7 +19,7 @@ HOMOGENEOUS = frozenset({"relu", "leaky_relu"})
 
 
 def pointwise(node: fx.Node) -> bool:
-    """Whether an operation acts on the entries of one tensor, each for itself."""
+    """Whether an operation acts on each entry of one tensor separately."""
     if not isinstance(node.target, torch._ops.OpOverload) or len(node.all_input_nodes) != 1:
         return False
     tags = node.target.tags
@@ -27,7 +27,7 @@ def pointwise(node: fx.Node) -> bool:
 
 
 def unary(flow: Flow, node: fx.Node) -> Any:
-    """An activation, or any other function of single entries."""
+    """Handle an activation, or any other function of single entries."""
     if len(node.all_input_nodes) != 1 or node.args[0] is not node.all_input_nodes[0]:
         return None
     name = name_of(node)
@@ -49,38 +49,38 @@ def _prelu(flow: Flow, node: fx.Node) -> Any:
 
 
 def _add(flow: Flow, node: fx.Node) -> Any:
-    one, two = node.args[:2]
-    if not isinstance(one, fx.Node) or not isinstance(two, fx.Node):
-        array, number = (one, two) if isinstance(one, fx.Node) else (two, one)
+    first, second = node.args[:2]
+    if not isinstance(first, fx.Node) or not isinstance(second, fx.Node):
+        array, number = (first, second) if isinstance(first, fx.Node) else (second, first)
         return flow.value(array).through("gl" if number == 0 else "permutation", "shift")
-    a, b = flow.value(one), flow.value(two)
+    a, b = flow.value(first), flow.value(second)
     if not a.terms or not b.terms:
         return _with_foreign(flow, a, b, node, product=False)
     if _one_function(a, b):
-        both = a.terms[0].through(b.terms[0].degree)
+        combined = a.terms[0].through(b.terms[0].degree)
         degree: Degree = "gl" if not (a.terms[0].passed or b.terms[0].passed) else "scaling"
-        return _joined_paths(a, b, both.through(degree))
+        return _joined_paths(a, b, combined.through(degree))
     flow.ledger.join(a)
     flow.ledger.join(b)
     dims = _common(a, b, shape(node))
     if dims is None:
         return Value(plain(shape(node)))
     terms = tuple(_after_norm(t, v) for v in (a, b) for t in v.terms)
-    # who has been read on the way to the other summand is met there; the rest is met from here
+    # writers already read on the way to the other summand meet there; the others meet here
     fresh = tuple(t for t in terms if t.use not in flow.ledger.read_uses)
     return Value(dims, fresh or terms, stream=True)
 
 
 def _mul(flow: Flow, node: fx.Node) -> Any:
-    one, two = node.args[:2]
-    if not isinstance(one, fx.Node) or not isinstance(two, fx.Node):
-        return flow.value(one if isinstance(one, fx.Node) else two).through("gl")
-    a, b = flow.value(one), flow.value(two)
+    first, second = node.args[:2]
+    if not isinstance(first, fx.Node) or not isinstance(second, fx.Node):
+        return flow.value(first if isinstance(first, fx.Node) else second).through("gl")
+    a, b = flow.value(first), flow.value(second)
     if not a.terms or not b.terms:
         return _with_foreign(flow, a, b, node, product=True)
     if _one_function(a, b):
-        both = a.terms[0].through(b.terms[0].degree).through("permutation", "product")
-        return _joined_paths(a, b, both)
+        combined = a.terms[0].through(b.terms[0].degree).through("permutation", "product")
+        return _joined_paths(a, b, combined)
     dims = _common(a, b, shape(node))
     if dims is None or a.stream or b.stream or _repeats(a, b):
         return None
@@ -89,28 +89,28 @@ def _mul(flow: Flow, node: fx.Node) -> Any:
 
 
 def _div(flow: Flow, node: fx.Node) -> Any:
-    one, two = node.args[:2]
-    if not isinstance(one, fx.Node) or len(node.args) > 2 or node.kwargs:
+    first, second = node.args[:2]
+    if not isinstance(first, fx.Node) or len(node.args) > 2 or node.kwargs:
         return None
-    if not isinstance(two, fx.Node):
-        return flow.value(one).through("gl")
-    a, b = flow.value(one), flow.value(two)
+    if not isinstance(second, fx.Node):
+        return flow.value(first).through("gl")
+    a, b = flow.value(first), flow.value(second)
     return None if b.terms else _with_foreign(flow, a, b, node, product=True)
 
 
 def _with_foreign(flow: Flow, a: Value, b: Value, node: fx.Node, *, product: bool) -> Any:
-    """A sum or product of channels with something that holds none that are known."""
-    value, other = (a, b) if a.terms else (b, a)
+    """Handle a sum or product of channels with a tensor without known channels."""
+    value, foreign = (a, b) if a.terms else (b, a)
     scores = a.scores if a.scores is not None else b.scores
     if not value.terms:
         return Value(plain(shape(node)), scores=scores, origin=node.name)
-    dims = _common(value, other, shape(node))
+    dims = _common(value, foreign, shape(node))
     if dims is None:
         return None
-    offset = len(dims) - len(other.dims)
-    sizes = [_extent(dim) for dim in other.dims]
-    alike = all(at < offset or sizes[at - offset] == 1 for at in holders(dims))
-    if alike:  # the same for all channels
+    offset = len(dims) - len(foreign.dims)
+    sizes = [_extent(dim) for dim in foreign.dims]
+    alike = all(dimension < offset or sizes[dimension - offset] == 1 for dimension in holders(dims))
+    if alike:  # equal for all channels
         if product:
             return value.through("gl", dims=dims)
         return value.through("permutation", "shift", dims=dims)
@@ -122,7 +122,7 @@ def _with_foreign(flow: Flow, a: Value, b: Value, node: fx.Node, *, product: boo
 
 
 def _where(flow: Flow, node: fx.Node) -> Any:
-    """masked_fill with a mask that is the same for all channels."""
+    """Handle masked_fill with a mask that is equal for all channels."""
     if not isinstance(node.args[1], fx.Node):
         return None
     value, mask = flow.value(node.args[0]), flow.value(node.args[1])
@@ -132,7 +132,8 @@ def _where(flow: Flow, node: fx.Node) -> Any:
     dims = _common(value, mask, shape(node))
     offset = len(value.dims) - len(mask.dims)
     if mask.terms or dims is None or any(
-        at >= offset and _extent(mask.dims[at - offset]) != 1 for at in holders(dims)
+        dimension >= offset and _extent(mask.dims[dimension - offset]) != 1
+        for dimension in holders(dims)
     ):  # fmt: skip
         return None
     if node.args[2] == 0:
@@ -145,11 +146,16 @@ def _after_norm(term: Term, value: Value) -> Term:
 
 
 def _one_function(a: Value, b: Value) -> bool:
-    """Whether both are functions of the same single writer's channels, entry by entry."""
+    """Whether both are elementwise functions of the channels of the same single writer."""
     if len(a.terms) != 1 or len(b.terms) != 1 or a.stream or b.stream or a.dims != b.dims:
         return False
-    one, two = a.terms[0], b.terms[0]
-    same = (one.use, one.offset, one.norm, one.heads) == (two.use, two.offset, two.norm, two.heads)
+    first, second = a.terms[0], b.terms[0]
+    same = (first.use, first.offset, first.norm, first.heads) == (
+        second.use,
+        second.offset,
+        second.norm,
+        second.heads,
+    )
     return same and not (a.norm or b.norm)
 
 
@@ -171,11 +177,11 @@ def _extent(dim: tuple[Axis, ...]) -> int:
 
 
 def _common(a: Value, b: Value, target: tuple[int, ...]) -> Dims | None:
-    """The dimensions of a broadcast result; None where two kinds of channels meet."""
+    """The dimensions of a broadcast result; None if channels of different layout meet."""
     dims: list[tuple[Axis, ...]] = []
-    for at, extent in enumerate(target):
-        found = [_aligned(one, at - len(target) + len(one.dims)) for one in (a, b)]
-        held = [dim for dim in found if any(axis.channel and axis.size > 1 for axis in dim)]
+    for dimension, extent in enumerate(target):
+        aligned = [_aligned(value, dimension - len(target) + len(value.dims)) for value in (a, b)]
+        held = [dim for dim in aligned if any(axis.channel and axis.size > 1 for axis in dim)]
         met = bool(held) and bool(a.terms) and bool(b.terms)
         if any(dim != held[0] for dim in held) or (met and len(held) < 2):
             return None
@@ -183,12 +189,12 @@ def _common(a: Value, b: Value, target: tuple[int, ...]) -> Dims | None:
     return tuple(dims)
 
 
-def _aligned(value: Value, at: int) -> tuple[Axis, ...]:
-    return value.dims[at] if at >= 0 else ()
+def _aligned(value: Value, dimension: int) -> tuple[Axis, ...]:
+    return value.dims[dimension] if dimension >= 0 else ()
 
 
 def _pool(flow: Flow, node: fx.Node) -> Any:
-    """Pooling, resampling and padding over the last dimensions, none of which holds channels."""
+    """Handle pooling, resampling and padding over last dimensions without channels."""
     name = name_of(node)
     value = flow.value(node.args[0])
     before, after = shape(node.args[0]), shape(node)
@@ -217,14 +223,16 @@ def _pooled(name: str, node: fx.Node) -> tuple[Degree, str | None]:
     if "max_pool" in name:
         return "scaling", "max_pool"
     if name in ("constant_pad_nd", "pad"):
-        at, mode = (2, "constant") if name == "constant_pad_nd" else (3, argument(node, 2, "mode"))
-        filled = mode in (None, "constant") and (argument(node, at, "value", 0) or 0) != 0
+        position, mode = (
+            (2, "constant") if name == "constant_pad_nd" else (3, argument(node, 2, "mode"))
+        )
+        filled = mode in (None, "constant") and (argument(node, position, "value", 0) or 0) != 0
         return ("permutation", "shift") if filled else ("gl", None)
     return "gl", None
 
 
 def _reduced(flow: Flow, node: fx.Node) -> Any:
-    """Mean, sum and maximum over dimensions, none of which holds channels."""
+    """Handle mean, sum and maximum over dimensions without channels."""
     value = flow.value(node.args[0])
     chosen = argument(node, 1, "dim")
     count = len(value.dims)
@@ -249,15 +257,15 @@ def _softmax(flow: Flow, node: fx.Node) -> Any:
 
 
 def _glu(flow: Flow, node: fx.Node) -> Any:
-    """a · sigmoid(b), the two halves of one tensor."""
+    """Handle a · sigmoid(b) for the two halves of one tensor."""
     value = flow.value(node.args[0])
-    at = int(argument(node, 1, "dim", -1)) % len(value.dims)
-    dim = value.dims[at]
-    alone = len(value.terms) == 1 and not value.stream and holders(value.dims) == (at,)
+    dimension = int(argument(node, 1, "dim", -1)) % len(value.dims)
+    dim = value.dims[dimension]
+    alone = len(value.terms) == 1 and not value.stream and holders(value.dims) == (dimension,)
     if not alone or len(dim) != 1 or dim[0].stride is None:
         return None
     half = dim[0].size // 2
-    dims = (*value.dims[:at], (Axis(half, dim[0].stride),), *value.dims[at + 1 :])
+    dims = (*value.dims[:dimension], (Axis(half, dim[0].stride),), *value.dims[dimension + 1 :])
     up = value.terms[0].through("scaling")
     gate = replace(up, offset=up.offset + half * dim[0].stride).through("permutation", "sigmoid")
     return Value(dims, (up, gate), product=True)

@@ -1,7 +1,7 @@
-"""The interpreter of a traced program: follows the channels of every map to who reads them.
+"""Interprets a traced program: follows the channels of every map to their readers.
 
-What is not understood is never guessed: channels that meet such an operation are given up, and
-their writer keeps no freedom.
+Unknown operations are never guessed: channels that meet one are given up, and their writer has no
+freedom.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flagscope.arch.trace.program import Program
 from flagscope.arch.trace.values import Value, Weight
 
 Handler = Callable[["Flow", fx.Node], Any]
-"""What an operation gives; None where it is not followed."""
+"""Computes the result of an operation; None if it is not followed."""
 
 
 class Flow:
@@ -30,12 +30,12 @@ class Flow:
     program
         The traced program.
     shapes
-        Of the stored tensors, by name.
+        Shapes of the stored tensors by name.
     notes
-        Receives what is given up.
+        Receives a note for each operation that is given up.
     handler_of
-        The handler of an operation, None for one that is not followed. Handlers call the flow
-        back, so that it does not import them; see `flagscope.arch.trace.handlers`.
+        The handler of an operation, None if it is not followed. Handlers call the flow back, so it
+        does not import them; see `flagscope.arch.trace.handlers`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Flow:
         self._known: dict[fx.Node, Any] = {}
 
     def run(self) -> Ledger:
-        """All reads of the program."""
+        """Run the program, and return the ledger of its reads."""
         for node in self._program.nodes:
             if node.op == "placeholder":
                 self._known[node] = self._placeholder(node)
@@ -64,11 +64,11 @@ class Flow:
         return self.ledger
 
     def __getitem__(self, argument: Any) -> Any:
-        """What is known of an argument: a value, a weight, a list of values, or a constant."""
+        """The state of an argument: a value, a weight, a list of values, or a constant."""
         return self._known.get(argument) if isinstance(argument, fx.Node) else argument
 
     def value(self, argument: Any) -> Value:
-        """An argument as a tensor; a stored tensor that comes as one is taken by its reader."""
+        """An argument as a tensor; a stored tensor used as one counts as read."""
         known = self[argument]
         if isinstance(known, Value):
             return known
@@ -82,18 +82,18 @@ class Flow:
         return known if isinstance(known, Weight) else None
 
     def opaque(self, node: fx.Node, why: str | None = None) -> Any:
-        """Give up what goes into an operation, and say so."""
-        found = self._given_up(node)
-        if any(value.terms for value in found):
-            what = why or f"{name_of(node)} is not followed"
+        """Give up the inputs of an operation, and note it."""
+        values = self._given_up(node)
+        if any(value.terms for value in values):
+            reason = why or f"{name_of(node)} is not followed"
             self.notes.add(
-                f"no pair is claimed across what cannot be followed: {what}", place(node)
+                f"no pair is claimed across what cannot be followed: {reason}", place(node)
             )
-        scores = next((one.scores for one in found if one.scores is not None), None)
+        scores = next((value.scores for value in values if value.scores is not None), None)
         return _results(node, scores)
 
     def _given_up(self, node: fx.Node) -> list[Value]:
-        found = []
+        values = []
         for argument in node.all_input_nodes:
             known = self[argument]
             if isinstance(known, Weight):
@@ -101,8 +101,8 @@ class Flow:
             for value in known if isinstance(known, (list, tuple)) else [known]:
                 if isinstance(value, Value):
                     self.ledger.escape(value)
-                    found.append(value)
-        return found
+                    values.append(value)
+        return values
 
     def _placeholder(self, node: fx.Node) -> Any:
         tensor = self._program.tensors.get(str(node.target)) or self._program.tensors.get(node.name)
@@ -113,7 +113,7 @@ class Flow:
         return Value(plain(held.shape), origin=node.name) if isinstance(held, Tensor) else None
 
     def _called(self, node: fx.Node) -> Any:
-        if name_of(node).startswith("_assert"):  # checks of shapes and types
+        if name_of(node).startswith("_assert"):  # checks of shapes and dtypes
             return None
         handler = self._handler_of(node)
         result = None if handler is None else handler(self, node)
@@ -128,7 +128,9 @@ class Flow:
 def _results(node: fx.Node, scores: int | None) -> Any:
     held = node.meta.get("val")
     if isinstance(held, (list, tuple)):
-        return [Value(plain(one.shape)) if isinstance(one, Tensor) else None for one in held]
+        return [
+            Value(plain(tensor.shape)) if isinstance(tensor, Tensor) else None for tensor in held
+        ]
     if not isinstance(held, Tensor):
         return None
     return Value(plain(held.shape), scores=scores, origin=node.name)

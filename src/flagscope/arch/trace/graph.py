@@ -1,4 +1,4 @@
-"""The graph of any module: traced where it can be, inferred from names where it cannot."""
+"""Builds the graph of any module: traced if possible, else inferred from names."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from flagscope.arch.trace.records import Recorder
 from flagscope.errors import ArchitectureError
 
 UNKNOWN = "unknown"
-"""What `build_graph` says in place of a family's name where none fits."""
+"""Family name that `build_graph` gives if no family fits."""
 FAMILY = "traced"
-"""What a graph that was traced says in place of a family's name."""
+"""Family name of a traced graph."""
 
 
 def module_graph(
@@ -45,36 +45,36 @@ def module_graph(
 ) -> Graph:
     """The graph of a module's linear maps.
 
-    A module of a known family is mapped by that family. Any other is traced (`trace_graph`); if
-    its names are those of a family and the trace confirms that family's pairs, it is mapped by it.
-    One that cannot be traced gets what its tensor names tell, and a note says what stopped the
+    A module of a known family is mapped by that family. Any other is traced (`trace_graph`); if its
+    names are those of a family and the trace confirms that family's pairs, the family maps it. A
+    module that cannot be traced is mapped from its tensor names, and a note says what stopped the
     trace.
 
     Parameters
     ----------
     module
-        Any module. It is not run on data, nor changed.
+        Any module. It is neither run on data nor changed.
     config
         Its configuration, if it has one.
     family, heads
-        As for `build_graph`: a named family is taken and nothing traced; the number of heads helps
-        where names alone must do, a trace shows it.
+        As for `build_graph`: with a named family, nothing is traced. The number of heads helps if
+        only names are available; a trace shows it.
     example_inputs
         Arguments of the module's forward: a tensor, a tuple, or a mapping of named ones. Their
-        shapes and types matter, not their values.
+        shapes and dtypes matter, not their values.
     window
         As for `build_graph`; a traced module has no residual pairs of that kind.
     names
-        What to call the tensors, by their names in the module's state dict; a tensor without a
-        name is none that could be read. All by the names they have if this is not given.
+        Names for the tensors, by their names in the module's state dict; a tensor without a name
+        could not be read. By default all tensors keep their names.
     shapes
-        Shapes of the tensors by what they are called, where some are read from others that the
-        module holds (packed weights). Those of the module's own tensors if this is not given.
+        Shapes of the tensors by those names, if some are decoded from other tensors of the module
+        (packed weights). By default the shapes of the module's own tensors.
 
     Raises
     ------
     InputError
-        If an argument is of the wrong form.
+        If an argument has the wrong form.
     ArchitectureError
         As for `build_graph`.
 
@@ -115,20 +115,21 @@ def _by_names(
     heads: int | None,
     window: int,
 ) -> Graph:
-    """What tensor names tell, with the number of heads from the attributes of the modules."""
+    """The graph from tensor names, with the number of heads from attributes of the modules."""
     count = _counted_heads(module)
     if heads is None and count and not any(key in (config or {}) for key in SIZES["h"]):
         try:
             return build_graph(shapes, {**(config or {}), SIZES["h"][0]: count}, window=window)
-        except ArchitectureError:  # the attribute counts something else
+        except ArchitectureError:  # the attribute means something else
             pass
     return build_graph(shapes, config, heads=heads, window=window)
 
 
 def _counted_heads(module: nn.Module) -> int | None:
-    """The number of heads that attributes of modules say, where all of them say the same."""
+    """The number of heads from attributes of modules, if all agree."""
     counts = {
-        value for one in module.modules() for key, value in getattr(one, "__dict__", {}).items()
+        value for submodule in module.modules()
+        for key, value in getattr(submodule, "__dict__", {}).items()
         if key in SIZES["h"] and isinstance(value, int) and not isinstance(value, bool)
     }  # fmt: skip
     (count,) = counts if len(counts) == 1 else (0,)
@@ -143,10 +144,10 @@ def _as_named(
     heads: int | None,
     window: int,
 ) -> Graph:
-    """A traced graph, or that of a family with the same names where it maps more.
+    """The traced graph, or that of a family with the same names if it maps more.
 
-    Only of a model type that is no family's: names alone then claim no freedom, and the model's
-    folder is mapped by them too.
+    Only for a model type that belongs to no family: names alone then claim no freedom, and the
+    model's folder is mapped by names too.
     """
     try:
         named = build_graph(shapes, config, heads=heads, window=window)
@@ -163,13 +164,13 @@ def _as_named(
 
 
 def _size(graph: Graph) -> int:
-    """What there is to measure in a graph: pairs and heads, one by one."""
+    """Number of pairs and heads to measure in a graph."""
     pairs = sum(len(pair.members) for pair in graph.pairs)
     return pairs + sum(space.count for space in graph.heads)
 
 
 def _found(named: Graph) -> str:
-    """What tensor names gave where the trace failed."""
+    """Note on what tensor names gave when the trace failed."""
     free = sum(pair.freedom not in ("none", "outer") for pair in named.pairs)
     return (
         f"{len(named.pairs)} pairs and {len(named.heads)} head spaces were inferred from tensor "
@@ -181,16 +182,16 @@ def _found(named: Graph) -> str:
 def trace_graph(
     module: nn.Module, *, example_inputs: Any = None, names: Mapping[str, str] | None = None
 ) -> Graph:
-    """The graph of a module by tracing it with torch.export, helped by torch.fx.
+    """The graph of a module, traced with torch.export and, if that fails, torch.fx.
 
-    Channels of every map are followed through the program to the maps that read them. Freedom is
-    claimed only where nothing else takes those channels, and where every operation on the way is
-    known to commute with it; across operations that are not known no pair is claimed.
+    The channels of every map are followed through the program to the maps that read them. Freedom
+    is claimed only if nothing else uses those channels and every operation in between is known to
+    commute with it; no pair is claimed across unknown operations.
 
     Parameters
     ----------
     module, example_inputs, names
-        As for `module_graph`. Without example inputs they are assumed from the module's
+        As for `module_graph`. Without example inputs, inputs are assumed from the module's
         ``dummy_inputs`` or first layers; a note says which.
 
     Raises
@@ -198,7 +199,7 @@ def trace_graph(
     UntraceableError
         If the module cannot be traced.
     InputError
-        If `example_inputs` is of the wrong form.
+        If `example_inputs` has the wrong form.
 
     References
     ----------
@@ -214,7 +215,9 @@ def trace_graph(
     notes = Notes()
     program, inputs = _program(module, example_inputs)
     if names is not None:
-        readable = {held: names[one] for held, one in program.tensors.items() if one in names}
+        readable = {
+            held: names[tensor] for held, tensor in program.tensors.items() if tensor in names
+        }
         program = replace(program, tensors=readable)
     if inputs.assumed:
         notes.add(inputs.assumed)
@@ -234,7 +237,7 @@ def trace_graph(
 
 
 def _shapes(module: nn.Module, names: Mapping[str, str] | None) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors that can be read, by what they are called."""
+    """Shapes of the readable tensors, by name."""
     stored = module.state_dict()
     if names is None:
         names = {name: name for name in stored}

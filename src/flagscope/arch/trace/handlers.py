@@ -1,4 +1,4 @@
-"""Operations that the interpreter of a traced program follows, each with its handler."""
+"""Table of the operations that the interpreter follows, with their handlers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HANDLERS: dict[str, Handler] = {
 
 
 def handler_of(node: fx.Node) -> Handler | None:
-    """Handler of an operation; None where it is not followed."""
+    """Handler of an operation; None if it is not followed."""
     handler = _HANDLERS.get(name_of(node))
     if handler is None and elementwise.pointwise(node):
         return elementwise.unary

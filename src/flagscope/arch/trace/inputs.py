@@ -1,4 +1,4 @@
-"""Example inputs for tracing: only shapes and types matter, no tensor is ever run."""
+"""Example inputs for tracing: only shapes and dtypes matter, as nothing is computed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from flagscope.arch.trace.copies import still_copy
 from flagscope.errors import InputError
 
-# Sides of images, and lengths of sequences, to try in turn: most networks take any.
+# Image sizes and sequence lengths to try in turn: most networks accept any.
 SIDES = (32, 28, 64, 224, 96, 128, 16, 8)
 LENGTHS = (8, 64, 16, 128)
 BATCH = 2
@@ -24,7 +24,7 @@ _ATTENTION = ("query", "key", "value")
 
 @dataclass(frozen=True)
 class Inputs:
-    """Arguments of a forward, and what was assumed to get them (empty if they were given)."""
+    """Arguments of a forward, and the assumptions behind them (empty if they were given)."""
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Inputs:
 
 
 def given_inputs(example_inputs: Any) -> Inputs:
-    """What the user gave: a tensor, a sequence of arguments, or a mapping of named ones.
+    """Inputs from the user: a tensor, a sequence of arguments, or a mapping of named ones.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def given_inputs(example_inputs: Any) -> Inputs:
 
 
 def assumed_inputs(module: nn.Module) -> Iterator[Inputs]:
-    """Inputs that a module may take, from its dummy_inputs or from its first layers."""
+    """Inputs that a module may accept, from its dummy_inputs or its first layers."""
     dummy = getattr(module, "dummy_inputs", None)
     if isinstance(dummy, Mapping) and dummy:
         yield Inputs((), dict(dummy), "inputs: the module's dummy_inputs")
@@ -61,20 +61,20 @@ def assumed_inputs(module: nn.Module) -> Iterator[Inputs]:
     readers = _first_layers(module, needed)
     if readers is None:
         return
-    layers = [one.layer for one in readers.values()]
-    spatial = any(isinstance(one, nn.modules.conv._ConvNd) for one in layers)
-    sequence = any(_takes_sequence(one) for one in layers)
-    # a first Linear takes vectors, or sequences of them
+    layers = [reader.layer for reader in readers.values()]
+    spatial = any(isinstance(layer, nn.modules.conv._ConvNd) for layer in layers)
+    sequence = any(_takes_sequence(layer) for layer in layers)
+    # a first Linear takes vectors or sequences of vectors
     tried = SIDES if spatial else LENGTHS if sequence else (0, *LENGTHS[:1])
-    # beside a sequence, a Linear may take one vector or one for each position
-    mixed = sequence and any(isinstance(one, nn.Linear) for one in layers)
+    # with a sequence as another input, a Linear may take one vector or one for each position
+    mixed = sequence and any(isinstance(layer, nn.Linear) for layer in layers)
     for extent, vectors in product(tried, (0, None) if mixed else (None,)):
         lengths = {n: vectors if isinstance(readers[n].layer, nn.Linear) else None for n in needed}
         args = tuple(
             _example(readers[n], extent if lengths[n] is None else 0, module) for n in needed
         )
         pairs = zip(needed, args, strict=True)
-        shapes = ", ".join(f"{name} {tuple(one.shape)}" for name, one in pairs)
+        shapes = ", ".join(f"{name} {tuple(example.shape)}" for name, example in pairs)
         yield Inputs(args, {}, f"inputs assumed for tracing: {shapes}")
 
 
@@ -87,21 +87,21 @@ def _required(module: nn.Module) -> tuple[str, ...]:
     needed = tuple(p.name for p in parameters if p.kind in kinds and p.default is p.empty)
     children = list(module.children())
     handed_on = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
-    if not needed and handed_on and len(children) == 1:  # a wrapper takes what is inside takes
+    if not needed and handed_on and len(children) == 1:  # a wrapper: use the inner module
         return _required(children[0])
     return needed
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """The layer that an argument meets first, and as which of its own arguments."""
+    """The layer that reads an argument first, and the position there."""
 
     layer: nn.Module
     slot: int = 0
 
     @property
     def width(self) -> int:
-        """Number of features that it takes there."""
+        """Number of features that the layer takes at that position."""
         if isinstance(self.layer, nn.MultiheadAttention):
             sizes = self.layer.embed_dim, self.layer.kdim, self.layer.vdim
             return int(sizes[self.slot if self.slot < len(sizes) else 0])
@@ -109,26 +109,26 @@ class _Reader:
 
 
 def _first_layers(module: nn.Module, needed: tuple[str, ...]) -> dict[str, _Reader] | None:
-    """The layer that each argument meets first."""
-    leaves = [one for one in module.modules() if _reads(one)]
+    """The layer that reads each argument first."""
+    leaves = [leaf for leaf in module.modules() if _reads(leaf)]
     if not leaves or not needed:
         return None
     first = {name: _Reader(leaves[0]) for name in needed}
     if leaves[0] is module:
-        return {name: _Reader(module, at) for at, name in enumerate(needed)}
+        return {name: _Reader(module, position) for position, name in enumerate(needed)}
     parameters = inspect.signature(module.forward).parameters.items()
     fixed = {n: p.default for n, p in parameters if n not in needed and p.default is not p.empty}
     try:
         graph = fx.Tracer().trace(still_copy(module), concrete_args=fixed or None)
     except Exception:
-        # What attention takes (targets, memory) is of one width but for the layer's own arguments.
+        # Inputs of attention (targets, memory) have one width, except for kdim and vdim.
         alike = len(needed) == 1 or isinstance(leaves[0], nn.MultiheadAttention)
         return first if alike else None
     for node in graph.nodes:
         if node.op == "placeholder" and str(node.target) in first:
-            found = _met_first(node, module)
-            if found is not None:
-                first[str(node.target)] = found
+            reader = _met_first(node, module)
+            if reader is not None:
+                first[str(node.target)] = reader
             elif len(needed) > 1:
                 return None
     return first
@@ -137,49 +137,49 @@ def _first_layers(module: nn.Module, needed: tuple[str, ...]) -> dict[str, _Read
 def _met_first(node: fx.Node, module: nn.Module) -> _Reader | None:
     queue, seen = [(user, node) for user in node.users], set()
     while queue:
-        user, given = queue.pop(0)
+        user, source = queue.pop(0)
         if user in seen:
             continue
         seen.add(user)
         if user.op == "call_module":
-            one = module.get_submodule(str(user.target))
-            if _reads(one):
-                return _Reader(one, _slot(user, given))
-            reader = next((m for m in one.modules() if _reads(m)), None)
+            layer = module.get_submodule(str(user.target))
+            if _reads(layer):
+                return _Reader(layer, _slot(user, source))
+            reader = next((m for m in layer.modules() if _reads(m)), None)
             if reader is not None:
                 return _Reader(reader)
         queue += [(after, user) for after in user.users]
     return None
 
 
-def _slot(user: fx.Node, given: fx.Node) -> int:
-    """Which argument of a layer a node is."""
-    if given in user.args:
-        return user.args.index(given)
-    names = [name for name, value in user.kwargs.items() if value is given]
-    return next((at for at, name in enumerate(_ATTENTION) if name in names), 0)
+def _slot(user: fx.Node, source: fx.Node) -> int:
+    """Position of a node among the arguments of a layer."""
+    if source in user.args:
+        return user.args.index(source)
+    names = [name for name, value in user.kwargs.items() if value is source]
+    return next((position for position, name in enumerate(_ATTENTION) if name in names), 0)
 
 
-def _reads(one: nn.Module) -> bool:
+def _reads(module: nn.Module) -> bool:
     kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding, nn.MultiheadAttention,
              nn.modules.rnn.RNNBase)  # fmt: skip
-    return isinstance(one, kinds)
+    return isinstance(module, kinds)
 
 
-def _takes_sequence(one: nn.Module) -> bool:
-    return isinstance(one, (nn.Embedding, nn.MultiheadAttention, nn.modules.rnn.RNNBase))
+def _takes_sequence(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Embedding, nn.MultiheadAttention, nn.modules.rnn.RNNBase))
 
 
 def _example(reader: _Reader, extent: int, module: nn.Module) -> Tensor:
-    one = reader.layer
+    layer = reader.layer
     parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
     shape: tuple[int, ...]
-    if isinstance(one, nn.Embedding):
+    if isinstance(layer, nn.Embedding):
         return torch.zeros(BATCH, extent, dtype=torch.long, device=parameter.device)
-    if isinstance(one, nn.modules.conv._ConvNd):
-        shape = (BATCH, one.in_channels, *[extent] * len(one.kernel_size))
-    elif isinstance(one, nn.Linear):
-        shape = (BATCH, extent, one.in_features) if extent else (BATCH, one.in_features)
+    if isinstance(layer, nn.modules.conv._ConvNd):
+        shape = (BATCH, layer.in_channels, *[extent] * len(layer.kernel_size))
+    elif isinstance(layer, nn.Linear):
+        shape = (BATCH, extent, layer.in_features) if extent else (BATCH, layer.in_features)
     else:
         shape = (BATCH, extent, reader.width)
     return torch.zeros(shape, dtype=parameter.dtype, device=parameter.device)

@@ -16,7 +16,7 @@ _ZEROS = frozenset({"zeros", "new_zeros", "zeros_like"})
 
 
 def _same_order(flow: Flow, node: fx.Node) -> Any:
-    """Anything that keeps the row-major order of the entries."""
+    """Handle operations that keep the row-major order of the entries."""
     weight = flow.weight(node.args[0])
     if weight is not None:
         return weight if shape(node) == shape(node.args[0]) else None
@@ -36,9 +36,9 @@ def _permuted(flow: Flow, node: fx.Node) -> Any:
     if isinstance(chosen, (list, tuple)):
         order = [int(i) % count for i in chosen]  # pyright: ignore[reportArgumentType]
     elif count >= 2:  # t, numpy_T, mT, and transposes of two named dimensions
-        one = int(argument(node, 1, "dim0", -2)) % count
-        two = int(argument(node, 2, "dim1", -1)) % count
-        order[one], order[two] = two, one
+        first = int(argument(node, 1, "dim0", -2)) % count
+        second = int(argument(node, 2, "dim1", -1)) % count
+        order[first], order[second] = second, first
     weight = flow.weight(node.args[0])
     if weight is not None:
         turned = order == [1, 0]
@@ -65,41 +65,41 @@ def _select(flow: Flow, node: fx.Node) -> Any:
     if flow.weight(node.args[0]) is not None:
         return None
     value = flow.value(node.args[0])
-    at, index = _position(node, value), int(node.args[2])  # pyright: ignore[reportArgumentType]
-    part = _cut(value, at, index % shape(node.args[0])[at], 1)
-    return part and part.laid_out(part.dims[:at] + part.dims[at + 1 :])
+    dimension, index = _position(node, value), int(node.args[2])  # pyright: ignore[reportArgumentType]
+    piece = _cut(value, dimension, index % shape(node.args[0])[dimension], 1)
+    return piece and piece.laid_out(piece.dims[:dimension] + piece.dims[dimension + 1 :])
 
 
 def _slice(flow: Flow, node: fx.Node) -> Any:
     step = int(argument(node, 4, "step", 1))
     weight = flow.weight(node.args[0])
-    at = int(argument(node, 1, "dim", 0)) % max(1, len(shape(node.args[0])))
-    whole, length = shape(node.args[0])[at], shape(node)[at]
+    dimension = int(argument(node, 1, "dim", 0)) % max(1, len(shape(node.args[0])))
+    whole, length = shape(node.args[0])[dimension], shape(node)[dimension]
     start = argument(node, 2, "start", 0) or 0
     if not isinstance(start, int):
         return None
     start = min(max(start + whole if start < 0 else start, 0), whole)
     if weight is not None:
-        return _weight_part(weight, at, start, length) if step == 1 else None
-    return _cut(flow.value(node.args[0]), at, start, length, step)
+        return _weight_part(weight, dimension, start, length) if step == 1 else None
+    return _cut(flow.value(node.args[0]), dimension, start, length, step)
 
 
 def _split(flow: Flow, node: fx.Node) -> Any:
-    """Pieces along one dimension: split, chunk, split_with_sizes, unbind."""
+    """Handle splits along one dimension: split, chunk, split_with_sizes, unbind."""
     source = node.args[0]
     whole = shape(source)
     pieces = held(node)
-    at = int(argument(node, 2, "dim", 0)) % len(whole)
+    dimension = int(argument(node, 2, "dim", 0)) % len(whole)
     weight, start, result = flow.weight(source), 0, []
-    for one in pieces:
-        length = int(one.shape[at])
+    for piece in pieces:
+        length = int(piece.shape[dimension])
         if weight is not None:
-            part = _weight_part(weight, at, start, length)
+            section = _weight_part(weight, dimension, start, length)
         else:
-            part = _cut(flow.value(source), at, start, length)
-        if part is None:
+            section = _cut(flow.value(source), dimension, start, length)
+        if section is None:
             return None
-        result.append(part)
+        result.append(section)
         start += length
     return result
 
@@ -108,11 +108,13 @@ def _unbind(flow: Flow, node: fx.Node) -> Any:
     if flow.weight(node.args[0]) is not None:
         return None
     value = flow.value(node.args[0])
-    at = int(argument(node, 1, "dim", 0)) % len(value.dims)
-    parts = [_cut(value, at, i, 1) for i in range(shape(node.args[0])[at])]
+    dimension = int(argument(node, 1, "dim", 0)) % len(value.dims)
+    parts = [_cut(value, dimension, i, 1) for i in range(shape(node.args[0])[dimension])]
     if any(part is None for part in parts):
         return None
-    return [part.laid_out(part.dims[:at] + part.dims[at + 1 :]) for part in parts if part]
+    return [
+        part.laid_out(part.dims[:dimension] + part.dims[dimension + 1 :]) for part in parts if part
+    ]
 
 
 def _item(flow: Flow, node: fx.Node) -> Any:
@@ -121,10 +123,10 @@ def _item(flow: Flow, node: fx.Node) -> Any:
 
 
 def _joined(flow: Flow, node: fx.Node) -> Any:
-    """Entries put next to channels along a dimension that holds none, such as further positions.
+    """Handle concatenation along a dimension without channels, such as further positions.
 
-    Zeros take part in every linear change of the channels; anything else would have to be changed
-    with them.
+    Zeros are invariant under every linear change of the channels; anything else would have to be
+    changed with them.
     """
     parts = node.args[0]
     if not isinstance(parts, (list, tuple)) or any(flow.weight(part) is not None for part in parts):
@@ -135,11 +137,11 @@ def _joined(flow: Flow, node: fx.Node) -> Any:
         scores = next((value.scores for value in values if value.scores is not None), None)
         return Value(plain(shape(node)), scores=scores, origin=node.name)
     value = holding[0]
-    at = int(argument(node, 1, "dim", 0)) % len(value.dims)
-    if len(holding) > 1 or at in holders(value.dims):
+    dimension = int(argument(node, 1, "dim", 0)) % len(value.dims)
+    if len(holding) > 1 or dimension in holders(value.dims):
         return None
-    dims = (*value.dims[:at], (Axis(shape(node)[at]),), *value.dims[at + 1 :])
-    others = [part for part, one in zip(parts, values, strict=True) if not one.terms]
+    dims = (*value.dims[:dimension], (Axis(shape(node)[dimension]),), *value.dims[dimension + 1 :])
+    others = [part for part, value in zip(parts, values, strict=True) if not value.terms]
     zeros = all(isinstance(part, fx.Node) and name_of(part) in _ZEROS for part in others)
     return value.through("gl", dims=dims) if zeros else value.through("none", "joined", dims=dims)
 
@@ -148,9 +150,9 @@ def _position(node: fx.Node, value: Value) -> int:
     return int(argument(node, 1, "dim", 0)) % len(value.dims)
 
 
-def _cut(value: Value, at: int, start: int, length: int, step: int = 1) -> Value | None:
-    """A range along one dimension; None where that mixes channels with something else."""
-    dim = value.dims[at]
+def _cut(value: Value, dimension: int, start: int, length: int, step: int = 1) -> Value | None:
+    """A range along one dimension; None if that mixes channels with something else."""
+    dim = value.dims[dimension]
     if not any(axis.channel for axis in dim):
         cut: tuple[Axis, ...] = (Axis(length),)
         offset = 0
@@ -160,13 +162,13 @@ def _cut(value: Value, at: int, start: int, length: int, step: int = 1) -> Value
         offset = start * stride
     else:
         return None
-    dims: Dims = (*value.dims[:at], cut, *value.dims[at + 1 :])
+    dims: Dims = (*value.dims[:dimension], cut, *value.dims[dimension + 1 :])
     terms = tuple(replace(term, offset=term.offset + offset) for term in value.terms)
     return replace(value, dims=dims, terms=terms)
 
 
-def _weight_part(weight: Weight, at: int, start: int, length: int) -> Weight | None:
-    if at != 0 or weight.transposed:
+def _weight_part(weight: Weight, dimension: int, start: int, length: int) -> Weight | None:
+    if dimension != 0 or weight.transposed:
         return None
     return replace(weight, start=weight.start + start, length=length)
 

@@ -1,4 +1,4 @@
-"""Who writes and who reads: the record of a traced program, from which freedoms follow."""
+"""Record of writers and readers in a traced program, from which freedoms follow."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from flagscope.arch.trace.values import Degree, Term, Use, Value, Weight, least
 
 @dataclass(frozen=True)
 class Read:
-    """A map reads the channels of one or several others, or keys meet queries.
+    """A map that reads the channels of one or more others, or a product of queries and keys.
 
-    `value` is what is read, with its channels in the dimension `axes`; for keys and queries
+    `value` is the tensor read, with its channels in the dimension `axes`; for queries and keys,
     `query` holds the queries and `value` the keys.
     """
 
@@ -27,7 +27,7 @@ class Read:
 
 @dataclass
 class Ledger:
-    """Uses of maps, reads of their channels, and everything else that touches either."""
+    """Uses of maps, reads of their channels, and everything else that involves either."""
 
     uses: list[Use] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
@@ -42,12 +42,12 @@ class Ledger:
     _events: int = 0
 
     def event(self) -> int:
-        """A number for something that happens."""
+        """Number of a new event."""
         self._events += 1
         return self._events
 
     def use(self, use: Use) -> int:
-        """Enter the application of a map."""
+        """Record the application of a map."""
         event = self.event()
         for weight in (use.weight, use.bias):
             if weight is not None:
@@ -56,28 +56,28 @@ class Ledger:
         return len(self.uses) - 1
 
     def weight(self, weight: Weight, event: int | None = None) -> None:
-        """Enter that something takes a stored tensor, or a range of it."""
+        """Record that an event uses a stored tensor, or a range of it."""
         event = self.event() if event is None else event
         stop = weight.start + weight.length
         self._weights[weight.tensor].append((event, weight.start, stop))
 
     def touch(self, value: Value, event: int) -> None:
-        """Enter that an event takes these channels."""
+        """Record that an event uses these channels."""
         axes = channels(value.dims)
         for term in value.terms:
             self._touched[term.use].append((event, term.offset, axes))
 
     def escape(self, value: Value) -> None:
-        """Enter that these channels go where they are no longer followed."""
+        """Record that these channels are no longer followed."""
         self.touch(value, self.event())
 
     def join(self, value: Value) -> None:
-        """Enter that these channels are added to others."""
+        """Record that these channels are added to others."""
         self.escape(value)
         self.streams |= {term.use for term in value.terms}
 
     def read(self, read: Read) -> None:
-        """Enter a read."""
+        """Record a read."""
         self.reads.append(read)
         for value in (read.value, read.query):
             if value is not None:
@@ -85,26 +85,26 @@ class Ledger:
                 self.read_uses |= {term.use for term in value.terms}
 
     def freedom(self, read: Read, value: Value, term: Term) -> Degree:
-        """What may be changed between a writer and its reader without anyone else noticing."""
-        sides = [one for one in (read.value, read.query) if one is not None]
+        """The freedom between a writer and its reader that does not affect anything else."""
+        sides = [side for side in (read.value, read.query) if side is not None]
         if value.stream or not all(
-            self._alone(other, one, read.event) for one in sides for other in one.terms
+            self._alone(side_term, side, read.event) for side in sides for side_term in side.terms
         ):
             return "none"
         if read.reader is not None and not self._unshared(self.uses[read.reader]):
             return "none"
         if value.product:
-            # a norm on one factor would have to move with the other
-            norms = any(other.norm is not None for other in value.terms)
+            # a norm on one factor would have to change with the other
+            norms = any(factor.norm is not None for factor in value.terms)
             return "none" if norms else least(term.degree, "scaling")
         return term.degree
 
     def _alone(self, term: Term, value: Value, event: int) -> bool:
-        """Whether nothing else takes these rows of the writer, nor the writer's tensors."""
+        """Whether nothing else uses these rows of the writer, or the writer's tensors."""
         axes = channels(value.dims)
         own = None
-        for other, offset, taken in self._touched[term.use]:
-            if other == event:
+        for other_event, offset, taken in self._touched[term.use]:
+            if other_event == event:
                 continue
             if (offset, taken) == (term.offset, axes):
                 return False
@@ -118,9 +118,9 @@ class Ledger:
 
     def _unshared(self, use: Use) -> bool:
         return all(
-            sum(start < one.start + one.length and one.start < stop
-                for _, start, stop in self._weights[one.tensor]) == 1
-            for one in (use.weight, use.bias) if one is not None
+            sum(start < stored.start + stored.length and stored.start < stop
+                for _, start, stop in self._weights[stored.tensor]) == 1
+            for stored in (use.weight, use.bias) if stored is not None
         )  # fmt: skip
 
 
@@ -128,8 +128,8 @@ def norm_of(
     kind: str, gain: Weight | None, bias: Weight | None, mean: Weight | None,
     variance: Weight | None, eps: float,
 ) -> Norm | None:  # fmt: skip
-    """A norm with these tensors, None if it has none."""
-    names = [None if one is None else one.tensor for one in (gain, bias, mean, variance)]
+    """A norm with these tensors; None without tensors."""
+    names = [None if weight is None else weight.tensor for weight in (gain, bias, mean, variance)]
     present = next((name for name in names if name is not None), None)
     if present is None:
         return None

@@ -1,4 +1,4 @@
-"""Linear maps in a traced program: they end the channels they read, and begin new ones."""
+"""Handlers of linear maps in a traced program, which read channels and write new ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _linear(flow: Flow, node: fx.Node) -> Any:
 
 
 def _product(flow: Flow, node: fx.Node) -> Any:
-    """x @ W or x @ Wᵀ, perhaps with a bias in front (addmm)."""
+    """Handle x @ W or x @ Wᵀ, possibly with a bias as first argument (addmm)."""
     bias = node.args[0] if name_of(node) == "addmm" else None
     array, matrix = node.args[-2:]
     weight = flow.weight(matrix)
@@ -44,9 +44,9 @@ def _convolution(flow: Flow, node: fx.Node) -> Any:
         return None
     if groups != 1:
         return flow.opaque(node, "a grouped convolution")
-    at = len(shape(node.args[0])) + 1 - len(weight.shape)
+    dimension = len(shape(node.args[0])) + 1 - len(weight.shape)
     kind: Kind = "transposed" if turned else "conv"
-    return _applied(flow, node, kind, weight, bias, node.args[0], at)
+    return _applied(flow, node, kind, weight, bias, node.args[0], dimension)
 
 
 def _embedding(flow: Flow, node: fx.Node) -> Any:
@@ -59,29 +59,29 @@ def _embedding(flow: Flow, node: fx.Node) -> Any:
 
 
 def _applied(
-    flow: Flow, node: fx.Node, kind: Kind, weight: Weight, bias: Any, array: Any, at: int
+    flow: Flow, node: fx.Node, kind: Kind, weight: Weight, bias: Any, array: Any, dimension: int
 ) -> Value | None:
     added = flow.weight(bias)
     if bias is not None and (added is None or len(added.shape) != 1):
         return None
     value = flow.value(array)
-    at %= len(value.dims)
+    dimension %= len(value.dims)
     use = Use(kind, weight, added, value.norm, value.origin or str(array), place(node) or "")
-    rest = plain(n for i, n in enumerate(shape(node)) if i != at)
-    written = _written(flow, use, rest, at)
-    if value.terms and holders(value.dims) == (at,):
+    other_dims = plain(n for i, n in enumerate(shape(node)) if i != dimension)
+    written = _written(flow, use, other_dims, dimension)
+    if value.terms and holders(value.dims) == (dimension,):
         number = len(flow.ledger.uses) - 1
-        flow.ledger.read(Read(flow.ledger.event(), value, value.dims[at], number))
+        flow.ledger.read(Read(flow.ledger.event(), value, value.dims[dimension], number))
     elif value.terms:
         flow.ledger.escape(value)
     return written
 
 
-def _written(flow: Flow, use: Use, rest: Any, at: int) -> Value:
+def _written(flow: Flow, use: Use, other_dims: Any, dimension: int) -> Value:
     number = flow.ledger.use(use)
     channel = (Axis(use.outputs, 1),)
     terms = (Term(number),) if use.outputs > 1 else ()
-    dims = (*rest[:at], channel if terms else (Axis(1),), *rest[at:])
+    dims = (*other_dims[:dimension], channel if terms else (Axis(1),), *other_dims[dimension:])
     return Value(dims, terms)
 
 

@@ -1,4 +1,4 @@
-"""Norms, and products of two tensors: queries with keys, attention weights with values."""
+"""Handlers of norms and of products of two tensors: queries and keys, weights and values."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from flagscope.arch.trace.values import Value
 
 
 def _batch_norm(flow: Flow, node: fx.Node) -> Any:
-    """BatchNorm with its stored statistics, directly behind a map or elsewhere."""
+    """Handle BatchNorm with stored statistics, directly after a map or elsewhere."""
     name = name_of(node)
-    weights = [flow.weight(one) if one is not None else None for one in node.args[1:5]]
+    weights = [flow.weight(arg) if arg is not None else None for arg in node.args[1:5]]
     stored = weights[2] is not None and weights[3] is not None
     if not stored or (name == "batch_norm" and node.args[5]):
-        return None  # statistics of the batch: every entry depends on all others
+        return None  # batch statistics: every entry depends on all others
     for weight in weights:
         if weight is not None:
             flow.ledger.weight(weight)
@@ -30,14 +30,14 @@ def _batch_norm(flow: Flow, node: fx.Node) -> Any:
     value = flow.value(node.args[0])
     result = value.through("none", "norm")
     if _direct(flow, value) and norm is not None and value.terms[0].heads is None:
-        # without a gain, scales would have to go into the statistics
+        # without a gain, the statistics would have to absorb scalings
         term = value.terms[0].through("scaling" if norm.gain else "permutation")
         result = replace(result, terms=(replace(term, norm=norm),))
     return [result, None, None] if isinstance(held(node), (list, tuple)) else result
 
 
 def _direct(flow: Flow, value: Value) -> bool:
-    """Whether a tensor is just what one map wrote, all its rows along dimension 1."""
+    """Whether a tensor is the plain output of one map, with all its rows along dimension 1."""
     if len(value.terms) != 1 or value.stream or value.product or holders(value.dims) != (1,):
         return False
     term = value.terms[0]
@@ -47,15 +47,15 @@ def _direct(flow: Flow, value: Value) -> bool:
 
 
 def _layer_norm(flow: Flow, node: fx.Node) -> Any:
-    """LayerNorm and RMSNorm over the last dimension."""
+    """Handle LayerNorm and RMSNorm over the last dimension."""
     name = name_of(node)
     weight = flow.weight(argument(node, 2, "weight"))
     bias = flow.weight(argument(node, 3, "bias")) if name == "layer_norm" else None
-    for one in (weight, bias):
-        if one is not None:
-            flow.ledger.weight(one)
-    at, key = (4, "eps") if name == "layer_norm" else (3, "eps")
-    eps = argument(node, at, key)
+    for parameter in (weight, bias):
+        if parameter is not None:
+            flow.ledger.weight(parameter)
+    position, key = (4, "eps") if name == "layer_norm" else (3, "eps")
+    eps = argument(node, position, key)
     kind = "layernorm" if name == "layer_norm" else "rmsnorm"
     norm = norm_of(kind, weight, bias, None, None, float(eps) if eps else 1e-5)
     value = flow.value(node.args[0])
@@ -63,14 +63,14 @@ def _layer_norm(flow: Flow, node: fx.Node) -> Any:
     last = len(value.dims) - 1
     whole = len(argument(node, 1, "normalized_shape")) == 1
     if whole and holders(value.dims) in ((last,), ()):
-        # a gain that was read before would be lost: only the last norm is folded
+        # the gain of an earlier norm would be lost: only the last norm is folded
         return replace(result, norm=norm, origin=node.name)
     return result
 
 
 def _other_norm(flow: Flow, node: fx.Node) -> Any:
-    for one in node.all_input_nodes[1:]:
-        weight = flow.weight(one)
+    for source in node.all_input_nodes[1:]:
+        weight = flow.weight(source)
         if weight is None:
             return None
         flow.ledger.weight(weight)
@@ -78,10 +78,10 @@ def _other_norm(flow: Flow, node: fx.Node) -> Any:
 
 
 def _attention(flow: Flow, node: fx.Node) -> Any:
-    """scaled_dot_product_attention(query, key, value, …)."""
-    query, key, value = (flow.value(one) for one in node.args[:3])
-    for one in node.all_input_nodes[3:]:
-        flow.ledger.escape(flow.value(one))
+    """Handle scaled_dot_product_attention(query, key, value, …)."""
+    query, key, value = (flow.value(arg) for arg in node.args[:3])
+    for source in node.all_input_nodes[3:]:
+        flow.ledger.escape(flow.value(source))
     if argument(node, 4, "dropout_p", 0.0):
         return None
     grouped = bool(node.kwargs.get("enable_gqa", False))
@@ -99,9 +99,9 @@ def _attention(flow: Flow, node: fx.Node) -> Any:
 
 
 def _matmul(flow: Flow, node: fx.Node) -> Any:
-    if any(flow.weight(one) is not None for one in node.args):
+    if any(flow.weight(arg) is not None for arg in node.args):
         return product_with_weight(flow, node)
-    a, b = (flow.value(one) for one in node.args[:2])
+    a, b = (flow.value(arg) for arg in node.args[:2])
     if len(a.dims) < 2 or len(a.dims) != len(b.dims):
         return None
     last = len(a.dims) - 1
@@ -117,7 +117,7 @@ def _matmul(flow: Flow, node: fx.Node) -> Any:
 
 
 def _per_head(value: Value, dims: Dims, event: int | None) -> Value:
-    """What attention gives: each head's channels mixed over positions, apart from the others."""
+    """Output of attention: each head's channels mixed over positions, separately per head."""
     result = value.through("gl", dims=dims)
     heads = _heads_of(value, len(value.dims) - 1)
     terms = (replace(term, heads=heads, attended=event) for term in result.terms)
@@ -125,33 +125,37 @@ def _per_head(value: Value, dims: Dims, event: int | None) -> Value:
 
 
 def _averaged(value: Value, target: tuple[int, ...], *, grouped: bool) -> Dims | None:
-    """Dimensions of the attention's result; shared value heads repeated in place."""
+    """Dimensions of the output of attention, with shared value heads repeated in place."""
     last = len(value.dims) - 1
     if last < 1 or last - 1 in holders(value.dims) or len(target) != len(value.dims):
         return None
     dims = list(value.dims)
     dims[-2] = (Axis(target[-2]),)
     if grouped and last >= 2:
-        repeat, rest = divmod(target[-3], _extent(dims[-3]))
-        if rest:
+        repeat, remainder = divmod(target[-3], _extent(dims[-3]))
+        if remainder:
             return None
         dims[-3] = merged((*dims[-3], Axis(repeat)))
     return tuple(dims)
 
 
 def _met(flow: Flow, query: Value, key: Value, *, key_at: int, grouped: bool, node: fx.Node) -> int:
-    """Queries meet keys: a read, if both are followed and their heads correspond."""
+    """Record the product of queries and keys, if both are followed and their heads correspond."""
     event = flow.ledger.event()
     fit = all(len(v.terms) == 1 and not v.stream and not v.product for v in (query, key))
     last = len(query.dims) - 1
     if fit:
-        sizes = [_contracted(value, at) for value, at in ((query, last), (key, key_at))]
-        batches = [[i for i in holders(value.dims) if i != at]
-                   for value, at in ((query, last), (key, key_at))]  # fmt: skip
+        sizes = [
+            _contracted(value, dimension) for value, dimension in ((query, last), (key, key_at))
+        ]
+        batches = [[i for i in holders(value.dims) if i != dimension]
+                   for value, dimension in ((query, last), (key, key_at))]  # fmt: skip
         fit = sizes[0] == sizes[1] is not None and len(batches[0]) <= 1
-        if fit and batches[0] and not batches[1]:  # one key head for all
-            at = batches[0][0]
-            fit = len(merged(query.dims[at])) == 1 and (grouped or _extent(key.dims[at]) > 1)
+        if fit and batches[0] and not batches[1]:  # one key head for all query heads
+            dimension = batches[0][0]
+            fit = len(merged(query.dims[dimension])) == 1 and (
+                grouped or _extent(key.dims[dimension]) > 1
+            )
         elif fit and batches[0] != batches[1]:
             fit = False
         elif fit and batches[0]:
@@ -167,21 +171,21 @@ def _met(flow: Flow, query: Value, key: Value, *, key_at: int, grouped: bool, no
     return event
 
 
-def _contracted(value: Value, at: int) -> int | None:
-    axes = merged(value.dims[at])
+def _contracted(value: Value, dimension: int) -> int | None:
+    axes = merged(value.dims[dimension])
     return axes[0].size if len(axes) == 1 and axes[0].channel else None
 
 
 def _heads_fit(query: tuple[Axis, ...], key: tuple[Axis, ...], *, grouped: bool) -> bool:
-    """The same batch factors around the heads; key heads may each serve several query heads."""
+    """Whether the batch factors around the heads agree; a key head may serve several queries."""
     q, k = merged(query), merged(key)
     before = [axis.size for axis in q if not axis.channel]
     if [a.channel for a in q] == [a.channel for a in k]:
         same = [a.size for a in q] == [a.size for a in k]
-        one = len([a for a in q if a.channel]) == 1
+        single = len([a for a in q if a.channel]) == 1
         shared = grouped and len(q) == len(k) == 1 and q[0].size % k[0].size == 0
-        return one and (same or shared)
-    # a repeated key head: (g, r) beside h = g · r
+        return single and (same or shared)
+    # a repeated key head: (g, r) against h = g · r
     return len(q) == 1 and not before and len(k) == 2 and k[0].channel and not k[1].channel
 
 
@@ -192,11 +196,11 @@ def _extent(dim: tuple[Axis, ...]) -> int:
     return size
 
 
-def _heads_of(value: Value, at: int) -> int:
-    """Number of heads: the channels outside the dimension that is contracted."""
+def _heads_of(value: Value, dimension: int) -> int:
+    """Number of heads: channels outside the contracted dimension."""
     size = 1
     for i, dim in enumerate(value.dims):
-        if i != at:
+        if i != dimension:
             for axis in channels((dim,)):
                 size *= axis.size
     return size

@@ -1,4 +1,4 @@
-"""What a node of a traced program says of itself."""
+"""Accessors for the nodes of a traced program."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 
 def held(node: Any) -> Any:
-    """The fake tensor, or tensors, that a node gave in tracing."""
+    """The fake tensor or tensors that a node returned in tracing."""
     return node.meta.get("val") if isinstance(node, fx.Node) else None
 
 
@@ -20,19 +20,19 @@ def shape(node: Any) -> tuple[int, ...]:
 
 
 def name_of(node: fx.Node) -> str:
-    """An operation's name without namespace and overload."""
+    """Name of an operation without namespace and overload."""
     if isinstance(node.target, torch._ops.OpOverload):
         return node.target._schema.name.partition("::")[2]
     return getattr(node.target, "__name__", str(node.target))
 
 
-def argument(node: fx.Node, at: int, name: str, default: Any = None) -> Any:
+def argument(node: fx.Node, position: int, name: str, default: Any = None) -> Any:
     """An argument by position or by name."""
-    return node.args[at] if at < len(node.args) else node.kwargs.get(name, default)
+    return node.args[position] if position < len(node.args) else node.kwargs.get(name, default)
 
 
 def place(node: fx.Node) -> str | None:
-    """The module in whose forward an operation stands."""
+    """Path of the module whose forward contains an operation."""
     stack = node.meta.get("nn_module_stack")
     if not stack:
         return None

@@ -1,4 +1,4 @@
-"""A module as a flat program of functional tensor operations: torch.export, helped by torch.fx."""
+"""Exports a module as a flat program of functional tensor operations (torch.export, torch.fx)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import fx, nn
 from flagscope.arch.trace.copies import UntraceableError, still_copy
 from flagscope.arch.trace.inputs import Inputs
 
-# Methods that take values out of tensors, and those that then change nothing.
+# Methods that read values out of tensors, and those without further effect.
 LOOKS = frozenset({"item", "tolist", "numpy"})
 SUMMARIES = LOOKS | {"copy", "astype", "mean", "max", "min", "sum", "std"}
 
@@ -29,10 +29,10 @@ class Program:
     nodes
         Operations in order.
     tensors
-        Name in the state dict of each placeholder that is a parameter or buffer; tensors that
-        are tied have one name.
+        Name in the state dict of each placeholder that is a parameter or buffer; tied tensors
+        have one name.
     means
-        How it was had, for the notes.
+        How it was traced, for the notes.
     """
 
     nodes: tuple[fx.Node, ...]
@@ -41,11 +41,11 @@ class Program:
 
 
 def traced_program(module: nn.Module, inputs: Inputs) -> Program:
-    """The program of a module in evaluation mode; torch.export traces it on fake tensors.
+    """The program of a module in evaluation mode, traced on fake tensors by torch.export.
 
-    Where that fails, torch.fx traces it first. What only looks at values and whose result goes
-    nowhere (a statistic kept for a log, a check) is then dropped, since torch.export cannot give
-    such values, and the rest is exported. The module itself is left as it is.
+    If that fails, torch.fx traces it first. Operations that only read values, and whose results are
+    not used (a logged statistic, a check), are then dropped, since torch.export cannot provide such
+    values, and the rest is exported. The module itself is not changed.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def traced_program(module: nn.Module, inputs: Inputs) -> Program:
         still = still_copy(module)
         try:
             return _exported(still, module, inputs, "torch.export")
-        except Exception as error:  # whatever user code or the tracer raises
+        except Exception as error:  # user code and the tracer may raise anything
             first = error
         try:
             still = _without_lookers_on(fx.symbolic_trace(still_copy(module)))
@@ -74,7 +74,7 @@ def traced_program(module: nn.Module, inputs: Inputs) -> Program:
 
 def _exported(module: nn.Module, original: nn.Module, inputs: Inputs, means: str) -> Program:
     program = torch.export.export(module, inputs.args, dict(inputs.kwargs), strict=False)
-    # without a table of decompositions this only removes mutation: relu_ becomes relu
+    # without a table of decompositions, this only removes mutation: relu_ becomes relu
     program = program.run_decompositions({})
     signature = program.graph_signature
     stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -86,9 +86,9 @@ def _exported(module: nn.Module, original: nn.Module, inputs: Inputs, means: str
 
 
 def _without_lookers_on(traced: fx.GraphModule) -> fx.GraphModule:
-    """The program without checks, and without reads of values that nothing in it uses.
+    """The program without checks, and without reads of values that it does not use.
 
-    Nothing else is dropped, however dead it looks: relu_ may be called for its effect alone.
+    Nothing else is dropped, even if its result is not used: relu_ may be called for its effect.
     """
     taken: set[fx.Node] = set()
     for node in traced.graph.nodes:
@@ -103,24 +103,24 @@ def _without_lookers_on(traced: fx.GraphModule) -> fx.GraphModule:
 
 
 def _stopped_at(error: Exception, module: nn.Module) -> str:
-    """The innermost module whose forward was running, and the error."""
+    """Message with the innermost module whose forward was running, and the error."""
     classes: dict[Any, str] = {}
-    for name, one in module.named_modules():
-        code = getattr(type(one).forward, "__code__", None)
+    for name, submodule in module.named_modules():
+        code = getattr(type(submodule).forward, "__code__", None)
         if code is not None:
-            classes.setdefault(code, f"{name or 'the module itself'} ({type(one).__name__})")
-    place, frame = "", error.__traceback__
+            classes.setdefault(code, f"{name or 'the module itself'} ({type(submodule).__name__})")
+    location, frame = "", error.__traceback__
     while frame is not None:
-        place = classes.get(frame.tb_frame.f_code, place)
+        location = classes.get(frame.tb_frame.f_code, location)
         frame = frame.tb_next
     lines = [line for line in str(error).splitlines() if line.strip()]
     text = lines[0].strip() if lines else "no message"
-    return f"{place or 'the tracer'} stopped with {type(error).__name__}: {text[:160]}"
+    return f"{location or 'the tracer'} stopped with {type(error).__name__}: {text[:160]}"
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """The tracer warns and logs of what is none of the user's concern."""
+    """Suppress the tracer's warnings and log output."""
     logger = getLogger("torch")
     level = logger.level
     logger.setLevel(CRITICAL)

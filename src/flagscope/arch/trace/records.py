@@ -1,4 +1,4 @@
-"""From the ledger of a traced program to the records of a graph."""
+"""Turns the ledger of a traced program into the records of a graph."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from flagscope.arch.trace.values import Term, Use, Value, Weight
 from flagscope.records import Attention, HeadSpace, PairKind
 
 Parts = list[tuple[str, int, int]]
-"""Name, size and stride of the factors of the rows that are kept."""
+"""Name, size and stride of the factors of the selected rows."""
 
 
 @dataclass
 class Recorder:
-    """Writes pairs and head groups, in the order in which the program runs."""
+    """Records pairs and head groups, in the order in which the program runs."""
 
     ledger: Ledger
     notes: Notes
@@ -33,7 +33,7 @@ class Recorder:
     _names: dict[str, int] = field(default_factory=dict)
 
     def record(self) -> None:
-        """All reads of the ledger."""
+        """Record all reads of the ledger."""
         streams = self.ledger.streams
         self._in_stream = {
             read.reader for read in self.ledger.reads
@@ -59,19 +59,21 @@ class Recorder:
             self._left_out(write, reader)
             return
         size, stride = written[0].size, written[0].stride or 1
-        one = _writer(write, term.offset, [("o", size, stride)], "o", None)
-        two = _reader(reader, [("i" if a.channel else f"x{n}", a.size) for n, a in enumerate(axes)],
-                      "i", None)  # fmt: skip
-        if one is None or two is None:
+        write_map = _writer(write, term.offset, [("o", size, stride)], "o", None)
+        columns = [("i" if axis.channel else f"x{n}", axis.size) for n, axis in enumerate(axes)]
+        read_map = _reader(reader, columns, "i", None)
+        if write_map is None or read_map is None:
             self._left_out(write, reader)
             return
         value = read.value
         freedom = self.ledger.freedom(read, value, term)
-        if write.bias is not None and one.bias is None:
+        if write.bias is not None and write_map.bias is None:
             freedom = "none"
         streams = value.stream or term.use in self.ledger.streams
-        kind = self._kind(value, one, two, streams=streams, block=term.use in self._in_stream)
-        names = _module(one.tensor), _module(two.tensor)
+        kind = self._kind(
+            value, write_map, read_map, streams=streams, block=term.use in self._in_stream
+        )
+        names = _module(write_map.tensor), _module(read_map.tensor)
         short = kind == "conv" and names[0].rpartition(".")[0] == names[1].rpartition(".")[0]
         name = self._name(f"{names[0]}-{names[1].rpartition('.')[2] if short else names[1]}")
         between = "gated" if value.product and term.between == "linear" else term.between
@@ -80,56 +82,57 @@ class Recorder:
             PairGroup(
                 name=name, kind=kind, between=between, stack="main", attention=None,
                 layer=self._layer(reader if kind == "residual" else write), freedom=freedom,
-                d=one.outputs, write=Side(one), read=Side(two), members=(Member(name),),
-                write_norm=term.norm, read_norm=folded,
+                d=write_map.outputs, write=Side(write_map), read=Side(read_map),
+                members=(Member(name),), write_norm=term.norm, read_norm=folded,
             )
         )  # fmt: skip
 
     def _kind(
-        self, value: Value, one: LinearMap, two: LinearMap, *, streams: bool, block: bool
+        self, value: Value, write: LinearMap, read: LinearMap, *, streams: bool, block: bool
     ) -> PairKind:
         if streams:
             return "residual"
-        if len(one.shape) > 2 and len(two.shape) > 2:
+        if len(write.shape) > 2 and len(read.shape) > 2:
             return "conv"
         return "mlp" if value.product or block else "sequential"
 
     def _query_key(self, read: Read, query: Value) -> None:
         key = read.value
         q, k = query.terms[0], key.terms[0]
-        writer, other = self.ledger.uses[q.use], self.ledger.uses[k.use]
+        writer, key_writer = self.ledger.uses[q.use], self.ledger.uses[k.use]
         size, last = merged(read.axes)[0].size, len(query.dims) - 1
         counts = [_product(channels(v.dims)) // size for v in (query, key)]
-        at = next(i for i, dim in enumerate(key.dims) if dim == read.axes and i >= last - 1)
-        one = _headed(writer, q, query, last, counts[0])
-        two = _headed(other, k, key, at, counts[1], role="k")
-        if one is None or two is None or counts[0] % counts[1]:
-            self._left_out(writer, other)
+        dimension = next(i for i, dim in enumerate(key.dims) if dim == read.axes and i >= last - 1)
+        query_map = _headed(writer, q, query, last, counts[0])
+        key_map = _headed(key_writer, k, key, dimension, counts[1], role="k")
+        if query_map is None or key_map is None or counts[0] % counts[1]:
+            self._left_out(writer, key_writer)
             return
         free = self.ledger.freedom(read, query, q) == self.ledger.freedom(read, key, k) == "gl"
-        # A bias that is stored otherwise than its weight could not be changed with it.
+        # A bias whose layout differs from that of the weight could not be changed with it.
         free = free and all(
-            use.bias is None or side.bias is not None for use, side in ((writer, one), (other, two))
+            use.bias is None or side.bias is not None
+            for use, side in ((writer, query_map), (key_writer, key_map))
         )
         linear = q.between == k.between == "linear" and free
         passed = next((t.between for t in (q, k) if t.between != "linear"), "linear")
-        attention: Attention = "self" if writer.reads == other.reads else "cross"
+        attention: Attention = "self" if writer.reads == key_writer.reads else "cross"
         layer = self._layer(writer)
         self._attentions[read.event] = attention, layer
-        label = self._name(f"{_parent(one.tensor)}.qk").removesuffix(".qk")
+        label = self._name(f"{_parent(query_map.tensor)}.qk").removesuffix(".qk")
         ratio = counts[0] // counts[1]
         self.pairs.append(
             PairGroup(
                 name=f"{label}.qk", kind="qk", between=passed, stack="main", attention=attention,
                 layer=layer, freedom="gl" if linear else "none", d=size,
-                write=Side(one), read=Side(two, transposed=True), members=tuple(
+                write=Side(query_map), read=Side(key_map, transposed=True), members=tuple(
                     Member(f"{label}.head.{h}.qk", h, h // ratio, h, h // ratio)
                     for h in range(counts[0])
                 ),
             )
         )  # fmt: skip
-        self._space(one, writer, "q", attention, layer)
-        self._space(two, other, "k", attention, layer)
+        self._space(query_map, writer, "q", attention, layer)
+        self._space(key_map, key_writer, "k", attention, layer)
 
     def _value_output(self, read: Read, term: Term) -> None:
         if read.reader is None or term.heads is None:
@@ -140,7 +143,7 @@ class Recorder:
         kinds = [axis.channel for axis in axes]
         repeat = next((axis.size for axis in axes if not axis.channel), 1)
         repeated = repeat > 1
-        # all heads in a row; in a row of blocks; each repeated for several query heads
+        # all heads contiguous; in contiguous blocks; each repeated for several query heads
         fits = kinds == [True] or (kinds == [False, True] and groups == 1)
         fits = fits or (kinds in ([True, True], [True, False, True]) and axes[0].size == groups)
         value = read.value
@@ -175,13 +178,13 @@ class Recorder:
         self._space(out, reader, "o", attention, layer)
 
     def _space(
-        self, one: LinearMap, use: Use, space: HeadSpace, attention: Attention | None, layer: int
+        self, map_: LinearMap, use: Use, space: HeadSpace, attention: Attention | None, layer: int
     ) -> None:
-        stream = one.outputs if space == "o" else one.inputs
+        stream = map_.outputs if space == "o" else map_.inputs
         self.heads.append(
             HeadGroup(
-                stack="main", attention=attention, layer=layer, space=space, map=one,
-                count=one.count, rank=min(one.outputs, one.inputs), d=stream,
+                stack="main", attention=attention, layer=layer, space=space, map=map_,
+                count=map_.count, rank=min(map_.outputs, map_.inputs), d=stream,
                 norm=use.norm if space != "o" else None,
             )
         )  # fmt: skip
@@ -193,7 +196,7 @@ class Recorder:
         )
 
     def _layer(self, use: Use) -> int:
-        """Blocks are counted as they run: a name up to its first number, or its first part."""
+        """Number of a block in order of execution, by its name up to the first number or part."""
         module = _module(use.weight.tensor)
         match = re.match(r"(?:[^.]*\.)*?\d+(?=\.|$)", module)
         block = match.group() if match else module.partition(".")[0]
@@ -206,11 +209,11 @@ class Recorder:
 
 
 def _headed(
-    use: Use, term: Term, value: Value, at: int, heads: int, role: str = "q"
+    use: Use, term: Term, value: Value, dimension: int, heads: int, role: str = "q"
 ) -> LinearMap | None:
     size = value.size // heads
-    inner = merged(value.dims[at])[0].stride or 1
-    outer = channels(tuple(d for i, d in enumerate(value.dims) if i != at))
+    inner = merged(value.dims[dimension])[0].stride or 1
+    outer = channels(tuple(d for i, d in enumerate(value.dims) if i != dimension))
     if len(outer) > 1:
         return None
     stride = (outer[0].stride or 1) if outer else size * inner
@@ -218,7 +221,7 @@ def _headed(
 
 
 def _head_parts(value: Value, groups: int, size: int) -> Parts:
-    """Factors of the rows of value heads: the outer ones are heads."""
+    """Factors of the rows of value heads; the outer factors are heads."""
     axes = list(channels(value.dims))
     if len(axes) == 1:
         stride = axes[0].stride or 1
@@ -236,15 +239,15 @@ def _product(axes: tuple[Axis, ...]) -> int:
 def _rows(
     weight: Weight, offset: int, parts: Parts
 ) -> tuple[str, dict[str, int], dict[str, int]] | None:
-    """The layout of the stored rows in which these factors lie, and what is held fixed."""
+    """The layout of the stored rows that contain these factors, and the indices held fixed."""
     names: list[str] = []
     sizes: dict[str, int] = {}
     select: dict[str, int] = {}
     here, reached = offset + weight.start, 1
     total = weight.shape[0]
     for name, size, stride in [*sorted(parts, key=lambda p: (p[2], p[1])), ("", 1, total)]:
-        gap, rest = divmod(stride, reached)
-        if rest:
+        gap, remainder = divmod(stride, reached)
+        if remainder:
             return None
         if gap > 1:
             fixed = f"n{len(select)}"
@@ -266,16 +269,16 @@ def _writer(
     weight = use.weight
     if use.kind in ("right", "transposed", "embedding"):
         turned = Weight(weight.tensor, (use.outputs,), 0, use.outputs)
-        found = _rows(turned, offset, parts)
-        layout = found and f"in0 {found[0]}"
+        row_axes = _rows(turned, offset, parts)
+        layout = row_axes and f"in0 {row_axes[0]}"
     else:
-        found = _rows(weight, offset, parts)
-        layout = found and f"{found[0]} in0"
-    if found is None or layout is None:
+        row_axes = _rows(weight, offset, parts)
+        layout = row_axes and f"{row_axes[0]} in0"
+    if row_axes is None or layout is None:
         return None
     return solved_map(
         role=role or _role(use), tensor=weight.tensor, shape=weight.shape,
-        layout=layout + _kernel(weight), out=out, inp="in0", known=found[1], select=found[2],
+        layout=layout + _kernel(weight), out=out, inp="in0", known=row_axes[1], select=row_axes[2],
         batch=batch, bias=_bias(use),
     )  # fmt: skip
 
@@ -287,17 +290,17 @@ def _reader(
     names = [name for name, _ in columns]
     group = f"({' '.join(names)})" if len(names) > 1 else names[0]
     if use.kind in ("right", "transposed"):
-        found = _rows(Weight("", (use.outputs,), 0, use.outputs), 0, [("out0", use.outputs, 1)])
-        layout = found and f"{group} {found[0]}"
+        row_axes = _rows(Weight("", (use.outputs,), 0, use.outputs), 0, [("out0", use.outputs, 1)])
+        layout = row_axes and f"{group} {row_axes[0]}"
     else:
-        found = _rows(weight, 0, [("out0", weight.length, 1)])
-        layout = found and f"{found[0]} {group}"
-    if found is None or layout is None:
+        row_axes = _rows(weight, 0, [("out0", weight.length, 1)])
+        layout = row_axes and f"{row_axes[0]} {group}"
+    if row_axes is None or layout is None:
         return None
     return solved_map(
         role=role or _role(use), tensor=weight.tensor, shape=weight.shape,
-        layout=layout + _kernel(weight), out="out0", inp=inp, known={**found[1], **dict(columns)},
-        select=found[2], batch=batch, bias=_bias(use),
+        layout=layout + _kernel(weight), out="out0", inp=inp,
+        known={**row_axes[1], **dict(columns)}, select=row_axes[2], batch=batch, bias=_bias(use),
     )  # fmt: skip
 
 
@@ -306,7 +309,7 @@ def _kernel(weight: Weight) -> str:
 
 
 def _bias(use: Use) -> str | None:
-    """The bias, if it is stored as the rows of the weight are."""
+    """The bias, if its layout is that of the rows of the weight."""
     bias, weight = use.bias, use.weight
     if bias is None:
         return None

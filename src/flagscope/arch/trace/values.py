@@ -1,4 +1,4 @@
-"""What is known of a tensor in a traced program: whose channels it holds, and how they came."""
+"""State of a tensor in a traced program: whose channels it holds, and what they passed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from flagscope.arch.graph import Norm
 from flagscope.arch.trace.axes import Dims, channels, plain, shape_of
 
 Degree = Literal["gl", "scaling", "permutation", "none"]
-"""Changes of the channels that commute with everything since they were written."""
+"""Changes of the channels that commute with all operations since they were written."""
 
 ORDER: tuple[Degree, ...] = ("none", "permutation", "scaling", "gl")
 Kind = Literal["linear", "right", "conv", "transposed", "embedding"]
 
 
 def least(*degrees: Degree) -> Degree:
-    """What commutes with all of them.
+    """The largest degree of freedom that all of these allow.
 
     Examples
     --------
@@ -28,7 +28,7 @@ def least(*degrees: Degree) -> Degree:
 
 @dataclass(frozen=True)
 class Weight:
-    """A stored tensor, or a range of its leading dimension, seen transposed or not."""
+    """A stored tensor, or a range of its leading dimension, possibly transposed."""
 
     tensor: str
     shape: tuple[int, ...]
@@ -39,7 +39,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class Use:
-    """One application of a map: its weights, what it reads, and the norm in front."""
+    """One application of a map: its weights, its input, and the norm before it."""
 
     kind: Kind
     weight: Weight
@@ -58,10 +58,10 @@ class Use:
 
 @dataclass(frozen=True)
 class Term:
-    """Channels of one map in a tensor: rows from `offset`, and what they passed since.
+    """Channels of one map in a tensor: rows from `offset`, and the operations that they passed.
 
-    `heads` is their number where attention has mixed each head's channels over positions,
-    `attended` the event at which its queries and keys met.
+    `heads` is the number of heads if attention has mixed each head's channels over positions,
+    `attended` the event at which its queries and keys were multiplied.
     """
 
     use: int
@@ -73,14 +73,14 @@ class Term:
     attended: int | None = None
 
     def through(self, degree: Degree, name: str | None = None) -> Term:
-        """After something that commutes with `degree` only."""
+        """The channels after an operation that commutes with `degree` only."""
         again = name in self.passed and name != "norm"
         passed = (*self.passed, name) if name and not again else self.passed
         return replace(self, degree=least(self.degree, degree), passed=passed)
 
     @property
     def between(self) -> str:
-        """What it passed, in words."""
+        """The operations that they passed, in words."""
         if "norm" in self.passed:
             return "norm"
         names = [name for name in self.passed if name != "max_pool"] or list(self.passed)
@@ -94,19 +94,19 @@ class Value:
     Attributes
     ----------
     dims
-        Its dimensions; the channel factors are those of every term.
+        Dimensions; the channel factors are those of every term.
     terms
-        The maps whose channels it holds; none where that is not known.
+        Maps whose channels it holds; empty if that is not known.
     stream
-        A sum of several: what each wrote is read in the presence of the others.
+        Whether it is a sum of several terms, which are read together.
     product
-        An elementwise product of several.
+        Whether it is an elementwise product of several terms.
     norm
-        The norm that was applied last, with nothing since.
+        The last norm applied, with no other operation since.
     scores
-        The event from which it descends at which queries met keys.
+        The event at which the queries and keys behind it were multiplied.
     origin
-        Name of the tensor before reshapes.
+        Name of the tensor before any reshapes.
     """
 
     dims: Dims
@@ -126,7 +126,7 @@ class Value:
         return result
 
     def through(self, degree: Degree, name: str | None = None, dims: Dims | None = None) -> Value:
-        """After something that commutes with `degree` only; a norm is then no longer the last."""
+        """The tensor after an operation that commutes with `degree` only, and so without `norm`."""
         terms = tuple(term.through(degree, name) for term in self.terms)
         return replace(self, terms=terms, dims=dims or self.dims, norm=None, origin="")
 
@@ -135,5 +135,5 @@ class Value:
         return replace(self, dims=dims)
 
     def forgotten(self) -> Value:
-        """The same tensor, nothing known of whose channels it holds."""
+        """The same tensor without known channels."""
         return replace(self, dims=plain(shape_of(self.dims)), terms=(), stream=False, product=False)

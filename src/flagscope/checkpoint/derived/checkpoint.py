@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Collection, Hashable, Mapping, Sequence
 
 from torch import Tensor
@@ -38,19 +37,19 @@ class DerivedCheckpoint(Checkpoint):
         super().__init__(inner.source, entries, config=inner.config, notes=notes)
         self.group, self.stored_config = inner.group, inner.stored_config
 
-    def _inner_name(self, stored: str) -> str | None:
+    def _inner_name(self, name: str) -> str | None:
         """Name that the inner checkpoint has for a tensor; None for one that is made here."""
-        return None if stored in self._made_here else stored
+        return None if name in self._made_here else name
 
-    @abstractmethod
-    def _made(self, stored: str, index: Index) -> Tensor:
+    def _made(self, name: str, index: Index) -> Tensor:
         """A slice of a tensor that is made here."""
+        raise NotImplementedError(name, index)
 
-    def _made_scale(self, stored: str, index: Index) -> Tensor | None:  # noqa: ARG002
+    def _made_scale(self, name: str, index: Index) -> Tensor | None:  # noqa: ARG002
         """`scale` of a tensor that is made here."""
         return None
 
-    def _made_step(self, stored: str, index: Index) -> Tensor | None:  # noqa: ARG002
+    def _made_step(self, name: str, index: Index) -> Tensor | None:  # noqa: ARG002
         """`step` of a tensor that is made here."""
         return None
 
@@ -70,38 +69,34 @@ class DerivedCheckpoint(Checkpoint):
         known = self._inner.buffers
         if known is None:
             return None
-        return frozenset(
-            n for n, stored in self._stored.items() if self._inner_name(stored) in known
-        )
+        return frozenset(name for name in self._tensors if self._inner_name(name) in known)
 
-    def memory_stored(self, stored: str) -> Hashable | None:
-        """Where a tensor lies, by its name; None for one that is made here."""
-        name = self._inner_name(stored)
-        return None if name is None else self._inner.memory(name)
+    def memory(self, name: str) -> Hashable | None:
+        """Where a tensor lies; None for one that is made here."""
+        inner = self._inner_name(name)
+        return None if inner is None else self._inner.memory(inner)
 
-    def read_runs(self, runs: Sequence[tuple[str, int, int]]) -> list[bytes] | None:
+    def runs(self, wanted: Sequence[tuple[str, int, int]]) -> list[bytes] | None:
         """Runs of bytes of the inner checkpoint; None where one of its tensors is made here."""
-        wanted = []
-        for stored, start, stop in runs:
-            name = self._inner_name(stored)
-            if name is None:
+        runs = []
+        for name, start, stop in wanted:
+            inner = self._inner_name(name)
+            if inner is None:
                 return None
-            wanted.append((name, start, stop))
-        return self._inner.runs(wanted)
+            runs.append((inner, start, stop))
+        return self._inner.runs(runs)
 
-    def _read(self, stored: str, index: Index) -> Tensor:
-        name = self._inner_name(stored)
-        return self._made(stored, index) if name is None else self._inner.read(name, index)
+    def _read(self, name: str, index: Index) -> Tensor:
+        inner = self._inner_name(name)
+        return self._made(name, index) if inner is None else self._inner.read(inner, index)
 
     def _scale(self, name: str, index: Index) -> Tensor | None:
-        stored = self.stored_name(name)
-        inner = self._inner_name(stored)
-        return self._made_scale(stored, index) if inner is None else self._inner.scale(inner, index)
+        inner = self._inner_name(name)
+        return self._made_scale(name, index) if inner is None else self._inner.scale(inner, index)
 
     def _step(self, name: str, index: Index) -> Tensor | None:
-        stored = self.stored_name(name)
-        inner = self._inner_name(stored)
-        return self._made_step(stored, index) if inner is None else self._inner.step(inner, index)
+        inner = self._inner_name(name)
+        return self._made_step(name, index) if inner is None else self._inner.step(inner, index)
 
     def _release(self) -> None:
         self._inner.close()

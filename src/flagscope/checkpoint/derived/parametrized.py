@@ -117,8 +117,8 @@ class ParametrizedCheckpoint(DerivedCheckpoint):
     def __reduce__(self) -> tuple[Any, ...]:
         return ParametrizedCheckpoint, (self._inner,)
 
-    def _made(self, stored: str, index: Index) -> Tensor:
-        return self._last.get(stored, lambda: self._computed(self._rules[stored]))[index]
+    def _made(self, name: str, index: Index) -> Tensor:
+        return self._last.get(name, lambda: self._computed(self._rules[name]))[index]
 
     def _computed(self, rule: _Rule) -> Tensor:
         parts = [self._inner.read(part) for part in rule.parts]

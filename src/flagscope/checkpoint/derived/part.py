@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.derived.checkpoint import DerivedCheckpoint
 from flagscope.checkpoint.groups.parts import Twin, averaged_twins, named_part
-from flagscope.checkpoint.indexing import Index
 from flagscope.errors import InputError
 from flagscope.shortening import listed
 
@@ -37,26 +35,17 @@ class PartCheckpoint(DerivedCheckpoint):
         self, inner: Checkpoint, names: Mapping[str, str], *, group: str, notes: Sequence[str]
     ) -> None:
         self._names = dict(names)
-        self._told = (group, tuple(notes))
+        self._said = {"group": group, "notes": tuple(notes)}
         entries = {name: replace(inner.tensors[old], name=name) for name, old in names.items()}
         super().__init__(inner, entries, notes=(*inner.notes, *notes))
         self._notes = (*inner.notes, *notes)  # of scales the other one has taken its own
         self.group = ".".join(part for part in (inner.group, group) if part)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self._inner, self._names, *self._told)
+        return functools.partial(PartCheckpoint, **self._said), (self._inner, self._names)
 
-    def _inner_name(self, stored: str) -> str:
-        return self._names[stored]
-
-    def _made(self, stored: str, index: Index) -> Tensor:
-        raise NotImplementedError(stored)  # every tensor is one of the other checkpoint
-
-
-def _again(
-    inner: Checkpoint, names: dict[str, str], group: str, notes: tuple[str, ...]
-) -> PartCheckpoint:
-    return PartCheckpoint(inner, names, group=group, notes=notes)
+    def _inner_name(self, name: str) -> str:
+        return self._names[name]
 
 
 def part_of(checkpoint: Checkpoint, tensors: str) -> PartCheckpoint:

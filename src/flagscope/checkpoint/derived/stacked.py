@@ -66,18 +66,18 @@ class StackedCheckpoint(DerivedCheckpoint):
         stacks = {name for name, parts in self._stacks.items() if parts[0] in self._inner.scaled}
         return frozenset((self._inner.scaled & self._tensors.keys()) | stacks)
 
-    def _made(self, stored: str, index: Index) -> Tensor:
+    def _made(self, name: str, index: Index) -> Tensor:
         which, *rest = index
-        parts = self._stacks[stored][which]
+        parts = self._stacks[name][which]
         if isinstance(parts, str):
             return self._inner.read(parts, tuple(rest))
         return torch.stack([self._inner.read(part, tuple(rest)) for part in parts])
 
-    def _made_scale(self, stored: str, index: Index) -> Tensor | None:
-        return self._stack_of_factors(stored, index, self._inner.scale)
+    def _made_scale(self, name: str, index: Index) -> Tensor | None:
+        return self._stack_of_factors(name, index, self._inner.scale)
 
-    def _made_step(self, stored: str, index: Index) -> Tensor | None:
-        return self._stack_of_factors(stored, index, self._inner.step)
+    def _made_step(self, name: str, index: Index) -> Tensor | None:
+        return self._stack_of_factors(name, index, self._inner.step)
 
     def _stack_of_factors(
         self, stored: str, index: Index, get: Callable[[str, Index], Tensor | None]

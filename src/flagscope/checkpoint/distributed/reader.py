@@ -105,12 +105,12 @@ class DistributedFolder(FileCheckpoint):
         )
         return opening, (self._path,)
 
-    def _read(self, stored: str, index: Index) -> Tensor:
-        tensor = self._stored_tensors[stored]
+    def _read(self, name: str, index: Index) -> Tensor:
+        tensor = self._stored_tensors[name]
         parts = [(chunk, meeting) for chunk in tensor.chunks
                  if (meeting := _meeting(index, chunk)) is not None]  # fmt: skip
         if len(parts) == 1 and len(tensor.chunks) == 1:
-            return self._part(stored, tensor, *parts[0])
+            return self._part(name, tensor, *parts[0])
         spans = tuple(entry if isinstance(entry, slice) else slice(entry, entry + 1)
                       for entry in index)  # fmt: skip
         whole = torch.empty(index_shape(spans, tensor.shape), dtype=tensor.dtype)
@@ -120,20 +120,20 @@ class DistributedFolder(FileCheckpoint):
                 slice(entry.start + offset - span.start, entry.stop + offset - span.start)
                 for entry, offset, span in zip(inside, chunk.offsets, spans, strict=True)
             )
-            whole[place] = self._part(stored, tensor, chunk, inside)
+            whole[place] = self._part(name, tensor, chunk, inside)
         return whole[tuple(0 if isinstance(entry, int) else slice(None) for entry in index)]
 
-    def _part(self, stored: str, tensor: ChunkedTensor, chunk: Chunk, index: Index) -> Tensor:
+    def _part(self, name: str, tensor: ChunkedTensor, chunk: Chunk, index: Index) -> Tensor:
         """A slice of one chunk, counted from the chunk's first element."""
         try:
             piece = self._pieces.get(chunk)
             if piece is None:
                 piece = located_piece(
-                    self._files[chunk.file], chunk.start, chunk.length, tensor=stored
+                    self._files[chunk.file], chunk.start, chunk.length, tensor=name
                 )
                 if (piece.dtype, piece.shape) != (tensor.dtype, chunk.sizes):
                     raise CorruptFileError(
-                        f"{self._path} says that a piece of {self._full[stored]!r} has type "
+                        f"{self._path} says that a piece of {self._full[name]!r} has type "
                         f"{dtype_name(tensor.dtype)} and shape {chunk.sizes}; {chunk.file} has "
                         f"{dtype_name(piece.dtype)} and {piece.shape}.",
                         hint="the files are of different checkpoints; fetch all of them again.",
@@ -142,7 +142,7 @@ class DistributedFolder(FileCheckpoint):
             return piece.read(self._files[chunk.file], index)
         except OSError as error:
             raise CorruptFileError(
-                f"cannot read tensor {stored!r} of {self._path.parent}: {error}.", hint=DAMAGED
+                f"cannot read tensor {name!r} of {self._path.parent}: {error}.", hint=DAMAGED
             ) from error
 
 

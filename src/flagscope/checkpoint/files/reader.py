@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 from abc import ABC
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
+from flagscope.checkpoint.files.checks import DAMAGED
 from flagscope.checkpoint.remote.path import RemotePath
+from flagscope.errors import CorruptFileError
 
 
 class OpenedFile(Protocol):
@@ -74,6 +77,18 @@ class FileCheckpoint(Checkpoint, ABC):
     def stamps(self) -> Mapping[str, tuple[str, str]]:
         """State of each file when it was opened."""
         return self._stamps
+
+    @contextmanager
+    def _reading(
+        self, name: str, broken: tuple[type[Exception], ...] = (OSError,)
+    ) -> Iterator[None]:
+        """Say which tensor could not be read where the system or a library fails."""
+        try:
+            yield
+        except broken as error:
+            raise CorruptFileError(
+                f"cannot read tensor {name!r} of {self._path}: {error}.", hint=DAMAGED
+            ) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         opening = functools.partial(type(self), source=self._source, config=self._config)

@@ -83,13 +83,13 @@ class FlaxFile(FileCheckpoint):
         )
         blocks = {parts[:-1] for parts in heads}
         if blocks:
-            self._wiring = _wired(sorted(blocks), entries)
+            self.wiring = _wired(sorted(blocks), entries)
 
-    def _read(self, stored: str, index: Index) -> Tensor:
-        array, order = self._arrays[stored]
+    def _read(self, name: str, index: Index) -> Tensor:
+        array, order = self._arrays[name]
         if order is None:
-            return self._slice(stored, array, index)
-        return read_turned(lambda part: self._slice(stored, array, part), index, order)
+            return self._slice(name, array, index)
+        return read_turned(lambda part: self._slice(name, array, part), index, order)
 
     def _slice(self, name: str, array: FlaxArray, index: Index) -> Tensor:
         dtype = stored_dtype(array.dtype, tensor=name)
@@ -99,12 +99,8 @@ class FlaxFile(FileCheckpoint):
         )
         start, stop, block, rest = covering_span(resolved, array.shape)
         size = dtype.itemsize
-        try:
+        with self._reading(name):
             parts = list(self._runs(array, start * size, stop * size))
-        except OSError as error:
-            raise CorruptFileError(
-                f"cannot read tensor {name!r} of {self._path}: {error}.", hint=DAMAGED
-            ) from error
         whole = parts[0] if len(parts) == 1 else torch.cat([torch.empty(0).byte(), *parts])
         return whole.view(dtype).reshape(block)[rest]
 

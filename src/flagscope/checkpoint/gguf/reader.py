@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from flagscope.checkpoint.base import TensorInfo
-from flagscope.checkpoint.files.checks import DAMAGED, checked_start
+from flagscope.checkpoint.files.checks import checked_start
 from flagscope.checkpoint.files.placed import PlacedBytes
 from flagscope.checkpoint.files.reader import FileCheckpoint
 from flagscope.checkpoint.gguf.header import GgufTensor
@@ -94,19 +94,18 @@ class GgufFile(FileCheckpoint):
             path, entries, files=self._files, source=source, config=made or None, notes=notes
         )
 
-    def _read(self, stored: str, index: Index) -> Tensor:
-        return self._part(stored, index, step=False)
+    def _read(self, name: str, index: Index) -> Tensor:
+        return self._part(name, index, step=False)
 
     def _step(self, name: str, index: Index) -> Tensor | None:
-        stored = self._stored[name]
-        kinds = [place.type for place in self._pieces[stored].places]
+        kinds = [place.type for place in self._pieces[name].places]
         known = all(plain_dtype(kind) is not None or _has_step(kind) for kind in kinds)
-        if self._entries[stored].quantised is None or not known:
+        if self._tensors[name].quantised is None or not known:
             return None
-        return self._part(stored, index, step=True)
+        return self._part(name, index, step=True)
 
-    def _part(self, stored: str, index: Index, *, step: bool) -> Tensor:
-        piece = self._pieces[stored]
+    def _part(self, name: str, index: Index, *, step: bool) -> Tensor:
+        piece = self._pieces[name]
         if piece.change is None:
             return self._plain(piece.places[0], index, step=step)
         wholes = [
@@ -146,12 +145,8 @@ class GgufFile(FileCheckpoint):
         """A slice of a tensor's elements; the run of bytes that covers it is read."""
         start, stop, block, rest = covering_span(index, shape)
         begin, size = place.offset, dtype.itemsize
-        try:
+        with self._reading(place.name):
             raw = self._files[place.part].read(begin + start * size, begin + stop * size)
-        except OSError as error:
-            raise CorruptFileError(
-                f"cannot read tensor {place.name!r} of {self._path}: {error}.", hint=DAMAGED
-            ) from error
         return raw.numpy().view(dtype).reshape(block)[rest]
 
 

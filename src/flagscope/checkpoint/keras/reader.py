@@ -82,10 +82,10 @@ class KerasFile(FileCheckpoint):
             )
         super().__init__(path, entries, files=[placed], source=source, config=config, notes=notes)
         if model is not None:
-            self._wiring = keras_wiring(model, entries)
+            self.wiring = keras_wiring(model, entries)
 
-    def _read(self, stored: str, index: Index) -> Tensor:
-        one = self._arrays[stored]
+    def _read(self, name: str, index: Index) -> Tensor:
+        one = self._arrays[name]
         if one.shape is not None:
             whole = tuple(slice(0, size) for size in one.array.shape)
             return self._store.read(one.array, whole).reshape(one.shape)[index]

@@ -106,7 +106,7 @@ class OnnxFile(FileCheckpoint):
             config=config,
             notes=notes,
         )
-        self._wiring = wiring
+        self.wiring = wiring
 
     def _entry(self, path: Path, name: str, proto: Any, shape: tuple[int, ...]) -> TensorInfo:
         kind = _kind(proto)
@@ -126,24 +126,20 @@ class OnnxFile(FileCheckpoint):
             raise _wrong_size(path, name)
         return TensorInfo(name, shape, dtype, nbytes, os.fspath(file))
 
-    def _read(self, stored: str, index: Index) -> Tensor:
-        proto = self._protos[self._names.get(stored, stored)]
-        info = self._entries[stored]
-        turned = stored in self._turned
+    def _read(self, name: str, index: Index) -> Tensor:
+        proto = self._protos[self._names.get(name, name)]
+        info = self._tensors[name]
+        turned = name in self._turned
         shape = info.shape[::-1] if turned else info.shape
-        whole = self._whole(stored, proto, info, shape)
+        whole = self._whole(name, proto, info, shape)
         return (whole.T if turned else whole)[index]
 
     def _whole(self, name: str, proto: Any, info: TensorInfo, shape: tuple[int, ...]) -> Tensor:
         dtype = getattr(torch, info.dtype)
         if proto.data_location == _EXTERNAL:
             file, offset = self._outside[name]
-            try:
+            with self._reading(name):
                 part = file.read(offset, offset + info.nbytes)
-            except OSError as error:
-                raise CorruptFileError(
-                    f"cannot read tensor {name!r} of {self._path}: {error}.", hint=DAMAGED
-                ) from error
             return part.view(dtype).reshape(shape)
         if proto.HasField("raw_data"):
             raw = proto.raw_data
@@ -155,13 +151,9 @@ class OnnxFile(FileCheckpoint):
 
     def _typed(self, name: str, proto: Any, shape: tuple[int, ...]) -> Tensor:
         """Data in the fields of their own type, as small constants have them."""
-        try:
+        with self._reading(name, (ValueError, TypeError, RuntimeError)):
             array = _package().numpy_helper.to_array(proto)
             return torch.from_numpy(np.array(array, dtype=_numpy_type(array.dtype))).reshape(shape)
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise CorruptFileError(
-                f"cannot read tensor {name!r} of {self._path}: {error}.", hint=DAMAGED
-            ) from error
 
     def _release(self) -> None:
         self._protos = {}

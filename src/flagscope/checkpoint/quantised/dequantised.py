@@ -90,11 +90,11 @@ class DequantisedCheckpoint(DerivedCheckpoint):
     def __reduce__(self) -> tuple[Any, ...]:
         return DequantisedCheckpoint, (self._inner, self._weights, self._dropped)
 
-    def _made(self, stored: str, index: Index) -> Tensor:
-        return self._packed[stored].values(self._inner, index)
+    def _made(self, name: str, index: Index) -> Tensor:
+        return self._packed[name].values(self._inner, index)
 
-    def _made_step(self, stored: str, index: Index) -> Tensor | None:
-        return self._packed[stored].step(self._inner, index)
+    def _made_step(self, name: str, index: Index) -> Tensor | None:
+        return self._packed[name].step(self._inner, index)
 
 
 def code_spacings(code: Float[Tensor, " codes"]) -> Float[Tensor, " codes"]:

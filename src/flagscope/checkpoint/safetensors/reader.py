@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from flagscope.checkpoint.dtypes import stored_dtype
-from flagscope.checkpoint.files.checks import DAMAGED, checked_bytes, checked_start
+from flagscope.checkpoint.files.checks import checked_bytes, checked_start
 from flagscope.checkpoint.files.disguises import SEEN
 from flagscope.checkpoint.files.placed import PlacedBytes
 from flagscope.checkpoint.files.reader import FileCheckpoint
@@ -19,7 +19,6 @@ from flagscope.checkpoint.indexing import Index, covering_span
 from flagscope.checkpoint.remote.bytes import RemoteBytes
 from flagscope.checkpoint.remote.path import RemotePath
 from flagscope.checkpoint.safetensors.header import header_entries, header_length
-from flagscope.errors import CorruptFileError
 
 # Runs that were fetched for slices across them: such a tensor is asked for in two or three slices
 # (queries, keys and values side by side) one after the other.
@@ -54,21 +53,17 @@ class SafetensorsFile(FileCheckpoint):
         self._recent = _RecentRuns()
         super().__init__(path, entries, source=source, config=config, files=[self._bytes])
 
-    def _read(self, stored: str, index: Index) -> Tensor:
-        info, begin = self._entries[stored], self._begins[stored]
-        dtype = stored_dtype(info.dtype, tensor=stored)
+    def _read(self, name: str, index: Index) -> Tensor:
+        info, begin = self._tensors[name], self._begins[name]
+        dtype = stored_dtype(info.dtype, tensor=name)
         start, stop, block, rest = covering_span(index, info.shape)
         size = dtype.itemsize
         whole = all(
             part in (slice(None), slice(0, length))
             for part, length in zip(rest, block, strict=True)
         )
-        try:
+        with self._reading(name):
             run = self._run(begin + start * size, begin + stop * size, keep=not whole)
-        except OSError as error:
-            raise CorruptFileError(
-                f"cannot read tensor {stored!r} of {self._path}: {error}.", hint=DAMAGED
-            ) from error
         return run.view(dtype).reshape(block)[rest]
 
     def _run(self, start: int, stop: int, *, keep: bool) -> Tensor:
@@ -86,11 +81,11 @@ class SafetensorsFile(FileCheckpoint):
         """Whether it lies behind a URL."""
         return isinstance(self._bytes, RemoteBytes)
 
-    def read_runs(self, runs: Sequence[tuple[str, int, int]]) -> list[bytes] | None:
-        """Bytes start … stop of the data of tensors, by the file's names; None of a local file."""
+    def runs(self, wanted: Sequence[tuple[str, int, int]]) -> list[bytes] | None:
+        """Bytes start … stop of the data of tensors; None of a local file."""
         if not isinstance(self._bytes, RemoteBytes):
             return None
-        places = ((self._begins[name], start, stop) for name, start, stop in runs)
+        places = ((self._begins[name], start, stop) for name, start, stop in wanted)
         return self._bytes.read_spans([(at + start, at + stop) for at, start, stop in places])
 
     def _release(self) -> None:

@@ -131,17 +131,13 @@ class TorchFile(FileCheckpoint):
         opening = functools.partial(type(self), source=self._source, config=config, tensors=tensors)
         return opening, (self._path,)
 
-    def _read(self, stored: str, index: Index) -> Tensor:
-        try:
-            return self._state[stored].read(self._bytes, index)
-        except OSError as error:
-            raise CorruptFileError(
-                f"cannot read tensor {stored!r} of {self._path}: {error}.", hint=DAMAGED
-            ) from error
+    def _read(self, name: str, index: Index) -> Tensor:
+        with self._reading(name):
+            return self._state[name].read(self._bytes, index)
 
-    def memory_stored(self, stored: str) -> Hashable | None:
+    def memory(self, name: str) -> Hashable | None:
         """Position of a tensor's elements in the file: the same for tied weights."""
-        tensor = self._state[stored]
+        tensor = self._state[name]
         if not isinstance(tensor, StoredTensor) or tensor.storage is None or not tensor.nbytes:
             return None
         runs = strided_runs(tensor.shape, tensor.stride)

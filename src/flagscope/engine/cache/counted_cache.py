@@ -1,4 +1,4 @@
-"""Values of one task, each made on its first use and dropped after its last."""
+"""Cache of the values of one task: each is computed on first use and dropped after its last."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class CountedCache:
     Parameters
     ----------
     keys
-        One for each use.
+        One entry for each use; a key that is used twice is listed twice.
     """
 
     def __init__(self, keys: Iterable[Hashable]) -> None:
@@ -23,7 +23,7 @@ class CountedCache:
         self._values: dict[Hashable, object] = {}
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The value of a key, made on its first use."""
+        """The value of a key, computed on its first use."""
         value = self._values[key] if key in self._values else self._values.setdefault(key, make())
         self._uses[key] -= 1
         if self._uses[key] <= 0:

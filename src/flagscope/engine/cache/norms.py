@@ -1,8 +1,8 @@
-"""Folding of norms into the maps next to them, so that maps are compared in the basis they share.
+"""Folds norms into the adjacent maps, so that maps are compared in the basis that they share.
 
-A BatchNorm behind a map multiplies its output channels by γ/√(σ² + ε). A LayerNorm or RMSNorm in
-front of a reader W makes it W diag(γ), and a LayerNorm moreover removes the mean of the stream:
-then both sides are written in an orthonormal basis of the complement of (1, …, 1), so that every
+A BatchNorm after a map multiplies its output channels by γ/√(σ² + ε). A LayerNorm or RMSNorm
+before a reader W turns it into W diag(γ). A LayerNorm also removes the mean of the stream: both
+sides are then written in an orthonormal basis of the complement of (1, …, 1), so that every
 observable and every null sees d - 1 dimensions.
 """
 
@@ -20,18 +20,18 @@ from flagscope.engine.cache.task_reader import TaskReader
 from flagscope.errors import ArchitectureError
 from flagscope.geometry import Matrices, even_exponents, power_of_two
 
-# Exponents of two up to which scales are left as they are: products with maps that have room, and
-# sums of their squares, stay in the range of float32.
+# Scales up to 2^±_FAR are left as they are: products with maps that have room, and sums of their
+# squares, stay in the range of float32.
 _FAR = 40
 
 
 def fold_before(
     maps: Matrices, norm: Norm | None, reader: TaskReader, *, centred: bool = True
 ) -> Matrices:
-    """Readers (n, m, d) with the norm of the stream in front of them folded in.
+    """Readers (n, m, d) with the preceding norm of the stream folded in.
 
-    Behind a LayerNorm they see d - 1 dimensions, see `centred_columns`; without `centred` its mean
-    is left, and the coordinates are those of the stream.
+    After a LayerNorm they see d - 1 dimensions (`centred_columns`). If `centred` is False, the mean
+    stays in and the coordinates are those of the stream.
     """
     if norm is None:
         return maps
@@ -45,10 +45,10 @@ def fold_before(
 def fold_behind(
     maps: Matrices, norm: Norm | None, reader: TaskReader, *, centred: bool = False
 ) -> Matrices:
-    """Writers (n, d, m) with the norm or layer scale behind them folded in.
+    """Writers (n, d, m) with the norm or layer scale that follows them folded in.
 
-    What a norm divides by differs from token to token and is left out. `centred` says that a
-    LayerNorm stands before the reader: then they are written in its d - 1 dimensions.
+    The divisor of a norm differs from token to token and is left out. `centred` means that the
+    reader has a LayerNorm: the writers are then written in its d - 1 dimensions.
     """
     if norm is not None:
         if norm.kind == "layernorm":
@@ -61,7 +61,7 @@ def fold_behind(
 
 
 def _check_length(gain: Float[Tensor, " k"], length: int, norm: Norm) -> None:
-    """Refuse a gain that is not one factor for each channel, or one for all of them."""
+    """Raise unless a gain holds one factor per channel, or a single one."""
     if len(gain) not in (1, length):
         raise ArchitectureError(
             f"the norm {norm.name!r} has a gain of {len(gain)} entries, and the maps next to it "
@@ -71,13 +71,13 @@ def _check_length(gain: Float[Tensor, " k"], length: int, norm: Norm) -> None:
 
 
 def scaled_rows(maps: Matrices, scale: Float[Tensor, " rows"]) -> Matrices:
-    """diag(scale) W, with the estimate of the noise scaled along."""
+    """diag(scale) W; the noise estimate is scaled with it."""
     maps, scale = _in_range(maps, scale)
     return _scaled(maps, maps.values * scale[:, None], scale)
 
 
 def scaled_columns(maps: Matrices, scale: Float[Tensor, " columns"]) -> Matrices:
-    """W diag(scale), with the estimate of the noise scaled along."""
+    """W diag(scale); the noise estimate is scaled with it."""
     maps, scale = _in_range(maps, scale)
     return _scaled(maps, maps.values * scale, scale)
 
@@ -93,14 +93,14 @@ def centred_rows(maps: Matrices) -> Matrices:
 
 
 def rows_without_mean(maps: Matrices) -> Matrices:
-    """(I - 11ᵀ/d) W: what a LayerNorm directly behind a map leaves of it, in all d dimensions."""
+    """(I - 11ᵀ/d) W: a map followed directly by a LayerNorm, in all d dimensions."""
     return replace(maps, values=maps.values - maps.values.mean(-2, keepdim=True))
 
 
 def _in_range(maps: Matrices, scale: Float[Tensor, " k"]) -> tuple[Matrices, Float[Tensor, " k"]]:
-    """Maps and scales in the type of the maps, none of whose products leaves its range.
+    """Maps and scales in the dtype of the maps, such that no product leaves its range.
 
-    A power of two that is taken from the scales goes to the units of the maps.
+    A power of two is moved from the scales to the units of the maps.
     """
     exponent = even_exponents(scale.abs().max())
     if abs(int(exponent)) > _FAR:
@@ -118,12 +118,12 @@ def _scaled(maps: Matrices, values: Tensor, scale: Tensor) -> Matrices:
 
 
 def _without_mean(w: Float[Tensor, "n rows d"]) -> Float[Tensor, "n rows c"]:
-    """W Hᵀ without its first column, H the reflection that takes (1, …, 1)/√d to the first axis."""
+    """W Hᵀ without its first column; the reflection H takes (1, …, 1)/√d to the first axis."""
     n, _, d = w.shape
     v = torch.full((d,), 1 / math.sqrt(d), dtype=w.dtype, device=w.device)
     v[0] -= 1
     along = (w @ v)[..., None]
-    # One pass over the maps, which may be the largest thing in memory.
+    # One pass over the maps, which may be the largest tensors in memory.
     return torch.baddbmm(
         w[..., 1:], along, v[1:].expand(n, 1, d - 1), alpha=-2 / float(v.square().sum())
     )

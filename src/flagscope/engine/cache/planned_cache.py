@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TypeVar
 
-# The task of a key that no task to come needs: behind all others.
+# Index of the next use of a key that no later task needs: after every task.
 _NEVER = 2**62
 
 T = TypeVar("T")
@@ -25,14 +25,14 @@ class _Entry:
 
 
 class PlannedCache:
-    """Values by key, each made by one thread while the others wait for it.
+    """Values by key; each is computed by one thread while the others wait for it.
 
     Parameters
     ----------
     needs
-        Keys that each task needs, the tasks in the order in which they begin.
+        Keys that each task needs, in the order in which tasks start.
     budget
-        Bytes kept at most. What a task holds itself is not counted.
+        Bytes kept at most. The memory of the tasks themselves is not counted.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class PlannedCache:
 
     def __init__(self, needs: Sequence[Iterable[Hashable]], budget: int) -> None:
         self._needs = [tuple(keys) for keys in needs]
-        self._users: dict[Hashable, set[int]] = {}  # tasks to come, by key
+        self._users: dict[Hashable, set[int]] = {}  # tasks yet to run, by key
         for task, keys in enumerate(self._needs):
             for key in keys:
                 self._users.setdefault(key, set()).add(task)
@@ -61,14 +61,14 @@ class PlannedCache:
             return set(self._entries)
 
     def get(self, key: Hashable, make: Callable[[], T], size: Callable[[T], int]) -> T:
-        """The value of a key, made if it is not kept.
+        """The value of a key, computed if it is not in the cache.
 
         Parameters
         ----------
         key
-            Of a value of one type.
+            Values of one key have one type.
         make
-            Makes the value; what it raises is raised here.
+            Computes the value; its exceptions are raised here.
         size
             Bytes of the value.
         """
@@ -76,14 +76,14 @@ class PlannedCache:
             with self._lock:
                 if key in self._entries:
                     return self._entries[key].value  # pyright: ignore[reportReturnType] (of its key)
-                other = self._making.get(key)
-                if other is None:
+                making = self._making.get(key)
+                if making is None:
                     self._making[key] = Future()
-            if other is None:
+            if making is None:
                 break
-            # Another thread makes it. If that fails, or there is no room to keep the value, this
-            # thread makes it again, so that an error is raised in the task that needs the value.
-            other.result()
+            # Another thread computes it. If that fails, or there is no room to keep the value,
+            # this thread computes it again, so that an error is raised in the task that needs it.
+            making.result()
         try:
             value = make()
             with self._lock:
@@ -95,31 +95,31 @@ class PlannedCache:
             done.set_result(None)
 
     def is_present(self, key: Hashable) -> bool:
-        """Whether a value is kept, or a thread is making it."""
+        """Whether a value is in the cache, or is being computed."""
         with self._lock:
             return key in self._entries or key in self._making
 
     def is_shared(self, key: Hashable) -> bool:
-        """Whether a value is kept, or several tasks to come need it."""
+        """Whether a value is in the cache, or several tasks yet to run need it."""
         with self._lock:
             return key in self._entries or len(self._users.get(key, ())) > 1
 
     def make_room(self, size: int, *, task: int) -> bool:
-        """Evict values needed after a task until `size` bytes are free; False if that is too few.
+        """Evict values needed after a task until `size` bytes are free; False if it is impossible.
 
-        Where it is too few, nothing is evicted.
+        If it is impossible, nothing is evicted.
         """
         with self._lock:
             return self._make_room(size, task)
 
     def limit(self, budget: int) -> None:
-        """Keep at most this from now on, and never more than was allowed at first."""
+        """Lower the budget to this many bytes, or raise it again up to the initial one."""
         with self._lock:
             self.budget = min(self._first_budget, max(0, budget))
             self._make_room(0, task=-1)
 
     def finish(self, task: int) -> None:
-        """Drop the values that this task was the last to need."""
+        """Drop the values that no task after this one needs."""
         with self._lock:
             for key in self._needs[task]:
                 self._users[key].discard(task)
@@ -132,7 +132,7 @@ class PlannedCache:
             self._entries.clear()
             self.bytes = 0
 
-    # The lock is held by those who call the methods below.
+    # Callers of the methods below hold the lock.
 
     def _keep(self, key: Hashable, entry: _Entry) -> None:
         if not self._make_room(entry.size, self._next_use(key)):

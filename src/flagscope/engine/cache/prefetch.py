@@ -16,14 +16,14 @@ _PAGE = 4096
 
 
 class Prefetcher:
-    """One thread that reads the tensors of the task last asked for, as far as there is room.
+    """Thread that reads the tensors of the task requested last, as far as there is room.
 
     Errors are dropped: the task that needs the tensor reads it again and raises them.
 
     Parameters
     ----------
     tasks
-        In the order in which they begin.
+        In the order in which they start.
     cache
         Where tensors are kept.
     read
@@ -42,13 +42,13 @@ class Prefetcher:
         self._thread.start()
 
     def start(self, task: int) -> None:
-        """Prefetch for a task, and leave the one before."""
+        """Prefetch for a task, and abandon the previous one."""
         with self._change:
             self._next, self._requests = task, self._requests + 1
             self._change.notify()
 
     def stop(self) -> None:
-        """End the thread, and wait until it has ended."""
+        """Stop the thread and join it."""
         with self._change:
             self._stopped, self._requests = True, self._requests + 1
             self._change.notify()
@@ -81,12 +81,12 @@ def prefetch(
     *,
     is_wanted: Callable[[], bool],
 ) -> None:
-    """Read the pieces of a task until there is no room, or they are no longer wanted.
+    """Read the pieces of a task until the cache is full, or they are no longer wanted.
 
     Parameters
     ----------
     index
-        Of the task; what is needed before it is not evicted.
+        Index of the task; values that earlier tasks need are not evicted.
     task, cache, read
         As for `Prefetcher`.
     is_wanted

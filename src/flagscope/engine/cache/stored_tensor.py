@@ -1,4 +1,4 @@
-"""A piece of a tensor as it is stored, and the noise that its storage left on it."""
+"""A piece of a tensor as stored, and its storage noise."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from flagscope.null import StorageNoise, grid_noise, storage_noise
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Values as stored, their scale, and the spacing of their grid where no dtype gives it.
+    """Values as stored, their scale, and the spacing of their grid if no dtype determines it.
 
-    A scale without axes holds for all values; else it has their shape, as the spacing does.
+    A scale without axes applies to all values; otherwise scale and spacing have the shape of the
+    values.
     """
 
     values: Shaped[Tensor, "*stored"]
@@ -27,7 +28,7 @@ class StoredTensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are held while this is."""
+        """Bytes held in memory."""
         return sum(
             min(tensor.nbytes, tensor.untyped_storage().nbytes())
             for tensor in (self.values, self.scale, self.step)
@@ -35,7 +36,7 @@ class StoredTensor:
         )
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> StoredTensor:
-        """The same change of axes, or choice of maps, for all three."""
+        """Apply a change of axes, or a choice of maps, to values, scale and spacing."""
         scale = self.scale
         if scale is not None and scale.ndim:
             scale = change(scale)
@@ -44,13 +45,13 @@ class StoredTensor:
         )
 
     def to(self, device: torch.device) -> StoredTensor:
-        """The same on a device."""
+        """Copy on a device."""
         scale = None if self.scale is None else self.scale.to(device)
         step = None if self.step is None else self.step.to(device)
         return StoredTensor(self.values.to(device), scale, step)
 
     def noise(self) -> StorageNoise:
-        """Estimate of what rounding changed.
+        """Estimate of the rounding error.
 
         Raises
         ------

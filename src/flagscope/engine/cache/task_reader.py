@@ -1,4 +1,4 @@
-"""Reads the matrices of one task: widened, with the noise of their storage."""
+"""Reads the matrices of one task: widened, with their storage noise."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ T = TypeVar("T")
 
 
 class TaskReader:
-    """The matrices of one task, made of the tensors that all tasks share.
+    """Matrices of one task, made from the tensors that all tasks share.
 
-    On another device than the processor what was brought there stays until the task ends.
+    On a device other than the CPU, tensors that were copied to it stay there until the task ends.
 
     Attributes
     ----------
@@ -44,13 +44,13 @@ class TaskReader:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the matrices that it gives."""
+        """The dtype of its matrices."""
         return self._dtype
 
     def for_size(self, size: int, maps: Iterable[LinearMap]) -> TaskReader:
-        """A reader that gives these maps in the precision for eigenproblems of a size.
+        """A reader for these maps, in the precision for eigenproblems of a size.
 
-        In mixed precision that is float32 for large ones; float64 weights are never rounded.
+        In mixed precision that is float32 for large problems; float64 weights are never rounded.
         """
         narrow = (
             self._precision == "mixed"
@@ -64,10 +64,10 @@ class TaskReader:
         return reader
 
     def shared_value(self, key: Hashable, make: Callable[[], T], size: Callable[[T], int]) -> T:
-        """What this task has in common with others; see `TensorCache.shared_value`.
+        """A value that this task shares with others; see `TensorCache.shared_value`.
 
-        On another device than the processor, whose memory is not counted there, each task makes its
-        own. Other numbers of threads may round differently, so they share nothing.
+        On a device other than the CPU, whose memory the cache does not count, each task computes
+        its own. Tasks with other numbers of threads may round differently, so they share nothing.
         """
         if self._device.type != "cpu":
             return make()
@@ -76,7 +76,7 @@ class TaskReader:
     def side(self, side: Side, view: str) -> Matrices:
         """The maps of one side of a pair, as writers (n, d, m) or as readers (n, m, d)."""
         map_, stored = side.map, self._tensor(side.map)
-        # Of the maps as they stand in either view, so that all that use them know the same digits.
+        # Measured on the maps before a view is chosen, so that all uses have the same digits.
         standing = "write" if (view == "write") != side.transposed else "read"
         maps = stored.mapped(map_.write_matrices if standing == "write" else map_.read_matrices)
         noise = self._tensors.noise((map_.place, standing if map_.spatial else None), maps)
@@ -92,7 +92,7 @@ class TaskReader:
         return self.side(Side(map_), view)
 
     def batchnorm_scale(self, norm: Norm) -> Float[Tensor, " d"] | None:
-        """γ / √(σ² + ε): what a BatchNorm multiplies its channels by; None if by nothing."""
+        """γ / √(σ² + ε), by which a BatchNorm multiplies its channels; None without statistics."""
         gain = self.gain(norm)
         if norm.variance is None:
             return gain
@@ -100,7 +100,7 @@ class TaskReader:
         return scale if gain is None else scale * gain
 
     def gain(self, norm: Norm) -> Float[Tensor, " d"] | None:
-        """The gain of a norm, offset included; None where it has none."""
+        """The gain of a norm, offset included; None if it has none."""
         if norm.gain is None:
             return None
         return self._vector(norm.gain) + norm.offset
@@ -114,13 +114,13 @@ class TaskReader:
         return self._vectors[name]
 
     def _tensor(self, map_: LinearMap) -> StoredTensor:
-        piece, rest = piece_of(map_), rest_of(map_)
+        piece, index = piece_of(map_), rest_of(map_)
         stored = self._there.get(piece)
         if stored is None:
             stored = self._tensors.get(piece).to(self._device)
             if self._device.type != "cpu":
                 self._there[piece] = stored
-        return stored.mapped(lambda tensor: tensor[rest])
+        return stored.mapped(lambda tensor: tensor[index])
 
     def _matrices(self, stored: StoredTensor, noise: StorageNoise | None) -> Matrices:
         wide = self._wide(stored)
@@ -131,17 +131,17 @@ class TaskReader:
                 wide, noise.delta.cpu(), noise.mean_square.cpu(), noise.repeated.cpu().reshape(-1)
             )
         )
-        # float64 weights in a float32 scan are rounded on purpose, in units that float32 has.
+        # float64 weights in a float32 scan are rounded on purpose, in units within float32's range.
         return maps.with_room(self._dtype)
 
     def _wide(self, stored: StoredTensor) -> Tensor:
-        """Exactly what is stored, on the device: in the type of the matrices, or in float64."""
+        """The exact stored values on the device: in the dtype of the matrices, or in float64."""
         wide = torch.float64 if stored.values.dtype == torch.float64 else self._dtype
         return widen(stored.values, wide, scale=stored.scale).to(self._device)
 
 
 def _partly_noisy(stored: StoredTensor, wide: Tensor) -> Matrices:
-    """Maps of which some are not finite: those have no noise, and get a status later on."""
+    """Maps of which some are not finite: these have no noise, and get a status later."""
     finite = torch.isfinite(wide).all(-1).all(-1)
     delta, mean_square = (torch.zeros(len(wide), dtype=torch.float64) for _ in range(2))
     if bool(finite.all()):

@@ -15,7 +15,7 @@ from flagscope.engine.plan.tasks import Task
 from flagscope.errors import InputError
 from flagscope.null import StorageNoise
 
-# A layer of a model of 7 billion parameters in 16 bits, and what meets it in the next one.
+# A layer of a model of 7 billion parameters in 16 bits, and the maps it meets in the next layer.
 BUDGET = 750_000_000
 
 T = TypeVar("T")
@@ -24,23 +24,23 @@ T = TypeVar("T")
 class TensorCache:
     """Pieces of tensors as stored, and values that several tasks share; a context manager.
 
-    Tensors that were in memory before take no room.
+    Tensors that are in memory anyway take no room.
 
     Parameters
     ----------
     checkpoint
-        Open.
+        An open checkpoint.
     tasks
-        In the order in which they begin.
+        In the order in which they start.
     budget
-        Bytes kept at most. What a task holds beyond that is its own.
+        Bytes kept at most. The memory of the tasks themselves is not counted.
     shared
         For each task, keys of the values that it shares with others; see `shared_value`.
 
     Attributes
     ----------
     cache
-        What is kept.
+        The values kept.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class TensorCache:
         self._checkpoint, self._tasks = checkpoint, tasks
         needs = [[*task.pieces, *(shared[i] if shared else ())] for i, task in enumerate(tasks)]
         self.cache = PlannedCache(needs, budget)
-        # A few numbers for each map; two threads that measure one at once get the same.
+        # A few numbers per map; two threads that measure one at the same time get the same.
         self._noise: dict[Hashable, StorageNoise | None] = {}
         self._prefetcher: Prefetcher | None = None
 
     def get(self, piece: Piece) -> StoredTensor:
-        """A piece, from memory or read.
+        """A piece, from the cache or read from the checkpoint.
 
         Raises
         ------
@@ -75,18 +75,18 @@ class TensorCache:
     def shared_value(
         self, key: Hashable, version: Hashable, make: Callable[[], T], size: Callable[[T], int]
     ) -> T:
-        """A value that several tasks use: made once where memory allows.
+        """A value that several tasks use: computed once where memory allows.
 
         Parameters
         ----------
         key
-            One of `shared`; a value that no other task to come needs is not kept.
+            One of `shared`; a value that no later task needs is not kept.
         version
-            What else the value depends on: it is used by tasks for which that is equal.
+            What else the value depends on: tasks share it only if their versions are equal.
         make
-            Makes it, in the task that needs it first.
+            Computes the value, in the first task that needs it.
         size
-            Its bytes.
+            Bytes of the value.
         """
         if not self.cache.is_shared(key):
             return make()
@@ -99,7 +99,7 @@ class TensorCache:
         return self.get(Piece(tensor, 0, shape[0] if shape else 1))
 
     def dtype(self, tensor: str) -> str:
-        """The type that a tensor is stored in."""
+        """The dtype that a tensor is stored in."""
         return self._checkpoint.tensors[tensor].dtype
 
     def noise(self, maps: Hashable, stored: StoredTensor) -> StorageNoise | None:
@@ -112,24 +112,24 @@ class TensorCache:
         return self._noise[maps]
 
     def limit(self, budget: int) -> None:
-        """Keep at most this from now on, and never more than was allowed at first."""
+        """Lower the budget to this many bytes, or raise it again up to the initial one."""
         self.cache.limit(budget)
 
     def finish(self, task: int) -> None:
-        """Drop what the task with this index was the last to need."""
+        """Drop the values that no task after this one (by index) needs."""
         self.cache.finish(task)
 
     def prefetch(self, task: int) -> None:
-        """Read what the task with this index needs in a background thread, if there is room.
+        """Prefetch the tensors of the task with this index in the background, if there is room.
 
-        A prefetch for another task ends.
+        This ends a prefetch for another task.
         """
         if task < len(self._tasks) and any(map(self._is_read, self._tasks[task].pieces)):
             self._prefetcher = self._prefetcher or Prefetcher(self._tasks, self.cache, self.get)
             self._prefetcher.start(task)
 
     def close(self) -> None:
-        """Drop everything, and wait for the prefetching thread to end."""
+        """Drop all values and join the prefetching thread."""
         if self._prefetcher is not None:
             self._prefetcher.stop()
             self._prefetcher = None
@@ -147,6 +147,6 @@ class TensorCache:
         self.close()
 
     def _is_read(self, piece: Piece) -> bool:
-        """Whether reading takes memory: of weights in memory, only what is dequantised does."""
+        """Whether reading takes memory: for weights in memory, only dequantising does."""
         info = self._checkpoint.tensors[piece.tensor]
         return info.file is not None or info.quantised is not None

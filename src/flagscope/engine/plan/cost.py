@@ -1,7 +1,7 @@
-"""Cost model: the work and memory of each kernel, counted from the header alone.
+"""Cost model: work and memory of each kernel, counted from the header alone.
 
-One function for each kernel, which counts what that kernel does, in its order. Work in single
-precision counts as the part of double that it takes in time, and in memory as half.
+One function per kernel counts the steps of that kernel, in their order. Work in single precision
+is counted as the equivalent fraction of work in double precision; its memory counts half.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from flagscope.engine.plan.work import (
 from flagscope.geometry import SINGLE_FROM, spectra_cost
 from flagscope.records import Precision
 
-# Part of the directions of a trained map that stand out of its bulk: of all-MiniLM-L6-v2 a median
+# Share of the directions of a trained map that stand out of its bulk: in all-MiniLM-L6-v2 a median
 # of 3 % in heads, up to 18 % in MLPs.
 _DOMINANT = 0.15
 
 
-# Bases that a profile of scales takes: of the heads once more, and in each pass.
+# Number of times that fitting a scale profile computes the bases: for the heads, and in each pass.
 _SCALE_PASSES = 4
-# Steps to the largest eigenvalue alone, each of two passes over the bases.
+# Lanczos steps to the largest eigenvalue, each of two passes over the bases.
 _LANCZOS = 64
 
-# Time of products and eigenproblems in float32, in that of float64.
+# Time of products and eigenproblems in float32, relative to float64.
 _SINGLE = 0.55
 
-# Numbers that the equilibration of a map touches, an entry: five passes, each of which squares the
+# Numbers that the equilibration of a map touches, per entry: five passes, each of which squares the
 # entries in float64 and takes two products, and scalings before and after; 50 ns where a plain
 # pass over float64 takes 0.6 ns.
 _EQUILIBRATION = 80.0
-# Size up to which signal ranks are counted in float64: `geometry.signal_rank_of`.
+# Size up to which signal ranks are computed in float64: `geometry.signal_rank_of`.
 _SIGNAL_DOUBLE = 1024
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Work, and float64 numbers held at once."""
+    """Work, and number of float64 values held at once."""
 
     work: Work = field(default_factory=Work)
     cells: float = 0.0
@@ -67,11 +67,11 @@ def pair_cost(
     before: PairGroup | None = None,
     repeats: bool = True,
 ) -> Cost:
-    """A group of pairs within a block: `diagnose.pair_records`.
+    """Cost of a group of pairs within a block: `diagnose.pair_records`.
 
-    `single` is as `single_from` says; in float32 maps are taken to be well-conditioned. `before` is
-    the group in front of it, whose read maps may be the same. Without `repeats` a network is taken
-    for which nothing is measured a second time without its scales, here and below.
+    `single` comes from `single_from`; in float32, maps are assumed to be well-conditioned. `before`
+    is the preceding group, which may share the read maps. Here and below, `repeats` is False for a
+    network in which nothing is measured a second time without its scales.
     """
     d, n = pair.d, len(pair.members)
     m1, m2 = other_dimension(pair.write, d), other_dimension(pair.read, d)
@@ -93,7 +93,7 @@ def pair_cost(
         _signal(d, m1, share) + _signal(d, m2, share),
     ]
     if repeats:
-        # Once more without scale profiles, where a p-value is small and there are some: in two of
+        # A second time without scale profiles, if there are some and a p-value is small: two of
         # three pairs of a trained network. Rows are measured, divided and copied.
         work += [
             _spectra(d, m1, m2, single=share < 1).times(share),
@@ -104,15 +104,15 @@ def pair_cost(
         again = _spectra(d, m1, m2, single=share < 1, composite_known=True)
         work += [again.times(share), passes(6.0 * d * (m1 + m2)).times(share)]
         work += [_signal(d, m1, share), _signal(d, m2, share)]
-    # Both maps, gauge-fixed ones or those without profiles, and singular vectors next to them, one
-    # in passing, six tables of one pair and three of it without profiles, W2 W1 and the reader's
+    # Both maps, their copies (gauge-fixed or without profiles) and their singular vectors, one
+    # temporary, six tables of one pair and three of it without profiles, W2 W1 and the reader's
     # eigenvectors.
     cells = n * (3 * d * (m1 + m2) + d * max(m1, m2) + 11.0 * side * side)
     return Cost(total(work).times(n), cells * (1.0 if share == 1 else 0.5))
 
 
 def head_cost(head: HeadGroup, *, single: float = SINGLE_FROM, repeats: bool = True) -> Cost:
-    """The overlaps of a layer's heads: `diagnose.head_record`."""
+    """Cost of the overlaps of a layer's heads: `diagnose.head_record`."""
     h, r, d = head.count, head.rank, head.d
     share = _SINGLE if d >= single else 1.0
     side = min(d, h * r)
@@ -123,13 +123,13 @@ def head_cost(head: HeadGroup, *, single: float = SINGLE_FROM, repeats: bool = T
         else gram(h * r, d) + passes(float(h * r) ** 2)
     )
     work = [stored(h * r * d), _bases(h, r, d), pairwise.times(share), records("head", h)]
-    # In single precision, eigenvectors of shared directions included.
+    # In single precision, including the eigenvectors of shared directions.
     work += [(gram(side, max(d, h * r)) + eigenproblem(side)).times(_SINGLE)]
     if repeats:
-        # The second look, which trained heads get: their scales, and the overlaps without them.
+        # The second look that trained heads get: their scales, and the overlaps without them.
         work += [_bases(h, r, d).times(_SCALE_PASSES), pairwise.times(share)]
         work += [passes(4.0 * _LANCZOS * h * r * d).times(_SINGLE)]
-    # Beside the maps and their bases in float64, bases of all spaces of the layer, in their own
+    # The maps and their bases in float64, and the bases of all spaces of the layer in their own
     # precision.
     return Cost(total(work), (2.0 + 4.0 * share) * h * r * d + 3.0 * side**2)
 
@@ -137,14 +137,14 @@ def head_cost(head: HeadGroup, *, single: float = SINGLE_FROM, repeats: bool = T
 def stream_cost(
     pairs: Sequence[PairGroup], *, single: float = SINGLE_FROM, repeats: bool = True
 ) -> Cost:
-    """Residual pairs that share maps, each map's eigenproblem solved once: `stream_pairs`."""
+    """Cost of residual pairs that share maps; each map is decomposed once: `stream_pairs`."""
     if not pairs:
         return Cost()
     share = _SINGLE if min(pair.d for pair in pairs) >= single else 1.0
     sides = {side.map.place: (pair.d, other_dimension(side, pair.d))
              for pair in pairs for side in (pair.write, pair.read)}  # fmt: skip
     work = [stored(d * m) for d, m in sides.values()]
-    # Twice: as they are, and without their scale profiles.
+    # Twice: with and without their scale profiles.
     looks = 2 if repeats else 1
     work += [
         (passes(3.0 * d * m) + _system(d, m, single=share < 1)).times(looks * share)
@@ -159,8 +159,8 @@ def stream_cost(
     d = max(pair.d for pair in pairs)
     readers = {pair.read.map.place for pair in pairs}
     widest = max(m for _, m in sides.values())
-    # The readers' eigenvectors and one writer's, with profiles and without, the tables of one
-    # pair, and one map while its Gram matrix is formed.
+    # The eigenvectors of the readers and of one writer, with profiles and without, the tables of
+    # one pair, and one map while its Gram matrix is formed.
     cells = (2 * (len(readers) + 1) + 6) * d * float(d) + d * float(widest)
     return Cost(total(work), cells * (1.0 if share == 1 else 0.5))
 
@@ -168,7 +168,7 @@ def stream_cost(
 def link_cost(
     links: Iterable[LinkGroup], edges: int, *, single: float = SINGLE_FROM, repeats: bool = True
 ) -> Cost:
-    """Links between heads, those that stand out recorded: `stream_links`."""
+    """Cost of links between heads, of which those that stand out are recorded: `stream_links`."""
     work: list[Work] = []
     most = 0
     cells, widest, depth, ends = 0.0, 0, 0, set()
@@ -187,7 +187,7 @@ def link_cost(
             if repeats:
                 work += [_bases(h, r, d).times(_SCALE_PASSES)]
             if repeats and link.read.norm is not None and link.read.norm.kind == "layernorm":
-                # Once more with the mean left in, in which the scales are.
+                # A second time with the mean left in, since the scales act there.
                 work += [stored(2 * h * r * d), _bases(h, r, d), _circuit(r, d).times(h)]
             widest = max(widest, r)
         wide = _entries(write) // d, _entries(read) // d
@@ -198,7 +198,7 @@ def link_cost(
         depth = max(depth, d)
         cells = max(cells, 6.0 * (_entries(write) + _entries(read)))
     listed = min(edges, most)
-    # A second look at each link that is listed: both ends without the scales, and their overlap.
+    # A second look at each listed link: both ends without the scales, and their overlap.
     again = (_bases(1, widest, depth) + _circuit(widest, depth)).times(2)
     again += product(widest, depth, widest).times(2)
     return Cost(total([*work, again.times(listed), records("link", listed)]), cells)
@@ -213,7 +213,7 @@ def _spectra(
     read_known: bool = False,
     composite_known: bool = False,
 ) -> Work:
-    """`pair_spectra`, which takes the larger or the smaller Gram matrices, as it is faster."""
+    """`pair_spectra`, which uses the larger or the smaller Gram matrices, whichever is faster."""
     in_shared, in_outer = spectra_cost(d, m1, m2)
     if in_shared <= in_outer:
         sides = [_system(d, m, single=single) for m in ((m1,) if read_known else (m1, m2))]
@@ -229,7 +229,7 @@ def _spectra(
 
 
 def _system(d: int, m: int, *, single: bool = False) -> Work:
-    """`eigensystem` or `single_eigensystem`: one map on the space of d dimensions."""
+    """`eigensystem` or `single_eigensystem` of one map on a space of d dimensions."""
     if m >= d:
         return gram(d, m) + eigenproblem(d) + passes(2.0 * d * d)
     if single:
@@ -247,14 +247,14 @@ def _meeting(d: int, m1: int, m2: int) -> Work:
 
 
 def _signal(d: int, m: int, share: float) -> Work:
-    """`signal_rank_of` one map: equilibrated, and the eigenvalues of its smaller Gram matrix."""
+    """`signal_rank_of` one map: its equilibration and eigenvalues of its smaller Gram matrix."""
     short = min(d, m)
     counted = gram(short, max(d, m)) + eigenproblem(short, vectors=False)
     return passes(_EQUILIBRATION * d * m) + counted.times(1 if short <= _SIGNAL_DOUBLE else share)
 
 
 def _position(d: int, m1: int, m2: int) -> Work:
-    """`dominant_position` of the dominant spaces, by the complement of the larger where known."""
+    """`dominant_position`, from the complement of the larger dominant space if that is known."""
     p, q = (max(1, round(_DOMINANT * min(d, m))) for m in (m1, m2))
     short = min(p, q)
     if short >= 192 and min(m1, m2) >= d:
@@ -276,7 +276,7 @@ def _circuit(r: int, d: int) -> Work:
 
 
 def _entries(map_: LinearMap) -> int:
-    """Entries of these maps alone, without others in the stored tensor (Q, K, V in a fused one)."""
+    """Number of entries of these maps, without others in the same stored tensor (fused Q, K, V)."""
     return prod(map_.extent(name) for name in map_.sizes if name not in map_.select)
 
 

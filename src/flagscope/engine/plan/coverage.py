@@ -48,7 +48,7 @@ _FAILED = "the task failed"
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What came of the tasks, as far as coverage depends on it."""
+    """Outcomes of the tasks, as far as coverage depends on them."""
 
     pairs: Sequence[PairRecord] = ()
     heads: Sequence[HeadRecord] = ()
@@ -60,7 +60,7 @@ class Outcomes:
 
 @dataclass
 class _Tensors:
-    """Names of tensors by what came of them."""
+    """Names of tensors by outcome."""
 
     measured: set[str] = field(default_factory=set)
     without: dict[str, str] = field(default_factory=dict)
@@ -74,19 +74,19 @@ def coverage_of(
     weights: Weights,
     outcomes: Outcomes | None = None,
 ) -> Coverage:
-    """How much of a checkpoint is measured; before a scan, how much it would measure.
+    """How much of a checkpoint a scan measures, or would measure.
 
     Parameters
     ----------
     checkpoint, graph, tasks, weights
         Of the scan.
     outcomes
-        What came of it. Without it every task counts as done.
+        Outcomes of the tasks. If None, every task counts as done.
 
     Returns
     -------
     Coverage
-        Of a size that does not grow with the checkpoint.
+        Its size does not grow with the checkpoint.
     """
     tensors = _outcome(tasks, outcomes)
     first = weights.same
@@ -94,7 +94,7 @@ def coverage_of(
     mapped = {first.get(name, name) for name in _mapped(graph)}
     measured = {first.get(name, name) for name in tensors.measured}
     unmapped = {first.get(name, name) for name in graph.unmapped}
-    given: Mapping[str, str] = getattr(graph, "left", {})
+    reasons: Mapping[str, str] = getattr(graph, "left", {})
     sizes = {**weights.numbers, **weights.unread}
     matrices = [name for name in checkpoint.tensors
                 if name in sizes and len(checkpoint.tensors[name].shape) > 1]  # fmt: skip
@@ -113,8 +113,8 @@ def coverage_of(
             reason = UNREAD
         else:
             reason = reason_of(name, shape)
-            if name in given and 0 not in shape:
-                reason = Reason(given[name], reason.expected)
+            if name in reasons and 0 not in shape:
+                reason = Reason(reasons[name], reason.expected)
             elif reason is UNPLACED and name not in unmapped:
                 reason = NO_MAP
         left.setdefault(reason, []).append(name)
@@ -134,15 +134,15 @@ def coverage_of(
 
 
 def _left_out(left: Mapping[Reason, list[str]], sizes: Mapping[str, int]) -> list[LeftOut]:
-    """What is not as in every model first, then by size; a long tail of reasons is one entry."""
+    """Unexpected reasons first, then by size; a long tail of reasons becomes one entry."""
 
     def weight(names: Iterable[str]) -> int:
         return sum(sizes[name] for name in names)
 
     ordered = sorted(left.items(), key=lambda entry: (entry[0].expected, -weight(entry[1])))
     if len(ordered) > _REASONS:
-        rest = [name for _, names in ordered[_REASONS - 1 :] for name in names]
-        ordered = [*ordered[: _REASONS - 1], (Reason("other reasons"), rest)]
+        names_of_rest = [name for _, names in ordered[_REASONS - 1 :] for name in names]
+        ordered = [*ordered[: _REASONS - 1], (Reason("other reasons"), names_of_rest)]
     entries = []
     for reason, names in ordered:
         patterns, unlisted = name_patterns(names, limit=LISTED)
@@ -156,7 +156,7 @@ def _left_out(left: Mapping[Reason, list[str]], sizes: Mapping[str, int]) -> lis
 
 
 def _outcome(tasks: Sequence[Task], outcomes: Outcomes | None) -> _Tensors:
-    """The tensors that have a number, those that have none, and those whose tasks failed."""
+    """Tensors with a number, tensors without one, and tensors whose tasks failed."""
     tensors = _Tensors()
     if outcomes is None:
         tensors.measured |= set(_names(tasks))
@@ -168,7 +168,7 @@ def _outcome(tasks: Sequence[Task], outcomes: Outcomes | None) -> _Tensors:
     for group in outcomes.heads:
         _note(tensors, (group.tensor,), group.status, group.overlap_ratio is not None)
     if outcomes.edge_tests:
-        # Of a link there is no record of its own: the maps of the tasks that were carried out.
+        # Most links have no record: take the maps of the tasks that were carried out.
         done = (link for task in tasks if task.name not in failures for link in task.links)
         tensors.measured |= set(_of_links(done)) - set(tensors.without)
     return tensors
@@ -184,13 +184,13 @@ def _note(tensors: _Tensors, names: Iterable[str], status: str, number: bool) ->
 
 
 def _has_numbers(pair: PairRecord) -> bool:
-    """Whether any of the numbers of a pair is known."""
+    """Whether any number of a pair is known."""
     numbers = (pair.commutator_ratio, pair.gram_correlation, pair.overlap_ratio, pair.log10_p)
     return pair.status == "ok" or any(number is not None for number in numbers)
 
 
 def _cause(status: str) -> str:
-    """Why a record has no number, without the names that are in its status."""
+    """Why a record has no number: its status without the names in it."""
     causes = dict.fromkeys(_CAUSES[cause] for cause in _CAUSE.findall(status))
     return " and ".join(causes) or status
 
@@ -219,7 +219,7 @@ def _without_numbers(tasks: Sequence[Task], outcomes: Outcomes) -> list[WithoutN
 
 
 def _not_finite(checkpoint: Checkpoint, outcomes: Outcomes) -> NotFinite | None:
-    """The tensors with NaN or infinity that tasks came upon, and what has no number for it."""
+    """Tensors in which tasks met NaN or infinity, and what has no number because of them."""
     tensors = [name for name in checkpoint.tensors if name in outcomes.not_finite]
     if not tensors:
         return None
@@ -260,7 +260,7 @@ def _links(task: Task) -> int:
 
 
 def _names(tasks: Iterable[Task]) -> Iterator[str]:
-    """Tensors that tasks measure, the norms that they fold left out."""
+    """Tensors that tasks measure, without the norms that they fold."""
     for task in tasks:
         for pair in task.pairs:
             yield from (pair.write.map.tensor, pair.read.map.tensor)

@@ -1,4 +1,4 @@
-"""Estimates time and memory of a scan, from its plan and from rates timed on this machine."""
+"""Estimates time and memory of a scan from its plan and rates timed on this machine."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from flagscope.engine.plan.tasks import Task
 
 _READ, _CHUNK = 64 * 2**20, 2**22
 _LONG = 0.3
-# Bytes of the record of a pair as Python holds it (measured), surfaces apart, which are few; and
-# of each of the overlaps that the record of a group of heads holds.
+# Bytes of a pair's record in Python (measured), without surfaces, which are few; and of each of
+# the overlaps in the record of a head group.
 PAIR_RECORD, _OVERLAP = 11_000, 32
 
-# Bytes that a task takes next to its matrices: buffers of BLAS, draws of null models (measured).
+# Bytes that a task takes in addition to its matrices: BLAS buffers, null draws (measured).
 _SCRATCH = 18_000_000
-# Part of its peak that a task takes while another one is at its own (measured).
+# Share of its peak that a task takes while another task is at its own peak (measured).
 _NEXT = 0.6
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Time and memory of a scan in threads of this process, on this machine.
+    """Estimated time and memory of a scan in threads of this process, on this machine.
 
     Attributes
     ----------
     seconds
-        From the first task to the last.
+        Wall time of all tasks.
     seconds_reading
-        Of the disk, which reads while the processor computes; None if its rate is not known.
+        Time of the disk, which reads during the computation; None if its rate is not known.
     bytes_memory
-        Peak, beyond what the program takes before it reads.
+        Peak memory, beyond what the program takes before it reads weights.
     workers
-        Tasks at once.
+        Number of tasks at once.
     assumptions
-        What the numbers rest on, in words.
+        Assumptions behind the numbers, in words.
     """
 
     seconds: float
@@ -62,13 +62,13 @@ def estimated(
 ) -> Estimate:
     """Estimate a scan in threads of this process.
 
-    Times matrix products, decompositions and eigenproblems for about a second, once in a process,
-    and the disk by at most 64 MiB of the checkpoint's largest file.
+    Times matrix products, decompositions and eigenproblems for about a second, once per process,
+    and the disk on at most 64 MiB of the checkpoint's largest file.
 
     Parameters
     ----------
     tasks
-        Of a plan.
+        The plan.
     tensors
         Headers of the checkpoint.
     workers, memory
@@ -92,9 +92,9 @@ def estimated(
 
 
 def _computing(tasks: Sequence[Task], slots: Sequence[int], workers: int, cores: int) -> float:
-    """When the last task ends: the slots are busy until then, or the longest task runs alone."""
+    """Seconds until the last task ends: total work over the slots, or the longest task alone."""
     seconds = []
-    # The most threads first: threads that were timed one each disturb later ones in a team.
+    # Largest thread counts first: single-thread timings disturb later ones of thread teams.
     for share in sorted(set(slots), reverse=True):
         at_once = workers // share
         rates = measured_rates(min(at_once, cores), max(1, cores * share // workers))
@@ -121,12 +121,12 @@ def _pieces(tasks: Sequence[Task]) -> dict[Piece, int]:
 
 
 def most_cached(tasks: Sequence[Task]) -> int:
-    """The most bytes of tensors that the cache holds, if it has room for all that tasks share."""
+    """Peak bytes of the cache, if it has room for all tensors that tasks share."""
     last = {piece: index for index, task in enumerate(tasks) for piece in task.pieces}
     most = now = 0
     seen: set[Piece] = set()
     for index in range(len(tasks)):
-        # The task that begins, and the next one, whose tensors are prefetched.
+        # The task that starts, and the next one, whose tensors are prefetched.
         for task in tasks[index : index + 2]:
             now += sum(size for piece, size in task.pieces.items() if piece not in seen)
             seen.update(task.pieces)
@@ -138,7 +138,7 @@ def most_cached(tasks: Sequence[Task]) -> int:
 def _most_memory(
     tasks: Sequence[Task], slots: Sequence[int], workers: int, budget: int, memory: int
 ) -> int:
-    """The most of what tasks like each one take at once, and of the cached tensors."""
+    """Peak memory of concurrent tasks as large as any of these, and of the cached tensors."""
     cached, most = min(budget, most_cached(tasks)), 0
     for task, share in zip(tasks, slots, strict=True):
         at_once = workers // share
@@ -149,7 +149,7 @@ def _most_memory(
 
 
 def read_rate(tensors: Mapping[str, TensorInfo]) -> float | None:
-    """Bytes a second at which the largest file is read; None if it lies elsewhere or has holes."""
+    """Bytes per second at which the largest file is read; None if it is remote or sparse."""
     sizes: dict[str, int] = {}
     for info in tensors.values():
         if info.file is not None:
@@ -171,10 +171,10 @@ def _timed_reading(path: Path, start: int) -> float | None:
     with path.open("rb", buffering=0) as file:
         file.seek(start)
         while done < _READ and time.perf_counter() - begin < _LONG:
-            part = file.read(_CHUNK)
-            if not part:
+            block = file.read(_CHUNK)
+            if not block:
                 break
-            done += len(part)
+            done += len(block)
     return done / (time.perf_counter() - begin) if done else None
 
 

@@ -1,4 +1,4 @@
-"""Cuts the experts of a layer into tasks that fit in memory, whether in one tensor or in many."""
+"""Splits the experts of a layer into tasks that fit in memory, whether in one tensor or many."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from flagscope.arch import LinearMap, Member, PairGroup, Side
 from flagscope.engine.plan.cost import pair_cost
 from flagscope.engine.plan.pieces import piece_bytes
 
-# Bytes that a task reads of experts, or holds of their matrices, if it is more than one expert.
+# Bytes of experts that a task reads, or of their matrices that it holds, if it has several.
 _MOST = 256_000_000
 
 
 def in_parts(pairs: Iterable[PairGroup], sizes: Mapping[str, int]) -> Iterator[PairGroup]:
-    """The groups, those of many large experts in one tensor cut along the axis of experts.
+    """The groups, with those of many large experts in one tensor cut along the axis of experts.
 
     Parameters
     ----------
@@ -33,12 +33,12 @@ def in_parts(pairs: Iterable[PairGroup], sizes: Mapping[str, int]) -> Iterator[P
 
 
 def experts_at_once(pair: PairGroup, sizes: Mapping[str, int]) -> int | None:
-    """How many experts like those of a group one task takes; None for a group of no experts."""
+    """Number of experts of a group that one task takes; None for a group without experts."""
     if pair.kind != "mlp" or any(member.expert is None for member in pair.members):
         return None
     count = len(pair.members)
     read = sum(piece_bytes((pair.write.map, pair.read.map), sizes).values())
-    # Experts in one tensor are measured together, others one after the other.
+    # Experts in one tensor are measured together, separately stored ones one after the other.
     held = 8 * pair_cost(pair).cells if count > 1 else 0.0
     return max(1, int(_MOST * count / max(read, held, 1)))
 

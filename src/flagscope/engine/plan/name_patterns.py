@@ -1,4 +1,4 @@
-"""Patterns that stand for many tensor names: parts in which they differ are written as a set."""
+"""Patterns for many tensor names: the parts in which the names differ are written as a set."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from math import prod
 
-# A number as a module list writes it; what is longer, or begins with a zero, is a word.
+# A number as in a module list; longer digit strings, or ones with a leading zero, are words.
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
-# Each part is gone through for all names; a name of dots alone would take the square of its length.
+# Merging goes through every part of every name: a name of dots alone would take quadratic time.
 _MOST_PARTS = 30
 _RUNS = 8
 _WORDS = 6
@@ -18,17 +18,17 @@ _Sets = tuple[frozenset[str], ...]
 
 
 def name_patterns(names: Iterable[str], *, limit: int) -> tuple[list[str], int]:
-    """At most `limit` patterns that stand for names, and how many names they leave out.
+    """At most `limit` patterns for the names, and how many names they leave out.
 
-    A pattern stands for exactly the names that its sets give together; none that is not there is
-    said. Dots part a name; numbers are joined before words.
+    A pattern stands for exactly the names in the product of its sets, all of which are there. Names
+    are split at dots; numbers are merged before words.
 
     Parameters
     ----------
     names
-        Of tensors, each once.
+        Names of tensors, without duplicates.
     limit
-        Of the list, whose length no file sets.
+        Length of the list, so that no file determines it.
 
     Returns
     -------
@@ -56,29 +56,29 @@ def name_patterns(names: Iterable[str], *, limit: int) -> tuple[list[str], int]:
                 here = _merged(here, position, numeric=numeric)
         merged += here
     merged.sort(key=lambda entry: entry[0])
-    rest = sum(prod(map(len, sets)) for _, sets in merged[limit:])
-    return [_written(sets) for _, sets in merged[:limit]], rest
+    left_out = sum(prod(map(len, sets)) for _, sets in merged[limit:])
+    return [_written(sets) for _, sets in merged[:limit]], left_out
 
 
 def _merged(
     entries: Sequence[tuple[int, _Sets]], position: int, *, numeric: bool
 ) -> list[tuple[int, _Sets]]:
-    """Entries that differ at one position alone, joined there if all of it are numbers, or none."""
+    """Merge entries that differ at one position, if that holds numbers alone or words alone."""
     joined: dict[tuple[_Sets, bool], tuple[int, list[frozenset[str]], _Sets]] = {}
-    kept: list[tuple[int, _Sets]] = []
+    merged: list[tuple[int, _Sets]] = []
     for order, sets in entries:
         numbers = all(_NUMBER.fullmatch(part) for part in sets[position])
         if numbers != numeric:
-            kept.append((order, sets))
+            merged.append((order, sets))
             continue
-        rest = (*sets[:position], *sets[position + 1 :])
-        before, values, example = joined.setdefault((rest, numbers), (order, [], sets))
+        other_sets = (*sets[:position], *sets[position + 1 :])
+        before, values, example = joined.setdefault((other_sets, numbers), (order, [], sets))
         values.append(sets[position])
-        joined[rest, numbers] = (min(before, order), values, example)
+        joined[other_sets, numbers] = (min(before, order), values, example)
     for order, values, example in joined.values():
         union = frozenset().union(*values)
-        kept.append((order, (*example[:position], union, *example[position + 1 :])))
-    return sorted(kept, key=lambda entry: entry[0])
+        merged.append((order, (*example[:position], union, *example[position + 1 :])))
+    return sorted(merged, key=lambda entry: entry[0])
 
 
 def _written(sets: _Sets) -> str:

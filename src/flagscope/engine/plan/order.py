@@ -1,7 +1,7 @@
-"""Schedules the tasks of a scan: the order in which they begin.
+"""Schedules the tasks of a scan: the order in which they start.
 
-Tasks that read the same tensors follow each other, so that each is read once and dropped soon; the
-last of several workers should not be left alone with a large task.
+Tasks that read the same tensors follow each other, so that each tensor is read once and dropped
+soon. At the end, no worker should be left alone with a large task.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from flagscope.checkpoint import TensorInfo
 from flagscope.engine.plan.pieces import Piece
 from flagscope.engine.plan.tasks import Task
 
-# How many of the largest tasks for each worker make up the end of a scan, where the largest go
-# first: then no worker waits at the end for longer than a small task takes (Graham 1969).
+# Number of tasks per worker, the largest of all, that end a scan, sorted by decreasing size: then
+# no worker waits at the end for longer than a small task takes (Graham 1969).
 _LAST = 2
 
 
 def task_order(
     tasks: Sequence[Task], tensors: Mapping[str, TensorInfo], *, workers: int
 ) -> list[int]:
-    """Indices of the tasks in the order in which they should begin.
+    """Indices of the tasks in the order in which they should start.
 
     Parameters
     ----------
     tasks
         In the order of the graph.
     tensors
-        Headers, in the order of the files.
+        Headers, in file order.
     workers
-        Tasks at once.
+        Number of tasks at once.
 
     References
     ----------
     R. L. Graham, "Bounds on multiprocessing timing anomalies", SIAM J. Appl. Math. 17 (1969)
-    416-429: the longest first is at most a third above the best.
+    416-429: longest first takes at most a third more than the optimum.
     """
     order = _by_tensors(tasks, tensors)
     if workers == 1 or not tasks:
@@ -49,8 +49,8 @@ def task_order(
 
 
 def _by_tensors(tasks: Sequence[Task], tensors: Mapping[str, TensorInfo]) -> list[int]:
-    """From the first in the files on: always the task that has the least left to read among those
-    that share a tensor with the tasks before it."""
+    """Greedy order from the first tensor in the files: next is always the task that has the least
+    left to read among those that share a tensor with the tasks before it."""
     rank = {name: i for i, name in enumerate(sorted(tensors, key=lambda n: tensors[n].file or ""))}
     first = [min((rank[piece.tensor] for piece in task.pieces), default=0) for task in tasks]
     readers: dict[Piece, list[int]] = {}

@@ -10,10 +10,10 @@ from flagscope.arch import LinearMap
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Rows start … stop of a stored tensor; those of a vector are its entries.
+    """Rows start … stop of a stored tensor; the rows of a vector are its entries.
 
-    Rows lie one behind the other in a file: whatever columns of them a map takes, this is what is
-    read, and maps that lie side by side in one tensor share it.
+    Rows are contiguous in a file, so whole rows are read whichever columns a map takes, and maps
+    that lie side by side in one tensor share a piece.
     """
 
     tensor: str
@@ -22,7 +22,7 @@ class Piece:
 
 
 def piece_of(map_: LinearMap) -> Piece:
-    """The rows in which the maps lie."""
+    """The piece that contains the maps."""
     index = map_.index()
     rows = map_.shape[0]
     if index is None:
@@ -32,13 +32,13 @@ def piece_of(map_: LinearMap) -> Piece:
 
 
 def rest_of(map_: LinearMap) -> tuple[slice, ...]:
-    """The part of the piece that the maps take up: columns and further axes."""
+    """Index of the maps within their piece: columns and further axes."""
     index = map_.index()
     return () if index is None else (slice(None), *index[1:])
 
 
 def piece_bytes(maps: Iterable[LinearMap], sizes: Mapping[str, int]) -> dict[Piece, int]:
-    """The pieces that maps lie in, and the bytes of each.
+    """The pieces that contain the maps, and the bytes of each.
 
     Parameters
     ----------

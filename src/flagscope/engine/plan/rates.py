@@ -1,7 +1,7 @@
-"""How fast this machine does each kind of work: timed in about a second, for estimates.
+"""Benchmarks this machine for estimates: times each kind of work, about a second in all.
 
-Each kind is timed at a few sizes, on as many threads at once as tasks will run, since they share
-memory and caches. Times are of the processor, so that other programs do not count.
+Each kind is timed at a few sizes, on as many threads at once as tasks will run, since these share
+memory and caches. CPU time is measured, so that other programs do not count.
 """
 
 from __future__ import annotations
@@ -32,33 +32,33 @@ _DECOMPOSITIONS: dict[Kind, Callable[[Tensor], object]] = {
     "eigvalsh": torch.linalg.eigvalsh,
     "svdvals": torch.linalg.svdvals,
 }
-# What a record takes next to its arithmetic (null models, tests, Python), in eigenvalue problems of
-# size 32: between what trained networks of 128 and 384 dimensions take, and a random one of 256.
+# Overhead of a record (null models, tests, Python), in units of eigenvalue problems of size 32:
+# between those of trained networks of 128 and 384 dimensions, and of a random one of 256.
 _RECORDS: dict[Kind, float] = {"pair": 200.0, "head": 40.0, "link": 35.0}
 _ENTRIES = 2**20
-# Seconds for which something short is repeated.
+# Seconds for which a short call is repeated.
 _LONG = 0.02
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds that this machine takes.
+    """Seconds that this machine takes for each kind of work.
 
     Parameters
     ----------
     seconds
-        By kind, and by size where it has one, for the amount that `Work` counts as one: a problem,
-        an operation, a number, a record.
+        By kind, and by size if the kind has one, for the unit in which `Work` counts: a problem, an
+        operation, a number, a record.
     """
 
     seconds: Mapping[Kind, Mapping[int, float]]
 
     def of(self, work: Work) -> float:
-        """Seconds that work takes."""
+        """Seconds for an amount of work."""
         return sum(amount * self._one(kind, size) for (kind, size), amount in work.amounts.items())
 
     def _one(self, kind: Kind, size: int) -> float:
-        """Seconds of amount one: powers of the size between those timed, cubes beyond them."""
+        """Seconds per unit: a power law between the timed sizes, cubic beyond them."""
         table = self.seconds[kind]
         if 0 in table:
             return table[0]
@@ -68,7 +68,7 @@ class Rates:
             problem = table[last] * amount_of(kind, last) * (size / last) ** 3
             return problem / amount_of(kind, size)
         if size <= first:
-            # So small that it is the call which takes the time.
+            # Below the smallest timed size, the overhead of the call dominates.
             return table[first] * amount_of(kind, first) / amount_of(kind, max(1, size))
         above = next(timed for timed in sizes if timed >= size)
         below = sizes[sizes.index(above) - 1]
@@ -78,9 +78,9 @@ class Rates:
 
 @functools.cache
 def measured_rates(workers: int, threads: int) -> Rates:
-    """Rates while `workers` tasks run at once, with so many of PyTorch's threads each.
+    """Rates while `workers` tasks run at once, with `threads` PyTorch threads each.
 
-    They are timed once in a process.
+    They are timed once per process.
     """
     with ThreadPoolExecutor(workers) as pool:
         tables = list(pool.map(_timed, [threads] * workers))
@@ -124,7 +124,7 @@ def _seconds(kind: Kind, n: int) -> float:
 
 
 def _repeated(call: Callable[[], object]) -> float:
-    """Seconds of one call of those that fit, after a first one that sets up what they use."""
+    """Mean seconds of the calls that fit in the time, after a first call as warm-up."""
     call()
     count, start = 0, time.thread_time()
     while not count or time.thread_time() - start < _LONG:

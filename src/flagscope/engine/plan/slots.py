@@ -10,43 +10,43 @@ import torch
 from flagscope.engine.plan.tasks import Task
 
 _MOST_WORKERS = 4
-# Bytes that all tasks at once and the cached tensors take by default: enough for a layer of a model
-# of 7 billion parameters, whose eigenproblems take 2 GB.
+# Default bytes for all concurrent tasks and the cached tensors: enough for a layer of a model of
+# 7 billion parameters, whose eigenproblems take 2 GB.
 TASK_MEMORY = 3_000_000_000
-# The part of it for tensors cached for tasks to come.
+# Share of the memory for tensors cached for later tasks.
 _CACHED = 0.25
 
 
 def default_workers() -> int:
-    """Tasks at once: one for each of PyTorch's threads, at most four."""
+    """Default number of tasks at once: one for each of PyTorch's threads, at most four."""
     return min(torch.get_num_threads(), _MOST_WORKERS)
 
 
 def cache_bytes(memory: int) -> int:
-    """Bytes of tensors that may be cached for tasks to come."""
+    """Bytes of tensors that may be cached for later tasks."""
     return int(_CACHED * memory)
 
 
 def slots_per_task(tasks: Sequence[Task], *, workers: int, room: float) -> list[int]:
     """Number of worker slots, and so of cores, given to each task.
 
-    One, if that many tasks of its size have room together. A larger task takes all slots, runs
-    alone and has all cores; tasks too few to fill the slots between two such ones share them. The
-    plan alone decides, not the time that tasks take: sums over other numbers of threads may round
-    differently, and a scan repeated is to give the same digits.
+    A task gets one slot if `workers` tasks of its size fit in memory together. A larger task takes
+    all slots, runs alone and has all cores; between two such tasks, tasks too few to fill the slots
+    share them. The plan alone decides, not the time that tasks take: sums over other numbers of
+    threads may round differently, and a repeated scan must give the same digits.
 
     Parameters
     ----------
     tasks
-        In the order in which they begin.
+        In the order in which they start.
     workers
         Number of slots.
     room
-        Bytes that tasks at once may take next to the cached tensors.
+        Bytes that concurrent tasks may take in addition to the cached tensors.
     """
     slots: list[int] = []
     for large, run in groupby(tasks, key=lambda task: workers * task.bytes_working > room):
         count = len(list(run))
-        each = workers if large else max(1, workers // count)
-        slots += [each] * count
+        share = workers if large else max(1, workers // count)
+        slots += [share] * count
     return slots

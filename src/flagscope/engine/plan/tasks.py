@@ -1,4 +1,4 @@
-"""Plans a scan: independent tasks, with the cost of each, from the header alone."""
+"""Plans a scan: independent tasks and their costs, from the header alone."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Task:
     Attributes
     ----------
     name
-        Common part of the names of what it computes.
+        Common part of the names of its pairs and heads.
     pairs, heads, links
         What to compute.
     work
-        What that asks of the machine, by kind.
+        Amount of work, by kind.
     pieces
-        What it reads, in that order, and the bytes of each.
+        Pieces that it reads, in that order, and the bytes of each.
     bytes_working
-        Estimated memory of its widened maps, Gram matrices and eigenvectors, next to what it reads.
+        Estimated memory of its widened maps, Gram matrices and eigenvectors, without what it reads.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Task:
 
     @property
     def bytes_peak(self) -> int:
-        """Estimated peak of memory: what it reads and what it makes of it."""
+        """Estimated peak memory: the bytes that it reads and its working memory."""
         return self.bytes_read + self.bytes_working
 
 
@@ -72,8 +72,8 @@ def plan(graph: Graph, settings: Settings, sizes: Mapping[str, int]) -> list[Tas
     """
     blocks: defaultdict[str, _Block] = defaultdict(_Block)
     for pair in in_parts(graph.pairs, sizes):
-        part = "residual" if pair.kind == "residual" else "pairs"
-        if part in settings.only:
+        choice = "residual" if pair.kind == "residual" else "pairs"
+        if choice in settings.only:
             blocks[_pair_key(pair, sizes)].pairs.append(pair)
     if "heads" in settings.only:
         for head in graph.heads:
@@ -91,7 +91,7 @@ class _Block:
     links: list[LinkGroup] = field(default_factory=list)
 
     def maps(self) -> Iterator[LinearMap]:
-        """All maps that are read."""
+        """All maps that the group reads."""
         for pair in self.pairs:
             yield from (pair.write.map, pair.read.map)
         for head in self.heads:
@@ -112,7 +112,7 @@ def _pair_key(pair: PairGroup, sizes: Mapping[str, int]) -> str:
 
 
 def _part_key(pair: PairGroup, sizes: Mapping[str, int]) -> str:
-    """Which of the tasks that share the experts of a layer: by its first expert."""
+    """Key of one of the tasks that share the experts of a layer: its first expert."""
     most, first = experts_at_once(pair, sizes), pair.members[0].expert or 0
     if most is not None and len(pair.members) == 1:
         first = first // most * most

@@ -1,4 +1,4 @@
-"""Whether an embedding and an output layer that are stored twice are one weight."""
+"""Detects tied weights: an embedding and an output layer stored twice."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import torch
 from flagscope.checkpoint import Checkpoint
 from flagscope.errors import FlagscopeError
 
-# Names of the table of token vectors, and of the layer that gives a number for each token, in the
-# common implementations.
+# Names of token embeddings, and of output layers over tokens, in the common implementations.
 _INPUTS = re.compile(
     r"(?:.*\.)?(?:embed_tokens|wte|word_embeddings?|shared|tok_embeddings|embed_in|token_emb\w*"
     r"|tok_emb|embeddings?|embed|token_embd)(?:\.weight)?"
@@ -28,30 +27,30 @@ _BLOCK_BYTES = 8 * 2**20
 
 @dataclass(frozen=True)
 class Tied:
-    """For each further name of a tied weight its first one, and what contradicts the config."""
+    """The first name of a tied weight, by each further name; and contradictions to the config."""
 
     same: Mapping[str, str]
     notes: tuple[str, ...] = ()
 
 
 def tied_tensors(checkpoint: Checkpoint, names: Iterable[str], *, read: bool) -> Tied:
-    """Which of the embeddings and output layers are copies of the first embedding.
+    """Embeddings and output layers that are copies of the first embedding.
 
     Parameters
     ----------
     checkpoint
-        Where they are stored.
+        The checkpoint that stores them.
     names
-        Of its weights.
+        Names of its weights.
     read
-        Whether both may be read and compared. If not, or if they lie far away, they are one where
-        the configuration says that they are tied.
+        Whether both may be read and compared. If not, or if the checkpoint is remote, they count as
+        tied if the configuration says so.
     """
     tables: dict[tuple[tuple[int, ...], str], str] = {}
     same: dict[str, str] = {}
     notes: list[str] = []
     said = _said(checkpoint.config)
-    # A live module shows by its memory what is one.
+    # In a live module, tied weights share memory and are known already.
     if said is False or checkpoint.buffers is not None:
         return Tied({})
     ordered = sorted(names, key=lambda name: _INPUTS.fullmatch(name) is None)
@@ -80,16 +79,16 @@ def tied_tensors(checkpoint: Checkpoint, names: Iterable[str], *, read: bool) ->
 
 
 def _said(config: Mapping[str, Any] | None) -> bool | None:
-    """What the configuration says of the model, or else of the language model in it."""
+    """What the configuration says about the model, or else about its language model."""
     if config is None:
         return None
-    parts = [config, *(config[key] for key in ("text_config", "llm_config") if key in config)]
-    values = [part[_KEY] for part in parts if isinstance(part, Mapping) and _KEY in part]
+    configs = [config, *(config[key] for key in ("text_config", "llm_config") if key in config)]
+    values = [entry[_KEY] for entry in configs if isinstance(entry, Mapping) and _KEY in entry]
     return values[0] if values and isinstance(values[0], bool) else None
 
 
 def _equal(checkpoint: Checkpoint, first: str, second: str) -> bool:
-    """Whether two tensors of one shape and type hold the same bytes; read a block at a time."""
+    """Whether two tensors of equal shape and dtype hold the same bytes, compared block by block."""
     info = checkpoint.tensors[first]
     rows = max(1, _BLOCK_BYTES // max(1, info.nbytes // max(1, info.shape[0])))
     try:
@@ -98,6 +97,6 @@ def _equal(checkpoint: Checkpoint, first: str, second: str) -> bool:
             pair = [checkpoint.read(name, index).contiguous() for name in (first, second)]
             if not torch.equal(*(block.view(torch.uint8) for block in pair)):
                 return False
-    except FlagscopeError:  # what cannot be read is not known to be one
+    except FlagscopeError:  # unreadable tensors are not known to be equal
         return False
     return True

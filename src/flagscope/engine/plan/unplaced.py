@@ -1,4 +1,4 @@
-"""Reasons why a matrix is in no pair, head group or link, by its name and shape."""
+"""Reasons why a matrix is not in any pair, head group or link, by its name and shape."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Reason(NamedTuple):
-    """Why a matrix was not measured; expected where every model has such matrices."""
+    """Why a matrix was not measured; `expected` if every model has such matrices."""
 
     text: str
     expected: bool = False
@@ -42,12 +42,12 @@ _OUTPUTS = re.compile(
     r"|vocab_projector|cls|visual_projection|text_projection"
 )
 _TABLES = re.compile(r"wte|shared|\w*emb|token_embd|token_types|embed_\w+|\w*embed(?:dings?)?")
-# Last layers by a name that means something else elsewhere.
+# Names that mean the last layer only as the whole name of a tensor.
 _LAST = re.compile(r"(?:model\.)?(?:output|fc|proj_out)(?:\.weight)?")
 
 
 def reason_of(name: str, shape: tuple[int, ...]) -> Reason:
-    """Why a matrix that no map of the graph lies in was not measured.
+    """Why a matrix without a map in the graph was not measured.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def reason_of(name: str, shape: tuple[int, ...]) -> Reason:
     if any(_OUTPUTS.fullmatch(part) for part in outside):
         return _OUTPUT
     if len(shape) == 2 and number == len(parts):
-        # The table itself, not what stands in a module of that name: embedder.proj.weight.
+        # The table itself, not a submodule of a module of that name: embedder.proj.weight.
         module = parts[-2] if parts[-1] == "weight" and len(parts) > 1 else parts[-1]
         if _TABLES.fullmatch(module):
             return _EMBEDDING

@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint are weights, each of them once, and which are buffers."""
+"""Sorts the tensors of a checkpoint into weights, each counted once, and buffers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BUFFERS = frozenset({
     "inv_freq", "original_inv_freq", "cos_cached", "sin_cached", "masked_bias",
     "relative_position_index", "relative_coords_table",
 })  # fmt: skip
-# Masks, of which every row has as many columns as there are rows.
+# Masks, which are square.
 _MASKS = frozenset({"mask", "attn_mask", "causal_mask", "tril", "triu", "weight_mask"})
 # The causal mask of GPT-2 and its kin is called a bias: (1, 1, n, n) under the attention.
 _MASK_BIAS = re.compile(r"(?:.*\.)?\w*att(?:n|ention)\w*\.bias")
@@ -25,21 +25,21 @@ _MASK_BIAS = re.compile(r"(?:.*\.)?\w*att(?:n|ention)\w*\.bias")
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors of a checkpoint by what they are. Scales of others are in none of the three.
+    """The tensors of a checkpoint by kind; quantisation scales are in none of the three.
 
     Attributes
     ----------
     numbers
-        How many numbers each weight holds; a weight under several names under the first of them.
+        Number of entries of each weight; a weight with several names is listed under the first.
     unread
-        The same of tensors of two and more dimensions whose type cannot be read as weights:
+        The same for tensors of two or more dimensions whose dtype cannot be read as weights:
         packed values, or indices.
     buffers
         Masks, tables of positions, running statistics.
     same
-        For the further names of a weight its first one.
+        The first name of a weight, by each of its further names.
     notes
-        What contradicts the configuration, in words.
+        Contradictions to the configuration, in words.
     """
 
     numbers: Mapping[str, int]
@@ -50,7 +50,7 @@ class Weights:
 
     @property
     def parameters(self) -> int:
-        """Numbers in all weights."""
+        """Total number of entries."""
         return sum(self.numbers.values())
 
 
@@ -60,11 +60,11 @@ def weights_of(checkpoint: Checkpoint, *, read: bool) -> Weights:
     Parameters
     ----------
     checkpoint
-        An open one. One of a live module says which tensors are buffers; of a file their names and
-        shapes do.
+        An open checkpoint. A live module states which tensors are buffers; in a file, names and
+        shapes identify them.
     read
-        Whether tensors may be read, to see whether an embedding and an output layer are one. From
-        the header alone they are where the configuration says so.
+        Whether tensors may be read, to see whether an embedding and an output layer are equal.
+        From the header alone they count as tied if the configuration says so.
 
     References
     ----------
@@ -95,14 +95,14 @@ def weights_of(checkpoint: Checkpoint, *, read: bool) -> Weights:
             buffers.add(name)
             continue
         if not _is_number(info.dtype) and name not in checkpoint.scaled:
-            # A module's own parameter is one whatever its type.
+            # A parameter of a module is a weight whatever its dtype.
             if known is not None:
                 numbers[name] = prod(info.shape)
             elif len(info.shape) > 1:
                 unread[name] = prod(info.shape)
             continue
-        place = checkpoint.memory(name)
-        first = name if place is None else places.setdefault(place, name)
+        memory = checkpoint.memory(name)
+        first = name if memory is None else places.setdefault(memory, name)
         if first == name:
             numbers[name] = prod(info.shape)
         else:
@@ -116,7 +116,7 @@ def weights_of(checkpoint: Checkpoint, *, read: bool) -> Weights:
 
 
 def parameter_count(checkpoint: Checkpoint) -> int:
-    """Number of parameters, from the header alone: tied weights once, buffers not at all."""
+    """Number of parameters, from the header alone; tied weights count once, buffers do not."""
     return weights_of(checkpoint, read=False).parameters
 
 

@@ -24,12 +24,12 @@ class Work:
     Parameters
     ----------
     amounts
-        Of "product", the floating-point operations of matrix products by their smallest
-        dimension; of "qr", those of QR decompositions by the number of columns; of "eigh",
-        "eigvalsh" and "svdvals", the number of problems by their dimension; of "stored", numbers
-        read, widened and their noise measured; of "entries", float64 numbers that a pass over a
-        matrix touches; of "pair", "head" and "link", the number of records. What has no size
-        has 0.
+        For "product", the floating-point operations of matrix products by their smallest
+        dimension; for "qr", those of QR decompositions by the number of columns; for "eigh",
+        "eigvalsh" and "svdvals", the number of problems by their dimension; for "stored", numbers
+        read and widened, whose noise is measured; for "entries", float64 numbers that a pass over
+        a matrix touches; for "pair", "head" and "link", the number of records. Kinds without a size
+        have size 0.
 
     Examples
     --------
@@ -44,7 +44,7 @@ class Work:
 
     @property
     def flops(self) -> float:
-        """Floating-point operations of its products, decompositions and eigenproblems."""
+        """Floating-point operations of the products, decompositions and eigenproblems."""
         total = 0.0
         for (kind, size), amount in self.amounts.items():
             if kind in ("product", "qr"):
@@ -62,7 +62,7 @@ class Work:
 
 
 def amount_of(kind: Kind, n: int) -> float:
-    """What `Work` counts for one square problem of size n of a kind that has sizes."""
+    """Amount that `Work` counts for one square problem of size n, for kinds with sizes."""
     return {"product": 2.0 * n**3, "qr": 8 / 3 * n**3}.get(kind, 1.0)
 
 
@@ -81,7 +81,7 @@ def product(m: int, k: int, n: int) -> Work:
 
 
 def gram(m: int, k: int) -> Work:
-    """X Xᵀ of a matrix (m, k): `diagnose.symmetric`."""
+    """The Gram matrix X Xᵀ of a matrix (m, k): `diagnose.symmetric`."""
     return product(m, k, m).times(symmetric_share(m))
 
 
@@ -102,7 +102,7 @@ def triangular(m: int, n: int) -> Work:
 
 
 def stored(count: float) -> Work:
-    """Numbers read, widened, and their storage noise measured."""
+    """Numbers that are read and widened, and whose storage noise is measured."""
     return Work({("stored", 0): float(count)})
 
 

@@ -1,1 +1,1 @@
-"""Runs tasks: in threads, on an executor, and what comes of them."""
+"""Runs tasks in threads or on an executor, and collects their outcomes."""

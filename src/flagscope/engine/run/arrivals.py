@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Arrivals(Generic[T]):
-    """Queue of finished futures, with the index of the task of each."""
+    """Queue of finished futures, each with the index of its task."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[tuple[int, Future[T]]] = SimpleQueue()
@@ -20,7 +20,7 @@ class Arrivals(Generic[T]):
         future.add_done_callback(lambda done: self._queue.put((index, done)))
 
     def batch(self, *, wait: bool) -> list[tuple[int, Future[T]]]:
-        """All that are done and were not taken before; with `wait` at least one."""
+        """All futures that finished since the last call; with `wait`, at least one."""
         batch = [self._queue.get()] if wait else []
         while not self._queue.empty():
             batch.append(self._queue.get())

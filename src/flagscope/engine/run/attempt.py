@@ -1,4 +1,4 @@
-"""Tries one task: its records, or the failure that is listed in their place."""
+"""Tries one task: returns its records, or the failure that is listed instead."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flagscope.shortening import shortened
 
 
 def attempt(task: Task, tensors: TensorCache, settings: Settings) -> TaskResult | FailureRecord:
-    """Carry out a task; what can go wrong with one task alone is a record of its failure."""
+    """Run a task; an error that concerns this task alone becomes a failure record."""
     try:
         return execute(task, tensors, settings)
     except FlagscopeError as error:
@@ -29,7 +29,7 @@ def attempt(task: Task, tensors: TensorCache, settings: Settings) -> TaskResult 
             error=shortened(_first_line(error)),
             hint="try --workers 1, --device cpu, or --only to leave this part out",
         )
-    except Exception as error:  # what nobody foresaw costs this task alone
+    except Exception as error:  # an unforeseen error fails this task alone
         return FailureRecord(
             task=task.name,
             error=shortened(f"internal error: {told(error)}"),
@@ -39,19 +39,19 @@ def attempt(task: Task, tensors: TensorCache, settings: Settings) -> TaskResult 
 
 
 def worker_failure(task: Task, error: BaseException) -> FailureRecord | None:
-    """The failure of a task whose worker died, or was taken away; None for any other error."""
+    """Failure record if the worker died or was removed; None for any other error."""
     if isinstance(error, CancelledError):
         return FailureRecord(
             task=task.name,
             error="the task was cancelled: the executor was shut down, or its scheduler was lost",
             hint="look at the scheduler's log, and run the scan again",
         )
-    # Only where Dask runs the scan can there be errors of its own.
+    # Dask's errors can occur only if Dask runs the scan.
     scheduler = sys.modules.get("distributed.scheduler")
     killed = () if scheduler is None else (scheduler.KilledWorker,)
     if not isinstance(error, (BrokenExecutor, *killed)):
         return None
-    # A worker that died under a task, killed for memory for instance, took no result along.
+    # The worker died during the task, for instance killed for its memory use.
     return FailureRecord(
         task=task.name,
         error=_first_line(error),

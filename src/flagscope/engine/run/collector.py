@@ -13,31 +13,31 @@ from flagscope.records import EdgeRecord, FailureRecord, HeadRecord, PairRecord
 T = TypeVar("T")
 Entry = TypeVar("Entry", bound=tuple[Any, ...])
 
-# Incidence surfaces are for drawing; beyond this many pairs those furthest from chance keep theirs.
+# Incidence surfaces are for drawing; only this many pairs, those furthest from chance, keep theirs.
 SURFACES = 400
 
 
 class ScanCollector:
     """Collects task outcomes in any order of arrival.
 
-    Of surfaces and links a report holds those furthest from chance; the others are dropped at once,
-    so that memory does not grow with them.
+    A report holds the surfaces and links furthest from chance; the others are dropped at once, so
+    that memory does not grow with them.
 
     Parameters
     ----------
     edges
-        Links to keep.
+        Number of links to keep.
     surfaces
-        Pairs that keep their incidence surface.
+        Number of pairs that keep their incidence surface.
 
     Attributes
     ----------
     edge_tests
-        Links that were tested.
+        Number of links tested.
     not_finite
         Names of tensors that hold NaN or infinity.
     links_not_finite
-        Links that have no number for it.
+        Number of links without a number because of them.
     """
 
     def __init__(self, *, edges: int, surfaces: int = SURFACES) -> None:
@@ -45,19 +45,19 @@ class ScanCollector:
         self._pairs: dict[int, list[PairRecord]] = {}
         self._heads: dict[int, list[HeadRecord]] = {}
         self._failures: dict[int, FailureRecord] = {}
-        # Heaps, the first to drop in front: of things as far from chance as each other the first
-        # of the plan stay, hence indices with a minus.
+        # Min-heaps whose first entry is dropped first. Of entries equally far from chance those
+        # first in the plan stay, so indices are negated.
         self._with_surface: list[tuple[float, int, int]] = []
         self._links: list[tuple[float, int, int, EdgeRecord]] = []
         self.edge_tests = self.links_not_finite = 0
         self.not_finite: set[str] = set()
 
     def __len__(self) -> int:
-        """Tasks so far."""
+        """Number of tasks so far."""
         return len(self._pairs) + len(self._failures)
 
     def add(self, index: int, outcome: Outcome) -> None:
-        """The outcome of the task with this index in the plan."""
+        """Add the outcome of the task with this index in the plan."""
         if isinstance(outcome, FailureRecord):
             self._failures[index] = outcome
             return
@@ -82,7 +82,7 @@ class ScanCollector:
 
     @property
     def edges(self) -> list[EdgeRecord]:
-        """The links of the largest z of either kind, the largest first."""
+        """The links with the largest z of either kind, the largest first."""
         return [edge for *_, edge in sorted(self._links, key=lambda link: link[:3], reverse=True)]
 
     @property
@@ -99,7 +99,7 @@ class ScanCollector:
 
 
 def _pushed(heap: list[Entry], entry: Entry, most: int) -> Entry | None:
-    """Add to a heap of at most `most` entries; the entry that has to leave it."""
+    """Push onto a heap of at most `most` entries, and return the entry that is dropped."""
     if len(heap) < most:
         heappush(heap, entry)
         return None

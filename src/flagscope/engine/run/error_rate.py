@@ -16,7 +16,7 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True)
 class ReportFamily:
-    """The records of a report with adjusted p-values, and how many tests of each kind there are."""
+    """Records of a report with adjusted p-values, and the number of tests of each kind."""
 
     pairs: list[PairRecord]
     heads: list[HeadRecord]
@@ -31,11 +31,12 @@ def with_one_error_rate(
     *,
     edge_tests: int,
 ) -> ReportFamily:
-    """Adjust every p-value of a report for all of its tests, see `family_adjustment`.
+    """Adjust every p-value of a report for all of its tests (`family_adjustment`).
 
-    A pair is tested in its overlap, C and ρ. A group of heads is tested in R, in its largest shared
-    direction, in every pair of its heads and in as many clusters as it could have, half of its
-    heads. A link is tested in its overlap and its composition, whether it is listed or not.
+    Tests of a pair are those of its overlap, C and ρ. Tests of a head group are those of R, of its
+    largest shared direction, of every pair of its heads, and of as many clusters as it could have:
+    half its number of heads. Tests of a link are those of its overlap and its composition, whether
+    the link is listed or not.
     """
     entries = [
         *(entry for i, pair in enumerate(pairs) for entry in _of_pair(i, pair)),
@@ -75,18 +76,18 @@ _Where = Literal["pair", "heads", "near_copies", "cluster_tests", "edge"]
 
 @dataclass(frozen=True)
 class _Entry:
-    """One test: its kind and p-value, and the record that takes the adjusted ones."""
+    """One test: its kind and p-value, and the record that takes the adjusted values."""
 
     kind: TestKind
     log10_p: float | None
     where: _Where
     index: int
-    prefix: str = ""  # of the names of the fields
-    part: int | None = None  # of a list within the record
+    prefix: str = ""  # of the field names
+    part: int | None = None  # index in a list of the record
 
 
 def _log10(p: float | None) -> float | None:
-    # Draws and closed forms of C and ρ are stored as p, which may underflow.
+    # For draws and closed forms of C and ρ only p is stored, which may underflow.
     return None if p is None else log10(p) if p > 0 else -308.0
 
 
@@ -99,10 +100,10 @@ def _of_pair(i: int, pair: PairRecord) -> Iterator[_Entry]:
 def _of_heads(i: int, group: HeadRecord) -> Iterator[_Entry]:
     yield _Entry("heads", group.log10_p, "heads", i)
     yield _Entry("shared", group.shared_log10_p, "heads", i, "shared_")
-    for part, copies in enumerate(group.near_copies):
-        yield _Entry("copies", copies.log10_p, "near_copies", i, part=part)
-    for part, cluster in enumerate(group.cluster_tests):
-        yield _Entry("clusters", cluster.log10_p, "cluster_tests", i, part=part)
+    for index, copies in enumerate(group.near_copies):
+        yield _Entry("copies", copies.log10_p, "near_copies", i, part=index)
+    for index, cluster in enumerate(group.cluster_tests):
+        yield _Entry("clusters", cluster.log10_p, "cluster_tests", i, part=index)
 
 
 def _of_edge(i: int, edge: EdgeRecord) -> Iterator[_Entry]:
@@ -140,7 +141,7 @@ def _updated(record: R, fields: Mapping[str, object]) -> R:
 
 
 def _with_dominant(pair: PairRecord, tests: Mapping[TestKind, int]) -> PairRecord:
-    """The pair with the test at its dominant ranks adjusted, a part of its combined test."""
+    """The pair with its test at dominant ranks adjusted, which is part of its combined test."""
     test = pair.overlap_test
     if test is None or test.dominant_log10_p is None:
         return pair
@@ -154,8 +155,8 @@ def _updated_heads(
 ) -> HeadRecord:
     lists = {
         name: [
-            _updated(test, updates.get((name, i, part), {}))
-            for part, test in enumerate(getattr(group, name))
+            _updated(test, updates.get((name, i, index), {}))
+            for index, test in enumerate(getattr(group, name))
         ]
         for name in ("near_copies", "cluster_tests")
     }

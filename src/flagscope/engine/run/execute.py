@@ -1,4 +1,4 @@
-"""Executes one task: reads its tensors, diagnoses them, returns records."""
+"""Runs one task: reads its tensors, diagnoses its pairs and heads, returns records."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def execute(task: Task, tensors: TensorCache, settings: Settings) -> TaskResult:
     Parameters
     ----------
     task, settings
-        What to do.
+        The task to run, and the settings of the scan.
     tensors
-        Where tensors are read, and held for the tasks to come.
+        Cache through which tensors are read, and kept for later tasks.
 
     Raises
     ------
@@ -53,10 +53,10 @@ def execute(task: Task, tensors: TensorCache, settings: Settings) -> TaskResult:
 def _inside(
     groups: list[PairGroup], reader: TaskReader, settings: Settings, rule: RankRule
 ) -> list[PairRecord]:
-    """The records of the pairs inside blocks, in the order of the groups.
+    """Records of the pairs inside blocks, in the order of the groups.
 
-    Groups behind one another whose read maps are the same, as the two writers of a gated MLP, have
-    them read and their eigenproblem solved once.
+    If consecutive groups share their read maps, as the two writers of a gated MLP do, the maps are
+    read and decomposed once.
     """
     records: list[PairRecord] = []
     remembered, last, read = Remembered(), None, None
@@ -69,7 +69,7 @@ def _inside(
         )
         key = group.read.map.place, group.read.transposed, before, suited.dtype
         if read is None or key != last:
-            # What was read before goes first.
+            # Release the previous read maps first.
             remembered, last, read = Remembered(), key, None
             prepared = {}
             read = fold_before(suited.side(group.read, "read"), before, suited)

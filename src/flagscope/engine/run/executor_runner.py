@@ -23,16 +23,16 @@ def run_on_executor(
     checkpoint: Checkpoint,
     settings: Settings,
 ) -> Generator[list[tuple[int, Outcome]]]:
-    """Yield batches of (task index, outcome) as tasks finish, also while others are submitted.
+    """Yield batches of (task index, outcome) as tasks finish, even while others are submitted.
 
     Parameters
     ----------
     executor
-        Is left open.
+        Left open.
     tasks
         In the order in which they are submitted.
     tensors
-        Of these tasks; workers in this process share them.
+        Cache for these tasks, which workers in this process share.
     checkpoint, settings
         Of the scan.
     """
@@ -51,7 +51,7 @@ def run_on_executor(
                 waiting[submitted] = submit(executor, remote)
                 arrivals.watch(submitted, waiting[submitted])
                 submitted += 1
-            # All that have finished are stored together, so that a slow disk keeps up with them.
+            # Finished tasks are stored together, so that a slow disk keeps up with them.
             batch = arrivals.batch(wait=submitted == len(tasks))
             for index, _ in batch:
                 del waiting[index]

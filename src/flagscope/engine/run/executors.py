@@ -1,4 +1,4 @@
-"""Executors that run tasks: of `concurrent.futures`, a Dask client, or the address of a cluster."""
+"""Executors for tasks: `concurrent.futures`, a Dask client, or the address of a cluster."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _ADDRESS = re.compile(
 
 @contextmanager
 def chosen_executor(executor: Any) -> Iterator[Executor | None]:
-    """The executor that a caller means; None for threads of this process.
+    """Resolve the `executor` argument of a scan; None means threads of this process.
 
     Parameters
     ----------
     executor
-        None or "local"; "dask:ADDRESS" of a Dask scheduler (tcp://host:8786 or host:8786), to
-        which a client is connected and closed in the end; a `dask.distributed.Client`; or any
+        None or "local"; "dask:ADDRESS" of a Dask scheduler (tcp://host:8786 or host:8786), for
+        which a client is opened and closed at the end; a `dask.distributed.Client`; or any
         `concurrent.futures.Executor`. The last two are left open.
 
     Raises
     ------
     InputError
-        If it is none of these, or the address is none of a scheduler.
+        If it is none of these, or the address cannot be that of a scheduler.
     SourceError
         If no scheduler answers at the address.
     MissingExtraError
@@ -66,7 +66,7 @@ def chosen_executor(executor: Any) -> Iterator[Executor | None]:
 
 
 def _checked_address(address: str) -> str:
-    """The address of a scheduler; what can be none is refused before anybody is waited for."""
+    """The address of a scheduler; a malformed one is refused before any connection attempt."""
     host = _ADDRESS.fullmatch(address)
     if host is None or not 0 < int(host["port"]) < 2**16:
         raise InputError(
@@ -96,7 +96,7 @@ def _client(address: str) -> Any:
 
 
 def max_concurrency(executor: Executor) -> int | None:
-    """Tasks that an executor runs at once; None where it does not say."""
+    """Number of tasks that an executor runs at once; None if it does not say."""
     client: Any = getattr(executor, "_client", None)
     if client is not None and hasattr(client, "nthreads"):
         return sum(client.nthreads().values()) or None
@@ -105,9 +105,9 @@ def max_concurrency(executor: Executor) -> int | None:
 
 
 def threads_per_process(executor: Executor) -> int | None:
-    """PyTorch's threads for a task in a process of a pool; None for what a worker has set itself.
+    """PyTorch threads of each process of a pool; None to leave the worker's own setting.
 
-    Each process of a pool would take all cores for itself.
+    By default each process of a pool would use all cores.
     """
     if not isinstance(executor, ProcessPoolExecutor):
         return None
@@ -115,7 +115,7 @@ def threads_per_process(executor: Executor) -> int | None:
 
 
 def submit(executor: Executor, task: RemoteTask) -> Future[Outcome | Proven]:
-    """Submit a task; a broken executor gives a future that holds its error."""
+    """Submit a task; if the executor is broken, return a future that holds its error."""
     try:
         return executor.submit(run_remote_task, task)
     except BrokenExecutor as error:

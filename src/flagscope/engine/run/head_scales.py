@@ -1,4 +1,4 @@
-"""The heads of one attention block that share the scales of the stream's coordinates."""
+"""Heads of one attention block without the scales of the stream's coordinates that they share."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from flagscope.geometry import (
 
 
 class HeadScales:
-    """Gives the heads of a task with the scales divided out that those of one place share.
+    """Divides out the scales that heads share because they read or write at one place.
 
-    Queries, keys and values read through one norm, so they share its gain; what the heads write is
-    a place of its own, and so is what the keys and values of cross-attention read. Spaces and
-    scales are made on their first use.
+    Queries, keys and values read through one norm, so they share its gain. The output of the heads
+    is a separate place, and so is the input of the keys and values of cross-attention. Spaces and
+    scales are computed on first use.
 
     Parameters
     ----------
     groups
         The heads of the task.
     reader, settings
-        Where their maps are read, and which norms are folded in. A LayerNorm's mean is left in:
-        without it coordinates are no longer those that the gain scales.
+        How their maps are read, and which norms are folded in. A LayerNorm's mean is left in:
+        without it, the coordinates are no longer those that the gain scales.
     """
 
     def __init__(self, groups: Sequence[HeadGroup], reader: TaskReader, settings: Settings) -> None:
@@ -43,7 +43,7 @@ class HeadScales:
         self._profiles: dict[Hashable, ScaleProfile | None] = {}
 
     def divided(self, group: HeadGroup) -> DividedSpaces | None:
-        """The heads without the scales of their place; None where these do not differ."""
+        """The heads without the scales of their place; None if all scales are equal."""
         place = _place(group)
         if place not in self._profiles:
             pool = [other for other in self._groups if _place(other) == place]
@@ -57,7 +57,7 @@ class HeadScales:
         index = next(i for i, other in enumerate(self._groups) if other is group)
         if index not in self._spaces:
             maps = head_maps(group, self._reader, self._settings, centred=False)
-            # Heads that are not finite have no space, and the others keep theirs.
+            # Heads that are not finite have no space; the others keep theirs.
             sound = torch.tensor([fault is None for fault in maps.faults()])
             values = maps.values.where(sound.to(maps.values.device)[:, None, None], 0)
             self._spaces[index] = head_spaces(values, noise=maps.delta.where(sound, 0))
@@ -76,9 +76,9 @@ def _place(group: HeadGroup) -> Hashable:
 def head_maps(
     group: HeadGroup, reader: TaskReader, settings: Settings, *, centred: bool = True
 ) -> Matrices:
-    """The maps of the heads of a group, (H, r, d), the gain of a pre-norm folded in if asked for.
+    """Maps of the heads of a group, (H, r, d), with the gain of a pre-norm folded in on request.
 
-    `centred` says whether the mean that a LayerNorm takes out is taken out.
+    `centred` says whether the mean that a LayerNorm removes is removed.
     """
     maps = reader.for_size(group.d, [group.map]).maps(group.map)
     if group.space == "o":
@@ -87,7 +87,7 @@ def head_maps(
 
 
 def folded_norm(group: HeadGroup, settings: Settings) -> Norm | None:
-    """The norm that is folded into the maps of a group, if any."""
+    """The norm to fold into the maps of a group, if any."""
     norm = group.norm
     folds = settings.fold_norms == "all" and norm is not None and norm.placement == "pre"
     return norm if folds and group.space != "o" else None

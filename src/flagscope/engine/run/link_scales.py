@@ -1,4 +1,4 @@
-"""Second looks at links: with the scales divided out that all heads of a place share."""
+"""Second look at links: without the scales that all heads of a place share."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from flagscope.null import Significance
 
 
 class LinkScales:
-    """Gives single links of a task with the scales of the stream's coordinates divided out.
+    """Divides the scales of the stream's coordinates out of single links of a task.
 
-    Heads that write share the scales of their layer's outputs; heads that read, those of all that
-    read through their norm. Everything is made on its first use.
+    Heads that write share the scales of their layer's outputs; heads that read share those of all
+    heads that read through the same norm. Everything is computed on first use.
 
     Parameters
     ----------
     groups
         The links of the task.
     ends
-        Makes the ends that a face of the stream has, no mean taken out; called once for each.
+        Computes the ends of a face of the stream, with the mean left in; called once per face.
     """
 
     def __init__(self, groups: Sequence[LinkGroup], ends: Callable[[StreamMap], HeadEnds]) -> None:
@@ -30,12 +30,12 @@ class LinkScales:
         self._scaled: dict[str, ScaledEnds] = {}
 
     def divided(self, links: Links, group: LinkGroup, i: int, j: int) -> Links | None:
-        """The link from head i to head j alone; None where no scales differ."""
+        """The link from head i to head j alone; None if all scales are equal."""
         write, read = self._scaled_ends(group.write), self._scaled_ends(group.read)
         return divided_link(links.name, write, read, i, j)
 
     def flat(self, group: LinkGroup, i: int, j: int) -> Significance | None:
-        """Their composition, the scales of each circuit divided out; None where they are alike."""
+        """Their composition without the scales of each circuit; None if these are all equal."""
         write, read = self._scaled_ends(group.write), self._scaled_ends(group.read)
         return flat_composition(write, read, i, j)
 
@@ -47,7 +47,7 @@ class LinkScales:
         return self._scaled[face.label]
 
     def _same_place(self, face: StreamMap) -> list[StreamMap]:
-        """The faces that read at one place with this one."""
+        """The faces that read at the same place as this one."""
         faces = {group.read.label: group.read for group in self._groups}
         return [other for other in faces.values() if _place(other) == _place(face)]
 
@@ -58,6 +58,6 @@ class LinkScales:
 
 
 def _place(face: StreamMap) -> Hashable:
-    # Labels are of a block and a role: layer.3.q, layer.3.cross.q.
+    # Labels name a block and a role: layer.3.q, layer.3.cross.q.
     block = face.label.rpartition(".")[0]
     return block, None if face.norm is None else face.norm.name

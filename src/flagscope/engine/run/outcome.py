@@ -9,14 +9,14 @@ from flagscope.records import EdgeRecord, FailureRecord, HeadRecord, PairRecord
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The records of one task; of links those that stand out, and how many were tested.
+    """Records of one task: for links, those that stand out and how many were tested.
 
     Attributes
     ----------
     not_finite
         Names of tensors that hold NaN or infinity.
     links_not_finite
-        Links that have no number for it.
+        Number of links without a number because of them.
     """
 
     pairs: list[PairRecord]

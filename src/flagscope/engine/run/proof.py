@@ -1,7 +1,7 @@
-"""Proofs that a worker read the weights of the scan, checked before its result is taken.
+"""Proofs that a worker read the weights of the scan, checked before its result is accepted.
 
-Names and shapes are those of every checkpoint of a training run, and one path may be
-different files on two machines. So a result comes with digests of the tensors that it was made of.
+All checkpoints of a training run have the same names and shapes, and one path may be different
+files on two machines. So a result comes with digests of the tensors that it was computed from.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Proof:
     Attributes
     ----------
     stamps
-        Names and states of its files.
+        Names and states of the files.
     digests
-        Of the tensors of its task, by name.
+        Digests of the tensors of the task, by name.
     whole
-        Whether they are of all bytes, or of samples.
+        Whether the digests cover all bytes, or samples.
     """
 
     stamps: Stamps
@@ -40,40 +40,40 @@ class Proof:
 
 @dataclass(frozen=True)
 class Proven:
-    """A result, and the proof of what it was made of."""
+    """A result, and the proof of what it was computed from."""
 
     result: TaskResult
     proof: Proof
 
 
 def stamps_of(checkpoint: Checkpoint) -> Stamps:
-    """Names and states of a checkpoint's files, wherever they lie."""
+    """Names and states of a checkpoint's files, wherever they are."""
     return tuple(sorted(checkpoint.stamps.values()))
 
 
 def is_unstamped(checkpoint: Checkpoint) -> bool:
-    """Whether a server says no more of a file than its size: a change of it is not seen by itself.
+    """Whether a server states only the size of a file, so that a change may go unnoticed.
 
-    Results of such weights belong to nothing that could be recognised another time.
+    Results from such weights cannot be stored: another scan could not recognise the weights.
     """
     return any(state.endswith(" ") for _, state in checkpoint.stamps.values())
 
 
 def proof_of(checkpoint: Checkpoint, task: Task, stamps: Stamps) -> Proof:
-    """The proof for one task, in the process that carried it out.
+    """The proof for one task, made in the process that ran it.
 
-    Files of the same names, sizes and times of change as those of the scan are taken for the same
-    where samples of each tensor agree; of files behind URLs, whose states are tags of their
-    contents, the states are enough. Of a copy with other times, all bytes of the tensors count.
+    Files with the same names, sizes and modification times as those of the scan count as equal if
+    samples of each tensor agree. For files behind URLs, whose states are tags of their contents,
+    the states suffice. For a copy with other times, all bytes of the tensors are digested.
 
     Parameters
     ----------
     checkpoint
-        As the worker opened it.
+        The checkpoint that the worker opened.
     task
-        What was carried out.
+        The task that was run.
     stamps
-        Of the checkpoint of the scan.
+        Files of the checkpoint of the scan.
     """
     own = stamps_of(checkpoint)
     alike = own == stamps
@@ -85,7 +85,7 @@ def proof_of(checkpoint: Checkpoint, task: Task, stamps: Stamps) -> Proof:
 
 
 class Verifier:
-    """Compares proofs with the checkpoint of the scan; each tensor is digested once at most."""
+    """Compares proofs with the checkpoint of the scan; digests each tensor once at most."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint, self._stamps = checkpoint, stamps_of(checkpoint)
@@ -108,7 +108,7 @@ class Verifier:
         )
 
     def _other(self, task: Task, proof: Proof) -> str | None:
-        """What the worker saw otherwise; None where it saw the weights of the scan."""
+        """What differed for the worker; None if it read the weights of the scan."""
         if self._checkpoint.is_remote and proof.stamps != self._stamps:
             return f"the state of {self._checkpoint.source} is another one"
         if not proof.digests and self._checkpoint.is_remote:
@@ -132,7 +132,7 @@ def tensors_of(task: Task, checkpoint: Checkpoint) -> set[str]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All texts in a tree of records: the names of tensors are among them."""
+    """All strings in a tree of records, among them the names of tensors."""
     if isinstance(value, str):
         yield value
     elif is_dataclass(value):

@@ -1,4 +1,4 @@
-"""A task as sent to a worker: by reference within a process, or pickled in a few kilobytes."""
+"""A task as sent to a worker: by reference within a process, else pickled in a few kilobytes."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from flagscope.engine.settings import Settings
 from flagscope.errors import FlagscopeError, InputError, SourceError
 from flagscope.records import FailureRecord
 
-# Weights in memory travel with every task that reads them, several times over in all.
+# Weights in memory are sent with every task that reads them, so several times in all.
 _MOST_BYTES = 2 * 2**30
-# Checkpoints that a worker holds open: that of the scan, and of one before or next to it.
+# Checkpoints that a worker keeps open: that of the scan, and of an earlier or concurrent one.
 _KEPT = 2
 
 
 class RemoteTask:
-    """A task, and where its tensors are.
+    """A task, and where to find its tensors.
 
-    In the process of the scan it refers to the open checkpoint. Pickled, it carries the recipe
+    In the process of the scan it refers to the open checkpoint. When pickled, it carries the recipe
     instead, and the worker opens the checkpoint itself, once for all tasks of a scan. Weights in
-    memory have no recipe: those that the task reads travel with it.
+    memory have no recipe: those that the task reads are sent with it.
 
     Parameters
     ----------
     task, checkpoint, settings
-        What to carry out.
+        The task, its checkpoint and the settings of the scan.
     threads
-        PyTorch's threads in another process; None for what that process has set.
+        PyTorch threads in another process; None to leave that process's setting.
     tensors, index
-        What tasks in the process of the scan share, and which of them this is.
+        Cache that tasks in the process of the scan share, and the index of this task.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class RemoteTask:
         return state
 
     def outcome(self) -> TaskResult | FailureRecord | Proven:
-        """Outcome of the task; in another process with the proof of what it read."""
+        """Outcome of the task; in another process, with the proof of what it read."""
         if not self._travelled and self._tensors is not None:
             try:
                 return attempt(self._task, self._tensors, self._settings)
@@ -122,7 +122,7 @@ def run_remote_task(task: RemoteTask) -> TaskResult | FailureRecord | Proven:
 
 
 class _Opened:
-    """Checkpoints that this process holds open by their recipes, the last used last."""
+    """Open checkpoints of this process by recipe, the most recently used last."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -133,7 +133,7 @@ _opened = _Opened()
 
 
 def _reset() -> None:
-    """A forked process opens its own: a lock may be held, and a connection cannot be shared."""
+    """Forget all in a forked process: a lock may be held, and connections cannot be shared."""
     global _opened
     _opened = _Opened()
 
@@ -145,7 +145,7 @@ if hasattr(os, "register_at_fork"):
 def open_once(recipe: Recipe) -> Checkpoint:
     """The checkpoint of a recipe, opened once in this process.
 
-    When it is no longer kept it stays open until the last task that reads it has ended.
+    An evicted checkpoint stays open until the last task that reads it has ended.
     """
     with _opened.lock:
         checkpoint = _opened.by_opening.pop(recipe.opened, None) or reopened(recipe)
@@ -156,19 +156,18 @@ def open_once(recipe: Recipe) -> Checkpoint:
 
 
 class _Packed:
-    """The part of weights in memory that one task reads.
+    """The tensors of a checkpoint in memory that one task reads.
 
-    As bytes: pickled tensors would take along all of the memory that they are views of, or move
-    it to shared memory under the caller's hands.
+    As bytes of copies: pickled views would send all of the memory that they are views of, or move
+    it to shared memory while the caller uses it.
     """
 
     def __init__(self, checkpoint: StateDictCheckpoint, names: set[str]) -> None:
         self._shell = copy.copy(checkpoint)
         state = self._shell.replace_state({})
-        wanted = {checkpoint.stored_name(name) for name in names}
-        kept = {name: state[name].detach().cpu().clone() for name in wanted}
+        tensors = {name: state[name].detach().cpu().clone() for name in names}
         buffer = io.BytesIO()
-        torch.save(kept, buffer)
+        torch.save(tensors, buffer)
         self._bytes = buffer.getvalue()
 
     def unpacked(self) -> Checkpoint:
@@ -178,8 +177,8 @@ class _Packed:
 
 
 def _travelling(checkpoint: Checkpoint | _Packed | None, task: Task) -> Checkpoint | _Packed | None:
-    """Weights in memory as they travel; other checkpoints pickle themselves."""
-    if not isinstance(checkpoint, Checkpoint):  # on its way further
+    """Weights in memory, packed for pickling; other checkpoints pickle themselves."""
+    if not isinstance(checkpoint, Checkpoint):  # packed already, and sent on
         return checkpoint
     total = sum(info.nbytes for info in checkpoint.tensors.values())
     if total > _MOST_BYTES:

@@ -22,8 +22,8 @@ from flagscope.records import EdgeRecord
 def stream_links(
     groups: Sequence[LinkGroup], reader: TaskReader, settings: Settings
 ) -> tuple[list[EdgeRecord], int, int]:
-    """The links that stand out, at most `settings.edges`, how many were tested, and how many could
-    not be as a head is not finite."""
+    """The links that stand out, at most `settings.edges`; how many were tested; and how many could
+    not be tested because a head is not finite."""
     if groups:
         faces = [face for group in groups for face in (group.write, group.read)]
         maps = [map_ for face in faces for map_ in (face.heads, face.partner) if map_ is not None]
@@ -64,7 +64,7 @@ def stream_links(
 
 
 def strength(edge: EdgeRecord) -> float:
-    """By how far a link is beyond chance: the larger z of its overlap and its composition."""
+    """How far a link is beyond chance: the larger z of its overlap and its composition."""
     known = [z for z in (edge.overlap_z, edge.composition_z) if z is not None]
     return max(known, default=float("-inf"))
 
@@ -83,7 +83,7 @@ def _ends(group: LinkGroup, settings: Settings) -> list[tuple[Hashable, _MakeEnd
 
 
 def _width(face: StreamMap) -> int:
-    """Dimensions of the stream that a face writes to or reads."""
+    """Dimension of the stream that a face writes to or reads."""
     if face.heads is None:
         raise ValueError(f"{face.label} has no heads to link")
     return face.heads.outputs if face.role == "o" else face.heads.inputs
@@ -92,7 +92,7 @@ def _width(face: StreamMap) -> int:
 def _end(
     face: StreamMap, reader: TaskReader, fold: bool, centred: bool, *, bare: bool = False
 ) -> HeadEnds:
-    """The heads of a face; `bare` leaves in the mean that a LayerNorm takes out."""
+    """The heads of a face; `bare` leaves in the mean that a LayerNorm removes."""
     heads, partner = face.heads, face.partner
     if heads is None:
         raise ValueError(f"{face.label} has no heads to link")
@@ -113,16 +113,16 @@ def _stream_side(
     centred: bool,
     bare: bool,
 ) -> Matrices:
-    """Maps of heads with the stream along the columns, (H, r, d), a norm folded in."""
+    """Maps of heads with the stream along the columns, (H, r, d), with the norm folded in."""
     if not writes:
         return fold_before(reader.maps(heads, "read"), norm, reader, centred=not bare)
     return fold_behind(reader.maps(heads), norm, reader, centred=centred and not bare).transposed()
 
 
 def _matched(partner: Matrices, count: int) -> Tensor:
-    """A partner for each of `count` heads: a shared one repeated, several side by side in one unit.
+    """Partners of `count` heads in a common unit; a shared partner is repeated.
 
-    That unit may differ from head to head, as the size of a partner does not matter.
+    Units may differ from head to head, as the size of a partner does not matter.
     """
     have, rank, width = partner.values.shape
     if have <= count:

@@ -1,8 +1,8 @@
 """The residual pairs that a task measures: writers and readers of one residual stream.
 
-A map of the stream is in many pairs. Its eigenproblem is solved on the first use and dropped after
-the last, which may be in another task: what the attention of a block writes meets the MLP of that
-block in one task and the next block in another.
+A map of the stream is in many pairs. It is decomposed on first use and dropped after the last,
+which may be in another task: the output of an attention block is paired with the MLP of the same
+block in one task and with the next block in another.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 def stream_pairs(
     groups: Sequence[PairGroup], reader: TaskReader, settings: Settings, rule: RankRule
 ) -> list[PairRecord]:
-    """The records of residual pairs, in the order of the groups."""
+    """Records of residual pairs, in the order of the groups."""
     sides = [side for group in groups for side in _sides(group, settings)]
     shared = CountedCache([key for key, *_ in sides])
     if groups:
@@ -85,15 +85,15 @@ def _prepared(
     )
 
 
-def _bytes(one: PreparedMap) -> int:
-    if one.system is None:
+def _bytes(map_: PreparedMap) -> int:
+    if map_.system is None:
         return 0
-    # The second eigensystem, without the scale profile, comes where a test asks for it.
-    return 2 * (one.system.values.nbytes + one.system.vectors.nbytes)
+    # The second eigensystem, without the scale profile, is computed if a test needs it.
+    return 2 * (map_.system.values.nbytes + map_.system.vectors.nbytes)
 
 
 def shared_keys(groups: Sequence[PairGroup], settings: Settings) -> set[Hashable]:
-    """What a task with these pairs may have in common with others: prepared maps, by name."""
+    """Keys of the prepared maps that a task with these pairs may share with others."""
     return {
         key for group in groups if group.kind == "residual" for key, *_ in _sides(group, settings)
     }
@@ -103,8 +103,8 @@ _Make = Callable[[TaskReader], Matrices]
 
 
 def _sides(group: PairGroup, settings: Settings) -> list[tuple[Hashable, _Make, _Make]]:
-    """A key and two ways to read each side of a pair, its norms folded in: with the mean removed
-    where a LayerNorm does that, and without."""
+    """A key and two ways to read each side of a pair, with its norms folded in: with the mean
+    removed where a LayerNorm does that, and with the mean left in."""
     before, behind = _norms(group, settings)
     centred = before is not None and before.kind == "layernorm"
     member = group.members[0]

@@ -32,18 +32,18 @@ def run_in_threads(
     Parameters
     ----------
     tasks
-        In the order in which they begin.
+        In the order in which they start.
     slots
         From `slots_per_task`.
     tensors
-        Of these tasks.
+        Cache for these tasks.
     settings
         Of the scan.
     workers
         Number of slots.
     memory
-        Bytes for all tasks at once and the tensors cached for them: before a task that runs alone,
-        cached tensors are evicted until it has room.
+        Bytes for all concurrent tasks and the tensors cached for them. Before a task that runs
+        alone, cached tensors are evicted until it has room.
     """
     if workers == 1:
         for index, task in enumerate(tasks):
@@ -75,15 +75,15 @@ def run_in_threads(
                     free, running = free + slots[index], running - 1
                 yield [(index, future.result()) for index, future in batch]
         finally:
-            # When the scan is interrupted, tasks that have not begun are cancelled.
+            # If the scan is interrupted, tasks that have not started are cancelled.
             pool.shutdown(cancel_futures=True)
 
 
 def _attempt_in_thread(
     threads: int, task: Task, index: int, tensors: TensorCache, settings: Settings
 ) -> Outcome:
-    # The number counts for the thread that sets it, unless PyTorch has yet to ask for the first
-    # time in this thread: then it takes what another thread set last.
+    # The setting holds for the thread that sets it, unless this thread has not queried PyTorch
+    # before: then PyTorch takes the number that another thread set last.
     torch.get_num_threads()
     torch.set_num_threads(threads)
     return _attempt(task, index, tensors, settings)
@@ -98,10 +98,10 @@ def _attempt(task: Task, index: int, tensors: TensorCache, settings: Settings) -
 
 @contextmanager
 def _torch_threads(count: int) -> Iterator[None]:
-    """PyTorch's threads per operation, for a while.
+    """Set PyTorch's threads per operation within a context.
 
-    Most operations of a scan are small: several tasks at once with few threads each keep the
-    cores busy where many threads on one operation wait for each other.
+    Most operations of a scan are small: several concurrent tasks with few threads each keep the
+    cores busy, while many threads on one operation would wait for each other.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(count)

@@ -1,1 +1,1 @@
-"""Keeps the results of tasks on disk, so that a scan that was killed resumes."""
+"""Stores results of tasks on disk, so that a killed scan can resume."""

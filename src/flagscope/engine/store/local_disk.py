@@ -1,4 +1,4 @@
-"""Finds the file system of a path, and refuses a network file system for a database."""
+"""Identifies the file system of a path, and refuses network file systems for a database."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from flagscope.errors import StoreError
 
 _MOUNTS = Path("/proc/self/mounts")
 _OCTAL = re.compile(r"\\([0-7]{3})")
-# The common ones, by the names of the kernel, which puts "fuse." before those in user space. Of
-# others the write-ahead log may still fail to open.
+# Common network file systems by the kernel's names, which add "fuse." to those in user space. On
+# others, opening the write-ahead log may still fail.
 _NETWORK = frozenset({
     "nfs", "nfs4", "cifs", "smb3", "afs", "9p", "lustre", "gpfs", "beegfs", "ceph", "glusterfs",
     "sshfs", "s3fs",
@@ -19,19 +19,19 @@ _NETWORK = frozenset({
 
 
 def file_system(path: str | os.PathLike[str], mounts: Path = _MOUNTS) -> str | None:
-    """Kind of the file system that a path lies on, or will lie on.
+    """Kind of the file system on which a path is, or will be.
 
     Parameters
     ----------
     path
         Need not exist.
     mounts
-        Table of what is mounted, in the form of /proc/self/mounts (fstab(5)).
+        Table of mounts, in the format of /proc/self/mounts (fstab(5)).
 
     Returns
     -------
     str or None
-        As in "ext4" or "nfs4"; None where the system has no such table.
+        For example "ext4" or "nfs4"; None if the system has no such table.
 
     Examples
     --------
@@ -51,22 +51,22 @@ def file_system(path: str | os.PathLike[str], mounts: Path = _MOUNTS) -> str | N
         if len(fields) < 3:
             continue
         point = Path(_OCTAL.sub(lambda octal: chr(int(octal[1], 8)), fields[1]))
-        # Of two on one point the later one hides the earlier.
+        # Of two mounts on one point, the later hides the earlier.
         if where.is_relative_to(point) and len(point.parts) >= depth:
             kind, depth = fields[2], len(point.parts)
     return kind
 
 
 def check_local(folder: str | os.PathLike[str], mounts: Path = _MOUNTS) -> None:
-    """Refuse a folder on a network file system.
+    """Raise if a folder is on a network file system.
 
-    SQLite's write-ahead log needs memory that all processes share, and its locks need a file system
-    that keeps them; over a network neither is sure (sqlite.org/wal.html).
+    SQLite's write-ahead log needs memory shared by all processes, and its locks need a file system
+    that honours them; over a network neither is certain (sqlite.org/wal.html).
 
     Raises
     ------
     StoreError
-        If the folder lies on one.
+        If the folder is on one.
     """
     kind = file_system(folder, mounts)
     if kind is not None and kind.removeprefix("fuse.") in _NETWORK:

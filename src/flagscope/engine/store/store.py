@@ -1,7 +1,7 @@
-"""Stores results of tasks on disk as they finish, so that a scan that was killed resumes.
+"""Stores results of tasks on disk as they finish, so that a killed scan can resume.
 
-One SQLite database in a folder, in write-ahead mode: a transaction is on the disk or it is not,
-whenever the process dies, and several scans may write at once.
+One SQLite database in a folder, in write-ahead mode: transactions are atomic even if the process
+dies, and several scans may write at once.
 """
 
 from __future__ import annotations
@@ -45,22 +45,23 @@ class Store:
     Parameters
     ----------
     folder
-        Made if it is not there.
+        Created if it does not exist.
 
     Raises
     ------
     StoreError
-        If it lies on a network file system, cannot be written, is damaged, or was written by
-        another release in another layout.
+        If it is on a network file system, cannot be written, is damaged, or was written by another
+        release in another layout.
 
     Notes
     -----
-    What `append` returned from outlives the process and, as far as the disk keeps its word, the
-    machine. One process may have it open in one thread; several processes may share it.
+    Once `append` has returned, its results survive a crash of the process and, as far as the disk
+    flushes as it promises, of the machine. Within a process, only one thread may use a store;
+    several processes may share it.
 
     References
     ----------
-    SQLite, "Write-Prefetcher Logging", sqlite.org/wal.html.
+    SQLite, "Write-Ahead Logging", sqlite.org/wal.html.
 
     Examples
     --------
@@ -116,14 +117,14 @@ class Store:
             raise self._damaged(f"{task!r} is not a result") from error
 
     def append(self, results: Sequence[tuple[bytes, str, TaskResult]]) -> None:
-        """Keep results, given as (key, name of the task, result), in one transaction.
+        """Store results, given as (key, name of the task, result), in one transaction.
 
-        Where another scan was first to keep one, that one stays.
+        A result that another scan stored first stays.
 
         Raises
         ------
         StoreError
-            If the disk is full, for instance; what was kept before stands.
+            If the disk is full, for instance; earlier results remain.
         """
         rows = []
         for key, task, result in results:
@@ -135,12 +136,12 @@ class Store:
             )
 
     def count(self) -> int:
-        """Number of results kept."""
+        """Number of results stored."""
         with self._explained():
             return self._database.execute("SELECT count(*) FROM result").fetchone()[0]
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self._database.close()
 
     def __enter__(self) -> Self:
@@ -151,7 +152,7 @@ class Store:
 
     def _prepare(self) -> None:
         self._database.execute("PRAGMA synchronous = FULL")
-        # Before anything is changed: the file may be somebody else's.
+        # Before anything is changed: the file may belong to another program.
         self._check_layout()
         self._write_ahead()
         with self._transaction():
@@ -189,7 +190,7 @@ class Store:
         return False
 
     def _write_ahead(self) -> None:
-        """Turn on write-ahead mode; SQLite does not wait for others by itself here."""
+        """Turn on write-ahead mode; here SQLite does not wait for other processes by itself."""
         limit = time.monotonic() + _PATIENCE
         while True:
             try:
@@ -218,7 +219,7 @@ class Store:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Errors of SQLite as errors that say what to do."""
+        """Re-raise errors of SQLite as errors that say what to do."""
         try:
             yield
         except sqlite3.Error as error:
@@ -226,19 +227,19 @@ class Store:
             if code in _DAMAGED:
                 raise self._damaged(str(error)) from error
             if code in _FULL:
-                what = f"cannot be written or read ({error})"
+                problem = f"cannot be written or read ({error})"
                 hint = "is its disk full? make room and run again: what is stored is kept"
             elif code in _HELD:
-                what = f"has been held by another process for {_PATIENCE:.0f} seconds"
+                problem = f"has been held by another process for {_PATIENCE:.0f} seconds"
                 hint = "run again when that one is done, or give another folder"
             else:
-                what = f"cannot be used ({error})"
+                problem = f"cannot be used ({error})"
                 hint = "give a folder on a local disk that may be written to"
-            raise StoreError(f"the store {self.folder} {what}", hint=hint) from error
+            raise StoreError(f"the store {self.folder} {problem}", hint=hint) from error
 
-    def _damaged(self, what: str) -> StoreError:
+    def _damaged(self, damage: str) -> StoreError:
         return StoreError(
-            f"the store {self.folder} is damaged: {what}",
+            f"the store {self.folder} is damaged: {damage}",
             hint="move the folder away and scan again, or give another one",
         )
 

@@ -15,8 +15,8 @@ from flagscope.engine.plan.tasks import Task
 from flagscope.engine.settings import Settings
 from flagscope.errors import UnknownDtypeError
 
-# What acts on a task through its maps alone (only, family, heads, window), or on the report alone.
-# Every other setting counts, one that is added later too.
+# Settings that act on a task only through its maps (only, family, heads, window), or only on the
+# report. Every other setting is part of the key, including any that is added later.
 _ELSEWHERE = frozenset({"only", "family", "heads", "window", "fdr", "device", "edges"})
 
 
@@ -25,9 +25,9 @@ def task_keys(
 ) -> Iterator[bytes]:  # 16 bytes each
     """The key of each task's result.
 
-    Two tasks have one key only if they compute the same: the same maps, norms and names, read from
-    the same weights, under settings that come to the same for them, with the same versions of
-    flagscope and PyTorch, on the same kind of device (whose arithmetic rounds in its own way).
+    Two tasks have the same key only if they compute the same: the same maps, norms and names, read
+    from the same weights, under settings that are equivalent for them, with the same versions of
+    flagscope and PyTorch, on the same kind of device (since rounding differs between devices).
 
     Parameters
     ----------
@@ -41,23 +41,23 @@ def task_keys(
     common = [weights, version("flagscope"), torch_version(), device, used]
     for task in tasks:
         edges = settings.edges if task.links else 0
-        # Frozen records of names, numbers and ordered mappings: their text says all of them.
+        # Frozen records of names, numbers and ordered mappings: their repr is complete.
         content = repr((task.name, task.pairs, task.heads, task.links))
         text = json.dumps([*common, edges, content])
         yield hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def torch_version() -> str:
-    """PyTorch's version with its build, whose libraries round in their own way."""
+    """PyTorch's version with its build, since rounding differs between libraries."""
     return torch.__version__
 
 
 def weights_identity(checkpoint: Checkpoint, fingerprint: str) -> str:
-    """Digest that changes whenever the weights of a checkpoint do.
+    """Digest that changes whenever the weights of a checkpoint change.
 
-    A fingerprint samples the weights, so a change of one head may escape it. To it are added the
-    size and the time of change of each file, or for tensors in memory all their bytes. A
-    checkpoint that was moved keeps its identity, one that was copied without its times does not.
+    A fingerprint samples the weights, so it may miss a change of one head. The digest adds the size
+    and modification time of each file, or all bytes of tensors in memory. A checkpoint that is
+    moved keeps its identity; a copy without the original times does not.
 
     Parameters
     ----------
@@ -82,15 +82,15 @@ def weights_identity(checkpoint: Checkpoint, fingerprint: str) -> str:
     """
     digest = hashlib.blake2b(fingerprint.encode(), digest_size=16)
     for name, info in sorted(checkpoint.tensors.items()):
-        # Equal values may carry another noise: dequantised ones that of their grid.
+        # Equal values may differ in noise: dequantised values have that of their grid.
         digest.update(json.dumps([name, info.dtype, info.shape, info.quantised]).encode())
         if info.file is None:
             _add_bytes(digest, checkpoint, name)
-    # Of the opening: a file that changed since gives no result to keep.
+    # States at opening time: a file that changed since then gives no result to store.
     digest.update(json.dumps(sorted(checkpoint.stamps.values())).encode())
     quantiser = (checkpoint.config or {}).get("quantization_config")
     digest.update(json.dumps(quantiser, default=str).encode())
-    if checkpoint.group:  # one file may hold two that differ by less than a fingerprint samples
+    if checkpoint.group:  # two groups in a file may differ by less than a fingerprint samples
         digest.update(json.dumps(["group", checkpoint.group]).encode())
     return digest.hexdigest()
 

@@ -1,1 +1,1 @@
-"""One folder an experiment, one experiment a claim; `registry` finds them by their names."""
+"""Experiments, one folder and one claim each; `registry` finds them by name."""

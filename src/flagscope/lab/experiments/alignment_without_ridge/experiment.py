@@ -91,7 +91,7 @@ class AlignmentWithoutRidge(Experiment):
     )
 
     def cells(self, options: Options) -> list[Cell]:
-        """One cell a loss, pace, depth and scale of the first weights."""
+        """One cell for each loss, pace, depth and scale of the initial weights."""
         seeds = list(range(options.seeds or (3 if options.quick else 10)))
         common = {"data": options.data or "digits", "seeds": seeds, "width": WIDTH}
         return [
@@ -107,11 +107,11 @@ class AlignmentWithoutRidge(Experiment):
         return train_separable(s, task, report)
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """Predictions and rules of the verdicts are in `findings`."""
+        """Judge the cells by the predictions and rules in `findings`."""
         return findings(measured)
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
-        """One row a (cell, pair, seed, step)."""
+        """One row for each (cell, pair, seed, step)."""
         import pandas as pd
 
         names = ("relative", "sine", "conserved", "leading", "stable_rank")
@@ -128,7 +128,7 @@ class AlignmentWithoutRidge(Experiment):
         return pd.DataFrame(rows)
 
     def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
-        """See `separable_figures`."""
+        """Draw the figures of `figures`."""
         return figures(measured)
 
 
@@ -137,7 +137,7 @@ def _settings(*, quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     logistic = base | {"loss": "logistic"}
     for depth in (2, 3) if quick else (2, 3, 4):
         margin = {"kind": "margin", "pace": "normalised", "depth": depth}
-        # Half as many steps of twice the length where time is short.
+        # Half as many steps of twice the length in a quick run.
         margin |= {"step": 0.02, "steps": 1500} if quick else {"step": 0.01, "steps": 6000}
         yield f"logistic-depth{depth}", logistic | margin
     for depth in (2,) if quick else (2, 3):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def figures(measured: Sequence[Measured]) -> dict[str, Figure]:
-    """Over the norm, over steps, and the ranks of the layers."""
+    """Alignment over the norm and over steps, and the ranks of the layers."""
     return {
         "over-norm": _over_norm(measured),
         "over-steps": _over_steps(measured),
@@ -29,7 +29,7 @@ def _over_norm(measured: Sequence[Measured]) -> Figure:
     labels = {"relative": "‖A - B‖ / (‖A‖ + ‖B‖)", "sine": "sine of leading vectors"}
     for ax, (name, label) in zip(axes[0], labels.items(), strict=True):
         for m, colour in zip(of_kind(measured, "margin"), COLOURS, strict=False):
-            # Mean norm over seeds; bands are those of the values.
+            # The norm is the mean over seeds; bands are ranges of the values.
             x = np.array(m.values["leading"])[:, 0].mean(axis=-1)
             y = np.array(m.values[name])[:, 0].T
             depth = m.cell.settings["depth"]

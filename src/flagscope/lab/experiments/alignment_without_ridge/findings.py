@@ -1,4 +1,4 @@
-"""What the experiment on alignment without ridge predicts, and the rules of its verdicts."""
+"""Predictions of the experiment on alignment without ridge, and the rules of its verdicts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from flagscope.lab.intervals import SHARE, band_verdict, mean_interval
 
 # Round-off of thousands of steps in float64, relative to ‖A - B‖.
 ROUND_OFF = 1e-9
-# A relative imbalance that stays: at least this share of its start. The exclusive claim.
+# A relative imbalance counts as constant if at least this share of its start is left.
 STAYS = 0.5
-# The late part of a run: σ_1² from this share of its end on.
+# The late part of a run: σ_1² is at least this share of its final value.
 _LATE = 0.25
 # A direction has grown with the norm if its squared singular value is this share of the first.
 _GROWN = 0.05
@@ -34,7 +34,7 @@ _DERIVED = "derived in the module"
 
 @dataclass(frozen=True)
 class Rule:
-    """Estimates, and the range in which they are predicted to lie."""
+    """Estimates, and their predicted range."""
 
     estimates: tuple[Estimate, ...]
     low: float
@@ -42,7 +42,7 @@ class Rule:
 
 
 def verdict_of(rules: Sequence[Rule]) -> Verdict:
-    """Confirmed if each range holds, refuted if one is excluded at the joint level of all.
+    """Confirmed if each range holds, refuted if one is excluded at their joint level.
 
     Examples
     --------
@@ -60,9 +60,9 @@ def verdict_of(rules: Sequence[Rule]) -> Verdict:
 
 
 def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
-    """One finding a prediction that the measured cells can speak of.
+    """One finding for each prediction that the measured cells can test.
 
-    None is the paper's: that ridge aligns does not say that nothing else does.
+    None is the paper's: its claim that ridge aligns does not exclude that something else does.
     """
     rules = (
         _exclusive, _conserved, _rate, _rank_one, _same_curve, _at_rest, _small, _classes, _nine
@@ -71,7 +71,7 @@ def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
 
 
 def of_kind(measured: Sequence[Measured], kind: str) -> list[Measured]:
-    """The cells of one kind, by depth."""
+    """The cells of one kind, sorted by depth."""
     cells = [m for m in measured if m.cell.settings["kind"] == kind]
     return sorted(cells, key=lambda m: m.cell.settings["depth"])
 
@@ -318,7 +318,7 @@ def _nine(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 
 def _grown(m: Measured) -> str:
-    """Sines of the seeds whose ninth direction has grown, and of the others."""
+    """Sines of the seeds whose ninth direction has grown, and of the other seeds."""
     share = np.min(np.array(m.values["least"][-1]) / np.array(m.values["leading"][-1]), axis=0)
     sines = np.mean(m.values["sine"][-1], axis=0)
     grown = share >= _GROWN
@@ -335,7 +335,7 @@ def _grown(m: Measured) -> str:
 
 
 def exponents(m: Measured, name: str) -> Float[np.ndarray, "pairs seeds"]:
-    """Slopes of log `name` over log σ_1² of the writing layer, late in training."""
+    """Slopes of log `name` against log σ_1² of the writing layer, late in training."""
     leading = np.array(m.values["leading"])[:, :-1]
     values = np.array(m.values[name])
     slopes = np.empty(values.shape[1:])
@@ -347,7 +347,7 @@ def exponents(m: Measured, name: str) -> Float[np.ndarray, "pairs seeds"]:
 
 
 def at_one_norm(plain: Measured, normalised: Measured) -> Float[np.ndarray, " seeds"]:
-    """Sine at the end of plain descent over that of the other pace at the same σ_1²."""
+    """Final sine of plain descent, divided by that of the other pace at the same σ_1²."""
     end = np.log(np.array(plain.values["leading"][-1])[:-1])
     sines = np.array(plain.values["sine"][-1])
     x = np.log(np.array(normalised.values["leading"])[:, :-1])
@@ -355,7 +355,7 @@ def at_one_norm(plain: Measured, normalised: Measured) -> Float[np.ndarray, " se
     ratios = np.empty(end.shape)
     for index in np.ndindex(end.shape):
         column = (slice(None), *index)
-        # The norm may shrink at first: only what comes after its least value is one branch.
+        # The norm may shrink at first: only after its minimum is it monotone.
         first = int(np.argmin(x[column]))
         ratios[index] = sines[index] / np.exp(
             np.interp(end[index], x[column][first:], y[column][first:])
@@ -364,7 +364,7 @@ def at_one_norm(plain: Measured, normalised: Measured) -> Float[np.ndarray, " se
 
 
 def _left(m: Measured) -> Float[np.ndarray, " seeds"]:
-    """Relative imbalance at the end over that at the start, mean of the pairs."""
+    """Ratio of the relative imbalance at the end to that at the start, averaged over pairs."""
     series = m.values["relative"]
     return (np.array(series[-1]) / np.array(series[0])).mean(axis=0)
 

@@ -1,11 +1,11 @@
 """Records of adjacent layers trained without weight decay, and exact bounds on them.
 
-Under gradient flow D_k = W_k W_kᵀ - W_{k+1}ᵀ W_{k+1} stays what it was. With σ_k the largest
+Under gradient flow D_k = W_k W_kᵀ - W_{k+1}ᵀ W_{k+1} is constant. With σ_k the largest
 singular value of W_k, u_k and v_k its singular vectors, and one output, so that W_L is a row:
 
 - traces: ‖W_k‖² = ‖W_L‖² + Σ_{j≥k} tr D_j;
 - Weyl: σ_k² ≥ σ_{k+1}² - ‖D_k‖₂, and so σ_k² ≥ ‖W_L‖² - Σ_{j≥k} ‖D_j‖₂;
-- rank one: ‖W_k‖² - σ_k² ≤ ε_k = Σ_{j≥k} (tr D_j + ‖D_j‖₂), whatever the norms grow to;
+- rank one: ‖W_k‖² - σ_k² ≤ ε_k = Σ_{j≥k} (tr D_j + ‖D_j‖₂), however large the norms grow;
 - alignment: with v = v_{k+1}, σ_k² - 2‖D_k‖₂ ≤ vᵀ (W_{k+1}ᵀ W_{k+1} + D_k) v = vᵀ W_k W_kᵀ v
   ≤ σ_k² ⟨u_k, v⟩² + ε_k, and so 1 - ⟨u_k, v_{k+1}⟩² ≤ (2‖D_k‖₂ + ε_k) / σ_k².
 """
@@ -29,14 +29,14 @@ SEED_SERIES = ("loss", "right", "gradient")
 
 
 class Records:
-    """Series over training, and how close the networks come to the bounds.
+    """Time series of a training, and how close the networks come to the bounds.
 
     Parameters
     ----------
     weights
         W_1 … W_L at the start, shapes (seeds, out, in).
     dimension
-        Of the dominant spaces of adjacent layers that are compared.
+        Dimension of the compared dominant spaces of adjacent layers.
     """
 
     def __init__(self, weights: Sequence[Tensor], *, dimension: int) -> None:
@@ -55,7 +55,7 @@ class Records:
         }
 
     def drive(self, steps: Float[Tensor, "seeds 1 1"], gradients: Sequence[Tensor]) -> None:
-        """Book what a step of gradient descent adds to A - B: η² (G1 G1ᵀ - G2ᵀ G2)."""
+        """Add the change of A - B in a step of gradient descent: η² (G1 G1ᵀ - G2ᵀ G2)."""
         for i, (g1, g2) in enumerate(pairwise(gradients)):
             self.driven[i] = self.driven[i] + steps**2 * (g1 @ g1.mT - g2.mT @ g2)
 
@@ -95,7 +95,7 @@ class Records:
         self._compare(weights, total - leading, values["sine"].square() * leading[:-1])
 
     def _compare(self, weights: Sequence[Tensor], excess: Tensor, turned: Tensor) -> None:
-        """Keep the worst so far: of the exact law, and of both bounds where there is one output."""
+        """Update the worst cases: of the exact law, and of both bounds if there is one output."""
         free = [d - e for d, e in zip(_differences(weights), self.driven, strict=True)]
         misses = [_norm(d - d0) / _norm(d0) for d, d0 in zip(free, self.start, strict=True)]
         now = {"miss": torch.stack(misses)}
@@ -107,7 +107,7 @@ class Records:
             self.worst[name] = torch.maximum(self.worst[name], value)
 
     def summary(self) -> dict[str, Any]:
-        """Series as lists by moment, then pair or layer, then seed; the worst by pair and seed."""
+        """Series as lists by moment, pair or layer, and seed; worst cases by pair and seed."""
         series = {name: torch.stack(values).tolist() for name, values in self.series.items()}
         worst = {name: value.tolist() for name, value in self.worst.items()}
         return {"moments": self.moments, **series, **worst}
@@ -116,7 +116,7 @@ class Records:
 def rank_bounds(
     differences: Sequence[Float[Tensor, "seeds d d"]],
 ) -> Float[Tensor, "pairs seeds"]:
-    """ε_k = Σ_{j≥k} (tr D_j + ‖D_j‖₂), for the layers that write: see the module.
+    """ε_k = Σ_{j≥k} (tr D_j + ‖D_j‖₂) for the writing layers: see the module's docstring.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Deep linear networks on separable classes, trained without weight decay, of many seeds at once.
+"""Trains deep linear networks on separable classes without weight decay, many seeds at once.
 
-The losses that want a margin are minimised through their logarithm: its gradient has the same
-direction, and is known where the loss itself is below what a float64 can hold.
+Margin losses are minimised through their logarithm: its gradient has the same direction, and can be
+computed where the loss itself underflows in float64.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class Classes:
 
 
 def whitened_classes(images: Images, count: int, features: int) -> Classes:
-    """The pictures of the first classes as leading principal components of variance 1.
+    """The images of the first classes, as leading principal components of variance 1.
 
-    Whitened, so that a squared loss converges at one rate in all directions.
+    Whitened, so that a squared loss converges at the same rate in all directions.
 
     Examples
     --------
@@ -90,9 +90,9 @@ def margin_loss(
         excess, slope = (sign * outputs)[..., 0], sign.expand_as(outputs)
     else:
         own = functional.one_hot(labels, outputs.shape[-1]).bool().expand_as(outputs)
-        others = outputs.masked_fill(own, -math.inf)
-        excess = others.logsumexp(-1) - outputs[own].reshape(outputs.shape[:-1])
-        slope = others.softmax(-1) - own.to(outputs.dtype)
+        other_outputs = outputs.masked_fill(own, -math.inf)
+        excess = other_outputs.logsumexp(-1) - outputs[own].reshape(outputs.shape[:-1])
+        slope = other_outputs.softmax(-1) - own.to(outputs.dtype)
     # PyTorch's own threshold of 20 drops e^-20.
     near = functional.softplus(excess.clamp(min=_FAR), threshold=40).log()
     logs = torch.where(excess < _FAR, excess - excess.clamp(max=0).exp() / 2, near)
@@ -112,18 +112,18 @@ def squared_loss(
 def train_separable(
     settings: dict[str, Any], task: Classes, report: Callable[[float], None]
 ) -> dict[str, Any]:
-    """Gradient descent without weight decay, and what is recorded of adjacent layers on the way.
+    """Run gradient descent without weight decay, and record adjacent layers on the way.
 
     Parameters
     ----------
     settings
-        Of the cell. `pace` "plain" takes steps η of the loss; "normalised" takes steps of one
-        length in weight space, along the gradient: the same curve, which plain steps follow ever
-        more slowly as the loss vanishes.
+        Settings of the cell. `pace` "plain" takes steps η of the loss; "normalised" takes steps of
+        fixed length in weight space, along the gradient: the same curve, which plain steps follow
+        ever more slowly as the loss vanishes.
     task
-        What is learnt.
+        The classes to learn.
     report
-        Takes the fraction done.
+        Called with the fraction done.
     """
     s = settings
     outputs = 1 if s["loss"] != "cross-entropy" else task.count
@@ -152,7 +152,7 @@ def train_separable(
 def _steps(
     s: dict[str, Any], loss: Float[Tensor, " seeds"], gradients: list[Tensor]
 ) -> Float[Tensor, "seeds 1 1"]:
-    """The step along the gradients at hand, those of the loss or of its logarithm."""
+    """Step sizes along the gradients, which are those of the loss or of its logarithm."""
     if s["pace"] == "normalised":
         steps = s["step"] / _norm(gradients)
     elif s["loss"] == "squared":
@@ -169,6 +169,6 @@ def _norm(gradients: list[Tensor]) -> Float[Tensor, " seeds"]:
 def _right(
     outputs: Float[Tensor, "seeds n k"], labels: Int[Tensor, " n"]
 ) -> Float[Tensor, " seeds"]:
-    """Share of the examples that are classified rightly."""
+    """Share of the examples that are classified correctly."""
     guesses = (outputs[..., 0] > 0).long() if outputs.shape[-1] == 1 else outputs.argmax(-1)
     return (guesses == labels).double().mean(-1)

@@ -1,13 +1,13 @@
-"""Grouped-query attention of many seeds, with and without rotary embeddings, and its laws.
+"""Grouped-query attention with and without rotary embeddings, and its conservation laws.
 
 Scores of query head h of a group are q_hᵀ R k, R the relative rotation. Any g that commutes with
-all R leaves them alone by (g W_Q,h, g^{-T} W_K), one g for all heads of the group: all of GL(d_h)
+all R preserves them by (g W_Q,h, g^{-T} W_K), one g for all heads of the group: all of GL(d_h)
 without rotation, aI + bJ in each plane with it, whose symmetric part is a scale per plane. Values
-and outputs know no rotation. And without norms the residual stream as a whole may change its basis:
-all that write to it by g, all that read it by g^{-1}; the skip is the identity in any basis.
+and outputs have no rotation. And without norms the residual stream as a whole may change its basis:
+all its writers by g, all its readers by g^{-1}; the skip is the identity in any basis.
 
-A key's bias adds to all scores of a query alike without rotation, which the softmax ignores: its
-gradient is zero, and it may be left out of the law. A query's bias may not.
+Without rotation, a key's bias adds the same number to all scores of a query, which the softmax
+ignores: its gradient is zero, and it may be left out of the law. A query's bias may not.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from flagscope.lab.experiments.attention_laws.law_network import LawNetwork, aff
 
 @dataclass(frozen=True)
 class AttentionNetwork(LawNetwork):
-    """One layer of causal grouped-query attention and a ReLU MLP, no norms, biases everywhere.
+    """One layer of causal grouped-query attention and a ReLU MLP, without norms, with all biases.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class AttentionNetwork(LawNetwork):
     outputs: int = 4
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Heads as (group, query head of the group, …)."""
+        """Shapes of the parameters; heads as (group, query head of the group, …)."""
         g, m, e, d = self.groups, self.queries, self.head, self.width
         return {
             "embed": (d, self.features), "b_embed": (d,),
@@ -63,13 +63,13 @@ class AttentionNetwork(LawNetwork):
         }  # fmt: skip
 
     def inputs(self) -> tuple[int, ...]:
-        """A sequence of tokens."""
+        """Shape of a sequence of tokens."""
         return self.tokens, self.features
 
     def __call__(
         self, state: State, x: Float[Tensor, "seeds n t f"]
     ) -> Float[Tensor, "seeds rows outputs"]:
-        """Every token's output, examples and tokens run together."""
+        """Output of every token, with examples and tokens in one axis."""
         h = affine(x, state["embed"], state["b_embed"])
         h = h + self.attention(state, h)
         inner = functional.relu(affine(h, state["up"], state["b_up"]))
@@ -79,7 +79,7 @@ class AttentionNetwork(LawNetwork):
     def attention(
         self, state: State, h: Float[Tensor, "seeds n t d"]
     ) -> Float[Tensor, "seeds n t d"]:
-        """What the heads add to the stream."""
+        """Output of the heads, which is added to the stream."""
         q = einsum(state["q"], h, "s g m e d, s n t d -> s g m n t e")
         k = (
             einsum(state["k"], h, "s g e d, s n t d -> s g n t e")
@@ -100,7 +100,7 @@ class AttentionNetwork(LawNetwork):
         return written + state["b_o"][:, None, None]
 
     def rotated(self, x: Float[Tensor, "*batch t e"]) -> Float[Tensor, "*batch t e"]:
-        """Turned by position times frequency in the planes (j, j + d_h/2)."""
+        """Rotated by position times frequency in the planes (j, j + d_h/2)."""
         if self.rotary_base is None:
             return x
         half = self.head // 2
@@ -122,7 +122,7 @@ class AttentionNetwork(LawNetwork):
         return (*query_key, Quantity("V-O", _value_output), Quantity("stream", _stream))
 
     def controls(self) -> tuple[Quantity, ...]:
-        """Single heads with their share, biases left out, the whole Q-K under rotation."""
+        """Single heads with their share, laws without biases, and the whole Q-K under rotation."""
         quantities = [
             Quantity("Q-K of single heads", _single_query),
             Quantity("V-O of single heads", _single_output),
@@ -145,7 +145,7 @@ def _query_key(state: State, without: str = "") -> Float[Tensor, "seeds groups e
 
 
 def _single_query(state: State) -> Float[Tensor, "seeds groups m e e"]:
-    """A_h + b_Q b_Qᵀ less an equal share of B_K + b_K b_Kᵀ."""
+    """A_h + b_Q b_Qᵀ minus an equal share of B_K + b_K b_Kᵀ."""
     queries = write_gram(state["q"], state["b_q"])
     return queries - write_gram(state["k"], state["b_k"])[:, :, None] / queries.shape[2]
 
@@ -167,7 +167,7 @@ def _single_output(state: State) -> Float[Tensor, "seeds groups m e e"]:
 
 
 def _stream(state: State) -> Float[Tensor, "seeds d d"]:
-    """Write Grams of all that write to the stream less read Grams of all that read it."""
+    """Sum of the write Grams of the stream's writers minus read Grams of its readers."""
     written = write_gram(state["embed"], state["b_embed"])
     written = written + write_gram(state["o"]).sum((1, 2)) + write_gram(state["b_o"][..., None])
     written = written + write_gram(state["down"], state["b_down"])
@@ -177,6 +177,6 @@ def _stream(state: State) -> Float[Tensor, "seeds d d"]:
 
 
 def _stream_to_mlp(state: State) -> Float[Tensor, "seeds d d"]:
-    """Of the attention's output and the MLP's input alone."""
+    """`_stream` of the attention's output and the MLP's input alone."""
     written = write_gram(state["o"]).sum((1, 2)) + write_gram(state["b_o"][..., None])
     return written - read_gram(state["up"])

@@ -1,11 +1,11 @@
-"""Quadratic forms of the weights that a symmetry of the loss conserves, up to their decay.
+"""Quadratic forms of the weights that a symmetry of the loss conserves, up to decay.
 
 Let q be a quadratic form of all parameters w, and q(w, g) its polar form. Gradient descent with
 ridge, w ← (1 - ηλ) w - η g, takes D = q(w) to
 
     (1 - ηλ)² D - 2η (1 - ηλ) q(w, g) + η² q(g).
 
-Where a one-parameter group of linear maps exp(tX), X symmetric, leaves the loss alone,
+If a one-parameter group of linear maps exp(tX), X symmetric, preserves the loss, then
 ⟨g, X w⟩ = 0 for every w: with q(w) = ⟨w, X w⟩ the middle term vanishes, and D_n is
 (1 - ηλ)^{2n} D_0 plus a sum of η² q(g), each with its decay.
 """
@@ -26,14 +26,14 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Quantity:
-    """A quadratic form of the parameters, with values in any space.
+    """A quadratic form of the parameters, with values in a tensor space.
 
     Attributes
     ----------
     name
-        For people.
+        Name in texts.
     of
-        From parameters by name, each with a leading seed axis, to a tensor with that axis.
+        Function from parameters by name, each with a leading seed axis, to a tensor with that axis.
     """
 
     name: str
@@ -41,14 +41,14 @@ class Quantity:
 
 
 class LawLedger:
-    """A quantity next to what the law and the exact recursion of finite steps make of its start.
+    """A quantity, with the predictions of the law and of the exact recursion of finite steps.
 
     Attributes
     ----------
     decayed
         (1 - ηλ)^{2n} D_0, shape (seeds, …).
     expected
-        The recursion S ← (1 - ηλ)² S + η² q(g) from S_0 = D_0: equal to D where the quantity is
+        The recursion S ← (1 - ηλ)² S + η² q(g) from S_0 = D_0: equal to D if the quantity is
         conserved.
     """
 
@@ -61,7 +61,7 @@ class LawLedger:
         self.expected = self.decayed.clone()
 
     def book(self) -> None:
-        """Book one step: to be called when gradients are there and weights not yet changed."""
+        """Account for one step; call after gradients are computed, before weights change."""
         gradients: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
             if parameter.grad is None:
@@ -75,7 +75,7 @@ class LawLedger:
         return _norm(self._now() - self.decayed) / _norm(self.decayed)
 
     def driven(self) -> Float[Tensor, " seeds"]:
-        """‖D - S‖ over ‖(1 - ηλ)^{2n} D_0‖: what terms of first order did to the quantity."""
+        """‖D - S‖ over ‖(1 - ηλ)^{2n} D_0‖: the effect of first-order terms on the quantity."""
         return _norm(self._now() - self.expected) / _norm(self.decayed)
 
     def _now(self) -> Tensor:
@@ -85,7 +85,7 @@ class LawLedger:
 def write_gram(
     weight: Float[Tensor, "*batch d m"], bias: Float[Tensor, "*batch d"] | None = None
 ) -> Float[Tensor, "*batch d d"]:
-    """W Wᵀ, with b bᵀ where there is a bias.
+    """W Wᵀ, plus b bᵀ if there is a bias.
 
     Examples
     --------

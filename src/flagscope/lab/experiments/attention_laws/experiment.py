@@ -59,20 +59,20 @@ if TYPE_CHECKING:
 
 DECAY = 0.05
 STEPS = (0.04, 0.02, 0.01, 0.005)
-# Near a row of small norm the gradient is large, and so are terms of second order in η.
+# At a row of small norm the gradient is large, and so are terms of second order in η.
 _SMALLER = {"batchnorm": (0.0025, 0.00125)}
 _ADAM_STEP = 0.002
 _PLAIN = ("attention", "rotary", "residual", "batchnorm")
-# Core time of a step, relative.
+# Relative core time of a step.
 _COST = {"attention": 6.0, "rotary": 6.5, "residual": 1.5}
-# The teacher reads more sharply than a student at its start, or attention would have no gradient.
+# The teacher's attention is sharper than a student's initial one, or it would have no gradient.
 _STUDENT, _TEACHER = 0.6, 1.2
 _SHARPNESS = 2.0
 _MOMENTS = 16
 
 
 class AttentionLaws(Experiment):
-    """Trains small networks on random teachers and follows the quantities next to their law."""
+    """Trains small networks on random teachers, and compares the quantities with their laws."""
 
     name = "attention-laws"
     title = "What ridge conserves in attention, residual blocks and BatchNorm"
@@ -97,7 +97,7 @@ class AttentionLaws(Experiment):
     )
 
     def cells(self, options: Options) -> list[Cell]:
-        """One cell a network and step size; then AdamW, undecayed biases and an ε."""
+        """One cell for each network and step size; then AdamW, undecayed biases and an ε."""
         seeds = list(range(options.seeds or (3 if options.quick else 8)))
         steps = STEPS[1:3] if options.quick else STEPS
         until = 0.5 if options.quick else 2.0
@@ -128,7 +128,7 @@ class AttentionLaws(Experiment):
         ]
 
     def measure(self, cell: Cell, report: Callable[[float], None]) -> dict[str, Any]:
-        """Train the networks of all seeds, and book every quantity at every step."""
+        """Train the networks of all seeds, and account for every quantity at every step."""
         s = cell.settings
         network = NETWORKS[s["network"]]
         state, x, y = _task(network, s)
@@ -138,7 +138,7 @@ class AttentionLaws(Experiment):
             for quantity in (*network.laws(), *network.controls())
         ]
 
-        def book(*_: Any) -> None:  # gradients are there and the weights not yet changed
+        def book(*_: Any) -> None:  # after gradients are computed, before weights change
             for ledger in ledgers:
                 ledger.book()
 
@@ -169,11 +169,11 @@ class AttentionLaws(Experiment):
         }
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """Predictions and rules of the verdicts are in `findings`."""
+        """Judge the cells by the predictions and rules in `findings`."""
         return findings(measured)
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
-        """One row a (cell, quantity, moment, seed)."""
+        """One row for each (cell, quantity, moment, seed)."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -197,7 +197,7 @@ class AttentionLaws(Experiment):
         )
 
     def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
-        """By step size, and over training."""
+        """Draw the quantities by step size and over training."""
         plain = [m for m in measured if m.cell.settings["kind"] == "descent"]
         return {"steps": _draw_steps(plain), "time": _draw_time(plain)}
 
@@ -205,9 +205,9 @@ class AttentionLaws(Experiment):
 def _task(
     network: LawNetwork, settings: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Students that require gradients, inputs, and targets of a random teacher of the same shape.
+    """Students that require gradients, inputs, and targets from a random teacher of equal shape.
 
-    Students, inputs and teachers have generators of their own, numbered seed, 500 + seed and
+    Students, inputs and teachers have separate generators, with seeds seed, 500 + seed and
     1000 + seed.
     """
     seeds, (student, teacher, sharpness) = settings["seeds"], settings["scales"]
@@ -223,7 +223,7 @@ def _task(
 
 
 def _optimiser(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """Gradient descent or AdamW; ridge on all parameters, or not on biases."""
+    """Gradient descent or AdamW, with ridge on all parameters, or on all but the biases."""
     kind = "adamw" if settings["kind"] == "adamw" else "sgd"
     free = {name for name in state if settings["kind"] == "undecayed" and name.startswith("b_")}
     return Optimiser(kind=kind, step=settings["step"], decay=settings["decay"]).build(

@@ -1,4 +1,4 @@
-"""What the experiment on laws of attention predicts, and the rules of its verdicts."""
+"""Predictions of the experiment on attention laws, and the rules of its verdicts."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from statistics import fmean
 from flagscope.lab.experiment import Estimate, Finding, Measured, Prediction, beyond_the_paper
 from flagscope.lab.intervals import band_verdict, mean_interval
 
-# Relative rounding of a step in float64 is 2.2e-16, at worst all one way: ηλ is rounded alike in
-# each. So 1e-12 in four thousand steps.
+# Relative rounding of a step in float64 is 2.2e-16, in the worst case always in the same direction,
+# as ηλ is rounded the same way in each: 1e-12 in four thousand steps.
 ROUND_OFF_A_STEP = 2.5e-16
-# At fixed ηn the finite-step terms are of first order in η; those of second order bend it.
+# At fixed ηn the finite-step terms are of first order in η, with corrections of second order.
 EXPONENT = (0.9, 1.1)
-# A control is broken by terms that do not depend on η, and by this much at least.
+# A control must be broken by terms independent of η, and by at least this much.
 STILL = (-0.1, 0.1)
 BROKEN = 1e-3
-# What AdamW leaves must be off by this much in a tenth of the time.
+# The remainder under AdamW must be at least this large, in a tenth of the time.
 ADAMW_BROKEN = 0.05
-# PyTorch's ε of 1e-5 next to variances of order 1.
+# PyTorch's ε is 1e-5, compared with variances of order 1.
 EPSILON_DRIVEN = (1e-6, 1e-2)
 _SOURCE = "theory, section 4"
 _DERIVED = "one step of gradient descent, written out in the experiment"
@@ -36,7 +36,7 @@ class LawRuns:
     measured: Sequence[Measured]
 
     def cells(self, network: str, kind: str = "descent") -> list[Measured]:
-        """Of a network, the smallest step size first."""
+        """Cells of a network, sorted by step size."""
         chosen = [
             m
             for m in self.measured
@@ -45,7 +45,7 @@ class LawRuns:
         return sorted(chosen, key=lambda m: m.cell.settings["step"])
 
     def driven(self, place: Place, kind: str = "descent") -> list[float]:
-        """Largest distance from the recursion of each seed, over step sizes and moments."""
+        """Largest distance from the recursion for each seed, over step sizes and moments."""
         network, name = place
         moments = [
             moment
@@ -60,7 +60,7 @@ class LawRuns:
         return self.cells(network, kind)[index].values["series"][name]["remainder"][-1]
 
     def exponents(self, place: Place) -> list[float]:
-        """Of the remainder in η, by seed, from the two smallest step sizes."""
+        """Exponents of the remainder in η, by seed, from the two smallest step sizes."""
         small, large = (self.remainder(place, index=i) for i in (0, 1))
         sizes = [m.cell.settings["step"] for m in self.cells(place[0])[:2]]
         span = math.log(sizes[1] / sizes[0])
@@ -68,7 +68,7 @@ class LawRuns:
 
 
 def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
-    """One finding a prediction; the paper speaks of two adjacent linear maps alone."""
+    """One finding for each prediction; the paper treats only two adjacent linear maps."""
     runs = LawRuns(measured)
     rules = (_grouped, _rotary, _residual, _batchnorm, _first_order, _controls, _biases, _adamw,
              _stream, _epsilon)  # fmt: skip
@@ -93,7 +93,7 @@ def _means(
 def _exact(
     runs: LawRuns, claim: str, places: Sequence[Place], words: str, source: str = _SOURCE
 ) -> Finding:
-    """A law holds each time, so its worst case judges it, not its mean."""
+    """Finding on a law, judged by the worst case and not the mean, since laws are exact."""
     estimates = _means(runs, places, "driven")
     worst = max(value for place in places for value in runs.driven(place))
     steps = max(m.cell.settings["steps"] for network, _ in places for m in runs.cells(network))

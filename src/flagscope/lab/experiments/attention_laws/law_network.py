@@ -1,4 +1,4 @@
-"""Base class of networks whose conservation laws are measured: shapes, function, quantities.
+"""Base class of networks with conservation laws: shapes, function, quantities.
 
 Every parameter has a leading seed axis.
 """
@@ -17,7 +17,7 @@ from flagscope.lab.experiments.attention_laws.conserved import Quantity, State
 
 
 class LawNetwork(ABC):
-    """A network of many seeds: shapes of its parameters, its function, its quantities."""
+    """Networks of many seeds: parameter shapes, function and quantities."""
 
     @abstractmethod
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -33,19 +33,19 @@ class LawNetwork(ABC):
 
     @abstractmethod
     def laws(self) -> tuple[Quantity, ...]:
-        """What a symmetry conserves."""
+        """Quantities that a symmetry conserves."""
 
     @abstractmethod
     def controls(self) -> tuple[Quantity, ...]:
-        """What no symmetry does."""
+        """Quantities that no symmetry conserves."""
 
     def initial(
         self, seeds: Iterable[int], *, scale: float = 1.0, sharpness: float = 1.0
     ) -> dict[str, Tensor]:
         """Random parameters in float64, of standard deviation `scale` over √fan-in.
 
-        Biases are random too, or they would not be seen; gains are near 1. Query and key maps are
-        `sharpness` times as large, so that what a head reads depends on the tokens.
+        Biases are random too, so that they matter; gains are near 1. Query and key maps are larger
+        by `sharpness`, so that attention depends on the tokens.
         """
         drawn: dict[str, list[Tensor]] = {name: [] for name in self.shapes()}
         for seed in seeds:
@@ -62,6 +62,6 @@ class LawNetwork(ABC):
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """W x + b on rows of any number of axes, seeds leading."""
+    """W x + b on rows with any number of axes, after the seed axis."""
     flat = x.flatten(1, -2) @ weight.mT + bias[:, None]
     return flat.unflatten(1, x.shape[1:-1])

@@ -1,11 +1,11 @@
 """Residual linear and batch-normalised networks with their laws, and all networks by name.
 
-x + W2 (W1 x + b1) + b2: g on what is inside the block leaves the function alone, as it does without
-the skip. Across the skip it does not: only the stream as a whole may change its basis.
+x + W2 (W1 x + b1) + b2: a change g inside the block preserves the function, as it does without the
+skip. Across the skip it does not: only the stream as a whole may change its basis.
 
-A BatchNorm after W1 takes the scale of each of its rows away: the loss is constant along w_i, so
-that ⟨g_i, w_i⟩ = 0 and ‖w_i‖² gains η² ‖g_i‖² a step and decays, whatever W2 does. Behind it gain
-and shift of a neuron are tied to the column of W2 that reads it, through a ReLU too.
+A BatchNorm after W1 removes the scale of each of its rows: the loss is constant along w_i, so that
+⟨g_i, w_i⟩ = 0, and ‖w_i‖² gains η² ‖g_i‖² per step and decays, whatever W2 does. After it, the gain
+and shift of a neuron are tied to the column of W2 that reads it, also through a ReLU.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from flagscope.lab.experiments.attention_laws.law_network import LawNetwork, aff
 
 @dataclass(frozen=True)
 class ResidualLinearNetwork(LawNetwork):
-    """Blocks x + W2 (W1 x + b1) + b2 between an embedding and an unembedding, all of it linear."""
+    """Linear network: blocks x + W2 (W1 x + b1) + b2 between an embedding and an unembedding."""
 
     blocks: int = 2
     features: int = 8
@@ -37,7 +37,7 @@ class ResidualLinearNetwork(LawNetwork):
     outputs: int = 4
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Blocks as a leading axis."""
+        """Shapes of the parameters, with blocks as the leading axis."""
         n, d, e = self.blocks, self.width, self.inner
         return {
             "embed": (d, self.features), "b_embed": (d,),
@@ -90,7 +90,7 @@ class NormedNetwork(LawNetwork):
     outputs: int = 4
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """W1 has no bias: the normalisation takes it away."""
+        """Shapes of the parameters; W1 has no bias, as the normalisation would remove it."""
         h = self.hidden
         return {
             "first": (h, self.features), "gain": (h,), "b_shift": (h,),
@@ -122,7 +122,7 @@ class NormedNetwork(LawNetwork):
         )
 
     def controls(self) -> tuple[Quantity, ...]:
-        """A - B of W1 and W2 as if nothing stood between them."""
+        """A - B of W1 and W2, as if there were nothing between them."""
         return (
             Quantity(
                 "A - B through BatchNorm", lambda s: write_gram(s["first"]) - read_gram(s["second"])
@@ -146,7 +146,7 @@ def _across(state: State) -> Float[Tensor, "seeds pairs d d"]:
 
 
 def _linear_stream(state: State) -> Float[Tensor, "seeds d d"]:
-    """As `_stream`, of the linear network."""
+    """Write Grams of the writers minus read Grams of the readers, for the linear network."""
     blocks = write_gram(state["second"], state["b_second"]) - read_gram(state["first"])
     ends = write_gram(state["embed"], state["b_embed"]) - read_gram(state["unembed"])
     return ends + blocks.sum(1)

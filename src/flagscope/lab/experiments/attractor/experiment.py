@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 
 class Attractor(Experiment):
-    """Descends linear networks with ridge to their end and measures ranks, spaces and Grams."""
+    """Trains linear networks with ridge to convergence, and measures ranks, spaces and Grams."""
 
     name = "attractor"
     title = "Where ridge ends: ranks fall, A = B, and V = U, not a strict flag"
@@ -87,11 +87,11 @@ class Attractor(Experiment):
     )
 
     def cells(self, options: Options) -> list[Cell]:
-        """One cell a start, depth and λ; every cell has seeds of its own."""
+        """One cell for each start, depth and λ; every cell has its own seeds."""
         count = options.seeds or (6 if options.quick else 40)
         cells = []
         for i, (name, settings) in enumerate(cell_settings(quick=options.quick)):
-            # Images cost most, and their seeds differ by the start alone.
+            # Images cost most, and their seeds differ only in the start.
             few = count if settings["kind"] != "images" else max(2, count // 4)
             seeds = [1000 * i + seed for seed in range(few)]
             data = {"data": options.data} if settings["kind"] == "images" else {}
@@ -100,18 +100,18 @@ class Attractor(Experiment):
         return cells
 
     def measure(self, cell: Cell, report: Callable[[float], None]) -> dict[str, Any]:
-        """All seeds of one cell at once."""
+        """Train and measure all seeds of one cell at once."""
         s = cell.settings
         if s["kind"] == "orbits":
             return {"runs": [orbit_of_random_maps(seed) for seed in s["seeds"]]}
         return train_with_ridge(s, report)
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """Exact statements: one counterexample refutes."""
+        """Judge exact statements: one counterexample refutes."""
         return findings(measured)
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
-        """One row a (cell, seed)."""
+        """One row for each (cell, seed)."""
         rows = []
         for m in measured:
             s = m.cell.settings
@@ -122,7 +122,7 @@ class Attractor(Experiment):
         return pd.DataFrame(rows)
 
     def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
-        """Ranks, singular values, and the course of a few cells."""
+        """Draw ranks, singular values, and the course of a few cells."""
         return {
             "ranks": rank_figure(of_kind(measured, "whitened")),
             "values": value_figure(of_kind(measured, "whitened")),
@@ -131,7 +131,7 @@ class Attractor(Experiment):
 
 
 def _flat(run: dict[str, Any]) -> dict[str, Any]:
-    """Lists as numbered columns."""
+    """Flatten lists into numbered columns."""
     columns: dict[str, Any] = {}
     for name, value in run.items():
         listed = enumerate(value, 1) if isinstance(value, list) else ()

@@ -28,7 +28,7 @@ def of_kind(measured: Sequence[Measured], kind: str) -> list[Measured]:
 
 
 def rank_figure(cells: Sequence[Measured]) -> Figure:
-    """Ranks at the end over λ, by depth."""
+    """Final ranks against λ, by depth."""
     figure, axes = new_figure(1, 2)
     for ax, depth in zip(axes[0], DECAYS, strict=True):
         chosen = [m for m in cells if m.cell.settings["depth"] == depth]
@@ -59,7 +59,7 @@ def _rank(run: dict[str, Any], name: str) -> int:
 
 
 def value_figure(cells: Sequence[Measured]) -> Figure:
-    """Singular values of the product at the end over λ, and their closed forms."""
+    """Final singular values of the product against λ, with their closed forms."""
     figure, axes = new_figure(1, 2)
     for ax, depth in zip(axes[0], DECAYS, strict=True):
         chosen = [m for m in cells if m.cell.settings["depth"] == depth]
@@ -102,9 +102,9 @@ def course_figure(measured: Sequence[Measured]) -> Figure:
         for (title, m), colour in zip(compared, COLOURS, strict=False):
             course = m.values["course"]
             end = of_kind(measured, "no loss")[0].cell.settings["until"] * 4
-            kept = [i for i, t in enumerate(course["time"]) if t <= end]
-            times = [2 * m.cell.settings["decay"] * course["time"][i] for i in kept]
-            runs = np.transpose([course[name][i] for i in kept]).tolist()
+            indices = [i for i, t in enumerate(course["time"]) if t <= end]
+            times = [2 * m.cell.settings["decay"] * course["time"][i] for i in indices]
+            runs = np.transpose([course[name][i] for i in indices]).tolist()
             draw_band(ax, times, runs, colour=colour, label=title)
         ax.set_yscale("log")
         ax.set_xlabel("2λt")
@@ -115,12 +115,12 @@ def course_figure(measured: Sequence[Measured]) -> Figure:
 
 
 def _like_no_loss(m: Measured) -> bool:
-    """Depth 2, at the λ of the cell without a loss."""
+    """Whether a cell has depth 2 and the λ of the cell without a loss."""
     return m.cell.settings["depth"] == 2 and m.cell.settings["decay"] == 0.3
 
 
 def _draw_flags(ax: Axes, cells: Sequence[Measured]) -> None:
-    """Dimensions of V and U; V keeps its own at every λ, so that one line shows it."""
+    """Draw the dimensions of V and U; that of V is the same for every λ, so one line shows it."""
     for m, colour in zip(cells, COLOURS, strict=False):
         course = m.values["course"]
         label = f"dim U, λ = {m.cell.settings['decay']:g}"

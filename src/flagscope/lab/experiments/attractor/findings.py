@@ -1,4 +1,4 @@
-"""What the experiment on the attractor of ridge predicts, and the rules of its verdicts."""
+"""Predictions of the experiment on the attractor of ridge, and the rules of its verdicts."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from flagscope.lab.shares import exact_finding
 
 
 def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
-    """One finding a statement.
+    """One finding for each statement.
 
     The paper claims flags, V contained in U, and the squared norm of a moment map. It is not known
-    to claim that V is a proper part of U, so the strict flag is not held against it.
+    to claim that V is a proper subspace of U, so the strict flag does not count against it.
     """
     runs: dict[str, list[Run]] = {}
     for m in measured:
-        kept = runs.setdefault(m.cell.settings["kind"], [])
+        runs_of_kind = runs.setdefault(m.cell.settings["kind"], [])
         strength = m.values.get("largest_strength", 0.0)
-        kept += [Run(m.cell.settings, values, strength) for values in m.values["runs"]]
+        runs_of_kind += [Run(m.cell.settings, values, strength) for values in m.values["runs"]]
     shallow, deep = (
         [run for run in runs["whitened"] if run.settings["depth"] == depth] for depth in (2, 3)
     )
@@ -54,13 +54,13 @@ def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
 
 
 def _close(values: Sequence[float], expected: Sequence[float]) -> bool:
-    """Whether values agree with some expected ones, and vanish beyond them."""
+    """Whether the leading values agree with the expected ones, and all others vanish."""
     padded = [*expected, *[0.0] * (len(values) - len(expected))]
     return all(abs(a - b) < ROUND_OFF for a, b in zip(values, padded, strict=True))
 
 
 def _gap(runs: Sequence[Run]) -> str:
-    """How clearly what died is set off from what survived."""
+    """Text on the gap between the values that died and those that survived."""
     dead = max(run["largest_dead"] for run in runs if run["largest_dead"] is not None)
     alive = min(run["least_alive"] for run in runs if run["least_alive"] is not None)
     return (
@@ -130,7 +130,7 @@ def _deep_values(deep: Sequence[Run]) -> Finding:
 
 
 def _are_roots(run: Run) -> bool:
-    """Whether the values that are not 0 are a choice among the survivors' closed forms."""
+    """Whether the non-zero values are a subset of the survivors' closed forms."""
     left = list(run.survivors)
     for value in run["values"]:
         if value < ROUND_OFF:
@@ -143,7 +143,7 @@ def _are_roots(run: Run) -> bool:
 
 
 def _deep_start(deep: Sequence[Run], small: Sequence[Run]) -> Finding:
-    """The claim is one of necessary and sufficient strength; small starts are the test."""
+    """Finding on strength as a necessary and sufficient condition, tested by small starts."""
     trapped = [
         norm * (run.strength + norm**3) < run.settings["decay"]
         for run in small
@@ -197,7 +197,7 @@ def _aligned(runs: Sequence[Run]) -> Finding:
 
 def _strict(runs: dict[str, list[Run]]) -> Finding:
     ended = [*runs["whitened"], *runs["small"], *runs["images"]]
-    # Where everything died there is no flag to be strict or not.
+    # If everything died, there is no flag.
     ridge = [run for run in ended if max(run.all_ranks)]
     planted = [run for run in runs["flag"] if run.settings["decay"]]
     recognised = sum(all(run["strict_flags_start"]) for run in planted)

@@ -11,7 +11,7 @@ from flagscope.geometry import balancing_transform_of_maps
 from flagscope.lab.imbalance import imbalance_matrix
 
 _INPUTS, _WIDTH, _OUTPUTS = 10, 6, 8
-# How far from the balanced pair its neighbours on the orbit are taken.
+# Distance of the neighbours on the orbit from the balanced pair.
 _NEAR = 0.1
 
 

@@ -1,4 +1,4 @@
-"""Where ridge descent of a deep linear network ends, in closed form, for whitened inputs.
+"""Limits of ridge descent of a deep linear network, in closed form for whitened inputs.
 
 With E x xᵀ = 1 and E y xᵀ = T the loss is ½ ‖W_L … W_1 - T‖² + (λ/2) Σ ‖W_l‖² up to a constant.
 At a stationary point all layers are balanced and the network is diagonal in the singular vectors of
@@ -36,7 +36,7 @@ def survival_threshold(decay: float, depth: int) -> float:
 
 
 def optimal_threshold(decay: float, depth: int) -> float:
-    """Strength above which surviving costs less than dying: 2 λ^{3/4} at depth 3.
+    """Strength above which survival has the lower objective: 2 λ^{3/4} at depth 3.
 
     Surviving lowers ½ (s - t)² + (L/2) λ σ², s = σ^L, below ½ t² exactly if σ^{2L-2} > (L - 2) λ.
 
@@ -76,7 +76,7 @@ def surviving_value(strength: float, decay: float, depth: int) -> float | None:
     if depth == 2 or not decay:
         return strength - decay
     low, high = _turning_point(decay, depth), strength ** (1 / depth)
-    # σ^L + λ σ^{2-L} - t falls up to the turning point and rises from there; at σ^L = t it is > 0.
+    # σ^L + λ σ^{2-L} - t decreases up to the turning point, then increases; at σ^L = t it is > 0.
     root = root_scalar(
         lambda x: _strength(x, decay, depth) - strength, bracket=(low, high), xtol=1e-15
     ).root
@@ -95,11 +95,11 @@ def _strength(sigma: float, decay: float, depth: int) -> float:
 def nuclear_certificate(
     product: Float[Tensor, "seeds c d"], xx: Tensor, yx: Tensor, decay: float
 ) -> tuple[Float[Tensor, " seeds"], Float[Tensor, " seeds"]]:
-    """How far M = W2 W1 is from the minimum of ½ E ‖y - M x‖² + λ ‖M‖_*, whatever the inputs.
+    """Distance of M = W2 W1 from the minimum of ½ E ‖y - M x‖² + λ ‖M‖_*, for any inputs.
 
-    That convex problem is what ridge on both layers comes to, since the least ½ (‖W1‖² + ‖W2‖²)
-    with W2 W1 = M is ‖M‖_*. With R = E y xᵀ - M E x xᵀ of spectral norm at most λ the objective at
-    M exceeds its minimum by λ ‖M‖_* - ⟨R, M⟩ at most.
+    Ridge on both layers is equivalent to that convex problem, since the least ½ (‖W1‖² + ‖W2‖²)
+    with W2 W1 = M is ‖M‖_*. If R = E y xᵀ - M E x xᵀ has spectral norm at most λ, the objective at
+    M exceeds its minimum by at most λ ‖M‖_* - ⟨R, M⟩.
 
     Returns
     -------

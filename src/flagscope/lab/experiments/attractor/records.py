@@ -1,4 +1,4 @@
-"""One seed of a training with ridge, and the accuracy to which closed forms hold."""
+"""Record of one seed of a training with ridge, and the accuracy of the closed forms."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from flagscope.lab.experiments.attractor.limits import (
 
 # Singular values of the target.
 STRENGTHS = (1.0, 0.8, 0.6, 0.4, 0.2)
-# Singular values, imbalance and ridge against their closed forms: thousands of sums in float64.
+# For singular values, imbalance and ridge against closed forms: thousands of sums in float64.
 ROUND_OFF = 1e-9
-# Sines: round-off over the gap between what survived and what died.
+# For sines: round-off divided by the gap between survivors and the dead.
 SINE = 1e-7
 SOURCE = "theory, section 7"
 DERIVED = "derived in the module"
@@ -39,5 +39,5 @@ class Run:
 
     @property
     def all_ranks(self) -> list[int]:
-        """Of all layers and of the product."""
+        """Ranks of all layers and of the product."""
         return [*self["ranks"], self["rank_of_product"]]

@@ -15,8 +15,8 @@ from flagscope.lab.imbalance import imbalance_matrix
 from flagscope.lab.linear import linear_gradients
 
 Weights = list[Float[Tensor, "seeds out in"]]
-# A singular value counts up to here as zero: between what died, 1e-13 and less, and what survived,
-# 0.05 and more. The strengths of the targets are of order 1.
+# Singular values up to this count as zero: it is between dead values, at most 1e-13, and survivors,
+# at least 0.05. The strengths of the targets are of order 1.
 ZERO = 1e-6
 # A largest sine below this counts as containment; round-off gives 1e-8 at most.
 CONTAINED = 1e-6
@@ -25,7 +25,7 @@ CONTAINED = 1e-6
 def whitened_targets(
     strengths: Sequence[float], *, inputs: int, outputs: int, seeds: Sequence[int]
 ) -> Float[Tensor, "seeds outputs inputs"]:
-    """E y xᵀ of given singular values in random directions, one a seed.
+    """E y xᵀ with given singular values in random directions, one for each seed.
 
     Examples
     --------
@@ -49,21 +49,21 @@ def whitened_targets(
 def planted_flag(
     targets: Float[Tensor, "seeds outputs inputs"], *, width: int, write: int, read: int, seed: int
 ) -> Weights:
-    """Start at a strict flag: W1 writes `write` of the `read` directions that W2 reads.
+    """Initial weights at a strict flag: W1 writes `write` of the `read` directions that W2 reads.
 
-    The directions written are those of the leading singular vectors of the target; W2 passes the
-    others to outputs that the target does not use.
+    The written directions are those of the target's leading singular vectors; W2 sends the others
+    to outputs that the target does not use.
 
     Parameters
     ----------
     targets
-        E y xᵀ, of rank `write` at most.
+        E y xᵀ, of rank at most `write`.
     width
         d.
     write, read
         Dimensions of V and U, write < read.
     seed
-        Of the hidden directions and singular values, the latter between ½ and 3/2.
+        Seed of the hidden directions and of the singular values, which are between ½ and 3/2.
     """
     left, _, right = torch.linalg.svd(targets)
     generator = torch.Generator().manual_seed(seed)
@@ -93,13 +93,13 @@ def descend(
     Parameters
     ----------
     weights
-        W_1 … W_L of every seed at the start.
+        Initial W_1 … W_L of every seed.
     xx, yx
-        E x xᵀ and E y xᵀ; zeros for no loss at all.
+        E x xᵀ and E y xᵀ; zeros for no loss.
     step, decay, steps
         η, λ and the number of steps.
     record
-        Called with n and the weights at the moments given.
+        Called with n and the weights at the given moments.
     moments
         When to record.
     report
@@ -108,8 +108,8 @@ def descend(
     Returns
     -------
     tuple
-        The weights at the end, and for every adjacent pair what the finite steps have added to
-        A - B: η² Σ (1-ηλ)^{2(n-1-k)} (G1 G1ᵀ - G2ᵀ G2)_k, see the experiment ridge-rate.
+        Final weights, and for every adjacent pair the contribution of finite steps to A - B:
+        η² Σ (1-ηλ)^{2(n-1-k)} (G1 G1ᵀ - G2ᵀ G2)_k, see the experiment ridge-rate.
     """
     shrink = 1 - step * decay
     driven = [torch.zeros_like(imbalance_matrix(a, b)) for a, b in pairwise(weights)]
@@ -141,7 +141,7 @@ def ranks(matrices: Float[Tensor, "seeds m n"]) -> list[int]:
 
 
 def relative_imbalance(w1: Tensor, w2: Tensor) -> list[float | None]:
-    """‖A - B‖ / (‖A‖ + ‖B‖), seed by seed; None where both layers have died."""
+    """‖A - B‖ / (‖A‖ + ‖B‖) by seed; None if both layers have died."""
     norm = torch.linalg.matrix_norm
     total = norm(w1 @ w1.mT) + norm(w2.mT @ w2)
     ratio = norm(imbalance_matrix(w1, w2)) / total.clamp(min=torch.finfo(total.dtype).tiny)
@@ -152,14 +152,14 @@ def relative_imbalance(w1: Tensor, w2: Tensor) -> list[float | None]:
 def adjacent(
     w1: Float[Tensor, "seeds d m"], w2: Float[Tensor, "seeds n d"]
 ) -> list[dict[str, Any]]:
-    """Relative position of the write space V of W1 and the read space U of W2, seed by seed.
+    """Relative position of the write space V of W1 and the read space U of W2, by seed.
 
     Returns
     -------
     list of dict
         "write" and "read", dimensions of V and U; "sine", the largest sine of the smaller space
-        with the larger, None where one of them is 0; "strict_flag", whether the smaller is not 0,
-        lies in the larger and is not all of it.
+        with the larger, None if one of them is 0; "strict_flag", whether the smaller space is not
+        0 and a proper subspace of the larger.
     """
     left, _, _ = torch.linalg.svd(w1)
     _, _, right = torch.linalg.svd(w2)
@@ -175,7 +175,7 @@ def adjacent(
 
 
 def leading_sine(w1: Tensor, w2: Tensor, r: int) -> list[float]:
-    """Largest sine between the leading r-dimensional write and read spaces, seed by seed."""
+    """Largest sine between the leading r-dimensional write and read spaces, by seed."""
     left, _, _ = torch.linalg.svd(w1)
     _, _, right = torch.linalg.svd(w2)
     return principal_sines(left[..., :r], right[:, :r].mT).amax(dim=-1).tolist()
@@ -184,14 +184,14 @@ def leading_sine(w1: Tensor, w2: Tensor, r: int) -> list[float]:
 def departures(
     start: Weights, end: Weights, driven: Sequence[Tensor], law: float
 ) -> list[dict[str, float | None]]:
-    """How far A - B at the end is from what it was and from its law, seed by seed.
+    """Distance of the final A - B from its initial value and from its law, by seed.
 
     Parameters
     ----------
     start, end
         Weights.
     driven
-        What the finite steps have added, as `descend` returns it.
+        Contribution of finite steps, from `descend`.
     law
         (1 - ηλ)^{2n}.
 
@@ -200,7 +200,7 @@ def departures(
     list of dict
         Over adjacent pairs the largest "drift", ‖D_n - D_0‖ / ‖D_0‖, and "off_law",
         ‖D_n - driven - law D_0‖ / ‖D_0‖; "law_ratio", ‖D_n‖ / (law ‖D_0‖) of the first pair, None
-        where the law has no digits left.
+        if the law is below round-off.
     """
     norm = torch.linalg.matrix_norm
     before, after = ([imbalance_matrix(a, b) for a, b in pairwise(w)] for w in (start, end))
@@ -218,7 +218,7 @@ def departures(
 
 
 def ends(weights: Weights) -> list[dict[str, Any]]:
-    """Ranks, singular values, Grams and spaces, one dictionary a seed.
+    """Ranks, singular values, Grams and spaces, one dictionary for each seed.
 
     Returns
     -------

@@ -38,7 +38,7 @@ SMALL = 0.03
 # Dimensions of V and U at a planted strict flag.
 FLAG = (2, 4)
 _MOMENTS = 50
-# What is kept of the start.
+# Quantities recorded at the start.
 _AT_START = ("ranks", "imbalance", "strict_flags", "norm")
 
 
@@ -54,7 +54,7 @@ def cell_settings(*, quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
             if depth == 3 and decay >= 0.1 and survival_threshold(decay, 3) < STRENGTHS[0]:
                 yield f"small-decay{decay:g}", base | {"kind": "small"}
     for depth in DECAYS:
-        # Short steps: what they add to A - B is of the order of the step.
+        # Short steps: their contribution to A - B is of the order of the step.
         yield (
             f"no-ridge-depth{depth}",
             {"kind": "no ridge", "depth": depth, "decay": 0.0, "step": 0.01, "until": 40.0},
@@ -68,7 +68,7 @@ def cell_settings(*, quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
             f"flag-decay{decay:g}",
             {"kind": "flag", "depth": 2, "decay": decay, "step": 0.1, "until": 400.0},
         )
-    # Long, since λ = 0.3 lies close to the strongest direction of the digits.
+    # Long, since λ = 0.3 is close to the strongest direction of the digits.
     until = 1000.0 if quick else 4000.0
     for decay in (0.05, 0.35) if quick else (0.02, 0.05, 0.12, 0.2, 0.3):
         yield (
@@ -79,7 +79,7 @@ def cell_settings(*, quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _task(s: dict[str, Any]) -> tuple[Weights, Tensor, Tensor]:
-    """Weights at the start, E x xᵀ and E y xᵀ."""
+    """Initial weights, E x xᵀ and E y xᵀ."""
     seeds, kind = s["seeds"], s["kind"]
     if kind == "images":
         task = class_regression(load_images(s["data"]))
@@ -102,14 +102,14 @@ def _task(s: dict[str, Any]) -> tuple[Weights, Tensor, Tensor]:
 
 
 def _leading(s: dict[str, Any]) -> int:
-    """Dimension of the leading spaces whose angle is followed: of those that survive, or 1."""
+    """Dimension of the leading spaces whose angle is tracked: number of survivors, at least 1."""
     if s["kind"] in ("flag", "images"):
         return FLAG[0] if s["kind"] == "flag" else 1
     return max(1, sum(surviving_value(t, s["decay"], s["depth"]) is not None for t in STRENGTHS))
 
 
 def train_with_ridge(s: dict[str, Any], report: Callable[[float], None]) -> dict[str, Any]:
-    """Start and end of every seed, and the course of a few numbers between them."""
+    """Initial and final measurements of every seed, and the course of a few numbers."""
     start, xx, yx = _task(s)
     steps, leading = round(s["until"] / s["step"]), _leading(s)
     course: dict[str, list[Any]] = {

@@ -63,7 +63,7 @@ DECAY = 2e-3
 
 
 class Collapse(Experiment):
-    """NC1 to NC4 beside levels 1 to 3 of the pair that ends in the classifier."""
+    """Measures NC1 to NC4 and levels 1 to 3 of the pair that ends in the classifier."""
 
     name = "collapse"
     title = "Neural collapse and the levels of alignment"
@@ -89,7 +89,7 @@ class Collapse(Experiment):
     )
 
     def cells(self, options: Options) -> list[Cell]:
-        """One for each network, loss and decay."""
+        """One cell for each network, loss and decay."""
         cells = []
         for network in ("mlp", "resnet"):
             for loss in ("mse", "ce"):
@@ -102,7 +102,7 @@ class Collapse(Experiment):
         return cells
 
     def measure(self, cell: Cell, report: Callable[[float], None]) -> dict[str, Any]:
-        """Train all seeds of one configuration and measure on the way."""
+        """Train all seeds of one configuration, and measure on the way."""
         s = cell.settings
         images = balanced_part(load_images(s["data"], dtype=torch.float32), s["per_class"])
         if s["network"] == "mlp":
@@ -117,14 +117,14 @@ class Collapse(Experiment):
         )  # fmt: skip
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """A verdict for every configuration, and one on the order in which levels are reached."""
+        """Judge every configuration, and the order in which levels are reached."""
         return (
             *(configuration_finding(m) for m in measured),
             *beyond_the_paper(order_finding(measured)),
         )
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
-        """One row a cell, seed, step and quantity."""
+        """One row for each cell, seed, step and quantity."""
         import pandas as pd
 
         rows = [
@@ -141,7 +141,7 @@ class Collapse(Experiment):
         measured: Sequence[Measured],
         findings: Sequence[Finding],
     ) -> dict[str, Figure]:
-        """Courses of both kinds, and when each arrived."""
+        """Draw the courses of both kinds, and the times of arrival."""
         collapse = {"NC1": "nc1", "NC2": "nc2", "NC3": "nc3", "1 - NC4": "nc4"}
         levels = {"level 1": "last/rank", "level 2": "last/subspace", "level 3": "last/basis"}
         return {

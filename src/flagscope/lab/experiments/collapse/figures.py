@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def course_figure(measured: Sequence[Measured], quantities: dict[str, str], *, log: bool) -> Figure:
-    """Courses over training, a panel for each configuration."""
+    """Courses over training, one panel for each configuration."""
     columns = min(4, len(measured))
     figure, axes = new_figure(-(-len(measured) // columns), columns, width=3.2, height=2.5)
     for ax, m in zip(axes.flat, measured, strict=False):
@@ -25,7 +25,7 @@ def course_figure(measured: Sequence[Measured], quantities: dict[str, str], *, l
             if any(value is None for run in runs for value in run):
                 continue
             if label.startswith("1 -"):
-                # A step below one sample in all, so that zero has a place on a log scale.
+                # Less than one sample in all, so that zero can be shown on a log scale.
                 runs = [[max(1 - value, 1e-4) for value in run] for run in runs]
             draw_band(ax, [max(1, t) for t in m.values["steps"]], runs, colour=colour, label=label)
         ax.set_xscale("log")
@@ -41,7 +41,7 @@ def course_figure(measured: Sequence[Measured], quantities: dict[str, str], *, l
 
 
 def arrival_figure(measured: Sequence[Measured]) -> Figure:
-    """Step of arrival of each quantity, seed by seed."""
+    """Step of arrival of each quantity, by seed."""
     figure, axes = new_figure(width=6.0, height=0.45 * len(measured) + 1.5)
     ax = axes[0, 0]
     for k, (name, *_) in enumerate(ARRIVALS):

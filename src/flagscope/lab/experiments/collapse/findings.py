@@ -1,4 +1,4 @@
-"""Verdicts on the levels under neural collapse: each configuration, and the order of arrival."""
+"""Verdicts on levels under neural collapse, by configuration, and on the order of arrival."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from flagscope.lab.experiment import (
 )
 from flagscope.lab.intervals import SHARE, mean_interval, share_interval
 
-# Fixed before measuring. A level is reached where its grade is at least 0.9 (the tolerance of
-# `alignment_levels`); collapse has come where features spread within a class by a tenth of the
-# distance between classes and the nearest class mean decides as the classifier does.
+# Fixed before measuring. A level is reached if its grade is at least 0.9 (the tolerance of
+# `alignment_levels`). Collapse is reached if features spread within a class by at most a tenth of
+# the distance between classes, and the nearest class mean agrees with the classifier.
 REACHED = 0.9
 COLLAPSED = {"nc1": (0.0, 0.1), "nc4": (0.99, 1.0)}
-# What counts as the arrival of each quantity: (name, least, greatest value).
+# Bands in which each quantity has arrived: (name, least, greatest value).
 ARRIVALS = (
     ("NC1", "nc1", 0.0, 0.1),
     ("NC2", "nc2", 0.0, 0.2),
@@ -31,7 +31,7 @@ ARRIVALS = (
     ("level 2", "last/subspace", REACHED, 1.0),
     ("level 3", "last/basis", REACHED, 1.0),
 )
-# Beside the grades of the last pair that the verdict rests on: other pairs, finer readings.
+# Grades besides those of the last pair, which decide the verdict: other pairs, finer readings.
 _SHOWN = (
     "/subspace", "/basis", "last/blocks", "last/blocks chance", "last/commutation", "last/within",
     "last/balanced subspace", "last/balanced basis",
@@ -51,7 +51,7 @@ _LABELS = {
     "blocks": "agreement of blocks",
     "blocks chance": "agreement of blocks by chance",
 }
-# All else is a grade or a share, in [0, 1].
+# All other quantities are grades or shares, in [0, 1].
 _BOUNDS = {"nc1": None, "nc2": (0.0, sqrt(2)), "nc3": (0.0, 2.0)}
 _NAMES = {"mlp": "perceptron", "resnet": "ResNet", "mse": "squared error", "ce": "cross-entropy"}
 
@@ -67,10 +67,10 @@ def _final(m: Measured, quantity: str) -> Estimate:
 def configuration_verdict(
     nc1: Estimate, nc4: Estimate, subspace: Estimate, basis: Estimate
 ) -> Verdict:
-    """Whether level 2 came and level 3 did not, decided by 95 % intervals at the end of training.
+    """Whether level 2 was reached and level 3 was not, by 95 % intervals at the end of training.
 
-    Open where collapse itself is not established, or an interval holds the grade from which a
-    level counts as reached.
+    Open if collapse itself is not established, or an interval contains the grade at which a level
+    counts as reached.
 
     Examples
     --------
@@ -96,9 +96,9 @@ def configuration_verdict(
 
 
 def _within(estimate: Estimate, low: float, high: float) -> bool | None:
-    """Whether the true mean is in the band; None where the interval cannot tell.
+    """Whether the true mean is in the band; None if the interval does not decide.
 
-    NC1 is never negative, so an interval that reaches below 0 is not held against it.
+    NC1 is never negative, so an interval that extends below 0 is not a failure.
     """
     if estimate.low is None or estimate.high is None:
         return None
@@ -109,7 +109,7 @@ def _within(estimate: Estimate, low: float, high: float) -> bool | None:
 
 
 def configuration_finding(m: Measured) -> Finding:
-    """Whether level 2 comes and level 3 does not in one configuration."""
+    """Whether level 2 is reached and level 3 is not, in one configuration."""
     s = m.cell.settings
     where = f"{_NAMES[s['network']]}, {_NAMES[s['loss']]}, " + (
         f"weight decay {s['decay']:g}" if s["decay"] else "no weight decay"
@@ -142,7 +142,7 @@ def configuration_finding(m: Measured) -> Finding:
 
 
 def _means_text(e: dict[str, Estimate]) -> str:
-    """How far the class means and the classifier are from the simplex of full collapse."""
+    """Text on the distance of class means and classifier from the simplex of full collapse."""
     parts = [
         f"{name} {'fell' if e[quantity].value <= high else 'did not fall'} to {high} "
         f"({e[quantity].value:.2g})"
@@ -153,9 +153,9 @@ def _means_text(e: dict[str, Estimate]) -> str:
 
 
 def arrivals(m: Measured) -> list[dict[str, float]]:
-    """For each seed the step from which each quantity stays in its band; infinity if it never does.
+    """For each seed, the step from which each quantity stays in its band; infinity if never.
 
-    In order of arrival.
+    Sorted by arrival.
     """
     by_seed = []
     for i in range(len(m.cell.settings["seeds"])):
@@ -172,7 +172,7 @@ def arrivals(m: Measured) -> list[dict[str, float]]:
 
 
 def order_finding(measured: Sequence[Measured]) -> Finding:
-    """Whether levels come in their order, over all seeds that reach level 2."""
+    """Whether levels are reached in order, over all seeds that reach level 2."""
     orders = [(m.cell.name, a) for m in measured for a in arrivals(m)]
     second = [a for _, a in orders if a["level 2"] < inf]
     ordered = [a["level 1"] <= a["level 2"] <= a["level 3"] for a in second]
@@ -201,7 +201,7 @@ def order_finding(measured: Sequence[Measured]) -> Finding:
 
 
 def order_text(steps: dict[str, float]) -> str:
-    """What arrived, in order; "=" between what was first seen at one measurement.
+    """Quantities in order of arrival, with "=" between those first seen at the same measurement.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Small residual networks of many seeds in one tensor program.
 
-Seeds are groups of channels: a grouped convolution acts on each seed alone, and so does batch
-normalisation, which works channel by channel.
+Seeds are groups of channels: a grouped convolution acts on each seed separately, and so does batch
+normalisation, which acts on each channel.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-# PyTorch's own.
+# PyTorch's default.
 _EPSILON = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
 class NormedConvolution:
-    """A 3×3 convolution without bias and the batch normalisation after it, one a seed.
+    """A 3×3 convolution without bias, followed by batch normalisation, one for each seed.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class NormedConvolution:
     gain, shift
         γ and β of the normalisation, shapes (seeds, out).
     stride
-        Of the convolution.
+        Stride of the convolution.
     """
 
     weight: Float[Tensor, "seeds out in 3 3"]
@@ -40,19 +40,19 @@ class NormedConvolution:
     stride: int = 1
 
     def convolved(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h2 w2"]:
-        """Before normalisation; channels are (seeds, in) and (seeds, out) run together."""
+        """Output before normalisation; channel axes are (seeds, in) and (seeds, out), flattened."""
         weight = self.weight.flatten(0, 1)
         return functional.conv2d(x, weight, stride=self.stride, padding=1, groups=len(self.weight))
 
     def __call__(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h2 w2"]:
-        """Normalised by the batch that it is given."""
+        """Output, normalised by the statistics of the given batch."""
         return functional.batch_norm(
             self.convolved(x), None, None, self.gain.flatten(), self.shift.flatten(),
             training=True, eps=_EPSILON,
         )  # fmt: skip
 
     def folded(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "seeds out in 3 3"]:
-        """The weight with the scale of the normalisation in it, by the variances on input x."""
+        """The weight multiplied by the scale of the normalisation, from the variances on x."""
         variance = self.convolved(x).double().var((0, 2, 3), correction=0)
         scale = self.gain.double() * (variance.reshape(self.gain.shape) + _EPSILON).rsqrt()
         return self.weight.double() * scale[:, :, None, None, None]
@@ -60,10 +60,10 @@ class NormedConvolution:
 
 @dataclass(frozen=True, eq=False)
 class ResidualNetwork:
-    """Networks of one shape, one a seed: stem, basic blocks, mean over the picture, classifier.
+    """Networks of one shape, one for each seed: stem, basic blocks, average pooling, classifier.
 
-    A block is ReLU(shortcut + conv2(ReLU(conv1))); a shortcut to a smaller picture takes every
-    second pixel and pads channels with zeros.
+    A block is ReLU(shortcut + conv2(ReLU(conv1))); a shortcut to a smaller image takes every second
+    pixel and pads channels with zeros.
     """
 
     stem: NormedConvolution
@@ -73,7 +73,7 @@ class ResidualNetwork:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """Of every layer, stem first."""
+        """Parameters of every layer, stem first."""
         layers = [self.stem, *(layer for block in self.blocks for layer in block)]
         tensors = [p for layer in layers for p in (layer.weight, layer.gain, layer.shift)]
         return [*tensors, self.weight, self.bias]
@@ -92,8 +92,8 @@ class ResidualNetwork:
     ) -> dict[str, tuple[Float[Tensor, "seeds d m1"], Float[Tensor, "seeds m2 d"]]]:
         """Adjacent maps, in float64: conv1 → conv2 of each block, and the last conv → classifier.
 
-        Normalisation is folded into the write map by its statistics on x. The spaces shared are
-        those of channels: kernels and the other channels are columns of the write map, rows of
+        Normalisation is folded into the write map, with its statistics on x. The shared spaces are
+        those of channels: kernels and the other channels are columns of the write map and rows of
         the read map.
         """
         pairs = {}
@@ -135,18 +135,18 @@ def initial_residual_network(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> ResidualNetwork:
-    """Random networks, one a seed, that require gradients.
+    """Random networks that require gradients, one for each seed.
 
     Parameters
     ----------
     channels
-        Of the stem and of each block; where they grow, the block halves the picture.
+        Channels of the stem and of each block; a block with more channels halves the image.
     classes
-        Outputs.
+        Number of outputs.
     seeds
-        One network each, drawn from its own generator.
+        Seeds, each with one network drawn from its own generator.
     dtype
-        Of the parameters. Weights are drawn in float64 and then cast.
+        Data type of the parameters. Weights are drawn in float64 and then cast.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Networks trained beyond zero error, with neural collapse and the levels of alignment on the way.
+"""Trains networks beyond zero error, and measures neural collapse and levels of alignment.
 
-Perceptrons and residual networks of many seeds, under either loss, seen alike: as features of a
-classifier and as adjacent pairs of maps.
+Perceptrons and residual networks of many seeds, under either loss, have the same interface:
+features of a classifier, and adjacent pairs of maps.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ class Classifiers(Protocol):
 
     @property
     def parameters(self) -> list[Tensor]:
-        """All that is trained."""
+        """All trained parameters."""
         ...
 
     @property
     def rigid(self) -> tuple[str, ...]:
-        """Pairs between which a scaling of neurons would change the function."""
+        """Pairs in which a scaling of neurons would change the function."""
         ...
 
     def __call__(self, x: Tensor) -> Float[Tensor, "seeds n classes"]:
-        """Logits of inputs (n, …), or of each seed's own (seeds, n, …)."""
+        """Logits of inputs (n, …), or of separate inputs for each seed (seeds, n, …)."""
         ...
 
     def last(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,7 +59,7 @@ class Classifiers(Protocol):
         ...
 
     def pairs(self, x: Tensor) -> Pairs:
-        """Adjacent maps by name, "last" being the one that ends in the classifier."""
+        """Adjacent maps by name; "last" is the pair that ends in the classifier."""
         ...
 
 
@@ -96,9 +96,9 @@ class Perceptrons:
 
 
 class SmallResNets:
-    """Residual networks on square pictures that come as rows of pixels."""
+    """Residual networks on square images, given as rows of pixels."""
 
-    # The shortcut goes past the last convolution.
+    # The shortcut bypasses the last convolution.
     rigid: tuple[str, ...] = ("last",)
 
     def __init__(self, channels: list[int], classes: int, seeds: list[int]) -> None:
@@ -118,7 +118,7 @@ class SmallResNets:
         return self.network.features(_pictures(x)), self.network.weight, self.network.bias
 
     def pairs(self, x: Tensor) -> Pairs:
-        """Within every block, and from the last convolution to the classifier."""
+        """Pairs within every block, and from the last convolution to the classifier."""
         return self.network.pairs(_pictures(x))
 
 
@@ -132,7 +132,7 @@ def _pictures(x: Tensor) -> Tensor:
 
 
 def balanced_part(images: Images, per_class: int) -> Images:
-    """The first samples of every class, as many of each as there are, at most `per_class`."""
+    """The first samples of every class, equally many of each, at most `per_class`."""
     size = min(per_class, int(torch.bincount(images.labels, minlength=images.classes).min()))
     picked = [(images.labels == c).nonzero().flatten()[:size] for c in range(images.classes)]
     rows = torch.cat(picked).sort().values
@@ -151,13 +151,14 @@ def terminal_phase(
     records: int,
     report: Callable[[float], None],
 ) -> dict[str, Any]:
-    """Train by minibatches and measure at moments even in log time.
+    """Train by minibatches, and measure at moments evenly spaced in log time.
 
     Returns
     -------
     dict
-        "steps", the moments, and "series", by quantity one list of values a seed. Quantities are
-        `accuracy`, `nc1` to `nc4`, and PAIR/GRADE for each adjacent pair, as in `pair_grades`.
+        "steps", the moments, and "series", for each quantity one list of values per seed.
+        Quantities are `accuracy`, `nc1` to `nc4`, and PAIR/GRADE for each adjacent pair, as in
+        `pair_grades`.
     """
     generators = [torch.Generator().manual_seed(1_000_003 + seed) for seed in seeds]
     times = recording_times(steps, records, first=max(1, steps // 300))
@@ -186,7 +187,7 @@ def terminal_phase(
 
 
 def measure(networks: Classifiers, images: Images, seeds: int) -> list[dict[str, float | None]]:
-    """Every quantity of every seed, now."""
+    """Current value of every quantity for every seed."""
     h, weight, bias = networks.last(images.inputs)
     correct = torch.baddbmm(bias[:, None], h, weight.mT).argmax(-1) == images.labels
     rows: list[dict[str, float | None]] = []

@@ -58,10 +58,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-# Network -> groups of function-preserving changes that are tried on it.
+# Groups of function-preserving changes that are tried on each network.
 GROUPS = {
     "linear": ("orthogonal", "gl", "balanced"),
-    # Its maps have come to lack rank, so that no g balances them: they are balanced already.
+    # Its maps are rank-deficient, so no g balances them; they are balanced already.
     "ridge-linear": ("orthogonal", "gl"),
     "relu": ("permutation", "scaling"),
     "tanh": ("permutation",),
@@ -93,14 +93,14 @@ class Invariance(Experiment):
     )
 
     def cells(self, options: Options) -> list[Cell]:
-        """One cell a kind of network."""
+        """One cell for each kind of network."""
         seeds = list(range(options.seeds or (2 if options.quick else 5)))
         shared = {"data": options.data or "digits", "seeds": seeds, "limit": 96, "width": 32}
         if shared["data"] != "digits":  # the step size of ridge was chosen for the digits
             shared["largest_eigenvalue"] = 1.0
         names = [n for n in GROUPS if not options.quick or n not in ("tanh", "gpt")]
         own = {"steps": 60 if options.quick else 300}
-        # 2λt = 40: what ridge kills is then below the accuracy of float32.
+        # 2λt = 40: directions killed by ridge are then below the accuracy of float32.
         ridge = {"step": 0.25, "decay": 0.05, "steps": 1600}
         settings = {
             n: shared | {"network": n} | (ridge if n == "ridge-linear" else own) for n in names
@@ -109,7 +109,7 @@ class Invariance(Experiment):
         return [Cell(n, settings[n], costs.get(n, 1.0)) for n in names]
 
     def measure(self, cell: Cell, report: Callable[[float], None]) -> dict[str, Any]:
-        """Every group on every trained network: outputs, movements, and a few numbers."""
+        """Apply every group to every trained network: outputs, movements, and a few numbers."""
         models = _trained(cell.settings)
         rows: list[dict[str, Any]] = []
         for done, (seed, model) in enumerate(zip(cell.settings["seeds"], models, strict=True)):
@@ -131,7 +131,7 @@ class Invariance(Experiment):
         return {"rows": rows}
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """The paper's statement, the one that holds, and the gauge."""
+        """Judge the paper's statement, the statement that holds, and the gauge."""
         return (
             *output_findings(measured),
             *beyond_the_paper(*orthogonal_findings(measured), *label_findings(measured)),
@@ -140,7 +140,7 @@ class Invariance(Experiment):
         )
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
-        """One row a (network, seed, group, observable): the largest relative movement."""
+        """Largest relative movement, one row for each (network, seed, group, observable)."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -154,18 +154,18 @@ class Invariance(Experiment):
         )
 
     def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
-        """Observables by groups, the movement in powers of ten."""
+        """Draw movement in powers of ten, by observable and group."""
         return {"movement": movement_figure(measured)}
 
 
 def _trained(settings: dict[str, Any]) -> list[Rewritable]:
-    """One network a seed; the bundled GPT, once a seed, is changed by other draws."""
+    """One network for each seed; the bundled GPT, with different random changes for each seed."""
     if settings["network"] == "gpt":
         return [demo_model() for _ in settings["seeds"]]
     data = load_images(settings["data"], limit=settings["limit"])
     x = data.centred(largest=settings.get("largest_eigenvalue"))
     ridge = settings["network"] == "ridge-linear"
-    # Two hidden layers give the first pair full rank; after ridge it is the labels' rank anyway.
+    # Two hidden layers give the first pair full rank; after ridge it has the labels' rank anyway.
     widths = [x.shape[1], *[settings["width"]] * (1 if ridge else 2), data.classes]
     activation = "linear" if ridge else settings["network"]
     network = initial_network(widths, settings["seeds"], activation=activation)

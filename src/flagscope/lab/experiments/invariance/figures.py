@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def movement_figure(measured: Sequence[Measured]) -> Figure:
-    """Observables by groups, the movement in powers of ten."""
+    """Movement in powers of ten, by observable and group."""
     groups = [g for g in ("permutation", "orthogonal", "scaling", "gl", "balanced")
               if rows_of(measured, g)]  # fmt: skip
     image = np.array([[_typical(measured, g, n) for g in groups] for n in OBSERVABLES])

@@ -21,11 +21,11 @@ from flagscope.lab.experiments.invariance.rewriting import (
 )
 from flagscope.lab.intervals import band_verdict, mean_interval
 
-# Eigenproblems of Gram matrices in float64, times the condition of the maps.
+# Error of Gram eigenproblems in float64, times the condition number of the maps.
 ROUND_OFF, MOVED = 1e-6, 1e-3
 FUNCTIONAL = tuple(n for n in OBSERVABLES if labels("gl").get(n) == "functional")
 _GAUGE = tuple(n for n in OBSERVABLES if n not in FUNCTIONAL)
-# Whole numbers may well stay where they are, and two generic spaces share no direction exactly.
+# Integers may well stay the same, and two generic spaces share no direction exactly.
 _MUST_MOVE = tuple(
     n for n in _GAUGE if n not in ("intersection_exact", "intersection_beyond_chance")
 )
@@ -34,7 +34,7 @@ _MUST_MOVE = tuple(
 def rows_of(
     measured: Sequence[Measured], *groups: str, network: str | None = None
 ) -> list[dict[str, Any]]:
-    """Measured rows of the groups, all if none is given, and of one network or all."""
+    """Measured rows of the given groups, or of all, and of one network or all."""
     return [
         row
         for m in measured
@@ -52,7 +52,7 @@ def _accurate(measured: Sequence[Measured], *groups: str) -> list[dict[str, Any]
 def _by_seed(
     rows: Sequence[dict[str, Any]], quantity: Callable[[dict[str, Any]], float | None]
 ) -> list[float]:
-    """For every seed the mean over networks and groups: seeds are what is independent."""
+    """Mean over networks and groups for every seed, since only seeds are independent."""
     by_seed: dict[int, list[float]] = {}
     for row in rows:
         value = quantity(row)
@@ -64,9 +64,9 @@ def _by_seed(
 def _at_most(
     estimates: Sequence[Estimate], bounds: Sequence[float], largest: Sequence[float]
 ) -> Verdict:
-    """Of exact statements: confirmed if no single one passes its bound, refuted if the mean does.
+    """Verdict on exact statements: confirmed if all are in bounds, refuted if the mean is not.
 
-    A mean can hide one network that breaks what holds in the others.
+    A mean can hide one network that violates the statement.
     """
     together = len(estimates)
     verdicts = {
@@ -80,7 +80,7 @@ def _at_most(
 
 
 def output_findings(measured: Sequence[Measured]) -> Iterator[Finding]:
-    """Whether the outputs stay."""
+    """Whether the outputs stay the same."""
     sorts = [("float64", 1e-12, _accurate(measured))]
     if stored := rows_of(measured, network="ridge-linear"):
         sorts.append(("stored in float32", 1e-5, stored))
@@ -125,7 +125,7 @@ def orthogonal_findings(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 
 def label_findings(measured: Sequence[Measured]) -> Iterator[Finding]:
-    """Whether functional numbers stay and all others move."""
+    """Whether functional numbers stay the same and all others change."""
     rows = _accurate(measured, "gl", "scaling")
     by_seed = _by_seed(rows, lambda row: _largest(row, FUNCTIONAL))
     still = (mean_interval("largest movement of a functional number", by_seed),)

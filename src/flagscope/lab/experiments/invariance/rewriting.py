@@ -1,4 +1,4 @@
-"""Function-preserving rewriting of trained networks, and how far it moves the numbers of a scan."""
+"""Rewrites trained networks without changing their function, and measures the effect on scans."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ from flagscope.reparameterize import (
 )
 
 State = dict[str, Tensor]
-# The observables of a pair that are one number.
+# Scalar observables of a pair.
 OBSERVABLES = (
     "rank_write", "rank_read", "kernel_intersection", "product_rank", "product_effective_rank",
     "effective_rank_write", "effective_rank_read", "commutator_ratio", "gram_correlation",
     "commutation_defect", "imbalance", "overlap_ratio", "intersection_exact",
     "intersection_beyond_chance", "flag_defect",
 )  # fmt: skip
-# Beginnings of the names of whole numbers.
+# Prefixes of the names of integer observables.
 _DIMENSIONS = ("rank", "product_rank", "intersection", "kernel")
 
 
 @dataclass(frozen=True)
 class Rewritable:
-    """Weights, how flagscope is to read them, and what they compute.
+    """Weights, how to scan them, and the function that they compute.
 
     Attributes
     ----------
     state, config, rank
-        As `flagscope.scan` takes them.
+        Arguments of `flagscope.scan`.
     outputs
-        The network's outputs on fixed inputs, for any weights.
+        Function from weights to the network's outputs on fixed inputs.
     """
 
     state: State
@@ -65,27 +65,27 @@ class Rewritable:
         return flagscope.scan(state, config=self.config, rank=self.rank).result
 
     def pairs(self, state: State) -> dict[str, PairRecord]:
-        """What a scan says of each pair."""
+        """Records of the pairs from a scan."""
         return {record.name: record for record in self.scan(state).pairs}
 
-    def places(self, kind: str, place: str = "") -> list[Symmetry]:
-        """Every symmetry of a kind, by regular expressions for its kind and in its name."""
+    def places(self, kind: str, pattern: str = "") -> list[Symmetry]:
+        """All symmetries of a kind, by regular expressions for kind and name."""
         return [
             symmetry
             for symmetry in applicable(flagscope.inspect(self.state, config=self.config).graph)
-            if re.fullmatch(kind, symmetry.kind) and re.search(place, symmetry.name)
+            if re.fullmatch(kind, symmetry.kind) and re.search(pattern, symmetry.name)
         ]
 
     def symmetries(self, kind: str) -> list[Symmetry]:
-        """Where a kind of change is open: in a perceptron, its first shared space alone.
+        """Symmetries of a kind of change; for a perceptron, only those of its first shared space.
 
-        A map belongs to two pairs of a perceptron; changing one space also moves the next pair.
+        A map is in two pairs of a perceptron, so changing one space also changes the next pair.
         """
         places = self.places("gl" if kind in ("orthogonal", "balanced") else kind)
         return places if "n_head" in (self.config or {}) else places[:1]
 
     def changes(self, kind: str, *, seed: int) -> list[Change]:
-        """Random changes of a kind, or those that balance; "orthogonal" is a part of "gl"."""
+        """Random changes of a kind, or balancing ones; "orthogonal" is a subgroup of "gl"."""
         symmetries = self.symmetries(kind)
         if not symmetries:
             raise InputError(f"no change of kind {kind!r} is open in this network")
@@ -97,7 +97,7 @@ class Rewritable:
         return [Change(change.symmetry, torch.linalg.qr(change.values).Q) for change in drawn]
 
     def rewritten(self, changes: Sequence[Change]) -> tuple[State, float]:
-        """Weights after the changes, and how far the outputs moved, relative to the largest."""
+        """Weights after the changes, and the largest relative change of the outputs."""
         state = apply(self.state, changes).state
         before, after = self.outputs(self.state), self.outputs(state)
         return state, float((after - before).abs().max() / before.abs().max())
@@ -110,9 +110,9 @@ def random_changes(symmetries: Sequence[Symmetry], *, seed: int) -> list[Change]
 
 
 def changed_pairs(changes: Sequence[Change]) -> list[str]:
-    """Names of the pairs that share a space on which the changes act; empty for the stream.
+    """Names of the pairs whose shared space is changed; empty for the stream.
 
-    A perceptron's other pairs share a map with a changed one, and may move under any group.
+    The other pairs of a perceptron share a map with a changed pair, and may move under any group.
     """
     return sorted(
         {
@@ -126,7 +126,7 @@ def changed_pairs(changes: Sequence[Change]) -> list[str]:
 
 
 def movements(before: PairRecord, after: PairRecord) -> dict[str, float]:
-    """By how much each observable moved; those that a record leaves undefined are left out."""
+    """Movement of each observable; undefined ones are left out."""
     moved = {name: movement(before, after, name) for name in OBSERVABLES}
     return {
         name: value for name, value in moved.items() if value is not None and math.isfinite(value)
@@ -136,8 +136,8 @@ def movements(before: PairRecord, after: PairRecord) -> dict[str, float]:
 def movement(before: Any, after: Any, name: str) -> float | None:
     """Largest change of a number or list, relative to the largest old value.
 
-    A value below 0.01 counts as 0.01 there, and a dimension of 0 as 1. None where the number is
-    undefined in both records, infinite where it is in one or the lists differ in length.
+    A denominator below 0.01 counts as 0.01, and a dimension of 0 as 1. None if the number is
+    undefined in both records; infinite if it is undefined in one, or the lists differ in length.
     """
     old, new = numbers(before, name), numbers(after, name)
     if old is None and new is None:
@@ -149,7 +149,7 @@ def movement(before: Any, after: Any, name: str) -> float | None:
 
 
 def numbers(record: Any, name: str) -> Float[Tensor, " n"] | None:
-    """An observable of a record or of its functional part, as a list even if it is one number."""
+    """An observable of a record or of its functional part, as a vector even if it is scalar."""
     value = getattr(record, name, None)
     if value is None:
         value = getattr(getattr(record, "functional", None), name, None)
@@ -159,7 +159,7 @@ def numbers(record: Any, name: str) -> Float[Tensor, " n"] | None:
 
 
 def number(record: PairRecord, name: str) -> float | None:
-    """An observable that is one number."""
+    """A scalar observable."""
     values = numbers(record, name)
     return None if values is None else values.item()
 
@@ -179,7 +179,7 @@ def perceptron(
 
 
 def demo_model() -> Rewritable:
-    """The bundled GPT in float64, with a forward pass of its own."""
+    """The bundled GPT in float64, with a separate implementation of its forward pass."""
     path = final()
     config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
     stored = {name: tensor.double() for name, tensor in load_file(path).items()}

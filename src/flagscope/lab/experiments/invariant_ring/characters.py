@@ -1,4 +1,4 @@
-"""Characters of GL(d), exactly: weight multiplicities, and how often det^c occurs in a product."""
+"""Exact characters of GL(d): weight multiplicities, and multiplicities of det^c in products."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def kostka(shape: tuple[int, ...], weight: tuple[int, ...]) -> int:
     shape
         λ, descending; zeros at the end do not matter.
     weight
-        α, how often each number occurs.
+        α, the number of occurrences of each entry.
 
     References
     ----------
@@ -34,20 +34,20 @@ def kostka(shape: tuple[int, ...], weight: tuple[int, ...]) -> int:
     shape = tuple(part for part in shape if part)
     if not weight:
         return int(not shape)
-    # The largest number fills a horizontal strip; what is left is a tableau of the others.
+    # The largest entry fills a horizontal strip; the rest is a tableau of the other entries.
     return sum(kostka(inner, weight[:-1]) for inner in _without_strip(shape, weight[-1]))
 
 
 def _without_strip(shape: tuple[int, ...], size: int) -> Iterator[tuple[int, ...]]:
-    """Shapes that are left when a horizontal strip of `size` boxes is taken away."""
+    """Shapes left after removing a horizontal strip of `size` boxes."""
     if not shape:
         if size == 0:
             yield ()
         return
-    longest, *others = shape
-    # A strip has at most one box in each column: a row keeps what lies above the next one.
-    for removed in range(min(size, longest - max(others, default=0)) + 1):
-        for rest in _without_strip(tuple(others), size - removed):
+    longest, *shorter = shape
+    # A strip has at most one box in each column: a row keeps the boxes above the next row.
+    for removed in range(min(size, longest - max(shorter, default=0)) + 1):
+        for rest in _without_strip(tuple(shorter), size - removed):
             yield (longest - removed, *rest)
 
 
@@ -69,7 +69,7 @@ def product_weight_multiplicity(
 
 
 def determinant_multiplicity(first: tuple[int, ...], second: tuple[int, ...], d: int) -> int:
-    """How often a power of det occurs in the tensor product of two representations of GL(d).
+    """Multiplicity of a power of det in the tensor product of two representations of GL(d).
 
     These are the invariants of SL(d) in the product. By Weyl's character formula the multiplicity
     of highest weight ν is the coefficient of x^{ν+ρ} in the character times Π_{i<j} (x_i - x_j),
@@ -140,7 +140,7 @@ def determinantal_hilbert_function(m: int, *, rows: int, columns: int, rank: int
 
 
 def partitions(total: int, parts: int, largest: int | None = None) -> Iterator[tuple[int, ...]]:
-    """Partitions of a number into at most so many parts, descending.
+    """Partitions of a number into at most `parts` parts, descending.
 
     Examples
     --------
@@ -156,7 +156,7 @@ def partitions(total: int, parts: int, largest: int | None = None) -> Iterator[t
 
 
 def compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
-    """Ways to write a number as an ordered sum of so many numbers ≥ 0.
+    """Ways to write a number as an ordered sum of `parts` numbers ≥ 0.
 
     Examples
     --------

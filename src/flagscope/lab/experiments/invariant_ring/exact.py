@@ -1,4 +1,4 @@
-"""Planted pairs of subspaces and of maps over Q, and their invariants without rounding."""
+"""Planted pairs of subspaces and of maps over Q, and their invariants in exact arithmetic."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LARGEST = 3
 
 
 def exact_matrix(rows: Sequence[Sequence[int]], columns: int) -> DomainMatrix:
-    """A rational matrix from rows of integers; `columns` is needed where there are no rows.
+    """A rational matrix from rows of integers; `columns` is needed if there are no rows.
 
     Examples
     --------
@@ -81,13 +81,13 @@ def intersection_basis(v: DomainMatrix, u: DomainMatrix) -> DomainMatrix:
 
 
 def span_basis(generators: DomainMatrix) -> DomainMatrix:
-    """Columns of a matrix that form a basis of what all of them span."""
+    """Columns of a matrix that form a basis of its column space."""
     _, pivots = generators.rref()
     return generators.extract(range(generators.shape[0]), pivots)
 
 
 def plucker_point(basis: DomainMatrix) -> tuple[Any, ...]:
-    """Plücker coordinates of a space, scaled so that the first that is not zero is 1.
+    """Plücker coordinates of a space, scaled so that the first non-zero one is 1.
 
     Examples
     --------
@@ -141,11 +141,11 @@ def _kronecker(left: DomainMatrix, right: DomainMatrix) -> DomainMatrix:
 def slope_excess(
     v: DomainMatrix, u: DomainMatrix, *, write: int = 1, read: int = 1
 ) -> tuple[Fraction, str]:
-    """Largest slope of V ∩ U, V, U, V + U less that of the whole space, and whose it is.
+    """Largest slope of V ∩ U, V, U, V + U minus that of the whole space, and its subspace.
 
-    The slope of S is (a dim(V ∩ S) + b dim(U ∩ S)) / dim S with weights a, b. Positive means that S
-    destabilises the pair. The lattice of these four holds the Harder-Narasimhan filtration, so that
-    no other space need be tried.
+    The slope of S is (a dim(V ∩ S) + b dim(U ∩ S)) / dim S with weights a, b. A positive result
+    means that S destabilises the pair. The lattice of these four contains the Harder-Narasimhan
+    filtration, so no other space has to be tried.
 
     Examples
     --------

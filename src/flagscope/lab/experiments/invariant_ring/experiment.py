@@ -80,13 +80,13 @@ from flagscope.lab.experiments.invariant_ring.invariants import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Weights (a, b) of the two Plücker bundles for which stability is settled.
+# Weights (a, b) of the two Plücker bundles for which stability is decided.
 _WEIGHTS = ((1, 1), (1, 2), (2, 1))
 _PARTS = ("sections", "fundamental", "points", "maps")
 
 
 class InvariantRing(Experiment):
-    """Counts invariants in two ways and evaluates them at planted pairs, over the rationals."""
+    """Counts invariants in two ways, and evaluates them at planted pairs, over the rationals."""
 
     name = "invariant-ring"
     title = "What polynomial invariants know of two subspaces"
@@ -116,7 +116,7 @@ class InvariantRing(Experiment):
     )
 
     def cells(self, options: Options) -> list[Cell]:
-        """One cell a dimension and part; the planted pairs of all seeds in one."""
+        """One cell for each dimension and part; the planted pairs of all seeds share a cell."""
         seeds = list(range(options.seeds or (2 if options.quick else 12)))
         largest = {"sections": 4, "fundamental": 3, "points": 6, "maps": 5}
         if options.quick:
@@ -133,7 +133,7 @@ class InvariantRing(Experiment):
         ]
 
     def measure(self, cell: Cell, report: Callable[[float], None]) -> dict[str, Any]:
-        """All cases of one dimension."""
+        """Compute all cases of one dimension."""
         s = cell.settings
         rows = {
             "sections": _section_rows,
@@ -148,18 +148,18 @@ class InvariantRing(Experiment):
         return {"rows": measured}
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """Exact statements: one counterexample refutes."""
+        """Judge exact statements: one counterexample refutes."""
         return findings(rows_by_part(measured))
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
-        """One row a case; columns that a part does not have are empty."""
+        """One row for each case; columns that a part does not have are empty."""
         rows = [
             {"part": m.cell.settings["part"]} | row for m in measured for row in m.values["rows"]
         ]
         return pd.DataFrame(rows).drop(columns="entries")
 
     def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
-        """Dimensions, values at planted pairs, stabilisers."""
+        """Draw dimensions, values at planted pairs, and stabilisers."""
         rows = rows_by_part(measured)
         return {
             "dimensions": dimension_figure(rows["sections"]),
@@ -169,7 +169,7 @@ class InvariantRing(Experiment):
 
 
 def rows_by_part(measured: Sequence[Measured]) -> dict[str, list[dict[str, Any]]]:
-    """Rows of all dimensions, part by part."""
+    """Rows of all dimensions, by part."""
     rows: dict[str, list[dict[str, Any]]] = {part: [] for part in _PARTS}
     for m in measured:
         rows[m.cell.settings["part"]] += m.values["rows"]
@@ -268,7 +268,7 @@ def _map_rows(s: dict[str, Any]) -> Iterator[tuple[float, dict[str, Any]]]:
     ]
     for i, seed in enumerate(s["seeds"]):
         generator = torch.Generator().manual_seed(2000 * d + seed)
-        # Where the ranks of the products agree the products themselves do, see _map_row.
+        # If the ranks of the products agree, so do the products themselves, see _map_row.
         outer = [random_invertible(d, generator) for _ in range(2)]
         for r1, r2, product in ranks:
             row = _map_row(d, (r1, r2, product), outer, generator)

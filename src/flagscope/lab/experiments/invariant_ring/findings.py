@@ -1,4 +1,4 @@
-"""What the experiment on the invariant ring predicts, and the rules of its verdicts."""
+"""Predictions of the experiment on the invariant ring, and the rules of its verdicts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAPS = "first fundamental theorem of invariant theory"
 
 
 def findings(rows: Mapping[str, Sequence[Row]]) -> tuple[Finding, ...]:
-    """One finding a statement, from the rows of each part.
+    """One finding for each statement, from the rows of each part.
 
     The paper claims generators of the ring, and a geometric quotient.
     """
@@ -93,7 +93,7 @@ def _generators(sections: Sequence[Row], points: Sequence[Row]) -> Finding:
 
 
 def _separation(sections: Sequence[Row], points: Sequence[Row]) -> Finding:
-    """Which strata of equal (d, r1, r2) some invariant takes different values on."""
+    """Whether some invariant distinguishes strata of equal (d, r1, r2)."""
     patterns: dict[tuple[int, int, int], dict[int, set[bool]]] = {}
     for row in points:
         if row["zero"] is not None:
@@ -197,7 +197,7 @@ def _room(key: tuple[Any, ...], maps: Sequence[Row]) -> int:
 
 
 def _quotient(points: Sequence[Row]) -> Finding:
-    """The claim needs stable points; refuted if there is none and each verdict has its proof."""
+    """Finding on the quotient, which needs stable points: refuted if provably none exists."""
     stable = [row["stable"] for row in points]
     proven = [
         row["stabiliser"] == row["stabiliser_formula"] > 0 and row["agrees_with_git_stability"]
@@ -258,7 +258,7 @@ def _stable_maps(maps: Sequence[Row]) -> Finding:
 
 
 def _control(sections: Sequence[Row]) -> Finding:
-    """Zero must not be the answer to everything, and mistakes must show."""
+    """Control: some dimensions are not zero, and planted mistakes change them."""
     possible = [
         row
         for row in sections

@@ -1,7 +1,7 @@
 """Invariants as kernels of Lie algebras on coordinate rings, exactly over Q.
 
-No character is used: sections of O(m) on Gr(r, d) are the polynomials of degree m in every column
-of a (d, r) matrix that SL(r), acting on the columns, leaves alone; GL(d) acts on the rows.
+Characters are not used: sections of O(m) on Gr(r, d) are the polynomials of degree m in every
+column of a (d, r) matrix that are invariant under SL(r) on the columns; GL(d) acts on the rows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from flagscope.lab.experiments.invariant_ring.polynomials import (
 )
 
 Weight = tuple[int, ...]
-# Matrix of a linear map in reduced bases: (row, column) -> entry.
+# Matrix of a linear map in reduced bases, by (row, column).
 Entries = dict[tuple[int, int], Any]
 
 
@@ -41,7 +41,7 @@ class Sections:
     Parameters
     ----------
     d, r
-        Of the Grassmannian.
+        Dimensions of the Grassmannian.
     degree
         m.
 
@@ -58,7 +58,7 @@ class Sections:
 
     @cached_property
     def weights(self) -> tuple[Weight, ...]:
-        """Weights that occur: degrees in every row."""
+        """Weights that occur, as degrees in each row."""
         every = bounded_compositions(self.degree * self.r, [self.degree] * self.d)
         return tuple(weight for weight in every if self.basis(weight))
 
@@ -78,7 +78,7 @@ class Sections:
         """The raising operator E_{i,i+1} on a weight space, in the reduced bases."""
         rows = [(1, i * self.r + j, (i + 1) * self.r + j) for j in range(self.r)]
         target = self.basis(raised_weight(weight, i))
-        # The last monomial of a reduced basis polynomial occurs in no other: a coordinate.
+        # The last monomial of a reduced basis polynomial occurs in no other, so it is a coordinate.
         marks = [next(reversed(polynomial)) for polynomial in target]
         entries: Entries = {}
         for column, polynomial in enumerate(self.basis(weight)):
@@ -107,8 +107,8 @@ def invariant_dimension(
     write, read
         Sections of O(m) on the first and of O(n) on the second Grassmannian.
     roots
-        Simple roots whose raising operators must annihilate, 0 … d-2; by default all. With none
-        left this counts the invariants of the torus.
+        Simple roots whose raising operators must annihilate, 0 … d-2; by default all. Without any,
+        this counts the invariants of the torus.
 
     Examples
     --------
@@ -124,18 +124,18 @@ def invariant_dimension(
     columns: dict[tuple[Weight, int, int], int] = {}
     spaces: list[tuple[Weight, Weight]] = []
     for weight in write.weights:
-        other = tuple(power - part for part in weight)
-        if min(other) < 0 or not read.basis(other):
+        dual = tuple(power - part for part in weight)
+        if min(dual) < 0 or not read.basis(dual):
             continue
-        spaces.append((weight, other))
+        spaces.append((weight, dual))
         for a in range(len(write.basis(weight))):
-            for b in range(len(read.basis(other))):
+            for b in range(len(read.basis(dual))):
                 columns[weight, a, b] = len(columns)
     entries: dict[int, dict[int, Any]] = {}
     places: dict[tuple[int, Weight, int, int], int] = {}
     for i in range(d - 1) if roots is None else roots:
-        for weight, other in spaces:
-            for target, first, second, value in _raised_product(write, read, weight, other, i):
+        for weight, dual in spaces:
+            for target, first, second, value in _raised_product(write, read, weight, dual, i):
                 row = places.setdefault((i, *target), len(places))
                 column = columns[weight, first, second]
                 line = entries.setdefault(row, {})
@@ -144,16 +144,16 @@ def invariant_dimension(
 
 
 def _raised_product(
-    write: Sections, read: Sections, weight: Weight, other: Weight, i: int
+    write: Sections, read: Sections, weight: Weight, dual: Weight, i: int
 ) -> Iterator[tuple[tuple[Weight, int, int], int, int, Any]]:
     """Entries of E ⊗ 1 + 1 ⊗ E on one product of weight spaces: (target, column pair, value)."""
     if weight[i + 1]:
         higher = raised_weight(weight, i)
         for (row, a), value in write.raised(weight, i).items():
-            for b in range(len(read.basis(other))):
+            for b in range(len(read.basis(dual))):
                 yield (higher, row, b), a, b, value
-    if other[i + 1]:
-        for (row, b), value in read.raised(other, i).items():
+    if dual[i + 1]:
+        for (row, b), value in read.raised(dual, i).items():
             for a in range(len(write.basis(weight))):
                 yield (weight, a, row), a, b, value
 
@@ -183,7 +183,7 @@ def map_invariants(m: int, *, d: int, inputs: int, outputs: int) -> tuple[int, i
     """
     everything = generated = 0
     # The outer torus splits both spaces; permutations of columns of W1 and rows of W2 give equal
-    # dimensions, so that descending degrees are enough.
+    # dimensions, so descending degrees are enough.
     for columns in partitions(m, inputs):
         for rows in partitions(m, outputs):
             b = (*columns, *[0] * (inputs - len(columns)))
@@ -238,7 +238,7 @@ def _products(d: int, columns: Weight, rows: Weight) -> Iterator[Polynomial]:
 
     for table in contingency_tables(rows, columns):
         product: Polynomial = {(0,) * size: 1}
-        for place, exponent in enumerate(table):
+        for index, exponent in enumerate(table):
             for _ in range(exponent):
-                product = multiplied(product, entry(*divmod(place, inputs)))
+                product = multiplied(product, entry(*divmod(index, inputs)))
         yield product

@@ -1,8 +1,8 @@
 """Polynomials in the entries of matrices that a Lie algebra annihilates, exactly over Q.
 
 A monomial is its tuple of exponents, a polynomial a dictionary from monomials to coefficients. The
-Lie algebra acts by derivations Σ c x_a ∂/∂x_b. Where a polynomial has weight zero it is invariant
-under the whole of SL as soon as the simple raising operators annihilate it.
+Lie algebra acts by derivations Σ c x_a ∂/∂x_b. A polynomial of weight zero is invariant under all
+of SL as soon as the simple raising operators annihilate it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Derivation = Sequence[tuple[int, int, int]]
 
 
 def contingency_tables(rows: Sequence[int], columns: Sequence[int]) -> Iterator[Monomial]:
-    """Matrices of numbers ≥ 0 with given sums of rows and columns, row by row.
+    """Matrices of numbers ≥ 0 with given row and column sums, row by row.
 
     These are the monomials in the entries of a matrix of given degree in every row and column.
 
@@ -64,7 +64,7 @@ def derived(polynomial: Polynomial, derivation: Derivation) -> Polynomial:
 def annihilated(
     monomials: Sequence[Monomial], derivations: Iterable[Derivation]
 ) -> list[Polynomial]:
-    """Basis of the polynomials in given monomials that all derivations annihilate.
+    """Basis of the polynomials in the given monomials that all derivations annihilate.
 
     The basis is reduced: the last monomial of each polynomial has coefficient 1 there and 0 in all
     others.

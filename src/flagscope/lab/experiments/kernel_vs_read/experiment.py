@@ -71,7 +71,7 @@ _NOISE = {"half-noise": 0.5, "shuffled": 1.0}
 
 
 class KernelVsRead(Experiment):
-    """Trains ReLU perceptrons of several depths, widths and tasks, and correlates."""
+    """Trains ReLU perceptrons of several depths, widths and tasks, and computes correlations."""
 
     name = "kernel-vs-read"
     title = "Which of two intersections tracks training"
@@ -96,8 +96,8 @@ class KernelVsRead(Experiment):
     )
 
     def cells(self, options: Options) -> list[Cell]:
-        """One cell a task, depth and width, all seeds in one tensor program."""
-        # From 10 on: the rules of the verdicts were tried out on the seeds before.
+        """One cell for each task, depth and width, with all seeds in one tensor program."""
+        # From 10 on: the verdict rules were tried out on smaller seeds.
         seeds = list(range(10, 10 + (options.seeds or (3 if options.quick else 6))))
         shared = {"data": options.data or "digits", "seeds": seeds, "batch": 128, "step": 2e-3}
         shared |= {"decay": 1e-2, "steps": 600 if options.quick else 1000}
@@ -123,7 +123,7 @@ class KernelVsRead(Experiment):
             widths, s["seeds"], activation="relu", scale="he", dtype=torch.float32
         )
         optimiser = Optimiser("adamw", step=s["step"], decay=s["decay"])
-        # Far from the seeds of the initial weights.
+        # Different from the seeds of the initial weights.
         generators = [torch.Generator().manual_seed(seed + 10**6) for seed in s["seeds"]]
         series: list[dict[str, Any]] = []
 
@@ -147,14 +147,14 @@ class KernelVsRead(Experiment):
         return {"series": series}
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """Scores and their differences; the rules stand in the predictions' words."""
+        """Judge scores and their differences, by the rules stated in the predictions."""
         return (
             *tracking_findings(measured),
             *beyond_the_paper(*comparison_findings(measured), *exact_findings(measured)),
         )
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
-        """One row a (cell, seed, step, quantity)."""
+        """One row for each (cell, seed, step, quantity)."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -170,21 +170,21 @@ class KernelVsRead(Experiment):
         )
 
     def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
-        """Scores with intervals, and the soft forms over training."""
+        """Draw scores with intervals, and the soft forms over training."""
         return {"scores": score_figure(measured), "over-training": over_training_figure(measured)}
 
 
 def _task(source: str, task: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], int]:
-    """Training pictures and labels, held-out ones with true labels, and the number of classes."""
+    """Training images and labels, held-out ones with true labels, and the number of classes."""
     data = load_images(source, dtype=torch.float32, limit=1797)
     labels, classes = (data.labels % 2, 2) if task == "parity" else (data.labels, data.classes)
-    kept, held = split_indices(len(labels), 1 / 3, seed=1)
+    trained, held = split_indices(len(labels), 1 / 3, seed=1)
     generator = torch.Generator().manual_seed(2)
-    given = labels[kept]
-    wrong = torch.rand(len(kept), generator=generator) < _NOISE.get(task, 0.0)
-    drawn = torch.randint(classes, (len(kept),), generator=generator)
-    given = torch.where(wrong, drawn, given)
-    return (data.inputs[kept], given), (data.inputs[held], labels[held]), classes
+    noisy = labels[trained]
+    wrong = torch.rand(len(trained), generator=generator) < _NOISE.get(task, 0.0)
+    drawn = torch.randint(classes, (len(trained),), generator=generator)
+    noisy = torch.where(wrong, drawn, noisy)
+    return (data.inputs[trained], noisy), (data.inputs[held], labels[held]), classes
 
 
 def _losses(network: Network, x: Tensor, y: Tensor) -> list[float]:
@@ -194,7 +194,7 @@ def _losses(network: Network, x: Tensor, y: Tensor) -> list[float]:
 
 
 def _observables(network: Network) -> dict[str, list[float]]:
-    """Each observable averaged over the adjacent pairs, one number a seed."""
+    """Each observable, averaged over adjacent pairs, one number for each seed."""
     means: dict[str, list[float]] = {name: [] for name in SIGNS}
     for seed in range(len(network.weights[0])):
         maps = [weight[seed] for weight in network.weights]

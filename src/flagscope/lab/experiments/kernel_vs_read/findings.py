@@ -17,8 +17,8 @@ from flagscope.lab.experiment import (
 )
 from flagscope.lab.intervals import CORRELATION, band_verdict, mean_interval, share_interval
 
-# Observable -> sign with which it should move as the loss falls: what is written comes to be read,
-# and no longer lost. Fixed before anything is measured.
+# Predicted sign of each observable's movement as the loss falls: written directions come to be
+# read, and are no longer lost. Fixed before anything is measured.
 SIGNS = {
     "read_exact": 1, "kernel_exact": -1,
     "read_count": 1, "kernel_count": -1,
@@ -30,7 +30,7 @@ _FORMS = {"soft": "soft", "count": "counted"}
 def _correlation(m: Measured, seed: int, observable: str, target: str) -> float:
     """Signed Spearman correlation of an observable with the fall of a loss, over one training.
 
-    0 for an observable that never moves: it tracks nothing.
+    0 for an observable that never moves, since it tracks nothing.
     """
     x = [moment[observable][seed] for moment in m.values["series"]]
     y = [-moment[target][seed] for moment in m.values["series"]]
@@ -42,7 +42,7 @@ def _correlation(m: Measured, seed: int, observable: str, target: str) -> float:
 def _correlations(
     measured: Sequence[Measured], observable: str, target: str
 ) -> Float[np.ndarray, "settings seeds"]:
-    """The correlation of every setting and seed."""
+    """Correlations for every setting and seed."""
     return np.array(
         [
             [_correlation(m, i, observable, target) for i in range(len(m.cell.settings["seeds"]))]
@@ -56,10 +56,10 @@ def _twice(
     values: Float[np.ndarray, "settings seeds"],
     bounds: tuple[float, float] = CORRELATION,
 ) -> list[Estimate]:
-    """The mean with its interval over seeds, and with that over settings.
+    """The mean with its interval over seeds, and with its interval over settings.
 
-    The first says what other seeds would give in these settings, the second how much it is a
-    matter of the setting. Neither holds the other: settings share seeds and pictures.
+    The first covers other seeds in these settings, the second other settings. Neither contains the
+    other, as settings share seeds and images.
     """
     return [
         mean_interval(f"{name}, over settings", values.mean(axis=1), bounds=bounds),
@@ -80,7 +80,7 @@ def scores(measured: Sequence[Measured], target: str) -> list[Estimate]:
 
 
 def tracking_findings(measured: Sequence[Measured]) -> Iterator[Finding]:
-    """Whether each intersection follows the training loss."""
+    """Whether each intersection tracks the training loss."""
     for side, words in (("read", "read space"), ("kernel", "kernel")):
         estimates = tuple(e for e in scores(measured, "loss") if e.name.startswith(side))
         yield Finding(
@@ -110,7 +110,7 @@ def _by_task(measured: Sequence[Measured], side: str) -> str:
 
 
 def comparison_findings(measured: Sequence[Measured]) -> Iterator[Finding]:
-    """Whether the kernel follows a loss better than the read space, and two controls."""
+    """Whether the kernel tracks a loss better than the read space, and two controls."""
     for target in ("loss", "held-out loss"):
         estimates: list[Estimate] = []
         for form, words in _FORMS.items():
@@ -143,7 +143,7 @@ def _no_larger_than(estimates: Sequence[Estimate]) -> str:
 
 
 def _control(measured: Sequence[Measured]) -> Iterator[Finding]:
-    """Trainings on labels that are random, where nothing can be learnt about other pictures."""
+    """Control on random labels, where nothing can be learnt about other images."""
     chosen = [m for m in measured if m.cell.settings["task"] == "shuffled"]
     estimates = tuple(scores(chosen, "held-out loss"))
     yield Finding(
@@ -162,7 +162,7 @@ def _control(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 
 def _across_runs(measured: Sequence[Measured]) -> Iterator[Finding]:
-    """Among trained networks of one shape, whose labels were more or less destroyed."""
+    """Comparison of trained networks of one shape, whose labels were corrupted to some degree."""
     shapes: dict[str, list[Measured]] = {}
     for m in measured:
         if m.cell.settings["task"] != "parity":
@@ -197,7 +197,7 @@ def _across_runs(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 
 def exact_findings(measured: Sequence[Measured]) -> Iterator[Finding]:
-    """Whether exact dimensions ever move in training."""
+    """Whether exact dimensions ever change in training."""
     for name in ("read_exact", "kernel_exact"):
         still = [
             bool(np.ptp([moment[name][i] for moment in m.values["series"]]) == 0)

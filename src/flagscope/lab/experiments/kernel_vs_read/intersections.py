@@ -1,4 +1,4 @@
-"""Intersections of the write space with the read space of W2, and with its kernel."""
+"""Intersections of the write space with the read space and the kernel of W2."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEAR_KERNEL = 0.1
 
 @dataclass(frozen=True)
 class Intersections:
-    """How the dominant write space V lies to what W2 reads and to its kernel.
+    """Position of the dominant write space V relative to the read space and kernel of W2.
 
     Attributes
     ----------
@@ -27,8 +27,8 @@ class Intersections:
     kernel_exact
         dim(col W1 ∩ ker W2) = rank W1 - rank(W2 W1), by numerical ranks.
     read_count
-        Principal cosines of V with the dominant read space U that are beyond chance, over
-        min(r1, r2).
+        Share of the principal cosines of V with the dominant read space U that are beyond chance,
+        out of min(r1, r2).
     kernel_count
         1 - rank(W2 V)/r1, where singular values of W2 V below 0.1 of W2's largest count as zero:
         the kernel formula on the dominant space, as a share of it.
@@ -48,7 +48,7 @@ class Intersections:
 
 
 def intersections(w1: Float[Tensor, "d m1"], w2: Float[Tensor, "m2 d"]) -> Intersections:
-    """Both intersections of one pair, exact, counted beyond chance, and soft.
+    """Both intersections of one pair: exact, counted beyond chance, and soft.
 
     Parameters
     ----------
@@ -79,14 +79,14 @@ def intersections(w1: Float[Tensor, "d m1"], w2: Float[Tensor, "m2 d"]) -> Inter
     kernel, dominant = right[read:].mT, left[:, :r1]
     gains = torch.linalg.svdvals(w2 @ dominant)
     cosines = principal_cosines(dominant, right[:r2].mT)
-    # Two maps of these ranks whose spaces are in general position but for what the kernel shows.
+    # Two maps of these ranks in general position, apart from the kernel intersection.
     together = int(numerical_rank(torch.linalg.svdvals(torch.cat([left[:, :rank1],
                    right[:rank2].mT], 1)), shape=(d, rank1 + rank2)))  # fmt: skip
     lost = (kernel.mT @ w1).square().sum() / w1.square().sum()
     return Intersections(
         read_exact=rank1 + rank2 - together,
         kernel_exact=rank1 - rank_product,
-        # None where the dimensions force every cosine: nothing is beyond chance then.
+        # None if the dimensions force every cosine: nothing is beyond chance then.
         read_count=(count_beyond_chance(cosines.clamp(max=1).tolist(), r1, r2, d) or 0)
         / min(r1, r2),
         kernel_count=1 - int((gains > NEAR_KERNEL * sigma2[0]).sum()) / r1,

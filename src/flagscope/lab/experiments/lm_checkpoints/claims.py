@@ -1,7 +1,7 @@
-"""The claims of the language-model experiment: predictions and rules, fixed before measuring.
+"""Claims of the language-model experiment: predictions and rules, fixed before measuring.
 
-Every estimate is a mean over seeds, of paired differences where it compares two arms, but for the
-share of head groups that is flagged at the start; the rule is that of `flagscope.lab.claim`.
+Every estimate is a mean over seeds, of paired differences if it compares two arms, except for the
+share of head groups flagged at the start; the rule is that of `flagscope.lab.claim`.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _NAMES = {"qk": "Q-K", "ov": "V-O", "mlp": "MLP"}
 _LETTERS = {"C": "C", "nu": "ν"}
 _CONTROLS = ("shuffled", "random")
 _LEVEL = 0.05
-# Momentum and finite steps bend the law of gradient flow; by less than this at the rates used.
+# Momentum and finite steps change the law of gradient flow by less than this at the rates used.
 _LAW_TOLERANCE = 0.1
-# An optimiser breaks the law if A - B ends at twice what the law leaves of it.
+# An optimiser breaks the law if the final A - B is twice the law's prediction.
 _BROKEN = 2.0
 
 Measure = Callable[[ArmRuns], list[Estimate]]
 
 
 def _joined(parts: Iterable[list[Estimate]]) -> list[Estimate]:
-    return [estimate for part in parts for estimate in part]
+    return [estimate for group in parts for estimate in group]
 
 
 def _decays(arm: Arm = Arm()) -> list[tuple[str, Arm]]:  # noqa: B008 (frozen)
-    """Both settings of weight decay of an arm, with their names."""
+    """An arm with and without weight decay, with names."""
     return [
         (name, Arm(arm.optimizer, arm.task, decayed))
         for name, decayed in (("decay", True), ("no decay", False))
@@ -82,7 +82,7 @@ def _rises(space: str, arm: Arm) -> Measure:
 
 
 def _beyond_controls(quantity: str, symbol: str, sign: int) -> Measure:
-    """`sign` times the real text's end value less a control's; positive as predicted."""
+    """`sign` times the final value on real text minus that on a control; positive as predicted."""
 
     def signed(values: Values) -> float | None:
         value = layer_mean(values, quantity, -1)
@@ -101,7 +101,7 @@ def _beyond_controls(quantity: str, symbol: str, sign: int) -> Measure:
 
 
 def rejected(values: Values, index: int) -> list[bool]:
-    """For each head group of a checkpoint whether the Haar null rejects it at 5 %."""
+    """For each head group of a checkpoint, whether the Haar null rejects it at 5 %."""
     tests = [p for space in SPACES for p in values["series"][f"log10_p_{space}"][index]]
     return [p < math.log10(_LEVEL) for p in tests if p is not None]
 
@@ -123,13 +123,13 @@ def _flagged_controls(runs: ArmRuns) -> list[Estimate]:
 
 
 def _flagged_starts(runs: ArmRuns) -> list[Estimate]:
-    """Maps are drawn independently of each other: at the start every group is a trial."""
+    """Share of groups flagged at the start, each of which is a trial, as maps are independent."""
     flags = [flag for values in runs.of(Arm()).values() for flag in rejected(values, 0)]
     return [share_interval("flagged at step 0", flags)] if flags else []
 
 
 def _decay_effect(quantities: dict[str, str], sign: int) -> Measure:
-    """Positive where weight decay moves the quantities the way of `sign`."""
+    """Effect of weight decay on quantities; positive if it has the given sign."""
 
     def signed(name: str) -> Callable[[Values], float | None]:
         end = at_end(name)
@@ -163,7 +163,7 @@ def _sgd_commutes_more(runs: ArmRuns) -> list[Estimate]:
 
 
 def _conserved(arms: Sequence[tuple[str, Arm]]) -> Measure:
-    """What is left of ‖A - B‖ over what the law leaves of it."""
+    """Final ‖A - B‖ over the law's prediction."""
 
     def ratio(kind: str) -> Callable[[Values], float | None]:
         def of(values: Values) -> float | None:
@@ -183,8 +183,8 @@ _LINEAR_C = {f"C_{kind}": f"C of {_NAMES[kind]}" for kind in LINEAR}
 _PRODUCTS = {f"product_rank_{kind}": f"effective rank of {_NAMES[kind]}" for kind in LINEAR}
 _ALL_R = {f"R_{space}": f"R_{space.upper()}" for space in SPACES}
 
-# The paper: activations obstruct alignment, its diagnostics find alignment in language models, and
-# the Haar null may flag any training, which it lists as a limitation.
+# The paper says that activations obstruct alignment, that its diagnostics find alignment in
+# language models, and, as a limitation, that the Haar null may flag any training.
 _PAPERS: tuple[Claim[ArmRuns], ...] = (
     *(
         Claim(

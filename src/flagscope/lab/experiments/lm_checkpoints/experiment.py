@@ -29,7 +29,7 @@ ARMS = (
     *(Arm("sgd", "real", decayed) for decayed in (True, False)),
     Arm("sgd", "real", decayed=False, slow=True),
 )
-# τ = 1: weights without a gradient end at 1/e of their start, under either optimiser.
+# τ = 1: weights without a gradient decay to 1/e of their start, under either optimiser.
 _DECAY = 1.0
 _RATES = {"adamw": 3e-3, "sgd": 0.3}
 _SLOWNESS = 30
@@ -44,7 +44,7 @@ _DRAWN = {
 
 
 class LanguageModelCheckpoints(Experiment):
-    """Observables over training, against destroyed tasks, without decay, and under SGD."""
+    """Measures observables over training, on destroyed tasks, without decay, and under SGD."""
 
     name = "lm-checkpoints"
     title = "Alignment of a language model over its training"
@@ -76,7 +76,7 @@ class LanguageModelCheckpoints(Experiment):
     )
 
     def cells(self, options: Options) -> list[Cell]:
-        """One training each."""
+        """One cell for each training."""
         sizes = _QUICK if options.quick else _FULL
         text = corpus(options.data)
         shape = {name: sizes[name] for name in ("n_layer", "n_head", "n_embd", "n_positions")}
@@ -101,7 +101,7 @@ class LanguageModelCheckpoints(Experiment):
                     "held_out_tokens": 2049 if options.quick else 8193,
                 },
             )
-            # Seed 0 was looked at while sizes and rates were chosen; it does not count.
+            # Seed 0 was used to choose sizes and rates; it is excluded.
             for seed in range(1, 1 + (options.seeds or sizes["seeds"]))
             for arm in ARMS
         ]
@@ -138,12 +138,12 @@ class LanguageModelCheckpoints(Experiment):
         }
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """Every claim of `claims` by its rule."""
+        """Judge every claim of `claims` by its rule."""
         runs = ArmRuns(measured)
         return tuple(claim.judge(runs) for claim in CLAIMS)
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
-        """One row a run and checkpoint, one column an observable (its mean over the layers)."""
+        """One row for each run and checkpoint, one column per observable (mean over layers)."""
         import pandas as pd
 
         rows = []
@@ -161,7 +161,7 @@ class LanguageModelCheckpoints(Experiment):
         measured: Sequence[Measured],
         findings: Sequence[Finding],
     ) -> dict[str, Figure]:
-        """The three figures."""
+        """Draw the three figures."""
         runs = ArmRuns(measured)
         return {
             "overlap": _overlap(runs),
@@ -214,7 +214,7 @@ def _gauge(runs: ArmRuns) -> Figure:
 def _draw(
     ax: Axes, runs: ArmRuns, arm: Arm, name: str, colour: str, label: str, *, relative: bool = False
 ) -> None:
-    """An observable over the steps, mean of the layers; undefined runs are left out."""
+    """Draw an observable over the steps, averaged over layers; undefined runs are left out."""
     of_arm = list(runs.of(arm).values())
     lines = []
     for values in of_arm:

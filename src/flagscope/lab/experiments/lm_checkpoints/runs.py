@@ -1,4 +1,4 @@
-"""Runs of the language-model experiment by arm and seed, and paired differences between arms."""
+"""Runs of the language-model experiment by arm and seed, and paired differences of arms."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from flagscope.lab.intervals import mean_interval
 from flagscope.lab.text import Task
 
 Values = dict[str, Any]
-# A number of one run; None where it is undefined.
+# A number from one run; None if it is undefined.
 Quantity = Callable[[Values], float | None]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What the runs of one group have in common.
+    """Common settings of a group of runs.
 
-    `slow` is a learning rate a thirtieth of the usual one, near to gradient flow.
+    `slow` means a thirtieth of the usual learning rate, close to gradient flow.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -31,7 +31,7 @@ class Arm:
     slow: bool = False
 
     def label(self) -> str:
-        """For example "adamw-real-decay", which is also how its cells are named."""
+        """Name of the arm and its cells, for example "adamw-real-decay"."""
         decay = "decay" if self.decayed else "free"
         return f"{self.optimizer}-{self.task}-{decay}{'-slow' if self.slow else ''}"
 
@@ -46,25 +46,25 @@ class ArmRuns:
             self._by_arm.setdefault(arm, {})[run.cell.settings["seed"]] = with_law(run)
 
     def of(self, arm: Arm) -> dict[int, Values]:
-        """The runs of an arm by seed."""
+        """Runs of an arm by seed."""
         return self._by_arm.get(arm, {})
 
     def mean(
         self, name: str, arm: Arm, quantity: Quantity, *, bounds: tuple[float, float] | None = None
     ) -> list[Estimate]:
-        """The mean of a quantity over an arm's seeds; no estimate where it is never defined."""
+        """Mean of a quantity over an arm's seeds; no estimate if it is never defined."""
         return _estimate(name, [quantity(values) for values in self.of(arm).values()], bounds)
 
     def contrast(
         self, name: str, first: Arm, second: Arm, quantity: Callable[[Values, Values], float | None]
     ) -> list[Estimate]:
-        """The mean over seeds of a quantity of two runs of one seed: they began alike."""
-        these, those = self.of(first), self.of(second)
-        seeds = [seed for seed in these if seed in those]
-        return _estimate(name, [quantity(these[seed], those[seed]) for seed in seeds])
+        """Mean over seeds of a quantity of two runs with the same seed, and so the same start."""
+        first_runs, second_runs = self.of(first), self.of(second)
+        seeds = [seed for seed in first_runs if seed in second_runs]
+        return _estimate(name, [quantity(first_runs[seed], second_runs[seed]) for seed in seeds])
 
     def difference(self, name: str, first: Arm, second: Arm, quantity: Quantity) -> list[Estimate]:
-        """The mean over seeds of a quantity in the first arm less that in the second."""
+        """Mean over seeds of a quantity in the first arm minus that in the second."""
         return self.contrast(name, first, second, lambda a, b: less(quantity(a), quantity(b)))
 
 
@@ -76,13 +76,13 @@ def _estimate(
 
 
 def with_law(run: Measured) -> Values:
-    """The measured values, and what the conservation law leaves of A - B at each step."""
+    """The measured values, with the law's prediction for A - B at each step."""
     recipe = TrainingRecipe(**run.cell.settings["recipe"])
     return run.values | {"law": recipe.law(run.values["steps"])}
 
 
 def less(a: float | None, b: float | None) -> float | None:
-    """a - b, undefined where either is."""
+    """a - b, or None if either is None."""
     return None if a is None or b is None else a - b
 
 
@@ -98,14 +98,14 @@ def at_end(name: str) -> Quantity:
 
 
 def rise(name: str) -> Quantity:
-    """An observable at the last checkpoint less that at the initialisation."""
+    """An observable at the last checkpoint minus that at initialisation."""
     return lambda values: less(layer_mean(values, name, -1), layer_mean(values, name, 0))
 
 
 def at_loss(values: Values, name: str, loss: float) -> float | None:
-    """An observable where the held-out loss first fell to a value, linear between checkpoints.
+    """An observable when the held-out loss first fell to a value, interpolated linearly.
 
-    None where the run never came down to that loss, or began below it.
+    None if the run never reached that loss, or started below it.
     """
     for (i, before), (j, after) in pairwise(enumerate(values["loss"])):
         if after <= loss < before:

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RIDGE, STRONG = 5e-3, 2e-2
-# Activation -> ridge λ and length of training in units of 2λt = 10. Three go on for twice as
+# Ridge λ and length of training in units of 2λt = 10, by activation. Three train for twice as
 # long, to see whether they stall or only take longer.
 PLAN: dict[str, tuple[float, int]] = {
     "linear": (RIDGE, 1),
@@ -74,13 +74,13 @@ PLAN: dict[str, tuple[float, int]] = {
     "gated:silu": (RIDGE, 1),
     **{f"{name}@strong": (STRONG, 1) for name in ("relu", "tanh", "gelu")},
 }
-# By a larger ridge 2λt = 10 comes sooner: a rough picture of the same.
+# With a larger ridge, 2λt = 10 is reached sooner: a coarse version of the same.
 QUICK_RIDGE = (STRONG, 1)
 QUICK = ("linear", "leaky:0.9999", "leaky:0.999", "relu", "gelu", "gated:silu")
 
 
 class Obstruction(Experiment):
-    """Trains perceptrons that differ in their activation alone, with ridge, by full batches."""
+    """Trains perceptrons that differ only in their activation, with ridge and full batches."""
 
     name = "obstruction"
     title = "Activations obstruct the alignment of bases"
@@ -108,7 +108,7 @@ class Obstruction(Experiment):
     )
 
     def cells(self, options: Options) -> list[Cell]:
-        """One cell an activation and ridge, all seeds in one tensor program."""
+        """One cell for each activation and ridge, with all seeds in one tensor program."""
         plan = dict.fromkeys(QUICK, QUICK_RIDGE) if options.quick else PLAN
         seeds = list(range(options.seeds or (2 if options.quick else 5)))
         settings = {"data": options.data or "digits", "width": WIDTH, "step": STEP, "seeds": seeds}
@@ -116,19 +116,19 @@ class Obstruction(Experiment):
         if settings["data"] != "digits":  # the step size was chosen for the digits
             settings["largest_eigenvalue"] = 1.0
         cells: list[Cell] = []
-        for place, (decay, times) in plan.items():
-            name, _, _ = place.partition("@")
+        for key, (decay, times) in plan.items():
+            name, _, _ = key.partition("@")
             judged = round(5 / (STEP * decay))  # 2λt = 10
             own = {"activation": name, "decay": decay, "judged": judged, "steps": times * judged}
             cost = own["steps"] * COST.get(name, 1.0)
-            cells.append(Cell(place.replace(":", "-").replace("@", "-"), settings | own, cost))
+            cells.append(Cell(key.replace(":", "-").replace("@", "-"), settings | own, cost))
         return cells
 
     def measure(self, cell: Cell, report: Callable[[float], None]) -> dict[str, Any]:
-        """Train, and record the pairs' observables and the parts of A - B."""
+        """Train, and record the observables of the pairs and the parts of A - B."""
         s = cell.settings
         data = load_images(s["data"], limit=s["limit"])
-        # Centred, so that the mean picture's large curvature does not force small steps.
+        # Centred, so that the large curvature of the mean image does not require small steps.
         x, y = data.centred(largest=s.get("largest_eigenvalue")), data.one_hot()
         network = open_network(s["activation"], x.shape[1], s["width"], data.classes, s["seeds"])
         optimiser = Optimiser(step=s["step"], decay=s["decay"]).build([*network.weights.values()])
@@ -137,7 +137,7 @@ class Obstruction(Experiment):
             for name, maps in network.pairs.items()
         }
 
-        def book(*_: Any) -> None:  # gradients are there and the weights not yet changed
+        def book(*_: Any) -> None:  # after gradients are computed, before weights change
             for ledger in ledgers.values():
                 ledger.book()
 
@@ -159,11 +159,11 @@ class Obstruction(Experiment):
         return {"pairs": list(ledgers), "series": series}
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """Predictions and rules of the verdicts are in `findings`."""
+        """Judge the cells by the predictions and rules in `findings`."""
         return findings(measured)
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
-        """One row a (activation, ridge, pair, seed, step, quantity)."""
+        """One row for each (activation, ridge, pair, seed, step, quantity)."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -179,7 +179,7 @@ class Obstruction(Experiment):
         )
 
     def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
-        """See `obstruction_figures`."""
+        """Draw the figures of `figures`."""
         return figures(measured)
 
 
@@ -194,7 +194,7 @@ def _recorded(
     ledgers: dict[str, ImbalanceLedger],
     shrink: float,
 ) -> dict[str, Any]:
-    """Everything that is recorded at one moment, lists of one number a seed."""
+    """All quantities recorded at one moment, as lists of one number for each seed."""
     output, neurons = network(x)
     loss = mean_square(output, y)
     inside = drives(neurons, loss)
@@ -203,13 +203,13 @@ def _recorded(
     loss.backward()
     errors = (output - y).detach().square().sum(-1).mean(-1) / 2
     record: dict[str, Any] = {"loss": errors.tolist()}
-    for (name, ledger), (mask, rest) in zip(ledgers.items(), inside, strict=True):
-        record[name] = _of_pair(ledger, mask, rest, shrink)
+    for (name, ledger), (mask, inhomogeneity) in zip(ledgers.items(), inside, strict=True):
+        record[name] = _of_pair(ledger, mask, inhomogeneity, shrink)
     return record
 
 
 def _of_pair(
-    ledger: ImbalanceLedger, mask: Tensor, rest: Tensor, shrink: float
+    ledger: ImbalanceLedger, mask: Tensor, inhomogeneity: Tensor, shrink: float
 ) -> dict[str, list[float | None]]:
     (write, gradient), read = with_gradient(ledger.write), ledger.read.detach()
     spectra = pair_spectra(write, read)
@@ -223,7 +223,7 @@ def _of_pair(
         "rho": gram_correlation(spectra),
         "imbalance": _norm(whole),
         "diagonal": _diagonal_norm(whole),
-        # What the law of the linear pair leaves of the beginning.
+        # The initial value under the law of the linear pair.
         "decayed": _norm(ledger.initial),
         "decayed diagonal": _diagonal_norm(ledger.initial),
         "initial": _norm(ledger.initial) / shrink,
@@ -234,9 +234,9 @@ def _of_pair(
         "driven share": inner / whole.square().sum((-2, -1)),
         "ledger error": _norm(booked - whole) / _norm(whole),
         "mask drive": _norm(mask),
-        "homogeneity drive": _norm(rest),
-        # Against the scale of the terms that cancel, for a linear net has no drive at all.
-        "drive error": _norm(mask + rest - drive) / _norm(gradient @ write.mT),
+        "homogeneity drive": _norm(inhomogeneity),
+        # Relative to the terms that cancel, since a linear network has no drive at all.
+        "drive error": _norm(mask + inhomogeneity - drive) / _norm(gradient @ write.mT),
     }
     return {name: [float(v) for v in value.tolist()] for name, value in values.items()}
 

@@ -50,11 +50,17 @@ def _slope(runs: ActivationRuns) -> Figure:
     ax = axes[0, 0]
     names = [m.cell.settings["activation"] for m in runs.measured]
     slopes = sorted({float(n.partition(":")[2]) for n in names if n.startswith("leaky:")})
-    rest = np.array([1 - slope for slope in slopes])
+    distances = np.array([1 - slope for slope in slopes])
     values = np.array([runs.values(f"leaky:{slope}", "1-2", "C") for slope in slopes])
     relu = np.array([runs.values("relu", "1-2", "C")])
-    ax.plot([1.0, *rest], np.vstack([relu, values]), "o-", color=COLOURS[0], ms=3, lw=0.8)
-    ax.plot(rest, values[-1].mean() * (rest / rest[-1]) ** 2, ls="--", color=COLOURS[6], lw=1)
+    ax.plot([1.0, *distances], np.vstack([relu, values]), "o-", color=COLOURS[0], ms=3, lw=0.8)
+    ax.plot(
+        distances,
+        values[-1].mean() * (distances / distances[-1]) ** 2,
+        ls="--",
+        color=COLOURS[6],
+        lw=1,
+    )
     ax.axhline(np.mean(runs.values("linear", "1-2", "C")), color=COLOURS[1], label="linear net")
     ax.set(xscale="log", yscale="log", xlabel="1 - slope below zero",
            ylabel="commutator ratio C at 2λt = 10")  # fmt: skip
@@ -73,7 +79,7 @@ def _parts(runs: ActivationRuns) -> Figure:
                                     strict=False):  # fmt: skip
             x, y = _series(cell, pair, quantity)
             label = {"imbalance": "A - B", "finite": "finite steps"}.get(quantity, quantity)
-            # A linear net is driven by round-off alone: not drawn.
+            # Not drawn for a linear network, whose drive is round-off alone.
             draw_band(ax, x, np.clip(y, 1e-8, None), colour=colour, label=label)
         ax.set(yscale="log", xlabel="2λt", title=activation)
     axes[0, 0].set_ylabel("Frobenius norm")

@@ -1,4 +1,4 @@
-"""What the obstruction experiment predicts, and the rules of its verdicts."""
+"""Predictions of the obstruction experiment, and the rules of its verdicts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flagscope.lab.experiment import (
 )
 from flagscope.lab.intervals import CORRELATION, band_verdict, mean_interval
 
-# The bounds of issue and theory: at 2λt = 10 a linear pair commutes to 1e-6, others not to 0.05.
+# The bounds of the theory: at 2λt = 10 a linear pair commutes to 1e-6, others not to 0.05.
 COMMUTES, OBSTRUCTED = 1e-6, 0.05
 RIDGE, STRONG = 5e-3, 2e-2
 # Round-off of ten thousand sums in float64.
@@ -38,17 +38,17 @@ class ActivationRuns:
     measured: Sequence[Measured]
 
     def cell(self, activation: str, decay: float | None = None) -> Measured | None:
-        """The cell of an activation: at the weakest ridge measured, if none is given."""
+        """The cell of an activation, at the given ridge or the weakest one measured."""
         cells = [m for m in self.measured if m.cell.settings["activation"] == activation]
         cells.sort(key=lambda m: m.cell.settings["decay"])
-        kept = [m for m in cells if decay is None or m.cell.settings["decay"] == decay]
-        return kept[0] if kept else None
+        matching = [m for m in cells if decay is None or m.cell.settings["decay"] == decay]
+        return matching[0] if matching else None
 
     def values(
         self, activation: str, pair: str, quantity: str, *,
         decay: float | None = None, end: bool = False,
     ) -> list[float]:  # fmt: skip
-        """One number a seed at 2λt = 10, or at the end of training; empty if not measured."""
+        """One number per seed at 2λt = 10, or at the end of training; empty if not measured."""
         cell = self.cell(activation, decay)
         if cell is None:
             return []
@@ -60,7 +60,7 @@ class ActivationRuns:
         self, places: Sequence[tuple[str, str]], quantity: str, *,
         decay: float | None = None, end: bool = False,
     ) -> tuple[Estimate, ...]:  # fmt: skip
-        """Of those places that were measured."""
+        """Estimates for those places that were measured."""
         measured = ((a, p, self.values(a, p, quantity, decay=decay, end=end)) for a, p in places)
         return tuple(
             mean_interval(f"{quantity}, {place(a, p)}", values, bounds=_BOUNDS.get(quantity))
@@ -75,12 +75,12 @@ class ActivationRuns:
 
 
 def place(activation: str, pair: str) -> str:
-    """Name of a pair for people."""
+    """Name of a pair in texts."""
     return activation if pair == "1-2" else f"{activation} {pair}"
 
 
 def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
-    """One finding a prediction that the measured cells can speak of."""
+    """One finding for each prediction that the measured cells can test."""
     runs = ActivationRuns(measured)
     further = (_gate, _haar, _slope, _diagonal, _curved_diagonal, _terms, _accounts, _ridge)
     return (
@@ -107,7 +107,7 @@ def _obstructed(runs: ActivationRuns) -> Iterator[Finding]:
     estimates = runs.estimates(_CURVED, "C")
     verdict = band_verdict(estimates, OBSTRUCTED, math.inf)
     if verdict == "refuted" and runs.weakest_ridge > RIDGE:
-        verdict = "open"  # the claim is about the ridge 5e-3; at another it may be otherwise
+        verdict = "open"  # the claim is about the ridge 5e-3, and may not hold at another
     yield Finding(
         "ReLU, tanh and GELU obstruct the commutation of A and B",
         Prediction(f"C > {OBSTRUCTED:g} at 2λt = 10, ridge {RIDGE:g}", OBSTRUCTED, _SOURCE),
@@ -119,7 +119,7 @@ def _obstructed(runs: ActivationRuns) -> Iterator[Finding]:
 
 
 def _single_seeds(runs: ActivationRuns) -> str:
-    """What no mean can hide: the seed furthest from the prediction of each side."""
+    """Text on the seed furthest from the prediction on each side, which a mean would hide."""
     linear = runs.values("linear", "1-2", "C")
     curved = [c for a, pair in _CURVED for c in runs.values(a, pair, "C")]
     text = f"The least C of a single seed is {min(curved):.2g}" if curved else ""
@@ -150,7 +150,7 @@ def _haar(runs: ActivationRuns) -> Iterator[Finding]:
         band_verdict(defect, -math.inf, 0.9, together=together),
         band_verdict(correlation, 0.1, math.inf, together=together),
     )
-    both: Verdict = "confirmed" if set(away) == {"confirmed"} else "open"
+    joint: Verdict = "confirmed" if set(away) == {"confirmed"} else "open"
     below = sum(e.high is not None and e.high < 1 for e in commutator)
     above = sum(e.low is not None and e.low > 1 for e in commutator)
     yield Finding(
@@ -161,7 +161,7 @@ def _haar(runs: ActivationRuns) -> Iterator[Finding]:
             "spec, section 3: C alone cannot be read as misaligned bases",
         ),
         (*commutator, *defect, *correlation),
-        "refuted" if "refuted" in away else both,
+        "refuted" if "refuted" in away else joint,
         f"C ends below its Haar value of 1 in {below} and above it in {above} of "
         f"{len(commutator)} pairs. C is not divided by the overlap that there is; ν is, and with "
         "ρ it says how far the bases have aligned in spite of the masks.",
@@ -225,7 +225,7 @@ def _terms(runs: ActivationRuns) -> Iterator[Finding]:
         )
         for m in runs.measured
     ]
-    # A seed's networks begin alike, whatever the activation: a seed counts once.
+    # The networks of a seed start equal for all activations: a seed counts once.
     worst = [max(of_seed) for of_seed in zip(*by_run, strict=True)]
     estimates = (
         mean_interval("largest error of the two terms against the gradient, relative", worst),
@@ -257,12 +257,14 @@ def _accounts(runs: ActivationRuns) -> Iterator[Finding]:
 
 
 def _shares(runs: ActivationRuns) -> str:
-    """Which term holds A - B up at 2λt = 10, where drive and decay have come to balance."""
+    """Text on the term that sustains A - B at 2λt = 10, where drive and decay balance."""
     texts = []
     for a, pair in (*_CURVED, *_GATED):
-        masks, rest = (runs.values(a, pair, f"{term} drive") for term in ("mask", "homogeneity"))
+        masks, inhomogeneity = (
+            runs.values(a, pair, f"{term} drive") for term in ("mask", "homogeneity")
+        )
         if masks:
-            ratio = fmean(e / (m or math.nan) for m, e in zip(masks, rest, strict=True))
+            ratio = fmean(e / (m or math.nan) for m, e in zip(masks, inhomogeneity, strict=True))
             texts.append(f"{place(a, pair)} {ratio:.2g}")
     return (
         "At a stall A - B is what drives it over 2λ. Norm of the homogeneity term over that of the "
@@ -285,7 +287,7 @@ def _ridge(runs: ActivationRuns) -> Iterator[Finding]:
     if len(estimates) == 2:
         tanh, relu = (band_verdict([e], *band, together=2) for e, band in
                       zip(estimates, ((-math.inf, 0.2), (0.2, math.inf)), strict=True))  # fmt: skip
-        both: Verdict = "confirmed" if {tanh, relu} == {"confirmed"} else "open"
+        joint: Verdict = "confirmed" if {tanh, relu} == {"confirmed"} else "open"
         yield Finding(
             "A strong ridge takes the obstruction away from tanh, not from ReLU",
             Prediction(
@@ -294,7 +296,7 @@ def _ridge(runs: ActivationRuns) -> Iterator[Finding]:
                 "small weights make tanh linear; ReLU knows no scale",
             ),
             estimates,
-            "refuted" if "refuted" in (tanh, relu) else both,
+            "refuted" if "refuted" in (tanh, relu) else joint,
             "The obstruction of a smooth activation is a matter of how large the weights are.",
         )
 

@@ -50,14 +50,14 @@ ACTIVATIONS = ("linear", "relu", "tanh", "gelu")
 # λ over the scale of the loss: two decades.
 RATIOS = (2.5e-3, 5e-3, 7.5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1)
 QUICK_RATIOS = (1e-2, 2.5e-2, 2.5e-1)
-# 2λt at the end, and by λ / scale that of runs that ask whether a small C lasts.
+# 2λt at the end; and, by λ / scale, that of the runs which test whether a small C persists.
 UNTIL = 10.0
 LONG = {1e-2: 30.0, EQUAL: 50.0}
 MOMENTS = 20
 
 
 class ObstructionScale(Experiment):
-    """Trains perceptrons over λ / scale of the loss, and equal ratios at different scales."""
+    """Trains perceptrons over λ / scale of the loss, and at equal ratios of different scales."""
 
     name = "obstruction-scale"
     title = "The obstruction over the scale of the loss"
@@ -80,7 +80,7 @@ class ObstructionScale(Experiment):
     )
 
     def cells(self, options: Options) -> list[Cell]:
-        """One cell an activation, ratio, scale and step, all seeds in one tensor program."""
+        """One cell for each activation, ratio, scale and step, with all seeds in one program."""
         seeds = list(range(options.seeds or (2 if options.quick else 5)))
         common = {"data": options.data or "digits", "width": WIDTH, "seeds": seeds}
         common |= {"limit": 64 if options.quick else 256}
@@ -95,7 +95,7 @@ class ObstructionScale(Experiment):
         """Train, and record the first hidden pair."""
         s = cell.settings
         data = load_images(s["data"], limit=s["limit"])
-        # Centred, so that the mean picture's large curvature does not force small steps.
+        # Centred, so that the large curvature of the mean image does not require small steps.
         x, y = data.centred(largest=s.get("largest_eigenvalue")), data.one_hot()
         network = open_network(s["activation"], x.shape[1], s["width"], data.classes, s["seeds"])
         optimiser = Optimiser(step=s["step"], decay=s["decay"]).build([*network.weights.values()])
@@ -116,11 +116,11 @@ class ObstructionScale(Experiment):
         return {"series": series}
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """Predictions and rules of the verdicts are in `findings`."""
+        """Judge the cells by the predictions and rules in `findings`."""
         return findings(measured)
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
-        """One row a (cell, seed, 2λt), the observables in columns."""
+        """One row for each (cell, seed, 2λt), with the observables in columns."""
         import pandas as pd
 
         keys = ("activation", "kind", "ratio", "scale", "step")
@@ -136,12 +136,12 @@ class ObstructionScale(Experiment):
         )
 
     def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
-        """See `obstruction_scale_figures`."""
+        """Draw the figures of `figures`."""
         return figures(measured)
 
 
 def recorded(network: OpenNetwork, x: Tensor, y: Tensor) -> dict[str, list[float]]:
-    """Observables of the first hidden pair, and the share of the targets that is explained."""
+    """Observables of the first hidden pair, and the explained share of the targets."""
     with torch.no_grad():
         write, read = (w.detach() for w in network.pairs["1-2"])
         spectra = pair_spectra(write, read)
@@ -166,7 +166,7 @@ def _settings(*, quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
         own = base | {"activation": activation}
         for ratio in QUICK_RATIOS if quick else RATIOS:
             yield f"{activation}-ratio{ratio:g}", own | {"ratio": ratio, "decay": ratio}
-        # (scale of the loss, step); λ goes with the scale.
+        # (scale of the loss, step); λ is proportional to the scale.
         for kind, scale, step in (
             ("quarter", 0.25, STEP / 0.25),
             ("fifth", 0.2, STEP / 0.2),

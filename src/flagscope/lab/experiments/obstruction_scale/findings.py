@@ -1,4 +1,4 @@
-"""What the obstruction-scale experiment predicts, and the rules of its verdicts."""
+"""Predictions of the obstruction-scale experiment, and the rules of its verdicts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from flagscope.lab.intervals import band_verdict, mean_interval
 
 # The bound of the obstruction experiment.
 OBSTRUCTED = 0.05
-# A linear pair that commutes: A - B is e^-10 of its start, A no smaller than a tenth of its own.
+# A linear pair that commutes: A - B is e^-10 of its start, and A at least a tenth of its start.
 COMMUTES = 1e-4
-# A network lives if every seed explains this share of the targets' size at 2λt = 10.
+# A network is alive if every seed explains this share of the targets' size at 2λt = 10.
 ALIVE = 0.05
-# λ / scale at which scales are compared; the greatest that counts as weak; where all are dead.
+# λ / scale at which scales are compared; the largest weak one; one at which all are dead.
 EQUAL, WEAK, DEAD = 2.5e-2, 5e-3, 2.5e-1
 _CURVED = ("relu", "tanh", "gelu")
 _DERIVED = "derived in the module"
@@ -38,14 +38,14 @@ class ScaleRuns:
     measured: Sequence[Measured]
 
     def ratios(self, kind: str = "grid") -> list[float]:
-        """Those that were measured, ascending."""
+        """Measured ratios, ascending."""
         settings = (m.cell.settings for m in self.measured)
         return sorted({s["ratio"] for s in settings if s["kind"] == kind})
 
     def series(
         self, activation: str, ratio: float, kind: str = "grid"
     ) -> list[dict[str, Any]] | None:
-        """The moments of a cell, or None where it was not measured."""
+        """The moments of a cell, or None if it was not measured."""
         wanted = (activation, ratio, kind)
         for m in self.measured:
             s = m.cell.settings
@@ -56,12 +56,12 @@ class ScaleRuns:
     def values(
         self, activation: str, ratio: float, quantity: str, kind: str = "grid", *, moment: int = -1
     ) -> list[float]:
-        """One number a seed at a moment, the last by default; empty if not measured."""
+        """One number for each seed at a moment, by default the last; empty if not measured."""
         series = self.series(activation, ratio, kind)
         return [] if series is None else series[moment][quantity]
 
     def alive(self, activation: str) -> list[float]:
-        """Ratios at which every seed explains enough of the targets."""
+        """Ratios at which every seed is alive."""
         return [
             ratio
             for ratio in self.ratios()
@@ -71,7 +71,7 @@ class ScaleRuns:
     def commutators(
         self, activation: str, ratios: Sequence[float], kind: str = "grid"
     ) -> tuple[Estimate, ...]:
-        """C at the end, one estimate a ratio that was measured."""
+        """Final C, one estimate for each measured ratio."""
         by_ratio = ((r, self.values(activation, r, "C", kind)) for r in ratios)
         return tuple(
             mean_interval(f"C, {activation}, λ/c = {r:g}", values)
@@ -81,10 +81,10 @@ class ScaleRuns:
 
 
 def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
-    """One finding a prediction that the measured cells can speak of.
+    """One finding for each prediction that the measured cells can test.
 
-    The paper claims that activations obstruct generically and that linear pairs do not; it is not
-    known to speak of the scale of the loss.
+    The paper claims that activations obstruct generically and that linear pairs do not; as far as
+    known, it does not treat the scale of the loss.
     """
     runs = ScaleRuns(measured)
     scaling, papers = (_same, _flow), (_linear, _weak, _generic)
@@ -97,7 +97,7 @@ def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
 
 
 def _over_equal(runs: ScaleRuns, kind: str) -> tuple[Estimate, ...]:
-    """C at another scale of the loss over C at scale 1, at one λ / scale."""
+    """C at a different scale of the loss over C at scale 1, at equal λ / scale."""
     estimates: list[Estimate] = []
     for activation in ("linear", *_CURVED):
         here = runs.values(activation, EQUAL, "C")
@@ -150,7 +150,7 @@ def _flow(runs: ScaleRuns) -> Iterator[Finding]:
 
 
 def _decay_alone(runs: ScaleRuns) -> str:
-    """What the finite step does to a C that is the decayed start and nothing else."""
+    """Text on the effect of finite steps on C, where C is only the decayed start."""
     left: dict[str, float] = {}
     for m in runs.measured:
         s = m.cell.settings
@@ -229,7 +229,7 @@ def _tanh(runs: ScaleRuns) -> Iterator[Finding]:
 
 
 def _jump(runs: ScaleRuns) -> str:
-    """Between which ratios the obstruction of tanh ends."""
+    """Text on the ratios between which the obstruction of tanh ends."""
     values = {r: _mean(runs, "tanh", r, "C") for r in runs.alive("tanh")}
     below = [r for r, c in values.items() if c < OBSTRUCTED]
     above = [r for r, c in values.items() if c >= OBSTRUCTED]
@@ -255,7 +255,7 @@ def _homogeneous(runs: ScaleRuns) -> Iterator[Finding]:
 
 
 def _lives(runs: ScaleRuns, activation: str) -> str:
-    """Up to which ratio it learns, and between which values its C lies."""
+    """Text on the ratios up to which an activation learns, and the range of its C."""
     values = [_mean(runs, activation, r, "C") for r in runs.alive(activation)]
     if not values:
         return f"{activation} does not learn."

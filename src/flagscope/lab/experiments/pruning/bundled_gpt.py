@@ -1,4 +1,4 @@
-"""The bundled model as the laboratory's GPT, with the text that was held out from its training."""
+"""Loads the bundled model as the laboratory's GPT, with its held-out text."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from flagscope.lab.text import Corpus, pydoc_corpus
 def bundled_gpt() -> tuple[dict[str, Tensor], GPTShape, Corpus]:
     """Weights in float32, shape and text of the bundled model.
 
-    The text is this Python's, numbered and split as in the recorded training; where this Python
-    has another text than that of the training, some of the held-out text may have been seen.
+    The text is that of the running Python, numbered and split as in the recorded training. If it
+    differs from the text of the training, some of the held-out text may have been seen.
 
     Raises
     ------
     MissingFileError
-        If the bundled model was not installed.
+        If the bundled model is not installed.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""The claims of the pruning experiment: predictions and rules, fixed before measuring.
+"""Claims of the pruning experiment: predictions and rules, fixed before measuring.
 
-The paper does not say what a head costs: all of them go beyond it.
+The paper does not treat the cost of a head: all claims go beyond it.
 
-The independent units are models: every estimate is a mean over them of a correlation within each,
+The independent units are models: every estimate is a mean over models, of a correlation within each
 or of a difference of areas under the curves of loss against heads removed.
 """
 
@@ -25,19 +25,19 @@ Values = dict[str, Any]
 Models = Sequence[Measured]
 Quantity = Callable[[Values], float | None]
 
-# Heads of a high score should be cheap to remove; by the other scores, dear.
+# Heads with a high value of these scores should be cheap to remove; of the other scores, costly.
 REDUNDANCY = (*(f"overlap_{space}" for space in SPACES), "overlap", "nearest", "membership")
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Spearman's ρ; None where one of the two is constant."""
+    """Spearman's ρ; None if one of the two is constant."""
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     return float(np.asarray(spearmanr(x, y))[0])
 
 
 def partial_rank_correlation(
-    x: Sequence[float], y: Sequence[float], given: Sequence[float]
+    x: Sequence[float], y: Sequence[float], fixed: Sequence[float]
 ) -> float | None:
     """Spearman's ρ of x and y with the ranks of a third held fixed.
 
@@ -51,7 +51,7 @@ def partial_rank_correlation(
     >>> round(partial_rank_correlation([1, 2, 4, 3], [2, 1, 3, 4], common), 4)
     -0.1111
     """
-    between = rank_correlation(x, y), rank_correlation(x, given), rank_correlation(y, given)
+    between = rank_correlation(x, y), rank_correlation(x, fixed), rank_correlation(y, fixed)
     if None in between:
         return None
     xy, xz, yz = (float(r or 0) for r in between)
@@ -62,7 +62,7 @@ def partial_rank_correlation(
 def layer_ranks(
     values: Sequence[float] | Float[np.ndarray, " n"], heads: int
 ) -> Float[np.ndarray, " n"]:
-    """Rank of each head within its layer: what a layer has in common is gone."""
+    """Rank of each head within its layer, which removes common effects of a layer."""
     return rankdata(np.reshape(values, (-1, heads)), axis=1).ravel()
 
 
@@ -102,7 +102,7 @@ def _beyond(score: str, known: str) -> Quantity:
 
 
 def _interaction(values: Values) -> float | None:
-    """Overlap of two heads against what removing both costs beyond the sum."""
+    """Correlation of the overlap of two heads with the cost of both beyond the sum."""
     overlap, beyond = zip(*((o, b) for _, _, o, b in values["interactions"]), strict=True)
     return rank_correlation(overlap, beyond)
 
@@ -115,14 +115,14 @@ def _saved(worse: str, better: str) -> Quantity:
 
 
 def _correlations(quantities: dict[str, Quantity]) -> Callable[[Models], list[Estimate]]:
-    """Mean of each correlation over the models in which it is defined."""
+    """Means of correlations over the models in which they are defined."""
     return _means(quantities, CORRELATION)
 
 
 def _means(
     quantities: dict[str, Quantity], bounds: tuple[float, float] | None = None
 ) -> Callable[[Models], list[Estimate]]:
-    """Mean of each quantity over the models in which it is defined."""
+    """Means of quantities over the models in which they are defined."""
 
     def estimates(models: Models) -> list[Estimate]:
         intervals = []
@@ -138,7 +138,7 @@ def _means(
 def _foretells(
     score: str, name: str, symbol: str | None = None
 ) -> Callable[[Models], list[Estimate]]:
-    """Correlation of a score with the cost, and what its order saves against random ones."""
+    """Correlation of a score with the cost, and the saving of its order over random orders."""
     correlations = _correlations({f"ρ, {symbol or name}": _across(score)})
     areas = _means({f"random less {name}, nats": _saved("random", score)})
     return lambda models: correlations(models) + areas(models)

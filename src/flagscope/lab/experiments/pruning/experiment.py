@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _FULL = {"n_layer": 4, "n_head": 8, "n_embd": 64, "n_positions": 64, "steps": 2000, "seeds": 5}
 _QUICK = {"n_layer": 2, "n_head": 6, "n_embd": 48, "n_positions": 32, "steps": 200, "seeds": 2}
-# Orders of removal that are followed to the end, and their labels.
+# Orders of removal, and their labels.
 _ORDERS = {
     "overlap": "most overlapping first",
     "nearest": "nearest copy first",
@@ -40,7 +40,7 @@ _ORDERS = {
 
 
 class Pruning(Experiment):
-    """Ablation of heads one by one and in orders, against scores of weights and of gradients."""
+    """Compares the ablation of heads, singly and in orders, with weight and gradient scores."""
 
     name = "pruning"
     title = "Head redundancy and the cost of pruning"
@@ -65,7 +65,7 @@ class Pruning(Experiment):
     )
 
     def cells(self, options: Options) -> list[Cell]:
-        """One model each: the bundled one, and trained ones."""
+        """One cell for each model: the bundled one, and trained ones."""
         sizes = _QUICK if options.quick else _FULL
         text = corpus(options.data)
         shape = {name: sizes[name] for name in ("n_layer", "n_head", "n_embd", "n_positions")}
@@ -86,7 +86,7 @@ class Pruning(Experiment):
                 "decay": 1.0,
             },
         }
-        # Seed 0 was looked at while sizes were chosen; it does not count.
+        # Seed 0 was used to choose sizes; it is excluded.
         seeds = range(1, 1 + (options.seeds or sizes["seeds"]))
         return [
             Cell("bundled", {"model": "bundled", "seed": 0} | common, cost=0.5),
@@ -97,7 +97,7 @@ class Pruning(Experiment):
         ]
 
     def measure(self, cell: Cell, report: Callable[[float], None]) -> dict[str, Any]:
-        """Train a model or take the bundled one; score its heads, and remove them."""
+        """Train a model or load the bundled one; score its heads, and remove them."""
         from flagscope.lab.experiments.pruning.head_scores import (
             Ablation,
             gradient_importance,
@@ -143,21 +143,21 @@ class Pruning(Experiment):
         }
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """Every claim of `pruning_claims` by its rule."""
+        """Judge every claim of `claims` by its rule."""
         return tuple(claim.judge(measured) for claim in CLAIMS)
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
-        """One row a head: its scores, and the cost of removing it alone."""
+        """One row for each head: its scores, and the cost of removing it alone."""
         import pandas as pd
 
         rows = []
         for model in measured:
             values = model.values
             for head, loss in enumerate(values["single"]):
-                place = {"layer": head // values["heads"], "head": head % values["heads"]}
+                position = {"layer": head // values["heads"], "head": head % values["heads"]}
                 scores = {name: score[head] for name, score in values["scores"].items()}
                 rows.append(
-                    {"model": model.cell.name, **place, "cost": loss - values["base"]} | scores
+                    {"model": model.cell.name, **position, "cost": loss - values["base"]} | scores
                 )
         return pd.DataFrame(rows)
 
@@ -166,7 +166,7 @@ class Pruning(Experiment):
         measured: Sequence[Measured],
         findings: Sequence[Finding],
     ) -> dict[str, Figure]:
-        """The two figures."""
+        """Draw the two figures."""
         return {"cost": _cost_figure(measured), "curves": _curves_figure(measured)}
 
 
@@ -189,7 +189,7 @@ def _model(
 
 
 def _order(name: str, scores: dict[str, list[float]], single: list[float]) -> list[int]:
-    """Heads in the order of removal: redundant ones first, or unimportant ones."""
+    """Heads in order of removal: redundant ones first, or unimportant ones."""
     if name == "oracle":
         return np.argsort(single, kind="stable").tolist()
     sign = -1 if name in REDUNDANCY else 1
@@ -218,7 +218,7 @@ def _cost_figure(measured: Sequence[Measured]) -> Figure:
         ax.set(xlabel=f"rank of {label}")
         ax.set_title(title, fontsize=9)
     axes[0, 0].set_ylabel("rank of the cost of removing the head")
-    # Beside the points: they fill the axes.
+    # Outside the axes, which are full of points.
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(measured)
     )

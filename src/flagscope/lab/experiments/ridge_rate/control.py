@@ -1,6 +1,6 @@
-"""Weight decay with a loss, with a loss that has nothing to learn, and with none: what aligns?
+"""Measures alignment under weight decay with a loss, with a loss without signal, and with none.
 
-The law of ‖A - B‖ holds in all three. What differs between them is measured here: the imbalance
+The law of ‖A - B‖ holds in all three. They differ in the quantities measured here: the imbalance
 relative to the Grams, and the sines between their dominant spaces.
 """
 
@@ -29,23 +29,23 @@ WINDOW = 2.0
 def measure_control(
     settings: dict[str, Any], task: Regression, report: Callable[[float], None]
 ) -> dict[str, Any]:
-    """Gradient descent with weight decay on linear networks, all seeds at once.
+    """Run gradient descent with weight decay on linear networks, all seeds at once.
 
     Parameters
     ----------
     settings
-        Of the cell; `loss` is "signal" (the task's targets), "zero" (its inputs, targets zero) or
-        "none" (no gradient at all).
+        Settings of the cell; `loss` is "signal" (the task's targets), "zero" (its inputs, targets
+        zero) or "none" (no gradient at all).
     task
         The regression.
     report
-        Takes the fraction done.
+        Called with the fraction done.
     """
     s = settings
     d_in, d_out = task.inputs.shape[1], task.targets.shape[1]
     widths = [d_in, *[s["width"]] * (s["depth"] - 1), d_out]
     weights = [w.detach() for w in initial_network(widths, s["seeds"]).weights]
-    # The centred targets of c classes span c - 1 directions: the signal's dimension.
+    # The centred targets of c classes span c - 1 directions, the dimension of the signal.
     signal = min(d_out - 1, s["width"] - 1)
     steps = step_count(s)
     moments: list[int] = []
@@ -67,14 +67,14 @@ def measure_control(
 def alignment_of(
     write: Float[Tensor, "seeds d m1"], read: Float[Tensor, "seeds m2 d"], r: int
 ) -> dict[str, Float[Tensor, " seeds"]]:
-    """‖A - B‖, the same relative to the Grams in two norms, and the largest sine of the top spaces.
+    """‖A - B‖, also relative to the Grams in two norms, and the largest sine of the top spaces.
 
     Parameters
     ----------
     write, read
         W1 and W2.
     r
-        Dimension of the dominant spaces of A and of B that are compared.
+        Dimension of the compared dominant spaces of A and B.
 
     Examples
     --------
@@ -107,7 +107,7 @@ def _gradients(weights: list[Tensor], task: Regression, loss: Loss) -> list[Tens
 def _summary(
     s: dict[str, Any], moments: list[int], rows: list[list[dict[str, Tensor]]]
 ) -> dict[str, Any]:
-    """Series of the first pair, and of every pair the rates and what is left at the end."""
+    """Series of the first pair, and for every pair the rates and the final values."""
     time = -2 * np.log1p(-s["step"] * s["decay"]) * np.array(moments)
     series = {
         name: torch.stack([torch.stack([pair[name] for pair in row]) for row in rows]).numpy()

@@ -1,4 +1,4 @@
-"""Verdicts of ridge-rate on alignment, with decay without a loss as the control."""
+"""Verdicts of ridge-rate on alignment, with weight decay without a loss as the control."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from flagscope.lab.intervals import SHARE, band_verdict, mean_interval
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Round-off of some thousand products in float64, with room.
+# Round-off of some thousand products in float64, with a margin.
 SAME = (1 - 1e-9, 1 + 1e-9)
-# Fixed before the full run: settled rates within 1 %, sines of spaces that have met or have not.
+# Fixed before the full run: settled rates within 1 %, sines of spaces that have met or not.
 SETTLED = (0.99, 1.01)
 MET, APART = 0.01, 0.9
-# What is left of a relative imbalance that has fallen, over its start.
+# Final over initial relative imbalance, at most, if it has fallen.
 FALLEN = 1e-3
 _DERIVED = "derived in the module"
 LABELS = {"signal": "digits", "zero": "targets zero", "none": "no loss"}
 
 
 def control_findings(cells: Sequence[Measured]) -> tuple[Finding, ...]:
-    """The law without a loss, and what falls only with one."""
+    """Findings on the law without a loss, and on the quantities that fall only with one."""
     return (_lawful(cells), _relative(cells), _spaces(cells), _nothing_to_learn(cells))
 
 
@@ -109,8 +109,10 @@ def _spaces(cells: Sequence[Measured]) -> Finding:
 def _nothing_to_learn(cells: Sequence[Measured]) -> Finding:
     empty = _with_loss(cells, "zero")
     law = _by_decay(empty, "law_ratio", "rate ratio of ‖A - B‖")
-    kept = _by_decay(empty, "trace_relative", "‖A - B‖₁ / (tr A + tr B), end over start", over=True)
-    together = len(law) + len(kept)
+    alone = _by_decay(
+        empty, "trace_relative", "‖A - B‖₁ / (tr A + tr B), end over start", over=True
+    )
+    together = len(law) + len(alone)
     return Finding(
         "A loss alone does not align either: with targets zero the law holds and the relative "
         "imbalance does not fall.",
@@ -120,10 +122,10 @@ def _nothing_to_learn(cells: Sequence[Measured]) -> Finding:
             1.0,
             _DERIVED,
         ),
-        law + kept,
+        law + alone,
         _both(
             band_verdict(law, *SETTLED, together=together),
-            band_verdict(kept, 0.99, math.inf, together=together),
+            band_verdict(alone, 0.99, math.inf, together=together),
         ),
         f"In Frobenius norms the relative imbalance ends at {_mean(empty, 'relative_end'):.3f}, "
         f"from {_mean(empty, 'relative_start'):.3f}: what such a loss takes from A and B is what "
@@ -138,7 +140,7 @@ def draw_controls(cells: Sequence[Measured]) -> Figure:
     depth = max(m.cell.settings["depth"] for m in cells)
     decay = max(m.cell.settings["decay"] for m in cells)
     for ax, (name, label) in zip(axes[0], names.items(), strict=True):
-        # The lines lie on each other where the law alone decides: each has its own dashes.
+        # The lines coincide where the law alone decides, so each has its own dashes.
         for (loss, word), colour, style in zip(
             LABELS.items(), COLOURS, ("-", "--", ":"), strict=False
         ):
@@ -166,7 +168,7 @@ def _by_decay(
     over: bool = False,
     bounds: tuple[float, float] | None = None,
 ) -> tuple[Estimate, ...]:
-    """One estimate for each λ over seeds, which are averaged over cells and pairs first."""
+    """One estimate over seeds for each λ, after averaging each seed over cells and pairs."""
     estimates: list[Estimate] = []
     for decay in sorted({m.cell.settings["decay"] for m in cells}):
         by_cell: list[np.ndarray] = []

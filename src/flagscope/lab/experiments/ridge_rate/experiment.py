@@ -39,10 +39,10 @@ from flagscope.lab.linear import class_regression
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# λ -> 2λt at the end. The spectrum has time to settle where λ is large.
+# 2λt at the end, by λ. The spectrum has time to settle if λ is large.
 DECAYS = {1e-3: 4.0, 2e-3: 4.0, 5e-3: 8.0, 1e-2: 10.0}
 _STEP = 0.2
-# What the table holds of every adjacent pair and seed.
+# Columns of the table for every adjacent pair and seed.
 _COLUMNS = ("ratio", "ratio_less_driven", "angle_ratio")
 _CONTROL_COLUMNS = (
     "law_ratio",
@@ -76,7 +76,7 @@ class RidgeRate(Experiment):
     )
 
     def cells(self, options: Options) -> list[Cell]:
-        """Full batch over depth, width and λ; then step sizes, minibatches and optimisers."""
+        """Cells over depth, width and λ; then step sizes, minibatches and optimisers."""
         seeds = list(range(options.seeds or (4 if options.quick else 10)))
         common = {"seeds": seeds, "data": options.data}
         return [
@@ -92,11 +92,11 @@ class RidgeRate(Experiment):
         return RidgeRun(cell.settings, task).carry_out(report)
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """Predictions and rules of the verdicts are in `findings`."""
+        """Judge the cells by the predictions and rules in `findings`."""
         return findings(measured)
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
-        """One row a (cell, adjacent pair, seed)."""
+        """One row for each (cell, adjacent pair, seed)."""
         rows = []
         for m in measured:
             s = m.cell.settings
@@ -121,7 +121,7 @@ class RidgeRate(Experiment):
         return pd.DataFrame(rows)
 
     def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
-        """See `ridge_figures`."""
+        """Draw the figures of `figures`."""
         return figures(measured, findings)
 
 
@@ -135,7 +135,7 @@ def _settings(*, quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
                     f"rate-decay{decay:g}-depth{depth}-width{width}",
                     base | {"decay": decay, "depth": depth, "width": width, "until": until},
                 )
-    # Driven terms count as η / λ.
+    # Driven terms are of order η / λ.
     for decay in (1e-2,) if quick else (1e-3, 1e-2):
         for step in (0.5, 1.0) if quick else (0.2, 0.5, 1.0):
             yield (
@@ -156,7 +156,7 @@ def _settings(*, quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
             f"momentum{beta:g}-step{step:g}",
             base | {"kind": "momentum", "beta": beta, "step": step},
         )
-    # AdamW's own time scale: its steps are of size η whatever the gradient.
+    # AdamW has its own time scale: its steps have size η for any gradient.
     for loss in ("signal", "zero", "none"):
         for decay in (1e-2,) if quick else (5e-3, 1e-2):
             for depth in (2,) if quick else (2, 3, 5):

@@ -80,7 +80,7 @@ def _draw_angles(cells: Sequence[Measured]) -> Figure:
 
 
 def draw_steps(cells: Sequence[Measured]) -> Figure:
-    """Rate ratios by step size, one line for each λ, raw and less the driven part."""
+    """Rate ratios by step size, one line for each λ, with and without the driven part."""
     figure, axes = new_figure(1, 1, width=5)
     ax = axes[0, 0]
     raw, exact = COLOURS[1:], COLOURS[0]

@@ -1,4 +1,4 @@
-"""What the ridge-rate experiment predicts, and the rules of its verdicts."""
+"""Predictions of the ridge-rate experiment, and the rules of its verdicts."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from flagscope.lab.experiments.ridge_rate.control_findings import control_findin
 from flagscope.lab.experiments.ridge_rate.training import step_count
 from flagscope.lab.intervals import band_verdict, mean_interval
 
-# The acceptance of the rate, fixed before measuring: within 1 % of 1. Angles: 5 %, since they obey
-# the law only once the spectrum has settled.
+# Tolerances, fixed before measuring: rates within 1 % of 1; angles within 5 %, since they obey the
+# law only once the spectrum has settled.
 RATE_BAND = (0.99, 1.01)
 ANGLE_BAND = (0.95, 1.05)
-# A gap counts as settled where the bound falls at the law's rate up to this.
+# A gap counts as settled if the bound falls at the law's rate up to this.
 _STILL = 0.02
 _SOURCE = "theory, section 4"
 _DERIVED = "one step of gradient descent, written out in the module"
 
 
 def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
-    """The law, its angle, its limits, and what it is without a loss."""
+    """Findings on the law, its angle, its limits, and the law without a loss."""
     return (
         _rate_finding(of_kind(measured, "rate")),
         *beyond_the_paper(_identity_finding(measured)),
@@ -54,7 +54,7 @@ def of_kind(measured: Sequence[Measured], kind: str) -> list[Measured]:
 
 
 def seed_means(cells: Sequence[Measured], name: str) -> list[float]:
-    """For every seed the mean over cells and pairs: seeds are what is independent."""
+    """Mean over cells and pairs for every seed, since only seeds are independent."""
     return np.mean([np.mean(m.values[name], axis=0) for m in cells], axis=0).tolist()
 
 
@@ -125,20 +125,20 @@ def _angle_finding(cells: Sequence[Measured]) -> Finding:
 
 
 def _gap_finding(cells: Sequence[Measured]) -> Finding:
-    """The condition of the prediction taken seriously: what the gap does, the angle does too."""
+    """Finding on the condition of the prediction: the angle follows the gap."""
     late = [m for m in cells if m.cell.settings["until"] >= 8]
     sines, bounds = (
         np.concatenate([np.array(m.values[name]) for m in late])
         for name in ("angle_ratio", "bound_ratio")
     )
-    # A bound that stays at 1 says nothing: its rate is 0.
+    # A bound that stays at 1 is void: its rate is 0.
     bounded, still = bounds > _STILL, np.abs(bounds - 1) < _STILL
     followed = np.where(bounded, sines / np.where(bounded, bounds, 1), np.nan)
     wanted = {
         "rate of the sine over rate of ‖A - B‖ / gap": _kept_means(followed),
         "rate ratio of the sine, gap settled": _kept_means(np.where(still, sines, np.nan)),
     }
-    estimates = tuple(mean_interval(name, kept) for name, kept in wanted.items() if kept)
+    estimates = tuple(mean_interval(name, values) for name, values in wanted.items() if values)
     return Finding(
         "The angle follows ‖A - B‖ / gap, and so closes as e^{-2λt} where the gap has settled.",
         Prediction(
@@ -156,13 +156,13 @@ def _gap_finding(cells: Sequence[Measured]) -> Finding:
 
 
 def _kept_means(values: Float[np.ndarray, "pairs seeds"]) -> list[float]:
-    """Mean of each seed over the pairs that count; seeds without any are left out."""
-    kept = (column[~np.isnan(column)] for column in values.T)
-    return [float(column.mean()) for column in kept if len(column)]
+    """Mean of each seed over its settled pairs; seeds without any are left out."""
+    columns = (column[~np.isnan(column)] for column in values.T)
+    return [float(column.mean()) for column in columns if len(column)]
 
 
 def step_finding(cells: Sequence[Measured]) -> Finding:
-    """How far the law bends at larger steps."""
+    """Finding on the deviation from the law at larger steps."""
     estimates = tuple(
         replace(
             mean_interval("", seed_means([m], "ratio")),
@@ -192,7 +192,7 @@ def step_finding(cells: Sequence[Measured]) -> Finding:
 
 
 def _bends_where(cells: Sequence[Measured]) -> str:
-    """Whether it bends least where λ is large, as predicted; nothing said with one λ."""
+    """Text on whether the deviation is least for large λ, as predicted; empty with one λ."""
     by_decay: dict[float, dict[float, float]] = {}
     for m in cells:
         bend = abs(float(np.mean(seed_means([m], "ratio"))) - 1)
@@ -207,7 +207,7 @@ def _bends_where(cells: Sequence[Measured]) -> str:
 
 
 def _noise_finding(cells: Sequence[Measured]) -> Finding:
-    """The floor of ‖A - B‖ over the last quarter against η / batch."""
+    """Finding on the floor of ‖A - B‖ over the last quarter against η / batch."""
     early = tuple(
         mean_interval(
             f"rate ratio to 2λt = 2, η = {m.cell.settings['step']:g}, "
@@ -245,11 +245,11 @@ def _floors(m: Measured) -> np.ndarray:
 
 
 def _momentum_finding(cells: Sequence[Measured]) -> Finding:
-    """To next order the slow root of heavy ball, z² - (1 + β - aη) z + β = 0.
+    """Finding on momentum: the slow root of heavy ball, z² - (1 + β - aη) z + β = 0, to next order.
 
-    A mode of decay rate a shrinks per unit of η / (1-β) by a (1 + aηβ / (1-β)²). In A - B the
-    modes that carry no signal have a = λ and enter squared, those that do have a = 2λ and enter
-    linearly; so the ratio lies between 1 + c and 1 + 2c, c = ηλβ / (1-β)².
+    A mode of decay rate a shrinks per unit of η / (1-β) by a (1 + aηβ / (1-β)²). In A - B, modes
+    without signal have a = λ and enter squared, modes with signal have a = 2λ and enter linearly;
+    so the ratio is between 1 + c and 1 + 2c, c = ηλβ / (1-β)².
     """
     estimates, verdicts, notes = [], [], []
     for m in cells:

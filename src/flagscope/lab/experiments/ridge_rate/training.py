@@ -1,4 +1,4 @@
-"""Training of deep linear networks under weight decay, with records of A - B."""
+"""Trains deep linear networks under weight decay, and records A - B."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def step_count(s: dict[str, Any]) -> int:
 
 @dataclass
 class RidgeRun:
-    """The training of one cell, and what is recorded of it."""
+    """The training of one cell, and its records."""
 
     settings: dict[str, Any]
     task: Regression
@@ -39,12 +39,12 @@ class RidgeRun:
     driven: list[Float[Tensor, "seeds d d"]] = field(init=False)
 
     def carry_out(self, report: Callable[[float], None]) -> dict[str, Any]:
-        """Train to the end; the rates, and the series that are drawn."""
+        """Train to the end, and return the rates and the series to draw."""
         s = self.settings
         d_in, d_out = self.task.inputs.shape[1], self.task.targets.shape[1]
         widths = [d_in, *[s["width"]] * (s["depth"] - 1), d_out]
         drawn = initial_network(widths, s["seeds"]).weights
-        # The centred targets of c classes span c - 1 directions: the signal's dimension.
+        # The centred targets of c classes span c - 1 directions, the dimension of the signal.
         signal = min(d_out - 1, s["width"] - 1)
         self.weights = [w.detach() for w in drawn]
         self.driven = [torch.zeros_like(d) for d in self._differences()]
@@ -103,7 +103,7 @@ class RidgeRun:
         return descend
 
     def _with_state(self, kind: str) -> Callable[[int], None]:
-        """PyTorch's own momentum and AdamW; they act on each element by itself."""
+        """PyTorch's momentum or AdamW, which act on each element separately."""
         s, data = self.settings, self.task
         if kind == "momentum":
             made: torch.optim.Optimizer = torch.optim.SGD(
@@ -126,9 +126,9 @@ def _norm(x: Float[Tensor, "seeds d d"]) -> Float[Tensor, " seeds"]:
 
 
 def dominant_angle(a: Tensor, b: Tensor, r: int) -> tuple[Tensor, Tensor]:
-    """Largest sine between the top r eigenvectors of A and of B, and Davis and Kahan's bound.
+    """Largest sine between the top r eigenvectors of A and of B, and the Davis-Kahan bound.
 
-    ‖sin Θ‖ ≤ ‖A - B‖ / (β_r - α_{r+1}) in spectral norms, where the gap is positive; else 1.
+    ‖sin Θ‖ ≤ ‖A - B‖ / (β_r - α_{r+1}) in spectral norms, if the gap is positive; else 1.
     """
     (alpha, x), (beta, y) = torch.linalg.eigh(a), torch.linalg.eigh(b)
     sine = principal_sines(x[..., -r:], y[..., -r:]).amax(dim=-1)
@@ -146,7 +146,7 @@ def _summary(
     bounds: list[list[Tensor]],
     misses: list[float],
 ) -> dict[str, Any]:
-    """Rates per pair and seed, and the series that are drawn."""
+    """Rates by pair and seed, and the series to draw."""
     pace = s["step"] / (1 - s.get("beta", 0.0))
     predicted = -2 * math.log1p(-pace * s["decay"])
     time = np.array(moments) * predicted
@@ -173,9 +173,9 @@ def _summary(
 
 
 def decay_rates(time: np.ndarray, series: np.ndarray) -> np.ndarray:
-    """Minus the slope of the logarithm over predicted time: measured over predicted rate.
+    """Minus the slope of the logarithm against predicted time: measured over predicted rate.
 
-    Series has shape (moments, pairs, seeds); the result (pairs, seeds).
+    `series` has shape (moments, pairs, seeds); the result has shape (pairs, seeds).
     """
     centred = time - time.mean()
     return -np.tensordot(centred, np.log(series), axes=1) / (centred**2).sum()

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Strata(Experiment):
-    """Draws pairs in every relative position and measures what the theory says of them."""
+    """Draws pairs in every relative position, and tests the statements of the theory."""
 
     name = "strata"
     title = "Relative positions, their dimensions, degenerations and two notions of stability"
@@ -71,7 +71,7 @@ class Strata(Experiment):
     )
 
     def cells(self, options: Options) -> list[Cell]:
-        """One cell a dimension d; every (r1, r2, k) in it, every seed."""
+        """One cell for each dimension d, with every (r1, r2, k) and every seed."""
         largest, seeds = (4, 2) if options.quick else (8, 10)
         chosen = list(range(options.seeds or seeds))
         return [
@@ -80,7 +80,7 @@ class Strata(Experiment):
         ]
 
     def measure(self, cell: Cell, report: Callable[[float], None]) -> dict[str, Any]:
-        """Every relative position in R^d."""
+        """Measure every relative position in R^d."""
         d, seeds = cell.settings["d"], cell.settings["seeds"]
         wanted = [(position, seed) for position in positions(d) for seed in seeds]
         rows = []
@@ -90,7 +90,7 @@ class Strata(Experiment):
         return {"pairs": rows, "flows": [norm_flow(d, seed) for seed in seeds]}
 
     def conclude(self, measured: Sequence[Measured]) -> tuple[Finding, ...]:
-        """Exact statements: one counterexample refutes, none confirms."""
+        """Judge exact statements: one counterexample refutes, none confirms."""
         pairs = [row for m in measured for row in m.values["pairs"]]
         flows = [row for m in measured for flow in m.values["flows"] for row in flow]
         return (
@@ -102,12 +102,12 @@ class Strata(Experiment):
         )
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
-        """One row a (pair, seed)."""
+        """One row for each (pair, seed)."""
         frame = pd.DataFrame([row for m in measured for row in m.values["pairs"]])
         return frame.drop(columns=["sines", "sines_predicted"])
 
     def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
-        """Chain of strata, degenerations, map of the notions of stability."""
+        """Draw the chain of strata, degenerations, and a map of the notions of stability."""
         pairs = [row for m in measured for row in m.values["pairs"]]
         largest = max(row["d"] for row in pairs)
         return {

@@ -46,7 +46,7 @@ def chain_figure(pairs: Sequence[dict[str, Any]], largest: int) -> Figure:
 
 
 def degeneration_figure(pairs: Sequence[dict[str, Any]], largest: int) -> Figure:
-    """Largest sine along the path to a flag, next to the predicted curve."""
+    """Largest sine along the path to a flag, with the predicted curve."""
     figure, axes = new_figure(1, 1, width=6)
     ax = axes[0, 0]
     half = largest // 2

@@ -1,4 +1,4 @@
-"""The claims on strata, their closures and stability, judged by the pairs drawn."""
+"""Verdicts on strata, their closures and stability, from the drawn pairs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flagscope.lab.shares import exact_finding
 def _exact(
     claim: str, predicted: str, source: str, tests: dict[str, list[bool]], words: str
 ) -> Finding:
-    """An exact statement: confirmed if it held each time, refuted if it failed once."""
+    """Finding on an exact statement: confirmed if it always held, refuted if it failed once."""
     held = all(all(agree) for agree in tests.values())
     return exact_finding(
         claim,
@@ -31,7 +31,7 @@ def _exact(
 
 
 def dimension_finding(pairs: Sequence[dict[str, Any]]) -> Finding:
-    """The dimension of an orbit against the rank of the infinitesimal action."""
+    """Compare the dimension of an orbit with the rank of the infinitesimal action."""
     clear = max(row["rank_gap"] for row in pairs)
     return _exact(
         "The orbit X_k has dimension k(d-k) + (r1-k)(d-r1) + (r2-k)(d-r2).",
@@ -44,7 +44,7 @@ def dimension_finding(pairs: Sequence[dict[str, Any]]) -> Finding:
 
 
 def invariant_finding(pairs: Sequence[dict[str, Any]]) -> Finding:
-    """Whether k alone tells orbits apart under the diagonal action."""
+    """Whether k alone distinguishes orbits under the diagonal action."""
     moved = sum(row["sine_moved_by_change"] > 1e-3 for row in pairs) / len(pairs)
     return _exact(
         "k = dim(V ∩ U) is the complete invariant of a pair under GL(d) acting on both alike.",
@@ -94,7 +94,7 @@ def degeneration_finding(pairs: Sequence[dict[str, Any]]) -> Finding:
 
 
 def closed_finding(pairs: Sequence[dict[str, Any]]) -> Finding:
-    """Whether flags are the pairs whose orbits are closed."""
+    """Whether flags are exactly the pairs with closed orbits."""
     lowest: dict[tuple[int, int, int], int] = {}
     for row in pairs:
         key = row["d"], row["r1"], row["r2"]
@@ -121,7 +121,7 @@ def closed_finding(pairs: Sequence[dict[str, Any]]) -> Finding:
 
 
 def git_finding(pairs: Sequence[dict[str, Any]]) -> Finding:
-    """The claim is that flags are polystable in GIT: flags are looked for that are not."""
+    """Finding on the claim that flags are polystable in GIT, by a search for counterexamples."""
     flags = [row for row in pairs if row["closed_orbit"]]
     polystable = [row["git"] == Stability.POLYSTABLE for row in flags]
     consistent = [
@@ -152,9 +152,9 @@ def git_finding(pairs: Sequence[dict[str, Any]]) -> Finding:
 
 
 def affine_finding(flows: Sequence[dict[str, Any]]) -> Finding:
-    """When an orbit of maps is closed, by the norm flow."""
+    """Finding on closed orbits of maps, by the norm flow."""
     closed = [f for f in flows if f["closed"]]
-    other = [f for f in flows if not f["closed"]]
+    unclosed = [f for f in flows if not f["closed"]]
     return _exact(
         "The orbit of the maps (W1, W2) is closed iff rank W1 = rank W2 = rank(W2 W1), and then "
         "holds a balanced point A = B.",
@@ -166,16 +166,16 @@ def affine_finding(flows: Sequence[dict[str, Any]]) -> Finding:
                 _converges(f) and f["condition_growth"] < 1.05 for f in closed
             ],
             "not closed: g still growing": [
-                not _converges(f) and f["condition_growth"] > 1.05 for f in other
+                not _converges(f) and f["condition_growth"] > 1.05 for f in unclosed
             ],
         },
         f"Imbalance at the end: at most {max(f['imbalance'] for f in closed):.0e} for closed "
-        f"orbits, at least {min(f['imbalance'] for f in other):.0e} for the others, whose g grows "
-        f"by a factor of {min(f['condition_growth'] for f in other):.2f} or more while the steps "
-        "double.",
+        f"orbits, at least {min(f['imbalance'] for f in unclosed):.0e} for the others, whose g "
+        f"grows by a factor of {min(f['condition_growth'] for f in unclosed):.2f} or more while "
+        "the steps double.",
     )
 
 
 def _converges(flow: dict[str, Any]) -> bool:
-    """Whether the imbalance falls exponentially: tenfold, while 1/n would only halve it."""
+    """Whether the imbalance falls exponentially: by ten, where 1/n would only halve it."""
     return flow["imbalance"] < max(0.1 * flow["imbalance_before"], 1e-13)

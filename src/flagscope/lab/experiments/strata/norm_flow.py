@@ -11,7 +11,7 @@ from flagscope.geometry import (
 )
 from flagscope.lab.experiments.strata.pairs import well_conditioned
 
-# Of the norm flow: imbalance falls like exp(-n) where the orbit is closed, like 1/n where not.
+# Steps of the norm flow: imbalance falls like exp(-n) if the orbit is closed, else like 1/n.
 _FLOW_STEPS = 1500
 
 
@@ -25,7 +25,7 @@ def norm_flow(d: int, seed: int) -> list[dict[str, Any]]:
     rank = max(1, d // 2)
     flows = []
     for kind in ("balanced", "write into the kernel", "unequal ranks"):
-        # Balanced maps of singular values 1 … 2, one of them redirected or cut off, all moved by g.
+        # Balanced maps of singular values 1 … 2, one redirected or cut off, all transformed by g.
         base = torch.diag(torch.linspace(1, 2, d, dtype=torch.float64))
         w1, w2 = base[:, :rank].clone(), base[:rank].clone()
         if kind == "write into the kernel":

@@ -1,4 +1,4 @@
-"""Random pairs of subspaces in a given relative position, and what is measured of each."""
+"""Draws random pairs of subspaces in a given relative position, and measures them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flagscope.geometry import (
     strata,
 )
 
-# Sines of intersections that survive two well-conditioned changes of basis in float64.
+# Error of sines of intersections after two well-conditioned changes of basis in float64.
 _TOLERANCE = 1e-9
 TIMES = tuple(10.0**-i for i in range(7))
 
@@ -40,7 +40,7 @@ def measured_pair(position: RelativePosition, seed: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(((seed * 16 + d) * 16 + r1) * 256 + r2 * 16 + k)
     axes = position.representative()
     first, second = (well_conditioned(d, generator) for _ in range(2))
-    pair, other = (
+    pair, second_pair = (
         [orthonormal_basis(g @ x, rank=x.shape[1]) for x in axes] for g in (first, second)
     )
     rank, gap = rank_of_action(*pair)
@@ -49,10 +49,11 @@ def measured_pair(position: RelativePosition, seed: int) -> dict[str, Any]:
     on_path = [relative_position(*path.subspaces(t), tolerance=_TOLERANCE).k for t in (1.0, 0.1)]
     noise = [x + 1e-3 * torch.randn(x.shape, dtype=x.dtype, generator=generator) for x in pair]
     near = [orthonormal_basis(x, rank=x.shape[1]) for x in noise]
-    # What carries one pair to the other: the same orbit.
+    # The change that maps one pair to the other: they are in the same orbit.
     carried = [second @ torch.linalg.solve(first, x) for x in pair]
     missed = max(
-        _sine(orthonormal_basis(x, rank=x.shape[1]), y) for x, y in zip(carried, other, strict=True)
+        _sine(orthonormal_basis(x, rank=x.shape[1]), y)
+        for x, y in zip(carried, second_pair, strict=True)
     )
     verdict = git_stability(position)
     return {
@@ -62,9 +63,9 @@ def measured_pair(position: RelativePosition, seed: int) -> dict[str, Any]:
         "rank_of_action": rank,
         "rank_gap": gap,
         "k_found": relative_position(*pair, tolerance=_TOLERANCE).k,
-        "k_after_change": relative_position(*other, tolerance=_TOLERANCE).k,
+        "k_after_change": relative_position(*second_pair, tolerance=_TOLERANCE).k,
         "carried_sine": missed,
-        "sine_moved_by_change": abs(_sine(*pair) - _sine(*other)),
+        "sine_moved_by_change": abs(_sine(*pair) - _sine(*second_pair)),
         "k_near": relative_position(*near, tolerance=_TOLERANCE).k,
         "k_on_path": min(on_path) if len(set(on_path)) == 1 else -1,
         "k_limit": relative_position(*path.subspaces(0.0), tolerance=_TOLERANCE).k,
@@ -86,10 +87,10 @@ def well_conditioned(d: int, generator: torch.Generator) -> Float[Tensor, "d d"]
 
 
 def rank_of_action(v: Tensor, u: Tensor) -> tuple[int, float]:
-    """Rank of gl(d) → T_V Gr × T_U Gr, X ↦ ((I-P)XV, (I-P)XU), and how clear the cut is.
+    """Rank of gl(d) → T_V Gr × T_U Gr, X ↦ ((I-P)XV, (I-P)XU), and the clarity of the cut.
 
-    The second number is the largest singular value that counts as zero over the least that
-    counts, 0 where none is zero.
+    The second number is the largest singular value that counts as zero over the smallest that does
+    not; 0 if none is zero.
     """
     rows = []
     for basis in (v, u):
@@ -97,8 +98,8 @@ def rank_of_action(v: Tensor, u: Tensor) -> tuple[int, float]:
         rows.append(torch.kron(outside.mT.contiguous(), basis.mT.contiguous()))
     sigma = torch.linalg.svdvals(torch.cat(rows))
     rank = int((sigma > 1e-8 * sigma[0]).sum())
-    rest = sigma[rank:]
-    return rank, float(rest[0] / sigma[rank - 1]) if len(rest) else 0.0
+    zeros = sigma[rank:]
+    return rank, float(zeros[0] / sigma[rank - 1]) if len(zeros) else 0.0
 
 
 def _sine(v: Tensor, u: Tensor) -> float:
@@ -113,11 +114,11 @@ def _predicted_sine(sine: float, t: float) -> float:
 
 
 def slope_excess(pair: Sequence[Tensor], generator: torch.Generator) -> float:
-    """Largest slope of a subspace less that of the whole, equal weights.
+    """Largest slope of a subspace minus that of the whole space, with equal weights.
 
-    Tried on V, U, V ∩ U, V + U and on random subspaces; positive means that the pair is not
-    semistable. For a pair of subspaces the four suffice, since the lattice they generate holds
-    the Harder-Narasimhan filtration.
+    Evaluated on V, U, V ∩ U, V + U and on random subspaces; a positive result means that the pair
+    is not semistable. For a pair of subspaces the four suffice, since the lattice that they
+    generate contains the Harder-Narasimhan filtration.
     """
     v, u = pair
     d = v.shape[0]
