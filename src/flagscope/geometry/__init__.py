@@ -32,6 +32,7 @@ from flagscope.geometry.flags import (
 )
 from flagscope.geometry.gram import centred_spectrum, gram, gram_singular_values, symmetric_share
 from flagscope.geometry.gram_side import (
+    PRODUCT_UP_TO,
     GramSide,
     commutator_of_grams,
     difference_of_grams,
@@ -144,6 +145,7 @@ __all__ = [
     "EIGH_FLOPS",
     "FEWEST",
     "NOT_FINITE",
+    "PRODUCT_UP_TO",
     "SINGLE_FROM",
     "SLAB_BYTES",
     "Balancing",

@@ -7,9 +7,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from flagscope.arch import Graph, HeadGroup, LinearMap, LinkGroup, PairGroup
-from flagscope.engine.plan.cost import head_cost, link_cost, pair_cost, single_from, stream_cost
+from flagscope.engine.plan.cost import (
+    Cost,
+    head_cost,
+    link_cost,
+    pair_cost,
+    single_from,
+    stream_cost,
+)
+from flagscope.engine.plan.depth import is_sharp
 from flagscope.engine.plan.experts import experts_at_once, in_parts
 from flagscope.engine.plan.pieces import Piece, piece_bytes
+from flagscope.engine.plan.sharp_cost import sharp_pair_cost, sharp_stream_cost
 from flagscope.engine.plan.work import Work, total
 from flagscope.engine.settings import Settings
 from flagscope.guard import guarded
@@ -131,12 +140,15 @@ def _task(name: str, block: _Block, sizes: Mapping[str, int], settings: Settings
     edges, single = settings.edges, single_from(settings.precision)
     along = [pair for pair in block.pairs if pair.kind == "residual"]
     inside = [pair for pair in block.pairs if pair.kind != "residual"]
-    costs = [
-        pair_cost(pair, single=single, before=inside[i - 1] if i else None)
-        for i, pair in enumerate(inside)
-    ]
+    costs: list[Cost] = []
+    for i, pair in enumerate(inside):
+        cost = sharp_pair_cost if is_sharp(pair, settings.depth) else pair_cost
+        costs.append(cost(pair, single=single, before=inside[i - 1] if i else None))
     costs += [head_cost(head, single=single) for head in block.heads]
-    costs += [stream_cost(along, single=single), link_cost(block.links, edges, single=single)]
+    sharp = [pair for pair in along if is_sharp(pair, settings.depth)]
+    whole = [pair for pair in along if not is_sharp(pair, settings.depth)]
+    costs += [stream_cost(whole, single=single), sharp_stream_cost(sharp, single=single)]
+    costs += [link_cost(block.links, edges, single=single)]
     return Task(
         name=name,
         pairs=tuple(block.pairs),
