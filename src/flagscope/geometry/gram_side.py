@@ -13,8 +13,8 @@ from flagscope.geometry.commutator_sketch import CommutatorSketch, sketched_comm
 from flagscope.geometry.gram import gram
 from flagscope.geometry.leading_space import LeadingSpace, leading_space
 
-# Rows of a matrix that are widened to float64 at a time.
-_ROWS = 512
+# Rows of a matrix that are multiplied entry by entry at a time, so that they stay in the cache.
+_ROWS = 64
 # Up to this size of the shared space the commutator takes one product of the Gram matrices.
 PRODUCT_UP_TO = 2048
 
@@ -175,7 +175,7 @@ def _side(raw: Tensor, d: int, matrix: Callable[[], Tensor]) -> GramSide:
 
 
 def inner(x: Float[Tensor, "n k"], y: Float[Tensor, "n k"]) -> float:
-    """Σ x∘y, summed in float64.
+    """Σ x∘y; the sums of rows are added in float64.
 
     Examples
     --------
@@ -184,7 +184,7 @@ def inner(x: Float[Tensor, "n k"], y: Float[Tensor, "n k"]) -> float:
     """
     total = torch.zeros((), dtype=torch.float64, device=x.device)
     for one, two in zip(x.split(_ROWS), y.split(_ROWS), strict=True):
-        total += (one.double() * two).sum()
+        total += (one * two).sum(-1).double().sum()
     return float(total)
 
 
