@@ -10,8 +10,12 @@ import torch
 from torch import Tensor
 
 import flagscope
+from flagscope.cli.table import print_report
 from flagscope.diagnose import sharp_pairs
 from flagscope.records import PairRecord
+from flagscope.report.cells import pair_cells
+from flagscope.report.tracks import tracks
+from flagscope.report.wording import number
 
 D, WIDE = 288, 400
 EXACT = ("gram_correlation", "imbalance", "participation_write", "participation_read")
@@ -109,6 +113,35 @@ def test_sketches_are_within_their_errors(full, monkeypatch):
             value, error = getattr(pair, field), getattr(pair, f"{field}_error")
             assert 0 < error < 0.05 * value
             assert abs(value - getattr(known, field)) < 4 * error
+
+
+def test_chance_is_given_for_the_estimate(full, monkeypatch):
+    monkeypatch.setattr(sharp_pairs, "PRODUCT_UP_TO", 0)
+    for name, pair in pairs(gpt2(), "sharp").items():
+        if pair.depth == "sharp":
+            known, found = full[name].null, pair.null
+            low, high = known.commutator_ratio_interval
+            wide = found.commutator_ratio_interval
+            assert wide[0] < low < high < wide[1]
+            assert wide[1] - 1 >= 1.95 * pair.commutator_ratio_error
+            assert found.commutation_defect_sd > known.commutation_defect_sd
+
+
+def test_the_page_and_the_terminal_say_what_is_an_estimate(monkeypatch, capsys):
+    monkeypatch.setattr(sharp_pairs, "PRODUCT_UP_TO", 0)
+    report = flagscope.scan(gpt2(), config=CONFIG, depth="sharp", edges=0, device="cpu")
+    pair = next(pair for pair in report.result.pairs if pair.kind == "mlp")
+    cells = [text for _, text, *_ in pair_cells(report.result, pair, tracks(report.result)[0])]
+    for value, error in (
+        (pair.commutator_ratio, pair.commutator_ratio_error),
+        (pair.commutation_defect, pair.commutation_defect_error),
+    ):
+        assert f"{number(value)} ± {number(error, 2)}" in cells
+    print_report(report)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "sharp: 12 of 28 pairs by Gram matrices" in out
+    assert "--depth full" in out
+    assert "commutator_ratio_error" in report.pairs
 
 
 def test_what_takes_the_whole_spectrum_is_null():

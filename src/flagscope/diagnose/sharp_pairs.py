@@ -52,6 +52,8 @@ from flagscope.geometry.profile_views import testable
 from flagscope.null import commutator_null, correlation_null
 from flagscope.records import Balanced, Functional, PairRecord
 
+# Normal quantile of a central 95 % interval.
+_Z95 = 1.959963984540054
 FULL_SCAN_ONLY = "full scan only"
 
 Sketch = Callable[[GramSide, GramSide], CommutatorSketch]
@@ -220,6 +222,7 @@ def _grams(
     test = correlation.significance(rho / spread)
     c_test = null.significance(max(ratio, 0.0), error=error, degrees=made.degrees)
     sketched = made.degrees > 0
+    unsure = made.defect_error if sketched else 0.0
     return SharpGrams(
         GramObservables(
             None,
@@ -229,13 +232,22 @@ def _grams(
             gram_correlation_z=test.z,
             gram_correlation_p=test.p,
             commutation_defect=number(made.defect),
-            commutator_interval=null.interval,
+            commutator_interval=_widened(null.interval, null.mean, error),
             correlation_sd=correlation.sd * spread,
             defect_mean=null.defect_mean,
-            defect_sd=null.defect_sd,
+            defect_sd=None if null.defect_sd is None else math.hypot(null.defect_sd, unsure),
         ),
         number(error) if sketched else None,
         number(made.defect_error) if sketched else None,
+    )
+
+
+def _widened(interval: tuple[float, float], mean: float, error: float) -> tuple[float, float]:
+    """The central 95 % of an estimate of C with this standard error, from that of C."""
+    low, high = interval
+    return (
+        max(0.0, mean - math.hypot(mean - low, _Z95 * error)),
+        mean + math.hypot(high - mean, _Z95 * error),
     )
 
 
