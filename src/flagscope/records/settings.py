@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, PlainSerializer
 
-from flagscope.records.literals import PARTS, Depth, FoldNorms, Part, Precision
+from flagscope.records.literals import PARTS, Depth, FoldNorms, PairKind, Part, Precision
 from flagscope.records.record import Record
 
 
@@ -20,6 +20,11 @@ class ScanSettings(Record):
     ----------
     only
         The parts to compute.
+    layers
+        Numbers of the layers to look at, of which all results have both of their ends; None for
+        all, and for what has no number.
+    kinds
+        Kinds of pairs to look at; None for all.
     family
         Name of a model family or path of a family file (.toml), to override what the config and the
         tensor names say; "none" to take no family for its names.
@@ -55,6 +60,8 @@ class ScanSettings(Record):
     model_config = ConfigDict(extra="allow")
 
     only: tuple[Part, ...] = PARTS
+    layers: tuple[int, ...] | None = None
+    kinds: tuple[PairKind, ...] | None = None
     family: str | None = None
     heads: int | None = Field(default=None, gt=0)
     rank: str = "signal"
