@@ -1,9 +1,15 @@
+import ast
 import doctest
+import re
 from pathlib import Path
 
 import pytest
 
+import flagscope
+
 DOCS = Path(__file__).parents[1] / "docs"
+PACKAGE = Path(flagscope.__file__).parent
+MODULE = r"`((?:geometry|null|diagnose|observables|engine)/[\w/]+\.py)`"
 
 
 @pytest.mark.parametrize("page", ["collapse.md"])
@@ -11,3 +17,33 @@ def test_examples_of_the_pages_run(page):
     found = doctest.testfile(str(DOCS / page), module_relative=False, encoding="utf-8")
     assert found.attempted > 0
     assert found.failed == 0
+
+
+def defined(module: str) -> set[str]:
+    """Names that a module of the package binds itself, imports aside."""
+    names = set()
+    for node in ast.parse((PACKAGE / module).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return names
+
+
+def test_each_formula_is_where_the_architecture_page_says():
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|([^|\n]+)\|[^|\n]+\|([^|\n]+)\|([^|\n]+)\|$", text, re.MULTILINE)[2:]
+    assert len(rows) > 20
+    for quantity, modules, functions in rows:
+        named = re.findall(MODULE, modules)
+        wanted = set(re.findall(r"`(\w+)`", functions))
+        assert named, quantity
+        assert wanted, quantity
+        assert wanted <= set.union(*map(defined, named)), quantity
+
+
+@pytest.mark.parametrize("page", ["theory.md", "architecture.md"])
+def test_modules_named_on_a_page_exist(page):
+    named = re.findall(MODULE, (DOCS / page).read_text(encoding="utf-8"))
+    assert len(named) > 5
+    assert all((PACKAGE / module).is_file() for module in named), named

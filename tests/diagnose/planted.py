@@ -1,32 +1,17 @@
-"""Pairs and heads with known answers, and their records."""
+"""Pairs and heads of known answers as groups of a network, and their records."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import pytest
-import torch
 from torch import Tensor
 
 from flagscope.arch import HeadGroup, LinearMap, Member, PairGroup, Rotary, Side
 from flagscope.diagnose import head_record, pair_records
-from flagscope.geometry import Matrices, RankRule
+from flagscope.geometry import RankRule
 from flagscope.records import HeadRecord, PairRecord
-
-
-def normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def haar(n: int, d: int, r: int, *, seed: int) -> Tensor:
-    return torch.linalg.qr(normal(n, d, r, seed=seed)).Q
-
-
-def with_values(rows: int, columns: int, values: Sequence[float], *, seed: int) -> Tensor:
-    """A matrix with these singular values (the others zero) and Haar singular vectors."""
-    left = haar(1, rows, len(values), seed=seed)[0]
-    right = haar(1, columns, len(values), seed=seed + 1)[0]
-    return left @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ right.mT
+from geometry.planted import matrices
 
 
 def stored_map(name: str, count: int, rows: int, columns: int) -> LinearMap:
@@ -55,11 +40,6 @@ def pair_group(
             Member(f"pair.{i}", write_index=a, read_index=b) for i, (a, b) in enumerate(of)
         ),
     )  # fmt: skip
-
-
-def matrices(values: Tensor, delta: float = 0.0) -> Matrices:
-    deltas = torch.full((len(values),), delta, dtype=torch.float64)
-    return Matrices(values, deltas, deltas**2 / max(values.shape[1:]))
 
 
 def records(

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 import reference
-from diagnose.planted import haar, matrices, normal, pair_group, record, records, with_values
+from diagnose.planted import pair_group, record, records
 from flagscope.arch import Rotary
 from flagscope.diagnose import labels
 from flagscope.diagnose.balanced import balanced_maps, fixes_completely
 from flagscope.records import PairRecord
+from geometry.planted import haar, matrices, normal, with_values
 
 BALANCED = (
     *("commutator_ratio", "gram_correlation", "commutation_defect", "imbalance", "overlap_ratio"),

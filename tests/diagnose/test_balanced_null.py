@@ -5,9 +5,10 @@ import pytest
 import torch
 
 import reference
-from diagnose.planted import haar, normal, records
+from diagnose.planted import records
 from flagscope.arch import Rotary
 from flagscope.diagnose.balanced_records import balanced_correlation_z
+from geometry.planted import haar, normal
 
 
 def balanced_z(found):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from diagnose.planted import haar, heads, normal, records
+from diagnose.planted import heads, records
+from geometry.planted import haar, normal
 
 DRAWS = 2000
 WHERE = ("the write map", "the read map", "either map")

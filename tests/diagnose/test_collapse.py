@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from diagnose.planted import haar, normal
 from flagscope.diagnose import (
     NeuralCollapse,
     neural_collapse,
@@ -13,6 +12,7 @@ from flagscope.diagnose import (
     simplex_fit,
 )
 from flagscope.errors import InputError
+from geometry.planted import haar, normal
 
 K, D = 5, 12
 FIELDS = ("nc1", "nc1_trace_ratio", "nc3", "nc3_centred", "nc4")

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import reference
-from diagnose.planted import haar, normal, records
+from diagnose.planted import records
 from flagscope.diagnose.combined import combined_overlap, ranks_to_test
 from flagscope.null import overlap_significance
+from geometry.planted import haar, normal
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 8, 9, 64])

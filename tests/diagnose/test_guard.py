@@ -8,10 +8,11 @@ import torch
 from scipy import stats
 
 import flagscope
-from diagnose.planted import haar, matrices, normal, pair_group, records
+from diagnose.planted import pair_group, records
 from flagscope.diagnose import residual_record
 from flagscope.engine.cache.norms import centred_columns, centred_rows
 from flagscope.geometry import RankRule, prepared_map
+from geometry.planted import haar, matrices, normal
 
 SCANS, LEVEL = 40, 0.05
 WIDTHS = (24, 64, 64, 32)

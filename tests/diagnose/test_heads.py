@@ -8,16 +8,13 @@ import torch
 from scipy.special import log_ndtr, ndtr
 
 import reference
-from diagnose.planted import haar, heads, normal
+from diagnose.planted import heads
 from flagscope.geometry import (
     head_spaces,
-    largest_of_projector_sum,
-    pairwise_overlaps,
-    projector_sum,
-    squared_overlaps,
 )
 from flagscope.null import mean_overlap_significance, overlap_significance
 from flagscope.records import HeadRecord
+from geometry.planted import haar, normal
 
 
 def spaces_of(maps: torch.Tensor) -> list[np.ndarray]:
@@ -166,14 +163,6 @@ def test_rank_deficient_heads_have_their_own_ranks():
     assert found.rank == 6
 
 
-def test_storage_noise_lowers_ranks():
-    maps = normal(3, 6, 30, seed=1)
-    maps[1, 5] = maps[1, :5].sum(0) + 1e-4 * normal(30, seed=2)
-    assert head_spaces(maps).ranks.tolist() == [6, 6, 6]
-    noise = torch.full((3,), 1e-2, dtype=torch.float64)
-    assert head_spaces(maps, noise=noise).ranks.tolist() == [6, 5, 6]
-
-
 @pytest.mark.parametrize(
     ("change", "text"),
     [(0.0, "head 1 is all zero"), (float("nan"), "head 1 is not finite"), (None, "single head"),
@@ -192,45 +181,6 @@ def test_statuses(change, text):
     assert found.overlap_ratio is found.p is found.pairwise is found.clusters is None
     json.loads(found.model_dump_json(), parse_constant=pytest.fail)
     assert HeadRecord.model_validate_json(found.model_dump_json()) == found
-
-
-@pytest.mark.parametrize(("count", "d", "r"), [(40, 6, 5), (3, 40, 4), (30, 12, 9)])
-def test_pairwise_overlaps_by_either_product(count, d, r):
-    # Small d takes projectors, large d stacked bases; small slabs must not matter.
-    spaces = head_spaces(normal(count, r, d, seed=1))
-    exact = torch.tensor([[(a.mT @ b).square().sum() for b in spaces.bases] for a in spaces.bases])
-    torch.testing.assert_close(pairwise_overlaps(spaces), exact.double(), rtol=1e-6, atol=1e-6)
-    whole = pairwise_overlaps(spaces)
-    small = squared_overlaps(spaces.bases.mT, slab=4000)
-    torch.testing.assert_close(small, whole, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize(("count", "d", "r"), [(3, 40, 4), (12, 20, 6)])
-def test_projector_sum_on_either_side(count, d, r):
-    maps = normal(count, r, d, seed=1)
-    maps[:, 0] = maps[0, 0]
-    spaces = head_spaces(maps)
-    found = projector_sum(spaces, threshold=count - 0.01)
-    assert found.shared.tolist() == pytest.approx([count], rel=1e-5)
-    assert found.membership.shape == (1, count)
-    np.testing.assert_allclose(found.membership, 1, atol=1e-4)
-    assert len(found.eigenvalues) == min(d, count * r)
-    assert float(found.eigenvalues.sum()) == pytest.approx(count * r, rel=1e-5)
-
-
-@pytest.mark.parametrize(("count", "d", "r"), [(20, 600, 30), (12, 600, 60), (30, 520, 40)])
-def test_the_largest_eigenvalue_alone_is_that_of_the_spectrum(count, d, r):
-    maps = normal(count, r, d, seed=1)
-    for planted in (False, True):
-        if planted:
-            maps[:6, 0] = maps[0, 0]
-        spaces = head_spaces(maps)
-        exact = float(projector_sum(spaces, threshold=float("inf")).eigenvalues[0])
-        found = largest_of_projector_sum(spaces)
-        assert found == pytest.approx(exact, rel=1e-5 if planted else 1e-2)
-        assert found < exact * (1 + 1e-5)
-    turned = haar(1, 640, 560, seed=2)[0].mT.reshape(14, 40, 640)
-    assert largest_of_projector_sum(head_spaces(turned)) == pytest.approx(1, rel=1e-5)
 
 
 def gain(d, sd, *, seed):

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 import reference
-from diagnose.planted import haar, normal
 from flagscope.diagnose import alignment_levels
 from flagscope.errors import InputError
 from flagscope.geometry import RankRule
+from geometry.planted import haar, normal
 
 D = 20
 ALL = RankRule.parse("numerical")

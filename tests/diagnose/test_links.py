@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from diagnose.planted import haar, normal
 from flagscope.diagnose import LinkName, ScaledEnds, divided_link, head_ends, head_links
 from flagscope.diagnose.second_look import second_log10_p
 from flagscope.geometry import Matrices, scale_profile
 from flagscope.null import Significance
+from geometry.planted import haar, normal
 
 D, R, H = 48, 5, 4
 NAME = LinkName("decoder", 2, 3, "q")

@@ -5,22 +5,14 @@ import pytest
 import torch
 
 import reference
-from diagnose.planted import (
-    haar,
-    matrices,
-    normal,
-    pair_group,
-    record,
-    records,
-    stored_map,
-    with_values,
-)
+from diagnose.planted import pair_group, record, records, stored_map
 from flagscope.arch import LinearMap, Rotary, Side
 from flagscope.diagnose import pair_records
 from flagscope.diagnose.values import rounded
 from flagscope.geometry import Matrices
 from flagscope.null import overlap_significance
 from flagscope.records import ArraySummary, PairRecord
+from geometry.planted import haar, matrices, normal, with_values
 
 SHAPES = [(6, 9, 20), (20, 3, 4), (20, 7, 30), (20, 20, 20), (40, 25, 24), (2, 3, 2)]
 UNDEFINED = (

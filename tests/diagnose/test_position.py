@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from diagnose.planted import haar, normal, pair_group, record
+from diagnose.planted import pair_group, record
 from flagscope.diagnose import pair_records
 from flagscope.diagnose.position import dominant_position
 from flagscope.geometry import Matrices, NoisyMap, RankRule
 from flagscope.null import count_beyond_chance, storage_noise
+from geometry.planted import haar, normal
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from diagnose.planted import haar, pair_group
+from diagnose.planted import pair_group
 from flagscope.diagnose import pair_records, residual_record
 from flagscope.geometry import Matrices, RankRule, prepared_map
+from geometry.planted import haar
 
 RULE = RankRule.parse("numerical")
 SIZE, OF_LARGE, OF_SMALL = 30.0, 1e-2, 1e-6

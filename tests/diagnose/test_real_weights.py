@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 import flagscope
 import reference
-from diagnose.planted import haar, normal
 from flagscope.diagnose import labels
 from flagscope.null import overlap_significance
+from geometry.planted import haar, normal
 
 RESNET20 = Path(__file__).parents[3] / "shared/data/resnet20-cifar10/resnet20-12fca82f.th"
 LAYER = "encoder.layer.0."

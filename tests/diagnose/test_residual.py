@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from diagnose.planted import assert_record, haar, matrices, normal, pair_group, record, with_values
+from diagnose.planted import assert_record, pair_group, record
 from flagscope.diagnose import residual_record
 from flagscope.geometry import RankRule, prepared_map
 from flagscope.null import storage_noise
+from geometry.planted import haar, matrices, normal, with_values
 
 
 def prepared_record(w1, w2, *, delta=0.0, rank="participation"):

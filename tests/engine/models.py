@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diagnose.planted import normal
 from flagscope.checkpoint import from_state_dict
+from geometry.planted import normal
 
 
 def gpt2(layers=2, d=24):

@@ -8,11 +8,12 @@ import torch
 
 import flagscope
 import reference
-from diagnose.planted import heads, normal, record
+from diagnose.planted import heads, record
 from flagscope.engine.run.error_rate import with_one_error_rate
 from flagscope.errors import InputError
 from flagscope.null import family_adjustment
 from flagscope.records import EdgeRecord, HeadCluster
+from geometry.planted import normal
 
 KINDS = ("overlap", "commutator", "heads", "links")
 

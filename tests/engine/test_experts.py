@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from diagnose.planted import normal
 from engine.scans import CPU, OnDisk, assert_close, graph_of
 from flagscope.checkpoint import from_state_dict
 from flagscope.engine import plan, run_scan
 from flagscope.engine.plan import experts
 from flagscope.engine.plan.cost import pair_cost
+from geometry.planted import normal
 
 D, F, EXPERTS = 16, 24, 7
 

@@ -8,7 +8,7 @@ import torch
 
 import flagscope
 import reference
-from diagnose.planted import matrices, normal, pair_group
+from diagnose.planted import pair_group
 from engine import test_plan
 from flagscope.arch import Graph, Norm
 from flagscope.checkpoint import from_state_dict
@@ -20,6 +20,7 @@ from flagscope.engine.cache.norms import (
     scaled_rows,
 )
 from flagscope.geometry import Matrices
+from geometry.planted import matrices, normal
 
 D = 12
 

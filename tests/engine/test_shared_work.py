@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diagnose.planted import normal, pair_group
+from diagnose.planted import pair_group
 from engine.models import whole_gpt2
 from engine.scans import graph_of
 from flagscope.arch import Graph, Norm, PairGroup
@@ -15,6 +15,7 @@ from flagscope.checkpoint import Checkpoint, from_state_dict
 from flagscope.engine import Settings, Task, plan
 from flagscope.engine.cache.tensor_cache import TensorCache
 from flagscope.engine.run.execute import execute
+from geometry.planted import normal
 
 D = 12
 SETTINGS = Settings(device="cpu", rank="participation", edges=100)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from flagscope.geometry import Matrices
+
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -40,3 +42,23 @@ def map_with_values(
     left = haar_bases(m, r, generator=generator)
     right = haar_bases(n, r, generator=generator)
     return left * torch.tensor(values, dtype=torch.float64) @ right.mT
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def haar(n: int, d: int, r: int, *, seed: int) -> Tensor:
+    return torch.linalg.qr(normal(n, d, r, seed=seed)).Q
+
+
+def with_values(rows: int, columns: int, values: Sequence[float], *, seed: int) -> Tensor:
+    """A matrix with these singular values (the others zero) and Haar singular vectors."""
+    left = haar(1, rows, len(values), seed=seed)[0]
+    right = haar(1, columns, len(values), seed=seed + 1)[0]
+    return left @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ right.mT
+
+
+def matrices(values: Tensor, delta: float = 0.0) -> Matrices:
+    deltas = torch.full((len(values),), delta, dtype=torch.float64)
+    return Matrices(values, deltas, deltas**2 / max(values.shape[1:]))

@@ -7,6 +7,7 @@ import torch
 
 from flagscope.errors import InputError
 from flagscope.geometry import (
+    leading_angles,
     principal_angles,
     principal_cosines,
     principal_sines,
@@ -159,3 +160,22 @@ def test_wrong_arguments_say_what_to_do():
         principal_cosines(axes.to(torch.int64), axes)
     with pytest.raises(InputError, match="dimensions"):
         principal_cosines(axes[0], axes)
+
+
+@pytest.mark.parametrize(
+    ("r1", "r2", "d"), [(3, 5, 12), (5, 3, 12), (200, 210, 220), (210, 200, 220)]
+)
+def test_angles_of_leading_spaces_from_overlaps_of_whole_bases(r1, r2, d):
+    """Large ones go by the complement of the larger space, and by sines where those are small."""
+    generator = seeded(3)
+    x, y = (haar_bases(d, d, generator=generator) for _ in range(2))
+    y[:, :2] = x[:, :2]
+    y = torch.linalg.qr(y).Q
+    angles = leading_angles(x.mT @ y, r1, r2, d)
+    torch.testing.assert_close(
+        angles.cosines, principal_cosines(x[:, :r1], y[:, :r2]), atol=1e-7, rtol=0
+    )
+    assert (angles.sines is not None) == (d == 220)
+    forced = max(0, r1 + r2 - d)
+    assert angles.count_within(1e-6, rounding=1e-13) == max(2, forced)
+    assert angles.count_within(1.0, rounding=0.0) == min(r1, r2)

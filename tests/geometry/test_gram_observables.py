@@ -3,7 +3,6 @@ import pytest
 import torch
 
 import reference
-from diagnose.planted import haar, normal, with_values
 from flagscope.geometry import (
     commutation_defect,
     commutator_ratio,
@@ -12,6 +11,7 @@ from flagscope.geometry import (
     pair_spectra,
 )
 from flagscope.geometry.spectra import _from_large_grams, _from_small_grams
+from geometry.planted import haar, normal, with_values
 
 ALL = {
     commutator_ratio: reference.commutator_ratio,

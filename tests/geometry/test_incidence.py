@@ -6,6 +6,7 @@ import torch
 
 from flagscope.errors import InputError
 from flagscope.geometry import (
+    attainable_overlap,
     flag_defect,
     incidence_at_ranks,
     incidence_surface,
@@ -61,20 +62,30 @@ def test_batches_and_empty_spaces():
 
 
 @pytest.mark.parametrize(("p", "q"), [(2, 4), (4, 2), (3, 3), (1, 1)])
-def test_flag_defect_is_the_part_of_v_outside_u(p, q):
+def test_flag_defect_is_the_part_of_the_smaller_space_outside_the_larger(p, q):
     generator = seeded(p)
     v, u = haar_bases(5, 9, p, generator=generator), haar_bases(5, 9, q, generator=generator)
-    projector = u @ u.mT
-    outside = ((v - projector @ v) ** 2).sum((-2, -1))
-    found = flag_defect(principal_cosines(v, u), rank_write=p, rank_read=q)
-    torch.testing.assert_close(found, outside, atol=1e-13, rtol=0)
+    smaller, larger = (v, u) if p <= q else (u, v)
+    outside = ((smaller - larger @ (larger.mT @ smaller)) ** 2).sum((-2, -1))
+    overlaps = principal_cosines(v, u).square().sum(-1).tolist()
+    found = [flag_defect(overlap, rank_write=p, rank_read=q) for overlap in overlaps]
+    assert found == pytest.approx(outside.tolist(), abs=1e-13)
 
 
-def test_flag_defect_vanishes_exactly_on_flags():
+def test_flag_defect_vanishes_on_flags_whichever_space_is_the_larger():
     v, u = spaces_with_angles([0.0, 0.0], 8, p=2, q=4, generator=seeded())
-    assert flag_defect(principal_cosines(v, u), rank_write=2, rank_read=4).item() < 1e-14
-    assert flag_defect(torch.ones(2), rank_write=3, rank_read=2).item() == 1
-    assert flag_defect(torch.ones(0), rank_write=2, rank_read=0).item() == 2
+    overlap = float(principal_cosines(v, u).square().sum())
+    assert flag_defect(overlap, rank_write=2, rank_read=4) < 1e-14
+    assert flag_defect(overlap, rank_write=4, rank_read=2) < 1e-14
+    assert flag_defect(0.0, rank_write=2, rank_read=0) == 0
+
+
+@pytest.mark.parametrize(
+    ("overlap", "ranks", "attainable"),
+    [(2.1, (2, 3), 2), (0.9, (2, 3), 1), (-0.1, (1, 1), 0), (1.5, (2, 3), 1.5)],
+)
+def test_an_overlap_is_carried_no_further_than_dimensions_allow(overlap, ranks, attainable):
+    assert attainable_overlap(overlap, *ranks, 4) == attainable
 
 
 def test_bad_arguments_are_refused():
@@ -83,10 +94,7 @@ def test_bad_arguments_are_refused():
     for ranks in ([0], [3]):
         with pytest.raises(InputError, match="of 2 vectors"):
             incidence_at_ranks(torch.eye(2), ranks, [1])
-    with pytest.raises(InputError, match="cosines for spaces"):
-        flag_defect(torch.ones(3), rank_write=2, rank_read=4)
-    with pytest.raises(InputError, match="cosine is") as caught:
-        flag_defect(torch.tensor([1.5]), rank_write=1, rank_read=4)
-    assert "angles" in str(caught.value.hint)
-    with pytest.raises(InputError, match="negative"):
-        flag_defect(torch.tensor([-0.5]), rank_write=1, rank_read=4)
+    for overlap in (2.1, -0.5, float("nan")):
+        with pytest.raises(InputError, match="overlap of spaces") as caught:
+            flag_defect(overlap, rank_write=2, rank_read=4)
+        assert "from 0 to 2" in str(caught.value.hint)

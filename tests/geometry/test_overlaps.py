@@ -5,7 +5,6 @@ import pytest
 import torch
 from scipy.linalg import subspace_angles
 
-from diagnose.planted import haar, matrices, normal, with_values
 from flagscope.geometry import (
     cheaper_form,
     head_spaces,
@@ -15,6 +14,7 @@ from flagscope.geometry import (
     whitening,
 )
 from flagscope.null import haar_overlap
+from geometry.planted import haar, matrices, normal, with_values
 
 SIZES = [(40, 6, 5), (3, 40, 4), (30, 12, 9), (7, 33, 3), (4, 5, 5), (300, 9, 2)]
 

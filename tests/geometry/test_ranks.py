@@ -9,6 +9,7 @@ from flagscope.geometry import (
     RankRule,
     energy_rank,
     numerical_rank,
+    participation_of_moments,
     participation_ratio,
 )
 from geometry.planted import haar_bases, map_with_values, seeded
@@ -75,6 +76,13 @@ def test_participation_ratio_at_rank_zero_one_and_full():
     values = torch.tensor([[0.0, 0.0], [7.0, 0.0], [7.0, 7.0]])
     assert participation_ratio(values).tolist() == [0.0, 1.0, 2.0]
     assert participation_ratio(values[:, :0]).tolist() == [0.0] * 3
+
+
+def test_participation_of_moments_is_that_of_the_values():
+    values = torch.rand(4, 7, generator=seeded()).double()
+    moments = values.square().sum(-1), values.pow(4).sum(-1)
+    torch.testing.assert_close(participation_of_moments(*moments), participation_ratio(values))
+    assert participation_of_moments(torch.zeros(2), torch.zeros(2)).tolist() == [0.0, 0.0]
 
 
 def test_energy_rank_by_direct_search():

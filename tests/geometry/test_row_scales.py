@@ -5,7 +5,6 @@ import pytest
 import torch
 
 import reference
-from diagnose.planted import haar, normal
 from flagscope.geometry import (
     FEWEST,
     flat_spread,
@@ -16,6 +15,7 @@ from flagscope.geometry import (
     unit_rows,
 )
 from flagscope.null import commutator_null, correlation_null, spectrum_invariants
+from geometry.planted import haar, normal
 
 
 def scales(w):

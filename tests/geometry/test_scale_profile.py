@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from diagnose.planted import haar, normal
 from flagscope.geometry import (
     divided_spaces,
     head_spaces,
@@ -14,6 +13,7 @@ from flagscope.geometry import (
     scale_profile,
     without_profile,
 )
+from geometry.planted import haar, normal
 
 
 def decaying(count, r, d, *, seed):

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from diagnose.planted import haar, normal, with_values
 from flagscope.errors import InputError
 from flagscope.geometry import pair_spectra, product_singular_values, spectra_cost
 from flagscope.geometry.spectra import _from_large_grams, _from_small_grams
+from geometry.planted import haar, normal, with_values
 
 PATHS = (_from_large_grams, _from_small_grams)
 SHAPES = [

@@ -10,14 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flagscope.diagnose.values import number
-from flagscope.geometry import (
-    PairSpectra,
-    centred_spectrum,
-    commutation_defect,
-    commutator_ratio,
-    gram_correlation,
-    imbalance,
-)
+from flagscope.geometry import PairSpectra, centred_spectrum
+from flagscope.geometry.balance import imbalance
+from flagscope.geometry.commutator import commutation_defect, commutator_ratio
+from flagscope.geometry.correlation import gram_correlation
 from flagscope.null import commutator_null, correlation_null, gram_spectrum
 
 # Haar draws where the tails of C have no closed form.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from flagscope.null import (
     mean_overlap,
     projector_sum_threshold,
 )
-from flagscope.records import HeadCluster, HeadPair, HeadRecord, SharedDirection
+from flagscope.records import ArraySummary, HeadCluster, HeadPair, HeadRecord, SharedDirection
 
 # Pairs of heads and shared directions that are listed; the pairwise matrix holds all pairs.
 _LISTED_PAIRS = 8
@@ -69,37 +69,66 @@ def head_record(
     Σcos² between head spaces is the projection kernel (arXiv 2601.10266); its mean over head pairs
     in units of chance is the head overlap ratio of arXiv 2605.09861.
     """
-    identity = {
-        "stack": group.stack,
-        "attention": group.attention,
-        "layer": group.layer,
-        "space": group.space,
-        "tensor": group.map.tensor,
-        "count": len(maps.values),
-        "d": maps.values.shape[2],
-        "folded": list(folded),
-    }
+    record = partial(_record, group, maps.values.shape[2], len(maps.values), folded)
     faults = {h: fault for h, fault in enumerate(maps.faults()) if fault}
     if faults:
         text = ", ".join(f"head {h} is {fault}" for h, fault in faults.items())
-        return _blank(identity, text)
+        return record(HeadMeasurement(text))
     if len(maps.values) < 2:
-        return _blank(identity, "a single head has no other to overlap with")
+        return record(HeadMeasurement("a single head has no other to overlap with"))
     spaces = head_spaces(maps.values, noise=maps.delta)
     if bool((spaces.ranks == 0).any()):
-        return _blank(identity, "a head lies below its storage noise")
+        return record(HeadMeasurement("a head lies below its storage noise"))
     own = partial(divided_spaces, spaces, [spaces])
-    return HeadRecord(**identity, **_measure(spaces, divided or own))
+    return record(_measured(spaces, divided or own))
 
 
-def _blank(identity: dict[str, Any], status: str) -> HeadRecord:
-    listed = {"shared", "near_copies", "cluster_tests"}
-    names = set(HeadRecord.model_fields) - set(identity) - listed - {"status"}
-    missing: dict[str, Any] = dict.fromkeys(names)
-    return HeadRecord(**identity, **missing, status=status)
+def _record(
+    group: HeadGroup, d: int, count: int, folded: Sequence[str], measured: HeadMeasurement
+) -> HeadRecord:
+    """The record of a group of heads; adjusted p-values are left for the scan."""
+    return HeadRecord(
+        stack=group.stack, attention=group.attention, layer=group.layer, space=group.space,
+        tensor=group.map.tensor, count=count, rank=measured.rank, d=d, folded=list(folded),
+        overlap_ratio=measured.overlap_ratio, overlap_ratio_sd=measured.overlap_ratio_sd,
+        z=measured.z, p=measured.p, log10_p=measured.log10_p,
+        log10_p_profile=measured.log10_p_profile, p_adjusted=None, p_adjusted_dependent=None,
+        max_pair_ratio=measured.max_pair_ratio, min_pair_ratio=measured.min_pair_ratio,
+        shared_directions=measured.shared_directions, shared_threshold=measured.shared_threshold,
+        shared_log10_p=measured.shared_log10_p, shared=measured.shared,
+        spectrum=measured.spectrum, clusters=measured.clusters,
+        cluster_tests=measured.cluster_tests, order=measured.order,
+        near_copies=measured.near_copies, pairwise=measured.pairwise, status=measured.status,
+    )  # fmt: skip
 
 
-def _measure(spaces: HeadSpaces, divided: DividedHeads) -> dict[str, Any]:
+@dataclass(frozen=True)
+class HeadMeasurement:
+    """What was measured of a group of heads, as in its record; None or empty where nothing was."""
+
+    status: str
+    rank: int | None = None
+    overlap_ratio: float | None = None
+    overlap_ratio_sd: float | None = None
+    z: float | None = None
+    p: float | None = None
+    log10_p: float | None = None
+    log10_p_profile: float | None = None
+    max_pair_ratio: float | None = None
+    min_pair_ratio: float | None = None
+    shared_directions: int | None = None
+    shared_threshold: float | None = None
+    shared_log10_p: float | None = None
+    shared: list[SharedDirection] = field(default_factory=list)
+    spectrum: list[float] | ArraySummary | None = None
+    clusters: list[list[int]] | None = None
+    cluster_tests: list[HeadCluster] = field(default_factory=list)
+    order: list[int] | None = None
+    near_copies: list[HeadPair] = field(default_factory=list)
+    pairwise: list[list[float]] | None = None
+
+
+def _measured(spaces: HeadSpaces, divided: DividedHeads) -> HeadMeasurement:
     heads = HeadOverlap.of(spaces)
     tests = HeadTests(heads, divided)
     ranks, d, count = heads.ranks, heads.d, len(heads.ranks)
@@ -111,32 +140,29 @@ def _measure(spaces: HeadSpaces, divided: DividedHeads) -> dict[str, Any]:
     spectrum = projector_sum(spaces, threshold=float("inf") if threshold is None else threshold)
     clusters, order = near_copy_clusters(heads.total, ranks, d)
     tested = _clusters(clusters, heads, tests)
-    return {
-        "rank": max(ranks),
-        "overlap_ratio": heads.mean_ratio,
-        "overlap_ratio_sd": number(mean_overlap(ranks, d).sd),
-        "z": mean.z,
-        "p": p_value(mean, log10_p),
-        "log10_p": log10_p,
-        "log10_p_profile": profile,
-        "p_adjusted": None,
-        "p_adjusted_dependent": None,
-        "max_pair_ratio": float(upper.max()),
-        "min_pair_ratio": float(upper.min()),
-        "shared_directions": (
-            None if threshold is None else max(0, len(spectrum.shared) - heads.forced)
-        ),
-        "shared_threshold": threshold,
-        "shared_log10_p": _shared_test(spectrum, heads, tests),
-        "shared": _shared(spectrum, heads.forced),
-        "spectrum": array_values(spectrum.eigenvalues),
-        "clusters": [one.heads for one in tested if one.log10_p <= np.log10(LEVEL)],
-        "cluster_tests": tested,
-        "order": order,
-        "near_copies": _nearest_pairs(heads, tests),
-        "pairwise": rounded(heads.ratios),
-        "status": mean.status,
-    }
+    free = None if threshold is None else max(0, len(spectrum.shared) - heads.forced)
+    return HeadMeasurement(
+        status=mean.status,
+        rank=max(ranks),
+        overlap_ratio=heads.mean_ratio,
+        overlap_ratio_sd=number(mean_overlap(ranks, d).sd),
+        z=mean.z,
+        p=p_value(mean, log10_p),
+        log10_p=log10_p,
+        log10_p_profile=profile,
+        max_pair_ratio=float(upper.max()),
+        min_pair_ratio=float(upper.min()),
+        shared_directions=free,
+        shared_threshold=threshold,
+        shared_log10_p=_shared_test(spectrum, heads, tests),
+        shared=_shared(spectrum, heads.forced),
+        spectrum=array_values(spectrum.eigenvalues),
+        clusters=[group.heads for group in tested if group.log10_p <= np.log10(LEVEL)],
+        cluster_tests=tested,
+        order=order,
+        near_copies=_nearest_pairs(heads, tests),
+        pairwise=rounded(heads.ratios),
+    )
 
 
 def _shared_test(spectrum: ProjectorSum, heads: HeadOverlap, tests: HeadTests) -> float | None:

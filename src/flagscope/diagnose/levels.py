@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -253,8 +252,11 @@ def _commutation_within(write: _Side, read: _Side, cosines: Float[Tensor, "p q"]
 
 
 def _blank(tolerance: float, status: str) -> LevelsRecord:
-    missing: dict[str, Any] = dict.fromkeys(LevelsRecord.model_fields)
-    return LevelsRecord(**(missing | {"tolerance": tolerance, "status": status}))
+    return LevelsRecord(
+        rank_write=None, rank_read=None, rank_product=None, rank=None, subspace=None,
+        subspace_chance=None, commutation=None, commutation_within=None, blocks=None,
+        blocks_chance=None, basis=None, reached=None, tolerance=tolerance, status=status,
+    )  # fmt: skip
 
 
 def _check(noise_write: float, noise_read: float, resolution: float, tolerance: float) -> None:

@@ -1,16 +1,15 @@
 """Links between heads across the residual stream: what one head writes and a later one reads.
 
 Two numbers for each pair of heads. The overlap is Σcos² between the space that the one writes and
-the space that the other reads, the projection kernel (arXiv 2601.10266). The composition score of
-Elhage et al. (2021) weighs directions by what the circuits do: ‖W_QK W_OV‖ / (‖W_QK‖ ‖W_OV‖), W_QK
-transposed for queries, W_OV of the reading head for values. Rotary embeddings, which turn W_QK with
-the distance of two tokens, are left out of it.
+the space that the other reads, the projection kernel (arXiv 2601.10266). The composition score
+weighs directions by what the circuits do (`geometry/composition.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -30,9 +29,13 @@ from flagscope.geometry import (
     Matrices,
     attainable_overlap,
     centred_spectrum,
+    circuit_factors,
+    cross_overlaps,
     even_exponents,
     head_spaces,
+    of_unit_norm,
     power_of_two,
+    squared_composition,
 )
 from flagscope.null import (
     Significance,
@@ -46,6 +49,9 @@ from flagscope.records import EdgeRecord, ReadSpace
 
 # Exponents of two up to which a partner is taken as it is.
 _FAR = 40
+
+# Fields of a link's record whose names are no names of Python.
+_Ends = TypedDict("_Ends", {"from": str, "to": str})
 
 
 @dataclass(frozen=True)
@@ -103,9 +109,8 @@ def head_ends(maps: Matrices, partner: Float[Tensor, "H r s"] | None) -> HeadEnd
         partner = power_of_two(partner, -exponents)
     on = sound.to(maps.values.device)[:, None, None]
     spaces = head_spaces(torch.where(on, maps.values, 0), noise=maps.delta)
-    # Of the partner P only P Pᵀ = RᵀR counts, which a small triangle R knows.
-    circuits = _gram_factor(torch.where(on, partner, 0)) @ torch.where(on, maps.values, 0)
-    return ends_of(spaces, circuits, sound, finite)
+    factors = circuit_factors(torch.where(on, maps.values, 0), torch.where(on, partner, 0))
+    return ends_of(spaces, factors, sound, finite)
 
 
 def ends_of(
@@ -115,8 +120,7 @@ def ends_of(
     finite: Bool[Tensor, " H"],
 ) -> HeadEnds:
     """Ends of these spaces and circuits of any norm; heads of rank 0 are not measured."""
-    norms = torch.linalg.matrix_norm(circuits)
-    circuits = circuits / torch.where(norms > 0, norms, 1)[:, None, None]
+    circuits = of_unit_norm(circuits)
     eigenvalues = torch.linalg.eigvalsh(circuits @ circuits.mT)
     squares = centred_spectrum(eigenvalues, spaces.d).square
     spectra = tuple(
@@ -124,15 +128,6 @@ def ends_of(
     )
     measured = measured & (spaces.ranks > 0).cpu()
     return HeadEnds(spaces, circuits, squares, spectra, measured, finite)
-
-
-def _gram_factor(partner: Float[Tensor, "H r s"]) -> Float[Tensor, "H k r"]:
-    """R with RᵀR = P Pᵀ, by Cholesky where that goes through, and else by QR."""
-    wide = partner.double()
-    triangle, info = torch.linalg.cholesky_ex(wide @ wide.mT)
-    if bool((info == 0).all()):
-        return triangle.mT.to(partner.dtype)
-    return torch.linalg.qr(partner.mT, mode="r").R
 
 
 @dataclass(frozen=True)
@@ -253,26 +248,24 @@ class Links:
             third = None if flat is None else flat()
             if third is not None:
                 circuit_p = max(circuit_p, second_log10_p(circuit, third))
-        return EdgeRecord.model_validate(
-            {
-                "from": name.source(i),
-                "to": name.target(j),
-                "stack": name.stack,
-                "layer_from": name.layer_from,
-                "head_from": i,
-                "layer_to": name.layer_to,
-                "head_to": j,
-                "space": name.space,
-                "overlap_ratio": total * d / (r1 * r2),
-                "overlap_z": test.z,
-                "p": p_value(test, log10_p),
-                "log10_p": log10_p,
-                "p_adjusted": None,
-                "composition": composition**0.5 if known else None,
-                "composition_ratio": composition * d if known else None,
-                "composition_z": circuit.z if circuit else None,
-                "composition_log10_p": circuit_p,
-            }
+        ends: _Ends = {"from": name.source(i), "to": name.target(j)}
+        return EdgeRecord(
+            **ends,
+            stack=name.stack,
+            layer_from=name.layer_from,
+            head_from=i,
+            layer_to=name.layer_to,
+            head_to=j,
+            space=name.space,
+            overlap_ratio=total * d / (r1 * r2),
+            overlap_z=test.z,
+            p=p_value(test, log10_p),
+            log10_p=log10_p,
+            p_adjusted=None,
+            composition=composition**0.5 if known else None,
+            composition_ratio=composition * d if known else None,
+            composition_z=circuit.z if circuit else None,
+            composition_log10_p=circuit_p,
         )
 
 
@@ -301,8 +294,8 @@ def head_links(name: LinkName, writers: HeadEnds, readers: HeadEnds) -> Links:
     null is that of ⟨X, QYQᵀ⟩ for Haar Q: the mean of its square is 1/d.
     """
     d = writers.spaces.d
-    overlap = _block_squares(writers.spaces.bases.mT, readers.spaces.bases.mT)
-    composition = _block_squares(writers.circuits, readers.circuits)
+    overlap = _table(cross_overlaps(writers.spaces.bases.mT, readers.spaces.bases.mT))
+    composition = _table(squared_composition(writers.circuits, readers.circuits))
     ranks = writers.spaces.ranks.cpu().numpy(), readers.spaces.ranks.cpu().numpy()
     both = np.outer(writers.measured.numpy(), readers.measured.numpy())
     scale = _scale(writers, readers)
@@ -318,12 +311,8 @@ def head_links(name: LinkName, writers: HeadEnds, readers: HeadEnds) -> Links:
     )  # fmt: skip
 
 
-def _block_squares(one: Float[Tensor, "m r d"], two: Float[Tensor, "n s d"]) -> np.ndarray:
-    """‖X_i Y_jᵀ‖² for all i and j: one product of matrices, a block of rows at a time."""
-    (m, r, d), (n, s, _) = one.shape, two.shape
-    flat = two.reshape(n * s, d).mT
-    rows = [((x @ flat).square().sum(0).reshape(n, s).sum(-1)) for x in one.reshape(m, r, d)]
-    return torch.stack(rows).cpu().double().numpy()
+def _table(values: Float[Tensor, "m n"]) -> np.ndarray:
+    return values.cpu().double().numpy()
 
 
 def _overlap_z(overlap: np.ndarray, r1: np.ndarray, r2: np.ndarray, d: int) -> np.ndarray:

@@ -15,10 +15,10 @@ from flagscope.geometry.balance import (
     balancing_transform_of_maps,
     imbalance,
 )
-from flagscope.geometry.bases import orthogonal_complement, orthonormal_basis, singular_space
 from flagscope.geometry.clusters import near_copy_clusters
 from flagscope.geometry.commutator import commutation_defect, commutator_ratio
 from flagscope.geometry.commutator_sketch import CommutatorSketch, sketched_commutator
+from flagscope.geometry.composition import circuit_factors, of_unit_norm, squared_composition
 from flagscope.geometry.correlation import gram_correlation
 from flagscope.geometry.counting import counted_rank, counted_signal_rank
 from flagscope.geometry.degeneration import Degeneration, degeneration
@@ -69,10 +69,17 @@ from flagscope.geometry.overlaps import (
     SLAB_BYTES,
     Form,
     cheaper_form,
+    cross_overlaps,
     overlaps_by_projectors,
     squared_overlaps,
 )
-from flagscope.geometry.perturbation import NoisyMap, NoisyMaps, gram_error, noisy_maps
+from flagscope.geometry.perturbation import (
+    NoisyMap,
+    NoisyMaps,
+    gram_error,
+    noisy_maps,
+    product_error,
+)
 from flagscope.geometry.prepared_maps import PreparedMap, prepared_map, prepared_view
 from flagscope.geometry.products import (
     ComposedMap,
@@ -114,6 +121,7 @@ from flagscope.geometry.scale_profile import (
 )
 from flagscope.geometry.scales import PositiveScales, neuron_scales, plane_scales
 from flagscope.geometry.signal import SignalRank, signal_rank, signal_rank_of
+from flagscope.geometry.spaces import orthogonal_complement, orthonormal_basis, singular_space
 from flagscope.geometry.spectra import (
     EIGH_FLOPS,
     Eigensystem,
@@ -188,6 +196,7 @@ __all__ = [
     "centred_spectrum",
     "cheaper_form",
     "chordal_distance",
+    "circuit_factors",
     "commutation_defect",
     "commutator_of_grams",
     "commutator_ratio",
@@ -197,6 +206,7 @@ __all__ = [
     "count_intersection",
     "counted_rank",
     "counted_signal_rank",
+    "cross_overlaps",
     "degeneration",
     "difference_of_grams",
     "divided_spaces",
@@ -235,6 +245,7 @@ __all__ = [
     "neuron_scales",
     "noisy_maps",
     "numerical_rank",
+    "of_unit_norm",
     "orthogonal_complement",
     "orthonormal_basis",
     "orthonormal_rows",
@@ -251,6 +262,7 @@ __all__ = [
     "principal_cosines",
     "principal_sines",
     "principal_vectors",
+    "product_error",
     "product_singular_values",
     "profile_views",
     "profiles",
@@ -271,6 +283,7 @@ __all__ = [
     "spectra_cost",
     "spectra_from_eigensystems",
     "spectra_in_precision",
+    "squared_composition",
     "squared_overlaps",
     "strata",
     "symmetric_share",

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from flagscope.errors import InputError
 from flagscope.geometry.angles import principal_vectors
-from flagscope.geometry.bases import orthogonal_complement
 from flagscope.geometry.flags import Flag
+from flagscope.geometry.spaces import orthogonal_complement
 from flagscope.geometry.strata import RelativePosition, relative_position
 
 

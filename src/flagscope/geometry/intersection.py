@@ -12,8 +12,8 @@ from torch import Tensor
 from flagscope.errors import InputError
 from flagscope.geometry._validate import real_tensor, two_bases
 from flagscope.geometry.angles import LeadingAngles, principal_sines
-from flagscope.geometry.bases import singular_space
 from flagscope.geometry.perturbation import NoisyMap
+from flagscope.geometry.spaces import singular_space
 from flagscope.geometry.spectra import eigensystem
 
 #: Beyond this uncertainty of the sines, directions of the two spaces cannot be distinguished.

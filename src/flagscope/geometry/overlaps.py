@@ -111,6 +111,30 @@ def overlaps_by_projectors(
     return _mirrored(total)
 
 
+def cross_overlaps(
+    one: Float[Tensor, "m r d"], two: Float[Tensor, "n s d"]
+) -> Float[Tensor, "m n"]:
+    """T_ij = ‖X_i Y_jᵀ‖_F² for all i and j: one product of matrices, a block of rows at a time.
+
+    Parameters
+    ----------
+    one, two
+        m and n matrices with d columns; for overlaps of subspaces orthonormal rows, and zeros
+        beyond a subspace's dimension.
+
+    Examples
+    --------
+    >>> x = torch.eye(4, dtype=torch.float64).reshape(2, 2, 4)
+    >>> cross_overlaps(x, x[:1])
+    tensor([[2.],
+            [0.]], dtype=torch.float64)
+    """
+    (m, r, d), (n, s, _) = one.shape, two.shape
+    flat = two.reshape(n * s, d).mT
+    rows = [((x @ flat).square().sum(0).reshape(n, s).sum(-1)) for x in one.reshape(m, r, d)]
+    return torch.stack(rows)
+
+
 def _tour(blocks: int) -> Iterator[tuple[int, int]]:
     """All pairs i ≤ j, most of them next to one with which they share a block."""
     for i in range(blocks):

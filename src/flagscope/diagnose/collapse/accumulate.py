@@ -7,7 +7,6 @@ after that pass, so it takes a second one: `NeuralCollapse.agreement`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -19,8 +18,8 @@ from flagscope.diagnose.collapse.checks import (
     checked_features,
     checked_labels,
 )
-from flagscope.diagnose.collapse.metrics import self_duality, simplex_fit, spread
-from flagscope.diagnose.collapse.records import CollapseRecord
+from flagscope.diagnose.collapse.metrics import Spread, self_duality, simplex_fit, spread
+from flagscope.diagnose.collapse.records import CollapseRecord, SimplexFit
 from flagscope.diagnose.values import first_reason
 from flagscope.errors import InputError
 
@@ -191,42 +190,61 @@ class NeuralCollapse:
         """
         empty = self._empty()
         if empty:
-            return self._record(status=empty)
+            return self._record(empty)
         means = self._state()[0]
         centred = means - means.mean(0)
         measured = spread(means, self.within)
         distinct = measured.rank > 0
-        zero = False
-        fields: dict[str, Any] = {
-            "rank": measured.rank,
-            "nc1": measured.nc1,
-            "nc1_trace_ratio": measured.trace_ratio,
-            "nc2_means": simplex_fit(centred) if distinct else None,
-            "nc4": None if agreement is None else agreement.rate,
-        }
+        zero, of_weights, dual, dual_centred = False, None, None, None
         if weight is not None:
             w, _ = checked_classifier(weight, bias, self.classes, means.shape[1], self._device)
             zero = not bool(w.any())
-            fields["nc2_weights"] = simplex_fit(w)
-            fields["nc3"] = self_duality(w, centred) if distinct else None
-            fields["nc3_centred"] = self_duality(w - w.mean(0), centred) if distinct else None
+            of_weights = simplex_fit(w)
+            if distinct:
+                dual = self_duality(w, centred)
+                dual_centred = self_duality(w - w.mean(0), centred)
         status = first_reason(
             None if distinct else "all class means agree",
             "the features exceed double precision" if distinct and measured.nc1 is None else None,
             "the classifier is zero" if zero else None,
         )
-        return self._record(status=status, **fields)
+        return self._record(
+            status,
+            measured,
+            nc2_means=simplex_fit(centred) if distinct else None,
+            nc2_weights=of_weights,
+            nc3=dual,
+            nc3_centred=dual_centred,
+            nc4=None if agreement is None else agreement.rate,
+        )
 
-    def _record(self, **fields: Any) -> CollapseRecord:
-        missing: dict[str, Any] = dict.fromkeys(CollapseRecord.model_fields)
-        counted: dict[str, Any] = {
-            "classes": self.classes,
-            "d": 0 if self._means is None else self._means.shape[1],
-            "samples": int(self._counts.sum()),
-            "smallest_class": int(self._counts.min()),
-            "largest_class": int(self._counts.max()),
-        }
-        return CollapseRecord(**(missing | counted | fields))
+    def _record(
+        self,
+        status: str,
+        measured: Spread | None = None,
+        *,
+        nc2_means: SimplexFit | None = None,
+        nc2_weights: SimplexFit | None = None,
+        nc3: float | None = None,
+        nc3_centred: float | None = None,
+        nc4: float | None = None,
+    ) -> CollapseRecord:
+        return CollapseRecord(
+            classes=self.classes,
+            d=0 if self._means is None else self._means.shape[1],
+            samples=int(self._counts.sum()),
+            smallest_class=int(self._counts.min()),
+            largest_class=int(self._counts.max()),
+            rank=None if measured is None else measured.rank,
+            nc1=None if measured is None else measured.nc1,
+            nc1_trace_ratio=None if measured is None else measured.trace_ratio,
+            nc2_means=nc2_means,
+            nc2_weights=nc2_weights,
+            nc3=nc3,
+            nc3_centred=nc3_centred,
+            nc4=nc4,
+            status=status,
+        )
 
     def _state(self) -> tuple[Tensor, Tensor]:
         if self._means is None or self._scatter is None:

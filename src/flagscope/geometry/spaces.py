@@ -1,4 +1,4 @@
-"""Orthonormal bases of the spaces that a map writes and reads."""
+"""Write and read spaces of a map: orthonormal bases of its column space and its row space."""
 
 from __future__ import annotations
 
