@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from flagscope.arch import NO_FAMILY, Graph, build_graph, families
@@ -20,8 +20,6 @@ from flagscope.geometry import RankRule
 from flagscope.guard import guarded
 from flagscope.records import PARTS, Part
 from flagscope.shortening import shortened_notes
-
-T = TypeVar("T")
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -220,7 +218,7 @@ def parts_of(only: Part | Iterable[Part]) -> tuple[Part, ...]:
     return parts
 
 
-def all_of(chosen: T | Iterable[T] | None) -> tuple[T, ...] | None:
+def all_of(chosen: object) -> tuple[Any, ...] | None:
     """One value, several, or None, which stands for all, as a setting has them."""
     if chosen is None:
         return None
