@@ -7,7 +7,7 @@ import torch
 import reference
 from diagnose.planted import records
 from flagscope.arch import Rotary
-from flagscope.diagnose.balanced_records import balanced_correlation_z
+from flagscope.null import balanced_correlation_z
 from geometry.planted import haar, normal
 
 

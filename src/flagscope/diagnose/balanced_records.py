@@ -1,14 +1,8 @@
-"""Records of pairs after gauge fixing, and what chance gives for a balanced correlation.
-
-Gauge fixing makes diagonals of A and B agree, and that alone correlates them. So a balanced number
-has a null of its own: the diagonals of A and B as the gauge has made them agree, and random signs
-off them.
-"""
+"""Records of pairs after gauge fixing, with the null of a balanced correlation."""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from flagscope.arch import Member, PairGroup
@@ -27,10 +21,8 @@ from flagscope.geometry import (
     power_of_two,
     spectra_in_precision,
 )
+from flagscope.null import balanced_correlation_z
 from flagscope.records import Balanced
-
-# Share of ‖Ã‖² off the diagonal below which it is rounding of float32.
-_LEAST_OUTSIDE = 1e-6
 
 
 def balanced_records(
@@ -102,11 +94,8 @@ def _measured_balanced(
         centred_spectrum(values, spectra.d).square.sqrt()
         for values in (spectra.alpha, spectra.beta)
     ]
-    rows = (
-        line_norms(maps[0], dim=-1),
-        line_norms(maps[1], dim=-2),
-    )
-    gauge = GAUGES[group.freedom]
+    rows = line_norms(maps[0], dim=-1), line_norms(maps[1], dim=-2)
+    gauge, scales_alone = GAUGES[group.freedom], _scales_alone(group, spectra.d)
     records: list[Balanced | None] = []
     for i, status in enumerate(statuses):
         row, r1, r2 = grams[i], ranks[0][i], ranks[1][i]
@@ -115,25 +104,21 @@ def _measured_balanced(
             continue
         total = min(float(spectra.squares[i, :r1, :r2].sum()), min(r1, r2))
         z = None
-        if row.gram_correlation is not None and _scales_alone(group, spectra.d):
+        if row.gram_correlation is not None and scales_alone:
             z = balanced_correlation_z(
                 row.gram_correlation,
-                rows[0][i].double().square(),
-                rows[1][i].double().square(),
+                *(of[i].double().square() for of in rows),
                 norms=(float(norms[0][i]), float(norms[1][i])),
             )
         records.append(
             Balanced(
-                gauge=gauge,
-                commutator_ratio=row.commutator_ratio,
-                gram_correlation=row.gram_correlation,
-                gram_correlation_z=z,
-                commutation_defect=row.commutation_defect,
-                imbalance=row.imbalance,
+                gauge=gauge, commutator_ratio=row.commutator_ratio,
+                gram_correlation=row.gram_correlation, gram_correlation_z=z,
+                commutation_defect=row.commutation_defect, imbalance=row.imbalance,
                 overlap_ratio=total / (r1 * r2 / spectra.d) if r1 and r2 else None,
                 status=row.status,
             )
-        )
+        )  # fmt: skip
     return records
 
 
@@ -142,64 +127,3 @@ def _scales_alone(group: PairGroup, d: int) -> bool:
     if group.freedom == "rotary" and group.rotary is not None:
         return 2 * len(group.rotary.planes()) == d
     return group.freedom == "scaling"
-
-
-def balanced_correlation_z(
-    correlation: float,
-    write: Float[Tensor, " d"],
-    read: Float[Tensor, " d"],
-    *,
-    norms: tuple[float, float],
-) -> float | None:
-    """Distance of a balanced ρ from its null, in standard deviations.
-
-    Both diagonals are taken as the gauge has left them, and give the mean ⟨ã, b̃⟩/(‖Ã‖‖B̃‖). Off the
-    diagonal signs are random, and A_ij² is on average as A_ii A_jj: gauge fixing leaves both maps
-    with one scale profile. With f the share of ‖Ã‖² on the diagonal and w_ij = A_ii A_jj over its
-    sum, i ≠ j, the variance is 2(1 - f_A)(1 - f_B) Σ w_ij^A w_ij^B; of flat diagonals
-    2(1 - f_A)(1 - f_B)/(d(d-1)).
-
-    Parameters
-    ----------
-    correlation
-        ρ of the balanced pair.
-    write, read
-        A_ii and B_ii.
-    norms
-        ‖Ã‖ and ‖B̃‖.
-
-    Returns
-    -------
-    float or None
-        None where nothing lies off the diagonal, to the rounding of float32.
-
-    References
-    ----------
-    Own derivation: the second moment of ⟨A, SBS⟩ over diagonal signs S is 2 Σ A_ij² B_ij², i ≠ j,
-    plus the diagonals; A_ij² is replaced by its mean at fixed A_ii.
-
-    Examples
-    --------
-    >>> flat = torch.ones(4, dtype=torch.float64)
-    >>> z = balanced_correlation_z(0.5, flat, flat, norms=(1.0, 1.0))
-    >>> round(z, 4)  # 0.5·√6: six free entries above the diagonal
-    1.2247
-    """
-    d = len(write)
-    if d < 2 or min(norms) <= 0:
-        return None
-    one, two = write - write.mean(), read - read.mean()
-    outside = [
-        1 - float(side.square().sum()) / norm**2
-        for side, norm in zip((one, two), norms, strict=True)
-    ]
-    if min(outside) < _LEAST_OUTSIDE:
-        return None
-    mean = float((one * two).sum()) / (norms[0] * norms[1])
-    meeting = _pairs(write * read) / (_pairs(write) * _pairs(read))
-    return number((correlation - mean) / (2 * outside[0] * outside[1] * meeting) ** 0.5)
-
-
-def _pairs(values: Float[Tensor, " d"]) -> float:
-    """Σ x_i x_j over i ≠ j."""
-    return float(values.sum().square() - values.square().sum())

@@ -1,5 +1,6 @@
 """Null models: what chance gives, in closed form."""
 
+from flagscope.null.balanced_correlation import balanced_correlation_z
 from flagscope.null.combined import CombinedTest, cauchy_combination
 from flagscope.null.commutator import CommutatorNull, commutator_null, commutator_variance
 from flagscope.null.correlation import CorrelationNull, correlation_null
@@ -52,6 +53,7 @@ __all__ = [
     "Significance",
     "Spectrum",
     "StorageNoise",
+    "balanced_correlation_z",
     "cauchy_combination",
     "cluster_significance",
     "commutator_null",
