@@ -56,6 +56,8 @@ SCAN: dict[str, Case] = OF_SOURCES | {
     "fold_norms": ({"fold_norms": "all"}, lambda r: [h.folded for h in r.result.heads]),
     "window": ({"window": 2}, lambda r: r.pairs["name"].tolist()),
     "edges": ({"edges": 3}, lambda r: len(r.edges)),
+    "layers": ({"layers": 0}, lambda r: len(r.result.pairs)),
+    "kinds": ({"kinds": ("qk", "mlp")}, lambda r: len(r.result.pairs)),
     "precision": ({"precision": "float32"}, lambda r: r.pairs["commutator_ratio"].tolist()),
     "seed": ({"seed": 7}, lambda r: r.result.settings.seed),
     "device": "abacus",
@@ -66,6 +68,8 @@ INSPECT: dict[str, Case] = OF_SOURCES | {
     "only": ({"only": "heads"}, lambda r: len(r.tasks)),
     "window": ({"window": 2}, lambda r: len(r.graph.pairs)),
     "edges": ({"edges": 0}, lambda r: sum(len(task.links) for task in r.tasks)),
+    "layers": ({"layers": 0}, lambda r: len(r.tasks)),
+    "kinds": ({"kinds": ("qk", "mlp")}, lambda r: sum(len(task.pairs) for task in r.tasks)),
     "precision": ({"precision": "float32"}, lambda r: bytes_working(r)),
     "workers": ({"workers": 3, "estimate": True}, lambda r: r.estimate and r.estimate.workers),
     "estimate": ({"estimate": True}, lambda r: r.estimate is None),
@@ -85,7 +89,10 @@ FUNCTIONS = {
     flagscope.families: {},
 }  # fmt: skip
 # Those whose effect is in a test of its own below.
-ALONE = {flagscope.scan: {"executor", "store", "memory", "progress"}, flagscope.inspect: {"memory"}}
+ALONE = {
+    flagscope.scan: {"executor", "store", "memory", "progress", "depth"},
+    flagscope.inspect: {"memory", "depth"},
+}
 
 
 def family_of(result: Any) -> str:
@@ -163,6 +170,14 @@ def test_a_scan_runs_on_the_executor_that_is_given() -> None:
     with Watched(2) as pool:
         report = flagscope.scan(gpt2(), config=GPT2, executor=pool)
         assert pool.submitted >= report.result.run.tasks
+
+
+def test_a_sharp_scan_computes_less() -> None:
+    wide = torch.nn.Sequential(torch.nn.Linear(300, 310), torch.nn.Linear(310, 300))
+    full, sharp = (flagscope.scan(wide, depth=depth).result.pairs[0] for depth in ("full", "sharp"))
+    assert (full.depth, sharp.depth) == ("full", "sharp")
+    ahead = (flagscope.inspect(wide, depth=depth).tasks[0].flops for depth in ("full", "sharp"))
+    assert len({*ahead}) == 2
 
 
 def test_a_scan_takes_from_its_store(tmp_path: Path) -> None:

@@ -9,10 +9,18 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from flagscope.api.sharing import named_paths, shareable
-from flagscope.api.source import check_run, checked_settings, mapped, opened, parts_of, readable
+from flagscope.api.source import (
+    all_of,
+    check_run,
+    checked_settings,
+    mapped,
+    opened,
+    parts_of,
+    readable,
+)
 from flagscope.arch import Graph
 from flagscope.engine import TASK_MEMORY, Estimate, Task, coverage_of, estimated, plan, weights_of
-from flagscope.records import PARTS, Coverage, Part, Precision
+from flagscope.records import PARTS, Coverage, Depth, PairKind, Part, Precision
 
 if TYPE_CHECKING:
     from flagscope.api.source import Config, Source
@@ -91,8 +99,11 @@ def inspect(
     heads: int | None = None,
     example_inputs: Any = None,
     only: Part | Iterable[Part] = PARTS,
+    layers: int | Iterable[int] | None = None,
+    kinds: PairKind | Iterable[PairKind] | None = None,
     window: int = 1,
     edges: int = 200,
+    depth: Depth = "auto",
     precision: Precision = "mixed",
     workers: int | None = None,
     memory: int = TASK_MEMORY,
@@ -113,8 +124,9 @@ def inspect(
     """
     check_run(workers, memory)
     settings = checked_settings(
-        only=parts_of(only), family=family, heads=heads, window=window, edges=edges,
-        precision=precision,
+        only=parts_of(only), layers=all_of(layers), kinds=all_of(kinds), family=family,
+        heads=heads, window=window, edges=edges,
+        depth=depth, precision=precision,
     )  # fmt: skip
     with opened(
         source, config=config, revision=revision, base=base, tensors=tensors, fetch=False

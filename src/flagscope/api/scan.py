@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flagscope.api.report import Report
 from flagscope.api.sharing import named_paths
 from flagscope.api.source import (
+    all_of,
     check_device,
     check_run,
     checked_settings,
@@ -28,7 +29,7 @@ from flagscope.engine import (
     run_scan,
 )
 from flagscope.errors import InputError
-from flagscope.records import PARTS, FoldNorms, Part, Precision
+from flagscope.records import PARTS, Depth, FoldNorms, PairKind, Part, Precision
 
 if TYPE_CHECKING:
     from flagscope.api.source import Config, Source
@@ -45,11 +46,14 @@ def scan(
     heads: int | None = None,
     example_inputs: Any = None,
     only: Part | Iterable[Part] = PARTS,
+    layers: int | Iterable[int] | None = None,
+    kinds: PairKind | Iterable[PairKind] | None = None,
     rank: str = "signal",
     fdr: float = 0.05,
     fold_norms: FoldNorms = "auto",
     window: int = 1,
     edges: int = 200,
+    depth: Depth = "auto",
     precision: Precision = "mixed",
     seed: int = 0,
     device: str = "auto",
@@ -88,6 +92,11 @@ def scan(
         Without them inputs are assumed, and a note says which.
     only
         Parts to compute, of "pairs", "heads" and "residual".
+    layers
+        Numbers of layers, from 0, to look at alone: pairs, heads and links with both ends in them.
+    kinds
+        Kinds of pairs to look at alone: "qk", "ov", "mlp", "sequential", "conv", "residual" or
+        "latent".
     rank
         Rule for the dimensions of the dominant spaces of a pair: "signal" (directions that stand
         out of the bulk), "participation", "numerical", "energy:0.9" or "fixed:8".
@@ -102,6 +111,11 @@ def scan(
         How many blocks further than its writer a reader of the residual stream may lie.
     edges
         How many links from head to head to list, those furthest beyond chance; 0 for none.
+    depth
+        How much of large maps is computed. "full": all singular values and vectors. "sharp": Gram
+        matrices, products and leading directions, several times as fast; what takes the whole
+        spectrum is null, and in spaces beyond 2,048 C and ν are estimates with standard errors.
+        "auto": sharp for pairs whose smaller side is larger than 1,024, full for all others.
     precision
         Arithmetic of Gram matrices and eigenproblems: "mixed" (float32 for large maps, float64
         where it matters and for all others), "float64", or "float32" (maps of every size as the
@@ -162,8 +176,9 @@ def scan(
             f"workers is {workers}, and {executor} has its own", hint="leave the workers out"
         )
     settings = checked_settings(
-        only=parts_of(only), family=family, heads=heads, rank=rank, fdr=fdr, fold_norms=fold_norms,
-        window=window, edges=edges, precision=precision, seed=seed, device=device,
+        only=parts_of(only), layers=all_of(layers), kinds=all_of(kinds), family=family,
+        heads=heads, rank=rank, fdr=fdr, fold_norms=fold_norms,
+        window=window, edges=edges, depth=depth, precision=precision, seed=seed, device=device,
     )  # fmt: skip
     check_device(settings)
     with ExitStack() as stack:

@@ -218,6 +218,15 @@ def parts_of(only: Part | Iterable[Part]) -> tuple[Part, ...]:
     return parts
 
 
+def all_of(chosen: object) -> tuple[Any, ...] | None:
+    """One value, several, or None, which stands for all, as a setting has them."""
+    if chosen is None:
+        return None
+    if isinstance(chosen, Iterable) and not isinstance(chosen, str):
+        return tuple(chosen)
+    return (chosen,)
+
+
 def readable(text: str) -> str:
     """Replace lone surrogates of a name, which UTF-8 cannot encode, by "?"."""
     return text.encode("utf-8", errors="replace").decode("utf-8")

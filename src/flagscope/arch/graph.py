@@ -112,6 +112,8 @@ class PairGroup:
     heads_alike
         Whether the heads differ only in their weights, so that they may be permuted; False under a
         position bias with separate numbers for each head.
+    write_layer
+        Layer of the writer of a residual pair, whose `layer` is that of the reader.
 
     Raises
     ------
@@ -136,6 +138,7 @@ class PairGroup:
     query_norm: Norm | None = None
     key_norm: Norm | None = None
     heads_alike: bool = True
+    write_layer: int | None = None
 
     def __post_init__(self) -> None:
         written, heard = self.write.dimension("write"), self.read.dimension("read")

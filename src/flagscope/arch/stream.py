@@ -57,7 +57,7 @@ def residual_pairs(stream: Stream, *, window: int) -> tuple[PairGroup, ...]:
                         stack=stream.stack, attention=None, layer=after.layer,
                         freedom="none",
                         d=stream.d, write=write.joined, read=read.joined, members=(Member(name),),
-                        write_norm=write.norm, read_norm=read.norm,
+                        write_norm=write.norm, read_norm=read.norm, write_layer=before.layer,
                     )
                 )  # fmt: skip
     return tuple(pairs)

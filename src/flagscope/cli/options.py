@@ -9,17 +9,44 @@ from typing import Any
 import click
 
 PARTS = ("pairs", "heads", "residual")
+KINDS = ("qk", "ov", "mlp", "sequential", "conv", "residual", "latent")
 
 
 def parts(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
     """The comma-separated parts of --only."""
+    return _chosen(value, PARTS)
+
+
+def pair_kinds(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> tuple[str, ...] | None:
+    """The comma-separated kinds of --kinds."""
+    return None if value is None else _chosen(value, KINDS)
+
+
+def _chosen(value: str, among: tuple[str, ...]) -> tuple[str, ...]:
     chosen = tuple(part.strip() for part in value.split(",") if part.strip())
-    wrong = [part for part in chosen if part not in PARTS]
+    wrong = [part for part in chosen if part not in among]
     if wrong or not chosen:
         raise click.BadParameter(
-            f"{', '.join(map(repr, wrong)) or 'nothing'} is not among {', '.join(PARTS)}"
+            f"{', '.join(map(repr, wrong)) or 'nothing'} is not among {', '.join(among)}"
         )
     return chosen
+
+
+def numbers(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> tuple[int, ...] | None:
+    """Whole numbers and ranges with both ends, such as 0,8-11."""
+    if value is None:
+        return None
+    chosen: list[int] = []
+    for part in value.split(","):
+        ends = re.fullmatch(r" *(\d{1,5})(?: *- *(\d{1,5}))? *", part)
+        if ends is None or int(ends[1]) > int(ends[2] or ends[1]):
+            raise click.BadParameter(f"{part!r} is not a number or a range such as 8-11")
+        chosen += range(int(ends[1]), int(ends[2] or ends[1]) + 1)
+    return tuple(dict.fromkeys(chosen))
 
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -96,6 +123,18 @@ model_options = together(
         help="Parts to compute, separated by commas.",
     ),
     click.option(
+        "--layers",
+        metavar="N,N-N",
+        callback=numbers,
+        help="Layers to look at, such as 0,8-11, counted from 0; all by default.",
+    ),
+    click.option(
+        "--kinds",
+        metavar="KINDS",
+        callback=pair_kinds,
+        help=f"Kinds of pairs to look at, of {', '.join(KINDS)}; all by default.",
+    ),
+    click.option(
         "--window",
         metavar="N",
         type=click.IntRange(0),
@@ -116,6 +155,14 @@ model_options = together(
 """Options that say what the source is and what of it to look at."""
 
 run_options = together(
+    click.option(
+        "--depth",
+        type=click.Choice(["auto", "sharp", "full"]),
+        default="auto",
+        show_default=True,
+        help="full computes every singular vector, sharp products and leading directions alone; "
+        "auto is sharp for maps larger than 1,024.",
+    ),
     click.option(
         "--precision",
         type=click.Choice(["mixed", "float64", "float32"]),

@@ -22,6 +22,8 @@ from flagscope.diagnose.levels import LevelsRecord, alignment_levels
 from flagscope.diagnose.links import HeadEnds, LinkName, Links, head_ends, head_links
 from flagscope.diagnose.pairs import pair_records, residual_record
 from flagscope.diagnose.scaled_ends import ScaledEnds, divided_link, flat_composition
+from flagscope.diagnose.sharp_map import SharpMap, sharp_map
+from flagscope.diagnose.sharp_pairs import sharp_records, sharp_residual_record
 
 __all__ = [
     "CentreAgreement",
@@ -34,6 +36,7 @@ __all__ = [
     "NeuralCollapse",
     "OverlapPair",
     "ScaledEnds",
+    "SharpMap",
     "SimplexFit",
     "SpaceOverlaps",
     "adjusted_pairs",
@@ -48,6 +51,9 @@ __all__ = [
     "neural_collapse_of_module",
     "pair_records",
     "residual_record",
+    "sharp_map",
+    "sharp_records",
+    "sharp_residual_record",
     "simplex_fit",
     "space_overlaps",
 ]

@@ -93,6 +93,28 @@ def ranks_to_test(
     return shares
 
 
+def dominant_ranks_to_test(dominant: RankPair, d: int) -> dict[RankPair, float]:
+    """The ranks at which the overlap of dominant spaces alone is tested, and their shares.
+
+    Half of the level at the dominant ranks, as in `ranks_to_test`; the rest at (i, i) for
+    i = 1, 2, 4 … up to the smaller of them. Empty where nothing is dominant.
+
+    Examples
+    --------
+    >>> dominant_ranks_to_test((3, 5), d=64)
+    {(3, 5): 0.5, (1, 1): 0.25, (2, 2): 0.25}
+    >>> dominant_ranks_to_test((0, 5), d=64)
+    {}
+    """
+    if min(dominant) == 0 or max(dominant) >= d:
+        return {}
+    shares = {dominant: _DOMINANT}
+    ladder = _powers_of_two(min(dominant))
+    for i in ladder:
+        shares[i, i] = shares.get((i, i), 0.0) + (1.0 - _DOMINANT) / len(ladder)
+    return shares
+
+
 def _powers_of_two(limit: int) -> list[int]:
     return [1 << k for k in range(max(0, limit).bit_length())]
 

@@ -18,7 +18,7 @@ from flagscope.null import commutator_null, correlation_null, gram_spectrum
 
 # Haar draws where the tails of C have no closed form.
 _DRAWS = 9999
-_ISOTROPIC = "a Gram matrix is isotropic within storage noise: C, rho and nu are undefined"
+ISOTROPIC = "a Gram matrix is isotropic within storage noise: C, rho and nu are undefined"
 
 
 class GramFields(TypedDict):
@@ -105,7 +105,7 @@ def gram_observables(
             spread=1.0 if spread is None else spread[i],
         )
         if ok
-        else GramObservables(number(row[3]), status=_ISOTROPIC)
+        else GramObservables(number(row[3]), status=ISOTROPIC)
         for i, (row, ok) in enumerate(zip(rows, defined, strict=True))
     ]
 
@@ -128,7 +128,7 @@ def _observables(
     correlation = correlation_null(write, read)
     commutator = commutator_null(write, read, draws=_DRAWS if tested else 0, seed=seed)
     if correlation is None or commutator is None:
-        return GramObservables(number(unbalanced), status=_ISOTROPIC)
+        return GramObservables(number(unbalanced), status=ISOTROPIC)
     rho_test = correlation.significance(rho / spread)
     return GramObservables(
         imbalance=number(unbalanced),

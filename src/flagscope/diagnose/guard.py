@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from flagscope.diagnose.combined import RankPair, combined_overlap
-from flagscope.diagnose.grams import gram_observables
+from flagscope.diagnose.combined import CombinedOverlap, RankPair, combined_overlap
+from flagscope.diagnose.grams import GramObservables, gram_observables
 from flagscope.geometry import ProfileView
 
 # A p-value above this stands as it is: no level in use would take it for a claim.
@@ -45,23 +45,40 @@ def guarded_tests(
     if spectra is None:
         return GuardedTests(0.0, 0.0, 1.0, 1.0)
     limits = [int((values[0] > 0).sum()) for values in (spectra.alpha, spectra.beta)]
-    clipped: dict[RankPair, float] = {}
-    for (i, j), share in shares.items():
-        ranks = _clipped((i, j), limits)
-        if min(ranks) > 0 and max(ranks) < spectra.d:
-            clipped[ranks] = clipped.get(ranks, 0.0) + share
-    overlap = combined_overlap(spectra.cosines[0], clipped, spectra.d)
+    overlap = combined_overlap(
+        spectra.cosines[0], clipped_shares(shares, limits, spectra.d), spectra.d
+    )
     # Correlation matrices that differ from a multiple of the identity by round-off alone.
     unit = torch.finfo(spectra.alpha.dtype).eps
     noise = [2 * unit * values.sum(-1).cpu().double() for values in (spectra.alpha, spectra.beta)]
     (row,) = gram_observables(spectra, *noise, seed=seed, spread=[view.spread])
+    return made_of(overlap, clipped(dominant, limits), row)
+
+
+def made_of(
+    overlap: CombinedOverlap | None, dominant: RankPair, row: GramObservables
+) -> GuardedTests:
+    """The tests without profiles, from that of the overlap and those of C and ρ."""
     return GuardedTests(
         0.0 if overlap is None else overlap.log10_p,
-        0.0 if overlap is None else overlap.single.get(_clipped(dominant, limits), 0.0),
+        0.0 if overlap is None else overlap.single.get(dominant, 0.0),
         1.0 if row.commutator_p is None else row.commutator_p,
         1.0 if row.gram_correlation_p is None else row.gram_correlation_p,
     )
 
 
-def _clipped(ranks: RankPair, limits: Sequence[int]) -> RankPair:
+def clipped_shares(
+    shares: dict[RankPair, float], limits: Sequence[int], d: int
+) -> dict[RankPair, float]:
+    """Ranks to test and their shares, where fewer directions may be left."""
+    left: dict[RankPair, float] = {}
+    for every, share in shares.items():
+        ranks = clipped(every, limits)
+        if min(ranks) > 0 and max(ranks) < d:
+            left[ranks] = left.get(ranks, 0.0) + share
+    return left
+
+
+def clipped(ranks: RankPair, limits: Sequence[int]) -> RankPair:
+    """Ranks that are no larger than the directions that are left."""
     return min(ranks[0], limits[0]), min(ranks[1], limits[1])

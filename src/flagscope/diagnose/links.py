@@ -50,7 +50,7 @@ from flagscope.records import EdgeRecord, ReadSpace
 # Exponents of two up to which a partner is taken as it is.
 _FAR = 40
 
-# Fields of a link's record whose names are no names of Python.
+# Fields of a link's record whose names are not identifiers of Python.
 _Ends = TypedDict("_Ends", {"from": str, "to": str})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -85,6 +86,10 @@ class PairMeasurement:
         The observables after gauge fixing.
     null
         What chance gives.
+    depth
+        Whether the whole spectrum was computed.
+    commutator_error, defect_error
+        Standard errors of C and ν, where they are estimates.
     """
 
     status: str
@@ -99,6 +104,9 @@ class PairMeasurement:
     kernel_intersection: int | None = None
     balanced: Balanced | None = None
     null: NullValues | None = None
+    depth: Literal["full", "sharp"] = "full"
+    commutator_error: float | None = None
+    defect_error: float | None = None
 
 
 def measured_pairs(
@@ -176,7 +184,7 @@ def _measured(
     numerical = ranks[0].numerical[i], ranks[1].numerical[i]
     effective = ranks[0].effective[i], ranks[1].effective[i]
     position = dominant_position(*sides, cosines, *effective) if all(effective) else None
-    profile, incidence = _surface(cosines, *numerical, d) if all(numerical) else (None, None)
+    profile, incidence = leading_surface(cosines, *numerical, d) if all(numerical) else (None, None)
     return PairMeasurement(
         status=first_reason(
             None if all(numerical) else "a map lies below its storage noise",
@@ -192,9 +200,9 @@ def _measured(
             participation_read=number(ranks[1].participation[i] or None),
         ),
         grams=grams,
-        position=PositionNumbers() if position is None else _position_numbers(position, d),
+        position=position_numbers(position, d),
         tests=tests,
-        dominant=_dominant(*effective, tests) if all(numerical) else None,
+        dominant=dominant_status(*effective, tests) if all(numerical) else None,
         profile=profile,
         incidence=incidence,
         functional=Functional(
@@ -204,11 +212,11 @@ def _measured(
         ),
         kernel_intersection=product.kernel_intersection,
         balanced=balanced,
-        null=_null_values(grams, position, d),
+        null=null_values(grams, position, d),
     )
 
 
-def _dominant(rank_write: int, rank_read: int, test: PairTests) -> str:
+def dominant_status(rank_write: int, rank_read: int, test: PairTests) -> str:
     """'ok', or the maps in which nothing stands out of the bulk, with the result of the test."""
     if rank_write and rank_read:
         return "ok"
@@ -223,7 +231,10 @@ def _dominant(rank_write: int, rank_read: int, test: PairTests) -> str:
     )
 
 
-def _position_numbers(position: DominantPosition, d: int) -> PositionNumbers:
+def position_numbers(position: DominantPosition | None, d: int) -> PositionNumbers:
+    """The relative position of dominant spaces as a record has it."""
+    if position is None:
+        return PositionNumbers()
     r1, r2 = position.rank_write, position.rank_read
     return PositionNumbers(
         overlap_ratio=position.overlap / (r1 * r2 / d),
@@ -237,7 +248,7 @@ def _position_numbers(position: DominantPosition, d: int) -> PositionNumbers:
     )
 
 
-def _surface(
+def leading_surface(
     cosines: Float[Tensor, "p q"], rank_write: int, rank_read: int, d: int
 ) -> tuple[list[tuple[int, float]], Incidence]:
     """The overlap ratio along the diagonal, and the incidence surface on a grid of ranks."""
@@ -252,7 +263,8 @@ def _surface(
     return profile, Incidence(ranks_write=rows, ranks_read=columns, surface=rounded(grid))
 
 
-def _null_values(row: GramObservables, position: DominantPosition | None, d: int) -> NullValues:
+def null_values(row: GramObservables, position: DominantPosition | None, d: int) -> NullValues:
+    """What chance gives for a pair."""
     sd = cosine = None
     if position is not None:
         r1, r2 = position.rank_write, position.rank_read

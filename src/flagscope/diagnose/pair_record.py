@@ -48,7 +48,9 @@ def pair_record(pair: PairIdentity, measured: PairMeasurement) -> PairRecord:
         rank_write=ranks.write, rank_read=ranks.read,
         effective_rank_write=ranks.effective_write, effective_rank_read=ranks.effective_read,
         participation_write=ranks.participation_write, participation_read=ranks.participation_read,
-        dominant=measured.dominant,
+        dominant=measured.dominant, depth=measured.depth,
+        commutator_ratio_error=measured.commutator_error,
+        commutation_defect_error=measured.defect_error,
         **measured.grams.fields(),
         commutator_p=tests.guarded_commutator_p, gram_correlation_p=tests.guarded_correlation_p,
         overlap_ratio=position.overlap_ratio, overlap_z=position.overlap_z,
@@ -71,3 +73,11 @@ def _reference(side: Side, index: int, repeated: bool) -> MapReference:
         transposed=side.transposed,
         repeated=repeated,
     )
+
+
+def pair_fault(group: PairGroup, write: str | None, read: str | None) -> str | None:
+    """The fault of the write map or of the read map, in words."""
+    for which, side, fault in (("write", group.write, write), ("read", group.read, read)):
+        if fault is not None:
+            return f"{which} map {side.map.tensor} is {fault}"
+    return None

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from flagscope.arch import Member, PairGroup, Side
+from flagscope.arch import Member, PairGroup
 from flagscope.diagnose.balanced import missing_parts
 from flagscope.diagnose.balanced_records import balanced_records
 from flagscope.diagnose.pair_measurement import PairMeasurement, measured_pairs
-from flagscope.diagnose.pair_record import PairIdentity, pair_record
+from flagscope.diagnose.pair_record import PairIdentity, pair_fault, pair_record
 from flagscope.geometry import (
     NOT_FINITE,
     Matrices,
@@ -70,7 +70,7 @@ def pair_records(
     """
     rule = rule or RankRule.parse("signal")
     both = list(zip(write.faults(), read.faults(), strict=True))
-    faults = [_fault("write", group.write, w) or _fault("read", group.read, r) for w, r in both]
+    faults = [pair_fault(group, *every) for every in both]
     good = [i for i, fault in enumerate(faults) if fault is None]
     d = write.values.shape[1]
     pairs = [
@@ -122,7 +122,7 @@ def residual_record(
     """
     (member,), repeated = group.members, (write.repeated, read.repeated)
     pair = PairIdentity(group, member, write.maps.shape[0], folded, repeated)
-    fault = _fault("write", group.write, write.fault) or _fault("read", group.read, read.fault)
+    fault = pair_fault(group, write.fault, read.fault)
     if fault or write.system is None or read.system is None:
         return pair_record(pair, PairMeasurement(fault or "not measured"))
     spectra = spectra_from_eigensystems(write.system, read.system)
@@ -142,10 +142,6 @@ def residual_record(
         views=lambda some: [prepared_view(write, read) for _ in some],
     )  # fmt: skip
     return pair_record(pair, measurement)
-
-
-def _fault(which: str, side: Side, fault: str | None) -> str | None:
-    return None if fault is None else f"{which} map {side.map.tensor} is {fault}"
 
 
 def _measure(

@@ -17,8 +17,10 @@ from flagscope.geometry.balance import (
 )
 from flagscope.geometry.clusters import near_copy_clusters
 from flagscope.geometry.commutator import commutation_defect, commutator_ratio
+from flagscope.geometry.commutator_sketch import CommutatorSketch, sketched_commutator
 from flagscope.geometry.composition import circuit_factors, of_unit_norm, squared_composition
 from flagscope.geometry.correlation import gram_correlation
+from flagscope.geometry.counting import counted_rank, counted_signal_rank
 from flagscope.geometry.degeneration import Degeneration, degeneration
 from flagscope.geometry.equilibrate import Equilibrated, equilibrated
 from flagscope.geometry.flags import (
@@ -29,6 +31,15 @@ from flagscope.geometry.flags import (
     singular_flag,
 )
 from flagscope.geometry.gram import centred_spectrum, gram, gram_singular_values, symmetric_share
+from flagscope.geometry.gram_side import (
+    PRODUCT_UP_TO,
+    GramSide,
+    commutator_of_grams,
+    difference_of_grams,
+    gram_side,
+    inner_of_grams,
+    restricted_side,
+)
 from flagscope.geometry.head_spaces import HeadSpaces, head_spaces, pairwise_overlaps
 from flagscope.geometry.incidence import (
     attainable_overlap,
@@ -36,6 +47,7 @@ from flagscope.geometry.incidence import (
     incidence_at_ranks,
     incidence_surface,
 )
+from flagscope.geometry.inertia import count_above
 from flagscope.geometry.intersection import (
     IntersectionCount,
     count_intersection,
@@ -44,6 +56,7 @@ from flagscope.geometry.intersection import (
     intersection_dimensions,
     kernel_intersection,
 )
+from flagscope.geometry.leading_space import LeadingSpace, leading_space
 from flagscope.geometry.matrices import (
     NOT_FINITE,
     Matrices,
@@ -140,9 +153,11 @@ __all__ = [
     "EIGH_FLOPS",
     "FEWEST",
     "NOT_FINITE",
+    "PRODUCT_UP_TO",
     "SINGLE_FROM",
     "SLAB_BYTES",
     "Balancing",
+    "CommutatorSketch",
     "ComposedMap",
     "Degeneration",
     "DividedSpaces",
@@ -151,8 +166,10 @@ __all__ = [
     "Flag",
     "Form",
     "GitVerdict",
+    "GramSide",
     "HeadSpaces",
     "IntersectionCount",
+    "LeadingSpace",
     "MapRanks",
     "Matrices",
     "NoisyMap",
@@ -181,12 +198,17 @@ __all__ = [
     "chordal_distance",
     "circuit_factors",
     "commutation_defect",
+    "commutator_of_grams",
     "commutator_ratio",
     "composed_map",
     "cosines_of_overlaps",
+    "count_above",
     "count_intersection",
+    "counted_rank",
+    "counted_signal_rank",
     "cross_overlaps",
     "degeneration",
+    "difference_of_grams",
     "divided_spaces",
     "eigensystem",
     "energy_rank",
@@ -199,6 +221,7 @@ __all__ = [
     "gram",
     "gram_correlation",
     "gram_error",
+    "gram_side",
     "gram_singular_values",
     "gram_weights",
     "has_closed_affine_orbit",
@@ -208,11 +231,13 @@ __all__ = [
     "in_complement_of_mean",
     "incidence_at_ranks",
     "incidence_surface",
+    "inner_of_grams",
     "intersection_dimension",
     "intersection_dimensions",
     "kernel_intersection",
     "largest_of_projector_sum",
     "leading_angles",
+    "leading_space",
     "line_norms",
     "map_ranks",
     "mean_removed",
@@ -243,6 +268,7 @@ __all__ = [
     "profiles",
     "projector_sum",
     "relative_position",
+    "restricted_side",
     "row_scales",
     "scale_profile",
     "signal_rank",
@@ -253,6 +279,7 @@ __all__ = [
     "singular_blocks",
     "singular_flag",
     "singular_space",
+    "sketched_commutator",
     "spectra_cost",
     "spectra_from_eigensystems",
     "spectra_in_precision",

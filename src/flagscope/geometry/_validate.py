@@ -40,7 +40,8 @@ def real_tensor(value: object, name: str, *, ndim: int) -> Tensor:
             + ("matrix" if ndim == 2 else "values"),
         )
     widened = value.to(_WORKING_DTYPE[value.dtype])
-    if not bool(torch.isfinite(widened).all()):
+    # The extremes of a tensor with NaN are NaN.
+    if widened.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(widened))).all()):
         raise InputError(
             f"{name} holds NaN or infinity",
             hint="check the weights it was computed from; torch.isfinite shows where",

@@ -15,6 +15,9 @@ from flagscope.geometry._validate import real_tensor
 # by the mean of their squared deviations only, so this is far below what a count could notice.
 _TOLERANCE = 1e-4
 
+# Exponents below which a power of two is a number of float32, as is its reciprocal.
+_PLAIN = 100
+
 # Entries taken at a time: the copy of a block in float64 is 2 MiB.
 _BLOCK = 1 << 18
 
@@ -114,11 +117,19 @@ def _over_powers_of_two(w: Float[Tensor, "n p m"]) -> Float[Tensor, "n p m"]:
     Squares of what it gives do not overflow, and those that underflow are nothing to their sums.
     """
     for axis in (-1, -2):
-        exponents = torch.frexp(w.abs().amax(axis, keepdim=True)).exponent
+        exponents = torch.frexp(_largest(w, axis)).exponent
+        if bool((exponents.abs() < _PLAIN).all()):
+            w = w * torch.ldexp(torch.ones_like(exponents, dtype=w.dtype), -exponents)
+            continue
         # In halves, as 2^-exponent itself leaves the range of the type for its smallest numbers.
         half = torch.div(-exponents, 2, rounding_mode="floor")
         w = torch.ldexp(torch.ldexp(w, half), -exponents - half)
     return w
+
+
+def _largest(w: Tensor, axis: int) -> Tensor:
+    """Largest absolute entry along an axis, without a copy of the map."""
+    return torch.maximum(w.amax(axis, keepdim=True), -w.amin(axis, keepdim=True))
 
 
 def _scales(values: Float[Tensor, "n p m"], passes: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -199,6 +199,28 @@ def signal_rank_of(w: Float[Tensor, "*batch rows columns"]) -> Int[Tensor, "*bat
     return torch.cat(ranks).reshape(batch)
 
 
+def bulk_edge(square: float, shape: tuple[int, int], rank: int = 0) -> float:
+    """The eigenvalue of W Wᵀ from which on one stands out of the bulk, as `signal_rank` takes it.
+
+    Parameters
+    ----------
+    square
+        What of ‖W‖_F² lies outside the `rank` leading directions.
+    shape
+        Rows and columns that are not zero.
+    rank
+        Directions that stand out already.
+
+    Examples
+    --------
+    >>> round(bulk_edge(64.0 * 256.0, (64, 256)) ** 0.5, 1)  # just above √256 + √64
+    24.5
+    """
+    p, m = min(shape), max(shape)
+    edge = float(_edge(torch.tensor(float(p)), torch.tensor(float(m))))
+    return square / max(1, (p - rank) * (m - rank)) * edge if square > 0 else 0.0
+
+
 def _edge(p: Float[Tensor, "*batch"], m: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """1 % point of the largest eigenvalue of W Wᵀ for p x m independent entries of variance 1."""
     a, b = (m - 1).clamp_min(0).sqrt(), p.sqrt()

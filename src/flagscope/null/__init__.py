@@ -33,7 +33,12 @@ from flagscope.null.projectors import (
     projector_sum_threshold,
 )
 from flagscope.null.significance import Significance
-from flagscope.null.spectrum import Spectrum, gram_spectrum, spectrum_invariants
+from flagscope.null.spectrum import (
+    Spectrum,
+    gram_spectrum,
+    spectrum_invariants,
+    spectrum_of_moments,
+)
 from flagscope.null.tracy_widom import tracy_widom_log_sf, tracy_widom_quantile
 
 __all__ = [
@@ -72,6 +77,7 @@ __all__ = [
     "projector_sum_significance",
     "projector_sum_threshold",
     "spectrum_invariants",
+    "spectrum_of_moments",
     "storage_noise",
     "tracy_widom_log_sf",
     "tracy_widom_quantile",

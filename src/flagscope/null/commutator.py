@@ -15,7 +15,12 @@ from flagscope.null.defect import defect_variance
 from flagscope.null.draws import haar_draws, log_tails_of_draws
 from flagscope.null.significance import Significance
 from flagscope.null.spectrum import Spectrum, spectrum_invariants
-from flagscope.null.tails import log_gamma_tails, log_normal_tails, log_pearson3_tails
+from flagscope.null.tails import (
+    log_beta_tails,
+    log_gamma_tails,
+    log_normal_tails,
+    log_pearson3_tails,
+)
 from flagscope.null.validation import check_finite
 
 # Normal quantile of a central 95 % interval.
@@ -59,9 +64,19 @@ class CommutatorNull:
     _skewness: float = field(default=0.0, repr=False, compare=False)
     _sample: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
 
-    def significance(self, ratio: float) -> Significance:
+    def significance(self, ratio: float, *, error: float = 0.0, degrees: int = 0) -> Significance:
         """Two-sided test of a commutator ratio.
 
+        Parameters
+        ----------
+        ratio
+            C.
+        error, degrees
+            Standard error of an estimated C, and its degrees of freedom (`sketched_commutator`).
+            The error adds to the spread, and both tails are then Student's.
+
+        Notes
+        -----
         Upper tail: lognormal; lower tail: gamma, or a reflected gamma law where one spectrum is
         two-valued and the other dominated by few; all with the exact variance. With draws, both
         tails are theirs (`log_tails_of_draws`). Status "lower tail not calibrated" and no p where
@@ -71,9 +86,17 @@ class CommutatorNull:
         if ratio < 0.0:
             raise InputError(f"ratio = {ratio} is negative", hint="pass a commutator ratio")
         ratio = ratio / self.mean
-        z = (ratio - 1.0) / math.sqrt(self.variance)
+        z = (ratio - 1.0) / math.sqrt(self.variance + (error / self.mean) ** 2)
         if not self.calibrated and ratio < 1.0:
             return Significance(z, None, None, "lower tail not calibrated")
+        if degrees:
+            # Student's t is of a Beta law: |t| > z where ν/(ν + t²) < ν/(ν + z²).
+            share = degrees / (degrees + z * z)
+            log_both = log_beta_tails(share, 0.5 * degrees, 0.5)[0] if share < 1.0 else 0.0
+            log_tail = log_both - math.log(2.0)
+            return Significance.two_sided(
+                z, log_cdf=log_tail if z < 0 else 0.0, log_sf=log_tail if z >= 0 else 0.0
+            )
         # Commuting exactly has a logarithm of no use; rounding stands in for it.
         positive = max(ratio, float(np.finfo(np.float64).eps))
         if self._sample is not None:

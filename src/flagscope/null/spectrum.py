@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -99,6 +100,65 @@ def spectrum_invariants(eigenvalues: ArrayLike) -> Spectrum:
     kurtosis = float(square @ square)
     skew = float(square @ centred)
     return Spectrum(d, centred, skew, kurtosis, max(0.0, d * (kurtosis - skew * skew) - 1.0))
+
+
+def spectrum_of_moments(
+    leading: ArrayLike, *, d: int, square: float, cube: float, fourth: float, least: float
+) -> Spectrum:
+    """Invariants of a spectrum of which the moments are known and the largest eigenvalues alone.
+
+    Variance, skewness and kurtosis are exact, and so are the moments of nulls that hang on them.
+    For what also hangs on single eigenvalues (ends of the law of ρ, its saddlepoint) the unknown
+    ones are taken to follow a semicircle with the mean and the variance that is left for them.
+
+    Parameters
+    ----------
+    leading
+        The largest eigenvalues of the trace-free part Ã.
+    d
+        Dimension.
+    square, cube, fourth
+        tr Ã², tr Ã³, tr Ã⁴.
+    least
+        The least that an eigenvalue of Ã can be, -tr A/d.
+
+    Examples
+    --------
+    >>> values = np.array([3.0, 0.0, -1.0, -2.0])
+    >>> moments = [float((values**k).sum()) for k in (2, 3, 4)]
+    >>> square, cube, fourth = moments
+    >>> known = spectrum_of_moments(
+    ...     [3.0], d=4, square=square, cube=cube, fourth=fourth, least=-2.0
+    ... )
+    >>> exact = spectrum_invariants(values)
+    >>> abs(known.kurtosis - exact.kurtosis) < 1e-12, abs(known.skewness - exact.skewness) < 1e-12
+    (True, True)
+    """
+    known = np.sort(np.asarray(leading, dtype=np.float64))[::-1]
+    if square <= 0.0:
+        return Spectrum(d, None, 0.0, 0.0, 0.0)
+    count = d - len(known)
+    values = known
+    if count > 0:
+        mean = -float(known.sum()) / count
+        variance = max(0.0, (square - float((known**2).sum())) / count - mean**2)
+        bulk = np.maximum(mean + math.sqrt(variance) * _semicircle(count), least)
+        values = np.sort(np.concatenate([known, bulk]))[::-1]
+    centred = values - values.mean()
+    norm = float(np.sqrt(centred @ centred))
+    if norm == 0.0:
+        return Spectrum(d, None, 0.0, 0.0, 0.0)
+    skew, kurtosis = cube / square**1.5, fourth / square**2
+    distance = max(0.0, d * (kurtosis - skew * skew) - 1.0)
+    return Spectrum(d, centred / norm, skew, kurtosis, distance)
+
+
+def _semicircle(count: int) -> NDArray[np.float64]:
+    """Descending quantiles of the semicircle law of variance 1."""
+    angles = np.linspace(0.0, math.pi, 4097)
+    share = (angles - np.sin(angles) * np.cos(angles)) / math.pi
+    at = (np.arange(count) + 0.5) / count
+    return 2.0 * np.cos(np.interp(at, share, angles))
 
 
 def gram_spectrum(eigenvalues: ArrayLike, d: int) -> Spectrum:

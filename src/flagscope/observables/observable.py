@@ -67,6 +67,8 @@ class Observable:
         Where chance puts it, read from a pair's record; None where no random model applies.
     z, p_adjusted
         Fields of its distance from chance (also in the balanced part) and of its adjusted p-value.
+    error
+        Field of its standard error, where it may be an estimate.
     floor
         Relative distance from chance below which a significant value is a remark, no finding.
     balanced_linear
@@ -88,6 +90,7 @@ class Observable:
     words: Explanation | None = None
     null: Callable[[PairRecord], Band | None] | None = None
     z: str | None = None
+    error: str | None = None
     p_adjusted: str | None = None
     floor: float | None = None
     balanced_linear: int | None = None

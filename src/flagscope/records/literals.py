@@ -38,3 +38,5 @@ Part = Literal["pairs", "heads", "residual"]
 PARTS: tuple[Part, ...] = get_args(Part)
 Precision = Literal["mixed", "float64", "float32"]
 FoldNorms = Literal["auto", "all", "none"]
+Depth = Literal["auto", "sharp", "full"]
+"""How much of the spectra of large maps a scan computes."""

@@ -144,7 +144,15 @@ class PairRecord(Record):
         default=None,
         description="'ok', or why no dominant spaces are compared: nothing stands out of the bulk.",
     )
+    depth: Literal["full", "sharp"] = Field(
+        default="full",
+        description="'sharp' where products and leading directions alone were computed: numbers "
+        "that take the whole spectrum are null, full scan only.",
+    )
     commutator_ratio: float | None
+    commutator_ratio_error: float | None = Field(
+        default=None, description="Standard error, where a sharp scan estimated it; else null."
+    )
     commutator_p: float | None
     commutator_p_adjusted: float | None = None
     commutator_p_familywise: float | None = None
@@ -154,6 +162,9 @@ class PairRecord(Record):
     gram_correlation_p_adjusted: float | None = None
     gram_correlation_p_familywise: float | None = None
     commutation_defect: float | None
+    commutation_defect_error: float | None = Field(
+        default=None, description="Standard error, where a sharp scan estimated it; else null."
+    )
     imbalance: float | None
     overlap_ratio: float | None
     overlap_z: float | None

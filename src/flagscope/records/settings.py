@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, PlainSerializer
 
-from flagscope.records.literals import PARTS, FoldNorms, Part, Precision
+from flagscope.records.literals import PARTS, Depth, FoldNorms, PairKind, Part, Precision
 from flagscope.records.record import Record
 
 
@@ -20,6 +20,11 @@ class ScanSettings(Record):
     ----------
     only
         The parts to compute.
+    layers
+        Numbers of the layers to look at, of which all results have both of their ends; None for
+        all, and for what has no number.
+    kinds
+        Kinds of pairs to look at; None for all.
     family
         Name of a model family or path of a family file (.toml), to override what the config and the
         tensor names say; "none" to take no family for its names.
@@ -39,6 +44,10 @@ class ScanSettings(Record):
         and links are measured; 1 by default, the rest of the block and the next one.
     edges
         How many links between heads to list, those furthest beyond chance; 0 to measure none.
+    depth
+        "full": all singular values and vectors of every pair. "sharp": of pairs whose smaller side
+        is larger than 256, products and the leading directions alone; what takes the whole spectrum
+        is null. "auto" (default): sharp from 1,024 on.
     precision
         Arithmetic of Gram matrices and eigenproblems. "mixed" (default): float32 where maps are
         large (eigenproblems of 512 and more) and were not stored in float64, with float64 where
@@ -51,6 +60,8 @@ class ScanSettings(Record):
     model_config = ConfigDict(extra="allow")
 
     only: tuple[Part, ...] = PARTS
+    layers: tuple[int, ...] | None = None
+    kinds: tuple[PairKind, ...] | None = None
     family: str | None = None
     heads: int | None = Field(default=None, gt=0)
     rank: str = "signal"
@@ -58,6 +69,7 @@ class ScanSettings(Record):
     fold_norms: FoldNorms = "auto"
     window: int = Field(default=1, ge=0)
     edges: int = Field(default=200, ge=0)
+    depth: Depth = "auto"
     precision: Precision = "mixed"
     seed: int = 0
 

@@ -148,6 +148,9 @@ def _observable(
     z = None if entry.z is None else getattr(pair, entry.z)
     if z is not None:
         text += f" (z {number(z)})"
+    error = None if entry.error is None else getattr(pair, entry.error)
+    if error is not None:
+        text += f" ± {number(error, 2)}"
     balanced = _balanced(pair, entry, rate)
     label = _LETTERS[labels.get(entry.field)] if value is not None else ""
     chance = chance_text(null_band(pair, entry.field))

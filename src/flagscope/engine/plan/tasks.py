@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from flagscope.arch import Graph, HeadGroup, LinearMap, LinkGroup, PairGroup
-from flagscope.engine.plan.cost import head_cost, link_cost, pair_cost, single_from, stream_cost
+from flagscope.engine.plan.cost import (
+    Cost,
+    head_cost,
+    link_cost,
+    pair_cost,
+    single_from,
+    stream_cost,
+)
+from flagscope.engine.plan.depth import is_sharp
 from flagscope.engine.plan.experts import experts_at_once, in_parts
 from flagscope.engine.plan.pieces import Piece, piece_bytes
+from flagscope.engine.plan.sharp_cost import sharp_pair_cost, sharp_stream_cost
 from flagscope.engine.plan.work import Work, total
 from flagscope.engine.settings import Settings
+from flagscope.errors import InputError
 from flagscope.guard import guarded
 
 
@@ -69,19 +79,50 @@ def plan(graph: Graph, settings: Settings, sizes: Mapping[str, int]) -> list[Tas
         `only` chooses among pairs, heads and residual pairs.
     sizes
         Bytes of each stored tensor.
+
+    Raises
+    ------
+    InputError
+        If a layer is asked for that is not there.
     """
+    _check_layers(graph, settings)
     blocks: defaultdict[str, _Block] = defaultdict(_Block)
     for pair in in_parts(graph.pairs, sizes):
-        choice = "residual" if pair.kind == "residual" else "pairs"
-        if choice in settings.only:
+        if _is_chosen(pair, settings):
             blocks[_pair_key(pair, sizes)].pairs.append(pair)
     if "heads" in settings.only:
         for head in graph.heads:
-            blocks[_head_key(head)].heads.append(head)
+            if _are_chosen((head.layer,), settings):
+                blocks[_head_key(head)].heads.append(head)
     if "residual" in settings.only and settings.edges:
         for link in graph.links:
-            blocks[_stream_key(link.stack, link.layer_to)].links.append(link)
+            if _are_chosen((link.layer_from, link.layer_to), settings):
+                blocks[_stream_key(link.stack, link.layer_to)].links.append(link)
     return [_task(name, block, sizes, settings) for name, block in blocks.items()]
+
+
+def _check_layers(graph: Graph, settings: Settings) -> None:
+    groups = [*graph.pairs, *graph.heads]
+    known = sorted({group.layer for group in groups if group.layer is not None})
+    missing = sorted({*(settings.layers or ())} - {*known})
+    if missing:
+        raise InputError(
+            f"there is no layer {', '.join(map(str, missing))}",
+            hint=f"give some from {known[0]} to {known[-1]}" if known else "leave the layers out",
+        )
+
+
+def _is_chosen(pair: PairGroup, settings: Settings) -> bool:
+    """Whether a pair's part, kind and layers are asked for."""
+    part = "residual" if pair.kind == "residual" else "pairs"
+    if part not in settings.only or (settings.kinds and pair.kind not in settings.kinds):
+        return False
+    write = pair.layer if pair.write_layer is None else pair.write_layer
+    return _are_chosen((write, pair.layer), settings)
+
+
+def _are_chosen(layers: Iterable[int | None], settings: Settings) -> bool:
+    return settings.layers is None or all(layer in settings.layers for layer in layers)
 
 
 @dataclass(frozen=True)
@@ -131,12 +172,15 @@ def _task(name: str, block: _Block, sizes: Mapping[str, int], settings: Settings
     edges, single = settings.edges, single_from(settings.precision)
     along = [pair for pair in block.pairs if pair.kind == "residual"]
     inside = [pair for pair in block.pairs if pair.kind != "residual"]
-    costs = [
-        pair_cost(pair, single=single, before=inside[i - 1] if i else None)
-        for i, pair in enumerate(inside)
-    ]
+    costs: list[Cost] = []
+    for i, pair in enumerate(inside):
+        cost = sharp_pair_cost if is_sharp(pair, settings.depth) else pair_cost
+        costs.append(cost(pair, single=single, before=inside[i - 1] if i else None))
     costs += [head_cost(head, single=single) for head in block.heads]
-    costs += [stream_cost(along, single=single), link_cost(block.links, edges, single=single)]
+    sharp = [pair for pair in along if is_sharp(pair, settings.depth)]
+    whole = [pair for pair in along if not is_sharp(pair, settings.depth)]
+    costs += [stream_cost(whole, single=single), sharp_stream_cost(sharp, single=single)]
+    costs += [link_cost(block.links, edges, single=single)]
     return Task(
         name=name,
         pairs=tuple(block.pairs),

@@ -13,7 +13,7 @@ class Reason(NamedTuple):
     expected: bool = False
 
 
-NOT_ASKED = Reason("not asked for (--only, --window, --edges)", True)
+NOT_ASKED = Reason("not asked for (--only, --layers, --kinds, --window, --edges)", True)
 FAILED = Reason("the task that reads it failed")
 EMPTY = Reason("empty: it holds no number")
 UNREAD = Reason("of a type that is not read as weights: packed values, or indices")

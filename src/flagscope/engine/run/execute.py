@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 from flagscope.arch import HeadGroup, PairGroup
-from flagscope.diagnose import head_record, pair_records
+from flagscope.diagnose import SharpMap, head_record, pair_records, sharp_records
 from flagscope.engine.cache.norms import fold_before, fold_behind
 from flagscope.engine.cache.task_reader import TaskReader
 from flagscope.engine.cache.tensor_cache import TensorCache
 from flagscope.engine.device import resolved_device
-from flagscope.engine.plan.cost import other_dimension
+from flagscope.engine.plan.depth import is_sharp, pair_size
 from flagscope.engine.plan.tasks import Task
 from flagscope.engine.run.head_scales import HeadScales, folded_norm, head_maps
 from flagscope.engine.run.outcome import TaskResult
@@ -60,10 +60,10 @@ def _inside(
     """
     records: list[PairRecord] = []
     remembered, last, read = Remembered(), None, None
+    prepared: dict[int, SharpMap] = {}
     for group in groups:
         sides = group.write, group.read
-        size = min(group.d, max(other_dimension(side, group.d) for side in sides))
-        suited = reader.for_size(size, (side.map for side in sides))
+        suited = reader.for_size(pair_size(group), (side.map for side in sides))
         before, behind = (
             (None, None) if settings.fold_norms == "none" else (group.read_norm, group.write_norm)
         )
@@ -71,6 +71,7 @@ def _inside(
         if read is None or key != last:
             # Release the previous read maps first.
             remembered, last, read = Remembered(), key, None
+            prepared = {}
             read = fold_before(suited.side(group.read, "read"), before, suited)
         centred = before is not None and before.kind == "layernorm"
         write = fold_behind(suited.side(group.write, "write"), behind, suited, centred=centred)
@@ -86,14 +87,19 @@ def _inside(
                     readers
                 ),
             )
-        records += pair_records(
+        folded = [norm.name for norm in (behind, before) if norm is not None]
+        measure = (
+            partial(sharp_records, readers=prepared)
+            if is_sharp(group, settings.depth)
+            else partial(pair_records, remembered=remembered)
+        )
+        records += measure(
             group,
             write.take(writers),
             read.take(readers),
             rule=rule,
             seed=settings.seed,
-            folded=[norm.name for norm in (behind, before) if norm is not None],
-            remembered=remembered,
+            folded=folded,
             plain=plain,
         )
         del write, plain

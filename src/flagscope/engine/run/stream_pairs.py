@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
+from typing import TypeVar
 
 from flagscope.arch import Norm, PairGroup, Side
-from flagscope.diagnose import residual_record
+from flagscope.diagnose import SharpMap, residual_record, sharp_map, sharp_residual_record
 from flagscope.engine.cache.counted_cache import CountedCache
 from flagscope.engine.cache.norms import fold_before, fold_behind
 from flagscope.engine.cache.task_reader import TaskReader
+from flagscope.engine.plan.depth import is_sharp
 from flagscope.engine.settings import Settings
 from flagscope.geometry import Matrices, PreparedMap, RankRule, prepared_map
 from flagscope.records import PairRecord
+
+T = TypeVar("T")
 
 
 def stream_pairs(
@@ -31,19 +35,47 @@ def stream_pairs(
         reader = reader.for_size(min(group.d for group in groups), maps)
     records = []
     for group in groups:
-        write, read = (
-            shared.get(key, partial(_prepared, key, makes, reader, which, rule))
-            for (key, *makes), which in zip(_sides(group, settings), (False, True), strict=True)
-        )
         folded = _folded(group, settings)
+        if is_sharp(group, settings.depth):
+            maps = _both(group, settings, shared, partial(_sharp, reader, rule, settings.seed))
+            records.append(sharp_residual_record(group, *maps, seed=settings.seed, folded=folded))
+            continue
+        write, read = _both(group, settings, shared, partial(_prepared, reader, rule))
         records.append(
             residual_record(group, write, read, rule=rule, seed=settings.seed, folded=folded)
         )
     return records
 
 
+def _both(
+    group: PairGroup,
+    settings: Settings,
+    shared: CountedCache,
+    prepare: Callable[[Hashable, Sequence[_Make], bool], T],
+) -> tuple[T, T]:
+    """What is known of the writer and of the reader of a pair, made on the first use."""
+    write, read = (
+        shared.get(key, partial(prepare, key, makes, which))
+        for (key, *makes), which in zip(_sides(group, settings), (False, True), strict=True)
+    )
+    return write, read
+
+
+def _sharp(
+    reader: TaskReader, rule: RankRule, seed: int, key: Hashable, makes: Sequence[_Make], read: bool
+) -> SharpMap:
+    again, plain = (partial(make, reader) for make in makes)
+    if makes[0] is makes[1]:
+        plain = None
+    return reader.shared_value(
+        key,
+        lambda: sharp_map(again, read=read, rule=rule, seed=seed, plain=plain),
+        lambda made: made.nbytes,
+    )
+
+
 def _prepared(
-    key: Hashable, makes: Sequence[_Make], reader: TaskReader, read: bool, rule: RankRule
+    reader: TaskReader, rule: RankRule, key: Hashable, makes: Sequence[_Make], read: bool
 ) -> PreparedMap:
     again, plain = (partial(make, reader) for make in makes)
     if makes[0] is makes[1]:
@@ -85,13 +117,14 @@ def _sides(group: PairGroup, settings: Settings) -> list[tuple[Hashable, _Make, 
         maps = reader.side(group.read, "read").take([member.read_index])
         return fold_before(maps, before, reader, centred=centred and not mean)
 
+    sharp = is_sharp(group, settings.depth)
     return [
         (
-            ("write", _key(group.write, member.write_index), _name(behind), centred),
+            ("write", sharp, _key(group.write, member.write_index), _name(behind), centred),
             write, partial(write, mean=True) if centred else write,
         ),
         (
-            ("read", _key(group.read, member.read_index), _name(before)),
+            ("read", sharp, _key(group.read, member.read_index), _name(before)),
             read, partial(read, mean=True) if centred else read,
         ),
     ]  # fmt: skip

@@ -1,0 +1,288 @@
+"""One map on a shared space by its Gram matrix and products alone: no eigenproblem of full size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from flagscope.geometry.commutator_sketch import CommutatorSketch, sketched_commutator
+from flagscope.geometry.gram import gram
+from flagscope.geometry.leading_space import LeadingSpace, leading_space
+
+# Rows of a matrix that are multiplied entry by entry at a time, so that they stay in the cache.
+_ROWS = 64
+# Up to this size of the shared space the commutator takes one product of the Gram matrices.
+PRODUCT_UP_TO = 2048
+
+
+@dataclass(frozen=True)
+class GramSide:
+    """A map W, d x m with the shared space along its rows, and A = W Wᵀ.
+
+    Attributes
+    ----------
+    d
+        Dimension of the shared space.
+    centred
+        The smaller of W Wᵀ and WᵀW less tr A/d on its diagonal, shape (n, n) with n = min(d, m).
+    mean
+        tr A/d.
+    square, cube, fourth
+        tr Ã², tr Ã³ and tr Ã⁴ of Ã = A - (tr A/d) I.
+    matrix
+        Gives W; asked only where d > m, but for `leading`.
+    """
+
+    d: int
+    centred: Float[Tensor, "n n"]
+    mean: float
+    square: float
+    cube: float
+    fourth: float
+    matrix: Callable[[], Float[Tensor, "d m"]]
+
+    @property
+    def full(self) -> bool:
+        """Whether the Gram matrix at hand is that of the shared space."""
+        return len(self.centred) == self.d
+
+    @property
+    def gram_norm(self) -> float:
+        """‖A‖_F."""
+        return (self.square + self.d * self.mean**2) ** 0.5
+
+    @property
+    def participation(self) -> float:
+        """Participation ratio of the squared singular values, (tr A)²/tr A²; 0 for a zero map."""
+        total = self.gram_norm**2
+        return (self.d * self.mean) ** 2 / total if total > 0 else 0.0
+
+    def apply(self, x: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
+        """Ã X."""
+        if self.full:
+            return self.centred @ x
+        w = self.matrix()
+        return w @ (w.mT @ x) - self.mean * x
+
+    def in_shared(self) -> Float[Tensor, "d d"]:
+        """Ã."""
+        if self.full:
+            return self.centred
+        large = gram(self.matrix())
+        large.diagonal().sub_(self.mean)
+        return large
+
+    def leading(
+        self, rank: int, *, generator: torch.Generator, tolerance: float | None = None
+    ) -> LeadingSpace:
+        """The leading `rank` left singular vectors of W; `values` are squares of singular values.
+
+        Of the smaller Gram matrix, by a block Krylov space where that certifies them, otherwise
+        from all its eigenvectors. With a `tolerance` a residual of that size is enough, as in
+        `leading_space`.
+        """
+        raw = self.centred.clone()
+        raw.diagonal().add_(self.mean)
+        n = len(raw)
+        space = leading_space(
+            lambda x: raw @ x, n, min(rank, n), generator=generator, dtype=raw.dtype,
+            device=raw.device, tolerance=tolerance,
+        )  # fmt: skip
+        if not space.certified and tolerance is None:
+            space = _dense(raw, min(rank, n))
+        if self.full or rank == 0:
+            return space if self.full else _embedded(space, self.d)
+        outer = self.matrix() @ space.vectors
+        outer /= torch.linalg.vector_norm(outer, dim=0).clamp_min(torch.finfo(outer.dtype).tiny)
+        return LeadingSpace(
+            space.values, outer, space.following, space.residual, space.turn, space.certified
+        )
+
+
+def gram_side(
+    w: Float[Tensor, "d m"], matrix: Callable[[], Float[Tensor, "d m"]] | None = None
+) -> GramSide:
+    """Form the smaller Gram matrix of a map, and the moments of its spectrum.
+
+    Work: 5/8 of the product d m n for the Gram matrix, n = min(d, m), and 5/8 n³ for its square.
+
+    Parameters
+    ----------
+    w
+        The shared space along the rows; eighth powers of its singular values must be in range.
+    matrix
+        Gives `w` again, so that it need not stay in memory; by default it does.
+
+    Examples
+    --------
+    >>> side = gram_side(torch.tensor([[2.0, 0.0], [0.0, 0.0]]))
+    >>> side.mean, side.square, side.cube, side.fourth, side.participation
+    (2.0, 8.0, 0.0, 32.0, 1.0)
+    """
+    d, m = w.shape
+    return _side(gram(w if d <= m else w.mT), d, matrix or (lambda: w))
+
+
+def restricted_side(
+    side: GramSide,
+    alive: Bool[Tensor, " d"],
+    factors: Float[Tensor, " a"] | None = None,
+) -> GramSide:
+    """The side of some rows of W, times factors, by scaling the Gram matrix at hand; for d ≤ m.
+
+    Parameters
+    ----------
+    side
+        With `full`.
+    alive
+        The rows that stay.
+    factors
+        One for each of them.
+
+    Examples
+    --------
+    >>> side = gram_side(torch.eye(3))
+    >>> alive = torch.tensor([True, True, False])
+    >>> restricted_side(side, alive, torch.tensor([2.0, 1.0])).mean
+    2.5
+    """
+    raw = side.centred.clone()
+    raw.diagonal().add_(side.mean)
+    if not bool(alive.all()):
+        raw = raw[alive][:, alive]
+    scale = torch.ones(len(raw)) if factors is None else factors
+    scale = scale.to(raw)
+    raw *= scale[:, None]
+    raw *= scale
+    return _side(raw, len(raw), lambda: side.matrix()[alive] * scale[:, None])
+
+
+def _side(raw: Tensor, d: int, matrix: Callable[[], Tensor]) -> GramSide:
+    n = len(raw)
+    mean = float(raw.diagonal().double().sum()) / d
+    raw.diagonal().sub_(mean)
+    square = gram(raw)
+    # The eigenvalues that the smaller Gram matrix lacks are zeros, less the mean.
+    second, third, fourth = ((d - n) * (-mean) ** power for power in (2, 3, 4))
+    return GramSide(
+        d, raw, mean, inner(raw, raw) + second, inner(square, raw) + third,
+        inner(square, square) + fourth, matrix,
+    )  # fmt: skip
+
+
+def inner(x: Float[Tensor, "n k"], y: Float[Tensor, "n k"]) -> float:
+    """Σ x∘y; the sums of rows are added in float64.
+
+    Examples
+    --------
+    >>> inner(torch.ones(2, 2), torch.eye(2))
+    2.0
+    """
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    for one, two in zip(x.split(_ROWS), y.split(_ROWS), strict=True):
+        total += (one * two).sum(-1).double().sum()
+    return float(total)
+
+
+def inner_of_grams(write: GramSide, read: GramSide) -> float:
+    """⟨Ã, B̃⟩ of two maps on one space: a sum over entries, or the norm of their product.
+
+    Examples
+    --------
+    >>> side = gram_side(torch.tensor([[2.0, 0.0], [0.0, 0.0]]))
+    >>> inner_of_grams(side, side) == side.square
+    True
+    """
+    if write.full and read.full:
+        return inner(write.centred, read.centred)
+    if write.full or read.full:
+        full, thin = (write, read) if write.full else (read, write)
+        w = thin.matrix()
+        # tr(Wᵀ Ã W), and Ã has no trace.
+        return inner(full.centred @ w, w)
+    product = read.matrix().mT @ write.matrix()
+    return inner(product, product) - write.mean * read.mean * write.d
+
+
+def difference_of_grams(
+    write: GramSide, read: GramSide, product: float, weights: tuple[float, float] = (1.0, 1.0)
+) -> float:
+    """‖A - B‖_F, of A and B times weights.
+
+    Parameters
+    ----------
+    write, read
+        The two maps.
+    product
+        ⟨Ã, B̃⟩, see `inner_of_grams`.
+    weights
+        Factors of A and B.
+
+    Examples
+    --------
+    >>> side = gram_side(torch.tensor([[2.0, 0.0], [0.0, 0.0]]))
+    >>> difference_of_grams(side, side, side.square)
+    0.0
+    """
+    a, b = weights
+    traces = write.d * (a * write.mean - b * read.mean) ** 2
+    if write.full and read.full:
+        gap = a * write.centred - b * read.centred
+        return (inner(gap, gap) + traces) ** 0.5
+    squares = a * a * write.square + b * b * read.square
+    rest = squares - 2 * a * b * product
+    floor = 16 * torch.finfo(write.centred.dtype).eps * squares
+    return (max(0.0, rest if rest > floor else 0.0) + traces) ** 0.5
+
+
+def commutator_of_grams(
+    write: GramSide,
+    read: GramSide,
+    *,
+    generator: torch.Generator,
+    product_up_to: int = PRODUCT_UP_TO,
+) -> CommutatorSketch:
+    """‖[Ã, B̃]‖², ‖ÃB̃‖² and ν: exact by one product in small spaces, by a sketch in large ones.
+
+    Parameters
+    ----------
+    write, read
+        The two maps.
+    generator
+        Of the sketch.
+    product_up_to
+        Dimension up to which the product of the two Gram matrices is formed.
+
+    Examples
+    --------
+    >>> side = gram_side(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
+    >>> commutator_of_grams(side, side, generator=torch.Generator()).commutator
+    0.0
+    """
+    if write.d <= product_up_to:
+        product = write.in_shared() @ read.in_shared()
+        square = inner(product, product)
+        product -= product.mT.clone()
+        commutator = inner(product, product)
+        defect = commutator / (2 * square) if square > 0 else float("nan")
+        return CommutatorSketch(commutator, square, defect, 0.0, 0.0, 0)
+    return sketched_commutator(
+        write.apply, read.apply, write.d, generator=generator,
+        dtype=write.centred.dtype, device=write.centred.device,
+    )  # fmt: skip
+
+
+def _dense(raw: Tensor, rank: int) -> LeadingSpace:
+    values, vectors = torch.linalg.eigh(raw)
+    values, vectors = values.flip(-1).double().clamp_min(0), vectors.flip(-1)
+    following = float(values[rank]) if rank < len(values) else 0.0
+    return LeadingSpace(values[:rank], vectors[:, :rank].clone(), following, 0.0, 0.0, True)
+
+
+def _embedded(space: LeadingSpace, d: int) -> LeadingSpace:
+    empty = space.vectors.new_zeros(d, 0)
+    return LeadingSpace(space.values, empty, space.following, 0.0, 0.0, space.certified)
