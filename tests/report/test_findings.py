@@ -144,6 +144,17 @@ def test_spaces_that_crowd_in_the_same_layers_are_one_finding(transformer: ScanR
     )
 
 
+def test_a_finding_on_several_layers_shows_the_surest(transformer: ScanResult) -> None:
+    first = transformer.heads[0]
+    groups = [
+        first.model_copy(update={"layer": layer, "overlap_ratio": 1.5, "log10_p": log10_p})
+        for layer, log10_p in enumerate((-20.0, -40.0, -30.0))
+    ]
+    (told,) = [f for f in findings(synthetic.result(heads=groups)) if "crowd into" in f.text]
+    assert told.target == "heads/1"
+    assert "surest in layer 1, query space" in told.evidence[1]
+
+
 def test_heads_that_avoid_each_other_are_told_apart(transformer: ScanResult) -> None:
     group = transformer.heads[0].model_copy(update={"overlap_ratio": 0.887, "z": -22.7})
     assert (

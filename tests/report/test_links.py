@@ -12,6 +12,7 @@ from flagscope.errors import InputError
 from flagscope.records import EdgeRecord, ScanResult
 from flagscope.report import findings, link_graph
 from flagscope.report.link_cells import link_cells
+from flagscope.report.link_figures import link_graph_size
 from flagscope.report.links import HeadRows, beyond_chance, head_rows
 from flagscope.report.palette import PALETTES
 from flagscope.report.wording import UNCERTAIN
@@ -114,6 +115,18 @@ def test_layers_are_ticked_at_whole_steps_and_not_too_densely(last: int, step: i
     ticks = link_graph(_only(*edges)).layout.xaxis
     assert ticks.dtick == step
     assert tuple(ticks.range) == (-0.5, last + 0.5)
+
+
+@pytest.mark.parametrize(
+    ("heads", "row", "step"),
+    [(5, 26, 1), (16, 26, 1), (17, 17, 4), (32, 17, 4), (33, 11, 4), (64, 11, 4), (65, 7, 8)],
+)
+def test_rows_get_narrower_and_ticks_rarer_with_the_number_of_heads(
+    heads: int, row: int, step: int
+) -> None:
+    result = _only(synthetic.edge(0, 0, "q", 1, heads - 1, ratio=9.0))
+    assert link_graph_size(result, "decoder")[1] == row * heads + 140
+    assert link_graph(result).layout.yaxis.dtick == step
 
 
 def test_key_value_heads_stand_among_their_query_heads(stream: ScanResult) -> None:
