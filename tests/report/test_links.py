@@ -129,6 +129,13 @@ def test_rows_get_narrower_and_ticks_rarer_with_the_number_of_heads(
     assert link_graph(result).layout.yaxis.dtick == step
 
 
+def test_a_head_is_drawn_the_larger_the_more_links_meet_it() -> None:
+    edges = [synthetic.edge(0, 0, "q", 1, head, ratio=9.0) for head in range(4)]
+    heads = link_graph(_only(*edges)).data[0]
+    sizes = dict(zip(zip(heads.x, heads.y, strict=True), heads.marker.size, strict=True))
+    assert (sizes[0, 0], sizes[1, 3], sizes[0, 3]) == (10, 7.5, 2.5)
+
+
 def test_key_value_heads_stand_among_their_query_heads(stream: ScanResult) -> None:
     assert head_rows(stream, "decoder") == HeadRows(8, 4)
     assert [HeadRows(6, 3).of("k", head) for head in range(3)] == [0.5, 2.5, 4.5]
@@ -205,6 +212,17 @@ def test_a_small_link_is_a_remark_however_significant() -> None:
     (told,) = [f for f in findings(_only(edge)) if f.topic == "links"]
     assert told.severity == "info"
     assert told.text.endswith("less than 10% from it: significant, but small.")
+
+
+@pytest.mark.parametrize("ratios", [(1.05, 1.5), (0.95, 0.5)])
+def test_links_of_which_one_is_not_small_are_no_remark(ratios: tuple[float, ...]) -> None:
+    edges = [
+        synthetic.edge(0, i, "q", 1, 0, ratio=ratio, rank=128, d=4096, log10_p=-20.0)
+        for i, ratio in enumerate(ratios)
+    ]
+    (told,) = [f for f in findings(_only(*edges)) if f.topic == "links"]
+    assert told.severity == "notable"
+    assert "10%" not in told.text
 
 
 def test_links_that_are_counted_and_not_certain_are_a_remark() -> None:
