@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import flagscope
 from flagscope.checkpoint.base import Checkpoint
+from flagscope.cli.main import cli
 from flagscope.errors import InputError
 
 D, LAYERS = 16, 3
@@ -137,6 +138,29 @@ def test_each_argument_has_its_effect(function: Any, argument: str) -> None:
     else:
         changes, seen = case
         assert seen(function(**{**given, **changes})) != seen(function(**given))
+
+
+@pytest.mark.parametrize(
+    ("function", "others"), [(flagscope.inspect, set()), (flagscope.head_overlaps, {"fold_norms"})]
+)
+def test_what_two_functions_take_has_one_default(function: Any, others: set[str]) -> None:
+    ours, theirs = (signature(one).parameters for one in (flagscope.scan, function))
+    both = ours.keys() & theirs.keys()
+    assert {name for name in both if ours[name].default != theirs[name].default} == others
+
+
+@pytest.mark.parametrize(
+    ("function", "command", "others"),
+    [(flagscope.scan, "scan", {"executor"}), (flagscope.inspect, "inspect", {"estimate"}),
+     (flagscope.head_overlaps, "heads", {"spaces"})],
+)  # fmt: skip
+def test_a_command_has_the_defaults_of_its_function(
+    function: Any, command: str, others: set[str]
+) -> None:
+    given = cli.commands[command].make_context(command, ["model"]).params
+    taken = signature(function).parameters
+    both = (given.keys() & taken.keys()) - {"source"}
+    assert {name for name in both if given[name] != taken[name].default} == others
 
 
 @pytest.mark.parametrize("function", [flagscope.scan, flagscope.inspect, flagscope.head_overlaps])

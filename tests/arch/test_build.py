@@ -174,6 +174,19 @@ def test_a_guessed_family_whose_shapes_contradict_it_is_noted_not_refused():
     assert any("left out" in note and "q_proj" in note for note in graph.notes)
 
 
+def test_a_family_of_names_alone_gives_way_where_all_shapes_fit_without_it():
+    values = {
+        "layers.0.self_attn.q_proj.weight": (8, 16),
+        "layers.0.self_attn.v_proj.weight": (16, 16),
+    }  # longer than queries and keys
+    graph = llama(heads=4, change=values)
+    assert graph.family == "unknown"
+    assert {(pair.kind, pair.d) for pair in graph.pairs} == {("qk", 2), ("ov", 4), ("mlp", 24)}
+    assert "what contradicts the family" in graph.notes[-1]
+    with pytest.raises(ArchitectureError, match="v_proj"):
+        llama(heads=4, family="llama", change=values)
+
+
 def test_relative_positions_in_the_keys_end_the_freedom(minilm):
     shapes = dict(minilm[0])
     shapes["encoder.layer.0.attention.self.distance_embedding.weight"] = (1023, 32)

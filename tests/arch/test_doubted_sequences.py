@@ -102,6 +102,11 @@ def test_experts_of_one_layer_do_not_feed_those_of_the_next():
     assert all(name.count("experts.0") in (0, 2) for name in names(state))
 
 
+def test_a_norm_shows_a_sequential_in_which_no_number_is_left_out():
+    (pair,) = read(maps({"net.0": (16, 16), "net.2": (16, 16)}) | norm("net.1", 16)).pairs
+    assert (pair.name, pair.write_norm.name) == ("net.0-net.2", "net.1")
+
+
 def test_lists_of_norms_go_with_maps_by_number():
     convs = maps({"convs.0": (32, 16, 3, 3), "convs.1": (32, 32, 3, 3), "convs.2": (10, 32, 3, 3)})
     graph = read(convs | norm("bns.0", 32) | norm("bns.1", 32))

@@ -117,6 +117,29 @@ def test_spectrum_marks_what_is_above_the_threshold(transformer: ScanResult) -> 
     assert sum(color == strong for color in points.marker.color) == group.shared_directions
 
 
+@pytest.mark.parametrize(("above", "shown"), [(2, 64), (56, 64), (57, 65), (99, 100)])
+def test_a_spectrum_goes_eight_eigenvalues_below_the_threshold_and_to_64_at_least(
+    transformer: ScanResult, above: int, shown: int
+) -> None:
+    values = [2.0] * above + [0.5] * (100 - above)
+    changes = {"spectrum": values, "shared_threshold": 1.0}
+    figure = shared_spectrum(transformer.heads[0].model_copy(update=changes))
+    assert len(figure.data[0].x) == shown
+
+
+@pytest.mark.parametrize(
+    ("largest", "smallest", "limit"),
+    [(1.5, 0.9, 2), (5.0, 0.5, 5), (1.2, 0.1, 10), (100.0, 0.5, 32), (1.0, 1e-9, 32),
+     (None, None, 2)],
+)  # fmt: skip
+def test_the_colours_of_a_head_matrix_end_at_its_furthest_ratio_between_2_and_32(
+    transformer: ScanResult, largest: float | None, smallest: float | None, limit: float
+) -> None:
+    changes = {"max_pair_ratio": largest, "min_pair_ratio": smallest}
+    figure = head_matrix(transformer.heads[0].model_copy(update=changes))
+    assert figure.data[0].zmax == pytest.approx(math.log2(limit), abs=1e-3)
+
+
 def test_incidence_is_zero_at_chance_and_one_where_contained() -> None:
     pair = synthetic.perceptron().pairs[0]
     assert pair.incidence is not None

@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flagscope.records import HeadCluster, HeadPair, OverlapTest, ScanResult
+from flagscope.records import (
+    HeadCluster,
+    HeadPair,
+    HeadRecord,
+    HeadSpace,
+    OverlapTest,
+    ScanResult,
+    SharedDirection,
+)
 from flagscope.report import Finding, findings, meaning, summary_table
 from flagscope.report.effect import sizable_ratio
 from flagscope.report.wording import UNCERTAIN, number
@@ -70,17 +78,39 @@ def test_heads_that_share_every_direction_a_little_are_no_copies() -> None:
     assert "share" not in text
 
 
-@pytest.mark.parametrize(("excess", "word"), [(0.001, "near-copies"), (-0.001, "related")])
-def test_near_copies_begin_half_of_the_way_from_chance_to_a_copy(excess: float, word: str) -> None:
+def _close(layer: int, space: HeadSpace, mean: float) -> HeadRecord:
+    """Four heads of rank 8 in 64 dimensions, of which two have this mean squared cosine."""
     generator = np.random.default_rng(0)
-    group = synthetic.head_group(0, "k", count=4, rank=8, d=64, generator=generator)
-    mean = (1 + 8 / 64) / 2 + excess
+    group = synthetic.head_group(layer, space, count=4, rank=8, d=64, generator=generator)
     pair = HeadPair(
         heads=(0, 1), overlap_ratio=8 * mean, log10_p=-90, shared=8, rank=8,
         mean_squared_cosine=mean,
     )  # fmt: skip
-    group = group.model_copy(update={"near_copies": [pair], "shared_log10_p": None})
+    return group.model_copy(update={"near_copies": [pair], "shared_log10_p": None})
+
+
+@pytest.mark.parametrize(("excess", "word"), [(0.001, "near-copies"), (-0.001, "related")])
+def test_near_copies_begin_half_of_the_way_from_chance_to_a_copy(excess: float, word: str) -> None:
+    group = _close(0, "k", (1 + 8 / 64) / 2 + excess)
     assert word in next(t for t in _texts(synthetic.result(heads=[group])) if "0 and 1" in t)
+
+
+def test_the_nearest_heads_are_named_and_are_what_a_finding_shows() -> None:
+    groups = [_close(0, "q", 0.6), _close(0, "k", 0.9)]
+    groups += [_close(layer, "v", 0.6 + layer / 100) for layer in range(1, 8)]
+    told = [f for f in findings(synthetic.result(heads=groups)) if "near-copies" in f.text]
+    assert "0.600 and 0.900" in told[0].text
+    assert "up to 7.20 times chance" in told[0].text
+    # The last one counts those that are not named, of layers 1 and 2.
+    assert [f.target for f in told] == [f"heads/{index}" for index in (1, 8, 7, 6, 5, 4, 3)]
+
+
+def test_angles_are_counted_of_those_that_each_space_has() -> None:
+    wide, narrow = _close(0, "q", 0.9), _close(0, "v", 0.9)
+    fewer = narrow.near_copies[0].model_copy(update={"shared": 3, "rank": 4})
+    groups = [wide, narrow.model_copy(update={"near_copies": [fewer]})]
+    (text,) = [t for t in _texts(synthetic.result(heads=groups)) if "near-copies" in t]
+    assert text.endswith("; 8 of 8 and 3 of 4 principal angles are smaller than chance allows.")
 
 
 @pytest.mark.parametrize(("shared", "named", "near"), [(7, 6, True), (3, 2, False)])
@@ -144,12 +174,36 @@ def test_spaces_that_crowd_in_the_same_layers_are_one_finding(transformer: ScanR
     )
 
 
+def test_a_finding_on_several_layers_shows_the_surest(transformer: ScanResult) -> None:
+    first = transformer.heads[0]
+    groups = [
+        first.model_copy(update={"layer": layer, "overlap_ratio": 1.5, "log10_p": log10_p})
+        for layer, log10_p in enumerate((-20.0, -40.0, -30.0))
+    ]
+    (told,) = [f for f in findings(synthetic.result(heads=groups)) if "crowd into" in f.text]
+    assert told.target == "heads/1"
+    assert "surest in layer 1, query space" in told.evidence[1]
+
+
 def test_heads_that_avoid_each_other_are_told_apart(transformer: ScanResult) -> None:
     group = transformer.heads[0].model_copy(update={"overlap_ratio": 0.887, "z": -22.7})
     assert (
         "In layer 0 the heads keep to separate query directions of the stream: R, the mean overlap "
         "of two heads, is 0.887; chance is 1."
     ) in _texts(synthetic.result(heads=[group]))
+
+
+def test_the_layer_with_the_most_shared_direction_is_what_a_finding_shows() -> None:
+    group = _close(0, "v", 0.2)
+    shared = {"near_copies": [], "shared_directions": 1, "shared_threshold": 2.0}
+    groups = [
+        group.model_copy(update=shared | {"layer": layer, "shared_log10_p": -40.0}
+                         | {"shared": [SharedDirection(eigenvalue=value, heads=[])]})
+        for layer, value in enumerate((3.0, 3.8, 3.4))
+    ]  # fmt: skip
+    (told,) = [f for f in findings(synthetic.result(heads=groups)) if "shared by more" in f.text]
+    assert told.target == "heads/1"
+    assert told.effect == pytest.approx(math.log(1.7))
 
 
 def test_a_commutator_is_never_told_without_the_defect(transformer: ScanResult) -> None:
@@ -165,6 +219,28 @@ def test_lost_ranks_are_functional(transformer: ScanResult) -> None:
         "precision: 5 fewer than maps in general position keep."
     ]
     assert lost[0].label == "functional"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [
+        ({"kernel_intersection": (1, 2, 6)}, "keep 30 of 32 (in the middle) dimensions"),
+        ({"intersection_exact": (1, 2, 4)}, "share 4 dimensions or fewer to storage precision, "
+         "beyond what dimensions force: 10 of 12 (in the middle) dimensions of the smaller space"),
+    ],
+)  # fmt: skip
+def test_an_exact_statement_on_several_pairs_tells_of_the_one_in_the_middle(
+    transformer: ScanResult, numbers: dict[str, tuple[int, ...]], told: str
+) -> None:
+    one = _quiet(transformer).pairs[1]
+    ranks = {"intersection_status": "ok", "effective_rank_write": 12, "effective_rank_read": 20}
+    pairs = [
+        one.model_copy(update=ranks | {"name": f"p{i}", name: value})
+        for name, values in numbers.items()
+        for i, value in enumerate(values)
+    ]
+    (text,) = [t for t in _texts(synthetic.result(pairs)) if "to storage precision" in t]
+    assert told in text
 
 
 @pytest.mark.parametrize(
@@ -276,6 +352,12 @@ def test_strong_begins_at_twice_chance(observable: str, value: float, severity: 
     assert told.evidence[0] == f"effect {abs(expected):.2f} = " + (
         f"atanh {abs(value):.3f}" if observable == "gram_correlation" else f"|ln {number(value)}|"
     )
+
+
+def test_the_larger_of_two_effects_is_that_of_the_finding() -> None:
+    (told,) = [f for f in findings(_wide(commutator_ratio=1.2, gram_correlation=0.8)) if f.effect]
+    assert "C 1.20" in told.text
+    assert told.effect == pytest.approx(math.atanh(0.8))
 
 
 def test_what_is_gauge_or_concerns_few_is_never_strong() -> None:
@@ -412,6 +494,18 @@ def _bulk(*, own: float | None = None, **changes: Any) -> ScanResult:
     gone = {"overlap_ratio": None, "overlap_z": None, "effective_rank_write": 0}
     words = {"dominant": "nothing stands out of the bulk: write", "overlap_test": test}
     return _wide(**(gone | words | {"commutator_p": 0.9, "gram_correlation_p": 0.9} | changes))
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_a_finding_on_several_pairs_names_the_surest(spread: bool) -> None:
+    result = _bulk(count=3) if spread else _wide(overlap_ratio=2.5, count=3)
+    pairs = [
+        pair.model_copy(update={"log10_p": log10_p})
+        for pair, log10_p in zip(result.pairs, (-20.0, -40.0, -30.0), strict=True)
+    ]
+    (told,) = [f for f in findings(synthetic.result(pairs)) if f.effect]
+    assert told.evidence[1].startswith("surest: p1, ")
+    assert told.text.endswith("times chance, in p1.") == spread
 
 
 def test_diffuse_alignment_is_told_at_the_ranks_of_the_test() -> None:

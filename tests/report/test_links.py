@@ -12,6 +12,7 @@ from flagscope.errors import InputError
 from flagscope.records import EdgeRecord, ScanResult
 from flagscope.report import findings, link_graph
 from flagscope.report.link_cells import link_cells
+from flagscope.report.link_figures import link_graph_size
 from flagscope.report.links import HeadRows, beyond_chance, head_rows
 from flagscope.report.palette import PALETTES
 from flagscope.report.wording import UNCERTAIN
@@ -116,6 +117,25 @@ def test_layers_are_ticked_at_whole_steps_and_not_too_densely(last: int, step: i
     assert tuple(ticks.range) == (-0.5, last + 0.5)
 
 
+@pytest.mark.parametrize(
+    ("heads", "row", "step"),
+    [(5, 26, 1), (16, 26, 1), (17, 17, 4), (32, 17, 4), (33, 11, 4), (64, 11, 4), (65, 7, 8)],
+)
+def test_rows_get_narrower_and_ticks_rarer_with_the_number_of_heads(
+    heads: int, row: int, step: int
+) -> None:
+    result = _only(synthetic.edge(0, 0, "q", 1, heads - 1, ratio=9.0))
+    assert link_graph_size(result, "decoder")[1] == row * heads + 140
+    assert link_graph(result).layout.yaxis.dtick == step
+
+
+def test_a_head_is_drawn_the_larger_the_more_links_meet_it() -> None:
+    edges = [synthetic.edge(0, 0, "q", 1, head, ratio=9.0) for head in range(4)]
+    heads = link_graph(_only(*edges)).data[0]
+    sizes = dict(zip(zip(heads.x, heads.y, strict=True), heads.marker.size, strict=True))
+    assert (sizes[0, 0], sizes[1, 3], sizes[0, 3]) == (10, 7.5, 2.5)
+
+
 def test_key_value_heads_stand_among_their_query_heads(stream: ScanResult) -> None:
     assert head_rows(stream, "decoder") == HeadRows(8, 4)
     assert [HeadRows(6, 3).of("k", head) for head in range(3)] == [0.5, 2.5, 4.5]
@@ -192,6 +212,17 @@ def test_a_small_link_is_a_remark_however_significant() -> None:
     (told,) = [f for f in findings(_only(edge)) if f.topic == "links"]
     assert told.severity == "info"
     assert told.text.endswith("less than 10% from it: significant, but small.")
+
+
+@pytest.mark.parametrize("ratios", [(1.05, 1.5), (0.95, 0.5)])
+def test_links_of_which_one_is_not_small_are_no_remark(ratios: tuple[float, ...]) -> None:
+    edges = [
+        synthetic.edge(0, i, "q", 1, 0, ratio=ratio, rank=128, d=4096, log10_p=-20.0)
+        for i, ratio in enumerate(ratios)
+    ]
+    (told,) = [f for f in findings(_only(*edges)) if f.topic == "links"]
+    assert told.severity == "notable"
+    assert "10%" not in told.text
 
 
 def test_links_that_are_counted_and_not_certain_are_a_remark() -> None:

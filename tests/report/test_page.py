@@ -6,6 +6,7 @@ import base64
 import gzip
 import html
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -17,8 +18,9 @@ import pytest
 
 from flagscope.records import ScanResult
 from flagscope.report import EXPLANATIONS, render_page, render_summary
+from flagscope.report.head_figures import matrix_limit
 from flagscope.report.links import MEASURES, beyond_chance
-from flagscope.report.payload import DETAILED_PAIRS
+from flagscope.report.payload import DETAILED_PAIRS, core
 from flagscope.report.wording import READ_WORDS
 from report import synthetic
 
@@ -71,6 +73,27 @@ def test_the_page_asks_for_nothing(any_result: ScanResult) -> None:
 def test_ids_are_unique(transformer: ScanResult) -> None:
     ids = _parsed(render_page(transformer)).ids
     assert len(ids) == len(set(ids))
+
+
+def test_the_page_opens_with_the_pair_furthest_from_chance_and_the_layer_of_most_copies(
+    transformer: ScanResult,
+) -> None:
+    page = core(transformer)
+    for track in page["tracks"]:
+        sizes = [abs(transformer.pairs[index].overlap_z or 0) for index in track["pairs"]]
+        assert abs(transformer.pairs[track["first"]].overlap_z or 0) == max(sizes)
+    first = [transformer.heads[space["first"]] for space in page["heads"]["spaces"]]
+    assert [(group.space, group.layer) for group in first[:3]] == [("q", 4), ("k", 4), ("v", 9)]
+
+
+def test_the_layers_of_a_space_of_heads_have_the_colours_of_the_furthest(
+    transformer: ScanResult,
+) -> None:
+    heads = core(transformer)["heads"]
+    for space in heads["spaces"]:
+        ends = {heads["groups"][index]["matrix"]["data"][0]["zmax"] for index in space["groups"]}
+        furthest = max(matrix_limit(transformer.heads[index]) for index in space["groups"])
+        assert ends == {math.log2(furthest)}
 
 
 def test_size_of_twelve_layers(transformer: ScanResult) -> None:
