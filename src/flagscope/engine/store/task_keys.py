@@ -15,8 +15,8 @@ from flagscope.engine.plan.tasks import Task
 from flagscope.engine.settings import Settings
 from flagscope.errors import UnknownDtypeError
 
-# Settings that act on a task only through its maps (only, layers, kinds, family, heads, window), or on the
-# report. Every other setting is part of the key, including any that is added later.
+# Settings that act on a task only through its maps (only, layers, kinds, family, heads, window), or
+# only on the report. Every other setting is part of the key, including any that is added later.
 _ELSEWHERE = frozenset(
     {"only", "layers", "kinds", "family", "heads", "window", "fdr", "device", "edges"}
 )
