@@ -25,6 +25,7 @@ from flagscope.geometry import (
     RankRule,
     bounded_composed_map,
     composed_map,
+    forced_dimension,
     gram_error,
     gram_weights,
     incidence_at_ranks,
@@ -244,7 +245,7 @@ def position_numbers(position: DominantPosition | None, d: int) -> PositionNumbe
         status=position.status,
         flag_defect=position.flag_defect,
         cosines=array_values(position.cosines),
-        cosines_forced=max(0, r1 + r2 - d),
+        cosines_forced=forced_dimension(r1, r2, d),
     )
 
 

@@ -12,6 +12,7 @@ from flagscope.geometry import (
     attainable_overlap,
     exact_intersection,
     flag_defect,
+    forced_dimension,
     leading_angles,
 )
 from flagscope.geometry.intersection import LARGEST_TOLERANCE
@@ -86,7 +87,7 @@ def dominant_position(
     those of `leading_angles`.
     """
     d = write.shape[0]
-    forced = max(0, r1 + r2 - d)
+    forced = forced_dimension(r1, r2, d)
     overlap = attainable_overlap(float(cosines[:r1, :r2].square().sum()), r1, r2, d)
     angles = leading_angles(cosines, r1, r2, d)
     if forced == min(r1, r2):

@@ -40,6 +40,13 @@ from flagscope.geometry.gram_side import (
     inner_of_grams,
     restricted_side,
 )
+from flagscope.geometry.head_scale_profile import (
+    DividedSpaces,
+    ScaleProfile,
+    divided_spaces,
+    scale_profile,
+    without_profile,
+)
 from flagscope.geometry.head_spaces import HeadSpaces, head_spaces, pairwise_overlaps
 from flagscope.geometry.incidence import (
     attainable_overlap,
@@ -52,6 +59,7 @@ from flagscope.geometry.intersection import (
     IntersectionCount,
     count_intersection,
     exact_intersection,
+    forced_dimension,
     intersection_dimension,
     intersection_dimensions,
     kernel_intersection,
@@ -102,7 +110,7 @@ from flagscope.geometry.ranks import (
     participation_of_moments,
     participation_ratio,
 )
-from flagscope.geometry.row_scales import (
+from flagscope.geometry.scale_profiles import (
     FEWEST,
     RowScales,
     flat_spread,
@@ -111,13 +119,6 @@ from flagscope.geometry.row_scales import (
     profiles,
     row_scales,
     unit_rows,
-)
-from flagscope.geometry.scale_profile import (
-    DividedSpaces,
-    ScaleProfile,
-    divided_spaces,
-    scale_profile,
-    without_profile,
 )
 from flagscope.geometry.scales import PositiveScales, neuron_scales, plane_scales
 from flagscope.geometry.signal import SignalRank, signal_rank, signal_rank_of
@@ -217,6 +218,7 @@ __all__ = [
     "exact_intersection",
     "flag_defect",
     "flat_spread",
+    "forced_dimension",
     "git_stability",
     "gram",
     "gram_correlation",

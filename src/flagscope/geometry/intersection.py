@@ -20,6 +20,24 @@ from flagscope.geometry.spectra import eigensystem
 LARGEST_TOLERANCE = 0.3
 
 
+def forced_dimension(r1: int, r2: int, d: int) -> int:
+    """The dimension that the intersection of two subspaces of R^d has at least, by Grassmann.
+
+    Parameters
+    ----------
+    r1, r2
+        Dimensions of the subspaces.
+    d
+        Dimension of the space.
+
+    Examples
+    --------
+    >>> forced_dimension(6, 5, 8), forced_dimension(2, 5, 8)
+    (3, 0)
+    """
+    return max(0, r1 + r2 - d)
+
+
 @dataclass(frozen=True, eq=False)
 class IntersectionCount:
     """Number of principal angles that are zero within the accuracy of the spaces.

@@ -14,7 +14,7 @@ from flagscope.geometry.matrices import Matrices
 from flagscope.geometry.perturbation import NoisyMaps, noisy_maps
 from flagscope.geometry.profile_views import ProfileView, testable
 from flagscope.geometry.rank_rule import RankRule
-from flagscope.geometry.row_scales import (
+from flagscope.geometry.scale_profiles import (
     RowScales,
     flat_spread,
     in_complement_of_mean,

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flagscope.geometry.row_scales import (
+from flagscope.geometry.scale_profiles import (
     FEWEST,
     flat_spread,
     in_complement_of_mean,

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flagscope.errors import InputError
-from flagscope.geometry.intersection import intersection_dimension
+from flagscope.geometry.intersection import forced_dimension, intersection_dimension
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def strata(d: int, r1: int, r2: int) -> tuple[RelativePosition, ...]:
     [2, 3]
     """
     _check_dimensions(d, r1, r2)
-    return RelativePosition(d, r1, r2, max(0, r1 + r2 - d)).closure()
+    return RelativePosition(d, r1, r2, forced_dimension(r1, r2, d)).closure()
 
 
 def relative_position(
