@@ -240,22 +240,13 @@ def sharp_map(
     shared = values if plain is None else rows(plain)
     delta = float(normal.delta[0])
     generator = _generator(seed)
-    raw = side.centred.clone()
-    raw.diagonal().add_(side.mean)
-    top = side.leading(1, generator=generator, tolerance=_TOP).values
-    sigma = math.sqrt(float(top[0])) if len(top) else 0.0
-    rounding = math.sqrt(max(values.shape) * torch.finfo(torch.float64).eps) * sigma
-    numerical, least = counted_rank(
-        raw, values if side.full else values.mT, threshold=max(delta, rounding), top=sigma,
-        generator=generator,
-    )  # fmt: skip
-    del raw
+    numerical, least, sigma = _numerical(side, values, delta, generator)
     effective = min(numerical, _dimension(rule, shared, side, numerical, generator))
     leading = side.leading(effective, generator=generator)
     if len(leading.values):
         sigma = math.sqrt(float(leading.values[0]))
     scales = (
-        row_scales(values[None], torch.tensor([side.gram_norm**2], dtype=torch.float64))
+        row_scales(values[None], values.new_tensor([side.gram_norm**2], dtype=torch.float64))
         if plain is None
         else row_scales(mean_removed(shared)[None])
     )
@@ -263,6 +254,21 @@ def sharp_map(
         blank, delta=delta, known=SharpSide(side, leading), numerical=numerical, least=least,
         top=sigma, scales=scales,
     )  # fmt: skip
+
+
+def _numerical(
+    side: GramSide, values: Float[Tensor, "d m"], delta: float, generator: torch.Generator
+) -> tuple[int, float, float]:
+    """Numerical rank, a lower bound of the values that count in it, and the largest one."""
+    top = side.leading(1, generator=generator, tolerance=_TOP).values
+    sigma = math.sqrt(float(top[0])) if len(top) else 0.0
+    rounding = math.sqrt(max(values.shape) * torch.finfo(torch.float64).eps) * sigma
+    raw = side.centred.clone()
+    raw.diagonal().add_(side.mean)
+    return *counted_rank(
+        raw, values if side.full else values.mT, threshold=max(delta, rounding), top=sigma,
+        generator=generator,
+    ), sigma  # fmt: skip
 
 
 def _dimension(
