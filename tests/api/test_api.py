@@ -283,6 +283,17 @@ def test_inspect_foretells_the_scan(report: flagscope.Report) -> None:
 # The report
 
 
+@pytest.mark.parametrize(("width", "depth", "both"), [(1100, "auto", True), (1100, "full", False),
+                                                      (40, "auto", False)])  # fmt: skip
+def test_inspect_estimates_the_full_scan_next_to_a_sharp_one(width, depth, both) -> None:
+    net = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+    found = flagscope.inspect(net, depth=depth, estimate=True)
+    assert found.estimate is not None
+    assert (found.estimate_full is not None) == both
+    assert flagscope.inspect(net, depth=depth).estimate_full is None
+    assert (json.loads(found.to_json())["estimate_full"] is not None) == both
+
+
 def test_frames_have_a_row_a_record(report: flagscope.Report) -> None:
     assert report.pairs["name"].tolist() == [pair.name for pair in report.result.pairs]
     assert report.heads["space"].tolist() == [group.space for group in report.result.heads]

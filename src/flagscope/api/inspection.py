@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flagscope.api.sharing import named_paths, shareable
@@ -19,7 +20,16 @@ from flagscope.api.source import (
     readable,
 )
 from flagscope.arch import Graph
-from flagscope.engine import TASK_MEMORY, Estimate, Task, coverage_of, estimated, plan, weights_of
+from flagscope.engine import (
+    TASK_MEMORY,
+    Estimate,
+    Task,
+    coverage_of,
+    estimated,
+    is_sharp,
+    plan,
+    weights_of,
+)
 from flagscope.records import PARTS, Coverage, Depth, PairKind, Part, Precision
 
 if TYPE_CHECKING:
@@ -46,6 +56,8 @@ class Inspection:
         What could not be mapped, and what was assumed.
     estimate
         What a scan would take on this machine, if that was asked for.
+    estimate_full
+        The same of a scan with `depth="full"`, where this one would be sharp in part.
     """
 
     source: str
@@ -55,6 +67,7 @@ class Inspection:
     tasks: tuple[Task, ...]
     notes: tuple[str, ...]
     estimate: Estimate | None = None
+    estimate_full: Estimate | None = None
     _given: tuple[str, ...] = ()
 
     @property
@@ -81,6 +94,7 @@ class Inspection:
             "flops": sum(task.flops for task in self.tasks),
             "bytes_read": self.bytes_read,
             "estimate": None if self.estimate is None else asdict(self.estimate),
+            "estimate_full": None if self.estimate_full is None else asdict(self.estimate_full),
             "tasks": tasks,
             "notes": [short(note) for note in self.notes],
             "unmapped": list(self.graph.unmapped),
@@ -135,6 +149,9 @@ def inspect(
         sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
         tasks = tuple(plan(graph, settings, sizes))
         weights = weights_of(checkpoint, read=False)
+        makes = partial(estimated, tensors=checkpoint.tensors, workers=workers, memory=memory)
+        sharp = any(is_sharp(pair, depth) for task in tasks for pair in task.pairs)
+        full = plan(graph, settings.model_copy(update={"depth": "full"}), sizes) if sharp else None
         return Inspection(
             source=checkpoint.source,
             parameters=weights.parameters,
@@ -142,8 +159,7 @@ def inspect(
             graph=graph,
             tasks=tasks,
             notes=(*checkpoint.notes, *graph.notes),
-            estimate=estimated(tasks, checkpoint.tensors, workers=workers, memory=memory)
-            if estimate
-            else None,
+            estimate=makes(tasks) if estimate else None,
+            estimate_full=makes(full) if estimate and full is not None else None,
             _given=named_paths(source, base, config, family),
         )

@@ -82,7 +82,7 @@ def inspect_command(
     from flagscope.arch import family_draft
     from flagscope.cli.console import Output, grid
     from flagscope.cli.table import print_coverage
-    from flagscope.report.wording import counted, size
+    from flagscope.report.wording import counted, duration, size
 
     outputs = {"json": json_, "draft-family": draft_family}
     check_outputs(outputs, source)
@@ -118,6 +118,12 @@ def inspect_command(
     )
     if found.estimate is not None:
         _print_estimate(out, found.estimate)
+    if found.estimate_full is not None:
+        out.paragraph(
+            "this scan is sharp where maps are large; with --depth full: about "
+            f"{duration(found.estimate_full.seconds)}, and "
+            f"{size(found.estimate_full.bytes_memory, 'B')} of memory"
+        )
     for note in found.notes:
         out.paragraph(note, bullet="note: ")
 

@@ -3,6 +3,7 @@
 from flagscope.engine.device import resolved_device
 from flagscope.engine.head_overlaps import all_head_overlaps
 from flagscope.engine.plan.coverage import coverage_of
+from flagscope.engine.plan.depth import is_sharp
 from flagscope.engine.plan.estimate import Estimate, estimated
 from flagscope.engine.plan.slots import TASK_MEMORY
 from flagscope.engine.plan.tasks import Task, plan
@@ -24,6 +25,7 @@ __all__ = [
     "chosen_executor",
     "coverage_of",
     "estimated",
+    "is_sharp",
     "max_concurrency",
     "parameter_count",
     "plan",
