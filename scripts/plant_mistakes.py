@@ -184,7 +184,9 @@ class Copy:
         file = self.folder / planted.path
         file.write_text(planted.text(), encoding="utf-8")
         try:
-            code, output = self.pytest(*tests)
+            # Imported as a plugin, before pytest imports it for its examples and leaves its package
+            # with another copy, in which tests would replace names to no effect.
+            code, output = self.pytest("-p", _module(planted.path), *tests)
         finally:
             file.write_text(planted.source, encoding="utf-8")
         if not code:

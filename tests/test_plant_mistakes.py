@@ -161,6 +161,18 @@ def test_a_mistake_is_caught_or_survives_or_is_known_to_change_nothing(small_tre
     assert "n < 5" in (small_tree / "src/flagscope/geometry/half.py").read_text()
 
 
+def test_the_module_that_tests_import_is_that_whose_examples_run(small_tree: Path) -> None:
+    (small_tree / "pytest.ini").write_text(
+        "[pytest]\naddopts = --doctest-modules --import-mode=importlib\n"
+    )
+    (small_tree / "src/flagscope/geometry/__init__.py").write_text(
+        "from flagscope.geometry.half import half as of\n"
+    )
+    with (small_tree / "tests/geometry/test_half.py").open("a") as file:
+        file.write("    import flagscope.geometry as face\n    assert face.of is half\n")
+    assert ends(small_tree, ["return n <= 5"], limit=600) == {"return n <= 5": "survived"}
+
+
 def test_a_mistake_after_which_nothing_ends_is_timed_out(small_tree: Path) -> None:
     assert ends(small_tree, ["while n <= 9:"], limit=5) == {"while n <= 9:": "timed out"}
 

@@ -192,6 +192,11 @@ def test_a_reader_of_a_concatenation_is_no_transposed_convolution():
     assert names(state) == ["dec.conv2-dec.conv3"]
 
 
+def test_a_linear_map_behind_a_flattening_reads_channels():
+    (pair,) = read(maps({"0": (8, 3, 3, 3), "3": (10, 8 * 16)})).pairs
+    assert (pair.d, pair.read.map.layout, pair.read.map.sizes["s"]) == (8, "o (i s)", 16)
+
+
 def test_token_maps_of_a_mixer_are_not_flattened_into_channel_maps():
     state = maps({"1": (128, 768), "2.0.fn.0": (256, 64, 1), "2.0.fn.3": (64, 256, 1),
                   "2.1.fn.0": (512, 128), "2.1.fn.3": (128, 512)})  # fmt: skip

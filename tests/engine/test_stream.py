@@ -331,6 +331,21 @@ def test_links_from_self_to_cross_attention_and_back_are_named_so():
     assert ends == dict.fromkeys(kinds, HEADS**2) | {(0, False, True, "q"): 2 * HEADS**2}
 
 
+def test_queries_of_one_key_may_differ_in_size_beyond_the_range_of_their_type(llama):
+    state, config = llama
+    name = "model.layers.1.self_attn.q_proj.weight"
+    found = []
+    for exponent in (20, 70):
+        sizes = torch.ones(D, 1)
+        sizes[:K], sizes[K : 2 * K] = 2.0**-exponent, 2.0**exponent
+        scaled = state | {name: state[name] * sizes}
+        settings = {"only": "residual", "edges": 1000, "precision": "float32"}
+        edges = flagscope.scan(scaled, config=config, **settings).result.edges
+        found.append({(e.source, e.target): e.composition for e in edges if e.space == "k"})
+    # The smaller ones are nothing next to the larger ones either way.
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
 def test_links_to_shared_keys_and_values_are_numbered_by_the_shared_heads(llama):
     state, config = llama
     edges = flagscope.scan(state, config=config, only="residual", edges=1000).result.edges

@@ -99,7 +99,7 @@ def test_the_iteration_ends_where_it_has_converged(monkeypatch):
     run = module._pass
     monkeypatch.setattr(module, "_pass", lambda *given: (passes.append(1), run(*given))[1])
     found = equilibrated(torch.randn(200, 300, generator=seeded(5)), passes=100)
-    assert len(passes) <= 5
+    assert 1 < len(passes) <= 5
     assert found.deviation <= 1e-4
 
 

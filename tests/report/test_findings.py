@@ -105,12 +105,18 @@ def test_the_nearest_heads_are_named_and_are_what_a_finding_shows() -> None:
     assert [f.target for f in told] == [f"heads/{index}" for index in (1, 8, 7, 6, 5, 4, 3)]
 
 
-def test_angles_are_counted_of_those_that_each_space_has() -> None:
-    wide, narrow = _close(0, "q", 0.9), _close(0, "v", 0.9)
-    fewer = narrow.near_copies[0].model_copy(update={"shared": 3, "rank": 4})
-    groups = [wide, narrow.model_copy(update={"near_copies": [fewer]})]
+@pytest.mark.parametrize(
+    ("shared", "rank", "count"),
+    [(3, 4, "8 of 8 and 3 of 4"), (3, 8, "8 and 3 of 8"), (8, 8, "all 8")],
+)
+def test_angles_are_counted_of_those_that_each_space_has(
+    shared: int, rank: int, count: str
+) -> None:
+    first, second = _close(0, "q", 0.9), _close(0, "v", 0.9)
+    pair = second.near_copies[0].model_copy(update={"shared": shared, "rank": rank})
+    groups = [first, second.model_copy(update={"near_copies": [pair]})]
     (text,) = [t for t in _texts(synthetic.result(heads=groups)) if "near-copies" in t]
-    assert text.endswith("; 8 of 8 and 3 of 4 principal angles are smaller than chance allows.")
+    assert text.endswith(f"; {count} principal angles are smaller than chance allows.")
 
 
 @pytest.mark.parametrize(("shared", "named", "near"), [(7, 6, True), (3, 2, False)])

@@ -199,6 +199,17 @@ def test_what_every_balanced_pair_under_the_full_group_has_is_said_in_its_place(
     assert _cell(other, "gram_correlation")[3] == ""
 
 
+@pytest.mark.parametrize("unknown", [None, "overlap_ratio", "shared_directions"])
+def test_numbers_of_heads_are_functional_where_they_are_known(unknown: str | None) -> None:
+    group = synthetic.transformer(layers=1, planted=False).heads[0]
+    group = group.model_copy(update={unknown: None} if unknown else {})
+    overlaps = {"overlap_ratio", "max_pair_ratio", "min_pair_ratio", "near_copies"}
+    known = {"shared_directions"} | overlaps
+    known -= overlaps if unknown == "overlap_ratio" else {unknown}
+    cells = zip(HEAD_COLUMNS, head_cells(group), strict=True)
+    assert {column.key for column, cell in cells if cell[4] == "F"} == known
+
+
 def test_p_is_sorted_by_its_logarithm_where_it_underflows() -> None:
     result = synthetic.perceptron()
     (pair,) = result.pairs
