@@ -8,9 +8,9 @@ import torch
 
 from engine.scans import graph_of
 from flagscope.checkpoint import from_state_dict
-from flagscope.diagnose import Matrices
 from flagscope.engine.cache.task_reader import TaskReader
 from flagscope.engine.cache.tensor_cache import TensorCache
+from flagscope.geometry import Matrices
 
 D, HEADS, RANK = 24, 4, 6
 CONFIG = {"model_type": "llama", "hidden_size": D, "num_attention_heads": HEADS}
