@@ -30,7 +30,7 @@ from flagscope.geometry import (
 from flagscope.null import Spectrum, spectrum_of_moments
 
 # Residual at which the largest singular value alone is known well enough for a threshold.
-_TOP = 1e-2
+_TOP = 0.1
 # Scales of rows further apart than this are divided out of the map itself, not of its Gram matrix.
 _WIDEST = 1e6
 

@@ -226,7 +226,13 @@ def _power_norms(
         return _powers_of_two(weight[..., span, :], form, part)
 
     # Squares of powers of two leave the range of float32, so all is relative to the largest.
-    largest = torch.stack([powers(span).amax((-2, -1)) for span in spans]).amax(0)
+    if factor is None:
+        # Exponents in their bits have the order of the powers.
+        bits = weight.view(form.integer)
+        top = torch.stack([(bits[..., s, :] & form.exponent_mask).amax((-2, -1)) for s in spans])
+        largest = _powers_of_two(top.amax(0).view(weight.dtype), form, None)
+    else:
+        largest = torch.stack([powers(span).amax((-2, -1)) for span in spans]).amax(0)
     inverse = largest.reciprocal()[..., None, None]
     total = torch.zeros((*batch, n), dtype=torch.float64, device=weight.device)
     norms = []
