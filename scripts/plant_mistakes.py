@@ -207,6 +207,8 @@ class Copy:
         settings = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         process = subprocess.Popen(
             [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no",
+             # Of the code only examples: it has functions with names such as "tested".
+             "-o", "python_functions=test_*",
              *arguments], cwd=self.folder, env=os.environ | settings, text=True, encoding="utf-8",
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip

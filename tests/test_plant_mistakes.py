@@ -173,6 +173,12 @@ def test_the_module_that_tests_import_is_that_whose_examples_run(small_tree: Pat
     assert ends(small_tree, ["return n <= 5"], limit=600) == {"return n <= 5": "survived"}
 
 
+def test_a_function_whose_name_begins_like_a_test_is_none(small_tree: Path) -> None:
+    with (small_tree / "src/flagscope/geometry/half.py").open("a") as file:
+        file.write("\n\ndef tested(result):\n    return result\n")
+    assert ends(small_tree, ["return n <= 5"], limit=600) == {"return n <= 5": "survived"}
+
+
 def test_a_mistake_after_which_nothing_ends_is_timed_out(small_tree: Path) -> None:
     assert ends(small_tree, ["while n <= 9:"], limit=5) == {"while n <= 9:": "timed out"}
 

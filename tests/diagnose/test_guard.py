@@ -136,6 +136,20 @@ def test_too_few_live_coordinates_are_no_evidence():
     assert 0 < found.p < 1
 
 
+@pytest.mark.parametrize(("alive", "known"), [(7, False), (8, True)])
+def test_prepared_maps_that_share_too_few_coordinates_say_nothing_either(alive, known):
+    scale, rule = torch.logspace(0, 3, 20).double(), RankRule.parse("numerical")
+    scale[alive:] = 0
+    w1, w2 = scale[:, None] * normal(20, 30, seed=1), normal(30, 20, seed=2) * scale
+    maps = [
+        prepared_map(lambda w=w: matrices(w[None]), read=bool(i), rule=rule)
+        for i, w in enumerate((w1, w2))
+    ]
+    found = residual_record(pair_group(w1[None], w2[None]), *maps, rule=rule)
+    assert found.overlap_test.log10_p < -10
+    assert (found.overlap_test.log10_p_profile < 0) == known
+
+
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("mean", [0.0, 3.0])
 def test_the_mean_that_a_layernorm_takes_off_is_no_alignment(shared, mean):

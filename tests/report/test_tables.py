@@ -199,6 +199,14 @@ def test_what_every_balanced_pair_under_the_full_group_has_is_said_in_its_place(
     assert _cell(other, "gram_correlation")[3] == ""
 
 
+def test_clusters_of_heads_are_counted_where_they_are_known(transformer: ScanResult) -> None:
+    group = transformer.heads[0]
+    some = [group.model_copy(update={"clusters": one}) for one in ([[0, 1], [2, 3]], [], None)]
+    counts = heads_frame(synthetic.result(heads=some))["clusters_count"]
+    assert counts[:2].tolist() == [2, 0]
+    assert counts.isna().tolist() == [False, False, True]
+
+
 @pytest.mark.parametrize("unknown", [None, "overlap_ratio", "shared_directions"])
 def test_numbers_of_heads_are_functional_where_they_are_known(unknown: str | None) -> None:
     group = synthetic.transformer(layers=1, planted=False).heads[0]
