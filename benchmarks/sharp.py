@@ -29,6 +29,7 @@ from torch import Tensor
 
 import flagscope
 from flagscope.diagnose import sharp_pairs
+from flagscope.engine.plan import depth
 from flagscope.geometry import gram, sketched_commutator
 from flagscope.records import Depth, PairRecord
 
@@ -113,12 +114,13 @@ def measured_shape(layers: int, spectrum: str, repeats: int, depths: list[str]) 
 def agreement(source: str) -> None:
     """The largest differences of a sharp scan, sketches forced, from a full one."""
 
-    def pairs(depth: Depth) -> dict[str, PairRecord]:
-        report = flagscope.scan(source, depth=depth, only=("pairs", "residual"), edges=0)
+    def pairs(asked: Depth) -> dict[str, PairRecord]:
+        report = flagscope.scan(source, depth=asked, only=("pairs", "residual"), edges=0)
         return {pair.name: pair for pair in report.result.pairs}
 
     known = pairs("full")
-    with patch.object(sharp_pairs, "PRODUCT_UP_TO", 0):
+    # Of every size, sketches included.
+    with patch.object(sharp_pairs, "PRODUCT_UP_TO", 0), patch.dict(depth._FROM, sharp=8):
         found = {name: pair for name, pair in pairs("sharp").items() if pair.depth == "sharp"}
     print(f"{source}: {len(found)} of {len(known)} pairs sharp")
     for field in EXACT:
@@ -130,10 +132,13 @@ def agreement(source: str) -> None:
     for field in ("commutator_ratio", "commutation_defect"):
         off = [
             (getattr(pair, field), getattr(known[n], field), getattr(pair, f"{field}_error"))
-            for n, pair in found.items() if getattr(known[n], field) is not None
+            for n, pair in found.items() if getattr(pair, f"{field}_error") is not None
         ]  # fmt: skip
-        print(f"  {field}: at most {max(abs(a / b - 1) for a, b, _ in off):.2%} off, "
-              f"{max(abs(a - b) / e for a, b, e in off):.1f} standard errors")  # fmt: skip
+        if not off:
+            print(f"  {field}: exact in all")
+            continue
+        print(f"  {field}: {len(off)} sketched, "
+              f"at most {max(abs(a / b - 1) for a, b, _ in off):.2%} off, {max(abs(a - b) / e for a, b, e in off):.1f} standard errors")  # fmt: skip
 
 
 def pairs_to_cover(d: int) -> Iterator[tuple[str, Tensor, Tensor]]:
