@@ -137,8 +137,9 @@ def agreement(source: str) -> None:
         if not off:
             print(f"  {field}: exact in all")
             continue
-        print(f"  {field}: {len(off)} sketched, "
-              f"at most {max(abs(a / b - 1) for a, b, _ in off):.2%} off, {max(abs(a - b) / e for a, b, e in off):.1f} standard errors")  # fmt: skip
+        relative = max(abs(a / b - 1) for a, b, _ in off)
+        errors = max(abs(a - b) / e for a, b, e in off)
+        print(f"  {field}: {len(off)} sketched, at most {relative:.2%} off, {errors:.1f} errors")
 
 
 def pairs_to_cover(d: int) -> Iterator[tuple[str, Tensor, Tensor]]:
