@@ -137,6 +137,8 @@ def test_the_page_and_the_terminal_say_what_is_an_estimate(monkeypatch, capsys):
         (pair.commutation_defect, pair.commutation_defect_error),
     ):
         assert f"{number(value)} ± {number(error, 2)}" in cells
+    assert "Sharp: 12 of 28 pairs by Gram matrices" in report.to_html()
+    assert "Sharp: " not in flagscope.scan(gpt2(), config=CONFIG, depth="full").to_html()
     print_report(report)
     out = " ".join(capsys.readouterr().out.split())
     assert "sharp: 12 of 28 pairs by Gram matrices" in out

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from flagscope.cli.console import Output, grid
-from flagscope.records import Coverage, PairRecord, RunRecord
+from flagscope.records import Coverage, RunRecord
 from flagscope.report import Finding, SummaryTable, summary_table
-from flagscope.report.coverage import left_out, measured_share, without_number_lines
+from flagscope.report.coverage import (
+    left_out,
+    measured_share,
+    measured_sharp,
+    without_number_lines,
+)
 from flagscope.report.wording import counted
 
 if TYPE_CHECKING:
@@ -35,7 +39,7 @@ def print_report(report: Report) -> None:
         f"{counted(len(result.pairs), 'pair')}, {counted(len(result.heads), 'head group')}, "
         f"{result.run.seconds:.1f} s{_taken(result.run)}"
     )
-    if text := depth_line(result.pairs):
+    if text := measured_sharp(result.pairs):
         out.paragraph(text)
     if result.coverage is not None:
         print_coverage(out, result.coverage)
@@ -53,18 +57,6 @@ def print_report(report: Report) -> None:
         out.paragraph(f"… and {counted(len(findings) - _FINDINGS, 'more finding')} in the page")
     for note in result.notes:
         out.paragraph(note, bullet="note: ")
-
-
-def depth_line(pairs: Sequence[PairRecord]) -> str:
-    """How many pairs were measured without their whole spectrum; empty where none was."""
-    sharp = sum(pair.depth == "sharp" for pair in pairs)
-    if not sharp:
-        return ""
-    some = "all pairs" if sharp == len(pairs) else f"{sharp:,} of {counted(len(pairs), 'pair')}"
-    return (
-        f"sharp: {some} by Gram matrices, products and leading directions; "
-        "their whole spectra take --depth full"
-    )
 
 
 def print_coverage(out: Output, coverage: Coverage, *, ahead: bool = False) -> None:

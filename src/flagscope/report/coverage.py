@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from flagscope.records import Coverage, LeftOut
+from flagscope.records import Coverage, LeftOut, PairRecord
 from flagscope.report.wording import counted
 
 _WORDS = {"pairs": "pair", "head groups": "head group", "links": "link between heads"}
@@ -41,6 +42,18 @@ def measured_share(coverage: Coverage) -> str:
     noun = "matrix" if coverage.matrices == 1 else "matrices"
     return (
         f"measured {coverage.measured:,} of {coverage.matrices:,} {noun}, {share} of the parameters"
+    )
+
+
+def measured_sharp(pairs: Sequence[PairRecord]) -> str:
+    """How many pairs were measured without their whole spectrum; empty where none was."""
+    sharp = sum(pair.depth == "sharp" for pair in pairs)
+    if not sharp:
+        return ""
+    some = "all pairs" if sharp == len(pairs) else f"{sharp:,} of {counted(len(pairs), 'pair')}"
+    return (
+        f"sharp: {some} by Gram matrices, products and leading directions; "
+        "their whole spectra take --depth full"
     )
 
 

@@ -12,7 +12,13 @@ from markupsafe import Markup
 from flagscope.observables import AT_A_GLANCE, EXPLANATIONS, PROFILED
 from flagscope.records import ScanResult
 from flagscope.report import glance, wording
-from flagscope.report.coverage import left_out, measured_share, percent, without_number_lines
+from flagscope.report.coverage import (
+    left_out,
+    measured_share,
+    measured_sharp,
+    percent,
+    without_number_lines,
+)
 from flagscope.report.effect import FLOORS, ORDER
 from flagscope.report.findings import findings
 from flagscope.report.glossary import GAUGE, SETTING
@@ -135,6 +141,7 @@ def _coverage(result: ScanResult) -> dict[str, Any]:
         "coverage": coverage,
         "lost_links": sum(one.count for one in coverage.without_numbers if one.what == "links"),
         "share": measured_share(coverage),
+        "sharp": measured_sharp(result.pairs),
         "measured_parameters": percent(coverage.parameters_measured, coverage.parameters),
         "left_out": left_out(coverage),
         "without_numbers": without_number_lines(coverage),
