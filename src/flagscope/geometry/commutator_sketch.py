@@ -149,7 +149,7 @@ class _Draws:
         drawn = torch.randn(self.d, count, generator=self.generator, dtype=torch.float64)
         return drawn.to(self.device, self.dtype)
 
-    def fixed(self, vectors: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
+    def fixed(self, vectors: Float[Tensor, "d k"]) -> Float[Tensor, "d m"]:
         """An orthonormal basis of these vectors, which later ones avoid."""
         scale = torch.linalg.vector_norm(vectors, dim=0).amax()
         basis, triangle = torch.linalg.qr(vectors / torch.where(scale > 0, scale, 1))
