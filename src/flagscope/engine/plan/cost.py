@@ -33,6 +33,9 @@ _DOMINANT = 0.15
 
 # Number of times that fitting a scale profile computes the bases: for the heads, and in each pass.
 _SCALE_PASSES = 4
+# Part of the pairs of a trained network that are measured a second time without scale profiles, as
+# there are some and a p-value is small. Random networks need none.
+SECOND_LOOKS = 2 / 3
 # Lanczos steps to the largest eigenvalue, each of two passes over the bases.
 _LANCZOS = 64
 
@@ -93,12 +96,9 @@ def pair_cost(
         _signal(d, m1, share) + _signal(d, m2, share),
     ]
     if repeats:
-        # A second time without scale profiles, if there are some and a p-value is small: two of
-        # three pairs of a trained network. Rows are measured, divided and copied.
-        work += [
-            _spectra(d, m1, m2, single=share < 1).times(share),
-            passes(6.0 * d * (m1 + m2)).times(share),
-        ]
+        # Rows are measured, divided and copied.
+        again = [_spectra(d, m1, m2, single=share < 1), passes(6.0 * d * (m1 + m2))]
+        work += [total(again).times(share * SECOND_LOOKS)]
     work += [records("pair", 1)]
     if balanced:
         again = _spectra(d, m1, m2, single=share < 1, composite_known=True)
@@ -144,8 +144,8 @@ def stream_cost(
     sides = {side.map.place: (pair.d, other_dimension(side, pair.d))
              for pair in pairs for side in (pair.write, pair.read)}  # fmt: skip
     work = [stored(d * m) for d, m in sides.values()]
-    # Twice: with and without their scale profiles.
-    looks = 2 if repeats else 1
+    # With their scale profiles, and most of them without.
+    looks = 1 + SECOND_LOOKS if repeats else 1
     work += [
         (passes(3.0 * d * m) + _system(d, m, single=share < 1)).times(looks * share)
         for d, m in sides.values()

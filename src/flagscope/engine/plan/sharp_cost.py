@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from flagscope.arch import PairGroup, Side
-from flagscope.engine.plan.cost import Cost, other_dimension
+from flagscope.engine.plan.cost import SECOND_LOOKS, Cost, other_dimension
 from flagscope.engine.plan.work import Work, gram, passes, product, records, stored, total
 from flagscope.geometry import PRODUCT_UP_TO
 
@@ -35,7 +35,7 @@ def sharp_pair_cost(
     m1, m2 = other_dimension(pair.write, d), other_dimension(pair.read, d)
     share = _SINGLE if min(d, max(m1, m2)) >= single else 1.0
     known = before is not None and (before.read, before.read_norm) == (pair.read, pair.read_norm)
-    looks = 2 if repeats else 1
+    looks = 1 + SECOND_LOOKS if repeats else 1
     work = [_map(d, m, share, repeats=repeats) for m in ((m1,) if known else (m1, m2))]
     work += [_meeting(d, m1, m2).times(looks * share), records("pair", 1)]
     side = min(d, max(m1, m2))
@@ -52,7 +52,7 @@ def sharp_stream_cost(pairs: Sequence[PairGroup], *, single: float, repeats: boo
         side.map.place: (pair.d, other_dimension(side, pair.d)) for pair in pairs
         for side in (pair.write, pair.read)
     }  # fmt: skip
-    looks = 2 if repeats else 1
+    looks = 1 + SECOND_LOOKS if repeats else 1
     work = [_map(d, m, share, repeats=repeats) for d, m in sides.values()]
     for pair in pairs:
         one, two = _others(pair)
