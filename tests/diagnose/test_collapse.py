@@ -193,6 +193,12 @@ def test_merging_is_concatenation():
     assert torch.equal(collapse.counts, torch.tensor([3, 200, 17, 1, 60]))
 
 
+def test_before_any_sample_no_dimension_is_known():
+    record = NeuralCollapse(3).result()
+    assert (record.d, record.samples) == (0, 0)
+    assert record.status == "no samples of classes 0, 1, 2"
+
+
 def test_order_does_not_matter():
     h, y = cloud((3, 200, 17, 1, 60))
     w, b = normal(K, D, seed=8), normal(K, seed=9)
