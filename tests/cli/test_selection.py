@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 
 from cli.conftest import Run
+from flagscope.cli.options import KINDS, PARTS
 from flagscope.demo import final
+from flagscope.records import PARTS as RECORDED
+from flagscope.records import PairKind
 
 
 def test_layers_and_kinds(run: Run) -> None:
@@ -38,3 +42,8 @@ def test_wrong_choices(run: Run, options: list[str], said: str) -> None:
 def test_depth_is_recorded(run: Run) -> None:
     answer = run("scan", final(), "--depth", "sharp", "--layers", "1", "--json", "-")
     assert json.loads(answer.out)["settings"]["depth"] == "sharp"
+
+
+def test_the_choices_are_those_of_the_records() -> None:
+    assert set(KINDS) == set(get_args(PairKind))
+    assert PARTS == RECORDED

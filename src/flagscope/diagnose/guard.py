@@ -27,6 +27,10 @@ class GuardedTests:
     correlation_p: float
 
 
+# Too few coordinates are left for a null to be known.
+NOTHING_LEFT = GuardedTests(0.0, 0.0, 1.0, 1.0)
+
+
 def guarded_tests(
     view: ProfileView, shares: dict[RankPair, float], dominant: RankPair, *, seed: int
 ) -> GuardedTests:
@@ -43,7 +47,7 @@ def guarded_tests(
     """
     spectra = view.spectra
     if spectra is None:
-        return GuardedTests(0.0, 0.0, 1.0, 1.0)
+        return NOTHING_LEFT
     limits = [int((values[0] > 0).sum()) for values in (spectra.alpha, spectra.beta)]
     overlap = combined_overlap(
         spectra.cosines[0], clipped_shares(shares, limits, spectra.d), spectra.d

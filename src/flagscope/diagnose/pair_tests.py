@@ -126,7 +126,7 @@ def pair_tests(
     small = [
         i
         for i, (overlap, row) in enumerate(zip(overlaps, grams, strict=True))
-        if _small(overlap, row)
+        if is_small(overlap, row)
     ]
     guarded = _guarded(small, shares, dominant, views, seed)
     return [
@@ -135,7 +135,7 @@ def pair_tests(
     ]
 
 
-def _small(overlap: CombinedOverlap | None, row: GramObservables) -> bool:
+def is_small(overlap: CombinedOverlap | None, row: GramObservables) -> bool:
     """Whether a p-value of the maps as they are is small enough to look again."""
     known = [] if overlap is None else [10.0**overlap.log10_p]
     known += [p for p in (row.commutator_p, row.gram_correlation_p) if p is not None]

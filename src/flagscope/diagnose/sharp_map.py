@@ -20,12 +20,12 @@ from flagscope.geometry import (
     RowScales,
     counted_rank,
     counted_signal_rank,
+    energy_rank,
     gram_side,
-    in_complement_of_mean,
     mean_removed,
+    profile_free_rows,
     restricted_side,
     row_scales,
-    unit_rows,
 )
 from flagscope.null import Spectrum, spectrum_of_moments
 
@@ -127,12 +127,15 @@ class SharpMap:
 
     @property
     def noisy(self) -> NoisyMap:
-        """What the position of its dominant space needs: the leading values and the next one."""
+        """Its leading singular values and the next one; the largest alone where nothing leads."""
         leading = self.side.leading
-        values = torch.cat([leading.values, leading.values.new_tensor([leading.following])])
+        sigma = torch.tensor([self.top], dtype=torch.float64)
+        if self.effective:
+            following = leading.values.new_tensor([leading.following])
+            sigma = torch.cat([leading.values, following]).clamp_min(0).sqrt()
         dtype = self.side.side.centred.dtype
         return NoisyMap(
-            self.shape, values.clamp_min(0).sqrt(), self.delta, torch.finfo(dtype).eps,
+            self.shape, sigma, self.delta, torch.finfo(dtype).eps,
             self.side.side.matrix,
         )  # fmt: skip
 
@@ -162,9 +165,10 @@ class SharpMap:
         if not self.centred and self.side.side.full and near:
             side = restricted_side(self.side.side, alive, square.rsqrt() if unlike else None)
         else:
-            rows = (mean_removed(self.plain()) if self.centred else self.plain())[alive]
-            rows = unit_rows(rows, square) if unlike else rows
-            side = gram_side(in_complement_of_mean(rows) if self.centred else rows)
+            every = self._scales.square[0] if unlike else None
+            side = gram_side(
+                profile_free_rows(self.plain(), alive, square=every, centred=self.centred)
+            )
         return SharpSide(side, side.leading(self.effective, generator=_generator(self.seed)))
 
     @property
@@ -263,12 +267,11 @@ def _numerical(
     top = side.leading(1, generator=generator, tolerance=_TOP).values
     sigma = math.sqrt(float(top[0])) if len(top) else 0.0
     rounding = math.sqrt(max(values.shape) * torch.finfo(torch.float64).eps) * sigma
-    raw = side.centred.clone()
-    raw.diagonal().add_(side.mean)
-    return *counted_rank(
-        raw, values if side.full else values.mT, threshold=max(delta, rounding), top=sigma,
-        generator=generator,
-    ), sigma  # fmt: skip
+    rank, least = counted_rank(
+        side.uncentred, values if side.full else values.mT, threshold=max(delta, rounding),
+        top=sigma, generator=generator,
+    )  # fmt: skip
+    return rank, least, sigma
 
 
 def _dimension(
@@ -283,11 +286,8 @@ def _dimension(
         return numerical
     if rule.kind == "participation":
         return max(1, round(side.participation))
-    raw = side.centred.clone()
-    raw.diagonal().add_(side.mean)
-    values = torch.linalg.eigvalsh(raw).double().clamp_min(0).flip(-1)
-    share = values.cumsum(0) / values.sum()
-    return max(1, int((share < (rule.value or 1.0) - 1e-12).sum()) + 1)
+    sigma = torch.linalg.eigvalsh(side.uncentred).double().clamp_min(0).sqrt()
+    return max(1, int(energy_rank(sigma, fraction=rule.value or 1.0)))
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -21,7 +21,7 @@ from flagscope.arch import Member, PairGroup
 from flagscope.diagnose.balanced import GAUGES
 from flagscope.diagnose.combined import RankPair, combined_overlap, dominant_ranks_to_test
 from flagscope.diagnose.grams import ISOTROPIC, GramObservables
-from flagscope.diagnose.guard import LOOK, GuardedTests, clipped, clipped_shares, made_of
+from flagscope.diagnose.guard import NOTHING_LEFT, GuardedTests, clipped, clipped_shares, made_of
 from flagscope.diagnose.pair_measurement import (
     PairMeasurement,
     PairRanks,
@@ -31,7 +31,7 @@ from flagscope.diagnose.pair_measurement import (
     position_numbers,
 )
 from flagscope.diagnose.pair_record import PairIdentity, pair_fault, pair_record
-from flagscope.diagnose.pair_tests import PairTests
+from flagscope.diagnose.pair_tests import PairTests, is_small
 from flagscope.diagnose.position import dominant_position
 from flagscope.diagnose.sharp_map import SharpMap, SharpSide, sharp_map
 from flagscope.diagnose.values import first_reason, number
@@ -48,12 +48,11 @@ from flagscope.geometry import (
     profiles,
 )
 from flagscope.geometry.gram_side import PRODUCT_UP_TO
+from flagscope.geometry.perturbation import product_error
 from flagscope.geometry.profile_views import testable
 from flagscope.null import commutator_null, correlation_null
 from flagscope.records import Balanced, Functional, PairRecord
 
-# Normal quantile of a central 95 % interval.
-_Z95 = 1.959963984540054
 FULL_SCAN_ONLY = "full scan only"
 
 Sketch = Callable[[GramSide, GramSide], CommutatorSketch]
@@ -232,22 +231,13 @@ def _grams(
             gram_correlation_z=test.z,
             gram_correlation_p=test.p,
             commutation_defect=number(made.defect),
-            commutator_interval=_widened(null.interval, null.mean, error),
+            commutator_interval=null.interval_of_estimate(error),
             correlation_sd=correlation.sd * spread,
             defect_mean=null.defect_mean,
             defect_sd=None if null.defect_sd is None else math.hypot(null.defect_sd, unsure),
         ),
         number(error) if sketched else None,
         number(made.defect_error) if sketched else None,
-    )
-
-
-def _widened(interval: tuple[float, float], mean: float, error: float) -> tuple[float, float]:
-    """The central 95 % of an estimate of C with this standard error, from that of C."""
-    low, high = interval
-    return (
-        max(0.0, mean - math.hypot(mean - low, _Z95 * error)),
-        mean + math.hypot(high - mean, _Z95 * error),
     )
 
 
@@ -271,10 +261,8 @@ def _tests(
     dominant: RankPair = (cosines.shape[0], cosines.shape[1])
     shares = dominant_ranks_to_test(dominant, d)
     overlap = combined_overlap(cosines, shares, d)
-    known = [] if overlap is None else [10.0**overlap.log10_p]
-    known += [p for p in (row.commutator_p, row.gram_correlation_p) if p is not None]
     guarded = None
-    if any(p <= LOOK for p in known):
+    if is_small(overlap, row):
         guarded = _guarded(write, read, shares, dominant, sketch)
     return PairTests(dominant, overlap, row.commutator_p, row.gram_correlation_p, guarded)
 
@@ -293,7 +281,7 @@ def _guarded(
         return None
     alive, unlike = found.alive[0], bool(found.unlike[0])
     if not testable(int(alive.sum()), unlike=unlike):
-        return GuardedTests(0.0, 0.0, 1.0, 1.0)
+        return NOTHING_LEFT
     one, two = (map_.on(alive, unlike=unlike) for map_ in (write, read))
     cosines = one.leading.vectors.mT @ two.leading.vectors
     d, limits = one.side.d, cosines.shape
@@ -314,7 +302,7 @@ def _product_rank(write: SharpMap, read: SharpMap) -> tuple[int | None, int | No
         read.numerical,
     ):
         return None, None
-    noise = write.delta * read.top + read.delta * write.top + write.delta * read.delta
+    noise = product_error(write.noisy, read.noisy)
     size = max(*write.shape, *read.shape)
     floor = size * torch.finfo(torch.float64).eps * write.top * read.top
     if write.least * read.least <= max(noise, floor):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,6 +12,7 @@ from torch import Tensor
 from flagscope.geometry.commutator_sketch import CommutatorSketch, sketched_commutator
 from flagscope.geometry.gram import gram
 from flagscope.geometry.leading_space import LeadingSpace, leading_space
+from flagscope.geometry.ranks import participation_of_moments
 
 # Rows of a matrix that are multiplied entry by entry at a time, so that they stay in the cache.
 _ROWS = 64
@@ -51,6 +52,13 @@ class GramSide:
         return len(self.centred) == self.d
 
     @property
+    def uncentred(self) -> Float[Tensor, "n n"]:
+        """A new copy of the smaller Gram matrix, its trace left in."""
+        raw = self.centred.clone()
+        raw.diagonal().add_(self.mean)
+        return raw
+
+    @property
     def gram_norm(self) -> float:
         """‖A‖_F."""
         return (self.square + self.d * self.mean**2) ** 0.5
@@ -58,8 +66,8 @@ class GramSide:
     @property
     def participation(self) -> float:
         """Participation ratio of the squared singular values, (tr A)²/tr A²; 0 for a zero map."""
-        total = self.gram_norm**2
-        return (self.d * self.mean) ** 2 / total if total > 0 else 0.0
+        trace, square = torch.tensor([self.d * self.mean, self.gram_norm**2], dtype=torch.float64)
+        return float(participation_of_moments(trace, square))
 
     def apply(self, x: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
         """Ã X."""
@@ -85,8 +93,10 @@ class GramSide:
         from all its eigenvectors. With a `tolerance` a residual of that size is enough, as in
         `leading_space`.
         """
-        raw = self.centred.clone()
-        raw.diagonal().add_(self.mean)
+        if rank == 0:
+            none = self.centred.new_zeros(self.d, 0)
+            return LeadingSpace(none.new_zeros(0, dtype=torch.float64), none, 0.0, 0.0, 0.0, True)
+        raw = self.uncentred
         n = len(raw)
         space = leading_space(
             lambda x: raw @ x, n, min(rank, n), generator=generator, dtype=raw.dtype,
@@ -94,13 +104,11 @@ class GramSide:
         )  # fmt: skip
         if not space.certified and tolerance is None:
             space = _dense(raw, min(rank, n))
-        if self.full or rank == 0:
-            return space if self.full else _embedded(space, self.d)
+        if self.full:
+            return space
         outer = self.matrix() @ space.vectors
         outer /= torch.linalg.vector_norm(outer, dim=0).clamp_min(torch.finfo(outer.dtype).tiny)
-        return LeadingSpace(
-            space.values, outer, space.following, space.residual, space.turn, space.certified
-        )
+        return replace(space, vectors=outer)
 
 
 def gram_side(
@@ -150,8 +158,7 @@ def restricted_side(
     >>> restricted_side(side, alive, torch.tensor([2.0, 1.0])).mean
     2.5
     """
-    raw = side.centred.clone()
-    raw.diagonal().add_(side.mean)
+    raw = side.uncentred
     if not bool(alive.all()):
         raw = raw[alive][:, alive]
     scale = torch.ones(len(raw)) if factors is None else factors
@@ -281,8 +288,3 @@ def _dense(raw: Tensor, rank: int) -> LeadingSpace:
     values, vectors = values.flip(-1).double().clamp_min(0), vectors.flip(-1)
     following = float(values[rank]) if rank < len(values) else 0.0
     return LeadingSpace(values[:rank], vectors[:, :rank].clone(), following, 0.0, 0.0, True)
-
-
-def _embedded(space: LeadingSpace, d: int) -> LeadingSpace:
-    empty = space.vectors.new_zeros(d, 0)
-    return LeadingSpace(space.values, empty, space.following, 0.0, 0.0, space.certified)

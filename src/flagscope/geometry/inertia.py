@@ -30,7 +30,7 @@ def count_above(s: Float[Tensor, "d d"], threshold: float) -> int:
 
     Notes
     -----
-    d³/3 multiply-adds, half of that where all lie above and a Cholesky factorisation shows it.
+    d³/3 multiply-adds, less where all lie on one side and a Cholesky factorisation shows it.
     LDLᵀ with pivots of size one and two (Bunch and Kaufman) has the inertia of S by Sylvester's
     law; a pivot of size two has one eigenvalue of each sign.
 
@@ -50,10 +50,16 @@ def count_above(s: Float[Tensor, "d d"], threshold: float) -> int:
     d = s.shape[-1]
     shifted = s.clone()
     shifted.diagonal().sub_(threshold)
-    if d == 0 or int(torch.linalg.cholesky_ex(shifted).info) == 0:
+    if d == 0 or _is_definite(shifted):
         return d
+    if _is_definite(-shifted):
+        return 0
     factor, pivots = torch.linalg.ldl_factor(shifted)
     # The rows of a pivot of size two carry one negative number twice.
     single = pivots > 0
     pairs = int((~single).sum()) // 2
     return int((factor.diagonal()[single] > 0).sum()) + pairs
+
+
+def _is_definite(s: Float[Tensor, "d d"]) -> bool:
+    return int(torch.linalg.cholesky_ex(s).info) == 0

@@ -17,11 +17,10 @@ from flagscope.geometry.rank_rule import RankRule
 from flagscope.geometry.scale_profiles import (
     RowScales,
     flat_spread,
-    in_complement_of_mean,
     mean_removed,
+    profile_free_rows,
     profiles,
     row_scales,
-    unit_rows,
 )
 from flagscope.geometry.spectra import Eigensystem, eigensystem, spectra_from_eigensystems
 from flagscope.geometry.spectra_single import single_eigensystem
@@ -72,10 +71,9 @@ class PreparedMap:
         return self._solved_on(self._known_scales.alive[0], True)
 
     def _solved_on(self, alive: Bool[Tensor, " d"], unlike: bool) -> Eigensystem:
-        rows = (mean_removed(self.plain()) if self.centred else self.plain())[alive]
-        if unlike:
-            rows = unit_rows(rows, self._known_scales.square[0][alive])
-        return _solved((in_complement_of_mean(rows) if self.centred else rows)[None])
+        square = self._known_scales.square[0] if unlike else None
+        rows = profile_free_rows(self.plain(), alive, square=square, centred=self.centred)
+        return _solved(rows[None])
 
     @property
     def _known_scales(self) -> RowScales:

@@ -205,3 +205,36 @@ def flat_spread(d: int) -> float:
     1.125
     """
     return (1 + 2 / d) ** 0.5
+
+
+def profile_free_rows(
+    plain: Float[Tensor, "d m"],
+    alive: Bool[Tensor, " d"],
+    *,
+    square: Float[Tensor, " d"] | None,
+    centred: bool,
+) -> Float[Tensor, "c m"]:
+    """The rows of one map that are alive, over their norms and in the complement of their mean.
+
+    Parameters
+    ----------
+    plain
+        The map on the coordinates of the neurons.
+    alive
+        The rows that stay.
+    square
+        Squared norms of all rows, by whose roots they are divided; None to leave their scales.
+    centred
+        Whether the mean of the rows is removed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> alive = torch.tensor([True, False])
+    >>> w = torch.tensor([[3.0, 4.0], [0.0, 2.0]])
+    >>> profile_free_rows(w, alive, square=torch.tensor([25.0, 4.0]), centred=False)
+    tensor([[0.6000, 0.8000]])
+    """
+    rows = (mean_removed(plain) if centred else plain)[alive]
+    rows = rows if square is None else unit_rows(rows, square[alive])
+    return in_complement_of_mean(rows) if centred else rows

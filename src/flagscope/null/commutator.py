@@ -64,6 +64,15 @@ class CommutatorNull:
     _skewness: float = field(default=0.0, repr=False, compare=False)
     _sample: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
 
+    def interval_of_estimate(self, error: float) -> tuple[float, float]:
+        """Central 95 % of an estimate of C that has this standard error."""
+        low, high = self.interval
+        reach = _Z95 * error
+        return (
+            max(0.0, self.mean - math.hypot(self.mean - low, reach)),
+            self.mean + math.hypot(high - self.mean, reach),
+        )
+
     def significance(self, ratio: float, *, error: float = 0.0, degrees: int = 0) -> Significance:
         """Two-sided test of a commutator ratio.
 
