@@ -17,9 +17,16 @@ _TOLERANCE = 1e-4
 
 # Exponents below which a power of two is a number of float32, as is its reciprocal.
 _PLAIN = 100
+# Exponents of the largest entries of rows and of columns between which squares are taken as they
+# are: those that underflow are nothing to their sums, and no sum overflows.
+_LEAST, _MOST = -30, 20
+# Range of the factors beyond which sums of squares are taken in float64.
+_WIDE = 1e10
 
-# Entries taken at a time: the copy of a block in float64 is 2 MiB.
+# Entries taken at a time, so that what is made of them stays in the cache.
 _BLOCK = 1 << 18
+# Maps from this size on are taken one by one.
+_LARGE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -36,8 +43,9 @@ class Equilibrated:
         Number of rows and of columns that are not zero, shape (...), int64. The singular values of
         `values` are those of a matrix of that shape, and zeros.
     deviation
-        Largest relative deviation of a row's mean square from 1, shape (...), float64. Columns
-        have none. 1e-4 or less where the iteration converged.
+        Largest relative deviation from 1 of the mean square of a row (of a column where a map is
+        stored by columns), shape (...), float64; the others have none. 1e-4 or less where the
+        iteration converged.
     """
 
     values: Float[Tensor, "*batch rows columns"]
@@ -75,8 +83,8 @@ def equilibrated(w: Float[Tensor, "*batch rows columns"], *, passes: int = 12) -
     what remains are those of independent entries of equal variance. For entries that are
     independent and have few zeros two or three passes suffice. A pattern of zeros can forbid
     convergence (a triangular matrix has no equilibration but its diagonal); the iteration is then
-    stopped, and `deviation` says how far it came. Sums are taken in float64, over blocks of rows:
-    50 ns an entry in all where three passes suffice.
+    stopped, and `deviation` says how far it came. Sums of squares over a block of rows are taken in
+    the precision of `w`, and added up in float64: 6 ns an entry in all where three passes suffice.
 
     References
     ----------
@@ -103,38 +111,85 @@ def equilibrated(w: Float[Tensor, "*batch rows columns"], *, passes: int = 12) -
     if w.numel() == 0:
         counts = torch.zeros(batch, dtype=torch.int64, device=w.device)
         return Equilibrated(w, counts, counts, counts.double())
-    values = _over_powers_of_two(w.reshape(-1, p, m))
-    row, column, deviation = _scales(values, passes)
-    # In this order nothing leaves the range of float32: the first factor is balanced by the second.
-    values = values.mul_(row.sqrt()[..., None].to(w.dtype)).mul_(column.sqrt()[:, None].to(w.dtype))
-    rows, columns = ((scale > 0).sum(-1).reshape(batch) for scale in (row, column))
-    return Equilibrated(values.reshape(w.shape), rows, columns, deviation.reshape(batch))
+    maps = w.reshape(-1, p, m)
+    values = torch.empty_like(maps)
+    size = 1 if p * m >= _LARGE else len(maps)
+    numbers = [
+        _equilibrated(some, passes, out=out)
+        for some, out in zip(maps.split(size), values.split(size), strict=True)
+    ]
+    rows, columns, deviation = (
+        torch.cat(parts).reshape(batch) for parts in zip(*numbers, strict=True)
+    )
+    return Equilibrated(values.reshape(w.shape), rows, columns, deviation)
 
 
-def _over_powers_of_two(w: Float[Tensor, "n p m"]) -> Float[Tensor, "n p m"]:
-    """A copy with every row's, then every column's largest entry in [½, 1): no digit is lost.
+def _equilibrated(
+    w: Float[Tensor, "n p m"], passes: int, *, out: Float[Tensor, "n p m"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers of rows and of columns that are not zero, and deviations."""
+    if w.stride(-1) != 1 and w.stride(-2) == 1:
+        # Along the rows of what is stored.
+        columns, rows, deviation = _equilibrated(w.mT, passes, out=out.mT)
+        return rows, columns, deviation
+    w, live = _over_powers_of_two(w)
+    row, column, deviation = _scales(w, live, passes)
+    left, right = (factors.sqrt().to(w.dtype) for factors in (row[..., None], column[:, None]))
+    for values, block, by in zip(_blocks(out), _blocks(w), _blocks(left, of=w), strict=True):
+        # In this order nothing leaves the range of float32: the second factor balances the first.
+        torch.mul(block, by, out=values).mul_(right)
+    return (row > 0).sum(-1), (column > 0).sum(-1), deviation
 
-    Squares of what it gives do not overflow, and those that underflow are nothing to their sums.
+
+def _blocks(w: Float[Tensor, "n p k"], *, of: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Some rows at a time: as many as of a tensor fit into a block."""
+    n, _, m = (w if of is None else of).shape
+    return w.split(max(1, _BLOCK // (n * m)), dim=1)
+
+
+def _over_powers_of_two(
+    w: Float[Tensor, "n p m"],
+) -> tuple[Float[Tensor, "n p m"], tuple[Tensor, Tensor]]:
+    """The maps in a range where squares are safe, and which rows and which columns are not zero.
+
+    As they are where they lie in it. Otherwise a copy with every row's, then every column's largest
+    entry in [½, 1): no digit is lost. Its squares do not overflow, and those that underflow are
+    nothing to their sums.
     """
-    for axis in (-1, -2):
-        exponents = torch.frexp(_largest(w, axis)).exponent
-        if bool((exponents.abs() < _PLAIN).all()):
-            w = w * torch.ldexp(torch.ones_like(exponents, dtype=w.dtype), -exponents)
-            continue
-        # In halves, as 2^-exponent itself leaves the range of the type for its smallest numbers.
-        half = torch.div(-exponents, 2, rounding_mode="floor")
-        w = torch.ldexp(torch.ldexp(w, half), -exponents - half)
-    return w
+    row, column = _largest(w)
+    live = row > 0, column > 0
+    exponents = torch.frexp(torch.cat([row[row > 0], column[column > 0]])).exponent
+    if bool(((exponents >= _LEAST) & (exponents <= _MOST)).all()):
+        return w, live
+    w = _scaled_by(w, row[..., None])
+    return _scaled_by(w, _largest(w)[1][:, None]), live
 
 
-def _largest(w: Tensor, axis: int) -> Tensor:
-    """Largest absolute entry along an axis, without a copy of the map."""
-    return torch.maximum(w.amax(axis, keepdim=True), -w.amin(axis, keepdim=True))
+def _scaled_by(w: Float[Tensor, "n p m"], largest: Tensor) -> Float[Tensor, "n p m"]:
+    exponents = torch.frexp(largest).exponent
+    if bool((exponents.abs() < _PLAIN).all()):
+        return w * torch.ldexp(torch.ones_like(exponents, dtype=w.dtype), -exponents)
+    # In halves, as 2^-exponent itself leaves the range of the type for its smallest numbers.
+    half = torch.div(-exponents, 2, rounding_mode="floor")
+    return torch.ldexp(torch.ldexp(w, half), -exponents - half)
 
 
-def _scales(values: Float[Tensor, "n p m"], passes: int) -> tuple[Tensor, Tensor, Tensor]:
+def _largest(w: Float[Tensor, "n p m"]) -> tuple[Float[Tensor, "n p"], Float[Tensor, "n m"]]:
+    """Largest absolute entry of each row and of each column, in one pass."""
+    rows, below = [], w.new_zeros(len(w), w.shape[2])
+    buffer = torch.empty_like(_blocks(w)[0])
+    for block in _blocks(w):
+        size = torch.abs(block, out=buffer[:, : block.shape[1]])
+        rows.append(size.amax(-1))
+        below = torch.maximum(below, size.amax(-2))
+    return torch.cat(rows, dim=1), below
+
+
+def _scales(
+    values: Float[Tensor, "n p m"], live: tuple[Tensor, Tensor], passes: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Factors of the squared entries of rows (n, p) and columns (n, m), 0 for zeros; deviations."""
-    row, column = ((values != 0).any(axis).double() for axis in (-1, -2))
+    row, column = (alive.double() for alive in live)
     on_rows, height, width = row > 0, row.sum(-1, keepdim=True), column.sum(-1, keepdim=True)
     done = 0
     while True:
@@ -155,12 +210,22 @@ def _pass(
 ) -> tuple[Float[Tensor, "n p"], Float[Tensor, "n m"]]:
     """Factors of the rows for these of the columns, and the columns' sums of squares under them."""
     below, rows = torch.zeros_like(column), []
-    span = max(1, _BLOCK // (values.numel() // values.shape[1]))
-    for block in values.split(span, dim=1):
-        square = block.double().square()
-        rows.append(_ratio(width, (square @ column[..., None])[..., 0]))
-        below += (rows[-1][:, None] @ square)[:, 0]
+    dtype = torch.float64 if _is_wide(column) else values.dtype
+    factors = column.to(dtype)[..., None]
+    # One buffer: to get memory anew costs more than the squares do.
+    buffer = torch.empty_like(_blocks(values)[0], dtype=dtype)
+    for block in _blocks(values):
+        square = torch.square(block.to(dtype), out=buffer[:, : block.shape[1]])
+        rows.append(_ratio(width, (square @ factors)[..., 0].double()))
+        part = rows[-1] if _is_wide(rows[-1]) else rows[-1].to(dtype)
+        below += (part[:, None] @ square.to(part.dtype))[:, 0]
     return torch.cat(rows, dim=1), below
+
+
+def _is_wide(factors: Float[Tensor, "n k"]) -> bool:
+    """Whether factors leave the range in which float32 holds their products with squares."""
+    some = factors[factors > 0]
+    return bool(some.numel()) and not 1 / _WIDE < float(some.amin()) <= float(some.amax()) < _WIDE
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:
