@@ -11,6 +11,7 @@ from flagscope.geometry import (
     difference_of_grams,
     gram_side,
     inner_of_grams,
+    is_definite,
     leading_space,
     restricted_side,
     signal_rank_of,
@@ -135,6 +136,22 @@ def test_signal_ranks_are_those_of_the_spectrum(shape, strength):
     w = normal(p, m, seed=9) + strength * decaying(p, m, 0.5, seed=10) * (p + m) ** 0.5
     w = w * normal(p, 1, seed=11).exp()
     assert counted_signal_rank(w.float(), generator=generator()) == int(signal_rank_of(w.float()))
+
+
+@pytest.mark.parametrize("d", [1, 5, 256, 257, 900])
+@pytest.mark.parametrize("at", [0.0, 0.7])
+def test_definite_from_the_least_eigenvalue_on(d, at):
+    s = normal(d, d, seed=13)
+    s = s @ s.mT / d
+    s.diagonal().add_(at - torch.linalg.eigvalsh(s)[0])
+    kept = s.clone()
+    assert is_definite(s, above=at - 1e-9)
+    assert not is_definite(s, above=at + 1e-9)
+    assert torch.equal(s, kept)
+
+
+def test_nothing_is_definite():
+    assert is_definite(torch.zeros(0, 0))
 
 
 def test_all_directions_stand_out_of_nothing():

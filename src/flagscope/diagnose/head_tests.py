@@ -11,10 +11,10 @@ from jaxtyping import Float
 
 from flagscope.diagnose.second_look import larger_log10_p, needs_second_look, second_log10_p
 from flagscope.geometry import (
-    EIGENVALUE_ERROR,
     DividedSpaces,
     HeadSpaces,
     ScaleProfile,
+    eigenvalue_error,
     largest_of_projector_sum,
     pairwise_overlaps,
 )
@@ -100,8 +100,9 @@ class HeadOverlap:
         # Heads of unequal rank are rare (pruned or zeroed ones); the largest rank is the more
         # careful one. The eigenvalue is known to the error of float32: without that taken off, an
         # angle between two heads that fill the stream would pass for 0.
+        error = eigenvalue_error(min(self.d, sum(self.ranks)))
         return projector_sum_significance(
-            max(eigenvalue - EIGENVALUE_ERROR, 0.0), self.d, max(self.ranks), len(self.ranks)
+            max(eigenvalue - error, 0.0), self.d, max(self.ranks), len(self.ranks)
         )
 
     @property

@@ -137,7 +137,10 @@ def _measured(spaces: HeadSpaces, divided: DividedHeads) -> HeadMeasurement:
     profile = tests.second(mean, HeadOverlap.mean_test)
     log10_p = larger_log10_p(mean, profile)
     threshold = projector_sum_threshold(d, max(ranks), count, level=LEVEL)
-    spectrum = projector_sum(spaces, threshold=float("inf") if threshold is None else threshold)
+    spectrum = projector_sum(
+        spaces, threshold=float("inf") if threshold is None else threshold,
+        most=heads.forced + _LISTED_DIRECTIONS,
+    )  # fmt: skip
     clusters, order = near_copy_clusters(heads.total, ranks, d)
     tested = _clusters(clusters, heads, tests)
     free = None if threshold is None else max(0, len(spectrum.shared) - heads.forced)

@@ -54,7 +54,7 @@ from flagscope.geometry.incidence import (
     incidence_at_ranks,
     incidence_surface,
 )
-from flagscope.geometry.inertia import count_above
+from flagscope.geometry.inertia import count_above, is_definite
 from flagscope.geometry.intersection import (
     IntersectionCount,
     count_intersection,
@@ -98,8 +98,8 @@ from flagscope.geometry.products import (
 )
 from flagscope.geometry.profile_views import ProfileView, profile_views, testable
 from flagscope.geometry.projector_sum import (
-    EIGENVALUE_ERROR,
     ProjectorSum,
+    eigenvalue_error,
     largest_of_projector_sum,
     projector_sum,
 )
@@ -151,7 +151,6 @@ from flagscope.geometry.strata import RelativePosition, relative_position, strat
 from flagscope.geometry.whitening import Whitening, orthonormal_rows, whitening
 
 __all__ = [
-    "EIGENVALUE_ERROR",
     "EIGH_FLOPS",
     "FEWEST",
     "NOT_FINITE",
@@ -213,6 +212,7 @@ __all__ = [
     "difference_of_grams",
     "divided_spaces",
     "eigensystem",
+    "eigenvalue_error",
     "energy_rank",
     "equilibrated",
     "even_exponents",
@@ -237,6 +237,7 @@ __all__ = [
     "inner_of_grams",
     "intersection_dimension",
     "intersection_dimensions",
+    "is_definite",
     "kernel_intersection",
     "largest_of_projector_sum",
     "leading_angles",
