@@ -7,6 +7,7 @@ from flagscope.diagnose.across import (
     adjusted_pairs,
     space_overlaps,
 )
+from flagscope.diagnose.bare_map import BareMap, Folding, bare_map
 from flagscope.diagnose.collapse import (
     CentreAgreement,
     CollapseRecord,
@@ -26,8 +27,10 @@ from flagscope.diagnose.sharp_map import SharpMap, sharp_map
 from flagscope.diagnose.sharp_pairs import sharp_records, sharp_residual_record
 
 __all__ = [
+    "BareMap",
     "CentreAgreement",
     "CollapseRecord",
+    "Folding",
     "HeadEnds",
     "HeadEntry",
     "LevelsRecord",
@@ -41,6 +44,7 @@ __all__ = [
     "SpaceOverlaps",
     "adjusted_pairs",
     "alignment_levels",
+    "bare_map",
     "divided_link",
     "flat_composition",
     "head_ends",

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from flagscope.diagnose.bare_map import Folding, numerical_rank_of, random_vectors
 from flagscope.geometry import (
     GramSide,
     LeadingSpace,
@@ -18,7 +19,6 @@ from flagscope.geometry import (
     NoisyMap,
     RankRule,
     RowScales,
-    counted_rank,
     counted_signal_rank,
     energy_rank,
     gram_side,
@@ -29,8 +29,6 @@ from flagscope.geometry import (
 )
 from flagscope.null import Spectrum, spectrum_of_moments
 
-# Residual at which the largest singular value alone is known well enough for a threshold.
-_TOP = 0.1
 # Scales of rows further apart than this are divided out of the map itself, not of its Gram matrix.
 _WIDEST = 1e6
 
@@ -169,7 +167,7 @@ class SharpMap:
             side = gram_side(
                 profile_free_rows(self.plain(), alive, square=every, centred=self.centred)
             )
-        return SharpSide(side, side.leading(self.effective, generator=_generator(self.seed)))
+        return SharpSide(side, side.leading(self.effective, generator=random_vectors(self.seed)))
 
     @property
     def side(self) -> SharpSide:
@@ -198,6 +196,7 @@ def sharp_map(
     rule: RankRule,
     seed: int = 0,
     plain: Callable[[], Matrices] | None = None,
+    folding: Callable[[], Folding | None] = lambda: None,
 ) -> SharpMap:
     """Prepare a map to meet others in a sharp scan.
 
@@ -213,6 +212,8 @@ def sharp_map(
         Of random vectors.
     plain
         Gives the map before a mean was removed from it, where one was.
+    folding
+        Gives how it, or `plain`, comes about from a map that is measured already, if it does.
 
     Examples
     --------
@@ -240,19 +241,28 @@ def sharp_map(
         return blank
     # A thin map is needed in every product, a wide one hardly ever.
     thin = values.shape[0] > values.shape[1]
-    side = gram_side(values, (lambda: values) if thin else (lambda: rows(again)))
-    shared = values if plain is None else rows(plain)
+    matrix = (lambda: values) if thin else (lambda: rows(again))
+    known = folding()
+    folded = None
+    if known is not None and plain is None:
+        folded = known.side(blank.shape, blank.exponent, matrix)
+    side = gram_side(values, matrix) if folded is None else folded.side
     delta = float(normal.delta[0])
-    generator = _generator(seed)
-    numerical, least, sigma = _numerical(side, values, delta, generator)
-    effective = min(numerical, _dimension(rule, shared, side, numerical, generator))
+    generator = random_vectors(seed)
+    numerical, least, sigma = numerical_rank_of(
+        side.uncentred, values, delta, generator, least=0.0 if folded is None else folded.least
+    )
+    signal = None if known is None else known.signal
+    if signal is None and rule.kind == "signal":
+        signal = counted_signal_rank(rows(plain) if plain else values, generator=generator)
+    effective = min(numerical, _dimension(rule, side, numerical, signal))
     leading = side.leading(effective, generator=generator)
     if len(leading.values):
         sigma = math.sqrt(float(leading.values[0]))
     scales = (
         row_scales(values[None], values.new_tensor([side.gram_norm**2], dtype=torch.float64))
         if plain is None
-        else row_scales(mean_removed(shared)[None])
+        else row_scales(mean_removed(rows(plain))[None])
     )
     return replace(
         blank, delta=delta, known=SharpSide(side, leading), numerical=numerical, least=least,
@@ -260,26 +270,10 @@ def sharp_map(
     )  # fmt: skip
 
 
-def _numerical(
-    side: GramSide, values: Float[Tensor, "d m"], delta: float, generator: torch.Generator
-) -> tuple[int, float, float]:
-    """Numerical rank, a lower bound of the values that count in it, and the largest one."""
-    top = side.leading(1, generator=generator, tolerance=_TOP).values
-    sigma = math.sqrt(float(top[0])) if len(top) else 0.0
-    rounding = math.sqrt(max(values.shape) * torch.finfo(torch.float64).eps) * sigma
-    rank, least = counted_rank(
-        side.uncentred, values if side.full else values.mT, threshold=max(delta, rounding),
-        top=sigma, generator=generator,
-    )  # fmt: skip
-    return rank, least, sigma
-
-
-def _dimension(
-    rule: RankRule, shared: Tensor, side: GramSide, numerical: int, generator: torch.Generator
-) -> int:
-    """Dimension of the dominant space by the rule of the scan, up to the numerical rank."""
-    if rule.kind == "signal":
-        return counted_signal_rank(shared, generator=generator)
+def _dimension(rule: RankRule, side: GramSide, numerical: int, signal: int | None) -> int:
+    """Dimension of the dominant space by the rule of the scan."""
+    if signal is not None:
+        return signal
     if rule.kind == "fixed" and rule.value is not None:
         return int(rule.value)
     if rule.kind == "numerical":
@@ -288,7 +282,3 @@ def _dimension(
         return max(1, round(side.participation))
     sigma = torch.linalg.eigvalsh(side.uncentred).double().clamp_min(0).sqrt()
     return max(1, int(energy_rank(sigma, fraction=rule.value or 1.0)))
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from flagscope.arch import Member, PairGroup
 from flagscope.diagnose.balanced import GAUGES
+from flagscope.diagnose.bare_map import Folding
 from flagscope.diagnose.combined import RankPair, combined_overlap, dominant_ranks_to_test
 from flagscope.diagnose.grams import ISOTROPIC, GramObservables
 from flagscope.diagnose.guard import NOTHING_LEFT, GuardedTests, clipped, clipped_shares, made_of
@@ -56,6 +57,7 @@ from flagscope.records import Balanced, Functional, PairRecord
 FULL_SCAN_ONLY = "full scan only"
 
 Sketch = Callable[[GramSide, GramSide], CommutatorSketch]
+MemberFolding = Callable[[Member], Folding | None]
 
 
 def sharp_records(
@@ -68,6 +70,7 @@ def sharp_records(
     folded: Sequence[str] = (),
     readers: dict[int, SharpMap] | None = None,
     plain: tuple[Matrices, Matrices] | None = None,
+    foldings: tuple[MemberFolding, MemberFolding] = (lambda _: None, lambda _: None),
 ) -> list[PairRecord]:
     """Diagnose the pairs of a group one by one, without their whole spectra.
 
@@ -78,6 +81,9 @@ def sharp_records(
     readers
         The read maps that are prepared already, by index; it takes those that are prepared here,
         for groups with the same read maps.
+    foldings
+        Give, for a member, how its write and its read map come about from maps that are measured
+        already, if they do.
 
     Returns
     -------
@@ -94,9 +100,10 @@ def sharp_records(
     for i, member in enumerate(group.members):
         whole = (None, None) if plain is None else (_one(plain[0], i), _one(plain[1], i))
         at = member.read_index
+        of_write, of_read = (partial(make, member) for make in foldings)
         if at not in readers:
-            readers[at] = prepare(_one(read, i), read=True, plain=whole[1])
-        writer = prepare(_one(write, i), read=False, plain=whole[0])
+            readers[at] = prepare(_one(read, i), read=True, plain=whole[1], folding=of_read)
+        writer = prepare(_one(write, i), read=False, plain=whole[0], folding=of_write)
         records.append(_record(group, member, writer, readers[at], seed=seed, folded=folded))
     return records
 

@@ -34,11 +34,13 @@ from flagscope.geometry.gram import centred_spectrum, gram, gram_singular_values
 from flagscope.geometry.gram_side import (
     PRODUCT_UP_TO,
     GramSide,
+    SmallGram,
     commutator_of_grams,
     difference_of_grams,
     gram_side,
     inner_of_grams,
     restricted_side,
+    small_gram,
 )
 from flagscope.geometry.head_scale_profile import (
     DividedSpaces,
@@ -188,6 +190,7 @@ __all__ = [
     "ScaleProfile",
     "SignalRank",
     "SingularBlocks",
+    "SmallGram",
     "Stability",
     "Whitening",
     "attainable_overlap",
@@ -285,6 +288,7 @@ __all__ = [
     "singular_flag",
     "singular_space",
     "sketched_commutator",
+    "small_gram",
     "spectra_cost",
     "spectra_from_eigensystems",
     "spectra_in_precision",

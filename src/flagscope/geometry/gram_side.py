@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
@@ -111,17 +112,97 @@ class GramSide:
         return replace(space, vectors=outer)
 
 
-def gram_side(
-    w: Float[Tensor, "d m"], matrix: Callable[[], Float[Tensor, "d m"]] | None = None
-) -> GramSide:
-    """Form the smaller Gram matrix of a map, and the moments of its spectrum.
+@dataclass(frozen=True)
+class SmallGram:
+    """The smaller Gram matrix of a map, n x n.
 
-    Work: 5/8 of the product d m n for the Gram matrix, n = min(d, m), and 5/8 n³ for its square.
+    Attributes
+    ----------
+    centred
+        The matrix less its mean eigenvalue on the diagonal.
+    mean
+        Its mean eigenvalue.
+    """
+
+    centred: Float[Tensor, "n n"]
+    mean: float
+
+    @cached_property
+    def moments(self) -> tuple[float, float, float]:
+        """Sums of the squares, cubes and fourth powers of the eigenvalues of `centred`."""
+        square = gram(self.centred)
+        return (
+            inner(self.centred, self.centred), inner(square, self.centred), inner(square, square)
+        )  # fmt: skip
+
+    @property
+    def uncentred(self) -> Float[Tensor, "n n"]:
+        """A new copy with its trace."""
+        raw = self.centred.clone()
+        raw.diagonal().add_(self.mean)
+        return raw
+
+    def scaled(self, factors: Float[Tensor, " n"]) -> SmallGram:
+        """Of the map with its rows times factors."""
+        return _scaled(self.uncentred, factors)
+
+    def side(self, d: int, matrix: Callable[[], Float[Tensor, "d m"]]) -> GramSide:
+        """As the side of a map on a space of d dimensions, n or more."""
+        n = len(self.centred)
+        mean = self.mean * n / d
+        shift, centred = self.mean - mean, self.centred
+        if n < d:
+            centred = centred.clone()
+            centred.diagonal().add_(shift)
+        # Moments about another mean, and those of the zeros that the smaller Gram matrix lacks.
+        two, three, four = self.moments
+        zeros = d - n
+        square = two + n * shift**2 + zeros * mean**2
+        cube = three + 3 * shift * two + n * shift**3 - zeros * mean**3
+        fourth = four + 4 * shift * three + 6 * shift**2 * two + n * shift**4 + zeros * mean**4
+        return GramSide(d, centred, mean, square, cube, fourth, matrix)
+
+
+def small_gram(w: Float[Tensor, "p m"]) -> SmallGram:
+    """Form the smaller Gram matrix of a map.
+
+    Work: 9/16 of the product p m n for it, n = min(p, m), and 9/16 n³ for the moments.
 
     Parameters
     ----------
     w
-        The shared space along the rows; eighth powers of its singular values must be in range.
+        The map; eighth powers of its singular values must be in range.
+
+    Examples
+    --------
+    >>> small = small_gram(torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+    >>> small.mean, small.moments
+    (2.0, (8.0, 0.0, 32.0))
+    """
+    return _centred(gram(w if w.shape[0] <= w.shape[1] else w.mT))
+
+
+def _scaled(raw: Float[Tensor, "n n"], factors: Float[Tensor, " n"]) -> SmallGram:
+    raw *= factors[:, None]
+    raw *= factors
+    return _centred(raw)
+
+
+def _centred(raw: Float[Tensor, "n n"]) -> SmallGram:
+    mean = float(raw.diagonal().double().sum()) / max(1, len(raw))
+    raw.diagonal().sub_(mean)
+    return SmallGram(raw, mean)
+
+
+def gram_side(
+    w: Float[Tensor, "d m"], matrix: Callable[[], Float[Tensor, "d m"]] | None = None
+) -> GramSide:
+    """Form the smaller Gram matrix of a map on a shared space, and the moments of its spectrum.
+
+    Parameters
+    ----------
+    w
+        The shared space along the rows; as for `small_gram`.
     matrix
         Gives `w` again, so that it need not stay in memory; by default it does.
 
@@ -131,8 +212,7 @@ def gram_side(
     >>> side.mean, side.square, side.cube, side.fourth, side.participation
     (2.0, 8.0, 0.0, 32.0, 1.0)
     """
-    d, m = w.shape
-    return _side(gram(w if d <= m else w.mT), d, matrix or (lambda: w))
+    return small_gram(w).side(w.shape[0], matrix or (lambda: w))
 
 
 def restricted_side(
@@ -161,24 +241,8 @@ def restricted_side(
     raw = side.uncentred
     if not bool(alive.all()):
         raw = raw[alive][:, alive]
-    scale = torch.ones(len(raw)) if factors is None else factors
-    scale = scale.to(raw)
-    raw *= scale[:, None]
-    raw *= scale
-    return _side(raw, len(raw), lambda: side.matrix()[alive] * scale[:, None])
-
-
-def _side(raw: Tensor, d: int, matrix: Callable[[], Tensor]) -> GramSide:
-    n = len(raw)
-    mean = float(raw.diagonal().double().sum()) / d
-    raw.diagonal().sub_(mean)
-    square = gram(raw)
-    # The eigenvalues that the smaller Gram matrix lacks are zeros, less the mean.
-    second, third, fourth = ((d - n) * (-mean) ** power for power in (2, 3, 4))
-    return GramSide(
-        d, raw, mean, inner(raw, raw) + second, inner(square, raw) + third,
-        inner(square, square) + fourth, matrix,
-    )  # fmt: skip
+    scale = (torch.ones(len(raw)) if factors is None else factors).to(raw)
+    return _scaled(raw, scale).side(len(raw), lambda: side.matrix()[alive] * scale[:, None])
 
 
 def inner(x: Float[Tensor, "n k"], y: Float[Tensor, "n k"]) -> float:
@@ -190,8 +254,10 @@ def inner(x: Float[Tensor, "n k"], y: Float[Tensor, "n k"]) -> float:
     2.0
     """
     total = torch.zeros((), dtype=torch.float64, device=x.device)
+    # One buffer: to get memory anew costs more than the products do.
+    buffer = x.new_empty(min(_ROWS, len(x)), x.shape[1])
     for one, two in zip(x.split(_ROWS), y.split(_ROWS), strict=True):
-        total += (one * two).sum(-1).double().sum()
+        total += torch.mul(one, two, out=buffer[: len(one)]).sum(-1).double().sum()
     return float(total)
 
 

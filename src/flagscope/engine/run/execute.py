@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
-from flagscope.arch import HeadGroup, PairGroup
-from flagscope.diagnose import SharpMap, head_record, pair_records, sharp_records
+from flagscope.arch import HeadGroup, Member, PairGroup
+from flagscope.diagnose import Folding, SharpMap, head_record, pair_records, sharp_records
 from flagscope.engine.cache.norms import fold_before, fold_behind
 from flagscope.engine.cache.task_reader import TaskReader
 from flagscope.engine.cache.tensor_cache import TensorCache
 from flagscope.engine.device import resolved_device
 from flagscope.engine.plan.depth import is_sharp, pair_size
 from flagscope.engine.plan.tasks import Task
+from flagscope.engine.run.foldings import folding
 from flagscope.engine.run.head_scales import HeadScales, folded_norm, head_maps
 from flagscope.engine.run.outcome import TaskResult
 from flagscope.engine.run.stream_links import stream_links
@@ -89,7 +91,7 @@ def _inside(
             )
         folded = [norm.name for norm in (behind, before) if norm is not None]
         measure = (
-            partial(sharp_records, readers=prepared)
+            partial(sharp_records, readers=prepared, foldings=_foldings(group, suited, settings))
             if is_sharp(group, settings.depth)
             else partial(pair_records, remembered=remembered)
         )
@@ -104,6 +106,16 @@ def _inside(
         )
         del write, plain
     return records
+
+
+def _foldings(
+    group: PairGroup, reader: TaskReader, settings: Settings
+) -> tuple[Callable[[Member], Folding | None], Callable[[Member], Folding | None]]:
+    """Give how a member's write and read map come about from bare ones."""
+    return (
+        lambda member: folding(group, "write", member.write_index, reader, settings),
+        lambda member: folding(group, "read", member.read_index, reader, settings),
+    )
 
 
 def _heads(

@@ -17,6 +17,7 @@ from flagscope.engine.cache.counted_cache import CountedCache
 from flagscope.engine.cache.norms import fold_before, fold_behind
 from flagscope.engine.cache.task_reader import TaskReader
 from flagscope.engine.plan.depth import is_sharp
+from flagscope.engine.run.foldings import bare_keys, folding
 from flagscope.engine.settings import Settings
 from flagscope.geometry import Matrices, PreparedMap, RankRule, prepared_map
 from flagscope.records import PairRecord
@@ -37,7 +38,7 @@ def stream_pairs(
     for group in groups:
         folded = _folded(group, settings)
         if is_sharp(group, settings.depth):
-            maps = _both(group, settings, shared, partial(_sharp, reader, rule, settings.seed))
+            maps = _both(group, settings, shared, partial(_sharp, group, reader, rule, settings))
             records.append(sharp_residual_record(group, *maps, seed=settings.seed, folded=folded))
             continue
         write, read = _both(group, settings, shared, partial(_prepared, reader, rule))
@@ -62,16 +63,27 @@ def _both(
 
 
 def _sharp(
-    reader: TaskReader, rule: RankRule, seed: int, key: Hashable, makes: Sequence[_Make], read: bool
+    group: PairGroup,
+    reader: TaskReader,
+    rule: RankRule,
+    settings: Settings,
+    key: Hashable,
+    makes: Sequence[_Make],
+    read: bool,
 ) -> SharpMap:
     again, plain = (partial(make, reader) for make in makes)
     if makes[0] is makes[1]:
         plain = None
+    (member,), view = group.members, "read" if read else "write"
+    index = member.read_index if read else member.write_index
     return reader.shared_value(
         key,
-        lambda: sharp_map(again, read=read, rule=rule, seed=seed, plain=plain),
+        lambda: sharp_map(
+            again, read=read, rule=rule, seed=settings.seed, plain=plain,
+            folding=lambda: folding(group, view, index, reader, settings),
+        ),
         lambda made: made.nbytes,
-    )
+    )  # fmt: skip
 
 
 def _prepared(
@@ -93,10 +105,11 @@ def _bytes(map_: PreparedMap) -> int:
 
 
 def shared_keys(groups: Sequence[PairGroup], settings: Settings) -> set[Hashable]:
-    """Keys of the prepared maps that a task with these pairs may share with others."""
-    return {
+    """Keys of the values that a task with these pairs may share with others."""
+    prepared = (
         key for group in groups if group.kind == "residual" for key, *_ in _sides(group, settings)
-    }
+    )
+    return {*prepared, *bare_keys(groups, settings)}
 
 
 _Make = Callable[[TaskReader], Matrices]
