@@ -18,7 +18,14 @@ from flagscope.geometry.balance import (
 from flagscope.geometry.clusters import near_copy_clusters
 from flagscope.geometry.commutator import commutation_defect, commutator_ratio
 from flagscope.geometry.commutator_sketch import CommutatorSketch, sketched_commutator
-from flagscope.geometry.composition import circuit_factors, of_unit_norm, squared_composition
+from flagscope.geometry.composed_map import (
+    ComposedMap,
+    bounded_composed_map,
+    composed_map,
+    product_singular_values,
+    single_product_singular_values,
+)
+from flagscope.geometry.composition_score import circuit_factors, of_unit_norm, squared_composition
 from flagscope.geometry.correlation import gram_correlation
 from flagscope.geometry.counting import counted_rank, counted_signal_rank
 from flagscope.geometry.degeneration import Degeneration, degeneration
@@ -89,13 +96,6 @@ from flagscope.geometry.perturbation import (
     product_error,
 )
 from flagscope.geometry.prepared_maps import PreparedMap, prepared_map, prepared_view
-from flagscope.geometry.products import (
-    ComposedMap,
-    bounded_composed_map,
-    composed_map,
-    product_singular_values,
-    single_product_singular_values,
-)
 from flagscope.geometry.profile_views import ProfileView, profile_views, testable
 from flagscope.geometry.projector_sum import (
     EIGENVALUE_ERROR,
