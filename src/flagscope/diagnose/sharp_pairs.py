@@ -19,7 +19,7 @@ from torch import Tensor
 
 from flagscope.arch import Member, PairGroup
 from flagscope.diagnose.balanced import GAUGES
-from flagscope.diagnose.combined import RankPair, combined_overlap, dominant_ranks_to_test
+from flagscope.diagnose.combined_test import RankPair, combined_overlap, dominant_ranks_to_test
 from flagscope.diagnose.grams import ISOTROPIC, GramObservables
 from flagscope.diagnose.guard import NOTHING_LEFT, GuardedTests, clipped, clipped_shares, made_of
 from flagscope.diagnose.pair_measurement import (

@@ -15,7 +15,6 @@ from flagscope.geometry.balance import (
     balancing_transform_of_maps,
     imbalance,
 )
-from flagscope.geometry.clusters import near_copy_clusters
 from flagscope.geometry.commutator import commutation_defect, commutator_ratio
 from flagscope.geometry.commutator_sketch import CommutatorSketch, sketched_commutator
 from flagscope.geometry.composed_map import (
@@ -37,7 +36,13 @@ from flagscope.geometry.flags import (
     singular_blocks,
     singular_flag,
 )
-from flagscope.geometry.gram import centred_spectrum, gram, gram_singular_values, symmetric_share
+from flagscope.geometry.gram import (
+    centred_spectrum,
+    gram,
+    gram_singular_values,
+    symmetric_share,
+    trace_free,
+)
 from flagscope.geometry.gram_side import (
     PRODUCT_UP_TO,
     GramSide,
@@ -80,6 +85,7 @@ from flagscope.geometry.matrices import (
     line_norms,
     power_of_two,
 )
+from flagscope.geometry.near_copies import near_copy_clusters
 from flagscope.geometry.overlaps import (
     SLAB_BYTES,
     Form,
@@ -292,6 +298,7 @@ __all__ = [
     "strata",
     "symmetric_share",
     "testable",
+    "trace_free",
     "unit_rows",
     "whitening",
     "without_profile",
