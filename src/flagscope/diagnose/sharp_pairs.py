@@ -26,13 +26,13 @@ from flagscope.diagnose.pair_measurement import (
     PairMeasurement,
     PairRanks,
     dominant_status,
-    leading_surface,
     null_values,
     position_numbers,
 )
 from flagscope.diagnose.pair_record import PairIdentity, pair_fault, pair_record
 from flagscope.diagnose.pair_tests import PairTests, is_small
 from flagscope.diagnose.position import dominant_position
+from flagscope.diagnose.rank_profile import leading_surface
 from flagscope.diagnose.sharp_map import SharpMap, SharpSide, sharp_map
 from flagscope.diagnose.values import first_reason, number
 from flagscope.geometry import (

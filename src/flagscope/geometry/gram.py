@@ -1,4 +1,4 @@
-"""Gram matrices A = W Wᵀ, by symmetric blocks at 5/8 of the cost of a product; trace-free parts Ã."""
+"""Gram matrices A = W Wᵀ by symmetric blocks, at 5/8 of the cost of a product; the trace-free Ã."""
 
 from __future__ import annotations
 
