@@ -12,37 +12,27 @@ if TYPE_CHECKING:
     from flagscope.arch.build import NO_FAMILY, build_graph
     from flagscope.arch.catalogue import FamilyInfo, families
     from flagscope.arch.drafts import family_draft
-    from flagscope.arch.graph import (
-        Frame,
-        Graph,
-        HeadGroup,
-        LinkGroup,
-        Member,
-        Norm,
-        PairGroup,
-        Rotary,
-        Stream,
-        StreamMap,
-        SubBlock,
-    )
+    from flagscope.arch.graph import Frame, Graph, HeadGroup, Member, PairGroup, Rotary
     from flagscope.arch.maps import LinearMap
+    from flagscope.arch.norm import Norm
     from flagscope.arch.pair_side import Side
     from flagscope.arch.registry import Proof, proofs
-    from flagscope.arch.stream import head_links, residual_pairs
+    from flagscope.arch.stream import Stream, StreamMap, SubBlock
+    from flagscope.arch.stream_links import LinkGroup, head_links
+    from flagscope.arch.stream_pairs import residual_pairs
 
 _HOMES = {
     **dict.fromkeys(("NO_FAMILY", "build_graph"), "build"),
     **dict.fromkeys(("FamilyInfo", "families"), "catalogue"),
     "family_draft": "drafts",
-    **dict.fromkeys(
-        ("Frame", "Graph", "HeadGroup", "LinkGroup", "Member", "Norm", "PairGroup", "Rotary",
-         "Stream", "StreamMap", "SubBlock"),
-        "graph",
-    ),
+    **dict.fromkeys(("Frame", "Graph", "HeadGroup", "Member", "PairGroup", "Rotary"), "graph"),
     "LinearMap": "maps",
+    "Norm": "norm",
     "Side": "pair_side",
     **dict.fromkeys(("Proof", "proofs"), "registry"),
-    **dict.fromkeys(("head_links", "residual_pairs"), "stream"),
+    **dict.fromkeys(("Stream", "StreamMap", "SubBlock"), "stream"),
+    **dict.fromkeys(("LinkGroup", "head_links"), "stream_links"),
+    "residual_pairs": "stream_pairs",
 }  # fmt: skip
 
 __all__ = [

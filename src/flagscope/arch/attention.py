@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Literal
 
 from flagscope.arch.config_values import Known, config_entry, config_flag, config_value
-from flagscope.arch.graph import HeadGroup, Member, Norm, PairGroup, Rotary
+from flagscope.arch.graph import HeadGroup, Member, PairGroup, Rotary
 from flagscope.arch.layout import LayoutMismatchError, axis_sizes, parse_layout
 from flagscope.arch.limits import check_count
 from flagscope.arch.map_solver import Place
 from flagscope.arch.maps import LinearMap
+from flagscope.arch.norm import Norm
 from flagscope.arch.norm_finder import named_norm, stream_norm
 from flagscope.arch.pair_side import Side
 from flagscope.arch.rule_context import RuleContext

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from flagscope.arch.config_values import config_entry, config_truth
-from flagscope.arch.graph import HeadGroup, Norm, PairGroup, Stream, StreamMap, SubBlock
+from flagscope.arch.graph import HeadGroup, PairGroup
+from flagscope.arch.norm import Norm
 from flagscope.arch.norm_finder import layer_scale, stream_norm
 from flagscope.arch.pair_side import Side
 from flagscope.arch.rule_context import RuleContext
 from flagscope.arch.rules import AttentionRule, MlpRule, StackRule
+from flagscope.arch.stream import Stream, StreamMap, SubBlock
 from flagscope.records import Attention
 
 POST_NORM = (

@@ -20,7 +20,8 @@ from flagscope.arch.reading import SIZES, Reading
 from flagscope.arch.rule_context import Shapes
 from flagscope.arch.stacks import BUFFERS, StackBuilder
 from flagscope.arch.stated import check_stated, with_key
-from flagscope.arch.stream import head_links, residual_pairs
+from flagscope.arch.stream_links import head_links
+from flagscope.arch.stream_pairs import residual_pairs
 from flagscope.arch.wired import FAMILY as WIRED
 from flagscope.arch.wired import wired_graph
 from flagscope.errors import ArchitectureError, InputError

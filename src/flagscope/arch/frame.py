@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from flagscope.arch.config_values import config_entry
-from flagscope.arch.graph import Frame, Norm, PairGroup
+from flagscope.arch.graph import Frame, PairGroup
 from flagscope.arch.maps import LinearMap, solved_map
+from flagscope.arch.norm import Norm
 from flagscope.arch.norm_finder import stream_norm
 from flagscope.arch.rule_context import RuleContext
 from flagscope.arch.rules import FrameRule

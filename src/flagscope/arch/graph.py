@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flagscope.arch.maps import LinearMap
+from flagscope.arch.norm import Norm
 from flagscope.arch.pair_side import Side
+from flagscope.arch.stream import Stream
+from flagscope.arch.stream_links import LinkGroup
 from flagscope.errors import ArchitectureError
 from flagscope.records import Attention, Freedom, HeadSpace, PairKind
-
-NormKind = Literal["layernorm", "rmsnorm", "batchnorm", "scale"]
 
 
 @dataclass(frozen=True)
@@ -56,27 +57,6 @@ class Rotary:
         if self.layout == "half":
             return [(j, j + half) for j in range(half)]
         return [(2 * j, 2 * j + 1) for j in range(half)]
-
-
-@dataclass(frozen=True)
-class Norm:
-    """A normalisation layer: the names of its tensors, None for those it lacks.
-
-    The gain is `offset` + stored gain. `placement` is "pre" before the reader, "post" after the
-    sum with the stream, or "map" directly after a map. `shape` is that of the gain. Kind "scale"
-    is a gain alone, such as the layer scale of a vision transformer.
-    """
-
-    name: str
-    kind: NormKind
-    gain: str | None
-    bias: str | None
-    mean: str | None
-    variance: str | None
-    eps: float
-    offset: float
-    placement: str
-    shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -180,81 +160,6 @@ class HeadGroup:
     rank: int
     d: int
     norm: Norm | None = None
-
-
-@dataclass(frozen=True)
-class StreamMap:
-    """A reader of the residual stream, or a writer to it.
-
-    Parameters
-    ----------
-    label
-        Such as ``layer.3.q``, ``layer.3.mlp.up``, ``layer.3.o``.
-    role
-        ``q``, ``k``, ``v``, ``up``, ``gate`` or ``compress`` (the down-projection of a latent
-        space) reads, ``o`` and ``down`` write.
-    joined
-        All heads as one map: (heads · k, d) for a reader, (d, heads · k) for a writer.
-    heads
-        The map of the single heads, as in `HeadGroup`; None if it has no heads.
-    norm
-        For a reader, the norm of the stream before it, or None if it reads the bare stream. For a
-        writer, the norm or layer scale directly after it, before the sum, if any.
-    partner
-        The map of the single heads that forms a circuit with `heads`: W_V for W_O, W_K for W_Q and
-        vice versa. With grouped heads, one of the two has fewer.
-    partner_norm
-        The norm before or after it, as `norm`; None if it faces another stream.
-    """
-
-    label: str
-    role: str
-    joined: Side
-    heads: LinearMap | None = None
-    norm: Norm | None = None
-    partner: LinearMap | None = None
-    partner_norm: Norm | None = None
-
-
-@dataclass(frozen=True)
-class SubBlock:
-    """One attention or MLP block of a layer: its readers of the stream and its writers to it.
-
-    `position` is the order of execution within the stream; parallel sub-blocks share it.
-    """
-
-    stack: str
-    layer: int
-    kind: Literal["attention", "mlp"]
-    attention: Attention | None
-    position: int
-    readers: tuple[StreamMap, ...]
-    writers: tuple[StreamMap, ...]
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A residual stream of `d` dimensions with its sub-blocks, in the order of execution."""
-
-    stack: str
-    d: int
-    blocks: tuple[SubBlock, ...]
-
-
-@dataclass(frozen=True)
-class LinkGroup:
-    """The links from each writing head of a block to each reading head of a later block.
-
-    `write` has the role o, `read` q, k or v; `attention` is that of the reading block.
-    """
-
-    stack: str
-    attention: Attention | None
-    name: str
-    write: StreamMap
-    read: StreamMap
-    layer_from: int
-    layer_to: int
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flagscope.arch.config_values import config_flag, config_truth, config_value
-from flagscope.arch.graph import Norm, NormKind
+from flagscope.arch.norm import Norm, NormKind
 from flagscope.arch.rule_context import RuleContext
 from flagscope.arch.rules import NormRule, norm_tensor
 

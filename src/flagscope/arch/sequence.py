@@ -8,9 +8,10 @@ from itertools import pairwise, product
 
 from flagscope.arch.activations import activation_freedom
 from flagscope.arch.config_values import config_value
-from flagscope.arch.graph import Member, Norm, PairGroup
+from flagscope.arch.graph import Member, PairGroup
 from flagscope.arch.map_solver import Place
 from flagscope.arch.maps import LinearMap
+from flagscope.arch.norm import Norm
 from flagscope.arch.norm_finder import named_norm
 from flagscope.arch.pair_side import Side
 from flagscope.arch.rule_context import RuleContext

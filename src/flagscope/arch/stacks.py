@@ -13,7 +13,7 @@ from flagscope.arch.config_values import Known, known_sizes
 from flagscope.arch.depth import depth_note
 from flagscope.arch.family_match import Choice, Instance, layer_base
 from flagscope.arch.frame import Block, stream_frame
-from flagscope.arch.graph import Frame, HeadGroup, PairGroup, Stream
+from flagscope.arch.graph import Frame, HeadGroup, PairGroup
 from flagscope.arch.latent import latent_groups
 from flagscope.arch.map_solver import Solved
 from flagscope.arch.mlp import mlp_groups
@@ -23,6 +23,7 @@ from flagscope.arch.rule_context import RuleContext, Shapes, attempted
 from flagscope.arch.rules import StackRule
 from flagscope.arch.sequence import sequence_groups
 from flagscope.arch.series import series_groups
+from flagscope.arch.stream import Stream
 
 # Most gaps between layers that a note lists.
 _MOST_GAPS = 20

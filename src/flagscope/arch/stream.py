@@ -1,96 +1,84 @@
-"""Pairs and links along a residual stream, from writers to later readers."""
+"""A residual stream: its sub-blocks in the order of execution, their readers and writers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
-from flagscope.arch.graph import (
-    LinkGroup,
-    Member,
-    PairGroup,
-    Stream,
-    StreamMap,
-    SubBlock,
-)
-
-__all__ = ["LinkGroup", "Stream", "StreamMap", "SubBlock", "head_links", "residual_pairs"]
+from flagscope.arch.maps import LinearMap
+from flagscope.arch.norm import Norm
+from flagscope.arch.pair_side import Side
+from flagscope.records import Attention
 
 
-def residual_pairs(stream: Stream, *, window: int) -> tuple[PairGroup, ...]:
-    """Pair each writer with each reader at a later position, at most `window` layers further.
-
-    Between them are the norm of the stream before the reader (`read_norm`) and the norm or layer
-    scale after the writer (`write_norm`), if there are any. A window of 1 covers the rest of the
-    writer's layer and the next layer; a window of 0 gives no pairs.
+@dataclass(frozen=True)
+class StreamMap:
+    """A reader of the residual stream, or a writer to it.
 
     Parameters
     ----------
-    stream
-        One of `Graph.streams`.
-    window
-        Largest distance in layers.
+    label
+        Such as ``layer.3.q``, ``layer.3.mlp.up``, ``layer.3.o``.
+    role
+        ``q``, ``k``, ``v``, ``up``, ``gate`` or ``compress`` (the down-projection of a latent
+        space) reads, ``o`` and ``down`` write.
+    joined
+        All heads as one map: (heads · k, d) for a reader, (d, heads · k) for a writer.
+    heads
+        The map of the single heads, as in `HeadGroup`; None if it has no heads.
+    norm
+        For a reader, the norm of the stream before it, or None if it reads the bare stream. For a
+        writer, the norm or layer scale directly after it, before the sum, if any.
+    partner
+        The map of the single heads that forms a circuit with `heads`: W_V for W_O, W_K for W_Q and
+        vice versa. With grouped heads, one of the two has fewer.
+    partner_norm
+        The norm before or after it, as `norm`; None if it faces another stream.
+    """
 
-    References
-    ----------
-    Folding the gain of a norm into its readers: Ashkboos et al., SliceGPT, arXiv 2401.15024.
+    label: str
+    role: str
+    joined: Side
+    heads: LinearMap | None = None
+    norm: Norm | None = None
+    partner: LinearMap | None = None
+    partner_norm: Norm | None = None
+
+
+@dataclass(frozen=True)
+class SubBlock:
+    """One attention or MLP block of a layer: its readers of the stream and its writers to it.
+
+    `position` is the order of execution within the stream; parallel sub-blocks share it.
+    """
+
+    stack: str
+    layer: int
+    kind: Literal["attention", "mlp"]
+    attention: Attention | None
+    position: int
+    readers: tuple[StreamMap, ...]
+    writers: tuple[StreamMap, ...]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A residual stream of `d` dimensions with its sub-blocks, in the order of execution."""
+
+    stack: str
+    d: int
+    blocks: tuple[SubBlock, ...]
+
+
+def later_blocks(stream: Stream, window: int) -> Iterator[tuple[SubBlock, SubBlock]]:
+    """Yield each block with those at a later position, at most `window` layers further.
 
     Examples
     --------
-    >>> from flagscope.arch import build_graph
-    >>> shapes = {f"model.layers.{i}.{name}.weight": (8, 8) if "proj" in name else (8,)
-    ...           for i in range(2) for name in (
-    ...     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-    ...     "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm",
-    ...     "post_attention_layernorm")}
-    >>> graph = build_graph(shapes, {"model_type": "llama", "num_attention_heads": 2})
-    >>> [pair.name for pair in residual_pairs(graph.streams[0], window=1)][:3]
-    ['layer.0.o-layer.0.mlp.up', 'layer.0.o-layer.0.mlp.gate', 'layer.0.o-layer.1.q']
+    >>> list(later_blocks(Stream("decoder", 8, ()), window=1))
+    []
     """
-    pairs = []
-    for before, after in _later(stream, window):
-        for write in before.writers:
-            for read in after.readers:
-                name = f"{write.label}-{read.label}"
-                pairs.append(
-                    PairGroup(
-                        name=name, kind="residual", between="norm" if read.norm else "linear",
-                        stack=stream.stack, attention=None, layer=after.layer,
-                        freedom="none",
-                        d=stream.d, write=write.joined, read=read.joined, members=(Member(name),),
-                        write_norm=write.norm, read_norm=read.norm, write_layer=before.layer,
-                    )
-                )  # fmt: skip
-    return tuple(pairs)
-
-
-def head_links(stream: Stream, *, window: int) -> tuple[LinkGroup, ...]:
-    """Link the head outputs of each block with the queries, keys and values of later blocks.
-
-    Like `residual_pairs`, for the writers and readers that have heads.
-
-    References
-    ----------
-    Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021): Q-, K- and
-    V-composition.
-
-    Examples
-    --------
-    >>> head_links(Stream("decoder", 8, ()), window=1)
-    ()
-    """
-    return tuple(
-        LinkGroup(
-            stack=stream.stack, attention=after.attention, name=f"{write.label}-{read.label}",
-            write=write, read=read, layer_from=before.layer, layer_to=after.layer,
-        )
-        for before, after in _later(stream, window)
-        for write in before.writers if write.heads is not None
-        for read in after.readers if read.heads is not None
-    )  # fmt: skip
-
-
-def _later(stream: Stream, window: int) -> Iterator[tuple[SubBlock, SubBlock]]:
-    """Yield each block with the later ones within the window."""
     if window < 1:
         return
     for index, before in enumerate(stream.blocks):

@@ -9,10 +9,11 @@ from typing import Any
 
 from flagscope.arch.activations import elementwise_freedom
 from flagscope.arch.config_values import Known
-from flagscope.arch.graph import HeadGroup, Member, Norm, NormKind, PairGroup
+from flagscope.arch.graph import HeadGroup, Member, PairGroup
 from flagscope.arch.inferred import Inferred, inferred_maps
 from flagscope.arch.limits import check_count
 from flagscope.arch.maps import LinearMap, solved_map
+from flagscope.arch.norm import Norm, NormKind
 from flagscope.arch.notes import Notes
 from flagscope.arch.pair_side import Side
 from flagscope.arch.rule_context import Shapes

@@ -19,6 +19,7 @@ from flagscope.null import (
     mean_overlap_significance,
     overlap_significance,
 )
+from flagscope.observables import NEAR_COPY
 from flagscope.records import HeadSpace
 
 # Heads beyond which no clusters are sought: average linkage holds all distances, H²/2 of them.
@@ -224,7 +225,7 @@ def _clusters(
 ) -> tuple[tuple[str, ...], ...] | None:
     if len(measured) > _CLUSTERED:
         return None
-    groups, _ = near_copy_clusters(squared, ranks, d)
+    groups, _ = near_copy_clusters(squared, ranks, d, near=NEAR_COPY)
     return tuple(
         tuple(measured[i].label for i in group)
         for group in groups

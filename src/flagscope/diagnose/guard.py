@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from flagscope.diagnose.combined import CombinedOverlap, RankPair, combined_overlap
+from flagscope.diagnose.combined_test import CombinedOverlap, RankPair, combined_overlap
 from flagscope.diagnose.grams import GramObservables, gram_observables
 from flagscope.geometry import ProfileView
 

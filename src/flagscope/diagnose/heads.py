@@ -28,6 +28,7 @@ from flagscope.null import (
     mean_overlap,
     projector_sum_threshold,
 )
+from flagscope.observables import NEAR_COPY
 from flagscope.records import ArraySummary, HeadCluster, HeadPair, HeadRecord, SharedDirection
 
 # Pairs of heads and shared directions that are listed; the pairwise matrix holds all pairs.
@@ -141,7 +142,7 @@ def _measured(spaces: HeadSpaces, divided: DividedHeads) -> HeadMeasurement:
         spaces, threshold=float("inf") if threshold is None else threshold,
         most=heads.forced + _LISTED_DIRECTIONS,
     )  # fmt: skip
-    clusters, order = near_copy_clusters(heads.total, ranks, d)
+    clusters, order = near_copy_clusters(heads.total, ranks, d, near=NEAR_COPY)
     tested = _clusters(clusters, heads, tests)
     free = None if threshold is None else max(0, len(spectrum.shared) - heads.forced)
     return HeadMeasurement(

@@ -17,6 +17,7 @@ from flagscope.geometry import (
     commutation_defect,
     pair_spectra,
     singular_blocks,
+    trace_free,
 )
 from flagscope.records import Record
 
@@ -242,7 +243,7 @@ def _commutation_within(write: _Side, read: _Side, cosines: Float[Tensor, "p q"]
         # Of largest eigenvalue 1, or less.
         own = (one.sigma[:r] / one.sigma[0]).square()
         gram = (kept * (other.sigma / other.sigma[0]).square()) @ kept.mT
-        own, gram = own - own.mean(), gram - torch.eye(r).to(gram) * gram.trace() / r
+        own, gram = own - own.mean(), trace_free(gram)
         commutator = ((own[:, None] - own[None, :]) * gram).square().sum()
         product = 2 * (own[:, None] * gram).square().sum()
         # What is left of spectra that are flat is the rounding of their centring.

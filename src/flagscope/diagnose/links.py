@@ -2,7 +2,7 @@
 
 Two numbers for each pair of heads. The overlap is Σcos² between the space that the one writes and
 the space that the other reads, the projection kernel (arXiv 2601.10266). The composition score
-weighs directions by what the circuits do (`geometry/composition.py`).
+weighs directions by what the circuits do (`geometry/composition_score.py`).
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from flagscope.diagnose.grams import GramObservables, gram_observables
 from flagscope.diagnose.guard import Views
 from flagscope.diagnose.pair_tests import PairTests, pair_tests
 from flagscope.diagnose.position import LEVEL, DominantPosition, dominant_position
-from flagscope.diagnose.values import array_values, first_reason, number, rank_grid, rounded
+from flagscope.diagnose.rank_profile import leading_surface
+from flagscope.diagnose.values import array_values, first_reason, number
 from flagscope.geometry import (
     ComposedMap,
     MapRanks,
@@ -28,7 +29,6 @@ from flagscope.geometry import (
     forced_dimension,
     gram_error,
     gram_weights,
-    incidence_at_ranks,
     map_ranks,
 )
 from flagscope.null import haar_overlap, largest_cosine_threshold, overlap_significance
@@ -247,21 +247,6 @@ def position_numbers(position: DominantPosition | None, d: int) -> PositionNumbe
         cosines=array_values(position.cosines),
         cosines_forced=forced_dimension(r1, r2, d),
     )
-
-
-def leading_surface(
-    cosines: Float[Tensor, "p q"], rank_write: int, rank_read: int, d: int
-) -> tuple[list[tuple[int, float]], Incidence]:
-    """The overlap ratio along the diagonal, and the incidence surface on a grid of ranks."""
-    rows, columns = rank_grid(rank_write), rank_grid(rank_read)
-    diagonal = rank_grid(min(rank_write, rank_read))
-    every = sorted({*rows, *columns, *diagonal})
-    left, right = ([r for r in every if r <= extent] for extent in cosines.shape)
-    surface = incidence_at_ranks(cosines, left, right).tolist()
-    at = {r: i for i, r in enumerate(every)}
-    profile = [(r, float(f"{surface[at[r]][at[r]] * d / (r * r):.6g}")) for r in diagonal]
-    grid = [[surface[at[r]][at[c]] for c in columns] for r in rows]
-    return profile, Incidence(ranks_write=rows, ranks_read=columns, surface=rounded(grid))
 
 
 def null_values(row: GramObservables, position: DominantPosition | None, d: int) -> NullValues:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flagscope.diagnose.combined import (
+from flagscope.diagnose.combined_test import (
     CombinedOverlap,
     RankPair,
     combined_overlap,

@@ -20,20 +20,20 @@ from torch import Tensor
 from flagscope.arch import Member, PairGroup
 from flagscope.diagnose.balanced import GAUGES
 from flagscope.diagnose.bare_map import Folding
-from flagscope.diagnose.combined import RankPair, combined_overlap, dominant_ranks_to_test
+from flagscope.diagnose.combined_test import RankPair, combined_overlap, dominant_ranks_to_test
 from flagscope.diagnose.grams import ISOTROPIC, GramObservables
 from flagscope.diagnose.guard import NOTHING_LEFT, GuardedTests, clipped, clipped_shares, made_of
 from flagscope.diagnose.pair_measurement import (
     PairMeasurement,
     PairRanks,
     dominant_status,
-    leading_surface,
     null_values,
     position_numbers,
 )
 from flagscope.diagnose.pair_record import PairIdentity, pair_fault, pair_record
 from flagscope.diagnose.pair_tests import PairTests, is_small
 from flagscope.diagnose.position import dominant_position
+from flagscope.diagnose.rank_profile import leading_surface
 from flagscope.diagnose.sharp_map import SharpMap, SharpSide, sharp_map
 from flagscope.diagnose.values import first_reason, number
 from flagscope.geometry import (

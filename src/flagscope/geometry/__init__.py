@@ -15,10 +15,16 @@ from flagscope.geometry.balance import (
     balancing_transform_of_maps,
     imbalance,
 )
-from flagscope.geometry.clusters import near_copy_clusters
 from flagscope.geometry.commutator import commutation_defect, commutator_ratio
 from flagscope.geometry.commutator_sketch import CommutatorSketch, sketched_commutator
-from flagscope.geometry.composition import circuit_factors, of_unit_norm, squared_composition
+from flagscope.geometry.composed_map import (
+    ComposedMap,
+    bounded_composed_map,
+    composed_map,
+    product_singular_values,
+    single_product_singular_values,
+)
+from flagscope.geometry.composition_score import circuit_factors, of_unit_norm, squared_composition
 from flagscope.geometry.correlation import gram_correlation
 from flagscope.geometry.counting import counted_rank, counted_signal_rank
 from flagscope.geometry.degeneration import Degeneration, degeneration
@@ -30,7 +36,13 @@ from flagscope.geometry.flags import (
     singular_blocks,
     singular_flag,
 )
-from flagscope.geometry.gram import centred_spectrum, gram, gram_singular_values, symmetric_share
+from flagscope.geometry.gram import (
+    centred_spectrum,
+    gram,
+    gram_singular_values,
+    symmetric_share,
+    trace_free,
+)
 from flagscope.geometry.gram_side import (
     PRODUCT_UP_TO,
     GramSide,
@@ -75,6 +87,7 @@ from flagscope.geometry.matrices import (
     line_norms,
     power_of_two,
 )
+from flagscope.geometry.near_copies import near_copy_clusters
 from flagscope.geometry.overlaps import (
     SLAB_BYTES,
     Form,
@@ -91,13 +104,6 @@ from flagscope.geometry.perturbation import (
     product_error,
 )
 from flagscope.geometry.prepared_maps import PreparedMap, prepared_map, prepared_view
-from flagscope.geometry.products import (
-    ComposedMap,
-    bounded_composed_map,
-    composed_map,
-    product_singular_values,
-    single_product_singular_values,
-)
 from flagscope.geometry.profile_views import ProfileView, profile_views, testable
 from flagscope.geometry.projector_sum import (
     ProjectorSum,
@@ -297,6 +303,7 @@ __all__ = [
     "strata",
     "symmetric_share",
     "testable",
+    "trace_free",
     "unit_rows",
     "whitening",
     "without_profile",

@@ -1,4 +1,4 @@
-"""Gram matrices W Wᵀ: by symmetric blocks at 9/16 of the cost of a product, and their moments."""
+"""Gram matrices A = W Wᵀ by symmetric blocks, at 9/16 of a product's cost; the trace-free Ã."""
 
 from __future__ import annotations
 
@@ -73,6 +73,21 @@ def gram_singular_values(w: Float[Tensor, "*n d m"]) -> Float[Tensor, "*n k"]:
     wide = w.double()
     squares = gram(wide if wide.shape[-2] <= wide.shape[-1] else wide.mT)
     return torch.linalg.eigvalsh(squares).clamp_min(0).sqrt().flip(-1)
+
+
+def trace_free(a: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """Ã = A - (tr A/d) I, the trace-free part of a square matrix.
+
+    Examples
+    --------
+    >>> import torch
+    >>> trace_free(torch.tensor([[3.0, 1.0], [1.0, 1.0]]))
+    tensor([[ 1.,  1.],
+            [ 1., -1.]])
+    """
+    centred = a.clone()
+    centred.diagonal().sub_(a.trace() / len(a))
+    return centred
 
 
 @dataclass(frozen=True)

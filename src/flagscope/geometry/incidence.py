@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flagscope.errors import InputError
 from flagscope.geometry._validate import real_tensor, two_bases
+from flagscope.geometry.intersection import forced_dimension
 
 
 def incidence_surface(
@@ -156,5 +157,5 @@ def attainable_overlap(overlap: float, rank_write: int, rank_read: int, d: int) 
     >>> attainable_overlap(2.0000001, 2, 3, 8), attainable_overlap(0.9999999, 2, 3, 4)
     (2.0, 1.0)
     """
-    least, most = max(0, rank_write + rank_read - d), min(rank_write, rank_read)
+    least, most = forced_dimension(rank_write, rank_read, d), min(rank_write, rank_read)
     return float(min(max(overlap, least), most))

@@ -227,7 +227,7 @@ def exact_intersection(
         None if the maps leave it open.
     """
     ranks = ((write, rank_write), (read, rank_read))
-    forced = max(0, rank_write + rank_read - write.shape[0])
+    forced = forced_dimension(rank_write, rank_read, write.shape[0])
     tolerance = write.turn(rank_write) + read.turn(rank_read)
     rounding = write.rounding(rank_write) + read.rounding(rank_read)
     if angles.count_within(tolerance, rounding=rounding) <= forced:

@@ -54,7 +54,7 @@ class RelativePosition:
 
     def __post_init__(self) -> None:
         _check_dimensions(self.d, self.r1, self.r2)
-        lowest, highest = max(0, self.r1 + self.r2 - self.d), min(self.r1, self.r2)
+        lowest, highest = forced_dimension(self.r1, self.r2, self.d), min(self.r1, self.r2)
         if not lowest <= self.k <= highest:
             raise InputError(
                 f"subspaces of dimensions {self.r1} and {self.r2} of R^{self.d} cannot meet in "
@@ -79,7 +79,7 @@ class RelativePosition:
     @property
     def is_open(self) -> bool:
         """Whether this is the generic position, the one open orbit."""
-        return self.k == max(0, self.r1 + self.r2 - self.d)
+        return self.k == forced_dimension(self.r1, self.r2, self.d)
 
     @property
     def is_closed(self) -> bool:

@@ -1,12 +1,13 @@
 """Null models: what chance gives, in closed form."""
 
 from flagscope.null.balanced_correlation import balanced_correlation_z
-from flagscope.null.combined import CombinedTest, cauchy_combination
+from flagscope.null.cauchy_combination import CombinedTest, cauchy_combination
 from flagscope.null.commutator import CommutatorNull, commutator_null, commutator_variance
 from flagscope.null.correlation import CorrelationNull, correlation_null
 from flagscope.null.defect import defect_variance
 from flagscope.null.haar import (
     Moments,
+    haar_bases,
     haar_overlap,
     overlap_significance,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "free_dimensions",
     "gram_spectrum",
     "grid_noise",
+    "haar_bases",
     "haar_overlap",
     "largest_cosine_significance",
     "largest_cosine_threshold",

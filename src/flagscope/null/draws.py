@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flagscope.null.haar import haar_bases
+
 # Floating-point operations spent on one pair: about a second on one core.
 _BUDGET = 5e9
 # Fewer draws than this say too little about a tail.
@@ -76,7 +78,7 @@ def haar_draws(
     rest = b_shift**2 * a_part.sum() + a_shift**2 * b_part.sum() + d * (a_shift * b_shift) ** 2
     for start in range(0, draws, step):
         size = min(step, draws - start)
-        basis = np.linalg.qr(generator.standard_normal((size, d, len(b))))[0]
+        basis = haar_bases(generator.standard_normal((size, d, len(b))))
         block = basis[:, : len(a), :]
         square = block * block
         gram = (block * b) @ block.swapaxes(-1, -2)

@@ -1,12 +1,19 @@
-"""Overlap of Haar-random subspaces: moments, and tests against them."""
+"""Haar-random bases of subspaces, and the overlap of two: its moments, and a test against them."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from flagscope.errors import InputError
+from flagscope.geometry import forced_dimension
 from flagscope.null.pillai import log_overlap_tails
 from flagscope.null.significance import Significance
 from flagscope.null.validation import check_dimensions
@@ -39,6 +46,47 @@ class Moments:
     def skewness(self) -> float:
         """Third standardised moment; 0 where the variance is 0."""
         return self.third / self.variance**1.5 if self.variance > 0.0 else 0.0
+
+
+@overload
+def haar_bases(normal: NDArray[np.float64]) -> NDArray[np.float64]: ...
+
+
+@overload
+def haar_bases(normal: Tensor) -> Tensor: ...
+
+
+def haar_bases(normal: NDArray[np.float64] | Tensor) -> NDArray[np.float64] | Tensor:
+    """Haar-random orthonormal bases of r-dimensional subspaces of R^d; rotations if r = d.
+
+    The Haar distribution is the one uniform distribution over rotations (with reflections), the
+    same for Q and for g Q with any orthogonal g.
+
+    Parameters
+    ----------
+    normal
+        Independent standard normal entries, shape (..., d, r) with r ≤ d.
+
+    Returns
+    -------
+    array or tensor
+        Q of the QR decomposition in which the diagonal of R is positive, shape (..., d, r).
+
+    References
+    ----------
+    F. Mezzadri, "How to generate random matrices from the classical compact groups", arXiv
+    math-ph/0609050.
+
+    Examples
+    --------
+    >>> haar_bases(np.array([[-3.0], [4.0]])).round(12).tolist()
+    [[-0.6], [0.8]]
+    """
+    if isinstance(normal, Tensor):
+        q, r = torch.linalg.qr(normal)
+        return q * r.diagonal(dim1=-2, dim2=-1).sign()[..., None, :]
+    q, r = np.linalg.qr(normal)
+    return q * np.sign(np.diagonal(r, axis1=-2, axis2=-1))[..., None, :]
 
 
 def haar_overlap(p: int, q: int, d: int) -> Moments:
@@ -136,7 +184,7 @@ def overlap_significance(total: float, p: int, q: int, d: int) -> Significance:
     -50.82
     """
     moments = haar_overlap(p, q, d)
-    lower, upper = max(0, p + q - d), min(p, q)
+    lower, upper = forced_dimension(p, q, d), min(p, q)
     slack = _SLACK * max(upper, 1)
     if not lower - slack <= total <= upper + slack:
         raise InputError(

@@ -11,6 +11,7 @@ from functools import lru_cache
 from scipy import special
 
 from flagscope.errors import InputError
+from flagscope.geometry import forced_dimension
 from flagscope.null.significance import Significance
 from flagscope.null.tails import log_beta_tails
 from flagscope.null.tracy_widom import tracy_widom_log_sf, tracy_widom_quantile
@@ -70,11 +71,9 @@ def free_dimensions(p: int, q: int, d: int) -> FreeDimensions:
     FreeDimensions(forced=2, p=2, q=3, d=7)
     """
     check_dimensions(d, p=p, q=q)
-    if p + q > d:
-        small, large = sorted((d - p, d - q))
-        return FreeDimensions(p + q - d, small, large, d)
-    small, large = sorted((p, q))
-    return FreeDimensions(0, small, large, d)
+    forced = forced_dimension(p, q, d)
+    small, large = sorted((d - p, d - q) if forced else (p, q))
+    return FreeDimensions(forced, small, large, d)
 
 
 def largest_cosine_threshold(p: int, q: int, d: int, *, level: float) -> float | None:

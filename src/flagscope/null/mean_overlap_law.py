@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from flagscope.errors import InputError
 from flagscope.null.draws import FEWEST, log_tails_of_draws
-from flagscope.null.haar import overlap_significance
+from flagscope.null.haar import haar_bases, overlap_significance
 from flagscope.null.mean_overlap import checked_ranks, mean_overlap, mean_overlap_fourth
 from flagscope.null.pearson import PearsonLaw, pearson_law
 from flagscope.null.significance import Significance
@@ -212,7 +212,7 @@ def _sample(ranks: tuple[int, ...], d: int) -> NDArray[np.float64] | None:
     ratios = []
     for start in range(0, draws, step):
         size = min(step, draws - start)
-        bases = [np.linalg.qr(generator.standard_normal((size, d, r)))[0] for r in drawn]
+        bases = [haar_bases(generator.standard_normal((size, d, r))) for r in drawn]
         total = sum(
             (basis[:, :fixed] ** 2).sum((1, 2)) / (basis.shape[-1] * fixed) for basis in bases
         )

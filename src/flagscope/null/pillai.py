@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from flagscope.geometry import forced_dimension
 from flagscope.null.pearson import PearsonLaw, pearson_law
 from flagscope.null.tails import log_beta_tails
 from flagscope.null.zonal import correlation_fourth_moment
@@ -58,7 +59,7 @@ def log_overlap_tails(total: float, p: int, q: int, d: int) -> tuple[float, floa
     >>> [round(math.exp(tail), 6) for tail in log_overlap_tails(1.0, 2, 2, 4)]
     [0.5, 0.5]
     """
-    lower, upper = max(0, p + q - d), min(p, q)
+    lower, upper = forced_dimension(p, q, d), min(p, q)
     # Where p + q > d the overlap is p + q - d more than that of the complements.
     if p + q > d:
         p, q = d - p, d - q

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from flagscope.observables.observable import Explanation
 
+NEAR_COPY = 0.5
+"""The part of the way from chance, r/d, to a copy, 1, from which on heads are near-copies."""
+
 HEAD_EXPLANATIONS: dict[str, Explanation] = {
     "head_overlap_ratio": Explanation(
         "Head overlap ratio",

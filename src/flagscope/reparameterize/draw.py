@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flagscope.arch import PairGroup
 from flagscope.errors import InputError
+from flagscope.null import haar_bases
 from flagscope.reparameterize.change import Change, key_value_heads
 from flagscope.reparameterize.symmetry import Symmetry
 
@@ -25,13 +26,8 @@ def random_change(symmetry: Symmetry, *, generator: torch.Generator) -> Change:
     Notes
     -----
     "gl": 1.5 I + 0.5 Z/√d with normal Z, condition of a few units. Scales: uniform in [½, 2].
-    Rotations: Haar. Planes: independent coefficients of aI + bJ in [½, 1½]. "norm rotation":
-    signs, the same on both dimensions of a plane, since these commute with any gains.
-
-    References
-    ----------
-    Mezzadri, "How to generate random matrices from the classical compact groups", arXiv
-    math-ph/0609050 (Haar rotations).
+    Rotations: Haar, see `haar_bases`. Planes: independent coefficients of aI + bJ in [½, 1½]. "norm
+    rotation": signs, the same on both dimensions of a plane, since these commute with any gains.
 
     Examples
     --------
@@ -62,7 +58,7 @@ def _drawn(symmetry: Symmetry, generator: torch.Generator) -> Tensor:
         shape = (d,) if symmetry.kind == "scaling" else ()
         return 0.5 + 1.5 * torch.rand(shape, generator=generator, dtype=torch.float64)
     if symmetry.kind == "stream":
-        return _rotation(d, generator)
+        return haar_bases(torch.randn(d, d, generator=generator, dtype=torch.float64))
     if symmetry.kind == "norm rotation":
         signs = torch.randint(0, 2, (d,), generator=generator) * 2.0 - 1
         for i, j in rotary.planes() if rotary else ():
@@ -82,11 +78,6 @@ def _drawn(symmetry: Symmetry, generator: torch.Generator) -> Tensor:
 def _general(d: int, generator: torch.Generator) -> Float[Tensor, "d d"]:
     noise = torch.randn(d, d, generator=generator, dtype=torch.float64)
     return 1.5 * torch.eye(d, dtype=torch.float64) + 0.5 * noise / max(d, 1) ** 0.5
-
-
-def _rotation(d: int, generator: torch.Generator) -> Float[Tensor, "d d"]:
-    q, r = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))
-    return q * r.diagonal().sign()
 
 
 def _head_order(shared: list[int], generator: torch.Generator) -> Tensor:

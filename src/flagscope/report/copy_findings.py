@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import comb
 from statistics import median
 
+from flagscope.observables import NEAR_COPY
 from flagscope.records import HeadCluster, HeadPair, HeadRecord, ScanResult
 from flagscope.report import meaning
 from flagscope.report.effect import STRONG, ratio_effect
@@ -26,7 +27,6 @@ from flagscope.report.wording import (
     typical,
 )
 
-NEAR = 0.5  # of the way from chance to a copy: from here on heads are called near-copies
 _NAMED = 6  # near-copies that are named one by one; the rest are counted
 _RELATED = 2  # the same of heads that are related
 
@@ -46,7 +46,7 @@ class _Close:
 
     @property
     def near(self) -> bool:
-        return self.mean >= self.chance + NEAR * (1 - self.chance)
+        return self.mean >= self.chance + NEAR_COPY * (1 - self.chance)
 
     @property
     def ratio(self) -> float:

@@ -114,5 +114,17 @@ def _room(rank_write: int, rank_read: int, d: int, *, above: bool) -> float:
         return 1.0
     if above:
         return d / max(rank_write, rank_read) - 1
-    forced = max(0, rank_write + rank_read - d)
-    return 1 - forced * d / (rank_write * rank_read)
+    return 1 - forced_dimension(rank_write, rank_read, d) * d / (rank_write * rank_read)
+
+
+def forced_dimension(rank_write: int, rank_read: int, d: int) -> int:
+    """The dimension in which two subspaces of R^d meet at least, whatever the weights are.
+
+    As `flagscope.geometry.forced_dimension`, which a report cannot import: it needs no tensors.
+
+    Examples
+    --------
+    >>> forced_dimension(6, 5, 8), forced_dimension(2, 5, 8)
+    (3, 0)
+    """
+    return max(0, rank_write + rank_read - d)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flagscope.observables import untestable
 from flagscope.records import ArraySummary, PairRecord
+from flagscope.report.effect import forced_dimension
 from flagscope.report.palette import diverging_scale
 from flagscope.report.spec import Spec, axis, layout, level, line, rounded
 from flagscope.report.wording import number
@@ -43,7 +44,7 @@ def _forced(pair: PairRecord) -> int:
     """Number of the largest cosines that are 1 by dimension alone."""
     if pair.cosines_forced is not None:
         return pair.cosines_forced
-    return max(0, (pair.effective_rank_write or 0) + (pair.effective_rank_read or 0) - pair.d)
+    return forced_dimension(pair.effective_rank_write or 0, pair.effective_rank_read or 0, pair.d)
 
 
 def _judged(

@@ -28,10 +28,10 @@ TESTS: dict[str, str] = {
 }
 
 TERMS: dict[str, str] = {
-    "effect and test": "The effect is a size: the overlap of the dominant spaces, R, C or ρ, in "
-    "units of chance. The test is a p-value: how rarely a random position deviates from chance as "
-    "much. In wide maps even small effects are significant; with steep spectra even large ones "
-    "may not be.",
+    "effect": "A size, whatever its probability: how far a number lies from chance. |ln x| for the "
+    "overlap of the dominant spaces, R or C, which is x times chance; atanh|ρ| for ρ.",
+    "test": "A p-value: how rarely a random position deviates from chance as much. In wide maps "
+    "even small effects are significant; with steep spectra even large ones may not be.",
     "signal rank": "The number of singular directions of a map that stand out of the bulk. The "
     "bulk is the range of singular values that independent entries would have; it ends at the "
     "Marchenko-Pastur edge, here at its 1 % point. Rows and columns are first scaled to equal "
@@ -44,11 +44,13 @@ TERMS: dict[str, str] = {
     "half of the weight, the leading 1, 2, 4, 8, … directions of both maps, the participation "
     "ranks, and, for thin maps, the whole space. Its p-value is corrected for this choice. The "
     "report gives the ranks at which the test is strongest, and the overlap ratio there.",
-    "profile": "Scales that differ from row to row, caused for example by dead neurons or folded "
-    "gains. Compared with a random rotation, a shared or a steep profile looks like alignment. "
-    "Each p-value is therefore the larger of two: one for the maps as they are, and one with the "
-    "scales divided out.",
-    "family": "All tests of one report. Their p-values are adjusted together.",
+    "scale profile": "Scales that differ from row to row, caused for example by dead neurons or "
+    "folded gains. Compared with a random rotation, a shared or a steep profile looks like "
+    "alignment. Each p-value is therefore the larger of two: one for the maps as they are, and "
+    "one with the scales divided out.",
+    "profile over ranks": "The overlap ratio of the r strongest directions of both maps, for each "
+    "rank r; `profile` of a pair in the JSON file. It has nothing to do with scales.",
+    "family of tests": "All tests of one report. Their p-values are adjusted together.",
     "near-copies": "Heads whose mean squared cosine lies at least halfway between its value by "
     "chance, r/d, and 1.",
     "forced": "Two spaces with r1 + r2 > d meet in at least r1 + r2 − d directions, whatever the "

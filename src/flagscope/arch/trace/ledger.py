@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from flagscope.arch.graph import Norm
+from flagscope.arch.norm import Norm
 from flagscope.arch.trace.axes import Axis, channels, rows
 from flagscope.arch.trace.values import Degree, Term, Use, Value, Weight, least
 

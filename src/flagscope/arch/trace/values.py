@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from flagscope.arch.graph import Norm
+from flagscope.arch.norm import Norm
 from flagscope.arch.trace.axes import Dims, channels, plain, shape_of
 
 Degree = Literal["gl", "scaling", "permutation", "none"]

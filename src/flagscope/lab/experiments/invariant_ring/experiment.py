@@ -41,6 +41,7 @@ import torch
 from flagscope.geometry import (
     RelativePosition,
     Stability,
+    forced_dimension,
     git_stability,
     has_closed_affine_orbit,
     strata,
@@ -264,7 +265,7 @@ def _map_rows(s: dict[str, Any]) -> Iterator[tuple[float, dict[str, Any]]]:
         (r1, r2, product)
         for r1 in range(d + 1)
         for r2 in range(d + 1)
-        for product in range(max(0, r1 + r2 - d), min(r1, r2) + 1)
+        for product in range(forced_dimension(r1, r2, d), min(r1, r2) + 1)
     ]
     for i, seed in enumerate(s["seeds"]):
         generator = torch.Generator().manual_seed(2000 * d + seed)

@@ -8,6 +8,7 @@ from typing import Any
 
 from flagscope.geometry import (
     Stability,
+    forced_dimension,
 )
 from flagscope.lab.experiment import (
     Finding,
@@ -79,7 +80,7 @@ def degeneration_finding(pairs: Sequence[dict[str, Any]]) -> Finding:
             "k constant on the path": [row["k_on_path"] == row["k"] for row in pairs],
             "limit is a flag": [row["k_limit"] == row["r1"] for row in pairs],
             "nearby pairs are generic": [
-                row["k_near"] == max(0, row["r1"] + row["r2"] - row["d"]) for row in pairs
+                row["k_near"] == forced_dimension(row["r1"], row["r2"], row["d"]) for row in pairs
             ],
             "sine as predicted": [
                 math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-12)

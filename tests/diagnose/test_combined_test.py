@@ -8,7 +8,7 @@ import torch
 
 import reference
 from diagnose.planted import records
-from flagscope.diagnose.combined import combined_overlap, ranks_to_test
+from flagscope.diagnose.combined_test import combined_overlap, ranks_to_test
 from flagscope.null import overlap_significance
 from geometry.planted import haar, normal
 

@@ -1,4 +1,4 @@
-"""Groups of heads that are near-copies of each other."""
+"""Near-copies: groups of heads whose spaces are nearer to a copy of each other than to chance."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ from jaxtyping import Float
 from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-# A head belongs to a cluster of near-copies if on average it is half of the way from what chance
-# shares to a copy. Where heads are half as large as the stream, chance alone shares half.
-_NEAR_COPY = 0.5
 # Of more heads the leaves are left in the order of the tree: the best order takes their cube.
 _ORDERED = 300
 
 
 def near_copy_clusters(
-    total: Float[np.ndarray, "H H"], ranks: Sequence[int], d: int
+    total: Float[np.ndarray, "H H"], ranks: Sequence[int], d: int, *, near: float
 ) -> tuple[list[list[int]], list[int]]:
     """Groups of near-copies, and an order of the heads in which similar ones stand together.
 
@@ -30,6 +27,9 @@ def near_copy_clusters(
         heads have in common: 1 for copies, and the larger one over d by chance.
     d
         Dimension of the stream.
+    near
+        The part of the way from what chance shares to a copy that the heads of a group are, on
+        average, at least. Where heads are half as large as the stream, chance alone shares half.
 
     References
     ----------
@@ -38,7 +38,7 @@ def near_copy_clusters(
     Examples
     --------
     >>> total = np.array([[2.0, 0.1, 1.9], [0.1, 2.0, 0.2], [1.9, 0.2, 2.0]])
-    >>> near_copy_clusters(total, [2] * 3, 20)
+    >>> near_copy_clusters(total, [2] * 3, 20, near=0.5)
     ([[0, 2]], [1, 2, 0])
     """
     chance = np.maximum.outer(ranks, ranks) / d
@@ -51,7 +51,7 @@ def near_copy_clusters(
     tree = linkage(
         squareform(distance, checks=False), "average", optimal_ordering=len(total) <= _ORDERED
     )
-    labels = fcluster(tree, 1 - _NEAR_COPY, criterion="distance")
+    labels = fcluster(tree, 1 - near, criterion="distance")
     groups: dict[int, list[int]] = {}
     for head, label in enumerate(labels.tolist()):
         groups.setdefault(label, []).append(head)
