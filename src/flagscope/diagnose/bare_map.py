@@ -42,13 +42,14 @@ class BareMap:
         Of its unit.
     signal
         Its signal rank; None by other rules.
-    least
-        A lower bound of all its singular values; 0 where one is not clear of its noise, or unknown.
+    numerical, least
+        Numerical rank, and a lower bound of the singular values that count in it; 0 without `gram`.
     """
 
     gram: SmallGram | None
     exponent: int
     signal: int | None
+    numerical: int = 0
     least: float = 0.0
 
     @property
@@ -86,15 +87,27 @@ def bare_map(
         return BareMap(None, exponent, signal)
     small = small_gram(values)
     rank, least, _ = numerical_rank_of(small.uncentred, values, float(normal.delta[0]), generator)
-    return BareMap(small, exponent, signal, least if rank == min(values.shape) else 0.0)
+    return BareMap(small, exponent, signal, rank, least)
 
 
 @dataclass(frozen=True)
 class FoldedSide:
-    """The Gram side of a map with norms folded in, and a lower bound of its singular values."""
+    """The Gram side of a map with norms folded in.
+
+    Attributes
+    ----------
+    side
+        By scaling that of the bare map.
+    known
+        Numerical rank and a lower bound of the singular values that count in it, where nothing is
+        folded in.
+    least
+        Otherwise a lower bound of all of them.
+    """
 
     side: GramSide
-    least: float
+    known: tuple[int, float] | None = None
+    least: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -130,18 +143,20 @@ class Folding:
         if gram is None:
             return None
         if self.scale is None:
-            return FoldedSide(gram.side(d, matrix), self.bare.least)
+            return FoldedSide(gram.side(d, matrix), (self.bare.numerical, self.bare.least))
         if d > shape[1]:
             return None
         unit = torch.tensor(self.bare.exponent - exponent)
         factors = power_of_two(self.scale.double(), unit).expand(d)
-        least = self.bare.least * float(factors.abs().amin())
-        return FoldedSide(gram.scaled(factors.to(gram.centred)).side(d, matrix), least)
+        every = self.bare.numerical == len(gram.centred)
+        least = self.bare.least * float(factors.abs().amin()) if every else 0.0
+        side = gram.scaled(factors.to(gram.centred)).side(d, matrix)
+        return FoldedSide(side, least=least)
 
 
 def numerical_rank_of(
     raw: Float[Tensor, "n n"], values: Float[Tensor, "d m"], delta: float,
-    generator: torch.Generator, *, least: float = 0.0,
+    generator: torch.Generator, *, folded: FoldedSide | None = None,
 ) -> tuple[int, float, float]:  # fmt: skip
     """Numerical rank, a lower bound of the values that count in it, and the largest one.
 
@@ -153,8 +168,8 @@ def numerical_rank_of(
         Spectral norm of its noise.
     generator
         Of random vectors.
-    least
-        A lower bound of all its singular values, where one is known.
+    folded
+        What is known of it by its bare map.
     """
     n, (d, m) = len(raw), values.shape
     top = leading_space(
@@ -164,8 +179,10 @@ def numerical_rank_of(
     sigma = math.sqrt(float(top[0])) if len(top) else 0.0
     rounding = math.sqrt(max(d, m) * torch.finfo(torch.float64).eps) * sigma
     threshold = max(delta, rounding)
-    if least > threshold:
-        return n, least, sigma
+    if folded is not None and folded.known is not None:
+        return *folded.known, sigma
+    if folded is not None and folded.least > threshold:
+        return n, folded.least, sigma
     rank, least = counted_rank(
         raw, values if n == d else values.mT, threshold=threshold, top=sigma, generator=generator
     )

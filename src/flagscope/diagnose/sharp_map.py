@@ -250,7 +250,7 @@ def sharp_map(
     delta = float(normal.delta[0])
     generator = random_vectors(seed)
     numerical, least, sigma = numerical_rank_of(
-        side.uncentred, values, delta, generator, least=0.0 if folded is None else folded.least
+        side.uncentred, values, delta, generator, folded=folded
     )
     signal = None if known is None else known.signal
     if signal is None and rule.kind == "signal":

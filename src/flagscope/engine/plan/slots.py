@@ -33,7 +33,8 @@ def slots_per_task(tasks: Sequence[Task], *, workers: int, room: float) -> list[
     A task gets one slot if `workers` tasks of its size fit in memory together. A larger task takes
     all slots, runs alone and has all cores; between two such tasks, tasks too few to fill the slots
     share them. The plan alone decides, not the time that tasks take: sums over other numbers of
-    threads may round differently, and a repeated scan must give the same digits.
+    threads may round differently, and a repeated scan must give the same digits. Sharp tasks share
+    what they know of maps, so they get as many as the largest of them.
 
     Parameters
     ----------
@@ -45,7 +46,12 @@ def slots_per_task(tasks: Sequence[Task], *, workers: int, room: float) -> list[
         Bytes that concurrent tasks may take in addition to the cached tensors.
     """
     slots: list[int] = []
-    for large, run in groupby(tasks, key=lambda task: workers * task.bytes_working > room):
+    sharp = max((task.bytes_working for task in tasks if task.sharp), default=0)
+
+    def is_large(task: Task) -> bool:
+        return workers * (sharp if task.sharp else task.bytes_working) > room
+
+    for large, run in groupby(tasks, key=is_large):
         count = len(list(run))
         share = workers if large else max(1, workers // count)
         slots += [share] * count

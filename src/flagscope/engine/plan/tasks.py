@@ -41,6 +41,8 @@ class Task:
         Pieces that it reads, in that order, and the bytes of each.
     bytes_working
         Estimated memory of its widened maps, Gram matrices and eigenvectors, without what it reads.
+    sharp
+        Whether some of its pairs are measured by products and leading directions alone.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Task:
     pieces: Mapping[Piece, int]
     bytes_working: int
     links: tuple[LinkGroup, ...] = ()
+    sharp: bool = False
 
     @property
     def flops(self) -> float:
@@ -189,4 +192,5 @@ def _task(name: str, block: _Block, sizes: Mapping[str, int], settings: Settings
         work=total(cost.work for cost in costs),
         pieces=piece_bytes(block.maps(), sizes),
         bytes_working=int(8 * max((cost.cells for cost in costs), default=0)),
+        sharp=any(is_sharp(pair, settings.depth) for pair in block.pairs),
     )
