@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -44,6 +44,7 @@ def head_record(
     *,
     folded: Sequence[str] = (),
     divided: DividedHeads | None = None,
+    spaces_of: Callable[[Matrices], HeadSpaces] | None = None,
 ) -> HeadRecord:
     """Diagnose the heads of one layer in one space of the stream.
 
@@ -59,6 +60,8 @@ def head_record(
     divided
         Gives the heads with the scales of the stream's coordinates divided out, for a second look
         at what seems to be no chance. By default the scales are those that these heads share.
+    spaces_of
+        Gives the spaces of the maps, where they may be known already.
 
     Returns
     -------
@@ -77,7 +80,7 @@ def head_record(
         return record(HeadMeasurement(text))
     if len(maps.values) < 2:
         return record(HeadMeasurement("a single head has no other to overlap with"))
-    spaces = head_spaces(maps.values, noise=maps.delta)
+    spaces = spaces_of(maps) if spaces_of else head_spaces(maps.values, noise=maps.delta)
     if bool((spaces.ranks == 0).any()):
         return record(HeadMeasurement("a head lies below its storage noise"))
     own = partial(divided_spaces, spaces, [spaces])

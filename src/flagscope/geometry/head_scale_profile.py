@@ -115,7 +115,7 @@ def scale_profile(pool: Sequence[HeadSpaces]) -> ScaleProfile | None:
     >>> bool((found.scales / gain).log().std() < 0.15)
     True
     """
-    spread = [(one.bases.double().square().sum((0, 2)), one) for one in pool]
+    spread = [(_leverages(one), one) for one in pool]
     spread = [(sums, one) for sums, one in spread if int(one.ranks.sum())]
     if not spread:
         return None
@@ -184,13 +184,21 @@ def _scaled(spaces: HeadSpaces, live: Bool[Tensor, " d"], logs: Float[Tensor, " 
     return head_spaces((bases * (-logs).exp().to(bases)[:, None]).mT)
 
 
+def _leverages(spaces: HeadSpaces) -> Float[Tensor, " d"]:
+    """Σ_h (P_h)_jj of each coordinate, one head at a time."""
+    total = torch.zeros(spaces.d, dtype=torch.float64, device=spaces.bases.device)
+    for basis in spaces.bases:
+        total += basis.square().sum(-1)
+    return total
+
+
 def _pooled_logits(pool: Sequence[HeadSpaces]) -> Float[Tensor, " d"]:
     """log ℓ/(1 - ℓ) of the mean leverage, spaces weighing by what they know of the scales."""
     total = torch.zeros(pool[0].d, dtype=torch.float64, device=pool[0].bases.device)
     weights = torch.zeros_like(total)
     for spaces in pool:
         heads = int((spaces.ranks > 0).sum())
-        leverage = spaces.bases.double().square().sum((0, 2)) / heads
+        leverage = _leverages(spaces) / heads
         share = float(spaces.ranks.sum()) / (heads * spaces.d)
         # A coordinate that is dead in this space alone says nothing here.
         weight = heads * share * (1 - share) * (leverage > _DEAD * share)

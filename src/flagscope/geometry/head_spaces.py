@@ -14,6 +14,8 @@ from flagscope.geometry.whitening import cholesky_whitening
 # Bases of maps up to this condition go by Cholesky, at the speed of products: they are orthonormal
 # to ε κ², 1e-9 at the worst, and to 1e-12 in the common case of a condition below 100.
 _CONDITION = 3e3
+# Entries of the maps that are in float64 at a time.
+_ENTRIES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,12 @@ def head_spaces(
     (tensor([2, 2]), torch.Size([2, 4, 2]))
     """
     r, d = maps.shape[1:]
+    bound = torch.zeros(len(maps)) if noise is None else noise
+    bound = bound.to(maps.device, torch.float64)
+    bases = None if r > d else _by_cholesky(maps, bound)
+    if bases is not None:
+        return HeadSpaces(bases, torch.full((len(maps),), r, device=maps.device))
     wide = maps.double()
-    bound = wide.new_zeros(len(maps)) if noise is None else noise.to(wide)
-    if r <= d:
-        factors, sharp = cholesky_whitening(wide, bound, condition=_CONDITION)
-        if bool(sharp.all()):
-            q = (factors @ wide).mT.to(maps.dtype)
-            return HeadSpaces(q, torch.full((len(maps),), r, device=maps.device))
     q, triangle = torch.linalg.qr(wide.mT)
     # The singular values of a map are those of its small triangular factor.
     sigma = torch.linalg.svdvals(triangle)
@@ -77,6 +78,23 @@ def head_spaces(
         q[h, :, :rank] = q[h] @ u
         q[h, :, rank:] = 0
     return HeadSpaces(q.to(maps.dtype), ranks)
+
+
+def _by_cholesky(
+    maps: Float[Tensor, "H r d"], bound: Float[Tensor, " H"]
+) -> Float[Tensor, "H d r"] | None:
+    """Bases of maps of full rank, some heads at a time; None if a map is not clearly of that."""
+    bases = maps.new_empty(maps.shape)
+    some = max(1, _ENTRIES // max(1, maps[0].numel())) if len(maps) else 1
+    for out, values, noise in zip(
+        bases.split(some), maps.split(some), bound.split(some), strict=True
+    ):
+        wide = values.double()
+        factors, sharp = cholesky_whitening(wide, noise, condition=_CONDITION)
+        if not bool(sharp.all()):
+            return None
+        out.copy_(factors @ wide)
+    return bases.mT
 
 
 def pairwise_overlaps(spaces: HeadSpaces) -> Float[Tensor, "H H"]:

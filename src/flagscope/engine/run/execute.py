@@ -16,6 +16,7 @@ from flagscope.engine.plan.tasks import Task
 from flagscope.engine.run.foldings import folding
 from flagscope.engine.run.head_scales import HeadScales, folded_norm, head_maps
 from flagscope.engine.run.outcome import TaskResult
+from flagscope.engine.run.side_by_side import side_by_side
 from flagscope.engine.run.stream_links import stream_links
 from flagscope.engine.run.stream_pairs import stream_pairs
 from flagscope.engine.settings import Settings
@@ -47,7 +48,7 @@ def execute(task: Task, tensors: TensorCache, settings: Settings) -> TaskResult:
     pairs = _inside(inside, reader, settings, rule)
     pairs += stream_pairs(along, reader, settings, rule)
     scales = HeadScales(task.heads, reader, settings)
-    heads = [_heads(group, reader, settings, scales) for group in task.heads]
+    heads = side_by_side([partial(_heads, group, reader, settings, scales) for group in task.heads])
     edges, tested, lost = stream_links(task.links, reader, settings)
     return TaskResult(pairs, heads, edges, tested, sorted(reader.not_finite), lost)
 
@@ -127,4 +128,5 @@ def _heads(
         head_maps(group, reader, settings),
         folded=[] if norm is None else [norm.name],
         divided=partial(scales.divided, group),
+        spaces_of=partial(scales.spaces, group),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from threading import Lock
 
 import torch
 
@@ -39,24 +40,37 @@ class HeadScales:
 
     def __init__(self, groups: Sequence[HeadGroup], reader: TaskReader, settings: Settings) -> None:
         self._groups, self._reader, self._settings = groups, reader, settings
+        self._lock = Lock()
         self._spaces: dict[int, HeadSpaces] = {}
         self._profiles: dict[Hashable, ScaleProfile | None] = {}
 
     def divided(self, group: HeadGroup) -> DividedSpaces | None:
         """The heads without the scales of their place; None if all scales are equal."""
         place = _place(group)
-        if place not in self._profiles:
-            pool = [other for other in self._groups if _place(other) == place]
-            self._profiles[place] = scale_profile([self._spaces_of(other) for other in pool])
+        # One thread computes what all need.
+        with self._lock:
+            if place not in self._profiles:
+                pool = [other for other in self._groups if _place(other) == place]
+                self._profiles[place] = scale_profile([self._spaces_of(other) for other in pool])
         profile = self._profiles[place]
         if profile is None or not profile.differ:
             return None
         return DividedSpaces(without_profile(self._spaces_of(group), profile), profile)
 
-    def _spaces_of(self, group: HeadGroup) -> HeadSpaces:
+    def spaces(self, group: HeadGroup, maps: Matrices) -> HeadSpaces:
+        """The spaces of the heads of a group, all sound, from its maps with norms folded in.
+
+        They are kept, unless a LayerNorm's mean is removed from the maps.
+        """
+        norm = folded_norm(group, self._settings)
+        if norm is not None and norm.kind == "layernorm":
+            return head_spaces(maps.values, noise=maps.delta)
+        return self._spaces_of(group, maps)
+
+    def _spaces_of(self, group: HeadGroup, maps: Matrices | None = None) -> HeadSpaces:
         index = next(i for i, other in enumerate(self._groups) if other is group)
         if index not in self._spaces:
-            maps = head_maps(group, self._reader, self._settings, centred=False)
+            maps = maps or head_maps(group, self._reader, self._settings, centred=False)
             # Heads that are not finite have no space; the others keep theirs.
             sound = torch.tensor([fault is None for fault in maps.faults()])
             values = maps.values.where(sound.to(maps.values.device)[:, None, None], 0)
