@@ -46,8 +46,8 @@ def test_the_last_to_begin_are_small(workers):
     assert 2 * workers * max(flops) * 0.5 < end < 2 * workers * max(flops) * 1.5 + max(flops)
 
 
-def of_bytes(*sizes):
-    return [SimpleNamespace(bytes_working=size) for size in sizes]
+def of_bytes(*sizes, sharp=()):
+    return [SimpleNamespace(bytes_working=size, sharp=i in sharp) for i, size in enumerate(sizes)]
 
 
 def test_large_tasks_run_alone_and_few_small_ones_share_the_cores():
@@ -63,3 +63,10 @@ def test_large_tasks_run_alone_and_few_small_ones_share_the_cores():
     assert slots_per_task(of_bytes(9, 1, 1, 9), workers=4, room=10) == [4, 2, 2, 4]
     assert slots_per_task(of_bytes(9, 1), workers=1, room=1) == [1, 1]
     assert slots_per_task([], workers=3, room=1) == []
+
+
+def test_sharp_tasks_have_as_many_cores_as_the_largest_of_them():
+    # They share values, which sums over other numbers of threads would round differently.
+    tasks = of_bytes(9, 1, 1, 1, 1, sharp={0, 3})
+    assert slots_per_task(tasks, workers=2, room=10) == [2, 1, 1, 2, 2]
+    assert slots_per_task(of_bytes(4, 1, 1, 1, sharp={0, 3}), workers=2, room=10) == [1] * 4

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -105,8 +106,9 @@ def two_bases(first: object, second: object, names: tuple[str, str]) -> tuple[Te
 def broadcast_batch(x: Tensor, y: Tensor, names: tuple[str, str]) -> torch.Size:
     """The common shape of the leading dimensions of two batches of matrices."""
     try:
-        return torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
-    except RuntimeError:
+        # That of PyTorch imports SymPy, which takes half a second.
+        return torch.Size(np.broadcast_shapes(x.shape[:-2], y.shape[:-2]))
+    except ValueError:
         raise InputError(
             f"the leading dimensions of {names[0]} {tuple(x.shape)} and {names[1]} "
             f"{tuple(y.shape)} do not broadcast",
