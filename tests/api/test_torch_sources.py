@@ -186,3 +186,19 @@ def test_results_of_one_group_are_not_taken_for_those_of_another(tmp_path):
     found = [flagscope.scan(path, tensors=group, store=store).result for group in ("a", "b")]
     assert found[0].fingerprint == found[1].fingerprint
     assert found[1].run.tasks_from_store == 0
+
+
+def test_a_module_takes_a_given_config():
+    net = nn.Module()
+    net.config = {"num_attention_heads": 2}
+    net.layers = nn.ModuleList([nn.Module()])
+    attention = net.layers[0].self_attn = nn.Module()
+    for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+        setattr(attention, name, nn.Linear(16, 16, bias=False))
+    counts = {
+        heads: flagscope.inspect(net, config={"model_type": "llama", "num_attention_heads": heads,
+                                              "hidden_size": 16, "num_hidden_layers": 1})
+        .graph.heads[0].count
+        for heads in (2, 8)
+    }  # fmt: skip
+    assert counts == {2: 2, 8: 8}

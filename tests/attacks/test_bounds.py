@@ -106,10 +106,13 @@ def test_a_page_shows_long_names_of_pairs_shortened_and_apart(tmp_path: Path) ->
     assert len(report.pairs) == 2
     assert len(report.to_html(tmp_path / "p.html")) < 6_000_000
     from flagscope.report.short_names import with_short_names
+    from flagscope.shortening import LONGEST_WORD
 
     shown = with_short_names(report.result)
     assert len({pair.name for pair in shown.pairs}) == 2
-    assert all(len(pair.name) < 700 for pair in shown.pairs)
+    assert all(len(pair.write.tensor) > LONGEST_WORD for pair in report.result.pairs)
+    assert all(len(pair.write.tensor) <= LONGEST_WORD for pair in shown.pairs)
+    assert all(len(pair.name) <= LONGEST_WORD for pair in shown.pairs)
     assert stem not in report._repr_html_()
 
 

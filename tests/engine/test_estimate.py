@@ -207,3 +207,13 @@ def test_an_estimate_says_what_it_rests_on(monkeypatch):
     added = more.bytes_memory - found.bytes_memory
     assert added == pytest.approx(PAIR_RECORD * (pairs[1] - pairs[0]), rel=0.05)
     assert 3.5 < more.seconds / estimated(tasks, checkpoint.tensors, workers=1).seconds < 5.5
+
+
+def test_reading_takes_the_bytes_of_all_pieces_over_the_rate(monkeypatch):
+    checkpoint = llama()
+    tasks = tasks_of(checkpoint)
+    pieces = {piece: size for task in tasks for piece, size in task.pieces.items()}
+    monkeypatch.setattr(estimate, "read_rate", lambda _: 1e3)
+    found = estimated(tasks, checkpoint.tensors, workers=1)
+    assert found.seconds_reading == pytest.approx(sum(pieces.values()) / 1e3)
+    assert found.seconds >= found.seconds_reading

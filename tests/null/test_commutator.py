@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from flagscope.errors import InputError
 from flagscope.null import (
@@ -254,3 +255,15 @@ def test_two_valued_distance_is_zero_for_projectors_only():
     for rank in (1, 3, 7):
         assert spectrum_invariants(np.arange(8) < rank).two_valued_distance < 1e-12
     assert spectrum_invariants(np.arange(8)).two_valued_distance > 0.5
+
+
+@pytest.mark.parametrize("degrees", [3, 63, 400])
+@pytest.mark.parametrize("ratio", [0.4, 0.97, 1.02, 1.5])
+def test_an_estimated_ratio_is_tested_by_students_t(ratio, degrees):
+    a, b = (spectrum_invariants(spectra(32)[kind]) for kind in ("full", "low"))
+    null = commutator_null(a, b)
+    error = 0.05
+    found = null.significance(ratio, error=error, degrees=degrees)
+    spread = math.hypot(math.sqrt(null.variance), error / null.mean)
+    assert found.z == pytest.approx((ratio / null.mean - 1) / spread)
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(found.z), degrees), rel=1e-9)
