@@ -142,8 +142,13 @@ def _equilibrated(
 
 
 def _blocks(w: Float[Tensor, "n p k"], *, of: Tensor | None = None) -> tuple[Tensor, ...]:
-    """Some rows at a time: as many as of a tensor fit into a block."""
+    """Some rows at a time: as many as of a tensor fit into a block; all of them on a device.
+
+    A device has no such cache, and would wait for the numbers of each block.
+    """
     n, _, m = (w if of is None else of).shape
+    if w.device.type != "cpu":
+        return (w,)
     return w.split(max(1, _BLOCK // (n * m)), dim=1)
 
 

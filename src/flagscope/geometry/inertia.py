@@ -92,8 +92,10 @@ def is_definite(s: Float[Tensor, "d d"], *, above: float = 0.0) -> bool:
     """
     s = _shifted(real_tensor(s, "s", ndim=2), above)
     d = len(s)
-    for start in range(0, d, _COLUMNS):
-        stop = min(d, start + _COLUMNS)
+    # On a device all at once: it would wait for the outcome of each block.
+    columns = _COLUMNS if s.device.type == "cpu" else max(1, d)
+    for start in range(0, d, columns):
+        stop = min(d, start + columns)
         corner, info = torch.linalg.cholesky_ex(s[start:stop, start:stop])
         if int(info):
             return False
