@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flagscope.diagnose.across import overlap_scores
+from flagscope.diagnose.across import HeadEntry, overlap_scores, space_overlaps
 from flagscope.null import haar_overlap
 
 
@@ -18,3 +18,29 @@ def test_scores_are_those_of_each_pair_of_ranks(ranks):
             free = null.sd > 0
             expected = (squared[i, j] - null.mean) / null.sd if free else 0.0
             assert found[i, j] == pytest.approx(expected), (p, q)
+
+
+def entries(*ranks):
+    return [
+        HeadEntry(f"h{i}", layer=0, head=i, rank=rank, status="ok" if rank else "all zero")
+        for i, rank in enumerate(ranks)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "status"),
+    [
+        ((2, 2), "ok"),
+        ((4, 4), "no freedom: the dimensions fix the overlap"),
+        ((2, 0, 2), "1 of 3 heads cannot be measured"),
+        ((4, 0, 4), "1 of 3 heads cannot be measured"),
+        ((3,), "a single head has no other to overlap with"),
+    ],
+)
+def test_the_status_says_what_is_missing(ranks, status):
+    size = len(ranks)
+    found = space_overlaps(
+        entries(*ranks), np.eye(size) * ranks, stack="decoder", attention="self", space="q", d=4,
+        form="grams", top=4,
+    )  # fmt: skip
+    assert found.status == status

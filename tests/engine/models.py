@@ -51,6 +51,34 @@ def llama(layers=3, d=24, f=40, scale=1.0):
     return from_state_dict(state, config=config)
 
 
+_D, _WIDE = 264, 320
+LARGE_LLAMA = {
+    "model_type": "llama", "num_hidden_layers": 2, "hidden_size": _D, "num_attention_heads": 4,
+    "num_key_value_heads": 4, "intermediate_size": _WIDE, "vocab_size": 50, "rms_norm_eps": 1e-5,
+}  # fmt: skip
+
+
+def large_llama():
+    """Bare maps large enough for sharp scans, each with a direction that stands out, and gains."""
+    generator = torch.Generator().manual_seed(1)
+    shapes = {f"self_attn.{n}_proj": (_D, _D) for n in "qkvo"}
+    shapes |= {f"mlp.{n}_proj": (_WIDE, _D) for n in ("gate", "up")} | {
+        "mlp.down_proj": (_D, _WIDE)
+    }
+    state = {}
+    for i in range(2):
+        for name, (rows, columns) in shapes.items():
+            w = torch.randn(rows, columns, generator=generator)
+            w += 4 * torch.outer(
+                torch.randn(rows, generator=generator), torch.randn(columns, generator=generator)
+            )
+            state[f"model.layers.{i}.{name}.weight"] = w.bfloat16()
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            gain = torch.exp(0.4 * torch.randn(_D, generator=generator))
+            state[f"model.layers.{i}.{norm}.weight"] = gain.bfloat16()
+    return state
+
+
 def own_names(layers: int = 6) -> dict[str, Tensor]:
     """A transformer whose attention has names that say nothing to a stranger, d = 64."""
     draw = torch.Generator().manual_seed(0)

@@ -1,13 +1,16 @@
 """Estimates of time and memory: counted work against what is called, and the arithmetic of both."""
 
 import tracemalloc
+import weakref
 from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
-from engine.models import gpt2, llama
+from engine.models import LARGE_LLAMA, gpt2, large_llama, llama
 from engine.scans import OnDisk, graph_of, planned, run, tasks_of
 from flagscope.checkpoint import from_state_dict
 from flagscope.engine import estimated, run_scan
@@ -15,6 +18,7 @@ from flagscope.engine.cache.tensor_cache import TensorCache
 from flagscope.engine.plan import estimate
 from flagscope.engine.plan.estimate import PAIR_RECORD, _computing, most_cached, read_rate
 from flagscope.engine.plan.rates import Rates, measured_rates
+from flagscope.engine.plan.tasks import plan
 from flagscope.engine.plan.work import (
     Work,
     eigenproblem,
@@ -207,6 +211,49 @@ def test_an_estimate_says_what_it_rests_on(monkeypatch):
     added = more.bytes_memory - found.bytes_memory
     assert added == pytest.approx(PAIR_RECORD * (pairs[1] - pairs[0]), rel=0.05)
     assert 3.5 < more.seconds / estimated(tasks, checkpoint.tensors, workers=1).seconds < 5.5
+
+
+class Held(TorchDispatchMode):
+    """Counts the bytes of the tensors that are alive at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.most = 0
+        self._known = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_flatten(out)[0]:
+            if isinstance(tensor, torch.Tensor):
+                self._take(tensor.untyped_storage())
+        return out
+
+    def _take(self, storage):
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known.add(key)
+            self.now += size
+            self.most = max(self.most, self.now)
+            weakref.finalize(storage, self._drop, key, size)
+
+    def _drop(self, key, size):
+        self._known.discard(key)
+        self.now -= size
+
+
+@pytest.mark.parametrize("depth", ["full", "sharp"])
+def test_tasks_hold_what_is_foretold(depth):
+    settings = Settings(
+        depth=depth, device="cpu", only=("pairs", "residual"), kinds=("mlp", "residual"), edges=0
+    )
+    checkpoint = from_state_dict(large_llama(), config=LARGE_LLAMA)
+    sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
+    tasks = plan(graph_of(checkpoint), settings, sizes)
+    assert {task.sharp for task in tasks} == {depth == "sharp"}
+    for task in tasks:
+        with TensorCache(checkpoint, [task]) as tensors, Held() as held:
+            execute(task, tensors, settings)
+        assert 0.6 < held.most / task.bytes_working < 1.1, task.name
 
 
 def test_reading_takes_the_bytes_of_all_pieces_over_the_rate(monkeypatch):

@@ -6,39 +6,17 @@ import pytest
 import torch
 
 import flagscope
+from engine.models import LARGE_LLAMA, large_llama
 from flagscope.diagnose import bare_map, sharp_map
 from flagscope.diagnose.bare_map import Folding
 from flagscope.geometry import Matrices, RankRule
 
-D, WIDE = 264, 320
 RULE = RankRule.parse("signal")
-CONFIG = {
-    "model_type": "llama", "num_hidden_layers": 2, "hidden_size": D, "num_attention_heads": 4,
-    "num_key_value_heads": 4, "intermediate_size": WIDE, "vocab_size": 50, "rms_norm_eps": 1e-5,
-}  # fmt: skip
-
-
-def network():
-    generator = torch.Generator().manual_seed(1)
-    shapes = {f"self_attn.{n}_proj": (D, D) for n in "qkvo"}
-    shapes |= {f"mlp.{n}_proj": (WIDE, D) for n in ("gate", "up")} | {"mlp.down_proj": (D, WIDE)}
-    state = {}
-    for i in range(2):
-        for name, (rows, columns) in shapes.items():
-            w = torch.randn(rows, columns, generator=generator)
-            w += 4 * torch.outer(
-                torch.randn(rows, generator=generator), torch.randn(columns, generator=generator)
-            )
-            state[f"model.layers.{i}.{name}.weight"] = w.bfloat16()
-        for norm in ("input_layernorm", "post_attention_layernorm"):
-            gain = torch.exp(0.4 * torch.randn(D, generator=generator))
-            state[f"model.layers.{i}.{norm}.weight"] = gain.bfloat16()
-    return state
 
 
 def records(state, only):
     report = flagscope.scan(
-        state, config=CONFIG, depth="sharp", only=only, kinds=("mlp", "residual"), edges=0,
+        state, config=LARGE_LLAMA, depth="sharp", only=only, kinds=("mlp", "residual"), edges=0,
         device="cpu", workers=1,
     )  # fmt: skip
     assert report.result.failures == []
@@ -57,7 +35,7 @@ def own_numbers(record):
 
 
 def test_a_gram_matrix_is_formed_once_and_changes_no_digit(monkeypatch):
-    state, formed = network(), []
+    state, formed = large_llama(), []
     module = sys.modules["flagscope.diagnose.bare_map"]
     small_gram = module.small_gram
     monkeypatch.setattr(module, "small_gram", lambda w: formed.append(w.shape) or small_gram(w))
