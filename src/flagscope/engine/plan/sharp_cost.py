@@ -16,13 +16,15 @@ from flagscope.geometry import PRODUCT_UP_TO
 # Time of products in float32, in that of float64.
 _SINGLE = 0.55
 # Numbers that the equilibration of a map touches, an entry.
-_EQUILIBRATION = 30.0
+_EQUILIBRATION = 10.0
 # Vectors of a Krylov space beyond the leading ones, and in units of them.
 _KRYLOV, _PER_DIRECTION = 256, 3
 # Part of the directions that lead, of trained maps.
 _LEADING = 0.03
-# Factorisations of a map's Gram matrices, each in time half a product of their size.
+# Factorisations of a map's Gram matrices, each in time a quarter of a product of their size.
 _FACTORISATIONS = 3
+# Maps whose Gram matrices are formed within their own block.
+_INSIDE = ("up", "gate", "down")
 # Vectors that a sketch takes, and products of each.
 _SKETCHED, _APPLIED = 128, 4
 
@@ -48,22 +50,28 @@ def sharp_stream_cost(pairs: Sequence[PairGroup], *, single: float, repeats: boo
     if not pairs:
         return Cost()
     share = _SINGLE if min(pair.d for pair in pairs) >= single else 1.0
-    sides: dict[Hashable, tuple[int, int]] = {
-        side.map.place: (pair.d, other_dimension(side, pair.d)) for pair in pairs
-        for side in (pair.write, pair.read)
+    sides: dict[Hashable, tuple[int, int, bool]] = {
+        side.map.place: (pair.d, other_dimension(side, pair.d), _is_known(pair, side))
+        for pair in pairs for side in (pair.write, pair.read)
     }  # fmt: skip
     looks = 1 + SECOND_LOOKS if repeats else 1
-    work = [_map(d, m, share, repeats=repeats) for d, m in sides.values()]
+    work = [_map(d, m, share, repeats=repeats, known=known) for d, m, known in sides.values()]
     for pair in pairs:
         one, two = _others(pair)
         work += [_meeting(pair.d, one, two).times(looks * share), records("pair", 1)]
     d = max(pair.d for pair in pairs)
-    widest = max(m for _, m in sides.values())
+    widest = max(m for _, m, _ in sides.values())
     readers = {pair.read.map.place for pair in pairs}
     # Gram matrices of the readers and of one writer, as they are and without profiles; one map
     # and its equilibrated copy.
     cells = (2 * (len(readers) + 1) + 4) * float(d) * d + 2.0 * d * widest
     return Cost(total(work), cells * (1.0 if share == 1 else 0.5))
+
+
+def _is_known(pair: PairGroup, side: Side) -> bool:
+    """Whether a Gram matrix is at hand from the block: a LayerNorm's mean asks for another one."""
+    centred = pair.read_norm is not None and pair.read_norm.kind == "layernorm"
+    return side.map.role in _INSIDE and not centred
 
 
 def _others(pair: PairGroup) -> tuple[int, int]:
@@ -73,13 +81,17 @@ def _others(pair: PairGroup) -> tuple[int, int]:
     return other(pair.write), other(pair.read)
 
 
-def _map(d: int, m: int, share: float, *, repeats: bool) -> Work:
-    """`sharp_map`: its Gram matrices, their square, what is counted and what leads."""
+def _map(d: int, m: int, share: float, *, repeats: bool, known: bool = False) -> Work:
+    """`sharp_map`: its Gram matrices, their square, what is counted and what leads.
+
+    Of a map that is `known` the Gram matrices are, the equilibrated one too.
+    """
     n, k = min(d, m), max(d, m)
     krylov = min(n, round(_KRYLOV + _PER_DIRECTION * _LEADING * n))
-    small = [gram(n, n), product(n, n, n).times(0.5 * _FACTORISATIONS), product(n, n, 2 * krylov)]
-    work = [stored(d * m), passes(_EQUILIBRATION * d * m)]
-    work += [part.times(share) for part in (gram(n, k).times(2), *small)]
+    work = [stored(d * m), gram(n, n).times(share), product(n, n, 2 * krylov).times(share)]
+    if not known:
+        work += [passes(_EQUILIBRATION * d * m), gram(n, k).times(2 * share)]
+        work += [product(n, n, n).times(0.25 * _FACTORISATIONS * share)]
     if repeats:
         # Without the scale profile: of a thin map the Gram matrix anew.
         work += [part.times(share) for part in (gram(n, n), product(n, n, krylov))]
