@@ -7,6 +7,7 @@ the process; what has something to clear away asks for KeyboardInterrupt while i
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -33,7 +34,11 @@ def start() -> None:
         signal.signal(signal.SIGINT, end_at_once)
     from flagscope.cli import main
 
-    main()
+    try:
+        main()
+    finally:
+        # At exit Python collects garbage, which would walk all that the libraries made.
+        gc.freeze()
 
 
 if __name__ == "__main__":

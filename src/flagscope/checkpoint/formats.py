@@ -17,11 +17,7 @@ from flagscope.checkpoint.files.checks import checked_start
 from flagscope.checkpoint.files.content import Kind, content_kind
 from flagscope.checkpoint.files.disguises import unlike
 from flagscope.checkpoint.files.reader import FileCheckpoint
-from flagscope.checkpoint.flax.reader import FlaxFile
-from flagscope.checkpoint.gguf.reader import GgufFile
-from flagscope.checkpoint.keras.reader import KerasFile
 from flagscope.checkpoint.npz import NpzFile
-from flagscope.checkpoint.onnx.reader import OnnxFile
 from flagscope.checkpoint.remote.path import RemotePath
 from flagscope.checkpoint.safetensors.reader import SafetensorsFile
 from flagscope.checkpoint.torch.contents import is_torch
@@ -47,7 +43,7 @@ SUFFIXES = (
 
 
 class FileReader(Protocol):
-    """Class of a reader, called to open one file."""
+    """Class of a reader, or a function that imports it, called to open one file."""
 
     def __call__(
         self, path: Path, *, source: str | None = None, config: dict[str, Any] | None = None
@@ -56,21 +52,54 @@ class FileReader(Protocol):
         ...
 
 
+def _gguf_file(
+    path: Path, *, source: str | None = None, config: dict[str, Any] | None = None
+) -> FileCheckpoint:
+    from flagscope.checkpoint.gguf.reader import GgufFile
+
+    return GgufFile(path, source=source, config=config)
+
+
+def _onnx_file(
+    path: Path, *, source: str | None = None, config: dict[str, Any] | None = None
+) -> FileCheckpoint:
+    from flagscope.checkpoint.onnx.reader import OnnxFile
+
+    return OnnxFile(path, source=source, config=config)
+
+
+def _keras_file(
+    path: Path, *, source: str | None = None, config: dict[str, Any] | None = None
+) -> FileCheckpoint:
+    from flagscope.checkpoint.keras.reader import KerasFile
+
+    return KerasFile(path, source=source, config=config)
+
+
+def _flax_file(
+    path: Path, *, source: str | None = None, config: dict[str, Any] | None = None
+) -> FileCheckpoint:
+    from flagscope.checkpoint.flax.reader import FlaxFile
+
+    return FlaxFile(path, source=source, config=config)
+
+
+# Readers of formats that few checkpoints have are imported with the first file.
 _READERS: dict[str, FileReader] = {
     **dict.fromkeys(SAFETENSORS_SUFFIXES, SafetensorsFile),
     **dict.fromkeys(TORCH_SUFFIXES, TorchFile),
     **dict.fromkeys(NPZ_SUFFIXES, NpzFile),
-    **dict.fromkeys(GGUF_SUFFIXES, GgufFile),
-    **dict.fromkeys(ONNX_SUFFIXES, OnnxFile),
-    **dict.fromkeys(KERAS_SUFFIXES, KerasFile),
-    **dict.fromkeys(FLAX_SUFFIXES, FlaxFile),
+    **dict.fromkeys(GGUF_SUFFIXES, _gguf_file),
+    **dict.fromkeys(ONNX_SUFFIXES, _onnx_file),
+    **dict.fromkeys(KERAS_SUFFIXES, _keras_file),
+    **dict.fromkeys(FLAX_SUFFIXES, _flax_file),
 }
 
 _KINDS: dict[Kind, tuple[tuple[str, ...], FileReader]] = {
     "safetensors": (SAFETENSORS_SUFFIXES, SafetensorsFile),
     "torch": (TORCH_SUFFIXES, TorchFile),
     "npz": (NPZ_SUFFIXES, NpzFile),
-    "gguf": (GGUF_SUFFIXES, GgufFile),
+    "gguf": (GGUF_SUFFIXES, _gguf_file),
 }
 # How a file begins that its suffix's reader may take: others have no such beginning.
 _BEGINNINGS = {
@@ -120,7 +149,7 @@ def file_reader(path: Path) -> FileReader:
         _check_beginning(path, suffix, start)
         return _READERS[suffix]
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
-        return KerasFile
+        return _keras_file
     if suffix in _UNSUPPORTED:
         name, hint = _UNSUPPORTED[suffix]
         raise SourceError(

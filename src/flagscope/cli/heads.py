@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flagscope.cli.collection import collection_paused
 from flagscope.cli.interrupt import interruptible
 from flagscope.cli.options import device_option, memory_option, source_options
 from flagscope.cli.outputs import check_outputs, paths_option, write_outputs
@@ -71,7 +72,8 @@ def heads_command(
     check_outputs(outputs, source)
 
     def compared() -> HeadOverlaps:
-        from flagscope.api.head_overlaps import head_overlaps
+        with collection_paused():
+            from flagscope.api.head_overlaps import head_overlaps
 
         chosen = [space.strip() for space in spaces.split(",")]
         return head_overlaps(source, spaces=chosen, memory=memory, **options)  # pyright: ignore[reportArgumentType] (checked there)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flagscope.cli.collection import collection_paused
 from flagscope.cli.options import model_options, run_options
 from flagscope.cli.outputs import check_outputs, paths_option, write_outputs
 
@@ -78,11 +79,12 @@ def inspect_command(
 
     A map is a weight matrix or a part of one. A pair is two maps that share a space.
     """
-    from flagscope.api.inspection import inspect
-    from flagscope.arch import family_draft
-    from flagscope.cli.console import Output, grid
-    from flagscope.cli.table import print_coverage
-    from flagscope.report.wording import counted, duration, size
+    with collection_paused():
+        from flagscope.api.inspection import inspect
+        from flagscope.arch import family_draft
+        from flagscope.cli.console import Output, grid
+        from flagscope.cli.table import print_coverage
+        from flagscope.report.wording import counted, duration, size
 
     outputs = {"json": json_, "draft-family": draft_family}
     check_outputs(outputs, source)

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flagscope.cli.collection import collection_paused
 from flagscope.cli.interrupt import interruptible
 from flagscope.cli.options import device_option, model_options, run_options
 from flagscope.cli.outputs import check_outputs, output_options, write_outputs
 from flagscope.cli.text import log
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
     from flagscope.api.report import Report
 
 _EPILOG = (
@@ -115,12 +119,9 @@ def demo_command(
 def _scan(source: str, quiet: bool, **options: Any) -> Report:
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    shown = console.is_terminal and not quiet
-    progress = Progress(*columns, console=console, transient=True) if shown else None
+    progress = _bar(console) if console.is_terminal and not quiet else None
     with progress or nullcontext():
         work = progress.add_task("reading headers", total=None) if progress else None
 
@@ -129,11 +130,19 @@ def _scan(source: str, quiet: bool, **options: Any) -> Report:
                 progress.update(work, completed=done, total=total, description=escape(name))
 
         def scanned() -> Report:
-            from flagscope.api.scan import scan
+            with collection_paused():
+                from flagscope.api.scan import scan
 
             return scan(source, progress=step, **options)
 
         return interruptible(scanned)
+
+
+def _bar(console: Console) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    return Progress(*columns, console=console, transient=True)
 
 
 def _deliver(

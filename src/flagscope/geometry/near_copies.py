@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
-from scipy.spatial.distance import squareform
 
 # Of more heads the leaves are left in the order of the tree: the best order takes their cube.
 _ORDERED = 300
@@ -41,6 +39,10 @@ def near_copy_clusters(
     >>> near_copy_clusters(total, [2] * 3, 20, near=0.5)
     ([[0, 2]], [1, 2, 0])
     """
+    # Imported here since the two take a quarter of a second, and a model without heads needs none.
+    from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
     chance = np.maximum.outer(ranks, ranks) / d
     apart = 1 - total / np.minimum.outer(ranks, ranks)
     # A head that fills the stream shares all by dimension alone, which says nothing.

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from importlib import resources
-from typing import Any
-
-import jinja2
-from markupsafe import Markup
+from typing import TYPE_CHECKING, Any
 
 from flagscope.observables import AT_A_GLANCE, EXPLANATIONS, PROFILED
 from flagscope.records import ScanResult
@@ -36,6 +33,10 @@ from flagscope.report.stream_figures import STREAMED
 from flagscope.report.tables import summary_table
 from flagscope.report.terms import FAMILY, TERMS, TESTS
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
 _SCRIPTS = ("base", "figures", "depth", "heads", "stream", "pair", "table", "main")
 _STYLES = ("theme", "layout", "parts")
 
@@ -51,7 +52,9 @@ FREEDOM_WORDS = {
 
 
 @lru_cache(maxsize=1)
-def _environment() -> jinja2.Environment:
+def _environment() -> Environment:
+    import jinja2  # here, since few commands write a page
+
     return jinja2.Environment(
         loader=jinja2.PackageLoader("flagscope.report", "templates"),
         autoescape=True,
@@ -64,6 +67,8 @@ def _environment() -> jinja2.Environment:
 @lru_cache(maxsize=1)
 def _assets() -> tuple[Markup, Markup]:
     """Style and script: the package's own text, and so the one thing that is not escaped."""
+    from markupsafe import Markup
+
     folder = resources.files("flagscope.report") / "templates"
     styles, scripts = (
         "\n".join((folder / f"{name}.{ending}").read_text("utf-8") for name in names)
