@@ -154,6 +154,16 @@ def test_nothing_is_definite():
     assert is_definite(torch.zeros(0, 0))
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_few_that_stand_out_are_counted_without_the_spectrum(count, monkeypatch):
+    w = normal(320, 500, seed=14)
+    for i in range(count):
+        w += torch.outer(normal(320, seed=20 + i), normal(500, seed=40 + i)) / 6
+    expected = int(signal_rank_of(w.float()))
+    monkeypatch.setattr(torch.linalg, "eigvalsh", None)
+    assert counted_signal_rank(w.float(), generator=generator()) == expected == count
+
+
 def test_all_directions_stand_out_of_nothing():
     # Half of the spectrum lies beyond the edge: more than a Krylov space is built for.
     u, _, v = torch.linalg.svd(normal(80, 80, seed=12))
