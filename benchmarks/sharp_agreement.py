@@ -14,10 +14,8 @@ from flagscope.records import Depth, PairRecord
 from flagscope.records.pairs import ArraySummary
 
 # What a sharp scan computes without estimates, to 1e-5; of leading spaces, to 1e-4.
-EXACT = (
-    "gram_correlation", "imbalance", "participation_write", "participation_read", "overlap_ratio",
-    "flag_defect",
-)  # fmt: skip
+EXACT = ("gram_correlation", "imbalance", "overlap_ratio", "flag_defect")
+RELATIVE = ("participation_write", "participation_read")
 COUNTS = (
     "rank_write", "rank_read", "effective_rank_write", "effective_rank_read", "dominant",
     "intersection_exact", "intersection_beyond_chance", "status",
@@ -48,13 +46,23 @@ def print_agreement(source: str) -> None:
     print(f"{source}: {len(both)} of {len(known)} pairs sharp")
     for line in (*_exact(both), *_estimates(both), *_effects(both), *_p_values(both)):
         print(f"  {line}", flush=True)
+    sampled = [(one, two) for one, two in both if one.commutator_ratio_error is not None]
+    for one, two in sampled:
+        print(
+            f"  {one.name}, d {one.d}: C {one.commutator_ratio:.4f} ± "
+            f"{one.commutator_ratio_error:.4f} for {two.commutator_ratio:.4f}, p "
+            f"{one.commutator_p} for {two.commutator_p}"
+        )
 
 
 def _exact(both: Both) -> Iterator[str]:
-    for name in EXACT:
+    for name in (*EXACT, *RELATIVE):
         values = [(getattr(one, name), getattr(two, name)) for one, two in both]
         lost = sum((one is None) != (two is None) for one, two in values)
-        gaps = [abs(one - two) for one, two in values if None not in (one, two)]
+        gaps = [
+            abs(one - two) / (two if name in RELATIVE else 1)
+            for one, two in values if None not in (one, two)
+        ]  # fmt: skip
         yield f"{name}: {max(gaps, default=0):.1e} at most, null in one alone: {lost}"
     gaps = [
         abs(x - y)
@@ -119,7 +127,7 @@ def _p_values(both: Both) -> Iterator[str]:
             None if pair.overlap_test is None else pair.overlap_test.dominant_log10_p
         ),
         "C": lambda pair: log10(pair.commutator_p),
-        "the combined overlap": lambda pair: pair.log10_p,
+        "the combined overlap (sharp: of dominant ranks alone)": lambda pair: pair.log10_p,
     }
     for name, test in tests.items():
         values = [(test(one), test(two), one.name) for one, two in both]
