@@ -20,6 +20,7 @@ COUNTS = (
     "rank_write", "rank_read", "effective_rank_write", "effective_rank_read", "dominant",
     "intersection_exact", "intersection_beyond_chance", "status",
 )  # fmt: skip
+LARGE = 256  # dimensions beyond which pairs are sharp where nothing is forced
 ESTIMATES = ("commutator_ratio", "commutation_defect")
 
 Both = list[tuple[PairRecord, PairRecord]]
@@ -46,13 +47,17 @@ def print_agreement(source: str) -> None:
     print(f"{source}: {len(both)} of {len(known)} pairs sharp")
     for line in (*_exact(both), *_estimates(both), *_effects(both), *_p_values(both)):
         print(f"  {line}", flush=True)
-    sampled = [(one, two) for one, two in both if one.commutator_ratio_error is not None]
-    for one, two in sampled:
-        print(
-            f"  {one.name}, d {one.d}: C {one.commutator_ratio:.4f} ± "
-            f"{one.commutator_ratio_error:.4f} for {two.commutator_ratio:.4f}, p "
-            f"{one.commutator_p} for {two.commutator_p}"
-        )
+    large = [(one, two) for one, two in both if one.d > LARGE]
+    print(f"  of those with more than {LARGE} dimensions, {len(large)}:")
+    for line in _p_values(large):
+        print(f"    {line}")
+    for one, two in large:
+        if one.commutator_ratio_error is not None:
+            print(
+                f"    {one.name}, d {one.d}: C {one.commutator_ratio:.4f} ± "
+                f"{one.commutator_ratio_error:.4f} for {two.commutator_ratio:.4f}, p "
+                f"{one.commutator_p:.1e} for {two.commutator_p:.1e}"
+            )
 
 
 def _exact(both: Both) -> Iterator[str]:
