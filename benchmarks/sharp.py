@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--depths", default="sharp,full")
     parser.add_argument("--sizes", default="300,500", help="of the spaces of drawn pairs")
     parser.add_argument("--seeds", type=int, default=500)
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     if options.what == "shape":
         depths = options.depths.split(",")
         measured_shape(options.layers, options.spectrum, options.repeats, depths)
