@@ -1,6 +1,7 @@
 """Scans of networks without alignment: how many claim something, and the sizes of every p-value.
 
 `python -m benchmarks.null_scans --scans 300 --page docs/nulls.md` writes the table of the page.
+With `--sharp` all but the smallest pairs are measured sharply, their commutators by sketches.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from scipy import stats
 
 import flagscope
 from benchmarks.null_networks import NETWORKS, NullNetwork
+from benchmarks.sharp_agreement import sketched_everywhere
 from benchmarks.tables import replaced_between
 
 LEVELS = (0.05, 0.01, 0.001)
@@ -30,7 +33,8 @@ def p_values(result: Any) -> Iterator[tuple[str, float]]:
         if pair.p is not None:
             yield f"overlap, {pair.kind}", pair.p
         if pair.commutator_p is not None:
-            yield f"C, {pair.kind}", pair.commutator_p
+            sampled = ", sampled" if pair.commutator_ratio_error is not None else ""
+            yield f"C, {pair.kind}{sampled}", pair.commutator_p
         if pair.gram_correlation_p is not None:
             yield f"ρ, {pair.kind}", pair.gram_correlation_p
         if pair.balanced is not None and pair.balanced.gram_correlation_z is not None:
@@ -51,11 +55,12 @@ def _normal(z: float) -> float:
     return float(torch.special.erfc(torch.tensor(abs(z) / 2**0.5, dtype=torch.float64)))
 
 
-def one_scan(network: NullNetwork, seed: int) -> dict[str, Any]:
+def one_scan(network: NullNetwork, seed: int, *, sharp: bool = False) -> dict[str, Any]:
     """The claims of one scan and its p-values, those of each test counted by level."""
     torch.set_num_threads(1)
     state, config = network.draw(seed)
-    report = flagscope.scan(state, config=config, workers=1)
+    with sketched_everywhere() if sharp else nullcontext():
+        report = flagscope.scan(state, config=config, workers=1, depth="sharp" if sharp else "auto")
     result = report.result
     sizes: dict[str, list[int]] = {}
     for name, p in p_values(result):
@@ -68,8 +73,8 @@ def one_scan(network: NullNetwork, seed: int) -> dict[str, Any]:
     return {"claims": claims, "exact": exact, "sizes": sizes, "failures": len(result.failures)}
 
 
-def _work(job: tuple[int, int]) -> dict[str, Any]:
-    return one_scan(NETWORKS[job[0]], job[1])
+def _work(job: tuple[int, int, bool]) -> dict[str, Any]:
+    return one_scan(NETWORKS[job[0]], job[1], sharp=job[2])
 
 
 def main() -> None:
@@ -77,6 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scans", type=int, default=300)
     parser.add_argument("--only", default="", help="part of the names of the networks to scan")
+    parser.add_argument("--sharp", action="store_true", help="measure sharply, with sketches")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, help="a JSON file for the counts")
     parser.add_argument("--page", type=Path, help="a page with marks for the table")
@@ -96,7 +102,8 @@ def scanned(options: argparse.Namespace) -> dict[str, Any]:
                 continue
             begun = time.perf_counter()
             scans = min(options.scans, network.scans or options.scans)
-            rows = list(pool.map(_work, [(at, seed) for seed in range(scans)], chunksize=4))
+            jobs = [(at, seed, options.sharp) for seed in range(scans)]
+            rows = list(pool.map(_work, jobs, chunksize=4))
             found[network.name] = summary(rows)
             found[network.name]["seconds"] = round(time.perf_counter() - begun, 1)
             print(line(network.name, found[network.name]), flush=True)

@@ -2,41 +2,32 @@
 
     python -m benchmarks.sharp shape --layers 1 --spectrum random --repeats 3
     python -m benchmarks.sharp agree CHECKPOINT…        # sketches forced, against a full scan
-    python -m benchmarks.sharp cover --d 500 --seeds 500
+    python -m benchmarks.sharp cover CHECKPOINT… --sizes 300,500 --seeds 500
 
 `shape` writes layers of the 7B shape (4096, 11008, 32 heads) in bfloat16 to a temporary folder and
-scans each in a process of its own. `cover` counts how often the intervals of `sketched_commutator`
-hold the exact value.
+scans each in a process of its own. `cover` counts how often intervals of sketched commutators hold
+the exact values, of drawn pairs and of pairs of the checkpoints.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 from safetensors.torch import save_file
-from scipy import stats
 from torch import Tensor
 
-import flagscope
-from flagscope.diagnose import sharp_pairs
-from flagscope.engine.plan import depth
-from flagscope.geometry import gram, sketched_commutator
-from flagscope.records import Depth, PairRecord
+from benchmarks.sharp_agreement import print_agreement
+from benchmarks.sketch_coverage import measured_coverage
+from flagscope.geometry import gram
 
 WIDTH, INNER, HEADS = 4096, 11008, 32
-# Fields that a sharp scan computes without estimates.
-EXACT = ("gram_correlation", "imbalance", "overlap_ratio", "participation_write")
-COUNTS = ("rank_write", "rank_read", "effective_rank_write", "effective_rank_read", "status")
 
 
 def layers_of_7b(folder: Path, layers: int, spectrum: str) -> Path:
@@ -111,87 +102,6 @@ def measured_shape(layers: int, spectrum: str, repeats: int, depths: list[str]) 
                       f"sharp / plain: {seconds['sharp'] / plain:.2f}", flush=True)  # fmt: skip
 
 
-def agreement(source: str) -> None:
-    """The largest differences of a sharp scan, sketches forced, from a full one."""
-
-    def pairs(asked: Depth) -> dict[str, PairRecord]:
-        report = flagscope.scan(source, depth=asked, only=("pairs", "residual"), edges=0)
-        return {pair.name: pair for pair in report.result.pairs}
-
-    known = pairs("full")
-    # Of every size, sketches included.
-    with patch.object(sharp_pairs, "PRODUCT_UP_TO", 0), patch.dict(depth._FROM, sharp=8):
-        found = {name: pair for name, pair in pairs("sharp").items() if pair.depth == "sharp"}
-    print(f"{source}: {len(found)} of {len(known)} pairs sharp")
-    for field in EXACT:
-        values = [(getattr(found[n], field), getattr(known[n], field)) for n in found]
-        print(f"  {field}: {max((abs(a - b) for a, b in values if b is not None), default=0):.1e}")
-    for field in COUNTS:
-        wrong = [n for n in found if getattr(found[n], field) != getattr(known[n], field)]
-        print(f"  {field}: {len(wrong)} differ {wrong[:3]}")
-    for field in ("commutator_ratio", "commutation_defect"):
-        off = [
-            (getattr(pair, field), getattr(known[n], field), getattr(pair, f"{field}_error"))
-            for n, pair in found.items() if getattr(pair, f"{field}_error") is not None
-        ]  # fmt: skip
-        if not off:
-            print(f"  {field}: exact in all")
-            continue
-        relative = max(abs(a / b - 1) for a, b, _ in off)
-        errors = max(abs(a - b) / e for a, b, e in off)
-        print(f"  {field}: {len(off)} sketched, at most {relative:.2%} off, {errors:.1f} errors")
-
-
-def pairs_to_cover(d: int) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Pairs of trace-free Gram matrices of different kinds."""
-    generator = torch.Generator().manual_seed(1)
-    line = torch.arange(1, d + 1).double()
-
-    def entries(columns: int) -> Tensor:
-        return torch.randn(d, columns, generator=generator).double()
-
-    def bulk() -> Tensor:
-        w = entries(4 * d)
-        return w @ w.T / (4 * d)
-
-    def turned(values: Tensor, basis: Tensor | None = None) -> Tensor:
-        q = torch.linalg.qr(entries(d))[0] if basis is None else basis
-        return (q * values) @ q.T
-
-    few, common = (line <= d // 8).double(), torch.linalg.qr(entries(d))[0]
-    kinds: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
-        "flat": lambda: (bulk(), bulk()),
-        "decaying": lambda: (turned(line**-1.0), turned(line**-0.6)),
-        "spiked": lambda: (turned(1 + 9 * (line <= 5)) + bulk(), turned(1 + 9 * (line <= 5))),
-        "low rank": lambda: (turned(few), turned(few)),
-        "near commuting": lambda: (
-            turned(line**-0.5, common) + 1e-3 * bulk(), turned(line**-0.7, common) + 1e-3 * bulk(),
-        ),
-    }  # fmt: skip
-    for name, make in kinds.items():
-        a, b = (x - x.trace() / d * torch.eye(d).double() for x in make())
-        yield name, a, b
-
-
-def coverage(d: int, seeds: int) -> None:
-    """How often 95 % intervals of C and ν hold the exact values, in float32."""
-    for name, a, b in pairs_to_cover(d):
-        product = a @ b
-        commutator = float((product - product.T).square().sum())
-        defect = commutator / (2 * float(product.square().sum()))
-        one, two, hits = a.float(), b.float(), [0, 0]
-        for seed in range(seeds):
-            made = sketched_commutator(
-                lambda x, one=one: one @ x, lambda x, two=two: two @ x, d,
-                generator=torch.Generator().manual_seed(seed),
-            )  # fmt: skip
-            reach = float(stats.t.ppf(0.975, made.degrees)) if made.degrees else 1.96
-            hits[0] += abs(made.commutator - commutator) <= reach * made.commutator_error
-            hits[1] += abs(made.defect - defect) <= reach * made.defect_error
-        shares = ", ".join(f"{hit / seeds:.1%}" for hit in hits)
-        print(f"{name}: {shares} (± {1.96 * math.sqrt(0.05 * 0.95 / seeds):.1%})", flush=True)
-
-
 def main() -> None:
     """Run one of the measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -201,16 +111,18 @@ def main() -> None:
     parser.add_argument("--spectrum", default="random", help="random, 0.3 or 0.5")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--depths", default="sharp,full")
-    parser.add_argument("--d", type=int, default=500)
+    parser.add_argument("--sizes", default="300,500", help="of the spaces of drawn pairs")
     parser.add_argument("--seeds", type=int, default=500)
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     if options.what == "shape":
         depths = options.depths.split(",")
         measured_shape(options.layers, options.spectrum, options.repeats, depths)
     elif options.what == "cover":
-        coverage(options.d, options.seeds)
-    for source in options.sources:
-        agreement(source)
+        sizes = [int(size) for size in options.sizes.split(",") if size]
+        measured_coverage(sizes, options.seeds, options.sources)
+    else:
+        for source in options.sources:
+            print_agreement(source)
 
 
 if __name__ == "__main__":

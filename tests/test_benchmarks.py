@@ -9,6 +9,7 @@ from benchmarks.minimal_work import minimal_work, timed
 from benchmarks.models import gpt2, llama
 from benchmarks.page import renew, spread, tables
 from benchmarks.results import Results
+from benchmarks.sketch_coverage import Coverage, drawn_pair, measured_coverage, sketched
 from safetensors.torch import load_file
 
 import flagscope
@@ -151,3 +152,26 @@ def test_estimates_stand_beside_what_was_measured(tmp_path):
 def test_spread_shows_median_and_range():
     assert spread([3.0, 1.0, 2.0]) == "2.00 [1.00, 3.00]"
     assert spread([120.0, 110.0, 134.0]) == "120 [110, 134]"
+
+
+def test_coverage_leaves_exact_sketches_out():
+    found = {}
+    for kind, d in (("low rank", 200), ("rank 8", 200), ("flat", 90)):
+        pair = drawn_pair(kind, d)
+        found[kind] = Coverage(pair)
+        for seed in range(10):
+            found[kind].add(sketched(pair.write, pair.read, seed))
+    assert found["low rank"].sampled == 10
+    assert found["low rank"].probes >= 640
+    assert min(found["low rank"].hits) >= 7
+    # Nothing is left behind 16 directions, and no direction behind 32 and 58 in 90 dimensions.
+    for kind in ("rank 8", "flat"):
+        assert found[kind].exact == 10
+        assert found[kind].worst < 1e-5
+
+
+def test_coverage_of_trained_pairs_is_of_those_that_a_scan_samples(tmp_path, capsys):
+    measured_coverage([], 3, [str(gpt2(tmp_path, layers=1, d=320, heads=2))])
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert rows[0].startswith("| trained 0, d ")
+    assert rows[-1].startswith("pooled: ")

@@ -53,6 +53,24 @@ def test_scans_of_random_weights_claim_nothing():
         assert small / tests < 0.05 * 1.2 + 4 * (0.05 / tests) ** 0.5, test
 
 
+@pytest.mark.slow
+def test_sharp_scans_of_random_weights_claim_nothing():
+    """With the sketch forced in every space beyond 8 dimensions."""
+    networks = {network.name: network for network in NETWORKS}
+    found = [
+        one_scan(networks[name], 20_000 + seed, sharp=True)
+        for name, scans in (("GPT-2 (96, 3, 4 layers)", 8), ("MLP of 8 maps, a quarter dead", 20))
+        for seed in range(scans)
+    ]
+    assert not any(scan["failures"] or scan["exact"] for scan in found)
+    claims = [scan["claims"] for scan in found if scan["claims"]]
+    assert len(claims) <= stats.binom.isf(1e-4, len(found), 0.05), claims
+    sampled = sum(
+        counts[0] for scan in found for name, counts in scan["sizes"].items() if "sampled" in name
+    )
+    assert sampled >= 50
+
+
 def test_a_planted_alignment_is_claimed():
     network = next(network for network in NETWORKS if network.name == "MLP of 8 maps")
     state, _ = network.draw(7)

@@ -112,7 +112,25 @@ def test_matrices_that_commute():
     made = sketched_commutator(
         lambda x: a @ x, lambda x: a @ x, D, generator=generator(), dtype=torch.float64
     )
-    assert made.commutator == made.commutator_error == made.defect == 0
+    assert made.commutator == made.defect == 0
+    assert made.commutator_error < 1e-28 * made.product
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-7, 1e-6, 1e-5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_errors_hold_what_cancellation_leaves(level, dtype):
+    """[A, B] of matrices that nearly commute is lost in the round-off of AB and BA."""
+    level = level * torch.finfo(dtype).eps / torch.finfo(torch.float32).eps
+    a = (gram(LINE**-0.5, 7) + level * bulk(1)).to(dtype).to(torch.float64)
+    b = gram(LINE**-0.7, 7).to(dtype).to(torch.float64)
+    commutator, defect = exact(a, b)
+    a, b = a.to(dtype), b.to(dtype)
+    for seed in range(10):
+        made = sketched_commutator(
+            lambda x: a @ x, lambda x: b @ x, D, generator=generator(seed), dtype=dtype
+        )
+        assert abs(made.commutator - commutator) < 4 * made.commutator_error
+        assert abs(made.defect - defect) < 4 * made.defect_error
 
 
 def test_zero_has_no_defect():
