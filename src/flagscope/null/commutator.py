@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
+from scipy import special, stats
 
 from flagscope.errors import InputError
 from flagscope.null.defect import defect_variance
@@ -16,7 +16,6 @@ from flagscope.null.draws import haar_draws, log_tails_of_draws
 from flagscope.null.significance import Significance
 from flagscope.null.spectrum import Spectrum, spectrum_invariants
 from flagscope.null.tails import (
-    log_beta_tails,
     log_gamma_tails,
     log_normal_tails,
     log_pearson3_tails,
@@ -82,10 +81,12 @@ class CommutatorNull:
             C.
         error, degrees
             Standard error of an estimated C, and its degrees of freedom (`sketched_commutator`).
-            The error adds to the spread, and both tails are then Student's.
 
         Notes
         -----
+        An estimate is compared with the law of C plus its error, which is Student's: each tail of C
+        is averaged over it.
+
         Upper tail: lognormal; lower tail: gamma, or a reflected gamma law where one spectrum is
         two-valued and the other dominated by few; all with the exact variance. With draws, both
         tails are theirs (`log_tails_of_draws`). Status "lower tail not calibrated" and no p where
@@ -98,28 +99,42 @@ class CommutatorNull:
         z = (ratio - 1.0) / math.sqrt(self.variance + (error / self.mean) ** 2)
         if not self.calibrated and ratio < 1.0:
             return Significance(z, None, None, "lower tail not calibrated")
-        if degrees:
-            # Student's t is of a Beta law: |t| > z where ν/(ν + t²) < ν/(ν + z²).
-            share = degrees / (degrees + z * z)
-            log_both = log_beta_tails(share, 0.5 * degrees, 0.5)[0] if share < 1.0 else 0.0
-            log_tail = log_both - math.log(2.0)
-            return Significance.two_sided(
-                z, log_cdf=log_tail if z < 0 else 0.0, log_sf=log_tail if z >= 0 else 0.0
-            )
+        if degrees == 0:
+            tails = self._log_tails(ratio)
+        else:
+            points, log_weights = _student_nodes(degrees)
+            values = [self._log_tails(ratio - error / self.mean * t) for t in points]
+            tails = np.logaddexp.reduce(np.asarray(values) + log_weights[:, None], axis=0)
+        log_cdf, log_sf = (float(tail) for tail in tails)
+        # In closed form the lower tail is that below the mean.
+        if self._sample is None and ratio >= 1.0:
+            log_cdf = 0.0
+        return Significance.two_sided(z, log_cdf=log_cdf, log_sf=log_sf)
+
+    def _log_tails(self, ratio: float) -> tuple[float, float]:
+        """Log of the lower and upper tail of C over its mean, the former where it is known."""
         # Commuting exactly has a logarithm of no use; rounding stands in for it.
         positive = max(ratio, float(np.finfo(np.float64).eps))
         if self._sample is not None:
-            log_cdf, log_sf = log_tails_of_draws(self._sample, positive)
-            return Significance.two_sided(z, log_cdf=log_cdf, log_sf=log_sf)
+            return log_tails_of_draws(self._sample, positive)
         spread = math.log1p(self.variance)
         log_sf = log_normal_tails((math.log(positive) + 0.5 * spread) / math.sqrt(spread))[1]
-        if ratio >= 1.0:
-            return Significance.two_sided(z, log_cdf=0.0, log_sf=log_sf)
         if self._skewness < 0.0:
-            log_cdf = log_pearson3_tails(z, self._skewness)[0]
-        else:
-            log_cdf = log_gamma_tails(1.0 / self.variance, positive - 1.0)[0]
-        return Significance.two_sided(z, log_cdf=log_cdf, log_sf=log_sf)
+            z = (positive - 1.0) / math.sqrt(self.variance)
+            return log_pearson3_tails(z, self._skewness)[0], log_sf
+        return log_gamma_tails(1.0 / self.variance, positive - 1.0)[0], log_sf
+
+
+@lru_cache(maxsize=256)
+def _student_nodes(degrees: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points and logarithms of weights for averages over Student's law, its far tails included.
+
+    The trapezoidal rule in u, t = sinh u.
+    """
+    u, step = np.linspace(-8.0, 8.0, 81, retstep=True)
+    t = np.sinh(u)
+    log_weights = np.log(step * np.cosh(u)) + stats.t.logpdf(t, degrees)
+    return t, log_weights - special.logsumexp(log_weights)
 
 
 def commutator_null(

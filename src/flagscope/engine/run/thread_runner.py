@@ -14,6 +14,7 @@ from flagscope.engine.plan.slots import TASK_MEMORY
 from flagscope.engine.plan.tasks import Task
 from flagscope.engine.run.arrivals import Arrivals
 from flagscope.engine.run.attempt import attempt
+from flagscope.engine.run.freed_memory import return_freed_memory
 from flagscope.engine.run.outcome import Outcome
 from flagscope.engine.settings import Settings
 
@@ -94,6 +95,7 @@ def _attempt(task: Task, index: int, tensors: TensorCache, settings: Settings) -
         return attempt(task, tensors, settings)
     finally:
         tensors.finish(index)
+        return_freed_memory(task)
 
 
 @contextmanager
