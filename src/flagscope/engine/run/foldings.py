@@ -50,9 +50,9 @@ def folding(
         return None
     if norm is None:
         return Folding(bare)
-    return Folding(
-        bare, reader.batchnorm_scale(norm) if norm.kind == "batchnorm" else reader.gain(norm)
-    )
+    # As `fold_before` and `fold_behind` have it.
+    statistics = norm.kind == "batchnorm" and view == "write"
+    return Folding(bare, reader.batchnorm_scale(norm) if statistics else reader.gain(norm))
 
 
 def bare_keys(groups: Sequence[PairGroup], settings: Settings) -> Iterator[Hashable]:
