@@ -134,3 +134,16 @@ def test_bad_arguments_are_refused():
         equilibrated(torch.ones(3))
     with pytest.raises(InputError, match="passes"):
         equilibrated(torch.ones(3, 3), passes=0)
+
+
+@pytest.mark.parametrize("spread", [0.0, 40.0])
+@pytest.mark.parametrize("unit", [2.0**-60, 2.0**-10, 2.0**50])
+def test_a_large_map_has_the_same_digits_in_any_unit(unit, spread):
+    generator = torch.Generator().manual_seed(3)
+    w = torch.randn(200, 400, generator=generator)
+    w = w * torch.exp2(-spread * torch.rand(200, 1, generator=generator).round())
+    found, other = equilibrated(w), equilibrated(unit * w)
+    assert torch.equal(found.values, other.values)
+    torch.testing.assert_close(found.values.square().mean(0), torch.ones(400), rtol=1e-4, atol=0)
+    batch = equilibrated(torch.stack([w, torch.full_like(w, 1e-30)]))
+    assert torch.equal(batch.values[0], found.values)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flagscope.errors import InputError
 from flagscope.geometry._validate import real_tensor
+from flagscope.geometry.matrices import power_of_two
 
 # The edge of the bulk fluctuates by p^{-2/3} of itself, .4 % at p = 4096, and unequal rows move it
 # by the mean of their squared deviations only, so this is far below what a count could notice.
@@ -17,9 +18,11 @@ _TOLERANCE = 1e-4
 
 # Exponents below which a power of two is a number of float32, as is its reciprocal.
 _PLAIN = 100
-# Exponents of the largest entries of rows and of columns between which squares are taken as they
-# are: those that underflow are nothing to their sums, and no sum overflows.
-_LEAST, _MOST = -30, 20
+# Rows and columns whose largest entries lie no further below the largest of all, in exponents, need
+# no scales of their own: squares that underflow are nothing to their sums, and no sum overflows.
+_SPREAD = 30
+# Exponents of the largest entry of all between which it needs none either.
+_LEAST, _MOST = -20, 20
 # Range of the factors beyond which sums of squares are taken in float64.
 _WIDE = 1e10
 
@@ -132,7 +135,7 @@ def _equilibrated(
         # Along the rows of what is stored.
         columns, rows, deviation = _equilibrated(w.mT, passes, out=out.mT)
         return rows, columns, deviation
-    w, live = _over_powers_of_two(w)
+    w, live = _in_range(w)
     row, column, deviation = _scales(w, live, passes)
     left, right = (factors.sqrt().to(w.dtype) for factors in (row[..., None], column[:, None]))
     for values, block, by in zip(_blocks(out), _blocks(w), _blocks(left, of=w), strict=True):
@@ -152,20 +155,21 @@ def _blocks(w: Float[Tensor, "n p k"], *, of: Tensor | None = None) -> tuple[Ten
     return w.split(max(1, _BLOCK // (n * m)), dim=1)
 
 
-def _over_powers_of_two(
-    w: Float[Tensor, "n p m"],
-) -> tuple[Float[Tensor, "n p m"], tuple[Tensor, Tensor]]:
+def _in_range(w: Float[Tensor, "n p m"]) -> tuple[Float[Tensor, "n p m"], tuple[Tensor, Tensor]]:
     """The maps in a range where squares are safe, and which rows and which columns are not zero.
 
-    As they are where they lie in it. Otherwise a copy with every row's, then every column's largest
-    entry in [½, 1): no digit is lost. Its squares do not overflow, and those that underflow are
-    nothing to their sums.
+    A large map, which is alone, is taken as it is where it lies in it, or times a power of two.
+    Otherwise every row's, then every column's largest entry is brought to [½, 1): no digit is lost.
+    Squares then do not overflow, and those that underflow are nothing to their sums.
     """
     row, column = _largest(w)
     live = row > 0, column > 0
     exponents = torch.frexp(torch.cat([row[row > 0], column[column > 0]])).exponent
-    if bool(((exponents >= _LEAST) & (exponents <= _MOST)).all()):
-        return w, live
+    if len(exponents) and w.numel() >= _LARGE and len(w) == 1:
+        # What is done hangs on the entries' ratios alone, so that a unit changes no digit.
+        top = exponents.amax()
+        if bool((exponents >= top - _SPREAD).all()):
+            return (w if _LEAST <= int(top) <= _MOST else power_of_two(w, -top)), live
     w = _scaled_by(w, row[..., None])
     return _scaled_by(w, _largest(w)[1][:, None]), live
 
