@@ -15,10 +15,10 @@ from flagscope.geometry.leading_space import leading_space
 # From this size on the largest eigenvalue alone comes from so many steps of Lanczos: an eigenvalue
 # beyond the edge of the others by a hundredth of it is found to four digits.
 _LANCZOS_FROM = 512
+_LANCZOS_STEPS = 64
 # From so many times their number on, the vectors of a few eigenvalues come from a Krylov space, by
 # blocks of so many.
 _KRYLOV_FROM, _KRYLOV_BLOCK = 64, 16
-_LANCZOS_STEPS = 64
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from flagscope.engine.cache.tensor_cache import TensorCache
 from flagscope.engine.device import resolved_device
 from flagscope.engine.plan.depth import is_sharp, pair_size
 from flagscope.engine.plan.tasks import Task
-from flagscope.engine.run.foldings import folding
+from flagscope.engine.run.foldings import folded_norms, folding, is_layernorm
 from flagscope.engine.run.head_scales import HeadScales, folded_norm, head_maps
 from flagscope.engine.run.outcome import TaskResult
 from flagscope.engine.run.side_by_side import side_by_side
@@ -67,16 +67,14 @@ def _inside(
     for group in groups:
         sides = group.write, group.read
         suited = reader.for_size(pair_size(group), (side.map for side in sides))
-        before, behind = (
-            (None, None) if settings.fold_norms == "none" else (group.read_norm, group.write_norm)
-        )
+        before, behind = folded_norms(group, settings)
         key = group.read.map.place, group.read.transposed, before, suited.dtype
         if read is None or key != last:
             # Release the previous read maps first.
             remembered, last, read = Remembered(), key, None
             prepared = {}
             read = fold_before(suited.side(group.read, "read"), before, suited)
-        centred = before is not None and before.kind == "layernorm"
+        centred = is_layernorm(before)
         write = fold_behind(suited.side(group.write, "write"), behind, suited, centred=centred)
         writers, readers = (
             [m.write_index for m in group.members],

@@ -32,11 +32,12 @@ def folding(
     reader, settings
         How maps are read, and which norms are folded in.
     """
-    norm = _norm(group, view, settings)
-    if norm is not None and view == "write" and norm.kind == "layernorm":
+    before, behind = folded_norms(group, settings)
+    norm = behind if view == "write" else before
+    if view == "write" and is_layernorm(norm):
         return None
     side = _side(group, view)
-    gram = not _is_centred(group, settings)
+    gram = not is_layernorm(before)
     rule = RankRule.parse(settings.rank)
     bare = reader.shared_value(
         _key(group, view, index, gram=gram),
@@ -55,11 +56,23 @@ def folding(
     return Folding(bare, reader.batchnorm_scale(norm) if statistics else reader.gain(norm))
 
 
+def folded_norms(group: PairGroup, settings: Settings) -> tuple[Norm | None, Norm | None]:
+    """The norms before the readers and behind the writers of a pair, as far as they are folded."""
+    if settings.fold_norms == "none":
+        return None, None
+    return group.read_norm, group.write_norm
+
+
+def is_layernorm(norm: Norm | None) -> bool:
+    """Whether a norm removes the mean of the coordinates."""
+    return norm is not None and norm.kind == "layernorm"
+
+
 def bare_keys(groups: Sequence[PairGroup], settings: Settings) -> Iterator[Hashable]:
     """Keys of the bare maps that a task with these pairs may share with others."""
     for group in groups:
         if is_sharp(group, settings.depth):
-            gram = not _is_centred(group, settings)
+            gram = not is_layernorm(folded_norms(group, settings)[0])
             for member in group.members:
                 yield _key(group, "write", member.write_index, gram=gram)
                 yield _key(group, "read", member.read_index, gram=gram)
@@ -67,17 +80,6 @@ def bare_keys(groups: Sequence[PairGroup], settings: Settings) -> Iterator[Hasha
 
 def _side(group: PairGroup, view: View) -> Side:
     return group.write if view == "write" else group.read
-
-
-def _norm(group: PairGroup, view: View, settings: Settings) -> Norm | None:
-    if settings.fold_norms == "none":
-        return None
-    return group.write_norm if view == "write" else group.read_norm
-
-
-def _is_centred(group: PairGroup, settings: Settings) -> bool:
-    before = _norm(group, "read", settings)
-    return before is not None and before.kind == "layernorm"
 
 
 def _key(group: PairGroup, view: View, index: int, *, gram: bool) -> Hashable:

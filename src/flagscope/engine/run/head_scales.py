@@ -10,6 +10,7 @@ import torch
 from flagscope.arch import HeadGroup, Norm
 from flagscope.engine.cache.norms import fold_before
 from flagscope.engine.cache.task_reader import TaskReader
+from flagscope.engine.run.foldings import is_layernorm
 from flagscope.engine.settings import Settings
 from flagscope.geometry import (
     DividedSpaces,
@@ -63,7 +64,7 @@ class HeadScales:
         They are kept, unless a LayerNorm's mean is removed from the maps.
         """
         norm = folded_norm(group, self._settings)
-        if norm is not None and norm.kind == "layernorm":
+        if is_layernorm(norm):
             return head_spaces(maps.values, noise=maps.delta)
         return self._spaces_of(group, maps)
 

@@ -17,7 +17,7 @@ from flagscope.engine.cache.counted_cache import CountedCache
 from flagscope.engine.cache.norms import fold_before, fold_behind
 from flagscope.engine.cache.task_reader import TaskReader
 from flagscope.engine.plan.depth import is_sharp
-from flagscope.engine.run.foldings import bare_keys, folding
+from flagscope.engine.run.foldings import bare_keys, folded_norms, folding, is_layernorm
 from flagscope.engine.settings import Settings
 from flagscope.geometry import Matrices, PreparedMap, RankRule, prepared_map
 from flagscope.records import PairRecord
@@ -118,8 +118,8 @@ _Make = Callable[[TaskReader], Matrices]
 def _sides(group: PairGroup, settings: Settings) -> list[tuple[Hashable, _Make, _Make]]:
     """A key and two ways to read each side of a pair, with its norms folded in: with the mean
     removed where a LayerNorm does that, and with the mean left in."""
-    before, behind = _norms(group, settings)
-    centred = before is not None and before.kind == "layernorm"
+    before, behind = folded_norms(group, settings)
+    centred = is_layernorm(before)
     member = group.members[0]
 
     def write(reader: TaskReader, *, mean: bool = False) -> Matrices:
@@ -143,14 +143,8 @@ def _sides(group: PairGroup, settings: Settings) -> list[tuple[Hashable, _Make, 
     ]  # fmt: skip
 
 
-def _norms(group: PairGroup, settings: Settings) -> tuple[Norm | None, Norm | None]:
-    if settings.fold_norms == "none":
-        return None, None
-    return group.read_norm, group.write_norm
-
-
 def _folded(group: PairGroup, settings: Settings) -> list[str]:
-    before, behind = _norms(group, settings)
+    before, behind = folded_norms(group, settings)
     return [norm.name for norm in (behind, before) if norm is not None]
 
 
