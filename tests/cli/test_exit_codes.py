@@ -1,7 +1,8 @@
-"""0 done, 1 some tasks failed, 2 wrong use, 3 internal error, 130 interrupted."""
+"""0 done, 1 some tasks failed, 2 wrong use, 3 internal error, 4 a gate, 130 interrupted."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -33,6 +34,30 @@ def test_nan_weights_are_a_status_and_0(run: Run, tmp_path: Path) -> None:
     assert answer.code == 0
     assert "1 × read map 4.weight is not finite" in answer.out
     assert "failed" not in answer.err
+
+
+@pytest.mark.parametrize(
+    ("codes", "code"),
+    [("not-finite", 4), ("near-copies,warning", 4), ("near-copies", 0), ("strong,notable", 0)],
+)
+def test_a_gate_gives_4_where_a_finding_is_named(
+    run: Run, tmp_path: Path, codes: str, code: int
+) -> None:
+    state = perceptron()
+    state["4.weight"][0, 0] = torch.nan
+    path = tmp_path / "nan.safetensors"
+    save_file(state, path)
+    answer = run("scan", path, "--fail-on", codes, "--json", "-", "--quiet")
+    assert answer.code == code
+    assert ("there is such a finding" in answer.err) == (code == 4)
+    found = {finding["code"] for finding in json.loads(answer.out)["findings"]}
+    assert found >= {"not-finite", "missing-numbers"}
+
+
+def test_a_gate_needs_a_code_that_there_is(run: Run, mlp: Path) -> None:
+    answer = run("scan", mlp, "--fail-on", "copies")
+    assert answer.code == 2
+    assert "'copies' is not among not-finite, near-copies" in answer.err
 
 
 @pytest.mark.parametrize(

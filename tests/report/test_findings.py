@@ -561,7 +561,12 @@ def test_routes_of_one_stream_are_told_in_one_sentence(stream: ScanResult) -> No
 def test_nothing_beyond_chance_says_so() -> None:
     quiet = _quiet(synthetic.resnet())
     assert findings(quiet) == [
-        Finding(severity="info", topic="scan", text="Nothing in this scan lies beyond chance.")
+        Finding(
+            code="nothing",
+            severity="info",
+            topic="scan",
+            text="Nothing in this scan lies beyond chance.",
+        )
     ]
 
 

@@ -51,7 +51,9 @@ class Report:
             if Path(source).exists() and not Path(source).is_file():
                 raise OSError("not a file")  # reading a pipe may never end
             text = Path(source).read_text(encoding="utf-8")
-            return cls(ScanResult.model_validate_json(text))
+            result = ScanResult.model_validate_json(text)
+            # What is said of it is said anew: another release may say more.
+            return cls(result.model_copy(update={"findings": []}))
         except (OSError, UnicodeDecodeError, ValidationError) as error:
             first = str(error).splitlines()[0]
             raise InputError(
@@ -95,11 +97,11 @@ class Report:
         return all_figures(self.result)
 
     def to_json(self, path: str | os.PathLike[str] | None = None, *, paths: bool = False) -> str:
-        """The result as JSON text; also written to `path` if one is given.
+        """The result and its findings as JSON text; also written to `path` if one is given.
 
         Absolute paths of this machine are shortened to their last part unless `paths` is True.
         """
-        text = self._shared(paths).model_dump_json(by_alias=True, indent=1)
+        text = self._with_findings(paths).model_dump_json(by_alias=True, indent=1)
         return _written(text, path)
 
     def to_html(self, path: str | os.PathLike[str] | None = None, *, paths: bool = False) -> str:
@@ -113,6 +115,13 @@ class Report:
 
     def _shared(self, paths: bool = False) -> ScanResult:
         return self.result if paths else shared_result(self.result, self._given)
+
+    def _with_findings(self, paths: bool) -> ScanResult:
+        """The result as others see it, and what is said of it."""
+        from flagscope.report import findings
+
+        result = self._shared(paths)
+        return result.model_copy(update={"findings": findings(result)})
 
     def _repr_html_(self) -> str:
         from flagscope.report import render_summary

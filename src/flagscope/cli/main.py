@@ -1,7 +1,8 @@
 """The `flagscope` command and its exit codes.
 
-0 done; 1 done, but some tasks failed; 2 wrong use or unreadable source; 3 internal error; 130
-interrupted. An error is one line and a hint; `--debug` shows its trace as well.
+0 done; 1 done, but some tasks failed; 2 wrong use or unreadable source; 3 internal error; 4 what
+`--fail-on` names was found; 130 interrupted. An error is one line and a hint; `--debug` shows its
+trace as well.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flagscope.cli.collection import collection_paused
+from flagscope.cli.gate import fail_on_option, gate
 from flagscope.cli.interrupt import interruptible
 from flagscope.cli.options import device_option, model_options, run_options
 from flagscope.cli.outputs import check_outputs, output_options, write_outputs
@@ -75,6 +76,7 @@ _EPILOG = (
 @click.option(
     "--seed", metavar="N", default=0, show_default=True, help="Seed of the few random draws."
 )
+@fail_on_option()
 def scan_command(
     source: str,
     json_: str | None,
@@ -83,6 +85,7 @@ def scan_command(
     csv_table: str,
     paths: bool,
     quiet: bool,
+    fail_on: tuple[str, ...],
     **options: Any,
 ) -> int:
     """Scan a checkpoint: a file, a folder, a hub name or a URL (s3://, https://, …).
@@ -92,10 +95,12 @@ def scan_command(
     """
     outputs = {"json": json_, "html": html, "csv": csv}
     check_outputs(outputs, source)
-    code = _deliver(_scan(source, quiet, **options), outputs, quiet, csv_table, paths)
+    report = _scan(source, quiet, **options)
+    code = _deliver(report, outputs, quiet, csv_table, paths)
     if code and options["store"]:
         log(f"hint: what succeeded is kept in {options['store']}; run again to try the rest alone")
-    return code
+    # What failed is no reason to call the rest well: a finding outranks it.
+    return (gate(report.findings, fail_on) if fail_on else 0) or code
 
 
 @click.command("demo")

@@ -5,6 +5,7 @@ and none holds NaN or infinity.
 """
 
 from flagscope.records.coverage import Coverage, LeftOut, NotFinite, WithoutNumbers
+from flagscope.records.finding import FINDING_CODES, Finding, FindingCode, Severity
 from flagscope.records.heads import HeadCluster, HeadPair, HeadRecord, SharedDirection
 from flagscope.records.links import EdgeRecord
 from flagscope.records.literals import (
@@ -40,6 +41,7 @@ from flagscope.records.scan import SCHEMA, FailureRecord, RunRecord, ScanResult
 from flagscope.records.settings import ScanSettings
 
 __all__ = [
+    "FINDING_CODES",
     "FREEDOMS",
     "HEAD_SPACES",
     "PARTS",
@@ -51,6 +53,8 @@ __all__ = [
     "Depth",
     "EdgeRecord",
     "FailureRecord",
+    "Finding",
+    "FindingCode",
     "FoldNorms",
     "Freedom",
     "Functional",
@@ -74,6 +78,7 @@ __all__ = [
     "RunRecord",
     "ScanResult",
     "ScanSettings",
+    "Severity",
     "SharedDirection",
     "TestKind",
     "Values",

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from flagscope.records.coverage import Coverage
+from flagscope.records.finding import Finding
 from flagscope.records.heads import HeadRecord
 from flagscope.records.links import EdgeRecord
 from flagscope.records.literals import Freedom, Label, TestKind
@@ -72,4 +73,9 @@ class ScanResult(Record):
         "are of each kind.",
     )
     failures: list[FailureRecord]
+    findings: list[Finding] = Field(
+        default=[],
+        description="What the report says of it, most important first; empty in a result that was "
+        "not made a report of.",
+    )
     run: RunRecord

@@ -1,6 +1,7 @@
 """Results in words, frames, figures and one self-contained page; sees records, never tensors."""
 
 from flagscope.observables import EXPLANATIONS, Explanation
+from flagscope.records import Finding
 from flagscope.report.coverage import left_out, measured_share, without_number_lines
 from flagscope.report.figures import (
     all_figures,
@@ -15,7 +16,6 @@ from flagscope.report.figures import (
     shared_spectrum,
     stream_profile,
 )
-from flagscope.report.finding import Finding
 from flagscope.report.findings import findings
 from flagscope.report.page import render_page, render_summary
 from flagscope.report.spreadsheet import csv_text

@@ -8,11 +8,10 @@ from math import comb
 from statistics import median
 
 from flagscope.observables import NEAR_COPY
-from flagscope.records import HeadCluster, HeadPair, HeadRecord, ScanResult
+from flagscope.records import Finding, HeadCluster, HeadPair, HeadRecord, ScanResult
 from flagscope.report import meaning
 from flagscope.report.effect import STRONG, ratio_effect
 from flagscope.report.error_rate import ErrorRate
-from flagscope.report.finding import Finding
 from flagscope.report.head_names import HeadNames
 from flagscope.report.wording import (
     SPACE_WORDS,
@@ -121,6 +120,7 @@ def _finding(names: HeadNames, entries: Sequence[_Close]) -> Finding:
     over = f" over their {comb(len(best.heads), 2)} pairs" if several else ""
     times = f"{'up to ' if len(entries) > 1 else ''}{number(best.ratio)} times chance"
     return Finding(
+        code="near-copies" if best.near else "related-heads",
         severity="strong" if best.near and effect.size >= STRONG else "notable",
         topic="heads",
         text=(
@@ -174,6 +174,7 @@ def _rest(names: HeadNames, rest: Sequence[_Close]) -> Finding:
     )
     best = max(rest, key=lambda entry: entry.ratio)
     return Finding(
+        code="near-copies" if rest[0].near else "related-heads",
         severity="notable" if certain else "info",
         topic="heads",
         text=text if certain else f"{text} {UNCERTAIN}",

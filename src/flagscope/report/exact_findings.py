@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from flagscope.observables import null_band
-from flagscope.records import PairRecord, ScanResult
+from flagscope.records import Finding, PairRecord, ScanResult
 from flagscope.report import meaning
 from flagscope.report.effect import ratio_effect
-from flagscope.report.finding import Finding
 from flagscope.report.pair_findings import label_of
 from flagscope.report.tracks import Track, wider_tracks
 from flagscope.report.wording import counted, joined, share_of, span
@@ -97,6 +96,7 @@ def _finding(
     strong = len(some) >= _MOST * len(track.pairs) and label == "functional"
     where = share_of(len(some), len(track.pairs), "pair")
     return Finding(
+        code="lost-ranks" if observable == "kernel_intersection" else "exact-intersections",
         severity="strong" if strong else "notable",
         topic="pairs",
         text=f"{track.title}: {where} {sentence('' if len(some) > 1 else 's', excess, words)}",

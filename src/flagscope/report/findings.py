@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flagscope.records import ScanResult
+from flagscope.records import Finding, FindingCode, ScanResult
 from flagscope.report import (
     copy_findings,
     exact_findings,
@@ -13,7 +13,6 @@ from flagscope.report import (
 )
 from flagscope.report.coverage import HINT, not_understood, percent
 from flagscope.report.error_rate import SCHEMA_1, ErrorRate
-from flagscope.report.finding import Finding
 from flagscope.report.wording import counted, joined
 
 _ORDER = {"strong": 0, "notable": 1, "warning": 2, "info": 3}
@@ -38,12 +37,14 @@ def findings(result: ScanResult) -> list[Finding]:
 
     Examples
     --------
-    >>> from flagscope.report.finding import Finding
-    >>> Finding(severity="info", topic="scan", text="Nothing lies beyond chance.").effect is None
+    >>> nothing = Finding(
+    ...     code="nothing", severity="info", topic="scan", text="Nothing lies beyond chance."
+    ... )
+    >>> nothing.effect is None
     True
     """
     if not ErrorRate.of(result).held:
-        found = [Finding(severity="info", topic="scan", text=SCHEMA_1)]
+        found = [Finding(code="old-schema", severity="info", topic="scan", text=SCHEMA_1)]
     else:
         found = [
             *copy_findings.close_heads(result),
@@ -74,7 +75,7 @@ def _nothing(result: ScanResult) -> Finding:
         text = "Nothing could be tested: every result is undefined."
     else:
         text = "Nothing in this scan lies beyond chance."
-    return Finding(severity="info", topic="scan", text=text)
+    return Finding(code="nothing", severity="info", topic="scan", text=text)
 
 
 def _not_finite(result: ScanResult) -> list[Finding]:
@@ -101,7 +102,7 @@ def _not_finite(result: ScanResult) -> list[Finding]:
     if broken.balanced:
         sharing = counted(broken.balanced, "pair that shares", "pairs that share")
         text += f", and the balanced ones of {sharing} a map with one of them"
-    return [_warning(f"{text}.", (), target="coverage")]
+    return [_warning("not-finite", f"{text}.", (), target="coverage")]
 
 
 def _warnings(result: ScanResult) -> list[Finding]:
@@ -117,12 +118,12 @@ def _warnings(result: ScanResult) -> list[Finding]:
             f"{'has' if len(undefined) == 1 else 'have'} missing numbers."
         )
         evidence = tuple(f"{count} × {reason}" for reason, count in reasons.items())
-        found.append(_warning(text, evidence[:6], target="pairs"))
+        found.append(_warning("missing-numbers", text, evidence[:6], target="pairs"))
     if result.failures:
         tasks = joined((failure.task for failure in result.failures), limit=3)
         text = f"{counted(len(result.failures), 'task')} failed: {tasks}."
         evidence = tuple(failure.error for failure in result.failures[:3])
-        found.append(_warning(text, evidence, target="details"))
+        found.append(_warning("failed-tasks", text, evidence, target="details"))
     return [*found, *_not_measured(result)]
 
 
@@ -133,7 +134,8 @@ def _not_measured(result: ScanResult) -> list[Finding]:
         if not result.unmapped or result.pairs:
             return []
         text = f"{counted(len(result.unmapped), 'matrix', 'matrices')} could not be placed."
-        return [_warning(text, (joined(result.unmapped, limit=4),), target="details")]
+        names = (joined(result.unmapped, limit=4),)
+        return [_warning("not-placed", text, names, target="details")]
     found = []
     odd, numbers = not_understood(coverage)
     if odd:
@@ -142,7 +144,7 @@ def _not_measured(result: ScanResult) -> list[Finding]:
             f"{percent(numbers, coverage.parameters)} of the parameters, could not be placed or "
             "measured: no finding here is about them."
         )
-        found.append(_warning(text, (HINT,), target="coverage"))
+        found.append(_warning("not-placed", text, (HINT,), target="coverage"))
     links = [one for one in coverage.without_numbers if one.what == "links"]
     if links:
         count = sum(one.count for one in links)
@@ -151,11 +153,16 @@ def _not_measured(result: ScanResult) -> list[Finding]:
             f"{'has' if count == 1 else 'have'} no number."
         )
         reasons = tuple(f"{one.count:,} × {one.reason}" for one in links)
-        found.append(_warning(text, reasons, target="coverage"))
+        found.append(_warning("links-without-number", text, reasons, target="coverage"))
     return found
 
 
-def _warning(text: str, evidence: tuple[str, ...], *, target: str) -> Finding:
+def _warning(code: FindingCode, text: str, evidence: tuple[str, ...], *, target: str) -> Finding:
     return Finding(
-        severity="warning", topic="scan", text=text, evidence=evidence, target=f"section/{target}"
+        code=code,
+        severity="warning",
+        topic="scan",
+        text=text,
+        evidence=evidence,
+        target=f"section/{target}",
     )

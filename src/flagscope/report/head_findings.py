@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-from flagscope.records import HeadRecord, ScanResult
+from flagscope.records import Finding, HeadRecord, ScanResult
 from flagscope.report import meaning
 from flagscope.report.effect import RATIO_FLOOR, ratio_effect
 from flagscope.report.error_rate import ErrorRate
-from flagscope.report.finding import Finding
 from flagscope.report.head_names import HeadNames
 from flagscope.report.pair_findings import severity_of
 from flagscope.report.tracks import head_tracks
@@ -79,6 +78,7 @@ def _overlap(
         f"{typical(ratios)}; chance is 1."
     )
     return Finding(
+        code="crowded-heads" if above else "separate-heads",
         severity=severity_of(
             certain=certain, effect=effect, label="functional", some=len(spaces[0]),
             every=every if isinstance(every, int) else 1,
@@ -159,6 +159,7 @@ def _shared(
             f"{number(top.shared_threshold)}, {p_value(top.shared_log10_p)})"
         )
     return Finding(
+        code="shared-directions",
         severity="notable" if certain else "info",
         topic="heads",
         text=text if certain else f"{text} {UNCERTAIN}",

@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from flagscope.records import EdgeRecord, ScanResult
+from flagscope.records import EdgeRecord, Finding, FindingCode, ScanResult
 from flagscope.report import meaning
 from flagscope.report.effect import RATIO_FLOOR, STRONG, ratio_effect
-from flagscope.report.finding import Finding
 from flagscope.report.links import (
     LinkMeasure,
     beyond_chance,
@@ -40,6 +39,12 @@ _WORDS: dict[LinkMeasure, tuple[str, str]] = {
         "compose more strongly with a later head's circuit",
         "compose more weakly with a later head's circuit",
     ),
+}
+_CODES: dict[tuple[LinkMeasure, bool], FindingCode] = {
+    ("overlap", True): "links-overlap-more",
+    ("overlap", False): "links-overlap-less",
+    ("composition", True): "links-compose-more",
+    ("composition", False): "links-compose-less",
 }
 _UNITS: dict[LinkMeasure, str] = {
     "overlap": "{} times the overlap of chance",
@@ -90,6 +95,7 @@ def _finding(
     text = f"{text}." if sure else f"{text}. {UNCERTAIN}"
     spaces = Counter(edge.space for edge in edges)
     return Finding(
+        code=_CODES[measure, above],
         severity="info"
         if not (large and sure)
         else "strong"

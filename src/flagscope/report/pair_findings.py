@@ -7,7 +7,7 @@ from statistics import median
 from typing import NamedTuple
 
 from flagscope.observables import null_band
-from flagscope.records import Label, PairRecord, ScanResult
+from flagscope.records import Finding, Label, PairRecord, ScanResult, Severity
 from flagscope.report import meaning
 from flagscope.report.dominant import OverlapEffect, overlap_effect, stands_out
 from flagscope.report.effect import (
@@ -20,7 +20,6 @@ from flagscope.report.effect import (
     sizable,
 )
 from flagscope.report.error_rate import ErrorRate, TestPrefix
-from flagscope.report.finding import Finding, Severity
 from flagscope.report.routes import route
 from flagscope.report.tracks import Track, wider_tracks
 from flagscope.report.wording import (
@@ -169,6 +168,7 @@ def _alignment(result: ScanResult, track: Track, clauses: Sequence[_Clause]) -> 
     label = label_of(result, every[0], first.observable)
     kind = every[0].kind
     return Finding(
+        code="aligned",
         severity=severity_of(
             certain=certain, effect=first.effect, label=label, some=len(first.pairs),
             every=len(track.pairs),
@@ -227,6 +227,7 @@ def _overlap(
     )
     surest = min(some, key=lambda entry: entry.pair.log10_p or 0.0)
     return Finding(
+        code="overlap-more" if above else "overlap-less",
         severity=severity_of(
             certain=certain, effect=effect, label=label, some=len(pairs), every=len(track.pairs)
         ),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flagscope.records import ScanResult
+from flagscope.records import Finding, ScanResult
 from flagscope.report import meaning
 from flagscope.report.effect import CORRELATION_FLOOR, RATIO_FLOOR, sizable
 from flagscope.report.error_rate import ErrorRate, TestPrefix
-from flagscope.report.finding import Finding
 from flagscope.report.head_findings import small_ratio
 from flagscope.report.pair_findings import counted_overlaps, counted_pairs
 from flagscope.report.tracks import Track, head_tracks, wider_tracks
@@ -41,6 +40,7 @@ def small_effects(result: ScanResult) -> list[Finding]:
     )
     return [
         Finding(
+            code="small-effects",
             severity="info",
             topic="scan",
             text=text,
