@@ -7,8 +7,9 @@ from flagscope.engine.plan.depth import is_sharp
 from flagscope.engine.plan.estimate import Estimate, estimated
 from flagscope.engine.plan.slots import TASK_MEMORY
 from flagscope.engine.plan.tasks import Task, plan
-from flagscope.engine.plan.weights import Weights, parameter_count, weights_of
+from flagscope.engine.plan.weights import Weights, main_dtype, parameter_count, weights_of
 from flagscope.engine.run.executors import chosen_executor, max_concurrency
+from flagscope.engine.run.peak_memory import peak_rss
 from flagscope.engine.scan import Progress, run_scan
 from flagscope.engine.settings import Settings
 from flagscope.engine.store.store import Store
@@ -26,8 +27,10 @@ __all__ = [
     "coverage_of",
     "estimated",
     "is_sharp",
+    "main_dtype",
     "max_concurrency",
     "parameter_count",
+    "peak_rss",
     "plan",
     "resolved_device",
     "run_scan",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
@@ -20,11 +18,12 @@ from flagscope.engine.plan.coverage import Outcomes, coverage_of
 from flagscope.engine.plan.order import task_order
 from flagscope.engine.plan.slots import TASK_MEMORY, cache_bytes, default_workers, slots_per_task
 from flagscope.engine.plan.tasks import Task, plan
-from flagscope.engine.plan.weights import weights_of
+from flagscope.engine.plan.weights import main_dtype, weights_of
 from flagscope.engine.run.collector import ScanCollector
 from flagscope.engine.run.error_rate import with_one_error_rate
 from flagscope.engine.run.executor_runner import run_on_executor
 from flagscope.engine.run.outcome import Outcome, TaskResult
+from flagscope.engine.run.peak_memory import peak_rss
 from flagscope.engine.run.proof import is_unstamped
 from flagscope.engine.run.stream_pairs import shared_keys
 from flagscope.engine.run.thread_runner import run_in_threads
@@ -112,7 +111,7 @@ def run_scan(
         fingerprint=fingerprint,
         family=graph.family,
         parameters=weights.parameters,
-        dtype=_dtype(checkpoint),
+        dtype=main_dtype(checkpoint),
         coverage=coverage_of(checkpoint, graph, tasks, weights, outcomes),
         settings=settings.recorded(),
         labels={freedom: labels(freedom) for freedom in FREEDOMS},
@@ -131,7 +130,7 @@ def run_scan(
         failures=gathered.failures,
         run=RunRecord(
             seconds=round(time.perf_counter() - start, 3),
-            peak_rss_bytes=_peak_rss(),
+            peak_rss_bytes=peak_rss(),
             device=str(resolved_device(settings.device)),
             workers=workers,
             tasks=len(tasks),
@@ -246,21 +245,3 @@ def _batches(
         with closing(work) as batches:
             for batch in batches:
                 yield [(indices[position], outcome) for position, outcome in batch]
-
-
-def _dtype(checkpoint: Checkpoint) -> str:
-    """The dtype in which most of the bytes are stored."""
-    bytes_of: Counter[str] = Counter()
-    for info in checkpoint.tensors.values():
-        bytes_of[info.quantised or info.dtype] += info.nbytes
-    return bytes_of.most_common(1)[0][0]
-
-
-def _peak_rss() -> int | None:
-    if sys.platform == "win32":
-        return None
-    import resource  # not on Windows
-
-    # Kilobytes on Linux, bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

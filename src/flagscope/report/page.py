@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flagscope.observables import AT_A_GLANCE, EXPLANATIONS, PROFILED
 from flagscope.records import ScanResult
@@ -17,6 +15,7 @@ from flagscope.report.coverage import (
     without_number_lines,
 )
 from flagscope.report.effect import FLOORS, ORDER
+from flagscope.report.environment import assets, environment
 from flagscope.report.findings import findings
 from flagscope.report.glossary import GAUGE, SETTING
 from flagscope.report.links import HeadRows, head_rows, tested
@@ -33,12 +32,7 @@ from flagscope.report.stream_figures import STREAMED
 from flagscope.report.tables import summary_table
 from flagscope.report.terms import FAMILY, TERMS, TESTS
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-    from markupsafe import Markup
-
 _SCRIPTS = ("base", "figures", "depth", "heads", "stream", "pair", "table", "main")
-_STYLES = ("theme", "layout", "parts")
 
 FREEDOM_WORDS = {
     "gl": "any invertible change of the shared space",
@@ -49,32 +43,6 @@ FREEDOM_WORDS = {
     "outer": "none of the shared space; the other side of a map, inside its block, can be changed",
     "none": "no change of the shared space that is known",
 }
-
-
-@lru_cache(maxsize=1)
-def _environment() -> Environment:
-    import jinja2  # here, since few commands write a page
-
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("flagscope.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-@lru_cache(maxsize=1)
-def _assets() -> tuple[Markup, Markup]:
-    """Style and script: the package's own text, and so the one thing that is not escaped."""
-    from markupsafe import Markup
-
-    folder = resources.files("flagscope.report") / "templates"
-    styles, scripts = (
-        "\n".join((folder / f"{name}.{ending}").read_text("utf-8") for name in names)
-        for names, ending in ((_STYLES, "css"), (_SCRIPTS, "js"))
-    )
-    return Markup(styles), Markup(scripts)
 
 
 def _head_rows(result: ScanResult) -> list[HeadRows]:
@@ -101,9 +69,9 @@ def render_page(result: ScanResult) -> str:
         UTF-8 HTML, about 2.5 MB for a model of 12 layers and 12 heads.
     """
     result = with_short_names(result)
-    style, script = _assets()
+    style, script = assets(_SCRIPTS)
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
             style=style,
@@ -162,7 +130,7 @@ def render_summary(result: ScanResult) -> str:
     """
     result = with_short_names(result)
     return (
-        _environment()
+        environment()
         .get_template("summary.html.j2")
         .render(
             result=result,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -133,3 +134,11 @@ def _is_buffer(name: str, info: TensorInfo) -> bool:
     if leaf in _MASKS:
         return square or info.dtype == "uint8"
     return square and len(shape) == 4 and _MASK_BIAS.fullmatch(name) is not None
+
+
+def main_dtype(checkpoint: Checkpoint) -> str:
+    """The dtype in which most of the bytes are stored."""
+    bytes_of: Counter[str] = Counter()
+    for info in checkpoint.tensors.values():
+        bytes_of[info.quantised or info.dtype] += info.nbytes
+    return bytes_of.most_common(1)[0][0]

@@ -1,0 +1,144 @@
+"""`flagscope compare`: what two sets of weights are to each other."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flagscope.cli.collection import collection_paused
+from flagscope.cli.gate import FAILED_GATE, chosen_codes
+from flagscope.cli.interrupt import interruptible
+from flagscope.cli.options import memory_option
+from flagscope.cli.outputs import check_outputs, paths_option, write_outputs
+from flagscope.cli.text import log
+
+if TYPE_CHECKING:
+    from flagscope.api.comparison_report import ComparisonReport
+
+TABLES = ("tensors", "maps", "heads")
+PARTS = ("content", "change", "diagnostics")
+
+
+def _parts(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    return chosen_codes(value, PARTS)
+
+
+def _codes(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> tuple[str, ...]:
+    from flagscope.records.comparison import COMPARISON_CODES, VERDICT_CODES
+
+    return () if value is None else chosen_codes(value, (*VERDICT_CODES, *COMPARISON_CODES))
+
+
+@click.command("compare")
+@click.argument("a")
+@click.argument("b")
+@click.option(
+    "--adapter",
+    metavar="X",
+    help="A LoRA adapter: is B the model A with this adapter merged, and at which strength?",
+)
+@click.option(
+    "--parent",
+    "parents",
+    metavar="P",
+    multiple=True,
+    help="A model that B may be a merge of, with A or without it; may be given several times.",
+)
+@click.option("--json", "json_", metavar="F", help="Write everything as JSON; - for stdout.")
+@click.option("--html", metavar="F", help="Write the report as an HTML page; - for stdout.")
+@click.option("--csv", metavar="F", help="Write a table as CSV; - for stdout.")
+@click.option(
+    "--csv-table",
+    type=click.Choice(TABLES),
+    default=TABLES[0],
+    show_default=True,
+    help="Table that --csv writes.",
+)
+@paths_option
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+@click.option(
+    "--only",
+    metavar="PARTS",
+    default=",".join(PARTS),
+    callback=_parts,
+    show_default=True,
+    help="Parts to compute, separated by commas: content is which tensors are the same; change is "
+    "what moved, map by map and head by head; diagnostics scans both.",
+)
+@click.option("--family", metavar="NAME|FILE.toml|none", help="Model family of both.")
+@click.option("--config", metavar="F", help="Path or URL of the config.json of both.")
+@click.option("--heads", metavar="N", type=click.IntRange(1), help="Number of attention heads.")
+@click.option("--revision-a", metavar="R", help="Branch, tag or commit of A on the hub.")
+@click.option("--revision-b", metavar="R", help="Branch, tag or commit of B on the hub.")
+@click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Number of tasks at once. The default is one per core, at most four.",
+)
+@memory_option("Memory for the tasks, in addition to the program itself.")
+@click.option(
+    "--fail-on",
+    metavar="CODES",
+    callback=_codes,
+    help="Exit with 4 if the verdict or a finding has one of these codes, separated by commas: "
+    "identical, fine-tuned, adapter-not-applied, … (`code` of the verdict and of each finding in "
+    "the JSON).",
+)
+def compare_command(
+    a: str,
+    b: str,
+    json_: str | None,
+    html: str | None,
+    csv: str | None,
+    csv_table: str,
+    paths: bool,
+    quiet: bool,
+    fail_on: tuple[str, ...],
+    **options: Any,
+) -> int:
+    """Compare two models, a model and an adapter, or two adapters.
+
+    The first line is a verdict: identical, the same up to rounding, fine-tuned, an adapter merged
+    into it, a merge, layers cut, unrelated … Then come the evidence, what cannot be told, and what
+    moved.
+    """
+    outputs = {"json": json_, "html": html, "csv": csv}
+    check_outputs(outputs, a)
+    check_outputs(outputs, b)
+
+    def compared() -> ComparisonReport:
+        with collection_paused():
+            from flagscope.api.compare import compare
+
+        return compare(a, b, **options)
+
+    report = interruptible(compared)
+
+    def table() -> str:
+        from flagscope.report import csv_text
+
+        return csv_text(getattr(report, csv_table))
+
+    texts = {
+        "json": partial(report.to_json, paths=paths),
+        "html": partial(report.to_html, paths=paths),
+        "csv": table,
+    }
+    if not write_outputs(outputs, texts, quiet=quiet) and not quiet:
+        from flagscope.cli.comparison_text import print_comparison
+
+        print_comparison(report.result)
+    return _gate(report, fail_on)
+
+
+def _gate(report: ComparisonReport, codes: tuple[str, ...]) -> int:
+    there = {report.verdict.code, *(finding.code for finding in report.result.findings)}
+    met = [code for code in codes if code in there]
+    for code in met:
+        log(f"--fail-on {code}: that is what it is")
+    return FAILED_GATE if met else 0

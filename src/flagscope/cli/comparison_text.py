@@ -1,0 +1,81 @@
+"""A comparison as text on stdout: the verdict first."""
+
+from __future__ import annotations
+
+from flagscope.cli.console import Output, grid
+from flagscope.records.comparison import ChangeRecord, Comparison, ComparisonFinding, Side
+from flagscope.report.wording import counted, number, size
+
+_EVIDENCE = 6
+_FINDINGS = 8
+_NOTES = 5
+_LAYERS = 8
+_SEVERITIES = {"strong": "strong: ", "notable": "", "warning": "warning: ", "info": "remark: "}
+_LETTERS = (("A", "a"), ("B", "b"))
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Print the verdict, what it rests on, the findings and what moved most."""
+    out = Output()
+    verdict = comparison.verdict
+    out.paragraph(verdict.text, style="bold")
+    for letter, field in _LETTERS:
+        out.paragraph(_side(getattr(comparison, field)), bullet=f"  {letter}  ", style="dim")
+    if comparison.adapter is not None:
+        out.paragraph(_side(comparison.adapter), bullet="  adapter  ", style="dim")
+    out.print()
+    for line in verdict.evidence[:_EVIDENCE]:
+        out.paragraph(line, bullet="• ")
+    for line in verdict.cannot_tell[:_NOTES]:
+        out.paragraph(line, bullet="  cannot tell: ")
+    known = {*verdict.evidence}
+    findings = [finding for finding in comparison.findings if finding.text not in known]
+    if findings:
+        out.print()
+    for finding in findings[:_FINDINGS]:
+        _print_finding(out, finding)
+    if len(findings) > _FINDINGS:
+        out.paragraph(f"… and {counted(len(findings) - _FINDINGS, 'more finding')} in the page")
+    if comparison.change is not None:
+        _print_layers(out, comparison.change)
+    elif comparison.change_status != "ok":
+        out.paragraph(f"what moved was not measured: {comparison.change_status}", style="dim")
+    for note in comparison.notes[:_NOTES]:
+        out.paragraph(note, bullet="note: ")
+    left = len(comparison.notes) - _NOTES
+    if left > 0:
+        out.paragraph(f"… and {counted(left, 'more note')} in the JSON")
+
+
+def _side(side: Side) -> str:
+    family = f"{side.family}, " if side.family else ""
+    return f"{side.source} ({side.kind}, {family}{size(side.parameters)} parameters, {side.dtype})"
+
+
+def _print_finding(out: Output, finding: ComparisonFinding) -> None:
+    out.paragraph(finding.text, bullet=f"• {_SEVERITIES[finding.severity]}")
+    for line in finding.evidence:
+        out.paragraph(line, bullet="    ", style="dim")
+
+
+def _print_layers(out: Output, change: ChangeRecord) -> None:
+    """The layers and roles that moved furthest, by ‖ΔW‖ / ‖W_a‖."""
+    rows = sorted(
+        (row for row in change.layers if row.relative_a),
+        key=lambda row: -(row.relative_a or 0.0),
+    )
+    if not rows:
+        return
+    out.print()
+    columns = (("moved most", "left"), ("of the norm", "right"), ("maps", "right"))
+    lines = [
+        (
+            f"{row.stack} {'' if row.layer is None else f'layer {row.layer} '}{row.role}",
+            f"{number(100 * (row.relative_a or 0.0))} %",
+            f"{row.maps:,}",
+        )
+        for row in rows[:_LAYERS]
+    ]
+    out.table(grid(columns, lines))
+    if len(rows) > _LAYERS:
+        out.paragraph(f"… of {len(rows):,}; the page has all", style="dim")

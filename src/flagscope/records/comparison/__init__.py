@@ -1,0 +1,56 @@
+"""Records of a comparison of two sets of weights."""
+
+from flagscope.records.comparison.adapters import (
+    AdapterPairRecord,
+    CoverageRecord,
+    Fault,
+    ModuleReplay,
+    ReplayOutcome,
+    ReplayRecord,
+)
+from flagscope.records.comparison.change import (
+    ChangeRecord,
+    LayerChange,
+    MapChange,
+    ProductChange,
+)
+from flagscope.records.comparison.comparison import (
+    COMPARE_SCHEMA,
+    COMPARISON_PARTS,
+    VERDICT_CODES,
+    Comparison,
+    ComparisonFinding,
+    ComparisonPart,
+    ComparisonRun,
+    HeadSides,
+    Side,
+    Verdict,
+    VerdictCode,
+)
+from flagscope.records.comparison.content import ContentRecord, TensorContent
+
+__all__ = [
+    "COMPARE_SCHEMA",
+    "COMPARISON_PARTS",
+    "VERDICT_CODES",
+    "AdapterPairRecord",
+    "ChangeRecord",
+    "Comparison",
+    "ComparisonFinding",
+    "ComparisonPart",
+    "ComparisonRun",
+    "ContentRecord",
+    "CoverageRecord",
+    "Fault",
+    "HeadSides",
+    "LayerChange",
+    "MapChange",
+    "ModuleReplay",
+    "ProductChange",
+    "ReplayOutcome",
+    "ReplayRecord",
+    "Side",
+    "TensorContent",
+    "Verdict",
+    "VerdictCode",
+]

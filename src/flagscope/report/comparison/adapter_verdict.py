@@ -1,0 +1,115 @@
+"""The verdict where an adapter takes part: merged into a model or not, fitting or not."""
+
+from __future__ import annotations
+
+from flagscope.records.comparison import CoverageRecord, ReplayRecord, Verdict, VerdictCode
+from flagscope.report.wording import counted, number
+
+_OF_OUTCOME: dict[str, tuple[VerdictCode, str]] = {
+    "applied": ("adapter-applied", "the adapter is merged into B at its configured strength"),
+    "not_applied": ("adapter-not-applied", "the adapter is not applied: B has A's weights"),
+    "applied_at_strength": (
+        "adapter-applied-at-strength",
+        "the adapter is merged into B at another strength than its configured one",
+    ),
+    "applied_twice": ("adapter-applied-twice", "the adapter is merged into B twice"),
+    "partly": ("adapter-partly", "the adapter is merged into B in part"),
+    "other_scaling": (
+        "adapter-other-scaling",
+        "the adapter is merged into B with another scaling than its settings say",
+    ),
+    "transposed": ("adapter-transposed", "the adapter's product is merged into B transposed"),
+    "subtracted": ("adapter-subtracted", "the adapter is subtracted from A instead of added"),
+    "exchanged": (
+        "adapter-exchanged",
+        "A is the merged model and B its base: give them in the other order",
+    ),
+    "not_unloaded": (
+        "adapter-not-unloaded",
+        "B holds the base's weights and the adapter's factors next to them, not merged",
+    ),
+    "applied_and_more": (
+        "adapter-applied-and-more",
+        "the adapter is merged into B, and B changed further",
+    ),
+    "other_adapter": ("adapter-other-adapter", "another adapter than this one is merged into B"),
+    "other_base": ("adapter-other-base", "A is not the model that B was made of"),
+    "other_change": (
+        "adapter-other-change",
+        "B differs from A by something else than this adapter",
+    ),
+    "requantised": (
+        "adapter-requantised",
+        "the adapter is merged into B, which was rounded to a coarser type afterwards",
+    ),
+    "dora": ("adapter-dora", "the adapter is a DoRA, and B holds it with its magnitudes"),
+    "dora_without_magnitudes": (
+        "adapter-dora-without-magnitudes",
+        "the adapter is a DoRA, and B was merged without its magnitudes, as if it were a LoRA",
+    ),
+    "nothing_matches": (
+        "adapter-nothing-matches",
+        "none of the adapter's names matches a tensor of A: loading it does nothing",
+    ),
+    "zero_effect": (
+        "adapter-zero-effect",
+        "the adapter would change no stored number of A: it does nothing",
+    ),
+    "unclear": ("adapter-unclear", "it is unclear whether the adapter is merged into B"),
+}
+
+
+
+def verdict_of_replay(replay: ReplayRecord) -> Verdict:
+    """The verdict on a model that may hold an adapter."""
+    code, text = _OF_OUTCOME[replay.outcome]
+    if replay.outcome in ("applied", "partly", "applied_at_strength", "other_scaling"):
+        held = sum(replay.counts.get(status, 0) for status in _HELD)
+        text += f" ({held:,} of {counted(len(replay.modules), 'module')}{_strength(replay)})"
+    return Verdict(
+        code=code,
+        text=text,
+        evidence=(*replay.evidence, *(fault.text for fault in replay.faults)),
+        cannot_tell=tuple(replay.cannot_tell),
+    )
+
+
+_HELD = (
+    "applied", "applied_and_more", "at_strength", "twice", "other_scaling", "replaced", "dora"
+)  # fmt: skip
+
+
+def _strength(replay: ReplayRecord) -> str:
+    if replay.strength is None:
+        return ""
+    error = replay.standard_error
+    return f", strength {number(replay.strength, 4)}" + (f" ± {number(error, 1)}" if error else "")
+
+
+def verdict_of_coverage(coverage: CoverageRecord) -> Verdict:
+    """The verdict on a model and an adapter for it."""
+    matched = coverage.counts.get("matched", 0) + len(coverage.whole_matched)
+    idle = coverage.counts.get("zero_effect", 0)
+    every = len(coverage.modules) + len(coverage.whole_matched) + len(coverage.whole_unmatched)
+    code: VerdictCode
+    if matched == 0 and idle == 0:
+        code, text = _OF_OUTCOME["nothing_matches"][0], (
+            "the adapter does not fit: none of its modules finds a tensor of the model"
+        )
+    elif matched == 0:
+        code, text = "adapter-zero-effect", "the adapter would change no stored number of the model"
+    elif matched == every and not coverage.missing_modules:
+        code, text = "adapter-fits", (
+            f"the adapter fits: all {counted(matched, 'module')} find a tensor of the model"
+        )
+    else:
+        code, text = "adapter-fits-partly", (
+            f"the adapter fits in part: {matched:,} of {counted(every, 'module')} change a tensor "
+            "of the model"
+        )
+    return Verdict(
+        code=code,
+        text=text,
+        evidence=tuple(fault.text for fault in coverage.faults),
+        cannot_tell=tuple(coverage.cannot_tell),
+    )

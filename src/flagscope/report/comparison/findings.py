@@ -1,0 +1,270 @@
+"""What a comparison shows besides its verdict, with stable codes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+from flagscope.observables import EXPLANATIONS
+from flagscope.records import Severity
+from flagscope.records.comparison import (
+    ChangeRecord,
+    ComparisonFinding,
+    ContentRecord,
+    CoverageRecord,
+    Fault,
+    MapChange,
+    ProductChange,
+    ReplayRecord,
+)
+from flagscope.report.wording import counted, joined, number, typical
+
+COMPARISON_CODES = (
+    "entries-outside-rounding",
+    "not-finite",
+    "scaled-copy",
+    "rows-permuted",
+    "unpaired-tensors",
+    "reshaped-tensors",
+    "unread-tensors",
+    "intruders",
+    "change-in-leading-space",
+    "change-outside-leading-space",
+    "heads-moved",
+    "basis-changed",
+    "near-copies-changed",
+    "diagnostics-changed",
+)
+"""Codes of findings on two models; those on an adapter are its faults' own."""
+
+_LEVEL = 0.05
+_NAMED = 4
+_HEADS = 3
+_TIMES = 2.0  # a head that moved this many times the median of its kind is named
+_BASIS = 10.0  # a raw change this many times the change of function is one of basis
+
+
+def comparison_findings(
+    content: ContentRecord | None,
+    change: ChangeRecord | None,
+    replay: ReplayRecord | None,
+    coverage: CoverageRecord | None,
+) -> list[ComparisonFinding]:
+    """Findings of a comparison: strong ones, notable ones, warnings, then remarks."""
+    found: list[ComparisonFinding] = []
+    if content is not None:
+        found += [*_entries(content), *_tensors(content)]
+    if change is not None:
+        found += [*_intruders(change), *_energies(change), *_heads(change), *_basis(change)]
+        found += [*_near_copies(change), *_diagnostics(change)]
+    faults = replay.faults if replay else coverage.faults if coverage else []
+    found += [_fault(fault) for fault in faults]
+    order = ("strong", "notable", "warning", "info")
+    return sorted(found, key=lambda finding: order.index(finding.severity))
+
+
+def _finding(
+    code: str, severity: Severity, text: str, evidence: Iterable[str] = ()
+) -> ComparisonFinding:
+    return ComparisonFinding(code=code, severity=severity, text=text, evidence=tuple(evidence))
+
+
+def _fault(fault: Fault) -> ComparisonFinding:
+    more = fault.count - len(fault.names[:_NAMED])
+    names = joined([*fault.names[:_NAMED], *([f"{more:,} more"] if more > 0 else [])])
+    return _finding(fault.code, "warning", fault.text, [names] if names else [])
+
+
+def _entries(content: ContentRecord) -> list[ComparisonFinding]:
+    """Single entries and scales that rounding does not explain."""
+    found = []
+    for tensor in content.tensors:
+        if tensor.content != "few_entries" or tensor.rounding is None:
+            continue
+        rounding = tensor.rounding
+        lines = [
+            f"at {list(entry.index)}: {entry.text_a} in A, {entry.text_b} in B"
+            + (f"; {entry.bits}" if entry.bits else "")
+            for entry in rounding.entries
+        ] + [
+            f"scale of {scale.place}: {number(scale.found, 6)} where {number(scale.expected, 6)} is "
+            f"expected" + (f"; {scale.bits}" if scale.bits else "")
+            for scale in rounding.scales
+        ]
+        what = [counted(rounding.outside, "entry", "entries")] if rounding.outside else []
+        what += [counted(rounding.groups_outside, "scale")] if rounding.groups_outside else []
+        text = f"{tensor.name_b}: {joined(what)} that rounding does not explain."
+        found.append(_finding("entries-outside-rounding", "strong", text, lines[:_NAMED]))
+    return found
+
+
+def _tensors(content: ContentRecord) -> list[ComparisonFinding]:
+    found = []
+    broken = [
+        t.name_b
+        for t in content.tensors
+        if t.difference and (t.difference.not_finite_a or t.difference.not_finite_b)
+    ]
+    scaled = [t.name_b for t in content.tensors if t.difference and _is_scaled(t.difference.scale)]
+    turned = [t.name_b for t in content.tensors if t.difference and t.difference.rows_permuted]
+    reshaped = [t.name_b for t in content.tensors if t.content == "reshaped"]
+    unread = [t.name_b for t in content.tensors if t.content == "unread"]
+    for code, severity, names, words in (
+        ("not-finite", "warning", broken, "NaN or infinity on a side"),
+        ("scaled-copy", "notable", scaled, "the other side's values times one factor"),
+        ("rows-permuted", "notable", turned, "the other side's rows in another order"),
+        ("reshaped-tensors", "warning", reshaped, "another shape on each side"),
+        ("unread-tensors", "warning", unread, "values that could not be read or placed"),
+    ):
+        if names:
+            verb = "has" if len(names) == 1 else "have"
+            text = f"{counted(len(names), 'tensor')} {verb} {words}."
+            found.append(_finding(code, severity, text, [joined(names, limit=_NAMED)]))
+    for side, alone in (("A", content.unpaired_a), ("B", content.unpaired_b)):
+        if alone.tensors:
+            text = (
+                f"{counted(alone.tensors, 'tensor')} of {side} ({alone.parameters:,} parameters) "
+                "belong to none of the other side: nothing here is about them."
+            )
+            names = [joined(alone.names, limit=_NAMED)]
+            found.append(_finding("unpaired-tensors", "warning", text, names))
+    return found
+
+
+def _is_scaled(scale: float | None) -> bool:
+    return scale is not None and abs(scale - 1) > 1e-3
+
+
+def _intruders(change: ChangeRecord) -> list[ComparisonFinding]:
+    found = []
+    for side, other in (("a", "b"), ("b", "a")):
+        some = []
+        for entry in change.maps:
+            intruders = getattr(entry, f"intruders_{side}")
+            if intruders is None or intruders.p_adjusted is None:
+                continue
+            count = max(intruders.write or 0, intruders.read or 0)
+            if count and intruders.p_adjusted <= _LEVEL:
+                some.append((entry, count))
+        if some:
+            total = sum(count for _, count in some)
+            text = (
+                f"{side.upper()} has {counted(total, 'leading direction')} in "
+                f"{counted(len(some), 'map')} that {other.upper()} lacks (intruders): a random "
+                "update of the same size would not have made them."
+            )
+            names = joined((f"{entry.name} {count}" for entry, count in some), limit=_NAMED)
+            found.append(_finding("intruders", "notable", text, [names]))
+    return found
+
+
+def _energies(change: ChangeRecord) -> list[ComparisonFinding]:
+    """Maps whose change lies in the leading space of a, or outside of it, beyond chance."""
+    tested: list[tuple[MapChange, float, float]] = []
+    for entry in change.maps:
+        share = None if entry.energies_a is None else entry.energies_a.write_leading
+        if share is not None and share.ratio is not None and share.log10_p is not None:
+            tested.append((entry, share.ratio, share.log10_p))
+    bound = math.log10(_LEVEL) - math.log10(max(1, len(tested)))
+    sure = [(entry, ratio) for entry, ratio, log10_p in tested if log10_p <= bound]
+    found = []
+    for code, deed, side in (
+        ("change-in-leading-space", "inside", [s for s in sure if s[1] > 1]),
+        ("change-outside-leading-space", "outside", [s for s in sure if s[1] < 1]),
+    ):
+        if side:
+            ratios = [ratio for _, ratio in side]
+            text = (
+                f"In {len(side):,} of {counted(len(tested), 'map')} the change lies {deed} the "
+                f"leading output directions of A more than by chance: {typical(ratios)} times what "
+                "a random change of the same spectrum gives."
+            )
+            far = sorted(side, key=lambda entry: -abs(math.log(max(entry[1], 1e-9))))
+            names = joined((f"{entry.name} {number(r)}" for entry, r in far), limit=_NAMED)
+            found.append(_finding(code, "notable", text, [names, f"at {_LEVEL}, Bonferroni"]))
+    return found
+
+
+def _moved(products: Sequence[ProductChange]) -> list[ProductChange]:
+    return [p for p in products if p.status == "ok" and p.relative_a is not None]
+
+
+def _relative(product: ProductChange) -> float:
+    """Change over the geometric mean of both norms, the same from both sides."""
+    return math.sqrt((product.relative_a or 0.0) * (product.relative_b or 0.0))
+
+
+def _heads(change: ChangeRecord) -> list[ComparisonFinding]:
+    found = []
+    for kind, words in (("qk", "what they attend to (QK)"), ("ov", "what they write (OV)")):
+        heads = [p for p in _moved(change.products) if p.kind == kind and p.head is not None]
+        if len(heads) < 2:
+            continue
+        heads.sort(key=lambda p: -_relative(p))
+        middle = median(map(_relative, heads))
+        far = [p for p in heads if _relative(p) >= _TIMES * middle]
+        if far:
+            top = joined((f"{p.name} {number(_relative(p), 2)}" for p in far), limit=_HEADS)
+            text = (
+                f"{counted(len(far), 'head')} of {len(heads):,} changed {words} at least twice as "
+                f"far as the median head ({number(middle, 2)} of the norm): {top}."
+            )
+            found.append(_finding("heads-moved", "info", text))
+    return found
+
+
+def _basis(change: ChangeRecord) -> list[ComparisonFinding]:
+    """Pairs whose maps moved far and whose product did not: a change of basis."""
+    some = []
+    for product in change.products:
+        raw, floor = product.raw_relative_a, product.floor
+        if raw is None or floor is None or product.relative_a is None:
+            continue
+        if raw > _BASIS * max(_relative(product), floor):
+            some.append(product)
+    if not some:
+        return []
+    text = (
+        f"{counted(len(some), 'pair')} of maps changed basis and hardly what they compute: the "
+        "maps moved more than ten times as far as their product."
+    )
+    return [_finding("basis-changed", "notable", text, [joined((p.name for p in some), limit=4)])]
+
+
+def _near_copies(change: ChangeRecord) -> list[ComparisonFinding]:
+    found = []
+    for side in ("a", "b"):
+        pairs = [
+            f"layer {group.layer} {group.space}: {first} and {second}"
+            for group in change.heads
+            for first, second in getattr(group, f"near_copies_{side}")
+        ]
+        if pairs:
+            text = f"{counted(len(pairs), 'pair')} of heads are near-copies in {side.upper()} alone."
+            names = [joined(pairs, limit=_NAMED)]
+            found.append(_finding("near-copies-changed", "notable", text, names))
+    return found
+
+
+def _diagnostics(change: ChangeRecord) -> list[ComparisonFinding]:
+    flagged: dict[str, int] = {}
+    for entry in change.diagnostics:
+        if entry.flagged:
+            flagged[entry.observable] = flagged.get(entry.observable, 0) + 1
+    if not flagged:
+        return []
+    words = joined(
+        f"{_title(name)} of {counted(count, 'pair')}"
+        for name, count in sorted(flagged.items(), key=lambda entry: (-entry[1], entry[0]))
+    )
+    text = (
+        f"Changed by more than their noise and by more than is negligible: {words} "
+        f"({change.diagnostics_compared:,} numbers compared)."
+    )
+    return [_finding("diagnostics-changed", "info", text)]
+
+
+def _title(observable: str) -> str:
+    words = EXPLANATIONS.get(observable)
+    return observable if words is None else words.title

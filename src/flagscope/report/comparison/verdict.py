@@ -1,0 +1,177 @@
+"""The verdict of a comparison: one line, what it rests on, and what cannot be told."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from flagscope.records.comparison import (
+    ChangeRecord,
+    ContentRecord,
+    CoverageRecord,
+    ReplayRecord,
+    Verdict,
+    VerdictCode,
+)
+from flagscope.report.comparison.whereabouts import where_moved
+from flagscope.report.wording import counted, joined, number, ranges
+
+_FEW = 4
+
+_OF_RELATION: dict[str, VerdictCode] = {
+    "identical": "identical",
+    "reencoded": "re-encoded",
+    "few_entries": "few-entries",
+    "shares_parts": "shares-parts",
+    "layers_changed": "layers-changed",
+    "merge": "merge",
+    "related": "fine-tuned",
+    "unrelated": "unrelated",
+    "different_architectures": "different-architectures",
+    "unclear": "unclear",
+}
+
+
+def verdict_of_models(content: ContentRecord, change: ChangeRecord | None) -> Verdict:
+    """The verdict on two models."""
+    code = _OF_RELATION[content.relation]
+    open_ends = [*content.cannot_tell]
+    if code == "fine-tuned":
+        open_ends.insert(
+            0,
+            "which of the two was made of the other, and by what (fine-tuning, continued training, "
+            "a merge with a third model): weights alone do not say it",
+        )
+    return Verdict(
+        code=code,
+        text=_line(content, change),
+        evidence=(*content.evidence, *_moved(change)),
+        cannot_tell=(*open_ends, *(change.notes if change else ())),
+    )
+
+
+def _line(content: ContentRecord, change: ChangeRecord | None) -> str:
+    relation = content.relation
+    if relation == "identical":
+        renamed = any(tensor.name_a != tensor.name_b for tensor in content.tensors)
+        return "identical: all values are equal" + (", under other names" if renamed else "")
+    if relation == "reencoded":
+        return f"the same weights up to rounding ({_types(content)})"
+    if relation == "few_entries":
+        entries, tensors = _outside(content)
+        return (
+            f"the same but for {entries} in {counted(tensors, 'tensor')}: rounding does not "
+            "explain them"
+        )
+    if relation == "related":
+        return f"fine-tuned: one was trained from the other, or both from one model{_far(change)}"
+    if relation == "shares_parts":
+        return f"they share only these parts: {_shared(content)}"
+    if relation == "layers_changed":
+        return f"layers were cut, repeated or put in another order: {_layers(content)}"
+    if relation == "merge":
+        return f"a merge of the given parents: {_mixture(content)}"
+    if relation == "unrelated":
+        return "unrelated, by these tests"
+    if relation == "different_architectures":
+        return "different architectures: most tensors have no counterpart"
+    return "cannot tell"
+
+
+def _types(content: ContentRecord) -> str:
+    pairs = Counter(
+        (tensor.type_a, tensor.type_b)
+        for tensor in content.tensors
+        if tensor.content == "rounding"
+    )
+    words = [f"{a} in A, {b} in B" for (a, b), _ in pairs.most_common(_FEW)]
+    return joined(words)
+
+
+def _outside(content: ContentRecord) -> tuple[str, int]:
+    """Entries that rounding does not explain, in words, and how many tensors hold them."""
+    odd = [tensor for tensor in content.tensors if tensor.content == "few_entries"]
+    roundings = [tensor.rounding for tensor in odd if tensor.rounding is not None]
+    entries = sum(rounding.outside for rounding in roundings)
+    scales = sum(rounding.groups_outside for rounding in roundings)
+    words = [counted(entries, "entry", "entries")] if entries or not scales else []
+    words += [counted(scales, "scale")] if scales else []
+    return joined(words), len(odd)
+
+
+def _far(change: ChangeRecord | None) -> str:
+    if change is None or change.relative_a is None:
+        return ""
+    where = where_moved(change)
+    return f"; the maps moved by {number(100 * change.relative_a, 2)} % of their norm" + (
+        f", most in {where}" if where else ""
+    )
+
+
+def _moved(change: ChangeRecord | None) -> tuple[str, ...]:
+    if change is None:
+        return ()
+    return (
+        f"{counted(change.moved, 'map')} moved further than rounding explains, "
+        f"{change.within_rounding:,} less than that, {change.identical:,} not at all",
+    )
+
+
+def _shared(content: ContentRecord) -> str:
+    """The parts of the model in which nearly all values are equal or rounded alike."""
+    alike: dict[str, list[int | None]] = {}
+    for tensor in content.tensors:
+        if tensor.content in ("identical", "rounding"):
+            alike.setdefault(tensor.part, []).append(tensor.layer_a)
+    words = []
+    for part, layers in alike.items():
+        known = sorted({layer for layer in layers if layer is not None})
+        words.append(f"layers {ranges(known)}" if part == "block" and known else part)
+    return joined(words)
+
+
+def _layers(content: ContentRecord) -> str:
+    changed = next((layers for layers in content.layers if layers.changed), None)
+    if changed is None:
+        return "see the map of layers"
+    likes = [match.like for match in changed.of_b]
+    return f"B's {changed.layers_b} layers are A's {_runs(likes)} (A has {changed.layers_a})"
+
+
+def _runs(likes: list[int | None]) -> str:
+    """Layers in order, runs of consecutive ones as ranges.
+
+    Examples
+    --------
+    >>> _runs([0, 1, 2, 8, 9, None, 3])
+    '0–2, 8–9, new, 3'
+    """
+    runs: list[list[int] | None] = []
+    for like in likes:
+        last = runs[-1] if runs else None
+        if like is not None and last and like == last[-1] + 1:
+            last.append(like)
+        else:
+            runs.append(None if like is None else [like])
+    words = []
+    for run in runs:
+        if run is None:
+            words.append("new")
+        else:
+            words.append(f"{run[0]}–{run[-1]}" if len(run) > 1 else f"{run[0]}")
+    return ", ".join(words)
+
+
+def _mixture(content: ContentRecord) -> str:
+    for side, mixture in (("A", content.mixture_a), ("B", content.mixture_b)):
+        if mixture is None or not mixture.linear:
+            continue
+        fit = mixture.without_base if mixture.without_base.agree else mixture.with_base
+        if fit.coefficients is None:
+            continue
+        terms = " + ".join(
+            f"{number(weight)} · parent {at + 1}" for at, weight in enumerate(fit.coefficients)
+        )
+        other = "B" if side == "A" else "A"
+        rest = f"{number(1 - (fit.total or 0.0))} · {other} + " if fit.base else ""
+        return f"{side} = {rest}{terms}"
+    return "not a linear one; see the mixture"

@@ -1,0 +1,67 @@
+"""Where a change lies, in words: which layers and which roles hold most of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flagscope.records.comparison import ChangeRecord
+from flagscope.report.wording import joined, number, ranges
+
+_MOST = 0.5  # of the squared change: what is named first holds at least this much
+_FEW = 0.4  # of the layers: more of them are no place
+
+
+def where_moved(change: ChangeRecord) -> str:
+    """The layers and roles that hold most of the squared change; "" if it is spread evenly.
+
+    Examples
+    --------
+    >>> from flagscope.records.comparison import LayerChange
+    >>> def row(layer, change):
+    ...     return LayerChange(stack="decoder", layer=layer, role="q", maps=1, identical=0,
+    ...         within_rounding=0, change=change, relative_a=change, relative_b=change)
+    >>> _by_layer([row(0, 1.0), row(1, 3.0), row(2, 1.0)])
+    'layer 1 (82 % of the squared change)'
+    """
+    words = [_by_layer(change.layers), _by_role(change.layers)]
+    return joined(word for word in words if word)
+
+
+def _by_layer(rows: Iterable[object]) -> str:
+    squares = _squares(rows, "layer")
+    total = sum(squares.values())
+    if total == 0 or len(squares) < 3 or None in squares:
+        return ""
+    chosen: list[int] = []
+    held = 0.0
+    for layer, square in sorted(squares.items(), key=lambda entry: -entry[1]):
+        chosen.append(int(str(layer)))
+        held += square
+        if held >= _MOST * total:
+            break
+    if len(chosen) > _FEW * len(squares):
+        return ""
+    noun = "layer" if len(chosen) == 1 else "layers"
+    return f"{noun} {ranges(sorted(chosen))} ({held / total:.0%} of the squared change)".replace(
+        "%", " %"
+    )
+
+
+def _by_role(rows: Iterable[object]) -> str:
+    squares = _squares(rows, "role")
+    total = sum(squares.values())
+    if total == 0 or len(squares) < 2:
+        return ""
+    role, square = max(squares.items(), key=lambda entry: entry[1])
+    if square < _MOST * total:
+        return ""
+    return f"the {role} maps ({number(100 * square / total, 2)} %)"
+
+
+def _squares(rows: Iterable[object], field: str) -> dict[object, float]:
+    squares: dict[object, float] = {}
+    for row in rows:
+        size = getattr(row, "change", None)
+        key = getattr(row, field)
+        squares[key] = squares.get(key, 0.0) + (size or 0.0) ** 2
+    return squares
