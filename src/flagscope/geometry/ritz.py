@@ -24,9 +24,11 @@ class RitzSpace:
         Descending, shape (k,), float64; each is a lower bound of the true one.
     left, right
         Shapes (p, k) and (m, k), orthonormal, float64.
+    turns
+        Bound to first order on the sine between the space of the first i + 1 and the true one: the
+        residuals over the gap behind them. Shape (k',), k' ≤ k.
     found
-        How many of them are known to a turn of 0.01: behind each lies a gap that their residuals
-        do not close.
+        How many of them are known to a turn of 0.01.
     following
         Largest singular value behind the `found` ones, as far as it is known.
     """
@@ -34,6 +36,7 @@ class RitzSpace:
     sigma: Float[Tensor, " k"]
     left: Float[Tensor, "p k"]
     right: Float[Tensor, "m k"]
+    turns: Float[Tensor, " f"]
     found: int
     following: float
 
@@ -95,21 +98,22 @@ def ritz_space(
     left = basis @ turned.to(basis)
     right = images @ turned.to(images)
     right = right / sigma.clamp_min(float(sigma[0]) * 1e-6 or 1.0).to(right)
-    found = _found(w, sigma, left, right, whole=basis.shape[1] == min(p, m))
+    turns = _turns(w, sigma, left, right, whole=basis.shape[1] == min(p, m))
+    resolved = (turns <= _TURN).nonzero().flatten()
+    found = int(resolved[-1]) + 1 if len(resolved) else 0
     following = float(sigma[found]) if found < len(sigma) else 0.0
-    return RitzSpace(sigma, left.double(), right.double(), found, following)
+    return RitzSpace(sigma, left.double(), right.double(), turns, found, following)
 
 
-def _found(w: Tensor, sigma: Tensor, left: Tensor, right: Tensor, *, whole: bool) -> int:
-    """How many leading triplets are resolved: W v - σ u is what the basis lacks of them."""
+def _turns(
+    w: Tensor, sigma: Tensor, left: Tensor, right: Tensor, *, whole: bool
+) -> Float[Tensor, " f"]:
+    """Residuals of the leading triplets, W v - σ u, over the gaps behind them."""
     most = len(sigma) if whole else len(sigma) // 2
     if not most or float(sigma[0]) == 0:
-        return 0
+        return sigma.new_ones(0)
     residual = w @ right[:, :most] - left[:, :most] * sigma[:most].to(left)
-    lost = torch.linalg.vector_norm(residual.double(), dim=0)
-    next_ = torch.cat([sigma[1 : most + 1], sigma.new_zeros(max(0, most + 1 - len(sigma)))])
-    gap = sigma[:most] - next_[:most]
-    # Behind the last resolved one lies a gap; those in front of it may be near-equal.
-    total = lost.square().cumsum(0).sqrt()
-    resolved = (total <= _TURN * gap).nonzero().flatten()
-    return int(resolved[-1]) + 1 if len(resolved) else 0
+    lost = torch.linalg.vector_norm(residual.double(), dim=0).square().cumsum(0).sqrt()
+    behind = torch.cat([sigma[1 : most + 1], sigma.new_zeros(max(0, most + 1 - len(sigma)))])
+    gaps = (sigma[:most] - behind).clamp_min(torch.finfo(w.dtype).eps * float(sigma[0]))
+    return (lost / gaps).clamp_max(1.0)

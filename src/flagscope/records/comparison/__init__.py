@@ -1,0 +1,1 @@
+"""Records of a comparison of two checkpoints."""
