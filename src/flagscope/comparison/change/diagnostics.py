@@ -1,0 +1,131 @@
+"""Changes of the diagnostics of two scans, each with what is known of its noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flagscope.observables import CORRELATION_FLOOR, RATIO_FLOOR
+from flagscope.records import HeadRecord, PairRecord, ScanResult
+from flagscope.records.comparison.change import DiagnosticChange, HeadGroupChange
+
+# Significance at which a near-copy counts, over all tests of its scan.
+_LEVEL = 0.05
+# Standard errors that a difference has to exceed.
+_ERRORS = 2.0
+
+_UNKNOWN = "the effect of storage rounding on it is not known"
+_ROUNDING = "the maps moved less than rounding can tell"
+_RANKS = "the ranks of the dominant spaces differ"
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """One diagnostic: its field, its floor, and how its scale goes with its size."""
+
+    field: str
+    floor: float
+    relative: bool = False
+    error: str | None = None
+    of_ranks: bool = False
+
+
+_DIAGNOSTICS = (
+    _Compared("commutator_ratio", RATIO_FLOOR, relative=True, error="commutator_ratio_error"),
+    _Compared("gram_correlation", CORRELATION_FLOOR),
+    _Compared("commutation_defect", RATIO_FLOOR, error="commutation_defect_error"),
+    _Compared("overlap_ratio", RATIO_FLOOR, of_ranks=True),
+    _Compared("imbalance", CORRELATION_FLOOR),
+    _Compared("intersection_beyond_chance", 1.0, of_ranks=True),
+)
+
+
+def diagnostic_changes(
+    a: ScanResult, b: ScanResult, settled: Mapping[str, bool]
+) -> tuple[list[DiagnosticChange], int]:
+    """Differences of both scans beyond floor and noise, and how many numbers were compared.
+
+    Parameters
+    ----------
+    a, b
+        Scans with the same settings.
+    settled
+        For each tensor of a, whether a map of it moved more than rounding explains; tensors that
+        are not in it count as moved.
+    """
+    of_b = {pair.name: pair for pair in b.pairs}
+    changes: list[DiagnosticChange] = []
+    compared = 0
+    for pair in a.pairs:
+        other = of_b.get(pair.name)
+        if other is None:
+            continue
+        moved = any(settled.get(side.tensor, True) for side in (pair.write, pair.read))
+        for what in _DIAGNOSTICS:
+            change = _change(pair, other, what, moved=moved)
+            compared += change is not None
+            if change is not None and change.flagged:
+                changes.append(change)
+    return changes, compared
+
+
+def _change(
+    a: PairRecord, b: PairRecord, what: _Compared, *, moved: bool
+) -> DiagnosticChange | None:
+    of_a, of_b = getattr(a, what.field), getattr(b, what.field)
+    if of_a is None or of_b is None:
+        return None
+    of_a, of_b = float(of_a), float(of_b)
+    difference = of_b - of_a
+    floor = what.floor * min(abs(of_a), abs(of_b)) if what.relative else what.floor
+    noise, status = None, _UNKNOWN
+    if what.error is not None:
+        errors = [getattr(side, what.error) for side in (a, b)]
+        if any(error is not None for error in errors):
+            noise = math.hypot(*(error or 0.0 for error in errors))
+            status = "estimated; " + _UNKNOWN
+    same = (a.effective_rank_write, a.effective_rank_read) == (
+        b.effective_rank_write, b.effective_rank_read,
+    )  # fmt: skip
+    if not moved:
+        status = _ROUNDING
+    elif what.of_ranks and not same:
+        status = _RANKS
+    beyond = abs(difference) >= floor > 0 and abs(difference) > _ERRORS * (noise or 0.0)
+    return DiagnosticChange(
+        pair=a.name, layer=a.layer, observable=what.field, value_a=of_a, value_b=of_b,
+        difference=difference, noise=noise, floor=floor, flagged=moved and beyond, status=status,
+    )  # fmt: skip
+
+
+def head_group_changes(a: ScanResult, b: ScanResult) -> list[HeadGroupChange]:
+    """Groups of heads that both scans have."""
+
+    def key(group: HeadRecord) -> tuple[object, ...]:
+        return group.stack, group.attention, group.layer, group.space
+
+    of_b = {key(group): group for group in b.heads}
+    return [_heads(group, of_b[key(group)]) for group in a.heads if key(group) in of_b]
+
+
+def _heads(a: HeadRecord, b: HeadRecord) -> HeadGroupChange:
+    difference = None
+    if a.overlap_ratio is not None and b.overlap_ratio is not None:
+        difference = b.overlap_ratio - a.overlap_ratio
+    spreads = [side.overlap_ratio_sd for side in (a, b) if side.overlap_ratio_sd is not None]
+    copies_a, copies_b = _copies(a.near_copies), _copies(b.near_copies)
+    return HeadGroupChange(
+        stack=a.stack, attention=a.attention, layer=a.layer, space=a.space,
+        overlap_ratio_a=a.overlap_ratio, overlap_ratio_b=b.overlap_ratio,
+        difference=difference, spread=max(spreads) if spreads else None,
+        near_copies_a=sorted(copies_a - copies_b), near_copies_b=sorted(copies_b - copies_a),
+    )  # fmt: skip
+
+
+def _copies(pairs: Sequence[object]) -> set[tuple[int, int]]:
+    return {
+        tuple(pair.heads)  # pyright: ignore
+        for pair in pairs
+        if (pair.p_adjusted or 0.0) <= _LEVEL  # pyright: ignore
+    }

@@ -1,0 +1,140 @@
+"""How far leading singular spaces turned, against what a random update of equal norm does."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+
+from flagscope.comparison.change.leading import Directions
+from flagscope.geometry import singular_blocks
+from flagscope.geometry.angles import principal_sines
+from flagscope.geometry.drift import expected_drift
+from flagscope.records import Freedom
+from flagscope.records.comparison.change import BlockDrift, SideDrift
+
+# Blocks listed of each side of a map.
+_LISTED = 8
+# Mean sin² beyond which the first order says too little, and relative width of its bounds likewise.
+_FIRST_ORDER, _WIDE = 0.1, 0.1
+
+_NOTHING_LEADS = "no direction stands out of the bulk in both maps"
+_NO_GAP = "no gap behind the leading directions that an update of this size leaves open"
+
+
+def side_drift(
+    a: Directions,
+    b: Directions,
+    *,
+    write: bool,
+    square: float,
+    rounding: float,
+    squares: tuple[float, float],
+    freedom: Freedom,
+) -> SideDrift:
+    """Drift of the leading directions of one side of a map.
+
+    Parameters
+    ----------
+    a, b
+        Directions of both maps.
+    write
+        The output side, else the input side.
+    square
+        ‖ΔW‖².
+    rounding
+        Expected squared norm of the storage rounding of both.
+    squares
+        ‖W_a‖² and ‖W_b‖².
+    freedom
+        Of the space on this side.
+    """
+    most = min(a.signal.rank, b.signal.rank)
+    if most == 0:
+        return SideDrift(
+            freedom=freedom, leading=None, blocks=[], blocks_left_out=0, status=_NOTHING_LEADS
+        )
+    entries = a.shape[0] * a.shape[1]
+    spread = math.sqrt(max(square, rounding) / entries)
+    cuts = [cut for cut in _cuts(a, spread) if cut in set(_cuts(b, spread)) and cut <= most]
+    if not cuts:
+        return SideDrift(
+            freedom=freedom, leading=None, blocks=[], blocks_left_out=0, status=_NO_GAP
+        )
+
+    def drift(start: int, stop: int) -> BlockDrift:
+        return _block(a, b, (start, stop), write=write, square=square, squares=squares)
+
+    edges = [0, *cuts]
+    listed = list(pairwise(edges))
+    return SideDrift(
+        freedom=freedom,
+        leading=drift(0, cuts[-1]),
+        blocks=[drift(*block) for block in listed[:_LISTED]],
+        blocks_left_out=max(0, len(listed) - _LISTED),
+        status="ok",
+    )
+
+
+def _cuts(side: Directions, spread: float) -> list[int]:
+    """Numbers of directions behind which lies a gap that entries of this spread do not close."""
+    sigma = side.sigma
+    whole = len(sigma)
+    if not side.dense:
+        sigma = torch.cat([sigma, sigma.new_tensor([min(side.following, float(sigma[-1]))])])
+    blocks = singular_blocks(sigma, noise_sd=spread)
+    return [cut for cut in torch.tensor(blocks.sizes).cumsum(0).tolist() if cut <= whole]
+
+
+def _block(
+    a: Directions, b: Directions, block: tuple[int, int], *, write: bool, square: float,
+    squares: tuple[float, float],
+) -> BlockDrift:  # fmt: skip
+    part, size = slice(*block), block[1] - block[0]
+    x, y = (side.left(part) if write else side.right(part) for side in (a, b))
+    sines = principal_sines(x, y).clamp(0, 1)
+    mean = float(sines.square().mean())
+    expected, status = _expected(a, b, block, write=write, square=square, squares=squares)
+    resolution = max(
+        side.turn(edge) for side in (a, b) for edge in (block[0], block[1]) if edge > 0
+    )
+    if mean < 4 * resolution**2:
+        status = "below what the computation of the directions resolves"
+    return BlockDrift(
+        first=block[0],
+        size=size,
+        sigma_a=float(a.sigma[block[0]]),
+        sigma_b=float(b.sigma[block[0]]),
+        mean_square_sine=mean,
+        largest_angle=math.asin(float(sines.max())),
+        expected=expected,
+        ratio=mean / expected if status == "ok" and expected else None,
+        status=status,
+    )
+
+
+def _expected(
+    a: Directions, b: Directions, block: tuple[int, int], *, write: bool, square: float,
+    squares: tuple[float, float],
+) -> tuple[float | None, str]:  # fmt: skip
+    shape = a.shape if write else (a.shape[1], a.shape[0])
+    variance = square / (shape[0] * shape[1])
+    size = block[1] - block[0]
+    bounds = [
+        expected_drift(
+            side.sigma, block, shape=shape,
+            rest=norm - float(side.sigma.square().sum()),
+        )
+        for side, norm in zip((a, b), squares, strict=True)
+    ]  # fmt: skip
+    low = sum(bound.low for bound in bounds) / 2 * variance / size
+    high = sum(bound.high for bound in bounds) / 2 * variance / size
+    if not math.isfinite(high):
+        return None, "equal singular values: first order says nothing"
+    middle = (low + high) / 2
+    if middle > _FIRST_ORDER:
+        return middle, "the update is too large for first order: expected is no measure"
+    if high - low > _WIDE * middle:
+        return middle, "too few singular values are known: expected is uncertain"
+    return middle, "ok"

@@ -1,0 +1,55 @@
+"""Changes of maps by layer and role."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from flagscope.records.comparison.change import LayerChange, MapChange
+
+IDENTICAL = "identical"
+ROUNDING = "moved less than rounding can tell"
+
+
+def layer_changes(maps: Sequence[MapChange]) -> list[LayerChange]:
+    """One record for each layer and role, in the order of the maps."""
+    groups: dict[tuple[str, int | None, str], list[MapChange]] = {}
+    for change in maps:
+        groups.setdefault((change.stack, change.layer, change.role), []).append(change)
+    records = []
+    for (stack, layer, role), members in groups.items():
+        change, relative_a, relative_b = total_change(members)
+        records.append(
+            LayerChange(
+                stack=stack,
+                layer=layer,
+                role=role,
+                maps=len(members),
+                identical=sum(member.status == IDENTICAL for member in members),
+                within_rounding=sum(member.status == ROUNDING for member in members),
+                change=change,
+                relative_a=relative_a,
+                relative_b=relative_b,
+            )
+        )
+    return records
+
+
+def total_change(
+    maps: Sequence[MapChange],
+) -> tuple[float | None, float | None, float | None]:
+    """√Σ‖ΔW‖² of those that were measured, and it over the norms of both sides."""
+    measured = [m for m in maps if m.change is not None]
+    if not measured:
+        return None, None, None
+    change, of_a, of_b = (
+        math.hypot(*(value or 0.0 for value in values))
+        for values in (
+            [m.change for m in measured],
+            [m.norm_a for m in measured],
+            [m.norm_b for m in measured],
+        )
+    )
+    if not math.isfinite(change + of_a + of_b):
+        return None, None, None
+    return change, change / of_a if of_a else None, change / of_b if of_b else None

@@ -1,0 +1,157 @@
+"""Which map of one graph is which of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from flagscope.arch import Graph, LinearMap, PairGroup, Side
+from flagscope.records import Attention, Freedom
+
+_HEAD_OUTPUTS, _HEAD_INPUTS = ("q", "k", "v"), ("o",)
+_FREE: tuple[Freedom, ...] = ("gl", "rotary", "scaling", "permutation", "scale")
+
+
+@dataclass(frozen=True)
+class NamedMap:
+    """One map of a network: all heads of a layer together, and each expert by itself.
+
+    Attributes
+    ----------
+    name
+        Layer and role.
+    map
+        A single map, or one of a batch (see `expert`).
+    write_freedom, read_freedom
+        Freedoms of its output and of its input space.
+    """
+
+    name: str
+    stack: str
+    attention: Attention | None
+    layer: int | None
+    expert: int | None
+    map: LinearMap
+    write_freedom: Freedom = "none"
+    read_freedom: Freedom = "none"
+
+
+@dataclass(frozen=True)
+class MapPair:
+    """The same map in both networks."""
+
+    a: NamedMap
+    b: NamedMap
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Maps that both graphs have, and names of those that one alone has."""
+
+    pairs: tuple[MapPair, ...]
+    unpaired_a: tuple[str, ...]
+    unpaired_b: tuple[str, ...]
+
+
+def paired_maps(graph_a: Graph, graph_b: Graph) -> Pairing:
+    """The maps of two graphs that have one name and one shape."""
+    maps_a, maps_b = named_maps(graph_a), named_maps(graph_b)
+    both = [name for name, map_ in maps_a.items() if name in maps_b and _fit(map_, maps_b[name])]
+    kept = set(both)
+    return Pairing(
+        tuple(MapPair(maps_a[name], maps_b[name]) for name in both),
+        tuple(name for name in maps_a if name not in kept),
+        tuple(name for name in maps_b if name not in kept),
+    )
+
+
+def _fit(a: NamedMap, b: NamedMap) -> bool:
+    return (a.map.outputs, a.map.inputs, _kernel(a.map)) == (
+        b.map.outputs, b.map.inputs, _kernel(b.map),
+    )  # fmt: skip
+
+
+def _kernel(map_: LinearMap) -> tuple[int, ...]:
+    return tuple(map_.extent(axis) for axis in map_.spatial)
+
+
+def named_maps(graph: Graph) -> dict[str, NamedMap]:
+    """All maps of a graph by a name that does not hang on the tensor's.
+
+    Maps of one name, as a residual network may have, also carry the name of their pair.
+    """
+    places: dict[object, NamedMap] = {}
+    taken: dict[str, object] = {}
+    # What lies inside blocks knows the freedoms of its spaces, and goes first.
+    for group in sorted(graph.pairs, key=lambda pair: pair.kind == "residual"):
+        for side, view in ((group.write, "write"), (group.read, "read")):
+            layer = group.layer
+            if view == "write" and group.write_layer is not None:
+                layer = group.write_layer
+            for expert, single in _single_maps(side.map):
+                _add(places, taken, _named(group, layer, expert, single), group.name, expert)
+                _free(places, single, expert, side, view, group)
+    for heads in graph.heads:
+        for expert, single in _single_maps(heads.map):
+            name = _name(heads.stack, heads.attention, heads.layer, single.role, expert)
+            named = NamedMap(name, heads.stack, heads.attention, heads.layer, expert, single)
+            _add(places, taken, named, heads.space, expert)
+    return {named.name: named for named in places.values()}
+
+
+def _single_maps(map_: LinearMap) -> Iterator[tuple[int | None, LinearMap]]:
+    """A map of all heads, or the maps of a batch of experts one by one."""
+    if map_.batch is None or map_.count == 1:
+        yield None, map_
+    elif map_.role in _HEAD_OUTPUTS:
+        yield None, map_.joined("write")
+    elif map_.role in _HEAD_INPUTS:
+        yield None, map_.joined("read")
+    else:
+        for index in range(map_.count):
+            yield index, map_
+
+
+def _named(group: PairGroup, layer: int | None, expert: int | None, map_: LinearMap) -> NamedMap:
+    attention = group.attention if group.kind in ("qk", "ov") else None
+    # A residual pair has the expert's or the layer's maps, whose names are made anew.
+    known = group.members[0].expert if expert is None and len(group.members) == 1 else expert
+    name = _name(group.stack, attention, layer, map_.role, known)
+    return NamedMap(name, group.stack, attention, layer, known, map_)
+
+
+def _name(
+    stack: str, attention: Attention | None, layer: int | None, role: str, expert: int | None
+) -> str:
+    parts = [stack, "" if layer is None else f"layer.{layer}"]
+    parts += ["cross" if attention == "cross" else "", "" if expert is None else f"expert.{expert}"]
+    return ".".join(part for part in (*parts, role) if part)
+
+
+def _add(
+    places: dict[object, NamedMap], taken: dict[str, object], named: NamedMap, where: str,
+    expert: int | None,
+) -> None:  # fmt: skip
+    place = named.map.place, expert
+    if place in places:
+        return
+    if named.name in taken:
+        named = replace(named, name=f"{named.name} of {where}")
+    if named.name in taken:
+        named = replace(named, name=f"{named.name} in {named.map.tensor}")
+    taken[named.name] = place
+    places[place] = named
+
+
+def _free(
+    places: dict[object, NamedMap], map_: LinearMap, expert: int | None, side: Side, view: str,
+    group: PairGroup,
+) -> None:  # fmt: skip
+    """Note the freedom of the space that a pair shares on the side of the map it lies on."""
+    if group.kind == "residual" or group.freedom not in _FREE:
+        return
+    place = map_.place, expert
+    output = (view == "write") != side.transposed
+    field = "write_freedom" if output else "read_freedom"
+    if getattr(places[place], field) == "none":
+        places[place] = replace(places[place], **{field: group.freedom})

@@ -1,0 +1,112 @@
+"""Reads one map of both checkpoints, in one unit, with the noise of its storage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flagscope.arch import LinearMap
+from flagscope.checkpoint import Checkpoint, widen
+from flagscope.comparison.change.pairing import MapPair, NamedMap
+from flagscope.engine.cache.stored_tensor import StoredTensor, read_piece
+from flagscope.engine.plan.pieces import Piece, piece_of, rest_of
+from flagscope.errors import InputError
+from flagscope.geometry import even_exponents, power_of_two
+
+# Exponents of the largest entry between which maps stay as they are read: fourth powers of their
+# singular values stay in the range of float32.
+_PLAIN = 12
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise of the storage of one map: spectral norm and mean square of an entry."""
+
+    delta: float
+    mean_square: float
+
+
+@dataclass(frozen=True)
+class BothSides:
+    """One map of both checkpoints, over 2^exponent.
+
+    Attributes
+    ----------
+    a, b
+        Shape (outputs, inputs), both in float32, or in float64 where one is stored so.
+    noise_a, noise_b
+        Noise of their storage, in the same unit.
+    exponent
+        Of the unit.
+    """
+
+    a: Float[Tensor, "p m"]
+    b: Float[Tensor, "p m"]
+    noise_a: Noise
+    noise_b: Noise
+    exponent: int
+
+
+def read_both(pair: MapPair, a: Checkpoint, b: Checkpoint) -> BothSides | None:
+    """Both maps of a pair; None where one is not finite.
+
+    Raises
+    ------
+    SourceError
+        If a tensor cannot be read.
+    """
+    stored = stored_map(a, pair.a), stored_map(b, pair.b)
+    noises = tuple(_noise(side) for side in stored)
+    if noises[0] is None or noises[1] is None:
+        return None
+    wide = torch.float64 if any(s.values.dtype == torch.float64 for s in stored) else torch.float32
+    of_a, of_b = (widen(side.values, wide, scale=side.scale)[0] for side in stored)
+    del stored
+    largest = torch.stack([_largest(of_a), _largest(of_b)]).amax()
+    if not bool(torch.isfinite(largest)):
+        return None
+    exponent = int(even_exponents(largest))
+    if abs(exponent) <= _PLAIN:
+        return BothSides(of_a, of_b, *noises, exponent=0)
+    power = torch.tensor(-exponent)
+    first, second = (
+        Noise(noise.delta * 2.0**-exponent, noise.mean_square * 2.0**-exponent * 2.0**-exponent)
+        for noise in noises
+    )
+    return BothSides(power_of_two(of_a, power), power_of_two(of_b, power), first, second, exponent)
+
+
+def stored_map(checkpoint: Checkpoint, named: NamedMap) -> StoredTensor:
+    """One map as stored, shape (1, outputs, inputs); of a batch of experts its rows alone."""
+    map_ = named.map
+    if map_.batch is None or map_.count == 1:
+        return _stored(checkpoint, map_, piece_of(map_))
+    index = named.expert or 0
+    if map_.groups[0] != (map_.batch,) or map_.batch in map_.window:
+        whole = _stored(checkpoint, map_, piece_of(map_))
+        return whole.mapped(lambda tensor: tensor[index : index + 1])
+    alone = replace(map_, shape=(1, *map_.shape[1:]), sizes={**map_.sizes, map_.batch: 1}, count=1)
+    return _stored(checkpoint, alone, Piece(map_.tensor, index, index + 1))
+
+
+def _stored(checkpoint: Checkpoint, map_: LinearMap, piece: Piece) -> StoredTensor:
+    rest = rest_of(map_)
+    part = read_piece(checkpoint, piece).mapped(lambda tensor: tensor[rest])
+    return part.mapped(map_.write_matrices)
+
+
+def _noise(stored: StoredTensor) -> Noise | None:
+    if stored.values.numel() == 0:
+        return None
+    try:
+        noise = stored.noise()
+    except InputError:
+        return None
+    return Noise(float(noise.delta.max()), float(noise.mean_square.max()))
+
+
+def _largest(w: Tensor) -> Tensor:
+    return torch.maximum(w.amax(), -w.amin())

@@ -1,0 +1,78 @@
+"""Tensors outside the maps: embeddings, biases, gains. Their norms and the norm of the change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from flagscope.checkpoint import Checkpoint, widen
+from flagscope.errors import FlagscopeError
+from flagscope.records.comparison.change import TensorChange
+
+# Bytes of a tensor that are taken at a time.
+_BLOCK = 64 << 20
+
+
+def tensor_changes(
+    a: Checkpoint, b: Checkpoint, taken: set[str]
+) -> tuple[list[TensorChange], list[str]]:
+    """Changes of the tensors that both checkpoints name and no map takes, and what was left out."""
+    changes: list[TensorChange] = []
+    others = 0
+    for name, info in a.tensors.items():
+        if name in taken or name in a.auxiliary or name in b.auxiliary:
+            continue
+        if name not in b.tensors or b.tensors[name].shape != info.shape:
+            others += 1
+            continue
+        changes.append(_change(name, a, b))
+    notes = []
+    if others:
+        notes.append(
+            f"{others} tensor(s) outside the maps have no tensor of the same name and shape on the "
+            "other side"
+        )
+    return changes, notes
+
+
+def _change(name: str, a: Checkpoint, b: Checkpoint) -> TensorChange:
+    shape = list(a.tensors[name].shape)
+    squares = [0.0, 0.0, 0.0]
+    identical, status = True, "ok"
+    try:
+        for x, y in _blocks(name, a, b):
+            identical = identical and torch.equal(x, y)
+            for k, value in enumerate((x, y, y - x)):
+                squares[k] += float(torch.linalg.vector_norm(value)) ** 2
+    except OverflowError:
+        status = "beyond double precision"
+    except FlagscopeError as error:
+        status = f"cannot be read: {error}"
+    if status == "ok" and not all(map(math.isfinite, squares)):
+        status = "not finite"
+    if status != "ok":
+        return TensorChange(
+            name_a=name, name_b=name, shape=shape, norm_a=None, norm_b=None, change=None,
+            relative_a=None, relative_b=None, status=status,
+        )  # fmt: skip
+    of_a, of_b, change = (math.sqrt(square) for square in squares)
+    return TensorChange(
+        name_a=name, name_b=name, shape=shape, norm_a=of_a, norm_b=of_b, change=change,
+        relative_a=change / of_a if of_a else None, relative_b=change / of_b if of_b else None,
+        status="identical" if identical else "ok",
+    )  # fmt: skip
+
+
+def _blocks(name: str, a: Checkpoint, b: Checkpoint) -> Iterator[tuple[Tensor, Tensor]]:
+    """Both tensors in float64, by rows where they are large."""
+    shape = a.tensors[name].shape
+    rows = shape[0] if shape else 1
+    size = 8 * math.prod(shape)
+    step = rows if size <= _BLOCK else max(1, rows * _BLOCK // size)
+    for start in range(0, max(rows, 1), max(step, 1)):
+        index = (slice(start, start + step),) if step < rows else None
+        x, y = (widen(side.read(name, index), scale=side.scale(name, index)) for side in (a, b))
+        yield x, y
