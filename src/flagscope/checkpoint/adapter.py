@@ -18,6 +18,7 @@ from flagscope.checkpoint.lora.settings import MERGE_IT, pattern_error, plain_lo
 from flagscope.checkpoint.lora.targets import TargetNames
 from flagscope.checkpoint.lora.weights import AdapterWeights, Factors
 from flagscope.checkpoint.remote.path import RemotePath
+from flagscope.checkpoint.spacing import spacing
 from flagscope.checkpoint.widen import widen
 from flagscope.errors import CorruptFileError, SourceError
 
@@ -178,8 +179,8 @@ class AdapterCheckpoint(Checkpoint):
         if dtype in ("float64", "float32") or "float" not in dtype:  # integers have no spacing
             return None
         values, scale = self._base.read(name, index), self._base.scale(name, index)
-        spacing = _spacing(values)
-        return spacing if scale is None else spacing * scale.abs().to(torch.float32)
+        unscaled = spacing(values)
+        return unscaled if scale is None else unscaled * scale.abs().to(torch.float32)
 
     def _corrupt(self, what: str) -> CorruptFileError:
         return CorruptFileError(
@@ -190,12 +191,3 @@ class AdapterCheckpoint(Checkpoint):
     def _release(self) -> None:
         self._adapter.close()
         self._base.close()
-
-
-def _spacing(values: Tensor) -> Tensor:
-    """Distance of neighbouring numbers of a floating-point type at each value, as float32."""
-    kind = torch.finfo(values.dtype)
-    _, exponent = torch.frexp(values.to(torch.float32))
-    smallest = math.log2(kind.smallest_normal)
-    power = (exponent - 1).to(torch.float32).clamp_min(smallest)
-    return torch.exp2(power) * kind.eps

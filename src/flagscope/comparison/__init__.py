@@ -1,0 +1,1 @@
+"""Two checkpoints joined with the mathematics: content, adapters, change."""
