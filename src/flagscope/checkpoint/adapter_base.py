@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from flagscope.checkpoint.adapter import ADAPTER_CONFIG, adapter_settings, adapter_weights
 from flagscope.checkpoint.hub import is_hub_name
+from flagscope.checkpoint.lora.settings import (
+    ADAPTER_CONFIG,
+    adapter_settings,
+    adapter_weights,
+)
 from flagscope.checkpoint.remote.path import RemotePath
 from flagscope.errors import SourceError
 from flagscope.masking import masked

@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from flagscope.checkpoint.adapter import (
-    ADAPTER_CONFIG,
-    AdapterCheckpoint,
-    adapter_weights,
-)
+from flagscope.checkpoint.adapter import AdapterCheckpoint
 from flagscope.checkpoint.adapter_base import GIVE_BASE, named_base, refuse_chain
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.configuration import config_beside, given_config
@@ -27,6 +23,7 @@ from flagscope.checkpoint.folder import INDEX_SUFFIX, remote_weight_file, weight
 from flagscope.checkpoint.formats import SUFFIXES, check_remote, opened_file
 from flagscope.checkpoint.hub import fetched_weights, is_commit, is_hub_name, seen_weights
 from flagscope.checkpoint.leftovers import left_notes
+from flagscope.checkpoint.lora.settings import ADAPTER_CONFIG, adapter_weights
 from flagscope.checkpoint.quantised.formats import unpacked
 from flagscope.checkpoint.recipe import Recipe
 from flagscope.checkpoint.remote.hub import HubPath

@@ -36,6 +36,7 @@ from flagscope.geometry.flags import (
     singular_blocks,
     singular_flag,
 )
+from flagscope.geometry.float_product import float_product_bound
 from flagscope.geometry.gram import (
     centred_spectrum,
     gram,
@@ -118,6 +119,7 @@ from flagscope.geometry.ranks import (
     participation_of_moments,
     participation_ratio,
 )
+from flagscope.geometry.rounding_interval import rounding_interval
 from flagscope.geometry.scale_profiles import (
     FEWEST,
     RowScales,
@@ -228,6 +230,7 @@ __all__ = [
     "exact_intersection",
     "flag_defect",
     "flat_spread",
+    "float_product_bound",
     "forced_dimension",
     "git_stability",
     "gram",
@@ -283,6 +286,7 @@ __all__ = [
     "projector_sum",
     "relative_position",
     "restricted_side",
+    "rounding_interval",
     "row_scales",
     "scale_profile",
     "signal_rank",

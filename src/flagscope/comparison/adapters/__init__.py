@@ -1,0 +1,1 @@
+"""An adapter against a base, a merged model, or another adapter."""

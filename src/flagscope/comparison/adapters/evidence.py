@@ -1,0 +1,185 @@
+"""What an outcome rests on, what it cannot say, and what is wrong, each in a line."""
+
+from __future__ import annotations
+
+from flagscope.comparison.adapters.coverage import LISTED
+from flagscope.comparison.adapters.outcome import Seen, rank_scaled
+from flagscope.records.comparison.adapters import (
+    Fault,
+    ModuleReplay,
+    ModuleStatus,
+    ReplayOutcome,
+)
+
+_SAID: dict[ModuleStatus, str] = {
+    "applied": "are the base plus s·B A in every entry, up to rounding",
+    "applied_and_more": "hold the adapter at strength 1 and something else",
+    "not_applied": "are equal to the base's in every entry",
+    "at_strength": "are the base plus another multiple of s·B A",
+    "twice": "are the base plus two times s·B A",
+    "other_scaling": "are the base plus s·B A at the other of α/r and α/√r",
+    "subtracted": "are the base less s·B A",
+    "exchanged": "are what s·B A would have to be added to for the base",
+    "transposed": "are the base plus s·(B A)ᵀ",
+    "requantised": "are the base plus s·B A, rounded to a coarser grid",
+    "dora": "are the base plus s·B A with DoRA's magnitudes, in every entry up to rounding",
+    "dora_without_magnitudes": "are the base plus s·B A without DoRA's magnitudes",
+    "zero_effect": "would not be changed by the adapter in any stored number",
+    "other_change": "differ from the base by something else than the adapter",
+    "unclear": "fit several strengths, or none that has a name",
+    "no_target": "have names that match no tensor of the base",
+    "no_merged_tensor": "have no tensor in the merged model",
+    "shape_mismatch": "have another shape",
+    "unusable": "have factors that do not belong together",
+    "not_replayed": "are of a kind that is not replayed",
+    "not_finite": "hold NaN or infinity in the base or the merged model",
+    "replaced": "are replaced by a tensor of another shape",
+}
+_FAULTY: dict[ReplayOutcome, tuple[str, str]] = {
+    "not_applied": ("not_applied", "the merged model is the base: the adapter is not in it"),
+    "applied_at_strength": ("other_strength", "the adapter is in it at another strength than 1"),
+    "applied_twice": ("applied_twice", "the adapter is in it twice"),
+    "partly": ("applied_partly", "only a part of the adapter is in it"),
+    "other_scaling": ("other_scaling", "α/r was taken for α/√r, or the reverse"),
+    "transposed": ("transposed", "B A was added transposed"),
+    "subtracted": ("subtracted", "the adapter was subtracted"),
+    "exchanged": ("exchanged", "base and merged model seem to be exchanged"),
+    "not_unloaded": ("not_unloaded", "the merged file holds the adapter's factors unmerged"),
+    "applied_and_more": ("changed_besides", "modules differ by more than the adapter"),
+    "other_adapter": ("other_adapter", "the merged model differs by another adapter than this"),
+    "other_base": ("other_base", "the merged model was made of another base, or trained further"),
+    "other_change": ("other_change", "the merged model differs by something else"),
+    "requantised": ("requantised", "the merged model was rounded to a coarser grid"),
+    "dora_without_magnitudes": ("dora_without_magnitudes", "DoRA's magnitudes were left out"),
+    "nothing_matches": ("nothing_matches", "no name of the adapter matches a tensor of the base"),
+    "zero_effect": ("no_effect", "the adapter would change no stored number"),
+}
+
+
+def evidence(
+    seen: Seen, kind: ReplayOutcome, strength: float | None, error: float | None
+) -> list[str]:
+    """What the outcome rests on, with numbers."""
+    total = len(seen.modules)
+    lines = []
+    for status, said in _SAID.items():
+        modules = [module for module in seen.modules if module.status == status]
+        if modules:
+            few = f": {_few(modules)}" if len(modules) < total else ""
+            lines.append(f"{len(modules)} of {total} modules {said}{few}")
+    entries = sum(m.entries for m in seen.active if m.entries_equal is not None)
+    equal = sum(m.entries_equal or 0 for m in seen.active)
+    outside = sum(m.entries_outside or 0 for m in seen.active)
+    if entries and kind in ("applied", "partly"):
+        lines.append(
+            f"of {entries} entries the replay gives {equal} bit for bit, and {outside} cannot come "
+            "from it in any order of summation"
+        )
+    if strength is not None and error is not None:
+        lines.append(f"fitted strength {strength:.6g} ± {error:.2g} of the configured one")
+    lines += _of_whole(seen)
+    untouched = seen.untouched
+    if untouched.changed:
+        size = untouched.largest_relative
+        lines.append(
+            f"{untouched.changed} of {untouched.compared} tensors that the adapter does not touch "
+            f"differ{'' if size is None else f', by up to {size:.2g} of their norm'}"
+        )
+    else:
+        lines.append(f"{untouched.compared} tensors that the adapter does not touch are the same")
+    if seen.not_unloaded:
+        lines.append(f"{seen.not_unloaded} tensors of the merged file are factors of an adapter")
+    return lines
+
+
+def _of_whole(seen: Seen) -> list[str]:
+    lines = []
+    for status, said in (
+        ("applied", "are in the merged model"),
+        ("left_out", "are not: the merged model has the base's"),
+        ("other", "are not, and neither are the base's"),
+        ("same_as_base", "equal the base's"),
+    ):
+        names = [whole.name for whole in seen.whole if whole.status == status]
+        if names:
+            lines.append(f"{len(names)} tensors that the adapter stores whole {said}: {names[0]}")
+    return lines
+
+
+def cannot_tell(seen: Seen, kind: ReplayOutcome) -> list[str]:
+    """What was not looked at, or cannot be known."""
+    lines = list(seen.coverage.cannot_tell)
+    still = sum(module.status == "zero_effect" for module in seen.modules)
+    if still and kind != "zero_effect":
+        lines.append(f"whether {still} modules were merged: they change no stored number")
+    if kind in ("applied_twice", "other_scaling", "applied_at_strength"):
+        lines += _ambiguous(seen, kind)
+    if kind == "requantised":
+        lines.append(
+            "whether the error is that of rounding: noise of the same size on the same tensors "
+            "looks alike"
+        )
+    if kind in ("other_adapter", "other_change") and seen.low_rank is None:
+        lines.append("whether the change is of low rank: the tensors are too small to tell")
+    lines += seen.untouched.not_compared
+    if seen.untouched.only_base_count or seen.untouched.only_merged_count:
+        lines.append(
+            f"{seen.untouched.only_base_count} tensors are in the base alone and "
+            f"{seen.untouched.only_merged_count} in the merged model alone: not compared"
+        )
+    return lines
+
+
+def _ambiguous(seen: Seen, kind: ReplayOutcome) -> list[str]:
+    ranks = {module.rank for module in seen.active}
+    lines = []
+    if kind != "other_scaling" and rank_scaled(seen.active):
+        lines.append(
+            f"α/√r in place of α/r gives the same strength at rank {min(r or 0 for r in ranks)}"
+        )
+    elif kind == "other_scaling" and len(ranks) == 1:
+        lines.append("another α gives the same strength where all modules have one rank")
+    if kind == "applied_at_strength":
+        lines.append("a wrong α, or a weight given when adapters were joined, look alike")
+    return lines
+
+
+def faults(seen: Seen, kind: ReplayOutcome) -> list[Fault]:
+    """What is wrong, with codes that stay."""
+    shown = list(seen.coverage.faults)
+    if kind in ("applied", "dora"):
+        # The merge found the modules, so its names did fit.
+        shown = [fault for fault in shown if fault.code != "prefix_mismatch"]
+    if kind in _FAULTY:
+        code, text = _FAULTY[kind]
+        named = [m.module for m in seen.active if m.status not in ("applied", "dora")]
+        shown.insert(0, Fault(code=code, text=text, names=named[:LISTED], count=len(named)))
+    out = [w.name for w in seen.whole if w.status in ("left_out", "other")]
+    embeddings = _embeddings_left_out(seen)
+    if embeddings or any("embed" in name or "lm_head" in name for name in out):
+        names = [*embeddings, *out]
+        text = "embeddings of the adapter are not in the merged model"
+        shown.append(
+            Fault(code="embeddings_left_out", text=text, names=names[:LISTED], count=len(names))
+        )
+    elif out:
+        text = "tensors that the adapter stores whole are not in the merged model"
+        shown.append(Fault(code="whole_left_out", text=text, names=out[:LISTED], count=len(out)))
+    untouched = seen.untouched
+    if untouched.changed:
+        shown.append(Fault(
+            code="other_tensors_changed", text="tensors that the adapter does not touch differ",
+            names=untouched.changed_names[:LISTED], count=untouched.changed,
+        ))  # fmt: skip
+    return shown
+
+
+def _embeddings_left_out(seen: Seen) -> list[str]:
+    """Modules not applied that are embeddings, where others are applied."""
+    out = [m.module for m in seen.active if m.status == "not_applied"]
+    return [name for name in out if "embed" in name or name.rpartition(".")[2] in ("wte", "wpe")]
+
+
+def _few(modules: list[ModuleReplay]) -> str:
+    names = [module.module for module in modules[:3]]
+    return ", ".join(names) + (" …" if len(modules) > 3 else "")

@@ -1,0 +1,81 @@
+"""The tensors of base and merged model that belong to each module of an adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from flagscope.checkpoint.base import Checkpoint
+from flagscope.checkpoint.lora import AdapterWeights, Factors, TargetNames
+
+Fit = Literal["matched", "no_target", "shape_mismatch", "unusable", "not_replayed"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A module of an adapter and the base's tensor that it would change.
+
+    Attributes
+    ----------
+    module
+        Its name in the adapter.
+    factors
+        None where they are unusable.
+    tensor
+        The base's tensor; None where none fits.
+    status, detail
+        Whether it fits, and why not.
+    """
+
+    module: str
+    factors: Factors | None
+    tensor: str | None
+    status: Fit
+    detail: str = ""
+
+
+def adapter_targets(adapter: AdapterWeights, base: Checkpoint) -> list[Target]:
+    """The base's tensor of every module of an adapter, in the order of its file."""
+    names = TargetNames(name for name in base.tensors if name not in base.auxiliary)
+    targets, taken = [], set()
+    for factors in adapter.factors.values():
+        target = _target(factors, adapter, base, names)
+        if target.tensor in taken and target.status == "matched":
+            target = Target(
+                factors.module, factors, target.tensor, "unusable",
+                "another module of the adapter belongs to the same tensor",
+            )  # fmt: skip
+        taken.add(target.tensor)
+        targets.append(target)
+    reasons = {
+        "incomplete": "the file has only one of A and B",
+        "repeated": "the file has several factors for it",
+        "shapes": "B A is not a product, or has rank 0",
+    }
+    for module in adapter.unusable:
+        tensor = names.found(module.module + ".weight")
+        detail = f"{reasons[module.reason]}: {', '.join(module.names)}"
+        targets.append(Target(module.module, None, tensor, "unusable", detail))
+    return targets
+
+
+def _target(
+    factors: Factors, adapter: AdapterWeights, base: Checkpoint, names: TargetNames
+) -> Target:
+    tensor = names.found(factors.target)
+    if tensor is None:
+        inside = [n for n in base.tensors if f".{factors.module}." in f".{n}"]
+        if inside and (adapter.settings.get("target_parameters") or inside):
+            return Target(
+                factors.module, factors, None, "not_replayed",
+                f"the base has {inside[0]} under this module and no weight: parameters of experts "
+                "and packed projections are not replayed",
+            )  # fmt: skip
+        return Target(factors.module, factors, None, "no_target", "no tensor has this name")
+    shape = base.tensors[tensor].shape
+    if factors.shape != shape:
+        return Target(
+            factors.module, factors, tensor, "shape_mismatch",
+            f"the change has shape {factors.shape}, the tensor {shape}",
+        )  # fmt: skip
+    return Target(factors.module, factors, tensor, "matched")
