@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     __version__: str
 
     from flagscope import reparameterize
+    from flagscope.api.compare import compare
+    from flagscope.api.comparison_report import ComparisonReport
     from flagscope.api.head_overlaps import HeadOverlaps, head_overlaps
     from flagscope.api.inspection import Inspection, inspect
     from flagscope.api.report import Report
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from flagscope.records import ScanResult
 
 _HOMES = {
+    "compare": "api.compare",
+    "ComparisonReport": "api.comparison_report",
     **dict.fromkeys(("HeadOverlaps", "head_overlaps"), "api.head_overlaps"),
     **dict.fromkeys(("Inspection", "inspect"), "api.inspection"),
     "Report": "api.report",
@@ -56,6 +60,7 @@ _HOMES = {
 
 __all__ = [
     "ArchitectureError",
+    "ComparisonReport",
     "CorruptFileError",
     "FamilyInfo",
     "FlagscopeError",
@@ -70,6 +75,7 @@ __all__ = [
     "StoreError",
     "UnknownDtypeError",
     "UnsafeFileError",
+    "compare",
     "families",
     "head_overlaps",
     "inspect",

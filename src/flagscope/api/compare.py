@@ -264,7 +264,7 @@ def _of_models(
 ) -> _Outcome:
     content = compared_content(
         first.stored, second.stored, parents=[parent.stored for parent in parents],
-        workers=asked.workers or 1, progress=asked.progress,
+        workers=asked.workers or 1,
     )  # fmt: skip
     status = _SETTLED.get(content.relation, "ok")
     if "change" not in asked.parts:

@@ -28,7 +28,8 @@ def _parts(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 def _codes(
     _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> tuple[str, ...]:
-    from flagscope.records.comparison import COMPARISON_CODES, VERDICT_CODES
+    from flagscope.records.comparison import VERDICT_CODES
+    from flagscope.report.comparison import COMPARISON_CODES
 
     return () if value is None else chosen_codes(value, (*VERDICT_CODES, *COMPARISON_CODES))
 

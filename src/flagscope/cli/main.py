@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import click
 
 from flagscope.cli.catalogue import families_command
+from flagscope.cli.compare import compare_command
 from flagscope.cli.heads import heads_command
 from flagscope.cli.inspect import inspect_command
 from flagscope.cli.interrupt import leave
@@ -42,6 +43,7 @@ def cli(context: click.Context) -> None:
 
 cli.add_command(scan_command)
 cli.add_command(inspect_command)
+cli.add_command(compare_command)
 cli.add_command(heads_command)
 cli.add_command(families_command)
 cli.add_command(demo_command)

@@ -106,7 +106,7 @@ def _tensors(content: ContentRecord) -> list[ComparisonFinding]:
         for t in content.tensors
         if t.difference and (t.difference.not_finite_a or t.difference.not_finite_b)
     ]
-    scaled = [t.name_b for t in content.tensors if t.difference and _is_scaled(t.difference.scale)]
+    scaled = [t.name_b for t in content.tensors if t.difference and _is_scaled(t.difference.scale_b)]
     turned = [t.name_b for t in content.tensors if t.difference and t.difference.rows_permuted]
     reshaped = [t.name_b for t in content.tensors if t.content == "reshaped"]
     unread = [t.name_b for t in content.tensors if t.content == "unread"]
