@@ -1,0 +1,1 @@
+"""What two checkpoints have in common, and what lies between them."""

@@ -1,0 +1,1 @@
+"""Results of a comparison of two checkpoints."""
