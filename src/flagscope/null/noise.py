@@ -205,6 +205,35 @@ def grid_noise(step: Float[Tensor, "*batch m n"]) -> StorageNoise:
     return StorageNoise(delta, mean, torch.zeros_like(mean, dtype=torch.bool))
 
 
+def entry_spacing(weight: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"] | None:
+    """Spacing of the stored format at each entry: ulp(w), that of subnormals below the normal ones.
+
+    Parameters
+    ----------
+    weight
+        In the type in which it is *stored*.
+
+    Returns
+    -------
+    Tensor or None
+        float64, NaN or infinite where the entry is. None for types that are not floating point.
+
+    References
+    ----------
+    N. J. Higham, "Accuracy and Stability of Numerical Algorithms" (2002), section 2.1.
+
+    Examples
+    --------
+    >>> entry_spacing(torch.tensor([1.0, 3.0], dtype=torch.bfloat16)).tolist()
+    [0.0078125, 0.015625]
+    """
+    form = _FORMATS.get(weight.dtype)
+    if form is None:
+        return None
+    powers = _powers_of_two(weight, form, None).to(torch.float64)
+    return powers * 2.0 ** (1 - form.precision)
+
+
 def _power_norms(
     weight: Tensor, form: _Format, factor: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

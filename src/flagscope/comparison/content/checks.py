@@ -1,0 +1,255 @@
+"""Rules that say which entries of a pair rounding explains, one class each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from flagscope.checkpoint import TensorInfo
+from flagscope.checkpoint.dtypes import dtype_name
+from flagscope.comparison.content.encodings import Codes, Rule, group_length
+from flagscope.comparison.content.grids import clipped_ends, half_steps
+from flagscope.comparison.content.naming import (
+    code_bits,
+    differing_bits,
+    finite,
+    in_words,
+    position,
+)
+from flagscope.comparison.content.reading import Rows, Side
+from flagscope.records.comparison.content import EntryDifference, ScaleDifference
+
+SideName = Literal["a", "b"]
+# Entries and scales that are named.
+_NAMED = 8
+# A rule that explains fewer of the first rows' entries is given up.
+_LEAST = 0.9
+# Steps of formats with a least entry come from a difference in float32.
+_STEP_ERROR = 2.0**-13
+
+
+@dataclass
+class Tally:
+    """What a check has found so far."""
+
+    checked: int = 0
+    outside: int = 0
+    clipped: int = 0
+    entries: list[EntryDifference] = field(default_factory=list)
+    groups: int = 0
+    groups_outside: int = 0
+    scales: list[ScaleDifference] = field(default_factory=list)
+    given_up: bool = False
+
+
+class Check(ABC):
+    """A rule, and the entries that do not follow it.
+
+    Attributes
+    ----------
+    name
+        The rule in words; None for the half steps of both grids.
+    rounded
+        The side that the rule gives; None where it treats both alike.
+    """
+
+    name: str | None = None
+    rounded: SideName | None = None
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+
+    def add(self, rows: Rows) -> None:
+        """Check a run of rows."""
+        if self.tally.given_up:
+            return
+        mask = self._outside(rows)
+        if mask is None:
+            self.tally.given_up = True
+            return
+        self.tally.checked += mask.numel()
+        count = int(mask.sum())
+        self.tally.outside += count
+        if self.name is not None and self.tally.outside > (1 - _LEAST) * self.tally.checked + 1:
+            self.tally.given_up = True
+        if count and len(self.tally.entries) < _NAMED:
+            self._name(rows, mask)
+
+    @abstractmethod
+    def _outside(self, rows: Rows) -> Tensor | None:
+        """Entries that the rule does not explain; None where it cannot be applied."""
+
+    def _bits(self, rows: Rows, place: int) -> str | None:
+        """Which bits of an entry differ from what the rule gives."""
+        one, other = rows.a.stored.reshape(-1), rows.b.stored.reshape(-1)
+        plain = rows.a.step is None and rows.b.step is None
+        return differing_bits(one[place], other[place]) if plain else None
+
+    def _name(self, rows: Rows, mask: Tensor) -> None:
+        left = _NAMED - len(self.tally.entries)
+        shape = tuple(rows.a.values.shape)
+        for place in mask.reshape(-1).nonzero().flatten()[:left].tolist():
+            a = float(rows.a.values.reshape(-1)[place])
+            b = float(rows.b.values.reshape(-1)[place])
+            entry = EntryDifference(
+                index=position(place, shape, rows.start), value_a=finite(a), value_b=finite(b),
+                text_a=in_words(a), text_b=in_words(b), bits=self._bits(rows, place),
+            )  # fmt: skip
+            self.tally.entries.append(entry)
+
+    def _sides(self, rows: Rows) -> tuple[Side, Side]:
+        """The side that was rounded, and what it was rounded from."""
+        return (rows.a, rows.b) if self.rounded == "a" else (rows.b, rows.a)
+
+
+class WithinSteps(Check):
+    """Entries within the half steps of both grids; equal ones where both have one plain type.
+
+    One plain type on both sides is one grid, and what is rounded to a grid twice is not moved.
+    """
+
+    def __init__(self, a: TensorInfo, b: TensorInfo) -> None:
+        super().__init__()
+        self._a, self._b = a, b
+        self._squares, self._counted = 0.0, 0
+
+    @property
+    def step_rms(self) -> float | None:
+        """Root mean square of the differences in steps of the coarser grid."""
+        return (self._squares / self._counted) ** 0.5 if self._counted else None
+
+    def _outside(self, rows: Rows) -> Tensor:
+        a, b = rows.a.values, rows.b.values
+        equal = (a == b) | (a.isnan() & b.isnan())
+        one_grid = rows.a.stored.dtype == rows.b.stored.dtype and all(
+            part is None for part in (rows.a.scale, rows.b.scale, rows.a.step, rows.b.step)
+        )
+        one, other = half_steps(rows.a, self._a), half_steps(rows.b, self._b)
+        gap = (a - b).abs()
+        steps = gap / (2 * torch.maximum(one, other))
+        fine = steps.isfinite()
+        self._squares += float(steps[fine].square().sum())
+        self._counted += int(fine.sum())
+        if one_grid:
+            return ~equal
+        clipped = clipped_ends(rows.a, b, self._a) | clipped_ends(rows.b, a, self._b)
+        # Sums in float64 of numbers that it holds: a unit in the last place of the larger.
+        bound = one + other + 2.0**-50 * torch.maximum(a.abs(), b.abs())
+        within = equal | (gap <= bound)
+        self.tally.clipped += int((clipped & ~within).sum())
+        return ~(within | clipped)
+
+
+class Cast(Check):
+    """One side is the other, cast to one floating-point type or to two in turn."""
+
+    def __init__(
+        self, rounded: SideName, types: tuple[torch.dtype, ...], *, toward_zero: bool = False
+    ) -> None:
+        super().__init__()
+        self.rounded, self._types, self._toward_zero = rounded, types, toward_zero
+        way = " and then to ".join(dtype_name(kind) for kind in types)
+        self.name = f"{'cut off' if toward_zero else 'rounded'} to {way}"
+
+    def _expected(self, source: Tensor) -> Tensor:
+        if self._toward_zero:
+            bits = source.to(torch.float32).contiguous().view(torch.int32) & ~0xFFFF
+            return bits.view(torch.float32).to(self._types[-1])
+        for kind in self._types:
+            source = source.to(kind)
+        return source
+
+    def _outside(self, rows: Rows) -> Tensor:
+        stored, source = self._sides(rows)
+        expected = self._expected(source.values).to(torch.float64)
+        return ~((expected == stored.values) | (expected.isnan() & stored.values.isnan()))
+
+    def _bits(self, rows: Rows, place: int) -> str | None:
+        stored, source = self._sides(rows)
+        last = stored.stored.dtype
+        expected = self._expected(source.values.reshape(-1)[place].reshape(1)).to(last)
+        return differing_bits(expected, stored.stored.reshape(-1)[place])
+
+
+class Blocks(Check):
+    """One side is codes of blocks, with scales that a rule makes of the other side's numbers."""
+
+    def __init__(self, rounded: SideName, info: TensorInfo, name: str, rule: Rule) -> None:
+        super().__init__()
+        self.rounded, self.name, self._rule = rounded, name, rule
+        self._kind = info.quantised or ""
+        self._length: int | None = None
+
+    def _blocks(self, rows: Rows) -> tuple[Codes, Tensor, Tensor, Tensor] | None:
+        stored, source = self._sides(rows)
+        if stored.step is None or stored.values.ndim != 2:
+            return None
+        if not bool(torch.isfinite(source.values).all() & torch.isfinite(stored.values).all()):
+            return None
+        if self._length is None:
+            self._length = group_length(stored.step, self._kind)
+        if self._length is None:
+            return None
+        x, v, step = (
+            part.reshape(-1, self._length) for part in (source.values, stored.values, stored.step)
+        )
+        return self._rule(x), x, v, step[:, :1].to(torch.float64)
+
+    def _outside(self, rows: Rows) -> Tensor | None:
+        blocks = self._blocks(rows)
+        if blocks is None:
+            return None
+        codes, x, v, step = blocks
+        expected = codes.stored.abs()
+        off = (step - expected).abs() > _STEP_ERROR * expected
+        obeyed = codes.obeyed(x, v)
+        if bool(off.any()):
+            self._note_scales(rows, off, codes, step)
+            found = Codes(
+                codes.scale, torch.where(off, codes.stored.sign() * step, codes.stored),
+                codes.low, codes.high, codes.least, codes.least_before,
+            )  # fmt: skip
+            obeyed = torch.where(off, found.obeyed(x, v), obeyed)
+        self.tally.groups += len(off)
+        return ~obeyed.reshape(rows.a.values.shape)
+
+    def _note_scales(self, rows: Rows, off: Tensor, codes: Codes, step: Tensor) -> None:
+        self.tally.groups_outside += int(off.sum())
+        if self.tally.groups_outside > max(1, self.tally.checked) // 8 + _NAMED * 4:
+            return
+        length = self._length or 1
+        across = rows.a.values.shape[-1] // length
+        for block in off.flatten().nonzero().flatten()[: _NAMED - len(self.tally.scales)].tolist():
+            row, column = divmod(block, across)
+            first = column * length
+            wanted, there = float(codes.stored[block]), float(step[block])
+            there = -there if wanted < 0 else there
+            half = (torch.tensor(value).half() for value in (wanted, there))
+            self.tally.scales.append(
+                ScaleDifference(
+                    place=f"row {row + rows.start}, columns {first} to {first + length - 1}",
+                    expected=wanted,
+                    found=finite(there),
+                    bits=differing_bits(*half),
+                )  # fmt: skip
+            )
+
+    def _bits(self, rows: Rows, place: int) -> str | None:
+        blocks = self._blocks(rows)
+        if blocks is None:
+            return None
+        codes, x, v, _ = blocks
+        block, within = divmod(place, x.shape[-1])
+        wanted = int(codes.quotients(x)[block, within].round())
+        there = int(codes.codes(v)[block, within].round())
+        low = int(codes.low[block, 0])
+        width = int(codes.high[block, 0] - low).bit_length()
+        if self._kind == "Q8_0":  # two's complement
+            changed = (wanted & 255) ^ (there & 255)
+        else:
+            changed = (wanted - low) ^ (there - low) if there >= low else 0
+        return code_bits(changed, width, f"code of {width} bits")

@@ -1,0 +1,99 @@
+"""How far rounding to the grid of a side's format can move an entry."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from flagscope.checkpoint import TensorInfo
+from flagscope.comparison.content.reading import Side
+from flagscope.null.noise import entry_spacing
+
+# Scales of blocks are stored in 16 bits at least, and codes are made with the scale before it is
+# rounded to them: a value of k steps moves by k half units of the scale's last place.
+_HALF_UNITS = {"f16": 2.0**-11, "bf16": 2.0**-9}
+# Half the spacing of float16's subnormals, which small scales fall among.
+_HALF_SUBNORMAL = 2.0**-25
+# A quotient by a scale and a product with it, each rounded in float32.
+_ARITHMETIC = 2.0**-22
+# Largest code of types of signed codes whose other end is one larger: what lies beyond it is
+# clipped. The second number is how many steps beyond: the scale is chosen by the largest entry,
+# or searched for, which K-quants do.
+_SIGNED_ENDS = {"Q4_0": (7, 1.0), "Q5_0": (15, 1.0), "Q3_K": (3, 2.0), "Q6_K": (31, 2.0)}
+# Types whose codes count from the least entry of a block: levels, length of a block, and steps.
+_FROM_LEAST = {"Q2_K": (3, 16, 2.0), "Q4_K": (15, 32, 2.0), "Q5_K": (31, 32, 2.0)}
+# Types with a stored least entry, which is rounded as well.
+_WITH_LEAST = ("Q4_1", "Q5_1")
+
+
+def half_steps(side: Side, info: TensorInfo) -> Float[Tensor, rows *rest]:
+    """How far each entry may lie from what was rounded to it, in float64.
+
+    Half the spacing of the grid there: that of the stored type times the scale, or the format's
+    own step. Where codes were made with a scale that was then rounded itself, its rounding comes
+    on top, and the arithmetic in float32.
+    """
+    values = side.values.abs()
+    if side.step is not None:
+        step = side.step.to(torch.float64)
+        bound = step / 2 + _ARITHMETIC * values
+        kind = info.quantised or ""
+        if kind.endswith("_K"):
+            return bound  # its codes are made with the scales as they are stored
+        reach = values + 15 * step if kind in _WITH_LEAST else values
+        counts = torch.where(step > 0, reach / step, 0.0)
+        unit = _HALF_UNITS["f16"] if info.quantised else 0.0
+        return bound + (1 + (kind in _WITH_LEAST)) * (unit * reach + counts * _HALF_SUBNORMAL)
+    spacing = entry_spacing(side.stored)
+    if spacing is None:
+        return torch.zeros_like(values)
+    if side.scale is not None:
+        factor = side.scale.to(torch.float64).abs()
+        return spacing * factor / 2 + _ARITHMETIC * values
+    return spacing / 2
+
+
+def clipped_ends(
+    side: Side, other: Float[Tensor, rows *rest], info: TensorInfo
+) -> Bool[Tensor, rows *rest]:
+    """Entries at the end of what the format holds there, whose counterpart lies beyond it."""
+    values = side.values
+    beyond = (other.sign() == values.sign()) & (other.abs() >= values.abs())
+    kind = info.quantised or ""
+    if side.step is None:
+        return beyond & _at_largest(side)
+    if kind in _SIGNED_ENDS:
+        end, most = _SIGNED_ENDS[kind]
+        step = side.step.to(torch.float64)
+        codes = (values.abs() / step).round()
+        at_end = (codes == end) | ((codes == end + 1) & (most > 1))
+        return beyond & at_end & ((other - values).abs() <= most * step * (1 + 1e-3))
+    if kind in _FROM_LEAST:
+        return _beyond_block(values, other, side.step.to(torch.float64), *_FROM_LEAST[kind])
+    return torch.zeros_like(beyond)
+
+
+def _at_largest(side: Side) -> Tensor:
+    """Entries that are the type's largest number, or infinite."""
+    kind = side.stored.dtype
+    if not kind.is_floating_point or kind.itemsize > 2:
+        return torch.zeros(side.stored.shape, dtype=torch.bool)
+    magnitude = side.stored.to(torch.float32).abs()
+    return magnitude >= torch.finfo(kind).max
+
+
+def _beyond_block(
+    values: Tensor, other: Tensor, step: Tensor, levels: int, block: int, most: float
+) -> Tensor:
+    """Entries at an end of a block whose codes reach both ends, and what lies beyond."""
+    if values.shape[-1] % block:
+        return torch.zeros(values.shape, dtype=torch.bool)
+    shape = (*values.shape[:-1], values.shape[-1] // block, block)
+    v, x, s = values.reshape(shape), other.reshape(shape), step.reshape(shape)
+    low, high = v.amin(-1, keepdim=True), v.amax(-1, keepdim=True)
+    # Both ends are known to be ends only where all levels lie between them.
+    full = ((high - low) / s - levels).abs() < 0.01
+    near = (x - v).abs() <= most * s * (1 + 1e-3)
+    ends = full & near & (((v == high) & (x > v)) | ((v == low) & (x < v)))
+    return ends.reshape(values.shape)

@@ -1,0 +1,150 @@
+"""The two sides of a pair, a few rows at a time: stored numbers, values, steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from flagscope.checkpoint import Checkpoint, TensorInfo, widen
+from flagscope.comparison.content.pairing import Pair
+
+# Entries that are read at once (64 MiB in float32), and that are worked on at once: a few
+# temporaries of 8 MiB.
+_READ, _WORK = 1 << 24, 1 << 20
+
+
+@dataclass(frozen=True)
+class Side:
+    """Rows of one side.
+
+    Attributes
+    ----------
+    stored
+        As stored.
+    scale
+        Factor of the stored numbers, without axes or of their shape; None for 1.
+    step
+        Spacing of the grid where the format's is its own; None for that of the stored type.
+    values
+        float64.
+    """
+
+    stored: Shaped[Tensor, rows *rest]
+    scale: Float[Tensor, "*scale"] | None
+    step: Float[Tensor, rows *rest] | None
+    values: Float[Tensor, rows *rest]
+
+    def same_bits(self, other: Side) -> bool:
+        """Whether both hold the same stored numbers and scales, NaN included."""
+        if self.stored.dtype != other.stored.dtype or not same_tensor(self.stored, other.stored):
+            return False
+        return _same_or_none(self.scale, other.scale) and _same_or_none(self.step, other.step)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows start … of both sides."""
+
+    start: int
+    a: Side
+    b: Side
+
+
+def bits_of(tensor: Tensor) -> Tensor:
+    """The bits as integers of the same width."""
+    if not tensor.is_floating_point():
+        return tensor
+    kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return tensor.contiguous().view(kinds[tensor.element_size()])
+
+
+def same_tensor(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same bits."""
+    return one.shape == other.shape and torch.equal(bits_of(one), bits_of(other))
+
+
+def _same_or_none(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return same_tensor(one, other)
+
+
+def comparable(info: TensorInfo) -> bool:
+    """Whether float64 holds a type's values, so that they can be subtracted."""
+    return info.dtype not in ("int64", "uint64", "complex64", "complex128")
+
+
+def row_blocks(shape: tuple[int, ...], most: int) -> Iterator[slice]:
+    """Runs of rows of at most that many entries, a row at least."""
+    rows = shape[0] if shape else 1
+    each = max(1, most // max(1, prod(shape[1:])))
+    for start in range(0, rows, each):
+        yield slice(start, min(start + each, rows))
+
+
+def rows_of(pair: Pair, a: Checkpoint, b: Checkpoint) -> Iterator[Rows]:
+    """All rows that both hold, in order; B turned where only its transpose fits.
+
+    Raises
+    ------
+    FlagscopeError
+        As `Checkpoint.read`.
+    """
+    shape = pair.common_shape
+    if shape is None or 0 in shape:
+        return
+    for block in row_blocks(shape, _READ):
+        one = _read(a, pair.a.name, block, turned=False)
+        other = _read(b, pair.b.name, block, turned=pair.transposed)
+        for part in row_blocks(tuple(one[0].shape), _WORK):
+            yield Rows(block.start + part.start, _side(one, part), _side(other, part))
+
+
+_Read = tuple[Tensor, Tensor | None, Tensor | None]
+
+
+def _read(checkpoint: Checkpoint, name: str, rows: slice, *, turned: bool) -> _Read:
+    scalar = not checkpoint.tensors[name].shape
+    index = () if scalar else (slice(None), rows) if turned else (rows,)
+    stored = checkpoint.read(name, index)
+    scale = checkpoint.scale(name, index)
+    step = checkpoint.step(name, index)
+    if scalar:
+        stored = stored.reshape(1)
+    if turned:
+        stored = stored.T
+        step = None if step is None else step.T
+        scale = scale.T if scale is not None and scale.ndim == 2 else scale
+    return stored, scale, step
+
+
+def _side(read: _Read, rows: slice) -> Side:
+    stored, scale, step = read
+    part = stored[rows]
+    factor = scale if scale is None or scale.ndim == 0 else scale[rows]
+    grid = None if step is None else step.reshape(stored.shape)[rows]
+    return Side(part, factor, grid, widen(part, torch.float64, scale=factor))
+
+
+def same_bits(pair: Pair, a: Checkpoint, b: Checkpoint) -> bool:
+    """Whether both are equal in every bit, type and scale included.
+
+    Reads up to the first block that is not.
+    """
+    if pair.a.shape != pair.b.shape or pair.a.dtype != pair.b.dtype:
+        return False
+    if pair.a.quantised != pair.b.quantised:
+        return False
+    for block in row_blocks(pair.a.shape, _READ):
+        one = _read(a, pair.a.name, block, turned=False)
+        other = _read(b, pair.b.name, block, turned=False)
+        if not same_tensor(one[0], other[0]):
+            return False
+        if not all(_same_or_none(x, y) for x, y in zip(one[1:], other[1:], strict=True)):
+            return False
+    return True

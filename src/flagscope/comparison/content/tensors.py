@@ -1,0 +1,129 @@
+"""One pair of tensors, compared: its record, and the sums that parts of the model add up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flagscope.checkpoint import Checkpoint, TensorInfo
+from flagscope.comparison.content.checks import SideName
+from flagscope.comparison.content.differences import EntrySums
+from flagscope.comparison.content.pairing import Pair
+from flagscope.comparison.content.reading import comparable, rows_of, same_bits
+from flagscope.comparison.content.rounding import ScaleRules, rounding_checks, settled
+from flagscope.comparison.content.scaled import Scales, common_rule, group_scales
+from flagscope.errors import FlagscopeError
+from flagscope.records.comparison.content import ContentClass, Difference, Rounding, TensorContent
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The record of a pair, and its sums; None where the sides are equal or were not read."""
+
+    pair: Pair
+    record: TensorContent
+    sums: EntrySums | None
+
+
+def entry_count(shape: tuple[int, ...]) -> int:
+    """Entries of a tensor."""
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def scale_rules(pairs: tuple[Pair, ...], a: Checkpoint, b: Checkpoint) -> Mapping[Pair, ScaleRules]:
+    """Scales of each pair that has some, with the rule that nearly all of a side's follow.
+
+    Rules are pooled over tensors of one type and one side, since many tensors have one scale.
+    """
+    found: dict[tuple[SideName, str, int], dict[Pair, Scales]] = {}
+    sides: tuple[tuple[SideName, Checkpoint], ...] = (("a", a), ("b", b))
+    for pair in pairs:
+        for side, checkpoint in sides:
+            info, other = (pair.a, pair.b) if side == "a" else (pair.b, pair.a)
+            if info.name not in checkpoint.scaled or not comparable(other):
+                continue
+            if same_bits(pair, a, b):
+                continue
+            scales = group_scales(pair, side, a, b)
+            if scales is not None:
+                found.setdefault((side, info.dtype, scales.stored.ndim), {})[pair] = scales
+    rules: dict[Pair, ScaleRules] = {}
+    for (side, _, _), every in found.items():
+        rule = common_rule(list(every.values()))
+        for pair, scales in every.items():
+            rules.setdefault(pair, {})[side] = (scales, rule)
+    return rules
+
+
+def compared_pair(pair: Pair, a: Checkpoint, b: Checkpoint, scales: ScaleRules) -> Compared:
+    """The two tensors of a pair, compared entry by entry.
+
+    What cannot be read has the status that says why.
+    """
+    try:
+        return _compared(pair, a, b, scales)
+    except FlagscopeError as error:
+        return Compared(pair, _record(pair, "unread", status=str(error)), None)
+
+
+def _compared(pair: Pair, a: Checkpoint, b: Checkpoint, scales: ScaleRules) -> Compared:
+    if pair.common_shape is None:
+        return Compared(pair, _record(pair, "reshaped", status="the shapes differ"), None)
+    if 0 in pair.common_shape:
+        return Compared(pair, _record(pair, "identical", status="no entries"), None)
+    if same_bits(pair, a, b):
+        return Compared(pair, _record(pair, "identical", difference=_equal(pair)), None)
+    if not (comparable(pair.a) and comparable(pair.b)):
+        kind: ContentClass = "different" if pair.a.dtype == pair.b.dtype else "unread"
+        status = f"types {pair.a.dtype} and {pair.b.dtype} are compared by their bits alone"
+        return Compared(pair, _record(pair, kind, status=status), None)
+    sums, checks = EntrySums(), rounding_checks(pair, scales)
+    for rows in rows_of(pair, a, b):
+        sums.add(rows)
+        for check in checks:
+            check.add(rows)
+    content, rounding = settled(checks, sums.entries, equal=sums.equal == sums.entries)
+    difference = sums.record(transposed=pair.transposed)
+    # Rows that only one side has are a change of shape, whatever the common rows hold.
+    status = "ok" if pair.a.shape == pair.b.shape or pair.transposed else _more_rows(pair)
+    record = _record(pair, content, rounding=rounding, difference=difference, status=status)
+    return Compared(pair, record, sums)
+
+
+def _more_rows(pair: Pair) -> str:
+    common, a, b = pair.common_shape, pair.a.shape, pair.b.shape
+    rows = common[0] if common else 0
+    return f"{rows} rows that both hold were compared; A has {a[0]} and B has {b[0]}"
+
+
+def _equal(pair: Pair) -> Difference:
+    count = entry_count(pair.a.shape)
+    rows = pair.a.shape[0] if len(pair.a.shape) > 1 else None
+    return Difference(
+        entries=count, equal=count, not_finite_a=0, not_finite_b=0, relative_a=0.0, relative_b=0.0,
+        cosine=None, cosine_log10_p=None, agreement=None, agreement_z=None, product_z=None,
+        scale_a=None, scale_b=None, rows_shared=rows, rows_permuted=False, transposed=False,
+    )  # fmt: skip
+
+
+def _record(
+    pair: Pair,
+    content: ContentClass,
+    *,
+    rounding: Rounding | None = None,
+    difference: Difference | None = None,
+    status: str = "ok",
+) -> TensorContent:
+    return TensorContent(
+        name_a=pair.a.name, name_b=pair.b.name, by=pair.by, part=pair.part,
+        layer_a=pair.layer_a, layer_b=pair.layer_b,
+        type_a=_type(pair.a), type_b=_type(pair.b), shape_a=pair.a.shape, shape_b=pair.b.shape,
+        content=content, rounding=rounding, difference=difference, status=status,
+    )  # fmt: skip
+
+
+def _type(info: TensorInfo) -> str:
+    return info.quantised or info.dtype

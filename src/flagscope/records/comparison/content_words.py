@@ -1,0 +1,272 @@
+"""What a record of content says, in short lines: a function of its numbers, for either order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+
+from flagscope.records.comparison.content import (
+    ContentRecord,
+    LayerMap,
+    LayerMatch,
+    Mixture,
+    MixtureFit,
+    TensorContent,
+)
+from flagscope.records.comparison.content_tests import (
+    LEAST_COSINE,
+    LOG10_LEVEL,
+    correlated,
+    is_evidence,
+    needed_z,
+    same,
+    test_count,
+)
+
+_LINES = 12
+_CLASSES = {
+    "identical": "equal in every bit",
+    "rounding": "equal up to rounding",
+    "few_entries": "equal but for a few entries",
+    "different": "different",
+    "reshaped": "of other shapes, and not compared",
+    "unread": "not compared",
+}
+
+
+def worded(record: ContentRecord) -> ContentRecord:
+    """The record with its evidence and its open questions in words."""
+    notes = tuple(line for line in record.cannot_tell if line.startswith("the rotary"))
+    return record.model_copy(
+        update={"evidence": tuple(_evidence(record)),
+                "cannot_tell": (*notes, *_cannot_tell(record))}
+    )  # fmt: skip
+
+
+def _evidence(record: ContentRecord) -> list[str]:
+    lines = []
+    for count in record.counts:
+        if count.tensors:
+            lines.append(
+                f"{_tensors(count.tensors)} ({count.parameters:,} entries): "
+                f"{_CLASSES[count.content]}"
+            )
+    for side, unpaired in (("A", record.unpaired_a), ("B", record.unpaired_b)):
+        if unpaired.tensors:
+            lines.append(
+                f"only {side} has {_tensors(unpaired.tensors)} of {unpaired.parameters:,} "
+                f"entries, such as {unpaired.names[0]}"
+            )
+    lines += _rules(record)
+    lines += _named(record.tensors)
+    lines += _rows(record.tensors)
+    for layers in record.layers:
+        lines += _layers(layers)
+    for side, other, mixture in (("A", "B", record.mixture_a), ("B", "A", record.mixture_b)):
+        if mixture is not None:
+            lines += _mixture(side, other, mixture)
+    return [*lines, *_tests(record)]
+
+
+def _tensors(count: int) -> str:
+    return f"{count} tensor" if count == 1 else f"{count} tensors"
+
+
+def _rules(record: ContentRecord) -> list[str]:
+    counts: dict[str, int] = {}
+    for tensor in record.tensors:
+        rounding = tensor.rounding
+        if rounding is None or tensor.content not in ("rounding", "few_entries"):
+            continue
+        if rounding.rule is None:
+            text = "every entry within the half steps of both grids"
+        else:
+            side, other = ("A", "B") if rounding.rounded == "a" else ("B", "A")
+            text = f"{side} is {other} {rounding.rule}"
+        if tensor.content == "rounding" or rounding.rule is not None:
+            counts[text] = counts.get(text, 0) + 1
+    return [f"{_tensors(count)}: {text}" for text, count in sorted(counts.items())]
+
+
+def _named(tensors: Sequence[TensorContent]) -> list[str]:
+    lines = []
+    for tensor in tensors:
+        rounding = tensor.rounding
+        if tensor.content != "few_entries" or rounding is None:
+            continue
+        for entry in rounding.entries:
+            place = ", ".join(map(str, entry.index))
+            bits = f" ({entry.bits})" if entry.bits else ""
+            lines.append(
+                f"{tensor.name_a} [{place}] is {entry.text_a} in A and {entry.text_b} in B{bits}"
+            )
+        for scale in rounding.scales:
+            found = "not finite" if scale.found is None else f"{scale.found:.9g}"
+            bits = f" ({scale.bits})" if scale.bits else ""
+            lines.append(
+                f"{tensor.name_a}, {scale.place}: the scale is {found}, and the rule of the "
+                f"others gives {scale.expected:.9g}{bits}"
+            )
+    return [*lines[:_LINES], *([f"and {len(lines) - _LINES} more"] if len(lines) > _LINES else [])]
+
+
+def _rows(tensors: Sequence[TensorContent]) -> list[str]:
+    lines = []
+    for tensor in tensors:
+        difference = tensor.difference
+        if difference is None:
+            continue
+        if difference.rows_permuted:
+            lines.append(f"{tensor.name_a}: the rows of B are those of A in another order")
+        if tensor.content == "different" and difference.scale_b is not None:
+            if abs(abs(difference.scale_b) - 1) > 1e-3 or difference.scale_b < 0:
+                lines.append(f"{tensor.name_a}: B is {difference.scale_b:.6g} times A")
+        if difference.transposed:
+            lines.append(f"{tensor.name_a}: B was compared as its transpose")
+        if tensor.status != "ok" and tensor.shape_a != tensor.shape_b:
+            lines.append(f"{tensor.name_a}: {_row_counts(tensor)}")
+    return [*lines[:_LINES], *([f"and {len(lines) - _LINES} more"] if len(lines) > _LINES else [])]
+
+
+def _row_counts(tensor: TensorContent) -> str:
+    a, b = tensor.shape_a, tensor.shape_b
+    if tensor.difference is None:
+        return f"A has shape {a}, B has shape {b}"
+    more, side = (a[0] - b[0], "A") if a[0] > b[0] else (b[0] - a[0], "B")
+    return f"{min(a[0], b[0])} rows were compared; {side} has {more} more"
+
+
+def _layers(layers: LayerMap) -> list[str]:
+    lines = []
+    if layers.changed:
+        for side, other, matches in (("B", "A", layers.of_b), ("A", "B", layers.of_a)):
+            lines.append(
+                f"layers of {side} in {layers.stack if side == 'A' else layers.stack_b} are, in "
+                f"turn, layers {_runs(matches)} of {other}"
+            )
+    return lines
+
+
+def _runs(matches: Sequence[LayerMatch]) -> str:
+    """Runs of layers that follow each other: 0-3, 8-11; ? for what is like none."""
+    runs: list[list[int | None]] = []
+    for match in matches:
+        if runs and match.like is not None and runs[-1][1] == match.like - 1:
+            runs[-1][1] = match.like
+        elif not (runs and match.like is None and runs[-1][0] is None):
+            runs.append([match.like, match.like])
+    shown = ["?" if first is None else str(first) if first == last else f"{first}-{last}"
+             for first, last in runs]  # fmt: skip
+    return ", ".join(shown)
+
+
+def _mixture(side: str, other: str, mixture: Mixture) -> list[str]:
+    lines = []
+    for fit, of in ((mixture.without_base, "the parents"),
+                    (mixture.with_base, f"the parents over {other}")):  # fmt: skip
+        if fit.coefficients is None or fit.residual is None:
+            lines.append(f"{side} of {of}: {fit.status}")
+            continue
+        if fit.agree:
+            lines.append(f"{side} is {_coefficients(fit)} times {of}, up to rounding")
+        elif fit.each:
+            kind = "as a spherical interpolation gives" if fit.slerp else "tensor by tensor"
+            lines.append(f"{side} is a combination of {of}, up to rounding, {kind}: {_ranges(fit)}")
+        else:
+            lines.append(
+                f"{side} is not a linear combination of {of}: {fit.residual:.3g} of its norm "
+                f"is left over, where rounding leaves {fit.rounding or 0:.2g}"
+            )
+    for pattern in mixture.patterns:
+        if pattern.multiple is not None:
+            lines.append(
+                f"{side}, parent {pattern.parent + 1}: {pattern.equal_to_base:.1%} of sampled "
+                f"entries equal {other}'s, {pattern.equal_to_parent:.1%} the parent's; "
+                f"{pattern.scaled:.1%} of the changed ones are {pattern.multiple:.3g} times the "
+                "parent's change"
+            )
+    return lines
+
+
+def _coefficients(fit: MixtureFit) -> str:
+    values = fit.coefficients or ()
+    return f"({', '.join(f'{value:.4g}' for value in values)})"
+
+
+def _ranges(fit: MixtureFit) -> str:
+    if fit.lowest is None or fit.highest is None:
+        return "no matrix is large enough to say by which coefficients"
+    return "; ".join(
+        f"{low:.3g} to {high:.3g}" for low, high in zip(fit.lowest, fit.highest, strict=True)
+    )
+
+
+def _tests(record: ContentRecord) -> list[str]:
+    tested = [
+        tensor for tensor in record.tensors
+        if is_evidence(tensor) and not same(tensor) and tensor.difference
+        and tensor.difference.cosine is not None
+    ]  # fmt: skip
+    if not tested:
+        return []
+    tests = test_count(record)
+    like = [tensor for tensor in tested if correlated(tensor, tests)]
+    cosines = sorted(tensor.difference.cosine or 0.0 for tensor in tested if tensor.difference)
+    entries = [tensor.difference.entries for tensor in tested if tensor.difference]
+    lines = [
+        f"{len(like)} of {len(tested)} matrices that differ are correlated beyond chance (signs, "
+        f"products and cosine, each at 10^{LOG10_LEVEL:g} for all together, cosine at least "
+        f"{LEAST_COSINE:g}); cosines {cosines[0]:.3g} to {cosines[-1]:.3g}, median "
+        f"{cosines[len(cosines) // 2]:.3g}"
+    ]
+    if len(like) < len(tested):
+        seen = max(LEAST_COSINE, needed_z(tests) / sqrt(max(entries)))
+        lines.append(
+            f"in the largest of them a cosine of {seen:.2g} would have been seen, in the smallest "
+            f"one of {max(LEAST_COSINE, min(1.0, needed_z(tests) / sqrt(min(entries)))):.2g}"
+        )
+    return lines
+
+
+def _cannot_tell(record: ContentRecord) -> list[str]:
+    lines = []
+    unread = [tensor for tensor in record.tensors if tensor.content in ("unread", "reshaped")]
+    if unread:
+        lines.append(
+            f"{_tensors(len(unread))} could not be compared, such as {unread[0].name_a}: "
+            f"{unread[0].status}"
+        )
+    if record.relation in ("unrelated", "unclear", "shares_parts", "different_architectures"):
+        lines.append(
+            "a change of basis that leaves the function as it is (permuted or rotated hidden "
+            "units) is not undone: such a copy looks like a stranger here, but for rows in "
+            "another order"
+        )
+    loose = [tensor for tensor in record.tensors if tensor.rounding is not None
+             and tensor.content == "rounding" and tensor.rounding.rule is None]  # fmt: skip
+    if loose:
+        lines.append(
+            f"{_tensors(len(loose))} agree within the steps of both grids, and no rule gives one "
+            "side from the other: a change smaller than a step of the coarser side is not seen"
+        )
+    corrected = [
+        tensor for tensor in record.tensors
+        if tensor.content == "different" and tensor.rounding is not None
+        and (tensor.rounding.step_rms or 9.0) < 1.5 and _is_quantised(tensor)
+    ]  # fmt: skip
+    if corrected:
+        lines.append(
+            f"in {_tensors(len(corrected))} the sides differ by "
+            f"{min(t.rounding.step_rms or 0.0 for t in corrected if t.rounding):.2g} to "
+            f"{max(t.rounding.step_rms or 0.0 for t in corrected if t.rounding):.2g} steps of the "
+            "quantised side (rounding alone: 0.29): a quantiser that looks at data gives that, "
+            "and so does a small change before rounding"
+        )
+    if record.relation in ("reencoded", "identical"):
+        lines.append("settings and tokenizer, which the weights do not hold, were not compared")
+    return lines
+
+
+def _is_quantised(tensor: TensorContent) -> bool:
+    return any(kind[:2].isupper() or kind[:1] == "Q" or "int" in kind
+               for kind in (tensor.type_a, tensor.type_b))  # fmt: skip
