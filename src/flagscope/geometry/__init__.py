@@ -29,6 +29,11 @@ from flagscope.geometry.correlation import gram_correlation
 from flagscope.geometry.counting import counted_rank, counted_signal_rank
 from flagscope.geometry.degeneration import Degeneration, degeneration
 from flagscope.geometry.equilibrate import Equilibrated, equilibrated
+from flagscope.geometry.factored_change import (
+    FactoredChange,
+    factored_change,
+    inner_of_changes,
+)
 from flagscope.geometry.flags import (
     Flag,
     SingularBlocks,
@@ -174,6 +179,7 @@ __all__ = [
     "DividedSpaces",
     "Eigensystem",
     "Equilibrated",
+    "FactoredChange",
     "Flag",
     "Form",
     "GitVerdict",
@@ -228,6 +234,7 @@ __all__ = [
     "equilibrated",
     "even_exponents",
     "exact_intersection",
+    "factored_change",
     "flag_defect",
     "flat_spread",
     "float_product_bound",
@@ -246,6 +253,7 @@ __all__ = [
     "in_complement_of_mean",
     "incidence_at_ranks",
     "incidence_surface",
+    "inner_of_changes",
     "inner_of_grams",
     "intersection_dimension",
     "intersection_dimensions",

@@ -2,6 +2,7 @@
 
 from flagscope.null.balanced_correlation import balanced_correlation_z
 from flagscope.null.cauchy_combination import CombinedTest, cauchy_combination
+from flagscope.null.common_start import CommonStart, StartOverlap, common_start, start_overlap
 from flagscope.null.commutator import CommutatorNull, commutator_null, commutator_variance
 from flagscope.null.correlation import CorrelationNull, correlation_null
 from flagscope.null.defect import defect_variance
@@ -45,6 +46,7 @@ from flagscope.null.tracy_widom import tracy_widom_log_sf, tracy_widom_quantile
 __all__ = [
     "AdjustedP",
     "CombinedTest",
+    "CommonStart",
     "CommutatorNull",
     "CorrelationNull",
     "FamilyAdjustedP",
@@ -53,10 +55,12 @@ __all__ = [
     "ProjectorSumEdges",
     "Significance",
     "Spectrum",
+    "StartOverlap",
     "StorageNoise",
     "balanced_correlation_z",
     "cauchy_combination",
     "cluster_significance",
+    "common_start",
     "commutator_null",
     "commutator_variance",
     "correlation_null",
@@ -80,6 +84,7 @@ __all__ = [
     "projector_sum_threshold",
     "spectrum_invariants",
     "spectrum_of_moments",
+    "start_overlap",
     "storage_noise",
     "tracy_widom_log_sf",
     "tracy_widom_quantile",
