@@ -20,10 +20,15 @@ class ExpectedDrift:
     low, high
         Equal where all singular values are known. Where only the leading ones are, what the others
         can contribute lies between them.
+    squares
+        Sum of the squared contributions of all pairs of directions. Each is its mean times an
+        independent χ² variable of one degree of freedom, so that the variance is twice this; the
+        values that are not known count as equal.
     """
 
     low: float
     high: float
+    squares: float
 
     @property
     def middle(self) -> float:
@@ -92,18 +97,20 @@ def expected_drift(
     p, m = shape
     squares = sigma.double().square()
     inside, outside = squares[start:stop, None], torch.cat([squares[:start], squares[stop:]])
-    known = float(_turn(inside, outside[None]).sum())
-    known += max(0, p - m) * float((1 / inside).sum())
+    turns, beyond = _turn(inside, outside[None]), 1 / inside
+    known = float(turns.sum()) + max(0, p - m) * float(beyond.sum())
+    squares = float(turns.square().sum()) + max(0, p - m) * float(beyond.square().sum())
     hidden = min(p, m) - len(sigma)
     if hidden <= 0:
-        return ExpectedDrift(known, known)
+        return ExpectedDrift(known, known, squares)
     last = squares[-1:]
     mean = torch.clamp(torch.tensor([max(rest, 0.0) / hidden], dtype=torch.float64), max=last)
-    low = hidden * float(_turn(inside, mean[None]).sum())
+    equal = _turn(inside, mean[None])
+    low, squares = hidden * float(equal.sum()), squares + hidden * float(equal.square().sum())
     weight = float(mean / last) if float(last) > 0 else 0.0
     ends = _turn(inside, torch.stack([torch.zeros_like(last), last], -1)).sum(0)
     high = hidden * ((1 - weight) * float(ends[0]) + (weight * float(ends[1]) if weight else 0.0))
-    return ExpectedDrift(known + low, known + max(low, high))
+    return ExpectedDrift(known + low, known + max(low, high), squares)
 
 
 def _turn(inside: Float[Tensor, "b 1"], outside: Float[Tensor, "1 c"]) -> Float[Tensor, "b c"]:

@@ -11,6 +11,8 @@ from flagscope.comparison.change.leading import Directions
 from flagscope.geometry import singular_blocks
 from flagscope.geometry.angles import principal_sines
 from flagscope.geometry.drift import expected_drift
+from flagscope.null import Significance
+from flagscope.null.tails import log_gamma_tails
 from flagscope.records import Freedom
 from flagscope.records.comparison.change import BlockDrift, SideDrift
 
@@ -57,7 +59,8 @@ def side_drift(
         )
     entries = a.shape[0] * a.shape[1]
     spread = math.sqrt(max(square, rounding) / entries)
-    cuts = [cut for cut in _cuts(a, spread) if cut in set(_cuts(b, spread)) and cut <= most]
+    of_b = set(_cuts(b, spread))
+    cuts = [cut for cut in _cuts(a, spread) if cut in of_b and cut <= most]
     if not cuts:
         return SideDrift(
             freedom=freedom, leading=None, blocks=[], blocks_left_out=0, status=_NO_GAP
@@ -95,12 +98,12 @@ def _block(
     x, y = (side.left(part) if write else side.right(part) for side in (a, b))
     sines = principal_sines(x, y).clamp(0, 1)
     mean = float(sines.square().mean())
-    expected, status = _expected(a, b, block, write=write, square=square, squares=squares)
-    resolution = max(
-        side.turn(edge) for side in (a, b) for edge in (block[0], block[1]) if edge > 0
+    expected, log10_p, status = _expected(
+        a, b, block, mean, write=write, square=square, squares=squares
     )
+    resolution = max(side.turn(edge) for side in (a, b) for edge in block if edge > 0)
     if mean < 4 * resolution**2:
-        status = "below what the computation of the directions resolves"
+        log10_p, status = None, "below what the computation of the directions resolves"
     return BlockDrift(
         first=block[0],
         size=size,
@@ -110,31 +113,35 @@ def _block(
         largest_angle=math.asin(float(sines.max())),
         expected=expected,
         ratio=mean / expected if status == "ok" and expected else None,
+        p=None if log10_p is None else 10.0**log10_p,
+        log10_p=log10_p,
         status=status,
     )
 
 
 def _expected(
-    a: Directions, b: Directions, block: tuple[int, int], *, write: bool, square: float,
-    squares: tuple[float, float],
-) -> tuple[float | None, str]:  # fmt: skip
+    a: Directions, b: Directions, block: tuple[int, int], observed: float, *, write: bool,
+    square: float, squares: tuple[float, float],
+) -> tuple[float | None, float | None, str]:  # fmt: skip
+    """Expected mean sin², log10 p of the observed one, and a status."""
     shape = a.shape if write else (a.shape[1], a.shape[0])
     variance = square / (shape[0] * shape[1])
     size = block[1] - block[0]
     bounds = [
-        expected_drift(
-            side.sigma, block, shape=shape,
-            rest=norm - float(side.sigma.square().sum()),
-        )
+        expected_drift(side.sigma, block, shape=shape, rest=norm - float(side.sigma.square().sum()))
         for side, norm in zip((a, b), squares, strict=True)
-    ]  # fmt: skip
+    ]
     low = sum(bound.low for bound in bounds) / 2 * variance / size
     high = sum(bound.high for bound in bounds) / 2 * variance / size
     if not math.isfinite(high):
-        return None, "equal singular values: first order says nothing"
+        return None, None, "equal singular values: first order says nothing"
     middle = (low + high) / 2
     if middle > _FIRST_ORDER:
-        return middle, "the update is too large for first order: expected is no measure"
+        return middle, None, "the update is too large for first order: expected is no measure"
     if high - low > _WIDE * middle:
-        return middle, "too few singular values are known: expected is uncertain"
-    return middle, "ok"
+        return middle, None, "too few singular values are known: expected is uncertain"
+    # A weighted sum of χ² variables, by the gamma law with its mean and variance.
+    total = sum(bound.middle for bound in bounds) / 2
+    shape_of_law = total * total / (sum(bound.squares for bound in bounds))
+    tails = log_gamma_tails(shape_of_law, max(observed / middle - 1, -1 + 1e-12))
+    return middle, Significance.two_sided(0.0, log_cdf=tails[0], log_sf=tails[1]).log10_p, "ok"

@@ -13,7 +13,7 @@ from flagscope.comparison.change.update import Update
 from flagscope.null.energy_share import energy_share_significance
 from flagscope.records.comparison.change import ChangeEnergies, EnergyShare
 
-# The guard against unequal lines costs a product: it is looked at where there is something to doubt.
+# The guard against unequal lines costs a product, so it waits for something to doubt.
 _DOUBT = math.log10(0.05)
 
 _NOTHING_LEADS = "no direction of the map stands out of the bulk"

@@ -28,7 +28,7 @@ def intruders_of(
 ) -> Intruders:
     """Directions of one side that the other lacks.
 
-    Where W' = W + E, a singular triplet (σ, u, v) of W' has at most the energy 2 ‖E‖²/δ² in the left
+    Where W' = W + E, a triplet (σ, u, v) of W' has at most the energy 2 ‖E‖²/δ² in the left
     and right singular spaces of W whose singular values are σ - δ or less, both together (Wedin).
     With δ twice the norm that a random update exceeds with probability 1 %, no direction of either
     kind lies in these by more than half, in 99 of 100 maps, however near-equal singular values are.

@@ -18,6 +18,9 @@ DENSE = 1024
 # A singular value in the bulk is found from below, to 1 % in the few products that are made.
 _MISSED = 1.02
 
+# Error of a Gram matrix's eigenvectors in units of roundoff, over the gap of the eigenvalues.
+_ROUNDOFF = 30
+
 # Leading directions that are looked at even where fewer stand out.
 _FEW = 10
 
@@ -89,7 +92,10 @@ class Directions:
     def turn(self, k: int) -> float:
         """What the computation itself may turn the leading k directions by."""
         if self.dense:
-            return 1e-6
+            squares = self._eigen[0]
+            gap = float(squares[k - 1] - squares[k]) if k < len(squares) else float(squares[-1])
+            rounding = _ROUNDOFF * torch.finfo(squares.dtype).eps * float(squares[0])
+            return min(1.0, rounding / gap) if gap > 0 else 1.0
         return float(self._ritz.turns[k - 1]) if 0 < k <= len(self._ritz.turns) else 1.0
 
     def left(self, part: slice) -> Float[Tensor, "p k"]:

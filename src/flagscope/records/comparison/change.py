@@ -104,6 +104,10 @@ class BlockDrift(SidedRecord):
         "of its values for a and for b."
     )
     ratio: float | None = Field(description="Observed over expected mean sin².")
+    p: float | None = Field(
+        description="Two-sided, of the observed mean sin² against random updates of equal norm."
+    )
+    log10_p: float | None = Field(description="Its decimal logarithm.")
     status: str = Field(description="'ok', or why a number is missing or not to be trusted.")
 
 
