@@ -15,9 +15,9 @@ from flagscope.api.source import mapped, opened, readable
 from flagscope.arch import Graph
 from flagscope.checkpoint import Checkpoint, checkpoint_fingerprint
 from flagscope.checkpoint.lora import ADAPTER_FILES, AdapterWeights, adapter_weights, read_adapter
-from flagscope.engine import Settings, main_dtype, weights_of
+from flagscope.engine import Progress, Settings, default_workers, main_dtype, weights_of
 from flagscope.errors import FlagscopeError
-from flagscope.records.comparison import Side
+from flagscope.records.comparison import ComparisonPart, Side
 
 if TYPE_CHECKING:
     from flagscope.api.source import Config, Source
@@ -64,26 +64,42 @@ class OpenAdapter:
         return (self.side.kind, self.side.fingerprint, self.side.source)
 
 
-def is_adapter(source: Source) -> bool:
-    """Whether a source is the folder or the file of an adapter."""
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for of a comparison, and what it may take."""
+
+    parts: tuple[ComparisonPart, ...]
+    settings: Settings
+    config: Config | None
+    workers: int | None
+    memory: int
+    progress: Progress | None
+
+    @property
+    def threads(self) -> int:
+        """Parts that are computed at once."""
+        return default_workers() if self.workers is None else self.workers
+
+
+def adapter_path(source: Source) -> str | os.PathLike[str] | None:
+    """The folder, file or URL of an adapter that a source names; None for anything else."""
     if not isinstance(source, (str, os.PathLike)):
-        return False
+        return None
     named = os.fspath(source)
     if "://" in named:
-        return named.rstrip("/").endswith(ADAPTER_FILES)
+        return source if named.endswith(ADAPTER_FILES) else None
     path = Path(named).expanduser()
     try:
-        return path.exists() and adapter_weights(path) is not None
+        return source if path.exists() and adapter_weights(path) is not None else None
     except (OSError, ValueError):
-        return False
+        return None
 
 
 def opened_model(
     source: Source,
     stack: ExitStack,
+    asked: Asked,
     *,
-    settings: Settings,
-    config: Config | None = None,
     revision: str | None = None,
     map_it: bool = True,
 ) -> OpenModel:
@@ -94,12 +110,12 @@ def opened_model(
     InputError, SourceError
         As for `flagscope.scan`.
     """
-    stored = stack.enter_context(opened(source, config=config, revision=revision, base=None))
+    stored = stack.enter_context(opened(source, config=asked.config, revision=revision, base=None))
     fingerprint = checkpoint_fingerprint(stored)
     graph, checkpoint, notes = None, stored, ()
     if map_it:
         try:
-            checkpoint, graph = mapped(stored, settings, source, None)
+            checkpoint, graph = mapped(stored, asked.settings, source, None)
             notes = graph.notes
         except FlagscopeError as error:
             notes = (f"its maps are not known, and its tensors alone were compared: {error}",)

@@ -5,11 +5,12 @@ from flagscope.engine.head_overlaps import all_head_overlaps
 from flagscope.engine.plan.coverage import coverage_of
 from flagscope.engine.plan.depth import is_sharp
 from flagscope.engine.plan.estimate import Estimate, estimated
-from flagscope.engine.plan.slots import TASK_MEMORY
+from flagscope.engine.plan.slots import TASK_MEMORY, default_workers
 from flagscope.engine.plan.tasks import Task, plan
 from flagscope.engine.plan.weights import Weights, main_dtype, parameter_count, weights_of
 from flagscope.engine.run.executors import chosen_executor, max_concurrency
 from flagscope.engine.run.peak_memory import peak_rss
+from flagscope.engine.run.torch_threads import torch_threads
 from flagscope.engine.scan import Progress, run_scan
 from flagscope.engine.settings import Settings
 from flagscope.engine.store.store import Store
@@ -25,6 +26,7 @@ __all__ = [
     "all_head_overlaps",
     "chosen_executor",
     "coverage_of",
+    "default_workers",
     "estimated",
     "is_sharp",
     "main_dtype",
@@ -34,5 +36,6 @@ __all__ = [
     "plan",
     "resolved_device",
     "run_scan",
+    "torch_threads",
     "weights_of",
 ]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import torch
 
@@ -16,6 +15,7 @@ from flagscope.engine.run.arrivals import Arrivals
 from flagscope.engine.run.attempt import attempt
 from flagscope.engine.run.freed_memory import return_freed_memory
 from flagscope.engine.run.outcome import Outcome
+from flagscope.engine.run.torch_threads import torch_threads
 from flagscope.engine.settings import Settings
 
 
@@ -55,7 +55,7 @@ def run_in_threads(
     cores = torch.get_num_threads()
     arrivals: Arrivals[Outcome] = Arrivals()
     pending, free, running = deque(range(len(tasks))), workers, 0
-    with _torch_threads(max(1, cores // workers)):
+    with torch_threads(workers):
         pool = ThreadPoolExecutor(workers)
         try:
             while pending or running:
@@ -96,18 +96,3 @@ def _attempt(task: Task, index: int, tensors: TensorCache, settings: Settings) -
     finally:
         tensors.finish(index)
         return_freed_memory(task)
-
-
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """Set PyTorch's threads per operation within a context.
-
-    Most operations of a scan are small: several concurrent tasks with few threads each keep the
-    cores busy, while many threads on one operation would wait for each other.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

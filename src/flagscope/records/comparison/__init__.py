@@ -1,7 +1,7 @@
 """Records of a comparison of two sets of weights."""
 
+from flagscope.records.comparison.adapter_pairs import AdapterPairRecord, ModulePair
 from flagscope.records.comparison.adapters import (
-    AdapterPairRecord,
     CoverageRecord,
     Fault,
     ModuleReplay,
@@ -45,6 +45,7 @@ __all__ = [
     "HeadSides",
     "LayerChange",
     "MapChange",
+    "ModulePair",
     "ModuleReplay",
     "ProductChange",
     "ReplayOutcome",

@@ -6,7 +6,8 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from flagscope.records.comparison.adapters import AdapterPairRecord, CoverageRecord, ReplayRecord
+from flagscope.records.comparison.adapter_pairs import AdapterPairRecord
+from flagscope.records.comparison.adapters import CoverageRecord, ReplayRecord
 from flagscope.records.comparison.change import ChangeRecord, SidedRecord
 from flagscope.records.comparison.content import ContentRecord
 from flagscope.records.finding import Severity
@@ -51,9 +52,11 @@ VerdictCode = Literal[
     "adapter-unclear",
     "adapter-fits",
     "adapter-fits-partly",
-    "adapters-identical",
-    "adapters-related",
-    "adapters-independent",
+    "adapters-same",
+    "adapters-shared-beyond-start",
+    "adapters-shared-by-start",
+    "adapters-chance",
+    "adapters-nothing-in-common",
     "adapters-unclear",
 ]
 VERDICT_CODES: tuple[VerdictCode, ...] = get_args(VerdictCode)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from flagscope.records.comparison import CoverageRecord, ReplayRecord, Verdict, VerdictCode
+from flagscope.records.comparison import (
+    AdapterPairRecord,
+    CoverageRecord,
+    ReplayRecord,
+    Verdict,
+    VerdictCode,
+)
 from flagscope.report.wording import counted, number
 
 _OF_OUTCOME: dict[str, tuple[VerdictCode, str]] = {
@@ -59,7 +65,6 @@ _OF_OUTCOME: dict[str, tuple[VerdictCode, str]] = {
 }
 
 
-
 def verdict_of_replay(replay: ReplayRecord) -> Verdict:
     """The verdict on a model that may hold an adapter."""
     code, text = _OF_OUTCOME[replay.outcome]
@@ -92,24 +97,63 @@ def verdict_of_coverage(coverage: CoverageRecord) -> Verdict:
     idle = coverage.counts.get("zero_effect", 0)
     every = len(coverage.modules) + len(coverage.whole_matched) + len(coverage.whole_unmatched)
     code: VerdictCode
+    found = f"{matched:,} of {counted(every, 'module')}"
     if matched == 0 and idle == 0:
-        code, text = _OF_OUTCOME["nothing_matches"][0], (
-            "the adapter does not fit: none of its modules finds a tensor of the model"
-        )
+        code = "adapter-nothing-matches"
+        text = "the adapter does not fit: none of its modules finds a tensor of the model"
     elif matched == 0:
-        code, text = "adapter-zero-effect", "the adapter would change no stored number of the model"
+        code = "adapter-zero-effect"
+        text = "the adapter would change no stored number of the model"
     elif matched == every and not coverage.missing_modules:
-        code, text = "adapter-fits", (
-            f"the adapter fits: all {counted(matched, 'module')} find a tensor of the model"
-        )
+        code, text = "adapter-fits", f"the adapter fits: {found} find a tensor of the model"
     else:
-        code, text = "adapter-fits-partly", (
-            f"the adapter fits in part: {matched:,} of {counted(every, 'module')} change a tensor "
-            "of the model"
-        )
+        code, text = "adapter-fits-partly", f"the adapter fits in part: {found} change a tensor"
     return Verdict(
         code=code,
         text=text,
         evidence=tuple(fault.text for fault in coverage.faults),
         cannot_tell=tuple(coverage.cannot_tell),
+    )
+
+
+_OF_PAIR: dict[str, tuple[VerdictCode, str]] = {
+    "same": ("adapters-same", "the two adapters make the same change"),
+    "shared_beyond_start": (
+        "adapters-shared-beyond-start",
+        "the two adapters share more than chance and a common initialisation explain",
+    ),
+    "shared_by_start": (
+        "adapters-shared-by-start",
+        "the two adapters overlap because they started from the same random numbers, and no "
+        "further",
+    ),
+    "chance": ("adapters-chance", "the two adapters overlap no more than by chance"),
+    "nothing_in_common": (
+        "adapters-nothing-in-common",
+        "the two adapters change no module in common",
+    ),
+    "unclear": ("adapters-unclear", "it is unclear what the two adapters share"),
+}
+_COLLISION = (
+    "whether a merge of the two harms either: changes without common directions disturb each other "
+    "through the data, which was not looked at"
+)
+
+
+def verdict_of_adapters(pair: AdapterPairRecord) -> Verdict:
+    """The verdict on two adapters."""
+    code, text = _OF_PAIR[pair.outcome]
+    if pair.modules and pair.energy_cosine is not None:
+        text += f" ({counted(len(pair.modules), 'module')}, energy cosine "
+        text += number(pair.energy_cosine)
+        left = pair.energy_cosine_left
+        if left is not None and pair.outcome in ("shared_by_start", "shared_beyond_start"):
+            text += f", {number(left)} with the common start taken out"
+        text += ")"
+    faults = (*pair.faults_a, *pair.faults_b)
+    return Verdict(
+        code=code,
+        text=text,
+        evidence=(*pair.evidence, *(fault.text for fault in faults)),
+        cannot_tell=(_COLLISION, *pair.cannot_tell),
     )

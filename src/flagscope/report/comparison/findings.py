@@ -88,8 +88,8 @@ def _entries(content: ContentRecord) -> list[ComparisonFinding]:
             + (f"; {entry.bits}" if entry.bits else "")
             for entry in rounding.entries
         ] + [
-            f"scale of {scale.place}: {number(scale.found, 6)} where {number(scale.expected, 6)} is "
-            f"expected" + (f"; {scale.bits}" if scale.bits else "")
+            f"scale of {scale.place}: {number(scale.found, 6)} where {number(scale.expected, 6)} "
+            "is expected" + (f"; {scale.bits}" if scale.bits else "")
             for scale in rounding.scales
         ]
         what = [counted(rounding.outside, "entry", "entries")] if rounding.outside else []
@@ -106,17 +106,22 @@ def _tensors(content: ContentRecord) -> list[ComparisonFinding]:
         for t in content.tensors
         if t.difference and (t.difference.not_finite_a or t.difference.not_finite_b)
     ]
-    scaled = [t.name_b for t in content.tensors if t.difference and _is_scaled(t.difference.scale_b)]
+    scaled = [
+        t.name_b
+        for t in content.tensors
+        if t.content == "different" and t.difference and _is_scaled(t.difference.scale_b)
+    ]
     turned = [t.name_b for t in content.tensors if t.difference and t.difference.rows_permuted]
     reshaped = [t.name_b for t in content.tensors if t.content == "reshaped"]
     unread = [t.name_b for t in content.tensors if t.content == "unread"]
-    for code, severity, names, words in (
+    kinds: tuple[tuple[str, Severity, list[str], str], ...] = (
         ("not-finite", "warning", broken, "NaN or infinity on a side"),
         ("scaled-copy", "notable", scaled, "the other side's values times one factor"),
         ("rows-permuted", "notable", turned, "the other side's rows in another order"),
         ("reshaped-tensors", "warning", reshaped, "another shape on each side"),
         ("unread-tensors", "warning", unread, "values that could not be read or placed"),
-    ):
+    )
+    for code, severity, names, words in kinds:
         if names:
             verb = "has" if len(names) == 1 else "have"
             text = f"{counted(len(names), 'tensor')} {verb} {words}."
@@ -241,7 +246,9 @@ def _near_copies(change: ChangeRecord) -> list[ComparisonFinding]:
             for first, second in getattr(group, f"near_copies_{side}")
         ]
         if pairs:
-            text = f"{counted(len(pairs), 'pair')} of heads are near-copies in {side.upper()} alone."
+            text = (
+                f"{counted(len(pairs), 'pair')} of heads are near-copies in {side.upper()} alone."
+            )
             names = [joined(pairs, limit=_NAMED)]
             found.append(_finding("near-copies-changed", "notable", text, names))
     return found

@@ -18,7 +18,15 @@ _MAP_COLUMNS = (
 _TENSOR_COLUMNS = (
     "name_a", "name_b", "by", "part", "layer_a", "layer_b", "type_a", "type_b", "content", "status",
 )  # fmt: skip
-_DIFFERENCE = ("entries", "equal", "relative_a", "relative_b", "cosine", "cosine_log10_p", "scale_b")
+_DIFFERENCE = (
+    "entries",
+    "equal",
+    "relative_a",
+    "relative_b",
+    "cosine",
+    "cosine_log10_p",
+    "scale_b",
+)
 _HEAD_COLUMNS = (
     "name", "kind", "stack", "layer", "head", "freedom", "norm_a", "norm_b", "change", "relative_a",
     "relative_b", "raw_relative_a", "raw_relative_b", "floor", "rank", "status",

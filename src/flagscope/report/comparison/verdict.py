@@ -7,8 +7,6 @@ from collections import Counter
 from flagscope.records.comparison import (
     ChangeRecord,
     ContentRecord,
-    CoverageRecord,
-    ReplayRecord,
     Verdict,
     VerdictCode,
 )
@@ -79,9 +77,7 @@ def _line(content: ContentRecord, change: ChangeRecord | None) -> str:
 
 def _types(content: ContentRecord) -> str:
     pairs = Counter(
-        (tensor.type_a, tensor.type_b)
-        for tensor in content.tensors
-        if tensor.content == "rounding"
+        (tensor.type_a, tensor.type_b) for tensor in content.tensors if tensor.content == "rounding"
     )
     words = [f"{a} in A, {b} in B" for (a, b), _ in pairs.most_common(_FEW)]
     return joined(words)
