@@ -1,29 +1,45 @@
-"""`python -m flagscope.schema` prints the schema of a scan, with `family` that of family files.
+"""`python -m flagscope.schema` prints the schema of a scan; `compare` and `family` print others.
 
---write brings both published files up to date.
+--write brings all published files up to date.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from flagscope.schema import FAMILY_SCHEMA_FILE, SCHEMA_FILE, family_schema, scan_schema
+from flagscope.schema import (
+    COMPARE_SCHEMA_FILE,
+    FAMILY_SCHEMA_FILE,
+    SCHEMA_FILE,
+    compare_schema,
+    family_schema,
+    scan_schema,
+)
 from flagscope.writing import write_whole
+
+_SCHEMAS: dict[str, tuple[Path, Callable[[], dict[str, Any]]]] = {
+    "scan": (SCHEMA_FILE, scan_schema),
+    "compare": (COMPARE_SCHEMA_FILE, compare_schema),
+    "family": (FAMILY_SCHEMA_FILE, family_schema),
+}
 
 
 def main(arguments: list[str]) -> int:
-    """Print a schema, or write both."""
+    """Print a schema, or write all."""
     if arguments == ["--write"]:
-        write_whole(SCHEMA_FILE, _text(scan_schema()))
-        write_whole(FAMILY_SCHEMA_FILE, _text(family_schema()))
+        for path, made in _SCHEMAS.values():
+            write_whole(path, _text(made()))
         return 0
-    if arguments not in ([], ["family"]):
-        print("usage: python -m flagscope.schema [family | --write]", file=sys.stderr)
+    name = arguments[0] if len(arguments) == 1 else "scan"
+    if len(arguments) > 1 or name not in _SCHEMAS:
+        print(f"usage: python -m flagscope.schema [{' | '.join(_SCHEMAS)} | --write]",
+              file=sys.stderr)  # fmt: skip
         return 2
-    made = family_schema() if arguments else scan_schema()
-    sys.stdout.buffer.write(_text(made).encode())
+    sys.stdout.buffer.write(_text(_SCHEMAS[name][1]()).encode())
     return 0
 
 

@@ -1,13 +1,15 @@
-"""The schema made from the records, and the file that it is published as."""
+"""The schemas made from the records, and the files that they are published as."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from flagscope.records import SCHEMA, ScanResult
+from flagscope.records import SCHEMA, Record, ScanResult
+from flagscope.records.comparison import COMPARE_SCHEMA, Comparison
 
 SCHEMA_FILE = Path(__file__).with_name("flagscope.scan-2.json")
+COMPARE_SCHEMA_FILE = Path(__file__).with_name("flagscope.compare-1.json")
 
 
 def scan_schema() -> dict[str, Any]:
@@ -30,12 +32,36 @@ def scan_schema() -> dict[str, Any]:
     >>> scan_schema()["properties"]["schema"]["const"]
     'flagscope.scan/2'
     """
-    made = ScanResult.model_json_schema(by_alias=True, mode="serialization")
     # The records read files of earlier versions too; a scan writes this one.
-    made["properties"]["schema"] = {"const": SCHEMA, "title": "Schema", "type": "string"}
+    return _published(ScanResult, SCHEMA)
+
+
+def compare_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of what `flagscope compare --json` writes.
+
+    Returns
+    -------
+    dict
+        The content of `COMPARE_SCHEMA_FILE`.
+
+    References
+    ----------
+    JSON Schema: A Media Type for Describing JSON Documents, draft 2020-12.
+
+    Examples
+    --------
+    >>> compare_schema()["properties"]["schema"]["const"]
+    'flagscope.compare/1'
+    """
+    return _published(Comparison, COMPARE_SCHEMA)
+
+
+def _published(record: type[Record], name: str) -> dict[str, Any]:
+    made = record.model_json_schema(by_alias=True, mode="serialization")
+    made["properties"]["schema"] = {"const": name, "title": "Schema", "type": "string"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:{SCHEMA.replace('.', ':', 1).replace('/', ':')}",
+        "$id": f"urn:{name.replace('.', ':', 1).replace('/', ':')}",
         **_as_written(made),
     }
 
