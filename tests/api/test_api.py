@@ -23,6 +23,7 @@ from flagscope.schema import SCHEMA_FILE, scan_schema
 
 PUBLIC = {
     "ArchitectureError",
+    "ComparisonReport",
     "CorruptFileError",
     "FamilyInfo",
     "FlagscopeError",
@@ -37,6 +38,7 @@ PUBLIC = {
     "StoreError",
     "UnknownDtypeError",
     "UnsafeFileError",
+    "compare",
     "families",
     "head_overlaps",
     "inspect",

@@ -13,9 +13,10 @@ from flagscope.comparison.adapters.pair import compared_adapters
 from flagscope.comparison.change.changed_maps import changed_maps
 from flagscope.engine import torch_threads
 from flagscope.errors import FlagscopeError
-from flagscope.records.comparison import ChangeRecord
+from flagscope.records.comparison import ChangeRecord, lettered
 from flagscope.report.comparison import (
     comparison_findings,
+    fault_findings,
     verdict_of_adapters,
     verdict_of_coverage,
 )
@@ -65,12 +66,13 @@ def model_and_adapter(
     if "change" in asked.parts:
         change, status = _with_adapter(model, source, adapter, stack, asked, revision)
     a, b = (adapter.side, model.side) if turned else (model.side, adapter.side)
+    said = [lettered(finding, turned=turned) for finding in comparison_findings(None, change)]
     change = change.mirrored() if change is not None and turned else change
     return {
         "a": a,
         "b": b,
         "verdict": verdict_of_coverage(coverage),
-        "findings": comparison_findings(None, change, None, coverage),
+        "findings": [*fault_findings(coverage.faults), *said],
         "coverage": coverage,
         "change": change,
         "change_status": status,

@@ -17,9 +17,18 @@ from flagscope.comparison.content.compared import compared_content
 from flagscope.engine import run_scan, torch_threads
 from flagscope.observables import AT_A_GLANCE
 from flagscope.records import ArraySummary, PairRecord, ScanResult
-from flagscope.records.comparison import ChangeRecord, ContentRecord, HeadSides
+from flagscope.records.comparison import (
+    SIDE_A,
+    SIDE_B,
+    ChangeRecord,
+    ContentRecord,
+    HeadSides,
+    lettered,
+    lettered_text,
+)
 from flagscope.report.comparison import (
     comparison_findings,
+    fault_findings,
     verdict_of_models,
     verdict_of_replay,
 )
@@ -75,8 +84,12 @@ def two_models(
     turned = b.place < a.place
     first, second = (b, a) if turned else (a, b)
     found = _found(first, second, others, asked)
+    verdict = lettered(verdict_of_models(found.content, found.change), turned=turned)
+    findings = [
+        lettered(finding, turned=turned)
+        for finding in comparison_findings(found.content, found.change)
+    ]
     found = found.mirrored() if turned else found
-    verdict = verdict_of_models(found.content, found.change)
     side, replay = None, None
     if adapter is not None:
         opened = opened_adapter(adapter, stack)
@@ -84,29 +97,30 @@ def two_models(
         with torch_threads(asked.threads):
             replay = replayed_merge(a.stored, b.stored, opened.weights, workers=asked.threads)
         verdict = verdict_of_replay(replay)
+        findings = [*fault_findings(replay.faults), *findings]
     return {
         "a": a.side,
         "b": b.side,
         "adapter": side,
         "parents": [other.side for other in others],
         "verdict": verdict,
-        "findings": comparison_findings(found.content, found.change, replay, None),
-        "content": found.content,
+        "findings": findings,
+        "content": lettered(found.content, turned=turned),
         "replay": replay,
         "change": found.change,
         "change_status": found.change_status,
         "heads": found.heads,
-        "notes": _notes(a, b),
+        "notes": [lettered_text(note, turned=turned) for note in _notes(first, second)],
     }
 
 
-def _notes(a: OpenModel, b: OpenModel) -> list[str]:
+def _notes(first: OpenModel, second: OpenModel) -> list[str]:
     """Notes on either side; one that holds for both is said once."""
-    both = [note for note in a.notes if note in b.notes]
+    both = [note for note in first.notes if note in second.notes]
     return [
-        *sorted(both),
-        *(f"A: {note}" for note in a.notes if note not in both),
-        *(f"B: {note}" for note in b.notes if note not in both),
+        *both,
+        *(f"{SIDE_A}: {note}" for note in first.notes if note not in both),
+        *(f"{SIDE_B}: {note}" for note in second.notes if note not in both),
     ]
 
 

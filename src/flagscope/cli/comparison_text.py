@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flagscope.cli.console import Output, grid
 from flagscope.records.comparison import ChangeRecord, Comparison, ComparisonFinding, Side
+from flagscope.report.comparison.whereabouts import relative_change
 from flagscope.report.wording import counted, number, size
 
 _EVIDENCE = 6
@@ -59,10 +60,10 @@ def _print_finding(out: Output, finding: ComparisonFinding) -> None:
 
 
 def _print_layers(out: Output, change: ChangeRecord) -> None:
-    """The layers and roles that moved furthest, by ‖ΔW‖ / ‖W_a‖."""
+    """The layers and roles that moved furthest, by their change over their norm."""
     rows = sorted(
-        (row for row in change.layers if row.relative_a),
-        key=lambda row: -(row.relative_a or 0.0),
+        (row for row in change.layers if relative_change(row)),
+        key=lambda row: -(relative_change(row) or 0.0),
     )
     if not rows:
         return
@@ -71,7 +72,7 @@ def _print_layers(out: Output, change: ChangeRecord) -> None:
     lines = [
         (
             f"{row.stack} {'' if row.layer is None else f'layer {row.layer} '}{row.role}",
-            f"{number(100 * (row.relative_a or 0.0))} %",
+            f"{number(100 * (relative_change(row) or 0.0))} %",
             f"{row.maps:,}",
         )
         for row in rows[:_LAYERS]

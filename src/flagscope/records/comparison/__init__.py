@@ -27,11 +27,14 @@ from flagscope.records.comparison.comparison import (
     Verdict,
     VerdictCode,
 )
-from flagscope.records.comparison.content import ContentRecord, TensorContent
+from flagscope.records.comparison.content import ContentRecord, Mixture, MixtureFit, TensorContent
+from flagscope.records.comparison.letters import SIDE_A, SIDE_B, lettered, lettered_text
 
 __all__ = [
     "COMPARE_SCHEMA",
     "COMPARISON_PARTS",
+    "SIDE_A",
+    "SIDE_B",
     "VERDICT_CODES",
     "AdapterPairRecord",
     "ChangeRecord",
@@ -45,6 +48,8 @@ __all__ = [
     "HeadSides",
     "LayerChange",
     "MapChange",
+    "Mixture",
+    "MixtureFit",
     "ModulePair",
     "ModuleReplay",
     "ProductChange",
@@ -54,4 +59,6 @@ __all__ = [
     "TensorContent",
     "Verdict",
     "VerdictCode",
+    "lettered",
+    "lettered_text",
 ]

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from statistics import median
 
 from flagscope.observables import EXPLANATIONS
 from flagscope.records import Severity
 from flagscope.records.comparison import (
+    SIDE_A,
+    SIDE_B,
     ChangeRecord,
     ComparisonFinding,
     ContentRecord,
-    CoverageRecord,
     Fault,
     MapChange,
-    ProductChange,
-    ReplayRecord,
 )
+from flagscope.report.comparison.whereabouts import relative_change
 from flagscope.report.wording import counted, joined, number, typical
 
 COMPARISON_CODES = (
@@ -46,22 +46,22 @@ _BASIS = 10.0  # a raw change this many times the change of function is one of b
 
 
 def comparison_findings(
-    content: ContentRecord | None,
-    change: ChangeRecord | None,
-    replay: ReplayRecord | None,
-    coverage: CoverageRecord | None,
+    content: ContentRecord | None, change: ChangeRecord | None
 ) -> list[ComparisonFinding]:
-    """Findings of a comparison: strong ones, notable ones, warnings, then remarks."""
+    """Findings on two models: strong ones, notable ones, warnings, then remarks."""
     found: list[ComparisonFinding] = []
     if content is not None:
         found += [*_entries(content), *_tensors(content)]
     if change is not None:
         found += [*_intruders(change), *_energies(change), *_heads(change), *_basis(change)]
         found += [*_near_copies(change), *_diagnostics(change)]
-    faults = replay.faults if replay else coverage.faults if coverage else []
-    found += [_fault(fault) for fault in faults]
     order = ("strong", "notable", "warning", "info")
     return sorted(found, key=lambda finding: order.index(finding.severity))
+
+
+def fault_findings(faults: Iterable[Fault]) -> list[ComparisonFinding]:
+    """What is wrong with an adapter or its merge, as findings."""
+    return [_fault(fault) for fault in faults]
 
 
 def _finding(
@@ -84,7 +84,7 @@ def _entries(content: ContentRecord) -> list[ComparisonFinding]:
             continue
         rounding = tensor.rounding
         lines = [
-            f"at {list(entry.index)}: {entry.text_a} in A, {entry.text_b} in B"
+            f"at {list(entry.index)}: {entry.text_a} in {SIDE_A}, {entry.text_b} in {SIDE_B}"
             + (f"; {entry.bits}" if entry.bits else "")
             for entry in rounding.entries
         ] + [
@@ -126,7 +126,7 @@ def _tensors(content: ContentRecord) -> list[ComparisonFinding]:
             verb = "has" if len(names) == 1 else "have"
             text = f"{counted(len(names), 'tensor')} {verb} {words}."
             found.append(_finding(code, severity, text, [joined(names, limit=_NAMED)]))
-    for side, alone in (("A", content.unpaired_a), ("B", content.unpaired_b)):
+    for side, alone in ((SIDE_A, content.unpaired_a), (SIDE_B, content.unpaired_b)):
         if alone.tensors:
             text = (
                 f"{counted(alone.tensors, 'tensor')} of {side} ({alone.parameters:,} parameters) "
@@ -143,10 +143,10 @@ def _is_scaled(scale: float | None) -> bool:
 
 def _intruders(change: ChangeRecord) -> list[ComparisonFinding]:
     found = []
-    for side, other in (("a", "b"), ("b", "a")):
+    for field, side, other in (("a", SIDE_A, SIDE_B), ("b", SIDE_B, SIDE_A)):
         some = []
         for entry in change.maps:
-            intruders = getattr(entry, f"intruders_{side}")
+            intruders = getattr(entry, f"intruders_{field}")
             if intruders is None or intruders.p_adjusted is None:
                 continue
             count = max(intruders.write or 0, intruders.read or 0)
@@ -155,8 +155,8 @@ def _intruders(change: ChangeRecord) -> list[ComparisonFinding]:
         if some:
             total = sum(count for _, count in some)
             text = (
-                f"{side.upper()} has {counted(total, 'leading direction')} in "
-                f"{counted(len(some), 'map')} that {other.upper()} lacks (intruders): a random "
+                f"{side} has {counted(total, 'leading direction')} in "
+                f"{counted(len(some), 'map')} that {other} lacks (intruders): a random "
                 "update of the same size would not have made them."
             )
             names = joined((f"{entry.name} {count}" for entry, count in some), limit=_NAMED)
@@ -165,52 +165,59 @@ def _intruders(change: ChangeRecord) -> list[ComparisonFinding]:
 
 
 def _energies(change: ChangeRecord) -> list[ComparisonFinding]:
-    """Maps whose change lies in the leading space of a, or outside of it, beyond chance."""
+    """Maps whose change lies in the leading spaces of both sides, or outside of both.
+
+    Both, since the spaces of the side that was made by the change lean towards it.
+    """
     tested: list[tuple[MapChange, float, float]] = []
     for entry in change.maps:
-        share = None if entry.energies_a is None else entry.energies_a.write_leading
-        if share is not None and share.ratio is not None and share.log10_p is not None:
-            tested.append((entry, share.ratio, share.log10_p))
+        shares = [
+            energies.write_leading
+            for energies in (entry.energies_a, entry.energies_b)
+            if energies is not None
+        ]
+        known = [(s.ratio, s.log10_p) for s in shares if s.ratio is not None]
+        p_values = [log10_p for _, log10_p in known if log10_p is not None]
+        if len(known) < 2 or len(p_values) < 2:
+            continue
+        nearest = min((ratio for ratio, _ in known), key=lambda r: abs(math.log(max(r, 1e-9))))
+        agree = len({ratio > 1 for ratio, _ in known}) == 1
+        tested.append((entry, nearest, max(p_values) if agree else 0.0))
     bound = math.log10(_LEVEL) - math.log10(max(1, len(tested)))
     sure = [(entry, ratio) for entry, ratio, log10_p in tested if log10_p <= bound]
     found = []
-    for code, deed, side in (
+    for code, deed, some in (
         ("change-in-leading-space", "inside", [s for s in sure if s[1] > 1]),
         ("change-outside-leading-space", "outside", [s for s in sure if s[1] < 1]),
     ):
-        if side:
-            ratios = [ratio for _, ratio in side]
+        if some:
+            ratios = [ratio for _, ratio in some]
             text = (
-                f"In {len(side):,} of {counted(len(tested), 'map')} the change lies {deed} the "
-                f"leading output directions of A more than by chance: {typical(ratios)} times what "
-                "a random change of the same spectrum gives."
+                f"In {len(some):,} of {counted(len(tested), 'map')} the change lies {deed} the "
+                f"leading output directions of both sides more than by chance: {typical(ratios)} "
+                "times what a random change of the same spectrum gives."
             )
-            far = sorted(side, key=lambda entry: -abs(math.log(max(entry[1], 1e-9))))
+            far = sorted(some, key=lambda entry: -abs(math.log(max(entry[1], 1e-9))))
             names = joined((f"{entry.name} {number(r)}" for entry, r in far), limit=_NAMED)
             found.append(_finding(code, "notable", text, [names, f"at {_LEVEL}, Bonferroni"]))
     return found
 
 
-def _moved(products: Sequence[ProductChange]) -> list[ProductChange]:
-    return [p for p in products if p.status == "ok" and p.relative_a is not None]
-
-
-def _relative(product: ProductChange) -> float:
-    """Change over the geometric mean of both norms, the same from both sides."""
-    return math.sqrt((product.relative_a or 0.0) * (product.relative_b or 0.0))
-
-
 def _heads(change: ChangeRecord) -> list[ComparisonFinding]:
     found = []
     for kind, words in (("qk", "what they attend to (QK)"), ("ov", "what they write (OV)")):
-        heads = [p for p in _moved(change.products) if p.kind == kind and p.head is not None]
+        heads = [
+            (moved, product.name)
+            for product in change.products
+            if product.kind == kind and product.head is not None and product.status == "ok"
+            if (moved := relative_change(product)) is not None
+        ]
         if len(heads) < 2:
             continue
-        heads.sort(key=lambda p: -_relative(p))
-        middle = median(map(_relative, heads))
-        far = [p for p in heads if _relative(p) >= _TIMES * middle]
+        middle = median(moved for moved, _ in heads)
+        far = sorted((head for head in heads if head[0] >= _TIMES * middle), reverse=True)
         if far:
-            top = joined((f"{p.name} {number(_relative(p), 2)}" for p in far), limit=_HEADS)
+            top = joined((f"{name} {number(moved, 2)}" for moved, name in far), limit=_HEADS)
             text = (
                 f"{counted(len(far), 'head')} of {len(heads):,} changed {words} at least twice as "
                 f"far as the median head ({number(middle, 2)} of the norm): {top}."
@@ -223,10 +230,11 @@ def _basis(change: ChangeRecord) -> list[ComparisonFinding]:
     """Pairs whose maps moved far and whose product did not: a change of basis."""
     some = []
     for product in change.products:
-        raw, floor = product.raw_relative_a, product.floor
-        if raw is None or floor is None or product.relative_a is None:
+        raw_a, raw_b, floor = product.raw_relative_a, product.raw_relative_b, product.floor
+        moved = relative_change(product)
+        if raw_a is None or raw_b is None or floor is None or moved is None:
             continue
-        if raw > _BASIS * max(_relative(product), floor):
+        if math.sqrt(raw_a * raw_b) > _BASIS * max(moved, floor):
             some.append(product)
     if not some:
         return []
@@ -239,16 +247,14 @@ def _basis(change: ChangeRecord) -> list[ComparisonFinding]:
 
 def _near_copies(change: ChangeRecord) -> list[ComparisonFinding]:
     found = []
-    for side in ("a", "b"):
+    for field, side in (("a", SIDE_A), ("b", SIDE_B)):
         pairs = [
             f"layer {group.layer} {group.space}: {first} and {second}"
             for group in change.heads
-            for first, second in getattr(group, f"near_copies_{side}")
+            for first, second in getattr(group, f"near_copies_{field}")
         ]
         if pairs:
-            text = (
-                f"{counted(len(pairs), 'pair')} of heads are near-copies in {side.upper()} alone."
-            )
+            text = f"{counted(len(pairs), 'pair')} of heads are near-copies in {side} alone."
             names = [joined(pairs, limit=_NAMED)]
             found.append(_finding("near-copies-changed", "notable", text, names))
     return found

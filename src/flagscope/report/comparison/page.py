@@ -16,6 +16,7 @@ from flagscope.records.comparison import (
     TensorContent,
 )
 from flagscope.report import wording
+from flagscope.report.comparison.whereabouts import relative_change
 from flagscope.report.environment import assets, environment
 from flagscope.report.payload import packed_json
 
@@ -84,7 +85,7 @@ def render_comparison(comparison: Comparison) -> str:
             shown_tensors=_TENSORS,
             wording=wording,
             percent=_percent,
-            relative=_symmetric,
+            relative=relative_change,
             explanations=EXPLANATIONS,
         )
     )
@@ -108,7 +109,7 @@ def layer_grids(change: ChangeRecord) -> list[Grid]:
         if not layers:
             continue
         roles = list(dict.fromkeys(row.role for row in rows))
-        largest = max((_symmetric(row) or 0.0 for row in rows), default=0.0)
+        largest = max((relative_change(row) or 0.0 for row in rows), default=0.0)
         known = {(row.role, row.layer): row for row in rows}
         lines = tuple(
             (role, tuple(_layer_cell(known.get((role, layer)), largest) for layer in layers))
@@ -121,7 +122,7 @@ def layer_grids(change: ChangeRecord) -> list[Grid]:
 def _layer_cell(row: LayerChange | None, largest: float) -> Cell | None:
     if row is None:
         return None
-    moved = _symmetric(row)
+    moved = relative_change(row)
     words = "equal" if moved is None and row.identical else _percent(moved)
     return Cell(
         _shade(moved, largest),
@@ -139,7 +140,7 @@ def head_grids(change: ChangeRecord) -> list[Grid]:
             some = [row for row in rows if row.stack == stack]
             places = dict.fromkeys((row.attention, row.layer) for row in some)
             heads = sorted({row.head for row in some if row.head is not None})
-            largest = max((_symmetric(row) or 0.0 for row in some), default=0.0)
+            largest = max((relative_change(row) or 0.0 for row in some), default=0.0)
             known = {(row.attention, row.layer, row.head): row for row in some}
             lines = tuple(
                 (
@@ -158,15 +159,8 @@ def head_grids(change: ChangeRecord) -> list[Grid]:
 def _head_cell(row: ProductChange | None, largest: float) -> Cell | None:
     if row is None:
         return None
-    moved = _symmetric(row)
+    moved = relative_change(row)
     return Cell(_shade(moved, largest), f"{row.name}: {_percent(moved)} of the norm", row.name)
-
-
-def _symmetric(row: Any) -> float | None:
-    """A change over the geometric mean of both norms, the same from both sides."""
-    if row.relative_a is None or row.relative_b is None:
-        return None
-    return math.sqrt(row.relative_a * row.relative_b)
 
 
 def _shade(moved: float | None, largest: float) -> float:
@@ -222,7 +216,7 @@ def _heads(comparison: Comparison) -> dict[str, Any]:
 def _change_rows(product: ProductChange) -> list[list[str]]:
     number = wording.number
     return [
-        ["Change of the product over its norm", _percent(_symmetric(product))],
+        ["Change of the product over its norm", _percent(relative_change(product))],
         ["What storage rounding alone gives", _percent(product.floor)],
         ["The same of the two maps, which a change of basis moves too",
          _percent(product.raw_relative_a)],

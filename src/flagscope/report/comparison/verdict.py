@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 from flagscope.records.comparison import (
+    SIDE_A,
+    SIDE_B,
     ChangeRecord,
     ContentRecord,
     Verdict,
     VerdictCode,
 )
-from flagscope.report.comparison.whereabouts import where_moved
+from flagscope.report.comparison.whereabouts import relative_change, where_moved
 from flagscope.report.wording import counted, joined, number, ranges
 
 _FEW = 4
@@ -79,7 +81,7 @@ def _types(content: ContentRecord) -> str:
     pairs = Counter(
         (tensor.type_a, tensor.type_b) for tensor in content.tensors if tensor.content == "rounding"
     )
-    words = [f"{a} in A, {b} in B" for (a, b), _ in pairs.most_common(_FEW)]
+    words = [f"{a} in {SIDE_A}, {b} in {SIDE_B}" for (a, b), _ in pairs.most_common(_FEW)]
     return joined(words)
 
 
@@ -95,10 +97,11 @@ def _outside(content: ContentRecord) -> tuple[str, int]:
 
 
 def _far(change: ChangeRecord | None) -> str:
-    if change is None or change.relative_a is None:
+    moved = None if change is None else relative_change(change)
+    if change is None or moved is None:
         return ""
     where = where_moved(change)
-    return f"; the maps moved by {number(100 * change.relative_a, 2)} % of their norm" + (
+    return f"; the maps moved by {number(100 * moved, 2)} % of their norm" + (
         f", most in {where}" if where else ""
     )
 
@@ -129,8 +132,14 @@ def _layers(content: ContentRecord) -> str:
     changed = next((layers for layers in content.layers if layers.changed), None)
     if changed is None:
         return "see the map of layers"
-    likes = [match.like for match in changed.of_b]
-    return f"B's {changed.layers_b} layers are A's {_runs(likes)} (A has {changed.layers_a})"
+    # Of the side with fewer layers all are found again, so it is the one to say.
+    if changed.layers_b <= changed.layers_a:
+        side, other, of = SIDE_B, SIDE_A, changed.of_b
+    else:
+        side, other, of = SIDE_A, SIDE_B, changed.of_a
+    likes = _runs([match.like for match in of])
+    there = max(changed.layers_a, changed.layers_b)
+    return f"{side}'s {len(of)} layers are {other}'s {likes} ({other} has {there})"
 
 
 def _runs(likes: list[int | None]) -> str:
@@ -158,16 +167,24 @@ def _runs(likes: list[int | None]) -> str:
 
 
 def _mixture(content: ContentRecord) -> str:
-    for side, mixture in (("A", content.mixture_a), ("B", content.mixture_b)):
-        if mixture is None or not mixture.linear:
-            continue
-        fit = mixture.without_base if mixture.without_base.agree else mixture.with_base
-        if fit.coefficients is None:
-            continue
-        terms = " + ".join(
-            f"{number(weight)} · parent {at + 1}" for at, weight in enumerate(fit.coefficients)
+    """The combination that says most: one set of coefficients, and of the parents alone."""
+    fits = [
+        (side, other, fit)
+        for side, other, mixture in (
+            (SIDE_A, SIDE_B, content.mixture_a),
+            (SIDE_B, SIDE_A, content.mixture_b),
         )
-        other = "B" if side == "A" else "A"
-        rest = f"{number(1 - (fit.total or 0.0))} · {other} + " if fit.base else ""
-        return f"{side} = {rest}{terms}"
-    return "not a linear one; see the mixture"
+        if mixture is not None
+        for fit in (mixture.without_base, mixture.with_base)
+        if fit.coefficients is not None and (fit.agree or fit.each)
+    ]
+    if not fits:
+        return "not a linear one; see the mixture"
+    side, other, fit = min(fits, key=lambda entry: (not entry[2].agree, entry[2].base))
+    if not fit.agree:
+        return f"{side} is linear in them, with other coefficients in each tensor"
+    weights = fit.coefficients or ()
+    terms = [f"{number(weight)} · parent {at}" for at, weight in enumerate(weights, 1)]
+    if fit.base:
+        terms.insert(0, f"{number(1 - (fit.total or 0.0))} · {other}")
+    return f"{side} = {' + '.join(terms)}"

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from typing import Protocol
 
 from flagscope.records.comparison import ChangeRecord
 from flagscope.report.wording import joined, number, ranges
 
+
+class HasRelative(Protocol):
+    """A record with a change over either side's norm."""
+
+    @property
+    def relative_a(self) -> float | None:
+        """‖Δ‖ over the norm of the first side."""
+        ...
+
+    @property
+    def relative_b(self) -> float | None:
+        """‖Δ‖ over the norm of the second."""
+        ...
+
+
 _MOST = 0.5  # of the squared change: what is named first holds at least this much
 _FEW = 0.4  # of the layers: more of them are no place
+
+
+def relative_change(row: HasRelative) -> float | None:
+    """A change over the geometric mean of both sides' norms: the same from either side."""
+    if row.relative_a is None or row.relative_b is None:
+        return None
+    return math.sqrt(row.relative_a * row.relative_b)
 
 
 def where_moved(change: ChangeRecord) -> str:

@@ -1,0 +1,219 @@
+"""`flagscope.compare`: verdicts from end to end, the mirror of two orders, and what it writes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import flagscope
+from flagscope.demo import checkpoints
+from flagscope.errors import InputError
+from flagscope.schema import COMPARE_SCHEMA_FILE, compare_schema
+
+State = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def model() -> State:
+    """The bundled language model, in float32."""
+    state = load_file(checkpoints()[-1])
+    return {name: tensor.float() for name, tensor in state.items()}
+
+
+@pytest.fixture(scope="module")
+def config() -> dict[str, Any]:
+    return json.loads((checkpoints()[-1].parent / "config.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def tuned(config: dict[str, Any], model: State) -> flagscope.ComparisonReport:
+    return flagscope.compare(model, noisy(model, layer=2), config=config)
+
+
+def noisy(state: State, *, layer: int, share: float = 0.05) -> State:
+    """A copy in which the matrices of one layer moved by a share of their norm."""
+    generator = torch.Generator().manual_seed(1)
+    moved = {}
+    for name, tensor in state.items():
+        step = torch.randn(tensor.shape, generator=generator)
+        here = f".{layer}." in name and tensor.ndim == 2
+        moved[name] = tensor + here * share * tensor.norm() / step.norm() * step
+    return moved
+
+
+def mirrored(part: Any) -> Any:
+    """JSON with the sides exchanged: fields a and b, names ending so, letters, signs."""
+    if isinstance(part, dict):
+        return {_other(key): _signed(key, mirrored(value)) for key, value in part.items()}
+    if isinstance(part, list):
+        return [mirrored(value) for value in part]
+    if isinstance(part, str):
+        return re.sub(r"\b[AB]\b", lambda letter: "BA"["AB".index(letter[0])], part)
+    return part
+
+
+def _other(key: str) -> str:
+    swap = {"a": "b", "b": "a"}
+    if key in swap:
+        return swap[key]
+    return key[:-1] + swap[key[-1]] if key[-2:] in ("_a", "_b") else key
+
+
+def _signed(key: str, value: Any) -> Any:
+    return 0.0 - value if key == "difference" and isinstance(value, float) else value
+
+
+def content(report: flagscope.ComparisonReport) -> dict[str, Any]:
+    """All but what the run cost."""
+    written = json.loads(report.to_json())
+    del written["run"]
+    return written
+
+
+# Verdicts
+
+
+def test_the_same_weights_are_identical_at_distance_0(model: State) -> None:
+    report = flagscope.compare(model, {name: tensor.clone() for name, tensor in model.items()})
+    assert report.verdict.code == "identical"
+    assert report.result.change is None
+    tensors = report.tensors
+    assert set(tensors["content"]) == {"identical"}
+    assert report.result.findings == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounded_weights_are_the_same_up_to_rounding(model: State, dtype: torch.dtype) -> None:
+    rounded = {name: tensor.to(dtype) for name, tensor in model.items()}
+    report = flagscope.compare(model, rounded)
+    assert report.verdict.code == "re-encoded"
+    assert report.result.change_status == "nothing moved further than rounding"
+
+
+def test_one_flipped_bit_is_named(model: State) -> None:
+    rounded = {name: tensor.bfloat16() for name, tensor in model.items()}
+    name = next(name for name, tensor in rounded.items() if tensor.ndim == 2)
+    bits = rounded[name].view(torch.int16)
+    bits[3, 5] ^= 1 << 2
+    report = flagscope.compare(model, rounded)
+    assert report.verdict.code == "few-entries"
+    (finding,) = report.result.findings
+    assert finding.code == "entries-outside-rounding"
+    assert "[3, 5]" in finding.evidence[0]
+    assert "bit 2" in finding.evidence[0]
+
+
+def test_training_from_one_model_says_how_far_and_where(
+    tuned: flagscope.ComparisonReport,
+) -> None:
+    assert tuned.verdict.code == "fine-tuned"
+    assert "layer 2 (100 % of the squared change)" in tuned.verdict.text
+    moved = tuned.maps[tuned.maps["status"] == "ok"]
+    assert set(moved["layer"]) == {2}
+    torch.testing.assert_close(
+        torch.tensor(moved["relative_a"].to_numpy()), torch.full((len(moved),), 0.05).double(),
+        rtol=0.2, atol=0,
+    )  # fmt: skip
+    heads = tuned.heads
+    assert set(heads[heads["status"] == "ok"]["layer"]) == {2}
+
+
+def test_other_weights_of_the_same_shapes_are_unrelated(model: State) -> None:
+    generator = torch.Generator().manual_seed(2)
+    other = {
+        name: torch.randn(tensor.shape, generator=generator) * tensor.std(unbiased=False)
+        for name, tensor in model.items()
+    }
+    report = flagscope.compare(model, other)
+    assert report.verdict.code == "unrelated"
+    assert report.result.change_status.startswith("the two are unrelated")
+
+
+def test_another_architecture_says_what_is_comparable(model: State) -> None:
+    report = flagscope.compare(
+        model, {"0.weight": torch.randn(8, 4), "2.weight": torch.randn(2, 8)}
+    )
+    assert report.verdict.code == "different-architectures"
+    codes = {finding.code for finding in report.result.findings}
+    assert "unpaired-tensors" in codes
+
+
+def test_a_linear_merge_has_its_coefficients(model: State, config: dict[str, Any]) -> None:
+    one, two = noisy(model, layer=1), noisy(model, layer=2)
+    merge = {name: 0.25 * one[name] + 0.75 * two[name] for name in model}
+    report = flagscope.compare(model, merge, parents=[one, two], only="content")
+    assert report.verdict.code == "merge"
+    assert "0.25 · parent 1" in report.verdict.text
+    assert "0.75 · parent 2" in report.verdict.text
+    assert len(report.result.parents) == 2
+
+
+# Two orders
+
+
+def test_two_orders_mirror_each_other(
+    model: State, config: dict[str, Any], tuned: flagscope.ComparisonReport
+) -> None:
+    back = flagscope.compare(noisy(model, layer=2), model, config=config)
+    assert mirrored(content(back)) == content(tuned)
+
+
+def test_two_orders_of_unlike_models_mirror_each_other(model: State) -> None:
+    part = {name: tensor for name, tensor in model.items() if ".3." not in name}
+    one, other = (flagscope.compare(*pair) for pair in ((model, part), (part, model)))
+    assert mirrored(content(other)) == content(one)
+
+
+# What it writes
+
+
+def test_the_published_schema_is_up_to_date() -> None:
+    published = json.loads(COMPARE_SCHEMA_FILE.read_text("utf-8"))
+    assert published == compare_schema(), "run `python -m flagscope.schema --write`"
+
+
+def test_comparisons_follow_the_schema(model: State, tuned: flagscope.ComparisonReport) -> None:
+    check = jsonschema.Draft202012Validator(compare_schema())
+    for report in (tuned, flagscope.compare(model, model)):
+        check.validate(json.loads(report.to_json()))
+
+
+def test_json_there_and_back(tuned: flagscope.ComparisonReport, tmp_path: Path) -> None:
+    tuned.to_json(tmp_path / "comparison.json")
+    assert flagscope.ComparisonReport.from_json(tmp_path / "comparison.json").result == tuned.result
+    (tmp_path / "broken.json").write_text('{"schema": "flagscope.scan/2"}')
+    with pytest.raises(InputError, match=r"not a comparison of schema flagscope\.compare/1"):
+        flagscope.ComparisonReport.from_json(tmp_path / "broken.json")
+
+
+def test_paths_of_this_machine_are_shortened(model: State, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        save_file(model, tmp_path / f"{name}.safetensors")
+    report = flagscope.compare(tmp_path / "one.safetensors", tmp_path / "two.safetensors")
+    assert str(tmp_path) not in report.to_json()
+    assert str(tmp_path) not in report.to_html()
+    assert str(tmp_path) in report.to_json(paths=True)
+
+
+def test_heads_have_both_sides(tuned: flagscope.ComparisonReport) -> None:
+    heads = {head.name: head for head in tuned.result.heads}
+    still, moved = heads["layer.0.head.0.ov"], heads["layer.2.head.0.ov"]
+    assert still.product_spectrum_a == still.product_spectrum_b
+    assert still.values_a == still.values_b
+    assert moved.product_spectrum_a != moved.product_spectrum_b
+
+
+def test_parts_that_were_not_asked_for_are_not_computed(model: State) -> None:
+    report = flagscope.compare(model, noisy(model, layer=1), only="content")
+    assert report.result.change is None
+    assert report.result.change_status == "it was not asked for"
+    with pytest.raises(InputError, match="only is 'all'"):
+        flagscope.compare(model, model, only="all")  # pyright: ignore[reportArgumentType]
