@@ -151,3 +151,20 @@ def test_a_disk_that_fills_up_meanwhile(
     assert "No space left on device" in error
     assert earlier.read_text() == "of last week"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", mlp.name]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_no_file_of_a_folder_that_is_read_is_overwritten(
+    run: Run, mlp: Path, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(mlp.read_bytes())
+    (folder / "config.json").write_text("{}")
+    before = (folder / name).read_bytes()
+    answer = run("scan", folder, "--json", folder / name)
+    assert answer.code == 2
+    assert "would overwrite the source" in answer.err
+    assert (folder / name).read_bytes() == before
+    assert run("scan", folder, "--json", folder / "scan.json").code == 0
+    assert run("scan", folder, "--json", folder / "scan.json").code == 0

@@ -109,8 +109,8 @@ def compare_command(
     moved.
     """
     outputs = {"json": json_, "html": html, "csv": csv}
-    check_outputs(outputs, a)
-    check_outputs(outputs, b)
+    more = [options["adapter"]] if options["adapter"] else []
+    check_outputs(outputs, a, b, *more, *options["parents"])
 
     def compared() -> ComparisonReport:
         with collection_paused():

@@ -15,6 +15,7 @@ from flagscope.errors import InputError
 from flagscope.writing import write_whole
 
 STDOUT = "-"
+_SETTINGS = ("config.json", "adapter_config.json")
 TABLES = ("pairs", "heads", "edges")
 
 paths_option = click.option(
@@ -41,8 +42,8 @@ output_options = together(
 """Where the results go."""
 
 
-def check_outputs(outputs: Mapping[str, str | None], source: str | None = None) -> None:
-    """Refuse what could not be written, before the work is done.
+def check_outputs(outputs: Mapping[str, str | None], *sources: str) -> None:
+    """Refuse what could not be written, or would be lost, before the work is done.
 
     Raises
     ------
@@ -58,7 +59,7 @@ def check_outputs(outputs: Mapping[str, str | None], source: str | None = None) 
     files = {kind: Path(target) for kind, target in targets.items() if target != STDOUT}
     for kind, path in files.items():
         _check_file(kind, path)
-        if source is not None and path.is_file() and _same_file(path, source):
+        if path.is_file() and any(_is_of(path, source) for source in sources):
             raise InputError(
                 f"--{kind} {path} would overwrite the source", hint="give another file name"
             )
@@ -123,8 +124,14 @@ def _unwritable(kind: str, path: Path, error: OSError) -> InputError:
     )
 
 
-def _same_file(path: Path, source: str) -> bool:
+def _is_of(path: Path, source: str) -> bool:
+    """Whether a file is a source, or one of the files of a source's folder that are read."""
     try:
+        if Path(source).is_dir() and path.resolve().is_relative_to(Path(source).resolve()):
+            from flagscope.checkpoint import SUFFIXES  # not at the start of every command
+
+            read = path.name.endswith((*SUFFIXES, ".index.json"))
+            return read or path.name in _SETTINGS
         return path.samefile(source)
     except (OSError, ValueError):  # a hub name
         return False

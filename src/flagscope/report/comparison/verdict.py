@@ -58,10 +58,8 @@ def _line(content: ContentRecord, change: ChangeRecord | None) -> str:
         return f"the same weights up to rounding ({_types(content)})"
     if relation == "few_entries":
         entries, tensors = _outside(content)
-        return (
-            f"the same but for {entries} in {counted(tensors, 'tensor')}: rounding does not "
-            "explain them"
-        )
+        where = counted(tensors, "tensor")
+        return f"the same but for {entries} in {where}, which rounding does not explain"
     if relation == "related":
         return f"fine-tuned: one was trained from the other, or both from one model{_far(change)}"
     if relation == "shares_parts":
@@ -78,11 +76,20 @@ def _line(content: ContentRecord, change: ChangeRecord | None) -> str:
 
 
 def _types(content: ContentRecord) -> str:
-    pairs = Counter(
-        (tensor.type_a, tensor.type_b) for tensor in content.tensors if tensor.content == "rounding"
-    )
-    words = [f"{a} in {SIDE_A}, {b} in {SIDE_B}" for (a, b), _ in pairs.most_common(_FEW)]
-    return joined(words)
+    """Which side was rounded to which type, or the types where no rule says it."""
+    counts: Counter[str] = Counter()
+    for tensor in content.tensors:
+        if tensor.content != "rounding" or tensor.rounding is None:
+            continue
+        rounded = tensor.rounding.rounded
+        if rounded is None:
+            # In the order of their names, which is that of neither side.
+            counts[joined(sorted({tensor.type_a, tensor.type_b}))] += 1
+        elif rounded == "a":
+            counts[f"{SIDE_A} is {SIDE_B} as {tensor.type_a}"] += 1
+        else:
+            counts[f"{SIDE_B} is {SIDE_A} as {tensor.type_b}"] += 1
+    return joined((words for words, _ in counts.most_common()), limit=_FEW)
 
 
 def _outside(content: ContentRecord) -> tuple[str, int]:
