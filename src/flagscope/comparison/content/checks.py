@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,7 +21,7 @@ from flagscope.comparison.content.naming import (
     in_words,
     position,
 )
-from flagscope.comparison.content.reading import Rows, Side
+from flagscope.comparison.content.reading import Rows, Side, bits_of
 from flagscope.records.comparison.content import EntryDifference, ScaleDifference
 
 SideName = Literal["a", "b"]
@@ -106,6 +107,15 @@ class Check(ABC):
         return (rows.a, rows.b) if self.rounded == "a" else (rows.b, rows.a)
 
 
+def same_entries(one: Tensor, other: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Which entries are equal: in every bit where the types are one, else in value.
+
+    A zero of the other sign is another number there. All NaN count as one.
+    """
+    equal = bits_of(one) == bits_of(other) if one.dtype == other.dtype else a == b
+    return equal | (a.isnan() & b.isnan())
+
+
 class WithinSteps(Check):
     """Entries within the half steps of both grids; equal ones where both have one plain type.
 
@@ -120,14 +130,18 @@ class WithinSteps(Check):
     @property
     def step_rms(self) -> float | None:
         """Root mean square of the differences in steps of the coarser grid."""
-        return (self._squares / self._counted) ** 0.5 if self._counted else None
+        mean = self._squares / max(1, self._counted)
+        return mean**0.5 if self._counted and math.isfinite(mean) else None
 
     def _outside(self, rows: Rows) -> Tensor:
         a, b = rows.a.values, rows.b.values
-        equal = (a == b) | (a.isnan() & b.isnan())
         one_grid = rows.a.stored.dtype == rows.b.stored.dtype and all(
             part is None for part in (rows.a.scale, rows.b.scale, rows.a.step, rows.b.step)
         )
+        if one_grid:
+            equal = same_entries(rows.a.stored, rows.b.stored, a, b)
+        else:
+            equal = (a == b) | (a.isnan() & b.isnan())
         one, other = half_steps(rows.a, self._a), half_steps(rows.b, self._b)
         gap = (a - b).abs()
         steps = gap / (2 * torch.maximum(one, other))
@@ -165,8 +179,8 @@ class Cast(Check):
 
     def _outside(self, rows: Rows) -> Tensor:
         stored, source = self._sides(rows)
-        expected = self._expected(source.values).to(torch.float64)
-        return ~((expected == stored.values) | (expected.isnan() & stored.values.isnan()))
+        expected = self._expected(source.values).to(stored.stored.dtype)
+        return ~same_entries(expected, stored.stored, expected, stored.values)
 
     def _bits(self, rows: Rows, place: int) -> str | None:
         stored, source = self._sides(rows)
@@ -232,10 +246,10 @@ class Blocks(Check):
             self.tally.scales.append(
                 ScaleDifference(
                     place=f"row {row + rows.start}, columns {first} to {first + length - 1}",
-                    expected=wanted,
+                    expected=finite(wanted),
                     found=finite(there),
                     bits=differing_bits(*half),
-                )  # fmt: skip
+                )
             )
 
     def _bits(self, rows: Rows, place: int) -> str | None:

@@ -27,7 +27,7 @@ _FROM_LEAST = {"Q2_K": (3, 16, 2.0), "Q4_K": (15, 32, 2.0), "Q5_K": (31, 32, 2.0
 _WITH_LEAST = ("Q4_1", "Q5_1")
 
 
-def half_steps(side: Side, info: TensorInfo) -> Float[Tensor, rows *rest]:
+def half_steps(side: Side, info: TensorInfo) -> Float[Tensor, rows * rest]:
     """How far each entry may lie from what was rounded to it, in float64.
 
     Half the spacing of the grid there: that of the stored type times the scale, or the format's
@@ -55,14 +55,16 @@ def half_steps(side: Side, info: TensorInfo) -> Float[Tensor, rows *rest]:
 
 
 def clipped_ends(
-    side: Side, other: Float[Tensor, rows *rest], info: TensorInfo
-) -> Bool[Tensor, rows *rest]:
+    side: Side, other: Float[Tensor, rows * rest], info: TensorInfo
+) -> Bool[Tensor, rows * rest]:
     """Entries at the end of what the format holds there, whose counterpart lies beyond it."""
     values = side.values
-    beyond = (other.sign() == values.sign()) & (other.abs() >= values.abs())
+    one_sign = other.sign() == values.sign()
     kind = info.quantised or ""
     if side.step is None:
-        return beyond & _at_largest(side)
+        # What overflowed to infinity lay beyond the largest number.
+        return one_sign & (other.abs() >= _largest(side)) & (values.abs() >= _largest(side))
+    beyond = one_sign & (other.abs() >= values.abs())
     if kind in _SIGNED_ENDS:
         end, most = _SIGNED_ENDS[kind]
         step = side.step.to(torch.float64)
@@ -74,13 +76,12 @@ def clipped_ends(
     return torch.zeros_like(beyond)
 
 
-def _at_largest(side: Side) -> Tensor:
-    """Entries that are the type's largest number, or infinite."""
+def _largest(side: Side) -> Tensor:
+    """The type's largest number at each entry; NaN for types that hold more than any weight."""
     kind = side.stored.dtype
-    if not kind.is_floating_point or kind.itemsize > 2:
-        return torch.zeros(side.stored.shape, dtype=torch.bool)
-    magnitude = side.stored.to(torch.float32).abs()
-    return magnitude >= torch.finfo(kind).max
+    short = kind.is_floating_point and kind.itemsize <= 2
+    factor = torch.ones((), dtype=torch.float64) if side.scale is None else side.scale.abs()
+    return factor.to(torch.float64) * (torch.finfo(kind).max if short else torch.nan)
 
 
 def _beyond_block(

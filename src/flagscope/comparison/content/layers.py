@@ -193,7 +193,7 @@ def _matches(
                 cosine=best,
                 log10_p=log10_p,
                 equal=sure and bool(equal[place][others.index(like)]),
-            )  # fmt: skip
+            )
         )
     return tuple(matches)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from flagscope.arch import build_graph
@@ -20,8 +20,8 @@ from flagscope.errors import ArchitectureError, InputError
 from flagscope.records.comparison.content import ModelPart
 
 By = Literal["name", "prefix", "tied", "map", "layer"]
-# Prefixes are tried where at least this share of the shorter side's names meets with them.
-_MOST_PREFIXES = 64
+# Prefixes that are tried, the most frequent first, and lengths of names.
+_MOST_PREFIXES, _MOST_LENGTHS = 64, 256
 _UNEMBEDDINGS = ("lm_head.weight", "output.weight", "embed_out.weight", "head.weight")
 
 
@@ -89,11 +89,13 @@ def paired_tensors(a: Checkpoint, b: Checkpoint) -> Pairing:
     by: By = "prefix" if prefix_a or prefix_b else "name"
     found: list[tuple[str, str, By]] = [(one, other, by) for one, other in met.items()]
     only_a = [name for name in names_a if name not in met]
-    only_b = sorted(set(names_b) - set(met.values()), key=names_b.index) if names_b else []
+    taken = set(met.values())
+    only_b = [name for name in names_b if name not in taken]
     maps, notes = _by_maps(a, b, only_a, only_b)
     found += [(one, other, "map") for one, other in maps.items()]
     only_a = [name for name in only_a if name not in maps]
-    only_b = [name for name in only_b if name not in set(maps.values())]
+    taken = set(maps.values())
+    only_b = [name for name in only_b if name not in taken]
     tied_a = _tied(only_a, only_b, found, a, b)
     found += tied_a
     ends_a, ends_b = {x for x, _, _ in tied_a}, {y for _, y, _ in tied_a}
@@ -147,12 +149,15 @@ def common_prefixes(names_a: Collection[str], names_b: Collection[str]) -> tuple
 def _candidate_prefixes(long: Collection[str], short: Collection[str]) -> list[str]:
     """What stands in front of a shorter name in a longer one."""
     ends: dict[str, list[str]] = defaultdict(list)
-    for name in short:
+    for name in sorted(short):
         ends[name.rpartition(".")[2]].append(name)
-    lengths = {end: {len(name) for name in names} for end, names in ends.items()}
+    # Names of real tensors have a few dozen lengths; those of a hostile file may have more.
+    lengths = {
+        end: sorted({len(name) for name in names})[:_MOST_LENGTHS] for end, names in ends.items()
+    }
     known = set(short)
     found = []
-    for name in long:
+    for name in sorted(long):
         for length in lengths.get(name.rpartition(".")[2], ()):
             prefix = name[: len(name) - length]
             if prefix.endswith(".") and name[len(prefix) :] in known:
@@ -207,6 +212,7 @@ def _by_maps(
         return {}, ()
     places_a, places_b = _map_places(a, set(only_a)), _map_places(b, set(only_b))
     met: dict[str, str] = {}
+    used: set[str] = set()
     notes: list[str] = []
     turned: list[str] = []
     for key, (one, rotary_a) in places_a.items():
@@ -215,8 +221,9 @@ def _by_maps(
         other, rotary_b = places_b[key]
         if rotary_a is not None and rotary_b is not None and rotary_a != rotary_b:
             turned.append(one)
-        elif a.tensors[one].shape == b.tensors[other].shape and other not in met.values():
+        elif a.tensors[one].shape == b.tensors[other].shape and other not in used:
             met[one] = other
+            used.add(other)
     if turned:
         notes.append(
             f"the rotary embeddings of the two files turn other pairs of rows, so that "
@@ -250,8 +257,3 @@ def _map_places(checkpoint: Checkpoint, wanted: set[str]) -> dict[Hashable, tupl
             twice.add(place)
         found.setdefault(place, (one.tensor, layout))
     return {place: entry for place, entry in found.items() if place not in twice}
-
-
-def relabelled(pair: Pair, by: By) -> Pair:
-    """The pair, found in another way."""
-    return replace(pair, by=by)

@@ -34,10 +34,10 @@ class Side:
         float64.
     """
 
-    stored: Shaped[Tensor, rows *rest]
+    stored: Shaped[Tensor, rows * rest]
     scale: Float[Tensor, "*scale"] | None
-    step: Float[Tensor, rows *rest] | None
-    values: Float[Tensor, rows *rest]
+    step: Float[Tensor, rows * rest] | None
+    values: Float[Tensor, rows * rest]
 
     def same_bits(self, other: Side) -> bool:
         """Whether both hold the same stored numbers and scales, NaN included."""
