@@ -194,8 +194,8 @@ def write_gguf(path, state, kind, layers):
 
     table = gguf.get_tensor_name_map(gguf.MODEL_ARCH.BERT, layers)
     writer = gguf.GGUFWriter(path, "bert")
-    for key, value in {"block_count": layers, "embedding_length": 384,
-                       "feed_forward_length": 1536, "attention.head_count": 12}.items():  # fmt: skip
+    sizes = {"block_count": layers, "embedding_length": 384, "feed_forward_length": 1536}
+    for key, value in (sizes | {"attention.head_count": 12}).items():
         writer.add_uint32(f"bert.{key}", value)
     for name, tensor in state.items():
         if not tensor.is_floating_point():

@@ -29,6 +29,8 @@ SideName = Literal["a", "b"]
 _NAMED = 8
 # A rule that explains fewer of the first rows' entries is given up.
 _LEAST = 0.9
+# Entries on which a rule is tried first.
+_PROBE = 1 << 14
 # Steps of formats with a least entry come from a difference in float32.
 _STEP_ERROR = 2.0**-13
 
@@ -213,7 +215,18 @@ class Blocks(Check):
         )
         return self._rule(x), x, v, step[:, :1].to(torch.float64)
 
+    def _holds(self, rows: Rows) -> bool:
+        """Whether the rule explains most of the first entries; most rules fail there."""
+        count = max(1, _PROBE // max(1, rows.a.values[0].numel()))
+        blocks = self._blocks(rows.first(count))
+        if blocks is None:
+            return False
+        codes, x, v, _ = blocks
+        return float(codes.obeyed(x, v).double().mean()) >= _LEAST / 2
+
     def _outside(self, rows: Rows) -> Tensor | None:
+        if not self.tally.checked and not self._holds(rows):
+            return None
         blocks = self._blocks(rows)
         if blocks is None:
             return None

@@ -20,8 +20,8 @@ from flagscope.errors import ArchitectureError, InputError
 from flagscope.records.comparison.content import ModelPart
 
 By = Literal["name", "prefix", "tied", "map", "layer"]
-# Prefixes that are tried, the most frequent first, and lengths of names.
-_MOST_PREFIXES, _MOST_LENGTHS = 64, 256
+# Prefixes that are tried, the most frequent first; lengths of names; parts of a prefix.
+_MOST_PREFIXES, _MOST_LENGTHS, _MOST_PARTS = 64, 256, 4
 _UNEMBEDDINGS = ("lm_head.weight", "output.weight", "embed_out.weight", "head.weight")
 
 
@@ -127,8 +127,9 @@ def made_pair(
 def common_prefixes(names_a: Collection[str], names_b: Collection[str]) -> tuple[str, str]:
     """Prefixes to take off the names of either side, so that the most names meet; "" for none.
 
-    Only one side has one. Candidates are what stands in front of the other side's names where
-    one ends with them, so that no list of wrappers is needed.
+    Candidates are what stands in front of the other side's names where one ends with them, so
+    that no list of wrappers is needed; and, where few names meet so, what stands in front of a
+    common end on either side.
 
     Examples
     --------
@@ -143,7 +144,42 @@ def common_prefixes(names_a: Collection[str], names_b: Collection[str]) -> tuple
             count = len(_met(long, short, prefix))
             if count > best:
                 best, chosen = count, ((prefix, "") if side == 0 else ("", prefix))
+    if 2 * best < min(len(set_a), len(set_b)):
+        return _exchanged_prefixes(set_a, set_b, best) or chosen
     return chosen
+
+
+def _exchanged_prefixes(set_a: set[str], set_b: set[str], best: int) -> tuple[str, str] | None:
+    """Prefixes of both sides with which more names meet than that, the shortest of these."""
+    starts: list[dict[str, str]] = []
+    for names in (set_a, set_b):
+        ends: dict[str, str] = {}
+        for name in sorted(names):
+            place = name.find(".") + 1
+            for _ in range(_MOST_PARTS):
+                if not place:
+                    break
+                ends.setdefault(name[place:], name[:place])
+                place = name.find(".", place) + 1
+        starts.append(ends)
+    counts = Counter(
+        (start, starts[1][end]) for end, start in starts[0].items() if end in starts[1]
+    )
+    counted = [
+        (-len(_stripped(set_a, one).keys() & _stripped(set_b, other).keys()), one, other)
+        for (one, other), _ in counts.most_common(_MOST_PREFIXES)
+    ]
+    if not counted:
+        return None
+    count, one, other = min(counted, key=lambda item: (item[0], len(item[1]) + len(item[2]), item))
+    enough = max(best, 2, (min(len(set_a), len(set_b)) - 1) // 2)
+    return (one, other) if -count > enough else None
+
+
+def _stripped(names: set[str], prefix: str) -> dict[str, str]:
+    """Names by what is left without a prefix, as long as they stay different."""
+    short = {name.removeprefix(prefix): name for name in sorted(names) if name.startswith(prefix)}
+    return {name: name for name in names if not name.startswith(prefix)} | short
 
 
 def _candidate_prefixes(long: Collection[str], short: Collection[str]) -> list[str]:
@@ -179,6 +215,10 @@ def _by_names(
     names_a: Collection[str], names_b: Collection[str], prefix_a: str, prefix_b: str
 ) -> dict[str, str]:
     set_a, set_b = set(names_a), set(names_b)
+    if prefix_a and prefix_b:
+        short_a, short_b = _stripped(set_a, prefix_a), _stripped(set_b, prefix_b)
+        met = {name: short_b[short] for short, name in short_a.items() if short in short_b}
+        return {name: met[name] for name in names_a if name in met}
     if prefix_b:
         met = _met(set_b, set_a, prefix_b)
         return {name: met[name] for name in names_a if name in met}

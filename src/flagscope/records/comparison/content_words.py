@@ -103,7 +103,8 @@ def _named(tensors: Sequence[TensorContent]) -> list[str]:
             place = ", ".join(map(str, entry.index))
             bits = f" ({entry.bits})" if entry.bits else ""
             lines.append(
-                f"{_short(tensor.name_a)} [{place}] is {entry.text_a} in A and {entry.text_b} in B{bits}"
+                f"{_short(tensor.name_a)} [{place}] is {entry.text_a} in A and {entry.text_b} "
+                f"in B{bits}"
             )
         for scale in rounding.scales:
             found = "not finite" if scale.found is None else f"{scale.found:.9g}"
@@ -271,6 +272,14 @@ def _cannot_tell(record: ContentRecord) -> list[str]:
             f"{max(t.rounding.step_rms or 0.0 for t in corrected if t.rounding):.2g} steps of the "
             "quantised side (rounding alone: 0.29): a quantiser that looks at data gives that, "
             "and so does a small change before rounding"
+        )
+    clipped = [tensor for tensor in record.tensors if tensor.rounding and tensor.rounding.clipped]
+    if clipped:
+        count = sum(tensor.rounding.clipped for tensor in clipped if tensor.rounding)
+        lines.append(
+            f"{count:,} entries of {_tensors(len(clipped))} lie at an end of what the format "
+            "holds there, and their counterparts beyond it: they count as rounding, and a change "
+            "of them outwards is not seen"
         )
     if record.relation in ("reencoded", "identical"):
         lines.append("settings and tokenizer, which the weights do not hold, were not compared")
