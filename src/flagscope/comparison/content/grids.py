@@ -29,7 +29,7 @@ _TOGETHER = 256
 _WITH_LEAST = ("Q4_1", "Q5_1")
 
 
-def half_steps(side: Side, info: TensorInfo) -> Float[Tensor, rows * rest]:
+def half_steps(side: Side, info: TensorInfo) -> Float[Tensor, "*rows"]:
     """How far each entry may lie from what was rounded to it, in float64.
 
     Half the spacing of the grid there: that of the stored type times the scale, or the format's
@@ -57,8 +57,8 @@ def half_steps(side: Side, info: TensorInfo) -> Float[Tensor, rows * rest]:
 
 
 def clipped_ends(
-    side: Side, other: Float[Tensor, rows * rest], info: TensorInfo
-) -> Bool[Tensor, rows * rest]:
+    side: Side, other: Float[Tensor, "*rows"], info: TensorInfo
+) -> Bool[Tensor, "*rows"]:
     """Entries at the end of what the format holds there, whose counterpart lies beyond it."""
     values = side.values
     one_sign = other.sign() == values.sign()

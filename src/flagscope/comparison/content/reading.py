@@ -34,10 +34,10 @@ class Side:
         float64.
     """
 
-    stored: Shaped[Tensor, rows * rest]
+    stored: Shaped[Tensor, "*rows"]
     scale: Float[Tensor, "*scale"] | None
-    step: Float[Tensor, rows * rest] | None
-    values: Float[Tensor, rows * rest]
+    step: Float[Tensor, "*rows"] | None
+    values: Float[Tensor, "*rows"]
 
     def first(self, count: int) -> Side:
         """The first rows."""
