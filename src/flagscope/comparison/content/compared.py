@@ -10,7 +10,7 @@ from typing import get_args
 
 from flagscope.checkpoint import Checkpoint
 from flagscope.comparison.content.differences import EntrySums
-from flagscope.comparison.content.layers import changed_pairs, layer_maps
+from flagscope.comparison.content.layers import layer_maps, moved_pairs
 from flagscope.comparison.content.mixture import mixtures
 from flagscope.comparison.content.pairing import Pair, Pairing, paired_tensors
 from flagscope.comparison.content.parts import model_part
@@ -92,9 +92,11 @@ def compared_content(
     pairing = paired_tensors(a, b)
     done = _all_compared(pairing.pairs, a, b, workers, progress)
     maps = layer_maps(pairing, a, b, done)
-    moved = changed_pairs(pairing, maps, a, b)
-    if moved:
-        pairing, done = _moved(pairing, done, moved, a, b, workers)
+    moved, dropped = moved_pairs(pairing, maps, a, b)
+    if moved or dropped:
+        kept = [entry for entry in done if entry.pair not in dropped]
+        done = [*kept, *_all_compared(moved, a, b, workers, None)]
+        pairing = _with_pairs(pairing, tuple(entry.pair for entry in done))
     of_a, of_b = mixtures(pairing, a, b, parents) if parents else (None, None)
     records = tuple(entry.record for entry in done)
     record = ContentRecord(
@@ -123,27 +125,17 @@ def _all_compared(
     return done
 
 
-def _moved(
-    pairing: Pairing, done: Sequence[Compared], moved: Sequence[Pair],
-    a: Checkpoint, b: Checkpoint, workers: int,
-) -> tuple[Pairing, list[Compared]]:  # fmt: skip
-    """Pairs and results once layers are paired by what is in them."""
-    taken = {pair.b.name for pair in moved}
-    kept = [entry for entry in done if entry.pair.b.name not in taken]
-    every = [*kept, *_all_compared(moved, a, b, workers, None)]
-    order = {name: place for place, name in enumerate(b.tensors)}
-    every.sort(key=lambda entry: order[entry.pair.b.name])
-    used_a = {entry.pair.a.name for entry in every}
-    used_b = {entry.pair.b.name for entry in every}
+def _with_pairs(pairing: Pairing, pairs: tuple[Pair, ...]) -> Pairing:
+    """The pairing with other pairs, and what is left without a counterpart."""
+    used_a, used_b = {pair.a.name for pair in pairs}, {pair.b.name for pair in pairs}
     all_a = [*(pair.a.name for pair in pairing.pairs), *pairing.only_a]
     all_b = [*(pair.b.name for pair in pairing.pairs), *pairing.only_b]
-    left = replace(
+    return replace(
         pairing,
-        pairs=tuple(entry.pair for entry in every),
+        pairs=pairs,
         only_a=tuple(name for name in dict.fromkeys(all_a) if name not in used_a),
         only_b=tuple(name for name in dict.fromkeys(all_b) if name not in used_b),
     )
-    return left, every
 
 
 def _counts(done: Sequence[Compared]) -> tuple[ClassCount, ...]:

@@ -76,7 +76,9 @@ class EntrySums:
     def cosine(self) -> float | None:
         """Cosine of the entries."""
         norms = math.sqrt(self.aa) * math.sqrt(self.bb)
-        return max(-1.0, min(1.0, self.ab / norms)) if 0 < norms < math.inf else None
+        if not (0 < norms < math.inf and math.isfinite(self.ab)):
+            return None
+        return max(-1.0, min(1.0, self.ab / norms))
 
     def product_z(self) -> float | None:
         """Sum of the products of centred entries, over the root of the sum of their squares."""
@@ -90,7 +92,8 @@ class EntrySums:
             + 4 * p * q * self.ab - 2 * p * q * q * self.a - 2 * p * p * q * self.b
             + n * p * p * q * q
         )  # fmt: skip
-        return total / math.sqrt(squares) if 0 < squares < math.inf else None
+        fine = 0 < squares < math.inf and math.isfinite(total)
+        return total / math.sqrt(squares) if fine else None
 
     def record(self, *, transposed: bool) -> Difference:
         """The record of it."""

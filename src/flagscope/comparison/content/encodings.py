@@ -14,6 +14,7 @@ quantization/quantizer.py, find_params; llm-awq, quantize/quantizer.py, pseudo_q
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -176,7 +177,7 @@ def _bits(kind: str) -> int | None:
 
 
 def group_length(step: Float[Tensor, "rows columns"], kind: str) -> int | None:
-    """Entries of the last axis that share a scale; None where they do not lie next to each other."""
+    """Entries of the last axis that share a scale; None where they do not lie together."""
     columns = step.shape[-1]
     if kind.startswith("Q"):
         length = 32
@@ -186,7 +187,7 @@ def group_length(step: Float[Tensor, "rows columns"], kind: str) -> int | None:
         changes = (step[:, 1:] != step[:, :-1]).any(0).nonzero().flatten() + 1
         length = columns
         for place in changes.tolist():
-            length = int(torch.gcd(torch.tensor(length), torch.tensor(place)))
+            length = math.gcd(length, place)
             if length == 1:
                 return None
     blocks = step.reshape(len(step), -1, length)

@@ -21,13 +21,15 @@ _ARITHMETIC = 2.0**-22
 # clipped. The second number is how many steps beyond: the scale is chosen by the largest entry,
 # or searched for, which K-quants do.
 _SIGNED_ENDS = {"Q4_0": (7, 1.0), "Q5_0": (15, 1.0), "Q3_K": (3, 2.0), "Q6_K": (31, 2.0)}
-# Types whose codes count from the least entry of a block: levels, length of a block, and steps.
-_FROM_LEAST = {"Q2_K": (3, 16, 2.0), "Q4_K": (15, 32, 2.0), "Q5_K": (31, 32, 2.0)}
+# Types whose codes count from the least entry of a block: levels of codes, length of a block, and
+# levels of the scales and least entries of the blocks that lie together in 256 entries.
+_FROM_LEAST = {"Q2_K": (3, 16, 15), "Q4_K": (15, 32, 63), "Q5_K": (31, 32, 63)}
+_TOGETHER = 256
 # Types with a stored least entry, which is rounded as well.
 _WITH_LEAST = ("Q4_1", "Q5_1")
 
 
-def half_steps(side: Side, info: TensorInfo) -> Float[Tensor, rows *rest]:
+def half_steps(side: Side, info: TensorInfo) -> Float[Tensor, "*rows"]:
     """How far each entry may lie from what was rounded to it, in float64.
 
     Half the spacing of the grid there: that of the stored type times the scale, or the format's
@@ -55,14 +57,16 @@ def half_steps(side: Side, info: TensorInfo) -> Float[Tensor, rows *rest]:
 
 
 def clipped_ends(
-    side: Side, other: Float[Tensor, rows *rest], info: TensorInfo
-) -> Bool[Tensor, rows *rest]:
+    side: Side, other: Float[Tensor, "*rows"], info: TensorInfo
+) -> Bool[Tensor, "*rows"]:
     """Entries at the end of what the format holds there, whose counterpart lies beyond it."""
     values = side.values
-    beyond = (other.sign() == values.sign()) & (other.abs() >= values.abs())
+    one_sign = other.sign() == values.sign()
     kind = info.quantised or ""
     if side.step is None:
-        return beyond & _at_largest(side)
+        # What overflowed to infinity lay beyond the largest number.
+        return one_sign & (other.abs() >= _largest(side)) & (values.abs() >= _largest(side))
+    beyond = one_sign & (other.abs() >= values.abs())
     if kind in _SIGNED_ENDS:
         end, most = _SIGNED_ENDS[kind]
         step = side.step.to(torch.float64)
@@ -74,26 +78,32 @@ def clipped_ends(
     return torch.zeros_like(beyond)
 
 
-def _at_largest(side: Side) -> Tensor:
-    """Entries that are the type's largest number, or infinite."""
+def _largest(side: Side) -> Tensor:
+    """The type's largest number at each entry; NaN for types that hold more than any weight."""
     kind = side.stored.dtype
-    if not kind.is_floating_point or kind.itemsize > 2:
-        return torch.zeros(side.stored.shape, dtype=torch.bool)
-    magnitude = side.stored.to(torch.float32).abs()
-    return magnitude >= torch.finfo(kind).max
+    short = kind.is_floating_point and kind.itemsize <= 2
+    factor = torch.ones((), dtype=torch.float64) if side.scale is None else side.scale.abs()
+    return factor.to(torch.float64) * (torch.finfo(kind).max if short else torch.nan)
 
 
 def _beyond_block(
-    values: Tensor, other: Tensor, step: Tensor, levels: int, block: int, most: float
+    values: Tensor, other: Tensor, step: Tensor, levels: int, block: int, scales: int
 ) -> Tensor:
-    """Entries at an end of a block whose codes reach both ends, and what lies beyond."""
-    if values.shape[-1] % block:
+    """Entries at an end of a block, and what lies beyond by no more than its encoder leaves.
+
+    The search for the least squared error leaves a step or two beyond the ends; the scale and the
+    least entry are rounded to levels that all blocks of 256 entries share.
+    """
+    if values.shape[-1] % _TOGETHER:
         return torch.zeros(values.shape, dtype=torch.bool)
-    shape = (*values.shape[:-1], values.shape[-1] // block, block)
+    shape = (*values.shape[:-1], values.shape[-1] // _TOGETHER, _TOGETHER // block, block)
     v, x, s = values.reshape(shape), other.reshape(shape), step.reshape(shape)
     low, high = v.amin(-1, keepdim=True), v.amax(-1, keepdim=True)
+    coarse_scale = s.amax((-2, -1), keepdim=True) / (2 * scales)
+    coarse_least = (-low).clamp_min(0.0).amax(-2, keepdim=True) / (2 * scales)
     # Both ends are known to be ends only where all levels lie between them.
     full = ((high - low) / s - levels).abs() < 0.01
-    near = (x - v).abs() <= most * s * (1 + 1e-3)
-    ends = full & near & (((v == high) & (x > v)) | ((v == low) & (x < v)))
+    most = s * torch.where(full, 2.0, 1.0) + levels * coarse_scale + coarse_least
+    near = (x - v).abs() <= most * (1 + 1e-3)
+    ends = near & (((v == high) & (x > v)) | ((v == low) & (x < v)))
     return ends.reshape(values.shape)

@@ -193,32 +193,61 @@ def _matches(
                 cosine=best,
                 log10_p=log10_p,
                 equal=sure and bool(equal[place][others.index(like)]),
-            )  # fmt: skip
+            )
         )
     return tuple(matches)
 
 
-def changed_pairs(
+def moved_pairs(
     pairing: Pairing, maps: Sequence[LayerMap], a: Checkpoint, b: Checkpoint
+) -> tuple[list[Pair], set[Pair]]:
+    """Pairs of layers that are like each other under other numbers, and pairs that these replace.
+
+    A layer is linked with the one that it is like, seen from either side, so that the order of the
+    sides does not matter. Layers that are like none keep their counterpart of the same number.
+    """
+    links: dict[tuple[str, str], set[tuple[int, int]]] = {}
+    for entry in maps:
+        if entry.changed:
+            linked = {(match.like, match.layer) for match in entry.of_b if match.like is not None}
+            linked |= {(match.layer, match.like) for match in entry.of_a if match.like is not None}
+            links[entry.stack, entry.stack_b] = linked
+    dropped: set[Pair] = set()
+    kept: set[tuple[str, str]] = set()
+    for pair in pairing.pairs:
+        one, other = pairing.places_a.get(pair.a.name), pairing.places_b.get(pair.b.name)
+        linked = links.get((one.stack, other.stack)) if one and other else None
+        if linked is None or one is None or other is None or (one.layer, other.layer) in linked:
+            kept.add((pair.a.name, pair.b.name))
+        elif any(one.layer == i or other.layer == j for i, j in linked):
+            dropped.add(pair)
+    return _linked_pairs(pairing, links, kept, a, b), dropped
+
+
+def _linked_pairs(
+    pairing: Pairing,
+    links: Mapping[tuple[str, str], set[tuple[int, int]]],
+    kept: set[tuple[str, str]],
+    a: Checkpoint,
+    b: Checkpoint,
 ) -> list[Pair]:
-    """Pairs of the layers that were moved, each with the layer that it is like."""
-    roles_a = {
-        (place.stack, place.layer, place.role): name for name, place in pairing.places_a.items()
-    }
-    like = {
-        (entry.stack_b, match.layer): (entry.stack, match.like)
-        for entry in maps if entry.changed
-        for match in entry.of_b if match.like not in (None, match.layer)
-    }  # fmt: skip
+    names_a, names_b = (
+        {(place.stack, place.layer, place.role): name for name, place in places.items()}
+        for places in (pairing.places_a, pairing.places_b)
+    )
+    roles: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for stack, layer, role in names_a:
+        roles[stack, layer].append(role)
     pairs = []
-    for name, place in pairing.places_b.items():
-        stack, layer = like.get((place.stack, place.layer), ("", None))
-        if layer is None:
-            continue
-        other = roles_a.get((stack, layer, place.role))
-        if other is not None:
-            pairs.append(
-                made_pair(a.tensors[other], b.tensors[name], "layer",
-                          pairing.places_a, pairing.places_b)
-            )  # fmt: skip
+    for (stack, stack_b), linked in links.items():
+        for i, j in sorted(linked):
+            for role in roles[stack, i]:
+                one, other = names_a[stack, i, role], names_b.get((stack_b, j, role))
+                if other is not None and (one, other) not in kept:
+                    pairs.append(
+                        made_pair(
+                            a.tensors[one], b.tensors[other], "layer",
+                            pairing.places_a, pairing.places_b,
+                        )
+                    )  # fmt: skip
     return pairs

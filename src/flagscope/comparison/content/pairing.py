@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from flagscope.arch import build_graph
@@ -20,8 +20,8 @@ from flagscope.errors import ArchitectureError, InputError
 from flagscope.records.comparison.content import ModelPart
 
 By = Literal["name", "prefix", "tied", "map", "layer"]
-# Prefixes are tried where at least this share of the shorter side's names meets with them.
-_MOST_PREFIXES = 64
+# Prefixes that are tried, the most frequent first; lengths of names; parts of a prefix.
+_MOST_PREFIXES, _MOST_LENGTHS, _MOST_PARTS = 64, 256, 4
 _UNEMBEDDINGS = ("lm_head.weight", "output.weight", "embed_out.weight", "head.weight")
 
 
@@ -89,11 +89,13 @@ def paired_tensors(a: Checkpoint, b: Checkpoint) -> Pairing:
     by: By = "prefix" if prefix_a or prefix_b else "name"
     found: list[tuple[str, str, By]] = [(one, other, by) for one, other in met.items()]
     only_a = [name for name in names_a if name not in met]
-    only_b = sorted(set(names_b) - set(met.values()), key=names_b.index) if names_b else []
+    taken = set(met.values())
+    only_b = [name for name in names_b if name not in taken]
     maps, notes = _by_maps(a, b, only_a, only_b)
     found += [(one, other, "map") for one, other in maps.items()]
     only_a = [name for name in only_a if name not in maps]
-    only_b = [name for name in only_b if name not in set(maps.values())]
+    taken = set(maps.values())
+    only_b = [name for name in only_b if name not in taken]
     tied_a = _tied(only_a, only_b, found, a, b)
     found += tied_a
     ends_a, ends_b = {x for x, _, _ in tied_a}, {y for _, y, _ in tied_a}
@@ -125,8 +127,9 @@ def made_pair(
 def common_prefixes(names_a: Collection[str], names_b: Collection[str]) -> tuple[str, str]:
     """Prefixes to take off the names of either side, so that the most names meet; "" for none.
 
-    Only one side has one. Candidates are what stands in front of the other side's names where
-    one ends with them, so that no list of wrappers is needed.
+    Candidates are what stands in front of the other side's names where one ends with them, so
+    that no list of wrappers is needed; and, where few names meet so, what stands in front of a
+    common end on either side.
 
     Examples
     --------
@@ -141,18 +144,56 @@ def common_prefixes(names_a: Collection[str], names_b: Collection[str]) -> tuple
             count = len(_met(long, short, prefix))
             if count > best:
                 best, chosen = count, ((prefix, "") if side == 0 else ("", prefix))
+    if 2 * best < min(len(set_a), len(set_b)):
+        return _exchanged_prefixes(set_a, set_b, best) or chosen
     return chosen
+
+
+def _exchanged_prefixes(set_a: set[str], set_b: set[str], best: int) -> tuple[str, str] | None:
+    """Prefixes of both sides with which more names meet than that, the shortest of these."""
+    starts: list[dict[str, str]] = []
+    for names in (set_a, set_b):
+        ends: dict[str, str] = {}
+        for name in sorted(names):
+            place = name.find(".") + 1
+            for _ in range(_MOST_PARTS):
+                if not place:
+                    break
+                ends.setdefault(name[place:], name[:place])
+                place = name.find(".", place) + 1
+        starts.append(ends)
+    counts = Counter(
+        (start, starts[1][end]) for end, start in starts[0].items() if end in starts[1]
+    )
+    counted = [
+        (-len(_stripped(set_a, one).keys() & _stripped(set_b, other).keys()), one, other)
+        for (one, other), _ in counts.most_common(_MOST_PREFIXES)
+    ]
+    if not counted:
+        return None
+    count, one, other = min(counted, key=lambda item: (item[0], len(item[1]) + len(item[2]), item))
+    enough = max(best, 2, (min(len(set_a), len(set_b)) - 1) // 2)
+    return (one, other) if -count > enough else None
+
+
+def _stripped(names: set[str], prefix: str) -> dict[str, str]:
+    """Names by what is left without a prefix, as long as they stay different."""
+    short = {name.removeprefix(prefix): name for name in sorted(names) if name.startswith(prefix)}
+    return {name: name for name in names if not name.startswith(prefix)} | short
 
 
 def _candidate_prefixes(long: Collection[str], short: Collection[str]) -> list[str]:
     """What stands in front of a shorter name in a longer one."""
     ends: dict[str, list[str]] = defaultdict(list)
-    for name in short:
+    for name in sorted(short):
         ends[name.rpartition(".")[2]].append(name)
-    lengths = {end: {len(name) for name in names} for end, names in ends.items()}
+    # Names of real tensors have a few dozen lengths; those of a hostile file may have more.
+    lengths = {
+        end: sorted({len(name) for name in names})[:_MOST_LENGTHS] for end, names in ends.items()
+    }
     known = set(short)
     found = []
-    for name in long:
+    for name in sorted(long):
         for length in lengths.get(name.rpartition(".")[2], ()):
             prefix = name[: len(name) - length]
             if prefix.endswith(".") and name[len(prefix) :] in known:
@@ -174,6 +215,10 @@ def _by_names(
     names_a: Collection[str], names_b: Collection[str], prefix_a: str, prefix_b: str
 ) -> dict[str, str]:
     set_a, set_b = set(names_a), set(names_b)
+    if prefix_a and prefix_b:
+        short_a, short_b = _stripped(set_a, prefix_a), _stripped(set_b, prefix_b)
+        met = {name: short_b[short] for short, name in short_a.items() if short in short_b}
+        return {name: met[name] for name in names_a if name in met}
     if prefix_b:
         met = _met(set_b, set_a, prefix_b)
         return {name: met[name] for name in names_a if name in met}
@@ -207,6 +252,7 @@ def _by_maps(
         return {}, ()
     places_a, places_b = _map_places(a, set(only_a)), _map_places(b, set(only_b))
     met: dict[str, str] = {}
+    used: set[str] = set()
     notes: list[str] = []
     turned: list[str] = []
     for key, (one, rotary_a) in places_a.items():
@@ -215,8 +261,9 @@ def _by_maps(
         other, rotary_b = places_b[key]
         if rotary_a is not None and rotary_b is not None and rotary_a != rotary_b:
             turned.append(one)
-        elif a.tensors[one].shape == b.tensors[other].shape and other not in met.values():
+        elif a.tensors[one].shape == b.tensors[other].shape and other not in used:
             met[one] = other
+            used.add(other)
     if turned:
         notes.append(
             f"the rotary embeddings of the two files turn other pairs of rows, so that "
@@ -250,8 +297,3 @@ def _map_places(checkpoint: Checkpoint, wanted: set[str]) -> dict[Hashable, tupl
             twice.add(place)
         found.setdefault(place, (one.tensor, layout))
     return {place: entry for place, entry in found.items() if place not in twice}
-
-
-def relabelled(pair: Pair, by: By) -> Pair:
-    """The pair, found in another way."""
-    return replace(pair, by=by)

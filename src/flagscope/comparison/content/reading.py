@@ -34,16 +34,16 @@ class Side:
         float64.
     """
 
-    stored: Shaped[Tensor, rows *rest]
+    stored: Shaped[Tensor, "*rows"]
     scale: Float[Tensor, "*scale"] | None
-    step: Float[Tensor, rows *rest] | None
-    values: Float[Tensor, rows *rest]
+    step: Float[Tensor, "*rows"] | None
+    values: Float[Tensor, "*rows"]
 
-    def same_bits(self, other: Side) -> bool:
-        """Whether both hold the same stored numbers and scales, NaN included."""
-        if self.stored.dtype != other.stored.dtype or not same_tensor(self.stored, other.stored):
-            return False
-        return _same_or_none(self.scale, other.scale) and _same_or_none(self.step, other.step)
+    def first(self, count: int) -> Side:
+        """The first rows."""
+        scale = self.scale if self.scale is None or self.scale.ndim == 0 else self.scale[:count]
+        step = None if self.step is None else self.step[:count]
+        return Side(self.stored[:count], scale, step, self.values[:count])
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,10 @@ class Rows:
     start: int
     a: Side
     b: Side
+
+    def first(self, count: int) -> Rows:
+        """The first of them."""
+        return Rows(self.start, self.a.first(count), self.b.first(count))
 
 
 def bits_of(tensor: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def relation_of(record: ContentRecord) -> Relation:
         return "layers_changed"
     whole = not (record.unpaired_a.tensors or record.unpaired_b.tensors) or _only_buffers(record)
     kinds = {tensor.content for tensor in tensors}
-    if whole and kinds <= {"identical"}:
+    if whole and kinds <= {"identical"} and not _cut(tensors):
         return "identical"
     if whole and kinds <= {"identical", "rounding"} and not _cut(tensors):
         return "reencoded"
@@ -62,7 +62,8 @@ def _by_tests(record: ContentRecord, matrices: Sequence[TensorContent]) -> Relat
     if equal + near + far == 0:
         return "unclear"
     alone = record.unpaired_a.parameters + record.unpaired_b.parameters
-    if equal >= _LEAST_SHARED and (far > near or (not near and (far or alone))):
+    more = alone or _cut(record.tensors)
+    if equal >= _LEAST_SHARED and (far > near or (not near and (far or more))):
         return "shares_parts"
     if equal + near >= _MOST * (equal + near + far):
         return "related"

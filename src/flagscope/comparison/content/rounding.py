@@ -89,7 +89,8 @@ def settled(checks: Sequence[Check], entries: int, *, equal: bool) -> tuple[Cont
         kind = "different"
     record = Rounding(
         rule=chosen.name, rounded=chosen.rounded, outside=tally.outside, clipped=tally.clipped,
-        entries=tuple(tally.entries), groups=tally.groups, groups_outside=tally.groups_outside,
+        entries=() if kind == "different" else tuple(tally.entries),
+        groups=tally.groups, groups_outside=tally.groups_outside,
         scales=tuple(tally.scales), step_rms=bound.step_rms,
     )  # fmt: skip
     return kind, record

@@ -13,7 +13,7 @@ from flagscope.checkpoint.scales import spread_scale
 from flagscope.comparison.content.checks import Check, SideName
 from flagscope.comparison.content.naming import differing_bits, finite
 from flagscope.comparison.content.pairing import Pair
-from flagscope.comparison.content.reading import Rows, rows_of
+from flagscope.comparison.content.reading import Rows, bits_of, rows_of
 from flagscope.errors import FlagscopeError
 from flagscope.records.comparison.content import ScaleDifference
 
@@ -138,15 +138,14 @@ class Scaled(Check):
         off = (expected != scales.stored).nonzero().flatten().tolist()
         self.tally.groups, self.tally.groups_outside = len(expected), len(off)
         self._factors = expected.to(torch.float32)
-        self._nothing = scales.largest == 0
         for group in off[:_NAMED]:
             self.tally.scales.append(
                 ScaleDifference(
                     place=f"scale {group} of {len(expected)}",
-                    expected=float(expected[group]),
+                    expected=finite(float(expected[group])),
                     found=finite(float(scales.stored[group])),
                     bits=differing_bits(expected[group], scales.stored[group]),
-                )  # fmt: skip
+                )
             )
 
     def _quotients(self, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -163,12 +162,12 @@ class Scaled(Check):
         if codes.dtype == torch.int8:
             reach = 0.5 + _ARITHMETIC * steps.abs()
             return ~((steps - codes.to(torch.float32)).abs() <= reach)
-        there = codes.to(torch.float32)
+        there = bits_of(codes)
         limit = self._scales.limit
         within = torch.zeros(codes.shape, dtype=torch.bool)
         for turn in (1.0, 1 + _ARITHMETIC, 1 - _ARITHMETIC):
-            rounded = (steps * turn).clamp(-limit, limit).to(codes.dtype).to(torch.float32)
-            within |= rounded == there
+            rounded = (steps * turn).clamp(-limit, limit).to(codes.dtype)
+            within |= bits_of(rounded) == there
         return ~within
 
     def _bits(self, rows: Rows, place: int) -> str | None:

@@ -56,7 +56,7 @@ class ScaleDifference(Record):
     """A group of entries whose common scale is not what the rule of the others gives."""
 
     place: str = Field(description="Which entries share the scale.")
-    expected: float = Field(description="The scale that the rule of the other groups gives.")
+    expected: float | None = Field(description="The scale that the rule of the other groups gives.")
     found: float | None = Field(description="The scale that is there; null where it is not finite.")
     bits: str | None = Field(description="Which bits of the stored scale differ from the rule's.")
 

