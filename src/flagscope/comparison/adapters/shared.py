@@ -139,7 +139,7 @@ def _left(
 ) -> tuple[float | None, float | None]:
     """Cosine without the part along common rows, and its z against rows in random direction.
 
-    With b_i = α_i a_i + e_i the inner product is Σ α_i⟨g_i, a_i⟩ + Σ⟨g_i, e_i⟩, where g_i are rows of
+    With b_i = α_i a_i + e_i the inner product is Σ α_i⟨g_i, a_i⟩ + Σ⟨g_i, e_i⟩, g_i the rows of
     s_b B_bᵀ ΔW_a; the second sum has variance Σ‖e_i‖²‖g_i‖²/n for e_i in random direction, the
     parts along a_i taken out of both.
     """
