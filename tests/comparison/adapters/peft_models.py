@@ -82,7 +82,8 @@ def tiny(kind: str, dtype: torch.dtype, seed: int = 0):
 
 def merged_case(
     folder: Path, kind: str = "llama", dtype: torch.dtype = torch.float32, *, seed: int = 0,
-    spread: float = 0.04, safe: bool = False, embeddings: bool | str = False, **lora,
+    spread: float = 0.04, safe: bool = False, embeddings: bool | str = False,
+    cast: bool = True, **lora,
 ) -> Case:  # fmt: skip
     """A model, an adapter with random factors, and what PEFT merges of them."""
     peft = pytest.importorskip("peft")
@@ -95,7 +96,7 @@ def merged_case(
         # PEFT looks a base without a folder up on the hub when it saves.
         model.config.save_pretrained(folder / "base")
         model.name_or_path = str(folder / "base")
-        tuned = peft.get_peft_model(model, peft.LoraConfig(**lora))
+        tuned = peft.get_peft_model(model, peft.LoraConfig(**lora), autocast_adapter_dtype=cast)
         torch.manual_seed(seed + 1)
         with torch.no_grad():
             for name, parameter in tuned.named_parameters():

@@ -155,6 +155,7 @@ def untouched_record(
     changed: list[str] = []
     refused: list[str] = []
     compared, largest = 0, None
+    entries, moved = 0, 0
     for name, other in places.items():
         if other is None:
             continue
@@ -168,8 +169,10 @@ def untouched_record(
             refused.append(f"{name}: {error}")
             continue
         compared += 1
+        entries += math.prod(shapes[0])
         if found.different:
             changed.append(name)
+            moved += math.prod(shapes[0])
             if found.relative is not None:
                 largest = max(largest or 0.0, found.relative)
     lost = [name for name, other in places.items() if other is None]
@@ -180,6 +183,7 @@ def untouched_record(
     ]  # fmt: skip
     return UntouchedRecord(
         compared=compared, changed=len(changed), largest_relative=largest,
+        changed_share=moved / entries if entries else None,
         changed_names=changed[:_LISTED], only_base=lost[:_LISTED], only_base_count=len(lost),
         only_merged=new[:_LISTED], only_merged_count=len(new), not_compared=refused[:_LISTED],
     )  # fmt: skip
