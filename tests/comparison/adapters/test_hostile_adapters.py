@@ -56,9 +56,7 @@ def test_alpha_that_is_odd(tmp_path, alpha):
 def test_factors_that_are_not_finite(tmp_path, value):
     bad = A.clone()
     bad[0, 0] = value
-    folder = by_hand(
-        tmp_path / "a", {MODULE + ".lora_A.weight": bad, MODULE + ".lora_B.weight": B}
-    )
+    folder = by_hand(tmp_path / "a", {MODULE + ".lora_A.weight": bad, MODULE + ".lora_B.weight": B})
     for act in (lambda: replay(folder),
                 lambda: adapter_coverage(read_adapter(folder), checkpoint({NAME: W})),
                 lambda: compared_adapters(read_adapter(folder), read_adapter(folder))):  # fmt: skip
