@@ -23,8 +23,8 @@ from flagscope.comparison.adapters.pair import compared_adapters
 from flagscope.comparison.adapters.replay import replayed_merge
 
 WIDTHS = (640, 1600, 4096, 16_384)
-# d·r² of all: rank 4 at the largest width.
-WORK = WIDTHS[-1] * 4**2
+# d·r² of all: rank 16 at the largest width.
+WORK = WIDTHS[-1] * 16**2
 
 
 def adapter(folder: Path, width: int, rank: int, seed: int) -> AdapterWeights:

@@ -75,3 +75,14 @@ def test_one_entry_that_is_wrong_is_seen(tmp_path):
     assert module.status == "applied"
     assert "1 of 6144 entries" in module.detail
     assert [fault.code for fault in record.faults] == ["entries_differ"]
+
+
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_an_embedding_that_the_head_shares(tmp_path, embeddings):
+    case = merged_case(
+        tmp_path, "gpt2", torch.float16, target_modules=["wte", "c_attn"], embeddings=embeddings
+    )
+    assert torch.equal(case.merged["lm_head.weight"], case.merged["transformer.wte.weight"])
+    record = case.replay()
+    assert record.outcome == "applied"
+    assert not record.faults

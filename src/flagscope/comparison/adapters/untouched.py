@@ -150,6 +150,7 @@ def untouched_record(
     names = (*adapter.whole, *(module + ".weight" for module in adapter.tokens),
              *(f.module + ".bias" for f in adapter.factors.values() if f.bias))  # fmt: skip
     touched |= {ours.found(name) for name in names}
+    touched.discard(None)
     left = [n for n in base.tensors if n not in touched and n not in base.auxiliary]
     places = {name: _place(name, theirs) for name in left}
     changed: list[str] = []
@@ -170,7 +171,7 @@ def untouched_record(
             continue
         compared += 1
         entries += math.prod(shapes[0])
-        if found.different:
+        if found.different and not _is_tied(name, touched, base, merged, theirs):
             changed.append(name)
             moved += math.prod(shapes[0])
             if found.relative is not None:
@@ -187,6 +188,25 @@ def untouched_record(
         changed_names=changed[:_LISTED], only_base=lost[:_LISTED], only_base_count=len(lost),
         only_merged=new[:_LISTED], only_merged_count=len(new), not_compared=refused[:_LISTED],
     )  # fmt: skip
+
+
+def _is_tied(
+    name: str,
+    touched: set[str | None],
+    base: Checkpoint,
+    merged: Checkpoint,
+    names: TargetNames,
+) -> bool:
+    """Whether it equals, in both models, a tensor that the adapter changes: one stored twice."""
+    for tensor in touched:
+        if tensor is None or base.tensors[tensor].shape != base.tensors[name].shape:
+            continue
+        pair = _place(name, names), _place(tensor, names)
+        if pair[0] is None or pair[1] is None or difference(base, name, base, tensor).different:
+            continue
+        if merged.tensors[pair[0]].shape == merged.tensors[pair[1]].shape:
+            return not difference(merged, pair[0], merged, pair[1]).different
+    return False
 
 
 def _place(name: str, names: TargetNames) -> str | None:
