@@ -18,6 +18,7 @@ from flagscope.null.significance import Significance
 from flagscope.null.tails import log_beta_tails
 
 _DRAWS = 200
+_RESOLVED = 1e-12
 _LN2 = math.log(2.0)
 
 
@@ -75,7 +76,9 @@ def common_start(one: Float[Tensor, "r n"], two: Float[Tensor, "s n"]) -> Common
     cosines = (a @ b.T) / lengths.clamp_min(torch.finfo(torch.float64).tiny)
     off = cosines - torch.diag(cosines.diagonal())
     others = math.sqrt(float(off.square().sum()) / max(1, count * (count - 1)))
-    _, log_sf = log_beta_tails(correlation**2, 0.5, (count * width - 1) / 2)
+    # Rounding does not resolve cosines nearer to 1.
+    square = min(correlation**2, 1 - _RESOLVED)
+    _, log_sf = log_beta_tails(square, 0.5, (count * width - 1) / 2)
     tail = log_sf - _LN2 if correlation > 0 else math.log1p(-math.exp(min(log_sf - _LN2, -1e-300)))
     z = correlation * math.sqrt(count * width)
     coefficients = two.new_zeros(len(two), dtype=torch.float64)

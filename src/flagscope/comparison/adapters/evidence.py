@@ -154,6 +154,10 @@ def faults(seen: Seen, kind: ReplayOutcome) -> list[Fault]:
         code, text = _FAULTY[kind]
         named = [m.module for m in seen.active if m.status not in ("applied", "dora")]
         shown.insert(0, Fault(code=code, text=text, names=named[:LISTED], count=len(named)))
+    odd = [m.module for m in seen.active if m.status == "applied" and m.entries_outside]
+    if odd:
+        text = "modules hold the adapter, and a few entries that cannot come from the merge"
+        shown.append(Fault(code="entries_differ", text=text, names=odd[:LISTED], count=len(odd)))
     out = [w.name for w in seen.whole if w.status in ("left_out", "other")]
     embeddings = _embeddings_left_out(seen)
     if embeddings or any("embed" in name or "lm_head" in name for name in out):

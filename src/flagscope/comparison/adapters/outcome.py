@@ -46,8 +46,8 @@ _BESIDE: dict[ModuleStatus, set[ModuleStatus]] = {
     "applied": {"unclear"},
     "dora": {"unclear"},
 }
-# Tensors that the adapter does not touch and that differ all the same, of those compared: from
-# this share on the base is taken to be another one.
+# Tensors that the adapter does not touch and that differ all the same: from this share of the
+# entries on the base is taken to be another one.
 _OTHER_BASE = 0.5
 
 
@@ -85,8 +85,8 @@ class Seen:
     @property
     def base_differs(self) -> bool:
         """Whether most of what the adapter does not touch differs."""
-        untouched = self.untouched
-        return untouched.changed > 0 and untouched.changed >= _OTHER_BASE * untouched.compared
+        share = self.untouched.changed_share
+        return share is not None and share >= _OTHER_BASE
 
 
 def outcome(seen: Seen) -> ReplayOutcome:

@@ -21,7 +21,6 @@ from flagscope.null import (
     common_start,
     overlap_significance,
     start_overlap,
-    storage_noise,
 )
 from flagscope.records.comparison.adapter_pairs import (
     AdapterModule,
@@ -51,9 +50,11 @@ class Side:
     change
         s·B A.
     noise
-        Spectral norm of the error of s·B A from the storage of its factors.
+        Bound of the spectral norm of the error of s·B A from the storage of its factors.
     rank
         Directions above it.
+    spaces
+        Orthonormal bases of what they write and read.
     """
 
     factors: Factors
@@ -62,6 +63,7 @@ class Side:
     change: FactoredChange
     noise: float
     rank: int
+    spaces: tuple[Tensor, Tensor]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -88,17 +90,20 @@ def adapter_side(adapter: AdapterWeights, module: str) -> Side:
     noise = _noise(adapter, factors, b, a)
     values = change.singular_values
     rank = int(numerical_rank(values, shape=(len(b), a.shape[1]), noise=noise))
-    return Side(factors, b, a, change, noise, rank)
+    return Side(factors, b, a, change, noise, rank, change.spaces(rank))
 
 
 def _noise(adapter: AdapterWeights, factors: Factors, b: Tensor, a: Tensor) -> float:
-    deltas = []
-    for name, values in ((factors.b, b), (factors.a, a)):
-        stored = adapter.file.read(name).flatten(1)
-        known = stored.is_floating_point() and values.any()
-        deltas.append(float(storage_noise(stored).delta) if known else 0.0)
-    norms = [float(torch.linalg.matrix_norm(factor, 2)) for factor in (b, a)]
-    return abs(factors.scaling) * (deltas[0] * norms[1] + norms[0] * deltas[1])
+    """Bound of the error of s·B A: each entry of a factor errs by half a unit at most."""
+    units = [_unit(adapter.file.tensors[name].dtype) for name in (factors.b, factors.a)]
+    norms = [float(factor.norm()) for factor in (b, a)]
+    return abs(factors.scaling) * norms[0] * norms[1] * sum(units)
+
+
+def _unit(dtype: str) -> float:
+    kind = getattr(torch, dtype, None)
+    floating = isinstance(kind, torch.dtype) and kind.is_floating_point
+    return torch.finfo(kind).eps / 2 if floating else 0.0
 
 
 def module_pair(one: Side, two: Side) -> ModulePair:
@@ -139,7 +144,7 @@ def _left(
 ) -> tuple[float | None, float | None]:
     """Cosine without the part along common rows, and its z against rows in random direction.
 
-    With b_i = α_i a_i + e_i the inner product is Σ α_i⟨g_i, a_i⟩ + Σ⟨g_i, e_i⟩, where g_i are rows of
+    With b_i = α_i a_i + e_i the inner product is Σ α_i⟨g_i, a_i⟩ + Σ⟨g_i, e_i⟩, g_i the rows of
     s_b B_bᵀ ΔW_a; the second sum has variance Σ‖e_i‖²‖g_i‖²/n for e_i in random direction, the
     parts along a_i taken out of both.
     """
@@ -173,7 +178,7 @@ def _overlap(one: Side, two: Side, kind: str, start: CommonStart | None) -> Spac
             dimensions=(p, q, d), overlap=None, ratio=None, log10_p=None,
             status="a change is zero",
         )  # fmt: skip
-    x, y = one.change.spaces(p)[axis], two.change.spaces(q)[axis]
+    x, y = one.spaces[axis], two.spaces[axis]
     total = float((x.T @ y).square().sum())
     found = overlap_significance(total, p, q, d)
     numbers: dict[str, float | None] = {}

@@ -16,6 +16,9 @@ _CLEAR = 5.0
 _NEAR = 0.02
 # Residuals up to so many times what rounding explains are rounding: errors are not independent.
 _ROUNDING = 2.0
+# Entries that differ from the replay, of those that the merge moves: so few are damage, or an edit,
+# of a tensor that holds the adapter.
+_FEW = 1e-3
 # A change lies in the factors' span if it has this share there, and this many times chance.
 _IN_SPAN, _BEYOND_CHANCE = 0.5, 2.0
 
@@ -79,6 +82,9 @@ def _status(source: Source, found: Measured) -> tuple[ModuleStatus, str]:
         if found.rescaled:
             return "dora_without_magnitudes", "W + s·B A gives every entry, with magnitudes not"
         return "applied", ""
+    nearly = _nearly(found)
+    if nearly is not None and not found.rescaled:
+        return "applied", nearly
     if found.interval is not None:
         named = _of_interval(source, found.interval)
         if named is not None:
@@ -94,6 +100,14 @@ def _of_unchanged(found: Measured) -> tuple[ModuleStatus, str]:
     if found.replayed is not None or any(replay.holds for replay in found.rescaled):
         return "zero_effect", "the merge can leave every entry as it is"
     return "not_applied", "equal to the base in every entry"
+
+
+def _nearly(found: Measured) -> str | None:
+    """How many entries differ, where all but very few of those that the merge moves fit."""
+    best = min(found.added, key=lambda replay: replay.outside, default=None)
+    if best is None or not 0 < best.outside <= _FEW * best.moved:
+        return None
+    return f"{best.outside} of {best.entries} entries cannot come from the merge"
 
 
 def _of_interval(source: Source, interval: tuple[float, float]) -> tuple[ModuleStatus, str] | None:

@@ -150,11 +150,13 @@ def untouched_record(
     names = (*adapter.whole, *(module + ".weight" for module in adapter.tokens),
              *(f.module + ".bias" for f in adapter.factors.values() if f.bias))  # fmt: skip
     touched |= {ours.found(name) for name in names}
+    touched.discard(None)
     left = [n for n in base.tensors if n not in touched and n not in base.auxiliary]
     places = {name: _place(name, theirs) for name in left}
     changed: list[str] = []
     refused: list[str] = []
     compared, largest = 0, None
+    entries, moved = 0, 0
     for name, other in places.items():
         if other is None:
             continue
@@ -168,8 +170,10 @@ def untouched_record(
             refused.append(f"{name}: {error}")
             continue
         compared += 1
-        if found.different:
+        entries += math.prod(shapes[0])
+        if found.different and not _is_tied(name, touched, base, merged, theirs):
             changed.append(name)
+            moved += math.prod(shapes[0])
             if found.relative is not None:
                 largest = max(largest or 0.0, found.relative)
     lost = [name for name, other in places.items() if other is None]
@@ -180,9 +184,29 @@ def untouched_record(
     ]  # fmt: skip
     return UntouchedRecord(
         compared=compared, changed=len(changed), largest_relative=largest,
+        changed_share=moved / entries if entries else None,
         changed_names=changed[:_LISTED], only_base=lost[:_LISTED], only_base_count=len(lost),
         only_merged=new[:_LISTED], only_merged_count=len(new), not_compared=refused[:_LISTED],
     )  # fmt: skip
+
+
+def _is_tied(
+    name: str,
+    touched: set[str | None],
+    base: Checkpoint,
+    merged: Checkpoint,
+    names: TargetNames,
+) -> bool:
+    """Whether it equals, in both models, a tensor that the adapter changes: one stored twice."""
+    for tensor in touched:
+        if tensor is None or base.tensors[tensor].shape != base.tensors[name].shape:
+            continue
+        pair = _place(name, names), _place(tensor, names)
+        if pair[0] is None or pair[1] is None or difference(base, name, base, tensor).different:
+            continue
+        if merged.tensors[pair[0]].shape == merged.tensors[pair[1]].shape:
+            return not difference(merged, pair[0], merged, pair[1]).different
+    return False
 
 
 def _place(name: str, names: TargetNames) -> str | None:

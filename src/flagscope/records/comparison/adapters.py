@@ -173,6 +173,9 @@ class UntouchedRecord(Record):
 
     compared: int = Field(description="Tensors in both models.")
     changed: int = Field(description="Those that differ by more than a change of type.")
+    changed_share: float | None = Field(
+        description="Share of the compared entries that lie in those; null if there are none."
+    )
     largest_relative: float | None = Field(
         description="Largest ‖merged - base‖/‖base‖ among them; null if none differs."
     )
