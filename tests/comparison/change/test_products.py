@@ -28,8 +28,8 @@ def test_formed_products():
     b[K][24:] += 0.1 * torch.randn(8, 32, generator=draw, dtype=torch.float64)
     record = compared(a, b, BERT)
     ov = product(record, "layer.0.head.1.ov")
-    before = a[O][:, 8:16] @ a[V][8:16]
-    after = b[O][:, 8:16] @ b[V][8:16]
+    before = a[OUT][:, 8:16] @ a[V][8:16]
+    after = b[OUT][:, 8:16] @ b[V][8:16]
     assert ov.change == pytest.approx(float((after - before).norm()), rel=1e-12)
     assert ov.relative_b == pytest.approx(float((after - before).norm() / after.norm()), rel=1e-12)
     qk = product(record, "layer.0.head.3.qk")
@@ -50,7 +50,7 @@ def test_a_change_of_basis_is_no_move_of_a_head(dtype):
         rows = slice(8 * head, 8 * head + 8)
         g = torch.randn(8, 8, generator=draw, dtype=torch.float64)
         b[V][rows] = g @ a[V][rows]
-        b[O][:, rows] = a[O][:, rows] @ torch.linalg.inv(g)
+        b[OUT][:, rows] = a[OUT][:, rows] @ torch.linalg.inv(g)
         b[Q][rows] = g @ a[Q][rows]
         b[K][rows] = torch.linalg.inv(g).mT @ a[K][rows]
     stored = [{name: value.to(dtype) for name, value in side.items()} for side in (a, b)]

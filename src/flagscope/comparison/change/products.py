@@ -25,7 +25,11 @@ WITHIN_ROUNDING = 1 / 0.9
 # Entries of the maps of both sides that are multiplied at a time.
 _CHUNK = 1 << 24
 
+# Dimension of the shared space up to which products are compared by small factors.
+_WIDEST = 1024
+
 _NOT_FINITE = "not finite"
+_TOO_WIDE = "the shared space is above 1,024: the product was not looked at"
 _BEYOND = "beyond double precision"
 
 
@@ -65,6 +69,8 @@ def product_changes(
 ) -> list[ProductChange]:
     """The changes of all products of one group."""
     group = groups[0]
+    if group.d > _WIDEST:
+        return [_missing(group, i, _TOO_WIDE) for i in range(len(group.members))]
     sides = [
         (_read(checkpoint, pair.read, "read"), _read(checkpoint, pair.write, "write"))
         for pair, checkpoint in zip(groups, (a, b), strict=True)
