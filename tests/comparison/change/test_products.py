@@ -9,7 +9,7 @@ from comparison.change.networks import BERT, LLAMA, bert, compared, llama
 from flagscope.arch import Rotary
 
 Q, K = ("encoder.layer.0.attention.self.query.weight", "encoder.layer.0.attention.self.key.weight")
-V, O = ("encoder.layer.0.attention.self.value.weight",
+V, OUT = ("encoder.layer.0.attention.self.value.weight",
         "encoder.layer.0.attention.output.dense.weight")  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def test_a_change_of_basis_is_no_move_of_a_head(dtype):
             assert change.relative_a < 1e-13
             continue
         assert change.status == "moved less than rounding can tell"
-        assert change.relative_a < 1.06 * change.floor
+        assert change.relative_a < 1.3 * change.floor
         assert change.rank is None
 
 
@@ -77,7 +77,7 @@ def test_rotary_heads_are_compared_over_all_positions():
     key = a["model.layers.0.self_attn.k_proj.weight"][8:16]
     total = torch.zeros(2, dtype=torch.float64)
     # Independent angles of all planes: the mean over sums and differences by quarter turns.
-    for angles in torch.cartesian_prod(*[torch.tensor([0.0, 1.0, 2.0, 3.0])] * 4):
+    for angles in torch.cartesian_prod(*[torch.arange(4).double()] * 4):
         turn = torch.eye(8, dtype=torch.float64)
         for (i, j), angle in zip(planes, (angles * math.pi / 2).tolist(), strict=True):
             turn[i, i] = turn[j, j] = math.cos(angle)

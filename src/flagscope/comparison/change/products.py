@@ -12,7 +12,8 @@ from torch import Tensor
 
 from flagscope.arch import Graph, PairGroup, Side
 from flagscope.checkpoint import Checkpoint, widen
-from flagscope.engine.cache.stored_tensor import read_piece
+from flagscope.comparison.change.layers import IDENTICAL, ROUNDING, within_rounding
+from flagscope.engine.cache.stored_tensor import StoredTensor, read_piece
 from flagscope.engine.plan.pieces import piece_of, rest_of
 from flagscope.errors import InputError
 from flagscope.geometry import even_exponents, power_of_two
@@ -20,8 +21,6 @@ from flagscope.geometry.product_change import ProductChange as Norms
 from flagscope.geometry.product_change import product_change
 from flagscope.records.comparison.change import ProductChange
 
-# A change is rounding if its square is at most this many times what rounding gives on average.
-WITHIN_ROUNDING = 1 / 0.9
 # Entries of the maps of both sides that are multiplied at a time.
 _CHUNK = 1 << 24
 
@@ -35,10 +34,10 @@ _BEYOND = "beyond double precision"
 
 @dataclass(frozen=True)
 class _Maps:
-    """The maps of one side of a group of pairs, over 2^exponent, and their noise."""
+    """The maps of one side of a group of pairs, and the noise of each coordinate they share."""
 
     values: Float[Tensor, "n rows columns"]
-    mean_square: Float[Tensor, " n"]
+    mean_square: Float[Tensor, "n d"]
     exponent: int
 
 
@@ -91,7 +90,7 @@ def _read(checkpoint: Checkpoint, side: Side, view: str) -> _Maps | None:
     if stored.values.numel() == 0:
         return None
     try:
-        noise = stored.noise().mean_square
+        noise = _noise_of_lines(stored if view == "write" else stored.mapped(lambda x: x.mT))
     except InputError:
         return None
     wide = torch.float64 if stored.values.dtype == torch.float64 else torch.float32
@@ -99,7 +98,13 @@ def _read(checkpoint: Checkpoint, side: Side, view: str) -> _Maps | None:
     largest = torch.maximum(values.amax(), -values.amin())
     if not bool(torch.isfinite(largest)):
         return None
-    return _Maps(values, noise.double().expand(len(values)), int(even_exponents(largest)))
+    return _Maps(values, noise, int(even_exponents(largest)))
+
+
+def _noise_of_lines(stored: StoredTensor) -> Float[Tensor, "n d"]:
+    """Mean variance of the rounding errors of each row."""
+    n, d, m = stored.values.shape
+    return stored.mapped(lambda x: x.reshape(n * d, 1, m)).noise().mean_square.reshape(n, d)
 
 
 def _chunks(group: PairGroup) -> Iterator[list[int]]:
@@ -150,8 +155,8 @@ def _floor(
     """Root of E ‖W2 E1 + E2 W1‖² over both sides, for independent rounding errors E1 and E2."""
     total = torch.zeros(len(factors[0][0]), dtype=torch.float64)
     for (read, write), (of_read, of_write) in zip(factors, noises, strict=True):
-        total += of_write * write.shape[-1] * read.square().sum((-1, -2))
-        total += of_read * read.shape[-2] * write.square().sum((-1, -2))
+        total += write.shape[-1] * (of_write * read.square().sum(-2)).sum(-1)
+        total += read.shape[-2] * (of_read * write.square().sum(-1)).sum(-1)
     return total.sqrt()
 
 
@@ -182,9 +187,9 @@ def _record(
     mean = math.sqrt(of_a) * math.sqrt(of_b)
     status = "ok"
     if identical:
-        status, change = "identical", 0.0
-    elif change * change <= WITHIN_ROUNDING * floor * floor:
-        status = "moved less than rounding can tell"
+        status, change = IDENTICAL, 0.0
+    elif within_rounding(change * change, floor * floor, _entries(group)):
+        status = ROUNDING
     sizes = [_scaled(x, exponent) for x in (of_a, of_b, change)]
     if any(size is None for size in sizes):
         return _missing(group, place, _BEYOND)
@@ -197,6 +202,15 @@ def _record(
             "floor": floor / mean if mean else None,
         }
     )  # fmt: skip
+
+
+def _entries(group: PairGroup) -> int:
+    write, read = group.write, group.read
+    outer = [
+        side.map.inputs if (side is write) != side.transposed else side.map.outputs
+        for side in (write, read)
+    ]
+    return group.d * sum(outer)
 
 
 def _scaled(value: float, exponent: int) -> float | None:
