@@ -15,10 +15,10 @@ from flagscope.checkpoint import Checkpoint, widen
 from flagscope.comparison.change.layers import IDENTICAL, ROUNDING, within_rounding
 from flagscope.engine.cache.stored_tensor import StoredTensor, read_piece
 from flagscope.engine.plan.pieces import piece_of, rest_of
-from flagscope.errors import InputError
 from flagscope.geometry import even_exponents, power_of_two
 from flagscope.geometry.product_change import ProductChange as Norms
 from flagscope.geometry.product_change import product_change
+from flagscope.null.noise import row_noise
 from flagscope.records.comparison.change import ProductChange
 
 # Entries of the maps of both sides that are multiplied at a time.
@@ -70,12 +70,13 @@ def product_changes(
     group = groups[0]
     if group.d > _WIDEST:
         return [_missing(group, i, _TOO_WIDE) for i in range(len(group.members))]
-    sides = [
-        (_read(checkpoint, pair.read, "read"), _read(checkpoint, pair.write, "write"))
-        for pair, checkpoint in zip(groups, (a, b), strict=True)
-    ]
-    if any(maps is None for side in sides for maps in side):
-        return [_missing(group, i, _NOT_FINITE) for i in range(len(group.members))]
+    sides: list[tuple[_Maps, _Maps]] = []
+    for pair, checkpoint in zip(groups, (a, b), strict=True):
+        read = _read(checkpoint, pair.read, "read")
+        write = _read(checkpoint, pair.write, "write")
+        if read is None or write is None:
+            return [_missing(group, i, _NOT_FINITE) for i in range(len(group.members))]
+        sides.append((read, write))
     records: list[ProductChange] = []
     for members in _chunks(group):
         records += _measured(group, members, sides)
@@ -89,22 +90,20 @@ def _read(checkpoint: Checkpoint, side: Side, view: str) -> _Maps | None:
     stored = stored.mapped(side.write if view == "write" else side.read)
     if stored.values.numel() == 0:
         return None
-    try:
-        noise = _noise_of_lines(stored if view == "write" else stored.mapped(lambda x: x.mT))
-    except InputError:
-        return None
+    noise = _noise_of_lines(stored if view == "write" else stored.mapped(lambda x: x.mT))
     wide = torch.float64 if stored.values.dtype == torch.float64 else torch.float32
     values = widen(stored.values, wide, scale=stored.scale)
     largest = torch.maximum(values.amax(), -values.amin())
-    if not bool(torch.isfinite(largest)):
+    if not bool(torch.isfinite(largest)) or not bool(torch.isfinite(noise).all()):
         return None
     return _Maps(values, noise, int(even_exponents(largest)))
 
 
 def _noise_of_lines(stored: StoredTensor) -> Float[Tensor, "n d"]:
     """Mean variance of the rounding errors of each row."""
-    n, d, m = stored.values.shape
-    return stored.mapped(lambda x: x.reshape(n * d, 1, m)).noise().mean_square.reshape(n, d)
+    if stored.step is not None:
+        return (stored.step.double().square() / 12).mean(-1)
+    return row_noise(stored.values, scale=1.0 if stored.scale is None else stored.scale)
 
 
 def _chunks(group: PairGroup) -> Iterator[list[int]]:
@@ -116,22 +115,22 @@ def _chunks(group: PairGroup) -> Iterator[list[int]]:
 
 
 def _measured(
-    group: PairGroup, members: list[int], sides: list[tuple[_Maps | None, _Maps | None]]
+    group: PairGroup, members: list[int], sides: list[tuple[_Maps, _Maps]]
 ) -> list[ProductChange]:
     places = [group.members[i] for i in members]
     indices = [m.read_index for m in places], [m.write_index for m in places]
     # One unit for both sides of each map, a power of two, so that squares stay in range.
-    exponents = [max(side[k].exponent for side in sides) for k in range(2)]  # pyright: ignore
+    exponents = [max(side[k].exponent for side in sides) for k in range(2)]
     factors: list[tuple[Tensor, Tensor]] = []
     noises: list[tuple[Tensor, Tensor]] = []
     for side in sides:
         maps = [
             power_of_two(maps.values[index].double(), torch.tensor(-exponent))
-            for maps, index, exponent in zip(side, indices, exponents, strict=True)  # pyright: ignore
+            for maps, index, exponent in zip(side, indices, exponents, strict=True)
         ]
         spread = [
             maps.mean_square[index] * 2.0**-exponent * 2.0**-exponent
-            for maps, index, exponent in zip(side, indices, exponents, strict=True)  # pyright: ignore
+            for maps, index, exponent in zip(side, indices, exponents, strict=True)
         ]
         factors.append((maps[0], maps[1]))
         noises.append((spread[0], spread[1]))
