@@ -228,7 +228,7 @@ def row_noise(
     Examples
     --------
     >>> weight = torch.tensor([[1.0, 1.0], [4.0, 4.0]], dtype=torch.bfloat16)
-    >>> (row_noise(weight) / (2.0**-14 / 12)).tolist()
+    >>> (row_noise(weight) / (2.0**-14 / 12)).round(decimals=12).tolist()
     [1.0, 16.0]
     """
     form = _FORMATS.get(weight.dtype)

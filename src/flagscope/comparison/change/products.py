@@ -204,12 +204,14 @@ def _record(
 
 
 def _entries(group: PairGroup) -> int:
+    """Independent errors that the change of a product averages over at the least: those of the
+    outer sides, where one direction of the shared space outweighs the others."""
     write, read = group.write, group.read
     outer = [
         side.map.inputs if (side is write) != side.transposed else side.map.outputs
         for side in (write, read)
     ]
-    return group.d * sum(outer)
+    return sum(outer)
 
 
 def _scaled(value: float, exponent: int) -> float | None:
