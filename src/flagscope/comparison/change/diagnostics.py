@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flagscope.observables import CORRELATION_FLOOR, RATIO_FLOOR
-from flagscope.records import HeadRecord, PairRecord, ScanResult
+from flagscope.records import HeadPair, HeadRecord, PairRecord, ScanResult
 from flagscope.records.comparison.change import DiagnosticChange, HeadGroupChange
 
 # Significance at which a near-copy counts, over all tests of its scan.
@@ -123,9 +123,5 @@ def _heads(a: HeadRecord, b: HeadRecord) -> HeadGroupChange:
     )  # fmt: skip
 
 
-def _copies(pairs: Sequence[object]) -> set[tuple[int, int]]:
-    return {
-        tuple(pair.heads)  # pyright: ignore
-        for pair in pairs
-        if (pair.p_adjusted or 0.0) <= _LEVEL  # pyright: ignore
-    }
+def _copies(pairs: Sequence[HeadPair]) -> set[tuple[int, int]]:
+    return {pair.heads for pair in pairs if (pair.p_adjusted or 0.0) <= _LEVEL}

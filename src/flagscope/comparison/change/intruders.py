@@ -46,6 +46,8 @@ def intruders_of(
     part
         Whether the map is a part of its tensor.
 
+    The directions of W that stand out of the bulk count as inside in any case.
+
     References
     ----------
     R. Shuttleworth, J. Andreas, A. Torralba, P. Sharma, arXiv 2410.21228, for the count; P.-Å.
@@ -56,18 +58,15 @@ def intruders_of(
     edge = max(spectral_norm_quantile(_LEVEL, square=square, shape=shape), rounding)
     outside = _outside(side, other)
     known = other.sigma
-    tested = write = read = 0
-    furthest = 0.0
-    for i, sigma in enumerate(side.sigma[: side.signal.rank].tolist()):
-        cut = int((known >= sigma - 2 * edge).sum())
-        reaches = other.dense or cut < len(known) or other.following < sigma - 2 * edge
-        if sigma <= 2 * edge or not reaches:
-            continue
-        tested += 1
-        of_left, of_right = outside[0][:, i], outside[1][:, i]
-        write += float(of_left[cut]) > _MOST_OUTSIDE
-        read += float(of_right[cut]) > _MOST_OUTSIDE
-        furthest = max(furthest, _furthest(sigma, other, of_left + of_right))
+    sigma = side.sigma[: side.signal.rank]
+    cuts = (known >= (sigma - 2 * edge)[:, None]).sum(-1)
+    reaches = (cuts < len(known)) | (other.following < sigma - 2 * edge) | other.dense
+    # A direction that leads on the other side is none, however its singular value moved.
+    cuts = cuts.clamp_min(other.signal.rank)
+    at = torch.nonzero((sigma > 2 * edge) & reaches).flatten()
+    tested = len(at)
+    write, read = (int((energy[cuts[at], at] > _MOST_OUTSIDE).sum()) for energy in outside)
+    furthest = _furthest(sigma[at], other, (outside[0] + outside[1])[:, at], cuts[at])
     log10_p = None
     if tested:
         log10_p = 0.0
@@ -104,13 +103,16 @@ def _outside(side: Directions, other: Directions) -> tuple[torch.Tensor, torch.T
     return results[0], results[1]
 
 
-def _furthest(sigma: float, other: Directions, outside: torch.Tensor) -> float:
-    """Least norm of E that allows what a direction has outside: the most over all cuts."""
+def _furthest(
+    sigma: torch.Tensor, other: Directions, outside: torch.Tensor, cuts: torch.Tensor
+) -> float:
+    """Least norm of E that allows what a direction has outside: the most over the cuts from one."""
     known = other.sigma
     last = known.new_tensor([0.0 if other.dense else other.following])
     behind = torch.cat([known, last])[: len(outside)]
-    apart = (sigma - behind).clamp_min(0)
-    return float((apart * (outside / 2).sqrt()).amax())
+    least = (sigma - behind[:, None]).clamp_min(0) * (outside / 2).sqrt()
+    considered = torch.arange(len(outside))[:, None] >= cuts
+    return float((least * considered).amax()) if len(sigma) else 0.0
 
 
 def _peft(side: Directions, other: Directions, *, left: bool, part: bool) -> tuple[int | None, str]:

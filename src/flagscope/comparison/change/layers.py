@@ -10,6 +10,25 @@ from flagscope.records.comparison.change import LayerChange, MapChange
 IDENTICAL = "identical"
 ROUNDING = "moved less than rounding can tell"
 
+# What the estimate of rounding may lack, and standard deviations of a sum of squared errors whose
+# sizes span a few powers of two.
+_SLACK, _SPREAD = 1.1, 6.0
+
+
+def within_rounding(change: float, rounding: float, entries: int) -> bool:
+    """Whether a squared norm is what storage rounding gives.
+
+    Parameters
+    ----------
+    change
+        Squared norm of the change.
+    rounding
+        Its mean under rounding alone.
+    entries
+        Numbers that it is summed over: their squares spread by about their mean.
+    """
+    return change <= rounding * (_SLACK + _SPREAD / math.sqrt(max(entries, 1)))
+
 
 def layer_changes(maps: Sequence[MapChange]) -> list[LayerChange]:
     """One record for each layer and role, in the order of the maps."""

@@ -10,10 +10,9 @@ from flagscope.checkpoint import Checkpoint
 from flagscope.comparison.change.drift import side_drift
 from flagscope.comparison.change.energies import change_energies
 from flagscope.comparison.change.intruders import intruders_of
-from flagscope.comparison.change.layers import IDENTICAL, ROUNDING
+from flagscope.comparison.change.layers import IDENTICAL, ROUNDING, within_rounding
 from flagscope.comparison.change.leading import Directions, is_dense
 from flagscope.comparison.change.pairing import MapPair
-from flagscope.comparison.change.products import WITHIN_ROUNDING
 from flagscope.comparison.change.reading import BothSides, read_both
 from flagscope.comparison.change.update import Update
 from flagscope.records.comparison.change import MapChange
@@ -43,7 +42,7 @@ def measured_map(
         return _sized(_bare(pair, IDENTICAL), both, norms, 0.0)
     update = Update(both.b - both.a, seed=seed)
     rounding = _rounding(both)
-    within = rounding >= update.square / WITHIN_ROUNDING
+    within = within_rounding(update.square, rounding, both.a.numel())
     record = _sized(
         _bare(pair, ROUNDING if within else "ok"), both, norms, math.sqrt(update.square)
     )

@@ -12,29 +12,32 @@ from torch import Tensor
 
 from flagscope.arch import Graph, PairGroup, Side
 from flagscope.checkpoint import Checkpoint, widen
-from flagscope.engine.cache.stored_tensor import read_piece
+from flagscope.comparison.change.layers import IDENTICAL, ROUNDING, within_rounding
+from flagscope.engine.cache.stored_tensor import StoredTensor, read_piece
 from flagscope.engine.plan.pieces import piece_of, rest_of
-from flagscope.errors import InputError
 from flagscope.geometry import even_exponents, power_of_two
 from flagscope.geometry.product_change import ProductChange as Norms
 from flagscope.geometry.product_change import product_change
+from flagscope.null.noise import row_noise
 from flagscope.records.comparison.change import ProductChange
 
-# A change is rounding if its square is at most this many times what rounding gives on average.
-WITHIN_ROUNDING = 1 / 0.9
 # Entries of the maps of both sides that are multiplied at a time.
 _CHUNK = 1 << 24
 
+# Dimension of the shared space up to which products are compared by small factors.
+_WIDEST = 1024
+
 _NOT_FINITE = "not finite"
+_TOO_WIDE = "the shared space is above 1,024: the product was not looked at"
 _BEYOND = "beyond double precision"
 
 
 @dataclass(frozen=True)
 class _Maps:
-    """The maps of one side of a group of pairs, over 2^exponent, and their noise."""
+    """The maps of one side of a group of pairs, and the noise of each coordinate they share."""
 
     values: Float[Tensor, "n rows columns"]
-    mean_square: Float[Tensor, " n"]
+    mean_square: Float[Tensor, "n d"]
     exponent: int
 
 
@@ -65,12 +68,15 @@ def product_changes(
 ) -> list[ProductChange]:
     """The changes of all products of one group."""
     group = groups[0]
-    sides = [
-        (_read(checkpoint, pair.read, "read"), _read(checkpoint, pair.write, "write"))
-        for pair, checkpoint in zip(groups, (a, b), strict=True)
-    ]
-    if any(maps is None for side in sides for maps in side):
-        return [_missing(group, i, _NOT_FINITE) for i in range(len(group.members))]
+    if group.d > _WIDEST:
+        return [_missing(group, i, _TOO_WIDE) for i in range(len(group.members))]
+    sides: list[tuple[_Maps, _Maps]] = []
+    for pair, checkpoint in zip(groups, (a, b), strict=True):
+        read = _read(checkpoint, pair.read, "read")
+        write = _read(checkpoint, pair.write, "write")
+        if read is None or write is None:
+            return [_missing(group, i, _NOT_FINITE) for i in range(len(group.members))]
+        sides.append((read, write))
     records: list[ProductChange] = []
     for members in _chunks(group):
         records += _measured(group, members, sides)
@@ -84,16 +90,20 @@ def _read(checkpoint: Checkpoint, side: Side, view: str) -> _Maps | None:
     stored = stored.mapped(side.write if view == "write" else side.read)
     if stored.values.numel() == 0:
         return None
-    try:
-        noise = stored.noise().mean_square
-    except InputError:
-        return None
+    noise = _noise_of_lines(stored if view == "write" else stored.mapped(lambda x: x.mT))
     wide = torch.float64 if stored.values.dtype == torch.float64 else torch.float32
     values = widen(stored.values, wide, scale=stored.scale)
     largest = torch.maximum(values.amax(), -values.amin())
-    if not bool(torch.isfinite(largest)):
+    if not bool(torch.isfinite(largest)) or not bool(torch.isfinite(noise).all()):
         return None
-    return _Maps(values, noise.double().expand(len(values)), int(even_exponents(largest)))
+    return _Maps(values, noise, int(even_exponents(largest)))
+
+
+def _noise_of_lines(stored: StoredTensor) -> Float[Tensor, "n d"]:
+    """Mean variance of the rounding errors of each row."""
+    if stored.step is not None:
+        return (stored.step.double().square() / 12).mean(-1)
+    return row_noise(stored.values, scale=1.0 if stored.scale is None else stored.scale)
 
 
 def _chunks(group: PairGroup) -> Iterator[list[int]]:
@@ -105,22 +115,22 @@ def _chunks(group: PairGroup) -> Iterator[list[int]]:
 
 
 def _measured(
-    group: PairGroup, members: list[int], sides: list[tuple[_Maps | None, _Maps | None]]
+    group: PairGroup, members: list[int], sides: list[tuple[_Maps, _Maps]]
 ) -> list[ProductChange]:
     places = [group.members[i] for i in members]
     indices = [m.read_index for m in places], [m.write_index for m in places]
     # One unit for both sides of each map, a power of two, so that squares stay in range.
-    exponents = [max(side[k].exponent for side in sides) for k in range(2)]  # pyright: ignore
+    exponents = [max(side[k].exponent for side in sides) for k in range(2)]
     factors: list[tuple[Tensor, Tensor]] = []
     noises: list[tuple[Tensor, Tensor]] = []
     for side in sides:
         maps = [
             power_of_two(maps.values[index].double(), torch.tensor(-exponent))
-            for maps, index, exponent in zip(side, indices, exponents, strict=True)  # pyright: ignore
+            for maps, index, exponent in zip(side, indices, exponents, strict=True)
         ]
         spread = [
             maps.mean_square[index] * 2.0**-exponent * 2.0**-exponent
-            for maps, index, exponent in zip(side, indices, exponents, strict=True)  # pyright: ignore
+            for maps, index, exponent in zip(side, indices, exponents, strict=True)
         ]
         factors.append((maps[0], maps[1]))
         noises.append((spread[0], spread[1]))
@@ -144,8 +154,8 @@ def _floor(
     """Root of E ‖W2 E1 + E2 W1‖² over both sides, for independent rounding errors E1 and E2."""
     total = torch.zeros(len(factors[0][0]), dtype=torch.float64)
     for (read, write), (of_read, of_write) in zip(factors, noises, strict=True):
-        total += of_write * write.shape[-1] * read.square().sum((-1, -2))
-        total += of_read * read.shape[-2] * write.square().sum((-1, -2))
+        total += write.shape[-1] * (of_write * read.square().sum(-2)).sum(-1)
+        total += read.shape[-2] * (of_read * write.square().sum(-1)).sum(-1)
     return total.sqrt()
 
 
@@ -176,9 +186,9 @@ def _record(
     mean = math.sqrt(of_a) * math.sqrt(of_b)
     status = "ok"
     if identical:
-        status, change = "identical", 0.0
-    elif change * change <= WITHIN_ROUNDING * floor * floor:
-        status = "moved less than rounding can tell"
+        status, change = IDENTICAL, 0.0
+    elif within_rounding(change * change, floor * floor, _entries(group)):
+        status = ROUNDING
     sizes = [_scaled(x, exponent) for x in (of_a, of_b, change)]
     if any(size is None for size in sizes):
         return _missing(group, place, _BEYOND)
@@ -191,6 +201,17 @@ def _record(
             "floor": floor / mean if mean else None,
         }
     )  # fmt: skip
+
+
+def _entries(group: PairGroup) -> int:
+    """Independent errors that the change of a product averages over at the least: those of the
+    outer sides, where one direction of the shared space outweighs the others."""
+    write, read = group.write, group.read
+    outer = [
+        side.map.inputs if (side is write) != side.transposed else side.map.outputs
+        for side in (write, read)
+    ]
+    return sum(outer)
 
 
 def _scaled(value: float, exponent: int) -> float | None:

@@ -59,8 +59,8 @@ def read_both(pair: MapPair, a: Checkpoint, b: Checkpoint) -> BothSides | None:
         If a tensor cannot be read.
     """
     stored = stored_map(a, pair.a), stored_map(b, pair.b)
-    noises = tuple(_noise(side) for side in stored)
-    if noises[0] is None or noises[1] is None:
+    noise_a, noise_b = (_noise(side) for side in stored)
+    if noise_a is None or noise_b is None:
         return None
     wide = torch.float64 if any(s.values.dtype == torch.float64 for s in stored) else torch.float32
     of_a, of_b = (widen(side.values, wide, scale=side.scale)[0] for side in stored)
@@ -70,11 +70,11 @@ def read_both(pair: MapPair, a: Checkpoint, b: Checkpoint) -> BothSides | None:
         return None
     exponent = int(even_exponents(largest))
     if abs(exponent) <= _PLAIN:
-        return BothSides(of_a, of_b, *noises, exponent=0)
+        return BothSides(of_a, of_b, noise_a, noise_b, exponent=0)
     power = torch.tensor(-exponent)
     first, second = (
         Noise(noise.delta * 2.0**-exponent, noise.mean_square * 2.0**-exponent * 2.0**-exponent)
-        for noise in noises
+        for noise in (noise_a, noise_b)
     )
     return BothSides(power_of_two(of_a, power), power_of_two(of_b, power), first, second, exponent)
 

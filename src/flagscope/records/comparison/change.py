@@ -142,7 +142,8 @@ class Intruders(Record):
     peft_status: str = Field(description="'ok', or why it was not counted.")
     tested: int = Field(
         description="Leading directions that were compared with the directions of the other side "
-        "whose singular values are at least as large, less twice the norm of a random update."
+        "that stand out, or whose singular values are at least as large, less twice the norm of a "
+        "random update."
     )
     write: int | None = Field(
         description="Of these, output directions with more than half of their energy outside."
@@ -151,8 +152,8 @@ class Intruders(Record):
         description="Of these, input directions with more than half of their energy outside."
     )
     p: float | None = Field(
-        description="Bound on the probability that a random update of equal norm does that to any "
-        "direction of the map."
+        description="Bound on the probability that a random update of equal norm gives any "
+        "direction of the map as much energy outside as was found."
     )
     log10_p: float | None = Field(description="Its decimal logarithm.")
     p_adjusted: float | None = Field(

@@ -1,0 +1,59 @@
+"""Changes of the diagnostics of two scans."""
+
+import pytest
+import torch
+
+from comparison.change.networks import BERT, bert, graphed
+from flagscope import scan
+from flagscope.comparison.change.changed_maps import changed_maps
+
+Q, V = (
+    "encoder.layer.0.attention.self.query.weight",
+    "encoder.layer.0.attention.self.value.weight",
+)
+
+
+def with_scans(a, b):
+    (of_a, graph_a), (of_b, graph_b) = graphed(a, BERT), graphed(b, BERT)
+    scans = tuple(scan(side, config=BERT, workers=1).result for side in (a, b))
+    return changed_maps(of_a, of_b, graph_a, graph_b, scans=scans)
+
+
+@pytest.fixture(scope="module")
+def aligned():
+    """The queries of one head turned onto its keys, and one head made a copy of another."""
+    a = bert()
+    b = {name: value.clone() for name, value in a.items()}
+    b[Q][:8] = a["encoder.layer.0.attention.self.key.weight"][:8]
+    b[V][8:16] = b[V][:8]
+    return with_scans(a, b)
+
+
+def test_a_planted_alignment_is_flagged(aligned):
+    found = {(c.pair, c.observable): c for c in aligned.diagnostics}
+    change = found["layer.0.head.0.qk", "gram_correlation"]
+    assert change.value_b == pytest.approx(1)
+    assert change.difference == change.value_b - change.value_a
+    assert change.noise is None
+    assert "not known" in change.status
+    # Layer 1 did not move.
+    assert {change.layer for change in aligned.diagnostics} == {0}
+    assert aligned.diagnostics_compared > len(aligned.diagnostics)
+
+
+def test_a_copied_head_is_a_near_copy_of_one_side(aligned):
+    group = next(g for g in aligned.heads if (g.layer, g.space) == (0, "v"))
+    assert group.near_copies_b == [(0, 1)]
+    assert group.near_copies_a == []
+    assert group.difference > 0
+    mirrored = aligned.mirrored()
+    other = next(g for g in mirrored.heads if (g.layer, g.space) == (0, "v"))
+    assert (other.near_copies_a, other.difference) == ([(0, 1)], -group.difference)
+
+
+def test_rounding_flags_nothing():
+    a = bert(dtype=torch.float32)
+    record = with_scans(a, {name: value.bfloat16() for name, value in a.items()})
+    assert record.diagnostics == []
+    assert record.diagnostics_compared > 0
+    assert not any("diagnostics" in note for note in record.notes)
