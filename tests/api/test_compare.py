@@ -151,8 +151,8 @@ def test_a_linear_merge_has_its_coefficients(model: State, config: dict[str, Any
     merge = {name: 0.25 * one[name] + 0.75 * two[name] for name in model}
     report = flagscope.compare(model, merge, parents=[one, two], only="content")
     assert report.verdict.code == "merge"
-    assert "0.25 · parent 1" in report.verdict.text
-    assert "0.75 · parent 2" in report.verdict.text
+    assert "0.250 · parent 1" in report.verdict.text
+    assert "0.750 · parent 2" in report.verdict.text
     assert len(report.result.parents) == 2
 
 
