@@ -22,7 +22,7 @@ from flagscope.comparison.content.naming import (
     position,
 )
 from flagscope.comparison.content.reading import Rows, Side, bits_of
-from flagscope.records.comparison.content import EntryDifference, ScaleDifference
+from flagscope.records.comparison.content_parts import EntryDifference, ScaleDifference
 
 SideName = Literal["a", "b"]
 # Entries and scales that are named.

@@ -22,10 +22,10 @@ from flagscope.comparison.content.tensors import (
     scale_rules,
 )
 from flagscope.errors import InputError
-from flagscope.records.comparison.content import (
+from flagscope.records.comparison.content import ContentRecord
+from flagscope.records.comparison.content_parts import (
     ClassCount,
     ContentClass,
-    ContentRecord,
     ModelPart,
     PartContent,
     Unpaired,

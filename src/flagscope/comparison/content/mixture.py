@@ -14,7 +14,7 @@ from flagscope.comparison.content.grids import half_steps
 from flagscope.comparison.content.pairing import Pairing, paired_tensors
 from flagscope.comparison.content.patterns import mixture_patterns
 from flagscope.comparison.content.reading import Side, comparable, row_blocks
-from flagscope.records.comparison.content import Mixture, MixtureFit
+from flagscope.records.comparison.content_parts import Mixture, MixtureFit
 
 # Entries of each side that are held at once.
 _READ = 1 << 20

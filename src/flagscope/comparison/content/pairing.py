@@ -17,7 +17,7 @@ from flagscope.comparison.content.parts import (
     weights_of,
 )
 from flagscope.errors import ArchitectureError, InputError
-from flagscope.records.comparison.content import ModelPart
+from flagscope.records.comparison.content_parts import ModelPart
 
 By = Literal["name", "prefix", "tied", "map", "layer"]
 # Prefixes that are tried, the most frequent first; lengths of names; parts of a prefix.
@@ -92,7 +92,8 @@ def paired_tensors(a: Checkpoint, b: Checkpoint) -> Pairing:
     taken = set(met.values())
     only_b = [name for name in names_b if name not in taken]
     maps, notes = _by_maps(a, b, only_a, only_b)
-    found += [(one, other, "map") for one, other in maps.items()]
+    by_map: By = "map"
+    found += [(one, other, by_map) for one, other in maps.items()]
     only_a = [name for name in only_a if name not in maps]
     taken = set(maps.values())
     only_b = [name for name in only_b if name not in taken]

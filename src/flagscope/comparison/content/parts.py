@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from flagscope.checkpoint import TensorInfo
-from flagscope.records.comparison.content import ModelPart
+from flagscope.records.comparison.content_parts import ModelPart
 
 # A layer's number is a part of a name by itself.
 _NUMBER = re.compile(r"(?:^|(?<=\.))(\d+)(?=\.)")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from flagscope.checkpoint import Checkpoint, widen
-from flagscope.records.comparison.content import MixturePattern
+from flagscope.records.comparison.content_parts import MixturePattern
 
 # Entries looked at: rows of each of a few tensors.
 _ENTRIES, _TENSORS = 1 << 17, 8

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flagscope.records.comparison.content import (
-    ContentRecord,
+from flagscope.records.comparison.content import ContentRecord
+from flagscope.records.comparison.content_parts import (
     Relation,
     TensorContent,
 )

@@ -12,7 +12,7 @@ from flagscope.comparison.content.checks import Blocks, Cast, Check, SideName, W
 from flagscope.comparison.content.encodings import encoding_rules
 from flagscope.comparison.content.pairing import Pair
 from flagscope.comparison.content.scaled import Scaled, Scales
-from flagscope.records.comparison.content import ContentClass, Rounding
+from flagscope.records.comparison.content_parts import ContentClass, Rounding
 
 # At most this many entries, or this share of them, are few: they are named, and not a change.
 _FEW, _FEW_SHARE = 8, 1e-3

@@ -15,7 +15,7 @@ from flagscope.comparison.content.naming import differing_bits, finite
 from flagscope.comparison.content.pairing import Pair
 from flagscope.comparison.content.reading import Rows, bits_of, rows_of
 from flagscope.errors import FlagscopeError
-from flagscope.records.comparison.content import ScaleDifference
+from flagscope.records.comparison.content_parts import ScaleDifference
 
 # A scale is one of a tensor, a row or a block; more groups than this are not kept.
 _MOST_GROUPS = 1 << 22

@@ -13,7 +13,12 @@ from flagscope.comparison.content.reading import comparable, rows_of, same_bits
 from flagscope.comparison.content.rounding import ScaleRules, rounding_checks, settled
 from flagscope.comparison.content.scaled import Scales, common_rule, group_scales
 from flagscope.errors import FlagscopeError
-from flagscope.records.comparison.content import ContentClass, Difference, Rounding, TensorContent
+from flagscope.records.comparison.content_parts import (
+    ContentClass,
+    Difference,
+    Rounding,
+    TensorContent,
+)
 
 
 @dataclass(frozen=True)

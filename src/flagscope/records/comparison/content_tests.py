@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from math import log10
+from math import log, log10, sqrt
 
-from flagscope.records.comparison.content import ContentRecord, TensorContent
+from flagscope.records.comparison.content_parts import ContentNumbers, TensorContent
 
 EVIDENCE_PARTS = ("embedding", "block", "head", "other")
 """Parts whose matrices are independent in independent models. Gains start near 1, biases near 0,
@@ -29,7 +29,7 @@ def same(tensor: TensorContent) -> bool:
     return tensor.content in SAME
 
 
-def test_count(record: ContentRecord) -> int:
+def test_count(record: ContentNumbers) -> int:
     """Tensors that are tested."""
     return max(1, sum(is_evidence(tensor) and not same(tensor) for tensor in record.tensors))
 
@@ -45,8 +45,6 @@ def needed_z(tests: int) -> float:
     5.12
     """
     level = 10.0 ** (LOG10_LEVEL - log10(tests))
-    from math import log, sqrt
-
     return sqrt(-2 * log(2 * level))
 
 

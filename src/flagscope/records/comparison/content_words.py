@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
+from typing import TypeVar
 
-from flagscope.records.comparison.content import (
-    ContentRecord,
+from flagscope.records.comparison.content_parts import (
+    ContentNumbers,
     LayerMap,
     LayerMatch,
     Mixture,
@@ -23,6 +24,8 @@ from flagscope.records.comparison.content_tests import (
     test_count,
 )
 
+Worded = TypeVar("Worded", bound=ContentNumbers)
+
 _LINES = 12
 _CLASSES = {
     "identical": "equal in every bit",
@@ -34,7 +37,7 @@ _CLASSES = {
 }
 
 
-def worded(record: ContentRecord) -> ContentRecord:
+def worded(record: Worded) -> Worded:
     """The record with its evidence and its open questions in words."""
     notes = tuple(line for line in record.cannot_tell if line.startswith("the rotary"))
     return record.model_copy(
@@ -43,7 +46,7 @@ def worded(record: ContentRecord) -> ContentRecord:
     )  # fmt: skip
 
 
-def _evidence(record: ContentRecord) -> list[str]:
+def _evidence(record: ContentNumbers) -> list[str]:
     lines = []
     for count in record.counts:
         if count.tensors:
@@ -77,7 +80,7 @@ def _short(name: str) -> str:
     return name if len(name) <= 200 else f"{name[:120]}…{name[-60:]}"
 
 
-def _rules(record: ContentRecord) -> list[str]:
+def _rules(record: ContentNumbers) -> list[str]:
     counts: dict[str, int] = {}
     for tensor in record.tensors:
         rounding = tensor.rounding
@@ -208,7 +211,7 @@ def _ranges(fit: MixtureFit) -> str:
     )
 
 
-def _tests(record: ContentRecord) -> list[str]:
+def _tests(record: ContentNumbers) -> list[str]:
     tested = [
         tensor for tensor in record.tensors
         if is_evidence(tensor) and not same(tensor) and tensor.difference
@@ -239,7 +242,7 @@ def _tests(record: ContentRecord) -> list[str]:
     return lines
 
 
-def _cannot_tell(record: ContentRecord) -> list[str]:
+def _cannot_tell(record: ContentNumbers) -> list[str]:
     lines = []
     unread = [tensor for tensor in record.tensors if tensor.content in ("unread", "reshaped")]
     if unread:
