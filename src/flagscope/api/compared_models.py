@@ -26,6 +26,7 @@ from flagscope.records.comparison import (
     lettered,
     lettered_text,
 )
+from flagscope.records.comparison.content_words import worded
 from flagscope.report.comparison import (
     comparison_findings,
     fault_findings,
@@ -89,6 +90,7 @@ def two_models(
         lettered(finding, turned=turned)
         for finding in comparison_findings(found.content, found.change)
     ]
+    words = _lettered_lines(found.content, turned=turned)
     found = found.mirrored() if turned else found
     side, replay = None, None
     if adapter is not None:
@@ -105,12 +107,20 @@ def two_models(
         "parents": [other.side for other in others],
         "verdict": verdict,
         "findings": findings,
-        "content": lettered(found.content, turned=turned),
+        "content": found.content.model_copy(update=words),
         "replay": replay,
         "change": found.change,
         "change_status": found.change_status,
         "heads": found.heads,
         "notes": [lettered_text(note, turned=turned) for note in _notes(first, second)],
+    }
+
+
+def _lettered_lines(content: ContentRecord, *, turned: bool) -> dict[str, tuple[str, ...]]:
+    """The lines of a content, in their order, which is that of neither side."""
+    return {
+        "evidence": tuple(lettered_text(line, turned=turned) for line in content.evidence),
+        "cannot_tell": tuple(lettered_text(line, turned=turned) for line in content.cannot_tell),
     }
 
 
@@ -132,6 +142,7 @@ def _found(
             first.stored, second.stored, parents=[parent.stored for parent in parents],
             workers=asked.threads,
         )  # fmt: skip
+    content = worded(content, letters=(SIDE_A, SIDE_B))
     if "change" not in asked.parts:
         return _Found(content, None, "it was not asked for")
     if content.relation in _SETTLED:

@@ -107,7 +107,7 @@ def _compared(pair: Pair, a: Checkpoint, b: Checkpoint, scales: ScaleRules) -> C
 def _more_rows(pair: Pair) -> str:
     common, a, b = pair.common_shape, pair.a.shape, pair.b.shape
     rows = common[0] if common else 0
-    return f"{rows} rows that both hold were compared; A has {a[0]} and B has {b[0]}"
+    return f"{rows} rows that both hold were compared; the longer side has {max(a[0], b[0])}"
 
 
 def _equal(pair: Pair) -> Difference:

@@ -27,7 +27,8 @@ from flagscope.records.comparison.comparison import (
     Verdict,
     VerdictCode,
 )
-from flagscope.records.comparison.content import ContentRecord, Mixture, MixtureFit, TensorContent
+from flagscope.records.comparison.content import ContentRecord
+from flagscope.records.comparison.content_parts import Mixture, MixtureFit, TensorContent
 from flagscope.records.comparison.letters import SIDE_A, SIDE_B, lettered, lettered_text
 
 __all__ = [

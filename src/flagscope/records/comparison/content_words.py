@@ -23,6 +23,7 @@ from flagscope.records.comparison.content_tests import (
     same,
     test_count,
 )
+from flagscope.records.comparison.letters import SIDE_A, SIDE_B
 
 Worded = TypeVar("Worded", bound=ContentNumbers)
 
@@ -37,13 +38,29 @@ _CLASSES = {
 }
 
 
-def worded(record: Worded) -> Worded:
-    """The record with its evidence and its open questions in words."""
+def worded(record: Worded, *, letters: tuple[str, str] = ("A", "B")) -> Worded:
+    """The record with its evidence and its open questions in words.
+
+    Parameters
+    ----------
+    record
+        Its numbers.
+    letters
+        What the two sides are called.
+    """
     notes = tuple(line for line in record.cannot_tell if line.startswith("the rotary"))
     return record.model_copy(
-        update={"evidence": tuple(_evidence(record)),
-                "cannot_tell": (*notes, *_cannot_tell(record))}
-    )  # fmt: skip
+        update={
+            "evidence": tuple(_named_sides(line, letters) for line in _evidence(record)),
+            "cannot_tell": tuple(
+                _named_sides(line, letters) for line in (*notes, *_cannot_tell(record))
+            ),
+        }
+    )
+
+
+def _named_sides(line: str, letters: tuple[str, str]) -> str:
+    return line.replace(SIDE_A, letters[0]).replace(SIDE_B, letters[1])
 
 
 def _evidence(record: ContentNumbers) -> list[str]:
@@ -54,7 +71,7 @@ def _evidence(record: ContentNumbers) -> list[str]:
                 f"{_tensors(count.tensors)} ({count.parameters:,} entries): "
                 f"{_CLASSES[count.content]}"
             )
-    for side, unpaired in (("A", record.unpaired_a), ("B", record.unpaired_b)):
+    for side, unpaired in ((SIDE_A, record.unpaired_a), (SIDE_B, record.unpaired_b)):
         if unpaired.tensors:
             lines.append(
                 f"only {side} has {_tensors(unpaired.tensors)} of {unpaired.parameters:,} "
@@ -65,7 +82,10 @@ def _evidence(record: ContentNumbers) -> list[str]:
     lines += _rows(record.tensors)
     for layers in record.layers:
         lines += _layers(layers)
-    for side, other, mixture in (("A", "B", record.mixture_a), ("B", "A", record.mixture_b)):
+    for side, other, mixture in (
+        (SIDE_A, SIDE_B, record.mixture_a),
+        (SIDE_B, SIDE_A, record.mixture_b),
+    ):
         if mixture is not None:
             lines += _mixture(side, other, mixture)
     return [*lines, *_tests(record)]
@@ -89,7 +109,7 @@ def _rules(record: ContentNumbers) -> list[str]:
         if rounding.rule is None:
             text = "every entry within the half steps of both grids"
         else:
-            side, other = ("A", "B") if rounding.rounded == "a" else ("B", "A")
+            side, other = (SIDE_A, SIDE_B) if rounding.rounded == "a" else (SIDE_B, SIDE_A)
             text = f"{side} is {other} {rounding.rule}"
         if tensor.content == "rounding" or rounding.rule is not None:
             counts[text] = counts.get(text, 0) + 1
@@ -106,8 +126,8 @@ def _named(tensors: Sequence[TensorContent]) -> list[str]:
             place = ", ".join(map(str, entry.index))
             bits = f" ({entry.bits})" if entry.bits else ""
             lines.append(
-                f"{_short(tensor.name_a)} [{place}] is {entry.text_a} in A and {entry.text_b} "
-                f"in B{bits}"
+                f"{_short(tensor.name_a)} [{place}] is {entry.text_a} in {SIDE_A} and "
+                f"{entry.text_b} in {SIDE_B}{bits}"
             )
         for scale in rounding.scales:
             found = "not finite" if scale.found is None else f"{scale.found:.9g}"
@@ -127,12 +147,14 @@ def _rows(tensors: Sequence[TensorContent]) -> list[str]:
         if difference is None:
             continue
         if difference.rows_permuted:
-            lines.append(f"{_short(tensor.name_a)}: the rows of B are those of A in another order")
+            lines.append(
+                f"{_short(tensor.name_a)}: the rows of both sides are the same, in another order"
+            )
         copied = difference.scale_b
         if tensor.content == "different" and copied is not None and abs(copied - 1) > 1e-3:
-            lines.append(f"{_short(tensor.name_a)}: B is {copied:.6g} times A")
+            lines.append(f"{_short(tensor.name_a)}: {SIDE_B} is {copied:.6g} times {SIDE_A}")
         if difference.transposed:
-            lines.append(f"{_short(tensor.name_a)}: B was compared as its transpose")
+            lines.append(f"{_short(tensor.name_a)}: one side is the transpose of the other")
         if tensor.status != "ok" and tensor.shape_a != tensor.shape_b:
             lines.append(f"{_short(tensor.name_a)}: {_row_counts(tensor)}")
     return [*lines[:_LINES], *([f"and {len(lines) - _LINES} more"] if len(lines) > _LINES else [])]
@@ -141,15 +163,18 @@ def _rows(tensors: Sequence[TensorContent]) -> list[str]:
 def _row_counts(tensor: TensorContent) -> str:
     a, b = tensor.shape_a, tensor.shape_b
     if tensor.difference is None:
-        return f"A has shape {a}, B has shape {b}"
-    more, side = (a[0] - b[0], "A") if a[0] > b[0] else (b[0] - a[0], "B")
+        return f"{SIDE_A} has shape {a}, {SIDE_B} has shape {b}"
+    more, side = (a[0] - b[0], SIDE_A) if a[0] > b[0] else (b[0] - a[0], SIDE_B)
     return f"{min(a[0], b[0])} rows were compared; {side} has {more} more"
 
 
 def _layers(layers: LayerMap) -> list[str]:
     lines = []
     if layers.changed:
-        for side, other, matches in (("B", "A", layers.of_b), ("A", "B", layers.of_a)):
+        for side, other, matches in (
+            (SIDE_B, SIDE_A, layers.of_b),
+            (SIDE_A, SIDE_B, layers.of_a),
+        ):
             lines.append(
                 f"layers of {side} in {layers.stack if side == 'A' else layers.stack_b} are, in "
                 f"turn, layers {_runs(matches)} of {other}"
