@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -140,9 +141,13 @@ def _row_keys(values: Tensor) -> Tensor:
     bits = (flat + 0.0).contiguous().view(torch.int64)  # -0 becomes 0
     # The upper half is folded in: the lower bits of widened numbers are all 0.
     mixed = bits ^ (bits >> 32)
+    return mixed.mul_(_odd_numbers(flat.shape[1])).sum(1)
+
+
+@lru_cache(maxsize=4)
+def _odd_numbers(count: int) -> Tensor:
     generator = torch.Generator().manual_seed(_HASH_SEED)
-    odd = torch.randint(-(2**62), 2**62, (flat.shape[1],), generator=generator) * 2 + 1
-    return (mixed * odd).sum(1)
+    return torch.randint(-(2**62), 2**62, (count,), generator=generator) * 2 + 1
 
 
 def _shared(rows_a: list[Tensor], rows_b: list[Tensor]) -> int | None:

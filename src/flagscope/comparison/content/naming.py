@@ -19,6 +19,7 @@ def differing_bits(one: Tensor, other: Tensor) -> str | None:
 
     Examples
     --------
+    >>> import torch
     >>> differing_bits(torch.tensor(1.0), torch.tensor(-1.0))
     'bit 31 of the stored float32'
     """

@@ -14,8 +14,8 @@ from flagscope.checkpoint import Checkpoint, TensorInfo, widen
 from flagscope.comparison.content.pairing import Pair
 
 # Entries that are read at once (64 MiB in float32), and that are worked on at once: a few
-# temporaries of 8 MiB.
-_READ, _WORK = 1 << 24, 1 << 20
+# temporaries of half a MiB, which stay in a core's cache.
+_READ, _WORK = 1 << 24, 1 << 16
 
 
 @dataclass(frozen=True)
