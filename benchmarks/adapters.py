@@ -73,8 +73,9 @@ def replay(repeats: int, width: int = 4096, rank: int = 16) -> None:
         left, right = (factor.float() for factor in weights.matrices("m.q"))
         merged = base + 2 * (left @ right)
         plain = best(lambda: base + 2 * (left @ right), repeats)
-        models = [from_state_dict({"m.q.weight": w}) for w in (base, merged.bfloat16())]
-        taken = best(lambda: replayed_merge(*models, weights), repeats)
+        given = from_state_dict({"m.q.weight": base})
+        made = from_state_dict({"m.q.weight": merged.bfloat16()})
+        taken = best(lambda: replayed_merge(given, made, weights), repeats)
     print(f"replay of {width} × {width}, rank {rank}: {taken:.2f} s, a plain merge {plain:.3f} s")
 
 

@@ -10,7 +10,7 @@ from flagscope.checkpoint.lora import AdapterWeights, TargetNames
 from flagscope.comparison.adapters.coverage import LISTED
 from flagscope.comparison.adapters.shared import Side, adapter_side, module_pair
 from flagscope.comparison.adapters.targets import adapter_targets
-from flagscope.records.comparison.adapter_pairs import AdapterPairRecord, ModulePair
+from flagscope.records.comparison.adapter_pairs import AdapterPairRecord, ModulePair, PairOutcome
 from flagscope.records.comparison.adapters import Fault
 
 
@@ -113,7 +113,7 @@ def _correlation(pairs: list[ModulePair]) -> float | None:
     return math.fsum(known) / len(known) if known else None
 
 
-def _outcome(pairs: list[ModulePair]) -> str:
+def _outcome(pairs: list[ModulePair]) -> PairOutcome:
     if not pairs:
         return "nothing_in_common"
     counts = Counter(pair.status for pair in pairs if pair.status != "zero")
@@ -123,9 +123,10 @@ def _outcome(pairs: list[ModulePair]) -> str:
     if counts["same"] == total:
         return "same"
     # A few modules may stand out by chance or by one task; the others still say what they say.
-    for status in ("shared_beyond_start", "shared_by_start"):
-        if counts[status] * 2 > total:
-            return status
+    if counts["shared_beyond_start"] * 2 > total:
+        return "shared_beyond_start"
+    if counts["shared_by_start"] * 2 > total:
+        return "shared_by_start"
     return "chance" if counts["chance"] * 2 > total else "unclear"
 
 

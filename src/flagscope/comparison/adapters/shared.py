@@ -25,6 +25,7 @@ from flagscope.null import (
 from flagscope.records.comparison.adapter_pairs import (
     AdapterModule,
     ModulePair,
+    PairStatus,
     SpaceOverlap,
     StartRecord,
 )
@@ -102,8 +103,9 @@ def _noise(adapter: AdapterWeights, factors: Factors, b: Tensor, a: Tensor) -> f
 
 def _unit(dtype: str) -> float:
     kind = getattr(torch, dtype, None)
-    floating = isinstance(kind, torch.dtype) and kind.is_floating_point
-    return torch.finfo(kind).eps / 2 if floating else 0.0
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+        return 0.0
+    return torch.finfo(kind).eps / 2
 
 
 def module_pair(one: Side, two: Side) -> ModulePair:
@@ -205,7 +207,7 @@ def _status(
     left_z: float | None,
     plain: bool,
     overlaps: tuple[SpaceOverlap, SpaceOverlap],
-) -> str:
+) -> PairStatus:
     if left is None:
         return "zero"
     squares = one.change.norm**2 + two.change.norm**2

@@ -115,11 +115,14 @@ def _of_interval(source: Source, interval: tuple[float, float]) -> tuple[ModuleS
     text = f"strengths {low:.6g} to {high:.6g} give every entry"
     if low <= 1 <= high:
         return "applied", text
-    hits = [name for name, value in _named(source).items() if low <= value <= high]
+    hits: list[ModuleStatus] = [
+        name for name, value in _named(source).items() if low <= value <= high
+    ]
     middle = (low + high) / 2
     if high - low > _NARROW * max(abs(middle), _NARROW):
         return ("unclear", text) if hits or low <= 0 <= high else ("at_strength", text)
-    return (hits[0] if hits else "at_strength"), text
+    status: ModuleStatus = hits[0] if hits else "at_strength"
+    return status, text
 
 
 def _named(source: Source) -> dict[ModuleStatus, float]:
@@ -170,8 +173,11 @@ def _of_squares(
             return "unclear", text
         if abs(strength - 1) <= max(_NEAR, 3 * error):
             return "applied", f"within rounding, and not bit for bit: {text}"
-        near = [n for n, v in _named(source).items() if abs(strength / v - 1) <= _NEAR]
-        return (near[0] if near else "at_strength"), text
+        near: list[ModuleStatus] = [
+            n for n, v in _named(source).items() if abs(strength / v - 1) <= _NEAR
+        ]
+        status: ModuleStatus = near[0] if near else "at_strength"
+        return status, text
     if clear and abs(strength - 1) <= max(_NEAR, _CLEAR * error):
         return "applied_and_more", text
     if share > max(_IN_SPAN, _BEYOND_CHANCE * fit.chance_share) and clear:

@@ -84,8 +84,10 @@ def whole_records(
         if name in targets:
             records.append(WholeReplay(name=name, tensor=ours.found(name), status="base_copy"))
             continue
-        records.append(_whole(adapter, name, file, (base, ours.found(name)),
-                              (merged, theirs.found(name))))  # fmt: skip
+        record = _whole(adapter, name, file, (base, ours.found(name)), (merged, theirs.found(name)))
+        if record.status == "other" and _is_tied_copy(adapter, name, merged, theirs):
+            record = record.model_copy(update={"status": "base_copy"})
+        records.append(record)
     for factors in adapter.factors.values():
         if factors.bias is not None:
             name = factors.module + ".bias"
@@ -94,6 +96,25 @@ def whole_records(
                 _bias(name, change, (base, ours.found(name)), (merged, theirs.found(name)))
             )
     return records
+
+
+def _is_tied_copy(
+    adapter: AdapterWeights, name: str, merged: Checkpoint, names: TargetNames
+) -> bool:
+    """Whether it is the copy of a head that shares its weights with an embedding that is merged."""
+    file, tensor = adapter.whole[name], _place(name, names)
+    for factors in adapter.factors.values():
+        copy, other = adapter.whole.get(factors.target), _place(factors.target, names)
+        if copy is None or tensor is None or other is None:
+            continue
+        stored = adapter.file.tensors
+        if stored[copy].shape != stored[file].shape:
+            continue
+        if merged.tensors[tensor].shape != merged.tensors[other].shape:
+            continue
+        if not difference(adapter.file, file, adapter.file, copy).different:
+            return not difference(merged, tensor, merged, other).different
+    return False
 
 
 _Place = tuple[Checkpoint, str | None]

@@ -9,6 +9,11 @@ from pydantic import Field
 from flagscope.records.comparison.adapters import Fault
 from flagscope.records.record import Record
 
+PairStatus = Literal["same", "shared_beyond_start", "shared_by_start", "chance", "zero"]
+PairOutcome = Literal[
+    "same", "shared_beyond_start", "shared_by_start", "chance", "nothing_in_common", "unclear"
+]
+
 
 class AdapterModule(Record):
     """One adapter's change of one module, from its factors."""
@@ -69,9 +74,7 @@ class ModulePair(Record):
     start: StartRecord | None = Field(description="Null where a factor is zero.")
     write: SpaceOverlap = Field(description="Of the spaces of B.")
     read: SpaceOverlap = Field(description="Of the spaces of A.")
-    status: Literal[
-        "same", "shared_beyond_start", "shared_by_start", "chance", "zero", "not_comparable"
-    ] = Field(description="What the two changes share.")
+    status: PairStatus = Field(description="What the two changes share.")
 
     def mirrored(self) -> Self:
         """The same pair with sides exchanged."""
@@ -86,9 +89,7 @@ class ModulePair(Record):
 class AdapterPairRecord(Record):
     """What two adapters share, from their factors alone."""
 
-    outcome: Literal[
-        "same", "shared_beyond_start", "shared_by_start", "chance", "nothing_in_common", "unclear"
-    ] = Field(description="What most of the modules say.")
+    outcome: PairOutcome = Field(description="What most of the modules say.")
     norm_a: float = Field(description="‖ΔW‖_F over all modules of the first.")
     norm_b: float = Field(description="The same of the second.")
     energy_cosine: float | None = Field(description="Over all modules; null if one is zero.")
