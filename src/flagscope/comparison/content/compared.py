@@ -190,7 +190,7 @@ def _part(
         total.entries += sums.entries
     difference = total.record(transposed=False) if measured else None
     return PartContent(
-        part=part, layer=layer, layer_b=layer_b, tensors=len(done), parameters=entries,
+        part=part, layer_a=layer, layer_b=layer_b, tensors=len(done), parameters=entries,
         equal=equal / entries if entries else None, measured=len(measured),
         relative_a=difference.relative_a if difference else None,
         relative_b=difference.relative_b if difference else None,

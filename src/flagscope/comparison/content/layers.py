@@ -132,7 +132,7 @@ def _layer_map(one: _Stack, other: _Stack, a: Checkpoint, b: Checkpoint) -> Laye
         layers_a != layers_b and any(match.like is not None for match in of_b)
     )
     return LayerMap(
-        stack=one.prefix, stack_b=other.prefix, layers_a=len(layers_a), layers_b=len(layers_b),
+        stack_a=one.prefix, stack_b=other.prefix, layers_a=len(layers_a), layers_b=len(layers_b),
         sampled=entries, of_b=of_b, of_a=of_a, changed=changed,
     )  # fmt: skip
 
@@ -211,7 +211,7 @@ def moved_pairs(
         if entry.changed:
             linked = {(match.like, match.layer) for match in entry.of_b if match.like is not None}
             linked |= {(match.layer, match.like) for match in entry.of_a if match.like is not None}
-            links[entry.stack, entry.stack_b] = linked
+            links[entry.stack_a, entry.stack_b] = linked
     dropped: set[Pair] = set()
     kept: set[tuple[str, str]] = set()
     for pair in pairing.pairs:

@@ -202,7 +202,7 @@ class PartContent(Record):
     """Statistics of one part of the model."""
 
     part: ModelPart
-    layer: int | None = Field(description="Layer of A, for blocks; null for all others.")
+    layer_a: int | None = Field(description="Layer of A, for blocks; null for all others.")
     layer_b: int | None
     tensors: int
     parameters: int
@@ -215,7 +215,7 @@ class PartContent(Record):
     def mirrored(self) -> Self:
         """The same with the sides exchanged."""
         return self.model_copy(
-            update={"layer": self.layer_b, "layer_b": self.layer,
+            update={"layer_a": self.layer_b, "layer_b": self.layer_a,
                     "relative_a": self.relative_b, "relative_b": self.relative_a}
         )  # fmt: skip
 
@@ -235,7 +235,7 @@ class LayerMatch(Record):
 class LayerMap(Record):
     """Which layers of B are which of A, by samples of their entries."""
 
-    stack: str = Field(description="Names in front of the layers' numbers, as A has them.")
+    stack_a: str = Field(description="Names in front of the layers' numbers, as A has them.")
     stack_b: str
     layers_a: int
     layers_b: int
@@ -247,7 +247,7 @@ class LayerMap(Record):
     def mirrored(self) -> Self:
         """The same with the sides exchanged."""
         return self.model_copy(
-            update={"stack": self.stack_b, "stack_b": self.stack,
+            update={"stack_a": self.stack_b, "stack_b": self.stack_a,
                     "layers_a": self.layers_b, "layers_b": self.layers_a,
                     "of_a": self.of_b, "of_b": self.of_a}
         )  # fmt: skip

@@ -176,7 +176,7 @@ def _layers(layers: LayerMap) -> list[str]:
             (SIDE_A, SIDE_B, layers.of_a),
         ):
             lines.append(
-                f"layers of {side} in {layers.stack if side == 'A' else layers.stack_b} are, in "
+                f"layers of {side} in {layers.stack_a if side == SIDE_A else layers.stack_b} are, in "
                 f"turn, layers {_runs(matches)} of {other}"
             )
     return lines
