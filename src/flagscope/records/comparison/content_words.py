@@ -175,9 +175,9 @@ def _layers(layers: LayerMap) -> list[str]:
             (SIDE_B, SIDE_A, layers.of_b),
             (SIDE_A, SIDE_B, layers.of_a),
         ):
+            stack = layers.stack_a if side == SIDE_A else layers.stack_b
             lines.append(
-                f"layers of {side} in {layers.stack_a if side == SIDE_A else layers.stack_b} are, in "
-                f"turn, layers {_runs(matches)} of {other}"
+                f"layers of {side} in {stack} are, in turn, layers {_runs(matches)} of {other}"
             )
     return lines
 
