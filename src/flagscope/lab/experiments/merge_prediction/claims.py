@@ -87,9 +87,7 @@ def _over_merges(cells: Cells) -> list[Estimate]:
     return [e for e in found if e is not None]
 
 
-def _gain_of(
-    better: str, others: Sequence[tuple[str, str]]
-) -> Callable[[Cells], list[Estimate]]:
+def _gain_of(better: str, others: Sequence[tuple[str, str]]) -> Callable[[Cells], list[Estimate]]:
     """ρ of one predictor less that of others, each in its expected direction, over all merges."""
 
     def estimates(cells: Cells) -> list[Estimate]:

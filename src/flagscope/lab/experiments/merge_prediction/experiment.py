@@ -144,16 +144,18 @@ class MergePrediction(Experiment):
         for cell in measured:
             values = cell.values
             for k, (i, j) in enumerate(PAIRS):
-                row: dict[str, Any] = {"cell": cell.cell.name, "first": NAMES[i], "second": NAMES[j]}
+                row: dict[str, Any] = {
+                    "cell": cell.cell.name,
+                    "first": NAMES[i],
+                    "second": NAMES[j],
+                }
                 row |= {name: numbers[k] for name, numbers in values["measures"].items()}
                 row |= {f"drop {merge}": values["drops"][merge][k] for merge in MERGES}
                 row |= {f"loss rise {merge}": values["loss_rises"][merge][k] for merge in MERGES}
                 rows.append(row)
         return pd.DataFrame(rows)
 
-    def draw(
-        self, measured: Sequence[Measured], findings: Sequence[Finding]
-    ) -> dict[str, Figure]:
+    def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
         """Draw the two figures."""
         from flagscope.lab.experiments.merge_prediction.figures import (
             correlations_figure,

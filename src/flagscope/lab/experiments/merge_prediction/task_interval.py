@@ -107,9 +107,7 @@ def difference_interval(
 
     The same jackknife, of the difference itself and without a transformation.
     """
-    columns = [
-        (_rows(better[0], y), _rows(worse[0], y)) for y in ys
-    ]
+    columns = [(_rows(better[0], y), _rows(worse[0], y)) for y in ys]
     if any(len(part) < 2 for column in columns for part in column):
         return None
 
