@@ -103,7 +103,7 @@ def numpy_ties(vectors, density):
 @pytest.mark.parametrize("density", [0.2, 0.5, 1.0])
 @pytest.mark.parametrize("count", [2, 3])
 def test_ties_is_that_of_its_paper(count, density):
-    ws, biases = matrices(0, count=count), [row for row in matrices(1, shape=(count, 5))[0]]
+    ws, biases = matrices(0, count=count), list(matrices(1, shape=(count, 5))[0])
     merged = ties(updates(ws, biases), density)
     flat = [np.concatenate([w.ravel(), b]) for w, b in zip(ws, biases, strict=True)]
     expected = numpy_ties(flat, density)

@@ -22,13 +22,13 @@ from flagscope.lab.experiments.merge_prediction.predictors import (
     TUNINGS,
     Predictor,
 )
-from flagscope.lab.experiments.merge_prediction.tasks import PAIRS
 from flagscope.lab.experiments.merge_prediction.task_interval import (
     Table,
     difference_interval,
     mean_correlation_interval,
     task_interval,
 )
+from flagscope.lab.experiments.merge_prediction.tasks import PAIRS
 
 Cells = Sequence[Measured]
 # Rank correlations within this band tell too little of a single pair to warn of it.
@@ -154,7 +154,7 @@ def _predicts(predictor: Predictor) -> Claim[Cells]:
 def _specific(name: str) -> Claim[Cells]:
     predictor = BY_NAME[name]
     return Claim(
-        f"{predictor.label[0].upper()}{predictor.label[1:]} tells of the pair beyond its two tasks.",
+        f"Beyond its two tasks, the {predictor.label} tells of the pair.",
         "ρ is negative when the mean of each task is taken off both ranks",
         "what a verdict on a pair means",
         correlations(predictor, specific=True),

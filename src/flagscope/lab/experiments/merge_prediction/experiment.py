@@ -19,8 +19,8 @@ elsewhere, and one that works here is shown to work here. Sequences of the train
 from the fresh ones: of three million possible ones each training sees some ten thousand.
 
 **What was known when.** Trials with seed 0, which is not among those reported, chose the tasks, the
-sizes and the lengths of the trainings, by the accuracy before and after averages and sums alone; one
-task that no network learnt (sums modulo twelve) was replaced. No predictor had been computed then.
+sizes and the lengths of the trainings, by the accuracy before and after merges alone; one task that
+no network learnt (sums modulo twelve) was replaced. No predictor had been looked at then.
 """
 
 from __future__ import annotations

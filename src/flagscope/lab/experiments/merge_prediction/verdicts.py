@@ -26,9 +26,9 @@ from flagscope.writing import write_whole
 
 SCHEMA = "flagscope.lab.merge-predictors/1"
 _RULE = (
-    "predicts: the 95 % interval of Spearman's rho over the 28 pairs, a jackknife over the 8 tasks, "
-    "excludes 0 in the expected direction; predicts_jointly: so does the interval of the joint "
-    "level over all predictors that are compared"
+    "predicts: the 95 % interval of Spearman's rho over the 28 pairs, a jackknife over the 8 "
+    "tasks, excludes 0 in the expected direction; predicts_jointly: so does the interval at the "
+    "joint level of all that are compared"
 )
 
 
