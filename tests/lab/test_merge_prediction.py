@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from flagscope.errors import InputError
 from flagscope.lab import Options
@@ -325,6 +326,8 @@ def test_a_planted_relation_is_found_in_its_direction():
     estimate = task_interval("ρ", x, y, PAIRS)
     assert -1 <= estimate.low < estimate.value < estimate.high < -0.6
     assert estimate.n == 8
+    by_scipy = [stats.spearmanr(a, b).statistic for a, b in zip(x, y, strict=True)]
+    assert estimate.value == pytest.approx(np.mean(by_scipy), rel=1e-12)
     assert task_interval("ρ", x, y, PAIRS, specific=True).high < 0
     assert task_interval("ρ", x, y, PAIRS, sign=-1.0).low == pytest.approx(-estimate.high)
     blank = [[0.0] * 28 for _ in x]

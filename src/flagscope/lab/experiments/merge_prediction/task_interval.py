@@ -7,7 +7,6 @@ them. The independent units are tasks, and the networks from which they start.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 from jaxtyping import Float
@@ -18,33 +17,49 @@ from flagscope.lab.experiment import Estimate
 from flagscope.lab.intervals import CORRELATION, LEVEL
 
 Table = Sequence[Sequence[float | None]]
-Statistic = Callable[[Float[np.ndarray, " n"], Float[np.ndarray, " n"]], float]
+Rows = tuple[Float[np.ndarray, "s n"], Float[np.ndarray, "s n"]]
 # Correlations are moved away from ±1 by this much, where Fisher's transformation has no value.
 _CLOSEST = 1e-9
+# Ranks and what a fit leaves of them are of size 1 to 28; round-off is below 1e-13.
+_DECIMALS = 10
 
 
-def rank_correlation(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
-    """Spearman's ρ; zero if one of the two is constant, since it then foretells nothing."""
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return 0.0
-    return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
+def rank_correlations(
+    x: Float[np.ndarray, "s n"], y: Float[np.ndarray, "s n"]
+) -> Float[np.ndarray, " s"]:
+    """Spearman's ρ of each row; zero where one of the two is constant: it then foretells nothing.
+
+    Examples
+    --------
+    >>> rank_correlations(np.array([[1.0, 2.0, 4.0]]), np.array([[3.0, 2.0, 1.0]])).tolist()
+    [-1.0]
+    """
+    a, b = (_centred(stats.rankdata(v, axis=1)) for v in (x, y))
+    scale = np.sqrt(np.square(a).sum(1) * np.square(b).sum(1))
+    # The sum of squares of ranks that are not all equal is 1/2 at the least.
+    varied = scale > 0
+    return np.where(varied, (a * b).sum(1) / np.where(varied, scale, 1), 0.0)
+
+
+def _centred(x: Float[np.ndarray, "s n"]) -> Float[np.ndarray, "s n"]:
+    return x - x.mean(1, keepdims=True)
 
 
 def without_task_means(
-    values: Float[np.ndarray, " n"], pairs: Sequence[tuple[int, int]]
-) -> Float[np.ndarray, " n"]:
+    values: Float[np.ndarray, "s n"], pairs: Sequence[tuple[int, int]]
+) -> Float[np.ndarray, "s n"]:
     """What is left of the values of pairs when an effect of each task is fitted and taken off.
 
     Examples
     --------
     >>> pairs = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
-    >>> additive = np.array([float(i + j) for i, j in pairs])
+    >>> additive = np.array([[float(i + j) for i, j in pairs]])
     >>> bool(np.abs(without_task_means(additive, pairs)).max() < 1e-12)
     True
     """
     tasks = sorted({task for pair in pairs for task in pair})
     design = np.array([[float(task in pair) for task in tasks] for pair in pairs])
-    return values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+    return values - values @ np.linalg.pinv(design).T @ design.T
 
 
 def task_interval(
@@ -89,11 +104,12 @@ def task_interval(
     .. [2] T. A. B. Snijders, S. P. Borgatti, Non-parametric standard errors and tests for network
        statistics, Connections 22 (1999) 161-170: leaving out nodes of a network.
     """
-    parts = _rows(x, y)
-    if len(parts) < 2:
+    rows = _rows(x, y)
+    if len(rows[0]) < 2:
         return None
-    correlate = partial(_correlation, parts, pairs, specific=specific)
-    return _jackknifed(name, lambda left: sign * correlate(left), pairs)
+    return _jackknifed(
+        name, lambda left: sign * _correlation(rows, pairs, left, specific=specific), pairs
+    )
 
 
 def difference_interval(
@@ -108,7 +124,7 @@ def difference_interval(
     The same jackknife, of the difference itself and without a transformation.
     """
     columns = [(_rows(better[0], y), _rows(worse[0], y)) for y in ys]
-    if any(len(part) < 2 for column in columns for part in column):
+    if any(len(rows[0]) < 2 for column in columns for rows in column):
         return None
 
     def gain(left: int | None) -> Float[np.ndarray, " s"]:
@@ -129,41 +145,37 @@ def mean_correlation_interval(
 ) -> Estimate | None:
     """The ρ of one measure, averaged over several outcomes, with the same jackknife."""
     columns = [_rows(x, y) for y in ys]
-    if any(len(part) < 2 for part in columns):
+    if any(len(rows[0]) < 2 for rows in columns):
         return None
 
     def mean(left: int | None) -> Float[np.ndarray, " s"]:
-        found = [_correlation(part, pairs, left, specific=False) for part in columns]
+        found = [_correlation(rows, pairs, left, specific=False) for rows in columns]
         return sign * np.mean(found, axis=0)
 
     return _jackknifed(name, mean, pairs)
 
 
-def _rows(x: Table, y: Table) -> list[tuple[np.ndarray, np.ndarray]]:
+def _rows(x: Table, y: Table) -> Rows:
     """The seeds in which both are defined for every pair."""
     both = [(a, b) for a, b in zip(x, y, strict=True) if None not in a and None not in b]
-    return [(np.array(a, dtype=float), np.array(b, dtype=float)) for a, b in both]
+    first, second = (np.array([row[k] for row in both], dtype=float) for k in (0, 1))
+    return first, second
 
 
 def _correlation(
-    parts: Sequence[tuple[np.ndarray, np.ndarray]],
-    pairs: Sequence[tuple[int, int]],
-    left: int | None,
-    *,
-    specific: bool,
+    rows: Rows, pairs: Sequence[tuple[int, int]], left: int | None, *, specific: bool
 ) -> Float[np.ndarray, " s"]:
     """ρ of each seed without the pairs of one task."""
     kept = [k for k, pair in enumerate(pairs) if left not in pair]
     if len(kept) < 3:
         raise InputError(f"{len(pairs)} pairs are too few to leave a task out")
+    x, y = rows[0][:, kept], rows[1][:, kept]
+    if not specific:
+        return rank_correlations(x, y)
     some = [pairs[k] for k in kept]
-    found = []
-    for x, y in parts:
-        a, b = x[kept], y[kept]
-        if specific:
-            a, b = (without_task_means(stats.rankdata(v), some) for v in (a, b))
-        found.append(rank_correlation(a, b))
-    return np.array(found)
+    # Rounded, so that what is zero but for round-off counts as equal.
+    x, y = (without_task_means(stats.rankdata(v, axis=1), some).round(_DECIMALS) for v in (x, y))
+    return rank_correlations(x, y)
 
 
 def _jackknifed(
