@@ -38,7 +38,7 @@ def data_measures(
     References
     ----------
     Zhang et al., Unraveling LoRA interference: orthogonal subspaces for robust model merging, ACL
-    2025, section 3, for the response.
+    2025, for the response.
     """
     gradients = [_gradient(base, list(tuned[0].update), drawn, shape) for drawn in batches]
     moments = [input_moments(base, drawn, shape) for drawn in batches]

@@ -16,8 +16,9 @@ saw a relation of ρ = 0.34 to 0.44 in a fifth of 200 trials, one of 0.54 in 61 
 84 %. So an open part says little, and a passed one much.
 
 **What it does not say.** The eight tasks are made by hand and share one base; networks are small,
-updates of full rank or rank four, and merges of two. A predictor that fails here may work
-elsewhere, and one that works here is shown to work here. Sequences of the training are not excluded
+updates of full rank or rank four, and merges of two. Task singular vectors and isotropic merges
+treat embeddings as the matrices that they are, where their authors average them. A predictor that
+fails here may work elsewhere, and one that works here is shown to work here. Sequences of the training are not excluded
 from the fresh ones: of three million possible ones each training sees some ten thousand.
 
 **What was known when.** Trials with seed 0, which is not among those reported, chose the tasks, the

@@ -90,12 +90,13 @@ def singular_vectors(updates: Sequence[Update]) -> dict[str, Tensor]:
     """Task singular vectors: each task's leading directions, orthogonalised against the others'.
 
     Of each matrix a task keeps its share of the min(m, n) singular triples; the left and the right
-    vectors of all tasks are replaced by the nearest orthonormal ones. Vectors are averaged.
+    vectors of all tasks are replaced by the nearest orthonormal ones. Embeddings count as matrices;
+    vectors are averaged.
 
     References
     ----------
     A. A. Gargiulo et al., Task singular vectors: reducing task interference in model merging,
-    CVPR 2025, algorithm 1.
+    CVPR 2025: TSV-Merge.
     """
     return _by_matrix(updates, _whitened_sum)
 
@@ -104,12 +105,12 @@ def isotropic(updates: Sequence[Update]) -> dict[str, Tensor]:
     """The sum of the updates with all singular values replaced by their mean (Iso-C).
 
     The mean is over the singular values above round-off: beyond them the directions are arbitrary.
-    Vectors are averaged.
+    Embeddings count as matrices; vectors are averaged.
 
     References
     ----------
     D. Marczak et al., No task left behind: isotropic model merging with common and task-specific
-    subspaces, ICML 2025, equation 4.
+    subspaces, ICML 2025.
     """
     return _by_matrix(updates, _flat_spectrum)
 

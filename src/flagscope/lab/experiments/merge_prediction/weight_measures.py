@@ -72,7 +72,8 @@ def singular_task_interference(first: Leading, second: Leading) -> float:
 
     References
     ----------
-    A. A. Gargiulo et al., Task singular vectors, CVPR 2025, equation 5.
+    A. A. Gargiulo et al., Task singular vectors: reducing task interference in model merging,
+    CVPR 2025.
 
     Examples
     --------
