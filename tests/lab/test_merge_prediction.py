@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
@@ -437,3 +438,40 @@ def test_the_file_that_reports_quote_is_that_of_the_page():
     quoted = ROOT / "src/flagscope/comparison/merge_predictors.json"
     content = merge_verdicts(json.loads(published.read_text(encoding="utf-8")))
     assert json.loads(quoted.read_text(encoding="utf-8")) == content
+
+
+def test_what_the_index_says_of_the_verdicts_is_what_they_are():
+    quoted = ROOT / "src/flagscope/comparison/merge_predictors.json"
+    content = json.loads(quoted.read_text(encoding="utf-8"))
+    from_weights = {p["name"] for p in content["predictors"] if not p["needs_data"]}
+    found = [v for v in content["verdicts"] if v["predictor"] in from_weights]
+    passed = [v for v in found if v["predicts"]]
+    index = " ".join((ROOT / "docs/lab/index.md").read_text(encoding="utf-8").split())
+    assert (
+        f"Of {len(found)} intervals over 28 pairs of eight tasks {len(passed)} exclude 0" in index
+    )
+    assert {v["tuning"] for v in passed} == {"lora"}
+    assert {v["predictor"].removesuffix("_corrected") for v in passed} == {
+        "size", "energy_cosine", "sign_conflict",
+    }  # fmt: skip
+    assert not any(v["predicts_jointly"] for v in content["verdicts"])
+    gradient = [v for v in content["verdicts"] if v["predictor"] == "gradient_cosine"]
+    assert {v["merge"] for v in gradient if v["predicts"]} == {"average", "TIES"}
+    assert content["quick"] is False
+
+
+def test_correlations_are_those_of_the_table():
+    table = pd.read_csv(ROOT / "docs/lab/merge-prediction/table.csv")
+    published = json.loads((ROOT / "docs/lab/merge-prediction/results.json").read_text("utf-8"))
+    printed = {f["claim"]: {e["name"]: e for e in f["estimates"]} for f in published["findings"]}
+    for predictor in PREDICTORS:
+        for tuning in predictor.tunings:
+            chosen = table[table.cell.str.startswith(tuning)]
+            for merge in MERGES:
+                pairs = [
+                    part[[predictor.name, f"drop {merge}"]] for _, part in chosen.groupby("cell")
+                ]
+                by_seed = [part.corr("spearman").iloc[0, 1] for part in pairs]
+                assert len(by_seed) == 8
+                value = printed[predictor.claim][f"ρ, {merge}, {tuning}"]["value"]
+                assert value == pytest.approx(np.mean(by_seed), abs=1e-6)

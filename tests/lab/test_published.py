@@ -123,7 +123,8 @@ def test_what_the_paper_claims_is_told_from_what_goes_beyond():
     assert counts == {
         "alignment-without-ridge": 0, "attention-laws": 0, "attractor": 2, "collapse": 8,
         "invariance": 2, "invariant-ring": 2, "kernel-vs-read": 1, "lm-checkpoints": 7,
-        "merge-prediction": 0, "obstruction": 3, "obstruction-scale": 3, "pruning": 0, "published-checkpoints": 5,
+        "merge-prediction": 0,
+        "obstruction": 3, "obstruction-scale": 3, "pruning": 0, "published-checkpoints": 5,
         "ridge-rate": 2, "strata": 4,
     }  # fmt: skip
     verdicts = {name: results(name)["verdict"] for name in counts}

@@ -70,14 +70,13 @@ class MergePrediction(Experiment):
     title = "Do weights foretell what a merge costs"
     claim = "What two fine-tuned networks lose when they are merged can be told from their weights."
     source = "Mergeability, arXiv 2601.22285; OSRM, ACL 2025; TSV, CVPR 2025"
-    budget_minutes = 14
+    budget_minutes = 9
     data_kind = "none"
     figures = (
         (
             "correlations",
             "Spearman's ρ over 28 pairs with its 95 % interval (a jackknife over tasks), by "
-            "predictor and merge. The mark at the right edge of a label says which sign is "
-            "expected.",
+            "predictor and merge. The sign after a name is the one that is expected.",
         ),
         (
             "losses",
