@@ -31,7 +31,7 @@ from flagscope.lab.experiments.merge_prediction.task_interval import (
 from flagscope.lab.experiments.merge_prediction.tasks import PAIRS
 
 Cells = Sequence[Measured]
-# Rank correlations within this band tell too little of a single pair to warn of it.
+# Rank correlations within this band say too little about a single pair to warn of it.
 WEAK = 0.3
 
 
@@ -154,7 +154,7 @@ def _predicts(predictor: Predictor) -> Claim[Cells]:
 def _specific(name: str) -> Claim[Cells]:
     predictor = BY_NAME[name]
     return Claim(
-        f"Beyond its two tasks, the {predictor.label} tells of the pair.",
+        f"Beyond its two tasks, the {predictor.label} says something of the pair.",
         "ρ is negative when the mean of each task is taken off both ranks",
         "what a verdict on a pair means",
         correlations(predictor, specific=True),

@@ -1,7 +1,7 @@
 """Rank correlation over pairs of tasks, with an interval that knows that pairs share tasks.
 
-Twenty-eight pairs of eight tasks are no twenty-eight independent numbers: each task is in seven of
-them. The independent units are tasks, and the networks from which they start.
+Twenty-eight pairs of eight tasks are not twenty-eight independent numbers: each task is in seven
+of them. The independent units are tasks, and the networks from which they start.
 """
 
 from __future__ import annotations
