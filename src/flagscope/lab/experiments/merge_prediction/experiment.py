@@ -69,7 +69,8 @@ class MergePrediction(Experiment):
     name = "merge-prediction"
     title = "Do weights foretell what a merge costs"
     claim = (
-        "What two fine-tuned networks lose when they are merged can be predicted from their weights."
+        "What two fine-tuned networks lose when they are merged can be predicted from their "
+        "weights."
     )
     source = "Mergeability, arXiv 2601.22285; OSRM, ACL 2025; TSV, CVPR 2025"
     budget_minutes = 9
