@@ -17,6 +17,7 @@ from flagscope.lab import Estimate, experiment_names, load_experiment, overall_v
 from flagscope.lab.claim import Claim
 from flagscope.lab.experiment import Finding, Prediction
 from flagscope.lab.experiments.lm_checkpoints.claims import CLAIMS as LM_CLAIMS
+from flagscope.lab.experiments.merge_prediction.claims import CLAIMS as MERGE_CLAIMS
 from flagscope.lab.experiments.pruning.claims import CLAIMS as PRUNING_CLAIMS
 from flagscope.lab.intervals import mean_interval
 from flagscope.lab.page_layout import renewed_index
@@ -82,7 +83,12 @@ def test_results_are_those_of_the_experiment(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "claims"), [("lm-checkpoints", LM_CLAIMS), ("pruning", PRUNING_CLAIMS)]
+    ("name", "claims"),
+    [
+        ("lm-checkpoints", LM_CLAIMS),
+        ("merge-prediction", MERGE_CLAIMS),
+        ("pruning", PRUNING_CLAIMS),
+    ],
 )
 def test_verdicts_follow_from_the_intervals(name, claims):
     found = parts(name)
@@ -117,12 +123,13 @@ def test_what_the_paper_claims_is_told_from_what_goes_beyond():
     assert counts == {
         "alignment-without-ridge": 0, "attention-laws": 0, "attractor": 2, "collapse": 8,
         "invariance": 2, "invariant-ring": 2, "kernel-vs-read": 1, "lm-checkpoints": 7,
+        "merge-prediction": 0,
         "obstruction": 3, "obstruction-scale": 3, "pruning": 0, "published-checkpoints": 5,
         "ridge-rate": 2, "strata": 4,
     }  # fmt: skip
     verdicts = {name: results(name)["verdict"] for name in counts}
     assert verdicts["lm-checkpoints"] == verdicts["obstruction"] == "confirmed"
-    none = ("alignment-without-ridge", "attention-laws", "pruning")
+    none = ("alignment-without-ridge", "attention-laws", "merge-prediction", "pruning")
     assert all(verdicts[name] is None for name in none)
     # By "polystable" the paper means a closed orbit; the standard meaning is not its claim.
     assert verdicts["strata"] == "confirmed"
