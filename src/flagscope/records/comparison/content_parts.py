@@ -286,7 +286,7 @@ class MixtureFit(Record):
 
 
 class MixturePattern(Record):
-    """Entries of a side beside the base and one parent."""
+    """Entries of a side next to those of the base and one parent."""
 
     parent: int
     equal_to_base: float = Field(description="Share of entries equal to the base's.")
