@@ -323,6 +323,9 @@ class ContentNumbers(Record):
     unpaired_b: Unpaired
     parts: tuple[PartContent, ...]
     layers: tuple[LayerMap, ...]
+    notes: tuple[str, ...] = Field(
+        default=(), description="Why tensors could not be paired, where that is known."
+    )
     parents: int = Field(default=0, description="Parents that were given.")
     mixture_a: Mixture | None = Field(default=None, description="A of the parents.")
     mixture_b: Mixture | None = Field(default=None, description="B of the parents.")

@@ -39,10 +39,9 @@ _CLASSES = {
 
 def worded(record: Worded) -> Worded:
     """The record with its evidence and its open questions in words."""
-    notes = tuple(line for line in record.cannot_tell if line.startswith("the rotary"))
     return record.model_copy(
         update={"evidence": tuple(_evidence(record)),
-                "cannot_tell": (*notes, *_cannot_tell(record))}
+                "cannot_tell": (*record.notes, *_cannot_tell(record))}
     )  # fmt: skip
 
 
