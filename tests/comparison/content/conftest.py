@@ -21,14 +21,26 @@ def minilm_folder():
     return Path(spec.origin).parent / "model"
 
 
+def _layers(folder, kept):
+    state = load_file(folder / "model.safetensors")
+    return {
+        name: tensor[:ROWS].clone() if "word_embeddings" in name else tensor
+        for name, tensor in state.items()
+        if "pooler" not in name
+        and (
+            ".layer." not in name
+            or (int(name.split(".")[2]) < LAYERS and any(part in name for part in kept))
+        )
+    }
+
+
 @pytest.fixture(scope="session")
 def minilm(minilm_folder):
     """Some tensors of two layers of all-MiniLM-L6-v2 and the first rows of its embedding."""
-    state = load_file(minilm_folder / "model.safetensors")
-    kept = {
-        name: tensor[:ROWS].clone() if "word_embeddings" in name else tensor
-        for name, tensor in state.items()
-        if ".layer." not in name
-        or (int(name.split(".")[2]) < LAYERS and any(part in name for part in KEPT))
-    }
-    return {name: tensor for name, tensor in kept.items() if "pooler" not in name}
+    return _layers(minilm_folder, KEPT)
+
+
+@pytest.fixture(scope="session")
+def minilm_layers(minilm_folder):
+    """All tensors of two layers: enough scales of tensors for a rule."""
+    return _layers(minilm_folder, ("",))

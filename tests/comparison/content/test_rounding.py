@@ -64,12 +64,12 @@ def test_a_flipped_bit_of_a_number_is_named(minilm, form, bit, tmp_path):
      ("float8 of rows", "_scale", 3), ("float8 of blocks", "_scale_inv", 12),
      ("int8 of rows", "_scale", 0)],
 )  # fmt: skip
-def test_a_flipped_bit_of_a_scale_is_named(minilm, form, end, bit, tmp_path):
-    path = encoded(minilm, form, tmp_path)
+def test_a_flipped_bit_of_a_scale_is_named(minilm_layers, form, end, bit, tmp_path):
+    path = encoded(minilm_layers, form, tmp_path)
     place = 0 if form == "float8 of a tensor" else 5
     flipped(path, MATRIX + end, place, bit)
     with open_checkpoint(path) as other:
-        record = compared_content(in_memory(minilm), other)
+        record = compared_content(in_memory(minilm_layers), other)
     assert record.relation == "few_entries"
     (tensor,) = few(record)
     assert tensor.rounding.groups_outside == 1

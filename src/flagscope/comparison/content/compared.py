@@ -100,8 +100,8 @@ def compared_content(
     of_a, of_b = mixtures(pairing, a, b, parents) if parents else (None, None)
     records = tuple(entry.record for entry in done)
     record = ContentRecord(
-        relation="unclear", evidence=(), cannot_tell=pairing.notes, counts=_counts(done),
-        tensors=records, parts=_parts(done), layers=maps, parents=len(parents),
+        relation="unclear", evidence=(), cannot_tell=(), counts=_counts(done),
+        tensors=records, parts=_parts(done), layers=maps, parents=len(parents), notes=pairing.notes,
         unpaired_a=_unpaired(a, pairing.only_a), unpaired_b=_unpaired(b, pairing.only_b),
         mixture_a=of_a, mixture_b=of_b,
     )  # fmt: skip

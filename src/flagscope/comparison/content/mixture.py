@@ -207,6 +207,6 @@ def _spherical(coefficients: Tensor, gram: TensorGram) -> bool:
     g = gram.gram
     cosine = float(g[2, 3] / (g[2, 2] * g[3, 3]).sqrt())
     norm = first**2 + second**2 + 2 * first * second * cosine
-    # On a line both are one law: what tells them apart is the length that a mean would lose.
+    # Between parallel parents this is the mean; it differs by the length that a mean would lose.
     lost = (first + second) ** 2 - norm
     return abs(norm - 1) < _SLERP and abs(lost) > 10 * _SLERP

@@ -87,13 +87,12 @@ def paired_tensors(a: Checkpoint, b: Checkpoint) -> Pairing:
     prefix_a, prefix_b = common_prefixes(names_a, names_b)
     met = _by_names(names_a, names_b, prefix_a, prefix_b)
     by: By = "prefix" if prefix_a or prefix_b else "name"
-    found: list[tuple[str, str, By]] = [(one, other, by) for one, other in met.items()]
+    found = _found(met, by)
     only_a = [name for name in names_a if name not in met]
     taken = set(met.values())
     only_b = [name for name in names_b if name not in taken]
     maps, notes = _by_maps(a, b, only_a, only_b)
-    by_map: By = "map"
-    found += [(one, other, by_map) for one, other in maps.items()]
+    found += _found(maps, "map")
     only_a = [name for name in only_a if name not in maps]
     taken = set(maps.values())
     only_b = [name for name in only_b if name not in taken]
@@ -111,6 +110,10 @@ def paired_tensors(a: Checkpoint, b: Checkpoint) -> Pairing:
         tuple(name for name in only_b if name not in ends_b),
         places_a, places_b, prefix_a, prefix_b, notes,
     )  # fmt: skip
+
+
+def _found(met: Mapping[str, str], by: By) -> list[tuple[str, str, By]]:
+    return [(one, other, by) for one, other in met.items()]
 
 
 def made_pair(

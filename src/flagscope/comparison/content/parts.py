@@ -12,7 +12,7 @@ from flagscope.records.comparison.content_parts import ModelPart
 
 # A layer's number is a part of a name by itself.
 _NUMBER = re.compile(r"(?:^|(?<=\.))(\d+)(?=\.)")
-# Numbers beyond this are no layers'.
+# Longer numbers do not count layers.
 _LONGEST_NUMBER = 6
 _POSITION = re.compile(
     r"(?:^|[._])(position_embeddings?|pos_embed(?:ding)?s?|wpe|position|positional_embedding|"

@@ -286,7 +286,7 @@ class MixtureFit(Record):
 
 
 class MixturePattern(Record):
-    """Entries of a side beside the base and one parent."""
+    """Entries of a side next to those of the base and one parent."""
 
     parent: int
     equal_to_base: float = Field(description="Share of entries equal to the base's.")
@@ -323,6 +323,9 @@ class ContentNumbers(Record):
     unpaired_b: Unpaired
     parts: tuple[PartContent, ...]
     layers: tuple[LayerMap, ...]
+    notes: tuple[str, ...] = Field(
+        default=(), description="Why tensors could not be paired, where that is known."
+    )
     parents: int = Field(default=0, description="Parents that were given.")
     mixture_a: Mixture | None = Field(default=None, description="A of the parents.")
     mixture_b: Mixture | None = Field(default=None, description="B of the parents.")

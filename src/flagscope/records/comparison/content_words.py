@@ -48,12 +48,11 @@ def worded(record: Worded, *, letters: tuple[str, str] = ("A", "B")) -> Worded:
     letters
         What the two sides are called.
     """
-    notes = tuple(line for line in record.cannot_tell if line.startswith("the rotary"))
     return record.model_copy(
         update={
             "evidence": tuple(_named_sides(line, letters) for line in _evidence(record)),
             "cannot_tell": tuple(
-                _named_sides(line, letters) for line in (*notes, *_cannot_tell(record))
+                _named_sides(line, letters) for line in (*record.notes, *_cannot_tell(record))
             ),
         }
     )
