@@ -23,10 +23,10 @@ class RitzSpace:
     sigma
         Descending, shape (k,), float64; each is a lower bound of the true one.
     left, right
-        Shapes (p, k) and (m, k), orthonormal, float64.
+        Shapes (p, k') and (m, k'), orthonormal, float64, k' ≤ k.
     turns
         Bound to first order on the sine between the space of the first i + 1 and the true one: the
-        residuals over the gap behind them. Shape (k',), k' ≤ k.
+        residuals over the gap behind them. Shape (k',).
     found
         How many of them are known to a turn of 0.01.
     following
@@ -34,8 +34,8 @@ class RitzSpace:
     """
 
     sigma: Float[Tensor, " k"]
-    left: Float[Tensor, "p k"]
-    right: Float[Tensor, "m k"]
+    left: Float[Tensor, "p f"]
+    right: Float[Tensor, "m f"]
     turns: Float[Tensor, " f"]
     found: int
     following: float
@@ -103,7 +103,23 @@ def ritz_space(
     resolved = (turns <= _TURN).nonzero().flatten()
     found = int(resolved[-1]) + 1 if len(resolved) else 0
     following = float(sigma[found]) if found < len(sigma) else 0.0
-    return RitzSpace(sigma, left.double(), right.double(), turns, found, following)
+    kept = len(turns)
+    return RitzSpace(
+        sigma, orthonormalised(left[:, :kept]), orthonormalised(right[:, :kept]), turns, found,
+        following,
+    )  # fmt: skip
+
+
+def orthonormalised(x: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
+    """Nearly orthonormal columns made so to double precision, each where it was.
+
+    Examples
+    --------
+    >>> orthonormalised(torch.tensor([[-0.9999999], [0.0]])).tolist()
+    [[-1.0], [0.0]]
+    """
+    q, r = torch.linalg.qr(x.double())
+    return q * torch.where(r.diagonal() < 0, -1.0, 1.0)
 
 
 def _turns(

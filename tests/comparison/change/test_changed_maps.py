@@ -266,6 +266,21 @@ def test_any_size_of_entries(scale):
     ChangeRecord.model_validate_json(scaled.model_dump_json())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1e-20, 1e-36, 1e-170, 1e-300])
+def test_changes_however_small_are_measured(dtype, size):
+    # One entry that is nearly nothing, and changes.
+    a = bert(dtype=dtype)
+    a[UP][0, 0] = size
+    b = {name: value.clone() for name, value in a.items()}
+    b[UP][0, 0] *= 1.5
+    record = compared(a, b, BERT)
+    change = one(record, "0.up")
+    equal = torch.equal(a[UP], b[UP])
+    assert change.status == ("identical" if equal else "moved less than rounding can tell")
+    ChangeRecord.model_validate_json(record.model_dump_json())
+
+
 def test_zero_maps_and_maps_that_one_side_lacks():
     a, b = bert(dtype=torch.float32), bert(dtype=torch.float32)
     b[UP] = torch.zeros_like(b[UP])

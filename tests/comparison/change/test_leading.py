@@ -56,6 +56,16 @@ def test_intruders_are_found_among_leading_directions(both):
         assert change.intruders_b.peft_status == "ok"
 
 
+def test_maps_in_single_precision():
+    a, b = ({name: value.float() for name, value in side.items()} for side in planted())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leading, "DENSE", 8)
+        for options in ({}, {"intruders": True}):
+            change = one(compared(a, b, BERT, **options), "0.up")
+            assert change.drift_write.leading.size >= 1
+            assert change.intruders_b.write == 1
+
+
 def test_random_maps_say_that_nothing_leads():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(leading, "DENSE", 8)

@@ -21,6 +21,11 @@ _LISTED = 8
 # Mean sin² beyond which the first order says too little, and relative width of its bounds likewise.
 _FIRST_ORDER, _WIDE = 0.1, 0.1
 
+# Share of rounding in an update from which on its errors, which are larger where entries are, make
+# it unlike independent entries: of MiniLM in bf16 22 % of the p-values of blocks were below 5 %.
+_ROUNDED = 0.5
+_NOT_EVEN = "mostly rounding, whose errors are not of one size: no null"
+
 _NOTHING_LEADS = "no direction stands out of the bulk in both maps"
 _NO_GAP = "no gap behind the leading directions that an update of this size leaves open"
 
@@ -67,7 +72,12 @@ def side_drift(
         )
 
     def drift(start: int, stop: int) -> BlockDrift:
-        return _block(a, b, (start, stop), write=write, square=square, squares=squares)
+        block = _block(a, b, (start, stop), write=write, square=square, squares=squares)
+        if rounding > _ROUNDED * square and block.status == "ok":
+            return block.model_copy(
+                update={"ratio": None, "p": None, "log10_p": None, "status": _NOT_EVEN}
+            )
+        return block
 
     edges = [0, *cuts]
     listed = list(pairwise(edges))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flagscope.comparison.change.leading import Directions
+from flagscope.comparison.change.leading import Directions, squared_norm
 from flagscope.comparison.change.update import Update
 from flagscope.null.energy_share import energy_share_significance
 from flagscope.records.comparison.change import ChangeEnergies, EnergyShare
@@ -74,13 +73,13 @@ def _share(
             rank=k, d=d, share=None, ratio=None, p=None, log10_p=None, status=missing
         )
     basis = side.left(part) if write else side.right(part)
-    share = _inside(update.values, basis, update.square, write=write)
+    share = _inside(update.values, basis, update.values_square, write=write)
     test = energy_share_significance(share, k, d, _on(update.participation, d)) if d > 1 else None
     status, log10_p = ("no freedom", None) if test is None else (test.status, test.log10_p)
     if log10_p is not None and log10_p < _DOUBT:
         # Rows have the sizes of output coordinates, which the write spaces see.
         even, participation = update.even(rows=write)
-        square = float(torch.linalg.vector_norm(even, dtype=torch.float64)) ** 2
+        square = squared_norm(even)
         guarded = _inside(even, basis, square, write=write)
         again = energy_share_significance(guarded, k, d, _on(participation, d))
         log10_p = None if again.log10_p is None else max(log10_p, again.log10_p)
@@ -100,4 +99,4 @@ def _inside(
 ) -> float:
     axes = basis.to(delta)
     part = axes.mT @ delta if write else delta @ axes
-    return min(1.0, float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2 / square)
+    return min(1.0, squared_norm(part) / square)

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flagscope.geometry import equilibrated, gram, signal_rank
-from flagscope.geometry.ritz import RitzSpace, ritz_space
+from flagscope.geometry.matrices import line_norms
+from flagscope.geometry.ritz import RitzSpace, orthonormalised, ritz_space
 
 #: Size up to which all singular values of a map are computed.
 DENSE = 1024
@@ -31,6 +32,11 @@ class SignalCount:
 
     rank: int
     complete: bool
+
+
+def squared_norm(w: Float[Tensor, "p m"]) -> float:
+    """‖W‖_F², the rows summed in the precision of the map and then in float64."""
+    return float(line_norms(w, dim=-1).double().square().sum())
 
 
 def is_dense(shape: tuple[int, int]) -> bool:
@@ -122,11 +128,9 @@ class Directions:
     def _side(self, part: slice, *, short: bool) -> Tensor:
         vectors = self._eigen[1][:, part]
         if short:
-            return vectors.double()
+            return vectors if vectors.dtype == torch.float64 else orthonormalised(vectors)
         # W v / σ; the factorisation gives what round-off leaves of small ones an exact length.
-        image = (self._short.mT @ vectors).double()
-        q, r = torch.linalg.qr(image)
-        return q * torch.where(r.diagonal() < 0, -1.0, 1.0)
+        return orthonormalised(self._short.mT @ vectors)
 
     def overlaps(self, x: Float[Tensor, "n k"], *, left: bool) -> Float[Tensor, "j k"]:
         """Inner products of all known directions with the columns of x."""
@@ -163,7 +167,7 @@ def signal_count(w: Float[Tensor, "p m"], *, seed: int) -> SignalCount:
         square = float(matrix.diagonal().double().sum())
         counted = signal_rank(sigma, square=square, shape=shape, gram=True)
         return SignalCount(int(counted.ranks), True)
-    square = float(torch.linalg.vector_norm(even.values, dtype=torch.float64)) ** 2
+    square = squared_norm(even.values)
     space = ritz_space(even.values, generator=torch.Generator().manual_seed(seed))
     most = len(space.sigma) // 2
     leading = space.sigma[:most]

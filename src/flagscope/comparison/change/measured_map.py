@@ -11,7 +11,7 @@ from flagscope.comparison.change.drift import side_drift
 from flagscope.comparison.change.energies import change_energies
 from flagscope.comparison.change.intruders import intruders_of
 from flagscope.comparison.change.layers import IDENTICAL, ROUNDING, within_rounding
-from flagscope.comparison.change.leading import Directions, is_dense
+from flagscope.comparison.change.leading import Directions, is_dense, squared_norm
 from flagscope.comparison.change.pairing import MapPair
 from flagscope.comparison.change.reading import BothSides, read_both
 from flagscope.comparison.change.update import Update
@@ -37,7 +37,8 @@ def measured_map(
     both = read_both(pair, a, b)
     if both is None:
         return _bare(pair, _NOT_FINITE)
-    norms = [_square(side) ** 0.5 for side in (both.a, both.b)]
+    squares = squared_norm(both.a), squared_norm(both.b)
+    norms = [math.sqrt(square) for square in squares]
     if torch.equal(both.a, both.b):
         return _sized(_bare(pair, IDENTICAL), both, norms, 0.0)
     update = Update(both.b - both.a, seed=seed)
@@ -46,7 +47,7 @@ def measured_map(
     record = _sized(
         _bare(pair, ROUNDING if within else "ok"), both, norms, math.sqrt(update.square)
     )
-    if record.change is None:
+    if record.change is None or not update.square:
         return record
     record = record.model_copy(
         update={
@@ -57,14 +58,20 @@ def measured_map(
             "rounding_share": rounding / update.square,
         }
     )
-    return _with_directions(record, pair, both, update, rounding, seed=seed, intruders=intruders)
+    return _with_directions(
+        record, pair, both, update, (rounding, squares), seed=seed, intruders=intruders
+    )
 
 
 def _with_directions(
-    record: MapChange, pair: MapPair, both: BothSides, update: Update, rounding: float, *,
-    seed: int, intruders: bool,
+    record: MapChange, pair: MapPair, both: BothSides, update: Update,
+    sizes: tuple[float, tuple[float, float]], *, seed: int, intruders: bool,
 ) -> MapChange:  # fmt: skip
-    """The numbers that take the singular directions of both sides."""
+    """The numbers that take the singular directions of both sides.
+
+    `sizes` are the expected squared norm of the rounding of both maps, and their squared norms.
+    """
+    rounding, squares = sizes
     a, b = (Directions(w, seed=seed, whole=intruders) for w in (both.a, both.b))
     norm = both.noise_a.delta + both.noise_b.delta
     left = _stored_by_rows(pair)
@@ -73,14 +80,14 @@ def _with_directions(
     def drift(*, write: bool) -> object:
         return side_drift(
             a, b, write=write, square=update.square, rounding=rounding,
-            squares=(_square(both.a), _square(both.b)),
+            squares=squares,
             freedom=pair.a.write_freedom if write else pair.a.read_freedom,
         )  # fmt: skip
 
     def lacking(side: Directions, other: Directions) -> object:
         return intruders_of(side, other, square=update.square, rounding=norm, left=left, part=part)
 
-    if min(a.shape) < 2 or not (float(_square(both.a)) and float(_square(both.b))):
+    if min(a.shape) < 2 or 0.0 in squares:
         return record
     return record.model_copy(
         update={
@@ -103,10 +110,6 @@ def _stored_by_rows(pair: MapPair) -> bool:
 def _rounding(both: BothSides) -> float:
     """Expected squared norm of the storage rounding of both sides."""
     return both.a.numel() * (both.noise_a.mean_square + both.noise_b.mean_square)
-
-
-def _square(w: torch.Tensor) -> float:
-    return float(torch.linalg.vector_norm(w, dtype=torch.float64)) ** 2
 
 
 def _scaled(value: float, exponent: int) -> float | None:

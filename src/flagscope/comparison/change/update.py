@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flagscope.comparison.change.leading import SignalCount, is_dense, signal_count
-from flagscope.geometry import gram
+from flagscope.comparison.change.leading import SignalCount, is_dense, signal_count, squared_norm
+from flagscope.geometry import even_exponents, gram, power_of_two
 from flagscope.geometry.ritz import ritz_space
 
 # Vectors with which the squared norm of a large Gram matrix is estimated.
@@ -25,12 +25,24 @@ class Update:
         ΔW, not zero.
     seed
         Of random vectors.
+
+    Attributes
+    ----------
+    values
+        ΔW over a power of two, so that its fourth powers stay in range however small it is.
+    values_square
+        Their squared norm.
+    square
+        ‖ΔW‖² itself; 0 where it is below what a float64 holds.
     """
 
     def __init__(self, delta: Float[Tensor, "p m"], *, seed: int) -> None:
-        self.values = delta
+        exponent = even_exponents(torch.maximum(delta.amax(), -delta.amin()))
+        self.values = power_of_two(delta, -exponent)
         self.shape: tuple[int, int] = (delta.shape[0], delta.shape[1])
-        self.square = float(torch.linalg.vector_norm(delta, dtype=torch.float64)) ** 2
+        self.values_square = squared_norm(self.values)
+        self._unit = 2.0 ** int(exponent)
+        self.square = self.values_square * self._unit * self._unit
         self._seed = seed
 
     @cached_property
@@ -42,14 +54,15 @@ class Update:
         """Largest singular value, to about 1e-6; of large maps a lower bound, as near as that
         where the largest stands out."""
         if is_dense(self.shape):
-            return float(torch.linalg.eigvalsh(self._gram)[-1].clamp_min(0).sqrt())
+            largest = torch.linalg.eigvalsh(self._gram)[-1].clamp_min(0).sqrt()
+            return self._unit * float(largest)
         generator = torch.Generator().manual_seed(self._seed)
-        return float(ritz_space(self.values, generator=generator).sigma[0])
+        return self._unit * float(ritz_space(self.values, generator=generator).sigma[0])
 
     @cached_property
     def participation(self) -> float:
         """(Σσ²)²/Σσ⁴ of ΔW, within its range; of large maps to about 1 %."""
-        return self._participation(self.values, self.square)
+        return self._participation(self.values, self.values_square)
 
     @cached_property
     def signal(self) -> SignalCount:
@@ -80,7 +93,7 @@ class Update:
     def _participation(self, w: Tensor, square: float) -> float:
         if is_dense(self.shape):
             matrix = self._gram if w is self.values else gram(_short(w))
-            fourth = float(torch.linalg.vector_norm(matrix, dtype=torch.float64)) ** 2
+            fourth = squared_norm(matrix)
         else:
             fourth = _gram_square(_short(w), seed=self._seed)
         return min(max(square * square / fourth, 1.0), float(min(self.shape)))
@@ -107,8 +120,8 @@ def _gram_square(w: Float[Tensor, "p m"], *, seed: int) -> float:
         return torch.randn(w.shape[0], _PROBES, generator=generator, dtype=torch.float64).to(w)
 
     basis = torch.linalg.qr(apply(drawn()))[0]
-    inside = float(torch.linalg.vector_norm(apply(basis), dtype=torch.float64)) ** 2
+    inside = squared_norm(apply(basis))
     probes = drawn()
     probes = probes - basis @ (basis.mT @ probes)
-    outside = float(torch.linalg.vector_norm(apply(probes), dtype=torch.float64)) ** 2
+    outside = squared_norm(apply(probes))
     return inside + outside / _PROBES
