@@ -32,7 +32,8 @@ def test_blocks_of_any_size(tmp_path, monkeypatch, lora, dtype):
     for one, two in zip(whole, parts, strict=True):
         assert one.outcome == two.outcome
         assert one.counts == two.counts
-        assert one.untouched == two.untouched
+        assert one.untouched.changed_names == two.untouched.changed_names
+        assert one.untouched.largest_relative == pytest.approx(two.untouched.largest_relative)
         for a, b in zip(one.modules, two.modules, strict=True):
             assert (a.entries, a.entries_unchanged) == (b.entries, b.entries_unchanged)
             assert a.residual_norm == pytest.approx(b.residual_norm, rel=1e-6, abs=1e-12)
@@ -40,8 +41,9 @@ def test_blocks_of_any_size(tmp_path, monkeypatch, lora, dtype):
                 assert a.share_in_span == pytest.approx(b.share_in_span, rel=1e-9)
             if a.status == "applied":
                 assert a.entries_outside == b.entries_outside == 0
-                # Another order of summation, which moves numbers next to a tie.
-                assert abs(a.entries_equal - b.entries_equal) < 0.1 * a.entries
+                # Another order of summation moves few numbers of a short type over a tie.
+                if dtype == torch.bfloat16:
+                    assert abs(a.entries_equal - b.entries_equal) < 0.01 * a.entries
 
 
 @pytest.mark.parametrize("workers", [1, 3])
