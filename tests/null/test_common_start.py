@@ -45,7 +45,7 @@ def test_one_sided(sign):
     assert (found.significance.p < 1e-6) == (sign == 1)
 
 
-STARTS = [(8, 8, 256, 0.3), (8, 8, 256, 1.0), (4, 8, 100, 0.5), (16, 4, 64, 0.5)]
+STARTS = [(8, 8, 256, 0.3), (8, 8, 256, 1.0), (4, 8, 100, 0.5), (16, 4, 64, 0.5), (6, 6, 14, 0.5)]
 
 
 @pytest.mark.parametrize(("r", "s", "n", "change"), STARTS)
@@ -64,6 +64,7 @@ def test_overlap_of_strangers_with_one_start_is_explained(r, s, n, change):
         zs.append((total - law.mean) / law.sd)
     far = sum(abs(value) > 4 for value in zs)
     assert far <= 4, (far, sum(zs) / len(zs))
+    assert abs(sum(zs) / len(zs)) < 0.5
 
 
 def test_a_zero_factor_has_no_start():

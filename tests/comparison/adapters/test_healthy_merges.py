@@ -64,11 +64,14 @@ def test_merged_in_one_type_and_saved_in_another(tmp_path, first, second):
     assert not record.faults
 
 
-def test_one_entry_that_is_wrong_is_seen(tmp_path):
-    case = merged_case(tmp_path, dtype=torch.bfloat16)
+@pytest.mark.parametrize("side", [-1, 1])
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_one_entry_that_is_wrong_is_seen(tmp_path, dtype, side):
+    case = merged_case(tmp_path, dtype=DTYPES[dtype])
     name = "model.layers.0.mlp.up_proj.weight"
     wrong = case.merged[name].clone()
-    wrong.view(torch.int16)[3, 5] ^= 1
+    end = torch.full((), side * 1e4, dtype=wrong.dtype)
+    wrong[3, 5] = torch.nextafter(wrong[3, 5], end)
     record = case.replay(merged=case.merged | {name: wrong})
     module = next(m for m in record.modules if m.tensor == name)
     assert module.entries_outside == 1

@@ -25,7 +25,7 @@ class LeastSquares:
     def __init__(self, left: Tensor, right: Tensor) -> None:
         self._write, self._read = _basis(left), _basis(right.T)
         self.entries = 0
-        self.change = self.product = self.inner = 0.0
+        self.change = self.product = self.inner = self._apart = 0.0
         self.merged_noise = self.base_noise = 0.0
         self.unchanged = 0
         self.finite = True
@@ -39,6 +39,7 @@ class LeastSquares:
         self.change += float(difference.square().sum())
         self.product += float(change.square().sum())
         self.inner += float((difference * change).sum())
+        self._apart += float((difference - change).square().sum())
         self.merged_noise += float(block.merged_step.square().sum()) / 12
         self.base_noise += float(block.base_step.square().sum()) / 12
         self.finite = self.finite and math.isfinite(self.change)
@@ -53,8 +54,15 @@ class LeastSquares:
     @property
     def residual(self) -> float:
         """‖D - c P‖_F."""
-        along = self.inner**2 / self.product if self.product > 0 else 0.0
-        return math.sqrt(max(0.0, self.change - along))
+        strength = self.strength
+        if strength is None:
+            return math.sqrt(self.change)
+        # From D - P where c is nearer to 1 than to 0: less is lost in the subtraction.
+        start, rest = (
+            (self._apart, strength - 1) if abs(strength - 1) < abs(strength)
+            else (self.change, strength)
+        )  # fmt: skip
+        return math.sqrt(max(0.0, start - rest**2 * self.product))
 
     def standard_error(self, *, noise: float | None = None) -> float | None:
         """Of c: from the storage rounding of both, or from errors of a given mean square."""

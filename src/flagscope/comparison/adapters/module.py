@@ -52,7 +52,19 @@ class Measured:
     @property
     def replayed(self) -> Added | None:
         """The first order of roundings that gives every entry."""
-        return next((replay for replay in self.added if replay.holds), None)
+        return next((replay for replay in self.complete if replay.holds), None)
+
+    @property
+    def complete(self) -> list[Added]:
+        """Orders that every entry so far was held against: of those that fail beside another that
+        holds, no more are counted."""
+        most = max((replay.entries for replay in self.added), default=0)
+        return [replay for replay in self.added if replay.entries == most]
+
+    @property
+    def best(self) -> Added | None:
+        """The order of roundings that gives most entries."""
+        return min(self.complete, key=lambda replay: replay.outside, default=None)
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -70,9 +82,23 @@ def measured(source: Source) -> Measured:
     """Read a tensor of both models, once, and a second time where the first explains nothing."""
     found = _first(source)
     settled = found.replayed or found.unchanged or any(r.holds for r in found.rescaled)
-    if not settled and found.fit.finite and found.interval is None:
+    if settled or not found.fit.finite:
+        return found
+    _all_strengths(source, found)
+    if found.interval is None:
         _second(source, found)
     return found
+
+
+def _all_strengths(source: Source, found: Measured) -> None:
+    """Strengths of all entries, after those of the first block."""
+    for number, block in enumerate(source.blocks()):
+        possible = [strengths for strengths in found.strengths if strengths.possible]
+        if not possible:
+            return
+        if number > 0:
+            for strengths in possible:
+                strengths.add(block)
 
 
 def _first(source: Source) -> Measured:
@@ -85,7 +111,6 @@ def _first(source: Source) -> Measured:
             Strengths(order.compute, order.change) for order in orders if not order.product
         ]
         found.rescaled = _rescaled(source)
-    parts = (found.fit, *found.added, *found.strengths, *found.rescaled)
     for block in source.blocks():
         finite = bool((torch.isfinite(block.base_wide) & torch.isfinite(block.merged_wide)).all())
         if not finite:
@@ -95,8 +120,15 @@ def _first(source: Source) -> Measured:
         if source.standard:
             same |= block.base_wide.to(block.merged.dtype) == block.merged
         found.fit.unchanged += int(same.sum())
-        for part in parts:
-            part.add(block)
+        found.fit.add(block)
+        holding = [replay for replay in found.added if replay.outside == 0]
+        for replay in holding or found.complete:
+            replay.add(block)
+        for rescaled in found.rescaled:
+            rescaled.add(block)
+        if block.start == 0:
+            for strengths in found.strengths:
+                strengths.add(block)
     return found
 
 

@@ -27,7 +27,7 @@ def module_record(source: Source, found: Measured) -> ModuleReplay:
     """The record of one module."""
     fit = found.fit
     status, detail = _status(source, found)
-    best = found.replayed or min(found.added, key=lambda replay: replay.outside, default=None)
+    best = found.replayed or found.best
     interval = found.interval
     strength = fit.strength if interval is None else sum(interval) / 2
     if found.unchanged:
@@ -104,7 +104,7 @@ def _of_unchanged(found: Measured) -> tuple[ModuleStatus, str]:
 
 def _nearly(found: Measured) -> str | None:
     """How many entries differ, where all but very few of those that the merge moves fit."""
-    best = min(found.added, key=lambda replay: replay.outside, default=None)
+    best = found.best
     if best is None or not 0 < best.outside <= _FEW * best.moved:
         return None
     return f"{best.outside} of {best.entries} entries cannot come from the merge"

@@ -68,6 +68,11 @@ class Strengths:
         return slack
 
     @property
+    def possible(self) -> bool:
+        """Whether some strength gives every entry so far."""
+        return self.low <= self.high
+
+    @property
     def interval(self) -> tuple[float, float] | None:
         """The strengths; None where no strength fits, or entries do not bound it."""
         known = self.low <= self.high and math.isfinite(self.low) and math.isfinite(self.high)

@@ -132,8 +132,8 @@ class ModuleReplay(Record):
     )
     strength_interval: tuple[float, float] | None = Field(
         default=None,
-        description="All strengths that round to the merged tensor in every entry; null if none "
-        "does.",
+        description="All strengths that round to the merged tensor in every entry, or in its first "
+        "half million entries where the replay at strength 1 gives all; null if none does.",
     )
     standard_error: float | None = Field(
         default=None,
