@@ -1,9 +1,10 @@
-"""Makes small pairs of every kind that `flagscope compare` knows, and prints its first line on each.
+"""Makes pairs of every kind that `flagscope compare` knows, and prints its first line on each.
 
     python scripts/compare_examples.py FOLDER
 
-They are made of all-MiniLM-L6-v2, as the tests install it, and of the bundled model: changed copies,
-and LoRA adapters that PEFT saves and merges. The table of the README is what this prints.
+They are made of all-MiniLM-L6-v2, as the tests install it, and of the bundled model: changed
+copies, and LoRA adapters that PEFT saves and merges. The table of docs/compare.md is what this
+prints.
 """
 
 from __future__ import annotations
@@ -107,8 +108,11 @@ class Examples:
         self.save("flipped", flipped)
         one = self.moved("tuned", seed=1)
         two = self.moved("tuned-again", seed=2)
-        self.save("merge", {key: 0.3 * one[key] + 0.7 * two[key]
-                            if one[key].is_floating_point() else one[key] for key in one})  # fmt: skip
+        merge = {
+            key: 0.3 * one[key] + 0.7 * two[key] if one[key].is_floating_point() else one[key]
+            for key in one
+        }
+        self.save("merge", merge)
         kept = [0, 1, 2, 5]
         layers = {f"layer.{old}.": f"layer.{new}." for new, old in enumerate(kept)}
         cut = {}
@@ -123,7 +127,7 @@ class Examples:
         (self.folder / "cut/config.json").write_text(json.dumps(settings))
         generator = torch.Generator().manual_seed(3)
 
-        def anew(key: str, tensor: Tensor) -> Tensor:
+        def anew(_key: str, tensor: Tensor) -> Tensor:
             spread = tensor.std(correction=0)
             return tensor.mean() + spread * torch.randn(tensor.shape, generator=generator)
 
