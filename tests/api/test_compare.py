@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,83 @@ def test_a_linear_merge_has_its_coefficients(model: State, config: dict[str, Any
     assert "0.250 · parent 1" in report.verdict.text
     assert "0.750 · parent 2" in report.verdict.text
     assert len(report.result.parents) == 2
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny model of PEFT's, three adapters of it, two of one seed, and what one merges to."""
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    warnings.simplefilter("ignore", FutureWarning)  # of one of the two about the other
+    folder = tmp_path_factory.mktemp("adapters")
+    settings = transformers.GPT2Config(
+        n_embd=64, n_head=4, n_layer=2, vocab_size=60, n_positions=16
+    )
+
+    def base() -> Any:
+        torch.manual_seed(0)
+        return transformers.GPT2LMHeadModel(settings)
+
+    base().save_pretrained(folder / "base")
+    for name, seed in (("one", 1), ("twin", 1), ("other", 2)):
+        model = base()
+        torch.manual_seed(seed)
+        config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["c_attn"], fan_in_fan_out=True)
+        adapted = peft.get_peft_model(model, config)
+        generator = torch.Generator().manual_seed(len(name) + seed)
+        for key, parameter in adapted.named_parameters():
+            if ".lora_B." in key:
+                parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
+        adapted.save_pretrained(folder / name)
+        if name == "one":
+            adapted.merge_and_unload().save_pretrained(folder / "merged")
+    return {path.name: path for path in folder.iterdir()}
+
+
+def test_a_merged_adapter_is_found_at_its_strength(adapters: dict[str, Path]) -> None:
+    base, merged = adapters["base"], adapters["merged"]
+    report = flagscope.compare(base, merged, adapter=adapters["one"], only="content")
+    assert report.verdict.code == "adapter-applied"
+    assert "2 of 2 modules, strength 1.000" in report.verdict.text
+    assert report.result.adapter is not None
+    assert report.result.adapter.kind == "adapter"
+    missed = flagscope.compare(base, base, adapter=adapters["one"], only="content")
+    assert missed.verdict.code == "adapter-not-applied"
+    other = flagscope.compare(base, merged, adapter=adapters["other"], only="content")
+    assert other.verdict.code == "adapter-other-adapter"
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_adapter_for_a_model_says_what_it_would_move(
+    adapters: dict[str, Path], turned: bool
+) -> None:
+    pair = (adapters["one"], adapters["base"]) if turned else (adapters["base"], adapters["one"])
+    report = flagscope.compare(*pair)
+    assert report.verdict.code == "adapter-fits"
+    change = report.result.change
+    assert change is not None
+    assert {row.role for row in change.layers if row.change} == {"q", "k", "v"}
+    moved = next(entry for entry in change.maps if entry.change)
+    assert moved.signal_rank in range(1, 5)
+    assert "Modules of the adapter" in report.to_html()
+
+
+def test_two_adapters_of_one_seed_share_their_start(adapters: dict[str, Path]) -> None:
+    report = flagscope.compare(adapters["one"], adapters["twin"])
+    assert report.verdict.code == "adapters-shared-by-start"
+    assert "no conflict is called" in report.verdict.cannot_tell[0]
+    strangers = flagscope.compare(adapters["one"], adapters["other"])
+    assert strangers.verdict.code == "adapters-chance"
+    back = flagscope.compare(adapters["other"], adapters["one"])
+    assert mirrored(content(back)) == content(strangers)
+    same = flagscope.compare(adapters["one"], adapters["one"])
+    assert same.verdict.code == "adapters-same"
+
+
+def test_an_adapter_goes_with_two_models_alone(adapters: dict[str, Path]) -> None:
+    with pytest.raises(InputError, match="a side is an adapter itself"):
+        flagscope.compare(adapters["base"], adapters["one"], adapter=adapters["one"])
+    with pytest.raises(InputError, match="parents are given"):
+        flagscope.compare(adapters["base"], adapters["one"], parents=[adapters["merged"]])
 
 
 # Two orders

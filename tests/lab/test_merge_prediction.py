@@ -435,13 +435,13 @@ def test_every_claim_goes_beyond_the_paper():
 
 def test_the_file_that_reports_quote_is_that_of_the_page():
     published = ROOT / "docs/lab/merge-prediction/results.json"
-    quoted = ROOT / "src/flagscope/comparison/merge_predictors.json"
+    quoted = ROOT / "src/flagscope/report/comparison/merge_predictors.json"
     content = merge_verdicts(json.loads(published.read_text(encoding="utf-8")))
     assert json.loads(quoted.read_text(encoding="utf-8")) == content
 
 
 def test_what_the_index_says_of_the_verdicts_is_what_they_are():
-    quoted = ROOT / "src/flagscope/comparison/merge_predictors.json"
+    quoted = ROOT / "src/flagscope/report/comparison/merge_predictors.json"
     content = json.loads(quoted.read_text(encoding="utf-8"))
     from_weights = {p["name"] for p in content["predictors"] if not p["needs_data"]}
     found = [v for v in content["verdicts"] if v["predictor"] in from_weights]

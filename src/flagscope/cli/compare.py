@@ -105,7 +105,7 @@ def compare_command(
     """Compare two models, a model and an adapter, or two adapters.
 
     The first line is a verdict: identical, the same up to rounding, fine-tuned, an adapter merged
-    into it, a merge, layers cut, unrelated … Then come the evidence, what cannot be told, and what
+    into it, a merge, layers cut, unrelated … Then come the evidence, what stays open, and what
     moved.
     """
     outputs = {"json": json_, "html": html, "csv": csv}

@@ -99,7 +99,7 @@ def scan_command(
     code = _deliver(report, outputs, quiet, csv_table, paths)
     if code and options["store"]:
         log(f"hint: what succeeded is kept in {options['store']}; run again to try the rest alone")
-    # What failed is no reason to call the rest well: a finding outranks it.
+    # A finding that was asked for outranks tasks that failed.
     return (gate(report.findings, fail_on) if fail_on else 0) or code
 
 

@@ -175,11 +175,6 @@ def _cannot_tell(
     lines += refused
     if a.whole or b.whole or a.tokens or b.tokens:
         lines.append("tensors that an adapter stores whole are not compared here")
-    if pairs:
-        lines.append(
-            "whether the two disturb each other when merged: overlap of weights does not say what "
-            "they do on data"
-        )
     if any(pair.start is not None and pair.start.common for pair in pairs):
         lines.append(
             "whether what lies along the common start was learned by both: it is counted to the "

@@ -177,7 +177,7 @@ def _overlap(one: Side, two: Side, kind: str, start: CommonStart | None) -> Spac
     d, p, q = one.shape[axis], one.rank, two.rank
     if p == 0 or q == 0:
         return SpaceOverlap(
-            dimensions=(p, q, d), overlap=None, ratio=None, log10_p=None,
+            rank_a=p, rank_b=q, d=d, overlap=None, ratio=None, log10_p=None,
             status="a change is zero",
         )  # fmt: skip
     x, y = one.spaces[axis], two.spaces[axis]
@@ -194,7 +194,7 @@ def _overlap(one: Side, two: Side, kind: str, start: CommonStart | None) -> Spac
     if start is not None and not full:
         status = "directions are dead: what the common start gives was not computed"
     return SpaceOverlap(
-        dimensions=(p, q, d), overlap=total, ratio=total * d / (p * q), log10_p=found.log10_p,
+        rank_a=p, rank_b=q, d=d, overlap=total, ratio=total * d / (p * q), log10_p=found.log10_p,
         status=status, **numbers,
     )  # fmt: skip
 

@@ -33,7 +33,9 @@ class AdapterModule(Record):
 class SpaceOverlap(Record):
     """Overlap of two spaces with what chance gives."""
 
-    dimensions: tuple[int, int, int] = Field(description="Of the two spaces, and of the whole.")
+    rank_a: int = Field(description="Dimension of the first space.")
+    rank_b: int
+    d: int = Field(description="Dimension of the whole.")
     overlap: float | None = Field(description="Σcos² of the principal angles.")
     ratio: float | None = Field(description="In units of chance, p q/d.")
     log10_p: float | None = Field(description="Two-sided, against random position.")
@@ -121,5 +123,4 @@ class AdapterPairRecord(Record):
 
 
 def _mirrored(overlap: SpaceOverlap) -> SpaceOverlap:
-    p, q, d = overlap.dimensions
-    return overlap.model_copy(update={"dimensions": (q, p, d)})
+    return overlap.model_copy(update={"rank_a": overlap.rank_b, "rank_b": overlap.rank_a})

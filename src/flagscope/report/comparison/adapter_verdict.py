@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from importlib import resources
+
 from flagscope.records.comparison import (
     AdapterPairRecord,
     CoverageRecord,
@@ -134,10 +137,22 @@ _OF_PAIR: dict[str, tuple[VerdictCode, str]] = {
     ),
     "unclear": ("adapters-unclear", "it is unclear what the two adapters share"),
 }
-_COLLISION = (
-    "whether a merge of the two harms either: changes without common directions disturb each other "
-    "through the data, which was not looked at"
-)
+
+
+def _on_merging() -> str:
+    """What the laboratory found of numbers of weights as predictors of what a merge costs."""
+    place = resources.files("flagscope.report.comparison") / "merge_predictors.json"
+    found = json.loads(place.read_text("utf-8"))
+    data = {entry["name"] for entry in found["predictors"] if entry["needs_data"]}
+    told = [v for v in found["verdicts"] if v["predictor"] not in data and v["tuning"] == "lora"]
+    jointly = sum(verdict["predicts_jointly"] for verdict in told)
+    singly = sum(verdict["predicts"] for verdict in told)
+    return (
+        "whether a merge of the two harms either, so no conflict is called: of the "
+        f"{len(told)} combinations of a number of weights and a merge that the laboratory tried on "
+        f"adapters, {singly} predicted the loss taken one by one and {jointly} taken together "
+        "(merge-prediction)"
+    )
 
 
 def verdict_of_adapters(pair: AdapterPairRecord) -> Verdict:
@@ -155,5 +170,5 @@ def verdict_of_adapters(pair: AdapterPairRecord) -> Verdict:
         code=code,
         text=text,
         evidence=(*pair.evidence, *(fault.text for fault in faults)),
-        cannot_tell=(_COLLISION, *pair.cannot_tell),
+        cannot_tell=(_on_merging(), *pair.cannot_tell),
     )

@@ -1,4 +1,4 @@
-"""The verdict of a comparison: one line, what it rests on, and what cannot be told."""
+"""The verdict of a comparison: one line, what it rests on, and what stays open."""
 
 from __future__ import annotations
 

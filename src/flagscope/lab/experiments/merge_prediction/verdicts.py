@@ -1,7 +1,7 @@
 """Writes which predictors passed, for which merges, as a small file that reports quote.
 
     python -m flagscope.lab.experiments.merge_prediction.verdicts \
-        docs/lab/merge-prediction/results.json src/flagscope/comparison/merge_predictors.json
+        docs/lab/merge-prediction/results.json src/flagscope/report/comparison/merge_predictors.json
 
 The file follows from the results alone. It holds every interval, so that a report can show the
 numbers where it may not give a verdict.
