@@ -112,12 +112,12 @@ def module_pair(one: Side, two: Side) -> ModulePair:
     """Two adapters' changes of one module, of the same shape."""
     inner = inner_of_changes(one.change, two.change)
     size = one.change.norm * two.change.norm
-    random = "B" if one.factors.embedding else "A"
+    random = "lora_B" if one.factors.embedding else "lora_A"
     start = common_start(_rows(one, random), _rows(two, random))
     plain = start is not None and _is_plain(start)
     left, left_z = _left(one, two, start if plain else None, random, inner, size)
-    write = _overlap(one, two, "write", start if plain and random == "B" else None)
-    read = _overlap(one, two, "read", start if plain and random == "A" else None)
+    write = _overlap(one, two, "write", start if plain and random == "lora_B" else None)
+    read = _overlap(one, two, "read", start if plain and random == "lora_A" else None)
     cosine = inner / size if size > 0 else None
     return ModulePair(
         a=one.record, b=two.record, inner=inner, energy_cosine=cosine,
@@ -132,7 +132,7 @@ def module_pair(one: Side, two: Side) -> ModulePair:
 
 
 def _rows(side: Side, factor: str) -> Tensor:
-    return side.a if factor == "A" else side.b.T
+    return side.a if factor == "lora_A" else side.b.T
 
 
 def _is_plain(start: CommonStart) -> bool:
@@ -154,8 +154,8 @@ def _left(
         return None, None
     first, second = _rows(one, random), _rows(two, random)
     shared = min(len(first), len(second))
-    other = one.b.T if random == "A" else one.a
-    outer = two.b.T if random == "A" else two.a
+    other = one.b.T if random == "lora_A" else one.a
+    outer = two.b.T if random == "lora_A" else two.a
     # Rows g: (outer · otherᵀ) · first, times both scalings.
     g = (outer @ other.T) @ first * (one.factors.scaling * two.factors.scaling)
     rest, common = second.clone(), 0.0
@@ -186,7 +186,7 @@ def _overlap(one: Side, two: Side, kind: str, start: CommonStart | None) -> Spac
     numbers: dict[str, float | None] = {}
     full = p == one.factors.rank and q == two.factors.rank
     if start is not None and full:
-        random = "A" if kind == "read" else "B"
+        random = "lora_A" if kind == "read" else "lora_B"
         by_start = start_overlap(_rows(one, random), _rows(two, random), start.coefficients)
         z = (total - by_start.mean) / by_start.sd if by_start.sd > 0 else None
         numbers = {"explained": by_start.mean, "explained_sd": by_start.sd, "left_z": z}

@@ -52,7 +52,7 @@ class SpaceOverlap(Record):
 class StartRecord(Record):
     """Whether the random factors of a module started from the same numbers."""
 
-    factor: Literal["A", "B"] = Field(description="The factor that starts random.")
+    factor: Literal["lora_A", "lora_B"] = Field(description="The factor that starts random.")
     correlation: float = Field(description="Of its entries in the two adapters.")
     other_rows: float = Field(description="Root mean square cosine of rows of different numbers.")
     log10_p: float | None = Field(description="One-sided, for entries in random direction.")
