@@ -200,7 +200,7 @@ def test_kernels_and_embeddings(tmp_path):
     with read_adapter(folder) as adapter:
         record = compared_adapters(adapter, adapter)
     assert record.outcome == "same"
-    assert {module.start.factor for module in record.modules} == {"A", "B"}
+    assert {module.start.factor for module in record.modules} == {"lora_A", "lora_B"}
     with read_adapter(folder) as adapter:
         lost = compared_adapters(adapter, adapter, base=checkpoint({"conv.weight": normal(8, 27)}))
     assert "names_match_nothing" in {fault.code for fault in lost.faults_a}
