@@ -128,12 +128,16 @@ def _tensors(content: ContentRecord) -> list[ComparisonFinding]:
             found.append(_finding(code, severity, text, [joined(names, limit=_NAMED)]))
     for side, alone in ((SIDE_A, content.unpaired_a), (SIDE_B, content.unpaired_b)):
         if alone.tensors:
+            verb = "has" if alone.tensors == 1 else "have"
             text = (
                 f"{counted(alone.tensors, 'tensor')} of {side} ({alone.parameters:,} parameters) "
-                "belong to none of the other side: nothing here is about them."
+                f"{verb} no counterpart on the other side, and nothing here is about "
+                f"{'it' if alone.tensors == 1 else 'them'}."
             )
+            # Masks and positions are stored by some writers and left out by others.
+            severity = "info" if alone.buffers == alone.tensors else "warning"
             names = [joined(alone.names, limit=_NAMED)]
-            found.append(_finding("unpaired-tensors", "warning", text, names))
+            found.append(_finding("unpaired-tensors", severity, text, names))
     return found
 
 

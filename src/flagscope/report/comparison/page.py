@@ -16,14 +16,15 @@ from flagscope.records.comparison import (
     TensorContent,
 )
 from flagscope.report import wording
-from flagscope.report.comparison.whereabouts import relative_change
+from flagscope.report.comparison.whereabouts import HasRelative, relative_change
 from flagscope.report.environment import assets, environment
 from flagscope.report.payload import packed_json
 
 _SCRIPTS = ("base", "comparison")
 _STYLES = ("comparison",)
 _TENSORS = 500  # rows of the table of tensors that are not the same; the JSON has all
-_DECADES = 4.0  # what is this many decades below the largest is drawn as if it did not move
+_DECADES = 4.0  # what is this many decades below the largest is drawn as the faintest
+_FAINTEST = 0.12  # shade of the least that moved, apart from what did not
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Cell:
     Parameters
     ----------
     shade
-        How far it moved, 0 to 1, on a logarithmic scale up to the largest of its grid.
+        How far it moved, 0 to 1, on the logarithmic scale of its grid.
     text, key
         What it says, and what it opens.
     """
@@ -45,11 +46,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows and columns of cells; None where there is nothing."""
+    """Rows and columns of cells; None where there is nothing.
+
+    Parameters
+    ----------
+    title, columns, rows
+        Its words and cells.
+    least, most
+        What the faintest and the fullest shade stand for.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]
+    least: str
+    most: str
 
 
 def render_comparison(comparison: Comparison) -> str:
@@ -109,23 +120,23 @@ def layer_grids(change: ChangeRecord) -> list[Grid]:
         if not layers:
             continue
         roles = list(dict.fromkeys(row.role for row in rows))
-        largest = max((relative_change(row) or 0.0 for row in rows), default=0.0)
+        scale = _scale(rows)
         known = {(row.role, row.layer): row for row in rows}
         lines = tuple(
-            (role, tuple(_layer_cell(known.get((role, layer)), largest) for layer in layers))
+            (role, tuple(_layer_cell(known.get((role, layer)), scale) for layer in layers))
             for role in roles
         )
-        grids.append(Grid(stack, tuple(map(str, layers)), lines))
+        grids.append(Grid(stack, tuple(map(str, layers)), lines, *map(_percent, scale)))
     return grids
 
 
-def _layer_cell(row: LayerChange | None, largest: float) -> Cell | None:
+def _layer_cell(row: LayerChange | None, scale: tuple[float, float]) -> Cell | None:
     if row is None:
         return None
     moved = relative_change(row)
     words = "equal" if moved is None and row.identical else _percent(moved)
     return Cell(
-        _shade(moved, largest),
+        _shade(moved, scale),
         f"{row.role}, layer {row.layer}: {words} of the norm",
         f"{row.stack}/{row.layer}/{row.role}",
     )
@@ -140,33 +151,45 @@ def head_grids(change: ChangeRecord) -> list[Grid]:
             some = [row for row in rows if row.stack == stack]
             places = dict.fromkeys((row.attention, row.layer) for row in some)
             heads = sorted({row.head for row in some if row.head is not None})
-            largest = max((relative_change(row) or 0.0 for row in some), default=0.0)
+            scale = _scale(some)
             known = {(row.attention, row.layer, row.head): row for row in some}
             lines = tuple(
                 (
                     f"{layer}" if attention in (None, "self") else f"{layer} {attention}",
-                    tuple(_head_cell(known.get((attention, layer, head)), largest)
+                    tuple(_head_cell(known.get((attention, layer, head)), scale)
                           for head in heads),
                 )
                 for attention, layer in places
             )  # fmt: skip
             several = len({row.stack for row in rows}) > 1
             name = f"{title}, {stack}" if several else title
-            grids.append(Grid(name, tuple(map(str, heads)), lines))
+            grids.append(Grid(name, tuple(map(str, heads)), lines, *map(_percent, scale)))
     return grids
 
 
-def _head_cell(row: ProductChange | None, largest: float) -> Cell | None:
+def _head_cell(row: ProductChange | None, scale: tuple[float, float]) -> Cell | None:
     if row is None:
         return None
     moved = relative_change(row)
-    return Cell(_shade(moved, largest), f"{row.name}: {_percent(moved)} of the norm", row.name)
+    return Cell(_shade(moved, scale), f"{row.name}: {_percent(moved)} of the norm", row.name)
 
 
-def _shade(moved: float | None, largest: float) -> float:
+def _scale(rows: Iterable[HasRelative]) -> tuple[float, float]:
+    """The least and the largest change that a grid's shades stand for."""
+    moved = [change for row in rows if (change := relative_change(row))]
+    if not moved:
+        return 0.0, 0.0
+    largest = max(moved)
+    return max(min(moved), largest / 10**_DECADES), largest
+
+
+def _shade(moved: float | None, scale: tuple[float, float]) -> float:
+    """Shade of a change: 0 for none, logarithmic above that."""
+    least, largest = scale
     if not moved or not largest:
         return 0.0
-    return round(max(0.0, 1 + math.log10(moved / largest) / _DECADES), 3)
+    along = 1.0 if largest == least else math.log(moved / least) / math.log(largest / least)
+    return round(_FAINTEST + (1 - _FAINTEST) * max(0.0, along), 3)
 
 
 def _percent(value: float | None) -> str:
