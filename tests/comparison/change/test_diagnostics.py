@@ -34,7 +34,7 @@ def test_a_planted_alignment_is_flagged(aligned):
     change = found["layer.0.head.0.qk", "gram_correlation"]
     assert change.value_b == pytest.approx(1)
     assert change.difference == change.value_b - change.value_a
-    assert change.noise is None
+    assert 0 < change.noise < 1e-6
     assert "not known" in change.status
     # Layer 1 did not move.
     assert {change.layer for change in aligned.diagnostics} == {0}

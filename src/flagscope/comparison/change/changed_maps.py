@@ -9,7 +9,11 @@ from typing import Any, TypeVar
 
 from flagscope.arch import Graph
 from flagscope.checkpoint import Checkpoint
-from flagscope.comparison.change.diagnostics import diagnostic_changes, head_group_changes
+from flagscope.comparison.change.diagnostics import (
+    diagnostic_changes,
+    head_group_changes,
+    tensor_roundings,
+)
 from flagscope.comparison.change.layers import IDENTICAL, ROUNDING, layer_changes, total_change
 from flagscope.comparison.change.measured_map import measured_map
 from flagscope.comparison.change.pairing import MapPair, Pairing, paired_maps
@@ -99,8 +103,8 @@ def changed_maps(
     diagnostics, compared = [], 0
     heads = []
     if scans is not None:
-        settled = _moved_tensors(maps)
-        diagnostics, compared = diagnostic_changes(*scans, settled)
+        roundings = tensor_roundings(maps, (IDENTICAL, ROUNDING))
+        diagnostics, compared = diagnostic_changes(*scans, roundings)
         heads = head_group_changes(*scans)
     change, relative_a, relative_b = total_change(maps)
     return ChangeRecord(
@@ -176,15 +180,6 @@ def _adjusted(maps: list[MapChange]) -> list[MapChange]:
 
 def _tensors_of(pairing: Pairing) -> set[str]:
     return {side.map.tensor for pair in pairing.pairs for side in (pair.a, pair.b)}
-
-
-def _moved_tensors(maps: Sequence[MapChange]) -> dict[str, bool]:
-    """Of each tensor, whether one of its maps moved more than rounding explains."""
-    moved: dict[str, bool] = {}
-    for record in maps:
-        still = record.status in (IDENTICAL, ROUNDING)
-        moved[record.tensor_a] = moved.get(record.tensor_a, False) or not still
-    return moved
 
 
 def _notes(maps: Sequence[MapChange], without_scans: bool) -> list[str]:

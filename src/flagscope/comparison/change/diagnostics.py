@@ -6,9 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from flagscope.geometry.rounding_of_diagnostics import (
+    RoundingOfDiagnostics,
+    gram_rounding,
+    rounding_of_diagnostics,
+)
 from flagscope.observables import CORRELATION_FLOOR, RATIO_FLOOR
 from flagscope.records import HeadPair, HeadRecord, PairRecord, ScanResult
-from flagscope.records.comparison.change import DiagnosticChange, HeadGroupChange
+from flagscope.records.comparison.change import DiagnosticChange, HeadGroupChange, MapChange
 
 # Significance at which a near-copy counts, over all tests of its scan.
 _LEVEL = 0.05
@@ -16,6 +21,7 @@ _LEVEL = 0.05
 _ERRORS = 2.0
 
 _UNKNOWN = "the effect of storage rounding on it is not known"
+_BOUND = "noise is an upper estimate of what storage rounding gives"
 _ROUNDING = "the maps moved less than rounding can tell"
 _RANKS = "the ranks of the dominant spaces differ"
 
@@ -41,8 +47,52 @@ _DIAGNOSTICS = (
 )
 
 
+@dataclass(frozen=True)
+class TensorRounding:
+    """What is known of the maps of a tensor of a.
+
+    Attributes
+    ----------
+    moved
+        Whether one of them moved more than rounding explains.
+    relative
+        Norm of the rounding errors of both sides over the norm; None where it is not known.
+    size
+        The smaller side of the maps.
+    """
+
+    moved: bool
+    relative: float | None
+    size: int
+
+
+def tensor_roundings(maps: Sequence[MapChange], still: Sequence[str]) -> dict[str, TensorRounding]:
+    """What is known of each tensor's maps, those of a status in `still` taken as not moved."""
+    found: dict[str, TensorRounding] = {}
+    for record in maps:
+        relative = _relative_rounding(record)
+        moved, size = record.status not in still, min(record.shape)
+        before = found.get(record.tensor_a)
+        if before is not None:
+            moved, size = moved or before.moved, min(size, before.size)
+            known = relative is not None and before.relative is not None
+            relative = max(relative or 0.0, before.relative or 0.0) if known else None
+        found[record.tensor_a] = TensorRounding(moved, relative, size)
+    return found
+
+
+def _relative_rounding(record: MapChange) -> float | None:
+    if record.change == 0:
+        return 0.0  # what is equal on both sides is rounded alike
+    if record.rounding_share is None or record.change is None:
+        return None
+    if not record.norm_a or not record.norm_b:
+        return None
+    return math.sqrt(record.rounding_share / (record.norm_a * record.norm_b)) * record.change
+
+
 def diagnostic_changes(
-    a: ScanResult, b: ScanResult, settled: Mapping[str, bool]
+    a: ScanResult, b: ScanResult, roundings: Mapping[str, TensorRounding]
 ) -> tuple[list[DiagnosticChange], int]:
     """Differences of both scans beyond floor and noise, and how many numbers were compared.
 
@@ -50,9 +100,8 @@ def diagnostic_changes(
     ----------
     a, b
         Scans with the same settings.
-    settled
-        For each tensor of a, whether a map of it moved more than rounding explains; tensors that
-        are not in it count as moved.
+    roundings
+        What is known of the tensors of a; those that are not in it count as moved.
     """
     of_b = {pair.name: pair for pair in b.pairs}
     changes: list[DiagnosticChange] = []
@@ -61,17 +110,45 @@ def diagnostic_changes(
         other = of_b.get(pair.name)
         if other is None:
             continue
-        moved = any(settled.get(side.tensor, True) for side in (pair.write, pair.read))
+        known = [roundings.get(side.tensor) for side in (pair.write, pair.read)]
+        moved = any(tensor is None or tensor.moved for tensor in known)
+        bounds = _bounds(pair, known)
         for what in _DIAGNOSTICS:
-            change = _change(pair, other, what, moved=moved)
+            bound = None if bounds is None else getattr(bounds, what.field, None)
+            change = _change(pair, other, what, moved=moved, bound=bound)
             compared += change is not None
             if change is not None and change.flagged:
                 changes.append(change)
     return changes, compared
 
 
+def _bounds(
+    pair: PairRecord, known: Sequence[TensorRounding | None]
+) -> RoundingOfDiagnostics | None:
+    """What storage rounding gives the diagnostics of a pair; None where that is not known."""
+    c, rho, nu = pair.commutator_ratio, pair.gram_correlation, pair.commutation_defect
+    if c is None or rho is None or nu is None:
+        return None
+    centred, whole = [], []
+    for tensor, participation in zip(
+        known, (pair.participation_write, pair.participation_read), strict=True
+    ):
+        if tensor is None or tensor.relative is None or not participation:
+            return None
+        centred.append(
+            gram_rounding(tensor.relative, tensor.size, participation=participation, d=pair.d)
+        )
+        whole.append(tensor.relative * math.sqrt(2 * participation / tensor.size))
+    if not all(map(math.isfinite, centred)):
+        return None
+    return rounding_of_diagnostics(
+        (centred[0], centred[1]), (whole[0], whole[1]),
+        commutator_ratio=c, gram_correlation=rho, commutation_defect=nu,
+    )  # fmt: skip
+
+
 def _change(
-    a: PairRecord, b: PairRecord, what: _Compared, *, moved: bool
+    a: PairRecord, b: PairRecord, what: _Compared, *, moved: bool, bound: float | None
 ) -> DiagnosticChange | None:
     of_a, of_b = getattr(a, what.field), getattr(b, what.field)
     if of_a is None or of_b is None:
@@ -79,12 +156,12 @@ def _change(
     of_a, of_b = float(of_a), float(of_b)
     difference = of_b - of_a
     floor = what.floor * min(abs(of_a), abs(of_b)) if what.relative else what.floor
-    noise, status = None, _UNKNOWN
+    noise, status = bound, _UNKNOWN if bound is None else _BOUND
     if what.error is not None:
         errors = [getattr(side, what.error) for side in (a, b)]
         if any(error is not None for error in errors):
-            noise = math.hypot(*(error or 0.0 for error in errors))
-            status = "estimated; " + _UNKNOWN
+            noise = math.hypot(bound or 0.0, *(error or 0.0 for error in errors))
+            status = f"estimated; {status}"
     same = (a.effective_rank_write, a.effective_rank_read) == (
         b.effective_rank_write, b.effective_rank_read,
     )  # fmt: skip
