@@ -35,7 +35,7 @@ def test_a_planted_alignment_is_flagged(aligned):
     assert change.value_b == pytest.approx(1)
     assert change.difference == change.value_b - change.value_a
     assert 0 < change.noise < 1e-6
-    assert "not known" in change.status
+    assert "upper estimate" in change.status
     # Layer 1 did not move.
     assert {change.layer for change in aligned.diagnostics} == {0}
     assert aligned.diagnostics_compared > len(aligned.diagnostics)
