@@ -49,7 +49,7 @@ def test_a_gate_gives_4_where_a_finding_is_named(
     save_file(state, path)
     answer = run("scan", path, "--fail-on", codes, "--json", "-", "--quiet")
     assert answer.code == code
-    assert ("there is such a finding" in answer.err) == (code == 4)
+    assert ("that is what was found" in answer.err) == (code == 4)
     found = {finding["code"] for finding in json.loads(answer.out)["findings"]}
     assert found >= {"not-finite", "missing-numbers"}
 

@@ -56,7 +56,7 @@ def test_bad_options(run: Run, mlp: Path, monkeypatch, options: list[str], said:
     assert said in error
 
 
-@pytest.mark.parametrize("arguments", [[], ["scan"], ["inspect"], ["scna"], ["--bogus"]])
+@pytest.mark.parametrize("arguments", [["scan"], ["inspect"], ["scna"], ["--bogus"]])
 def test_bad_commands(run: Run, arguments: list[str]) -> None:
     _, hint = complaint(run(*arguments))
     assert "--help" in hint
@@ -83,3 +83,19 @@ def test_a_device_that_is_not_there(run: Run, monkeypatch: pytest.MonkeyPatch) -
     error, hint = complaint(run("scan", "some/model", "--device", "cuda"))
     assert "device 'cuda' cannot be used" in error
     assert "cpu" in hint
+
+
+def test_the_bare_command_prints_its_help(run: Run) -> None:
+    answer = run()
+    assert answer.code == 0
+    assert answer.out == run("--help").out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands(run: Run, monkeypatch, shell: str) -> None:
+    monkeypatch.setenv("_FLAGSCOPE_COMPLETE", f"{shell}_source")
+    assert "_FLAGSCOPE_COMPLETE" in run().out
+    monkeypatch.setenv("_FLAGSCOPE_COMPLETE", f"{shell}_complete")
+    monkeypatch.setenv("COMP_WORDS", "flagscope com")
+    monkeypatch.setenv("COMP_CWORD", "com" if shell == "fish" else "1")
+    assert "compare" in run().out

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flagscope.cli.collection import collection_paused
-from flagscope.cli.gate import FAILED_GATE, chosen_codes
+from flagscope.cli.gate import chosen_codes, comparison_codes, comparison_gate
 from flagscope.cli.interrupt import interruptible
 from flagscope.cli.options import memory_option
 from flagscope.cli.outputs import check_outputs, paths_option, write_outputs
-from flagscope.cli.text import log
 
 if TYPE_CHECKING:
     from flagscope.api.comparison_report import ComparisonReport
@@ -28,10 +27,7 @@ def _parts(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 def _codes(
     _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> tuple[str, ...]:
-    from flagscope.records.comparison import VERDICT_CODES
-    from flagscope.report.comparison import COMPARISON_CODES
-
-    return () if value is None else chosen_codes(value, (*VERDICT_CODES, *COMPARISON_CODES))
+    return comparison_codes(value)
 
 
 @click.command("compare")
@@ -134,12 +130,4 @@ def compare_command(
         from flagscope.cli.comparison_text import print_comparison
 
         print_comparison(report.result)
-    return _gate(report, fail_on)
-
-
-def _gate(report: ComparisonReport, codes: tuple[str, ...]) -> int:
-    there = {report.verdict.code, *(finding.code for finding in report.result.findings)}
-    met = [code for code in codes if code in there]
-    for code in met:
-        log(f"--fail-on {code}: that is what it is")
-    return FAILED_GATE if met else 0
+    return comparison_gate(report.result, fail_on)

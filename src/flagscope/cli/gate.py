@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +13,7 @@ from flagscope.cli.text import log
 
 if TYPE_CHECKING:
     from flagscope.records import Finding
+    from flagscope.records.comparison import Comparison
 
 FAILED_GATE = 4
 _SEVERITIES = ("strong", "notable", "warning")
@@ -20,6 +22,17 @@ _SEVERITIES = ("strong", "notable", "warning")
 def _codes(
     _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> tuple[str, ...]:
+    return scan_codes(value)
+
+
+def scan_codes(value: str | None) -> tuple[str, ...]:
+    """The comma-separated codes and severities of findings of a scan.
+
+    Raises
+    ------
+    click.BadParameter
+        If one is not among those there are.
+    """
     from flagscope.records import FINDING_CODES  # not at the start of every command
 
     return () if value is None else chosen_codes(value, (*FINDING_CODES, *_SEVERITIES))
@@ -62,8 +75,33 @@ def gate(findings: Sequence[Finding], codes: Sequence[str]) -> int:
     """
     claims = {finding.code for finding in findings if finding.severity != "info"}
     remarks = {"small-effects", "nothing", "old-schema"} & {finding.code for finding in findings}
-    severities = {finding.severity for finding in findings}
-    met = [code for code in codes if code in claims | remarks | severities]
+    return _exit_code(codes, claims | remarks | {finding.severity for finding in findings})
+
+
+def comparison_codes(value: str | None) -> tuple[str, ...]:
+    """The comma-separated codes of verdicts and findings of a comparison.
+
+    Raises
+    ------
+    click.BadParameter
+        If one is not among those there are.
+    """
+    from flagscope.records.comparison import VERDICT_CODES
+    from flagscope.report.comparison import COMPARISON_CODES, fault_codes
+
+    if value is None:
+        return ()
+    return chosen_codes(value, (*VERDICT_CODES, *COMPARISON_CODES, *fault_codes()))
+
+
+def comparison_gate(comparison: Comparison, codes: Sequence[str]) -> int:
+    """Exit code: `FAILED_GATE` if the verdict or a finding has one of the codes, else 0."""
+    found = {finding.code for finding in comparison.findings}
+    return _exit_code(codes, {comparison.verdict.code, *found})
+
+
+def _exit_code(codes: Sequence[str], there: AbstractSet[str]) -> int:
+    met = [code for code in codes if code in there]
     for code in met:
-        log(f"--fail-on {code}: there is such a finding")
+        log(f"--fail-on {code}: that is what was found")
     return FAILED_GATE if met else 0

@@ -7,11 +7,13 @@ trace as well.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 
 import click
+from click.shell_completion import shell_complete
 
 from flagscope.cli.catalogue import families_command
 from flagscope.cli.compare import compare_command
@@ -19,6 +21,7 @@ from flagscope.cli.heads import heads_command
 from flagscope.cli.inspect import inspect_command
 from flagscope.cli.interrupt import leave
 from flagscope.cli.lab import lab_command
+from flagscope.cli.report import report_command
 from flagscope.cli.scan import demo_command, scan_command
 from flagscope.cli.streams import given_up, prepared_streams, stdout_failure
 from flagscope.cli.text import complain, log
@@ -27,6 +30,7 @@ from flagscope.guard import told
 from flagscope.masking import masked
 
 WRONG_USE, INTERNAL_ERROR, INTERRUPTED = 2, 3, 130
+_COMPLETE = "_FLAGSCOPE_COMPLETE"  # set by the script that click gives to a shell
 
 
 @click.group(
@@ -38,7 +42,7 @@ WRONG_USE, INTERNAL_ERROR, INTERRUPTED = 2, 3, 130
 def cli(context: click.Context) -> None:
     """Measure how the layers and heads of a network are aligned, from its weights alone."""
     if context.invoked_subcommand is None:
-        raise click.UsageError("no command is given")
+        click.echo(context.get_help())
 
 
 cli.add_command(scan_command)
@@ -46,6 +50,7 @@ cli.add_command(inspect_command)
 cli.add_command(compare_command)
 cli.add_command(heads_command)
 cli.add_command(families_command)
+cli.add_command(report_command)
 cli.add_command(demo_command)
 cli.add_command(lab_command)
 
@@ -61,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     if not prepared_streams():
         sys.exit(WRONG_USE)
+    if instruction := os.environ.get(_COMPLETE):
+        sys.exit(shell_complete(cli, {}, "flagscope", _COMPLETE, instruction))
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
         failure = stdout_failure()

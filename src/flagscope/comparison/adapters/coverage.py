@@ -14,11 +14,11 @@ from flagscope.comparison.adapters.expected import missing_modules
 from flagscope.comparison.adapters.replays import Added
 from flagscope.comparison.adapters.roundings import STANDARD, roundings
 from flagscope.comparison.adapters.targets import Target, adapter_targets
-from flagscope.records.comparison.adapters import CoverageRecord, Fault, TargetCoverage
+from flagscope.records.comparison.adapters import CoverageRecord, Fault, FaultCode, TargetCoverage
 
 # Names that a fault lists.
 LISTED = 10
-_CODES = {
+_CODES: dict[str, tuple[FaultCode, str]] = {
     "no_target": ("names_match_nothing", "modules of the adapter match no tensor of the base"),
     "shape_mismatch": ("shape_mismatch", "modules have a change of another shape than the base's"),
     "unusable": ("unusable_factors", "modules have factors that do not belong together"),
@@ -208,5 +208,5 @@ def _suggested_prefix(targets: list[Target], names: TargetNames) -> tuple[str, s
     return pair if 2 * count > len(lost) else None
 
 
-def _fault(code: str, text: str, names: list[str]) -> Fault:
+def _fault(code: FaultCode, text: str, names: list[str]) -> Fault:
     return Fault(code=code, text=text, names=names[:LISTED], count=len(names))

@@ -6,6 +6,7 @@ from flagscope.comparison.adapters.coverage import LISTED
 from flagscope.comparison.adapters.outcome import Seen, rank_scaled
 from flagscope.records.comparison.adapters import (
     Fault,
+    FaultCode,
     ModuleReplay,
     ModuleStatus,
     ReplayOutcome,
@@ -35,7 +36,7 @@ _SAID: dict[ModuleStatus, str] = {
     "not_finite": "hold NaN or infinity in the base or the merged model",
     "replaced": "are replaced by a tensor of another shape",
 }
-_FAULTY: dict[ReplayOutcome, tuple[str, str]] = {
+_FAULTY: dict[ReplayOutcome, tuple[FaultCode, str]] = {
     "not_applied": ("not_applied", "the merged model is the base: the adapter is not in it"),
     "applied_at_strength": ("other_strength", "the adapter is in it at another strength than 1"),
     "applied_twice": ("applied_twice", "the adapter is in it twice"),

@@ -2,6 +2,7 @@
 
 from flagscope.records.comparison.adapter_pairs import AdapterPairRecord, ModulePair
 from flagscope.records.comparison.adapters import (
+    FAULT_CODES,
     CoverageRecord,
     Fault,
     ModuleReplay,
@@ -34,6 +35,7 @@ from flagscope.records.comparison.letters import SIDE_A, SIDE_B, lettered, lette
 __all__ = [
     "COMPARE_SCHEMA",
     "COMPARISON_PARTS",
+    "FAULT_CODES",
     "SIDE_A",
     "SIDE_B",
     "VERDICT_CODES",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
@@ -56,10 +56,44 @@ ReplayOutcome = Literal[
 ]
 
 
+FaultCode = Literal[
+    "not_applied",
+    "other_strength",
+    "applied_twice",
+    "applied_partly",
+    "other_scaling",
+    "transposed",
+    "subtracted",
+    "exchanged",
+    "not_unloaded",
+    "changed_besides",
+    "other_adapter",
+    "other_base",
+    "other_change",
+    "requantised",
+    "dora_without_magnitudes",
+    "nothing_matches",
+    "no_effect",
+    "entries_differ",
+    "embeddings_left_out",
+    "whole_left_out",
+    "other_tensors_changed",
+    "names_match_nothing",
+    "whole_match_nothing",
+    "prefix_mismatch",
+    "module_missing",
+    "shape_mismatch",
+    "unusable_factors",
+    "zero_effect",
+]
+"""What is wrong with an adapter or a merge, in words that do not change."""
+FAULT_CODES: tuple[FaultCode, ...] = get_args(FaultCode)
+
+
 class Fault(Record):
     """Something that is wrong, or would surprise."""
 
-    code: str = Field(description="Stable name of the fault, for programs.")
+    code: FaultCode = Field(description="Stable name of the fault, for programs.")
     text: str = Field(description="What it is, with numbers.")
     names: list[str] = Field(
         default_factory=list, description="The first modules or tensors that it concerns."

@@ -8,6 +8,7 @@ from flagscope.report.comparison.adapter_verdict import (
 from flagscope.report.comparison.findings import (
     COMPARISON_CODES,
     comparison_findings,
+    fault_codes,
     fault_findings,
 )
 from flagscope.report.comparison.frames import heads_frame, maps_frame, tensors_frame
@@ -18,6 +19,7 @@ from flagscope.report.comparison.whereabouts import relative_change, where_moved
 __all__ = [
     "COMPARISON_CODES",
     "comparison_findings",
+    "fault_codes",
     "fault_findings",
     "heads_frame",
     "maps_frame",

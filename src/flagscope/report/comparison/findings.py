@@ -9,6 +9,7 @@ from statistics import median
 from flagscope.observables import EXPLANATIONS
 from flagscope.records import Severity
 from flagscope.records.comparison import (
+    FAULT_CODES,
     SIDE_A,
     SIDE_B,
     ChangeRecord,
@@ -36,7 +37,7 @@ COMPARISON_CODES = (
     "near-copies-changed",
     "diagnostics-changed",
 )
-"""Codes of findings on two models; those on an adapter are its faults' own."""
+"""Codes of findings on two models; those on an adapter are the `fault_codes`."""
 
 _LEVEL = 0.05
 _NAMED = 4
@@ -59,6 +60,15 @@ def comparison_findings(
     return sorted(found, key=lambda finding: order.index(finding.severity))
 
 
+def fault_codes() -> tuple[str, ...]:
+    """Codes of findings on an adapter or its merge."""
+    return tuple(map(_as_finding, FAULT_CODES))
+
+
+def _as_finding(code: str) -> str:
+    return code.replace("_", "-")
+
+
 def fault_findings(faults: Iterable[Fault]) -> list[ComparisonFinding]:
     """What is wrong with an adapter or its merge, as findings."""
     return [_fault(fault) for fault in faults]
@@ -73,7 +83,7 @@ def _finding(
 def _fault(fault: Fault) -> ComparisonFinding:
     more = fault.count - len(fault.names[:_NAMED])
     names = joined([*fault.names[:_NAMED], *([f"{more:,} more"] if more > 0 else [])])
-    return _finding(fault.code, "warning", fault.text, [names] if names else [])
+    return _finding(_as_finding(fault.code), "warning", fault.text, [names] if names else [])
 
 
 def _entries(content: ContentRecord) -> list[ComparisonFinding]:

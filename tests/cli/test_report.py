@@ -1,0 +1,68 @@
+"""`flagscope report`: what an earlier scan or comparison wrote, printed again or as a page."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Run
+
+
+@pytest.fixture
+def scan(run: Run, mlp: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "scan.json"
+    assert run("scan", mlp, "--json", path, "--quiet").code == 0
+    return path
+
+
+def without_time(text: str) -> str:
+    return re.sub(r"\d+\.\d s", "s", text)
+
+
+def test_a_scan_is_printed_as_it_was(run: Run, mlp: Path, scan: Path) -> None:
+    assert without_time(run("report", scan).out) == without_time(run("scan", mlp).out).replace(
+        str(mlp), mlp.name
+    )
+
+
+def test_a_page_is_made_of_the_json_alone(run: Run, mlp: Path, scan: Path, tmp_path: Path) -> None:
+    mlp.unlink()
+    answer = run("report", scan, "--html", tmp_path / "page.html")
+    assert answer.code == 0
+    assert "<!doctype html>" in (tmp_path / "page.html").read_text()
+
+
+def test_a_comparison_is_printed_by_the_same_command(run: Run, mlp: Path, tmp_path: Path) -> None:
+    path = tmp_path / "comparison.json"
+    run("compare", mlp, mlp, "--json", path, "--quiet")
+    answer = run("report", path, "--fail-on", "identical")
+    assert answer.code == 4
+    assert answer.out.startswith("identical: ")
+    assert run("report", path, "--fail-on", "unrelated").code == 0
+
+
+def test_gates_go_with_the_kind_of_the_file(run: Run, scan: Path) -> None:
+    assert run("report", scan, "--fail-on", "not-finite").code == 0
+    wrong = run("report", scan, "--fail-on", "identical")
+    assert wrong.code == 2
+    assert "'identical' is not among not-finite" in wrong.err
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"schema": "flagscope.track/9"}', json.dumps({"schema": [1]})]
+)
+def test_other_files_are_refused(run: Run, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    answer = run("report", path)
+    assert answer.code == 2
+    assert "hint: " in answer.err
+
+
+def test_the_json_is_not_overwritten(run: Run, scan: Path) -> None:
+    before = scan.read_bytes()
+    assert run("report", scan, "--html", scan).code == 2
+    assert scan.read_bytes() == before
