@@ -12,10 +12,10 @@ from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.lora import Factors
-from flagscope.checkpoint.spacing import spacing
 from flagscope.checkpoint.widen import widen
 from flagscope.comparison.adapters.roundings import STANDARD
 from flagscope.geometry import float_product_bound, rounding_interval
+from flagscope.spacing import spacing
 
 # Entries of a block, and entries read at once: about ten temporaries of 4 MiB each, and at most
 # 64 MiB of float64 a side.
@@ -204,7 +204,7 @@ class _Rows:
         stored = self.stored[span]
         if self.own_step is not None:
             return self.own_step[span].to(torch.float64)
-        if not stored.is_floating_point():
+        step = spacing(stored)
+        if step is None:
             return torch.ones(stored.shape, dtype=torch.float64)
-        step = spacing(stored).to(torch.float64)
         return step if self.scale is None else step * self.scale[span].abs().to(torch.float64)
