@@ -12,7 +12,6 @@ from flagscope.errors import InputError, UnknownDtypeError
 from flagscope.null.repetition import few_values, group_sums, line_keys
 from flagscope.spacing import FLOAT_FORMATS, FloatFormat, powers_of_two, spacing
 
-
 # Elements widened at a time: a few temporaries of 1 MiB in float32, which stay in a core's cache.
 _BLOCK = 1 << 18
 
@@ -213,7 +212,7 @@ def row_noise(
         raise _unknown(weight.dtype)
     if isinstance(scale, Tensor) or scale != 1.0:
         step = step * torch.as_tensor(scale, device=weight.device).double()
-    return step.mul_(12.0**-0.5).square_().mean(-1)
+    return step.mul_(1 / 12.0**0.5).square_().mean(-1)
 
 
 def _unknown(dtype: torch.dtype) -> UnknownDtypeError:

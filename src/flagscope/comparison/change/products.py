@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flagscope.arch import Graph, PairGroup, Side
 from flagscope.checkpoint import Checkpoint, widen
-from flagscope.comparison.change.layers import IDENTICAL, ROUNDING, within_rounding
+from flagscope.comparison.change.layers import IDENTICAL, ROUNDING, over, within_rounding
 from flagscope.engine.cache.stored_tensor import StoredTensor, read_piece
 from flagscope.engine.plan.pieces import piece_of, rest_of
 from flagscope.geometry import even_exponents, power_of_two
@@ -195,10 +195,9 @@ def _record(
     return _missing(group, place, status).model_copy(
         update={
             "norm_a": sizes[0], "norm_b": sizes[1], "change": sizes[2],
-            "relative_a": change / of_a if of_a else None,
-            "relative_b": change / of_b if of_b else None,
+            "relative_a": over(change, of_a), "relative_b": over(change, of_b),
             "raw_relative_a": raw_a, "raw_relative_b": raw_b,
-            "floor": floor / mean if mean else None,
+            "floor": over(floor, mean),
         }
     )  # fmt: skip
 

@@ -84,7 +84,7 @@ def render_comparison(comparison: Comparison) -> str:
             odd_tensors=_odd_tensors(comparison),
             shown_tensors=_TENSORS,
             wording=wording,
-            percent=_percent,
+            percent=wording.percent,
             relative=relative_change,
             explanations=EXPLANATIONS,
         )
@@ -123,7 +123,7 @@ def _layer_cell(row: LayerChange | None, largest: float) -> Cell | None:
     if row is None:
         return None
     moved = relative_change(row)
-    words = "equal" if moved is None and row.identical else _percent(moved)
+    words = "equal" if moved is None and row.identical else wording.percent(moved)
     return Cell(
         _shade(moved, largest),
         f"{row.role}, layer {row.layer}: {words} of the norm",
@@ -160,17 +160,15 @@ def _head_cell(row: ProductChange | None, largest: float) -> Cell | None:
     if row is None:
         return None
     moved = relative_change(row)
-    return Cell(_shade(moved, largest), f"{row.name}: {_percent(moved)} of the norm", row.name)
+    return Cell(
+        _shade(moved, largest), f"{row.name}: {wording.percent(moved)} of the norm", row.name
+    )
 
 
 def _shade(moved: float | None, largest: float) -> float:
     if not moved or not largest:
         return 0.0
     return round(max(0.0, 1 + math.log10(moved / largest) / _DECADES), 3)
-
-
-def _percent(value: float | None) -> str:
-    return wording.MISSING if value is None else f"{wording.number(100 * value)} %"
 
 
 def _sides(comparison: Comparison) -> list[tuple[str, Any]]:
@@ -216,10 +214,10 @@ def _heads(comparison: Comparison) -> dict[str, Any]:
 def _change_rows(product: ProductChange) -> list[list[str]]:
     number = wording.number
     return [
-        ["Change of the product over its norm", _percent(relative_change(product))],
-        ["What storage rounding alone gives", _percent(product.floor)],
+        ["Change of the product over its norm", wording.percent(relative_change(product))],
+        ["What storage rounding alone gives", wording.percent(product.floor)],
         ["The same of the two maps, which a change of basis moves too",
-         _percent(product.raw_relative_a)],
+         wording.percent(product.raw_relative_a)],
         ["Norm in A, in B", f"{number(product.norm_a)}, {number(product.norm_b)}"],
         ["Status", product.status],
     ]  # fmt: skip
