@@ -7,7 +7,7 @@ import math
 import torch
 
 from flagscope.comparison.change.leading import Directions
-from flagscope.null.spectral_norm import spectral_norm_log_sf, spectral_norm_quantile
+from flagscope.null import spectral_norm_log_sf, spectral_norm_quantile
 from flagscope.records.comparison.change import Intruders
 
 #: Of `peft.tuners.lora.intruders.reduce_intruder_dimension`.
