@@ -55,7 +55,7 @@ class ComparisonReport:
 
     @property
     def verdict(self) -> Verdict:
-        """What the two are to each other, with the evidence and what cannot be told."""
+        """What the two are to each other, with the evidence and what cannot be known."""
         return self.result.verdict
 
     @cached_property

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flagscope.cli.bar import progress_bar
 from flagscope.cli.collection import collection_paused
 from flagscope.cli.gate import FAILED_GATE, chosen_codes
 from flagscope.cli.interrupt import interruptible
@@ -105,20 +106,22 @@ def compare_command(
     """Compare two models, a model and an adapter, or two adapters.
 
     The first line is a verdict: identical, the same up to rounding, fine-tuned, an adapter merged
-    into it, a merge, layers cut, unrelated … Then come the evidence, what cannot be told, and what
+    into it, a merge, layers cut, unrelated … Then come the evidence, what cannot be known, and what
     moved.
     """
     outputs = {"json": json_, "html": html, "csv": csv}
     more = [options["adapter"]] if options["adapter"] else []
     check_outputs(outputs, a, b, *more, *options["parents"])
 
-    def compared() -> ComparisonReport:
-        with collection_paused():
-            from flagscope.api.compare import compare
+    with progress_bar(quiet=quiet) as step:
 
-        return compare(a, b, **options)
+        def compared() -> ComparisonReport:
+            with collection_paused():
+                from flagscope.api.compare import compare
 
-    report = interruptible(compared)
+            return compare(a, b, progress=step, **options)
+
+        report = interruptible(compared)
 
     def table() -> str:
         from flagscope.report import csv_text

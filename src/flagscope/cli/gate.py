@@ -58,7 +58,7 @@ def fail_on_option() -> Decorator:
 def gate(findings: Sequence[Finding], codes: Sequence[str]) -> int:
     """Exit code: `FAILED_GATE` if a finding has one of the codes or severities, else 0.
 
-    A remark is no claim and does not count, unless remarks are all that its code stands for.
+    A remark claims nothing and does not count, unless remarks are all that its code stands for.
     """
     claims = {finding.code for finding in findings if finding.severity != "info"}
     remarks = {"small-effects", "nothing", "old-schema"} & {finding.code for finding in findings}

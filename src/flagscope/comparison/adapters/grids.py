@@ -12,7 +12,7 @@ from flagscope.comparison.adapters.blocks import Block
 from flagscope.spacing import spacing
 
 # A grid is named where the error's mean square is that of rounding to nearest within these factors
-# (the law of the error is uniform where the grid is fine beside the weights, and a little less
+# (the law of the error is uniform where the grid is fine next to the weights, and a little less
 # where it is not).
 _LOW, _HIGH = 0.5, 1.5
 # The scale of a group is taken from its largest rounded value, which may have been rounded again.
@@ -32,8 +32,8 @@ class Grid:
     dtype
         Type whose numbers are the grid, for others.
     group
-        What shares a scale: the tensor, a row, or this many columns of a row. "none" where there
-        is no scale.
+        What shares a scale: the tensor, a row, or this many columns of a row. "none" without a
+        scale.
     """
 
     name: str

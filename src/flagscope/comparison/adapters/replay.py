@@ -1,4 +1,4 @@
-"""PEFT's merge of an adapter replayed, and the merged model told by it."""
+"""PEFT's merge of an adapter replayed, and what it says of the merged model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verdict of a comparison: one line, what it rests on, and what cannot be told."""
+"""The verdict of a comparison: one line, what it rests on, and what cannot be known."""
 
 from __future__ import annotations
 

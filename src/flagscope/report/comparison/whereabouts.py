@@ -25,7 +25,7 @@ class HasRelative(Protocol):
 
 
 _MOST = 0.5  # of the squared change: what is named first holds at least this much
-_FEW = 0.4  # of the layers: more of them are no place
+_FEW = 0.4  # of the layers: more of them do not say where
 
 
 def relative_change(row: HasRelative) -> float | None:
