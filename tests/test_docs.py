@@ -9,7 +9,7 @@ import flagscope
 
 DOCS = Path(__file__).parents[1] / "docs"
 PACKAGE = Path(flagscope.__file__).parent
-MODULE = r"`((?:geometry|null|diagnose|observables|engine)/[\w/]+\.py)`"
+MODULE = r"`((?:(?:geometry|null|diagnose|observables|engine|comparison)/[\w/]+|spacing)\.py)`"
 
 
 @pytest.mark.parametrize("page", ["collapse.md"])
@@ -42,7 +42,7 @@ def test_each_formula_is_where_the_architecture_page_says():
         assert wanted <= set.union(*map(defined, named)), quantity
 
 
-@pytest.mark.parametrize("page", ["theory.md", "architecture.md"])
+@pytest.mark.parametrize("page", ["theory.md", "architecture.md", "glossary.md"])
 def test_modules_named_on_a_page_exist(page):
     named = re.findall(MODULE, (DOCS / page).read_text(encoding="utf-8"))
     assert len(named) > 5

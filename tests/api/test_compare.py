@@ -295,3 +295,16 @@ def test_parts_that_were_not_asked_for_are_not_computed(model: State) -> None:
     assert report.result.change_status == "it was not asked for"
     with pytest.raises(InputError, match="only is 'all'"):
         flagscope.compare(model, model, only="all")  # pyright: ignore[reportArgumentType]
+
+
+def test_all_parts_say_how_far_they_are(model: State, config: dict[str, Any]) -> None:
+    seen: list[tuple[int, int, str]] = []
+    flagscope.compare(
+        model, noisy(model, layer=1), config=config, only=("content", "change", "diagnostics"),
+        progress=lambda done, total, name: seen.append((done, total, name)),
+    )  # fmt: skip
+    ends = [(done, total) for done, total, _ in seen if done == total]
+    assert len(ends) == 4  # the content, a scan of each, the change
+    assert ends[0] == (len(model), len(model))
+    assert {name for _, _, name in seen[: len(model)]} == set(model)
+    assert all(name for _, _, name in seen)

@@ -22,8 +22,8 @@ pty = pytest.importorskip("pty", reason="needs pseudo-terminals")
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def in_terminal(width: int, *arguments: object, **environment: str) -> str:
-    """What a terminal of this width is sent on stdout, with its control sequences."""
+def in_terminal(width: int, *arguments: object, errors: bool = False, **environment: str) -> str:
+    """What a terminal of this width is sent on stdout, with its control sequences; stderr too."""
     import fcntl
     import struct
     import termios
@@ -35,7 +35,7 @@ def in_terminal(width: int, *arguments: object, **environment: str) -> str:
         [sys.executable, "-m", "flagscope", *map(str, arguments)],
         stdin=theirs,
         stdout=theirs,
-        stderr=subprocess.PIPE,
+        stderr=theirs if errors else subprocess.PIPE,
         env=kept | {"TERM": "xterm-256color"} | environment,
     )
     os.close(theirs)
@@ -49,8 +49,8 @@ def in_terminal(width: int, *arguments: object, **environment: str) -> str:
             break
         sent += chunk
     os.close(mine)
-    assert process.stderr is not None
-    process.stderr.close()
+    if process.stderr is not None:
+        process.stderr.close()
     assert process.wait() == 0
     return sent.decode().replace("\r\n", "\n")
 
@@ -145,3 +145,12 @@ def test_an_encoding_without_rho(run: Run, mlp: Path, monkeypatch: pytest.Monkey
     assert answer.code == 0
     assert b"rho (chance 0)" in sent
     assert b"nu (chance ~ 1)" in sent
+
+
+@pytest.mark.parametrize("command", ["scan", "compare"])
+def test_a_terminal_shows_how_far_the_work_is(mlp: Path, command: str) -> None:
+    sources = [mlp] * (1 + (command == "compare"))
+    sent = in_terminal(100, command, *sources, errors=True)
+    assert "━" in sent
+    assert re.search(r"(\d+)/\1 ", ESCAPES.sub("", sent))
+    assert "━" not in in_terminal(100, command, *sources, "--quiet", errors=True)

@@ -6,12 +6,10 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 
 from flagscope.errors import InputError
 from flagscope.null.cosine import cosine_significance, log10_upper_tail, sign_agreement
-from flagscope.null.noise import entry_spacing
 
 
 @pytest.mark.parametrize("entries", [2, 3, 10, 1000])
@@ -62,20 +60,3 @@ def test_equal_signs_are_hypergeometric():
 
 def test_upper_tail():
     assert log10_upper_tail(3.0) == pytest.approx(stats.norm.logsf(3.0) / math.log(10))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-def test_spacing_is_the_step_to_the_next_number(dtype):
-    tiny = float(torch.finfo(dtype).tiny)
-    values = torch.tensor([1.0, -1.5, 3.0, 1000.0, tiny, tiny / 4, 0.0], dtype=dtype)
-    away = torch.full_like(values, torch.inf)
-    step = torch.nextafter(values.abs(), away).double() - values.abs().double()
-    assert torch.equal(entry_spacing(values), step)
-
-
-@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
-def test_spacing_of_float8(dtype):
-    codes = torch.arange(120, dtype=torch.uint8).view(dtype)
-    numbers = codes.double()
-    assert torch.equal(entry_spacing(codes)[:-1], numbers.diff())
-    assert entry_spacing(torch.arange(3)) is None

@@ -10,6 +10,7 @@ from flagscope.errors import InputError, UnknownDtypeError
 from flagscope.null import StorageNoise, grid_noise, storage_noise
 from flagscope.null import noise as noise_module
 from flagscope.null import repetition as repetition_module
+from flagscope.spacing import FLOAT_FORMATS
 
 PRECISION = {
     torch.float32: (24, -126),
@@ -274,20 +275,20 @@ def test_the_weights_are_left_alone(dtype):
     assert torch.equal(weight.double(), before.double())
 
 
-@pytest.mark.parametrize("dtype", noise_module._FORMATS)
+@pytest.mark.parametrize("dtype", FLOAT_FORMATS)
 def test_zeros_have_the_noise_of_the_smallest_number_of_their_type(dtype):
     # The number whose bits are those of the integer one.
-    bits = noise_module._FORMATS[dtype].integer
+    bits = FLOAT_FORMATS[dtype].integer
     smallest = torch.ones(1, dtype=bits).view(dtype).double().item()
     delta = storage_noise(torch.zeros(400, 400, dtype=dtype)).delta.item()
     # δ of float64 is itself one of the least numbers there are, some ten of which it is.
     assert delta == pytest.approx(2 * 20 * smallest / math.sqrt(12), rel=0.05, abs=0)
 
 
-@pytest.mark.parametrize("dtype", noise_module._FORMATS)
+@pytest.mark.parametrize("dtype", FLOAT_FORMATS)
 def test_the_spacing_doubles_where_the_type_has_fewer_bits_left(dtype):
     """Behind each number, subnormal or normal, the next one is as far as the noise says."""
-    form = noise_module._FORMATS[dtype]
+    form = FLOAT_FORMATS[dtype]
     normal = 1 << (form.precision - 1)  # bits of the smallest normal number
     for pattern in (1, normal - 1, normal, 2 * normal - 1, 2 * normal, 3 * normal):
         pair = torch.tensor([pattern, pattern + 1], dtype=form.integer).view(dtype).double()

@@ -97,7 +97,10 @@ def two_models(
         opened = opened_adapter(adapter, stack)
         side = opened.side
         with torch_threads(asked.threads):
-            replay = replayed_merge(a.stored, b.stored, opened.weights, workers=asked.threads)
+            replay = replayed_merge(
+                a.stored, b.stored, opened.weights,
+                workers=asked.threads, progress=asked.progress,
+            )  # fmt: skip
         verdict = verdict_of_replay(replay)
         findings = [*fault_findings(replay.faults), *findings]
     return {
@@ -140,7 +143,7 @@ def _found(
     with torch_threads(asked.threads):
         content = compared_content(
             first.stored, second.stored, parents=[parent.stored for parent in parents],
-            workers=asked.threads,
+            workers=asked.threads, progress=asked.progress,
         )  # fmt: skip
     content = worded(content, letters=(SIDE_A, SIDE_B))
     if "change" not in asked.parts:

@@ -18,9 +18,9 @@ from flagscope.checkpoint.lora.settings import MERGE_IT, pattern_error, plain_lo
 from flagscope.checkpoint.lora.targets import TargetNames
 from flagscope.checkpoint.lora.weights import AdapterWeights, Factors
 from flagscope.checkpoint.remote.path import RemotePath
-from flagscope.checkpoint.spacing import spacing
 from flagscope.checkpoint.widen import widen
 from flagscope.errors import CorruptFileError, SourceError
+from flagscope.spacing import spacing
 
 
 class AdapterCheckpoint(Checkpoint):
@@ -175,12 +175,13 @@ class AdapterCheckpoint(Checkpoint):
         step = self._base.step(name, index)
         if step is not None or name not in self._factors:
             return step
-        dtype = self._base.tensors[name].dtype
-        if dtype in ("float64", "float32") or "float" not in dtype:  # integers have no spacing
+        if self._base.tensors[name].dtype in ("float64", "float32"):
             return None
-        values, scale = self._base.read(name, index), self._base.scale(name, index)
-        unscaled = spacing(values)
-        return unscaled if scale is None else unscaled * scale.abs().to(torch.float32)
+        step = spacing(self._base.read(name, index))
+        if step is None:
+            return None
+        step, scale = step.to(torch.float32), self._base.scale(name, index)
+        return step if scale is None else step * scale.abs().to(torch.float32)
 
     def _corrupt(self, what: str) -> CorruptFileError:
         return CorruptFileError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flagscope.cli.bar import progress_bar
 from flagscope.cli.collection import collection_paused
 from flagscope.cli.gate import chosen_codes, comparison_codes, comparison_gate
 from flagscope.cli.interrupt import interruptible
@@ -108,13 +109,15 @@ def compare_command(
     more = [options["adapter"]] if options["adapter"] else []
     check_outputs(outputs, a, b, *more, *options["parents"])
 
-    def compared() -> ComparisonReport:
-        with collection_paused():
-            from flagscope.api.compare import compare
+    with progress_bar(quiet=quiet) as step:
 
-        return compare(a, b, **options)
+        def compared() -> ComparisonReport:
+            with collection_paused():
+                from flagscope.api.compare import compare
 
-    report = interruptible(compared)
+            return compare(a, b, progress=step, **options)
+
+        report = interruptible(compared)
 
     def table() -> str:
         from flagscope.report import csv_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flagscope.cli.console import Output, grid
 from flagscope.records.comparison import ChangeRecord, Comparison, ComparisonFinding, Side
 from flagscope.report.comparison.whereabouts import relative_change
-from flagscope.report.wording import counted, number, size
+from flagscope.report.wording import counted, percent, size
 
 _EVIDENCE = 6
 _FINDINGS = 8
@@ -72,7 +72,7 @@ def _print_layers(out: Output, change: ChangeRecord) -> None:
     lines = [
         (
             f"{row.stack} {'' if row.layer is None else f'layer {row.layer} '}{row.role}",
-            f"{number(100 * (relative_change(row) or 0.0))} %",
+            percent(relative_change(row) or 0.0),
             f"{row.maps:,}",
         )
         for row in rows[:_LAYERS]

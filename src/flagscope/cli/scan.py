@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from flagscope.cli.bar import progress_bar
 from flagscope.cli.collection import collection_paused
 from flagscope.cli.gate import fail_on_option, gate
 from flagscope.cli.interrupt import interruptible
@@ -16,9 +16,6 @@ from flagscope.cli.outputs import check_outputs, output_options, write_outputs
 from flagscope.cli.text import log
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from flagscope.api.report import Report
 
 _EPILOG = (
@@ -122,17 +119,7 @@ def demo_command(
 
 
 def _scan(source: str, quiet: bool, **options: Any) -> Report:
-    from rich.console import Console
-    from rich.markup import escape
-
-    console = Console(stderr=True)
-    progress = _bar(console) if console.is_terminal and not quiet else None
-    with progress or nullcontext():
-        work = progress.add_task("reading headers", total=None) if progress else None
-
-        def step(done: int, total: int, name: str) -> None:
-            if progress is not None and work is not None:
-                progress.update(work, completed=done, total=total, description=escape(name))
+    with progress_bar(quiet=quiet) as step:
 
         def scanned() -> Report:
             with collection_paused():
@@ -141,13 +128,6 @@ def _scan(source: str, quiet: bool, **options: Any) -> Report:
             return scan(source, progress=step, **options)
 
         return interruptible(scanned)
-
-
-def _bar(console: Console) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    return Progress(*columns, console=console, transient=True)
 
 
 def _deliver(

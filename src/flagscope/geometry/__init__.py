@@ -28,6 +28,7 @@ from flagscope.geometry.composition_score import circuit_factors, of_unit_norm, 
 from flagscope.geometry.correlation import gram_correlation
 from flagscope.geometry.counting import counted_rank, counted_signal_rank
 from flagscope.geometry.degeneration import Degeneration, degeneration
+from flagscope.geometry.drift import ExpectedDrift, expected_drift
 from flagscope.geometry.equilibrate import Equilibrated, equilibrated
 from flagscope.geometry.factored_change import (
     FactoredChange,
@@ -110,6 +111,7 @@ from flagscope.geometry.perturbation import (
     product_error,
 )
 from flagscope.geometry.prepared_maps import PreparedMap, prepared_map, prepared_view
+from flagscope.geometry.product_change import ProductNorms, product_change
 from flagscope.geometry.profile_views import ProfileView, profile_views, testable
 from flagscope.geometry.projector_sum import (
     ProjectorSum,
@@ -124,6 +126,7 @@ from flagscope.geometry.ranks import (
     participation_of_moments,
     participation_ratio,
 )
+from flagscope.geometry.ritz import RitzSpace, ritz_space
 from flagscope.geometry.rounding_interval import rounding_interval
 from flagscope.geometry.scale_profiles import (
     FEWEST,
@@ -179,6 +182,7 @@ __all__ = [
     "DividedSpaces",
     "Eigensystem",
     "Equilibrated",
+    "ExpectedDrift",
     "FactoredChange",
     "Flag",
     "Form",
@@ -195,11 +199,13 @@ __all__ = [
     "PositiveScales",
     "PreparedMap",
     "PrincipalVectors",
+    "ProductNorms",
     "ProfileView",
     "ProjectorSum",
     "RankRule",
     "RelativePosition",
     "Remembered",
+    "RitzSpace",
     "RowScales",
     "ScaleProfile",
     "SignalRank",
@@ -234,6 +240,7 @@ __all__ = [
     "equilibrated",
     "even_exponents",
     "exact_intersection",
+    "expected_drift",
     "factored_change",
     "flag_defect",
     "flat_spread",
@@ -286,6 +293,7 @@ __all__ = [
     "principal_cosines",
     "principal_sines",
     "principal_vectors",
+    "product_change",
     "product_error",
     "product_singular_values",
     "profile_free_rows",
@@ -294,6 +302,7 @@ __all__ = [
     "projector_sum",
     "relative_position",
     "restricted_side",
+    "ritz_space",
     "rounding_interval",
     "row_scales",
     "scale_profile",

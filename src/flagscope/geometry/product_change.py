@@ -14,7 +14,7 @@ _CANCELS = 1e-5
 
 
 @dataclass(frozen=True)
-class ProductChange:
+class ProductNorms:
     """Frobenius norms of n products and of their change.
 
     Attributes
@@ -35,7 +35,7 @@ def product_change(
     second: tuple[Float[Tensor, "n m2 d"], Float[Tensor, "n d m1"]],
     *,
     planes: Sequence[tuple[int, int]] = (),
-) -> ProductChange:
+) -> ProductNorms:
     """‖W2' W1' - W2 W1‖_F of n pairs without forming the m2 x m1 products.
 
     The change is L J R with L = [W2', W2], R = [W1'; W1], J = diag(I, -I): its norm follows from
@@ -52,7 +52,7 @@ def product_change(
 
     Returns
     -------
-    ProductChange
+    ProductNorms
         To about 1e-13 of the norms.
 
     Examples
@@ -81,7 +81,7 @@ def _parts(d: int, planes: Sequence[tuple[int, int]]) -> list[_Part]:
 
 def _change(
     left: Float[Tensor, "n m2 e"], right: Float[Tensor, "n e m1"], parts: list[_Part]
-) -> ProductChange:
+) -> ProductNorms:
     d = left.shape[-1] // 2
     sign = torch.ones(2 * d, dtype=left.dtype, device=left.device)
     sign[d:] = -1
@@ -95,7 +95,7 @@ def _change(
         upper = torch.linalg.qr(right[close].mT, mode="r").R
         squares[0, close] = _direct(lower, upper, sign, parts, d)
     root = squares.clamp_min(0).sqrt()
-    return ProductChange(root[0], root[1], root[2])
+    return ProductNorms(root[0], root[1], root[2])
 
 
 def _squares(

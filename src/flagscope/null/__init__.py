@@ -5,7 +5,9 @@ from flagscope.null.cauchy_combination import CombinedTest, cauchy_combination
 from flagscope.null.common_start import CommonStart, StartOverlap, common_start, start_overlap
 from flagscope.null.commutator import CommutatorNull, commutator_null, commutator_variance
 from flagscope.null.correlation import CorrelationNull, correlation_null
+from flagscope.null.cosine import cosine_significance, log10_upper_tail, sign_agreement
 from flagscope.null.defect import defect_variance
+from flagscope.null.energy_share import energy_share, energy_share_significance
 from flagscope.null.haar import (
     Moments,
     haar_bases,
@@ -27,7 +29,7 @@ from flagscope.null.multiplicity import (
     false_discovery_adjustment,
     family_adjustment,
 )
-from flagscope.null.noise import StorageNoise, grid_noise, storage_noise
+from flagscope.null.noise import StorageNoise, grid_noise, row_noise, storage_noise
 from flagscope.null.projectors import (
     ProjectorSumEdges,
     projector_sum_edges,
@@ -35,6 +37,7 @@ from flagscope.null.projectors import (
     projector_sum_threshold,
 )
 from flagscope.null.significance import Significance
+from flagscope.null.spectral_norm import spectral_norm_log_sf, spectral_norm_quantile
 from flagscope.null.spectrum import (
     Spectrum,
     gram_spectrum,
@@ -64,8 +67,11 @@ __all__ = [
     "commutator_null",
     "commutator_variance",
     "correlation_null",
+    "cosine_significance",
     "count_beyond_chance",
     "defect_variance",
+    "energy_share",
+    "energy_share_significance",
     "false_discovery_adjustment",
     "family_adjustment",
     "free_dimensions",
@@ -75,6 +81,7 @@ __all__ = [
     "haar_overlap",
     "largest_cosine_significance",
     "largest_cosine_threshold",
+    "log10_upper_tail",
     "mean_overlap",
     "mean_overlap_fourth",
     "mean_overlap_significance",
@@ -82,6 +89,10 @@ __all__ = [
     "projector_sum_edges",
     "projector_sum_significance",
     "projector_sum_threshold",
+    "row_noise",
+    "sign_agreement",
+    "spectral_norm_log_sf",
+    "spectral_norm_quantile",
     "spectrum_invariants",
     "spectrum_of_moments",
     "start_overlap",

@@ -10,28 +10,7 @@ from torch import Tensor
 
 from flagscope.errors import InputError, UnknownDtypeError
 from flagscope.null.repetition import few_values, group_sums, line_keys
-
-
-@dataclass(frozen=True)
-class _Format:
-    """Bits of a binary floating-point format."""
-
-    precision: int  # significant bits, the implicit one included
-    smallest_exponent: int  # of normal numbers
-    integer: torch.dtype  # of the same width
-    exponent_mask: int
-
-
-_FORMATS = {
-    torch.float64: _Format(53, -1022, torch.int64, 0x7FF0000000000000),
-    torch.float32: _Format(24, -126, torch.int32, 0x7F800000),
-    torch.bfloat16: _Format(8, -126, torch.int16, 0x7F80),
-    torch.float16: _Format(11, -14, torch.int16, 0x7C00),
-    torch.float8_e4m3fn: _Format(4, -6, torch.uint8, 0x78),
-    torch.float8_e4m3fnuz: _Format(4, -7, torch.uint8, 0x78),
-    torch.float8_e5m2: _Format(3, -14, torch.uint8, 0x7C),
-    torch.float8_e5m2fnuz: _Format(3, -15, torch.uint8, 0x7C),
-}
+from flagscope.spacing import FLOAT_FORMATS, FloatFormat, powers_of_two, spacing
 
 # Elements widened at a time: a few temporaries of 1 MiB in float32, which stay in a core's cache.
 _BLOCK = 1 << 18
@@ -119,12 +98,9 @@ def storage_noise(
     >>> round(noise.mean_square.item() / (2.0**-14 / 12), 12)
     1.0
     """
-    form = _FORMATS.get(weight.dtype)
+    form = FLOAT_FORMATS.get(weight.dtype)
     if form is None:
-        raise UnknownDtypeError(
-            f"no rounding model for the stored type {weight.dtype}",
-            hint=f"known types: {', '.join(str(dtype) for dtype in _FORMATS)}",
-        )
+        raise _unknown(weight.dtype)
     if weight.ndim < 2 or weight.numel() == 0:
         raise InputError(
             f"weight must be a non-empty matrix or batch of them, got shape {tuple(weight.shape)}",
@@ -205,35 +181,6 @@ def grid_noise(step: Float[Tensor, "*batch m n"]) -> StorageNoise:
     return StorageNoise(delta, mean, torch.zeros_like(mean, dtype=torch.bool))
 
 
-def entry_spacing(weight: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"] | None:
-    """Spacing of the stored format at each entry: ulp(w), that of subnormals below the normal ones.
-
-    Parameters
-    ----------
-    weight
-        In the type in which it is *stored*.
-
-    Returns
-    -------
-    Tensor or None
-        float64, NaN or infinite where the entry is. None for types that are not floating point.
-
-    References
-    ----------
-    N. J. Higham, "Accuracy and Stability of Numerical Algorithms" (2002), section 2.1.
-
-    Examples
-    --------
-    >>> entry_spacing(torch.tensor([1.0, 3.0], dtype=torch.bfloat16)).tolist()
-    [0.0078125, 0.015625]
-    """
-    form = _FORMATS.get(weight.dtype)
-    if form is None:
-        return None
-    powers = _powers_of_two(weight, form, None).to(torch.float64)
-    return powers * 2.0 ** (1 - form.precision)
-
-
 def row_noise(
     weight: Float[Tensor, "*batch m n"], *, scale: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch m"]:
@@ -260,21 +207,23 @@ def row_noise(
     >>> (row_noise(weight) / (2.0**-14 / 12)).round(decimals=12).tolist()
     [1.0, 16.0]
     """
-    form = _FORMATS.get(weight.dtype)
-    if form is None:
-        raise UnknownDtypeError(
-            f"no rounding model for the stored type {weight.dtype}",
-            hint=f"known types: {', '.join(str(dtype) for dtype in _FORMATS)}",
-        )
-    unit = 2.0 ** (1 - form.precision) / 12.0**0.5
-    power = _powers_of_two(weight, form, None).double()
+    step = spacing(weight)
+    if step is None:
+        raise _unknown(weight.dtype)
     if isinstance(scale, Tensor) or scale != 1.0:
-        power = power * torch.as_tensor(scale, device=weight.device).double()
-    return power.mul_(unit).square_().mean(-1)
+        step = step * torch.as_tensor(scale, device=weight.device).double()
+    return step.mul_(1 / 12.0**0.5).square_().mean(-1)
+
+
+def _unknown(dtype: torch.dtype) -> UnknownDtypeError:
+    return UnknownDtypeError(
+        f"no rounding model for the stored type {dtype}",
+        hint=f"known types: {', '.join(str(dtype) for dtype in FLOAT_FORMATS)}",
+    )
 
 
 def _power_norms(
-    weight: Tensor, form: _Format, factor: Tensor | None
+    weight: Tensor, form: FloatFormat, factor: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Largest row norm, largest column norm and mean square of the entries' powers of two.
 
@@ -290,15 +239,15 @@ def _power_norms(
     spans = [slice(start, start + step) for start in range(0, m, step)]
 
     def powers(span: slice) -> Tensor:
-        part = None if factor is None else factor[..., span, :]
-        return _powers_of_two(weight[..., span, :], form, part)
+        power = powers_of_two(weight[..., span, :], form)
+        return power if factor is None else power.mul_(factor[..., span, :])
 
     # Squares of powers of two leave the range of float32, so all is relative to the largest.
     if factor is None:
         # Exponents in their bits have the order of the powers.
         bits = weight.view(form.integer)
         top = torch.stack([(bits[..., s, :] & form.exponent_mask).amax((-2, -1)) for s in spans])
-        largest = _powers_of_two(top.amax(0).view(weight.dtype), form, None)
+        largest = powers_of_two(top.amax(0).view(weight.dtype), form)
     else:
         largest = torch.stack([powers(span).amax((-2, -1)) for span in spans]).amax(0)
     inverse = largest.reciprocal()[..., None, None]
@@ -331,16 +280,3 @@ def _merged(bits: Tensor, axis: int, sums: Tensor) -> tuple[Tensor, Tensor]:
     if keys is None:
         return sums, torch.ones_like(sums, dtype=torch.bool)
     return group_sums(keys, sums)
-
-
-def _powers_of_two(block: Tensor, form: _Format, factor: Tensor | None) -> Tensor:
-    """2^max(e, e_min) · factor of each entry as a new tensor, NaN where the entry is."""
-    # Every exponent but float64's is exact in float32. NaN and infinity mask to infinity, except in
-    # the float8 formats that have no infinity.
-    power = (block.view(form.integer) & form.exponent_mask).view(block.dtype)
-    if block.dtype != torch.float64:
-        power = power.to(torch.float32)
-    if block.element_size() == 1:
-        power.add_(block.to(torch.float32), alpha=0.0)
-    power.clamp_min_(2.0**form.smallest_exponent)
-    return power if factor is None else power.mul_(factor)

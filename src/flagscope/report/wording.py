@@ -52,6 +52,17 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits - 1}g}"
 
 
+def percent(share: float | None, digits: int = 3) -> str:
+    """A share in percent, to ``digits`` significant digits.
+
+    Examples
+    --------
+    >>> percent(0.01234), percent(0.01234, 2), percent(None)
+    ('1.23 %', '1.2 %', '–')
+    """
+    return MISSING if share is None else f"{number(100 * share, digits)} %"
+
+
 def measured(value: float | None, digits: int = 3) -> str:
     """A measured number: always to ``digits`` significant digits, whole or not.
 

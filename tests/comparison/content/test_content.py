@@ -275,7 +275,7 @@ class TestHostile:
         one = compared_content(from_state_dict(a), from_state_dict(b))
         many = compared_content(
             from_state_dict(a), from_state_dict(b), workers=3,
-            progress=lambda done, total: seen.append((done, total)),
+            progress=lambda done, total, _name: seen.append((done, total)),
         )  # fmt: skip
         assert one == many
         assert seen[-1] == (len(a), len(a))

@@ -107,7 +107,7 @@ class Unusable:
     names
         What the file has for the module.
     reason
-        "incomplete": B or A is missing. "repeated": several adapters. "shapes": B A is no product,
+        "incomplete": B or A is missing. "repeated": several adapters. "shapes": B A is not defined,
         or it has rank 0.
     """
 

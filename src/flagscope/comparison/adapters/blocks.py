@@ -12,10 +12,11 @@ from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.lora import Factors
-from flagscope.checkpoint.spacing import spacing
 from flagscope.checkpoint.widen import widen
 from flagscope.comparison.adapters.roundings import STANDARD
+from flagscope.comparison.row_blocks import row_blocks
 from flagscope.geometry import float_product_bound, rounding_interval
+from flagscope.spacing import spacing
 
 # Entries of a block, and entries read at once: about ten temporaries of 4 MiB each, and at most
 # 64 MiB of float64 a side.
@@ -152,30 +153,26 @@ class Source:
 
     def blocks(self) -> Iterator[Block]:
         """All rows, a block at a time."""
-        rows, columns = self.shape
-        # Few readings where each costs a request, and blocks of them that fit a cache.
-        outer, height = (max(1, size // max(1, columns)) for size in (_READ, _BLOCK))
+        columns = self.shape[1]
         wide = torch.float64 in self.types and self.dtype == torch.float64
-        for first in range(0, rows, outer):
-            last = min(first + outer, rows)
-            ours = self._base_rows(first, last)
-            theirs = _Rows.read(self.merged, self.merged_tensor, first, last)
-            for start in range(0, last - first, height):
-                stop = min(start + height, last - first)
-                span = slice(start, stop)
+        # Few readings where each costs a request, and blocks of them that fit a cache.
+        for rows in row_blocks(self.shape, _READ):
+            ours = self._base_rows(rows)
+            theirs = _Rows.read(self.merged, self.merged_tensor, rows)
+            for span in row_blocks((rows.stop - rows.start, columns), _BLOCK):
+                start, stop = rows.start + span.start, rows.start + span.stop
                 yield Block(
-                    first + start, first + stop,
+                    start, stop,
                     ours.stored[span], theirs.stored[span], ours.wide(span), theirs.wide(span),
                     ours.step(span), theirs.step(span),
-                    self.left[first + start : first + stop], self.right, self.left,
-                    self.factors.scaling,
+                    self.left[start:stop], self.right, self.left, self.factors.scaling,
                     torch.float64 if wide else torch.float32,
                 )  # fmt: skip
 
-    def _base_rows(self, start: int, stop: int) -> _Rows:
+    def _base_rows(self, rows: slice) -> _Rows:
         if self.replaced is None:
-            return _Rows.read(self.base, self.tensor, start, stop)
-        return _Rows(self.replaced[start:stop].flatten(1), None, None)
+            return _Rows.read(self.base, self.tensor, rows)
+        return _Rows(self.replaced[rows].flatten(1), None, None)
 
 
 @dataclass(frozen=True)
@@ -187,8 +184,8 @@ class _Rows:
     own_step: Tensor | None
 
     @classmethod
-    def read(cls, checkpoint: Checkpoint, name: str, start: int, stop: int) -> _Rows:
-        index = (slice(start, stop),)
+    def read(cls, checkpoint: Checkpoint, name: str, rows: slice) -> _Rows:
+        index = (rows,)
         stored = checkpoint.read(name, index)
         scale, step = checkpoint.scale(name, index), checkpoint.step(name, index)
         if scale is not None:
@@ -204,7 +201,7 @@ class _Rows:
         stored = self.stored[span]
         if self.own_step is not None:
             return self.own_step[span].to(torch.float64)
-        if not stored.is_floating_point():
+        step = spacing(stored)
+        if step is None:
             return torch.ones(stored.shape, dtype=torch.float64)
-        step = spacing(stored).to(torch.float64)
         return step if self.scale is None else step * self.scale[span].abs().to(torch.float64)

@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from flagscope.checkpoint.spacing import spacing
 from flagscope.comparison.adapters.blocks import Block
+from flagscope.spacing import spacing
 
 # A grid is named where the error's mean square is that of rounding to nearest within these factors
-# (the law of the error is uniform where the grid is fine beside the weights, and a little less
+# (the law of the error is uniform where the grid is fine next to the weights, and a little less
 # where it is not).
 _LOW, _HIGH = 0.5, 1.5
 # The scale of a group is taken from its largest rounded value, which may have been rounded again.
@@ -32,8 +32,8 @@ class Grid:
     dtype
         Type whose numbers are the grid, for others.
     group
-        What shares a scale: the tensor, a row, or this many columns of a row. "none" where there
-        is no scale.
+        What shares a scale: the tensor, a row, or this many columns of a row. "none" without a
+        scale.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Grid:
         if self.group == "none":
             if self.dtype is None:
                 return None
-            return spacing(values.to(self.dtype)).to(torch.float64)
+            return _spacing(values, self.dtype)
         top = self._tops(values, largest)
         if top is None:
             return None
@@ -56,7 +56,7 @@ class Grid:
         if self.dtype is None:
             return None
         scale = (top / torch.finfo(self.dtype).max).clamp_min(torch.finfo(torch.float64).tiny)
-        return spacing((values / scale).to(self.dtype)).to(torch.float64) * scale
+        return _spacing(values / scale, self.dtype) * scale
 
     def _tops(self, values: Tensor, largest: float) -> Tensor | None:
         if self.group == "tensor":
@@ -67,6 +67,12 @@ class Grid:
             return None
         parts = values.reshape(len(values), -1, self.group).abs().amax(-1, keepdim=True)
         return parts.expand(-1, -1, self.group).reshape(values.shape)
+
+
+def _spacing(values: Tensor, kind: torch.dtype) -> Tensor:
+    """Spacing of a type at each value; 0 where the type holds none that large."""
+    step = spacing(values.to(kind))
+    return torch.zeros_like(values) if step is None else step.nan_to_num(0.0, 0.0, 0.0)
 
 
 _FLOATS = {

@@ -56,7 +56,7 @@ class Measured:
 
     @property
     def complete(self) -> list[Added]:
-        """Orders that every entry so far was held against: of those that fail beside another that
+        """Orders that every entry so far was held against: of those that fail where another
         holds, no more are counted."""
         most = max((replay.entries for replay in self.added), default=0)
         return [replay for replay in self.added if replay.entries == most]

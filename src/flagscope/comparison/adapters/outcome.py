@@ -139,7 +139,7 @@ def _without_modules(seen: Seen) -> ReplayOutcome:
 
 
 def _leading(kinds: set[ModuleStatus]) -> ModuleStatus | None:
-    """The status that all others may stand beside."""
+    """The status that all others go together with."""
     for kind, beside in _BESIDE.items():
         if kind in kinds and kinds - {kind} <= beside:
             return kind

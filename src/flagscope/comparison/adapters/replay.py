@@ -1,10 +1,9 @@
-"""PEFT's merge of an adapter replayed, and the merged model told by it."""
+"""PEFT's merge of an adapter replayed, and what it says of the merged model."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.lora import AdapterWeights, TargetNames
@@ -17,9 +16,10 @@ from flagscope.comparison.adapters.outcome import Seen, outcome, pooled_strength
 from flagscope.comparison.adapters.status import module_record
 from flagscope.comparison.adapters.targets import Target, adapter_targets
 from flagscope.comparison.adapters.untouched import untouched_record, whole_records
+from flagscope.comparison.in_order import in_order
+from flagscope.engine import Progress
 from flagscope.records.comparison.adapters import ModuleReplay, ReplayRecord
 
-Progress = Callable[[int, int, str], None]
 # Modules whose change is looked at for low rank.
 _LOOKED_AT = 4
 
@@ -62,16 +62,11 @@ def replayed_merge(
     """
     targets = adapter_targets(adapter, base)
     names = TargetNames(name for name in merged.tensors if name not in merged.auxiliary)
-    done: list[ModuleReplay] = []
-
-    def record(target: Target) -> ModuleReplay:
-        return _module(target, base, merged, adapter, names)
-
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        for module in pool.map(record, targets) if workers > 1 else map(record, targets):
-            done.append(module)
-            if progress is not None:
-                progress(len(done), len(targets), module.module)
+    work = [
+        (target.module, partial(_module, target, base, merged, adapter, names))
+        for target in targets
+    ]
+    done = list(in_order(work, workers=workers, progress=progress))
     still = {m.module: m.detail for m in done if m.status == "zero_effect"}
     seen = Seen(
         modules=done,

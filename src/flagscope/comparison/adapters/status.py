@@ -8,9 +8,9 @@ from flagscope.comparison.adapters.blocks import Source
 from flagscope.comparison.adapters.module import Measured
 from flagscope.records.comparison.adapters import ModuleReplay, ModuleStatus
 
-# An interval of strengths is named by what lies in it if it is no wider than this, relative.
+# An interval of strengths is named by what lies in it if its relative width is at most this.
 _NARROW = 0.1
-# A strength by least squares is told from 0, and from 1, at so many standard errors.
+# A strength by least squares is distinguished from 0, and from 1, at so many standard errors.
 _CLEAR = 5.0
 # And as near to a named strength as this, relative, besides.
 _NEAR = 0.02

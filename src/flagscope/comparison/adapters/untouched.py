@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +12,7 @@ from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.lora import AdapterWeights, TargetNames
 from flagscope.checkpoint.widen import widen
 from flagscope.comparison.adapters.targets import Target
+from flagscope.comparison.row_blocks import row_blocks, row_index
 from flagscope.errors import UnknownDtypeError
 from flagscope.records.comparison.adapters import UntouchedRecord, WholeReplay
 
@@ -41,7 +41,9 @@ class Difference:
 def difference(one: Checkpoint, name: str, two: Checkpoint, other: str) -> Difference:
     """Compare two tensors of one shape, a block of rows at a time."""
     found = Difference()
-    for index in _spans(one.tensors[name].shape):
+    shape = one.tensors[name].shape
+    for rows in row_blocks(shape, _READ):
+        index = row_index(shape, rows)
         first, second = one.read(name, index), two.read(other, index)
         wide = widen(first, scale=one.scale(name, index))
         values = widen(second, scale=two.scale(other, index))
@@ -62,15 +64,6 @@ def _same(wide: Tensor, values: Tensor, first: Tensor, second: Tensor) -> Tensor
     if second.is_floating_point() and first.dtype != second.dtype:
         same |= wide.to(second.dtype).to(torch.float64) == values
     return same
-
-
-def _spans(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    if not shape:
-        yield ()
-        return
-    height = max(1, _READ // max(1, math.prod(shape[1:])))
-    for start in range(0, shape[0], height):
-        yield (slice(start, min(start + height, shape[0])),)
 
 
 def whole_records(

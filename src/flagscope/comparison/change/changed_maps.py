@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from flagscope.arch import Graph
 from flagscope.checkpoint import Checkpoint
@@ -19,13 +18,11 @@ from flagscope.comparison.change.measured_map import measured_map
 from flagscope.comparison.change.pairing import MapPair, Pairing, paired_maps
 from flagscope.comparison.change.products import product_changes, product_groups, ranked
 from flagscope.comparison.change.tensors import tensor_changes
-from flagscope.engine.plan.slots import TASK_MEMORY
+from flagscope.comparison.in_order import in_order
+from flagscope.engine import TASK_MEMORY, Progress
 from flagscope.null import false_discovery_adjustment
 from flagscope.records import ScanResult
 from flagscope.records.comparison.change import ChangeRecord, Intruders, MapChange
-
-Progress = Callable[[int, int, str], None]
-T = TypeVar("T")
 
 # Bytes that measuring a map takes for each of its entries: both sides and their difference, an
 # equilibrated copy, and what reading and widening hold for a moment.
@@ -96,7 +93,7 @@ def changed_maps(
         for pair in pairing.pairs
     ]
     work += [(pair[0].name, partial(product_changes, pair, a, b)) for pair in groups]
-    results = list(_carried_out(work, most, progress))
+    results = list(in_order(work, workers=most, progress=progress))
     maps: list[MapChange] = _adjusted(results[: len(pairing.pairs)])
     products = ranked([record for part in results[len(pairing.pairs) :] for record in part])
     tensors, left_out = tensor_changes(a, b, _tensors_of(pairing))
@@ -134,30 +131,6 @@ def _at_once(pairing: Pairing, workers: int, memory: int) -> int:
 
     largest = max((entries(pair) for pair in pairing.pairs), default=1)
     return max(1, min(workers, memory // max(1, _BYTES * largest)))
-
-
-def _carried_out(
-    work: Sequence[tuple[str, Callable[[], T]]], most: int, progress: Progress | None
-) -> Iterator[T]:
-    """Results in the order of the work, whatever finishes first."""
-
-    def told(i: int, result: T) -> T:
-        if progress is not None:
-            progress(i + 1, len(work), work[i][0])
-        return result
-
-    if most == 1:
-        for i, (_, task) in enumerate(work):
-            yield told(i, task())
-        return
-    with ThreadPoolExecutor(most) as pool:
-        waiting = [pool.submit(task) for _, task in work]
-        try:
-            for i, future in enumerate(waiting):
-                yield told(i, future.result())
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _adjusted(maps: list[MapChange]) -> list[MapChange]:

@@ -8,9 +8,8 @@ from itertools import pairwise
 import torch
 
 from flagscope.comparison.change.leading import Directions
-from flagscope.geometry import singular_blocks
+from flagscope.geometry import expected_drift, singular_blocks
 from flagscope.geometry.angles import principal_sines
-from flagscope.geometry.drift import expected_drift
 from flagscope.null import Significance
 from flagscope.null.tails import log_gamma_tails
 from flagscope.records import Freedom

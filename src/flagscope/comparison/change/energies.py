@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flagscope.comparison.change.leading import Directions, squared_norm
 from flagscope.comparison.change.update import Update
-from flagscope.null.energy_share import energy_share_significance
+from flagscope.null import energy_share_significance
 from flagscope.records.comparison.change import ChangeEnergies, EnergyShare
 
 # The guard against unequal lines costs a product, so it waits for something to doubt.

@@ -7,7 +7,7 @@ import math
 import torch
 
 from flagscope.comparison.change.leading import Directions
-from flagscope.null.spectral_norm import spectral_norm_log_sf, spectral_norm_quantile
+from flagscope.null import spectral_norm_log_sf, spectral_norm_quantile
 from flagscope.records.comparison.change import Intruders
 
 #: Of `peft.tuners.lora.intruders.reduce_intruder_dimension`.
@@ -32,6 +32,7 @@ def intruders_of(
     and right singular spaces of W whose singular values are σ - δ or less, both together (Wedin).
     With δ twice the norm that a random update exceeds with probability 1 %, no direction of either
     kind lies in these by more than half, in 99 of 100 maps, however near-equal singular values are.
+    The directions of W that stand out of the bulk count as inside in any case.
 
     Parameters
     ----------
@@ -45,8 +46,6 @@ def intruders_of(
         Whether peft's left singular vectors, of the tensor as stored, are the output directions.
     part
         Whether the map is a part of its tensor.
-
-    The directions of W that stand out of the bulk count as inside in any case.
 
     References
     ----------

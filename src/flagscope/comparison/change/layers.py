@@ -71,4 +71,9 @@ def total_change(
     )
     if not math.isfinite(change + of_a + of_b):
         return None, None, None
-    return change, change / of_a if of_a else None, change / of_b if of_b else None
+    return change, over(change, of_a), over(change, of_b)
+
+
+def over(change: float, norm: float) -> float | None:
+    """A change relative to a norm; None where that is 0."""
+    return change / norm if norm else None

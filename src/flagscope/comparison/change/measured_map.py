@@ -10,7 +10,7 @@ from flagscope.checkpoint import Checkpoint
 from flagscope.comparison.change.drift import side_drift
 from flagscope.comparison.change.energies import change_energies
 from flagscope.comparison.change.intruders import intruders_of
-from flagscope.comparison.change.layers import IDENTICAL, ROUNDING, within_rounding
+from flagscope.comparison.change.layers import IDENTICAL, ROUNDING, over, within_rounding
 from flagscope.comparison.change.leading import Directions, is_dense, squared_norm
 from flagscope.comparison.change.pairing import MapPair
 from flagscope.comparison.change.reading import BothSides, read_both
@@ -128,8 +128,8 @@ def _sized(record: MapChange, both: BothSides, norms: list[float], change: float
             "norm_a": sizes[0],
             "norm_b": sizes[1],
             "change": sizes[2],
-            "relative_a": change / norms[0] if norms[0] else None,
-            "relative_b": change / norms[1] if norms[1] else None,
+            "relative_a": over(change, norms[0]),
+            "relative_b": over(change, norms[1]),
         }
     )
 

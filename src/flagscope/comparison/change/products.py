@@ -12,13 +12,11 @@ from torch import Tensor
 
 from flagscope.arch import Graph, PairGroup, Side
 from flagscope.checkpoint import Checkpoint, widen
-from flagscope.comparison.change.layers import IDENTICAL, ROUNDING, within_rounding
+from flagscope.comparison.change.layers import IDENTICAL, ROUNDING, over, within_rounding
 from flagscope.engine.cache.stored_tensor import StoredTensor, read_piece
 from flagscope.engine.plan.pieces import piece_of, rest_of
-from flagscope.geometry import even_exponents, power_of_two
-from flagscope.geometry.product_change import ProductChange as Norms
-from flagscope.geometry.product_change import product_change
-from flagscope.null.noise import row_noise
+from flagscope.geometry import ProductNorms, even_exponents, power_of_two, product_change
+from flagscope.null import row_noise
 from flagscope.records.comparison.change import ProductChange
 
 # Entries of the maps of both sides that are multiplied at a time.
@@ -178,7 +176,7 @@ def _positive(x: Tensor) -> Tensor:
 
 
 def _record(
-    group: PairGroup, place: int, norms: Norms, i: int,
+    group: PairGroup, place: int, norms: ProductNorms, i: int,
     more: tuple[Tensor, Tensor, Tensor], exponent: int, *, identical: bool,
 ) -> ProductChange:  # fmt: skip
     change, of_a, of_b = (float(x[i]) for x in (norms.change, norms.norm_a, norms.norm_b))
@@ -195,10 +193,9 @@ def _record(
     return _missing(group, place, status).model_copy(
         update={
             "norm_a": sizes[0], "norm_b": sizes[1], "change": sizes[2],
-            "relative_a": change / of_a if of_a else None,
-            "relative_b": change / of_b if of_b else None,
+            "relative_a": over(change, of_a), "relative_b": over(change, of_b),
             "raw_relative_a": raw_a, "raw_relative_b": raw_b,
-            "floor": floor / mean if mean else None,
+            "floor": over(floor, mean),
         }
     )  # fmt: skip
 

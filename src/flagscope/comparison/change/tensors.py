@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from flagscope.checkpoint import Checkpoint, widen
+from flagscope.comparison.change.layers import over
+from flagscope.comparison.row_blocks import row_blocks, row_index
 from flagscope.errors import FlagscopeError
 from flagscope.records.comparison.change import TensorChange
 
-# Bytes of a tensor that are taken at a time.
-_BLOCK = 64 << 20
+# Entries of each side that are taken at a time, in float64.
+_BLOCK = 1 << 23
 
 
 def tensor_changes(
@@ -61,7 +63,7 @@ def _change(name: str, a: Checkpoint, b: Checkpoint) -> TensorChange:
     of_a, of_b, change = (math.sqrt(square) for square in squares)
     return TensorChange(
         name_a=name, name_b=name, shape=shape, norm_a=of_a, norm_b=of_b, change=change,
-        relative_a=change / of_a if of_a else None, relative_b=change / of_b if of_b else None,
+        relative_a=over(change, of_a), relative_b=over(change, of_b),
         status="identical" if identical else "ok",
     )  # fmt: skip
 
@@ -69,10 +71,7 @@ def _change(name: str, a: Checkpoint, b: Checkpoint) -> TensorChange:
 def _blocks(name: str, a: Checkpoint, b: Checkpoint) -> Iterator[tuple[Tensor, Tensor]]:
     """Both tensors in float64, by rows where they are large."""
     shape = a.tensors[name].shape
-    rows = shape[0] if shape else 1
-    size = 8 * math.prod(shape)
-    step = rows if size <= _BLOCK else max(1, rows * _BLOCK // size)
-    for start in range(0, max(rows, 1), max(step, 1)):
-        index = (slice(start, start + step),) if step < rows else None
+    for rows in row_blocks(shape, _BLOCK):
+        index = row_index(shape, rows)
         x, y = (widen(side.read(name, index), scale=side.scale(name, index)) for side in (a, b))
         yield x, y

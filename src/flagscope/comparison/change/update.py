@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flagscope.comparison.change.leading import SignalCount, is_dense, signal_count, squared_norm
-from flagscope.geometry import even_exponents, gram, power_of_two
-from flagscope.geometry.ritz import ritz_space
+from flagscope.geometry import even_exponents, gram, power_of_two, ritz_space
 
 # Vectors with which the squared norm of a large Gram matrix is estimated.
 _PROBES = 24

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import get_args
 
 from flagscope.checkpoint import Checkpoint
@@ -21,6 +21,8 @@ from flagscope.comparison.content.tensors import (
     entry_count,
     scale_rules,
 )
+from flagscope.comparison.in_order import in_order
+from flagscope.engine import Progress
 from flagscope.errors import InputError
 from flagscope.records.comparison.content import ContentRecord
 from flagscope.records.comparison.content_parts import (
@@ -32,7 +34,6 @@ from flagscope.records.comparison.content_parts import (
 )
 from flagscope.records.comparison.content_words import worded
 
-Progress = Callable[[int, int], None]
 _NAMED = 20
 _MOST_PARENTS = 8
 
@@ -56,7 +57,8 @@ def compared_content(
     workers
         Threads that compare pairs of tensors; the record does not depend on it.
     progress
-        Called with the number of pairs compared so far and their number.
+        Called with (pairs compared, pairs in all, name of the tensor). Layers that turn out to lie
+        elsewhere are compared after that.
 
     Returns
     -------
@@ -111,18 +113,11 @@ def compared_content(
 def _all_compared(
     pairs: Sequence[Pair], a: Checkpoint, b: Checkpoint, workers: int, progress: Progress | None
 ) -> list[Compared]:
-    scales: Mapping[Pair, object] = scale_rules(tuple(pairs), a, b)
-
-    def compared(pair: Pair) -> Compared:
-        return compared_pair(pair, a, b, scales.get(pair, {}))  # pyright: ignore[reportArgumentType]
-
-    done: list[Compared] = []
-    with ThreadPoolExecutor(workers) as pool:
-        for entry in pool.map(compared, pairs) if workers > 1 else map(compared, pairs):
-            done.append(entry)
-            if progress is not None:
-                progress(len(done), len(pairs))
-    return done
+    scales = scale_rules(tuple(pairs), a, b)
+    work = [
+        (pair.a.name, partial(compared_pair, pair, a, b, scales.get(pair, {}))) for pair in pairs
+    ]
+    return list(in_order(work, workers=workers, progress=progress))
 
 
 def _with_pairs(pairing: Pairing, pairs: tuple[Pair, ...]) -> Pairing:

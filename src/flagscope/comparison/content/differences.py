@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flagscope.comparison.content.reading import Rows
-from flagscope.null.cosine import cosine_significance, sign_agreement
+from flagscope.null import cosine_significance, sign_agreement
 from flagscope.records.comparison.content_parts import Difference
 
 # A scaled copy leaves no more than this of its norm: half steps of bfloat16 leave 0.0017 at most.

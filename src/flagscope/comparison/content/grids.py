@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flagscope.checkpoint import TensorInfo
 from flagscope.comparison.content.reading import Side
-from flagscope.null.noise import entry_spacing
+from flagscope.spacing import spacing
 
 # Scales of blocks are stored in 16 bits at least, and codes are made with the scale before it is
 # rounded to them: a value of k steps moves by k half units of the scale's last place.
@@ -47,13 +47,13 @@ def half_steps(side: Side, info: TensorInfo) -> Float[Tensor, "*rows"]:
         counts = torch.where(step > 0, reach / step, 0.0)
         unit = _HALF_UNITS["f16"] if info.quantised else 0.0
         return bound + (1 + (kind in _WITH_LEAST)) * (unit * reach + counts * _HALF_SUBNORMAL)
-    spacing = entry_spacing(side.stored)
-    if spacing is None:
+    step = spacing(side.stored)
+    if step is None:
         return torch.zeros_like(values)
     if side.scale is not None:
         factor = side.scale.to(torch.float64).abs()
-        return spacing * factor / 2 + _ARITHMETIC * values
-    return spacing / 2
+        return step * factor / 2 + _ARITHMETIC * values
+    return step / 2
 
 
 def clipped_ends(

@@ -17,7 +17,7 @@ from flagscope.comparison.content.parts import Place
 from flagscope.comparison.content.reading import comparable
 from flagscope.comparison.content.tensors import Compared
 from flagscope.errors import FlagscopeError
-from flagscope.null.cosine import cosine_significance
+from flagscope.null import cosine_significance
 from flagscope.records.comparison.content_parts import LayerMap, LayerMatch
 
 # Entries sampled of each tensor, and tensors of each layer: 4 MiB for 32 layers and a role.

@@ -13,7 +13,8 @@ from flagscope.checkpoint import Checkpoint, TensorInfo, widen
 from flagscope.comparison.content.grids import half_steps
 from flagscope.comparison.content.pairing import Pairing, paired_tensors
 from flagscope.comparison.content.patterns import mixture_patterns
-from flagscope.comparison.content.reading import Side, comparable, row_blocks
+from flagscope.comparison.content.reading import Side, comparable
+from flagscope.comparison.row_blocks import row_blocks, row_index
 from flagscope.records.comparison.content_parts import Mixture, MixtureFit
 
 # Entries of each side that are held at once.
@@ -79,7 +80,7 @@ def _common(
 
 def read_side(checkpoint: Checkpoint, info: TensorInfo, rows: slice) -> Side:
     """Rows of one tensor."""
-    index = (rows,) if info.shape else ()
+    index = row_index(info.shape, rows)
     stored, scale = checkpoint.read(info.name, index), checkpoint.scale(info.name, index)
     step = checkpoint.step(info.name, index)
     return Side(stored, scale, step, widen(stored, torch.float64, scale=scale))

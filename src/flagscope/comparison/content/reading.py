@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from jaxtyping import Float, Shaped
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from flagscope.checkpoint import Checkpoint, TensorInfo, widen
 from flagscope.comparison.content.pairing import Pair
+from flagscope.comparison.row_blocks import row_blocks, row_index
 
 # Entries that are read at once (64 MiB in float32), and that are worked on at once: a few
 # temporaries of half a MiB, which stay in a core's cache.
@@ -83,14 +83,6 @@ def comparable(info: TensorInfo) -> bool:
     return info.dtype not in ("int64", "uint64", "complex64", "complex128")
 
 
-def row_blocks(shape: tuple[int, ...], most: int) -> Iterator[slice]:
-    """Runs of rows of at most that many entries, a row at least."""
-    rows = shape[0] if shape else 1
-    each = max(1, most // max(1, prod(shape[1:])))
-    for start in range(0, rows, each):
-        yield slice(start, min(start + each, rows))
-
-
 def rows_of(pair: Pair, a: Checkpoint, b: Checkpoint) -> Iterator[Rows]:
     """All rows that both hold, in order; B turned where only its transpose fits.
 
@@ -113,12 +105,12 @@ _Read = tuple[Tensor, Tensor | None, Tensor | None]
 
 
 def _read(checkpoint: Checkpoint, name: str, rows: slice, *, turned: bool) -> _Read:
-    scalar = not checkpoint.tensors[name].shape
-    index = () if scalar else (slice(None), rows) if turned else (rows,)
+    shape = checkpoint.tensors[name].shape
+    index = (slice(None), rows) if turned else row_index(shape, rows)
     stored = checkpoint.read(name, index)
     scale = checkpoint.scale(name, index)
     step = checkpoint.step(name, index)
-    if scalar:
+    if not shape:
         stored = stored.reshape(1)
     if turned:
         stored = stored.T

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from flagscope.records.comparison.adapters import Fault
+from flagscope.records.comparison.sided import SidedRecord
 from flagscope.records.record import Record
 
 PairStatus = Literal["same", "shared_beyond_start", "shared_by_start", "chance", "zero"]
@@ -30,7 +31,7 @@ class AdapterModule(Record):
     participation: float = Field(description="(Σσ²)²/Σσ⁴: directions that carry the change.")
 
 
-class SpaceOverlap(Record):
+class SpaceOverlap(SidedRecord):
     """Overlap of two spaces with what chance gives."""
 
     rank_a: int = Field(description="Dimension of the first space.")
@@ -48,6 +49,11 @@ class SpaceOverlap(Record):
     )
     status: str = Field(default="ok", description="ok, or why numbers are missing.")
 
+    def mirrored(self) -> Self:
+        """The same with the sides exchanged."""
+        p, q, d = self.dimensions
+        return self.model_copy(update={"dimensions": (q, p, d)})
+
 
 class StartRecord(Record):
     """Whether the random factors of a module started from the same numbers."""
@@ -59,7 +65,7 @@ class StartRecord(Record):
     common: bool = Field(description="Whether a common start is plain.")
 
 
-class ModulePair(Record):
+class ModulePair(SidedRecord):
     """Two adapters' changes of one module."""
 
     a: AdapterModule = Field(description="The first adapter's.")
@@ -78,17 +84,8 @@ class ModulePair(Record):
     read: SpaceOverlap = Field(description="Of the spaces of A.")
     status: PairStatus = Field(description="What the two changes share.")
 
-    def mirrored(self) -> Self:
-        """The same pair with sides exchanged."""
-        return self.model_copy(
-            update={
-                "a": self.b, "b": self.a,
-                "write": _mirrored(self.write), "read": _mirrored(self.read),
-            }
-        )  # fmt: skip
 
-
-class AdapterPairRecord(Record):
+class AdapterPairRecord(SidedRecord):
     """What two adapters share, from their factors alone."""
 
     outcome: PairOutcome = Field(description="What most of the modules say.")
@@ -109,18 +106,3 @@ class AdapterPairRecord(Record):
     cannot_tell: list[str] = Field(description="What was not looked at, or cannot be known.")
     faults_a: list[Fault] = Field(description="What is wrong with the first.")
     faults_b: list[Fault] = Field(description="What is wrong with the second.")
-
-    def mirrored(self) -> Self:
-        """The same record with sides exchanged."""
-        return self.model_copy(
-            update={
-                "norm_a": self.norm_b, "norm_b": self.norm_a,
-                "modules": [module.mirrored() for module in self.modules],
-                "only_a": self.only_b, "only_b": self.only_a,
-                "faults_a": self.faults_b, "faults_b": self.faults_a,
-            }
-        )  # fmt: skip
-
-
-def _mirrored(overlap: SpaceOverlap) -> SpaceOverlap:
-    return overlap.model_copy(update={"rank_a": overlap.rank_b, "rank_b": overlap.rank_a})

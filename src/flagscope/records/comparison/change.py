@@ -2,55 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from flagscope.records.comparison.sided import SidedRecord
 from flagscope.records.literals import Attention, Freedom, HeadSpace, PairKind
 from flagscope.records.record import Record
-
-
-class SidedRecord(Record):
-    """A record of two checkpoints: fields that end in _a and _b belong to one of them each."""
-
-    def mirrored(self) -> Self:
-        """The record of the same comparison with the two checkpoints exchanged."""
-        return self.model_copy(update=mirrored_fields(self))
-
-
-def mirrored_fields(record: BaseModel) -> dict[str, Any]:
-    """The fields of a record with both sides exchanged, and signed differences negated.
-
-    Examples
-    --------
-    >>> record = LayerChange(stack="decoder", layer=0, role="q", maps=1, identical=0,
-    ...     within_rounding=0, change=1.0, relative_a=0.5, relative_b=0.25)
-    >>> record.mirrored().relative_a
-    0.25
-    """
-    names = type(record).model_fields
-    values: dict[str, Any] = {}
-    for name in names:
-        other = _other(name)
-        value = getattr(record, other if other in names else name)
-        if name == "difference" and value is not None:
-            values[name] = 0.0 - value
-        else:
-            values[name] = _mirrored(value)
-    return values
-
-
-def _other(name: str) -> str:
-    swap = {"_a": "_b", "_b": "_a"}
-    return name[:-2] + swap[name[-2:]] if name[-2:] in swap else name
-
-
-def _mirrored(value: Any) -> Any:
-    if isinstance(value, SidedRecord):
-        return value.mirrored()
-    if isinstance(value, list):
-        return [_mirrored(item) for item in value]
-    return value
 
 
 class EnergyShare(Record):

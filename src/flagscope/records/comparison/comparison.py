@@ -8,8 +8,9 @@ from pydantic import Field
 
 from flagscope.records.comparison.adapter_pairs import AdapterPairRecord
 from flagscope.records.comparison.adapters import CoverageRecord, ReplayRecord
-from flagscope.records.comparison.change import ChangeRecord, SidedRecord
+from flagscope.records.comparison.change import ChangeRecord
 from flagscope.records.comparison.content import ContentRecord
+from flagscope.records.comparison.sided import SidedRecord
 from flagscope.records.finding import Severity
 from flagscope.records.literals import PairKind
 from flagscope.records.record import Record

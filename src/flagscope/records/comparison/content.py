@@ -13,13 +13,4 @@ class ContentRecord(ContentNumbers):
 
     def mirrored(self) -> Self:
         """The same with the sides exchanged, the words included."""
-        turned = self.model_copy(
-            update={
-                "tensors": tuple(tensor.mirrored() for tensor in self.tensors),
-                "unpaired_a": self.unpaired_b, "unpaired_b": self.unpaired_a,
-                "parts": tuple(part.mirrored() for part in self.parts),
-                "layers": tuple(layers.mirrored() for layers in self.layers),
-                "mixture_a": self.mixture_b, "mixture_b": self.mixture_a,
-            }
-        )  # fmt: skip
-        return worded(turned)
+        return worded(super().mirrored())

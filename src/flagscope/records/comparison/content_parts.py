@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field
 
+from flagscope.records.comparison.sided import SidedRecord
 from flagscope.records.record import Record
 
 ContentClass = Literal[
@@ -31,7 +32,7 @@ Relation = Literal[
 _OTHER_SIDE = {"a": "b", "b": "a", None: None}
 
 
-class EntryDifference(Record):
+class EntryDifference(SidedRecord):
     """One entry that rounding does not explain."""
 
     index: tuple[int, ...] = Field(description="Position in the tensor, as A has it.")
@@ -44,13 +45,6 @@ class EntryDifference(Record):
         "rounding rule gives; null where that is not known."
     )
 
-    def mirrored(self) -> Self:
-        """The same with the sides exchanged."""
-        return self.model_copy(
-            update={"value_a": self.value_b, "value_b": self.value_a,
-                    "text_a": self.text_b, "text_b": self.text_a}
-        )  # fmt: skip
-
 
 class ScaleDifference(Record):
     """A group of entries whose common scale is not what the rule of the others gives."""
@@ -61,7 +55,7 @@ class ScaleDifference(Record):
     bits: str | None = Field(description="Which bits of the stored scale differ from the rule's.")
 
 
-class Rounding(Record):
+class Rounding(SidedRecord):
     """How far rounding explains the difference of two tensors."""
 
     rule: str | None = Field(
@@ -88,13 +82,11 @@ class Rounding(Record):
 
     def mirrored(self) -> Self:
         """The same with the sides exchanged."""
-        return self.model_copy(
-            update={"rounded": _OTHER_SIDE[self.rounded],
-                    "entries": tuple(entry.mirrored() for entry in self.entries)}
-        )  # fmt: skip
+        turned = super().mirrored()
+        return turned.model_copy(update={"rounded": _OTHER_SIDE[self.rounded]})
 
 
-class Difference(Record):
+class Difference(SidedRecord):
     """How far two tensors are apart, over the entries that both hold and that are finite."""
 
     entries: int = Field(description="Entries compared.")
@@ -136,16 +128,8 @@ class Difference(Record):
     )
     transposed: bool = Field(description="Whether B was compared as the transpose of A.")
 
-    def mirrored(self) -> Self:
-        """The same with the sides exchanged."""
-        return self.model_copy(
-            update={"not_finite_a": self.not_finite_b, "not_finite_b": self.not_finite_a,
-                    "relative_a": self.relative_b, "relative_b": self.relative_a,
-                    "scale_a": self.scale_b, "scale_b": self.scale_a}
-        )  # fmt: skip
 
-
-class TensorContent(Record):
+class TensorContent(SidedRecord):
     """A tensor of A and the tensor of B that belongs to it."""
 
     name_a: str
@@ -167,19 +151,6 @@ class TensorContent(Record):
     difference: Difference | None = Field(description="Null where nothing could be compared.")
     status: str = Field(default="ok", description="ok, or why numbers are missing.")
 
-    def mirrored(self) -> Self:
-        """The same with the sides exchanged."""
-        return self.model_copy(
-            update={
-                "name_a": self.name_b, "name_b": self.name_a,
-                "layer_a": self.layer_b, "layer_b": self.layer_a,
-                "type_a": self.type_b, "type_b": self.type_a,
-                "shape_a": self.shape_b, "shape_b": self.shape_a,
-                "rounding": self.rounding and self.rounding.mirrored(),
-                "difference": self.difference and self.difference.mirrored(),
-            }
-        )  # fmt: skip
-
 
 class ClassCount(Record):
     """Tensors of one class."""
@@ -198,7 +169,7 @@ class Unpaired(Record):
     names: tuple[str, ...] = Field(description="The first of them.")
 
 
-class PartContent(Record):
+class PartContent(SidedRecord):
     """Statistics of one part of the model."""
 
     part: ModelPart
@@ -211,13 +182,6 @@ class PartContent(Record):
     relative_a: float | None = Field(description="‖a - b‖ / ‖a‖ over all of them.")
     relative_b: float | None
     cosine: float | None
-
-    def mirrored(self) -> Self:
-        """The same with the sides exchanged."""
-        return self.model_copy(
-            update={"layer_a": self.layer_b, "layer_b": self.layer_a,
-                    "relative_a": self.relative_b, "relative_b": self.relative_a}
-        )  # fmt: skip
 
 
 class LayerMatch(Record):
@@ -232,7 +196,7 @@ class LayerMatch(Record):
     equal: bool = Field(description="Whether the values of all sampled entries are equal.")
 
 
-class LayerMap(Record):
+class LayerMap(SidedRecord):
     """Which layers of B are which of A, by samples of their entries."""
 
     stack_a: str = Field(description="Names in front of the layers' numbers, as A has them.")
@@ -243,14 +207,6 @@ class LayerMap(Record):
     of_b: tuple[LayerMatch, ...] = Field(description="For each layer of B, that of A.")
     of_a: tuple[LayerMatch, ...] = Field(description="For each layer of A, that of B.")
     changed: bool = Field(description="Whether layers were cut, repeated or put in another order.")
-
-    def mirrored(self) -> Self:
-        """The same with the sides exchanged."""
-        return self.model_copy(
-            update={"stack_a": self.stack_b, "stack_b": self.stack_a,
-                    "layers_a": self.layers_b, "layers_b": self.layers_a,
-                    "of_a": self.of_b, "of_b": self.of_a}
-        )  # fmt: skip
 
 
 class MixtureFit(Record):
@@ -311,7 +267,7 @@ class Mixture(Record):
     linear: bool = Field(description="Whether one of the two is a combination up to rounding.")
 
 
-class ContentNumbers(Record):
+class ContentNumbers(SidedRecord):
     """The fields of a `ContentRecord`, which words are made of."""
 
     relation: Relation

@@ -95,7 +95,7 @@ def render_comparison(comparison: Comparison) -> str:
             odd_tensors=_odd_tensors(comparison),
             shown_tensors=_TENSORS,
             wording=wording,
-            percent=_percent,
+            percent=wording.percent,
             relative=relative_change,
             explanations=EXPLANATIONS,
         )
@@ -126,7 +126,7 @@ def layer_grids(change: ChangeRecord) -> list[Grid]:
             (role, tuple(_layer_cell(known.get((role, layer)), scale) for layer in layers))
             for role in roles
         )
-        grids.append(Grid(stack, tuple(map(str, layers)), lines, *map(_percent, scale)))
+        grids.append(Grid(stack, tuple(map(str, layers)), lines, *map(wording.percent, scale)))
     return grids
 
 
@@ -134,7 +134,7 @@ def _layer_cell(row: LayerChange | None, scale: tuple[float, float]) -> Cell | N
     if row is None:
         return None
     moved = relative_change(row)
-    words = "equal" if moved is None and row.identical else _percent(moved)
+    words = "equal" if moved is None and row.identical else wording.percent(moved)
     return Cell(
         _shade(moved, scale),
         f"{row.role}, layer {row.layer}: {words} of the norm",
@@ -163,7 +163,7 @@ def head_grids(change: ChangeRecord) -> list[Grid]:
             )  # fmt: skip
             several = len({row.stack for row in rows}) > 1
             name = f"{title}, {stack}" if several else title
-            grids.append(Grid(name, tuple(map(str, heads)), lines, *map(_percent, scale)))
+            grids.append(Grid(name, tuple(map(str, heads)), lines, *map(wording.percent, scale)))
     return grids
 
 
@@ -171,7 +171,7 @@ def _head_cell(row: ProductChange | None, scale: tuple[float, float]) -> Cell | 
     if row is None:
         return None
     moved = relative_change(row)
-    return Cell(_shade(moved, scale), f"{row.name}: {_percent(moved)} of the norm", row.name)
+    return Cell(_shade(moved, scale), f"{row.name}: {wording.percent(moved)} of the norm", row.name)
 
 
 def _scale(rows: Iterable[HasRelative]) -> tuple[float, float]:
@@ -190,10 +190,6 @@ def _shade(moved: float | None, scale: tuple[float, float]) -> float:
         return 0.0
     along = 1.0 if largest == least else math.log(moved / least) / math.log(largest / least)
     return round(_FAINTEST + (1 - _FAINTEST) * max(0.0, along), 3)
-
-
-def _percent(value: float | None) -> str:
-    return wording.MISSING if value is None else f"{wording.number(100 * value)} %"
 
 
 def _sides(comparison: Comparison) -> list[tuple[str, Any]]:
@@ -239,10 +235,10 @@ def _heads(comparison: Comparison) -> dict[str, Any]:
 def _change_rows(product: ProductChange) -> list[list[str]]:
     number = wording.number
     return [
-        ["Change of the product over its norm", _percent(relative_change(product))],
-        ["What storage rounding alone gives", _percent(product.floor)],
+        ["Change of the product over its norm", wording.percent(relative_change(product))],
+        ["What storage rounding alone gives", wording.percent(product.floor)],
         ["The same of the two maps, which a change of basis moves too",
-         _percent(product.raw_relative_a)],
+         wording.percent(product.raw_relative_a)],
         ["Norm in A, in B", f"{number(product.norm_a)}, {number(product.norm_b)}"],
         ["Status", product.status],
     ]  # fmt: skip

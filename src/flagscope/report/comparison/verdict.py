@@ -13,7 +13,7 @@ from flagscope.records.comparison import (
     VerdictCode,
 )
 from flagscope.report.comparison.whereabouts import relative_change, where_moved
-from flagscope.report.wording import counted, joined, number, ranges
+from flagscope.report.wording import counted, joined, number, percent, ranges
 
 _FEW = 4
 
@@ -108,7 +108,7 @@ def _far(change: ChangeRecord | None) -> str:
     if change is None or moved is None:
         return ""
     where = where_moved(change)
-    return f"; the maps moved by {number(100 * moved, 2)} % of their norm" + (
+    return f"; the maps moved by {percent(moved, 2)} of their norm" + (
         f", most in {where}" if where else ""
     )
 

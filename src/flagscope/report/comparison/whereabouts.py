@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from flagscope.records.comparison import ChangeRecord
-from flagscope.report.wording import joined, number, ranges
+from flagscope.report.wording import joined, percent, ranges
 
 
 class HasRelative(Protocol):
@@ -79,7 +79,7 @@ def _by_role(rows: Iterable[object]) -> str:
     role, square = max(squares.items(), key=lambda entry: entry[1])
     if square < _MOST * total:
         return ""
-    return f"the {role} maps ({number(100 * square / total, 2)} %)"
+    return f"the {role} maps ({percent(square / total, 2)})"
 
 
 def _squares(rows: Iterable[object], field: str) -> dict[object, float]:
