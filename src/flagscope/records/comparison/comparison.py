@@ -23,6 +23,7 @@ VerdictCode = Literal[
     "identical",
     "re-encoded",
     "few-entries",
+    "rearranged",
     "fine-tuned",
     "shares-parts",
     "layers-changed",
