@@ -58,7 +58,10 @@ def test_strangers_are_never_related(kind):
         found.append(record.relation)
         assert not any(match.like is not None for m in record.layers for match in m.of_b)
     assert set(found) <= {"unrelated", "unclear"}
-    assert found.count("unrelated") >= PAIRS * 0.6
+    if kind == "one sign":  # the signs of such matrices say nothing, so that they stay untested
+        assert set(found) == {"unclear"}
+    else:
+        assert found.count("unrelated") >= PAIRS * 0.6
 
 
 @pytest.mark.parametrize("kind", ["normal", "uniform", "sparse"])

@@ -122,11 +122,17 @@ class WithinSteps(Check):
     """Entries within the half steps of both grids; equal ones where both have one plain type.
 
     One plain type on both sides is one grid, and what is rounded to a grid twice is not moved.
+
+    Attributes
+    ----------
+    one_grid
+        Whether that is so, after rows were added.
     """
 
     def __init__(self, a: TensorInfo, b: TensorInfo) -> None:
         super().__init__()
         self._a, self._b = a, b
+        self.one_grid = False
         self._squares, self._counted = 0.0, 0
 
     @property
@@ -137,7 +143,7 @@ class WithinSteps(Check):
 
     def _outside(self, rows: Rows) -> Tensor:
         a, b = rows.a.values, rows.b.values
-        one_grid = rows.a.stored.dtype == rows.b.stored.dtype and all(
+        self.one_grid = one_grid = rows.a.stored.dtype == rows.b.stored.dtype and all(
             part is None for part in (rows.a.scale, rows.b.scale, rows.a.step, rows.b.step)
         )
         if one_grid:

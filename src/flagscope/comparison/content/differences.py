@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from flagscope.records.comparison.content_parts import Difference
 # A scaled copy leaves no more than this of its norm: half steps of bfloat16 leave 0.0017 at most.
 _COPY = 2e-3
 _HASH_SEED = 20250
+NORMAL = NormalDist()
 
 
 @dataclass
@@ -96,6 +98,31 @@ class EntrySums:
         fine = 0 < squares < math.inf and math.isfinite(total)
         return total / math.sqrt(squares) if fine else None
 
+    def effective_entries(self) -> float | None:
+        """Independent normal entries with which a correlation shows as much as in the tests.
+
+        The products of n centred entries of variances v and w whose squares sum to s count as
+        n² v w / s. Signs cut a normal law at the quantile t of their share p, which leaves the
+        share φ(t)² / (p (1 - p)) of a correlation for each side (Pearson's tetrachoric series).
+        """
+        z = self.product_z()
+        if z is None or not self.both:
+            return None
+        n = self.entries
+        total = self.ab - self.a * self.b / n
+        spread = (self.aa - self.a**2 / n) * (self.bb - self.b**2 / n)
+        if total == 0 or z == 0:
+            return None
+        products = spread / (total / z) ** 2
+        signs = float(self.both)
+        for positive in (self.positive_a, self.positive_b):
+            share = positive / self.both
+            if not 0 < share < 1:
+                return None
+            signs *= NORMAL.pdf(NORMAL.inv_cdf(share)) ** 2 / (share * (1 - share))
+        value = min(float(n), products, signs)
+        return value if 0 < value < math.inf else None
+
     def record(self, *, transposed: bool) -> Difference:
         """The record of it."""
         cosine = self.cosine
@@ -111,7 +138,7 @@ class EntrySums:
             cosine=cosine, cosine_log10_p=law.log10_p if law else None,
             agreement=self.agree / self.both if self.both else None,
             agreement_z=sign_agreement(self.agree, self.both, self.positive_a, self.positive_b),
-            product_z=self.product_z(),
+            product_z=self.product_z(), effective_entries=self.effective_entries(),
             scale_a=_factor(self.aa, self.bb, self.ab) if copied else None,
             scale_b=_factor(self.bb, self.aa, self.ab) if copied else None,
             rows_shared=shared,

@@ -35,11 +35,12 @@ class Pair:
     part: ModelPart
     layer_a: int | None = None
     layer_b: int | None = None
+    turned: bool = False
 
     @property
     def transposed(self) -> bool:
-        """Whether only the transpose of one has the shape of the other."""
-        return (
+        """Whether one is compared as its transpose: it is `turned`, or no other shape fits."""
+        return self.turned or (
             len(self.a.shape) == 2
             and self.a.shape != self.b.shape
             and self.a.shape == self.b.shape[::-1]

@@ -16,6 +16,8 @@ from flagscope.comparison.row_blocks import row_blocks, row_index
 # Entries that are read at once (64 MiB in float32), and that are worked on at once: a few
 # temporaries of half a MiB, which stay in a core's cache.
 _READ, _WORK = 1 << 24, 1 << 16
+# Rows by which a transpose is tried.
+_PROBE = 4
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,18 @@ def rows_of(pair: Pair, a: Checkpoint, b: Checkpoint) -> Iterator[Rows]:
         other = _read(b, pair.b.name, block, turned=pair.transposed)
         for part in row_blocks(tuple(one[0].shape), _WORK):
             yield Rows(block.start + part.start, _side(one, part), _side(other, part))
+
+
+def first_rows(pair: Pair, a: Checkpoint, b: Checkpoint) -> Rows | None:
+    """The first few rows, B turned where the pair is; None without any."""
+    shape = pair.common_shape
+    if shape is None or 0 in shape:
+        return None
+    rows = slice(0, min(_PROBE, shape[0]))
+    one = _read(a, pair.a.name, rows, turned=False)
+    other = _read(b, pair.b.name, rows, turned=pair.transposed)
+    whole = slice(0, rows.stop)
+    return Rows(0, _side(one, whole), _side(other, whole))
 
 
 _Read = tuple[Tensor, Tensor | None, Tensor | None]

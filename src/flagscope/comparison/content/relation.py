@@ -12,6 +12,8 @@ from flagscope.records.comparison.content_parts import (
 from flagscope.records.comparison.content_tests import (
     correlated,
     is_evidence,
+    is_rearranged,
+    is_tested,
     same,
     test_count,
 )
@@ -29,6 +31,8 @@ _LEAST_SHARED = 1024
 def relation_of(record: ContentRecord) -> Relation:
     """The relation that the numbers of a record support; `unclear` where they support none."""
     tensors = [tensor for tensor in record.tensors if tensor.part != "buffer"]
+    if not tensors and record.tensors:
+        return _copy(record) or "unclear"
     matrices = [tensor for tensor in tensors if is_evidence(tensor) and tensor.difference]
     paired = sum(_entries(tensor) for tensor in tensors)
     if not tensors or paired < _COMPARABLE * _parameters(record):
@@ -37,32 +41,57 @@ def relation_of(record: ContentRecord) -> Relation:
         return "shares_parts" if big else "different_architectures"
     if any(layers.changed for layers in record.layers):
         return "layers_changed"
-    whole = not (record.unpaired_a.tensors or record.unpaired_b.tensors) or _only_buffers(record)
-    kinds = {tensor.content for tensor in tensors}
-    if whole and kinds <= {"identical"} and not _cut(tensors):
-        return "identical"
-    if whole and kinds <= {"identical", "rounding"} and not _cut(tensors):
-        return "reencoded"
-    if whole and kinds <= {"identical", "rounding", "few_entries"} and not _cut(tensors):
-        return "few_entries"
+    copy = _copy(record) or _rearranged(record)
+    if copy is not None:
+        return copy
     if any(mixture is not None and mixture.linear for mixture in (record.mixture_a,
                                                                   record.mixture_b)):  # fmt: skip
         return "merge"
     return _by_tests(record, matrices)
 
 
+def _copy(record: ContentRecord) -> Relation | None:
+    """The relation of two models of which every tensor, buffers among them, is the same."""
+    kinds = {tensor.content for tensor in record.tensors}
+    turned = any(is_rearranged(tensor) for tensor in record.tensors)
+    if not _whole(record) or turned or not record.tensors:
+        return None
+    if kinds <= {"identical"}:
+        return "identical"
+    if kinds <= {"identical", "rounding"}:
+        return "reencoded"
+    return "few_entries" if kinds <= {"identical", "rounding", "few_entries"} else None
+
+
+def _rearranged(record: ContentRecord) -> Relation | None:
+    """Whether every tensor is the same or rearranged, and enough entries lie in these."""
+    moved = [tensor for tensor in record.tensors if is_rearranged(tensor)]
+    known = all(same(tensor) or is_rearranged(tensor) for tensor in record.tensors)
+    enough = sum(map(_entries, moved)) >= _LEAST_SHARED
+    return "rearranged" if known and enough and _whole(record) else None
+
+
+def _whole(record: ContentRecord) -> bool:
+    """Whether no tensor of either side lacks a counterpart, buffers aside, and no row does."""
+    alone = record.unpaired_a.tensors or record.unpaired_b.tensors
+    return not _cut(record.tensors) and (not alone or _only_buffers(record))
+
+
 def _by_tests(record: ContentRecord, matrices: Sequence[TensorContent]) -> Relation:
     """The relation of models that differ in many entries, by their matrices."""
     tests = test_count(record)
     equal = sum(_entries(tensor) for tensor in matrices if same(tensor))
-    like = [tensor for tensor in matrices if not same(tensor) and correlated(tensor, tests)]
-    unlike = [tensor for tensor in matrices if not same(tensor) and not correlated(tensor, tests)]
+    moved = [tensor for tensor in matrices if not same(tensor)]
+    like = [tensor for tensor in moved if is_rearranged(tensor) or correlated(tensor, tests)]
+    unlike = [tensor for tensor in moved if tensor not in like and is_tested(tensor)]
     near = sum(map(_entries, like))
     far = sum(map(_entries, unlike))
     if equal + near + far == 0:
         return "unclear"
     alone = record.unpaired_a.parameters + record.unpaired_b.parameters
-    more = alone or _cut(record.tensors)
+    # What was not tested, as NaN, is not the same either; nor are buffers that differ.
+    open_ends = [tensor for tensor in record.tensors if not same(tensor)]
+    more = alone or _cut(record.tensors) or open_ends
     if equal >= _LEAST_SHARED and (far > near or (not near and (far or more))):
         return "shares_parts"
     if equal + near >= _MOST * (equal + near + far):

@@ -82,6 +82,9 @@ def settled(checks: Sequence[Check], entries: int, *, equal: bool) -> tuple[Cont
     """
     bound = next(check for check in checks if isinstance(check, WithinSteps))
     chosen = (None if equal else _chosen(checks, entries)) or bound
+    # Nothing was rounded where as many entries are equal as a rule explains.
+    if bound.one_grid and bound.tally.outside <= chosen.tally.outside:
+        chosen = bound
     tally = chosen.tally
     left = tally.outside + tally.groups_outside
     kind: ContentClass = "rounding" if left == 0 else "few_entries"

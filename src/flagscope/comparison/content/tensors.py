@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flagscope.checkpoint import Checkpoint, TensorInfo
 from flagscope.comparison.content.checks import SideName
 from flagscope.comparison.content.differences import EntrySums
 from flagscope.comparison.content.pairing import Pair
-from flagscope.comparison.content.reading import comparable, rows_of, same_bits
+from flagscope.comparison.content.reading import comparable, first_rows, rows_of, same_bits
 from flagscope.comparison.content.rounding import ScaleRules, rounding_checks, settled
 from flagscope.comparison.content.scaled import Scales, common_rule, group_scales
 from flagscope.errors import FlagscopeError
@@ -19,6 +19,11 @@ from flagscope.records.comparison.content_parts import (
     Rounding,
     TensorContent,
 )
+from flagscope.records.comparison.content_tests import same
+
+# A transpose is looked for where the cosine is not larger, and compared where the first rows are
+# as near as this, which is further than rounding to 4 bits.
+_LIKE, _NEAR = 0.5, 0.2
 
 
 @dataclass(frozen=True)
@@ -81,11 +86,13 @@ def _compared(pair: Pair, a: Checkpoint, b: Checkpoint, scales: ScaleRules) -> C
     if pair.common_shape is None:
         return Compared(pair, _record(pair, "reshaped", status="the shapes differ"), None)
     if 0 in pair.common_shape:
-        return Compared(pair, _record(pair, "identical", status="no entries"), None)
+        kind: ContentClass = "identical" if pair.a.shape == pair.b.shape else "reshaped"
+        status = "no entries" if kind == "identical" else "one side has no entries"
+        return Compared(pair, _record(pair, kind, status=status), None)
     if same_bits(pair, a, b):
         return Compared(pair, _record(pair, "identical", difference=_equal(pair)), None)
     if not (comparable(pair.a) and comparable(pair.b)):
-        kind: ContentClass = "different" if pair.a.dtype == pair.b.dtype else "unread"
+        kind = "different" if pair.a.dtype == pair.b.dtype else "unread"
         status = f"types {pair.a.dtype} and {pair.b.dtype} are compared by their bits alone"
         return Compared(pair, _record(pair, kind, status=status), None)
     sums, checks = EntrySums(), rounding_checks(pair, scales)
@@ -94,6 +101,10 @@ def _compared(pair: Pair, a: Checkpoint, b: Checkpoint, scales: ScaleRules) -> C
         for check in checks:
             check.add(rows)
     content, rounding = settled(checks, sums.entries, equal=sums.equal == sums.entries)
+    if content == "different" and _may_be_turned(pair, sums, a, b):
+        turned = _compared(replace(pair, turned=True), a, b, {})
+        if same(turned.record):
+            return replace(turned, pair=pair)
     difference = sums.record(transposed=pair.transposed)
     # Rows that only one side has are a change of shape, whatever the common rows hold.
     plain = pair.a.dtype == pair.b.dtype and pair.a.shape != pair.b.shape
@@ -102,6 +113,20 @@ def _compared(pair: Pair, a: Checkpoint, b: Checkpoint, scales: ScaleRules) -> C
     status = "ok" if pair.a.shape == pair.b.shape or pair.transposed else _more_rows(pair)
     record = _record(pair, content, rounding=rounding, difference=difference, status=status)
     return Compared(pair, record, sums)
+
+
+def _may_be_turned(pair: Pair, sums: EntrySums, a: Checkpoint, b: Checkpoint) -> bool:
+    """Whether the first rows of a square matrix are the first columns of the other side's."""
+    shape = pair.a.shape
+    if len(shape) != 2 or shape[0] != shape[1] or pair.b.shape != shape or pair.turned:
+        return False
+    if abs(sums.cosine or 0.0) > _LIKE:
+        return False
+    rows = first_rows(replace(pair, turned=True), a, b)
+    if rows is None:
+        return False
+    gap, norm = (rows.a.values - rows.b.values).norm(), rows.a.values.norm()
+    return bool(gap <= _NEAR * norm) and bool(norm > 0)
 
 
 def _more_rows(pair: Pair) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import Field
 
@@ -48,11 +48,6 @@ class SpaceOverlap(SidedRecord):
         default=None, description="(overlap - explained)/explained_sd; null without a common start."
     )
     status: str = Field(default="ok", description="ok, or why numbers are missing.")
-
-    def mirrored(self) -> Self:
-        """The same with the sides exchanged."""
-        p, q, d = self.dimensions
-        return self.model_copy(update={"dimensions": (q, p, d)})
 
 
 class StartRecord(Record):

@@ -24,6 +24,7 @@ VerdictCode = Literal[
     "identical",
     "re-encoded",
     "few-entries",
+    "rearranged",
     "fine-tuned",
     "shares-parts",
     "layers-changed",

@@ -20,6 +20,7 @@ Relation = Literal[
     "identical",
     "reencoded",
     "few_entries",
+    "rearranged",
     "shares_parts",
     "layers_changed",
     "merge",
@@ -113,6 +114,11 @@ class Difference(SidedRecord):
     product_z: float | None = Field(
         description="Sum of the products of centred entries over the root of the sum of their "
         "squares: standard normal for independent entries of symmetric laws, whatever their scales."
+    )
+    effective_entries: float | None = Field(
+        default=None,
+        description="Independent normal entries with which a correlation would show as much as in "
+        "the weaker of the tests of signs and of products; null where they cannot be made.",
     )
     scale_a: float | None = Field(
         description="s of a = s · b where that leaves no more than 0.2 % of the norm; null where "

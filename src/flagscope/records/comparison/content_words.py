@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
 from typing import TypeVar
 
 from flagscope.records.comparison.content_parts import (
@@ -18,9 +17,12 @@ from flagscope.records.comparison.content_tests import (
     LEAST_COSINE,
     LOG10_LEVEL,
     correlated,
+    factor_between,
     is_evidence,
-    needed_z,
+    is_rearranged,
+    is_tested,
     same,
+    seen_correlation,
     test_count,
 )
 from flagscope.records.comparison.letters import SIDE_A, SIDE_B
@@ -67,14 +69,14 @@ def _evidence(record: ContentNumbers) -> list[str]:
     for count in record.counts:
         if count.tensors:
             lines.append(
-                f"{_tensors(count.tensors)} ({count.parameters:,} entries): "
+                f"{_tensors(count.tensors)} ({_entries(count.parameters)}): "
                 f"{_CLASSES[count.content]}"
             )
     for side, unpaired in ((SIDE_A, record.unpaired_a), (SIDE_B, record.unpaired_b)):
         if unpaired.tensors:
             lines.append(
-                f"only {side} has {_tensors(unpaired.tensors)} of {unpaired.parameters:,} "
-                f"entries, such as {_short(unpaired.names[0])}"
+                f"only {side} has {_tensors(unpaired.tensors)} of {_entries(unpaired.parameters)}, "
+                f"such as {_short(unpaired.names[0])}"
             )
     lines += _rules(record)
     lines += _named(record.tensors)
@@ -92,6 +94,10 @@ def _evidence(record: ContentNumbers) -> list[str]:
 
 def _tensors(count: int) -> str:
     return f"{count} tensor" if count == 1 else f"{count} tensors"
+
+
+def _entries(count: int) -> str:
+    return f"{count} entry" if count == 1 else f"{count:,} entries"
 
 
 def _short(name: str) -> str:
@@ -150,8 +156,11 @@ def _rows(tensors: Sequence[TensorContent]) -> list[str]:
                 f"{_short(tensor.name_a)}: the rows of both sides are the same, in another order"
             )
         copied = difference.scale_b
-        if tensor.content == "different" and copied is not None and abs(copied - 1) > 1e-3:
-            lines.append(f"{_short(tensor.name_a)}: {SIDE_B} is {copied:.6g} times {SIDE_A}")
+        if tensor.content == "different" and copied is not None and factor_between(copied):
+            lines.append(
+                f"{_short(tensor.name_a)}: {SIDE_B} is {copied:.6g} times {SIDE_A}, up to 0.2 % of "
+                "its norm"
+            )
         if difference.transposed:
             lines.append(f"{_short(tensor.name_a)}: one side is the transpose of the other")
         if tensor.status != "ok" and tensor.shape_a != tensor.shape_b:
@@ -236,32 +245,40 @@ def _ranges(fit: MixtureFit) -> str:
 
 
 def _tests(record: ContentNumbers) -> list[str]:
-    tested = [
+    differing = [
         tensor for tensor in record.tensors
         if is_evidence(tensor) and not same(tensor) and tensor.difference
-        and tensor.difference.cosine is not None
+        and not is_rearranged(tensor)
     ]  # fmt: skip
+    tested = [tensor for tensor in differing if is_tested(tensor)]
+    lines = []
+    if len(tested) < len(differing):
+        lines.append(
+            f"{len(differing) - len(tested)} of {len(differing)} matrices that differ could not be "
+            "tested for a correlation: a side is 0, of one sign, beyond float64 or hardly finite"
+        )
     if not tested:
-        return []
+        return lines
     tests = test_count(record)
     like = [tensor for tensor in tested if correlated(tensor, tests)]
     cosines = sorted(tensor.difference.cosine or 0.0 for tensor in tested if tensor.difference)
-    entries = [tensor.difference.entries for tensor in tested if tensor.difference]
-    lines = [
-        f"{len(like)} of {len(tested)} matrices that differ are correlated beyond chance (signs, "
-        f"products and cosine, each at 10^{LOG10_LEVEL:g} for all together, cosine at least "
+    verb = "is" if len(like) == 1 else "are"
+    lines.append(
+        f"{len(like)} of {len(tested)} matrices that differ {verb} correlated beyond chance ("
+        f"signs, products and cosine, each at 10^{LOG10_LEVEL:g} for all together, cosine at least "
         f"{LEAST_COSINE:g}); cosines {cosines[0]:.3g} to {cosines[-1]:.3g}, median "
         f"{cosines[len(cosines) // 2]:.3g}"
-    ]
+    )
     if len(like) < len(tested):
-        # What noise adds to a cosine does not hide one that is larger by as much again.
-        least, most = (
-            LEAST_COSINE + min(1.0, needed_z(tests) / sqrt(count))
-            for count in (max(entries), min(entries))
-        )
+        seen = [seen_correlation(tensor, tests) for tensor in tested]
+        least, most = min(seen), max(seen)
         lines.append(
-            f"a cosine of {least:.2g} would have been seen in the largest of them, one of "
-            f"{min(1.0, most):.2g} in the smallest"
+            "beside what their means give, a correlation of "
+            + (f"{least:.2g}" if least == most else f"{least:.2g} to {most:.2g}, by their size,")
+            + " would have been seen 99 times in 100"
+            if most < 1
+            else "in the smallest of them no correlation would have been seen"
+            + (f", in the largest one of {least:.2g} 99 times in 100" if least < 1 else "")
         )
     return lines
 

@@ -18,6 +18,7 @@ from flagscope.records.comparison import (
     Fault,
     MapChange,
 )
+from flagscope.records.comparison.content_tests import factor_between, is_rearranged
 from flagscope.report.comparison.whereabouts import relative_change
 from flagscope.report.wording import counted, joined, number, typical
 
@@ -26,6 +27,7 @@ COMPARISON_CODES = (
     "not-finite",
     "scaled-copy",
     "rows-permuted",
+    "transposed",
     "unpaired-tensors",
     "reshaped-tensors",
     "unread-tensors",
@@ -105,7 +107,9 @@ def _entries(content: ContentRecord) -> list[ComparisonFinding]:
         what = [counted(rounding.outside, "entry", "entries")] if rounding.outside else []
         what += [counted(rounding.groups_outside, "scale")] if rounding.groups_outside else []
         text = f"{tensor.name_b}: {joined(what)} that rounding does not explain."
-        found.append(_finding("entries-outside-rounding", "strong", text, lines[:_NAMED]))
+        # In models that differ everywhere, a vector that hardly moved is nothing by itself.
+        severity: Severity = "strong" if content.relation == "few_entries" else "info"
+        found.append(_finding("entries-outside-rounding", severity, text, lines[:_NAMED]))
     return found
 
 
@@ -119,15 +123,21 @@ def _tensors(content: ContentRecord) -> list[ComparisonFinding]:
     scaled = [
         t.name_b
         for t in content.tensors
-        if t.content == "different" and t.difference and _is_scaled(t.difference.scale_b)
+        if t.content == "different" and t.difference and factor_between(t.difference.scale_b)
     ]
-    turned = [t.name_b for t in content.tensors if t.difference and t.difference.rows_permuted]
+    reordered = [t.name_b for t in content.tensors if t.difference and t.difference.rows_permuted]
+    turned = [
+        t.name_b
+        for t in content.tensors
+        if is_rearranged(t) and t.difference and t.difference.transposed
+    ]
     reshaped = [t.name_b for t in content.tensors if t.content == "reshaped"]
     unread = [t.name_b for t in content.tensors if t.content == "unread"]
     kinds: tuple[tuple[str, Severity, list[str], str], ...] = (
         ("not-finite", "warning", broken, "NaN or infinity on a side"),
         ("scaled-copy", "notable", scaled, "the other side's values times one factor"),
-        ("rows-permuted", "notable", turned, "the other side's rows in another order"),
+        ("rows-permuted", "notable", reordered, "the other side's rows in another order"),
+        ("transposed", "notable", turned, "the other side's values transposed"),
         ("reshaped-tensors", "warning", reshaped, "another shape on each side"),
         ("unread-tensors", "warning", unread, "values that could not be read or placed"),
     )
@@ -149,10 +159,6 @@ def _tensors(content: ContentRecord) -> list[ComparisonFinding]:
             names = [joined(alone.names, limit=_NAMED)]
             found.append(_finding("unpaired-tensors", severity, text, names))
     return found
-
-
-def _is_scaled(scale: float | None) -> bool:
-    return scale is not None and abs(scale - 1) > 1e-3
 
 
 def _intruders(change: ChangeRecord) -> list[ComparisonFinding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 from flagscope.records.comparison import (
@@ -9,18 +10,22 @@ from flagscope.records.comparison import (
     SIDE_B,
     ChangeRecord,
     ContentRecord,
+    TensorContent,
     Verdict,
     VerdictCode,
 )
+from flagscope.records.comparison.content_tests import is_rearranged, is_tested, same
 from flagscope.report.comparison.whereabouts import relative_change, where_moved
 from flagscope.report.wording import counted, joined, number, percent, ranges
 
 _FEW = 4
+_NEARLY = 0.9  # of the parameters: where these are the same, the others are named instead
 
 _OF_RELATION: dict[str, VerdictCode] = {
     "identical": "identical",
     "reencoded": "re-encoded",
     "few_entries": "few-entries",
+    "rearranged": "rearranged",
     "shares_parts": "shares-parts",
     "layers_changed": "layers-changed",
     "merge": "merge",
@@ -53,17 +58,24 @@ def _line(content: ContentRecord, change: ChangeRecord | None) -> str:
     relation = content.relation
     if relation == "identical":
         renamed = any(tensor.name_a != tensor.name_b for tensor in content.tensors)
-        return "identical: all values are equal" + (", under other names" if renamed else "")
+        alone = content.unpaired_a.tensors + content.unpaired_b.tensors
+        return (
+            "identical: all values are equal"
+            + (", under other names" if renamed else "")
+            + (f"; {counted(alone, 'buffer')} only one side has" if alone else "")
+        )
     if relation == "reencoded":
         return f"the same weights up to rounding ({_types(content)})"
     if relation == "few_entries":
         entries, tensors = _outside(content)
         where = counted(tensors, "tensor")
         return f"the same but for {entries} in {where}, which rounding does not explain"
+    if relation == "rearranged":
+        return f"the same values, rearranged: {_rearranged(content)}"
     if relation == "related":
         return f"fine-tuned: one was trained from the other, or both from one model{_far(change)}"
     if relation == "shares_parts":
-        return f"they share only these parts: {_shared(content)}"
+        return _shared(content)
     if relation == "layers_changed":
         return f"layers were cut, repeated or put in another order: {_layers(content)}"
     if relation == "merge":
@@ -72,7 +84,12 @@ def _line(content: ContentRecord, change: ChangeRecord | None) -> str:
         return "unrelated, by these tests"
     if relation == "different_architectures":
         return "different architectures: most tensors have no counterpart"
-    return "cannot tell"
+    tested = any(is_tested(tensor) for tensor in content.tensors)
+    return "cannot tell: " + (
+        "the tests contradict each other or rest on too few entries"
+        if tested
+        else "no matrix of both sides could be tested"
+    )
 
 
 def _types(content: ContentRecord) -> str:
@@ -85,10 +102,15 @@ def _types(content: ContentRecord) -> str:
         if rounded is None:
             # In the order of their names, which is that of neither side.
             counts[joined(sorted({tensor.type_a, tensor.type_b}))] += 1
-        elif rounded == "a":
-            counts[f"{SIDE_A} is {SIDE_B} as {tensor.type_a}"] += 1
         else:
-            counts[f"{SIDE_B} is {SIDE_A} as {tensor.type_b}"] += 1
+            one, other, kind = (
+                (SIDE_A, SIDE_B, tensor.type_a)
+                if rounded == "a"
+                else (SIDE_B, SIDE_A, tensor.type_b)
+            )
+            # Of one type on both sides, it was rounded to another in between.
+            way = tensor.rounding.rule if tensor.type_a == tensor.type_b else f"as {kind}"
+            counts[f"{one} is {other} {way}"] += 1
     return joined((words for words, _ in counts.most_common()), limit=_FEW)
 
 
@@ -105,7 +127,7 @@ def _outside(content: ContentRecord) -> tuple[str, int]:
 
 def _far(change: ChangeRecord | None) -> str:
     moved = None if change is None else relative_change(change)
-    if change is None or moved is None:
+    if change is None or moved is None or not change.moved:
         return ""
     where = where_moved(change)
     return f"; the maps moved by {percent(moved, 2)} of their norm" + (
@@ -116,23 +138,78 @@ def _far(change: ChangeRecord | None) -> str:
 def _moved(change: ChangeRecord | None) -> tuple[str, ...]:
     if change is None:
         return ()
+    if not change.maps:
+        return ("no map is known on both sides, and none was measured",)
+    left = len(change.maps) - change.moved - change.within_rounding - change.identical
     return (
         f"{counted(change.moved, 'map')} moved further than rounding explains, "
-        f"{change.within_rounding:,} less than that, {change.identical:,} not at all",
+        f"{change.within_rounding:,} less than that, {change.identical:,} not at all"
+        + (f"; {left:,} could not be measured" if left else ""),
     )
 
 
-def _shared(content: ContentRecord) -> str:
-    """The parts of the model in which nearly all values are equal or rounded alike."""
-    alike: dict[str, list[int | None]] = {}
+def _rearranged(content: ContentRecord) -> str:
+    """How many tensors are scaled, turned or have their rows in another order."""
+    counts: Counter[str] = Counter()
+    factors: list[float] = []
     for tensor in content.tensors:
-        if tensor.content in ("identical", "rounding"):
-            alike.setdefault(tensor.part, []).append(tensor.layer_a)
+        difference = tensor.difference
+        if difference is None or not is_rearranged(tensor):
+            continue
+        if difference.transposed:
+            counts["transposed"] += 1
+        elif difference.rows_permuted:
+            counts["with rows in another order"] += 1
+        else:
+            factors.append(difference.scale_b or 1.0)
+    words = [f"{counted(count, 'tensor')} {way}" for way, count in counts.most_common()]
+    if factors:
+        low, high = (number(end, 4) for end in (min(factors), max(factors)))
+        by = low if low == high else f"factors from {low} to {high}"
+        words.append(f"{counted(len(factors), 'tensor')} of {SIDE_B} as in {SIDE_A}, times {by}")
+    left = len(content.tensors) - sum(counts.values()) - len(factors)
+    return joined(words, limit=_FEW) + (f"; {left:,} the same as they stand" if left else "")
+
+
+def _shared(content: ContentRecord) -> str:
+    """Which parts are the same, or which are not where these are few."""
+    alike: list[TensorContent] = []
+    other: list[TensorContent] = []
+    for tensor in content.tensors:
+        (alike if same(tensor) else other).append(tensor)
+    alone = content.unpaired_a.parameters + content.unpaired_b.parameters
+    entries = sum(map(_size, alike))
+    if entries >= _NEARLY * (entries + sum(map(_size, other)) + alone):
+        names = [joined((tensor.name_a for tensor in other), limit=_FEW)] if other else []
+        alone = content.unpaired_a.tensors + content.unpaired_b.tensors
+        names += [f"{counted(alone, 'tensor')} that only one side has"] if alone else []
+        return f"the same but for {joined(names)}"
+    return f"they share only these parts: {_parts(alike, other)}"
+
+
+def _parts(alike: list[TensorContent], other: list[TensorContent]) -> str:
+    """Parts of the model in words; those that hold other tensors too are said to."""
+    differing = {_place(tensor) for tensor in other}
+    whole: dict[str, set[int]] = {}
+    partly: dict[str, set[int]] = {}
+    for tensor in alike:
+        part, layer = _place(tensor)
+        layers = (partly if (part, layer) in differing else whole).setdefault(part, set())
+        layers |= set() if layer is None else {layer}
     words = []
-    for part, layers in alike.items():
-        known = sorted({layer for layer in layers if layer is not None})
-        words.append(f"layers {ranges(known)}" if part == "block" and known else part)
+    for group, end in ((whole, ""), (partly, " in part")):
+        for part, layers in group.items():
+            words.append((f"layers {ranges(sorted(layers))}" if layers else part) + end)
     return joined(words)
+
+
+def _place(tensor: TensorContent) -> tuple[str, int | None]:
+    """A tensor's part of the model, and its layer in a block."""
+    return tensor.part, tensor.layer_a if tensor.part == "block" else None
+
+
+def _size(tensor: TensorContent) -> int:
+    return max(math.prod(tensor.shape_a), math.prod(tensor.shape_b))
 
 
 def _layers(content: ContentRecord) -> str:
