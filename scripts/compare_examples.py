@@ -170,8 +170,11 @@ def main(folder: Path) -> None:
     Examples(folder).make()
     print("| `flagscope compare` | first line |\n|---|---|")
     for command in COMMANDS:
+        # How far it moved is part of the line for models that are related, and for none other.
+        related = command == "base tuned" or "earlier" in command
+        parts = "content,change" if related else "content"
         run = subprocess.run(
-            [sys.executable, "-m", "flagscope", "compare", *command.split(), "--only", "content"],
+            [sys.executable, "-m", "flagscope", "compare", *command.split(), "--only", parts],
             cwd=folder, capture_output=True, text=True, check=False,
         )  # fmt: skip
         line = run.stdout.partition("\n")[0] or run.stderr.partition("\n")[0]

@@ -94,24 +94,18 @@ def _line(content: ContentRecord, change: ChangeRecord | None) -> str:
 
 def _types(content: ContentRecord) -> str:
     """Which side was rounded to which type, or the types where no rule says it."""
-    counts: Counter[str] = Counter()
+    rules: Counter[str] = Counter()
+    types: Counter[str] = Counter()
     for tensor in content.tensors:
         if tensor.content != "rounding" or tensor.rounding is None:
             continue
-        rounded = tensor.rounding.rounded
-        if rounded is None:
-            # In the order of their names, which is that of neither side.
-            counts[joined(sorted({tensor.type_a, tensor.type_b}))] += 1
-        else:
-            one, other, kind = (
-                (SIDE_A, SIDE_B, tensor.type_a)
-                if rounded == "a"
-                else (SIDE_B, SIDE_A, tensor.type_b)
-            )
-            # Of one type on both sides, it was rounded to another in between.
-            way = tensor.rounding.rule if tensor.type_a == tensor.type_b else f"as {kind}"
-            counts[f"{one} is {other} {way}"] += 1
-    return joined((words for words, _ in counts.most_common()), limit=_FEW)
+        # In the order of their names, which is that of neither side.
+        types[joined(sorted({tensor.type_a, tensor.type_b}))] += 1
+        if tensor.rounding.rounded == "a":
+            rules[f"{SIDE_A} is {SIDE_B} as {tensor.type_a}"] += 1
+        elif tensor.rounding.rounded == "b":
+            rules[f"{SIDE_B} is {SIDE_A} as {tensor.type_b}"] += 1
+    return joined((words for words, _ in (rules or types).most_common()), limit=_FEW)
 
 
 def _outside(content: ContentRecord) -> tuple[str, int]:
