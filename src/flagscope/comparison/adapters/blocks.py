@@ -85,6 +85,13 @@ class Block:
         )
 
     @cached_property
+    def sum_step(self) -> Tensor:
+        """Spacing, at each sum of base and change, of the type that the merge adds in."""
+        kind = self.base.dtype if self.base.dtype in STANDARD else self.product_dtype
+        step = spacing((self.base_wide + self.change).to(kind))
+        return torch.zeros_like(self.base_step) if step is None else step
+
+    @cached_property
     def ends(self) -> tuple[Tensor, Tensor]:
         """Least and largest change that the merge can have computed, in its precision."""
         return (

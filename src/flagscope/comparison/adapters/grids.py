@@ -128,7 +128,8 @@ class Rounded:
             return
         error = (block.merged_wide - block.base_wide - block.change).abs()
         # Besides the grid: the sum before it and the number after it are rounded to their types.
-        other = block.error + 0.5 * (block.base_step + block.merged_step * (self.grid is not None))
+        before = torch.maximum(block.base_step, block.sum_step)
+        other = block.error + 0.5 * (before + block.merged_step * (self.grid is not None))
         self.outside += int((error > _SLACK * step / 2 + other).sum())
         self.beyond += int((error > _SLACK * step + other).sum())
         self.entries += error.numel()
