@@ -112,12 +112,12 @@ def module_pair(one: Side, two: Side) -> ModulePair:
     """Two adapters' changes of one module, of the same shape."""
     inner = inner_of_changes(one.change, two.change)
     size = one.change.norm * two.change.norm
-    random = "B" if one.factors.embedding else "A"
+    random = "lora_B" if one.factors.embedding else "lora_A"
     start = common_start(_rows(one, random), _rows(two, random))
     plain = start is not None and _is_plain(start)
     left, left_z = _left(one, two, start if plain else None, random, inner, size)
-    write = _overlap(one, two, "write", start if plain and random == "B" else None)
-    read = _overlap(one, two, "read", start if plain and random == "A" else None)
+    write = _overlap(one, two, "write", start if plain and random == "lora_B" else None)
+    read = _overlap(one, two, "read", start if plain and random == "lora_A" else None)
     cosine = inner / size if size > 0 else None
     return ModulePair(
         a=one.record, b=two.record, inner=inner, energy_cosine=cosine,
@@ -132,7 +132,7 @@ def module_pair(one: Side, two: Side) -> ModulePair:
 
 
 def _rows(side: Side, factor: str) -> Tensor:
-    return side.a if factor == "A" else side.b.T
+    return side.a if factor == "lora_A" else side.b.T
 
 
 def _is_plain(start: CommonStart) -> bool:
@@ -154,8 +154,8 @@ def _left(
         return None, None
     first, second = _rows(one, random), _rows(two, random)
     shared = min(len(first), len(second))
-    other = one.b.T if random == "A" else one.a
-    outer = two.b.T if random == "A" else two.a
+    other = one.b.T if random == "lora_A" else one.a
+    outer = two.b.T if random == "lora_A" else two.a
     # Rows g: (outer · otherᵀ) · first, times both scalings.
     g = (outer @ other.T) @ first * (one.factors.scaling * two.factors.scaling)
     rest, common = second.clone(), 0.0
@@ -177,7 +177,7 @@ def _overlap(one: Side, two: Side, kind: str, start: CommonStart | None) -> Spac
     d, p, q = one.shape[axis], one.rank, two.rank
     if p == 0 or q == 0:
         return SpaceOverlap(
-            dimensions=(p, q, d), overlap=None, ratio=None, log10_p=None,
+            dimension_a=p, dimension_b=q, dimension=d, overlap=None, ratio=None, log10_p=None,
             status="a change is zero",
         )  # fmt: skip
     x, y = one.spaces[axis], two.spaces[axis]
@@ -186,7 +186,7 @@ def _overlap(one: Side, two: Side, kind: str, start: CommonStart | None) -> Spac
     numbers: dict[str, float | None] = {}
     full = p == one.factors.rank and q == two.factors.rank
     if start is not None and full:
-        random = "A" if kind == "read" else "B"
+        random = "lora_A" if kind == "read" else "lora_B"
         by_start = start_overlap(_rows(one, random), _rows(two, random), start.coefficients)
         z = (total - by_start.mean) / by_start.sd if by_start.sd > 0 else None
         numbers = {"explained": by_start.mean, "explained_sd": by_start.sd, "left_z": z}
@@ -194,7 +194,8 @@ def _overlap(one: Side, two: Side, kind: str, start: CommonStart | None) -> Spac
     if start is not None and not full:
         status = "directions are dead: what the common start gives was not computed"
     return SpaceOverlap(
-        dimensions=(p, q, d), overlap=total, ratio=total * d / (p * q), log10_p=found.log10_p,
+        dimension_a=p, dimension_b=q, dimension=d, overlap=total, ratio=total * d / (p * q),
+        log10_p=found.log10_p,
         status=status, **numbers,
     )  # fmt: skip
 
@@ -210,9 +211,12 @@ def _status(
 ) -> PairStatus:
     if left is None:
         return "zero"
+    size = one.change.norm * two.change.norm
     squares = one.change.norm**2 + two.change.norm**2
     if squares - 2 * inner <= _SAME * squares:
         return "same"
+    if abs(inner) >= (1 - _SAME) * size:
+        return "shared_beyond_start"  # a multiple: equal rows of one factor do not make it
     if left_z is not None and abs(left_z) > _FAR and abs(left) > _LEAST:
         return "shared_beyond_start"
     unlikely = any(

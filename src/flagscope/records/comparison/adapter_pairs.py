@@ -33,7 +33,9 @@ class AdapterModule(Record):
 class SpaceOverlap(Record):
     """Overlap of two spaces with what chance gives."""
 
-    dimensions: tuple[int, int, int] = Field(description="Of the two spaces, and of the whole.")
+    dimension_a: int = Field(description="Of the space of a.")
+    dimension_b: int = Field(description="Of the space of b.")
+    dimension: int = Field(description="Of the whole.")
     overlap: float | None = Field(description="Σcos² of the principal angles.")
     ratio: float | None = Field(description="In units of chance, p q/d.")
     log10_p: float | None = Field(description="Two-sided, against random position.")
@@ -50,7 +52,7 @@ class SpaceOverlap(Record):
 class StartRecord(Record):
     """Whether the random factors of a module started from the same numbers."""
 
-    factor: Literal["A", "B"] = Field(description="The factor that starts random.")
+    factor: Literal["lora_A", "lora_B"] = Field(description="The factor that starts random.")
     correlation: float = Field(description="Of its entries in the two adapters.")
     other_rows: float = Field(description="Root mean square cosine of rows of different numbers.")
     log10_p: float | None = Field(description="One-sided, for entries in random direction.")
@@ -121,5 +123,6 @@ class AdapterPairRecord(Record):
 
 
 def _mirrored(overlap: SpaceOverlap) -> SpaceOverlap:
-    p, q, d = overlap.dimensions
-    return overlap.model_copy(update={"dimensions": (q, p, d)})
+    return overlap.model_copy(
+        update={"dimension_a": overlap.dimension_b, "dimension_b": overlap.dimension_a}
+    )

@@ -61,9 +61,12 @@ def comparison_findings(
     return sorted(found, key=lambda finding: order.index(finding.severity))
 
 
-def fault_findings(faults: Iterable[Fault]) -> list[ComparisonFinding]:
-    """What is wrong with an adapter or its merge, as findings."""
-    return [_fault(fault) for fault in faults]
+def fault_findings(faults: Iterable[Fault], side: str = "") -> list[ComparisonFinding]:
+    """What is wrong with an adapter, of that side where it is given, or its merge, as findings."""
+    found = [_fault(fault) for fault in faults]
+    if not side:
+        return found
+    return [finding.model_copy(update={"text": f"{side}: {finding.text}"}) for finding in found]
 
 
 def _finding(
