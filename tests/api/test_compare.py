@@ -56,6 +56,8 @@ def mirrored(part: Any) -> Any:
         return {_other(key): _signed(key, mirrored(value)) for key, value in part.items()}
     if isinstance(part, list):
         return [mirrored(value) for value in part]
+    if part in ("a", "b"):
+        return _other(part)
     if isinstance(part, str):
         return re.sub(r"\b[AB]\b", lambda letter: "BA"["AB".index(letter[0])], part)
     return part
@@ -248,6 +250,54 @@ def test_two_orders_of_unlike_models_mirror_each_other(model: State) -> None:
     part = {name: tensor for name, tensor in model.items() if ".3." not in name}
     one, other = (flagscope.compare(*pair) for pair in ((model, part), (part, model)))
     assert mirrored(content(other)) == content(one)
+
+
+def saved_adapter(folder: Path, modules: dict[str, tuple[Tensor, Tensor]]) -> Path:
+    folder.mkdir()
+    factors = {}
+    for module, (second, first) in modules.items():
+        factors[f"base_model.model.{module}.lora_A.weight"] = first
+        factors[f"base_model.model.{module}.lora_B.weight"] = second
+    save_file(factors, folder / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 8}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_two_orders_of_adapters_mirror_each_other(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def factors(rank: int, *, size: float = 1.0) -> tuple[Tensor, Tensor]:
+        second = size * torch.randn(40, rank, generator=generator)
+        return second, torch.randn(rank, 60, generator=generator)
+
+    one = saved_adapter(tmp_path / "p", {"m.q": factors(4), "m.k": factors(4, size=0)})
+    two = saved_adapter(tmp_path / "r", {"m.q": factors(2), "m.v": factors(2), "m.k": factors(3)})
+    there, back = flagscope.compare(one, two), flagscope.compare(two, one)
+    assert mirrored(content(back)) == content(there)
+    assert any(line.startswith("A: modules change nothing") for line in there.verdict.evidence)
+    assert [finding.code for finding in there.result.findings] == ["zero_effect"]
+
+
+def test_buffers_that_differ_are_not_identical(model: State) -> None:
+    one, other = ({**model, "norm.running_mean": torch.full((8,), float(at))} for at in (0, 1))
+    report = flagscope.compare(one, other)
+    assert report.verdict.code == "shares-parts"
+    assert report.verdict.text == "the same but for norm.running_mean"
+
+
+@pytest.mark.parametrize("factor", [-1.0, 3.0])
+def test_a_scaled_copy_is_named(model: State, factor: float) -> None:
+    report = flagscope.compare(model, {name: factor * tensor for name, tensor in model.items()})
+    assert report.verdict.code == "rearranged"
+
+
+def test_a_merge_has_the_coefficients_of_a_mean(model: State) -> None:
+    other = noisy(model, layer=1)
+    merge = {name: 0.5 * model[name] + 0.5 * other[name] for name in model}
+    for first, second in ((model, merge), (merge, model)):
+        report = flagscope.compare(first, second, parents=[other], only="content")
+        assert report.verdict.text.count("0.500 ·") == 2
 
 
 # What it writes

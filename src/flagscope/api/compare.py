@@ -90,6 +90,11 @@ def compare(
     settings = checked_settings(family=family, heads=heads)
     asked = Asked(_parts(only), settings, config, workers, memory, progress)
     parents = tuple(parents)
+    if adapter is not None and not isinstance(adapter, (str, os.PathLike)):
+        raise InputError(
+            f"adapter is of type {type(adapter).__name__}",
+            hint="give the folder or the file that PEFT saved the adapter in",
+        )
     path_a, path_b = adapter_path(a), adapter_path(b)
     if path_a is not None or path_b is not None:
         _refuse_further(adapter, parents)

@@ -13,7 +13,7 @@ from flagscope.comparison.adapters.pair import compared_adapters
 from flagscope.comparison.change.changed_maps import changed_maps
 from flagscope.engine import torch_threads
 from flagscope.errors import FlagscopeError
-from flagscope.records.comparison import ChangeRecord, lettered
+from flagscope.records.comparison import SIDE_A, SIDE_B, ChangeRecord, lettered
 from flagscope.report.comparison import (
     comparison_findings,
     fault_findings,
@@ -34,12 +34,17 @@ def two_adapters(
     turned = second.place < first.place
     pair = (second, first) if turned else (first, second)
     found = compared_adapters(pair[0].weights, pair[1].weights)
+    verdict = lettered(verdict_of_adapters(found), turned=turned)
+    faults = [
+        *fault_findings(found.faults_a, SIDE_A),
+        *fault_findings(found.faults_b, SIDE_B),
+    ]
     found = found.mirrored() if turned else found
     return {
         "a": first.side,
         "b": second.side,
-        "verdict": verdict_of_adapters(found),
-        "findings": [],
+        "verdict": verdict,
+        "findings": [lettered(finding, turned=turned) for finding in faults],
         "adapters": found,
         "change_status": "an adapter has no maps of its own",
         "notes": [],

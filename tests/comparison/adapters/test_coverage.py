@@ -49,7 +49,10 @@ def test_untrained_and_vanishing_modules(tmp_path):
     record = coverage(case)
     assert record.counts == {"matched": 12, "zero_effect": 2}
     details = {m.detail for m in record.modules if m.status == "zero_effect"}
-    assert details == {"s·B A = 0", "the change lies below rounding in every entry"}
+    assert details == {
+        "the product of the factors is 0",
+        "the change lies below rounding in every entry",
+    }
     assert [fault.code for fault in record.faults] == ["zero_effect"]
 
 

@@ -213,3 +213,21 @@ def test_hostile_factors(tmp_path):
     with pytest.raises(FlagscopeError):
         compared_adapters(huge, saved(tmp_path / "b", {"m.q": (torch.full((4, 2), math.nan),
                                                                torch.ones(2, 4))}))  # fmt: skip
+
+
+def test_a_part_of_an_adapter_is_not_the_same_adapter(tmp_path):
+    modules = {f"m.{layer}.q": random(400, 600, 4, layer) for layer in range(3)}
+    part = {name: factors for name, factors in modules.items() if "0" not in name}
+    record = compared_adapters(saved(tmp_path / "a", modules), saved(tmp_path / "b", part))
+    assert set(record.counts) == {"same"}
+    assert record.outcome == "shared_beyond_start"
+    assert "1 in one of the two alone" in record.evidence[0]
+
+
+@pytest.mark.parametrize("alpha", [-8, 64])
+def test_a_multiple_is_not_explained_by_a_common_start(tmp_path, alpha):
+    modules = {"m.q": random(400, 600, 4, 0)}
+    one = saved(tmp_path / "a", modules)
+    record = compared_adapters(one, saved(tmp_path / "b", modules, lora_alpha=alpha))
+    assert record.outcome == "shared_beyond_start"
+    assert any("times a factor" in line for line in record.evidence)

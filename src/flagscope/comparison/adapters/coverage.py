@@ -65,7 +65,7 @@ def _without_effect(adapter: AdapterWeights, base: Checkpoint, target: Target) -
         return None
     left, right = adapter.matrices(target.module)
     if target.factors.scaling == 0 or not left.any() or not right.any():
-        return "s·B A = 0"
+        return "the product of the factors is 0"
     source = Source(
         base, base, target.tensor, target.tensor, target.factors, left, right,
         adapter_dtype(adapter, target),

@@ -13,18 +13,18 @@ from flagscope.records.comparison.adapters import (
 )
 
 _SAID: dict[ModuleStatus, str] = {
-    "applied": "are the base plus s·B A in every entry, up to rounding",
+    "applied": "are the base plus the adapter's change, up to rounding",
     "applied_and_more": "hold the adapter at strength 1 and something else",
     "not_applied": "are equal to the base's in every entry",
-    "at_strength": "are the base plus another multiple of s·B A",
-    "twice": "are the base plus two times s·B A",
-    "other_scaling": "are the base plus s·B A at the other of α/r and α/√r",
-    "subtracted": "are the base less s·B A",
-    "exchanged": "are what s·B A would have to be added to for the base",
-    "transposed": "are the base plus s·(B A)ᵀ",
-    "requantised": "are the base plus s·B A, rounded to a coarser grid",
-    "dora": "are the base plus s·B A with DoRA's magnitudes, in every entry up to rounding",
-    "dora_without_magnitudes": "are the base plus s·B A without DoRA's magnitudes",
+    "at_strength": "are the base plus another multiple of the adapter's change",
+    "twice": "are the base plus two times the adapter's change",
+    "other_scaling": "are the base plus the adapter's change at the other of α/r and α/√r",
+    "subtracted": "are the base less the adapter's change",
+    "exchanged": "are what the adapter's change would have to be added to for the base",
+    "transposed": "are the base plus the transpose of the adapter's change",
+    "requantised": "are the base plus the adapter's change, rounded to a coarser grid",
+    "dora": "are the base plus the adapter's change with DoRA's magnitudes, up to rounding",
+    "dora_without_magnitudes": "are the base plus the adapter's change without DoRA's magnitudes",
     "zero_effect": "would not be changed by the adapter in any stored number",
     "other_change": "differ from the base by something else than the adapter",
     "unclear": "fit several strengths, or none that has a name",
@@ -42,17 +42,20 @@ _FAULTY: dict[ReplayOutcome, tuple[FaultCode, str]] = {
     "applied_twice": ("applied_twice", "the adapter is in it twice"),
     "partly": ("applied_partly", "only a part of the adapter is in it"),
     "other_scaling": ("other_scaling", "α/r was taken for α/√r, or the reverse"),
-    "transposed": ("transposed", "B A was added transposed"),
+    "transposed": ("transposed", "the adapter's change was added transposed"),
     "subtracted": ("subtracted", "the adapter was subtracted"),
     "exchanged": ("exchanged", "base and merged model seem to be exchanged"),
     "not_unloaded": ("not_unloaded", "the merged file holds the adapter's factors unmerged"),
     "applied_and_more": ("changed_besides", "modules differ by more than the adapter"),
-    "other_adapter": ("other_adapter", "the merged model differs by another adapter than this"),
+    "other_adapter": (
+        "other_adapter",
+        "the merged model differs by another adapter than this, or by other training",
+    ),
     "other_base": ("other_base", "the merged model was made of another base, or trained further"),
     "other_change": ("other_change", "the merged model differs by something else"),
     "requantised": ("requantised", "the merged model was rounded to a coarser grid"),
     "dora_without_magnitudes": ("dora_without_magnitudes", "DoRA's magnitudes were left out"),
-    "nothing_matches": ("nothing_matches", "no name of the adapter matches a tensor of the base"),
+    "nothing_matches": ("nothing_matches", "no module of the adapter fits a tensor of the base"),
     "zero_effect": ("no_effect", "the adapter would change no stored number"),
 }
 
@@ -88,6 +91,11 @@ def evidence(
         )
     else:
         lines.append(f"{untouched.compared} tensors that the adapter does not touch are the same")
+    if kind in ("other_adapter", "other_change") and seen.low_rank is not None:
+        lines.append(
+            "the change of the adapter's targets is "
+            + ("of low rank, as an adapter's is" if seen.low_rank else "not of low rank")
+        )
     if seen.not_unloaded:
         lines.append(f"{seen.not_unloaded} tensors of the merged file are factors of an adapter")
     return lines
@@ -103,7 +111,8 @@ def _of_whole(seen: Seen) -> list[str]:
     ):
         names = [whole.name for whole in seen.whole if whole.status == status]
         if names:
-            lines.append(f"{len(names)} tensors that the adapter stores whole {said}: {names[0]}")
+            few = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+            lines.append(f"{len(names)} of the tensors that the adapter stores whole {said}: {few}")
     return lines
 
 
@@ -115,6 +124,8 @@ def cannot_tell(seen: Seen, kind: ReplayOutcome) -> list[str]:
         lines.append(f"whether {still} modules were merged: they change no stored number")
     if kind in ("applied_twice", "other_scaling", "applied_at_strength"):
         lines += _ambiguous(seen, kind)
+    if kind == "subtracted":
+        lines.append("whether the base and the merged model were given in the wrong order")
     if kind == "requantised":
         lines.append(
             "whether the error is that of rounding: noise of the same size on the same tensors "

@@ -21,6 +21,7 @@ _SILENT = {
     "zero_effect", "no_target", "no_merged_tensor", "shape_mismatch", "unusable", "not_replayed",
     "not_finite", "replaced",
 }  # fmt: skip
+_LOST = {"no_target", "no_merged_tensor", "shape_mismatch", "unusable"}
 _SINGLE: dict[ModuleStatus, ReplayOutcome] = {
     "applied": "applied",
     "not_applied": "not_applied",
@@ -83,6 +84,11 @@ class Seen:
         return Counter(module.status for module in self.active)
 
     @property
+    def lost(self) -> int:
+        """Modules of the adapter that cannot be in the merged model, or not as they are."""
+        return sum(module.status in _LOST for module in self.modules)
+
+    @property
     def base_differs(self) -> bool:
         """Whether most of what the adapter does not touch differs."""
         share = self.untouched.changed_share
@@ -105,7 +111,7 @@ def outcome(seen: Seen) -> ReplayOutcome:
         if whole_applied:
             return "partly"
         return "other_adapter" if seen.untouched.changed else "not_applied"
-    if single == "applied" and left_out:
+    if single in ("applied", "dora") and (left_out or seen.lost):
         return "partly"
     if single == "other_scaling" or single == "twice":
         return _scaled(seen, single)
@@ -171,7 +177,7 @@ def pooled_strength(
 ) -> tuple[float | None, float | None]:
     """Mean strength with its standard error; None where modules do not agree."""
     known = [
-        (m.strength, max(m.standard_error, 1e-12))
+        (m.strength, max(m.standard_error, 1e-12 * abs(m.strength)) or 1e-300)
         for m in modules
         if m.strength is not None and m.standard_error is not None and m.status != "unclear"
     ]

@@ -13,6 +13,9 @@ from flagscope.comparison.adapters.targets import adapter_targets
 from flagscope.records.comparison.adapter_pairs import AdapterPairRecord, ModulePair, PairOutcome
 from flagscope.records.comparison.adapters import Fault
 
+# A cosine as near to 1 is that of one change and a multiple of it, in the factors' own rounding.
+_MULTIPLE = 1e-6
+
 
 def compared_adapters(
     a: AdapterWeights, b: AdapterWeights, *, base: Checkpoint | None = None
@@ -57,7 +60,9 @@ def compared_adapters(
         squares[0] += one.change.norm**2
         squares[1] += two.change.norm**2
         if one.shape != two.shape:
-            refused.append(f"{first}: changes of shapes {one.shape} and {two.shape}")
+            # In an order that is that of neither side.
+            shapes = sorted((one.shape, two.shape))
+            refused.append(f"{min(first, second)}: changes of shapes {shapes[0]} and {shapes[1]}")
             continue
         pairs.append(module_pair(one, two))
     ours, theirs = {one for one, _ in partners}, {two for _, two in partners}
@@ -70,10 +75,11 @@ def compared_adapters(
     cosine, left = _totals(pairs, norms)
     correlation = _correlation(pairs)
     return AdapterPairRecord(
-        outcome=_outcome(pairs), norm_a=norms[0], norm_b=norms[1],
+        outcome=_outcome(pairs, whole=not (only_a or only_b or refused)),
+        norm_a=norms[0], norm_b=norms[1],
         energy_cosine=cosine, energy_cosine_left=left, start_correlation=correlation,
         modules=pairs, only_a=only_a, only_b=only_b, counts=counts,
-        evidence=_evidence(pairs, cosine, left, correlation),
+        evidence=_evidence(pairs, cosine, left, correlation, len(only_a) + len(only_b)),
         cannot_tell=_cannot_tell(a, b, refused, pairs),
         faults_a=_faults(a, [pair.a.module for pair in pairs if pair.a.used_rank == 0], base),
         faults_b=_faults(b, [pair.b.module for pair in pairs if pair.b.used_rank == 0], base),
@@ -113,17 +119,17 @@ def _correlation(pairs: list[ModulePair]) -> float | None:
     return math.fsum(known) / len(known) if known else None
 
 
-def _outcome(pairs: list[ModulePair]) -> PairOutcome:
+def _outcome(pairs: list[ModulePair], *, whole: bool) -> PairOutcome:
     if not pairs:
         return "nothing_in_common"
     counts = Counter(pair.status for pair in pairs if pair.status != "zero")
     total = sum(counts.values())
     if not total:
         return "unclear"
-    if counts["same"] == total:
+    if counts["same"] == total and whole:
         return "same"
     # A few modules may stand out by chance or by one task; the others still say what they say.
-    if counts["shared_beyond_start"] * 2 > total:
+    if (counts["shared_beyond_start"] + counts["same"]) * 2 > total:
         return "shared_beyond_start"
     if counts["shared_by_start"] * 2 > total:
         return "shared_by_start"
@@ -135,10 +141,14 @@ def _evidence(
     cosine: float | None,
     left: float | None,
     correlation: float | None,
+    alone: int,
 ) -> list[str]:
     if not pairs:
         return ["the two adapters have no module in common"]
-    lines = [f"{len(pairs)} modules in both"]
+    lines = [f"{len(pairs)} modules in both, {alone} in one of the two alone"]
+    multiples = sum(abs(abs(p.energy_cosine or 0.0) - 1) < _MULTIPLE for p in pairs)
+    if multiples:
+        lines.append(f"in {multiples} of them one change is the other times a factor")
     if cosine is not None and left is not None:
         lines.append(
             f"energy cosine {cosine:.4g} over all modules; {left:.4g} with what the common start "
@@ -170,7 +180,7 @@ def _evidence(
 def _cannot_tell(
     a: AdapterWeights, b: AdapterWeights, refused: list[str], pairs: list[ModulePair]
 ) -> list[str]:
-    lines = [f"{variant}: not in ΔW = s·B A" for variant in dict.fromkeys(
+    lines = [f"{variant}: not in the product of the factors" for variant in dict.fromkeys(
         sorted({*a.variants, *b.variants}))]  # fmt: skip
     lines += refused
     if a.whole or b.whole or a.tokens or b.tokens:

@@ -210,9 +210,12 @@ def _status(
 ) -> PairStatus:
     if left is None:
         return "zero"
+    size = one.change.norm * two.change.norm
     squares = one.change.norm**2 + two.change.norm**2
     if squares - 2 * inner <= _SAME * squares:
         return "same"
+    if abs(inner) >= (1 - _SAME) * size:
+        return "shared_beyond_start"  # a multiple: equal rows of one factor do not make it
     if left_z is not None and abs(left_z) > _FAR and abs(left) > _LEAST:
         return "shared_beyond_start"
     unlikely = any(

@@ -80,7 +80,10 @@ def _status(source: Source, found: Measured) -> tuple[ModuleStatus, str]:
         return "dora", "DoRA's rows, brought to their magnitudes, give every entry"
     if found.replayed is not None:
         if found.rescaled:
-            return "dora_without_magnitudes", "W + s·B A gives every entry, with magnitudes not"
+            return (
+                "dora_without_magnitudes",
+                "the base plus the change gives every entry, with magnitudes not",
+            )
         return "applied", ""
     nearly = _nearly(found)
     if nearly is not None and not found.rescaled:
@@ -96,7 +99,7 @@ def _of_unchanged(found: Measured) -> tuple[ModuleStatus, str]:
     if found.added and all(replay.moved == 0 for replay in found.added):
         return "zero_effect", "the change lies below rounding in every entry"
     if found.fit.product == 0 and not found.rescaled:
-        return "zero_effect", "B A = 0"
+        return "zero_effect", "the product of the factors is 0"
     if found.replayed is not None or any(replay.holds for replay in found.rescaled):
         return "zero_effect", "the merge can leave every entry as it is"
     return "not_applied", "equal to the base in every entry"
@@ -142,16 +145,19 @@ def _of_second(source: Source, found: Measured) -> tuple[ModuleStatus, str]:
         return "exchanged", "the tensor given as base is the merged one plus the change"
     for strengths in found.transposed:
         if strengths.interval is not None and strengths.low <= 1 <= strengths.high:
-            return "transposed", "W + s·(B A)ᵀ gives every entry"
+            return "transposed", "the base plus the transposed change gives every entry"
     grid = next((rounded for rounded in found.rounded if rounded.holds), None)
     if grid is not None:
-        return "requantised", f"W + s·B A, {grid.text}; error {math.sqrt(grid.ratio):.2f} of it"
+        return (
+            "requantised",
+            f"the base plus the change, {grid.text}; error {math.sqrt(grid.ratio):.2f} of it",
+        )
     own = next((r for r in found.rounded if r.grid is None and r.beyond == 0), None)
     error, strength = fit.inflated_error, fit.strength
     if strength is None or error is None or fit.share_in_span is None:
         return "other_change", "the adapter changes nothing here, and the tensor differs"
     if own is not None and abs(strength) > _CLEAR * error:
-        return "requantised", f"W + s·B A, {own.text}"
+        return "requantised", f"the base plus the change, {own.text}"
     return _of_squares(source, found, strength, error)
 
 

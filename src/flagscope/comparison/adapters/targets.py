@@ -50,7 +50,7 @@ def adapter_targets(adapter: AdapterWeights, base: Checkpoint) -> list[Target]:
     reasons = {
         "incomplete": "the file has only one of A and B",
         "repeated": "the file has several factors for it",
-        "shapes": "B A is not a product, or has rank 0",
+        "shapes": "the factors have no product, or rank 0",
     }
     for module in adapter.unusable:
         tensor = names.found(module.module + ".weight")

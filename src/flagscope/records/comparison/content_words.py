@@ -205,19 +205,21 @@ def _runs(matches: Sequence[LayerMatch]) -> str:
 
 def _mixture(side: str, other: str, mixture: Mixture) -> list[str]:
     lines = []
-    for fit, of in ((mixture.without_base, "the parents"),
-                    (mixture.with_base, f"the parents over {other}")):  # fmt: skip
+    for fit, it, of in (
+        (mixture.without_base, side, "the parents"),
+        (mixture.with_base, f"{side} − {other}", f"the parents' differences from {other}"),
+    ):
         if fit.coefficients is None or fit.residual is None:
-            lines.append(f"{side} of {of}: {fit.status}")
+            lines.append(f"{it} of {of}: {fit.status}")
             continue
         if fit.agree:
-            lines.append(f"{side} is {_coefficients(fit)} times {of}, up to rounding")
+            lines.append(f"{it} is {_coefficients(fit)} times {of}, up to rounding")
         elif fit.each:
             kind = "as a spherical interpolation gives" if fit.slerp else "tensor by tensor"
-            lines.append(f"{side} is a combination of {of}, up to rounding, {kind}: {_ranges(fit)}")
+            lines.append(f"{it} is a combination of {of}, up to rounding, {kind}: {_ranges(fit)}")
         else:
             lines.append(
-                f"{side} is not a linear combination of {of}: {fit.residual:.3g} of its norm "
+                f"{it} is not a linear combination of {of}: {fit.residual:.3g} of its norm "
                 f"is left over, where rounding leaves {fit.rounding or 0:.2g}"
             )
     for pattern in mixture.patterns:

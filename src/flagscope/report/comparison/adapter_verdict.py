@@ -6,6 +6,8 @@ import json
 from importlib import resources
 
 from flagscope.records.comparison import (
+    SIDE_A,
+    SIDE_B,
     AdapterPairRecord,
     CoverageRecord,
     ReplayRecord,
@@ -28,7 +30,10 @@ _OF_OUTCOME: dict[str, tuple[VerdictCode, str]] = {
         "the adapter is merged into B with another scaling than its settings say",
     ),
     "transposed": ("adapter-transposed", "the adapter's product is merged into B transposed"),
-    "subtracted": ("adapter-subtracted", "the adapter is subtracted from A instead of added"),
+    "subtracted": (
+        "adapter-subtracted",
+        "B is A less the adapter: it was subtracted, or A and B are given in the wrong order",
+    ),
     "exchanged": (
         "adapter-exchanged",
         "A is the merged model and B its base: give them in the other order",
@@ -41,8 +46,14 @@ _OF_OUTCOME: dict[str, tuple[VerdictCode, str]] = {
         "adapter-applied-and-more",
         "the adapter is merged into B, and B changed further",
     ),
-    "other_adapter": ("adapter-other-adapter", "another adapter than this one is merged into B"),
-    "other_base": ("adapter-other-base", "A is not the model that B was made of"),
+    "other_adapter": (
+        "adapter-other-adapter",
+        "B differs from A, and not by this adapter: by another one, or by training of some tensors",
+    ),
+    "other_base": (
+        "adapter-other-base",
+        "A is not the model that B was made of, or B was trained further",
+    ),
     "other_change": (
         "adapter-other-change",
         "B differs from A by something else than this adapter",
@@ -58,7 +69,7 @@ _OF_OUTCOME: dict[str, tuple[VerdictCode, str]] = {
     ),
     "nothing_matches": (
         "adapter-nothing-matches",
-        "none of the adapter's names matches a tensor of A: loading it does nothing",
+        "none of the adapter's modules fits a tensor of A: loading it does nothing, or fails",
     ),
     "zero_effect": (
         "adapter-zero-effect",
@@ -103,7 +114,7 @@ def verdict_of_coverage(coverage: CoverageRecord) -> Verdict:
     found = f"{matched:,} of {counted(every, 'module')}"
     if matched == 0 and idle == 0:
         code = "adapter-nothing-matches"
-        text = "the adapter does not fit: none of its modules finds a tensor of the model"
+        text = "the adapter does not fit: none of its modules can be added to a tensor of the model"
     elif matched == 0:
         code = "adapter-zero-effect"
         text = "the adapter would change no stored number of the model"
@@ -156,7 +167,7 @@ def _on_merging() -> str:
 
 
 def verdict_of_adapters(pair: AdapterPairRecord) -> Verdict:
-    """The verdict on two adapters."""
+    """The verdict on two adapters, with letters of sides still to be put in."""
     code, text = _OF_PAIR[pair.outcome]
     if pair.modules and pair.energy_cosine is not None:
         text += f" ({counted(len(pair.modules), 'module')}, energy cosine "
@@ -165,10 +176,13 @@ def verdict_of_adapters(pair: AdapterPairRecord) -> Verdict:
         if left is not None and pair.outcome in ("shared_by_start", "shared_beyond_start"):
             text += f", {number(left)} with the common start taken out"
         text += ")"
-    faults = (*pair.faults_a, *pair.faults_b)
+    faults = (
+        *(f"{SIDE_A}: {fault.text} ({fault.count:,})" for fault in pair.faults_a),
+        *(f"{SIDE_B}: {fault.text} ({fault.count:,})" for fault in pair.faults_b),
+    )
     return Verdict(
         code=code,
         text=text,
-        evidence=(*pair.evidence, *(fault.text for fault in faults)),
+        evidence=(*pair.evidence, *faults),
         cannot_tell=(_on_merging(), *pair.cannot_tell),
     )

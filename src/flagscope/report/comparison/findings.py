@@ -71,9 +71,12 @@ def _as_finding(code: str) -> str:
     return code.replace("_", "-")
 
 
-def fault_findings(faults: Iterable[Fault]) -> list[ComparisonFinding]:
-    """What is wrong with an adapter or its merge, as findings."""
-    return [_fault(fault) for fault in faults]
+def fault_findings(faults: Iterable[Fault], side: str = "") -> list[ComparisonFinding]:
+    """What is wrong with an adapter, of that side where it is given, or its merge, as findings."""
+    found = [_fault(fault) for fault in faults]
+    if not side:
+        return found
+    return [finding.model_copy(update={"text": f"{side}: {finding.text}"}) for finding in found]
 
 
 def _finding(

@@ -10,6 +10,7 @@ from flagscope.records.comparison import (
     SIDE_B,
     ChangeRecord,
     ContentRecord,
+    MixtureFit,
     TensorContent,
     Verdict,
     VerdictCode,
@@ -19,6 +20,7 @@ from flagscope.report.comparison.whereabouts import relative_change, where_moved
 from flagscope.report.wording import counted, joined, number, percent, ranges
 
 _FEW = 4
+_ROUNDED = 1e-3  # a coefficient is known no better than that where types are short
 _NEARLY = 0.9  # of the parameters: where these are the same, the others are named instead
 
 _OF_RELATION: dict[str, VerdictCode] = {
@@ -258,11 +260,22 @@ def _mixture(content: ContentRecord) -> str:
     ]
     if not fits:
         return "not a linear one; see the mixture"
-    side, other, fit = min(fits, key=lambda entry: (not entry[2].agree, entry[2].base))
+    side, other, fit = min(
+        fits, key=lambda entry: (not entry[2].agree, _extrapolated(entry[2]), entry[2].base)
+    )
     if not fit.agree:
         return f"{side} is linear in them, with other coefficients in each tensor"
     weights = fit.coefficients or ()
-    terms = [f"{number(weight)} · parent {at}" for at, weight in enumerate(weights, 1)]
+    terms = [(weight, f"parent {at}") for at, weight in enumerate(weights, 1)]
     if fit.base:
-        terms.insert(0, f"{number(1 - (fit.total or 0.0))} · {other}")
-    return f"{side} = {' + '.join(terms)}"
+        terms.insert(0, (1 - (fit.total or 0.0), other))
+    words = "".join(
+        f" {'−' if weight < 0 else '+'} {number(abs(weight))} · {of}" for weight, of in terms
+    )
+    return f"{side} = {words.removeprefix(' + ').lstrip()}"
+
+
+def _extrapolated(fit: MixtureFit) -> bool:
+    """Whether a coefficient is negative, so that another side may be the mean of the others."""
+    weights = [*(fit.coefficients or ()), *([1 - (fit.total or 0.0)] if fit.base else [])]
+    return min(weights, default=0.0) < -_ROUNDED
