@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Shaped
@@ -13,9 +14,14 @@ from torch import Tensor
 from flagscope.checkpoint import Checkpoint, TensorInfo, widen
 from flagscope.comparison.content.pairing import Pair
 
-# Entries that are read at once (64 MiB in float32), and that are worked on at once: a few
+# Entries that are read at once (16 MiB in float32), and that are worked on at once: a few
 # temporaries of half a MiB, which stay in a core's cache.
-_READ, _WORK = 1 << 24, 1 << 16
+_READ, _WORK = 1 << 22, 1 << 16
+# Types whose numbers float32 holds.
+_NARROW = (
+    torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e4m3fnuz,
+    torch.float8_e5m2, torch.float8_e5m2fnuz,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,21 @@ class Side:
     step: Float[Tensor, "*rows"] | None
     values: Float[Tensor, "*rows"]
 
+    @cached_property
+    def total(self) -> float:
+        """Sum of the values; not finite where one of them is not."""
+        return float(self.values.sum())
+
+    @property
+    def plain(self) -> bool:
+        """Whether the stored numbers are the values, on the grid of their own type."""
+        return self.scale is None and self.step is None
+
+    @property
+    def narrow(self) -> bool:
+        """Whether float32 holds the values, as they are stored."""
+        return self.plain and self.stored.dtype in _NARROW
+
     def first(self, count: int) -> Side:
         """The first rows."""
         scale = self.scale if self.scale is None or self.scale.ndim == 0 else self.scale[:count]
@@ -53,6 +74,11 @@ class Rows:
     start: int
     a: Side
     b: Side
+
+    @property
+    def finite(self) -> bool:
+        """Whether all values of both sides are known to be; of huge ones it may be False."""
+        return math.isfinite(self.a.total) and math.isfinite(self.b.total)
 
     def first(self, count: int) -> Rows:
         """The first of them."""
@@ -86,7 +112,7 @@ def comparable(info: TensorInfo) -> bool:
 def row_blocks(shape: tuple[int, ...], most: int) -> Iterator[slice]:
     """Runs of rows of at most that many entries, a row at least."""
     rows = shape[0] if shape else 1
-    each = max(1, most // max(1, prod(shape[1:])))
+    each = max(1, most // max(1, math.prod(shape[1:])))
     for start in range(0, rows, each):
         yield slice(start, min(start + each, rows))
 
@@ -107,6 +133,7 @@ def rows_of(pair: Pair, a: Checkpoint, b: Checkpoint) -> Iterator[Rows]:
         other = _read(b, pair.b.name, block, turned=pair.transposed)
         for part in row_blocks(tuple(one[0].shape), _WORK):
             yield Rows(block.start + part.start, _side(one, part), _side(other, part))
+        del one, other  # before the next are read
 
 
 _Read = tuple[Tensor, Tensor | None, Tensor | None]
@@ -151,4 +178,5 @@ def same_bits(pair: Pair, a: Checkpoint, b: Checkpoint) -> bool:
             return False
         if not all(_same_or_none(x, y) for x, y in zip(one[1:], other[1:], strict=True)):
             return False
+        del one, other  # before the next are read
     return True
