@@ -21,6 +21,7 @@ from flagscope.comparison.content.tensors import (
     entry_count,
     scale_rules,
 )
+from flagscope.engine import return_freed_memory
 from flagscope.errors import InputError
 from flagscope.records.comparison.content import ContentRecord
 from flagscope.records.comparison.content_parts import (
@@ -34,6 +35,8 @@ from flagscope.records.comparison.content_words import worded
 
 Progress = Callable[[int, int], None]
 _NAMED = 20
+# Bytes that reading an entry of both sides takes.
+_BYTES = 8
 _MOST_PARENTS = 8
 
 
@@ -114,7 +117,9 @@ def _all_compared(
     scales: Mapping[Pair, object] = scale_rules(tuple(pairs), a, b)
 
     def compared(pair: Pair) -> Compared:
-        return compared_pair(pair, a, b, scales.get(pair, {}))  # pyright: ignore[reportArgumentType]
+        entry = compared_pair(pair, a, b, scales.get(pair, {}))  # pyright: ignore[reportArgumentType]
+        return_freed_memory(_BYTES * entry_count(pair.a.shape))
+        return entry
 
     done: list[Compared] = []
     with ThreadPoolExecutor(workers) as pool:

@@ -12,11 +12,12 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from flagscope.checkpoint import Checkpoint, TensorInfo, widen
+from flagscope.checkpoint.dtypes import torch_dtype
 from flagscope.comparison.content.pairing import Pair
 
-# Entries that are read at once (16 MiB in float32), and that are worked on at once: a few
-# temporaries of half a MiB, which stay in a core's cache.
-_READ, _WORK = 1 << 22, 1 << 16
+# Bytes that are read at once: above the 32 MiB up to which the C library keeps freed blocks. And
+# entries that are worked on at once: a few temporaries of half a MiB, which stay in a core's cache.
+_READ, _WORK = 48 << 20, 1 << 16
 # Types whose numbers float32 holds.
 _NARROW = (
     torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e4m3fnuz,
@@ -117,6 +118,11 @@ def row_blocks(shape: tuple[int, ...], most: int) -> Iterator[slice]:
         yield slice(start, min(start + each, rows))
 
 
+def _entries_read(pair: Pair) -> int:
+    kinds = (torch_dtype(pair.a.dtype), torch_dtype(pair.b.dtype))
+    return _READ // max(1 if kind is None else kind.itemsize for kind in kinds)
+
+
 def rows_of(pair: Pair, a: Checkpoint, b: Checkpoint) -> Iterator[Rows]:
     """All rows that both hold, in order; B turned where only its transpose fits.
 
@@ -128,7 +134,7 @@ def rows_of(pair: Pair, a: Checkpoint, b: Checkpoint) -> Iterator[Rows]:
     shape = pair.common_shape
     if shape is None or 0 in shape:
         return
-    for block in row_blocks(shape, _READ):
+    for block in row_blocks(shape, _entries_read(pair)):
         one = _read(a, pair.a.name, block, turned=False)
         other = _read(b, pair.b.name, block, turned=pair.transposed)
         for part in row_blocks(tuple(one[0].shape), _WORK):
@@ -171,7 +177,7 @@ def same_bits(pair: Pair, a: Checkpoint, b: Checkpoint) -> bool:
         return False
     if pair.a.quantised != pair.b.quantised:
         return False
-    for block in row_blocks(pair.a.shape, _READ):
+    for block in row_blocks(pair.a.shape, _entries_read(pair)):
         one = _read(a, pair.a.name, block, turned=False)
         other = _read(b, pair.b.name, block, turned=False)
         if not same_tensor(one[0], other[0]):
