@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from flagscope.arch import Graph
+from flagscope.arch import Graph, PairGroup
 from flagscope.checkpoint import Checkpoint
 from flagscope.comparison.change.diagnostics import diagnostic_changes, head_group_changes
 from flagscope.comparison.change.layers import IDENTICAL, ROUNDING, layer_changes, total_change
@@ -15,10 +15,15 @@ from flagscope.comparison.change.measured_map import measured_map
 from flagscope.comparison.change.pairing import MapPair, Pairing, paired_maps
 from flagscope.comparison.change.products import product_changes, product_groups, ranked
 from flagscope.comparison.change.tensors import tensor_changes
-from flagscope.engine.plan.slots import TASK_MEMORY
+from flagscope.engine import TASK_MEMORY, return_freed_memory
 from flagscope.null import false_discovery_adjustment
 from flagscope.records import ScanResult
-from flagscope.records.comparison.change import ChangeRecord, Intruders, MapChange
+from flagscope.records.comparison.change import (
+    ChangeRecord,
+    Intruders,
+    MapChange,
+    ProductChange,
+)
 
 Progress = Callable[[int, int, str], None]
 T = TypeVar("T")
@@ -88,10 +93,10 @@ def changed_maps(
     groups = product_groups(graph_a, graph_b)
     most = _at_once(pairing, workers, memory)
     work: list[tuple[str, Callable[[], Any]]] = [
-        (pair.a.name, partial(measured_map, pair, a, b, seed=seed, intruders=intruders))
+        (pair.a.name, partial(_measured, pair, a, b, seed=seed, intruders=intruders))
         for pair in pairing.pairs
     ]
-    work += [(pair[0].name, partial(product_changes, pair, a, b)) for pair in groups]
+    work += [(pair[0].name, partial(_multiplied, pair, a, b)) for pair in groups]
     results = list(_carried_out(work, most, progress))
     maps: list[MapChange] = _adjusted(results[: len(pairing.pairs)])
     products = ranked([record for part in results[len(pairing.pairs) :] for record in part])
@@ -123,12 +128,30 @@ def changed_maps(
     )
 
 
-def _at_once(pairing: Pairing, workers: int, memory: int) -> int:
-    def entries(pair: MapPair) -> int:
-        map_ = pair.a.map
-        return map_.outputs * map_.inputs
+def _entries(pair: MapPair) -> int:
+    return pair.a.map.outputs * pair.a.map.inputs
 
-    largest = max((entries(pair) for pair in pairing.pairs), default=1)
+
+def _measured(
+    pair: MapPair, a: Checkpoint, b: Checkpoint, *, seed: int, intruders: bool
+) -> MapChange:
+    record = measured_map(pair, a, b, seed=seed, intruders=intruders)
+    return_freed_memory(_BYTES * _entries(pair))
+    return record
+
+
+def _multiplied(
+    pair: tuple[PairGroup, PairGroup], a: Checkpoint, b: Checkpoint
+) -> list[ProductChange]:
+    records = product_changes(pair, a, b)
+    return_freed_memory(
+        _BYTES * sum(s.map.outputs * s.map.inputs for s in (pair[0].write, pair[0].read))
+    )
+    return records
+
+
+def _at_once(pairing: Pairing, workers: int, memory: int) -> int:
+    largest = max((_entries(pair) for pair in pairing.pairs), default=1)
     return max(1, min(workers, memory // max(1, _BYTES * largest)))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 
 # What took less memory leaves nothing that matters.
-_FROM = 100_000_000
+_FROM = 50_000_000
 
 
 def return_freed_memory(taken: int) -> None:
