@@ -1,4 +1,4 @@
-"""Parts carried out in threads: one order of results and of progress, and no part after an error."""
+"""Parts in threads: one order of results and of progress, and no part after an error."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from flagscope.engine.plan.slots import TASK_MEMORY, default_workers
 from flagscope.engine.plan.tasks import Task, plan
 from flagscope.engine.plan.weights import Weights, main_dtype, parameter_count, weights_of
 from flagscope.engine.run.executors import chosen_executor, max_concurrency
+from flagscope.engine.run.freed_memory import return_freed_memory
 from flagscope.engine.run.peak_memory import peak_rss
 from flagscope.engine.run.torch_threads import torch_threads
 from flagscope.engine.scan import Progress, run_scan
@@ -35,6 +36,7 @@ __all__ = [
     "peak_rss",
     "plan",
     "resolved_device",
+    "return_freed_memory",
     "run_scan",
     "torch_threads",
     "weights_of",

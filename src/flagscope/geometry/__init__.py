@@ -140,7 +140,12 @@ from flagscope.geometry.scale_profiles import (
     unit_rows,
 )
 from flagscope.geometry.scales import PositiveScales, neuron_scales, plane_scales
-from flagscope.geometry.signal import SignalRank, signal_rank, signal_rank_of
+from flagscope.geometry.signal import (
+    SignalRank,
+    nothing_stands_out,
+    signal_rank,
+    signal_rank_of,
+)
 from flagscope.geometry.spaces import orthogonal_complement, orthonormal_basis, singular_space
 from flagscope.geometry.spectra import (
     EIGH_FLOPS,
@@ -275,6 +280,7 @@ __all__ = [
     "near_copy_clusters",
     "neuron_scales",
     "noisy_maps",
+    "nothing_stands_out",
     "numerical_rank",
     "of_unit_norm",
     "orthogonal_complement",

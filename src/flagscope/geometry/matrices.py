@@ -144,6 +144,10 @@ class Matrices:
         return torch.maximum(self.values.amax((-2, -1)), -self.values.amin((-2, -1)))
 
 
+# Exponents of powers of two below this magnitude are in the range of float32.
+_IN_RANGE = 120
+
+
 def even_exponents(largest: Float[Tensor, "*n"]) -> Int[Tensor, "*n"]:
     """Even exponents of two that bring these numbers to [¼, 1); 0 for what is not finite."""
     exponents = torch.frexp(largest).exponent.to(torch.int64)
@@ -152,6 +156,10 @@ def even_exponents(largest: Float[Tensor, "*n"]) -> Int[Tensor, "*n"]:
 
 def power_of_two(values: Float[Tensor, "*a"], exponents: Int[Tensor, "*b"]) -> Float[Tensor, "*c"]:
     """values · 2^exponents, also where 2^exponents itself would leave the range of the type."""
+    if exponents.numel() == 1 and exponents.device.type == "cpu":
+        exponent = int(exponents)
+        if abs(exponent) < _IN_RANGE and values.dtype in (torch.float32, torch.float64):
+            return values * 2.0**exponent
     third = exponents.div(3, rounding_mode="trunc")
     ones = torch.ones(exponents.shape, dtype=values.dtype, device=values.device)
     factor = torch.ldexp(ones, third)

@@ -149,6 +149,43 @@ def signal_rank(
         ranks = new
 
 
+def nothing_stands_out(
+    gram: Float[Tensor, "p p"], *, square: float, shape: tuple[int, int]
+) -> bool:
+    """Whether an equilibrated matrix has signal rank 0, from one factorisation of its Gram matrix.
+
+    Parameters
+    ----------
+    gram
+        W Wᵀ, of the shorter side.
+    square, shape
+        As for `signal_rank`.
+
+    Returns
+    -------
+    bool
+        True if all eigenvalues lie below the edge by more than round-off; otherwise count them.
+
+    Examples
+    --------
+    >>> w = torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
+    >>> even = equilibrated(w).values
+    >>> square = float(even.square().sum())
+    >>> nothing_stands_out(even @ even.mT, square=square, shape=(64, 256))
+    True
+    >>> nothing_stands_out(even @ even.mT, square=square / 4, shape=(64, 256))
+    False
+    """
+    p, m = min(shape), max(shape)
+    if p == 0 or square == 0:
+        return p == 0
+    edge = float(_edge(*(torch.tensor([float(size)], dtype=torch.float64) for size in (p, m))))
+    limit = square / (p * m) * edge * (1 - m * torch.finfo(gram.dtype).eps)
+    shifted = -gram
+    shifted.diagonal().add_(limit)
+    return int(torch.linalg.cholesky_ex(shifted).info) == 0
+
+
 def signal_rank_of(w: Float[Tensor, "*batch rows columns"]) -> Int[Tensor, "*batch"]:
     """The signal ranks of maps: equilibrated, and counted on all their singular values.
 

@@ -18,9 +18,9 @@ from flagscope.comparison.row_blocks import row_blocks
 from flagscope.geometry import float_product_bound, rounding_interval
 from flagscope.spacing import spacing
 
-# Entries of a block, and entries read at once: about ten temporaries of 4 MiB each, and at most
-# 64 MiB of float64 a side.
-_BLOCK, _READ = 1 << 19, 1 << 23
+# Entries of a block, and entries read at once: about ten temporaries of a MiB each, which mostly
+# stay in a core's cache, and at most 64 MiB of float64 a side.
+_BLOCK, _READ = 1 << 17, 1 << 23
 
 
 @dataclass
@@ -60,6 +60,16 @@ class Block:
     whole_left: Tensor
     scaling: float
     product_dtype: torch.dtype
+
+    @cached_property
+    def finite(self) -> bool:
+        """Whether all values are finite."""
+        values = (self.base_wide, self.merged_wide)
+        # A sum of finite numbers may overflow, one of others is never finite.
+        return all(
+            math.isfinite(float(value.sum())) or bool(torch.isfinite(value).all())
+            for value in values
+        )
 
     @cached_property
     def difference(self) -> Tensor:

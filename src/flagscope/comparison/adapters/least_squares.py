@@ -36,12 +36,12 @@ class LeastSquares:
         """Add a block's sums."""
         difference, change = block.difference, block.change
         self.entries += difference.numel()
-        self.change += float(difference.square().sum())
-        self.product += float(change.square().sum())
-        self.inner += float((difference * change).sum())
-        self._apart += float((difference - change).square().sum())
-        self.merged_noise += float(block.merged_step.square().sum()) / 12
-        self.base_noise += float(block.base_step.square().sum()) / 12
+        self.change += _square(difference)
+        self.product += _square(change)
+        self.inner += float(torch.dot(difference.reshape(-1), change.reshape(-1)))
+        self._apart += _square(difference - change)
+        self.merged_noise += _square(block.merged_step) / 12
+        self.base_noise += _square(block.base_step) / 12
         self.finite = self.finite and math.isfinite(self.change)
         self.largest = max(self.largest, float(block.merged_wide.abs().max()))
         self._inside += self._write[block.start : block.stop].T @ (difference @ self._read)
@@ -87,6 +87,11 @@ class LeastSquares:
     def chance_share(self) -> float:
         """The same for a change in random position."""
         return self._inside.numel() / max(1, self.entries)
+
+
+def _square(values: Tensor) -> float:
+    flat = values.reshape(-1)
+    return float(torch.dot(flat, flat))
 
 
 def _basis(factor: Tensor) -> Tensor:

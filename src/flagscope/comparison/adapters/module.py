@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from flagscope.comparison.adapters.blocks import Source
+from flagscope.comparison.adapters.blocks import Block, Source
 from flagscope.comparison.adapters.grids import Rounded, grids
 from flagscope.comparison.adapters.least_squares import LeastSquares
 from flagscope.comparison.adapters.replays import (
@@ -20,6 +20,13 @@ from flagscope.comparison.adapters.replays import (
 )
 from flagscope.comparison.adapters.roundings import STANDARD, roundings
 from flagscope.comparison.adapters.strength import Strengths
+
+# Entries of the first rows, of which strengths are always looked at.
+_FIRST = 1 << 19
+
+
+def _is_early(block: Block) -> bool:
+    return block.start == 0 or block.stop * block.base.shape[1] <= _FIRST
 
 
 @dataclass
@@ -91,12 +98,12 @@ def measured(source: Source) -> Measured:
 
 
 def _all_strengths(source: Source, found: Measured) -> None:
-    """Strengths of all entries, after those of the first block."""
-    for number, block in enumerate(source.blocks()):
+    """Strengths of all entries, after those of the first rows."""
+    for block in source.blocks():
         possible = [strengths for strengths in found.strengths if strengths.possible]
         if not possible:
             return
-        if number > 0:
+        if not _is_early(block):
             for strengths in possible:
                 strengths.add(block)
 
@@ -112,21 +119,20 @@ def _first(source: Source) -> Measured:
         ]
         found.rescaled = _rescaled(source)
     for block in source.blocks():
-        finite = bool((torch.isfinite(block.base_wide) & torch.isfinite(block.merged_wide)).all())
-        if not finite:
+        if not block.finite:
             found.fit.finite = False
             break
         same = block.base_wide == block.merged_wide
         if source.standard:
             same |= block.base_wide.to(block.merged.dtype) == block.merged
-        found.fit.unchanged += int(same.sum())
+        found.fit.unchanged += int(torch.count_nonzero(same))
         found.fit.add(block)
         holding = [replay for replay in found.added if replay.outside == 0]
         for replay in holding or found.complete:
             replay.add(block)
         for rescaled in found.rescaled:
             rescaled.add(block)
-        if block.start == 0:
+        if _is_early(block):
             for strengths in found.strengths:
                 strengths.add(block)
     return found

@@ -28,7 +28,7 @@ class Replay(ABC):
     def add(self, block: Block) -> None:
         """Count the entries of a block."""
         low, high, given = self.interval(block)
-        self.outside += int(((given < low) | (given > high)).sum())
+        self.outside += int(torch.count_nonzero((given < low) | (given > high)))
         self.entries += given.numel()
 
     @property
@@ -62,12 +62,12 @@ class Added(Replay):
         base, kind = _base(block), block.merged.dtype
         low, high = (self.rounding.merged(base, end, kind) for end in self._changes(block))
         before = base.to(kind)
-        self.moved += int(((low != before) | (high != before)).sum())
+        self.moved += int(torch.count_nonzero((low != before) | (high != before)))
         product = block.left.to(block.product_dtype) @ block.right.to(block.product_dtype)
         if self.rounding.product:
             product = product.to(self.rounding.change)
         replayed = self.rounding.merged(base, product * block.scaling, kind)
-        self.equal += int((replayed == block.merged).sum())
+        self.equal += int(torch.count_nonzero(replayed == block.merged))
         return low, high, block.merged
 
     def _changes(self, block: Block) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from flagscope.arch import Graph
+from flagscope.arch import Graph, PairGroup
 from flagscope.checkpoint import Checkpoint
 from flagscope.comparison.change.diagnostics import (
     diagnostic_changes,
@@ -19,10 +19,15 @@ from flagscope.comparison.change.pairing import MapPair, Pairing, paired_maps
 from flagscope.comparison.change.products import product_changes, product_groups, ranked
 from flagscope.comparison.change.tensors import tensor_changes
 from flagscope.comparison.in_order import in_order
-from flagscope.engine import TASK_MEMORY, Progress
+from flagscope.engine import TASK_MEMORY, Progress, return_freed_memory
 from flagscope.null import false_discovery_adjustment
 from flagscope.records import ScanResult
-from flagscope.records.comparison.change import ChangeRecord, Intruders, MapChange
+from flagscope.records.comparison.change import (
+    ChangeRecord,
+    Intruders,
+    MapChange,
+    ProductChange,
+)
 
 # Bytes that measuring a map takes for each of its entries: both sides and their difference, an
 # equilibrated copy, and what reading and widening hold for a moment.
@@ -89,10 +94,10 @@ def changed_maps(
     groups = product_groups(graph_a, graph_b)
     most = _at_once(pairing, workers, memory)
     work: list[tuple[str, Callable[[], Any]]] = [
-        (pair.a.name, partial(measured_map, pair, a, b, seed=seed, intruders=intruders))
+        (pair.a.name, partial(_measured, pair, a, b, seed=seed, intruders=intruders))
         for pair in pairing.pairs
     ]
-    work += [(pair[0].name, partial(product_changes, pair, a, b)) for pair in groups]
+    work += [(pair[0].name, partial(_multiplied, pair, a, b)) for pair in groups]
     results = list(in_order(work, workers=most, progress=progress))
     maps: list[MapChange] = _adjusted(results[: len(pairing.pairs)])
     products = ranked([record for part in results[len(pairing.pairs) :] for record in part])
@@ -124,12 +129,30 @@ def changed_maps(
     )
 
 
-def _at_once(pairing: Pairing, workers: int, memory: int) -> int:
-    def entries(pair: MapPair) -> int:
-        map_ = pair.a.map
-        return map_.outputs * map_.inputs
+def _entries(pair: MapPair) -> int:
+    return pair.a.map.outputs * pair.a.map.inputs
 
-    largest = max((entries(pair) for pair in pairing.pairs), default=1)
+
+def _measured(
+    pair: MapPair, a: Checkpoint, b: Checkpoint, *, seed: int, intruders: bool
+) -> MapChange:
+    record = measured_map(pair, a, b, seed=seed, intruders=intruders)
+    return_freed_memory(_BYTES * _entries(pair))
+    return record
+
+
+def _multiplied(
+    pair: tuple[PairGroup, PairGroup], a: Checkpoint, b: Checkpoint
+) -> list[ProductChange]:
+    records = product_changes(pair, a, b)
+    return_freed_memory(
+        _BYTES * sum(s.map.outputs * s.map.inputs for s in (pair[0].write, pair[0].read))
+    )
+    return records
+
+
+def _at_once(pairing: Pairing, workers: int, memory: int) -> int:
+    largest = max((_entries(pair) for pair in pairing.pairs), default=1)
     return max(1, min(workers, memory // max(1, _BYTES * largest)))
 
 

@@ -53,6 +53,28 @@ def intruders_of(
     Wedin, BIT 12 (1972) 99-111, for the bound.
     """
     count, peft_status = _peft(side, other, left=left, part=part)
+    tested, write, read, log10_p = 0, 0, 0, None
+    if side.signal.rank:
+        tested, write, read, log10_p = _tested(side, other, square=square, rounding=rounding)
+    status = "ok" if tested else _UNTESTABLE if side.signal.rank else _NOTHING_LEADS
+    return Intruders(
+        peft_count=count,
+        peft_top_k=TOP_K,
+        peft_epsilon=EPSILON,
+        peft_status=peft_status,
+        tested=tested,
+        write=write if tested else None,
+        read=read if tested else None,
+        p=None if log10_p is None else 10.0**log10_p,
+        log10_p=log10_p,
+        status=status,
+    )
+
+
+def _tested(
+    side: Directions, other: Directions, *, square: float, rounding: float
+) -> tuple[int, int, int, float | None]:
+    """Directions tested, those outside as output and as input directions, and log10 p."""
     shape = side.shape
     edge = max(spectral_norm_quantile(_LEVEL, square=square, shape=shape), rounding)
     outside = _outside(side, other)
@@ -73,19 +95,7 @@ def intruders_of(
         if furthest > rounding:
             tail = spectral_norm_log_sf(furthest, square=square, shape=shape)
             log10_p = min(0.0, tail / math.log(10))
-    status = "ok" if tested else _UNTESTABLE if side.signal.rank else _NOTHING_LEADS
-    return Intruders(
-        peft_count=count,
-        peft_top_k=TOP_K,
-        peft_epsilon=EPSILON,
-        peft_status=peft_status,
-        tested=tested,
-        write=write if tested else None,
-        read=read if tested else None,
-        p=None if log10_p is None else 10.0**log10_p,
-        log10_p=log10_p,
-        status=status,
-    )
+    return tested, write, read, log10_p
 
 
 def _outside(side: Directions, other: Directions) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flagscope.geometry import equilibrated, gram, signal_rank
+from flagscope.geometry import equilibrated, gram, nothing_stands_out, signal_rank
 from flagscope.geometry.matrices import line_norms
 from flagscope.geometry.ritz import RitzSpace, orthonormalised, ritz_space
 
@@ -55,6 +55,12 @@ class Directions:
         Of the random block of large maps.
     whole
         Whether all directions are computed, whatever the size.
+
+    Attributes
+    ----------
+    coarse
+        Whether all are computed in the map's own type, which is enough where none stands out: it
+        is set before they are asked for.
     """
 
     def __init__(self, w: Float[Tensor, "p m"], *, seed: int, whole: bool = False) -> None:
@@ -62,6 +68,7 @@ class Directions:
         self.dense = whole or is_dense(self.shape)
         self._wide = w.shape[0] <= w.shape[1]
         self._w, self._seed = w, seed
+        self.coarse = not is_dense(self.shape)
         self._signal: SignalCount | None = None
         self._leading: dict[bool, Tensor] = {}
 
@@ -81,7 +88,7 @@ class Directions:
     @property
     def _short(self) -> Float[Tensor, "s l"]:
         w = self._w if self._wide else self._w.mT
-        return w.double() if is_dense(self.shape) else w
+        return w if self.coarse else w.double()
 
     @cached_property
     def sigma(self) -> Float[Tensor, " k"]:
@@ -118,12 +125,17 @@ class Directions:
 
     def _cached(self, part: slice, *, short: bool) -> Tensor:
         """Leading directions, of which many parts are asked for, are computed once."""
+        if part.stop == part.start:
+            return self._w.new_zeros(self._lines(short), 0, dtype=torch.float64)
         most = max(self.signal.rank, _FEW)
         if part.stop > most:
             return self._side(part, short=short)
         if short not in self._leading:
             self._leading[short] = self._side(slice(0, most), short=short)
         return self._leading[short][:, part]
+
+    def _lines(self, short: bool) -> int:
+        return min(self.shape) if short else max(self.shape)
 
     def _side(self, part: slice, *, short: bool) -> Tensor:
         vectors = self._eigen[1][:, part]
@@ -149,7 +161,7 @@ class Directions:
         """Directions that stand out of the bulk, among those known."""
         if self._signal is None:
             counted = signal_count(self._w, seed=self._seed)
-            known = len(self.sigma)
+            known = min(self.shape) if self.dense else len(self.sigma)
             self._signal = SignalCount(
                 min(counted.rank, known), counted.complete and counted.rank <= known
             )
@@ -163,8 +175,10 @@ def signal_count(w: Float[Tensor, "p m"], *, seed: int) -> SignalCount:
     if is_dense((w.shape[0], w.shape[1])):
         values = even.values if w.shape[0] <= w.shape[1] else even.values.mT
         matrix = gram(values)
-        sigma = torch.linalg.eigvalsh(matrix).clamp_min(0).sqrt()
         square = float(matrix.diagonal().double().sum())
+        if nothing_stands_out(matrix, square=square, shape=shape):
+            return SignalCount(0, True)
+        sigma = torch.linalg.eigvalsh(matrix).clamp_min(0).sqrt()
         counted = signal_rank(sigma, square=square, shape=shape, gram=True)
         return SignalCount(int(counted.ranks), True)
     square = squared_norm(even.values)

@@ -89,6 +89,9 @@ def _with_directions(
 
     if min(a.shape) < 2 or 0.0 in squares:
         return record
+    if a.signal.rank == b.signal.rank == 0:
+        # All that is left are cosines of directions for peft's count.
+        a.coarse = b.coarse = True
     return record.model_copy(
         update={
             "energies_a": change_energies(update, a, delta=both.noise_a.delta),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -25,6 +25,8 @@ from flagscope.comparison.content.reading import Rows, Side, bits_of
 from flagscope.records.comparison.content_parts import EntryDifference, ScaleDifference
 
 SideName = Literal["a", "b"]
+# Types with arithmetic of their own.
+_STANDARD = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # Entries and scales that are named.
 _NAMED = 8
 # A rule that explains fewer of the first rows' entries is given up.
@@ -58,10 +60,13 @@ class Check(ABC):
         The rule in words; None for the half steps of both grids.
     rounded
         The side that the rule gives; None where it treats both alike.
+    most
+        Entries outside from which on they are not named, and a rule is given up.
     """
 
     name: str | None = None
     rounded: SideName | None = None
+    most: int | None = None
 
     def __init__(self) -> None:
         self.tally = Tally()
@@ -75,11 +80,14 @@ class Check(ABC):
             self.tally.given_up = True
             return
         self.tally.checked += mask.numel()
-        count = int(mask.sum())
+        count = int(torch.count_nonzero(mask))
         self.tally.outside += count
-        if self.name is not None and self.tally.outside > (1 - _LEAST) * self.tally.checked + 1:
+        many = self.most is not None and self.tally.outside > self.most
+        if self.name is not None and (
+            many or self.tally.outside > (1 - _LEAST) * self.tally.checked + 1
+        ):
             self.tally.given_up = True
-        if count and len(self.tally.entries) < _NAMED:
+        if count and not many and len(self.tally.entries) < _NAMED:
             self._name(rows, mask)
 
     @abstractmethod
@@ -109,13 +117,14 @@ class Check(ABC):
         return (rows.a, rows.b) if self.rounded == "a" else (rows.b, rows.a)
 
 
-def same_entries(one: Tensor, other: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def same_entries(one: Tensor, other: Tensor, a: Tensor, b: Tensor, *, nan: bool = True) -> Tensor:
     """Which entries are equal: in every bit where the types are one, else in value.
 
-    A zero of the other sign is another number there. All NaN count as one.
+    A zero of the other sign is another number there. All NaN count as one; `nan` is False where
+    there is none.
     """
     equal = bits_of(one) == bits_of(other) if one.dtype == other.dtype else a == b
-    return equal | (a.isnan() & b.isnan())
+    return equal | (a.isnan() & b.isnan()) if nan else equal
 
 
 class WithinSteps(Check):
@@ -143,27 +152,42 @@ class WithinSteps(Check):
 
     def _outside(self, rows: Rows) -> Tensor:
         a, b = rows.a.values, rows.b.values
-        self.one_grid = one_grid = rows.a.stored.dtype == rows.b.stored.dtype and all(
-            part is None for part in (rows.a.scale, rows.b.scale, rows.a.step, rows.b.step)
-        )
+        same_type = rows.a.stored.dtype == rows.b.stored.dtype
+        self.one_grid = one_grid = same_type and rows.a.plain and rows.b.plain
+        gap = (a - b).abs_()
         if one_grid:
-            equal = same_entries(rows.a.stored, rows.b.stored, a, b)
-        else:
-            equal = (a == b) | (a.isnan() & b.isnan())
+            self._count_steps(gap, self._largest_half(rows))
+            return ~same_entries(rows.a.stored, rows.b.stored, a, b, nan=not rows.finite)
+        equal = a == b
+        if not rows.finite:
+            equal |= a.isnan() & b.isnan()
         one, other = half_steps(rows.a, self._a), half_steps(rows.b, self._b)
-        gap = (a - b).abs()
-        steps = gap / (2 * torch.maximum(one, other))
-        fine = steps.isfinite()
-        self._squares += float(steps[fine].square().sum())
-        self._counted += int(fine.sum())
-        if one_grid:
-            return ~equal
+        self._count_steps(gap, torch.maximum(one, other))
         clipped = clipped_ends(rows.a, b, self._a) | clipped_ends(rows.b, a, self._b)
         # Sums in float64 of numbers that it holds: a unit in the last place of the larger.
         bound = one + other + 2.0**-50 * torch.maximum(a.abs(), b.abs())
         within = equal | (gap <= bound)
         self.tally.clipped += int((clipped & ~within).sum())
         return ~(within | clipped)
+
+    def _largest_half(self, rows: Rows) -> Tensor:
+        """The larger of both half steps, where both sides are of one plain type."""
+        one, other = rows.a.stored, rows.b.stored
+        if one.dtype in _STANDARD:
+            # The step at the larger of two numbers is the larger step.
+            largest = torch.maximum(one.abs(), other.abs())
+            return half_steps(replace(rows.a, stored=largest), self._a)
+        return torch.maximum(half_steps(rows.a, self._a), half_steps(rows.b, self._b))
+
+    def _count_steps(self, gap: Tensor, half: Tensor) -> None:
+        """Add the squares of gaps in steps, where both are finite and there is a step."""
+        steps = (gap / half).reshape(-1)
+        square, counted = float(steps.dot(steps)) / 4, steps.numel()
+        if not math.isfinite(square):
+            fine = steps[steps.isfinite()]
+            square, counted = float(fine.dot(fine)) / 4, fine.numel()
+        self._squares += square
+        self._counted += counted
 
 
 class Cast(Check):
@@ -188,7 +212,8 @@ class Cast(Check):
     def _outside(self, rows: Rows) -> Tensor:
         stored, source = self._sides(rows)
         expected = self._expected(source.values).to(stored.stored.dtype)
-        return ~same_entries(expected, stored.stored, expected, stored.values)
+        # A cast may overflow to NaN: no finite number that is stored equals that.
+        return ~same_entries(expected, stored.stored, expected, stored.values, nan=not rows.finite)
 
     def _bits(self, rows: Rows, place: int) -> str | None:
         stored, source = self._sides(rows)

@@ -22,7 +22,7 @@ from flagscope.comparison.content.tensors import (
     scale_rules,
 )
 from flagscope.comparison.in_order import in_order
-from flagscope.engine import Progress
+from flagscope.engine import Progress, return_freed_memory
 from flagscope.errors import InputError
 from flagscope.records.comparison.content import ContentRecord
 from flagscope.records.comparison.content_parts import (
@@ -35,6 +35,8 @@ from flagscope.records.comparison.content_parts import (
 from flagscope.records.comparison.content_words import worded
 
 _NAMED = 20
+# Bytes that reading an entry of both sides takes.
+_BYTES = 8
 _MOST_PARENTS = 8
 
 
@@ -114,9 +116,13 @@ def _all_compared(
     pairs: Sequence[Pair], a: Checkpoint, b: Checkpoint, workers: int, progress: Progress | None
 ) -> list[Compared]:
     scales = scale_rules(tuple(pairs), a, b)
-    work = [
-        (pair.a.name, partial(compared_pair, pair, a, b, scales.get(pair, {}))) for pair in pairs
-    ]
+
+    def compared(pair: Pair) -> Compared:
+        entry = compared_pair(pair, a, b, scales.get(pair, {}))
+        return_freed_memory(_BYTES * entry_count(pair.a.shape))
+        return entry
+
+    work = [(pair.a.name, partial(compared, pair)) for pair in pairs]
     return list(in_order(work, workers=workers, progress=progress))
 
 

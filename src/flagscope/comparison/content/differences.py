@@ -10,7 +10,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from flagscope.comparison.content.reading import Rows
+from flagscope.comparison.content.reading import Rows, Side
 from flagscope.null import cosine_significance, sign_agreement
 from flagscope.records.comparison.content_parts import Difference
 
@@ -48,32 +48,46 @@ class EntrySums:
         """Add a run of rows."""
         a, b = rows.a.values, rows.b.values
         self.entries += a.numel()
+        if not rows.finite:
+            a, b = self._finite_ones(a, b)
+        # A few ten thousand numbers: a dot product loses no digits that matter.
+        a, b = a.reshape(-1), b.reshape(-1)
+        product, difference = a * b, a - b
+        self.a += rows.a.total if rows.finite else float(a.sum())
+        self.b += rows.b.total if rows.finite else float(b.sum())
+        self.aa += float(a.dot(a))
+        self.bb += float(b.dot(b))
+        self.ab += float(a.dot(b))
+        self.dd += float(difference.dot(difference))
+        self.aab += float(product.dot(a))
+        self.abb += float(product.dot(b))
+        self.aabb += float(product.dot(product))
+        self.equal += a.numel() - int(torch.count_nonzero(difference))
+        self._add_signs(a, b, product)
+        if rows.a.values.ndim > 1:
+            kind = torch.float32 if rows.a.narrow and rows.b.narrow else torch.float64
+            self.rows_a.append(_row_keys(rows.a, kind))
+            self.rows_b.append(_row_keys(rows.b, kind))
+
+    def _finite_ones(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Both sides with 0 where one is not finite; counts those."""
         fine_a, fine_b = torch.isfinite(a), torch.isfinite(b)
-        lost_a, lost_b = a.numel() - int(fine_a.sum()), b.numel() - int(fine_b.sum())
-        self.not_finite_a += lost_a
-        self.not_finite_b += lost_b
-        self.equal += int((a == b).sum())
-        if lost_a or lost_b:
-            fine = fine_a & fine_b
-            a, b = torch.where(fine, a, 0.0), torch.where(fine, b, 0.0)
-        product, square_a, square_b = a * b, a * a, b * b
-        self.a += float(a.sum())
-        self.b += float(b.sum())
-        self.aa += float(square_a.sum())
-        self.bb += float(square_b.sum())
-        self.ab += float(product.sum())
-        self.dd += float((a - b).square_().sum())
-        self.aab += float((product * a).sum())
-        self.abb += float((product * b).sum())
-        self.aabb += float((product * product).sum())
-        set_both = product != 0
-        self.both += int(set_both.sum())
-        self.agree += int((product > 0).sum())
-        self.positive_a += int(((a > 0) & set_both).sum())
-        self.positive_b += int(((b > 0) & set_both).sum())
-        if a.ndim > 1:
-            self.rows_a.append(_row_keys(rows.a.values))
-            self.rows_b.append(_row_keys(rows.b.values))
+        self.not_finite_a += a.numel() - int(fine_a.sum())
+        self.not_finite_b += b.numel() - int(fine_b.sum())
+        fine = fine_a & fine_b
+        # What is set to 0 counts as equal below; infinities of one sign are.
+        self.equal -= int((~fine & (a != b)).sum())
+        return torch.where(fine, a, 0.0), torch.where(fine, b, 0.0)
+
+    def _add_signs(self, a: Tensor, b: Tensor, product: Tensor) -> None:
+        both = int(torch.count_nonzero(product))
+        self.both += both
+        self.agree += int(torch.count_nonzero(product > 0))
+        of_a, of_b = a > 0, b > 0
+        if both < product.numel():
+            of_a, of_b = of_a & (product != 0), of_b & (product != 0)
+        self.positive_a += int(torch.count_nonzero(of_a))
+        self.positive_b += int(torch.count_nonzero(of_b))
 
     @property
     def cosine(self) -> float | None:
@@ -158,17 +172,20 @@ def _factor(numerator: float, denominator: float, product: float) -> float | Non
     return value if math.isfinite(value) and value else None
 
 
-def _row_keys(values: Tensor) -> Tensor:
+def _row_keys(side: Side, kind: torch.dtype) -> Tensor:
     """A number of 64 bits for each row, equal for rows of equal values.
 
     A sum of the entries' bits times fixed random odd numbers, modulo 2^64 (Dietzfelbinger et al.,
     "A reliable randomized algorithm for the closest-pair problem", J. Algorithms 25, 1997).
     """
-    flat = values.reshape(values.shape[0], -1)
-    bits = (flat + 0.0).contiguous().view(torch.int64)  # -0 becomes 0
+    values = side.values if kind == torch.float64 else side.stored.to(kind)
+    flat = values.reshape(values.shape[0], -1) + 0.0  # -0 becomes 0
+    if kind == torch.float32 and flat.shape[1] % 2:
+        flat = torch.nn.functional.pad(flat, (0, 1))
+    bits = flat.contiguous().view(torch.int64)  # of float32 two numbers at a time
     # The upper half is folded in: the lower bits of widened numbers are all 0.
-    mixed = bits ^ (bits >> 32)
-    return mixed.mul_(_odd_numbers(flat.shape[1])).sum(1)
+    mixed = (bits >> 32).bitwise_xor_(bits)
+    return mixed.mul_(_odd_numbers(bits.shape[1])).sum(1)
 
 
 @lru_cache(maxsize=4)

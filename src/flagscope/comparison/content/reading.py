@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from flagscope.checkpoint import Checkpoint, TensorInfo, widen
+from flagscope.checkpoint.dtypes import torch_dtype
 from flagscope.comparison.content.pairing import Pair
 from flagscope.comparison.row_blocks import row_blocks, row_index
 
-# Entries that are read at once (64 MiB in float32), and that are worked on at once: a few
-# temporaries of half a MiB, which stay in a core's cache.
-_READ, _WORK = 1 << 24, 1 << 16
+# Bytes that are read at once: above the 32 MiB up to which the C library keeps freed blocks. And
+# entries that are worked on at once: a few temporaries of half a MiB, which stay in a core's cache.
+_READ, _WORK = 48 << 20, 1 << 16
+# Types whose numbers float32 holds.
+_NARROW = (
+    torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e4m3fnuz,
+    torch.float8_e5m2, torch.float8_e5m2fnuz,
+)  # fmt: skip
 # Rows by which a transpose is tried.
 _PROBE = 4
 
@@ -41,6 +49,21 @@ class Side:
     step: Float[Tensor, "*rows"] | None
     values: Float[Tensor, "*rows"]
 
+    @cached_property
+    def total(self) -> float:
+        """Sum of the values; not finite where one of them is not."""
+        return float(self.values.sum())
+
+    @property
+    def plain(self) -> bool:
+        """Whether the stored numbers are the values, on the grid of their own type."""
+        return self.scale is None and self.step is None
+
+    @property
+    def narrow(self) -> bool:
+        """Whether float32 holds the values, as they are stored."""
+        return self.plain and self.stored.dtype in _NARROW
+
     def first(self, count: int) -> Side:
         """The first rows."""
         scale = self.scale if self.scale is None or self.scale.ndim == 0 else self.scale[:count]
@@ -55,6 +78,11 @@ class Rows:
     start: int
     a: Side
     b: Side
+
+    @property
+    def finite(self) -> bool:
+        """Whether all values of both sides are known to be; of huge ones it may be False."""
+        return math.isfinite(self.a.total) and math.isfinite(self.b.total)
 
     def first(self, count: int) -> Rows:
         """The first of them."""
@@ -85,6 +113,11 @@ def comparable(info: TensorInfo) -> bool:
     return info.dtype not in ("int64", "uint64", "complex64", "complex128")
 
 
+def _entries_read(pair: Pair) -> int:
+    kinds = (torch_dtype(pair.a.dtype), torch_dtype(pair.b.dtype))
+    return _READ // max(1 if kind is None else kind.itemsize for kind in kinds)
+
+
 def rows_of(pair: Pair, a: Checkpoint, b: Checkpoint) -> Iterator[Rows]:
     """All rows that both hold, in order; B turned where only its transpose fits.
 
@@ -96,11 +129,12 @@ def rows_of(pair: Pair, a: Checkpoint, b: Checkpoint) -> Iterator[Rows]:
     shape = pair.common_shape
     if shape is None or 0 in shape:
         return
-    for block in row_blocks(shape, _READ):
+    for block in row_blocks(shape, _entries_read(pair)):
         one = _read(a, pair.a.name, block, turned=False)
         other = _read(b, pair.b.name, block, turned=pair.transposed)
         for part in row_blocks(tuple(one[0].shape), _WORK):
             yield Rows(block.start + part.start, _side(one, part), _side(other, part))
+        del one, other  # before the next are read
 
 
 def first_rows(pair: Pair, a: Checkpoint, b: Checkpoint) -> Rows | None:
@@ -150,11 +184,12 @@ def same_bits(pair: Pair, a: Checkpoint, b: Checkpoint) -> bool:
         return False
     if pair.a.quantised != pair.b.quantised:
         return False
-    for block in row_blocks(pair.a.shape, _READ):
+    for block in row_blocks(pair.a.shape, _entries_read(pair)):
         one = _read(a, pair.a.name, block, turned=False)
         other = _read(b, pair.b.name, block, turned=False)
         if not same_tensor(one[0], other[0]):
             return False
         if not all(_same_or_none(x, y) for x, y in zip(one[1:], other[1:], strict=True)):
             return False
+        del one, other  # before the next are read
     return True

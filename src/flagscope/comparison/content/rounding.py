@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -47,6 +48,8 @@ def rounding_checks(pair: Pair, scales: ScaleRules) -> list[Check]:
             ]
         else:
             checks += _casts(side, info, other)
+    for check in checks:
+        check.most = few(math.prod(pair.common_shape or ()))
     return checks
 
 

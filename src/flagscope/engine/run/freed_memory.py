@@ -6,20 +6,18 @@ import ctypes
 from collections.abc import Callable
 from functools import cache
 
-from flagscope.engine.plan.tasks import Task
-
-# Tasks of less memory leave nothing that matters.
-_FROM = 100_000_000
+# What took less memory leaves nothing that matters.
+_FROM = 50_000_000
 
 
-def return_freed_memory(task: Task) -> None:
-    """Return to the system what the C library keeps of the memory that a large task has freed.
+def return_freed_memory(taken: int) -> None:
+    """Return to the system what the C library keeps of freed memory, after a task took so much.
 
     It keeps blocks of up to 32 MiB for later use: .7 GB after a block of the 7B shape, which the
     next task, of other sizes, would not use. Only glibc is known to do so, and to have a remedy.
     """
     trim = _malloc_trim()
-    if trim is not None and task.bytes_working >= _FROM:
+    if trim is not None and taken >= _FROM:
         trim(0)
 
 

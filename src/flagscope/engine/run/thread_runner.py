@@ -95,4 +95,4 @@ def _attempt(task: Task, index: int, tensors: TensorCache, settings: Settings) -
         return attempt(task, tensors, settings)
     finally:
         tensors.finish(index)
-        return_freed_memory(task)
+        return_freed_memory(task.bytes_working)
