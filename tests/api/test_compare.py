@@ -276,7 +276,7 @@ def test_two_orders_of_adapters_mirror_each_other(tmp_path: Path) -> None:
     there, back = flagscope.compare(one, two), flagscope.compare(two, one)
     assert mirrored(content(back)) == content(there)
     assert any(line.startswith("A: modules change nothing") for line in there.verdict.evidence)
-    assert [finding.code for finding in there.result.findings] == ["zero_effect"]
+    assert [finding.code for finding in there.result.findings] == ["zero-effect"]
 
 
 def test_buffers_that_differ_are_not_identical(model: State) -> None:
