@@ -1,4 +1,4 @@
-"""Parts carried out in threads: one order of results and of progress, and no part after an error."""
+"""Parts carried out in threads: one order of results and progress, and none after an error."""
 
 from __future__ import annotations
 
