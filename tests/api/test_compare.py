@@ -158,6 +158,13 @@ def test_a_linear_merge_has_its_coefficients(model: State, config: dict[str, Any
     assert len(report.result.parents) == 2
 
 
+def test_a_model_of_one_vector_is_mapped_without_trouble() -> None:
+    weights = {"weight": torch.ones(8)}
+    report = flagscope.compare(weights, weights)
+    assert report.verdict.code == "identical"
+    assert not any("failed" in note for note in report.result.notes)
+
+
 # Two orders
 
 

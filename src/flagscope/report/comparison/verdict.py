@@ -45,14 +45,14 @@ def verdict_of_models(content: ContentRecord, change: ChangeRecord | None) -> Ve
     if code == "fine-tuned":
         open_ends.insert(
             0,
-            "which of the two was made of the other, and by what (fine-tuning, continued training, "
-            "a merge with a third model): weights alone do not say it",
+            "which of the two was made of the other, and by what (fine-tuning, pruning, noise, an "
+            "average, a merge with a third model): weights alone do not say it",
         )
     return Verdict(
         code=code,
         text=_line(content, change),
         evidence=(*content.evidence, *_moved(change)),
-        cannot_tell=(*open_ends, *(change.notes if change else ())),
+        cannot_tell=(*open_ends, *(change.notes if change and change.maps else ())),
     )
 
 
@@ -113,7 +113,8 @@ def _types(content: ContentRecord) -> str:
             # Of one type on both sides, it was rounded to another in between.
             way = tensor.rounding.rule if tensor.type_a == tensor.type_b else f"as {kind}"
             counts[f"{one} is {other} {way}"] += 1
-    return joined((words for words, _ in counts.most_common()), limit=_FEW)
+    words = joined((words for words, _ in counts.most_common()), limit=_FEW)
+    return words or "the same integers in types of other widths"
 
 
 def _outside(content: ContentRecord) -> tuple[str, int]:
