@@ -275,7 +275,7 @@ def _tests(record: ContentNumbers) -> list[str]:
         seen = [seen_correlation(tensor, tests) for tensor in tested]
         least, most = min(seen), max(seen)
         lines.append(
-            "beside what their means give, a correlation of "
+            "over what their means give, a correlation of "
             + (f"{least:.2g}" if least == most else f"{least:.2g} to {most:.2g}, by their size,")
             + " would have been seen 99 times in 100"
             if most < 1
