@@ -215,6 +215,13 @@ def test_buffers_that_differ_are_not_identical(model: State) -> None:
     assert report.verdict.text == "the same but for norm.running_mean"
 
 
+def test_rows_that_one_side_adds_are_named(model: State) -> None:
+    name = "transformer.wte.weight"
+    longer = {**model, name: torch.cat([model[name], torch.ones(5, model[name].shape[1])])}
+    report = flagscope.compare(model, longer, only="content")
+    assert report.verdict.text == f"the same but for rows that one side adds to {name}"
+
+
 @pytest.mark.parametrize("factor", [-1.0, 3.0])
 def test_a_scaled_copy_is_named(model: State, factor: float) -> None:
     report = flagscope.compare(model, {name: factor * tensor for name, tensor in model.items()})

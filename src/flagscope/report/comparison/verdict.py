@@ -180,11 +180,13 @@ def _shared(content: ContentRecord) -> str:
     other: list[TensorContent] = []
     for tensor in content.tensors:
         (alike if same(tensor) else other).append(tensor)
+    longer = [tensor for tensor in alike if math.prod(tensor.shape_a) != math.prod(tensor.shape_b)]
     alone = content.unpaired_a.parameters + content.unpaired_b.parameters
     entries = sum(map(_size, alike))
     if entries >= _NEARLY * (entries + sum(map(_size, other)) + alone):
         names = [joined((tensor.name_a for tensor in other), limit=_FEW)] if other else []
         alone = content.unpaired_a.tensors + content.unpaired_b.tensors
+        names += [f"rows that one side adds to {tensor.name_a}" for tensor in longer[:_FEW]]
         names += [f"{counted(alone, 'tensor')} that only one side has"] if alone else []
         return f"the same but for {joined(names)}"
     return f"they share only these parts: {_parts(alike, other)}"
