@@ -159,6 +159,13 @@ def test_a_linear_merge_has_its_coefficients(model: State, config: dict[str, Any
     assert len(report.result.parents) == 2
 
 
+def test_a_model_of_one_vector_is_mapped_without_trouble() -> None:
+    weights = {"weight": torch.ones(8)}
+    report = flagscope.compare(weights, weights)
+    assert report.verdict.code == "identical"
+    assert not any("failed" in note for note in report.result.notes)
+
+
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny model of PEFT's, three adapters of it, two of one seed, and what one merges to."""
@@ -284,6 +291,13 @@ def test_buffers_that_differ_are_not_identical(model: State) -> None:
     report = flagscope.compare(one, other)
     assert report.verdict.code == "shares-parts"
     assert report.verdict.text == "the same but for norm.running_mean"
+
+
+def test_rows_that_one_side_adds_are_named(model: State) -> None:
+    name = "transformer.wte.weight"
+    longer = {**model, name: torch.cat([model[name], torch.ones(5, model[name].shape[1])])}
+    report = flagscope.compare(model, longer, only="content")
+    assert report.verdict.text == f"the same but for rows that one side adds to {name}"
 
 
 @pytest.mark.parametrize("factor", [-1.0, 3.0])

@@ -83,6 +83,14 @@ def test_integers_alone_can_be_identical() -> None:
     assert content({"w": torch.arange(9)}, {"w": torch.arange(9) + 1}).relation == "unclear"
 
 
+def test_integers_of_other_widths_are_equal(model: State) -> None:
+    one, other = ({**model, "position_ids": torch.arange(9, dtype=kind)}
+                  for kind in (torch.int32, torch.int64))  # fmt: skip
+    assert content(one, other).relation == "reencoded"
+    other["position_ids"] = other["position_ids"] + 2**40
+    assert content(one, other).relation == "shares_parts"
+
+
 def test_a_tensor_without_entries_is_not_equal_to_one_with_some() -> None:
     record = content({"w": torch.zeros(0, 4)}, {"w": torch.zeros(4, 4)})
     assert [tensor.content for tensor in record.tensors] == ["reshaped"]

@@ -69,7 +69,7 @@ def unplaced_vectors(root: Module, placed: Collection[str]) -> Iterator[Vector]:
 def _holder(root: Module, path: str) -> str:
     """The nearest ancestor of a norm that holds matrices, which holds the list of norms."""
     module, holder = root, ""
-    for part in path.split("."):
+    for part in path.split(".") if path else ():  # a model that is one norm has no modules
         holder = module.path if module.matrices else holder
         module = module.children[part]
     return holder

@@ -136,8 +136,9 @@ def cannot_tell(seen: Seen, kind: ReplayOutcome) -> list[str]:
     lines += seen.untouched.not_compared
     if seen.untouched.only_base_count or seen.untouched.only_merged_count:
         lines.append(
-            f"{seen.untouched.only_base_count} tensors are in the base alone and "
-            f"{seen.untouched.only_merged_count} in the merged model alone: not compared"
+            f"tensors in one model alone, which were not compared: "
+            f"{seen.untouched.only_base_count} of the base, "
+            f"{seen.untouched.only_merged_count} of the merged model"
         )
     return lines
 

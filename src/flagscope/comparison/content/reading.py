@@ -24,6 +24,8 @@ _NARROW = (
     torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e4m3fnuz,
     torch.float8_e5m2, torch.float8_e5m2fnuz,
 )  # fmt: skip
+# Types whose values int64 holds.
+_INTEGERS = {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "bool"}
 # Rows by which a transpose is tried.
 _PROBE = 4
 
@@ -173,6 +175,21 @@ def _side(read: _Read, rows: slice) -> Side:
     factor = scale if scale is None or scale.ndim == 0 else scale[rows]
     grid = None if step is None else step.reshape(stored.shape)[rows]
     return Side(part, factor, grid, widen(part, torch.float64, scale=factor))
+
+
+def same_integers(pair: Pair, a: Checkpoint, b: Checkpoint) -> bool:
+    """Whether both hold the same integers, perhaps of other widths."""
+    scaled = pair.a.name in a.scaled or pair.b.name in b.scaled
+    if scaled or pair.a.shape != pair.b.shape:
+        return False
+    if not {pair.a.dtype, pair.b.dtype} <= _INTEGERS or pair.a.quantised or pair.b.quantised:
+        return False
+    for block in row_blocks(pair.a.shape, _READ):
+        one = _read(a, pair.a.name, block, turned=False)[0]
+        other = _read(b, pair.b.name, block, turned=False)[0]
+        if not torch.equal(one.to(torch.int64), other.to(torch.int64)):
+            return False
+    return True
 
 
 def same_bits(pair: Pair, a: Checkpoint, b: Checkpoint) -> bool:

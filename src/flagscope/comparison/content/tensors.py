@@ -9,7 +9,13 @@ from flagscope.checkpoint import Checkpoint, TensorInfo
 from flagscope.comparison.content.checks import SideName
 from flagscope.comparison.content.differences import EntrySums
 from flagscope.comparison.content.pairing import Pair
-from flagscope.comparison.content.reading import comparable, first_rows, rows_of, same_bits
+from flagscope.comparison.content.reading import (
+    comparable,
+    first_rows,
+    rows_of,
+    same_bits,
+    same_integers,
+)
 from flagscope.comparison.content.rounding import ScaleRules, rounding_checks, settled
 from flagscope.comparison.content.scaled import Scales, common_rule, group_scales
 from flagscope.errors import FlagscopeError
@@ -91,6 +97,11 @@ def _compared(pair: Pair, a: Checkpoint, b: Checkpoint, scales: ScaleRules) -> C
         return Compared(pair, _record(pair, kind, status=status), None)
     if same_bits(pair, a, b):
         return Compared(pair, _record(pair, "identical", difference=_equal(pair)), None)
+    if pair.a.dtype != pair.b.dtype and same_integers(pair, a, b):
+        status = f"equal integers of types {' and '.join(sorted((pair.a.dtype, pair.b.dtype)))}"
+        return Compared(
+            pair, _record(pair, "rounding", difference=_equal(pair), status=status), None
+        )
     if not (comparable(pair.a) and comparable(pair.b)):
         kind = "different" if pair.a.dtype == pair.b.dtype else "unread"
         status = f"types {pair.a.dtype} and {pair.b.dtype} are compared by their bits alone"

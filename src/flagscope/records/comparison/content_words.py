@@ -275,7 +275,7 @@ def _tests(record: ContentNumbers) -> list[str]:
         seen = [seen_correlation(tensor, tests) for tensor in tested]
         least, most = min(seen), max(seen)
         lines.append(
-            "beside what their means give, a correlation of "
+            "over what their means give, a correlation of "
             + (f"{least:.2g}" if least == most else f"{least:.2g} to {most:.2g}, by their size,")
             + " would have been seen 99 times in 100"
             if most < 1
@@ -300,10 +300,12 @@ def _cannot_tell(record: ContentNumbers) -> list[str]:
             "another order"
         )
     loose = [tensor for tensor in record.tensors if tensor.rounding is not None
-             and tensor.content == "rounding" and tensor.rounding.rule is None]  # fmt: skip
+             and tensor.content == "rounding" and tensor.rounding.rule is None
+             and not _all_equal(tensor)]  # fmt: skip
     if loose:
+        verb = "agrees" if len(loose) == 1 else "agree"
         lines.append(
-            f"{_tensors(len(loose))} agree within the steps of both grids, and no rule gives one "
+            f"{_tensors(len(loose))} {verb} within the steps of both grids, and no rule gives one "
             "side from the other: a change smaller than a step of the coarser side is not seen"
         )
     corrected = [
@@ -330,6 +332,11 @@ def _cannot_tell(record: ContentNumbers) -> list[str]:
     if record.relation in ("reencoded", "identical"):
         lines.append("settings and tokenizer, which the weights do not hold, were not compared")
     return lines
+
+
+def _all_equal(tensor: TensorContent) -> bool:
+    difference = tensor.difference
+    return difference is not None and difference.equal == difference.entries
 
 
 def _is_quantised(tensor: TensorContent) -> bool:

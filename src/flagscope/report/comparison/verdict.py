@@ -45,14 +45,14 @@ def verdict_of_models(content: ContentRecord, change: ChangeRecord | None) -> Ve
     if code == "fine-tuned":
         open_ends.insert(
             0,
-            "which of the two was made of the other, and by what (fine-tuning, continued training, "
-            "a merge with a third model): weights alone do not say it",
+            "which of the two was made of the other, and by what (fine-tuning, pruning, noise, an "
+            "average, a merge with a third model): weights alone do not say it",
         )
     return Verdict(
         code=code,
         text=_line(content, change),
         evidence=(*content.evidence, *_moved(change)),
-        cannot_tell=(*open_ends, *(change.notes if change else ())),
+        cannot_tell=(*open_ends, *(change.notes if change and change.maps else ())),
     )
 
 
@@ -103,11 +103,17 @@ def _types(content: ContentRecord) -> str:
             continue
         # In the order of their names, which is that of neither side.
         types[joined(sorted({tensor.type_a, tensor.type_b}))] += 1
-        if tensor.rounding.rounded == "a":
-            rules[f"{SIDE_A} is {SIDE_B} as {tensor.type_a}"] += 1
-        elif tensor.rounding.rounded == "b":
-            rules[f"{SIDE_B} is {SIDE_A} as {tensor.type_b}"] += 1
-    return joined((words for words, _ in (rules or types).most_common()), limit=_FEW)
+        rounded = tensor.rounding.rounded
+        if rounded is None:
+            continue
+        one, other, kind = (
+            (SIDE_A, SIDE_B, tensor.type_a) if rounded == "a" else (SIDE_B, SIDE_A, tensor.type_b)
+        )
+        # Of one type on both sides, it was rounded to another in between.
+        way = tensor.rounding.rule if tensor.type_a == tensor.type_b else f"as {kind}"
+        rules[f"{one} is {other} {way}"] += 1
+    words = joined((words for words, _ in (rules or types).most_common()), limit=_FEW)
+    return words or "the same integers in types of other widths"
 
 
 def _outside(content: ContentRecord) -> tuple[str, int]:
@@ -173,11 +179,13 @@ def _shared(content: ContentRecord) -> str:
     other: list[TensorContent] = []
     for tensor in content.tensors:
         (alike if same(tensor) else other).append(tensor)
+    longer = [tensor for tensor in alike if math.prod(tensor.shape_a) != math.prod(tensor.shape_b)]
     alone = content.unpaired_a.parameters + content.unpaired_b.parameters
     entries = sum(map(_size, alike))
     if entries >= _NEARLY * (entries + sum(map(_size, other)) + alone):
         names = [joined((tensor.name_a for tensor in other), limit=_FEW)] if other else []
         alone = content.unpaired_a.tensors + content.unpaired_b.tensors
+        names += [f"rows that one side adds to {tensor.name_a}" for tensor in longer[:_FEW]]
         names += [f"{counted(alone, 'tensor')} that only one side has"] if alone else []
         return f"the same but for {joined(names)}"
     return f"they share only these parts: {_parts(alike, other)}"
