@@ -242,3 +242,22 @@ def test_bad_arguments_are_refused():
         signal_rank(sigma, square=10.0, shape=(5, torch.tensor([5, 6])))
     with pytest.raises(InputError, match="NaN"):
         signal_rank_of(torch.full((3, 3), math.nan))
+
+
+@pytest.mark.parametrize("planted", [0.0, 0.5, 1.5, 4.0])
+def test_nothing_stands_out_where_the_signal_rank_is_0(planted: float) -> None:
+    # One direction of a size around the edge of the bulk: one answer by both, whatever it is.
+    generator = seeded(11)
+    answers = set()
+    for _ in range(20):
+        w = torch.randn(48, 160, generator=generator, dtype=torch.float64)
+        u = torch.randn(48, 1, generator=generator, dtype=torch.float64)
+        v = torch.randn(1, 160, generator=generator, dtype=torch.float64)
+        w += planted * (48**0.5 + 160**0.5) * (u / u.norm()) @ (v / v.norm())
+        even = equilibrated(w).values
+        found = module.nothing_stands_out(
+            even @ even.mT, square=float(even.square().sum()), shape=(48, 160)
+        )
+        assert found == (int(signal_rank_of(w)) == 0)
+        answers.add(found)
+    assert (planted < 1) in answers
