@@ -15,7 +15,7 @@ from flagscope.api.comparison_report import ComparisonReport
 from flagscope.api.sharing import named_paths
 from flagscope.api.sides import Asked, adapter_path
 from flagscope.api.source import check_run, checked_settings
-from flagscope.engine import TASK_MEMORY, Progress, peak_rss
+from flagscope.engine import TASK_MEMORY, Progress, default_workers, peak_rss
 from flagscope.errors import InputError
 from flagscope.records.comparison import (
     COMPARISON_PARTS,
@@ -88,7 +88,9 @@ def compare(
     check_run(workers, memory)
     start = time.perf_counter()
     settings = checked_settings(family=family, heads=heads)
-    asked = Asked(_parts(only), settings, config, workers, memory, progress)
+    # Counted here: while parts run, each of them has its share of PyTorch's threads alone.
+    threads = default_workers() if workers is None else workers
+    asked = Asked(_parts(only), settings, config, workers, threads, memory, progress)
     parents = tuple(parents)
     if adapter is not None and not isinstance(adapter, (str, os.PathLike)):
         raise InputError(

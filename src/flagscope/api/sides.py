@@ -15,7 +15,7 @@ from flagscope.api.source import mapped, opened, readable
 from flagscope.arch import Graph
 from flagscope.checkpoint import Checkpoint, checkpoint_fingerprint
 from flagscope.checkpoint.lora import ADAPTER_FILES, AdapterWeights, adapter_weights, read_adapter
-from flagscope.engine import Progress, Settings, default_workers, main_dtype, weights_of
+from flagscope.engine import Progress, Settings, main_dtype, weights_of
 from flagscope.errors import FlagscopeError
 from flagscope.records.comparison import ComparisonPart, Side
 
@@ -66,19 +66,15 @@ class OpenAdapter:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked for of a comparison, and what it may take."""
+    """What is asked for of a comparison, and what it may take; `threads` are parts at once."""
 
     parts: tuple[ComparisonPart, ...]
     settings: Settings
     config: Config | None
     workers: int | None
+    threads: int
     memory: int
     progress: Progress | None
-
-    @property
-    def threads(self) -> int:
-        """Parts that are computed at once."""
-        return default_workers() if self.workers is None else self.workers
 
 
 def adapter_path(source: Source) -> str | os.PathLike[str] | None:
