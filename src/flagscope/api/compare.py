@@ -87,7 +87,8 @@ def compare(
     """
     check_run(workers, memory)
     start = time.perf_counter()
-    settings = checked_settings(family=family, heads=heads)
+    # No list of links: none is compared.
+    settings = checked_settings(family=family, heads=heads, edges=0)
     # Counted here: while parts run, each of them has its share of PyTorch's threads alone.
     threads = default_workers() if workers is None else workers
     asked = Asked(_parts(only), settings, config, workers, threads, memory, progress)
