@@ -1,7 +1,7 @@
-"""Adapters against each other, and a merge replayed: time by width, and beside a plain product.
+"""Adapters against each other, and a merge replayed: time by width, and next to a plain product.
 
 python -m benchmarks.adapters pair      # widths 640 … 16,384 at fixed d·r²
-python -m benchmarks.adapters replay    # one bfloat16 tensor, beside one product of its factors
+python -m benchmarks.adapters replay    # one bfloat16 tensor, next to one product of its factors
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from flagscope.comparison.adapters.pair import compared_adapters
 from flagscope.comparison.adapters.replay import replayed_merge
 
 WIDTHS = (640, 1600, 4096, 16_384)
-# d·r² of all: rank 16 at the largest width.
-WORK = WIDTHS[-1] * 16**2
+# Ranks at the largest width, which fix d·r² of all.
+RANKS = (64, 16)
 
 
 def adapter(folder: Path, width: int, rank: int, seed: int) -> AdapterWeights:
@@ -50,11 +50,11 @@ def best(act: Callable[[], object], repeats: int) -> float:
     return min(times)
 
 
-def pair(repeats: int) -> None:
-    """Time of a pair by width, as a ratio to the least."""
+def pair(repeats: int, last: int) -> None:
+    """Time of a pair by width, as a ratio to the least; `last` is the rank at the largest width."""
     seconds = {}
     for width in WIDTHS:
-        rank = round(math.sqrt(WORK / width))
+        rank = round(last * math.sqrt(WIDTHS[-1] / width))
         with tempfile.TemporaryDirectory() as folder:
             sides = [adapter(Path(folder, str(k)), width, rank, k) for k in (0, 1)]
             seconds[width, rank] = best(lambda s=sides: compared_adapters(*s), repeats)
@@ -85,7 +85,11 @@ def main() -> None:
     parser.add_argument("what", choices=["pair", "replay"])
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
-    {"pair": pair, "replay": replay}[given.what](given.repeats)
+    if given.what == "replay":
+        replay(given.repeats)
+        return
+    for last in RANKS:
+        pair(given.repeats, last)
 
 
 if __name__ == "__main__":
