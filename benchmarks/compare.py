@@ -1,10 +1,11 @@
-"""What moved between two checkpoints next to a scan of one: time and memory, each by itself.
+"""A comparison of two checkpoints, and its part of what moved, next to a scan of one and to PEFT.
 
     python -m benchmarks.compare minilm FOLDER      # all-MiniLM-L6-v2 and a copy with 5 % noise
     python -m benchmarks.compare gpt2               # GPT2Config() with random weights
     python -m benchmarks.compare 7b --layers 1      # layers of the 7B shape in bfloat16
 
-Seconds are those of the process's own cores, which a busy machine does not lengthen.
+Each is a process of its own, in turn. `peft` is what its search for intruder dimensions takes on
+one map, the first square one: the decompositions of W and W + ΔW in float32.
 """
 
 from __future__ import annotations
@@ -53,11 +54,26 @@ def compared(a: Path, b: Path) -> None:
     changed_maps(of_a, of_b, graph_a, graph_b)
 
 
+def whole(a: Path, b: Path) -> None:
+    """All parts of a comparison, with the defaults."""
+    import flagscope
+
+    flagscope.compare(a, b)
+
+
 def scanned(a: Path) -> None:
     """A scan with the defaults."""
     import flagscope
 
-    flagscope.scan(a, workers=1, store=None)
+    flagscope.scan(a)
+
+
+def decomposed(a: Path, b: Path) -> None:
+    """PEFT's decompositions of one map on both sides."""
+    sides = [load_file(folder / "model.safetensors") for folder in (a, b)]
+    name = next(key for key, w in sides[0].items() if w.ndim == 2 and w.shape[0] == w.shape[1])
+    base, merged = (torch.linalg.svd(side[name].float(), full_matrices=False)[0] for side in sides)
+    (merged.T @ base).abs().max(dim=1)
 
 
 def measured(task: Callable[..., None], *paths: Path) -> dict[str, float]:
@@ -82,7 +98,7 @@ def main() -> None:
     parser.add_argument("what", choices=("minilm", "gpt2", "7b"))
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--layers", type=int, default=1)
-    parser.add_argument("--no-scan", action="store_true")
+    parser.add_argument("--spectrum", default="random", help="random, or p of values i^-p (7b)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
@@ -92,11 +108,15 @@ def main() -> None:
             a = gpt2_small(work)
         else:
             (work / "a").mkdir()
-            a = layers_of_7b(work / "a", options.layers, "0.3")
+            a = layers_of_7b(work / "a", options.layers, options.spectrum)
         b = noisy_copy(a, work / "b")
-        print(json.dumps({"compare": measured(compared, a, b)}))
-        if not options.no_scan:
-            print(json.dumps({"scan": measured(scanned, a)}))
+        for name, task, paths in (
+            ("compare", whole, (a, b)),
+            ("change alone", compared, (a, b)),
+            ("scan of one", scanned, (a,)),
+            ("peft, one map", decomposed, (a, b)),
+        ):
+            print(json.dumps({name: measured(task, *paths)}), flush=True)
 
 
 if __name__ == "__main__":
