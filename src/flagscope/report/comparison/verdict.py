@@ -187,7 +187,9 @@ def _shared(content: ContentRecord) -> str:
         alone = content.unpaired_a.tensors + content.unpaired_b.tensors
         names += [f"rows that one side adds to {tensor.name_a}" for tensor in longer[:_FEW]]
         names += [f"{counted(alone, 'tensor')} that only one side has"] if alone else []
-        return f"the same but for {joined(names)}"
+        types = _types(content)
+        way = f" up to rounding ({types})" if any(t.content == "rounding" for t in alike) else ""
+        return f"the same{way} but for {joined(names)}"
     return f"they share only these parts: {_parts(alike, other)}"
 
 
