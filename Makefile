@@ -17,13 +17,12 @@ test: $(VENV)/.test
 # The mathematics with its annotations checked at run time, shapes of arrays included. Tests that
 # draw the same calls thousands of times are left to `make test`.
 CHECKED := flagscope.geometry,flagscope.null,flagscope.diagnose,flagscope.arch,flagscope.reparameterize,flagscope.comparison
-DRAWS   := $(addprefix --ignore=tests/diagnose/test_,balanced_null.py calibration.py guard.py) \
-	$(addprefix --ignore=tests/comparison/,content/test_false_positives.py adapters/test_healthy_merges.py)
+DRAWS   := $(addprefix --ignore=tests/diagnose/test_,balanced_null.py calibration.py guard.py)
 shapes: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -q -m "not slow" $(DRAWS) \
 		-p shape_checks --jaxtyping-packages=$(CHECKED),shape_checks.checked \
 		$(addprefix src/flagscope/,geometry null diagnose arch reparameterize comparison) \
-		$(addprefix tests/,geometry null diagnose reparameterize comparison)
+		$(addprefix tests/,geometry null diagnose reparameterize comparison/test_in_order.py)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
