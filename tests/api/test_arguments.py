@@ -33,6 +33,12 @@ def gpt2(seed: int = 0) -> dict[str, Tensor]:
     }
 
 
+def moved() -> dict[str, Tensor]:
+    """The same weights after a small step."""
+    step = gpt2(seed=9)
+    return {name: tensor + 0.05 * step[name] for name, tensor in gpt2().items()}
+
+
 def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5))
 
@@ -83,16 +89,29 @@ HEADS: dict[str, Case] = OF_SOURCES | {
     "memory": "memory",
     "device": "abacus",
 }
+COMPARE: dict[str, Case] = {
+    "a": ({"a": gpt2(seed=1)}, lambda r: r.verdict.code),
+    "b": ({"b": gpt2(seed=1)}, lambda r: r.verdict.code),
+    "parents": ({"parents": [gpt2(seed=1)]}, lambda r: len(r.result.parents)),
+    "only": ({"only": "content"}, lambda r: r.result.change is None),
+    "config": ({"config": {**GPT2, "n_head": 2}}, lambda r: len(r.heads)),
+    "family": ({"family": "none"}, lambda r: r.result.a.family),
+    "heads": ({"heads": 2}, lambda r: len(r.heads)),
+    "revision_a": "revision",
+    "revision_b": "revision",
+}
 REFUSED = {"base": "nowhere", "tensors": "nowhere", "device": "abacus", "memory": 1.0,
-           "revision": "main", "example_inputs": torch.zeros(1)}  # fmt: skip
+           "revision": "main", "revision_a": "main", "revision_b": "main",
+           "example_inputs": torch.zeros(1)}  # fmt: skip
 FUNCTIONS = {
     flagscope.scan: SCAN, flagscope.inspect: INSPECT, flagscope.head_overlaps: HEADS,
-    flagscope.families: {},
+    flagscope.families: {}, flagscope.compare: COMPARE,
 }  # fmt: skip
 # Those whose effect is in a test of its own below.
 ALONE = {
     flagscope.scan: {"executor", "store", "memory", "progress", "depth"},
     flagscope.inspect: {"memory", "depth"},
+    flagscope.compare: {"adapter", "workers", "memory", "progress"},
 }
 
 
@@ -132,6 +151,8 @@ def test_every_public_function_and_each_argument_has_a_test() -> None:
 def test_each_argument_has_its_effect(function: Any, argument: str) -> None:
     case = FUNCTIONS[function][argument]
     given: dict[str, Any] = {"source": gpt2(), "config": GPT2}
+    if function is flagscope.compare:
+        given = {"a": gpt2(), "b": moved(), "config": GPT2}
     if isinstance(case, str):
         with pytest.raises(InputError, match=case):
             function(**given, **{argument: REFUSED[argument]})
@@ -152,12 +173,14 @@ def test_what_two_functions_take_has_one_default(function: Any, others: set[str]
 @pytest.mark.parametrize(
     ("function", "command", "others"),
     [(flagscope.scan, "scan", {"executor"}), (flagscope.inspect, "inspect", {"estimate"}),
-     (flagscope.head_overlaps, "heads", {"spaces"})],
+     (flagscope.head_overlaps, "heads", {"spaces"}), (flagscope.compare, "compare", {"a", "b"})],
 )  # fmt: skip
 def test_a_command_has_the_defaults_of_its_function(
     function: Any, command: str, others: set[str]
 ) -> None:
-    given = cli.commands[command].make_context(command, ["model"]).params
+    given = (
+        cli.commands[command].make_context(command, ["model"] * (1 + (command == "compare"))).params
+    )
     taken = signature(function).parameters
     both = (given.keys() & taken.keys()) - {"source"}
     assert {name for name in both if given[name] != taken[name].default} == others
@@ -247,3 +270,28 @@ def test_an_estimate_is_that_of_the_memory(tmp_path: Path) -> None:
     assert taken[0] is not None
     assert taken[1] is not None
     assert taken[0].bytes_memory != taken[1].bytes_memory
+
+
+def test_a_comparison_takes_what_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flagscope.api import compared_models
+
+    given: list[dict[str, Any]] = []
+    changed_maps = compared_models.changed_maps
+
+    def watched(*sides: Any, **settings: Any) -> Any:
+        given.append(settings)
+        return changed_maps(*sides, **settings)
+
+    monkeypatch.setattr(compared_models, "changed_maps", watched)
+    calls: list[tuple[int, int, str]] = []
+    flagscope.compare(
+        gpt2(), moved(), config=GPT2, workers=3, memory=1_000_000,
+        progress=lambda *call: calls.append(call),
+    )  # fmt: skip
+    assert (given[0]["workers"], given[0]["memory"]) == (3, 1_000_000)
+    assert calls[-1][0] == calls[-1][1] > 0
+
+
+def test_a_comparison_looks_for_the_adapter_that_is_given(tmp_path: Path) -> None:
+    with pytest.raises(flagscope.MissingFileError, match="not a PEFT adapter"):
+        flagscope.compare(gpt2(), moved(), config=GPT2, adapter=tmp_path)
