@@ -15,7 +15,7 @@ from flagscope.api.comparison_report import ComparisonReport
 from flagscope.api.sharing import named_paths
 from flagscope.api.sides import Asked, adapter_path
 from flagscope.api.source import check_run, checked_settings
-from flagscope.engine import TASK_MEMORY, Progress, default_workers, peak_rss
+from flagscope.engine import Progress, default_workers, peak_rss
 from flagscope.errors import InputError
 from flagscope.records.comparison import (
     COMPARISON_PARTS,
@@ -41,7 +41,7 @@ def compare(
     revision_a: str | None = None,
     revision_b: str | None = None,
     workers: int | None = None,
-    memory: int = TASK_MEMORY,
+    memory: int = 2_000_000_000,
     progress: Progress | None = None,
 ) -> ComparisonReport:
     """Compare two models, a model and an adapter, or two adapters, by their weights alone.
@@ -66,7 +66,7 @@ def compare(
     revision_a, revision_b
         Branch, tag or commit of hub repositories.
     workers, memory, progress
-        As for `flagscope.scan`.
+        As for `flagscope.scan`; the memory is 2 GB by default.
 
     Returns
     -------

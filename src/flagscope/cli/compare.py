@@ -78,7 +78,7 @@ def _codes(
     type=click.IntRange(1),
     help="Number of tasks at once. The default is one per core, at most four.",
 )
-@memory_option("Memory for the tasks, in addition to the program itself.")
+@memory_option("Memory for the tasks, in addition to the program itself.", default="2GB")
 @click.option(
     "--fail-on",
     metavar="CODES",

@@ -74,10 +74,10 @@ def together(*options: Decorator) -> Decorator:
     return decorated
 
 
-def memory_option(help: str) -> Decorator:
+def memory_option(help: str, *, default: str = "3GB") -> Decorator:
     """--memory, a size in bytes, of what is held at once."""
     return click.option(
-        "--memory", metavar="SIZE", callback=in_bytes, default="3GB", show_default=True, help=help
+        "--memory", metavar="SIZE", callback=in_bytes, default=default, show_default=True, help=help
     )
 
 
