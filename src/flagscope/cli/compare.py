@@ -9,9 +9,9 @@ import click
 
 from flagscope.cli.bar import progress_bar
 from flagscope.cli.collection import collection_paused
-from flagscope.cli.gate import chosen_codes, comparison_codes, comparison_gate
+from flagscope.cli.gate import comparison_codes, comparison_gate
 from flagscope.cli.interrupt import interruptible
-from flagscope.cli.options import memory_option
+from flagscope.cli.options import chosen, memory_option
 from flagscope.cli.outputs import check_outputs, paths_option, write_outputs
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ PARTS = ("content", "change", "diagnostics")
 
 
 def _parts(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    return chosen_codes(value, PARTS)
+    return chosen(value, PARTS)
 
 
 def _codes(

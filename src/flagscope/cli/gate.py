@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 import click
 
-from flagscope.cli.options import Decorator
+from flagscope.cli.options import Decorator, chosen
 from flagscope.cli.text import log
 
 if TYPE_CHECKING:
@@ -35,25 +35,7 @@ def scan_codes(value: str | None) -> tuple[str, ...]:
     """
     from flagscope.records import FINDING_CODES  # not at the start of every command
 
-    return () if value is None else chosen_codes(value, (*FINDING_CODES, *_SEVERITIES))
-
-
-def chosen_codes(value: str, among: Iterable[str]) -> tuple[str, ...]:
-    """The comma-separated codes of an option.
-
-    Raises
-    ------
-    click.BadParameter
-        If one is not among those there are.
-    """
-    known = tuple(among)
-    chosen = tuple(code.strip() for code in value.split(",") if code.strip())
-    wrong = [code for code in chosen if code not in known]
-    if wrong or not chosen:
-        raise click.BadParameter(
-            f"{', '.join(map(repr, wrong)) or 'nothing'} is not among {', '.join(known)}"
-        )
-    return chosen
+    return () if value is None else chosen(value, (*FINDING_CODES, *_SEVERITIES))
 
 
 def fail_on_option() -> Decorator:
@@ -91,7 +73,7 @@ def comparison_codes(value: str | None) -> tuple[str, ...]:
 
     if value is None:
         return ()
-    return chosen_codes(value, (*VERDICT_CODES, *COMPARISON_CODES, *fault_codes()))
+    return chosen(value, (*VERDICT_CODES, *COMPARISON_CODES, *fault_codes()))
 
 
 def comparison_gate(comparison: Comparison, codes: Sequence[str]) -> int:

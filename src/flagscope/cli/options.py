@@ -14,24 +14,31 @@ KINDS = ("qk", "ov", "mlp", "sequential", "conv", "residual", "latent")
 
 def parts(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
     """The comma-separated parts of --only."""
-    return _chosen(value, PARTS)
+    return chosen(value, PARTS)
 
 
 def pair_kinds(
     _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> tuple[str, ...] | None:
     """The comma-separated kinds of --kinds."""
-    return None if value is None else _chosen(value, KINDS)
+    return None if value is None else chosen(value, KINDS)
 
 
-def _chosen(value: str, among: tuple[str, ...]) -> tuple[str, ...]:
-    chosen = tuple(part.strip() for part in value.split(",") if part.strip())
-    wrong = [part for part in chosen if part not in among]
-    if wrong or not chosen:
+def chosen(value: str, among: tuple[str, ...]) -> tuple[str, ...]:
+    """The comma-separated words of an option.
+
+    Raises
+    ------
+    click.BadParameter
+        If one is not among those there are.
+    """
+    words = tuple(part.strip() for part in value.split(",") if part.strip())
+    wrong = [word for word in words if word not in among]
+    if wrong or not words:
         raise click.BadParameter(
             f"{', '.join(map(repr, wrong)) or 'nothing'} is not among {', '.join(among)}"
         )
-    return chosen
+    return words
 
 
 def numbers(
