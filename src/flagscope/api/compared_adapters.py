@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from flagscope.api.sides import Asked, OpenAdapter, OpenModel, opened_adapter, opened_model
+from flagscope.api.source import opened
 from flagscope.checkpoint.adapter import AdapterCheckpoint
 from flagscope.comparison.adapters.coverage import adapter_coverage
 from flagscope.comparison.adapters.pair import compared_adapters
@@ -97,8 +98,11 @@ def _with_adapter(
     if model.graph is None:
         return None, "the maps of the model are not known"
     try:
-        again = opened_model(source, stack, asked, revision=revision, map_it=False)
-        merged = stack.enter_context(AdapterCheckpoint(adapter.weights.path, again.stored))
+        # Opened again, since the merged model closes its base.
+        again = stack.enter_context(
+            opened(source, config=asked.config, revision=revision, base=None)
+        )
+        merged = stack.enter_context(AdapterCheckpoint(adapter.weights.path, again))
     except FlagscopeError as error:
         return None, f"the adapter cannot be merged into the model: {error}"
     with torch_threads(asked.threads):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from flagscope.api.saved import saved_record, written
 from flagscope.api.sharing import named_paths, shareable
-from flagscope.errors import InputError
+from flagscope.records import with_texts
 from flagscope.records.comparison import Comparison, Verdict
-from flagscope.writing import write_whole
 
 if TYPE_CHECKING:
     import pandas
@@ -39,19 +38,13 @@ class ComparisonReport:
         InputError
             If the file is not a comparison of schema `flagscope.compare/1`.
         """
-        from pydantic import ValidationError
-
-        try:
-            if Path(source).exists() and not Path(source).is_file():
-                raise OSError("not a file")  # reading a pipe may never end
-            text = Path(source).read_text(encoding="utf-8")
-            return cls(Comparison.model_validate_json(text))
-        except (OSError, UnicodeDecodeError, ValidationError) as error:
-            first = str(error).splitlines()[0]
-            raise InputError(
-                f"{os.fspath(source)} is not a comparison of schema flagscope.compare/1: {first}",
-                hint="give a file written by `flagscope compare --json`",
-            ) from error
+        result = saved_record(
+            source,
+            Comparison,
+            what="a comparison of schema flagscope.compare/1",
+            hint="give a file written by `flagscope compare --json`",
+        )
+        return cls(result)
 
     @property
     def verdict(self) -> Verdict:
@@ -84,10 +77,7 @@ class ComparisonReport:
 
         Absolute paths of this machine are shortened to their last part unless `paths` is True.
         """
-        text = self._shared(paths).model_dump_json(by_alias=True, indent=1)
-        if path is not None:
-            write_whole(path, text)
-        return text
+        return written(self._shared(paths).model_dump_json(by_alias=True, indent=1), path)
 
     def to_html(self, path: str | os.PathLike[str] | None = None, *, paths: bool = False) -> str:
         """The result as one self-contained page; also written to `path` if one is given.
@@ -96,10 +86,7 @@ class ComparisonReport:
         """
         from flagscope.report.comparison import render_comparison
 
-        text = render_comparison(self._shared(paths))
-        if path is not None:
-            write_whole(path, text)
-        return text
+        return written(render_comparison(self._shared(paths)), path)
 
     def _shared(self, paths: bool) -> Comparison:
         if paths:
@@ -122,14 +109,4 @@ def shared_texts(result: Comparison, given: Iterable[str]) -> Comparison:
     if result.adapter is not None:
         sources.append(result.adapter.source)
     short = shareable((*named_paths(*sources), *given))
-
-    def through(value: object) -> object:
-        if isinstance(value, str):
-            return short(value)
-        if isinstance(value, list):
-            return [through(entry) for entry in value]
-        if isinstance(value, dict):
-            return {key: through(entry) for key, entry in value.items()}
-        return value
-
-    return Comparison.model_validate(through(result.model_dump(mode="json", by_alias=True)))
+    return with_texts(result, short)

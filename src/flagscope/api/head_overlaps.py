@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from flagscope.api.saved import written
 from flagscope.api.sharing import named_paths, shareable
 from flagscope.api.source import check_device, checked_settings, mapped, opened, readable
 from flagscope.diagnose import SpaceOverlaps
 from flagscope.engine import all_head_overlaps, resolved_device
 from flagscope.errors import InputError
 from flagscope.records import HEAD_SPACES, HeadSpace
-from flagscope.writing import write_whole
 
 if TYPE_CHECKING:
     import pandas
@@ -111,9 +111,7 @@ class HeadOverlaps:
         Absolute paths of this machine are shortened to their last part unless `paths` is True.
         """
         text = json.dumps(self.to_dict(paths=paths), indent=1, ensure_ascii=False, allow_nan=False)
-        if path is not None:
-            write_whole(path, text)
-        return text
+        return written(text, path)
 
     def __repr__(self) -> str:
         tables = ", ".join(f"{len(one.measured)} {one.space}" for one in self.spaces)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from flagscope.api.saved import saved_record, written
 from flagscope.api.sharing import shared_result
-from flagscope.errors import InputError
 from flagscope.records import ScanResult
-from flagscope.writing import write_whole
 
 if TYPE_CHECKING:
     import pandas
@@ -45,21 +43,14 @@ class Report:
         InputError
             If the file is not a scan of schema `flagscope.scan/2` or `flagscope.scan/1`.
         """
-        from pydantic import ValidationError
-
-        try:
-            if Path(source).exists() and not Path(source).is_file():
-                raise OSError("not a file")  # reading a pipe may never end
-            text = Path(source).read_text(encoding="utf-8")
-            result = ScanResult.model_validate_json(text)
-            # What is said of it is said anew: another release may say more.
-            return cls(result.model_copy(update={"findings": []}))
-        except (OSError, UnicodeDecodeError, ValidationError) as error:
-            first = str(error).splitlines()[0]
-            raise InputError(
-                f"{os.fspath(source)} is not a scan of schema flagscope.scan/2 or /1: {first}",
-                hint="give a file written by `flagscope scan --json` or Report.to_json",
-            ) from error
+        result = saved_record(
+            source,
+            ScanResult,
+            what="a scan of schema flagscope.scan/2 or /1",
+            hint="give a file written by `flagscope scan --json` or Report.to_json",
+        )
+        # What is said of it is said anew: another release may say more.
+        return cls(result.model_copy(update={"findings": []}))
 
     @cached_property
     def pairs(self) -> pandas.DataFrame:
@@ -102,7 +93,7 @@ class Report:
         Absolute paths of this machine are shortened to their last part unless `paths` is True.
         """
         text = self._with_findings(paths).model_dump_json(by_alias=True, indent=1)
-        return _written(text, path)
+        return written(text, path)
 
     def to_html(self, path: str | os.PathLike[str] | None = None, *, paths: bool = False) -> str:
         """The result as one self-contained page; also written to `path` if one is given.
@@ -111,7 +102,7 @@ class Report:
         """
         from flagscope.report import render_page
 
-        return _written(render_page(self._shared(paths)), path)
+        return written(render_page(self._shared(paths)), path)
 
     def _shared(self, paths: bool = False) -> ScanResult:
         return self.result if paths else shared_result(self.result, self._given)
@@ -137,9 +128,3 @@ class Report:
             f"Report({r.source!r}, family={r.family!r}, {share}{len(r.pairs)} pairs, "
             f"{len(r.heads)} head groups, {len(r.failures)} failures)"
         )
-
-
-def _written(text: str, path: str | os.PathLike[str] | None) -> str:
-    if path is not None:
-        write_whole(path, text)
-    return text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Hashable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -137,15 +136,12 @@ def opened_adapter(source: str | os.PathLike[str], stack: ExitStack) -> OpenAdap
     """
     weights = stack.enter_context(read_adapter(source))
     file = weights.file
-    types: Counter[str] = Counter()
-    for info in file.tensors.values():
-        types[info.dtype] += info.nbytes
     side = Side(
         source=readable(weights.source),
         kind="adapter",
         fingerprint=checkpoint_fingerprint(file),
         family=None,
-        dtype=types.most_common(1)[0][0],
+        dtype=main_dtype(file),
         tensors=len(file.tensors),
         parameters=sum(prod(info.shape) for info in file.tensors.values()),
     )

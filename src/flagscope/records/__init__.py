@@ -36,7 +36,7 @@ from flagscope.records.pairs import (
     PairRecord,
     Values,
 )
-from flagscope.records.record import Record
+from flagscope.records.record import Record, with_texts
 from flagscope.records.scan import SCHEMA, FailureRecord, RunRecord, ScanResult
 from flagscope.records.settings import ScanSettings
 
@@ -84,4 +84,5 @@ __all__ = [
     "Values",
     "What",
     "WithoutNumbers",
+    "with_texts",
 ]

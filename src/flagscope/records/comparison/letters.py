@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from functools import partial
 
-from flagscope.records.record import Record
-
-R = TypeVar("R", bound=Record)
+from flagscope.records.record import R, with_texts
 
 # Noncharacters, which no name of a tensor or a file holds.
 SIDE_A, SIDE_B = "\ufdd0", "\ufdd1"
@@ -24,17 +22,7 @@ def lettered(record: R, *, turned: bool) -> R:
     >>> lettered(verdict, turned=False).text, lettered(verdict, turned=True).text
     ('only A has it', 'only B has it')
     """
-
-    def through(value: Any) -> Any:
-        if isinstance(value, str):
-            return lettered_text(value, turned=turned)
-        if isinstance(value, dict):
-            return {key: through(entry) for key, entry in value.items()}
-        if isinstance(value, (list, tuple)):
-            return type(value)(through(entry) for entry in value)
-        return value
-
-    return type(record).model_validate(through(record.model_dump()))
+    return with_texts(record, partial(lettered_text, turned=turned))
 
 
 def lettered_text(text: str, *, turned: bool) -> str:

@@ -66,9 +66,7 @@ def _by_layer(rows: Iterable[object]) -> str:
     if len(chosen) > _FEW * len(squares):
         return ""
     noun = "layer" if len(chosen) == 1 else "layers"
-    return f"{noun} {ranges(sorted(chosen))} ({held / total:.0%} of the squared change)".replace(
-        "%", " %"
-    )
+    return f"{noun} {ranges(sorted(chosen))} ({percent(held / total, 2)} of the squared change)"
 
 
 def _by_role(rows: Iterable[object]) -> str:
