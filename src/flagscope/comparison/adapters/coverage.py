@@ -13,7 +13,7 @@ from flagscope.comparison.adapters.blocks import Source
 from flagscope.comparison.adapters.expected import missing_modules
 from flagscope.comparison.adapters.replays import Added
 from flagscope.comparison.adapters.roundings import STANDARD, roundings
-from flagscope.comparison.adapters.targets import Target, adapter_targets
+from flagscope.comparison.adapters.targets import Target, adapter_targets, target_names
 from flagscope.records.comparison.adapters import CoverageRecord, Fault, FaultCode, TargetCoverage
 
 # Names that a fault lists.
@@ -89,7 +89,7 @@ def coverage_record(
 ) -> CoverageRecord:
     """The record, from modules whose effect is known."""
     modules = [_module(target, still.get(target.module)) for target in targets]
-    names = TargetNames(name for name in base.tensors if name not in base.auxiliary)
+    names = target_names(base)
     fits = {name: names.found(name) for name in adapter.whole}
     missing, unsure = missing_modules(adapter, base, targets)
     prefix = _suggested_prefix(targets, names)

@@ -36,7 +36,7 @@ class Target:
 
 def adapter_targets(adapter: AdapterWeights, base: Checkpoint) -> list[Target]:
     """The base's tensor of every module of an adapter, in the order of its file."""
-    names = TargetNames(name for name in base.tensors if name not in base.auxiliary)
+    names = target_names(base)
     targets, taken = [], set()
     for factors in adapter.factors.values():
         target = _target(factors, adapter, base, names)
@@ -57,6 +57,18 @@ def adapter_targets(adapter: AdapterWeights, base: Checkpoint) -> list[Target]:
         detail = f"{reasons[module.reason]}: {', '.join(module.names)}"
         targets.append(Target(module.module, None, tensor, "unusable", detail))
     return targets
+
+
+def target_names(model: Checkpoint) -> TargetNames:
+    """Names of a model's tensors that an adapter may change: not those that scale others."""
+    return TargetNames(name for name in model.tensors if name not in model.auxiliary)
+
+
+def merged_name(name: str, names: TargetNames) -> str | None:
+    """The merged model's name of a tensor, where PEFT's wrappers may still be in it."""
+    stem, _, last = name.rpartition(".")
+    found = names.found(name)
+    return found if found is not None else names.found(f"{stem}.base_layer.{last}")
 
 
 def _target(
