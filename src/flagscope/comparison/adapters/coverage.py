@@ -151,11 +151,11 @@ def _faults(
     for status, (code, text) in _CODES.items():
         named = [module.module for module in modules if module.status == status]
         if named:
-            faults.append(_fault(code, f"{len(named)} of {len(modules)} {text}", named))
+            faults.append(fault(code, f"{len(named)} of {len(modules)} {text}", named))
     if prefix is not None:
         named = [module.module for module in modules if module.status == "no_target"]
         faults.append(
-            _fault(
+            fault(
                 "prefix_mismatch",
                 f"names start with {prefix[0]!r} where the base has {prefix[1]!r}",
                 named,
@@ -164,11 +164,11 @@ def _faults(
     faults += _prefix_faults(targets)
     if whole:
         faults.append(
-            _fault("whole_match_nothing", f"{len(whole)} tensors stored whole match nothing", whole)
+            fault("whole_match_nothing", f"{len(whole)} tensors stored whole match nothing", whole)
         )
     if missing:
         text = f"the settings target {len(missing)} modules that the file has no factors for"
-        faults.append(_fault("module_missing", text, missing))
+        faults.append(fault("module_missing", text, missing))
     return faults
 
 
@@ -187,7 +187,7 @@ def _prefix_faults(targets: list[Target]) -> list[Fault]:
             text = f"{tensor.removesuffix(name)!r} is put in front of them"
         found.setdefault(text, []).append(target.module)
     return [
-        _fault(
+        fault(
             "prefix_mismatch",
             f"{len(named)} names match the base's file only when {text}; a loader that takes them "
             "as they are does nothing, unless the model's class does the same",
@@ -208,5 +208,6 @@ def _suggested_prefix(targets: list[Target], names: TargetNames) -> tuple[str, s
     return pair if 2 * count > len(lost) else None
 
 
-def _fault(code: FaultCode, text: str, names: list[str]) -> Fault:
+def fault(code: FaultCode, text: str, names: list[str]) -> Fault:
+    """A fault of so many names, of which the first few are listed."""
     return Fault(code=code, text=text, names=names[:LISTED], count=len(names))

@@ -7,7 +7,7 @@ from collections import Counter
 
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.lora import AdapterWeights, TargetNames
-from flagscope.comparison.adapters.coverage import LISTED
+from flagscope.comparison.adapters.coverage import fault
 from flagscope.comparison.adapters.shared import Side, adapter_side, module_pair
 from flagscope.comparison.adapters.targets import adapter_targets
 from flagscope.records.comparison.adapter_pairs import AdapterPairRecord, ModulePair, PairOutcome
@@ -196,15 +196,12 @@ def _cannot_tell(
 def _faults(adapter: AdapterWeights, zero: list[str], base: Checkpoint | None) -> list[Fault]:
     found = []
     if zero:
-        found.append(Fault(code="zero_effect", text="modules change nothing", names=zero[:LISTED],
-                           count=len(zero)))  # fmt: skip
+        found.append(fault("zero_effect", "modules change nothing", zero))
     if adapter.unusable:
         names = [module.module for module in adapter.unusable]
-        found.append(Fault(code="unusable_factors", text="factors do not belong together",
-                           names=names[:LISTED], count=len(names)))  # fmt: skip
+        found.append(fault("unusable_factors", "factors do not belong together", names))
     if base is not None:
         lost = [t.module for t in adapter_targets(adapter, base) if t.status == "no_target"]
         if lost:
-            found.append(Fault(code="names_match_nothing", text="names match nothing of the base",
-                               names=lost[:LISTED], count=len(lost)))  # fmt: skip
+            found.append(fault("names_match_nothing", "names match nothing of the base", lost))
     return found
