@@ -39,7 +39,7 @@ def adapter_targets(adapter: AdapterWeights, base: Checkpoint) -> list[Target]:
     names = target_names(base)
     targets, taken = [], set()
     for factors in adapter.factors.values():
-        target = _target(factors, adapter, base, names)
+        target = _target(factors, base, names)
         if target.tensor in taken and target.status == "matched":
             target = Target(
                 factors.module, factors, target.tensor, "unusable",
@@ -71,16 +71,14 @@ def merged_name(name: str, names: TargetNames) -> str | None:
     return found if found is not None else names.found(f"{stem}.base_layer.{last}")
 
 
-def _target(
-    factors: Factors, adapter: AdapterWeights, base: Checkpoint, names: TargetNames
-) -> Target:
+def _target(factors: Factors, base: Checkpoint, names: TargetNames) -> Target:
     tensor = names.found(factors.target)
     if tensor is None:
-        inside = [n for n in base.tensors if f".{factors.module}." in f".{n}"]
-        if inside and (adapter.settings.get("target_parameters") or inside):
+        inside = next((n for n in base.tensors if f".{factors.module}." in f".{n}"), None)
+        if inside is not None:
             return Target(
                 factors.module, factors, None, "not_replayed",
-                f"the base has {inside[0]} under this module and no weight: parameters of experts "
+                f"the base has {inside} under this module and no weight: parameters of experts "
                 "and packed projections are not replayed",
             )  # fmt: skip
         return Target(factors.module, factors, None, "no_target", "no tensor has this name")
