@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint
+from flagscope.checkpoint.dtypes import torch_dtype
 from flagscope.checkpoint.lora import Factors
 from flagscope.checkpoint.widen import widen
 from flagscope.comparison.adapters.roundings import STANDARD
@@ -157,7 +158,7 @@ class Source:
             self.base.tensors[self.tensor].dtype,
             self.merged.tensors[self.merged_tensor].dtype,
         )
-        first, second = (getattr(torch, name, torch.float32) for name in names)
+        first, second = (torch_dtype(name) or torch.float32 for name in names)
         return (first if self.replaced is None else self.replaced.dtype), second
 
     @property

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from flagscope.checkpoint.base import Checkpoint
+from flagscope.checkpoint.dtypes import torch_dtype
 from flagscope.checkpoint.lora import AdapterWeights, TargetNames
 from flagscope.comparison.adapters.blocks import Source
 from flagscope.comparison.adapters.expected import missing_modules
@@ -56,7 +57,7 @@ def adapter_dtype(adapter: AdapterWeights, target: Target) -> torch.dtype:
     """Type that a module's factors are stored in."""
     if target.factors is None:
         return torch.float32
-    return getattr(torch, adapter.file.tensors[target.factors.b].dtype, torch.float32)
+    return torch_dtype(adapter.file.tensors[target.factors.b].dtype) or torch.float32
 
 
 def _without_effect(adapter: AdapterWeights, base: Checkpoint, target: Target) -> str | None:
