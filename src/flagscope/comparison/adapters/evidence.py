@@ -7,7 +7,6 @@ from flagscope.comparison.adapters.outcome import Seen, rank_scaled
 from flagscope.records.comparison.adapters import (
     Fault,
     FaultCode,
-    ModuleReplay,
     ModuleStatus,
     ReplayOutcome,
 )
@@ -69,7 +68,7 @@ def evidence(
     for status, said in _SAID.items():
         modules = [module for module in seen.modules if module.status == status]
         if modules:
-            few = f": {_few(modules)}" if len(modules) < total else ""
+            few = f": {_few([m.module for m in modules])}" if len(modules) < total else ""
             lines.append(f"{len(modules)} of {total} modules {said}{few}")
     entries = sum(m.entries for m in seen.active if m.entries_equal is not None)
     equal = sum(m.entries_equal or 0 for m in seen.active)
@@ -111,8 +110,8 @@ def _of_whole(seen: Seen) -> list[str]:
     ):
         names = [whole.name for whole in seen.whole if whole.status == status]
         if names:
-            few = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
-            lines.append(f"{len(names)} of the tensors that the adapter stores whole {said}: {few}")
+            text = f"of the tensors that the adapter stores whole {said}: {_few(names)}"
+            lines.append(f"{len(names)} {text}")
     return lines
 
 
@@ -194,6 +193,5 @@ def _embeddings_left_out(seen: Seen) -> list[str]:
     return [name for name in out if "embed" in name or name.rpartition(".")[2] in ("wte", "wpe")]
 
 
-def _few(modules: list[ModuleReplay]) -> str:
-    names = [module.module for module in modules[:3]]
-    return ", ".join(names) + (" …" if len(modules) > 3 else "")
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")

@@ -128,11 +128,7 @@ def _whole(
     as_base = base_tensor is not None and fits and not difference(
         base, base_tensor, merged, tensor
     ).different  # fmt: skip
-    if applied.different == 0:
-        status = "same_as_base" if as_base else "applied"
-    else:
-        status = "left_out" if as_base else "other"
-    return WholeReplay(name=name, tensor=tensor, status=status, entries_different=applied.different)
+    return _compared(name, tensor, applied.different, as_base=as_base)
 
 
 def _bias(name: str, change: Tensor, ours: _Place, theirs: _Place) -> WholeReplay:
@@ -148,11 +144,16 @@ def _bias(name: str, change: Tensor, ours: _Place, theirs: _Place) -> WholeRepla
     unit = torch.finfo(stored.dtype).eps if stored.is_floating_point() else 0.0
     allowed = unit * (after.abs() + change.abs())
     different = int(((after - before - change).abs() > allowed).sum())
+    return _compared(name, second, different, as_base=bool((after == before).all()))
+
+
+def _compared(name: str, tensor: str, different: int, *, as_base: bool) -> WholeReplay:
+    """The record from how many entries are not the adapter's, and whether all are the base's."""
     if different == 0:
-        status = "same_as_base" if bool((after == before).all()) else "applied"
+        status = "same_as_base" if as_base else "applied"
     else:
-        status = "left_out" if bool((after == before).all()) else "other"
-    return WholeReplay(name=name, tensor=second, status=status, entries_different=different)
+        status = "left_out" if as_base else "other"
+    return WholeReplay(name=name, tensor=tensor, status=status, entries_different=different)
 
 
 def untouched_record(
