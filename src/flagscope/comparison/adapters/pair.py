@@ -8,7 +8,7 @@ from collections import Counter
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.lora import AdapterWeights, TargetNames
 from flagscope.comparison.adapters.coverage import fault
-from flagscope.comparison.adapters.shared import Side, adapter_side, module_pair
+from flagscope.comparison.adapters.shared import adapter_side, module_pair
 from flagscope.comparison.adapters.targets import adapter_targets
 from flagscope.records.comparison.adapter_pairs import AdapterPairRecord, ModulePair, PairOutcome
 from flagscope.records.comparison.adapters import Fault
@@ -68,8 +68,8 @@ def compared_adapters(
     ours, theirs = {one for one, _ in partners}, {two for _, two in partners}
     only_a = [module for module in a.factors if module not in ours]
     only_b = [module for module in b.factors if module not in theirs]
-    squares[0] += sum(_square(a, module) for module in only_a)
-    squares[1] += sum(_square(b, module) for module in only_b)
+    squares[0] += sum(adapter_side(a, module).change.norm ** 2 for module in only_a)
+    squares[1] += sum(adapter_side(b, module).change.norm ** 2 for module in only_b)
     norms = math.sqrt(squares[0]), math.sqrt(squares[1])
     counts = dict(sorted(Counter(pair.status for pair in pairs).items()))
     cosine, left = _totals(pairs, norms)
@@ -96,11 +96,6 @@ def _partners(a: AdapterWeights, b: AdapterWeights) -> list[tuple[str, str]]:
             taken.add(target)
             found.append((module, target.removesuffix(".weight")))
     return found
-
-
-def _square(adapter: AdapterWeights, module: str) -> float:
-    side: Side = adapter_side(adapter, module)
-    return side.change.norm**2
 
 
 def _totals(
