@@ -83,6 +83,11 @@ class Block:
         return (self.left @ self.right).mul_(self.scaling)
 
     @cached_property
+    def product(self) -> Tensor:
+        """B A in the merge's precision."""
+        return self.left.to(self.product_dtype) @ self.right.to(self.product_dtype)
+
+    @cached_property
     def transposed_change(self) -> Tensor:
         """s·(B A)ᵀ, float64, of a square weight."""
         rows = self.right.T[self.start : self.stop]
