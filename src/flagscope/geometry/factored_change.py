@@ -6,6 +6,7 @@ The change s·B A itself, of size d², is never formed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -35,7 +36,7 @@ class FactoredChange:
         """Frobenius norm of the change."""
         return float(self.core.norm())
 
-    @property
+    @cached_property
     def singular_values(self) -> Float[Tensor, " p"]:
         """Those that the factors allow, descending."""
         return torch.linalg.svdvals(self.core)

@@ -54,8 +54,8 @@ class Factors:
         Their shapes as stored.
     rank
         Columns of B, rows of A.
-    alpha, scaling
-        α of the settings, and s = α/r, or α/√r where the adapter is rank stabilised.
+    scaling
+        s = α/r, or α/√r where the adapter is rank stabilised.
     stabilised
         Whether it is.
     transposed
@@ -77,7 +77,6 @@ class Factors:
     shape_a: tuple[int, ...]
     shape_b: tuple[int, ...]
     rank: int
-    alpha: float
     scaling: float
     stabilised: bool
     transposed: bool
@@ -234,7 +233,7 @@ class AdapterWeights:
         return Factors(
             module=module, a=a, b=b,
             shape_a=self.file.tensors[a].shape, shape_b=self.file.tensors[b].shape,
-            rank=rank, alpha=alpha, scaling=alpha / (math.sqrt(rank) if stabilised else rank),
+            rank=rank, scaling=alpha / (math.sqrt(rank) if stabilised else rank),
             stabilised=stabilised,
             transposed=embedding or bool(self.settings.get("fan_in_fan_out")),
             embedding=embedding, magnitude=magnitude, bias=bias, doubt=doubt,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint
+from flagscope.checkpoint.dtypes import torch_dtype
 from flagscope.checkpoint.lora import Factors
 from flagscope.checkpoint.widen import widen
 from flagscope.comparison.adapters.roundings import STANDARD
@@ -80,6 +81,11 @@ class Block:
     def change(self) -> Tensor:
         """s·B A, float64."""
         return (self.left @ self.right).mul_(self.scaling)
+
+    @cached_property
+    def product(self) -> Tensor:
+        """B A in the merge's precision."""
+        return self.left.to(self.product_dtype) @ self.right.to(self.product_dtype)
 
     @cached_property
     def transposed_change(self) -> Tensor:
@@ -157,7 +163,7 @@ class Source:
             self.base.tensors[self.tensor].dtype,
             self.merged.tensors[self.merged_tensor].dtype,
         )
-        first, second = (getattr(torch, name, torch.float32) for name in names)
+        first, second = (torch_dtype(name) or torch.float32 for name in names)
         return (first if self.replaced is None else self.replaced.dtype), second
 
     @property

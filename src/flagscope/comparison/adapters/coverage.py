@@ -8,12 +8,13 @@ from collections.abc import Mapping
 import torch
 
 from flagscope.checkpoint.base import Checkpoint
+from flagscope.checkpoint.dtypes import torch_dtype
 from flagscope.checkpoint.lora import AdapterWeights, TargetNames
 from flagscope.comparison.adapters.blocks import Source
 from flagscope.comparison.adapters.expected import missing_modules
 from flagscope.comparison.adapters.replays import Added
 from flagscope.comparison.adapters.roundings import STANDARD, roundings
-from flagscope.comparison.adapters.targets import Target, adapter_targets
+from flagscope.comparison.adapters.targets import Target, adapter_targets, target_names
 from flagscope.records.comparison.adapters import CoverageRecord, Fault, FaultCode, TargetCoverage
 
 # Names that a fault lists.
@@ -56,7 +57,7 @@ def adapter_dtype(adapter: AdapterWeights, target: Target) -> torch.dtype:
     """Type that a module's factors are stored in."""
     if target.factors is None:
         return torch.float32
-    return getattr(torch, adapter.file.tensors[target.factors.b].dtype, torch.float32)
+    return torch_dtype(adapter.file.tensors[target.factors.b].dtype) or torch.float32
 
 
 def _without_effect(adapter: AdapterWeights, base: Checkpoint, target: Target) -> str | None:
@@ -89,7 +90,7 @@ def coverage_record(
 ) -> CoverageRecord:
     """The record, from modules whose effect is known."""
     modules = [_module(target, still.get(target.module)) for target in targets]
-    names = TargetNames(name for name in base.tensors if name not in base.auxiliary)
+    names = target_names(base)
     fits = {name: names.found(name) for name in adapter.whole}
     missing, unsure = missing_modules(adapter, base, targets)
     prefix = _suggested_prefix(targets, names)
@@ -151,11 +152,11 @@ def _faults(
     for status, (code, text) in _CODES.items():
         named = [module.module for module in modules if module.status == status]
         if named:
-            faults.append(_fault(code, f"{len(named)} of {len(modules)} {text}", named))
+            faults.append(fault(code, f"{len(named)} of {len(modules)} {text}", named))
     if prefix is not None:
         named = [module.module for module in modules if module.status == "no_target"]
         faults.append(
-            _fault(
+            fault(
                 "prefix_mismatch",
                 f"names start with {prefix[0]!r} where the base has {prefix[1]!r}",
                 named,
@@ -164,11 +165,11 @@ def _faults(
     faults += _prefix_faults(targets)
     if whole:
         faults.append(
-            _fault("whole_match_nothing", f"{len(whole)} tensors stored whole match nothing", whole)
+            fault("whole_match_nothing", f"{len(whole)} tensors stored whole match nothing", whole)
         )
     if missing:
         text = f"the settings target {len(missing)} modules that the file has no factors for"
-        faults.append(_fault("module_missing", text, missing))
+        faults.append(fault("module_missing", text, missing))
     return faults
 
 
@@ -187,7 +188,7 @@ def _prefix_faults(targets: list[Target]) -> list[Fault]:
             text = f"{tensor.removesuffix(name)!r} is put in front of them"
         found.setdefault(text, []).append(target.module)
     return [
-        _fault(
+        fault(
             "prefix_mismatch",
             f"{len(named)} names match the base's file only when {text}; a loader that takes them "
             "as they are does nothing, unless the model's class does the same",
@@ -208,5 +209,6 @@ def _suggested_prefix(targets: list[Target], names: TargetNames) -> tuple[str, s
     return pair if 2 * count > len(lost) else None
 
 
-def _fault(code: FaultCode, text: str, names: list[str]) -> Fault:
+def fault(code: FaultCode, text: str, names: list[str]) -> Fault:
+    """A fault of so many names, of which the first few are listed."""
     return Fault(code=code, text=text, names=names[:LISTED], count=len(names))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from flagscope.comparison.adapters.coverage import LISTED
+from flagscope.comparison.adapters.coverage import LISTED, fault
 from flagscope.comparison.adapters.outcome import Seen, rank_scaled
 from flagscope.records.comparison.adapters import (
     Fault,
     FaultCode,
-    ModuleReplay,
     ModuleStatus,
     ReplayOutcome,
 )
@@ -69,7 +68,7 @@ def evidence(
     for status, said in _SAID.items():
         modules = [module for module in seen.modules if module.status == status]
         if modules:
-            few = f": {_few(modules)}" if len(modules) < total else ""
+            few = f": {_few([m.module for m in modules])}" if len(modules) < total else ""
             lines.append(f"{len(modules)} of {total} modules {said}{few}")
     entries = sum(m.entries for m in seen.active if m.entries_equal is not None)
     equal = sum(m.entries_equal or 0 for m in seen.active)
@@ -111,8 +110,8 @@ def _of_whole(seen: Seen) -> list[str]:
     ):
         names = [whole.name for whole in seen.whole if whole.status == status]
         if names:
-            few = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
-            lines.append(f"{len(names)} of the tensors that the adapter stores whole {said}: {few}")
+            text = f"of the tensors that the adapter stores whole {said}: {_few(names)}"
+            lines.append(f"{len(names)} {text}")
     return lines
 
 
@@ -162,26 +161,23 @@ def faults(seen: Seen, kind: ReplayOutcome) -> list[Fault]:
     shown = list(seen.coverage.faults)
     if kind in ("applied", "dora"):
         # The merge found the modules, so its names did fit.
-        shown = [fault for fault in shown if fault.code != "prefix_mismatch"]
+        shown = [found for found in shown if found.code != "prefix_mismatch"]
     if kind in _FAULTY:
         code, text = _FAULTY[kind]
         named = [m.module for m in seen.active if m.status not in ("applied", "dora")]
-        shown.insert(0, Fault(code=code, text=text, names=named[:LISTED], count=len(named)))
+        shown.insert(0, fault(code, text, named))
     odd = [m.module for m in seen.active if m.status == "applied" and m.entries_outside]
     if odd:
         text = "modules hold the adapter, and a few entries that cannot come from the merge"
-        shown.append(Fault(code="entries_differ", text=text, names=odd[:LISTED], count=len(odd)))
+        shown.append(fault("entries_differ", text, odd))
     out = [w.name for w in seen.whole if w.status in ("left_out", "other")]
     embeddings = _embeddings_left_out(seen)
     if embeddings or any("embed" in name or "lm_head" in name for name in out):
-        names = [*embeddings, *out]
         text = "embeddings of the adapter are not in the merged model"
-        shown.append(
-            Fault(code="embeddings_left_out", text=text, names=names[:LISTED], count=len(names))
-        )
+        shown.append(fault("embeddings_left_out", text, [*embeddings, *out]))
     elif out:
         text = "tensors that the adapter stores whole are not in the merged model"
-        shown.append(Fault(code="whole_left_out", text=text, names=out[:LISTED], count=len(out)))
+        shown.append(fault("whole_left_out", text, out))
     untouched = seen.untouched
     if untouched.changed:
         shown.append(Fault(
@@ -197,6 +193,5 @@ def _embeddings_left_out(seen: Seen) -> list[str]:
     return [name for name in out if "embed" in name or name.rpartition(".")[2] in ("wte", "wpe")]
 
 
-def _few(modules: list[ModuleReplay]) -> str:
-    names = [module.module for module in modules[:3]]
-    return ", ".join(names) + (" …" if len(modules) > 3 else "")
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")

@@ -22,12 +22,9 @@ _SILENT = {
     "not_finite", "replaced",
 }  # fmt: skip
 _LOST = {"no_target", "no_merged_tensor", "shape_mismatch", "unusable"}
+# Statuses that say all by themselves; the others hang on strengths, or on what is outside modules.
 _SINGLE: dict[ModuleStatus, ReplayOutcome] = {
     "applied": "applied",
-    "not_applied": "not_applied",
-    "at_strength": "applied_at_strength",
-    "twice": "applied_twice",
-    "other_scaling": "other_scaling",
     "subtracted": "subtracted",
     "exchanged": "exchanged",
     "transposed": "transposed",
@@ -113,9 +110,7 @@ def outcome(seen: Seen) -> ReplayOutcome:
         return "other_adapter" if seen.untouched.changed else "not_applied"
     if single in ("applied", "dora") and (left_out or seen.lost):
         return "partly"
-    if single == "other_scaling" or single == "twice":
-        return _scaled(seen, single)
-    if single == "at_strength":
+    if single in ("at_strength", "twice", "other_scaling"):
         return _scaled(seen, single)
     if single in _SINGLE:
         return _SINGLE[single]

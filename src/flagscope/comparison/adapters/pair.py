@@ -7,8 +7,8 @@ from collections import Counter
 
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.lora import AdapterWeights, TargetNames
-from flagscope.comparison.adapters.coverage import LISTED
-from flagscope.comparison.adapters.shared import Side, adapter_side, module_pair
+from flagscope.comparison.adapters.coverage import fault
+from flagscope.comparison.adapters.shared import adapter_side, module_pair
 from flagscope.comparison.adapters.targets import adapter_targets
 from flagscope.records.comparison.adapter_pairs import AdapterPairRecord, ModulePair, PairOutcome
 from flagscope.records.comparison.adapters import Fault
@@ -68,8 +68,8 @@ def compared_adapters(
     ours, theirs = {one for one, _ in partners}, {two for _, two in partners}
     only_a = [module for module in a.factors if module not in ours]
     only_b = [module for module in b.factors if module not in theirs]
-    squares[0] += sum(_square(a, module) for module in only_a)
-    squares[1] += sum(_square(b, module) for module in only_b)
+    squares[0] += sum(adapter_side(a, module).change.norm ** 2 for module in only_a)
+    squares[1] += sum(adapter_side(b, module).change.norm ** 2 for module in only_b)
     norms = math.sqrt(squares[0]), math.sqrt(squares[1])
     counts = dict(sorted(Counter(pair.status for pair in pairs).items()))
     cosine, left = _totals(pairs, norms)
@@ -96,11 +96,6 @@ def _partners(a: AdapterWeights, b: AdapterWeights) -> list[tuple[str, str]]:
             taken.add(target)
             found.append((module, target.removesuffix(".weight")))
     return found
-
-
-def _square(adapter: AdapterWeights, module: str) -> float:
-    side: Side = adapter_side(adapter, module)
-    return side.change.norm**2
 
 
 def _totals(
@@ -196,15 +191,12 @@ def _cannot_tell(
 def _faults(adapter: AdapterWeights, zero: list[str], base: Checkpoint | None) -> list[Fault]:
     found = []
     if zero:
-        found.append(Fault(code="zero_effect", text="modules change nothing", names=zero[:LISTED],
-                           count=len(zero)))  # fmt: skip
+        found.append(fault("zero_effect", "modules change nothing", zero))
     if adapter.unusable:
         names = [module.module for module in adapter.unusable]
-        found.append(Fault(code="unusable_factors", text="factors do not belong together",
-                           names=names[:LISTED], count=len(names)))  # fmt: skip
+        found.append(fault("unusable_factors", "factors do not belong together", names))
     if base is not None:
         lost = [t.module for t in adapter_targets(adapter, base) if t.status == "no_target"]
         if lost:
-            found.append(Fault(code="names_match_nothing", text="names match nothing of the base",
-                               names=lost[:LISTED], count=len(lost)))  # fmt: skip
+            found.append(fault("names_match_nothing", "names match nothing of the base", lost))
     return found

@@ -14,7 +14,7 @@ from flagscope.comparison.adapters.low_rank import is_low_rank
 from flagscope.comparison.adapters.module import measured
 from flagscope.comparison.adapters.outcome import Seen, outcome, pooled_strength
 from flagscope.comparison.adapters.status import module_record
-from flagscope.comparison.adapters.targets import Target, adapter_targets
+from flagscope.comparison.adapters.targets import Target, adapter_targets, merged_name, target_names
 from flagscope.comparison.adapters.untouched import untouched_record, whole_records
 from flagscope.comparison.in_order import in_order
 from flagscope.engine import Progress
@@ -61,7 +61,7 @@ def replayed_merge(
     Accuracy and Stability of Numerical Algorithms, 2nd edition, 2002, section 3.1.
     """
     targets = adapter_targets(adapter, base)
-    names = TargetNames(name for name in merged.tensors if name not in merged.auxiliary)
+    names = target_names(merged)
     work = [
         (target.module, partial(_module, target, base, merged, adapter, names))
         for target in targets
@@ -74,7 +74,7 @@ def replayed_merge(
         untouched=untouched_record(adapter, base, merged, targets),
         coverage=coverage_record(adapter, base, targets, still),
         not_unloaded=sum(".lora_" in name for name in merged.tensors),
-        low_rank=_low_rank(done, targets, base, merged, adapter),
+        low_rank=_low_rank(done, targets, base, merged, adapter, names),
     )
     kind = outcome(seen)
     strength, error = pooled_strength(seen.active)
@@ -118,8 +118,7 @@ def _source(
     if factors is None or tensor is None or target.status != "matched":
         status = "unusable" if target.status == "matched" else target.status
         return plain.model_copy(update={"status": status})
-    stem = tensor.removesuffix(".weight")
-    other = names.found(tensor) or names.found(f"{stem}.base_layer.weight")
+    other = merged_name(tensor, names)
     if other is None:
         return plain.model_copy(
             update={"status": "no_merged_tensor", "detail": "the merged model has no such tensor"}
@@ -147,10 +146,10 @@ def _low_rank(
     base: Checkpoint,
     merged: Checkpoint,
     adapter: AdapterWeights,
+    names: TargetNames,
 ) -> bool | None:
     """Whether changes that the adapter does not explain are of low rank; None if not known."""
     odd = {m.module for m in modules if m.status in ("other_change", "applied_and_more")}
-    names = TargetNames(name for name in merged.tensors if name not in merged.auxiliary)
     found = []
     for target in [target for target in targets if target.module in odd][:_LOOKED_AT]:
         source = _source(target, base, merged, adapter, names)

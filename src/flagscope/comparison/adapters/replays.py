@@ -63,7 +63,7 @@ class Added(Replay):
         low, high = (self.rounding.merged(base, end, kind) for end in self._changes(block))
         before = base.to(kind)
         self.moved += int(torch.count_nonzero((low != before) | (high != before)))
-        product = block.left.to(block.product_dtype) @ block.right.to(block.product_dtype)
+        product = block.product
         if self.rounding.product:
             product = product.to(self.rounding.change)
         replayed = self.rounding.merged(base, product * block.scaling, kind)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flagscope.checkpoint.dtypes import torch_dtype
 from flagscope.checkpoint.lora import AdapterWeights, Factors
 from flagscope.geometry import (
     FactoredChange,
@@ -102,8 +103,8 @@ def _noise(adapter: AdapterWeights, factors: Factors, b: Tensor, a: Tensor) -> f
 
 
 def _unit(dtype: str) -> float:
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+    kind = torch_dtype(dtype)
+    if kind is None or not kind.is_floating_point:
         return 0.0
     return torch.finfo(kind).eps / 2
 

@@ -36,10 +36,10 @@ class Target:
 
 def adapter_targets(adapter: AdapterWeights, base: Checkpoint) -> list[Target]:
     """The base's tensor of every module of an adapter, in the order of its file."""
-    names = TargetNames(name for name in base.tensors if name not in base.auxiliary)
+    names = target_names(base)
     targets, taken = [], set()
     for factors in adapter.factors.values():
-        target = _target(factors, adapter, base, names)
+        target = _target(factors, base, names)
         if target.tensor in taken and target.status == "matched":
             target = Target(
                 factors.module, factors, target.tensor, "unusable",
@@ -59,16 +59,26 @@ def adapter_targets(adapter: AdapterWeights, base: Checkpoint) -> list[Target]:
     return targets
 
 
-def _target(
-    factors: Factors, adapter: AdapterWeights, base: Checkpoint, names: TargetNames
-) -> Target:
+def target_names(model: Checkpoint) -> TargetNames:
+    """Names of a model's tensors that an adapter may change: not those that scale others."""
+    return TargetNames(name for name in model.tensors if name not in model.auxiliary)
+
+
+def merged_name(name: str, names: TargetNames) -> str | None:
+    """The merged model's name of a tensor, where PEFT's wrappers may still be in it."""
+    stem, _, last = name.rpartition(".")
+    found = names.found(name)
+    return found if found is not None else names.found(f"{stem}.base_layer.{last}")
+
+
+def _target(factors: Factors, base: Checkpoint, names: TargetNames) -> Target:
     tensor = names.found(factors.target)
     if tensor is None:
-        inside = [n for n in base.tensors if f".{factors.module}." in f".{n}"]
-        if inside and (adapter.settings.get("target_parameters") or inside):
+        inside = next((n for n in base.tensors if f".{factors.module}." in f".{n}"), None)
+        if inside is not None:
             return Target(
                 factors.module, factors, None, "not_replayed",
-                f"the base has {inside[0]} under this module and no weight: parameters of experts "
+                f"the base has {inside} under this module and no weight: parameters of experts "
                 "and packed projections are not replayed",
             )  # fmt: skip
         return Target(factors.module, factors, None, "no_target", "no tensor has this name")

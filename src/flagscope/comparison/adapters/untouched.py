@@ -11,7 +11,7 @@ from torch import Tensor
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.lora import AdapterWeights, TargetNames
 from flagscope.checkpoint.widen import widen
-from flagscope.comparison.adapters.targets import Target
+from flagscope.comparison.adapters.targets import Target, merged_name
 from flagscope.comparison.row_blocks import row_blocks, row_index
 from flagscope.errors import UnknownDtypeError
 from flagscope.records.comparison.adapters import UntouchedRecord, WholeReplay
@@ -95,9 +95,9 @@ def _is_tied_copy(
     adapter: AdapterWeights, name: str, merged: Checkpoint, names: TargetNames
 ) -> bool:
     """Whether it is the copy of a head that shares its weights with an embedding that is merged."""
-    file, tensor = adapter.whole[name], _place(name, names)
+    file, tensor = adapter.whole[name], merged_name(name, names)
     for factors in adapter.factors.values():
-        copy, other = adapter.whole.get(factors.target), _place(factors.target, names)
+        copy, other = adapter.whole.get(factors.target), merged_name(factors.target, names)
         if copy is None or tensor is None or other is None:
             continue
         stored = adapter.file.tensors
@@ -128,11 +128,7 @@ def _whole(
     as_base = base_tensor is not None and fits and not difference(
         base, base_tensor, merged, tensor
     ).different  # fmt: skip
-    if applied.different == 0:
-        status = "same_as_base" if as_base else "applied"
-    else:
-        status = "left_out" if as_base else "other"
-    return WholeReplay(name=name, tensor=tensor, status=status, entries_different=applied.different)
+    return _compared(name, tensor, applied.different, as_base=as_base)
 
 
 def _bias(name: str, change: Tensor, ours: _Place, theirs: _Place) -> WholeReplay:
@@ -148,11 +144,16 @@ def _bias(name: str, change: Tensor, ours: _Place, theirs: _Place) -> WholeRepla
     unit = torch.finfo(stored.dtype).eps if stored.is_floating_point() else 0.0
     allowed = unit * (after.abs() + change.abs())
     different = int(((after - before - change).abs() > allowed).sum())
+    return _compared(name, second, different, as_base=bool((after == before).all()))
+
+
+def _compared(name: str, tensor: str, different: int, *, as_base: bool) -> WholeReplay:
+    """The record from how many entries are not the adapter's, and whether all are the base's."""
     if different == 0:
-        status = "same_as_base" if bool((after == before).all()) else "applied"
+        status = "same_as_base" if as_base else "applied"
     else:
-        status = "left_out" if bool((after == before).all()) else "other"
-    return WholeReplay(name=name, tensor=second, status=status, entries_different=different)
+        status = "left_out" if as_base else "other"
+    return WholeReplay(name=name, tensor=tensor, status=status, entries_different=different)
 
 
 def untouched_record(
@@ -166,7 +167,7 @@ def untouched_record(
     touched |= {ours.found(name) for name in names}
     touched.discard(None)
     left = [n for n in base.tensors if n not in touched and n not in base.auxiliary]
-    places = {name: _place(name, theirs) for name in left}
+    places = {name: merged_name(name, theirs) for name in left}
     changed: list[str] = []
     refused: list[str] = []
     compared, largest = 0, None
@@ -215,16 +216,9 @@ def _is_tied(
     for tensor in touched:
         if tensor is None or base.tensors[tensor].shape != base.tensors[name].shape:
             continue
-        pair = _place(name, names), _place(tensor, names)
+        pair = merged_name(name, names), merged_name(tensor, names)
         if pair[0] is None or pair[1] is None or difference(base, name, base, tensor).different:
             continue
         if merged.tensors[pair[0]].shape == merged.tensors[pair[1]].shape:
             return not difference(merged, pair[0], merged, pair[1]).different
     return False
-
-
-def _place(name: str, names: TargetNames) -> str | None:
-    """The merged model's name of a tensor, where PEFT's wrappers may still be in it."""
-    stem, _, last = name.rpartition(".")
-    found = names.found(name)
-    return found if found is not None else names.found(f"{stem}.base_layer.{last}")

@@ -105,7 +105,7 @@ def changed_maps(
     diagnostics, compared = [], 0
     heads = []
     if scans is not None:
-        roundings = tensor_roundings(maps, (IDENTICAL, ROUNDING))
+        roundings = tensor_roundings(maps)
         diagnostics, compared = diagnostic_changes(*scans, roundings)
         heads = head_group_changes(*scans)
     change, relative_a, relative_b = total_change(maps)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from flagscope.comparison.change.layers import IDENTICAL, ROUNDING
 from flagscope.geometry.rounding_of_diagnostics import (
     RoundingOfDiagnostics,
     gram_rounding,
@@ -22,7 +23,7 @@ _ERRORS = 2.0
 
 _UNKNOWN = "the effect of storage rounding on it is not known"
 _BOUND = "noise is an upper estimate of what storage rounding gives"
-_ROUNDING = "the maps moved less than rounding can tell"
+_STILL = "the maps moved less than rounding can tell"
 _RANKS = "the ranks of the dominant spaces differ"
 
 
@@ -66,12 +67,12 @@ class TensorRounding:
     size: int
 
 
-def tensor_roundings(maps: Sequence[MapChange], still: Sequence[str]) -> dict[str, TensorRounding]:
-    """What is known of each tensor's maps, those of a status in `still` taken as not moved."""
+def tensor_roundings(maps: Sequence[MapChange]) -> dict[str, TensorRounding]:
+    """What is known of each tensor's maps."""
     found: dict[str, TensorRounding] = {}
     for record in maps:
         relative = _relative_rounding(record)
-        moved, size = record.status not in still, min(record.shape)
+        moved, size = record.status not in (IDENTICAL, ROUNDING), min(record.shape)
         before = found.get(record.tensor_a)
         if before is not None:
             moved, size = moved or before.moved, min(size, before.size)
@@ -166,7 +167,7 @@ def _change(
         b.effective_rank_write, b.effective_rank_read,
     )  # fmt: skip
     if not moved:
-        status = _ROUNDING
+        status = _STILL
     elif what.of_ranks and not same:
         status = _RANKS
     beyond = abs(difference) >= floor > 0 and abs(difference) > _ERRORS * (noise or 0.0)

@@ -9,6 +9,7 @@ from flagscope.records.comparison.change import LayerChange, MapChange
 
 IDENTICAL = "identical"
 ROUNDING = "moved less than rounding can tell"
+BEYOND = "beyond double precision"
 
 # What the estimate of rounding may lack, and standard deviations of a sum of squared errors whose
 # sizes span a few powers of two.
@@ -77,3 +78,11 @@ def total_change(
 def over(change: float, norm: float) -> float | None:
     """A change relative to a norm; None where that is 0."""
     return change / norm if norm else None
+
+
+def scaled(value: float, exponent: int) -> float | None:
+    """value · 2^exponent; None where it exceeds double precision."""
+    try:
+        return math.ldexp(value, exponent)
+    except OverflowError:
+        return None

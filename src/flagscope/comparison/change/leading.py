@@ -69,7 +69,6 @@ class Directions:
         self._wide = w.shape[0] <= w.shape[1]
         self._w, self._seed = w, seed
         self.coarse = not is_dense(self.shape)
-        self._signal: SignalCount | None = None
         self._leading: dict[bool, Tensor] = {}
 
     @cached_property
@@ -156,16 +155,12 @@ class Directions:
         floor = torch.finfo(vectors.dtype).eps ** 0.5 * float(self.sigma[0])
         return (image.double() / self.sigma.clamp_min(floor or 1.0)[:, None]).clamp(-1, 1)
 
-    @property
+    @cached_property
     def signal(self) -> SignalCount:
         """Directions that stand out of the bulk, among those known."""
-        if self._signal is None:
-            counted = signal_count(self._w, seed=self._seed)
-            known = min(self.shape) if self.dense else len(self.sigma)
-            self._signal = SignalCount(
-                min(counted.rank, known), counted.complete and counted.rank <= known
-            )
-        return self._signal
+        counted = signal_count(self._w, seed=self._seed)
+        known = min(self.shape) if self.dense else len(self.sigma)
+        return SignalCount(min(counted.rank, known), counted.complete and counted.rank <= known)
 
 
 def signal_count(w: Float[Tensor, "p m"], *, seed: int) -> SignalCount:

@@ -10,15 +10,21 @@ from flagscope.checkpoint import Checkpoint
 from flagscope.comparison.change.drift import side_drift
 from flagscope.comparison.change.energies import change_energies
 from flagscope.comparison.change.intruders import intruders_of
-from flagscope.comparison.change.layers import IDENTICAL, ROUNDING, over, within_rounding
+from flagscope.comparison.change.layers import (
+    BEYOND,
+    IDENTICAL,
+    ROUNDING,
+    over,
+    scaled,
+    within_rounding,
+)
 from flagscope.comparison.change.leading import Directions, is_dense, squared_norm
 from flagscope.comparison.change.pairing import MapPair
 from flagscope.comparison.change.reading import BothSides, read_both
 from flagscope.comparison.change.update import Update
+from flagscope.geometry.matrices import NOT_FINITE
 from flagscope.records.comparison.change import MapChange
 
-_NOT_FINITE = "not finite"
-_BEYOND = "beyond double precision"
 _EMPTY = "a map without entries"
 
 
@@ -36,7 +42,7 @@ def measured_map(
         return _bare(pair, _EMPTY)
     both = read_both(pair, a, b)
     if both is None:
-        return _bare(pair, _NOT_FINITE)
+        return _bare(pair, NOT_FINITE)
     squares = squared_norm(both.a), squared_norm(both.b)
     norms = [math.sqrt(square) for square in squares]
     if torch.equal(both.a, both.b):
@@ -51,7 +57,7 @@ def measured_map(
         return record
     record = record.model_copy(
         update={
-            "spectral_norm": _scaled(update.spectral_norm, both.exponent),
+            "spectral_norm": scaled(update.spectral_norm, both.exponent),
             "signal_rank": update.signal.rank,
             "signal_rank_complete": update.signal.complete,
             "participation": update.participation,
@@ -115,17 +121,10 @@ def _rounding(both: BothSides) -> float:
     return both.a.numel() * (both.noise_a.mean_square + both.noise_b.mean_square)
 
 
-def _scaled(value: float, exponent: int) -> float | None:
-    try:
-        return math.ldexp(value, exponent)
-    except OverflowError:
-        return None
-
-
 def _sized(record: MapChange, both: BothSides, norms: list[float], change: float) -> MapChange:
-    sizes = [_scaled(value, both.exponent) for value in (*norms, change)]
+    sizes = [scaled(value, both.exponent) for value in (*norms, change)]
     if any(size is None for size in sizes):
-        return record.model_copy(update={"status": _BEYOND})
+        return record.model_copy(update={"status": BEYOND})
     return record.model_copy(
         update={
             "norm_a": sizes[0],

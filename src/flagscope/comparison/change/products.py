@@ -12,10 +12,19 @@ from torch import Tensor
 
 from flagscope.arch import Graph, PairGroup, Side
 from flagscope.checkpoint import Checkpoint, widen
-from flagscope.comparison.change.layers import IDENTICAL, ROUNDING, over, within_rounding
+from flagscope.comparison.change.layers import (
+    BEYOND,
+    IDENTICAL,
+    ROUNDING,
+    over,
+    scaled,
+    within_rounding,
+)
+from flagscope.comparison.change.reading import largest_entry
 from flagscope.engine.cache.stored_tensor import StoredTensor, read_piece
 from flagscope.engine.plan.pieces import piece_of, rest_of
 from flagscope.geometry import ProductNorms, even_exponents, power_of_two, product_change
+from flagscope.geometry.matrices import NOT_FINITE
 from flagscope.null import row_noise
 from flagscope.records.comparison.change import ProductChange
 
@@ -25,9 +34,7 @@ _CHUNK = 1 << 24
 # Dimension of the shared space up to which products are compared by small factors.
 _WIDEST = 1024
 
-_NOT_FINITE = "not finite"
 _TOO_WIDE = "the shared space is above 1,024: the product was not looked at"
-_BEYOND = "beyond double precision"
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ def product_changes(
         read = _read(checkpoint, pair.read, "read")
         write = _read(checkpoint, pair.write, "write")
         if read is None or write is None:
-            return [_missing(group, i, _NOT_FINITE) for i in range(len(group.members))]
+            return [_missing(group, i, NOT_FINITE) for i in range(len(group.members))]
         sides.append((read, write))
     records: list[ProductChange] = []
     for members in _chunks(group):
@@ -91,7 +98,7 @@ def _read(checkpoint: Checkpoint, side: Side, view: str) -> _Maps | None:
     noise = _noise_of_lines(stored if view == "write" else stored.mapped(lambda x: x.mT))
     wide = torch.float64 if stored.values.dtype == torch.float64 else torch.float32
     values = widen(stored.values, wide, scale=stored.scale)
-    largest = torch.maximum(values.amax(), -values.amin())
+    largest = largest_entry(values)
     if not bool(torch.isfinite(largest)) or not bool(torch.isfinite(noise).all()):
         return None
     return _Maps(values, noise, int(even_exponents(largest)))
@@ -187,9 +194,9 @@ def _record(
         status, change = IDENTICAL, 0.0
     elif within_rounding(change * change, floor * floor, _entries(group)):
         status = ROUNDING
-    sizes = [_scaled(x, exponent) for x in (of_a, of_b, change)]
+    sizes = [scaled(x, exponent) for x in (of_a, of_b, change)]
     if any(size is None for size in sizes):
-        return _missing(group, place, _BEYOND)
+        return _missing(group, place, BEYOND)
     return _missing(group, place, status).model_copy(
         update={
             "norm_a": sizes[0], "norm_b": sizes[1], "change": sizes[2],
@@ -209,13 +216,6 @@ def _entries(group: PairGroup) -> int:
         for side in (write, read)
     ]
     return sum(outer)
-
-
-def _scaled(value: float, exponent: int) -> float | None:
-    try:
-        return math.ldexp(value, exponent)
-    except OverflowError:
-        return None
 
 
 def _missing(group: PairGroup, place: int, status: str) -> ProductChange:

@@ -65,7 +65,7 @@ def read_both(pair: MapPair, a: Checkpoint, b: Checkpoint) -> BothSides | None:
     wide = torch.float64 if any(s.values.dtype == torch.float64 for s in stored) else torch.float32
     of_a, of_b = (widen(side.values, wide, scale=side.scale)[0] for side in stored)
     del stored
-    largest = torch.stack([_largest(of_a), _largest(of_b)]).amax()
+    largest = torch.stack([largest_entry(of_a), largest_entry(of_b)]).amax()
     if not bool(torch.isfinite(largest)):
         return None
     exponent = int(even_exponents(largest))
@@ -108,5 +108,6 @@ def _noise(stored: StoredTensor) -> Noise | None:
     return Noise(float(noise.delta.max()), float(noise.mean_square.max()))
 
 
-def _largest(w: Tensor) -> Tensor:
+def largest_entry(w: Tensor) -> Tensor:
+    """The largest magnitude; NaN and infinity survive."""
     return torch.maximum(w.amax(), -w.amin())

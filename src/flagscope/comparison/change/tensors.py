@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from flagscope.checkpoint import Checkpoint, widen
-from flagscope.comparison.change.layers import over
+from flagscope.comparison.change.layers import BEYOND, IDENTICAL, over
 from flagscope.comparison.row_blocks import row_blocks, row_index
 from flagscope.errors import FlagscopeError
+from flagscope.geometry.matrices import NOT_FINITE
 from flagscope.records.comparison.change import TensorChange
 
 # Entries of each side that are taken at a time, in float64.
@@ -50,11 +51,11 @@ def _change(name: str, a: Checkpoint, b: Checkpoint) -> TensorChange:
             for k, value in enumerate((x, y, y - x)):
                 squares[k] += float(torch.linalg.vector_norm(value)) ** 2
     except OverflowError:
-        status = "beyond double precision"
+        status = BEYOND
     except FlagscopeError as error:
         status = f"cannot be read: {error}"
     if status == "ok" and not all(map(math.isfinite, squares)):
-        status = "not finite"
+        status = NOT_FINITE
     if status != "ok":
         return TensorChange(
             name_a=name, name_b=name, shape=shape, norm_a=None, norm_b=None, change=None,
@@ -64,7 +65,7 @@ def _change(name: str, a: Checkpoint, b: Checkpoint) -> TensorChange:
     return TensorChange(
         name_a=name, name_b=name, shape=shape, norm_a=of_a, norm_b=of_b, change=change,
         relative_a=over(change, of_a), relative_b=over(change, of_b),
-        status="identical" if identical else "ok",
+        status=IDENTICAL if identical else "ok",
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flagscope.comparison.change.leading import SignalCount, is_dense, signal_count, squared_norm
+from flagscope.comparison.change.reading import largest_entry
 from flagscope.geometry import even_exponents, gram, power_of_two, ritz_space
 
 # Vectors with which the squared norm of a large Gram matrix is estimated.
@@ -36,7 +37,7 @@ class Update:
     """
 
     def __init__(self, delta: Float[Tensor, "p m"], *, seed: int) -> None:
-        exponent = even_exponents(torch.maximum(delta.amax(), -delta.amin()))
+        exponent = even_exponents(largest_entry(delta))
         self.values = power_of_two(delta, -exponent)
         self.shape: tuple[int, int] = (delta.shape[0], delta.shape[1])
         self.values_square = squared_norm(self.values)
