@@ -12,12 +12,11 @@ from flagscope.cli.collection import collection_paused
 from flagscope.cli.gate import comparison_codes, comparison_gate
 from flagscope.cli.interrupt import interruptible
 from flagscope.cli.options import chosen, memory_option
-from flagscope.cli.outputs import check_outputs, paths_option, write_outputs
+from flagscope.cli.outputs import check_outputs, output_options, write_outputs
 
 if TYPE_CHECKING:
     from flagscope.api.comparison_report import ComparisonReport
 
-TABLES = ("tensors", "maps", "heads")
 PARTS = ("content", "change", "diagnostics")
 
 
@@ -46,18 +45,12 @@ def _codes(
     multiple=True,
     help="A model that B may be a merge of, with A or without it; may be given several times.",
 )
-@click.option("--json", "json_", metavar="F", help="Write everything as JSON; - for stdout.")
-@click.option("--html", metavar="F", help="Write the report as an HTML page; - for stdout.")
-@click.option("--csv", metavar="F", help="Write a table as CSV; - for stdout.")
-@click.option(
-    "--csv-table",
-    type=click.Choice(TABLES),
-    default=TABLES[0],
-    show_default=True,
-    help="Table that --csv writes.",
+@output_options(
+    json="Write everything as JSON; - for stdout.",
+    tables=("tensors", "maps", "heads"),
+    table="Table that --csv writes.",
+    quiet="Print errors only.",
 )
-@paths_option
-@click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option(
     "--only",
     metavar="PARTS",

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
 
 from flagscope.cli.interrupt import interrupts_raised
-from flagscope.cli.options import together
+from flagscope.cli.options import Decorator, together
 from flagscope.cli.text import log
 from flagscope.errors import InputError
 from flagscope.writing import write_whole
 
 STDOUT = "-"
 _SETTINGS = ("config.json", "adapter_config.json")
-TABLES = ("pairs", "heads", "edges")
 
 paths_option = click.option(
     "--paths",
@@ -25,21 +24,31 @@ paths_option = click.option(
 )
 """Whether reports say where on this machine things lie."""
 
-output_options = together(
-    click.option("--json", "json_", metavar="F", help="Write the scan as JSON; - for stdout."),
-    click.option("--html", metavar="F", help="Write the report as an HTML page; - for stdout."),
-    click.option("--csv", metavar="F", help="Write a table as CSV; - for stdout."),
-    click.option(
-        "--csv-table",
-        type=click.Choice(TABLES),
-        default=TABLES[0],
-        show_default=True,
-        help="Table that --csv writes; edges are the links between heads.",
-    ),
-    paths_option,
-    click.option("--quiet", is_flag=True, help="Print errors only, no progress and no table."),
-)
-"""Where the results go."""
+
+def output_options(*, json: str, tables: Sequence[str], table: str, quiet: str) -> Decorator:
+    """Where the results of a command go that makes tables and a page.
+
+    Parameters
+    ----------
+    json, table, quiet
+        What --help says of --json, --csv-table and --quiet.
+    tables
+        Those that --csv-table takes, the default first.
+    """
+    return together(
+        click.option("--json", "json_", metavar="F", help=json),
+        click.option("--html", metavar="F", help="Write the report as an HTML page; - for stdout."),
+        click.option("--csv", metavar="F", help="Write a table as CSV; - for stdout."),
+        click.option(
+            "--csv-table",
+            type=click.Choice(tables),
+            default=tables[0],
+            show_default=True,
+            help=table,
+        ),
+        paths_option,
+        click.option("--quiet", is_flag=True, help=quiet),
+    )
 
 
 def check_outputs(outputs: Mapping[str, str | None], *sources: str) -> None:

@@ -26,9 +26,17 @@ _EPILOG = (
 )
 
 
+_output_options = output_options(
+    json="Write the scan as JSON; - for stdout.",
+    tables=("pairs", "heads", "edges"),
+    table="Table that --csv writes; edges are the links between heads.",
+    quiet="Print errors only, no progress and no table.",
+)
+
+
 @click.command("scan", epilog=_EPILOG)
 @click.argument("source")
-@output_options
+@_output_options
 @model_options
 @click.option(
     "--rank",
@@ -101,7 +109,7 @@ def scan_command(
 
 
 @click.command("demo")
-@output_options
+@_output_options
 def demo_command(
     json_: str | None,
     html: str | None,
