@@ -5,7 +5,7 @@ and none holds NaN or infinity.
 """
 
 from flagscope.records.coverage import Coverage, LeftOut, NotFinite, WithoutNumbers
-from flagscope.records.finding import FINDING_CODES, Finding, FindingCode, Severity
+from flagscope.records.finding import FINDING_CODES, Finding, FindingCode, FindingItem, Severity
 from flagscope.records.heads import HeadCluster, HeadPair, HeadRecord, SharedDirection
 from flagscope.records.links import EdgeRecord
 from flagscope.records.literals import (
@@ -55,6 +55,7 @@ __all__ = [
     "FailureRecord",
     "Finding",
     "FindingCode",
+    "FindingItem",
     "FoldNorms",
     "Freedom",
     "Functional",

@@ -38,6 +38,16 @@ FindingCode = Literal[
 FINDING_CODES: tuple[FindingCode, ...] = get_args(FindingCode)
 
 
+class FindingItem(Record):
+    """One member of a finding that is about several: a pair, a layer, some heads, a link."""
+
+    text: str = Field(description="Which one it is, and its number.")
+    target: str | None = Field(
+        default=None,
+        description="Where a page shows it, as for the finding; also link/5 (index of a link).",
+    )
+
+
 class Finding(Record):
     """One thing a scan shows, in words."""
 
@@ -50,11 +60,21 @@ class Finding(Record):
         "also on what is significant but small, or counted and not certain."
     )
     topic: Literal["heads", "pairs", "links", "scan"]
+    plain: str = Field(
+        default="",
+        description="The same in a plain sentence, for a reader who does not know the terms.",
+    )
     text: str = Field(description="One sentence, with counts and the chance value.")
     evidence: tuple[str, ...] = Field(
         default=(),
         description="The numbers behind it: effect, tests, intervals, where it is strongest.",
     )
+    items: tuple[FindingItem, ...] = Field(
+        default=(),
+        description="What it is about, where that is several things: those furthest from chance, "
+        "at most 24.",
+    )
+    items_unlisted: int = Field(default=0, ge=0, description="How many more it is about.")
     means: str = Field(default="", description="What it means; empty for warnings.")
     next_step: str = Field(default="", description="What to look at next.")
     not_meaning: str = Field(
@@ -64,7 +84,7 @@ class Finding(Record):
     effect: float | None = Field(
         default=None,
         description="Distance from chance, |ln(x / chance)| or atanh|ρ| of a number in the text; "
-        "null where there is none. Within a severity findings stand in its order.",
+        "null where there is none.",
     )
     label: Label | None = Field(
         default=None,

@@ -14,6 +14,7 @@ from flagscope.report.tracks import Track
 from flagscope.report.wording import (
     NONE_STANDS,
     SPACE_WORDS,
+    adjusted_p,
     euclidean,
     joined,
     number,
@@ -156,7 +157,7 @@ def _observable(
     chance = chance_text(null_band(pair, entry.field))
     adjusted = None if entry.p_adjusted is None else getattr(pair, entry.p_adjusted)
     if adjusted is not None:
-        chance = f"{chance}; p adjusted {_p(adjusted)}".removeprefix("; ")
+        chance = f"{chance}; p adjusted {adjusted_p(adjusted)}".removeprefix("; ")
     return [value, text, chance, balanced, label]
 
 
@@ -193,8 +194,8 @@ def _p_cell(record: PairRecord | HeadRecord) -> Cell:
     if value is None:
         return [None, number(None), "", "", ""]
     others = (("family-wise", record.p_familywise), ("BY", record.p_adjusted_dependent))
-    below = "; ".join(f"{name} {_p(other)}" for name, other in others if other is not None)
-    return [record.log10_p, _p(value), below, "", ""]
+    below = "; ".join(f"{name} {adjusted_p(other)}" for name, other in others if other is not None)
+    return [record.log10_p, adjusted_p(value), below, "", ""]
 
 
 def _strongest(pair: PairRecord) -> Cell:
@@ -206,10 +207,6 @@ def _strongest(pair: PairRecord) -> Cell:
     if test.log10_p_profile is not None:
         below += f"; without profiles of scales {p_value(test.log10_p_profile)}"
     return [test.overlap_ratio, text, below, "", ""]
-
-
-def _p(value: float) -> str:
-    return "< 1e-300" if value < 1e-300 else number(value, 2)
 
 
 def _folded(names: list[str]) -> str:
@@ -227,7 +224,7 @@ def head_cells(group: HeadRecord) -> list[Cell]:
     shared = [group.shared_directions, number(group.shared_directions)]
     above = "0" if level is None else f"0 above {number(level)}"
     if group.shared_p_adjusted is not None:
-        above += f"; p adjusted {_p(group.shared_p_adjusted)}"
+        above += f"; p adjusted {adjusted_p(group.shared_p_adjusted)}"
     copies = group.near_copies
     names = joined(
         f"{i}-{j} ({number(pair.mean_squared_cosine, 2)})"

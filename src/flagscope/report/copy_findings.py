@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
@@ -13,6 +14,8 @@ from flagscope.report import meaning
 from flagscope.report.effect import STRONG, ratio_effect
 from flagscope.report.error_rate import ErrorRate
 from flagscope.report.head_names import HeadNames
+from flagscope.report.members import members
+from flagscope.report.plain import begun, uncertain
 from flagscope.report.wording import (
     SPACE_WORDS,
     UNCERTAIN,
@@ -21,13 +24,9 @@ from flagscope.report.wording import (
     joined,
     number,
     p_value,
-    ranges,
     span,
     typical,
 )
-
-_NAMED = 6  # near-copies that are named one by one; the rest are counted
-_RELATED = 2  # the same of heads that are related
 
 
 @dataclass(frozen=True)
@@ -52,27 +51,31 @@ class _Close:
         return self.mean / self.chance
 
 
+_Heads = list[_Close]  # the same heads, in each space in which they are close
+
+
 def close_heads(result: ScanResult) -> list[Finding]:
-    """Heads that are nearer to each other than chance, merged over spaces of one numbering."""
+    """Heads nearer to each other than chance: near-copies, related ones, and what is not certain.
+
+    Each is one finding, whose members are heads merged over the spaces of one numbering.
+    """
     rate = ErrorRate.of(result)
+    names = HeadNames(result)
     merged: dict[tuple[object, ...], list[_Close]] = {}
     for index, group in enumerate(result.heads):
         for entry in _close(group, index, rate):
             # Spaces with as many heads have one numbering; only equal claims are joined.
             where = (group.stack, group.attention, group.layer, group.count, entry.heads)
             merged.setdefault((*where, entry.near, entry.certain), []).append(entry)
-    names = HeadNames(result)
+    kinds: dict[tuple[bool, bool, str, str], list[_Heads]] = {}
+    for entries in merged.values():
+        first = entries[0]
+        kind = (not first.certain, not first.near, first.group.stack, names.noun(first.group))
+        kinds.setdefault(kind, []).append(entries)
     found = []
-    for certain in (True, False):
-        some = [entries for entries in merged.values() if entries[0].certain == certain]
-        some.sort(key=lambda entries: -max(entry.ratio for entry in entries))
-        for near, most in ((True, _NAMED), (False, _RELATED)):
-            alike = [entries for entries in some if entries[0].near == near]
-            named = alike[:most] if certain else []
-            found += [_finding(names, entries) for entries in named]
-            rest = [entry for entries in alike[len(named) :] for entry in entries]
-            if rest:
-                found.append(_rest(names, rest))
+    for _, alike in sorted(kinds.items()):
+        alike.sort(key=lambda entries: -_best(entries).ratio)
+        found.append(_finding(names, alike))
     return found
 
 
@@ -107,31 +110,33 @@ def _of_pair(group: HeadRecord, index: int, pair: HeadPair, rate: ErrorRate) -> 
     return _Close(group, index, heads, mean, chance, pair.log10_p, rate.certain(pair), angles)
 
 
-def _finding(names: HeadNames, entries: Sequence[_Close]) -> Finding:
-    best = max(entries, key=lambda entry: entry.ratio)
-    effect = ratio_effect(best.ratio)
-    spaces = joined(SPACE_WORDS[entry.group.space] for entry in entries)
-    means = joined(number(entry.mean) for entry in entries)
-    several = len(best.heads) > 2
-    who = names.some(best.group, best.heads)
-    place = f"{spaces} space{'s' if len(entries) > 1 else ''}"
-    what = "near-copies" if best.near else "related, not copies,"
-    verb = f"form a cluster of {what.rstrip(',')}" if several and best.near else f"are {what}"
-    over = f" over their {comb(len(best.heads), 2)} pairs" if several else ""
-    times = f"{'up to ' if len(entries) > 1 else ''}{number(best.ratio)} times chance"
+def _best(entries: _Heads) -> _Close:
+    return max(entries, key=lambda entry: entry.ratio)
+
+
+def _finding(names: HeadNames, alike: Sequence[_Heads]) -> Finding:
+    """Finding on all heads of one kind, nearest first."""
+    best = _best(alike[0])
+    ratios = [_best(entries).ratio for entries in alike]
+    effect = ratio_effect(median(ratios))
+    text = _one(names, alike[0]) if len(alike) == 1 else _several(names, alike)
+    plain = _plain(names, alike)
+    strong = best.certain and best.near and effect.size >= STRONG
     return Finding(
         code="near-copies" if best.near else "related-heads",
-        severity="strong" if best.near and effect.size >= STRONG else "notable",
+        severity="strong" if strong else "notable" if best.certain else "info",
         topic="heads",
-        text=(
-            f"{who} {verb} in {place}: mean squared cosine {means}{over} (a copy has 1, chance "
-            f"gives {number(best.chance)}), {times}{_angles(entries)}."
-        ),
+        plain=plain if best.certain else uncertain(plain),
+        text=text if best.certain else f"{text} {UNCERTAIN}",
         evidence=(
             effect.text,
-            f"{p_value(best.log10_p)} in {SPACE_WORDS[best.group.space]} space",
+            *_spaces(alike),
+            f"the nearest: {p_value(best.log10_p)} in {SPACE_WORDS[best.group.space]} space, "
             f"{counted(best.group.count, 'head')} of rank {best.group.rank} "
             f"in {euclidean(best.group.d)}",
+        ),
+        **members(
+            alike, lambda entries: _item(names, entries), lambda one: f"heads/{_best(one).index}"
         ),
         **(meaning.NEAR_COPIES if best.near else meaning.RELATED_HEADS).fields(),
         effect=effect.size,
@@ -140,7 +145,97 @@ def _finding(names: HeadNames, entries: Sequence[_Close]) -> Finding:
     )
 
 
-def _angles(entries: Sequence[_Close]) -> str:
+def _one(names: HeadNames, entries: _Heads) -> str:
+    """Sentence on some heads, in all spaces in which they are close."""
+    best = _best(entries)
+    place = f"{_space_words(entries)} space{'s' if len(entries) > 1 else ''}"
+    what = "near-copies" if best.near else "related, not copies,"
+    several = len(best.heads) > 2
+    verb = f"form a cluster of {what.rstrip(',')}" if several and best.near else f"are {what}"
+    over = f" over their {comb(len(best.heads), 2)} pairs" if several else ""
+    times = f"{'up to ' if len(entries) > 1 else ''}{number(best.ratio)} times chance"
+    return (
+        f"{names.some(best.group, best.heads)} {verb} in {place}: mean squared cosine "
+        f"{_means(entries)}{over} (a copy has 1, chance gives {number(best.chance)}), "
+        f"{times}{_angles(entries)}."
+    )
+
+
+def _several(names: HeadNames, alike: Sequence[_Heads]) -> str:
+    """Sentence on all heads of a kind: how many, how close, and the nearest by name."""
+    every = [_best(entries) for entries in alike]
+    what = "near-copies" if every[0].near else "related, not copies"
+    noun = names.noun(every[0].group)
+    return (
+        f"{_count(alike)} of {noun} ({_layers(names, alike)}) are {what}: mean squared cosine "
+        f"{span([entry.mean for entry in every])} where they are nearest (a copy has 1, chance "
+        f"gives {span([entry.chance for entry in every])}), "
+        f"{typical([entry.ratio for entry in every])} times chance; the nearest are "
+        f"{_heads_of(names, alike[0])} in {_space_words(alike[0])} space"
+        f"{'s' if len(alike[0]) > 1 else ''}."
+    )
+
+
+def _plain(names: HeadNames, alike: Sequence[_Heads]) -> str:
+    best = _best(alike[0])
+    if best.near:
+        what, degree = "are near-copies", "overlap by more than half"
+    else:
+        what, degree = "are related, not copies", "overlap beyond chance"
+    if len(alike) > 1:
+        noun = names.noun(best.group)
+        layers = {entries[0].group.layer for entries in alike}
+        where = names.layer(best.group) if len(layers) == 1 else f"{len(layers)} layers"
+        return f"{_count(alike)} of {noun} in {where} {what}: their directions {degree}."
+    who = _heads_of(names, alike[0])
+    if len(best.heads) > 3:
+        who = f"{len(best.heads)} {names.noun(best.group)} of {names.layer(best.group)}"
+    return f"{begun(who)} {what}: their {_space_words(alike[0])} directions {degree}."
+
+
+def _item(names: HeadNames, entries: _Heads) -> str:
+    """As in "layer 0: heads 1 and 3 (key), mean squared cosine 0.585"."""
+    best = _best(entries)
+    heads = f"{names.noun(best.group)} {joined(best.heads, limit=12)}"
+    return (
+        f"{names.layer(best.group)}: {heads} ({_space_words(entries)}), mean squared cosine "
+        f"{_means(entries)}"
+    )
+
+
+def _heads_of(names: HeadNames, entries: _Heads) -> str:
+    best = _best(entries)
+    heads = joined(best.heads, limit=12)
+    return f"{names.noun(best.group)} {heads} of {names.layer(best.group)}"
+
+
+def _space_words(entries: _Heads) -> str:
+    return joined(SPACE_WORDS[entry.group.space] for entry in entries)
+
+
+def _means(entries: _Heads) -> str:
+    return joined(number(entry.mean) for entry in entries)
+
+
+def _count(alike: Sequence[_Heads]) -> str:
+    pairs = all(len(entries[0].heads) == 2 for entries in alike)
+    return counted(len(alike), "pair" if pairs else "group")
+
+
+def _layers(names: HeadNames, alike: Sequence[_Heads]) -> str:
+    return names.layers([entries[0].group for entries in alike])
+
+
+def _spaces(alike: Sequence[_Heads]) -> list[str]:
+    """In which spaces they are close, where they are several."""
+    if len(alike) == 1:
+        return []
+    counts = Counter(SPACE_WORDS[one.group.space] for entries in alike for one in entries)
+    kinds = joined(f"{n} in {word} space" for word, n in counts.items())
+    return [f"{kinds}; at least, since a layer lists its nearest pairs alone"]
+
+
+def _angles(entries: _Heads) -> str:
     """Number of principal angles beyond chance: many small excesses are not a copy."""
     known = [entry.angles for entry in entries if entry.angles is not None]
     if not known or len(known) < len(entries):
@@ -153,45 +248,3 @@ def _angles(entries: Sequence[_Close]) -> str:
     else:
         counts = f"{joined(some for some, _ in known)} of {every}"
     return f"; {counts} principal angles are smaller than chance allows"
-
-
-def _rest(names: HeadNames, rest: Sequence[_Close]) -> Finding:
-    """Finding on all near-copies that are not named one by one."""
-    certain = rest[0].certain
-    means = [entry.mean for entry in rest]
-    ratios = [entry.ratio for entry in rest]
-    effect = ratio_effect(median(ratios))
-    depths = sorted({entry.group.layer for entry in rest})
-    layers = f"layer{'s' if len(depths) > 1 else ''} {ranges(depths)}"
-    kinds = joined(f"{n} {word}" for n, word in _by_space(names, rest))
-    more = "more " if certain else ""
-    what = "near-copies" if rest[0].near else "related, not copies"
-    text = (
-        f"{counted(len(rest), f'{more}pair', f'{more}pairs')} of heads in one space of their layer "
-        f"({layers}) {'is' if len(rest) == 1 else 'are'} {what}: mean squared cosine {span(means)} "
-        f"(a copy has 1, chance gives {span([entry.chance for entry in rest])}), {typical(ratios)} "
-        "times chance."
-    )
-    best = max(rest, key=lambda entry: entry.ratio)
-    return Finding(
-        code="near-copies" if rest[0].near else "related-heads",
-        severity="notable" if certain else "info",
-        topic="heads",
-        text=text if certain else f"{text} {UNCERTAIN}",
-        evidence=(effect.text, f"{kinds}; at least, since a layer lists its nearest pairs alone"),
-        **(meaning.NEAR_COPIES if rest[0].near else meaning.RELATED_HEADS).fields(),
-        effect=effect.size,
-        label="functional",
-        target=f"heads/{best.index}",
-    )
-
-
-def _by_space(names: HeadNames, rest: Sequence[_Close]) -> list[tuple[int, str]]:
-    counts: dict[str, int] = {}
-    for entry in rest:
-        noun = names.noun(entry.group)
-        word = f"in {SPACE_WORDS[entry.group.space]} space" + (
-            "" if noun == "heads" else f" ({noun})"
-        )
-        counts[word] = counts.get(word, 0) + 1
-    return [(n, word) for word, n in counts.items()]

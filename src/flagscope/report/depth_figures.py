@@ -10,7 +10,7 @@ from flagscope.observables import EXPLANATIONS, PAIR_OBSERVABLE, Band, null_band
 from flagscope.records import HeadRecord, PairRecord
 from flagscope.report.spec import Spec, axis, band, layout, level, line, plain
 from flagscope.report.tracks import HeadTrack, Track
-from flagscope.report.wording import counted, euclidean, number, p_value
+from flagscope.report.wording import counted, euclidean, number, significance
 
 _ALL_POINTS = 800  # above this many pairs, quartiles and extremes stand for the points
 _LOG_ABOVE = 4.0  # the commutator ratio gets a logarithmic axis from here
@@ -82,7 +82,7 @@ def described(pair: PairRecord, observable: str, value: float) -> str:
         )
         parts.append(f"chance {number(found.mean)}{interval}")
     if observable == "overlap_ratio" and pair.overlap_z is not None:
-        parts.append(f"z = {number(pair.overlap_z)}, {p_value(pair.log10_p)}")
+        parts.append(significance(pair.overlap_z, pair.log10_p))
     ranks = (
         f"ranks {pair.effective_rank_write} and {pair.effective_rank_read} in {euclidean(pair.d)}"
     )
@@ -196,7 +196,7 @@ def head_overlap_spec(tracks: Sequence[HeadTrack]) -> Spec:
                 f"<b>layer {group.layer}, {group.space}</b>",
                 f"R = {number(group.overlap_ratio)}",
                 f"chance 1 ± {number(group.overlap_ratio_sd, 2)}",
-                f"z = {number(group.z)}, {p_value(group.log10_p)}",
+                significance(group.z, group.log10_p),
                 f"{group.count} heads of rank {group.rank} in {euclidean(group.d)}",
             )
         )

@@ -7,8 +7,9 @@ from statistics import median
 
 from flagscope.observables import null_band
 from flagscope.records import Finding, PairRecord, ScanResult
-from flagscope.report import meaning
+from flagscope.report import meaning, plain
 from flagscope.report.effect import ratio_effect
+from flagscope.report.members import pair_members
 from flagscope.report.pair_findings import label_of
 from flagscope.report.tracks import Track, wider_tracks
 from flagscope.report.wording import counted, joined, share_of, span
@@ -95,12 +96,20 @@ def _finding(
     label = label_of(result, some[0], observable)
     strong = len(some) >= _MOST * len(track.pairs) and label == "functional"
     where = share_of(len(some), len(track.pairs), "pair")
+    ranks = observable == "kernel_intersection"
+    many = dict(zip((pair.name for pair in some), excess, strict=True))
     return Finding(
-        code="lost-ranks" if observable == "kernel_intersection" else "exact-intersections",
+        code="lost-ranks" if ranks else "exact-intersections",
         severity="strong" if strong else "notable",
         topic="pairs",
+        plain=plain.lost(track, some) if ranks else plain.met_exactly(track, some),
         text=f"{track.title}: {where} {sentence('' if len(some) > 1 else 's', excess, words)}",
         evidence=(effect.text, joined((pair.name for pair in some), limit=4)),
+        **pair_members(
+            result,
+            sorted(some, key=lambda pair: -many[pair.name]),
+            lambda pair: counted(many[pair.name], "dimension"),
+        ),
         **what.fields(),
         effect=effect.size,
         label=label,

@@ -1,8 +1,10 @@
-"""Findings: what a scan shows beyond chance, in plain words, strongest first."""
+"""Findings: what a scan shows beyond chance, in words; on the function first, strongest first."""
 
 from __future__ import annotations
 
-from flagscope.records import Finding, FindingCode, ScanResult
+from collections.abc import Sequence
+
+from flagscope.records import PARTS, Finding, ScanResult
 from flagscope.report import (
     copy_findings,
     exact_findings,
@@ -11,9 +13,8 @@ from flagscope.report import (
     pair_findings,
     small_findings,
 )
-from flagscope.report.coverage import HINT, not_understood, percent
 from flagscope.report.error_rate import SCHEMA_1, ErrorRate
-from flagscope.report.wording import counted, joined
+from flagscope.report.missing_findings import not_finite, warnings
 
 _ORDER = {"strong": 0, "notable": 1, "warning": 2, "info": 3}
 
@@ -33,7 +34,8 @@ def findings(result: ScanResult) -> list[Finding]:
     -------
     list of Finding
         What is said of weights that are not finite, then strong ones, notable ones, warnings and
-        remarks, each in the order of their effect; never empty.
+        remarks, and last those about numbers that depend on the gauge, in the same order. Each of
+        these is in the order of effect, the largest first. Never empty.
 
     Examples
     --------
@@ -44,7 +46,7 @@ def findings(result: ScanResult) -> list[Finding]:
     True
     """
     if not ErrorRate.of(result).held:
-        found = [Finding(code="old-schema", severity="info", topic="scan", text=SCHEMA_1)]
+        found = [_old_schema()]
     else:
         found = [
             *copy_findings.close_heads(result),
@@ -60,109 +62,59 @@ def findings(result: ScanResult) -> list[Finding]:
     if not found:
         found = [_nothing(result)]
     # Weights that are not finite are a defect of the model, and what is said after is of the rest.
-    return [*_not_finite(result), *sorted([*found, *_warnings(result)], key=_place)]
+    return [*not_finite(result), *sorted([*found, *warnings(result)], key=_place)]
 
 
-def _place(finding: Finding) -> tuple[int, float]:
-    return _ORDER[finding.severity], -(finding.effect or 0.0)
+def folded(every: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
+    """Findings to show, and those about the gauge to fold away.
+
+    Nothing is folded where no claim is about the function: then the gauge is all there is to see.
+
+    Returns
+    -------
+    tuple of list of Finding
+        Both in the order given.
+    """
+    claims = [finding for finding in every if finding.severity in ("strong", "notable")]
+    if all(finding.label == "gauge" for finding in claims):
+        return list(every), []
+    gauge = [finding for finding in every if finding.label == "gauge"]
+    return [finding for finding in every if finding.label != "gauge"], gauge
+
+
+def _place(finding: Finding) -> tuple[bool, int, float]:
+    gauge = finding.label == "gauge"
+    return gauge, _ORDER[finding.severity], -(finding.effect or 0.0)
+
+
+def _old_schema() -> Finding:
+    return Finding(
+        code="old-schema",
+        severity="info",
+        topic="scan",
+        plain="This file is of an older version, so what lies beyond chance is not known: scan "
+        "the model again.",
+        text=SCHEMA_1,
+    )
 
 
 def _nothing(result: ScanResult) -> Finding:
     records = (*result.pairs, *result.heads, *result.edges)
-    if not records:
+    settings = result.settings
+    chosen = settings.only != PARTS or settings.layers is not None or settings.kinds is not None
+    if not records and chosen:
+        plain = "Nothing of what was asked for was found in this model, so nothing was measured."
+        text = (
+            "No pair, head or link of what was asked for (--only, --layers, --kinds) was found, so "
+            "there was nothing to measure."
+        )
+    elif not records:
+        plain = "No two adjacent maps were found, so nothing was measured."
         text = "No pair of adjacent maps was found, so there was nothing to measure."
     elif not any(result.tests.values()) and all(record.log10_p is None for record in records):
+        plain = "No result has the numbers that a test needs, so nothing could be tested."
         text = "Nothing could be tested: every result is undefined."
     else:
+        plain = "No number in this scan differs from chance more than chance allows."
         text = "Nothing in this scan lies beyond chance."
-    return Finding(code="nothing", severity="info", topic="scan", text=text)
-
-
-def _not_finite(result: ScanResult) -> list[Finding]:
-    """Finding on what was not measured because of NaN and infinity in the weights."""
-    coverage = result.coverage
-    broken = None if coverage is None else coverage.not_finite
-    if coverage is None or broken is None:
-        return []
-    names = [*broken.names, *([f"{broken.unlisted:,} more"] if broken.unlisted else [])]
-    links = next((one.of for one in coverage.without_numbers if one.what == "links"), 0)
-    lost = [
-        f"{count:,} of {counted(every, noun, plural)}"
-        for count, every, noun, plural in (
-            (broken.pairs, len(result.pairs), "pair", None),
-            (broken.head_groups, len(result.heads), "head group", None),
-            (broken.links, links, "link between heads", "links between heads"),
-        )
-        if count
-    ]
-    text = (
-        f"{counted(broken.tensors, 'tensor')} {'holds' if broken.tensors == 1 else 'hold'} NaN or "
-        f"infinity: {joined(names)}. It takes the numbers of {joined(lost) or 'nothing'}"
-    )
-    if broken.balanced:
-        sharing = counted(broken.balanced, "pair that shares", "pairs that share")
-        text += f", and the balanced ones of {sharing} a map with one of them"
-    return [_warning("not-finite", f"{text}.", (), target="coverage")]
-
-
-def _warnings(result: ScanResult) -> list[Finding]:
-    found: list[Finding] = []
-    records = [*result.pairs, *result.heads]
-    undefined = [record for record in records if record.status != "ok"]
-    if undefined:
-        reasons: dict[str, int] = {}
-        for record in undefined:
-            reasons[record.status] = reasons.get(record.status, 0) + 1
-        text = (
-            f"{counted(len(undefined), 'result')} of {len(records):,} "
-            f"{'has' if len(undefined) == 1 else 'have'} missing numbers."
-        )
-        evidence = tuple(f"{count} × {reason}" for reason, count in reasons.items())
-        found.append(_warning("missing-numbers", text, evidence[:6], target="pairs"))
-    if result.failures:
-        tasks = joined((failure.task for failure in result.failures), limit=3)
-        text = f"{counted(len(result.failures), 'task')} failed: {tasks}."
-        evidence = tuple(failure.error for failure in result.failures[:3])
-        found.append(_warning("failed-tasks", text, evidence, target="details"))
-    return [*found, *_not_measured(result)]
-
-
-def _not_measured(result: ScanResult) -> list[Finding]:
-    """Findings on what is missing from the scan though not every model lacks it."""
-    coverage = result.coverage
-    if coverage is None:  # of an older file nothing else is known
-        if not result.unmapped or result.pairs:
-            return []
-        text = f"{counted(len(result.unmapped), 'matrix', 'matrices')} could not be placed."
-        names = (joined(result.unmapped, limit=4),)
-        return [_warning("not-placed", text, names, target="details")]
-    found = []
-    odd, numbers = not_understood(coverage)
-    if odd:
-        text = (
-            f"{odd:,} of {counted(coverage.matrices, 'matrix', 'matrices')}, "
-            f"{percent(numbers, coverage.parameters)} of the parameters, could not be placed or "
-            "measured: no finding here is about them."
-        )
-        found.append(_warning("not-placed", text, (HINT,), target="coverage"))
-    links = [one for one in coverage.without_numbers if one.what == "links"]
-    if links:
-        count = sum(one.count for one in links)
-        text = (
-            f"{count:,} of {counted(links[0].of, 'link')} between heads "
-            f"{'has' if count == 1 else 'have'} no number."
-        )
-        reasons = tuple(f"{one.count:,} × {one.reason}" for one in links)
-        found.append(_warning("links-without-number", text, reasons, target="coverage"))
-    return found
-
-
-def _warning(code: FindingCode, text: str, evidence: tuple[str, ...], *, target: str) -> Finding:
-    return Finding(
-        code=code,
-        severity="warning",
-        topic="scan",
-        text=text,
-        evidence=evidence,
-        target=f"section/{target}",
-    )
+    return Finding(code="nothing", severity="info", topic="scan", plain=plain, text=text)

@@ -42,6 +42,12 @@ class HeadNames:
         """Name as in ``"layer 4"``, with the stack in front where there are several."""
         return f"{group.stack} layer {group.layer}" if self._stacks else f"layer {group.layer}"
 
+    def layers(self, groups: Sequence[HeadRecord]) -> str:
+        """Names as in ``"layers 0–4"``, of groups of one stack."""
+        depths = sorted({group.layer for group in groups})
+        text = f"layer{'s' if len(depths) > 1 else ''} {ranges(depths)}"
+        return f"{groups[0].stack} {text}" if self._stacks else text
+
     def noun(self, group: HeadRecord) -> str:
         """``"heads"``, or which of two numberings is meant."""
         served = self._served.get(_place(group), {})

@@ -6,7 +6,7 @@ from flagscope.observables import EXPLANATIONS
 from flagscope.records import EdgeRecord, ScanResult
 from flagscope.report.cells import Cell, Column
 from flagscope.report.links import Judgement, beyond_chance, judged
-from flagscope.report.wording import SPACE_WORDS, number
+from flagscope.report.wording import SPACE_WORDS, adjusted_p, number
 
 LINK_COLUMNS = (
     Column("source", "From", "The head that writes"),
@@ -32,11 +32,8 @@ def link_cells(result: ScanResult) -> list[list[Cell]]:
 
 def _row(edge: EdgeRecord, overlap: bool, composition: bool) -> list[Cell]:
     p = edge.p_adjusted
-    text = number(None) if p is None else "< 1e-300" if p < 1e-300 else number(p, 2)
     wise = edge.p_familywise
-    below = (
-        "" if wise is None else f"family-wise {number(wise, 2) if wise >= 1e-300 else '< 1e-300'}"
-    )
+    below = "" if wise is None else f"family-wise {adjusted_p(wise)}"
     names = ("overlap", "composition")
     both = ", ".join(n for n, far in zip(names, (overlap, composition), strict=True) if far)
     return [
@@ -44,7 +41,7 @@ def _row(edge: EdgeRecord, overlap: bool, composition: bool) -> list[Cell]:
         [edge.target, edge.target, "", "", ""],
         [edge.space, SPACE_WORDS[edge.space], "", "", ""],
         _ratio(judged(edge, "overlap")),
-        [edge.log10_p if p is not None else None, text, below, "", ""],
+        [edge.log10_p if p is not None else None, adjusted_p(p), below, "", ""],
         [edge.composition, number(edge.composition), "", "", "F"],
         _ratio(judged(edge, "composition")),
         [both, both or "no", "", "", ""],

@@ -19,6 +19,8 @@ from flagscope.report.links import (
     strongest_first,
     tested,
 )
+from flagscope.report.members import members
+from flagscope.report.plain import uncertain
 from flagscope.report.wording import (
     READ_WORDS,
     UNCERTAIN,
@@ -45,6 +47,14 @@ _CODES: dict[tuple[LinkMeasure, bool], FindingCode] = {
     ("overlap", False): "links-overlap-less",
     ("composition", True): "links-compose-more",
     ("composition", False): "links-compose-less",
+}
+_PLAIN: dict[tuple[LinkMeasure, bool], str] = {
+    ("overlap", True): "a later head reads where an earlier head writes, more than by chance",
+    ("overlap", False): "a later head reads where an earlier head writes, less than by chance",
+    ("composition", True): "a later head responds to what an earlier head writes more strongly "
+    "than by chance",
+    ("composition", False): "a later head responds to what an earlier head writes more weakly "
+    "than by chance",
 }
 _UNITS: dict[LinkMeasure, str] = {
     "overlap": "{} times the overlap of chance",
@@ -94,6 +104,12 @@ def _finding(
         text += f"; all of them less than {RATIO_FLOOR:.0%} from it: significant, but small"
     text = f"{text}." if sure else f"{text}. {UNCERTAIN}"
     spaces = Counter(edge.space for edge in edges)
+    places = {id(edge): index for index, edge in enumerate(result.edges)}
+    small = "" if large else ", but only by a little"
+    plain = (
+        f"In {least.lower()}{len(edges):,} of {tested(result):,} links, "
+        f"{_PLAIN[measure, above]}{small}."
+    )
     return Finding(
         code=_CODES[measure, above],
         severity="info"
@@ -102,6 +118,7 @@ def _finding(
         if effect.size >= STRONG
         else "notable",
         topic="links",
+        plain=plain if sure else uncertain(plain),
         text=text,
         evidence=(
             effect.text,
@@ -110,6 +127,13 @@ def _finding(
             joined(f"{n} to {READ_WORDS[space]}" for space, n in spaces.most_common()),
             *_hubs(edges),
             f"{counted(tested(result), 'link')} tested",
+        ),
+        **members(
+            sorted(edges, key=lambda edge: _ratio(edge, measure), reverse=above),
+            lambda edge: (
+                f"{edge.source} → {edge.target}: {number(_ratio(edge, measure))} times chance"
+            ),
+            lambda edge: f"link/{places[id(edge)]}",
         ),
         **meaning.LINKS[measure, above].fields(),
         effect=effect.size,
@@ -130,7 +154,7 @@ def _serves(result: ScanResult, edge: EdgeRecord) -> str:
 
 def _hubs(edges: Sequence[EdgeRecord]) -> list[str]:
     """The head that most links start from, and the one that most links end at."""
-    told = []
+    hubs = []
     stacks = {edge.stack for edge in edges}
     for word, places in (
         ("start from", Counter((e.stack, e.layer_from, e.head_from) for e in edges)),
@@ -139,5 +163,5 @@ def _hubs(edges: Sequence[EdgeRecord]) -> list[str]:
         if places and places.most_common(1)[0][1] >= _HUB:
             (stack, layer, head), n = places.most_common(1)[0]
             name = f"{stack} L{layer}H{head}" if len(stacks) > 1 else f"L{layer}H{head}"
-            told.append(f"{n} of them {word} {name}{'' if word == 'start from' else ' (queries)'}")
-    return told
+            hubs.append(f"{n} of them {word} {name}{'' if word == 'start from' else ' (queries)'}")
+    return hubs

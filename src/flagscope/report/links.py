@@ -8,7 +8,7 @@ from typing import Literal
 
 from flagscope.records import EdgeRecord, ScanResult
 from flagscope.report.error_rate import ErrorRate, TestPrefix
-from flagscope.report.wording import p_value
+from flagscope.report.wording import significance
 
 LinkMeasure = Literal["overlap", "composition"]
 MEASURES: tuple[LinkMeasure, ...] = ("overlap", "composition")
@@ -32,8 +32,7 @@ class Judgement:
     @property
     def text(self) -> str:
         """z and p in words, as far as they are known."""
-        parts = ["" if self.z is None else f"z = {self.z:.3g}", p_value(self.log10_p)]
-        return ", ".join(part for part in parts if part) or "not tested"
+        return significance(self.z, self.log10_p) or "not tested"
 
 
 def judged(edge: EdgeRecord, measure: LinkMeasure) -> Judgement:

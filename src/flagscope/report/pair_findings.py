@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from flagscope.observables import null_band
 from flagscope.records import Finding, Label, PairRecord, ScanResult, Severity
-from flagscope.report import meaning
+from flagscope.report import meaning, plain
 from flagscope.report.dominant import OverlapEffect, overlap_effect, stands_out
 from flagscope.report.effect import (
     CORRELATION_FLOOR,
@@ -20,6 +20,7 @@ from flagscope.report.effect import (
     sizable,
 )
 from flagscope.report.error_rate import ErrorRate, TestPrefix
+from flagscope.report.members import pair_members
 from flagscope.report.routes import route
 from flagscope.report.tracks import Track, wider_tracks
 from flagscope.report.wording import (
@@ -53,6 +54,16 @@ class _Clause(NamedTuple):
         where = share_of(len(self.pairs), len(track.pairs), "pair")
         deed = deeds[self.above].format(first, second)
         return f"{deed} in {where} ({symbol} {typical(values)}; chance is {chance})"
+
+    def furthest_first(self) -> list[PairRecord]:
+        """The pairs, those furthest from chance first."""
+        return sorted(
+            self.pairs, key=lambda pair: getattr(pair, self.observable), reverse=self.above
+        )
+
+    def number(self, pair: PairRecord) -> str:
+        """The number of one of its pairs, as in ``"C 0.0874"``."""
+        return f"{_ALIGNMENT_WORDS[self.observable][0]} {number(getattr(pair, self.observable))}"
 
 
 _ALIGNMENT_WORDS = {
@@ -167,6 +178,7 @@ def _alignment(result: ScanResult, track: Track, clauses: Sequence[_Clause]) -> 
     evidence.append(f"counted where |ρ| ≥ {CORRELATION_FLOOR}, C {RATIO_FLOOR:.0%} off chance")
     label = label_of(result, every[0], first.observable)
     kind = every[0].kind
+    sentence = plain.aligned(track, first.pairs, first.observable, above=first.above)
     return Finding(
         code="aligned",
         severity=severity_of(
@@ -174,8 +186,10 @@ def _alignment(result: ScanResult, track: Track, clauses: Sequence[_Clause]) -> 
             every=len(track.pairs),
         ),
         topic="pairs",
+        plain=sentence if certain else plain.uncertain(sentence),
         text=text if certain else f"{text} {UNCERTAIN}",
         evidence=tuple(evidence),
+        **pair_members(result, first.furthest_first(), first.number),
         **meaning.alignment(first.observable, first.above, kind=kind, label=label).fields(),
         effect=first.effect.size,
         label=label,
@@ -226,12 +240,16 @@ def _overlap(
         f"chance is 1){_elsewhere(spread, len(some), above=above)}."
     )
     surest = min(some, key=lambda entry: entry.pair.log10_p or 0.0)
+    sentence = plain.overlapping(track, pairs, above=above)
+    numbers = {entry.pair.name: f"{number(entry.at.ratio)} times chance" for entry in some}
+    furthest = sorted(some, key=lambda entry: entry.at.ratio, reverse=above)
     return Finding(
         code="overlap-more" if above else "overlap-less",
         severity=severity_of(
             certain=certain, effect=effect, label=label, some=len(pairs), every=len(track.pairs)
         ),
         topic="pairs",
+        plain=sentence if certain else plain.uncertain(sentence),
         text=text if certain else f"{text} {UNCERTAIN}",
         evidence=(
             effect.text,
@@ -240,6 +258,9 @@ def _overlap(
             f"{euclidean(surest.pair.d)} ({p_value(surest.pair.log10_p)} of the combined test)",
             f"counted from {RATIO_FLOOR:.0%} off chance, or a tenth of the way to the limit",
             *by_route(pairs, track),
+        ),
+        **pair_members(
+            result, [entry.pair for entry in furthest], lambda pair: numbers[pair.name]
         ),
         **meaning.overlap(above=above, dominant=2 * len(spread) < len(some), label=label).fields(),
         effect=effect.size,

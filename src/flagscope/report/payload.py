@@ -29,11 +29,12 @@ from flagscope.report.stream_figures import STREAMED, stream_profile_spec
 from flagscope.report.tracks import Track, head_tracks, tracks
 from flagscope.report.wording import (
     SPACE_WORDS,
+    adjusted_p,
     counted,
     euclidean,
     joined,
     number,
-    p_value,
+    significance,
 )
 
 DETAILED_PAIRS = 600  # pairs with figures of their own; the JSON has all of them
@@ -251,8 +252,8 @@ def _facts(group: HeadRecord) -> list[str]:
     facts = [
         f"{counted(group.count, 'head')} of rank {number(group.rank)} in {euclidean(group.d)}; "
         f"stored in {group.tensor}.",
-        f"R = {number(group.overlap_ratio)}; chance is 1{sd}; z = {number(group.z)} "
-        f"({p_value(group.log10_p) or 'not tested'}).",
+        f"R = {number(group.overlap_ratio)}; chance is 1{sd}; "
+        f"{significance(group.z, group.log10_p) or 'not tested'}.",
         f"{counted(group.shared_directions or 0, 'direction')} above the 1 % level "
         f"{number(group.shared_threshold)}; chance is 0"
         f"{_family(', p adjusted', group.shared_p_adjusted)}.",
@@ -277,4 +278,4 @@ def _facts(group: HeadRecord) -> list[str]:
 
 def _family(words: str, p: float | None) -> str:
     """A p-value adjusted for all tests of the report, where there is one."""
-    return "" if p is None else f"{words} {'< 1e-300' if p < 1e-300 else number(p, 2)}"
+    return "" if p is None else f"{words} {adjusted_p(p)}"

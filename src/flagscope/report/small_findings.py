@@ -23,17 +23,17 @@ _TESTED: tuple[tuple[str, TestPrefix, str], ...] = (
 def small_effects(result: ScanResult) -> list[Finding]:
     """One remark on effects that are beyond chance but too small to be reported as findings."""
     rate = ErrorRate.of(result)
-    told = [line for track in wider_tracks(result) for line in _of_pairs(track, rate)]
+    remarks = [line for track in wider_tracks(result) for line in _of_pairs(track, rate)]
     for heads in head_tracks(result):
         some = [group for group in heads.groups if rate.counts(group)]
         ratios = [group.overlap_ratio for group in some if group.overlap_ratio is not None]
         small = [ratio for ratio in ratios if small_ratio(ratio)]
         if small and len(small) == len(ratios):
-            told.append(_line(heads.title, "R", small, len(heads.groups), "layer"))
-    if not told:
+            remarks.append(_line(heads.title, "R", small, len(heads.groups), "layer"))
+    if not remarks:
         return []
-    shown = "; ".join(told[:_SHOWN])
-    more = f"; and {counted(len(told) - _SHOWN, 'more number')}" if len(told) > _SHOWN else ""
+    shown = "; ".join(remarks[:_SHOWN])
+    more = f"; and {counted(len(remarks) - _SHOWN, 'more number')}" if len(remarks) > _SHOWN else ""
     text = (
         f"Counted as beyond chance, and yet close to it (|ρ| below {CORRELATION_FLOOR}; C, R or "
         f"the overlap within {RATIO_FLOOR:.0%} of 1): {shown}{more}."
@@ -43,8 +43,9 @@ def small_effects(result: ScanResult) -> list[Finding]:
             code="small-effects",
             severity="info",
             topic="scan",
+            plain="Some numbers differ from chance by more than chance allows, but only by a little.",
             text=text,
-            evidence=tuple(told),
+            evidence=tuple(remarks),
             **meaning.SMALL.fields(),
         )
     ]

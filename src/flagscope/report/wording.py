@@ -30,26 +30,32 @@ MAP_WORDS = {
 MISSING = "–"
 NONE_STANDS = "none stands out"  # of the bulk of singular values
 UNCERTAIN = "Counted, but not certain at the error rate of the whole report."
+SMALLEST_P = -15  # decimal logarithm: below it a p-value says no more, and z says how far
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number to ``digits`` significant digits, whole ones as they are.
+    """A number to ``digits`` significant digits, whole ones as they are, with a minus sign.
 
     Examples
     --------
     >>> number(15.2749), number(0.04512), number(12), number(None), number(-0.00001)
-    ('15.3', '0.0451', '12', '–', '-1e-05')
+    ('15.3', '0.0451', '12', '–', '−1e-05')
     """
     if value is None:
         return MISSING
     if value == 0:
         return "0"
     if float(value).is_integer() and abs(value) < 1e15:
-        return f"{int(value):,}"
+        return _signed(f"{int(value):,}")
     if 1e-4 <= abs(value) < 1e6:
         return measured(value, digits)
-    return f"{value:.{digits - 1}g}"
+    return _signed(f"{value:.{digits - 1}g}")
+
+
+def _signed(text: str) -> str:
+    """A number with a minus sign in place of a hyphen, which Python writes."""
+    return f"−{text[1:]}" if text.startswith("-") else text
 
 
 def percent(share: float | None, digits: int = 3) -> str:
@@ -68,29 +74,61 @@ def measured(value: float | None, digits: int = 3) -> str:
 
     Examples
     --------
-    >>> measured(1.0), measured(1.0, 2), measured(9.996), measured(0.0), measured(None)
-    ('1.00', '1.0', '10.0', '0', '–')
+    >>> measured(1.0), measured(1.0, 2), measured(9.996), measured(0.0), measured(-0.002)
+    ('1.00', '1.0', '10.0', '0', '−0.00200')
     """
     if value is None or value == 0 or not 1e-4 <= abs(value) < 1e6:
         return number(value, digits)
     # Of the rounded number: 9.996 is 10.0, and not 10.00.
     exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])
-    return f"{value:,.{max(0, digits - 1 - exponent)}f}"
+    return _signed(f"{value:,.{max(0, digits - 1 - exponent)}f}")
 
 
 def p_value(log10_p: float | None) -> str:
-    """A p-value from its decimal logarithm, which does not underflow.
+    """A p-value from its decimal logarithm; below 10⁻¹⁵ no more than that.
+
+    Smaller ones rest on the tails of a null model further out than any table, or belief, goes. How
+    far a number lies from chance is said by its z: see `significance`. The JSON has the logarithm.
 
     Examples
     --------
-    >>> p_value(-1.301), p_value(-318.2), p_value(0.0), p_value(None)
-    ('p = 0.05', 'p ≈ 10⁻³¹⁸', 'p = 1', '')
+    >>> p_value(-1.301), p_value(-7.2), p_value(-318.2), p_value(0.0), p_value(None)
+    ('p = 0.05', 'p ≈ 10⁻⁷', 'p < 10⁻¹⁵', 'p = 1', '')
     """
     if log10_p is None:
         return ""
     if log10_p > -4:
         return f"p = {10**log10_p:.2g}"
-    return f"p ≈ 10{str(math.ceil(log10_p)).translate(_SUPERSCRIPTS)}"
+    if log10_p < SMALLEST_P:
+        return f"p < {_power(SMALLEST_P)}"
+    return f"p ≈ {_power(math.ceil(log10_p))}"
+
+
+def adjusted_p(p: float | None) -> str:
+    """A p-value adjusted for all tests of a report, by the rule of `p_value`.
+
+    Examples
+    --------
+    >>> adjusted_p(0.0213), adjusted_p(3.2e-9), adjusted_p(0.0), adjusted_p(None)
+    ('0.021', '3.2e-09', '< 10⁻¹⁵', '–')
+    """
+    return f"< {_power(SMALLEST_P)}" if p is not None and p < 10**SMALLEST_P else number(p, 2)
+
+
+def significance(z: float | None, log10_p: float | None) -> str:
+    """z and p of a test, as far as they are known; empty where neither is.
+
+    Examples
+    --------
+    >>> significance(84.21, -1538.0), significance(None, -2.0), significance(1.3, None)
+    ('z = 84.2, p < 10⁻¹⁵', 'p = 0.01', 'z = 1.30')
+    """
+    known = z is not None and math.isfinite(z)
+    return ", ".join(part for part in (f"z = {number(z)}" if known else "", p_value(log10_p)) if part)
+
+
+def _power(exponent: int) -> str:
+    return f"10{str(exponent).translate(_SUPERSCRIPTS)}"
 
 
 def euclidean(d: int) -> str:

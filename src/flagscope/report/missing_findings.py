@@ -1,0 +1,103 @@
+"""Findings about what a scan could not measure: a reader must not take them for silence."""
+
+from __future__ import annotations
+
+from flagscope.records import Finding, FindingCode, ScanResult
+from flagscope.report.coverage import HINT, not_understood, percent
+from flagscope.report.wording import counted, joined
+
+
+def not_finite(result: ScanResult) -> list[Finding]:
+    """Finding on what was not measured because of NaN and infinity in the weights."""
+    coverage = result.coverage
+    broken = None if coverage is None else coverage.not_finite
+    if coverage is None or broken is None:
+        return []
+    names = [*broken.names, *([f"{broken.unlisted:,} more"] if broken.unlisted else [])]
+    links = next((one.of for one in coverage.without_numbers if one.what == "links"), 0)
+    lost = [
+        f"{count:,} of {counted(every, noun, plural)}"
+        for count, every, noun, plural in (
+            (broken.pairs, len(result.pairs), "pair", None),
+            (broken.head_groups, len(result.heads), "head group", None),
+            (broken.links, links, "link between heads", "links between heads"),
+        )
+        if count
+    ]
+    who = f"{counted(broken.tensors, 'tensor')} {'holds' if broken.tensors == 1 else 'hold'} NaN"
+    text = f"{who} or infinity: {joined(names)}. It takes the numbers of {joined(lost) or 'nothing'}"
+    if broken.balanced:
+        sharing = counted(broken.balanced, "pair that shares", "pairs that share")
+        text += f", and the balanced ones of {sharing} a map with one of them"
+    plain = f"{who} (not a number) or infinity, and what depends on them has no result here."
+    return [_warning("not-finite", plain, f"{text}.", (), target="coverage")]
+
+
+def warnings(result: ScanResult) -> list[Finding]:
+    """Findings on results without numbers, failed tasks, and what was not measured."""
+    found: list[Finding] = []
+    records = [*result.pairs, *result.heads]
+    undefined = [record for record in records if record.status != "ok"]
+    if undefined:
+        reasons: dict[str, int] = {}
+        for record in undefined:
+            reasons[record.status] = reasons.get(record.status, 0) + 1
+        who = f"{counted(len(undefined), 'result')} of {len(records):,}"
+        verb = "has" if len(undefined) == 1 else "have"
+        plain = f"For {who} some or all numbers could not be computed."
+        evidence = tuple(f"{count} × {reason}" for reason, count in reasons.items())
+        text = f"{who} {verb} missing numbers."
+        found.append(_warning("missing-numbers", plain, text, evidence[:6], target="pairs"))
+    if result.failures:
+        tasks = joined((failure.task for failure in result.failures), limit=3)
+        failed = f"{counted(len(result.failures), 'task')} failed"
+        evidence = tuple(failure.error for failure in result.failures[:3])
+        plain = f"{failed}: what {'it' if len(result.failures) == 1 else 'they'} would have "
+        plain += "measured is missing here."
+        text = f"{failed}: {tasks}."
+        found.append(_warning("failed-tasks", plain, text, evidence, target="details"))
+    return [*found, *_not_measured(result)]
+
+
+def _not_measured(result: ScanResult) -> list[Finding]:
+    """Findings on what is missing from the scan though not every model lacks it."""
+    coverage = result.coverage
+    if coverage is None:  # of an older file nothing else is known
+        if not result.unmapped or result.pairs or "pairs" not in result.settings.only:
+            return []
+        text = f"{counted(len(result.unmapped), 'matrix', 'matrices')} could not be placed."
+        names = (joined(result.unmapped, limit=4),)
+        return [_warning("not-placed", text, text, names, target="details")]
+    found = []
+    odd, numbers = not_understood(coverage)
+    if odd:
+        who = f"{odd:,} of {counted(coverage.matrices, 'matrix', 'matrices')}"
+        plain = f"{who} could not be placed or measured, so nothing here is about them."
+        text = (
+            f"{who}, {percent(numbers, coverage.parameters)} of the parameters, could not be "
+            "placed or measured: no finding here is about them."
+        )
+        found.append(_warning("not-placed", plain, text, (HINT,), target="coverage"))
+    links = [one for one in coverage.without_numbers if one.what == "links"]
+    if links:
+        count = sum(one.count for one in links)
+        who = f"{count:,} of {counted(links[0].of, 'link')} between heads"
+        text = f"{who} {'has' if count == 1 else 'have'} no number."
+        reasons = tuple(f"{one.count:,} × {one.reason}" for one in links)
+        plain = f"{who} could not be measured."
+        found.append(_warning("links-without-number", plain, text, reasons, target="coverage"))
+    return found
+
+
+def _warning(
+    code: FindingCode, plain: str, text: str, evidence: tuple[str, ...], *, target: str
+) -> Finding:
+    return Finding(
+        code=code,
+        severity="warning",
+        topic="scan",
+        plain=plain,
+        text=text,
+        evidence=evidence,
+        target=f"section/{target}",
+    )

@@ -1,0 +1,121 @@
+"""Plain sentences of findings about pairs of maps, for a reader who does not know the terms.
+
+Each is true where the technical sentence next to it is, claims no more, has at most 25 words and
+no symbol. Maps are called by what they do in a network, and pairs by what they are in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flagscope.records import PairRecord
+from flagscope.report.tracks import Track
+
+# What pairs are in a network, and what their two maps are called.
+_UNITS = {
+    "qk": "heads",
+    "ov": "heads",
+    "mlp": "MLPs",
+    "sequential": "pairs of layers",
+    "conv": "pairs of convolutions",
+    "residual": "connections",
+    "latent": "pairs of maps",
+}
+_MAPS: dict[str, tuple[str, str]] = {
+    "qk": ("the query map", "the key map"),
+    "ov": ("the value map", "the output map"),
+    "mlp": ("the first layer", "the second layer"),
+    "sequential": ("the first layer", "the second layer"),
+    "conv": ("the first convolution", "the second"),
+    "residual": ("one block", "a later block"),
+    "latent": ("the compression", "the expansion"),
+}
+_ALIGNED = {
+    ("commutator_ratio", False): "what {0} writes lies along the axes that {1} reads, beyond "
+    "chance.",
+    ("commutator_ratio", True): "strong directions of {0} and of {1} meet at a slant, beyond "
+    "chance.",
+    ("gram_correlation", True): "{1} tends to read strongly where {0} writes strongly, beyond "
+    "chance.",
+    ("gram_correlation", False): "{1} tends to read weakly where {0} writes strongly, beyond "
+    "chance.",
+}
+# Queries and keys meet in a product: neither reads what the other writes.
+_QUERY_KEY = {
+    ("commutator_ratio", False): "{0} and {1} share their main axes, beyond chance.",
+    ("gram_correlation", True): "{1} tends to be strong where {0} is strong, beyond chance.",
+    ("gram_correlation", False): "{1} tends to be weak where {0} is strong, beyond chance.",
+}
+
+
+def aligned(track: Track, some: Sequence[PairRecord], observable: str, *, above: bool) -> str:
+    """Gram matrices that commute, clash or correlate."""
+    key = (observable, above)
+    kind = track.pairs[0].kind
+    words = _QUERY_KEY.get(key, _ALIGNED[key]) if kind == "qk" else _ALIGNED[key]
+    return _sentence(track, some, words)
+
+
+def overlapping(track: Track, some: Sequence[PairRecord], *, above: bool) -> str:
+    """Leading spaces that coincide, or avoid each other."""
+    deed = "coincide" if above else "avoid each other"
+    both = "of {0} and {1}" if track.pairs[0].kind == "qk" else "that {0} writes and {1} reads"
+    return _sentence(track, some, f"the leading directions {both} {deed} beyond chance.")
+
+
+def lost(track: Track, some: Sequence[PairRecord]) -> str:
+    """Directions that are written and not read at all."""
+    words = "{1} ignores directions that {0} writes, beyond what their sizes force."
+    return _sentence(track, some, words)
+
+
+def met_exactly(track: Track, some: Sequence[PairRecord]) -> str:
+    """Directions that are written and are exactly those that are read."""
+    words = (
+        "some written directions are exactly directions that are read, as far as the stored "
+        "numbers show."
+    )
+    return _sentence(track, some, words)
+
+
+def uncertain(text: str) -> str:
+    """A plain sentence of what is counted and not certain.
+
+    Examples
+    --------
+    >>> uncertain("Heads keep apart.")
+    'Heads keep apart (not certain).'
+    """
+    return f"{text[:-1]} (not certain)."
+
+
+def begun(text: str) -> str:
+    """Text that begins with a capital, whatever it begins with."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def _sentence(track: Track, some: Sequence[PairRecord], words: str) -> str:
+    where = _where(track, len(some))
+    place = track.title.rpartition(" · ")[0].replace(" · ", ", ")  # where there are several stacks
+    text = begun(f"{where}{words.format(*_MAPS[track.pairs[0].kind])}")
+    return f"{place}: {text}" if place else text
+
+
+def _where(track: Track, some: int) -> str:
+    """Which of the pairs, as in ``"In 22 of 24 heads, "``; nothing where there is one."""
+    every = len(track.pairs)
+    if every == 1:
+        return ""
+    units = _UNITS[track.pairs[0].kind] if _distinct(track) else _UNITS["latent"]
+    return f"In all {every:,} {units}, " if some == every else f"In {some:,} of {every:,} {units}, "
+
+
+def _distinct(track: Track) -> bool:
+    """Whether each pair is a head, or an MLP, of its own: none has two pairs, and all are known."""
+    kind = track.pairs[0].kind
+    if kind in ("sequential", "conv", "residual"):
+        return True
+    needed = "head" if kind in ("qk", "ov") else "layer"
+    places = {(p.stack, p.attention, p.layer, p.head, p.expert) for p in track.pairs}
+    known = all(getattr(pair, needed) is not None for pair in track.pairs)
+    return known and len(places) == len(track.pairs)
