@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from flagscope.cli.console import Output, grid
+from flagscope.cli.findings_text import print_findings
 from flagscope.records import Coverage, RunRecord
-from flagscope.report import Finding, SummaryTable, summary_table
+from flagscope.report import SummaryTable, summary_table
 from flagscope.report.coverage import (
     left_out,
     measured_share,
@@ -21,10 +22,7 @@ from flagscope.report.wording import counted
 if TYPE_CHECKING:
     from flagscope.api.report import Report
 
-_FINDINGS = 12
-_EXPLAINED = 3  # kinds of findings that are printed with their meaning; the page has it of all
 _FEWEST = 3
-_SEVERITIES = {"strong": "strong: ", "notable": "", "warning": "warning: ", "info": "remark: "}
 # " [0.65, 15.3]" behind a median, and " [range]" in the caption.
 _RANGE = re.compile(r" \[[^\]]*\]")
 
@@ -49,12 +47,7 @@ def print_report(report: Report) -> None:
         out.table(table)
         out.paragraph(caption, style="dim")
         out.print()
-    findings = report.findings
-    explained: set[str] = set()
-    for finding in findings[:_FINDINGS]:
-        _print_finding(out, finding, explained)
-    if len(findings) > _FINDINGS:
-        out.paragraph(f"… and {counted(len(findings) - _FINDINGS, 'more finding')} in the page")
+    print_findings(out, report.findings)
     for note in result.notes:
         out.paragraph(note, bullet="note: ")
 
@@ -68,23 +61,6 @@ def print_coverage(out: Output, coverage: Coverage, *, ahead: bool = False) -> N
         out.paragraph(str(entry), bullet="  not measured: ")
     for line in without_number_lines(coverage):
         out.paragraph(line, bullet="  without a number: ")
-
-
-def _print_finding(out: Output, finding: Finding, explained: set[str]) -> None:
-    """A finding with its severity and label; the first of a kind with what it means."""
-    label = f" [{finding.label}]" if finding.label else ""
-    out.paragraph(f"{finding.text}{label}", bullet=f"• {_SEVERITIES[finding.severity]}")
-    if finding.severity == "warning":
-        for reason in finding.evidence:
-            out.paragraph(reason, bullet="    ")
-    if finding.means and finding.means not in explained and len(explained) < _EXPLAINED:
-        explained.add(finding.means)
-        for words, text in (
-            ("means: ", finding.means),
-            ("next: ", finding.next_step),
-            ("not: ", finding.not_meaning),
-        ):
-            out.paragraph(text, bullet=f"    {words}", style="dim")
 
 
 def _taken(run: RunRecord) -> str:

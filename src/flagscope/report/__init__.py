@@ -16,7 +16,7 @@ from flagscope.report.figures import (
     shared_spectrum,
     stream_profile,
 )
-from flagscope.report.findings import findings
+from flagscope.report.findings import findings, folded
 from flagscope.report.page import render_page, render_summary
 from flagscope.report.spreadsheet import csv_text
 from flagscope.report.tables import (
@@ -37,6 +37,7 @@ __all__ = [
     "depth_profile",
     "edges_frame",
     "findings",
+    "folded",
     "head_matrix",
     "head_overlap",
     "heads_frame",

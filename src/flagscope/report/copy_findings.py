@@ -138,7 +138,9 @@ def _finding(names: HeadNames, alike: Sequence[_Heads]) -> Finding:
         **members(
             alike, lambda entries: _item(names, entries), lambda one: f"heads/{_best(one).index}"
         ),
-        **(meaning.NEAR_COPIES if best.near else meaning.RELATED_HEADS).fields(),
+        **meaning.close_heads(
+            near=best.near, spaces=[entry.group.space for entry in alike[0]]
+        ).fields(),
         effect=effect.size,
         label="functional",
         target=f"heads/{best.index}",
@@ -247,4 +249,5 @@ def _angles(entries: _Heads) -> str:
         counts = f"all {every}"
     else:
         counts = f"{joined(some for some, _ in known)} of {every}"
-    return f"; {counts} principal angles are smaller than chance allows"
+    verb = "is" if counts.startswith("1 of ") and len(known) == 1 else "are"
+    return f"; {counts} principal angles {verb} smaller than chance allows"

@@ -195,9 +195,7 @@ def _members(
 ) -> dict[str, Any]:  # fmt: skip
     return members(
         groups,
-        lambda group: (
-            f"{names.layer(group)}, {SPACE_WORDS[group.space]} space: {number_of(group)}"
-        ),
+        lambda group: f"{names.layer(group)}, {SPACE_WORDS[group.space]} space: {number_of(group)}",
         lambda group: f"heads/{result.heads.index(group)}",
     )
 
@@ -208,10 +206,17 @@ def _alike(spaces: Sequence[_Space]) -> bool:
 
 
 def _where(spaces: Sequence[_Space]) -> str:
-    """As in "In all 6 layers", or space by space where they differ."""
+    """As in "In all 6 layers", or by the layers of each space where they differ."""
     if _alike(spaces):
         return f"In {_layers(spaces[0])}"
-    return f"In {joined(f'{_word(space)} space ({_layers(space)})' for space in spaces)}"
+    words: dict[str, list[str]] = {}
+    for space in spaces:
+        words.setdefault(_layers(space), []).append(_word(space))
+    parts = (
+        f"{joined(some)} space{'s' if len(some) > 1 else ''} ({layers})"
+        for layers, some in words.items()
+    )
+    return f"In {joined(parts)}"
 
 
 def _space_words(spaces: Sequence[_Space]) -> str:
@@ -220,13 +225,17 @@ def _space_words(spaces: Sequence[_Space]) -> str:
 
 
 def _plain_where(spaces: Sequence[_Space]) -> str:
-    most = max(spaces, key=lambda space: len(space.groups))
-    layers = sorted(set(most.layers))
-    if len(layers) == 1:
-        return f"In layer {layers[0]}" if _alike(spaces) else "In up to 1 layer"
-    if len(layers) == most.every and _alike(spaces):
-        return f"In all {most.every} layers"
-    return f"In {'' if _alike(spaces) else 'up to '}{len(layers)} of {most.every} layers"
+    """As in "In 3 to 4 of 4 layers": a space may have fewer than another one."""
+    counts = {len(space.groups) for space in spaces}
+    every = {space.every for space in spaces}
+    if len(every) == 1 and counts == every and max(counts) > 1:
+        return f"In all {max(every)} layers"
+    if counts == {1}:
+        return (
+            f"In layer {spaces[0].layers[0]}" if _alike(spaces) else "In one layer for each space"
+        )
+    of = f" of {max(every)}" if len(every) == 1 else ""
+    return f"In {span([float(count) for count in counts])}{of} layers"
 
 
 def _all_words(spaces: Sequence[_Space]) -> str:

@@ -51,10 +51,10 @@ _CODES: dict[tuple[LinkMeasure, bool], FindingCode] = {
 _PLAIN: dict[tuple[LinkMeasure, bool], str] = {
     ("overlap", True): "a later head reads where an earlier head writes, more than by chance",
     ("overlap", False): "a later head reads where an earlier head writes, less than by chance",
-    ("composition", True): "a later head responds to what an earlier head writes more strongly "
-    "than by chance",
-    ("composition", False): "a later head responds to what an earlier head writes more weakly "
-    "than by chance",
+    ("composition", True): "a later head responds more strongly than by chance to what an earlier "
+    "head writes",
+    ("composition", False): "a later head responds more weakly than by chance to what an earlier "
+    "head writes",
 }
 _UNITS: dict[LinkMeasure, str] = {
     "overlap": "{} times the overlap of chance",

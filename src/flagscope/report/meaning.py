@@ -5,9 +5,10 @@ Verdicts in brackets are those of the laboratory (`docs/lab`), by the name of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from flagscope.records import Label
+from flagscope.records import HeadSpace, Label
 
 
 class Meaning(NamedTuple):
@@ -22,39 +23,42 @@ class Meaning(NamedTuple):
         return self._asdict()
 
 
-NEAR_COPIES = Meaning(
-    "The heads read (query, key, value) or write (output) nearly the same part of the stream: "
-    "their mean squared cosine lies at least half of the way from chance to 1.",
-    "See whether the same heads are close in their other spaces too, in the matrix of the layer.",
-    "It does not mean that one of them can be removed cheaply: whether heads with a near-copy cost "
-    "less to remove stayed open, and removing both of two overlapping heads costs more than the "
-    "sum (laboratory: pruning).",
+_START = "`flagscope compare START MODEL` shows what training changed."
+_COPIES_MEAN = (
+    "What the one reads (query, key, value) or writes (output) lies for more than half within what "
+    "the other does, as an average over its directions."
 )
-RELATED_HEADS = Meaning(
-    "The spaces of the heads lean towards each other more than random ones, and yet much of what "
-    "the one reads or writes lies outside of the other.",
-    "See in the matrix of the layer whether these heads stand alone or all heads lean together.",
+_COPIES_LIMIT = (
+    "It does not mean that one of them can be removed cheaply: that stayed open, and removing two "
+    "overlapping heads costs more than the sum of both (laboratory: pruning)."
+)
+_RELATED_MEAN = (
+    "They lean towards each other more than random heads do, and yet much of what the one reads or "
+    "writes lies outside of the other."
+)
+_RELATED_LIMIT = (
     "It does not mean that they are copies, nor that one is cheap to remove, which stayed open "
-    "even for near-copies (laboratory: pruning).",
+    "even for near-copies (laboratory: pruning)."
 )
 CROWDING = Meaning(
     "Random heads would spread over the whole stream; these use a common part of it.",
-    "Look at the matrix and the spectrum: a few near-copies and a mild preference of all heads "
-    "give the same R.",
-    "It does not mean that heads are redundant, and not by itself that something was learnt: on "
-    "destroyed text R of keys and values came no clearly lower, R of outputs no lower at all "
-    "(laboratory: lm-checkpoints).",
+    "See in the matrix of a layer in the page (--html F) whether a few heads do it, or all of them "
+    f"a little. {_START}",
+    "It does not mean that heads are redundant, nor by itself that something was learnt: for keys, "
+    "values and outputs, training on destroyed text was not shown to give less (laboratory: "
+    "lm-checkpoints).",
 )
 KEEPING_APART = Meaning(
     "The heads divide the stream between them more evenly than random heads would.",
-    "Look at the matrix: do all pairs of heads keep apart, or a few of them?",
+    "See in the matrix of a layer in the page (--html F) whether all pairs of heads keep apart, or "
+    "a few of them.",
     "It does not mean that the heads do different things: two heads can do the same in different "
     "directions.",
 )
 SHARED_DIRECTIONS = Meaning(
     "Each is a direction of the stream in which many heads read, or write, at once.",
-    "The spectrum of the layer lists the heads that hold each direction; compare it with the "
-    "largest weights of the norms and of the embedding.",
+    "The spectrum of a layer in the page (--html F) lists the heads of each direction; compare it "
+    "with the largest weights of the norms and of the embedding.",
     "It does not mean that these heads do the same along it, nor that they cost less to remove, "
     "which stayed open (laboratory: pruning).",
 )
@@ -62,38 +66,37 @@ LINKS = {
     ("overlap", True): Meaning(
         "Much of what the earlier head can write lies where the later head can read: a channel "
         "that the two may use.",
-        "Compare the composition of the same link, which weighs directions, and the links next to "
-        "it: heads that crowd all overlap.",
+        "Compare the composition of the same link in the page (--html F), which weighs directions, "
+        "and the links next to it: heads that crowd all overlap.",
         "It does not mean that the channel is used: that depends on data.",
     ),
     ("overlap", False): Meaning(
         "The later head can read little of what the earlier head can write.",
-        "See whether all readers of that head look away from it, or this one alone.",
+        "See in the page (--html F) whether all readers of that head look away from it, or this "
+        "one alone.",
         "It does not mean that the two have no influence on each other: MLPs and other heads carry "
         "it too.",
     ),
     ("composition", True): Meaning(
         "The strong directions of the later head's circuit are those that the earlier head's "
         "circuit writes strongly.",
-        "Compare the overlap of the same link: where that is near chance, a few strong directions "
-        "decide.",
-        "It does not mean that the model composes the two on real text; with rotary embeddings the "
+        "Switch off the earlier head in a run, and see whether the later one changes.",
+        "It does not mean that the two work together on real text; with rotary embeddings the "
         "score is that of distance 0.",
     ),
     ("composition", False): Meaning(
         "The later head's circuit uses little of what the earlier head's circuit writes strongly.",
-        "Compare the overlap of the same link: a channel can be open and not weighed.",
+        "Compare the overlap of the same link in the page (--html F): a channel can be open and "
+        "not weighed.",
         "It does not mean that the two have no influence on each other: MLPs and other heads carry "
         "it too.",
     ),
 }
 _ALIGNED = {
-    ("commutator_ratio", False): "The Gram matrices of the two maps, W1 W1ᵀ and W2ᵀ W2, share "
-    "eigenvectors more than at a random position: one axis for the first map is nearly one axis "
-    "for the second.",
-    ("commutator_ratio", True): "The Gram matrices of the two maps, W1 W1ᵀ and W2ᵀ W2, commute "
-    "less than at a random position: strong directions of the one lie neither along nor across "
-    "those of the other.",
+    ("commutator_ratio", False): "The two maps have axes in common more than at a random position "
+    "(their Gram matrices nearly commute): one axis for the first is nearly one for the second.",
+    ("commutator_ratio", True): "Strong directions of the one map lie neither along nor across "
+    "those of the other (their Gram matrices commute less than at a random position).",
     ("gram_correlation", True): "The second map reads strongly what the first writes strongly.",
     ("gram_correlation", False): "The second map reads weakly what the first writes strongly.",
 }
@@ -106,9 +109,8 @@ GAUGE_LIMIT = (
     "this number, and can make any such pair look perfectly aligned (laboratory: invariance)."
 )
 _NONLINEAR_LIMIT = (
-    "It does not mean that the two bases are unrelated: pairs that an activation keeps from a "
-    "common basis still align in part (laboratory: obstruction), and one strong direction at a "
-    "cosine of 0.1 can raise C to 15."
+    "It does not mean that the two are unrelated: such pairs still align in part (laboratory: "
+    "obstruction), and one strong direction at a cosine of 0.1 can raise C to 15."
 )
 _TRAINED_LIMIT = (
     "It does not mean that weight decay brought it about: AdamW breaks the law by which decay "
@@ -121,12 +123,13 @@ _TAUGHT_LIMIT = (
 LOST_RANKS = Meaning(
     "Directions that the first map writes end in the kernel of the second: the product of the two "
     "has lower rank than its parts allow. No change of basis moves this.",
-    "Look for dead, pruned or padded neurons, and at the ranks of the two maps.",
+    "Look for dead, pruned or padded neurons, and at the ranks of the two maps in the page "
+    "(--html F).",
     "It does not mean that the network has lost something that it had: the maps may never have "
     "been given these directions.",
 )
 EXACT_INTERSECTIONS = Meaning(
-    "As far as the stored numbers can tell, directions that are written are exactly directions "
+    "As far as the stored numbers can show, directions that are written are exactly directions "
     "that are read.",
     "Look for tied or copied weights, pruning, or a construction by hand.",
     "It does not mean an invariant of the network's function: an invertible change between linear "
@@ -139,7 +142,19 @@ SMALL = Meaning(
 )
 
 
-def alignment(observable: str, above: bool, *, kind: str, label: Label | None) -> Meaning:
+def close_heads(*, near: bool, spaces: Sequence[HeadSpace]) -> Meaning:
+    """The meaning of heads that are near-copies, or related, in some spaces."""
+    command = f"`flagscope heads MODEL --spaces {','.join(spaces)}`"
+    if near:
+        step = f"{command} compares them with all others. What one costs, only data can show."
+        return Meaning(_COPIES_MEAN, step, _COPIES_LIMIT)
+    step = f"{command} shows whether a few heads stand out or all lean together."
+    return Meaning(_RELATED_MEAN, step, _RELATED_LIMIT)
+
+
+def alignment(
+    observable: str, above: bool, *, kind: str, label: Label | None, pair: str
+) -> Meaning:
     """The meaning of Grams that commute, correlate or clash, of the clause with the most effect."""
     means = _ALIGNED[observable, above]
     commute = observable == "commutator_ratio" and not above
@@ -151,12 +166,12 @@ def alignment(observable: str, above: bool, *, kind: str, label: Label | None) -
         limit = _NONLINEAR_LIMIT
     else:
         limit = _TRAINED_LIMIT
-    balanced = ", its balanced values" if label == "gauge" else ""
-    step = f"Read C, ρ and ν together{balanced}, and the incidence surface of single pairs."
+    balanced = " and look at its balanced values" if label == "gauge" else ""
+    step = f"Open {pair} in the page (--html F){balanced}. {_START}"
     return Meaning(means, step, limit)
 
 
-def overlap(*, above: bool, dominant: bool, label: Label | None) -> Meaning:
+def overlap(*, above: bool, dominant: bool, label: Label | None, pair: str) -> Meaning:
     """The meaning of spaces that overlap, or avoid each other."""
     if dominant:
         means = (
@@ -170,8 +185,5 @@ def overlap(*, above: bool, dominant: bool, label: Label | None) -> Meaning:
             f"The {'alignment' if above else 'avoidance'} is spread over many directions, few or "
             "none of which stand out of the bulk of singular values by themselves."
         )
-    return Meaning(
-        means,
-        "The overlap over rank and the incidence surface of single pairs show at which ranks.",
-        GAUGE_LIMIT if label == "gauge" else _TAUGHT_LIMIT,
-    )
+    step = f"Open {pair} in the page (--html F): its surface shows at how many directions. {_START}"
+    return Meaning(means, step, GAUGE_LIMIT if label == "gauge" else _TAUGHT_LIMIT)

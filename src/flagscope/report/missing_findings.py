@@ -25,7 +25,9 @@ def not_finite(result: ScanResult) -> list[Finding]:
         if count
     ]
     who = f"{counted(broken.tensors, 'tensor')} {'holds' if broken.tensors == 1 else 'hold'} NaN"
-    text = f"{who} or infinity: {joined(names)}. It takes the numbers of {joined(lost) or 'nothing'}"
+    text = (
+        f"{who} or infinity: {joined(names)}. It takes the numbers of {joined(lost) or 'nothing'}"
+    )
     if broken.balanced:
         sharing = counted(broken.balanced, "pair that shares", "pairs that share")
         text += f", and the balanced ones of {sharing} a map with one of them"

@@ -190,7 +190,10 @@ def _alignment(result: ScanResult, track: Track, clauses: Sequence[_Clause]) -> 
         text=text if certain else f"{text} {UNCERTAIN}",
         evidence=tuple(evidence),
         **pair_members(result, first.furthest_first(), first.number),
-        **meaning.alignment(first.observable, first.above, kind=kind, label=label).fields(),
+        **meaning.alignment(
+            first.observable, first.above, kind=kind, label=label,
+            pair=first.furthest_first()[0].name,
+        ).fields(),
         effect=first.effect.size,
         label=label,
         target=f"track/{track.key}",
@@ -262,11 +265,14 @@ def _overlap(
         **pair_members(
             result, [entry.pair for entry in furthest], lambda pair: numbers[pair.name]
         ),
-        **meaning.overlap(above=above, dominant=2 * len(spread) < len(some), label=label).fields(),
+        **meaning.overlap(
+            above=above, dominant=2 * len(spread) < len(some), label=label,
+            pair=furthest[0].pair.name,
+        ).fields(),
         effect=effect.size,
         label=label,
         target=f"track/{track.key}",
-    )
+    )  # fmt: skip
 
 
 def _elsewhere(spread: Sequence[_Overlap], every: int, *, above: bool) -> str:

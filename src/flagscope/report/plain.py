@@ -33,8 +33,10 @@ _MAPS: dict[str, tuple[str, str]] = {
 _ALIGNED = {
     ("commutator_ratio", False): "what {0} writes lies along the axes that {1} reads, beyond "
     "chance.",
-    ("commutator_ratio", True): "strong directions of {0} and of {1} meet at a slant, beyond "
-    "chance.",
+    (
+        "commutator_ratio",
+        True,
+    ): "strong directions of {0} and of {1} cross at slanted angles, beyond chance.",
     ("gram_correlation", True): "{1} tends to read strongly where {0} writes strongly, beyond "
     "chance.",
     ("gram_correlation", False): "{1} tends to read weakly where {0} writes strongly, beyond "

@@ -43,7 +43,7 @@ def small_effects(result: ScanResult) -> list[Finding]:
             code="small-effects",
             severity="info",
             topic="scan",
-            plain="Some numbers differ from chance by more than chance allows, but only by a little.",
+            plain="Some numbers differ from chance by more than chance allows, but only a little.",
             text=text,
             evidence=tuple(remarks),
             **meaning.SMALL.fields(),

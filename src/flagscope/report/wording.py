@@ -124,7 +124,9 @@ def significance(z: float | None, log10_p: float | None) -> str:
     ('z = 84.2, p < 10⁻¹⁵', 'p = 0.01', 'z = 1.30')
     """
     known = z is not None and math.isfinite(z)
-    return ", ".join(part for part in (f"z = {number(z)}" if known else "", p_value(log10_p)) if part)
+    return ", ".join(
+        part for part in (f"z = {number(z)}" if known else "", p_value(log10_p)) if part
+    )
 
 
 def _power(exponent: int) -> str:

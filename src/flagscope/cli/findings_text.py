@@ -1,0 +1,80 @@
+"""Findings on stdout: a plain sentence, the technical one under it, and what to do with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from flagscope.cli.console import Output
+from flagscope.records import Finding
+from flagscope.report import folded
+from flagscope.report.wording import counted, joined, number
+
+_FULL = 2  # findings with their technical sentence and what to check next: a screen of text
+_SHORT = 4  # findings after these, by their plain sentence alone
+_HEADING = "Findings, with severity and effect (distance from chance): the largest of each first"
+_LABELS = {
+    "functional": "no rewriting of the weights that keeps the function is known to move it",
+    "gauge": "rewriting the weights in another basis can move it and keep the function",
+}
+
+
+def print_findings(out: Output, findings: Sequence[Finding]) -> None:
+    """Print the first findings in full, some by their plain sentence, and count the rest.
+
+    Warnings are printed in full wherever they stand. Findings about the gauge are one line, unless
+    nothing else is claimed.
+    """
+    shown, gauge = folded(findings)
+    claims = [finding for finding in shown if finding.severity in ("strong", "notable")]
+    if claims:
+        out.paragraph(_HEADING, style="bold")
+        # Folding leaves claims of one label: said once, and not behind each of them.
+        for label in dict.fromkeys(finding.label for finding in claims if finding.label):
+            out.paragraph(f"all are {label}: {_LABELS[label]}", bullet="  ", style="dim")
+    explained: set[str] = set()
+    for finding in _first(shown):
+        _print_head(out, finding)
+        if finding.severity == "warning" or finding in claims[:_FULL]:
+            _print_details(out, finding, explained)
+    rest = len(shown) - len(_first(shown))
+    if rest > 0:
+        out.paragraph(f"… and {counted(rest, 'more finding')} in the page (--html F) and the JSON")
+    if gauge:
+        out.paragraph(_folded(gauge))
+
+
+def _first(shown: Sequence[Finding]) -> list[Finding]:
+    """The findings to print: all warnings, and the first of the others."""
+    kept = [finding for finding in shown if finding.severity != "warning"][: _FULL + _SHORT]
+    return [finding for finding in shown if finding.severity == "warning" or finding in kept]
+
+
+def _print_head(out: Output, finding: Finding) -> None:
+    """The plain sentence, after the severity and the effect that findings are sorted by."""
+    severity = {"info": "remark"}.get(finding.severity, finding.severity)
+    effect = "" if finding.effect is None else f" {number(finding.effect, 2)}"
+    style = None if finding.severity == "info" else "bold"
+    out.paragraph(finding.plain or finding.text, bullet=f"• {severity}{effect}: ", style=style)
+
+
+def _print_details(out: Output, finding: Finding, explained: set[str]) -> None:
+    """The technical sentence; once for a kind, what to check next and what it does not mean."""
+    lines = [] if finding.text == finding.plain or not finding.plain else [("", finding.text)]
+    if finding.severity == "warning":
+        lines += [("", reason) for reason in finding.evidence]
+    elif finding.code not in explained:
+        explained.add(finding.code)
+        lines += [("next: ", finding.next_step), ("not: ", finding.not_meaning)]
+    for word, text in lines:
+        if text:
+            out.paragraph(text, bullet=f"    {word}", style="dim")
+
+
+def _folded(gauge: Sequence[Finding]) -> str:
+    kinds = Counter(finding.code for finding in gauge)
+    words = joined(f"{code} ({count})" if count > 1 else code for code, count in kinds.items())
+    return (
+        f"+ {counted(len(gauge), 'finding')} about numbers that depend on the choice of basis "
+        f"(gauge): {words}; in the page (--html F) and the JSON"
+    )
