@@ -96,7 +96,7 @@ def test_what_has_no_number_is_counted_at_the_head(
         "12 of 288 links between heads have no number."
     ]
     page = Report(result).to_html()
-    assert "<dt>Without numbers</dt><dd>12</dd>" in page
+    assert "<dt>Results without numbers</dt><dd>12</dd>" in page
     assert all(line in page for line in lines)
 
 

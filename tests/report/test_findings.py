@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from flagscope.records import (
 )
 from flagscope.report import Finding, findings, meaning, summary_table
 from flagscope.report.effect import sizable_ratio
+from flagscope.report.members import LISTED
 from flagscope.report.wording import UNCERTAIN, number
 from report import synthetic
 
@@ -48,20 +50,24 @@ def test_planted_copies_are_named_with_their_mean_squared_cosine(transformer: Sc
     group = next(g for g in transformer.heads if g.layer == 9 and g.space == "v")
     close, related = (pair.mean_squared_cosine for pair in group.near_copies)
     assert close > 0.54 > related > 0.4
-    assert (
-        f"Heads 0 and 5 of layer 9 are near-copies in value space: mean squared cosine "
-        f"{close:.3f} (a copy has 1, chance gives 0.0833), {12 * close:.1f} times chance; 28 of 32 "
-        "principal angles are smaller than chance allows."
-    ) in texts
+    (copies,) = [f for f in findings(transformer) if f.code == "near-copies"]
+    assert copies.text.startswith("2 pairs of heads (layers 4 and 9) are near-copies: mean squared")
+    assert copies.text.endswith(
+        f"to {close:.3f} where they are nearest (a copy has 1, chance gives 0.0833), median 9.26 "
+        f"(8.01 to {12 * close:.1f}) times chance; the nearest are heads 0 and 5 of layer 9 in "
+        "value space."
+    )
+    assert copies.plain == (
+        "2 pairs of heads in 2 layers are near-copies: their directions overlap by more than half."
+    )
+    assert [item.text.partition(", mean")[0] for item in copies.items] == [
+        "layer 9: heads 0 and 5 (value)", "layer 4: heads 2 and 7 (query and key)",
+    ]  # fmt: skip
     assert (
         f"Heads 1 and 8 of layer 9 are related, not copies, in value space: mean squared cosine "
         f"{related:.3f} (a copy has 1, chance gives 0.0833), {12 * related:.2f} times chance; 14 "
         "of 32 principal angles are smaller than chance allows."
     ) in texts
-    assert any(
-        text.startswith("Heads 2 and 7 of layer 4 are near-copies in query and key space")
-        for text in texts
-    )
 
 
 def test_heads_that_share_every_direction_a_little_are_no_copies() -> None:
@@ -97,12 +103,28 @@ def test_near_copies_begin_half_of_the_way_from_chance_to_a_copy(excess: float, 
 
 def test_the_nearest_heads_are_named_and_are_what_a_finding_shows() -> None:
     groups = [_close(0, "q", 0.6), _close(0, "k", 0.9)]
+    (told,) = [f for f in findings(synthetic.result(heads=groups)) if "near-copies" in f.text]
+    assert "0.600 and 0.900" in told.text
+    assert "up to 7.20 times chance" in told.text
+    assert (told.items, told.items_unlisted) == ((), 0)
     groups += [_close(layer, "v", 0.6 + layer / 100) for layer in range(1, 8)]
-    told = [f for f in findings(synthetic.result(heads=groups)) if "near-copies" in f.text]
-    assert "0.600 and 0.900" in told[0].text
-    assert "up to 7.20 times chance" in told[0].text
-    # The last one counts those that are not named, of layers 1 and 2.
-    assert [f.target for f in told] == [f"heads/{index}" for index in (1, 8, 7, 6, 5, 4, 3)]
+    (told,) = [f for f in findings(synthetic.result(heads=groups)) if "near-copies" in f.text]
+    assert told.target == "heads/1"
+    assert "the nearest are heads 0 and 1 of layer 0 in query and key spaces" in told.text
+    # Nearest first, each at the space in which it is nearest.
+    assert [item.target for item in told.items] == [
+        f"heads/{index}" for index in (1, 8, 7, 6, 5, 4, 3, 2)
+    ]
+    assert told.items[0].text == (
+        "layer 0: heads 0 and 1 (query and key), mean squared cosine 0.600 and 0.900"
+    )
+
+
+def test_a_list_of_members_ends_and_says_how_many_more() -> None:
+    groups = [_close(layer, "v", 0.6 + layer / 1000) for layer in range(LISTED + 5)]
+    (told,) = [f for f in findings(synthetic.result(heads=groups)) if "near-copies" in f.text]
+    assert (len(told.items), told.items_unlisted) == (LISTED, 5)
+    assert told.plain.startswith(f"{LISTED + 5} pairs of heads in {LISTED + 5} layers")
 
 
 @pytest.mark.parametrize(
@@ -119,8 +141,8 @@ def test_angles_are_counted_of_those_that_each_space_has(
     assert text.endswith(f"; {count} principal angles are smaller than chance allows.")
 
 
-@pytest.mark.parametrize(("shared", "named", "near"), [(7, 6, True), (3, 2, False)])
-def test_many_close_pairs_become_one_sentence(shared: int, named: int, near: bool) -> None:
+@pytest.mark.parametrize(("shared", "near"), [(7, True), (3, False)])
+def test_many_close_pairs_become_one_sentence(shared: int, near: bool) -> None:
     generator = np.random.default_rng(0)
     groups = [
         synthetic.head_group(
@@ -128,11 +150,10 @@ def test_many_close_pairs_become_one_sentence(shared: int, named: int, near: boo
         )
         for layer in range(10)
     ]
-    texts = _texts(synthetic.result(heads=groups), topic="heads")
-    assert sum(text.startswith("Heads 0 and 1") for text in texts) == named
-    (rest,) = [text for text in texts if "more pair" in text]
-    assert rest.startswith(f"{10 - named} more pairs of heads in one space of their layer (layers ")
-    assert ("are near-copies:" in rest) == near
+    told = [f for f in findings(synthetic.result(heads=groups)) if "pairs of heads" in f.text]
+    assert [f.code for f in told] == ["near-copies" if near else "related-heads"]
+    assert told[0].text.startswith("10 pairs of heads (layers 0–9) are ")
+    assert len(told[0].items) == 10
 
 
 def test_a_cluster_of_three_is_one_finding() -> None:
@@ -159,7 +180,7 @@ def test_shared_keys_have_a_numbering_of_their_own() -> None:
         for space, count in (("q", 4), ("k", 2), ("v", 2), ("o", 4))
     ]
     texts = _texts(synthetic.result(heads=groups), topic="heads")
-    near = [text for text in texts if "near-copies in" in text]
+    near = sorted((text for text in texts if "near-copies in" in text), reverse=True)
     assert len(near) == 2
     assert near[0].startswith("Query heads 0 and 1 of layer 0 are near-copies in query and output")
     assert near[1].startswith(
@@ -455,8 +476,9 @@ def test_a_file_of_schema_1_claims_nothing_and_says_why(any_result: ScanResult) 
 def test_findings_of_a_severity_stand_in_the_order_of_an_effect_in_their_text(
     any_result: ScanResult,
 ) -> None:
-    for severity in ("strong", "notable", "info"):
-        told = [f for f in findings(any_result) if f.severity == severity and f.effect is not None]
+    for severity, gauge in product(("strong", "notable", "info"), (False, True)):
+        every = [f for f in findings(any_result) if (f.label == "gauge") == gauge]
+        told = [f for f in every if f.severity == severity and f.effect is not None]
         effects = [f.effect for f in told]
         assert effects == sorted(effects, reverse=True)
         for finding in told:
@@ -565,6 +587,7 @@ def test_nothing_beyond_chance_says_so() -> None:
             code="nothing",
             severity="info",
             topic="scan",
+            plain="Nothing in this scan lies beyond chance.",
             text="Nothing in this scan lies beyond chance.",
         )
     ]
@@ -578,6 +601,6 @@ def test_an_empty_scan_says_so() -> None:
 
 def test_severities_are_in_order(any_result: ScanResult) -> None:
     order = ["strong", "notable", "warning", "info"]
-    places = [order.index(finding.severity) for finding in findings(any_result)]
+    places = [(f.label == "gauge", order.index(f.severity)) for f in findings(any_result)]
     assert places
     assert places == sorted(places)

@@ -69,17 +69,25 @@ def test_no_sentence_speaks_of_both_but_to_say_which_serve_which(texts: list[str
 def test_copies_among_key_heads_are_said_of_the_query_heads_that_they_serve() -> None:
     state, config = grouped(2, copies=(0, 1))
     report = flagscope.scan(state, config=config, workers=1)
-    near = [finding.text for finding in report.findings if "near-copies" in finding.text]
-    query = [text for text in near if text.startswith("Query heads 0 and 1 of layer 0 ")]
-    key = [text for text in near if text.startswith("Key-value heads 0 and 1 of layer 0 ")]
-    assert len(query) == len(key) == 1
-    assert "key space" not in query[0]
-    assert "(which serve query heads 0–1 and 2–3) are near-copies in key space" in key[0]
+    near = [finding for finding in report.findings if finding.code == "near-copies"]
+    (query,) = [f for f in near if f.text.startswith("2 pairs of query heads (layers 0–1) ")]
+    (key,) = [f for f in near if f.text.startswith("2 pairs of key-value heads (layers 0–1) ")]
+    assert "key space" not in query.text
+    served = "key-value heads 0 and 1 (which serve query heads 0–1 and 2–3) (key), mean"
+    assert all(served in item.text for item in key.items)
+    assert len(key.items) == 2
 
 
 def test_heads_of_one_numbering_are_just_heads() -> None:
     state, config = grouped(4, copies=(0, 1))
     report = flagscope.scan(state, config=config, workers=1)
-    near = [finding.text for finding in report.findings if "near-copies" in finding.text]
-    assert any(text.startswith("Heads 0 and 1 of layer 0 are near-copies in query and key spaces")
-               for text in near)  # fmt: skip
+    (near,) = [finding for finding in report.findings if finding.code == "near-copies"]
+    assert near.text.startswith("2 pairs of heads (layers 0–1) are near-copies: ")
+    assert all(": heads 0 and 1 (query and key), mean" in item.text for item in near.items)
+
+
+def test_a_single_shared_head_lacks_no_number() -> None:
+    state, config = grouped(1, copies=(0, 1))
+    report = flagscope.scan(state, config=config, workers=1)
+    assert any(group.count == 1 and group.status != "ok" for group in report.result.heads)
+    assert not [finding for finding in report.findings if finding.severity == "warning"]

@@ -130,10 +130,13 @@ def test_terminal_page_notebook_and_json_say_the_same(
     print_report(report)
     shown = capsys.readouterr().out.splitlines()
     bullets = [line for line in shown if line.startswith("• ")]
-    assert bullets[0] == f"• warning: {text}"
+    plain = report.findings[0].plain
+    assert bullets[0] == f"• warning: {plain}"
+    assert shown[shown.index(bullets[0]) + 1] == f"    {text}"
     page = report.to_html()
     start = page.index('<ol class="findings">')
-    assert re.sub(r"<[^>]*>", "", page[start : page.index("</p>", start)]).count(text) == 1
+    card = re.sub(r"<[^>]*>", "", page[start : page.index("</li>", start)])
+    assert 0 < card.index(plain) < card.index(text)
     assert report._repr_html_().index(text) < report._repr_html_().index("</li>")
     written = json.loads(report.to_json(tmp_path / "scan.json"))
     assert written["coverage"]["not_finite"] == lost(report).model_dump()

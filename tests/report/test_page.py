@@ -310,8 +310,8 @@ def test_controls_of_the_stream_do_what_they_say(stream: ScanResult, tmp_path: P
     count = len(drawn["composition"])
     assert json.loads(html.unescape(found.group(1))) == {
         **keys,
-        "remark": f"{count} links drawn: at least {count} of 640 tested are beyond chance by "
-        "composition (those furthest from chance are kept).",
+        "remark": f"{count} links drawn, all beyond chance by composition, of the 200 kept of 640 "
+        "tested, those furthest from chance.",
         "found": 1,
         "filters": 1,
         "shown": [False, True],

@@ -17,11 +17,11 @@ from flagscope.arch.stream import Stream, StreamMap, SubBlock
 from flagscope.records import Attention
 
 POST_NORM = (
-    "no residual pairs: the norms stand behind the sums (post-norm), so the skip connection reads "
-    "their gain as well, and to fold it into the readers would be no change of the stream's basis"
+    "no residual pairs: each norm comes after the sum (post-norm), so the skip connection passes "
+    "through its gain too, and folding the gain into the readers alone would change the function"
 )
 NORM_UNKNOWN = (
-    "no residual pairs: it is not known which norm stands between the residual stream and all that "
+    "no residual pairs: it is not known which norm lies between the residual stream and all that "
     "reads it"
 )
 _PARTNERS = {"q": "k", "k": "q", "v": "o", "o": "v"}

@@ -71,8 +71,8 @@ HEAD_EXPLANATIONS: dict[str, Explanation] = {
         "Links to queries: ‖W_QKᵀ W_OV‖ / (‖W_QK‖ ‖W_OV‖). Links to keys have W_QK in place of "
         "its transpose, and links to values the reader's own W_OV (Elhage et al. 2021). Here W_QK "
         "= W_Qᵀ W_K and W_OV = W_O W_V, and the norms are Frobenius norms.",
-        "The squared score is 1/d on average at a random position. The report shows the square "
-        "divided by 1/d, so that chance is 1. The score is at most 1.",
+        "The squared score is 1/d on average at a random position. The report shows d times the "
+        "square, so that chance is 1. The score itself lies between 0 and 1.",
         "The score weighs directions by how strongly the circuits use them; the link overlap "
         "counts them alike. If the two disagree, a few strong directions decide the score.",
         "A single direction can make the score of a circuit of low effective rank high or low. "

@@ -199,6 +199,7 @@ def _item(names: HeadNames, entries: _Heads) -> str:
     """As in "layer 0: heads 1 and 3 (key), mean squared cosine 0.585"."""
     best = _best(entries)
     heads = f"{names.noun(best.group)} {joined(best.heads, limit=12)}"
+    heads += names.serving(best.group, best.heads)
     return (
         f"{names.layer(best.group)}: {heads} ({_space_words(entries)}), mean squared cosine "
         f"{_means(entries)}"

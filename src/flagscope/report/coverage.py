@@ -11,8 +11,8 @@ from flagscope.report.wording import counted
 _WORDS = {"pairs": "pair", "head groups": "head group", "links": "link between heads"}
 _PLURALS = {"links": "links between heads"}
 HINT = (
-    "Which ones, and why, stands at the head of this report. What may help: name the family "
-    "(--family), give the number of heads (--heads), or scan the module itself with example inputs."
+    "The head of this report lists which ones, and why. What may help: name the family (--family), "
+    "give the number of heads (--heads), or scan the module itself with example inputs."
 )
 
 

@@ -24,9 +24,10 @@ FLOORS = (
 )
 
 ORDER = (
-    "Findings stand in the order of their effect: |ln(x / chance)| for a ratio x, atanh|ρ| for a "
-    "correlation, of the median (or the one number) that the sentence prints. Strong findings are "
-    "functional, concern at least half of what they speak of, and have an effect of at least "
+    "Strong findings come first, then notable ones, what is missing, and remarks; findings on the "
+    "gauge come last. Each of these is sorted by effect: |ln(x / chance)| for a ratio x, atanh|ρ| "
+    "for a correlation, of the median (or the one number) that the sentence prints. Strong "
+    "findings are functional, concern at least half of their kind, and have an effect of at least "
     f"{STRONG:.2f}: twice chance or half of it, or |ρ| = 0.6."
 )
 
@@ -74,7 +75,7 @@ def correlation_effect(rho: float) -> Effect:
 
 
 def sizable(pair: PairRecord, observable: str) -> bool:
-    """Whether C or ρ of a pair lies far enough from chance to be told as a finding.
+    """Whether C or ρ of a pair lies far enough from chance to be a finding.
 
     Parameters
     ----------

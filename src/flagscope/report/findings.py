@@ -115,6 +115,6 @@ def _nothing(result: ScanResult) -> Finding:
         plain = "No result has the numbers that a test needs, so nothing could be tested."
         text = "Nothing could be tested: every result is undefined."
     else:
-        plain = "No number in this scan differs from chance more than chance allows."
-        text = "Nothing in this scan lies beyond chance."
+        plain = "Nothing in this scan lies beyond chance."
+        text = plain
     return Finding(code="nothing", severity="info", topic="scan", plain=plain, text=text)

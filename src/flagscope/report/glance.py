@@ -1,4 +1,4 @@
-"""The overview table of the page: every track and head space with its course through depth."""
+"""The overview table of the page: every track and head space, and its numbers over depth."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HEAD_OBSERVABLES = ("overlap_ratio", "shared_directions")
 
 @dataclass(frozen=True)
 class GlanceCell:
-    """One diagnostic of one row: median, range, course through depth, null."""
+    """One diagnostic of one row: median, range, line over depth, null."""
 
     value: str
     range: str

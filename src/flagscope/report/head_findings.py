@@ -96,11 +96,12 @@ def _overlap(result: ScanResult, names: HeadNames, spaces: Sequence[_Space]) -> 
     ratios = [g.overlap_ratio for g in groups if g.overlap_ratio is not None]
     effect = ratio_effect(median(ratios))
     surest = min(_groups(spaces), key=lambda group: group.log10_p or 0.0)
+    value = typical(ratios)
     deed = "crowd into common" if first.above else "keep to separate"
     text = (
         f"{_stack(result, surest)}{_where(spaces)} the {names.noun(surest)} {deed} "
         f"{_space_words(spaces)}directions of the stream: R, the mean overlap of two heads, "
-        f"{'is' if len(ratios) == 1 else 'has the'} {typical(ratios)}; chance is 1."
+        f"{'has the' if value.startswith('median') else 'is'} {value}; chance is 1."
     )
     plain = (
         f"{_stack(result, surest)}{_plain_where(spaces)}, the {_all_words(spaces)} directions of "

@@ -62,12 +62,14 @@ class HeadNames:
         """
         noun = self.noun(group)
         text = f"{noun[0].upper()}{noun[1:]} {joined(heads, limit=12)} of {self.layer(group)}"
-        if noun != "key-value heads":
-            return text
+        return f"{text}{self.serving(group, heads)}"
+
+    def serving(self, group: HeadRecord, heads: Sequence[int]) -> str:
+        """As in ``" (which serve query heads 0–3 and 4–7)"``; empty where there is one numbering."""
+        if self.noun(group) != "key-value heads":
+            return ""
         served = [ranges(sorted(self.served(group, head))) for head in heads]
-        return (
-            f"{text} (which serve query heads {joined(served, limit=4)})" if all(served) else text
-        )
+        return f" (which serve query heads {joined(served, limit=4)})" if all(served) else ""
 
     def served(self, group: HeadRecord, head: int) -> set[int]:
         """The query heads that a key-value head serves; empty where that is not known."""

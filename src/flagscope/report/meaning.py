@@ -45,8 +45,8 @@ CROWDING = Meaning(
     "See in the matrix of a layer in the page (--html F) whether a few heads do it, or all of them "
     f"a little. {_START}",
     "It does not mean that heads are redundant, nor by itself that something was learnt: for keys, "
-    "values and outputs, training on destroyed text was not shown to give less (laboratory: "
-    "lm-checkpoints).",
+    "values and outputs, training on destroyed text was not shown to give less "
+    "(laboratory: lm-checkpoints).",
 )
 KEEPING_APART = Meaning(
     "The heads divide the stream between them more evenly than random heads would.",
@@ -109,8 +109,8 @@ GAUGE_LIMIT = (
     "this number, and can make any such pair look perfectly aligned (laboratory: invariance)."
 )
 _NONLINEAR_LIMIT = (
-    "It does not mean that the two are unrelated: such pairs still align in part (laboratory: "
-    "obstruction), and one strong direction at a cosine of 0.1 can raise C to 15."
+    "It does not mean that the two are unrelated: such pairs still align in part "
+    "(laboratory: obstruction), and one strong direction at a cosine of 0.1 can raise C to 15."
 )
 _TRAINED_LIMIT = (
     "It does not mean that weight decay brought it about: AdamW breaks the law by which decay "

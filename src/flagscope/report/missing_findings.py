@@ -38,7 +38,8 @@ def not_finite(result: ScanResult) -> list[Finding]:
 def warnings(result: ScanResult) -> list[Finding]:
     """Findings on results without numbers, failed tasks, and what was not measured."""
     found: list[Finding] = []
-    records = [*result.pairs, *result.heads]
+    # A single key-value head has nothing to be compared with: that is not a number missing.
+    records = [*result.pairs, *(group for group in result.heads if group.count > 1)]
     undefined = [record for record in records if record.status != "ok"]
     if undefined:
         reasons: dict[str, int] = {}

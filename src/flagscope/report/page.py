@@ -16,7 +16,7 @@ from flagscope.report.coverage import (
 )
 from flagscope.report.effect import FLOORS, ORDER
 from flagscope.report.environment import assets, environment
-from flagscope.report.findings import findings
+from flagscope.report.findings import findings, folded
 from flagscope.report.glossary import GAUGE, SETTING
 from flagscope.report.links import HeadRows, head_rows, tested
 from flagscope.report.payload import (
@@ -69,7 +69,7 @@ def render_page(result: ScanResult) -> str:
         UTF-8 HTML, about 2.5 MB for a model of 12 layers and 12 heads.
     """
     result = with_short_names(result)
-    style, script = assets(_SCRIPTS)
+    style, script = assets(_SCRIPTS, ("findings",))
     return (
         environment()
         .get_template("page.html.j2")
@@ -82,7 +82,7 @@ def render_page(result: ScanResult) -> str:
             detailed=DETAILED_PAIRS,
             result=result,
             **_coverage(result),
-            findings=findings(result),
+            **_findings(result),
             pair_rows=glance.pair_rows(result),
             head_rows=glance.head_rows(result),
             pair_columns=[EXPLANATIONS[name] for name in AT_A_GLANCE],
@@ -103,6 +103,12 @@ def render_page(result: ScanResult) -> str:
             wording=wording,
         )
     )
+
+
+def _findings(result: ScanResult) -> dict[str, Any]:
+    """Findings to show, and those about the gauge, which stand folded below them."""
+    shown, gauge = folded(findings(result))
+    return {"findings": shown, "gauge_findings": gauge}
 
 
 def _coverage(result: ScanResult) -> dict[str, Any]:
@@ -135,7 +141,7 @@ def render_summary(result: ScanResult) -> str:
         .render(
             result=result,
             **_coverage(result),
-            findings=findings(result),
+            **_findings(result),
             table=summary_table(result),
             wording=wording,
         )

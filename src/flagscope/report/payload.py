@@ -192,22 +192,31 @@ def _links(result: ScanResult) -> list[dict[str, Any]]:
             )
             prefix = f"{stack} · " if len(stacks) > 1 else ""
             held = ErrorRate.of(result).held
-            least = "" if complete(result) else "at least "
-            kept = "" if complete(result) else " (those furthest from chance are kept)"
             graphs.append(
                 {
                     "title": f"{prefix}{_MEASURE_WORDS[measure]}",
                     "spec": link_graph_spec(result, stack, measure),
                     "width": width,
                     "height": height,
-                    "remark": f"{counted(count, 'link')} drawn: {least}{count:,} of "
-                    f"{tested(result):,} tested are beyond chance by {measure}{kept}."
-                    if held
-                    else SCHEMA_1,
+                    "remark": _link_remark(result, stack, count, measure) if held else SCHEMA_1,
                     "alt": f"Graph of {count} links between heads, by {measure}",
                 }
             )
     return graphs
+
+
+def _link_remark(result: ScanResult, stack: str, count: int, measure: LinkMeasure) -> str:
+    """How many links a graph draws, and of which; nothing about links that are not kept."""
+    listed = sum(edge.stack == stack for edge in result.edges)
+    if complete(result):
+        these = f"the {listed:,} tested"
+    elif listed == len(result.edges):
+        these = f"the {listed:,} kept of {tested(result):,} tested, those furthest from chance"
+    else:  # how many were tested in this stack alone is not known
+        these = f"the {listed:,} kept of this stack, those furthest from chance"
+    if not count:
+        return f"No link is drawn: none is beyond chance by {measure}, of {these}."
+    return f"{counted(count, 'link')} drawn, all beyond chance by {measure}, of {these}."
 
 
 def _heads(result: ScanResult) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def aligned(track: Track, some: Sequence[PairRecord], observable: str, *, above:
 
 def overlapping(track: Track, some: Sequence[PairRecord], *, above: bool) -> str:
     """Leading spaces that coincide, or avoid each other."""
-    deed = "coincide" if above else "avoid each other"
+    deed = "coincide" if above else "keep apart"
     both = "of {0} and {1}" if track.pairs[0].kind == "qk" else "that {0} writes and {1} reads"
     return _sentence(track, some, f"the leading directions {both} {deed} beyond chance.")
 

@@ -119,11 +119,14 @@ def summary_table(result: ScanResult) -> SummaryTable:
 def _links(result: ScanResult) -> tuple[str, ...]:
     """Links have no median: the ones that are kept are the ones that stand out."""
     largest = max((edge.overlap_ratio for edge in result.edges), default=None)
-    more = "" if complete(result) else "+"
-    beyond = f"{sum(beyond_chance(result, 'overlap')):,}{more} of {tested(result):,}"
+    far = sum(beyond_chance(result, "overlap"))
+    if complete(result):
+        beyond = f"{far:,} of {tested(result):,}"
+    else:  # of the rest nothing is known but that they are nearer to chance
+        beyond = f"{far:,}+ of {tested(result):,}" if far else f"none of {len(result.edges):,} kept"
     if not ErrorRate.of(result).held:
         beyond = MISSING
-    ratio = "" if largest is None else f"to {measured(largest)}"
+    ratio = "" if largest is None else f"up to {measured(largest)}"
     return ("Links between heads", f"{tested(result):,}", ratio, beyond, "", "", "", "")
 
 

@@ -109,8 +109,8 @@ def adjusted_p(p: float | None) -> str:
 
     Examples
     --------
-    >>> adjusted_p(0.0213), adjusted_p(3.2e-9), adjusted_p(0.0), adjusted_p(None)
-    ('0.021', '3.2e-09', '< 10⁻¹⁵', '–')
+    >>> adjusted_p(0.0213), adjusted_p(3e-9), adjusted_p(0.0), adjusted_p(None)
+    ('0.021', '3e-09', '< 10⁻¹⁵', '–')
     """
     return f"< {_power(SMALLEST_P)}" if p is not None and p < 10**SMALLEST_P else number(p, 2)
 

@@ -1,0 +1,190 @@
+"""Plain sentences: of every finding there is one, short, without a symbol, and no bolder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from flagscope.records import (
+    FINDING_CODES,
+    FailureRecord,
+    Finding,
+    NotFinite,
+    PairKind,
+    PairRecord,
+    ScanResult,
+    WithoutNumbers,
+)
+from flagscope.report import findings, plain
+from flagscope.report.tracks import Track
+from report import synthetic
+
+LONGEST = 25  # words
+SYMBOLS = re.compile(
+    r"[ρνλΣθσ₊⁻²ᵀ‖|∩·≥≤≈]|\bW_|\bC\b|\bR\b|\bk₊|\bGrams?\b|\bgauge\b|\bcosines?\b|\bz\b|\bp\b"
+    r"|\beigen|\bspectr|\brank|\bcommut|\borthogonal",
+)
+DOUBT = re.compile(r"not certain")
+
+
+def _quiet_tests(pair: PairRecord, **changes: Any) -> PairRecord:
+    far = {"log10_p": -40.0, "commutator_p": 1e-40, "gram_correlation_p": 1e-40}
+    far |= dict.fromkeys(("cosines", "profile", "incidence", "functional", "balanced"))
+    return pair.model_copy(update=far | {"overlap_test": None} | changes)
+
+
+def _every_kind() -> Iterator[ScanResult]:
+    """Pairs of every kind, far from chance to either side, alone and with others, in two stacks."""
+    sides = (
+        {"commutator_ratio": 0.2, "gram_correlation": 0.0, "overlap_ratio": 1.0},
+        {"commutator_ratio": 5.0, "gram_correlation": 0.0, "overlap_ratio": 1.0},
+        {"commutator_ratio": 1.0, "gram_correlation": 0.8, "overlap_ratio": 1.0},
+        {"commutator_ratio": 1.0, "gram_correlation": -0.8, "overlap_ratio": 1.0},
+        {"commutator_ratio": 1.0, "gram_correlation": 0.0, "overlap_ratio": 4.0},
+        {"commutator_ratio": 1.0, "gram_correlation": 0.0, "overlap_ratio": 0.1},
+    )
+    generator = np.random.default_rng(0)
+    one = synthetic.pair(
+        "layer.0.mlp", "mlp", d=512, rank=64, layer=0, generator=generator, between="gelu",
+        freedom="permutation",
+    )  # fmt: skip
+    exact = {"kernel_intersection": 3, "intersection_exact": 2, "intersection_status": "ok"}
+    for kind in get_args(PairKind):
+        for numbers in sides:
+            for count, stacks in ((1, 1), (24, 2)):
+                ranks = {"effective_rank_write": 40, "effective_rank_read": 40, "kind": kind}
+                pairs = [
+                    _quiet_tests(one, **numbers, **ranks, **exact).model_copy(
+                        update={"name": f"p{i}", "layer": i, "head": i,
+                                "stack": ("encoder", "decoder")[i % stacks],
+                                "attention": ("self", "cross")[i % stacks]}
+                    )
+                    for i in range(count)
+                ]  # fmt: skip
+                yield synthetic.result(pairs)
+                unsure = [p.model_copy(update={"commutator_p": 1e-3, "gram_correlation_p": 1e-3,
+                                               "log10_p": -3.0}) for p in pairs]  # fmt: skip
+                yield synthetic.result(unsure)
+
+
+def _broken() -> Iterator[ScanResult]:
+    """Scans in which something is missing."""
+    stream = synthetic.stream()
+    assert stream.coverage is not None
+    lost = NotFinite(tensors=2, names=["a", "b"], unlisted=0, pairs=3, balanced=1, head_groups=1,
+                     links=4)  # fmt: skip
+    yield stream.model_copy(
+        update={"coverage": stream.coverage.model_copy(update={"not_finite": lost})}
+    )
+    links = WithoutNumbers(what="links", count=3, of=24, reason="heads are zero")
+    coverage = stream.coverage.model_copy(update={"without_numbers": [links]})
+    failed = [FailureRecord(task="layer.0", error="no memory", hint=None)]
+    yield stream.model_copy(update={"coverage": coverage, "failures": failed})
+    yield stream.model_copy(update={"schema_": "flagscope.scan/1"})
+    yield synthetic.empty().model_copy(update={"coverage": synthetic.partly()})
+    yield synthetic.empty().model_copy(update={"coverage": None})
+    yield synthetic.perceptron()
+    yield synthetic.resnet()
+    yield synthetic.transformer()
+    yield synthetic.transformer(layers=2, heads=8, key_heads=2, rank=8, d=64, rope=True,
+                                planted=False)  # fmt: skip
+    yield stream
+
+
+def _links() -> Iterator[ScanResult]:
+    for ratio in (0.5, 0.95, 1.05, 3.0):
+        for tests in (1, 1000):
+            edge = synthetic.edge(0, 0, "q", 1, 0, ratio=ratio, rank=128, d=4096, log10_p=-20.0)
+            yield synthetic.result(edges=[edge], edge_tests=tests)
+            score = {"overlap_ratio": 1.0, "log10_p": -0.1, "composition_ratio": ratio,
+                     "composition_log10_p": -20.0}  # fmt: skip
+            yield synthetic.result(edges=[edge.model_copy(update=score)], edge_tests=tests)
+
+
+def _heads() -> Iterator[ScanResult]:
+    first = synthetic.transformer().heads[0]
+    for ratio in (0.4, 2.5):
+        for layers in (1, 3):
+            groups = [
+                first.model_copy(update={"layer": layer, "space": space, "overlap_ratio": ratio})
+                for layer in range(layers) for space in "qkvo"
+            ]  # fmt: skip
+            yield synthetic.result(heads=groups)
+            yield synthetic.result(heads=groups[:-1])
+            unsure = [g.model_copy(update={"log10_p": -2.5, "near_copies": [], "shared": [],
+                                           "cluster_tests": []}) for g in groups]  # fmt: skip
+            yield synthetic.result(heads=unsure)
+
+
+@lru_cache(maxsize=1)
+def _all() -> tuple[Finding, ...]:
+    scans = (*_every_kind(), *_broken(), *_links(), *_heads())
+    return tuple({f.plain + f.text: f for scan in scans for f in findings(scan)}.values())
+
+
+def test_every_code_is_among_them() -> None:
+    health = {code for code in FINDING_CODES if code not in _KNOWN}
+    assert {finding.code for finding in _all()} >= set(FINDING_CODES) - health
+
+
+# Codes made here; those on the health of weights have tests of their own.
+_KNOWN = {
+    "not-finite", "near-copies", "related-heads", "crowded-heads", "separate-heads",
+    "shared-directions", "links-overlap-more", "links-overlap-less", "links-compose-more",
+    "links-compose-less", "aligned", "overlap-more", "overlap-less", "lost-ranks",
+    "exact-intersections", "small-effects", "missing-numbers", "failed-tasks", "not-placed",
+    "links-without-number", "old-schema", "nothing",
+}  # fmt: skip
+
+
+def test_each_is_short_and_free_of_symbols() -> None:
+    for finding in _all():
+        assert finding.plain.endswith("."), finding
+        assert finding.plain[0].isupper() or finding.plain[0].isdigit() or ": " in finding.plain
+        assert len(finding.plain.split()) <= LONGEST, finding.plain
+        assert not SYMBOLS.search(finding.plain), finding.plain
+
+
+def test_each_doubts_what_its_technical_sentence_doubts() -> None:
+    for finding in _all():
+        unsure = "not certain at the error rate" in finding.text
+        assert bool(DOUBT.search(finding.plain)) == unsure, finding.plain
+        if "significant, but small" in finding.text:
+            assert "only by a little" in finding.plain
+
+
+def test_counts_are_those_of_the_technical_sentence() -> None:
+    for finding in _all():
+        if finding.topic != "pairs":
+            continue
+        for some, every in re.findall(r"In (\d+) of (\d+) ", finding.plain):
+            assert f"{some} of {every} pairs" in finding.text, finding.plain
+        for every in re.findall(r"In all (\d+) ", finding.plain):
+            assert f"all {every} pairs" in finding.text, finding.plain
+
+
+def _track(kind: PairKind, *, heads: list[int], layers: list[int]) -> Track:
+    one = synthetic.perceptron().pairs[0]
+    pairs = tuple(
+        one.model_copy(update={"name": f"p{i}", "kind": kind, "layer": layer, "head": head})
+        for i, (layer, head) in enumerate(zip(layers, heads, strict=True))
+    )
+    return Track("key", "Title", pairs, tuple(layers), True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "heads", "unit"),
+    [("ov", [0, 1], "heads"), ("ov", [0, 0], "pairs of maps"), ("mlp", [0, 1], "MLPs"),
+     ("sequential", [0, 1], "pairs of layers"), ("residual", [0, 0], "connections")],
+)  # fmt: skip
+def test_pairs_are_heads_only_where_each_is_one(
+    kind: PairKind, heads: list[int], unit: str
+) -> None:
+    track = _track(kind, heads=heads, layers=[0, 0])
+    sentence = plain.overlapping(track, track.pairs[:1], above=True)
+    assert sentence.startswith(f"In 1 of 2 {unit}, ")
