@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any, get_args
 
 import numpy as np
@@ -14,6 +13,7 @@ from flagscope.records import (
     FINDING_CODES,
     FailureRecord,
     Finding,
+    HeadRecord,
     NotFinite,
     PairKind,
     PairRecord,
@@ -72,9 +72,8 @@ def _every_kind() -> Iterator[ScanResult]:
                 yield synthetic.result(unsure)
 
 
-def _broken() -> Iterator[ScanResult]:
+def _broken(stream: ScanResult) -> Iterator[ScanResult]:
     """Scans in which something is missing."""
-    stream = synthetic.stream()
     assert stream.coverage is not None
     lost = NotFinite(tensors=2, names=["a", "b"], unlisted=0, pairs=3, balanced=1, head_groups=1,
                      links=4)  # fmt: skip
@@ -90,10 +89,8 @@ def _broken() -> Iterator[ScanResult]:
     yield synthetic.empty().model_copy(update={"coverage": None})
     yield synthetic.perceptron()
     yield synthetic.resnet()
-    yield synthetic.transformer()
     yield synthetic.transformer(layers=2, heads=8, key_heads=2, rank=8, d=64, rope=True,
                                 planted=False)  # fmt: skip
-    yield stream
 
 
 def _links() -> Iterator[ScanResult]:
@@ -106,8 +103,7 @@ def _links() -> Iterator[ScanResult]:
             yield synthetic.result(edges=[edge.model_copy(update=score)], edge_tests=tests)
 
 
-def _heads() -> Iterator[ScanResult]:
-    first = synthetic.transformer().heads[0]
+def _heads(first: HeadRecord) -> Iterator[ScanResult]:
     for ratio in (0.4, 2.5):
         for layers in (1, 3):
             groups = [
@@ -121,15 +117,17 @@ def _heads() -> Iterator[ScanResult]:
             yield synthetic.result(heads=unsure)
 
 
-@lru_cache(maxsize=1)
-def _all() -> tuple[Finding, ...]:
-    scans = (*_every_kind(), *_broken(), *_links(), *_heads())
+@pytest.fixture(scope="module")
+def said(transformer: ScanResult, stream: ScanResult) -> tuple[Finding, ...]:
+    """Findings of all makers, each sentence once."""
+    scans = (transformer, stream, *_every_kind(), *_broken(stream), *_links(),
+             *_heads(transformer.heads[0]))  # fmt: skip
     return tuple({f.plain + f.text: f for scan in scans for f in findings(scan)}.values())
 
 
-def test_every_code_is_among_them() -> None:
+def test_every_code_is_among_them(said: tuple[Finding, ...]) -> None:
     health = {code for code in FINDING_CODES if code not in _KNOWN}
-    assert {finding.code for finding in _all()} >= set(FINDING_CODES) - health
+    assert {finding.code for finding in said} >= set(FINDING_CODES) - health
 
 
 # Codes made here; those on the health of weights have tests of their own.
@@ -142,24 +140,24 @@ _KNOWN = {
 }  # fmt: skip
 
 
-def test_each_is_short_and_free_of_symbols() -> None:
-    for finding in _all():
+def test_each_is_short_and_free_of_symbols(said: tuple[Finding, ...]) -> None:
+    for finding in said:
         assert finding.plain.endswith("."), finding
         assert finding.plain[0].isupper() or finding.plain[0].isdigit() or ": " in finding.plain
         assert len(finding.plain.split()) <= LONGEST, finding.plain
         assert not SYMBOLS.search(finding.plain), finding.plain
 
 
-def test_each_doubts_what_its_technical_sentence_doubts() -> None:
-    for finding in _all():
+def test_each_doubts_what_its_technical_sentence_doubts(said: tuple[Finding, ...]) -> None:
+    for finding in said:
         unsure = "not certain at the error rate" in finding.text
         assert bool(DOUBT.search(finding.plain)) == unsure, finding.plain
         if "significant, but small" in finding.text:
             assert "only by a little" in finding.plain
 
 
-def test_counts_are_those_of_the_technical_sentence() -> None:
-    for finding in _all():
+def test_counts_are_those_of_the_technical_sentence(said: tuple[Finding, ...]) -> None:
+    for finding in said:
         if finding.topic != "pairs":
             continue
         for some, every in re.findall(r"In (\d+) of (\d+) ", finding.plain):

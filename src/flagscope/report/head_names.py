@@ -65,7 +65,7 @@ class HeadNames:
         return f"{text}{self.serving(group, heads)}"
 
     def serving(self, group: HeadRecord, heads: Sequence[int]) -> str:
-        """As in ``" (which serve query heads 0–3 and 4–7)"``; empty where there is one numbering."""
+        """As in ``" (which serve query heads 0–3 and 4–7)"``; empty for one numbering."""
         if self.noun(group) != "key-value heads":
             return ""
         served = [ranges(sorted(self.served(group, head))) for head in heads]

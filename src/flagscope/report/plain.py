@@ -24,29 +24,26 @@ _UNITS = {
 _MAPS: dict[str, tuple[str, str]] = {
     "qk": ("the query map", "the key map"),
     "ov": ("the value map", "the output map"),
-    "mlp": ("the first layer", "the second layer"),
-    "sequential": ("the first layer", "the second layer"),
-    "conv": ("the first convolution", "the second"),
-    "residual": ("one block", "a later block"),
+    "mlp": ("the first layer", "the second"),
+    "sequential": ("one layer", "the next"),
+    "conv": ("one convolution", "the next"),
+    "residual": ("one block", "a later one"),
     "latent": ("the compression", "the expansion"),
 }
 _ALIGNED = {
-    ("commutator_ratio", False): "what {0} writes lies along the axes that {1} reads, beyond "
+    ("commutator_ratio", False): "what {0} writes lies along axes that {1} reads, beyond chance.",
+    ("commutator_ratio", True): "strong directions of {0} and {1} cross at slanted angles, beyond "
     "chance.",
-    (
-        "commutator_ratio",
-        True,
-    ): "strong directions of {0} and of {1} cross at slanted angles, beyond chance.",
-    ("gram_correlation", True): "{1} tends to read strongly where {0} writes strongly, beyond "
+    ("gram_correlation", True): "where {0} writes strongly, {1} tends to read strongly, beyond "
     "chance.",
-    ("gram_correlation", False): "{1} tends to read weakly where {0} writes strongly, beyond "
+    ("gram_correlation", False): "where {0} writes strongly, {1} tends to read weakly, beyond "
     "chance.",
 }
 # Queries and keys meet in a product: neither reads what the other writes.
 _QUERY_KEY = {
     ("commutator_ratio", False): "{0} and {1} share their main axes, beyond chance.",
-    ("gram_correlation", True): "{1} tends to be strong where {0} is strong, beyond chance.",
-    ("gram_correlation", False): "{1} tends to be weak where {0} is strong, beyond chance.",
+    ("gram_correlation", True): "where {0} is strong, {1} tends to be strong too, beyond chance.",
+    ("gram_correlation", False): "where {0} is strong, {1} tends to be weak, beyond chance.",
 }
 
 
@@ -67,7 +64,7 @@ def overlapping(track: Track, some: Sequence[PairRecord], *, above: bool) -> str
 
 def lost(track: Track, some: Sequence[PairRecord]) -> str:
     """Directions that are written and not read at all."""
-    words = "{1} ignores directions that {0} writes, beyond what their sizes force."
+    words = "some directions that {0} writes are lost on {1}, beyond what their sizes force."
     return _sentence(track, some, words)
 
 
