@@ -153,7 +153,7 @@ def test_each_doubts_what_its_technical_sentence_doubts(said: tuple[Finding, ...
         unsure = "not certain at the error rate" in finding.text
         assert bool(DOUBT.search(finding.plain)) == unsure, finding.plain
         if "significant, but small" in finding.text:
-            assert "only by a little" in finding.plain
+            assert "only slightly" in finding.plain
 
 
 def test_counts_are_those_of_the_technical_sentence(said: tuple[Finding, ...]) -> None:

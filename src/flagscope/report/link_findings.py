@@ -49,12 +49,10 @@ _CODES: dict[tuple[LinkMeasure, bool], FindingCode] = {
     ("composition", False): "links-compose-less",
 }
 _PLAIN: dict[tuple[LinkMeasure, bool], str] = {
-    ("overlap", True): "a later head reads where an earlier head writes, more than by chance",
-    ("overlap", False): "a later head reads where an earlier head writes, less than by chance",
-    ("composition", True): "a later head responds more strongly than by chance to what an earlier "
-    "head writes",
-    ("composition", False): "a later head responds more weakly than by chance to what an earlier "
-    "head writes",
+    ("overlap", True): "a later head reads where an earlier one writes, more than by chance",
+    ("overlap", False): "a later head reads where an earlier one writes, less than by chance",
+    ("composition", True): "a later head responds more than by chance to an earlier one's output",
+    ("composition", False): "a later head responds less than by chance to an earlier one's output",
 }
 _UNITS: dict[LinkMeasure, str] = {
     "overlap": "{} times the overlap of chance",
@@ -105,7 +103,7 @@ def _finding(
     text = f"{text}." if sure else f"{text}. {UNCERTAIN}"
     spaces = Counter(edge.space for edge in edges)
     places = {id(edge): index for index, edge in enumerate(result.edges)}
-    small = "" if large else ", but only by a little"
+    small = "" if large else ", but only slightly"
     plain = (
         f"In {least.lower()}{len(edges):,} of {tested(result):,} links, "
         f"{_PLAIN[measure, above]}{small}."

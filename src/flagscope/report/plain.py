@@ -64,7 +64,7 @@ def overlapping(track: Track, some: Sequence[PairRecord], *, above: bool) -> str
 
 def lost(track: Track, some: Sequence[PairRecord]) -> str:
     """Directions that are written and not read at all."""
-    words = "some directions that {0} writes are lost on {1}, beyond what their sizes force."
+    words = "some directions that {0} writes are not read by {1}, beyond what their sizes force."
     return _sentence(track, some, words)
 
 
