@@ -14,8 +14,10 @@ _FULL = 2  # findings with their technical sentence and what to check next: a sc
 _SHORT = 4  # findings after these, by their plain sentence alone
 _HEADING = "Findings, with severity and effect (distance from chance): the largest of each first"
 _LABELS = {
-    "functional": "no rewriting of the weights that keeps the function is known to move it",
-    "gauge": "rewriting the weights in another basis can move it and keep the function",
+    "functional": "all are functional: no rewriting of the weights that keeps the function is "
+    "known to move them",
+    "gauge": "all depend on the choice of basis (gauge): a rewriting of the weights that keeps the "
+    "function can move them",
 }
 
 
@@ -31,7 +33,7 @@ def print_findings(out: Output, findings: Sequence[Finding]) -> None:
         out.paragraph(_HEADING, style="bold")
         # Folding leaves claims of one label: said once, and not behind each of them.
         for label in dict.fromkeys(finding.label for finding in claims if finding.label):
-            out.paragraph(f"all are {label}: {_LABELS[label]}", bullet="  ", style="dim")
+            out.paragraph(_LABELS[label], bullet="  ", style="dim")
     explained: set[str] = set()
     for finding in _first(shown):
         _print_head(out, finding)

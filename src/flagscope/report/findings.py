@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flagscope.records import PARTS, Finding, ScanResult
+from flagscope.records import Finding, ScanResult
 from flagscope.report import (
     copy_findings,
     exact_findings,
@@ -14,7 +14,7 @@ from flagscope.report import (
     small_findings,
 )
 from flagscope.report.error_rate import SCHEMA_1, ErrorRate
-from flagscope.report.missing_findings import not_finite, warnings
+from flagscope.report.missing_findings import narrowed, not_finite, warnings
 
 _ORDER = {"strong": 0, "notable": 1, "warning": 2, "info": 3}
 
@@ -100,9 +100,7 @@ def _old_schema() -> Finding:
 
 def _nothing(result: ScanResult) -> Finding:
     records = (*result.pairs, *result.heads, *result.edges)
-    settings = result.settings
-    chosen = settings.only != PARTS or settings.layers is not None or settings.kinds is not None
-    if not records and chosen:
+    if not records and narrowed(result):
         plain = "Nothing of what was asked for was found in this model, so nothing was measured."
         text = (
             "No pair, head or link of what was asked for (--only, --layers, --kinds) was found, so "

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from flagscope.records import HeadSpace, Label
+from flagscope.records import Freedom, HeadSpace, Label, PairRecord
 
 
 class Meaning(NamedTuple):
@@ -108,6 +108,10 @@ GAUGE_LIMIT = (
     "It does not mean that the network needs it: a change of basis that keeps the function moves "
     "this number, and can make any such pair look perfectly aligned (laboratory: invariance)."
 )
+_OTHER_GAUGE_LIMIT = (
+    "It does not mean that the network needs it: a rewriting of the weights that keeps the "
+    "function moves this number (laboratory: invariance)."
+)
 _NONLINEAR_LIMIT = (
     "It does not mean that the two are unrelated: such pairs still align in part "
     "(laboratory: obstruction), and one strong direction at a cosine of 0.1 can raise C to 15."
@@ -152,26 +156,24 @@ def close_heads(*, near: bool, spaces: Sequence[HeadSpace]) -> Meaning:
     return Meaning(_RELATED_MEAN, step, _RELATED_LIMIT)
 
 
-def alignment(
-    observable: str, above: bool, *, kind: str, label: Label | None, pair: str
-) -> Meaning:
+def alignment(observable: str, above: bool, *, label: Label | None, pair: PairRecord) -> Meaning:
     """The meaning of Grams that commute, correlate or clash, of the clause with the most effect."""
     means = _ALIGNED[observable, above]
     commute = observable == "commutator_ratio" and not above
-    if commute and kind in ("qk", "ov"):
+    if commute and pair.kind in ("qk", "ov"):
         means += _LINEAR_NOTE
     if label == "gauge":
-        limit = GAUGE_LIMIT
+        limit = _gauge_limit(pair.freedom)
     elif observable == "commutator_ratio" and above:
         limit = _NONLINEAR_LIMIT
     else:
         limit = _TRAINED_LIMIT
     balanced = " and look at its balanced values" if label == "gauge" else ""
-    step = f"Open {pair} in the page (--html F){balanced}. {_START}"
+    step = f"Open {pair.name} in the page (--html F){balanced}. {_START}"
     return Meaning(means, step, limit)
 
 
-def overlap(*, above: bool, dominant: bool, label: Label | None, pair: str) -> Meaning:
+def overlap(*, above: bool, dominant: bool, label: Label | None, pair: PairRecord) -> Meaning:
     """The meaning of spaces that overlap, or avoid each other."""
     if dominant:
         means = (
@@ -185,5 +187,10 @@ def overlap(*, above: bool, dominant: bool, label: Label | None, pair: str) -> M
             f"The {'alignment' if above else 'avoidance'} is spread over many directions, few or "
             "none of which stand out of the bulk of singular values by themselves."
         )
-    step = f"Open {pair} in the page (--html F): its surface shows at how many directions. {_START}"
-    return Meaning(means, step, GAUGE_LIMIT if label == "gauge" else _TAUGHT_LIMIT)
+    step = f"Open {pair.name} in the page (--html F): its surface shows at which ranks. {_START}"
+    return Meaning(means, step, _gauge_limit(pair.freedom) if label == "gauge" else _TAUGHT_LIMIT)
+
+
+def _gauge_limit(freedom: Freedom) -> str:
+    """Only any invertible change of the shared space can align whatever there is."""
+    return GAUGE_LIMIT if freedom == "gl" else _OTHER_GAUGE_LIMIT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flagscope.records import Finding, FindingCode, ScanResult
+from flagscope.records import PARTS, Finding, FindingCode, ScanResult
 from flagscope.report.coverage import HINT, not_understood, percent
 from flagscope.report.wording import counted, joined
 
@@ -62,11 +62,17 @@ def warnings(result: ScanResult) -> list[Finding]:
     return [*found, *_not_measured(result)]
 
 
+def narrowed(result: ScanResult) -> bool:
+    """Whether a scan was asked for less than all: what it then lacks is not missing."""
+    asked = result.settings
+    return set(asked.only) != set(PARTS) or asked.layers is not None or asked.kinds is not None
+
+
 def _not_measured(result: ScanResult) -> list[Finding]:
     """Findings on what is missing from the scan though not every model lacks it."""
     coverage = result.coverage
     if coverage is None:  # of an older file nothing else is known
-        if not result.unmapped or result.pairs or "pairs" not in result.settings.only:
+        if not result.unmapped or result.pairs or narrowed(result):
             return []
         text = f"{counted(len(result.unmapped), 'matrix', 'matrices')} could not be placed."
         names = (joined(result.unmapped, limit=4),)

@@ -177,7 +177,6 @@ def _alignment(result: ScanResult, track: Track, clauses: Sequence[_Clause]) -> 
     evidence += [f"d = {every[0].d:,}", *by_route(every, track)]
     evidence.append(f"counted where |ρ| ≥ {CORRELATION_FLOOR}, C {RATIO_FLOOR:.0%} off chance")
     label = label_of(result, every[0], first.observable)
-    kind = every[0].kind
     sentence = plain.aligned(track, first.pairs, first.observable, above=first.above)
     return Finding(
         code="aligned",
@@ -191,8 +190,7 @@ def _alignment(result: ScanResult, track: Track, clauses: Sequence[_Clause]) -> 
         evidence=tuple(evidence),
         **pair_members(result, first.furthest_first(), first.number),
         **meaning.alignment(
-            first.observable, first.above, kind=kind, label=label,
-            pair=first.furthest_first()[0].name,
+            first.observable, first.above, label=label, pair=first.furthest_first()[0],
         ).fields(),
         effect=first.effect.size,
         label=label,
@@ -267,7 +265,7 @@ def _overlap(
         ),
         **meaning.overlap(
             above=above, dominant=2 * len(spread) < len(some), label=label,
-            pair=furthest[0].pair.name,
+            pair=furthest[0].pair,
         ).fields(),
         effect=effect.size,
         label=label,

@@ -24,7 +24,7 @@ from flagscope.report.dominant import stands_out
 from flagscope.report.error_rate import ErrorRate
 from flagscope.report.links import beyond_chance, complete, tested
 from flagscope.report.tracks import head_tracks, tracks
-from flagscope.report.wording import MISSING, NONE_STANDS, measured
+from flagscope.report.wording import MISSING, NONE_STANDS, measured, share_of
 
 if TYPE_CHECKING:
     import pandas
@@ -106,8 +106,8 @@ def summary_table(result: ScanResult) -> SummaryTable:
     quiet = sum(not stands_out(pair) for pair in result.pairs)
     if quiet:
         caption += (
-            f" In {quiet:,} of {len(result.pairs):,} pairs no direction stands out of the bulk of "
-            "a map: they have no overlap of dominant spaces, and the test looks at other ranks."
+            f" In {share_of(quiet, len(result.pairs), 'pair')} no direction stands out of the bulk "
+            "of a map: there is no overlap of dominant spaces, and the test looks at other ranks."
         )
     if tested(result):
         rows.append(_links(result))
