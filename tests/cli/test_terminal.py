@@ -73,14 +73,14 @@ def test_a_scan_fits_the_terminal(minilm: Path, width: int, ranges: bool) -> Non
     row = next(line for line in shown if line.startswith("MLP (gelu)"))
     assert row.split()[2] == "6"
     assert row.count("[") == (4 if ranges else 0)
-    assert any(line.startswith("• Heads") for line in shown)
+    assert any(line.startswith("• strong 1.1: In all 6 MLPs, strong directions") for line in shown)
 
 
 @pytest.mark.parametrize("width", [40, 60, 79, 80, 90, 100, 120, 200])
 def test_no_number_is_cut_at_any_width(
     run: Run, resnet: Path, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
-    number = re.compile(r"-?\d+\.\d+|\d+ of \d+")
+    number = re.compile(r"[−-]?\d+\.\d+|\d+ of \d+")
     in_a_pipe = run("scan", resnet, "--only", "pairs").out
     monkeypatch.setenv("COLUMNS", str(width))
     lines = run("scan", resnet, "--only", "pairs").out.splitlines()

@@ -75,6 +75,15 @@ def test_the_page_closes_the_gauge_and_links_the_members(transformer: ScanResult
             assert f'data-target="{place}">{item.text}</a>' in section.replace("&#39;", "'")
 
 
+def test_the_page_says_what_to_check_next_as_itself(transformer: ScanResult) -> None:
+    section = _between(render_page(transformer), '<section id="findings"', "</section>")
+    assert "<code>flagscope compare START MODEL</code>" in section
+    assert "<code>flagscope heads MODEL --spaces v</code>" in section
+    assert "--html F" not in section
+    assert "`" not in section
+    assert re.search(r"Open \S+ below", section)
+
+
 def test_targets_of_members_are_there(any_result: ScanResult) -> None:
     sizes = {"heads": len(any_result.heads), "pair": len(any_result.pairs),
              "link": len(any_result.edges)}  # fmt: skip
