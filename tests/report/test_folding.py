@@ -90,6 +90,7 @@ def test_targets_of_members_are_there(any_result: ScanResult) -> None:
     for finding in findings(any_result):
         for item in finding.items:
             kind, _, index = (item.target or "").partition("/")
+            assert str(int(index)) == index
             assert int(index) < sizes[kind]
             name = item.text.partition(":")[0]
             if kind == "pair":
