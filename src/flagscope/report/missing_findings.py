@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from flagscope.records import PARTS, Finding, FindingCode, ScanResult
+from flagscope.records import Finding, FindingCode, ScanResult
 from flagscope.report.coverage import HINT, not_understood, percent
 from flagscope.report.wording import counted, joined
+
+_MEASURED = {"pairs", "heads", "residual"}
 
 
 def not_finite(result: ScanResult) -> list[Finding]:
@@ -65,7 +67,8 @@ def warnings(result: ScanResult) -> list[Finding]:
 def narrowed(result: ScanResult) -> bool:
     """Whether a scan was asked for less than all: what it then lacks is not missing."""
     asked = result.settings
-    return set(asked.only) != set(PARTS) or asked.layers is not None or asked.kinds is not None
+    every = set(asked.only) >= _MEASURED
+    return not every or asked.layers is not None or asked.kinds is not None
 
 
 def _not_measured(result: ScanResult) -> list[Finding]:
