@@ -109,11 +109,11 @@ def test_the_nearest_heads_are_named_and_are_what_a_finding_shows() -> None:
     assert (told.items, told.items_unlisted) == ((), 0)
     groups += [_close(layer, "v", 0.6 + layer / 100) for layer in range(1, 8)]
     (told,) = [f for f in findings(synthetic.result(heads=groups)) if "near-copies" in f.text]
-    assert told.target == "heads/1"
+    assert told.target == "heads/1/0-1"
     assert "the nearest are heads 0 and 1 of layer 0 in query and key spaces" in told.text
     # Nearest first, each at the space in which it is nearest.
     assert [item.target for item in told.items] == [
-        f"heads/{index}" for index in (1, 8, 7, 6, 5, 4, 3, 2)
+        f"heads/{index}/0-1" for index in (1, 8, 7, 6, 5, 4, 3, 2)
     ]
     assert told.items[0].text == (
         "layer 0: heads 0 and 1 (query and key), mean squared cosine 0.600 and 0.900"

@@ -71,8 +71,7 @@ def test_the_page_closes_the_gauge_and_links_the_members(transformer: ScanResult
             target = item.target
             assert target is not None
             assert target.startswith(("heads/", "pair/", "link/"))
-            place = "section/links" if target.startswith("link/") else target
-            assert f'data-target="{place}">{item.text}</a>' in section.replace("&#39;", "'")
+            assert f'data-target="{target}">{item.text}</a>' in section.replace("&#39;", "'")
 
 
 def test_the_page_says_what_to_check_next_as_itself(transformer: ScanResult) -> None:
@@ -85,19 +84,22 @@ def test_the_page_says_what_to_check_next_as_itself(transformer: ScanResult) -> 
 
 
 def test_targets_of_members_are_there(any_result: ScanResult) -> None:
-    sizes = {"heads": len(any_result.heads), "pair": len(any_result.pairs),
-             "link": len(any_result.edges)}  # fmt: skip
+    links = {f"link/{e.stack}/{e.source}/{e.target}": f"{e.source} → {e.target}"
+             for e in any_result.edges}  # fmt: skip
     for finding in findings(any_result):
         for item in finding.items:
-            kind, _, index = (item.target or "").partition("/")
-            assert str(int(index)) == index
-            assert int(index) < sizes[kind]
-            name = item.text.partition(":")[0]
-            if kind == "pair":
-                assert any_result.pairs[int(index)].name == name
+            assert item.target is not None
+            kind, index, *heads = item.target.split("/")
             if kind == "link":
-                edge = any_result.edges[int(index)]
-                assert f"{edge.source} → {edge.target}" == name
+                assert item.text.startswith(f"{links[item.target]}: ")
+                continue
+            assert str(int(index)) == index
+            if kind == "pair":
+                assert item.text.startswith(f"{any_result.pairs[int(index)].name}: ")
+            else:
+                group = any_result.heads[int(index)]
+                assert f"layer {group.layer}" in item.text
+                assert all(int(head) < group.count for part in heads for head in part.split("-"))
 
 
 def test_a_notebook_says_each_plainly_and_counts_the_gauge(transformer: ScanResult) -> None:

@@ -44,7 +44,7 @@ class FindingItem(Record):
     text: str = Field(description="Which one it is, and its number.")
     target: str | None = Field(
         default=None,
-        description="Where a page shows it, as for the finding; also link/5 (index of a link).",
+        description="Where a page shows it, as for the finding; also link/STACK/L4H7.o/L5H1.q.",
     )
 
 
@@ -93,6 +93,6 @@ class Finding(Record):
     )
     target: str | None = Field(
         default=None,
-        description="Where a page shows more: heads/3 (index of a head group), pair/17 (index of a "
-        "pair), track/qk/rope or section/details.",
+        description="Where a page shows more: heads/3 (index of a head group), heads/3/0-5 (heads of it), "
+        "pair/17 (index of a pair), track/qk/rope or section/details.",
     )

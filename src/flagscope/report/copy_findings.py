@@ -136,14 +136,14 @@ def _finding(names: HeadNames, alike: Sequence[_Heads]) -> Finding:
             f"in {euclidean(best.group.d)}",
         ),
         **members(
-            alike, lambda entries: _item(names, entries), lambda one: f"heads/{_best(one).index}"
+            alike, lambda entries: _item(names, entries), lambda entries: _target(_best(entries))
         ),
         **meaning.close_heads(
             near=best.near, spaces=[entry.group.space for entry in alike[0]]
         ).fields(),
         effect=effect.size,
         label="functional",
-        target=f"heads/{best.index}",
+        target=_target(best),
     )
 
 
@@ -204,6 +204,10 @@ def _item(names: HeadNames, entries: _Heads) -> str:
         f"{names.layer(best.group)}: {heads} ({_space_words(entries)}), mean squared cosine "
         f"{_means(entries)}"
     )
+
+
+def _target(entry: _Close) -> str:
+    return f"heads/{entry.index}/{'-'.join(map(str, entry.heads))}"
 
 
 def _heads_of(names: HeadNames, entries: _Heads) -> str:

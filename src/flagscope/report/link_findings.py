@@ -102,7 +102,6 @@ def _finding(
         text += f"; all of them less than {RATIO_FLOOR:.0%} from it: significant, but small"
     text = f"{text}." if sure else f"{text}. {UNCERTAIN}"
     spaces = Counter(edge.space for edge in edges)
-    places = {id(edge): index for index, edge in enumerate(result.edges)}
     small = "" if large else ", but only slightly"
     plain = (
         f"In {least.lower()}{len(edges):,} of {tested(result):,} links, "
@@ -131,7 +130,7 @@ def _finding(
             lambda edge: (
                 f"{edge.source} → {edge.target}: {number(_ratio(edge, measure))} times chance"
             ),
-            lambda edge: f"link/{places[id(edge)]}",
+            lambda edge: f"link/{edge.stack}/{edge.source}/{edge.target}",
         ),
         **meaning.LINKS[measure, above].fields(),
         effect=effect.size,

@@ -22,7 +22,8 @@ async function start() {
     const [kind, ...rest] = link.dataset.target.split("/");
     const what = rest.join("/");
     if (kind === "track") { chooseTrack(core.tracks.findIndex((track) => track.key === what)); go("depth"); }
-    if (kind === "heads") { openGroup(Number(what)); go("space-tabs"); }
+    if (kind === "heads") { openGroup(parseInt(what, 10)); go("space-tabs"); }
+    if (kind === "link") go("links");
     if (kind === "pair") { openPair(Number(what)); go("pair"); }
     if (kind === "section") go(what);
   });
