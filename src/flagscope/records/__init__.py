@@ -7,6 +7,16 @@ and none holds NaN or infinity.
 from flagscope.records.coverage import Coverage, LeftOut, NotFinite, WithoutNumbers
 from flagscope.records.finding import FINDING_CODES, Finding, FindingCode, Severity
 from flagscope.records.heads import HeadCluster, HeadPair, HeadRecord, SharedDirection
+from flagscope.records.health import (
+    FaultyBlock,
+    FaultyTensor,
+    Health,
+    Missing,
+    NotLookedAt,
+    UnitFaults,
+    WeightCheck,
+    WeightFault,
+)
 from flagscope.records.links import EdgeRecord
 from flagscope.records.literals import (
     FREEDOMS,
@@ -53,6 +63,8 @@ __all__ = [
     "Depth",
     "EdgeRecord",
     "FailureRecord",
+    "FaultyBlock",
+    "FaultyTensor",
     "Finding",
     "FindingCode",
     "FoldNorms",
@@ -62,11 +74,14 @@ __all__ = [
     "HeadPair",
     "HeadRecord",
     "HeadSpace",
+    "Health",
     "Incidence",
     "Label",
     "LeftOut",
     "MapReference",
+    "Missing",
     "NotFinite",
+    "NotLookedAt",
     "NullValues",
     "OverlapTest",
     "PairKind",
@@ -81,7 +96,10 @@ __all__ = [
     "Severity",
     "SharedDirection",
     "TestKind",
+    "UnitFaults",
     "Values",
+    "WeightCheck",
+    "WeightFault",
     "What",
     "WithoutNumbers",
     "with_texts",

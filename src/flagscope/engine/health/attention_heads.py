@@ -1,0 +1,45 @@
+"""Attention heads with zero weights: those that write nothing, and those that look at nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from flagscope.arch import Graph, PairGroup
+from flagscope.engine.health.shown import Shown
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The heads of one attention block, or what is known of them.
+
+    Attributes
+    ----------
+    pair
+        Its Q-K or V-O pairs.
+    parts
+        Flags of the heads whose weights of a role ("q", "k", "v", "o") are all zero.
+    """
+
+    pair: PairGroup
+    parts: dict[str, np.ndarray]
+
+
+def heads_of(graph: Graph, shown: Shown) -> Iterator[Heads]:
+    """Yield the Q-K and the V-O pairs of each attention block whose tensors were looked at."""
+    for pair in graph.pairs:
+        if pair.kind not in ("qk", "ov"):
+            continue
+        roles = ("q", "k") if pair.kind == "qk" else ("v", "o")
+        parts: dict[str, np.ndarray] = {}
+        for role, side, index in (
+            (roles[0], pair.write, [member.write_index for member in pair.members]),
+            (roles[1], pair.read, [member.read_index for member in pair.members]),
+        ):
+            flags = shown.zero(side.map, "whole")
+            if flags is not None:
+                parts[role] = flags[index, 0]
+        if parts:
+            yield Heads(pair, parts)
