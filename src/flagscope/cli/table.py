@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from flagscope.cli.console import Output, grid
+from flagscope.cli.health import print_health
 from flagscope.records import Coverage, RunRecord
 from flagscope.report import Finding, SummaryTable, summary_table
 from flagscope.report.coverage import (
@@ -39,6 +40,7 @@ def print_report(report: Report) -> None:
         f"{counted(len(result.pairs), 'pair')}, {counted(len(result.heads), 'head group')}, "
         f"{result.run.seconds:.1f} s{_taken(result.run)}"
     )
+    print_health(out, result)
     if text := measured_sharp(result.pairs):
         out.paragraph(text)
     if result.coverage is not None:

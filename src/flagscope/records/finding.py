@@ -12,6 +12,13 @@ from flagscope.records.record import Record
 Severity = Literal["strong", "notable", "warning", "info"]
 FindingCode = Literal[
     "not-finite",
+    "missing-layers",
+    "dead-neurons",
+    "dead-heads",
+    "constant-tensors",
+    "zero-rows",
+    "duplicate-neurons",
+    "duplicate-rows",
     "near-copies",
     "related-heads",
     "crowded-heads",
@@ -50,6 +57,10 @@ class Finding(Record):
         "also on what is significant but small, or counted and not certain."
     )
     topic: Literal["heads", "pairs", "links", "scan"]
+    plain: str = Field(
+        default="",
+        description="The same in a plain sentence, for a reader who does not know the terms.",
+    )
     text: str = Field(description="One sentence, with counts and the chance value.")
     evidence: tuple[str, ...] = Field(
         default=(),

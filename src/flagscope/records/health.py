@@ -19,7 +19,7 @@ WeightCheck = Literal[
     "duplicate-rows",
     "duplicate-columns",
 ]
-UnitCheck = Literal["neurons", "heads"]
+UnitCheck = Literal["neurons", "unclear-neurons", "heads"]
 MissingCheck = Literal["layers", "tensors"]
 
 
@@ -77,13 +77,14 @@ class FaultyBlock(Record):
     kind: PairKind
     attention: Attention | None
     layer: int | None
+    write: str = Field(description="Tensor of the first map of the pair.")
+    read: str = Field(description="Tensor of the second map.")
     units: int = Field(description="Neurons, those of all experts together, or heads.")
     dead: int = Field(
         description="Those that carry nothing from the input of the block to its output. Neurons "
         "whose outgoing weights are all zero, or whose incoming ones are in such a way that what "
         "lies between gives a constant; heads whose output weights are all zero, or whose value "
-        "weights are. Neurons are counted only where it is known what lies between the maps and "
-        "that nothing else reads them."
+        "weights are. Unclear neurons are never called dead."
     )
     no_output: int = Field(
         description="Those whose outgoing (neurons) or output weights (heads) are all zero."
@@ -91,6 +92,11 @@ class FaultyBlock(Record):
     no_input: int = Field(
         description="Those whose incoming weights (of all factors of a gated MLP), or value "
         "weights, are all zero."
+    )
+    no_factor: int = Field(
+        default=0,
+        description="Neurons of a gated MLP of which one of the two factors is always zero, and "
+        "not both have zero weights.",
     )
     no_query: int = Field(
         default=0,
@@ -113,13 +119,18 @@ class FaultyBlock(Record):
 class UnitFaults(Record):
     """Neurons or heads with zero weights, and copies of neurons."""
 
-    check: UnitCheck
+    check: UnitCheck = Field(
+        description="neurons: those of which it is known what lies between the two maps and that "
+        "nothing else reads them; unclear-neurons: the others."
+    )
     blocks: int = Field(description="Blocks looked at.")
     units: int = Field(description="Neurons or heads in them.")
+    stacks: list[str] = Field(description="Names of the stacks that the blocks lie in, at most 8.")
     faulty_blocks: int = Field(description="Blocks with any of the following.")
     dead: int = Field(description="As in `FaultyBlock`, in all blocks together.")
     no_output: int
     no_input: int
+    no_factor: int = 0
     no_query: int = 0
     no_key: int = 0
     copies: int = 0

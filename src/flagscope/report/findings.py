@@ -13,6 +13,7 @@ from flagscope.report import (
 )
 from flagscope.report.coverage import HINT, not_understood, percent
 from flagscope.report.error_rate import SCHEMA_1, ErrorRate
+from flagscope.report.health_findings import health_findings
 from flagscope.report.wording import counted, joined
 
 _ORDER = {"strong": 0, "notable": 1, "warning": 2, "info": 3}
@@ -32,8 +33,8 @@ def findings(result: ScanResult) -> list[Finding]:
     Returns
     -------
     list of Finding
-        What is said of weights that are not finite, then strong ones, notable ones, warnings and
-        remarks, each in the order of their effect; never empty.
+        Defects of the weights (NaN, dead neurons and heads, what is missing or copied), then strong
+        ones, notable ones, warnings and remarks, each in the order of their effect; never empty.
 
     Examples
     --------
@@ -59,8 +60,11 @@ def findings(result: ScanResult) -> list[Finding]:
         ]
     if not found:
         found = [_nothing(result)]
-    # Weights that are not finite are a defect of the model, and what is said after is of the rest.
-    return [*_not_finite(result), *sorted([*found, *_warnings(result)], key=_place)]
+    # Defects of the weights come first: what is said after is of the rest, or shows them too.
+    health = health_findings(result)
+    defects = [finding for finding in health if finding.severity == "warning"]
+    remarks = [finding for finding in health if finding.severity != "warning"]
+    return [*defects, *sorted([*found, *_warnings(result), *remarks], key=_place)]
 
 
 def _place(finding: Finding) -> tuple[int, float]:
@@ -69,40 +73,15 @@ def _place(finding: Finding) -> tuple[int, float]:
 
 def _nothing(result: ScanResult) -> Finding:
     records = (*result.pairs, *result.heads, *result.edges)
-    if not records:
+    if not records and result.settings.only == ("health",):
+        text = "Only the health of the weights was looked at: nothing was held against chance."
+    elif not records:
         text = "No pair of adjacent maps was found, so there was nothing to measure."
     elif not any(result.tests.values()) and all(record.log10_p is None for record in records):
         text = "Nothing could be tested: every result is undefined."
     else:
         text = "Nothing in this scan lies beyond chance."
     return Finding(code="nothing", severity="info", topic="scan", text=text)
-
-
-def _not_finite(result: ScanResult) -> list[Finding]:
-    """Finding on what was not measured because of NaN and infinity in the weights."""
-    coverage = result.coverage
-    broken = None if coverage is None else coverage.not_finite
-    if coverage is None or broken is None:
-        return []
-    names = [*broken.names, *([f"{broken.unlisted:,} more"] if broken.unlisted else [])]
-    links = next((one.of for one in coverage.without_numbers if one.what == "links"), 0)
-    lost = [
-        f"{count:,} of {counted(every, noun, plural)}"
-        for count, every, noun, plural in (
-            (broken.pairs, len(result.pairs), "pair", None),
-            (broken.head_groups, len(result.heads), "head group", None),
-            (broken.links, links, "link between heads", "links between heads"),
-        )
-        if count
-    ]
-    text = (
-        f"{counted(broken.tensors, 'tensor')} {'holds' if broken.tensors == 1 else 'hold'} NaN or "
-        f"infinity: {joined(names)}. It takes the numbers of {joined(lost) or 'nothing'}"
-    )
-    if broken.balanced:
-        sharing = counted(broken.balanced, "pair that shares", "pairs that share")
-        text += f", and the balanced ones of {sharing} a map with one of them"
-    return [_warning("not-finite", f"{text}.", (), target="coverage")]
 
 
 def _warnings(result: ScanResult) -> list[Finding]:

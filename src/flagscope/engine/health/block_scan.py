@@ -106,9 +106,7 @@ class BlockScan:
         if self.column_hashes is not None:
             down = coefficients(start * self._spatial, rows * self._spatial)
             shape = (rows, self._columns, self._spatial)
-            torch.mul(
-                bits.view(shape), down.view(rows, 1, self._spatial), out=products.view(shape)
-            )
+            torch.mul(bits.view(shape), down.view(rows, 1, self._spatial), out=products.view(shape))
             self.column_hashes += products.view(shape).sum((0, 2), dtype=torch.int32)
 
     def _count_not_finite(self, values: Tensor) -> None:
@@ -142,7 +140,6 @@ class BlockScan:
         kept = left[by_column[:, left].all(axis=(0, 2))] if left.size else left
         self.zero_columns[:] = False
         self.zero_columns[kept] = True
-
 
 
 def bit_pattern(values: Tensor) -> Tensor:

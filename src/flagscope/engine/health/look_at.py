@@ -38,9 +38,7 @@ def tensor_health(look: Look, read: Read) -> TensorHealth:
     matrices, rows, columns, spatial = look.sizes
     compare = look.kind != "vector"
     scratch = Scratch()
-    scans = [
-        BlockScan(rows, columns, spatial, scratch, compare=compare) for _ in range(matrices)
-    ]
+    scans = [BlockScan(rows, columns, spatial, scratch, compare=compare) for _ in range(matrices)]
     for piece in look.blocks:
         for number, start, values in _blocks(look, piece, read(piece)):
             scans[number].add(start, values)
@@ -73,9 +71,7 @@ def _is_wanted(look: Look, piece: Piece, searches: list[CopySearch]) -> bool:
     return any(search.wants(piece.start, piece.stop) for search in searches)
 
 
-def _blocks(
-    look: Look, piece: Piece, stored: StoredTensor
-) -> Iterator[tuple[int, int, Tensor]]:
+def _blocks(look: Look, piece: Piece, stored: StoredTensor) -> Iterator[tuple[int, int, Tensor]]:
     """Yield (matrix, first row, values) of small blocks of a piece, on the CPU."""
     _, _, columns, spatial = look.sizes
     width = columns * spatial

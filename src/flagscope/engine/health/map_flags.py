@@ -59,9 +59,7 @@ def unit_labels(
     if placed is None:
         return None
     values, names, wanted = placed
-    if any(
-        values.shape[axis] > 1 for axis, name in enumerate(names) if name not in wanted
-    ):
+    if any(values.shape[axis] > 1 for axis, name in enumerate(names) if name not in wanted):
         return None
     batch = " ".join(map_.batch_axes) or "1"
     unit = map_.out_axes if end == "out" else map_.inp_axes

@@ -41,7 +41,7 @@ def missing_parts(
         certain = stack in known
         found += _gaps(stack, layers, certain=certain)
         if certain and len(known) == 1:
-            found += _too_few(stack, layers, config)
+            found += _too_few(stack, layers, config, graph.notes)
         found += _lacking(stack, layers, certain=certain)
     return found
 
@@ -97,11 +97,16 @@ def _gaps(stack: str, layers: Layers, *, certain: bool) -> Iterator[Missing]:
 
 
 def _too_few(
-    stack: str, layers: Layers, config: Mapping[str, Any] | None
+    stack: str, layers: Layers, config: Mapping[str, Any] | None, notes: Sequence[str]
 ) -> Iterator[Missing]:
     """Layers behind the last one, which the config says there are."""
     said = _stated_depth(config)
-    if said is not None and max(layers) + 1 < said[1] <= _MOST:
+    # Layers that share their weights are fewer than the config says: the family knows of them.
+    if (
+        said is not None
+        and any(note.startswith("the config says") and f"({said[0]})" in note for note in notes)
+        and max(layers) + 1 < said[1] <= _MOST
+    ):
         absent = range(max(layers) + 1, said[1])
         yield Missing(
             check="layers", stack=stack, layers=index_text(absent), count=len(absent),

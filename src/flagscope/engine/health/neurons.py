@@ -35,19 +35,25 @@ class Neurons:
         A pair of the block.
     count
         Number of neurons, those of all experts together.
+    is_known
+        Whether it is known what lies between, and that nothing else reads them.
     dead
-        Flags of those that carry nothing; empty where it is not known what lies between.
+        Flags of those that carry nothing; of none where it is not known.
     unread, unfed
         Flags of those whose outgoing weights, or all of whose incoming weights, are zero.
+    unfactored
+        Flags of the other dead ones: of a gated MLP's two factors one is always zero.
     copies
         Flags of those that equal an earlier one in everything that they read.
     """
 
     pair: PairGroup
     count: int
+    is_known: bool
     dead: np.ndarray
     unread: np.ndarray
     unfed: np.ndarray
+    unfactored: np.ndarray
     copies: np.ndarray
 
 
@@ -79,13 +85,15 @@ def _neurons(pairs: Sequence[PairGroup], shown: Shown) -> Neurons | None:
         return None
     unfed = np.logical_and.reduce(fed_by)
     dead = np.zeros_like(unread)
-    if all(pair.freedom in _ELEMENTWISE for pair in pairs):
+    is_known = all(pair.freedom in _ELEMENTWISE for pair in pairs)
+    if is_known:
         dead = unread | unfed
         if len(pairs) > 1 and _is_plain_product(pairs):
             for pair, flags in zip(pairs, fed_by, strict=True):
                 dead |= flags & _gives_zero(pair, shown)
-    copies = _copies(pairs, shown, unread | unfed | dead)
-    return Neurons(first, unread.size, *(one.reshape(-1) for one in (dead, unread, unfed, copies)))
+    copies = _copies(pairs, shown, unread | unfed | dead) if is_known else np.zeros_like(dead)
+    every = (dead, unread, unfed, dead & ~unread & ~unfed, copies)
+    return Neurons(first, unread.size, is_known, *(flags.reshape(-1) for flags in every))
 
 
 def _is_plain_product(pairs: Sequence[PairGroup]) -> bool:
@@ -108,8 +116,7 @@ def _gives_zero(pair: PairGroup, shown: Shown) -> np.ndarray:
 def _copies(pairs: Sequence[PairGroup], shown: Shown, without: np.ndarray) -> np.ndarray:
     """Neurons that read the same as an earlier one: weights, biases, statistics of a BatchNorm."""
     copies = np.zeros_like(without)
-    elementwise = all(pair.freedom in _ELEMENTWISE for pair in pairs)
-    if not elementwise or not all(shown.has_copies(pair.write.map) for pair in pairs):
+    if not all(shown.has_copies(pair.write.map) for pair in pairs):
         return copies
     keys: list[np.ndarray] = []  # each of shape (members, neurons)
     for pair in pairs:

@@ -13,9 +13,9 @@ from flagscope.engine.health.neurons import Neurons, neurons_of
 from flagscope.engine.health.shown import Shown
 from flagscope.engine.health.weight_faults import Side
 from flagscope.engine.plan.name_patterns import index_text
-from flagscope.records import FaultyBlock, UnitFaults
+from flagscope.records import FaultyBlock, UnitCheck, UnitFaults
 
-_LISTED = 12
+_LISTED, _STACKS = 12, 8
 
 
 @dataclass
@@ -36,8 +36,12 @@ def unit_faults(graph: Graph, shown: Shown) -> Units:
         for pair in graph.pairs:
             if pair.read.map.place == one.pair.read.map.place and pair.kind == one.pair.kind:
                 units.accounted |= _sides(pair, block, shown)
-    if blocks:
-        units.faults.append(_neuron_faults(blocks))
+    kinds: tuple[tuple[UnitCheck, bool], ...] = (("neurons", True), ("unclear-neurons", False))
+    for check, is_known in kinds:
+        some = [block for one, block in zip(neurons, blocks, strict=True)
+                if one.is_known is is_known]  # fmt: skip
+        if some:
+            units.faults.append(_neuron_faults(check, some))
     if heads:
         units.faults.append(_head_faults(heads, units.accounted, shown))
     return units
@@ -48,7 +52,7 @@ def _neuron_block(one: Neurons) -> FaultyBlock:
     return _block(
         one.pair, one.count, np.flatnonzero(flags).tolist(), dead=int(one.dead.sum()),
         no_output=int(one.unread.sum()), no_input=int(one.unfed.sum()),
-        copies=int(one.copies.sum()),
+        no_factor=int(one.unfactored.sum()), copies=int(one.copies.sum()),
     )  # fmt: skip
 
 
@@ -70,13 +74,13 @@ def _side(map_: LinearMap, end: str, shown: Shown) -> Side:
     return name, "rows" if axes & set(map_.groups[first]) else "columns"
 
 
-def _neuron_faults(blocks: Sequence[FaultyBlock]) -> UnitFaults:
+def _neuron_faults(check: UnitCheck, blocks: Sequence[FaultyBlock]) -> UnitFaults:
     faulty = [one for one in blocks if one.dead or one.no_output or one.no_input or one.copies]
     return UnitFaults(
-        check="neurons", blocks=len(blocks), units=sum(one.units for one in blocks),
-        faulty_blocks=len(faulty), dead=_sum(faulty, "dead"),
+        check=check, blocks=len(blocks), units=sum(one.units for one in blocks),
+        stacks=list(dict.fromkeys(one.stack for one in blocks))[:_STACKS], faulty_blocks=len(faulty), dead=_sum(faulty, "dead"),
         no_output=_sum(faulty, "no_output"), no_input=_sum(faulty, "no_input"),
-        copies=_sum(faulty, "copies"), listed=_first(faulty),
+        no_factor=_sum(faulty, "no_factor"), copies=_sum(faulty, "copies"), listed=_first(faulty),
     )  # fmt: skip
 
 
@@ -111,7 +115,8 @@ def _head_faults(heads: Sequence[Heads], accounted: set[Side], shown: Shown) -> 
                 ends = "out" if side.transposed else end
                 accounted.add(_side(side.map, ends, shown))
     return UnitFaults(
-        check="heads", blocks=len(attentions), units=units, faulty_blocks=len(faulty),
+        check="heads", blocks=len(attentions), units=units,
+        stacks=list(dict.fromkeys(one.pair.stack for one in heads))[:_STACKS], faulty_blocks=len(faulty),
         dead=_sum(faulty, "dead"), no_output=_sum(faulty, "no_output"),
         no_input=_sum(faulty, "no_input"), no_query=_sum(faulty, "no_query"),
         no_key=_sum(faulty, "no_key"), listed=_first(faulty),
@@ -123,7 +128,8 @@ def _block(
 ) -> FaultyBlock:
     return FaultyBlock(
         name=name or pair.name, stack=pair.stack, kind=pair.kind, attention=pair.attention,
-        layer=pair.layer, units=units, where=index_text(indices),
+        layer=pair.layer, write=pair.write.map.tensor, read=pair.read.map.tensor, units=units,
+        where=index_text(indices),
         **counts,  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
 
@@ -134,6 +140,7 @@ def _sum(blocks: Iterable[FaultyBlock], name: str) -> int:
 
 def _first(blocks: Sequence[FaultyBlock]) -> list[FaultyBlock]:
     """Blocks with the largest share of faulty units first."""
+
     def share(block: FaultyBlock) -> float:
         return max(block.dead, block.no_output, block.no_input, block.copies,
                    block.no_query, block.no_key) / block.units  # fmt: skip

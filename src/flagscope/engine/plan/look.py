@@ -40,7 +40,9 @@ class Look:
         """Number of matrices, of rows and columns of each, and of entries where the two cross."""
         if self.kind == "vector":
             return 1, prod(self.shape), 1, 1
-        matrices, shape = (self.shape[0], self.shape[1:]) if self.kind == "stack" else (1, self.shape)
+        matrices, shape = (
+            (self.shape[0], self.shape[1:]) if self.kind == "stack" else (1, self.shape)
+        )
         return matrices, shape[0], shape[1], prod(shape[2:])
 
     @property

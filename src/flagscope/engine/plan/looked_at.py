@@ -29,9 +29,7 @@ class Chosen:
     left: dict[Reason, list[str]]
 
 
-def looked_at(
-    checkpoint: Checkpoint, graph: Graph, settings: Settings, weights: Weights
-) -> Chosen:
+def looked_at(checkpoint: Checkpoint, graph: Graph, settings: Settings, weights: Weights) -> Chosen:
     """The tensors that a health check looks at.
 
     Every weight is looked at once, and the statistics of BatchNorms, though these are buffers.

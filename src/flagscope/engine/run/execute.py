@@ -57,18 +57,15 @@ def execute(task: Task, tensors: TensorCache, settings: Settings) -> TaskResult:
     heads = side_by_side([partial(_heads, group, reader, settings, scales) for group in task.heads])
     edges, tested, lost = stream_links(task.links, reader, settings)
     health, unread = _looks(task, tensors)
-    return TaskResult(
-        pairs, heads, edges, tested, sorted(reader.not_finite), lost, health, unread
-    )
+    return TaskResult(pairs, heads, edges, tested, sorted(reader.not_finite), lost, health, unread)
 
 
-def _looks(
-    task: Task, tensors: TensorCache
-) -> tuple[list[TensorHealth], list[tuple[str, str]]]:
+def _looks(task: Task, tensors: TensorCache) -> tuple[list[TensorHealth], list[tuple[str, str]]]:
     """What the tensors show; one that cannot be read does not keep the others from it."""
     health: list[TensorHealth] = []
     unread: list[tuple[str, str]] = []
     for look in task.looks:
+
         def read(piece: Piece, shared: frozenset[Piece] = look.shared) -> StoredTensor:
             return tensors.get(piece) if piece in shared else tensors.once(piece)
 
