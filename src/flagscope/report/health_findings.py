@@ -86,8 +86,9 @@ def _not_finite(result: ScanResult) -> Iterator[Finding]:
         f"finite (NaN or infinity): {where}."
     )
     evidence = tuple(
-        f"{shortened(e.name)}: {e.count:,} of {e.of:,} {'NaN' if one.check == 'nan' else 'infinite'}"
-        for one in seen for e in one.examples[:_SHOWN]
+        f"{shortened(e.name)}: {e.count:,} of {e.of:,} {words}"
+        for one in seen for words in ("NaN" if one.check == "nan" else "infinite",)
+        for e in one.examples[:_SHOWN]
     )  # fmt: skip
     yield _finding(
         "not-finite", plain, text, evidence,

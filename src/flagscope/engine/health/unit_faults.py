@@ -78,7 +78,8 @@ def _neuron_faults(check: UnitCheck, blocks: Sequence[FaultyBlock]) -> UnitFault
     faulty = [one for one in blocks if one.dead or one.no_output or one.no_input or one.copies]
     return UnitFaults(
         check=check, blocks=len(blocks), units=sum(one.units for one in blocks),
-        stacks=list(dict.fromkeys(one.stack for one in blocks))[:_STACKS], faulty_blocks=len(faulty), dead=_sum(faulty, "dead"),
+        stacks=list(dict.fromkeys(one.stack for one in blocks))[:_STACKS],
+        faulty_blocks=len(faulty), dead=_sum(faulty, "dead"),
         no_output=_sum(faulty, "no_output"), no_input=_sum(faulty, "no_input"),
         no_factor=_sum(faulty, "no_factor"), copies=_sum(faulty, "copies"), listed=_first(faulty),
     )  # fmt: skip
@@ -116,8 +117,8 @@ def _head_faults(heads: Sequence[Heads], accounted: set[Side], shown: Shown) -> 
                 accounted.add(_side(side.map, ends, shown))
     return UnitFaults(
         check="heads", blocks=len(attentions), units=units,
-        stacks=list(dict.fromkeys(one.pair.stack for one in heads))[:_STACKS], faulty_blocks=len(faulty),
-        dead=_sum(faulty, "dead"), no_output=_sum(faulty, "no_output"),
+        stacks=list(dict.fromkeys(one.pair.stack for one in heads))[:_STACKS],
+        faulty_blocks=len(faulty), dead=_sum(faulty, "dead"), no_output=_sum(faulty, "no_output"),
         no_input=_sum(faulty, "no_input"), no_query=_sum(faulty, "no_query"),
         no_key=_sum(faulty, "no_key"), listed=_first(faulty),
     )  # fmt: skip

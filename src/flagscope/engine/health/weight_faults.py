@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,11 +18,6 @@ _FRESH = re.compile(r"lora_(?:B|up|embedding_A)\b")
 
 Side = tuple[str, str]
 """A tensor, and "rows" or "columns"."""
-
-
-@dataclass
-class _Fault:
-    tensors: list[FaultyTensor] = field(default_factory=list)
 
 
 def weight_faults(
@@ -59,9 +53,10 @@ def _of_tensor(
 ) -> Iterator[tuple[WeightCheck, FaultyTensor, bool]]:
     name, vector = one.tensor, look.kind == "vector"
     expected = name not in mapped or _FRESH.search(name) is not None
-    for check, count in (("nan", one.nan), ("infinity", one.infinite)):
-        if count:
-            yield check, FaultyTensor(name=name, count=count, of=one.entries), False
+    if one.nan:
+        yield "nan", FaultyTensor(name=name, count=one.nan, of=one.entries), False
+    if one.infinite:
+        yield "infinity", FaultyTensor(name=name, count=one.infinite, of=one.entries), False
     if one.constant is not None and one.entries > 1:
         check: WeightCheck = "all-zero" if one.constant == 0 else "constant"
         yield check, FaultyTensor(name=name, count=one.entries, of=one.entries), vector or expected

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from flagscope.arch import Graph, LinearMap
@@ -67,7 +67,7 @@ def _one(_: str) -> str:
 
 
 def _groups(
-    looks: Sequence[Look], sizes: Mapping[str, int], *, key
+    looks: Sequence[Look], sizes: Mapping[str, int], *, key: Callable[[str], str]
 ) -> Iterator[tuple[str, list[Look]]]:
     """Yield (name of a task, its looks): one module after the other, large ones in parts."""
     by_module: dict[str, list[Look]] = {}
