@@ -64,7 +64,13 @@ def findings(result: ScanResult) -> list[Finding]:
     health = health_findings(result)
     defects = [finding for finding in health if finding.severity == "warning"]
     remarks = [finding for finding in health if finding.severity != "warning"]
-    return [*defects, *sorted([*found, *_warnings(result), *remarks], key=_place)]
+    missing = [one for one in _warnings(result) if not (_alone(result) and one.code == "not-placed")]
+    return [*defects, *sorted([*found, *missing, *remarks], key=_place)]
+
+
+def _alone(result: ScanResult) -> bool:
+    """Whether health alone was asked for, which needs no matrix to be placed."""
+    return result.settings.only == ("health",)
 
 
 def _place(finding: Finding) -> tuple[int, float]:
@@ -73,7 +79,7 @@ def _place(finding: Finding) -> tuple[int, float]:
 
 def _nothing(result: ScanResult) -> Finding:
     records = (*result.pairs, *result.heads, *result.edges)
-    if not records and result.settings.only == ("health",):
+    if not records and _alone(result):
         text = "Only the health of the weights was looked at: nothing was held against chance."
     elif not records:
         text = "No pair of adjacent maps was found, so there was nothing to measure."
