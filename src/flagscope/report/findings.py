@@ -64,7 +64,9 @@ def findings(result: ScanResult) -> list[Finding]:
     health = health_findings(result)
     defects = [finding for finding in health if finding.severity == "warning"]
     remarks = [finding for finding in health if finding.severity != "warning"]
-    missing = [one for one in _warnings(result) if not (_alone(result) and one.code == "not-placed")]
+    missing = [
+        one for one in _warnings(result) if not (_alone(result) and one.code == "not-placed")
+    ]
     return [*defects, *sorted([*found, *missing, *remarks], key=_place)]
 
 

@@ -91,7 +91,8 @@ def test_it_reads_as_many_bytes_as_planned_and_each_once():
         assert set(spy.reads.values()) == {1}
         assert sum(spy.bytes.values()) == task.bytes_read
         assert {one.tensor for one in result.health} == {look.tensor for look in task.looks}
-        assert result.pairs == [] and result.unread == []
+        assert result.pairs == []
+        assert result.unread == []
 
 
 def test_a_scan_reads_no_map_twice():
@@ -198,8 +199,8 @@ def test_a_tensor_that_cannot_be_read_is_said_and_the_others_looked_at(tmp_path:
 
 def test_what_is_not_looked_at_has_a_reason():
     state = state_of(gpt2())
-    state |= {"lm_head.weight": state["wte.weight"], "h.0.attn.bias": torch.ones(1, 1, 8, 8),
-              "packed": torch.ones(4, 4, dtype=torch.int32), "none.weight": torch.zeros(0, 4)}  # fmt: skip
+    state |= {"lm_head.weight": state["wte.weight"], "h.0.attn.bias": torch.ones(1, 1, 8, 8)}
+    state |= {"packed": torch.ones(4, 4, dtype=torch.int32), "none.weight": torch.zeros(0, 4)}
     checkpoint = from_state_dict(state, config=gpt2().config)
     found = health(run_scan(checkpoint, graph_of(checkpoint), HEALTH))
     reasons = {one.reason: (one.names, one.expected) for one in found.not_looked_at}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flagscope.arch import Graph, PairGroup
+from flagscope.arch import Graph, LinearMap, PairGroup
 from flagscope.engine.health.shown import Shown
 
 
@@ -21,10 +21,13 @@ class Heads:
         Its Q-K or V-O pairs.
     parts
         Flags of the heads whose weights of a role ("q", "k", "v", "o") are all zero.
+    zeros
+        Maps, and how many of their heads are zero.
     """
 
     pair: PairGroup
     parts: dict[str, np.ndarray]
+    zeros: tuple[tuple[LinearMap, int], ...]
 
 
 def heads_of(graph: Graph, shown: Shown) -> Iterator[Heads]:
@@ -34,6 +37,7 @@ def heads_of(graph: Graph, shown: Shown) -> Iterator[Heads]:
             continue
         roles = ("q", "k") if pair.kind == "qk" else ("v", "o")
         parts: dict[str, np.ndarray] = {}
+        zeros: list[tuple[LinearMap, int]] = []
         for role, side, index in (
             (roles[0], pair.write, [member.write_index for member in pair.members]),
             (roles[1], pair.read, [member.read_index for member in pair.members]),
@@ -41,5 +45,6 @@ def heads_of(graph: Graph, shown: Shown) -> Iterator[Heads]:
             flags = shown.zero(side.map, "whole")
             if flags is not None:
                 parts[role] = flags[index, 0]
+                zeros.append((side.map, int(flags.sum())))
         if parts:
-            yield Heads(pair, parts)
+            yield Heads(pair, parts, tuple(zeros))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flagscope.arch import Graph, PairGroup
+from flagscope.arch import Graph, LinearMap, PairGroup
+from flagscope.engine.health.map_flags import End
 from flagscope.engine.health.shown import Shown
 
 _KINDS = ("mlp", "conv", "sequential")
@@ -45,6 +46,10 @@ class Neurons:
         Flags of the other dead ones: of a gated MLP's two factors one is always zero.
     copies
         Flags of those that equal an earlier one in everything that they read.
+    zeros
+        Maps, the end at which the neurons lie, and how many of these have weights of zero there.
+    writers
+        The first maps of the block.
     """
 
     pair: PairGroup
@@ -55,6 +60,8 @@ class Neurons:
     unfed: np.ndarray
     unfactored: np.ndarray
     copies: np.ndarray
+    zeros: tuple[tuple[LinearMap, End, int], ...]
+    writers: tuple[LinearMap, ...]
 
 
 def neurons_of(graph: Graph, shown: Shown) -> Iterator[Neurons]:
@@ -76,11 +83,14 @@ def _neurons(pairs: Sequence[PairGroup], shown: Shown) -> Neurons | None:
     if read is None or any(write is None for write in writes):
         return None
     unread = read[[member.read_index for member in first.members]]
-    fed_by = [
+    by_pair = [
         write[[member.write_index for member in pair.members]]
-        | shown.gain_is_zero(pair.write_norm, pair.d)
         for pair, write in zip(pairs, writes, strict=True) if write is not None
     ]  # fmt: skip
+    fed_by = [
+        flags | shown.gain_is_zero(pair.write_norm, pair.d)
+        for pair, flags in zip(pairs, by_pair, strict=True)
+    ]
     if any(flags.shape != unread.shape for flags in fed_by):
         return None
     unfed = np.logical_and.reduce(fed_by)
@@ -93,7 +103,14 @@ def _neurons(pairs: Sequence[PairGroup], shown: Shown) -> Neurons | None:
                 dead |= flags & _gives_zero(pair, shown)
     copies = _copies(pairs, shown, unread | unfed | dead) if is_known else np.zeros_like(dead)
     every = (dead, unread, unfed, dead & ~unread & ~unfed, copies)
-    return Neurons(first, unread.size, is_known, *(flags.reshape(-1) for flags in every))
+    zeros: list[tuple[LinearMap, End, int]] = [(first.read.map, "inp", int(unread.sum()))]
+    zeros += [
+        (pair.write.map, "out", int((flags & (dead | unfed)).sum()))
+        for pair, flags in zip(pairs, by_pair, strict=True)
+    ]
+    writers = tuple(pair.write.map for pair in pairs)
+    flat = (flags.reshape(-1) for flags in every)
+    return Neurons(first, unread.size, is_known, *flat, zeros=tuple(zeros), writers=writers)
 
 
 def _is_plain_product(pairs: Sequence[PairGroup]) -> bool:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from flagscope.arch import Graph, LinearMap, PairGroup
+from flagscope.arch import Graph, PairGroup
+from flagscope.engine.health.accounted import Accounted
 from flagscope.engine.health.attention_heads import Heads, heads_of
 from flagscope.engine.health.neurons import Neurons, neurons_of
 from flagscope.engine.health.shown import Shown
-from flagscope.engine.health.weight_faults import Side
 from flagscope.engine.plan.name_patterns import index_text
 from flagscope.records import FaultyBlock, UnitCheck, UnitFaults
 
@@ -20,22 +20,26 @@ _LISTED, _STACKS = 12, 8
 
 @dataclass
 class Units:
-    """Faults of neurons and heads, and the sides of tensors whose zeros they account for."""
+    """Faults of neurons and heads, and the rows and columns that they account for."""
 
+    accounted: Accounted
     faults: list[UnitFaults] = field(default_factory=list)
-    accounted: set[Side] = field(default_factory=set)
 
 
 def unit_faults(graph: Graph, shown: Shown) -> Units:
     """Neurons and heads with zero weights, and copies of neurons, over the whole network."""
-    units = Units()
+    units = Units(Accounted(shown))
     neurons = list(neurons_of(graph, shown))
     heads = list(heads_of(graph, shown))
     blocks = [_neuron_block(one) for one in neurons]
-    for one, block in zip(neurons, blocks, strict=True):
-        for pair in graph.pairs:
-            if pair.read.map.place == one.pair.read.map.place and pair.kind == one.pair.kind:
-                units.accounted |= _sides(pair, block, shown)
+    for one in neurons:
+        for map_, end, count in one.zeros:
+            units.accounted.add(map_, end, count, "zero")
+        for map_ in one.writers:
+            units.accounted.add(map_, "out", int(one.copies.sum()), "copies")
+    for one in heads:
+        for map_, count in one.zeros:
+            units.accounted.add(map_, "whole", count, "zero")
     kinds: tuple[tuple[UnitCheck, bool], ...] = (("neurons", True), ("unclear-neurons", False))
     for check, is_known in kinds:
         some = [block for one, block in zip(neurons, blocks, strict=True)
@@ -43,7 +47,7 @@ def unit_faults(graph: Graph, shown: Shown) -> Units:
         if some:
             units.faults.append(_neuron_faults(check, some))
     if heads:
-        units.faults.append(_head_faults(heads, units.accounted, shown))
+        units.faults.append(_head_faults(heads))
     return units
 
 
@@ -54,24 +58,6 @@ def _neuron_block(one: Neurons) -> FaultyBlock:
         no_output=int(one.unread.sum()), no_input=int(one.unfed.sum()),
         no_factor=int(one.unfactored.sum()), copies=int(one.copies.sum()),
     )  # fmt: skip
-
-
-def _sides(pair: PairGroup, block: FaultyBlock, shown: Shown) -> set[Side]:
-    """Sides of tensors with zeros or copies that a block's neurons account for."""
-    sides: set[Side] = set()
-    if block.no_output:
-        sides.add(_side(pair.read.map, "inp", shown))
-    if block.no_input or block.dead or block.copies:
-        sides.add(_side(pair.write.map, "out", shown))
-    return sides
-
-
-def _side(map_: LinearMap, end: str, shown: Shown) -> Side:
-    """Whether the outputs or inputs of maps run along the rows of their tensor."""
-    axes = {*(map_.out_axes if end == "out" else map_.inp_axes)}
-    name = shown.first_name(map_.tensor)
-    first = 1 if name in shown.looks and shown.looks[name].kind == "stack" else 0
-    return name, "rows" if axes & set(map_.groups[first]) else "columns"
 
 
 def _neuron_faults(check: UnitCheck, blocks: Sequence[FaultyBlock]) -> UnitFaults:
@@ -85,7 +71,7 @@ def _neuron_faults(check: UnitCheck, blocks: Sequence[FaultyBlock]) -> UnitFault
     )  # fmt: skip
 
 
-def _head_faults(heads: Sequence[Heads], accounted: set[Side], shown: Shown) -> UnitFaults:
+def _head_faults(heads: Sequence[Heads]) -> UnitFaults:
     """Heads of all attentions; the Q-K and the V-O pairs of one make one block."""
     attentions: dict[tuple[object, ...], list[Heads]] = {}
     for one in heads:
@@ -111,10 +97,6 @@ def _head_faults(heads: Sequence[Heads], accounted: set[Side], shown: Shown) -> 
                 no_query=int(q.sum()), no_key=int(k.sum()),
             )
         )  # fmt: skip
-        for one in parts:
-            for side, end in ((one.pair.write, "out"), (one.pair.read, "inp")):
-                ends = "out" if side.transposed else end
-                accounted.add(_side(side.map, ends, shown))
     return UnitFaults(
         check="heads", blocks=len(attentions), units=units,
         stacks=list(dict.fromkeys(one.pair.stack for one in heads))[:_STACKS],

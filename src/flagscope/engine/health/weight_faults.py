@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Set
 
 import numpy as np
 
+from flagscope.engine.health.accounted import Accounted, Side
 from flagscope.engine.health.tensor_health import Copies, TensorHealth, unpacked
 from flagscope.engine.plan.look import Look
 from flagscope.engine.plan.name_patterns import index_text, name_patterns
@@ -16,16 +17,13 @@ LISTED, _EXAMPLES = 6, 6
 # Factors of adapters that are zero before they are trained.
 _FRESH = re.compile(r"lora_(?:B|up|embedding_A)\b")
 
-Side = tuple[str, str]
-"""A tensor, and "rows" or "columns"."""
-
 
 def weight_faults(
     looks: Mapping[str, Look],
     health: Mapping[str, TensorHealth],
     *,
     mapped: Set[str],
-    accounted: Set[Side],
+    accounted: Accounted,
 ) -> list[WeightFault]:
     """Faults of tensors, those that sound models have behind the others.
 
@@ -36,7 +34,7 @@ def weight_faults(
     mapped
         Tensors in which the graph has maps: in these a row of zeros is amiss.
     accounted
-        Sides of tensors whose zeros or copies are said of neurons or heads already.
+        Rows and columns whose zeros or copies are said of neurons or heads already.
     """
     faults: dict[tuple[WeightCheck, bool], list[FaultyTensor]] = {}
     for name, one in health.items():
@@ -49,7 +47,7 @@ def weight_faults(
 
 
 def _of_tensor(
-    look: Look, one: TensorHealth, mapped: Set[str], accounted: Set[Side]
+    look: Look, one: TensorHealth, mapped: Set[str], accounted: Accounted
 ) -> Iterator[tuple[WeightCheck, FaultyTensor, bool]]:
     name, vector = one.tensor, look.kind == "vector"
     expected = name not in mapped or _FRESH.search(name) is not None
@@ -64,18 +62,17 @@ def _of_tensor(
     if vector:
         return
     matrices, rows, columns, _ = look.sizes
-    for side, length, zero, copies in (
+    sides: tuple[tuple[Side, int, str, Copies], ...] = (
         ("rows", rows, one.zero_rows, one.copied_rows),
         ("columns", columns, one.zero_columns, one.copied_columns),
-    ):
-        if (name, side) in accounted:
-            continue
+    )
+    for side, length, zero, copies in sides:
         flags = unpacked(zero, matrices * length)
-        if flags.any():
-            indices = np.flatnonzero(flags).tolist()
+        indices = np.flatnonzero(flags).tolist()
+        if not accounted.covers(name, side, len(indices), "zero"):
             fault = _listed(name, len(indices), matrices * length, indices)
             yield "zero-rows" if side == "rows" else "zero-columns", fault, expected
-        if copies.count:
+        if not accounted.covers(name, side, copies.count, "copies"):
             fault = _copied(name, copies, matrices * length)
             yield "duplicate-rows" if side == "rows" else "duplicate-columns", fault, expected
 
