@@ -43,7 +43,7 @@ def print_report(report: Report) -> None:
     print_health(out, result)
     if text := measured_sharp(result.pairs):
         out.paragraph(text)
-    if result.coverage is not None:
+    if result.coverage is not None and result.settings.only != ("health",):
         print_coverage(out, result.coverage)
     out.print()
     if result.pairs or result.heads:

@@ -253,3 +253,18 @@ def test_numbered_layers_are_judged_only_with_their_activation(config, check, de
     state["2.weight"][:, 6] = 0
     block = only_block(healthy(state, config), check)
     assert (block.dead, block.no_output) == (dead, 1)
+
+
+@pytest.mark.parametrize(("biased", "dead"), [(False, 1), (True, 0)])
+def test_values_are_dead_where_it_is_known_what_acts_on_them(biased: bool, dead: int):
+    # Of no known family: something may gate the heads.
+    state = {}
+    for i in range(2):
+        for n, name in enumerate(("q_proj", "k_proj", "v_proj", "o_proj")):
+            state[f"blocks.{i}.attn.{name}.weight"] = drawn(D, D, seed=9 * i + n)
+            state[f"blocks.{i}.attn.{name}.bias"] = torch.zeros(D)
+    state["blocks.1.attn.v_proj.weight"][:8] = 0
+    if biased:
+        state["blocks.1.attn.v_proj.bias"][3] = 1.0
+    found = units(healthy(state, heads=HEADS), "heads")
+    assert (found.units, found.dead) == (2 * HEADS, dead)

@@ -20,7 +20,8 @@ class Heads:
     pair
         Its Q-K or V-O pairs.
     parts
-        Flags of the heads whose weights of a role ("q", "k", "v", "o") are all zero.
+        Flags of the heads whose weights of a role ("q", "k", "v", "o") are all zero. Values count
+        only where they are zero, or where it is known that nothing else acts on them.
     zeros
         Maps, and how many of their heads are zero.
     """
@@ -43,8 +44,19 @@ def heads_of(graph: Graph, shown: Shown) -> Iterator[Heads]:
             (roles[1], pair.read, [member.read_index for member in pair.members]),
         ):
             flags = shown.zero(side.map, "whole")
+            if flags is not None and role == "v":
+                flags = flags & _gives_nothing(pair, shown)
             if flags is not None:
                 parts[role] = flags[index, 0]
                 zeros.append((side.map, int(flags.sum())))
         if parts:
             yield Heads(pair, parts, tuple(zeros))
+
+
+def _gives_nothing(pair: PairGroup, shown: Shown) -> np.ndarray:
+    """Value maps without weights that give zero, or, where no one gates them, a fixed vector."""
+    if pair.freedom in ("gl", "permutation"):
+        return np.ones((pair.write.map.count, 1), dtype=bool)
+    bias = shown.bias_is_zero(pair.write.map)
+    none = np.zeros((pair.write.map.count, 1), dtype=bool)
+    return none if bias is None else none | bias.all(axis=1, keepdims=True)
