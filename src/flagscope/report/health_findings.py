@@ -95,6 +95,7 @@ def _not_finite(result: ScanResult) -> Iterator[Finding]:
         target="health" if seen else "coverage",
         means="What the network computes from them is NaN or infinite too.",
         next_step="Look at the step of training, the conversion or the merge that wrote them.",
+        not_meaning="It does not mean that other weights are broken too.",
     )  # fmt: skip
 
 
@@ -167,7 +168,7 @@ def _dead_neurons(units: UnitFaults) -> Iterator[Finding]:
     dead = _amount(units, blocks, "dead", ("is dead", "are dead"))
     yield _finding(
         "dead-neurons",
-        f"{dead}: they have no effect on the output, or a constant one.",
+        f"{dead}: they have no effect on the output of the block, or a constant one.",
         f"{dead}: {joined(reasons)}.",
         tuple(_neuron_line(one, units) for one in blocks[:_SHOWN]),
         means="These neurons carry nothing from the input of their block to its output. They can "
@@ -200,11 +201,16 @@ def _unclear_neurons(units: UnitFaults) -> Iterator[Finding]:
 
 
 def _neuron_line(one: FaultyBlock, units: UnitFaults) -> str:
-    return (
-        f"{_block_words(one, units)}: {_numbers('neuron', one)}; outgoing weights zero "
-        f"{one.no_output:,} ({shortened(one.read)}), incoming weights zero {one.no_input:,} "
-        f"({shortened(one.write)})"
-    )
+    parts = [
+        f"{words} zero {count:,}"
+        for words, count in (
+            (f"outgoing weights ({shortened(one.read)})", one.no_output),
+            (f"incoming weights ({shortened(one.write)})", one.no_input),
+            ("a factor of the gate", one.no_factor),
+        )
+        if count
+    ]
+    return f"{_block_words(one, units)}: {_numbers('neuron', one)}; {', '.join(parts)}"
 
 
 def _copied_neurons(units: UnitFaults) -> Iterator[Finding]:
@@ -329,6 +335,7 @@ def _constant(health: Health) -> Iterator[Finding]:
             "constant-tensors", text, text, _examples(one, "entries"),
             means="Such a matrix maps everything to zero, or to multiples of one vector.",
             next_step="See whether it was ever trained, or loaded.",
+            not_meaning="Some parts begin as zeros on purpose, and are so until they are trained.",
         )  # fmt: skip
 
 
@@ -355,6 +362,7 @@ def _rows(
             means="Equal rows always give equal outputs." if copies else
             "A row of zeros writes nothing; a column of zeros reads nothing.",
             next_step="See whether the model was pruned, padded or widened.",
+            not_meaning="It does not mean that the model is worse for it.",
         )  # fmt: skip
 
 
