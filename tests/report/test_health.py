@@ -225,6 +225,9 @@ def test_several_stacks_are_told_apart():
     )  # fmt: skip
     (found,) = health_findings(with_health(units=[units]))
     assert found.plain.startswith("Encoder layer 3's MLP: all 8 neurons are dead: ")
+    units = units.model_copy(update={"listed": [block.model_copy(update={"expert": 5})]})
+    (found,) = health_findings(with_health(units=[units]))
+    assert found.plain.startswith("Encoder layer 3's MLP, expert 5: all 8 neurons are dead: ")
 
 
 def test_what_could_not_be_read_is_wrong_and_what_was_not_asked_for_is_not():

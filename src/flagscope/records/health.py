@@ -77,6 +77,9 @@ class FaultyBlock(Record):
     kind: PairKind
     attention: Attention | None
     layer: int | None
+    expert: int | None = Field(
+        default=None, description="Of a block of one expert; null where it holds all of a layer."
+    )
     write: str = Field(description="Tensor of the first map of the pair.")
     read: str = Field(description="Tensor of the second map.")
     units: int = Field(description="Neurons, those of all experts together, or heads.")

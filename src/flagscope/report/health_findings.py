@@ -319,7 +319,8 @@ def _block_words(one: FaultyBlock, units: UnitFaults) -> str:
         stack = f"{one.stack} " if len(units.stacks) > 1 else ""
         layer = f"{stack}layer {one.layer}"
         if one.kind == "mlp":
-            return _capital(f"{layer}'s MLP")
+            expert = "" if one.expert is None else f", expert {one.expert}"
+            return _capital(f"{layer}'s MLP{expert}")
         return _capital(f"{layer}, cross-attention" if one.attention == "cross" else layer)
     return f"{KIND_WORDS[one.kind]} {shortened(one.name)}"
 

@@ -202,7 +202,25 @@ def test_experts_in_one_tensor_are_seen_one_by_one():
     state["model.layers.0.mlp.experts.gate_up_proj"][3, f + 1] = 0
     block = only_block(healthy(state, config))
     assert (block.units, block.dead, block.no_output) == (experts * f, 2, 1)
-    assert block.where == f"{2 * f + 5},{3 * f + 1}"
+    assert (block.where, block.expert) == (f"{2 * f + 5},{3 * f + 1}", None)
+
+
+def test_experts_in_tensors_of_their_own_are_named():
+    experts, d, f = 3, 24, 16
+    state = {at(0, f"self_attn.{n}_proj"): drawn(d, d, seed=ord(n)) for n in "qkvo"}
+    for e in range(experts):
+        for n, (name, shape) in enumerate({"w1": (f, d), "w2": (d, f), "w3": (f, d)}.items()):
+            state[at(0, f"block_sparse_moe.experts.{e}.{name}")] = drawn(*shape, seed=3 * e + n)
+    state[at(0, "block_sparse_moe.experts.1.w2")][:, 4:6] = 0
+    config = {
+        "model_type": "mixtral", "hidden_size": d, "num_attention_heads": 4,
+        "num_key_value_heads": 4, "num_hidden_layers": 1, "intermediate_size": f,
+        "num_local_experts": experts, "hidden_act": "silu", "vocab_size": 50,
+    }  # fmt: skip
+    health = healthy(state, config)
+    block = only_block(health)
+    assert (block.expert, block.units, block.dead, block.where) == (1, f, 2, "4-5")
+    assert units(health).units == experts * f
 
 
 class Convolutions(nn.Module):

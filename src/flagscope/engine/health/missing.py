@@ -130,9 +130,10 @@ def _lacking(stack: str, layers: Layers, *, certain: bool) -> Iterator[Missing]:
         return
     counts = Counter(name for names in layers.values() for name in names)
     ends = (min(layers), max(layers))
+    # What all but one layer have: the one that lacks it is the one that is looked for.
+    common = {name for name, count in counts.items() if count == len(layers) - 1}
     lacks: dict[frozenset[str], list[int]] = {}
     for number, names in layers.items():
-        common = {name for name, count in counts.items() if count == len(layers) - 1}
         own = {name for name in names if counts[name] == 1}
         absent = frozenset(common - names)
         if absent and names and not own:

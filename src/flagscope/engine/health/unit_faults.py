@@ -109,10 +109,11 @@ def _head_faults(heads: Sequence[Heads]) -> UnitFaults:
 def _block(
     pair: PairGroup, units: int, indices: list[int], *, name: str = "", **counts: int
 ) -> FaultyBlock:
+    expert = pair.members[0].expert if len(pair.members) == 1 else None
     return FaultyBlock(
         name=name or pair.name, stack=pair.stack, kind=pair.kind, attention=pair.attention,
-        layer=pair.layer, write=pair.write.map.tensor, read=pair.read.map.tensor, units=units,
-        where=index_text(indices),
+        layer=pair.layer, expert=expert, write=pair.write.map.tensor,
+        read=pair.read.map.tensor, units=units, where=index_text(indices),
         **counts,  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
 
