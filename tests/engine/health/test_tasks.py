@@ -264,3 +264,14 @@ def test_a_wide_checkpoint_behind_a_file_is_read_in_rows(tmp_path: Path):
     with open_checkpoint(tmp_path / "a.safetensors") as checkpoint:
         found = health(run_scan(checkpoint, graph_of(checkpoint), HEALTH))
     assert (found.tensors, found.entries) == (1, 64 * 32)
+
+
+def test_a_comparison_does_not_pay_for_it(monkeypatch: pytest.MonkeyPatch):
+    looked: list[object] = []
+    monkeypatch.setattr("flagscope.engine.run.execute.tensor_health", lambda *a: looked.append(a))
+    first = state_of(gpt2())
+    second = {name: tensor + 0.01 * torch.randn_like(tensor) for name, tensor in first.items()}
+    config = dict(gpt2().config or {})
+    report = flagscope.compare(first, second, config=config, workers=1)
+    assert report.result.change is not None
+    assert not looked
