@@ -168,6 +168,7 @@ class Health(Record):
     tensors: int = Field(description="Tensors looked at; a weight of several names counts once.")
     entries: int = Field(description="Numbers in them.")
     zeros: int = Field(description="Of these, exact zeros.")
+    not_finite: int = Field(default=0, description="Tensors that hold NaN or infinity.")
     layers: list[int] | None = Field(
         default=None, description="The layers asked for; null for all tensors."
     )

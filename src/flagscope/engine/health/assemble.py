@@ -62,6 +62,7 @@ def health_of(
         tensors=len(ordered),
         entries=sum(one.entries for one in ordered.values()),
         zeros=sum(one.zeros for one in ordered.values()),
+        not_finite=sum(one.nan + one.infinite > 0 for one in ordered.values()),
         layers=None if settings.layers is None else sorted(settings.layers),
         not_looked_at=_not_looked_at(
             checkpoint, looked_at(checkpoint, graph, settings, weights).left, looks, ordered, unread
