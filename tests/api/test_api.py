@@ -247,8 +247,9 @@ def test_workers_and_executors_change_nothing(report: flagscope.Report) -> None:
 def test_progress_counts_to_the_end() -> None:
     calls: list[tuple[int, int, str]] = []
     flagscope.scan(attention(), config=GPT2, progress=lambda *call: calls.append(call))
-    assert [done for done, _, _ in calls] == [1, 2]
-    assert {total for _, total, _ in calls} == {2}
+    # Attention, MLP and the health of the weights.
+    assert [done for done, _, _ in calls] == [1, 2, 3]
+    assert {total for _, total, _ in calls} == {3}
 
 
 # Inspection
@@ -262,7 +263,7 @@ def test_inspect_reads_no_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         for name in {"read", "_read"} & set(vars(reader)):
             monkeypatch.setattr(reader, name, lambda *call: read.append(call))
     found = flagscope.inspect(path)
-    assert [task.name for task in found.tasks] == ["0-2", "2-4"]
+    assert [task.name for task in found.tasks] == ["0-2", "2-4", "health"]
     assert found.parameters == 8 * 12 + 12 + 12 * 12 + 12 + 12 * 3 + 3
     assert found.source == str(path)
     assert read == []
@@ -279,7 +280,7 @@ def test_inspect_foretells_the_scan(report: flagscope.Report) -> None:
     assert sorted(names) == sorted(report.pairs["name"])
     assert found.parameters == report.result.parameters
     sizes = sum(tensor.nbytes for tensor in attention().values())
-    assert sum(task.bytes_read for task in found.tasks) == sizes
+    assert found.bytes_read == sizes
 
 
 # The report

@@ -74,7 +74,7 @@ def test_what_one_number_takes_is_named_and_counted(
     known = {"pairs": pairs, "head groups": groups, "links": links}
     assert counts == {what: count for what, count in known.items() if count}
     first = report.findings[0]
-    assert (first.severity, first.target) == ("warning", "section/coverage")
+    assert (first.severity, first.target) == ("warning", "section/health")
     assert first.text.startswith(f"1 tensor holds NaN or infinity: {AT}{name}.weight. ")
     for count, of in ((pairs, "44 pairs"), (groups, "12 head groups"), (links, "24 links")):
         assert (f"{count} of {of}" in first.text) == bool(count)

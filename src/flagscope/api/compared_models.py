@@ -16,7 +16,7 @@ from flagscope.comparison.change.changed_maps import changed_maps
 from flagscope.comparison.content.compared import compared_content
 from flagscope.engine import run_scan, torch_threads
 from flagscope.observables import AT_A_GLANCE
-from flagscope.records import ArraySummary, PairRecord, ScanResult
+from flagscope.records import PARTS, ArraySummary, PairRecord, ScanResult
 from flagscope.records.comparison import (
     SIDE_A,
     SIDE_B,
@@ -167,8 +167,10 @@ def _found(
 
 
 def _scan(checkpoint: Checkpoint, graph: Graph, asked: Asked) -> ScanResult:
+    # What is broken on a side, the comparison of contents says.
+    parts = tuple(part for part in PARTS if part != "health")
     return run_scan(
-        checkpoint, graph, asked.settings,
+        checkpoint, graph, asked.settings.model_copy(update={"only": parts}),
         workers=asked.workers, progress=asked.progress, memory=asked.memory,
     )  # fmt: skip
 

@@ -23,9 +23,11 @@ from flagscope.arch import Graph
 from flagscope.engine import (
     TASK_MEMORY,
     Estimate,
+    Settings,
     Task,
     coverage_of,
     estimated,
+    health_tasks,
     is_sharp,
     plan,
     weights_of,
@@ -73,8 +75,8 @@ class Inspection:
     @property
     def bytes_read(self) -> int:
         """Bytes that a scan reads of the checkpoint if it has room to read each tensor once."""
-        return sum({piece: size for task in self.tasks for piece, size in task.pieces.items()}
-                   .values())  # fmt: skip
+        pieces = {piece: size for task in self.tasks for piece, size in task.pieces.items()}
+        return sum(pieces.values()) + sum(task.bytes_streamed for task in self.tasks)
 
     def to_json(self, *, paths: bool = False) -> str:
         """Counts, tasks and estimate as JSON text, absolute paths shortened unless `paths`."""
@@ -134,7 +136,7 @@ def inspect(
     >>> import torch
     >>> net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
     >>> [task.name for task in inspect(net).tasks]
-    ['0-2']
+    ['0-2', 'health']
     """
     check_run(workers, memory)
     settings = checked_settings(
@@ -147,11 +149,16 @@ def inspect(
     ) as checkpoint:
         checkpoint, graph = mapped(checkpoint, settings, source, example_inputs)
         sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
-        tasks = tuple(plan(graph, settings, sizes))
         weights = weights_of(checkpoint, read=False)
+
+        def planned(settings: Settings) -> list[Task]:
+            tasks = plan(graph, settings, sizes)
+            return [*tasks, *health_tasks(checkpoint, graph, settings, tasks, weights)]
+
+        tasks = tuple(planned(settings))
         makes = partial(estimated, tensors=checkpoint.tensors, workers=workers, memory=memory)
         sharp = any(is_sharp(pair, depth) for task in tasks for pair in task.pairs)
-        full = plan(graph, settings.model_copy(update={"depth": "full"}), sizes) if sharp else None
+        full = planned(settings.model_copy(update={"depth": "full"})) if sharp else None
         return Inspection(
             source=checkpoint.source,
             parameters=weights.parameters,

@@ -91,9 +91,11 @@ def scan(
         of named ones. It is traced on their shapes and types; their values are not looked at.
         Without them inputs are assumed, and a note says which.
     only
-        Parts to compute, of "pairs", "heads" and "residual".
+        Parts to compute, of "health", "pairs", "heads" and "residual". "health" alone is a quick
+        check of every weight by itself: NaN, dead neurons and heads, copies, what is missing.
     layers
-        Numbers of layers, from 0, to look at alone: pairs, heads and links with both ends in them.
+        Numbers of layers, from 0, to look at alone: pairs, heads and links with both ends in them,
+        and the health of their tensors.
     kinds
         Kinds of pairs to look at alone: "qk", "ov", "mlp", "sequential", "conv", "residual" or
         "latent".

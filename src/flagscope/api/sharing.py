@@ -78,8 +78,15 @@ def shared_result(result: ScanResult, given: Iterable[str]) -> ScanResult:
         )
         for failure in result.failures
     ]
+    health = result.health
+    if health is not None:
+        left = [
+            one.model_copy(update={"reason": short(one.reason)}) for one in health.not_looked_at
+        ]
+        health = health.model_copy(update={"not_looked_at": left})
     return result.model_copy(
         update={
+            "health": health,
             "source": short(result.source),
             "family": short(result.family),
             "settings": settings,

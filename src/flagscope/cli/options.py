@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-PARTS = ("pairs", "heads", "residual")
+PARTS = ("health", "pairs", "heads", "residual")
 KINDS = ("qk", "ov", "mlp", "sequential", "conv", "residual", "latent")
 
 

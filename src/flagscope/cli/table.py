@@ -9,6 +9,7 @@ from rich.table import Table
 
 from flagscope.cli.console import Output, grid
 from flagscope.cli.findings_text import print_findings
+from flagscope.cli.health import print_health
 from flagscope.records import Coverage, RunRecord
 from flagscope.report import SummaryTable, summary_table
 from flagscope.report.coverage import (
@@ -37,9 +38,10 @@ def print_report(report: Report) -> None:
         f"{counted(len(result.pairs), 'pair')}, {counted(len(result.heads), 'head group')}, "
         f"{result.run.seconds:.1f} s{_taken(result.run)}"
     )
+    print_health(out, result)
     if text := measured_sharp(result.pairs):
         out.paragraph(text)
-    if result.coverage is not None:
+    if result.coverage is not None and result.settings.only != ("health",):
         print_coverage(out, result.coverage)
     out.print()
     if result.pairs or result.heads:

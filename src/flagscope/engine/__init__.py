@@ -5,6 +5,7 @@ from flagscope.engine.head_overlaps import all_head_overlaps
 from flagscope.engine.plan.coverage import coverage_of
 from flagscope.engine.plan.depth import is_sharp
 from flagscope.engine.plan.estimate import Estimate, estimated
+from flagscope.engine.plan.health_tasks import health_tasks
 from flagscope.engine.plan.slots import TASK_MEMORY, default_workers
 from flagscope.engine.plan.tasks import Task, plan
 from flagscope.engine.plan.weights import Weights, main_dtype, parameter_count, weights_of
@@ -29,6 +30,7 @@ __all__ = [
     "coverage_of",
     "default_workers",
     "estimated",
+    "health_tasks",
     "is_sharp",
     "main_dtype",
     "max_concurrency",

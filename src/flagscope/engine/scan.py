@@ -14,7 +14,9 @@ from flagscope.checkpoint import Checkpoint, checkpoint_fingerprint
 from flagscope.diagnose import labels
 from flagscope.engine.cache.tensor_cache import TensorCache
 from flagscope.engine.device import resolved_device
+from flagscope.engine.health.assemble import health_of
 from flagscope.engine.plan.coverage import Outcomes, coverage_of
+from flagscope.engine.plan.health_tasks import health_tasks
 from flagscope.engine.plan.order import task_order
 from flagscope.engine.plan.slots import TASK_MEMORY, cache_bytes, default_workers, slots_per_task
 from flagscope.engine.plan.tasks import Task, plan
@@ -87,6 +89,9 @@ def run_scan(
     workers = workers or default_workers()
     sizes = {name: info.nbytes for name, info in checkpoint.tensors.items()}
     tasks = plan(graph, settings, sizes)
+    # By names and config alone: tensors that only their bytes show to be equal are looked at twice.
+    stated = weights_of(checkpoint, read=False)
+    tasks += health_tasks(checkpoint, graph, settings, tasks, stated)
     fingerprint = checkpoint_fingerprint(checkpoint)
     unstamped = is_unstamped(checkpoint)
     stored = _ScanStore(None if unstamped else store, tasks, settings, checkpoint, fingerprint)
@@ -113,6 +118,15 @@ def run_scan(
         parameters=weights.parameters,
         dtype=main_dtype(checkpoint),
         coverage=coverage_of(checkpoint, graph, tasks, weights, outcomes),
+        health=health_of(
+            checkpoint,
+            graph,
+            settings,
+            tasks,
+            stated,
+            health=gathered.health,
+            unread=gathered.unread,
+        ),
         settings=settings.recorded(),
         labels={freedom: labels(freedom) for freedom in FREEDOMS},
         notes=[
@@ -174,13 +188,13 @@ class _ScanStore:
                 yield i, result
 
     def append(self, outcomes: list[tuple[int, Outcome]]) -> None:
-        """Store results; failures are not stored, so that another run tries them again."""
+        """Store results; what failed or was not read is not stored, so that another run tries."""
         if self._store is None:
             return
         done = [
             (self._keys[i], self._tasks[i].name, outcome)
             for i, outcome in outcomes
-            if isinstance(outcome, TaskResult)
+            if isinstance(outcome, TaskResult) and not outcome.unread
         ]
         if done:
             self._store.append(done)

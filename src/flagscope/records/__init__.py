@@ -7,6 +7,17 @@ and none holds NaN or infinity.
 from flagscope.records.coverage import Coverage, LeftOut, NotFinite, WithoutNumbers
 from flagscope.records.finding import FINDING_CODES, Finding, FindingCode, FindingItem, Severity
 from flagscope.records.heads import HeadCluster, HeadPair, HeadRecord, SharedDirection
+from flagscope.records.health import (
+    FaultyBlock,
+    FaultyTensor,
+    Health,
+    Missing,
+    NotLookedAt,
+    UnitCheck,
+    UnitFaults,
+    WeightCheck,
+    WeightFault,
+)
 from flagscope.records.links import EdgeRecord
 from flagscope.records.literals import (
     FREEDOMS,
@@ -53,6 +64,8 @@ __all__ = [
     "Depth",
     "EdgeRecord",
     "FailureRecord",
+    "FaultyBlock",
+    "FaultyTensor",
     "Finding",
     "FindingCode",
     "FindingItem",
@@ -63,11 +76,14 @@ __all__ = [
     "HeadPair",
     "HeadRecord",
     "HeadSpace",
+    "Health",
     "Incidence",
     "Label",
     "LeftOut",
     "MapReference",
+    "Missing",
     "NotFinite",
+    "NotLookedAt",
     "NullValues",
     "OverlapTest",
     "PairKind",
@@ -82,7 +98,11 @@ __all__ = [
     "Severity",
     "SharedDirection",
     "TestKind",
+    "UnitCheck",
+    "UnitFaults",
     "Values",
+    "WeightCheck",
+    "WeightFault",
     "What",
     "WithoutNumbers",
     "with_texts",

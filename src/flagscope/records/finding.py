@@ -12,6 +12,13 @@ from flagscope.records.record import Record
 Severity = Literal["strong", "notable", "warning", "info"]
 FindingCode = Literal[
     "not-finite",
+    "missing-layers",
+    "dead-neurons",
+    "dead-heads",
+    "constant-tensors",
+    "zero-rows",
+    "duplicate-neurons",
+    "duplicate-rows",
     "near-copies",
     "related-heads",
     "crowded-heads",
@@ -93,6 +100,6 @@ class Finding(Record):
     )
     target: str | None = Field(
         default=None,
-        description="Where a page shows more: heads/3 (index of a head group), heads/3/0-5 (heads of it), "
-        "pair/17 (index of a pair), track/qk/rope or section/details.",
+        description="Where a page shows more: heads/3 (index of a head group), heads/3/0-5 (heads "
+        "of it), pair/17 (index of a pair), track/qk/rope or section/details.",
     )

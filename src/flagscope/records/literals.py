@@ -34,7 +34,7 @@ TestKind = Literal[
 What = Literal["pairs", "head groups", "links"]
 """Kinds of results of a scan."""
 
-Part = Literal["pairs", "heads", "residual"]
+Part = Literal["health", "pairs", "heads", "residual"]
 PARTS: tuple[Part, ...] = get_args(Part)
 Precision = Literal["mixed", "float64", "float32"]
 FoldNorms = Literal["auto", "all", "none"]

@@ -9,6 +9,7 @@ from pydantic import Field
 from flagscope.records.coverage import Coverage
 from flagscope.records.finding import Finding
 from flagscope.records.heads import HeadRecord
+from flagscope.records.health import Health
 from flagscope.records.links import EdgeRecord
 from flagscope.records.literals import Freedom, Label, TestKind
 from flagscope.records.pairs import PairRecord
@@ -56,6 +57,11 @@ class ScanResult(Record):
     dtype: str
     coverage: Coverage | None = Field(
         default=None, description="What was measured of the weights, and what was not; schema 2."
+    )
+    health: Health | None = Field(
+        default=None,
+        description="What is broken, dead, copied or missing; null where that was not asked for, "
+        "and in files of releases that did not look.",
     )
     settings: StatedSettings = Field(title="Settings")
     labels: dict[Freedom, dict[str, Label]] = Field(

@@ -14,7 +14,8 @@ from flagscope.report import (
     small_findings,
 )
 from flagscope.report.error_rate import SCHEMA_1, ErrorRate
-from flagscope.report.missing_findings import narrowed, not_finite, warnings
+from flagscope.report.health_findings import health_findings
+from flagscope.report.missing_findings import narrowed, warnings
 
 _ORDER = {"strong": 0, "notable": 1, "warning": 2, "info": 3}
 
@@ -33,9 +34,10 @@ def findings(result: ScanResult) -> list[Finding]:
     Returns
     -------
     list of Finding
-        What is said of weights that are not finite, then strong ones, notable ones, warnings and
-        remarks, and last those about numbers that depend on the gauge, in the same order. Each of
-        these is in the order of effect, the largest first. Never empty.
+        Defects of the weights (NaN, dead neurons and heads, what is missing or copied), then strong
+        ones, notable ones, warnings and remarks, and last those about numbers that depend on the
+        gauge, in the same order. Each of these is in the order of effect, the largest first. Never
+        empty.
 
     Examples
     --------
@@ -61,8 +63,17 @@ def findings(result: ScanResult) -> list[Finding]:
         ]
     if not found:
         found = [_nothing(result)]
-    # Weights that are not finite are a defect of the model, and what is said after is of the rest.
-    return [*not_finite(result), *sorted([*found, *warnings(result)], key=_place)]
+    # Defects of the weights come first: what is said after is of the rest, or shows them too.
+    health = health_findings(result)
+    defects = [finding for finding in health if finding.severity == "warning"]
+    remarks = [finding for finding in health if finding.severity != "warning"]
+    missing = [one for one in warnings(result) if not (_alone(result) and one.code == "not-placed")]
+    return [*defects, *sorted([*found, *missing, *remarks], key=_place)]
+
+
+def _alone(result: ScanResult) -> bool:
+    """Whether health alone was asked for, which needs no matrix to be placed."""
+    return result.settings.only == ("health",)
 
 
 def folded(every: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
@@ -100,7 +111,10 @@ def _old_schema() -> Finding:
 
 def _nothing(result: ScanResult) -> Finding:
     records = (*result.pairs, *result.heads, *result.edges)
-    if not records and narrowed(result):
+    if not records and _alone(result):
+        plain = "Only the health of the weights was looked at; nothing was compared with chance."
+        text = "Only the health of the weights was looked at: nothing was held against chance."
+    elif not records and narrowed(result):
         plain = "Nothing of what was asked for was found in this model, so nothing was measured."
         text = (
             "No pair, head or link of what was asked for (--only, --layers, --kinds) was found, so "

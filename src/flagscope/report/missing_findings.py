@@ -9,34 +9,6 @@ from flagscope.report.wording import counted, joined
 _MEASURED = {"pairs", "heads", "residual"}
 
 
-def not_finite(result: ScanResult) -> list[Finding]:
-    """Finding on what was not measured because of NaN and infinity in the weights."""
-    coverage = result.coverage
-    broken = None if coverage is None else coverage.not_finite
-    if coverage is None or broken is None:
-        return []
-    names = [*broken.names, *([f"{broken.unlisted:,} more"] if broken.unlisted else [])]
-    links = next((one.of for one in coverage.without_numbers if one.what == "links"), 0)
-    lost = [
-        f"{count:,} of {counted(every, noun, plural)}"
-        for count, every, noun, plural in (
-            (broken.pairs, len(result.pairs), "pair", None),
-            (broken.head_groups, len(result.heads), "head group", None),
-            (broken.links, links, "link between heads", "links between heads"),
-        )
-        if count
-    ]
-    who = f"{counted(broken.tensors, 'tensor')} {'holds' if broken.tensors == 1 else 'hold'} NaN"
-    text = (
-        f"{who} or infinity: {joined(names)}. It takes the numbers of {joined(lost) or 'nothing'}"
-    )
-    if broken.balanced:
-        sharing = counted(broken.balanced, "pair that shares", "pairs that share")
-        text += f", and the balanced ones of {sharing} a map with one of them"
-    plain = f"{who} (not a number) or infinity, and what depends on them has no result here."
-    return [_warning("not-finite", plain, f"{text}.", (), target="coverage")]
-
-
 def warnings(result: ScanResult) -> list[Finding]:
     """Findings on results without numbers, failed tasks, and what was not measured."""
     found: list[Finding] = []

@@ -18,6 +18,7 @@ from flagscope.report.effect import FLOORS, ORDER
 from flagscope.report.environment import assets, environment
 from flagscope.report.findings import findings, folded
 from flagscope.report.glossary import GAUGE, SETTING
+from flagscope.report.health import health_text
 from flagscope.report.links import HeadRows, head_rows, tested
 from flagscope.report.payload import (
     DETAILED_PAIRS,
@@ -82,6 +83,7 @@ def render_page(result: ScanResult) -> str:
             detailed=DETAILED_PAIRS,
             result=result,
             **_coverage(result),
+            health=health_text(result),
             **_findings(result),
             pair_rows=glance.pair_rows(result),
             head_rows=glance.head_rows(result),
@@ -141,6 +143,7 @@ def render_summary(result: ScanResult) -> str:
         .render(
             result=result,
             **_coverage(result),
+            health=health_text(result),
             **_findings(result),
             table=summary_table(result),
             wording=wording,

@@ -23,6 +23,9 @@ def _has_long(result: ScanResult) -> bool:
     names = [result.source, *result.unmapped, *result.notes]
     for pair in result.pairs:
         names += (pair.name, pair.stack, pair.write.tensor, pair.read.tensor)
+    if result.health is not None:
+        names += [block.name for units in result.health.units for block in units.listed]
+        names += [one.name for fault in result.health.faults for one in fault.examples]
     names += [name for group in result.heads for name in (group.tensor, group.stack)]
     return any(len(name) > LONGEST_WORD for name in names)
 

@@ -72,6 +72,10 @@ class TensorCache:
             lambda stored: stored.nbytes if self._is_read(piece) else 0,
         )
 
+    def once(self, piece: Piece) -> StoredTensor:
+        """A piece that no other task reads: from the checkpoint, and not kept."""
+        return read_piece(self._checkpoint, piece)
+
     def shared_value(
         self, key: Hashable, version: Hashable, make: Callable[[], T], size: Callable[[T], int]
     ) -> T:

@@ -81,7 +81,8 @@ def estimated(
     slots = slots_per_task(order, workers=workers, room=memory - budget)
     computing = _computing(order, slots, workers, cores)
     rate = read_rate(tensors)
-    reading = None if rate is None else sum(_pieces(order).values()) / rate
+    size = sum(_pieces(order).values()) + sum(task.bytes_streamed for task in order)
+    reading = None if rate is None else size / rate
     return Estimate(
         seconds=max(computing, reading or 0.0),
         seconds_reading=reading,

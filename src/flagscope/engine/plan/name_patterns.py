@@ -60,6 +60,21 @@ def name_patterns(names: Iterable[str], *, limit: int) -> tuple[list[str], int]:
     return [_written(sets) for _, sets in merged[:limit]], left_out
 
 
+def index_text(indices: Iterable[int]) -> str:
+    """Sorted indices as runs, or as their first and last where they are evenly spaced.
+
+    Examples
+    --------
+    >>> index_text([0, 1, 2, 5, 7, 8]), index_text(range(0, 256, 2)), index_text([4])
+    ('0-2,5,7-8', '0,2,…,254', '4')
+    """
+    numbers = sorted(indices)
+    step = numbers[1] - numbers[0] if len(numbers) > 3 else 1
+    if step > 1 and numbers == [*range(numbers[0], numbers[-1] + 1, step)]:
+        return f"{numbers[0]},{numbers[1]},…,{numbers[-1]}"
+    return _runs(numbers)
+
+
 def _merged(
     entries: Sequence[tuple[int, _Sets]], position: int, *, numeric: bool
 ) -> list[tuple[int, _Sets]]:

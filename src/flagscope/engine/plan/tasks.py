@@ -17,6 +17,7 @@ from flagscope.engine.plan.cost import (
 )
 from flagscope.engine.plan.depth import is_sharp
 from flagscope.engine.plan.experts import experts_at_once, in_parts
+from flagscope.engine.plan.look import Look
 from flagscope.engine.plan.pieces import Piece, piece_bytes
 from flagscope.engine.plan.sharp_cost import sharp_pair_cost, sharp_stream_cost
 from flagscope.engine.plan.work import Work, total
@@ -43,6 +44,10 @@ class Task:
         Estimated memory of its widened maps, Gram matrices and eigenvectors, without what it reads.
     sharp
         Whether some of its pairs are measured by products and leading directions alone.
+    looks
+        Tensors whose health it checks.
+    bytes_streamed
+        Bytes that it reads in blocks which the cache does not keep.
     """
 
     name: str
@@ -53,6 +58,8 @@ class Task:
     bytes_working: int
     links: tuple[LinkGroup, ...] = ()
     sharp: bool = False
+    looks: tuple[Look, ...] = ()
+    bytes_streamed: int = 0
 
     @property
     def flops(self) -> float:
@@ -62,12 +69,12 @@ class Task:
     @property
     def bytes_read(self) -> int:
         """Bytes that it reads from the checkpoint."""
-        return sum(self.pieces.values())
+        return sum(self.pieces.values()) + self.bytes_streamed
 
     @property
     def bytes_peak(self) -> int:
-        """Estimated peak memory: the bytes that it reads and its working memory."""
-        return self.bytes_read + self.bytes_working
+        """Estimated peak memory: the pieces that it reads and its working memory."""
+        return sum(self.pieces.values()) + self.bytes_working
 
 
 @guarded("planning the scan", hint="--only may leave a part out; report it with what --debug shows")

@@ -46,6 +46,11 @@ _TABLES = re.compile(r"wte|shared|\w*emb|token_embd|token_types|embed_\w+|\w*emb
 _LAST = re.compile(r"(?:model\.)?(?:output|fc|proj_out)(?:\.weight)?")
 
 
+def is_bias(name: str) -> bool:
+    """Whether a tensor is a bias by its name, however many axes it has."""
+    return _BIASES.fullmatch(name.rpartition(".")[2]) is not None
+
+
 def reason_of(name: str, shape: tuple[int, ...]) -> Reason:
     """Why a matrix without a map in the graph was not measured.
 

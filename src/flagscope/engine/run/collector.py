@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from heapq import heappush, heappushpop
 from typing import Any, TypeVar
 
+from flagscope.engine.health.tensor_health import TensorHealth
 from flagscope.engine.run.outcome import Outcome
 from flagscope.engine.run.stream_links import strength
 from flagscope.records import EdgeRecord, FailureRecord, HeadRecord, PairRecord
@@ -38,6 +39,8 @@ class ScanCollector:
         Names of tensors that hold NaN or infinity.
     links_not_finite
         Number of links without a number because of them.
+    health, unread
+        What tensors showed, and tensors that could not be read, of all tasks.
     """
 
     def __init__(self, *, edges: int, surfaces: int = SURFACES) -> None:
@@ -51,6 +54,8 @@ class ScanCollector:
         self._links: list[tuple[float, int, int, EdgeRecord]] = []
         self.edge_tests = self.links_not_finite = 0
         self.not_finite: set[str] = set()
+        self.health: list[TensorHealth] = []
+        self.unread: list[tuple[str, str]] = []
 
     def __len__(self) -> int:
         """Number of tasks so far."""
@@ -69,6 +74,8 @@ class ScanCollector:
         self.edge_tests += outcome.edge_tests
         self.not_finite.update(outcome.not_finite)
         self.links_not_finite += outcome.links_not_finite
+        self.health += outcome.health
+        self.unread += outcome.unread
 
     @property
     def pairs(self) -> list[PairRecord]:

@@ -8,10 +8,14 @@ from functools import partial
 from flagscope.arch import HeadGroup, Member, PairGroup
 from flagscope.diagnose import Folding, SharpMap, head_record, pair_records, sharp_records
 from flagscope.engine.cache.norms import fold_before, fold_behind
+from flagscope.engine.cache.stored_tensor import StoredTensor
 from flagscope.engine.cache.task_reader import TaskReader
 from flagscope.engine.cache.tensor_cache import TensorCache
 from flagscope.engine.device import resolved_device
+from flagscope.engine.health.look_at import tensor_health
+from flagscope.engine.health.tensor_health import TensorHealth
 from flagscope.engine.plan.depth import is_sharp, pair_size
+from flagscope.engine.plan.pieces import Piece
 from flagscope.engine.plan.tasks import Task
 from flagscope.engine.run.foldings import folded_norms, folding, is_layernorm
 from flagscope.engine.run.head_scales import HeadScales, folded_norm, head_maps
@@ -20,8 +24,10 @@ from flagscope.engine.run.side_by_side import side_by_side
 from flagscope.engine.run.stream_links import stream_links
 from flagscope.engine.run.stream_pairs import stream_pairs
 from flagscope.engine.settings import Settings
+from flagscope.errors import FlagscopeError
 from flagscope.geometry import RankRule, Remembered
 from flagscope.records import HeadRecord, PairRecord
+from flagscope.shortening import shortened
 
 
 def execute(task: Task, tensors: TensorCache, settings: Settings) -> TaskResult:
@@ -50,7 +56,24 @@ def execute(task: Task, tensors: TensorCache, settings: Settings) -> TaskResult:
     scales = HeadScales(task.heads, reader, settings)
     heads = side_by_side([partial(_heads, group, reader, settings, scales) for group in task.heads])
     edges, tested, lost = stream_links(task.links, reader, settings)
-    return TaskResult(pairs, heads, edges, tested, sorted(reader.not_finite), lost)
+    health, unread = _looks(task, tensors)
+    return TaskResult(pairs, heads, edges, tested, sorted(reader.not_finite), lost, health, unread)
+
+
+def _looks(task: Task, tensors: TensorCache) -> tuple[list[TensorHealth], list[tuple[str, str]]]:
+    """What the tensors show; one that cannot be read does not keep the others from it."""
+    health: list[TensorHealth] = []
+    unread: list[tuple[str, str]] = []
+    for look in task.looks:
+
+        def read(piece: Piece, shared: frozenset[Piece] = look.shared) -> StoredTensor:
+            return tensors.get(piece) if piece in shared else tensors.once(piece)
+
+        try:
+            health.append(tensor_health(look, read))
+        except (FlagscopeError, OSError) as error:
+            unread.append((look.tensor, shortened(str(error))))
+    return health, unread
 
 
 def _inside(

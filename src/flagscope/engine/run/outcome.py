@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from flagscope.engine.health.tensor_health import TensorHealth
 from flagscope.records import EdgeRecord, FailureRecord, HeadRecord, PairRecord
 
 
@@ -17,6 +18,10 @@ class TaskResult:
         Names of tensors that hold NaN or infinity.
     links_not_finite
         Number of links without a number because of them.
+    health
+        What the tensors show that the task looked at.
+    unread
+        Those that could not be read: name and reason.
     """
 
     pairs: list[PairRecord]
@@ -25,6 +30,8 @@ class TaskResult:
     edge_tests: int = 0
     not_finite: list[str] = field(default_factory=list)
     links_not_finite: int = 0
+    health: list[TensorHealth] = field(default_factory=list)
+    unread: list[tuple[str, str]] = field(default_factory=list)
 
 
 Outcome = TaskResult | FailureRecord

@@ -44,7 +44,9 @@ def task_keys(
     for task in tasks:
         edges = settings.edges if task.links else 0
         # Frozen records of names, numbers and ordered mappings: their repr is complete.
-        content = repr((task.name, task.pairs, task.heads, task.links))
+        # Health does not depend on the blocks in which a tensor is read.
+        looks = ((look.tensor, look.shape, look.kind) for look in task.looks)
+        content = repr((task.name, task.pairs, task.heads, task.links, *looks))
         text = json.dumps([*common, edges, content])
         yield hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 

@@ -1,0 +1,1 @@
+"""Health of the weights: numbers that are not finite, dead parts, copies, what is missing."""

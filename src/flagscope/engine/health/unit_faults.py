@@ -1,0 +1,132 @@
+"""Blocks whose neurons or heads have zero weights, put together over the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from flagscope.arch import Graph, PairGroup
+from flagscope.engine.health.accounted import Accounted
+from flagscope.engine.health.attention_heads import Heads, heads_of
+from flagscope.engine.health.neurons import Neurons, neurons_of
+from flagscope.engine.health.shown import Shown
+from flagscope.engine.plan.name_patterns import index_text
+from flagscope.records import FaultyBlock, UnitCheck, UnitFaults
+
+_LISTED, _STACKS = 12, 8
+
+
+@dataclass
+class Units:
+    """Faults of neurons and heads, and the rows and columns that they account for."""
+
+    accounted: Accounted
+    faults: list[UnitFaults] = field(default_factory=list)
+
+
+def unit_faults(graph: Graph, shown: Shown) -> Units:
+    """Neurons and heads with zero weights, and copies of neurons, over the whole network."""
+    units = Units(Accounted(shown))
+    neurons = list(neurons_of(graph, shown))
+    heads = list(heads_of(graph, shown))
+    blocks = [_neuron_block(one) for one in neurons]
+    for one in neurons:
+        for map_, end, count in one.zeros:
+            units.accounted.add(map_, end, count, "zero")
+        for map_ in one.writers:
+            units.accounted.add(map_, "out", int(one.copies.sum()), "copies")
+    for one in heads:
+        for map_, count in one.zeros:
+            units.accounted.add(map_, "whole", count, "zero")
+    kinds: tuple[tuple[UnitCheck, bool], ...] = (("neurons", True), ("unclear-neurons", False))
+    for check, is_known in kinds:
+        some = [block for one, block in zip(neurons, blocks, strict=True)
+                if one.is_known is is_known]  # fmt: skip
+        if some:
+            units.faults.append(_neuron_faults(check, some))
+    if heads:
+        units.faults.append(_head_faults(heads))
+    return units
+
+
+def _neuron_block(one: Neurons) -> FaultyBlock:
+    flags = next((f for f in (one.dead, one.unread | one.unfed, one.copies) if f.any()), one.dead)
+    return _block(
+        one.pair, one.count, np.flatnonzero(flags).tolist(), dead=int(one.dead.sum()),
+        no_output=int(one.unread.sum()), no_input=int(one.unfed.sum()),
+        no_factor=int(one.unfactored.sum()), copies=int(one.copies.sum()),
+    )  # fmt: skip
+
+
+def _neuron_faults(check: UnitCheck, blocks: Sequence[FaultyBlock]) -> UnitFaults:
+    faulty = [one for one in blocks if one.dead or one.no_output or one.no_input or one.copies]
+    return UnitFaults(
+        check=check, blocks=len(blocks), units=sum(one.units for one in blocks),
+        stacks=list(dict.fromkeys(one.stack for one in blocks))[:_STACKS],
+        faulty_blocks=len(faulty), dead=_sum(faulty, "dead"),
+        no_output=_sum(faulty, "no_output"), no_input=_sum(faulty, "no_input"),
+        no_factor=_sum(faulty, "no_factor"), copies=_sum(faulty, "copies"), listed=_first(faulty),
+    )  # fmt: skip
+
+
+def _head_faults(heads: Sequence[Heads]) -> UnitFaults:
+    """Heads of all attentions; the Q-K and the V-O pairs of one make one block."""
+    attentions: dict[tuple[object, ...], list[Heads]] = {}
+    for one in heads:
+        name = one.pair.name.removesuffix(".qk").removesuffix(".ov")
+        attentions.setdefault((name, one.pair.stack, one.pair.layer), []).append(one)
+    faulty: list[FaultyBlock] = []
+    units = 0
+    for (name, _, _), parts in attentions.items():
+        pair = parts[0].pair
+        count = len(pair.members)
+        units += count
+        zero = {role: flags for one in parts for role, flags in one.parts.items()}
+        none = np.zeros(count, dtype=bool)
+        o, v = zero.get("o", none), zero.get("v", none)
+        q, k = zero.get("q", none), zero.get("k", none)
+        flags = next((f for f in (o | v, q, k) if f.any()), none)
+        if not flags.any():
+            continue
+        faulty.append(
+            _block(
+                pair, count, np.flatnonzero(flags).tolist(), name=str(name),
+                dead=int((o | v).sum()), no_output=int(o.sum()), no_input=int(v.sum()),
+                no_query=int(q.sum()), no_key=int(k.sum()),
+            )
+        )  # fmt: skip
+    return UnitFaults(
+        check="heads", blocks=len(attentions), units=units,
+        stacks=list(dict.fromkeys(one.pair.stack for one in heads))[:_STACKS],
+        faulty_blocks=len(faulty), dead=_sum(faulty, "dead"), no_output=_sum(faulty, "no_output"),
+        no_input=_sum(faulty, "no_input"), no_query=_sum(faulty, "no_query"),
+        no_key=_sum(faulty, "no_key"), listed=_first(faulty),
+    )  # fmt: skip
+
+
+def _block(
+    pair: PairGroup, units: int, indices: list[int], *, name: str = "", **counts: int
+) -> FaultyBlock:
+    expert = pair.members[0].expert if len(pair.members) == 1 else None
+    return FaultyBlock(
+        name=name or pair.name, stack=pair.stack, kind=pair.kind, attention=pair.attention,
+        layer=pair.layer, expert=expert, write=pair.write.map.tensor,
+        read=pair.read.map.tensor, units=units, where=index_text(indices),
+        **counts,  # pyright: ignore[reportArgumentType]
+    )  # fmt: skip
+
+
+def _sum(blocks: Iterable[FaultyBlock], name: str) -> int:
+    return sum(getattr(block, name) for block in blocks)
+
+
+def _first(blocks: Sequence[FaultyBlock]) -> list[FaultyBlock]:
+    """Blocks with the largest share of faulty units first."""
+
+    def share(block: FaultyBlock) -> float:
+        return max(block.dead, block.no_output, block.no_input, block.copies,
+                   block.no_query, block.no_key) / block.units  # fmt: skip
+
+    return sorted(blocks, key=lambda block: (-bool(block.dead), -share(block)))[:_LISTED]

@@ -1,0 +1,180 @@
+"""The record of what a health check saw: broken numbers, dead parts, copies, what is missing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from flagscope.records.literals import Attention, PairKind
+from flagscope.records.record import Record
+
+WeightCheck = Literal[
+    "nan",
+    "infinity",
+    "all-zero",
+    "constant",
+    "zero-rows",
+    "zero-columns",
+    "duplicate-rows",
+    "duplicate-columns",
+]
+UnitCheck = Literal["neurons", "unclear-neurons", "heads"]
+MissingCheck = Literal["layers", "tensors"]
+
+
+class NotLookedAt(Record):
+    """Tensors that were not looked at for one reason."""
+
+    reason: str
+    tensors: int
+    entries: int = Field(description="Numbers in them, as the header says.")
+    expected: bool = Field(
+        description="Whether nothing is amiss: buffers, a second name of the same weights, layers "
+        "that were not asked for."
+    )
+    names: list[str] = Field(description="At most a few, in the form of `LeftOut.names`.")
+    unlisted: int = Field(default=0, description="Tensors that `names` leaves out for room.")
+
+
+class FaultyTensor(Record):
+    """One of the tensors with a fault."""
+
+    name: str
+    count: int = Field(description="Entries, rows or columns with the fault.")
+    of: int = Field(description="All entries, rows or columns of the tensor.")
+    where: str = Field(
+        default="", description="Indices of rows or columns, shortened; empty for entries."
+    )
+
+
+class WeightFault(Record):
+    """Tensors with one fault. Rows run along the first axis, columns along the second."""
+
+    check: WeightCheck = Field(
+        description="nan and infinity: entries that are not finite. all-zero and constant: the "
+        "tensor has one value. zero-rows, zero-columns: all entries of the row are zero. "
+        "duplicate-rows, duplicate-columns: the row equals an earlier one bit for bit, and is not "
+        "zero; rows of fewer than 16 entries, and tensors that are not finite, are not compared."
+    )
+    expected: bool = Field(
+        description="Whether sound models have it too: a bias that is zero, a gain that is one, "
+        "an embedding with a row of zeros for padding, weights that no map is known to use."
+    )
+    tensors: int
+    count: int = Field(description="Entries, rows or columns with the fault, in all of them.")
+    of: int = Field(description="All entries, rows or columns of these tensors.")
+    names: list[str] = Field(description="At most a few, in the form of `LeftOut.names`.")
+    unlisted: int = Field(default=0, description="Tensors that `names` leaves out for room.")
+    examples: list[FaultyTensor] = Field(description="The tensors with most of it, at most 6.")
+
+
+class FaultyBlock(Record):
+    """Neurons of one block, or heads of one attention, with zero weights."""
+
+    name: str = Field(description="Of the pair between whose maps they lie.")
+    stack: str
+    kind: PairKind
+    attention: Attention | None
+    layer: int | None
+    expert: int | None = Field(
+        default=None, description="Of a block of one expert; null where it holds all of a layer."
+    )
+    write: str = Field(description="Tensor of the first map of the pair.")
+    read: str = Field(description="Tensor of the second map.")
+    units: int = Field(description="Neurons, those of all experts together, or heads.")
+    dead: int = Field(
+        description="Those that carry nothing from the input of the block to its output. Neurons "
+        "whose outgoing weights are all zero, or whose incoming ones are in such a way that what "
+        "lies between gives a constant; heads whose output weights are all zero, or whose value "
+        "weights are. Unclear neurons are never called dead."
+    )
+    no_output: int = Field(
+        description="Those whose outgoing (neurons) or output weights (heads) are all zero."
+    )
+    no_input: int = Field(
+        description="Those whose incoming weights (of all factors of a gated MLP), or value "
+        "weights, are all zero."
+    )
+    no_factor: int = Field(
+        default=0,
+        description="Neurons of a gated MLP of which one of the two factors is always zero, and "
+        "not both have zero weights.",
+    )
+    no_query: int = Field(
+        default=0,
+        description="Heads whose query weights are all zero: where they attend does not depend on "
+        "the token that they attend from, but at most on its position.",
+    )
+    no_key: int = Field(
+        default=0,
+        description="Heads whose key weights are all zero: where they attend does not depend on "
+        "what stands there, but at most on the position.",
+    )
+    copies: int = Field(
+        default=0,
+        description="Neurons that read the same as an earlier one of the block: equal incoming "
+        "weights and biases, bit for bit, so that both always hold the same value.",
+    )
+    where: str = Field(description="Indices, shortened: of dead ones, or else of the others.")
+
+
+class UnitFaults(Record):
+    """Neurons or heads with zero weights, and copies of neurons."""
+
+    check: UnitCheck = Field(
+        description="neurons: those of which it is known what lies between the two maps and that "
+        "nothing else reads them; unclear-neurons: the others."
+    )
+    blocks: int = Field(description="Blocks looked at.")
+    units: int = Field(description="Neurons or heads in them.")
+    stacks: list[str] = Field(description="Names of the stacks that the blocks lie in, at most 8.")
+    faulty_blocks: int = Field(description="Blocks with any of the following.")
+    dead: int = Field(description="As in `FaultyBlock`, in all blocks together.")
+    no_output: int
+    no_input: int
+    no_factor: int = 0
+    no_query: int = 0
+    no_key: int = 0
+    copies: int = 0
+    listed: list[FaultyBlock] = Field(
+        description="Blocks, those with most of it first, at most 12."
+    )
+
+
+class Missing(Record):
+    """Layers that a numbered stack lacks, or tensors that one of its layers lacks."""
+
+    check: MissingCheck
+    stack: str = Field(description="What the names of the layers begin with.")
+    layers: str = Field(description="Numbers of the layers, shortened.")
+    count: int = Field(description="Layers, or tensors.")
+    present: int = Field(description="Layers of the stack that are there.")
+    said: str = Field(
+        default="", description="What the config says, where that shows it: a key and a number."
+    )
+    names: list[str] = Field(
+        default=[], description="Missing tensors; at most a few, in the form of `LeftOut.names`."
+    )
+    certain: bool = Field(
+        description="Whether it is surely a fault: the layers are those of a known family. Numbers "
+        "of other modules may have gaps, and layers may differ, by design."
+    )
+
+
+class Health(Record):
+    """What is broken, dead, copied or missing, as the weights alone show it."""
+
+    tensors: int = Field(description="Tensors looked at; a weight of several names counts once.")
+    entries: int = Field(description="Numbers in them.")
+    zeros: int = Field(description="Of these, exact zeros.")
+    not_finite: int = Field(default=0, description="Tensors that hold NaN or infinity.")
+    layers: list[int] | None = Field(
+        default=None, description="The layers asked for; null for all tensors."
+    )
+    not_looked_at: list[NotLookedAt]
+    faults: list[WeightFault] = Field(
+        description="Zero rows and copied rows that `units` accounts for are not in it."
+    )
+    units: list[UnitFaults]
+    missing: list[Missing]

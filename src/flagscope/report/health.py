@@ -1,0 +1,113 @@
+"""Health in words: what was looked at, what is wrong, and what sound models have too."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from flagscope.records import Health, NotLookedAt, ScanResult, WeightFault
+from flagscope.report.coverage import percent
+from flagscope.report.health_findings import health_findings
+from flagscope.report.wording import counted, joined, ranges
+from flagscope.shortening import shortened
+
+_SIDES = {
+    "all-zero": ("is all zero", "are all zero"),
+    "constant": ("holds one value alone", "hold one value each"),
+    "zero-rows": ("row of zeros", "rows of zeros"),
+    "zero-columns": ("column of zeros", "columns of zeros"),
+    "duplicate-rows": ("copy of a row", "copies of rows"),
+    "duplicate-columns": ("copy of a column", "copies of columns"),
+}
+# Share of exact zeros from which a network is called sparse: rounding leaves far fewer.
+_SPARSE = 0.05
+
+
+class HealthText(NamedTuple):
+    """The health section of a report.
+
+    Attributes
+    ----------
+    headline
+        One sentence.
+    wrong
+        What is amiss, one sentence each, the gravest first.
+    seen
+        What was seen and sound models have too.
+    left
+        What was not looked at, by reason.
+    """
+
+    headline: str
+    wrong: list[str]
+    seen: list[str]
+    left: list[str]
+
+
+def health_text(result: ScanResult) -> HealthText:
+    """The health section of a report; it says so where nobody looked."""
+    health = result.health
+    if health is None:
+        return HealthText("not looked at in this scan", [], [], [])
+    wrong = [one.plain for one in health_findings(result) if one.severity == "warning"]
+    wrong += [_left(one) for one in health.not_looked_at if not one.expected]
+    left = [_left(one) for one in health.not_looked_at if one.expected]
+    amount = f"{counted(health.tensors, 'tensor')} looked at ({health.entries:,} numbers)"
+    if health.layers is not None:
+        amount += f", of {_layers(health.layers)} alone"
+    if not health.tensors:
+        headline = "no tensor was looked at"
+    elif wrong:
+        headline = f"{counted(len(wrong), 'thing')} wrong in {amount}"
+    else:
+        headline = f"nothing wrong in {amount}: {_sound(health)}"
+    return HealthText(headline, wrong, _seen(health), left)
+
+
+def _layers(layers: list[int]) -> str:
+    return f"layer{'' if len(layers) == 1 else 's'} {ranges(layers)}"
+
+
+def _sound(health: Health) -> str:
+    """What was looked for and not found."""
+    units = {one.check: one for one in health.units}
+    known = ["every number is finite"]
+    for check, noun in (("neurons", "neuron"), ("heads", "head")):
+        if check in units and units[check].units:
+            known.append(f"none of {counted(units[check].units, noun)} is dead")
+    known.append("no row of zeros or equal rows where maps are known")
+    return joined(known)
+
+
+def _seen(health: Health) -> list[str]:
+    lines: list[str] = []
+    share = health.zeros / max(1, health.entries)
+    if share >= _SPARSE:
+        lines.append(
+            f"sparse: {percent(health.zeros, health.entries)} of the numbers are exactly zero"
+        )
+    lines += [_fault(one) for one in health.faults if one.expected]
+    lines += [
+        f"{stack}: numbers run without {one.layers}, which may be by design"
+        if one.check == "layers"
+        else f"{stack}{one.layers} lacks {joined(one.names)}, which may be by design"
+        for one in health.missing if not one.certain
+        for stack in (shortened(one.stack),)
+    ]  # fmt: skip
+    return lines
+
+
+def _fault(one: WeightFault) -> str:
+    names = [*one.names, *([f"{one.unlisted:,} more"] if one.unlisted else [])]
+    where = f" [{', '.join(names)}]"
+    one_words, words = _SIDES[one.check]
+    tensors = counted(one.tensors, "tensor")
+    if one.check in ("all-zero", "constant"):
+        return f"{tensors} {one_words if one.tensors == 1 else words}{where}"
+    return f"{counted(one.count, one_words, words)} in {tensors}{where}"
+
+
+def _left(one: NotLookedAt) -> str:
+    names = [*one.names, *([f"{one.unlisted:,} more"] if one.unlisted else [])]
+    return f"{counted(one.tensors, 'tensor')} not looked at: {one.reason}" + (
+        f" [{', '.join(names)}]" if names else ""
+    )

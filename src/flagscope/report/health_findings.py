@@ -1,0 +1,201 @@
+"""Findings on the health of the weights: what stands before all that is measured of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flagscope.records import (
+    Finding,
+    FindingCode,
+    Health,
+    Missing,
+    ScanResult,
+    WeightCheck,
+    WeightFault,
+)
+from flagscope.report.health_finding import capital, health_finding
+from flagscope.report.unit_findings import copied_neurons, dead_units
+from flagscope.report.wording import counted, joined
+from flagscope.shortening import shortened
+
+_SHOWN = 6
+_ROWS: dict[WeightCheck, str] = {
+    "zero-rows": "row", "zero-columns": "column",
+    "duplicate-rows": "row", "duplicate-columns": "column",
+}  # fmt: skip
+_PHRASES = {
+    "all-zero": ("is all zero", "are all zero"),
+    "constant": ("holds one value alone", "hold one value each"),
+}
+
+
+def health_findings(result: ScanResult) -> list[Finding]:
+    """Findings on weights that are not finite, missing, dead, constant or copied, gravest first.
+
+    What sound models have too is a remark.
+    """
+    found = list(_not_finite(result))
+    health = result.health
+    if health is None:
+        return found
+    found += _missing(health)
+    for units in health.units:
+        found += dead_units(units)
+    found += _constant(health)
+    found += _rows(health, "zero-rows", ("zero-rows", "zero-columns"))
+    found += [one for units in health.units for one in copied_neurons(units)]
+    found += _rows(health, "duplicate-rows", ("duplicate-rows", "duplicate-columns"))
+    return sorted(found, key=lambda finding: finding.severity != "warning")
+
+
+def _not_finite(result: ScanResult) -> Iterator[Finding]:
+    """NaN and infinity: where they are, how many, and what has no number because of them."""
+    coverage, health = result.coverage, result.health
+    met = None if coverage is None else coverage.not_finite
+    seen = [] if health is None else [
+        one for one in health.faults if one.check in ("nan", "infinity")
+    ]  # fmt: skip
+    if met is None and not seen:
+        return
+    parts = [
+        f"{one.count:,} of {counted(one.of, 'number')} {'is' if one.count == 1 else 'are'} "
+        f"{'NaN' if one.check == 'nan' else 'infinite'}"
+        for one in seen
+    ]
+    listed = [*seen, *([] if met is None else [met])]
+    names = list(dict.fromkeys(name for one in listed for name in one.names))
+    tensors = max(0 if met is None else met.tensors, 0 if health is None else health.not_finite)
+    others = len(names) > _SHOWN or any(one.unlisted for one in listed)
+    where = joined([*names[:_SHOWN], *(["others"] if others else [])], limit=_SHOWN + 1)
+    text = (
+        f"{counted(tensors, 'tensor')} {'holds' if tensors == 1 else 'hold'} NaN or infinity: "
+        f"{where}."
+    )
+    if parts:
+        text += f" There {joined(parts)}."
+    if met is not None:
+        text += _lost(result)
+    elif result.pairs or result.heads:
+        text += " No pair, head group or link reads them."
+    plain = (
+        f"{counted(tensors, 'tensor')} {'holds' if tensors == 1 else 'hold'} numbers that are not "
+        f"finite (NaN or infinity): {where}."
+    )
+    evidence = tuple(
+        f"{shortened(e.name)}: {e.count:,} of {e.of:,} {words}"
+        for one in seen for words in ("NaN" if one.check == "nan" else "infinite",)
+        for e in one.examples[:_SHOWN]
+    )  # fmt: skip
+    yield health_finding(
+        "not-finite", plain, text, evidence,
+        target="health" if seen else "coverage",
+        means="What the network computes from them is NaN or infinite too.",
+        next_step="Look at the step of training, the conversion or the merge that wrote them.",
+        not_meaning="It does not mean that other weights are broken too.",
+    )  # fmt: skip
+
+
+def _lost(result: ScanResult) -> str:
+    """What has no number because of weights that are not finite."""
+    coverage = result.coverage
+    met = None if coverage is None else coverage.not_finite
+    if coverage is None or met is None:
+        return ""
+    links = next((one.of for one in coverage.without_numbers if one.what == "links"), 0)
+    lost = [
+        f"{count:,} of {counted(every, noun, plural)}"
+        for count, every, noun, plural in (
+            (met.pairs, len(result.pairs), "pair", None),
+            (met.head_groups, len(result.heads), "head group", None),
+            (met.links, links, "link between heads", "links between heads"),
+        )
+        if count
+    ]
+    text = f" It takes the numbers of {joined(lost) or 'nothing'}"
+    if met.balanced:
+        sharing = counted(met.balanced, "pair that shares", "pairs that share")
+        text += f", and the balanced ones of {sharing} a map with one of them"
+    return f"{text}."
+
+
+def _missing(health: Health) -> Iterator[Finding]:
+    for one in health.missing:
+        text = _missing_text(one)
+        yield health_finding(
+            "missing-layers", text, text, (), certain=one.certain,
+            means="What loads a model of this family from it refuses it, or leaves the missing "
+            "weights at random.",
+            next_step="Look for a shard that was not fetched, or for what saved it.",
+            not_meaning="A model that was cut on purpose looks the same.",
+        )  # fmt: skip
+
+
+def _missing_text(one: Missing) -> str:
+    stack = shortened(one.stack)
+    numbers = f"{'layer' if ',' not in one.layers and '-' not in one.layers else 'layers'} "
+    numbers += one.layers
+    if one.check == "tensors":
+        names = joined(shortened(name) for name in one.names)
+        return (
+            f"{capital(numbers)} of {stack!r} lacks {names}, which the other "
+            f"{counted(one.present - 1, 'layer')} have."
+        )
+    why = f"the config says {one.said}" if one.said else "their numbers are left out"
+    return (
+        f"{capital(numbers)} of {stack!r} {'is' if one.count == 1 else 'are'} missing: "
+        f"{counted(one.present, 'layer')} {'is' if one.present == 1 else 'are'} there, and {why}."
+    )
+
+
+def _constant(health: Health) -> Iterator[Finding]:
+    for one in health.faults:
+        phrases = _PHRASES.get(one.check)
+        if phrases is None or one.expected:
+            continue
+        names = joined(_names(one), limit=_SHOWN + 1)
+        text = f"{counted(one.tensors, 'matrix', 'matrices')} {phrases[one.tensors > 1]}: {names}."
+        yield health_finding(
+            "constant-tensors", text, text, _examples(one, "entries"),
+            means="Such a matrix maps everything to zero, or to multiples of one vector.",
+            next_step="See whether it was ever trained, or loaded.",
+            not_meaning="Some parts begin as zeros on purpose, and are so until they are trained.",
+        )  # fmt: skip
+
+
+def _rows(
+    health: Health, code: FindingCode, checks: tuple[WeightCheck, WeightCheck]
+) -> Iterator[Finding]:
+    """Rows and columns that are zero, or copies: what is amiss, and what sound models have."""
+    for expected in (False, True):
+        faults = [one for one in health.faults if one.check in checks and one.expected is expected]
+        if not faults:
+            continue
+        copies = code == "duplicate-rows"
+        parts = [counted(one.count, _ROWS[one.check]) for one in faults]
+        names = joined(dict.fromkeys(name for one in faults for name in _names(one)), limit=_SHOWN)
+        verb = "is" if sum(one.count for one in faults) == 1 else "are"
+        said = f"{'a copy' if verb == 'is' else 'copies'} of another" if copies else "all zero"
+        text = f"{capital(joined(parts))} of weights {verb} {said}: {names}."
+        if expected:
+            text = f"{text[:-1]}. No map is known to be in them."
+        yield health_finding(
+            code, text, text,
+            tuple(line for one in faults for line in _examples(one, f"{_ROWS[one.check]}s")),
+            certain=not expected,
+            means="Equal rows always give equal outputs." if copies else
+            "A row of zeros writes nothing; a column of zeros reads nothing.",
+            next_step="See whether the model was pruned, padded or widened.",
+            not_meaning="It does not mean that the model is worse for it.",
+        )  # fmt: skip
+
+
+def _names(one: WeightFault) -> list[str]:
+    return [*one.names, *([f"{one.unlisted:,} more"] if one.unlisted else [])]
+
+
+def _examples(one: WeightFault, noun: str) -> tuple[str, ...]:
+    return tuple(
+        f"{shortened(e.name)}: {e.count:,} of {e.of:,} {noun}"
+        + (f" ({e.where})" if e.where else "")
+        for e in one.examples
+    )

@@ -1,0 +1,58 @@
+"""Random models of many families, and trained ones, give no warning."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+import flagscope
+from arch.cases import CASES
+from flagscope.demo import final
+from flagscope.records import ScanResult
+from flagscope.report import findings
+
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "resnet20-cifar10"
+# One of each form: encoders, decoders, experts in one tensor, latent attention, state spaces, two
+# stacks, vision, convolutions, sound; as transformers initialises them.
+FAMILIES = (
+    "bert", "albert", "distilbert", "gpt2", "llama", "gemma2", "mixtral", "olmoe", "deepseek_v3",
+    "mamba", "t5", "bart", "vit", "swin", "convnext", "resnet", "whisper", "phi3", "falcon",
+    "modernbert",
+)  # fmt: skip
+
+
+def no_warning(result: ScanResult) -> None:
+    assert result.health is not None
+    assert result.health.tensors
+    warnings = [finding.text for finding in findings(result) if finding.severity == "warning"]
+    assert warnings == []
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name in CASES])
+def test_a_model_as_it_is_initialised(family: str):
+    model_class, config_class, settings, _ = CASES[family]
+    settings = {**settings, **({"num_hidden_layers": 5} if family in ("llama", "bert") else {})}
+    config = getattr(transformers, config_class)(**settings)
+    torch.manual_seed(0)
+    model = getattr(transformers, model_class)(config)
+    said = json.loads(json.dumps(config.to_dict(), default=str))
+    no_warning(flagscope.scan(model.state_dict(), config=said, only="health").result)
+
+
+def test_enough_families_are_tried():
+    assert len([name for name in FAMILIES if name in CASES]) >= 15
+
+
+def test_the_demo_model():
+    no_warning(flagscope.scan(final(), only="health").result)
+
+
+def test_a_trained_network_with_batchnorms():
+    files = list(SHARED.glob("*.th"))
+    if not files:
+        pytest.skip("the trained network is not there")
+    no_warning(flagscope.scan(files[0], only="health").result)
