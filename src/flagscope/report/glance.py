@@ -71,9 +71,7 @@ def pair_columns(rows: Sequence[GlanceRow]) -> list[tuple[str, str, bool]]:
     """Title and symbol of each column of pairs, and whether all of its numbers are gauge."""
     words = [("Effective rank of W2 W1", "r(M)")]
     words += [(EXPLANATIONS[name].title, EXPLANATIONS[name].symbol) for name in AT_A_GLANCE]
-    labels = [
-        {cell.label for row in rows if (cell := row.cells[i]).label} for i in range(len(words))
-    ]
+    labels = ({row.cells[i].label for row in rows if row.cells[i].label} for i in range(len(words)))
     return [(*pair, known == {"gauge"}) for pair, known in zip(words, labels, strict=True)]
 
 

@@ -59,7 +59,8 @@ function setUpDepth(core) {
     });
     fillKey(byId("track-key"), shown);
     const folded = charts.length - shown.length;
-    byId("track-folded").textContent = folded ? `${folded} gauge ${folded === 1 ? "number is" : "numbers are"} folded.` : "";
+    byId("track-folded").textContent = folded ? `${folded} gauge ${folded === 1 ? "number is" : "numbers are"} folded.`
+      : charts.every(gauge) ? "All numbers of this kind are gauge." : "";
   }
   const choose = tabs(fieldset, "track", core.tracks.map((track) => track.title), (index, byReader) => {
     current = index;

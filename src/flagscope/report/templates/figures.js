@@ -30,7 +30,9 @@ const observer = new IntersectionObserver((entries) => {
 const resized = new ResizeObserver((entries) => {
   for (const { target } of entries) {
     const plot = plots.get(target);
-    if (plot.drawn && !plot.busy && target.offsetWidth && target.offsetWidth !== plot.width) refresh(target);
+    if (!plot.drawn || plot.busy || !target.offsetWidth || target.offsetWidth === plot.width) continue;
+    plot.width = target.offsetWidth;
+    window.Plotly.Plots.resize(target);
   }
 });
 
@@ -98,7 +100,7 @@ async function paint(Plotly, element, plot) {
   document.documentElement.dataset.figures = [...plots.values()].filter((p) => p.drawn).length;
   if (none) return;
   const { data, layout } = painted(plot.spec);
-  const done = Plotly.react(element, data, { ...layout, width: plot.width, height: element.clientHeight }, { displayModeBar: false });
+  const done = Plotly.react(element, data, layout, { displayModeBar: false });
   if (first) listen(element);
   await done;
 }

@@ -73,7 +73,7 @@ function setUpHeads(core) {
     const pairs = pairsOf(group, marks);
     byId("group-marked").hidden = !marks.length;
     byId("group-marked").replaceChildren(`Marked: ${words}. `, ...pairs.map((pair) =>
-      make("button", { type: "button", textContent: core.tables.pairs.rows[pair][0][1], "data-target": `pair/${core.tables.pairs.rows[pair][0][1]}` })));
+      opener(core.tables.pairs.rows[pair][0][1], `pair/${core.tables.pairs.rows[pair][0][1]}`)));
     const outlined = group.matrix.layout.shapes?.length ? "; clusters stand together, outlined" : "";
     byId("head-matrix-sub").textContent = `in units of chance${outlined}; a cell marks its two heads`;
     show(byId("head-matrix"), { spec: markedHeads(group.matrix, marks), alt: `Overlap of heads, ${group.title}`, rows: group.matrix.data.length ? matrixRows(group.matrix) : null });

@@ -56,7 +56,7 @@ function setUpLinks(core) {
       make("div", {}, make("dt", { textContent: column.name, title: column.hint }), make("dd", { textContent: row[c][1] })),
     ])));
     byId("link-heads").replaceChildren(...[["The head that writes", 0], ["The head that reads", 1]].map(([text, side]) =>
-      make("button", { type: "button", textContent: text, "data-target": ends[index][side] })));
+      opener(text, ends[index][side])));
     byId("link-panel").hidden = false;
     return { target: opened, mark: byId("links"), heading: byId("link-title"), said: `Link ${byId("link-title").textContent}.` };
   };

@@ -9,6 +9,12 @@ function mapColour(map, value) {
   return colourAt(scale, Math.min(1, Math.max(0, places[map.scale]())));
 }
 
+// Black or white, whichever stands out more.
+function readableOn(colour) {
+  const [r, g, b] = colour.map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000" : "#fff";
+}
+
 const mapNumber = (value) => (Number.isInteger(value) ? value.toLocaleString("en") : String(value));
 
 // As a figure of Plotly, for files.
@@ -53,6 +59,14 @@ function setUpMap(core) {
     const place = map.row_title === "layer" ? `layer ${map.rows[r]}, ${map.column_title} ${map.columns[c]}` : `${map.rows[r]}, ${map.columns[c]}`;
     return `${place}: ${cell ? cell[1] : "no number"}`;
   };
+  // As in the list: both heads by number, the value, the space.
+  const short = (r, c) => {
+    const [value, , target] = map.cells[r][c];
+    const [, , marks] = target.split("/");
+    if (map.row_title !== "layer") return `${target.slice("pair/".length)}: ${mapNumber(value)}`;
+    const space = { q: "query", k: "key", v: "value", o: "output" }[target.split("/")[1].at(-1)];
+    return map.scale === "count" ? `layer ${map.rows[r]}, head ${map.columns[c]}: ${value}` : `layer ${map.rows[r]}, heads ${marks.replace("-", " and ")}: ${mapNumber(value)}, ${space}`;
+  };
   const every = (count) => (count <= 32 ? 1 : count <= 80 ? 8 : 16);
   function fill() {
     map = core.maps[Number(select.value)];
@@ -62,6 +76,7 @@ function setUpMap(core) {
     table.style.setProperty("--h", `${Math.max(5, Math.min(26, Math.floor(330 / rows)))}px`);
     table.style.setProperty("--w", `${Math.max(9, Math.min(38, Math.floor(680 / columns)))}px`);
     table.classList.toggle("dense", rows > 24 || columns > 32);
+    const roomy = rows <= 18 && columns <= 18; // cells that have room for their number
     table.setAttribute("aria-label", `${map.title}. ${map.words}`);
     const head = make("tr", {}, make("td", { className: "corner", textContent: heads ? `${map.row_title} ╲ ${map.column_title}` : map.column_title }),
       ...map.columns.map((name, c) => make("th", { scope: "col" }, make("span", { textContent: c % every(columns) ? "" : name }))));
@@ -72,6 +87,7 @@ function setUpMap(core) {
         const element = make("td", { tabIndex: -1, role: "gridcell", "aria-label": said(r, c) });
         Object.assign(element.dataset, { r, c });
         if (cell) element.dataset.opens = cell[2];
+        if (cell && roomy) element.textContent = String(Number(cell[0].toPrecision(2)));
         return element;
       }));
     });
@@ -87,7 +103,9 @@ function setUpMap(core) {
   function paintMap() {
     for (const cell of table.querySelectorAll("td[data-r]")) {
       const value = map.cells[cell.dataset.r][cell.dataset.c];
-      cell.style.background = value ? `rgb(${mapColour(map, value[0]).join(" ")})` : "";
+      const colour = value && mapColour(map, value[0]);
+      cell.style.background = value ? `rgb(${colour.join(" ")})` : "";
+      cell.style.color = value ? readableOn(colour) : "";
     }
     const limit = mapNumber(Number(map.limit.toPrecision(2)));
     const ends = { ratio: [`1/${limit}`, "1: chance", `${limit} × chance`], correlation: [`−${limit}`, "0: chance", limit], count: ["0", "", limit] }[map.scale];
@@ -104,11 +122,11 @@ function setUpMap(core) {
     const once = new Set(); // two heads that are closest to each other are one entry
     const shown = [];
     for (const [r, c] of cells) {
-      const [stem, marks] = map.cells[r][c][2].split(/\/(?=[^/]*$)/);
-      const name = `${stem}/${marks.split("-").sort().join("-")}`;
+      const [kind, stem, marks = ""] = map.cells[r][c][2].split("/");
+      const name = `${kind}/${stem}/${marks.split("-").sort().join("-")}`;
       if (once.has(name)) continue;
       once.add(name);
-      shown.push(make("li", {}, make("button", { type: "button", textContent: said(r, c), "data-target": map.cells[r][c][2] })));
+      shown.push(make("li", {}, opener(short(r, c), map.cells[r][c][2], { title: said(r, c) })));
       if (shown.length === 5) break;
     }
     byId("map-list").replaceChildren(...shown);

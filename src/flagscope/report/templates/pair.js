@@ -23,7 +23,7 @@ function setUpPair(core, ring) {
     const buttons = place === null ? [] : spaces.flatMap((space, side) => {
       const key = `${place[0]}.${space}`;
       return core.heads.groups.some((group) => group.key === key)
-        ? [make("button", { type: "button", textContent: `${words[space]} heads of the layer`, "data-target": `heads/${key}/${place[head[side]]}` })] : [];
+        ? [opener(`${words[space]} heads of the layer`, `heads/${key}/${place[head[side]]}`)] : [];
     });
     holder.replaceChildren(...buttons);
     holder.hidden = buttons.length === 0;
@@ -37,6 +37,7 @@ function setUpPair(core, ring) {
       const gauge = label(column) === "G" ? "gauge-only" : "";
       return make("tr", { className: gauge }, head, make("td", {}, text, " ", mark(label(column))), make("td", { textContent: balanced }), make("td", { textContent: chance }));
     }));
+    byId("pair-numbers").classList.toggle("no-balanced", !shown.some((column) => row[at[column.key]][3] && (gaugeShown() || label(column) !== "G")));
     byId("pair-folded").textContent = folded.length ? `${folded.length} gauge ${folded.length === 1 ? "number is" : "numbers are"} folded.` : "";
   }
   async function fill(index) {
@@ -83,6 +84,8 @@ function setUpPair(core, ring) {
   for (const [id, by] of [["pair-previous", -1], ["pair-next", 1]]) {
     byId(id).addEventListener("click", () => step(Number(pairSelect.options[pairSelect.selectedIndex + by].value)));
   }
+
+  gaugeListeners.push(() => numbers(rows[Number(pairSelect.value)]));
 
   // By name, or by place in the JSON.
   openers.pair = (what) => {

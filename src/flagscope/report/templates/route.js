@@ -4,6 +4,9 @@ const openers = {}; // kind -> (name) => {target, mark, heading, said}, or null 
 
 const hashOf = (target) => `#${encodeURIComponent(target).replaceAll("%2F", "/")}`;
 
+// A link to an object of the page.
+const opener = (text, target, properties = {}) => make("a", { href: hashOf(target), textContent: text, "data-target": target, ...properties });
+
 function targetInUrl() {
   try { return decodeURIComponent(location.hash.slice(1)); } catch { return location.hash.slice(1); }
 }

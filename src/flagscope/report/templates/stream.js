@@ -8,11 +8,14 @@ function setUpStream(core) {
   let samples = []; // [element, trace] of the key in view
   const paintKey = () => samples.forEach(([sample, { line }]) => { sample.style.borderTop = `3px ${dashes[line.dash] ?? "dashed"} ${painted(line.color)}`; });
   onTheme(paintKey);
+  let redraw = () => {};
+  gaugeListeners.push(() => redraw());
   const choose = (index) => {
     const { charts } = core.writers[index];
     const hidden = new Set();
     const draw = () => figures.forEach((figure) => {
       const { spec, alt, label } = charts[figure.dataset.streamed];
+      figure.hidden = label === "gauge" && !gaugeShown() && Object.values(charts).some((chart) => chart.label !== "gauge");
       const chip = figure.querySelector("[data-label]");
       chip.textContent = label ?? "";
       chip.className = `chip ${label ?? ""}`;
@@ -36,6 +39,7 @@ function setUpStream(core) {
       return button;
     }));
     paintKey();
+    redraw = draw;
     draw();
   };
   tabs(writerTabs, "writer", core.writers.map((writer) => writer.title), choose)(0);

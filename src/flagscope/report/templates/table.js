@@ -99,8 +99,8 @@ function setUpTable(holder, { columns, rows }, nameOf, targetOfRow) {
     const lines = state.more ? below.map(([words, className]) => make("div", { className, textContent: words })) : [];
     const title = below.map(([words]) => words).join("\n");
     if (column === 0) {
-      const button = make("button", { type: "button", textContent: text, "aria-label": `Open ${nameOf(index)}`, "data-target": targetOfRow(index) });
-      return make("th", { scope: "row" }, button, ok(rows[index]) ? "" : make("span", { className: "sub bad", textContent: ` ${rows[index][status][1]}` }), ...lines);
+      const link = opener(text, targetOfRow(index), { "aria-label": `Open ${nameOf(index)}` });
+      return make("th", { scope: "row" }, link, ok(rows[index]) ? "" : make("span", { className: "sub bad", textContent: ` ${rows[index][status][1]}` }), ...lines);
     }
     const element = make("td", {}, text, label ? " " : "", mark(label), ...lines);
     if (title && !state.more) element.title = title;
