@@ -65,12 +65,13 @@ let idle = false;
 function drawWhenIdle() {
   if (idle) return;
   idle = true;
-  (window.requestIdleCallback ?? setTimeout)(async () => {
+  const soon = window.requestIdleCallback ?? setTimeout;
+  soon(async () => {
     const next = [...plots].find(([element, plot]) => plot.waiting && !plot.busy && element.offsetWidth);
     if (next) await draw(next[0]);
     idle = false;
     if (next) drawWhenIdle();
-  });
+  }, { timeout: 300 });
 }
 
 // Plotly must not be asked twice at once for one element: draws take turns, and of several
