@@ -49,9 +49,7 @@ def _map(result: ScanResult, known: Sequence[Track], name: str, scale: MapScale)
         scale=scale,
         limit=scale_limit(scale, cells),
         row_title="kind of pair",
-        column_title="layer"
-        if all(track.by_layer for track in known)
-        else "layer, or place in order where no layer is known",
+        column_title="layer" if all(track.by_layer for track in known) else "place in depth",
         rows=[track.title for track in known],
         row_labels=[str(label) for label in labels] if len(set(labels)) > 1 else [],
         columns=[str(depth) for depth in depths],

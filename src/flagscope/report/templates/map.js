@@ -22,7 +22,7 @@ function mapSpec(map) {
   const shade = { ratio: (v) => Math.log2(Math.max(v, 1e-9)), correlation: (v) => v, count: (v) => v }[map.scale];
   const end = shade(map.limit);
   const colours = map.scale === "count" ? [5, 6, 7, 8, 9, 10] : [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
-  const ticks = map.scale === "ratio" ? [-end, 0, end] : map.scale === "count" ? [0, end] : [-end, 0, end];
+  const ticks = map.scale === "count" ? [0, end] : [-end, 0, end];
   const names = { ratio: [`1/${mapNumber(Number(map.limit.toPrecision(3)))}`, "chance", `${mapNumber(Number(map.limit.toPrecision(3)))} ×`] }[map.scale];
   const heat = {
     type: "heatmap", x: map.columns, y: map.rows,
@@ -32,7 +32,7 @@ function mapSpec(map) {
     colorbar: { thickness: 10, outlinewidth: 0, tickvals: ticks, ...(names ? { ticktext: names } : {}) },
   };
   const side = { type: "category", showgrid: false, automargin: true };
-  return { data: [heat], layout: { xaxis: { ...side, title: { text: map.column_title } }, yaxis: { ...side, autorange: "reversed", title: { text: map.row_title } } } };
+  return { data: [heat], layout: { font: { color: "$ink", family: "system-ui, sans-serif" }, plot_bgcolor: "$paper", xaxis: { ...side, title: { text: map.column_title } }, yaxis: { ...side, autorange: "reversed", title: { text: map.row_title } } } };
 }
 
 const mapRows = (map) => [
@@ -87,7 +87,7 @@ function setUpMap(core) {
         const element = make("td", { tabIndex: -1, role: "gridcell", "aria-label": said(r, c) });
         Object.assign(element.dataset, { r, c });
         if (cell) element.dataset.opens = cell[2];
-        if (cell && roomy) element.textContent = String(Number(cell[0].toPrecision(2)));
+        if (cell && roomy) element.textContent = Number.isInteger(cell[0]) && map.scale === "count" ? cell[0] : cell[0].toFixed(Math.abs(cell[0]) < 9.995 ? 2 : 1).replace("-", "−");
         return element;
       }));
     });

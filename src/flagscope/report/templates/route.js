@@ -57,7 +57,7 @@ openers.section = (id) => {
   const element = byId(id);
   if (!element) return null;
   const heading = element.querySelector("h2, h3, summary") ?? element;
-  return { target: `section/${id}`, mark: element, heading, said: `${heading.textContent.trim()}.` };
+  return { target: id, mark: element, heading, said: `${heading.textContent.trim()}.` };
 };
 
 function setUpRoutes() {

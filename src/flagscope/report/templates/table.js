@@ -13,16 +13,23 @@ function order(a, b, direction) {
 // Columns in view at first; a table without a list shows all of its columns.
 const SHOWN = { pairs: ["name", "kind", "layer", "ranks", "overlap_ratio", "commutator_ratio", "gram_correlation", "intersection_beyond_chance", "product", "p_adjusted", "status"] };
 
+// A number as it is; what stands next to it in the table (ranks, z, chance, the balanced value, the
+// label) in columns of its own. A p-value is sorted by its logarithm, and so is written as shown.
 function tableCsv(columns, rows) {
   const labels = { F: "functional", G: "gauge" };
-  const has = (place) => columns.map((column, index) => rows.some((row) => row[index][place]));
-  const [chance, balanced, label] = [2, 3, 4].map(has);
-  const more = (name, list) => (index) => (list[index] ? [`${columns[index].title}, ${name}`] : []);
-  const heading = columns.flatMap((column, index) => [column.title, ...more("shown as", chance)(index), ...more("chance or more", chance)(index), ...more("balanced", balanced)(index), ...more("label", label)(index)]);
-  const line = (row) => row.flatMap(([value, text, below, other, letter], index) => [
-    value ?? text, ...(chance[index] ? [text, below] : []), ...(balanced[index] ? [other] : []), ...(label[index] ? [labels[letter] ?? ""] : []),
-  ]);
-  return csvText([heading, ...rows.map(line)]);
+  const plain = (text) => (text === "–" ? "" : text);
+  const value = ([number, text], index) => (columns[index].key === "p_adjusted" ? plain(text) : number ?? plain(text));
+  const parts = [
+    ["", value, () => true],
+    [", as shown", ([, text]) => plain(text), ([number, text], index) => value([number, text], index) !== text && text.includes(" ")],
+    [", chance or more", (cell) => cell[2], (cell) => cell[2]],
+    [", balanced", (cell) => cell[3], (cell) => cell[3]],
+    [", label", (cell) => labels[cell[4]] ?? "", (cell) => cell[4]],
+  ];
+  const wanted = columns.flatMap((column, index) => parts
+    .filter(([, , has]) => rows.some((row) => has(row[index], index)))
+    .map(([name, get]) => [column.title + name, (row) => get(row[index], index)]));
+  return csvText([wanted.map(([title]) => title), ...rows.map((row) => wanted.map(([, get]) => get(row)))]);
 }
 
 function setUpTable(holder, { columns, rows }, nameOf, targetOfRow) {
