@@ -21,7 +21,6 @@ def arrived(page: Page, target: str, heading: str) -> None:
         "target => decodeURIComponent(location.hash.slice(1)) === target", arg=target
     )
     assert page.locator(".marked").count() == 1
-    # Scrolling is smooth: it takes a while.
     page.wait_for_function(
         """id => {
           const box = document.getElementById(id).getBoundingClientRect();
@@ -38,7 +37,7 @@ def drawn(page: Page, selector: str) -> None:
     """Scroll to a figure and wait until Plotly has drawn it."""
     page.locator(selector).scroll_into_view_if_needed()
     page.wait_for_function(
-        "selector => document.querySelector(selector)._fullLayout && document.querySelector(selector).querySelector('.main-svg')",
+        "selector => document.querySelector(selector)?.querySelector('.main-svg')",
         arg=selector,
         timeout=TIMEOUT,
     )
@@ -49,7 +48,8 @@ _PLACE = """([selector, trace, point]) => {
   const data = plot.data[trace];
   const { xaxis, yaxis } = plot._fullLayout;
   const box = plot.getBoundingClientRect();
-  const [x, y] = Array.isArray(point) ? [data.x[point[1]], data.y[point[0]]] : [data.x[point], data.y[point]];
+  const [row, column] = Array.isArray(point) ? point : [point, point];
+  const [x, y] = [data.x[column], data.y[row]];
   return [box.left + xaxis._offset + xaxis.d2p(x), box.top + yaxis._offset + yaxis.d2p(y)];
 }"""
 
@@ -57,7 +57,6 @@ _PLACE = """([selector, trace, point]) => {
 def click_point(page: Page, selector: str, trace: int, point: int | list[int]) -> None:
     """Click on a point of a figure, or on a cell, by its row and column."""
     drawn(page, selector)
-    page.wait_for_timeout(400)  # for scrolling to end
     x, y = page.evaluate(_PLACE, [selector, trace, point])
     page.mouse.move(x - 3, y)
     page.mouse.move(x, y)
@@ -67,7 +66,8 @@ def click_point(page: Page, selector: str, trace: int, point: int | list[int]) -
 def traces(page: Page, selector: str) -> list[dict[str, Any]]:
     """The traces of a drawn figure: type, name, and what its points open."""
     return page.evaluate(
-        "selector => document.querySelector(selector).data.map(t => ({ type: t.type, name: t.name, targets: t.customdata ?? null, x: t.x, y: t.y }))",
+        """selector => document.querySelector(selector).data.map(({ name, customdata, x, y }) =>
+          ({ name, targets: customdata ?? null, x, y }))""",
         selector,
     )
 

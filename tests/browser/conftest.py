@@ -1,4 +1,4 @@
-"""Pages opened in Debian's browser, or another Chromium on the path; skipped where there is none."""
+"""Pages opened in Debian's browser or another Chromium on the path; skipped where none is."""
 
 from __future__ import annotations
 
@@ -106,6 +106,7 @@ def opened(browser: Browser, folder: Path) -> Iterator[Open]:
             path.write_text(render_page(scanned, title=title), encoding="utf-8")
         arguments: dict[str, Any] = {
             "viewport": {"width": width, "height": height}, "color_scheme": scheme,
+            "reduced_motion": "reduce",  # scrolling takes no time then
         }  # fmt: skip
         context = browser.new_context(accept_downloads=True, **arguments)
         contexts.append(context)

@@ -29,6 +29,16 @@ function reach(element, heading) {
   heading.focus({ preventScroll: true });
 }
 
+// A new entry of the history; the one that is left keeps its place on the page. The browser would
+// scroll back by itself, but after the object is opened, and away from it.
+function remember(hash) {
+  try {
+    history.scrollRestoration = "manual";
+    history.replaceState({ scroll: scrollY }, "");
+    history.pushState(null, "", hash);
+  } catch { /* a page inside another one may not be allowed a URL of its own */ }
+}
+
 // Open an object. Without `scroll` the reader stays where they are, as after a choice in a list.
 function go(target, { push = true, scroll = true } = {}) {
   const [kind, ...rest] = target.split("/");
@@ -37,10 +47,7 @@ function go(target, { push = true, scroll = true } = {}) {
     announce(`This page has nothing called ${target}.`);
     return false;
   }
-  if (push && location.hash !== hashOf(opened.target)) {
-    // A page inside another one may not be allowed a URL of its own.
-    try { history[push === "replace" ? "replaceState" : "pushState"](null, "", hashOf(opened.target)); } catch { /* no URL then */ }
-  }
+  if (push && location.hash !== hashOf(opened.target)) remember(hashOf(opened.target));
   outline(scroll ? opened.mark : null);
   if (scroll) reach(opened.mark, opened.heading);
   announce(opened.said);
@@ -49,8 +56,14 @@ function go(target, { push = true, scroll = true } = {}) {
 
 function follow() {
   const target = targetInUrl();
-  if (target.includes("/")) go(target, { push: false });
-  else outline(null);
+  if (target.includes("/")) {
+    go(target, { push: false });
+    return;
+  }
+  outline(null);
+  if (history.scrollRestoration === "auto") return;
+  if (target) byId(target)?.scrollIntoView();
+  else scrollTo({ top: history.state?.scroll ?? 0 });
 }
 
 openers.section = (id) => {
