@@ -121,7 +121,8 @@ def _cell(
         interval = f" [{number(low)}, {number(high)}]" if low != high else ""
         chance = f"chance {number(mean)}{interval}"
     ends = f"{number(min(every))} to {number(max(every))}" if len(every) > 1 else ""
-    spoken = f"{title}: median {number(median(every))}, {ends}; {chance}"
+    more = "; ".join(part for part in (ends, chance) if part)
+    spoken = f"{title}: median {number(median(every))}, {more}"
     spark = sparkline(values, bands, title=spoken) if len(values) > 1 else Markup("")
     return GlanceCell(number(median(every)), ends, chance, label, spark)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from flagscope.records import EdgeRecord, HeadRecord, HeadSpace, PairRecord
 
@@ -43,6 +44,17 @@ def heads_target(key: str, heads: Sequence[int] = ()) -> str:
     """
     marks = f"/{'-'.join(map(str, heads))}" if heads else ""
     return f"heads/{key}{marks}"
+
+
+def without_targets(traces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Traces without what their points open, which only a page can follow."""
+    kept = []
+    for trace in traces:
+        own = {key: value for key, value in trace.items() if key != "meta"}
+        if any(isinstance(item, str) for item in own.get("customdata") or ()):
+            del own["customdata"]
+        kept.append(own)
+    return kept
 
 
 def end_key(edge: EdgeRecord, *, writes: bool) -> str:
