@@ -23,7 +23,7 @@ class _Layers(NamedTuple):
     stack: str
     cross: bool
     heads: int
-    groups: dict[int, dict[str, HeadRecord]]
+    groups: dict[int, dict[HeadSpace, HeadRecord]]
 
     @property
     def layers(self) -> list[int]:
@@ -50,7 +50,7 @@ def _parts(result: ScanResult) -> list[_Layers]:
         groups.setdefault((group.stack, group.attention == "cross"), []).append(group)
     parts = []
     for (stack, cross), some in groups.items():
-        at: dict[int, dict[str, HeadRecord]] = {}
+        at: dict[int, dict[HeadSpace, HeadRecord]] = {}
         for group in some:
             at.setdefault(group.layer, {}).setdefault(group.space, group)
         words = [stack] if len({stack for stack, _ in groups}) > 1 else []
@@ -92,7 +92,13 @@ def _closest_map(part: _Layers, spaces: Sequence[HeadSpace], *, key: str, title:
 
 
 def _page_map(
-    part: _Layers, cells: list[list[MapCell]], *, key: str, title: str, scale: MapScale, words: str
+    part: _Layers,
+    cells: Sequence[Sequence[MapCell]],
+    *,
+    key: str,
+    title: str,
+    scale: MapScale,
+    words: str,
 ) -> PageMap:
     return PageMap(
         key=f"{part.stack}{'.cross' * part.cross}/{key}",
@@ -111,9 +117,7 @@ def _page_map(
     )
 
 
-def _closest_cell(
-    part: _Layers, layer: int, head: int, spaces: Sequence[HeadSpace]
-) -> list[object] | None:
+def _closest_cell(part: _Layers, layer: int, head: int, spaces: Sequence[HeadSpace]) -> MapCell:
     groups = part.groups[layer]
     found = [
         closest
@@ -213,8 +217,6 @@ def _kept(result: ScanResult) -> str:
     return "" if complete(result) else " Only the links furthest from chance are kept."
 
 
-def _count_cell(
-    part: _Layers, layer: int, head: int, count: int, text: str, space: str
-) -> list[object]:
+def _count_cell(part: _Layers, layer: int, head: int, count: int, text: str, space: str) -> MapCell:
     target = heads_target(f"{layer_key(part.stack, layer, cross=part.cross)}.{space}", (head,))
     return [count, text, target]

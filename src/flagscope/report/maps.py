@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 MapScale = Literal["ratio", "count", "correlation"]
 # [number, words, target] of a cell; None where there is no number.
-MapCell = list[Any] | None
+MapCell = Sequence[Any] | None
 
 _LARGEST_RATIO = 32.0
 
@@ -54,7 +54,7 @@ class PageMap:
     rows: list[str]
     row_labels: list[str]
     columns: list[str]
-    cells: list[list[MapCell]]
+    cells: Sequence[Sequence[MapCell]]
 
     def payload(self) -> dict[str, Any]:
         """As in the page's data."""
