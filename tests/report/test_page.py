@@ -225,13 +225,13 @@ const wait = setInterval(() => {
   said.chip = document.querySelector("[data-observable] [data-label]").textContent;
   click('[data-target^="heads/38"]');
   said.group = document.getElementById("group-title").textContent;
-  document.querySelectorAll("[data-table=pairs] thead button")[3].click();
-  said.largest = document.querySelector("[data-table=pairs] tbody th button").textContent;
+  document.querySelector("[data-table=pairs] [data-column='4'] button").click();
+  said.largest = document.querySelector("[data-table=pairs] tbody th a").textContent;
   const search = document.querySelector("[data-table=pairs] input");
   search.value = "NaN";
   search.dispatchEvent(new Event("input"));
   said.found = document.querySelectorAll("[data-table=pairs] tbody tr").length;
-  click("[data-table=pairs] tbody th button");
+  click("[data-table=pairs] tbody th a");
   said.pair = document.getElementById("pair-title").textContent;
   document.body.dataset.said = JSON.stringify(said);
 }, 50);
