@@ -257,7 +257,7 @@ def test_nothing_stands_out_is_said_in_words() -> None:
     assert cell[:3] == [None, "none stands out", "nothing stands out of the bulk: write"]
     (row,) = summary_table(synthetic.result([_bulk(-0.3)])).rows
     assert row[2] == "none stands out"
-    assert "In 1 of 1 pairs no direction stands out" in (
+    assert "In the one pair no direction stands out" in (
         summary_table(synthetic.result([_bulk(-0.3)])).caption
     )
 

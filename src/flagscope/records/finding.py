@@ -100,6 +100,6 @@ class Finding(Record):
     )
     target: str | None = Field(
         default=None,
-        description="Where a page shows more: heads/3 (index of a head group), heads/3/0-5 (heads "
-        "of it), pair/17 (index of a pair), track/qk/rope or section/details.",
+        description="Where a page shows more: heads/3 (index of a head group), heads/3/0-5 "
+        "(heads of it), pair/17 (index of a pair), track/qk/rope or section/details.",
     )
