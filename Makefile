@@ -45,6 +45,9 @@ mistakes: $(VENV)/.test
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python scripts/check_site.py site
+	@echo "The documentation is in site/: open site/index.html in a browser. Its search works from disk."
+	@echo "While you write: $(BIN)/mkdocs serve"
 
 # Every experiment in full (under three hours on two cores), and the pages of its results.
 lab: $(VENV)/.test
