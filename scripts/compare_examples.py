@@ -3,7 +3,7 @@
     python scripts/compare_examples.py FOLDER
 
 They are made of all-MiniLM-L6-v2, as the tests install it, and of the bundled model: changed
-copies, and LoRA adapters that PEFT saves and merges. The table of docs/compare.md is what it prints.
+copies, and LoRA adapters that PEFT saves and merges. docs/compare.md has the table that it prints.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Excerpt(NamedTuple):
 
 EXCERPTS = {
     "broken": Excerpt("scan damaged.safetensors --json damaged.json", (7,)),
-    "changed": Excerpt("compare step-002000.safetensors step-010000.safetensors", (1, 0, 1, 4)),
+    "changed": Excerpt("compare step-002000.safetensors step-010000.safetensors", (1, 0, 2, 4)),
     "near-copies": Excerpt("heads step-010000.safetensors", (6,)),
     "scan": Excerpt("scan step-010000.safetensors", (6, 6, 8)),
     # After "broken", which writes the file.
@@ -78,7 +78,7 @@ def _block(excerpt: Excerpt, folder: Path) -> str:
     text = subprocess.run(
         command, cwd=folder, shell=True, text=True, check=False,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT if gate else subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": str(WIDTH), "PYTHONIOENCODING": "utf-8"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": str(WIDTH), "PYTHONUTF8": "1"},
     ).stdout  # fmt: skip
     shown = [f"$ flagscope {excerpt.command}"]
     paragraphs = text.rstrip("\n").split("\n\n")

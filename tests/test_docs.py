@@ -47,3 +47,12 @@ def test_modules_named_on_a_page_exist(page):
     named = re.findall(MODULE, (DOCS / page).read_text(encoding="utf-8"))
     assert len(named) > 5
     assert all((PACKAGE / module).is_file() for module in named), named
+
+
+def test_speed_next_to_other_tools_is_what_was_measured():
+    peers = (DOCS / "peers.md").read_text(encoding="utf-8")
+    measured = (DOCS / "performance.md").read_text(encoding="utf-8")
+    ratio = re.search(r"ratio ([\d.]+), 95 % interval ([\d.]+) to ([\d.]+)", peers)
+    assert ratio is not None
+    value, low, high = ratio.groups()
+    assert f"| WeightWatcher analyze() / scan | {value} [{low}, {high}] |" in measured
