@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gallery_pages import facts, page
+from markdown.extensions.toc import slugify
 from term_links import TermLinks, entries, with_anchors
 
 from flagscope.arch import FamilyInfo, families
 from flagscope.diagnose import labels
-from flagscope.observables import EXPLANATIONS
+from flagscope.observables import EXPLANATIONS, Explanation
 from flagscope.records import FREEDOMS
 from flagscope.report.glossary import GAUGE, SETTING
 from flagscope.report.terms import TERMS
@@ -67,6 +68,9 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Fill the placeholders of a page."""
     name = page.file.src_uri
     _links.page = None if name.startswith(_UNLINKED) else name
+    if name.startswith("reference/"):
+        # Its many names would come before the pages that explain them.
+        page.meta.setdefault("search", {"boost": 0.3})
     markdown = _filled(markdown)
     return with_anchors(markdown) if name == _GLOSSARY else markdown
 
@@ -85,7 +89,7 @@ def _diagnostics() -> str:
     parts = [SETTING, "", GAUGE, ""]
     for field, e in EXPLANATIONS.items():
         parts += [
-            f"## {e.title} ({e.symbol})",
+            f"## {_heading(e)}",
             "",
             f"*{e.short}* &nbsp; field `{field}`",
             "",
@@ -96,6 +100,18 @@ def _diagnostics() -> str:
             "",
         ]
     return "\n".join(parts)
+
+
+def _heading(e: Explanation) -> str:
+    return f"{e.title} ({e.symbol})"
+
+
+def _numbers_of_a_report() -> str:
+    return "\n".join(
+        f"- **{e.title}.** {e.symbol}: {e.short[0].lower()}{e.short[1:]} "
+        f"([definition](diagnostics.md#{slugify(_heading(e), '-')}))"
+        for e in EXPLANATIONS.values()
+    )
 
 
 def _families() -> str:
@@ -198,5 +214,6 @@ _PARTS = {
     "families": _families,
     "family_keys": _family_keys,
     "labels": _labels,
+    "numbers": _numbers_of_a_report,
     "terms": _terms,
 }

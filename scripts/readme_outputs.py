@@ -27,7 +27,7 @@ from flagscope.demo import checkpoints
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/index.md", "docs/guide.md", "docs/what-to-do.md")
-WIDTH = 112
+WIDTH = 96
 _MARKED = re.compile(r"(<!-- output: ([\w-]+) -->\n).*?(<!-- end of output -->)", re.DOTALL)
 
 
