@@ -68,8 +68,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Fill the placeholders of a page."""
     name = page.file.src_uri
     _links.page = None if name.startswith(_UNLINKED) else name
-    if name.startswith("reference/"):
-        # Its many names would come before the pages that explain them.
+    if name.startswith(("reference/", "lab/", "schema.md")):
+        # Their many names and numbers would come before the pages that explain them.
         page.meta.setdefault("search", {"boost": 0.3})
     markdown = _filled(markdown)
     return with_anchors(markdown) if name == _GLOSSARY else markdown

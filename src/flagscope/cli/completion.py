@@ -16,8 +16,9 @@ _FILES = frozenset({"F", "SOURCE", "FILE.json", "NAME|FILE.toml|none"})
 
 class _FileName(click.types.StringParamType):
     def shell_complete(
-        self, _context: click.Context, _parameter: click.Parameter, incomplete: str
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
+        del ctx, param
         return [CompletionItem(incomplete, type="file")]
 
 
