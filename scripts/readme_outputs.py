@@ -23,11 +23,19 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 
+import flagscope
 from flagscope.demo import checkpoints
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/index.md", "docs/guide.md", "docs/what-to-do.md")
 WIDTH = 96
+# The package that this script imports, from whatever folder, and lines as long as they are shown.
+ENVIRONMENT = {
+    "PYTHONPATH": str(Path(flagscope.__file__).parents[1]),
+    "OMP_NUM_THREADS": "1",
+    "COLUMNS": str(WIDTH),
+    "PYTHONUTF8": "1",
+}
 _MARKED = re.compile(r"(<!-- output: ([\w-]+) -->\n).*?(<!-- end of output -->)", re.DOTALL)
 
 
@@ -78,7 +86,7 @@ def _block(excerpt: Excerpt, folder: Path) -> str:
     text = subprocess.run(
         command, cwd=folder, shell=True, text=True, check=False,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT if gate else subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": str(WIDTH), "PYTHONUTF8": "1"},
+        env={**os.environ, **ENVIRONMENT},
     ).stdout  # fmt: skip
     shown = [f"$ flagscope {excerpt.command}"]
     paragraphs = text.rstrip("\n").split("\n\n")
