@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test shapes check docs fuzz mistakes lab lab-quick bench clean
+.PHONY: demo test shapes check docs dist-check fuzz mistakes lab lab-quick bench clean
 
 demo: $(VENV)/.core
 	$(BIN)/flagscope demo --html flagscope-demo.html
@@ -45,6 +45,13 @@ mistakes: $(VENV)/.test
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python scripts/check_site.py site
+	@echo "The documentation is in site/: open site/index.html in a browser. Its search works from disk."
+	@echo "While you write: $(BIN)/mkdocs serve"
+
+# Wheel and source archive: built, checked, and the wheel run in a clean environment (about 80 s).
+dist-check: $(VENV)/.dev
+	$(BIN)/python scripts/check_dist.py dist
 
 # Every experiment in full (under three hours on two cores), and the pages of its results.
 lab: $(VENV)/.test

@@ -3,30 +3,93 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gallery_pages import facts, page
+from markdown.extensions.toc import slugify
+from term_links import TermLinks, entries, with_anchors
 
 from flagscope.arch import FamilyInfo, families
 from flagscope.diagnose import labels
-from flagscope.observables import EXPLANATIONS
+from flagscope.observables import EXPLANATIONS, Explanation
 from flagscope.records import FREEDOMS
 from flagscope.report.glossary import GAUGE, SETTING
 from flagscope.report.terms import TERMS
 from flagscope.schema import family_schema
 
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+
+_DOCS = Path(__file__).parent
+_GLOSSARY = "glossary.md"
+# Pages about the code, where words such as "test" and "flag" are those of programmers.
+_UNLINKED = ("contributing/", "reference/", "architecture.md", "lab/new.md", _GLOSSARY)
+# What stands for a term on a page, where it is not the term or its plural.
+PHRASES = {
+    "chance": r"(?:by|beyond|than|from|of) chance",
+    "effect": r"(?:by|in order of) effect",
+    "forced": r"forced (?:cosines?|intersections?|to meet)",
+    "Gram matrix": r"Gram matri(?:x|ces)|Grams",
+    "family of tests": r"famil(?:y|ies) of tests",
+    "near-copies": r"near[- ]cop(?:y|ies)",
+    "test": r"p-values?",
+}
+# Everyday words elsewhere.
+ONLY_ON = dict.fromkeys(("rule", "replay", "strength", "change", "drift"), "compare.md")
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Add the links to the glossary, whose terms are those of the page itself."""
+    global _links
+    glossary = _filled((_DOCS / _GLOSSARY).read_text(encoding="utf-8"))
+    _links = TermLinks(
+        dict(entries(glossary)), phrases=PHRASES, only_on=ONLY_ON, glossary=_GLOSSARY
+    )
+    # The type of the setting knows names alone; MkDocs hands on what it finds there.
+    config.markdown_extensions.append(_links)  # pyright: ignore[reportArgumentType]
+
+
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    """Draw the pages of the gallery."""
+    from mkdocs.structure.files import File
+
+    for numbers in sorted((_DOCS / "gallery").glob("*.json.gz")):
+        name = f"gallery/{numbers.name.removesuffix('.json.gz')}.html"
+        files.append(File.generated(config, name, content=page(numbers)))
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Fill the placeholders of a page."""
+    name = page.file.src_uri
+    _links.page = None if name.startswith(_UNLINKED) else name
+    if name.startswith(("reference/", "lab/", "schema.md")):
+        # Their many names and numbers would come before the pages that explain them.
+        page.meta.setdefault("search", {"boost": 0.3})
+    markdown = _filled(markdown)
+    return with_anchors(markdown) if name == _GLOSSARY else markdown
+
+
+def _filled(markdown: str) -> str:
     for name, make in _PARTS.items():
         markdown = markdown.replace(f"<!-- {name} -->", make() if name in markdown else "")
-    return markdown
+    return re.sub(r"<!-- facts ([\w-]+) -->", lambda match: facts(_numbers(match[1])), markdown)
+
+
+def _numbers(name: str) -> Path:
+    return _DOCS / "gallery" / f"{name}.json.gz"
 
 
 def _diagnostics() -> str:
     parts = [SETTING, "", GAUGE, ""]
     for field, e in EXPLANATIONS.items():
         parts += [
-            f"## {e.title} ({e.symbol})",
+            f"## {_heading(e)}",
             "",
             f"*{e.short}* &nbsp; field `{field}`",
             "",
@@ -37,6 +100,18 @@ def _diagnostics() -> str:
             "",
         ]
     return "\n".join(parts)
+
+
+def _heading(e: Explanation) -> str:
+    return f"{e.title} ({e.symbol})"
+
+
+def _numbers_of_a_report() -> str:
+    return "\n".join(
+        f"- **{e.title}.** {e.symbol}: {e.short[0].lower()}{e.short[1:]} "
+        f"([definition](diagnostics.md#{slugify(_heading(e), '-')}))"
+        for e in EXPLANATIONS.values()
+    )
 
 
 def _families() -> str:
@@ -139,5 +214,6 @@ _PARTS = {
     "families": _families,
     "family_keys": _family_keys,
     "labels": _labels,
+    "numbers": _numbers_of_a_report,
     "terms": _terms,
 }

@@ -3,13 +3,14 @@
     python scripts/compare_examples.py FOLDER
 
 They are made of all-MiniLM-L6-v2, as the tests install it, and of the bundled model: changed
-copies, and LoRA adapters that PEFT saves and merges. The table of the README is what this prints.
+copies, and LoRA adapters that PEFT saves and merges. docs/compare.md has the table that it prints.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import flagscope
 from flagscope.demo import checkpoints
 
 State = dict[str, Tensor]
@@ -167,6 +169,8 @@ def main(folder: Path) -> None:
     """Make the pairs, and print a table of commands and first lines."""
     warnings.simplefilter("ignore")
     Examples(folder).make()
+    # The package that is imported here, from whatever folder.
+    environment = {**os.environ, "PYTHONPATH": str(Path(flagscope.__file__).parents[1])}
     print("| `flagscope compare` | first line |\n|---|---|")
     for command in COMMANDS:
         # How far it moved is part of the line for models that are related, and for none other.
@@ -174,7 +178,7 @@ def main(folder: Path) -> None:
         parts = "content,change" if related else "content"
         run = subprocess.run(
             [sys.executable, "-m", "flagscope", "compare", *command.split(), "--only", parts],
-            cwd=folder, capture_output=True, text=True, check=False,
+            cwd=folder, capture_output=True, text=True, check=False, env=environment,
         )  # fmt: skip
         line = run.stdout.partition("\n")[0] or run.stderr.partition("\n")[0]
         print(f"| `{command}` | {line} |", flush=True)

@@ -47,3 +47,22 @@ def test_modules_named_on_a_page_exist(page):
     named = re.findall(MODULE, (DOCS / page).read_text(encoding="utf-8"))
     assert len(named) > 5
     assert all((PACKAGE / module).is_file() for module in named), named
+
+
+def test_speed_next_to_other_tools_is_what_was_measured():
+    peers = (DOCS / "peers.md").read_text(encoding="utf-8")
+    measured = (DOCS / "performance.md").read_text(encoding="utf-8")
+    ratio = re.search(r"ratio ([\d.]+), 95 % interval ([\d.]+) to ([\d.]+)", peers)
+    assert ratio is not None
+    value, low, high = ratio.groups()
+    assert f"| WeightWatcher analyze() / scan | {value} [{low}, {high}] |" in measured
+
+
+def test_answers_cite_the_laboratory_as_it_is():
+    answers = " ".join((DOCS / "faq.md").read_text(encoding="utf-8").split())
+    index = " ".join((DOCS / "lab/index.md").read_text(encoding="utf-8").split())
+    for words in ("205 of 209 places", "(0.32)", "(0.72)"):
+        assert words.strip("()") in index
+        assert words.strip("()") in answers
+    assert "less (ρ = -0.30)" in index
+    assert "cost less (-0.30)" in answers

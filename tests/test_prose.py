@@ -84,7 +84,8 @@ def _page_prose(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _pages() -> list[Path]:
-    return [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
+    pages = [*(_ROOT / "docs").glob("*.md"), *(_ROOT / "docs/gallery").glob("*.md")]
+    return [_ROOT / "README.md", *sorted(pages)]
 
 
 def _idioms(prose: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str, str]]:

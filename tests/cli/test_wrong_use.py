@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,51 @@ def test_shells_complete_commands(run: Run, monkeypatch, shell: str) -> None:
     monkeypatch.setenv("COMP_WORDS", "flagscope com")
     monkeypatch.setenv("COMP_CWORD", "com" if shell == "fish" else "1")
     assert "compare" in run().out
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "scan mod",
+        "heads mod",
+        "compare a mod",
+        "report mod",
+        "scan x --html mod",
+        "scan x --base mod",
+    ],
+)
+def test_shells_complete_file_names(run: Run, monkeypatch, line: str) -> None:
+    monkeypatch.setenv("_FLAGSCOPE_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", f"flagscope {line}")
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split())))
+    assert run().out == "file,mod\n"
+
+
+def test_names_of_experiments_are_not_files(run: Run, monkeypatch) -> None:
+    monkeypatch.setenv("_FLAGSCOPE_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "flagscope lab mod")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    assert "file" not in run().out
+
+
+def test_the_environment_sets_defaults_that_the_command_line_overrides(
+    run: Run, monkeypatch, mlp: Path
+) -> None:
+    monkeypatch.setenv("FLAGSCOPE_SCAN_FDR", "0.01")
+    monkeypatch.setenv("FLAGSCOPE_TIMEOUT", "20")  # not an option: the limit of requests
+
+    def fdr(*options: str) -> float:
+        answer = run("scan", mlp, "--json", "-", "--quiet", *options)
+        assert answer.code == 0, answer.err
+        return json.loads(answer.out)["settings"]["fdr"]
+
+    assert fdr() == 0.01
+    assert fdr("--fdr", "0.1") == 0.1
+
+
+def test_a_wrong_default_names_its_variable(run: Run, monkeypatch, mlp: Path) -> None:
+    monkeypatch.setenv("FLAGSCOPE_SCAN_FDR", "2")
+    error, _ = complaint(run("scan", mlp))
+    assert "FLAGSCOPE_SCAN_FDR" in error
+    error, _ = complaint(run("scan", mlp, "--fdr", "3"))
+    assert "FLAGSCOPE_SCAN_FDR" not in error

@@ -13,10 +13,12 @@ import traceback
 from collections.abc import Sequence
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import shell_complete
 
 from flagscope.cli.catalogue import families_command
 from flagscope.cli.compare import compare_command
+from flagscope.cli.completion import complete_file_names
 from flagscope.cli.heads import heads_command
 from flagscope.cli.inspect import inspect_command
 from flagscope.cli.interrupt import leave
@@ -35,7 +37,13 @@ _COMPLETE = "_FLAGSCOPE_COMPLETE"  # set by the script that click gives to a she
 
 @click.group(
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Defaults: each option has a variable of the environment, FLAGSCOPE_SCAN_RANK for "
+    "`scan --rank`. The command line overrides it.",
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "auto_envvar_prefix": "FLAGSCOPE",  # defaults of options: FLAGSCOPE_SCAN_RANK, …
+    },
 )
 @click.version_option(package_name="flagscope")
 @click.pass_context
@@ -53,6 +61,7 @@ cli.add_command(families_command)
 cli.add_command(report_command)
 cli.add_command(demo_command)
 cli.add_command(lab_command)
+complete_file_names(cli.commands.values())
 
 _DEBUG = "--debug"
 for _command in (cli, *cli.commands.values()):
@@ -118,5 +127,15 @@ def _run(arguments: list[str]) -> int:
 def _complain_of_use(error: click.ClickException) -> None:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "flagscope"
-    message = error.format_message().rstrip(".")
+    message = error.format_message().rstrip(".") + _variable(error, context)
     complain(message[:1].lower() + message[1:], f"see `{command} --help`")
+
+
+def _variable(error: click.ClickException, context: click.Context | None) -> str:
+    """The environment variable that a wrong value came from, which the command does not show."""
+    parameter = getattr(error, "param", None)
+    if context is None or parameter is None or parameter.name is None:
+        return ""
+    if context.get_parameter_source(parameter.name) is not ParameterSource.ENVIRONMENT:
+        return ""
+    return f" (from {context.auto_envvar_prefix}_{parameter.name.upper()})"
