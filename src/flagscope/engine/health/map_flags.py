@@ -71,7 +71,7 @@ def unit_labels(
 def _placed(
     map_: LinearMap, end: End, sides: Mapping[tuple[int, ...], np.ndarray]
 ) -> tuple[Tensor, list[str], set[str]] | None:
-    """Values along elementary axes, the names of these, and those that tell units apart."""
+    """Values along elementary axes, the names of these, and those that distinguish units."""
     wanted = {*map_.batch_axes}
     wanted |= {"out": {*map_.out_axes}, "inp": {*map_.inp_axes}, "whole": set[str]()}[end]
     cut = {

@@ -104,10 +104,8 @@ def _neurons(pairs: Sequence[PairGroup], shown: Shown) -> Neurons | None:
     copies = _copies(pairs, shown, unread | unfed | dead) if is_known else np.zeros_like(dead)
     every = (dead, unread, unfed, dead & ~unread & ~unfed, copies)
     zeros: list[tuple[LinearMap, End, int]] = [(first.read.map, "inp", int(unread.sum()))]
-    zeros += [
-        (pair.write.map, "out", int((flags & (dead | unfed)).sum()))
-        for pair, flags in zip(pairs, by_pair, strict=True)
-    ]
+    for pair, flags in zip(pairs, by_pair, strict=True):
+        zeros.append((pair.write.map, "out", int((flags & (dead | unfed)).sum())))
     writers = tuple(pair.write.map for pair in pairs)
     flat = (flags.reshape(-1) for flags in every)
     return Neurons(first, unread.size, is_known, *flat, zeros=tuple(zeros), writers=writers)

@@ -65,9 +65,11 @@ def _looks(task: Task, tensors: TensorCache) -> tuple[list[TensorHealth], list[t
     health: list[TensorHealth] = []
     unread: list[tuple[str, str]] = []
     for look in task.looks:
+        # Gains of norms are read by other tasks too, which do not plan for anything so small.
+        kept = look.shared if look.kind != "vector" else frozenset(look.blocks)
 
-        def read(piece: Piece, shared: frozenset[Piece] = look.shared) -> StoredTensor:
-            return tensors.get(piece) if piece in shared else tensors.once(piece)
+        def read(piece: Piece, kept: frozenset[Piece] = kept) -> StoredTensor:
+            return tensors.get(piece) if piece in kept else tensors.once(piece)
 
         try:
             health.append(tensor_health(look, read))
