@@ -100,7 +100,7 @@ def _values(
     if not track.several:
         x, y = [position for position, _, _ in rows], [value for _, _, value in rows]
         text = [described(pair, observable, value) for _, pair, value in rows]
-        style = {"marker": marker("$raw", len(x))}
+        style: dict[str, Any] = {"marker": marker("$raw", len(x))}
         style["customdata"] = [pair_target(pair) for _, pair, _ in rows]
         return [line(x, y, name="value", color="$raw", text=text, **style)]
     at = _grouped(rows)
@@ -108,7 +108,7 @@ def _values(
     middle = [median(value for _, value in at[position]) for position in x]
     text = [_summary(position, at[position], observable) for position in x]
     points = _points(rows, observable) if len(rows) <= _ALL_POINTS else _extremes(at, observable)
-    style = {"marker": marker("$raw", len(x))}
+    style: dict[str, Any] = {"marker": marker("$raw", len(x))}
     style["customdata"] = [pair_target(_middle(at[position])) for position in x]
     return [*points, line(x, middle, name="median", color="$raw", text=text, **style)]
 

@@ -61,7 +61,8 @@ def _parts(result: ScanResult) -> list[_Layers]:
 
 
 def _maps(result: ScanResult, part: _Layers) -> list[PageMap]:
-    spaces = [space for space in _SPACES if any(space in here for here in part.groups.values())]
+    known = {space for here in part.groups.values() for space in here}
+    spaces: list[HeadSpace] = [space for space in _SPACES if space in known]
     maps = [
         _closest_map(part, spaces, key="closest", title="Closest other head, in any space"),
         *(
