@@ -20,6 +20,7 @@ from flagscope.diagnose import HeadEntry, SpaceOverlaps, adjusted_pairs, space_o
 from flagscope.engine.cache.norms import fold_before
 from flagscope.engine.cache.task_reader import TaskReader
 from flagscope.engine.cache.tensor_cache import TensorCache
+from flagscope.engine.plan.unplaced import reason_of
 from flagscope.errors import InputError
 from flagscope.geometry import (
     SLAB_BYTES,
@@ -32,7 +33,7 @@ from flagscope.geometry import (
     squared_overlaps,
     whitening,
 )
-from flagscope.records import HeadSpace, Precision
+from flagscope.records import HeadSpace, Precision, StreamBasis
 
 # Bytes of the float64 copy of the heads that are orthonormalised together.
 _CHUNK = 1 << 24
@@ -53,6 +54,7 @@ class _Space:
     space: HeadSpace
     d: int
     groups: tuple[HeadGroup, ...]
+    basis: StreamBasis
 
     @property
     def count(self) -> int:
@@ -153,6 +155,12 @@ def all_head_overlaps(
     return adjusted_pairs(overlaps)
 
 
+def unplaced_matrices(checkpoint: Checkpoint, graph: Graph) -> int:
+    """Number of matrices that could not be placed, though not every model has such."""
+    shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
+    return sum(not reason_of(name, shapes[name]).expected for name in graph.unmapped)
+
+
 def _spaces(graph: Graph, fold: bool) -> list[_Space]:
     groups: defaultdict[tuple[str, str | None, HeadSpace, int], list[HeadGroup]] = defaultdict(list)
     for group in graph.heads:
@@ -161,9 +169,21 @@ def _spaces(graph: Graph, fold: bool) -> list[_Space]:
         d = group.d - (norm is not None and norm.kind == "layernorm")
         groups[group.stack, group.attention, group.space, d].append(group)
     return [
-        _Space(*key, tuple(sorted(some, key=lambda group: group.layer)))
+        _Space(*key, tuple(sorted(some, key=lambda group: group.layer)), _basis(graph, *key[:3]))
         for key, some in groups.items()
     ]
+
+
+def _basis(graph: Graph, stack: str, attention: str | None, space: HeadSpace) -> StreamBasis:
+    """Whether heads of different layers meet in one basis, by the norms of the stream."""
+    if attention == "cross" and space in ("k", "v"):
+        return "shared"  # all layers read the same output of another stack
+    placements = {g.norm.placement for g in graph.heads if g.stack == stack and g.norm is not None}
+    if "post" in placements:
+        return "post-norm"
+    if any(stream.stack == stack for stream in graph.streams) or placements == {"pre"}:
+        return "shared"
+    return "unknown"
 
 
 def _folded(group: HeadGroup, fold: bool) -> Norm | None:
@@ -273,5 +293,5 @@ def _result(
 ) -> SpaceOverlaps:
     return space_overlaps(
         entries, total.cpu().numpy(), stack=space.stack, attention=space.attention,
-        space=space.space, d=space.d, form=form, top=top,
+        space=space.space, d=space.d, form=form, top=top, basis=space.basis,
     )  # fmt: skip

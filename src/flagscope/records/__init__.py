@@ -6,6 +6,13 @@ and none holds NaN or infinity.
 
 from flagscope.records.coverage import Coverage, LeftOut, NotFinite, WithoutNumbers
 from flagscope.records.finding import FINDING_CODES, Finding, FindingCode, Severity
+from flagscope.records.head_overlaps import (
+    HEADS_SCHEMA,
+    ComparedHead,
+    HeadOverlap,
+    HeadOverlapsRecord,
+    HeadSpaceRecord,
+)
 from flagscope.records.heads import HeadCluster, HeadPair, HeadRecord, SharedDirection
 from flagscope.records.links import EdgeRecord
 from flagscope.records.literals import (
@@ -22,6 +29,7 @@ from flagscope.records.literals import (
     Part,
     Precision,
     ReadSpace,
+    StreamBasis,
     TestKind,
     What,
 )
@@ -43,12 +51,14 @@ from flagscope.records.settings import ScanSettings
 __all__ = [
     "FINDING_CODES",
     "FREEDOMS",
+    "HEADS_SCHEMA",
     "HEAD_SPACES",
     "PARTS",
     "SCHEMA",
     "ArraySummary",
     "Attention",
     "Balanced",
+    "ComparedHead",
     "Coverage",
     "Depth",
     "EdgeRecord",
@@ -59,9 +69,12 @@ __all__ = [
     "Freedom",
     "Functional",
     "HeadCluster",
+    "HeadOverlap",
+    "HeadOverlapsRecord",
     "HeadPair",
     "HeadRecord",
     "HeadSpace",
+    "HeadSpaceRecord",
     "Incidence",
     "Label",
     "LeftOut",
@@ -80,6 +93,7 @@ __all__ = [
     "ScanSettings",
     "Severity",
     "SharedDirection",
+    "StreamBasis",
     "TestKind",
     "Values",
     "What",
