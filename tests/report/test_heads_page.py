@@ -17,6 +17,7 @@ import flagscope
 from flagscope.records import ComparedHead
 from flagscope.report.heads import render_heads, render_heads_summary
 from flagscope.report.heads.maps import MOST_HEADS, space_map
+from flagscope.schema import HEADS_SCHEMA_FILE, heads_schema
 from report.test_page import _opened, _parsed
 
 CHROMIUM = shutil.which("chromium")
@@ -99,6 +100,17 @@ def test_near_copies_are_records_of_a_stable_shape(copies: flagscope.HeadOverlap
     }  # fmt: skip
     assert read["closest"] == read["near_copies"][0]
     assert read["near_copies"][0]["p_adjusted"] < 1e-6
+
+
+def test_the_json_follows_the_published_schema(copies: flagscope.HeadOverlaps) -> None:
+    published = json.loads(HEADS_SCHEMA_FILE.read_text(encoding="utf-8"))
+    assert published == heads_schema(), "run `python -m flagscope.schema --write`"
+    jsonschema = pytest.importorskip("jsonschema")
+    check = jsonschema.Draft202012Validator(heads_schema())
+    for found in (copies, flagscope.head_overlaps(bert(), config=BERT, spaces="k")):
+        check.validate(json.loads(found.to_json()))
+    with pytest.raises(jsonschema.ValidationError):
+        check.validate({**copies.to_dict(), "spaces": [{}]})
 
 
 def test_a_model_without_near_copies_says_which_heads_are_closest() -> None:
