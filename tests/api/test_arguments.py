@@ -58,7 +58,7 @@ OF_SOURCES: dict[str, Case] = {
 SCAN: dict[str, Case] = OF_SOURCES | {
     "source": ({"source": gpt2(seed=1)}, lambda r: r.pairs["commutator_ratio"][0]),
     "only": ({"only": "heads"}, lambda r: (len(r.pairs), len(r.heads))),
-    "rank": ({"rank": "fixed:2"}, lambda r: set(r.pairs["effective_rank_write"]) == {2}),
+    "rank": ({"rank": "fixed:2"}, lambda r: set(r.pairs_all["effective_rank_write"]) == {2}),
     "fdr": ({"fdr": 0.5}, lambda r: r.result.settings.fdr),
     "fold_norms": ({"fold_norms": "all"}, lambda r: [h.folded for h in r.result.heads]),
     "window": ({"window": 2}, lambda r: r.pairs["name"].tolist()),

@@ -10,6 +10,7 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
+from flagscope.api.progress import Step, shown_progress
 from flagscope.api.saved import written
 from flagscope.api.sharing import named_paths, shareable
 from flagscope.api.source import check_device, checked_settings, mapped, opened, readable
@@ -191,6 +192,7 @@ def head_overlaps(
     top: int = 20,
     memory: float = BASES_MEMORY,
     device: str = "auto",
+    progress: Step | bool | None = None,
 ) -> HeadOverlaps:
     """Compare all heads of a model with each other, across layers, and with what chance gives.
 
@@ -211,6 +213,8 @@ def head_overlaps(
         Bytes to hold beyond the imports, in a device's own memory if it has one. Where the
         bases of a space, 4 H r d bytes for H heads of rank r in R^d, do not fit, the checkpoint is
         read again for each block of their coordinates.
+    progress
+        As for `scan`; what is counted are the layers of each space.
 
     Returns
     -------
@@ -243,11 +247,14 @@ def head_overlaps(
     _check(chosen, fold_norms, top, memory)
     settings = checked_settings(family=family, heads=heads, device=device, only=("heads",))
     check_device(settings)
-    with opened(source, config=config, revision=revision, base=base, tensors=tensors) as checkpoint:
+    with (
+        shown_progress(progress) as step,
+        opened(source, config=config, revision=revision, base=base, tensors=tensors) as checkpoint,
+    ):
         checkpoint, graph = mapped(checkpoint, settings, source, example_inputs)
         found = all_head_overlaps(
             checkpoint, graph, spaces=chosen, fold=fold_norms == "all", memory=memory,
-            device=resolved_device(device), top=top,
+            device=resolved_device(device), top=top, progress=step,
         )  # fmt: skip
         return HeadOverlaps(
             source=readable(checkpoint.source), family=graph.family, fold_norms=fold_norms,

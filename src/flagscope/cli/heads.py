@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flagscope.cli.bar import progress_bar
 from flagscope.cli.collection import collection_paused
 from flagscope.cli.interrupt import interruptible
 from flagscope.cli.options import device_option, memory_option, source_options
@@ -82,14 +83,16 @@ def heads_command(
     outputs = {"json": json_, "html": html, "csv": csv}
     check_outputs(outputs, source)
 
-    def compared() -> HeadOverlaps:
-        with collection_paused():
-            from flagscope.api.head_overlaps import head_overlaps
+    with progress_bar(quiet=quiet) as step:
 
-        chosen = [space.strip() for space in spaces.split(",")]
-        return head_overlaps(source, spaces=chosen, memory=memory, **options)  # pyright: ignore[reportArgumentType] (checked there)
+        def compared() -> HeadOverlaps:
+            with collection_paused():
+                from flagscope.api.head_overlaps import head_overlaps
 
-    found = interruptible(compared)
+            chosen: Any = [space.strip() for space in spaces.split(",")]  # checked there
+            return head_overlaps(source, spaces=chosen, memory=memory, progress=step, **options)
+
+        found = interruptible(compared)
 
     def table() -> str:
         from flagscope.report import csv_text

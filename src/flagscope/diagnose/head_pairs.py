@@ -148,7 +148,7 @@ def _certain(
     level = log10(LEVEL) - log10(len(ranks) * (len(ranks) - 1) / 2)
     by_ranks: dict[tuple[int, int], list[int]] = {}
     for place, k in enumerate(near.tolist()):
-        key = (ranks[rows[k]], ranks[columns[k]])
+        key = (ranks[int(rows[k])], ranks[int(columns[k])])
         by_ranks.setdefault((min(key), max(key)), []).append(place)
     for (p, q), places in by_ranks.items():
 

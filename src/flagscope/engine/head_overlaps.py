@@ -21,6 +21,7 @@ from flagscope.engine.cache.norms import fold_before
 from flagscope.engine.cache.task_reader import TaskReader
 from flagscope.engine.cache.tensor_cache import TensorCache
 from flagscope.engine.plan.unplaced import reason_of
+from flagscope.engine.scan import Progress
 from flagscope.errors import InputError
 from flagscope.geometry import (
     SLAB_BYTES,
@@ -75,6 +76,19 @@ class _Layers:
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, fold: bool) -> None:
         self._checkpoint, self.device, self.fold = checkpoint, device, fold
+        self._progress: Progress | None = None
+        self._done = self._in_all = 0
+
+    def report_to(self, progress: Progress | None, in_all: int) -> None:
+        """Say from now on how many groups of heads are read, of how many."""
+        self._progress, self._in_all = progress, in_all
+
+    def read(self, group: HeadGroup) -> None:
+        """A group of heads is read for the first time."""
+        self._done += 1
+        if self._progress is not None:
+            name = f"layer {group.layer}, {group.space} of the {group.stack}"
+            self._progress(self._done, self._in_all, name)
 
     def precision(self, group: HeadGroup) -> Precision:
         stored = self._checkpoint.tensors[group.map.tensor].dtype
@@ -117,6 +131,7 @@ def all_head_overlaps(
     memory: float,
     device: torch.device,
     top: int,
+    progress: Progress | None = None,
 ) -> tuple[SpaceOverlaps, ...]:
     """Overlaps of all heads of a model, for each stack, kind of attention and space.
 
@@ -134,6 +149,8 @@ def all_head_overlaps(
         Where to compute.
     top
         Number of head pairs to list in each space.
+    progress
+        Called with (layers done, layers in all, name of the layer), each space counted.
 
     Raises
     ------
@@ -142,6 +159,7 @@ def all_head_overlaps(
     """
     layers = _Layers(checkpoint, device, fold)
     wanted = [space for space in _spaces(graph, fold) if space.space in spaces]
+    layers.report_to(progress, sum(len(space.groups) for space in wanted))
     fixed = max((_fixed(space, layers) for space in wanted), default=0)
     if sum(space.bytes_of_bases for space in wanted) + fixed <= memory:
         return adjusted_pairs([*_held(wanted, layers, top)])
@@ -219,6 +237,7 @@ def _filled(
         count, rank = maps.values.shape[:2]
         bases[start : start + count, :rank] = orthonormal_rows(maps, white)
         entries += _entries(group, start, white)
+    layers.read(group)
     return entries
 
 
@@ -259,6 +278,7 @@ def _streamed(space: _Space, layers: _Layers, memory: float, top: int) -> SpaceO
         chunks = layers.chunks(group, layers.reader(group))
         known = {start: whitening(maps) for start, maps in chunks}
         whites.append(known)
+        layers.read(group)
         entries += [e for start, white in known.items() for e in _entries(group, start, white)]
 
     def rows(start: int, stop: int) -> Float[Tensor, "H r s"]:
