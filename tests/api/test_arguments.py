@@ -111,6 +111,7 @@ FUNCTIONS = {
 ALONE = {
     flagscope.scan: {"executor", "store", "memory", "progress", "depth"},
     flagscope.inspect: {"memory", "depth"},
+    flagscope.head_overlaps: {"progress"},
     flagscope.compare: {"adapter", "workers", "memory", "progress"},
 }
 
@@ -236,6 +237,13 @@ def test_a_scan_tells_its_progress() -> None:
     calls: list[tuple[int, int, str]] = []
     report = flagscope.scan(gpt2(), config=GPT2, progress=lambda *call: calls.append(call))
     assert [done for done, *_ in calls] == [*range(1, report.result.run.tasks + 1)]
+
+
+def test_heads_tell_their_progress() -> None:
+    calls: list[tuple[int, int, str]] = []
+    flagscope.head_overlaps(gpt2(), config=GPT2, progress=lambda *call: calls.append(call))
+    assert [call[:2] for call in calls] == [(done, 4 * LAYERS) for done in range(1, 4 * LAYERS + 1)]
+    assert calls[-1][2] == f"layer {LAYERS - 1}, o of the decoder"
 
 
 def test_a_scan_holds_no_more_than_its_memory(
