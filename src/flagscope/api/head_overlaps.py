@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flagscope.api.progress import Step, shown_progress
 from flagscope.api.saved import written
-from flagscope.api.sharing import named_paths, shareable
+from flagscope.api.sharing import named_paths, shareable, shared_name
 from flagscope.api.source import check_device, checked_settings, mapped, opened, readable
 from flagscope.diagnose import SpaceOverlaps
 from flagscope.engine import all_head_overlaps, resolved_device, unplaced_matrices
@@ -171,8 +171,9 @@ class HeadOverlaps:
     def __repr__(self) -> str:
         tables = ", ".join(f"{len(one.measured)} {one.space}" for one in self.spaces)
         near = sum(space.near_copies_total for space in self.spaces)
+        source = shared_name(self.source, self._given)
         return (
-            f"HeadOverlaps({self.source!r}, family={self.family!r}, heads: {tables or 'none'}; "
+            f"HeadOverlaps({source!r}, family={self.family!r}, heads: {tables or 'none'}; "
             f"{near} near-copies)"
         )
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flagscope.api.sharing import named_paths, shareable
+from flagscope.api.sharing import named_paths, shareable, shared_name
 from flagscope.api.source import (
     all_of,
     check_run,
@@ -107,7 +107,7 @@ class Inspection:
         c = self.coverage
         pairs = sum(len(group.members) for group in self.graph.pairs)
         return (
-            f"Inspection({self.source!r}, family={self.graph.family!r}, "
+            f"Inspection({shared_name(self.source, self._given)!r}, family={self.graph.family!r}, "
             f"{size(self.parameters)} parameters, {counted(pairs, 'pair')}, "
             f"{counted(len(self.graph.heads), 'head group')}; a scan would measure "
             f"{c.measured:,} of {counted(c.matrices, 'matrix', 'matrices')} in "

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from flagscope.api.saved import saved_record, written
-from flagscope.api.sharing import shared_result
+from flagscope.api.sharing import shared_name, shared_result
 from flagscope.records import ScanResult
 
 if TYPE_CHECKING:
@@ -213,8 +213,9 @@ class Report:
         from flagscope.report import measured_share
 
         r = self.result
+        source = shared_name(r.source, self._given)
         share = "" if r.coverage is None else f"{measured_share(r.coverage)}, "
         return (
-            f"Report({r.source!r}, family={r.family!r}, {share}{len(r.pairs)} pairs, "
+            f"Report({source!r}, family={r.family!r}, {share}{len(r.pairs)} pairs, "
             f"{len(r.heads)} head groups, {len(r.failures)} failures)"
         )
