@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -34,7 +35,7 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     return {name: executed(name, tmp_path_factory.mktemp(name)) for name in NAMES}
 
 
-# What a notebook is asked for once it has run, as a literal.
+# What a notebook is asked for once it has run, as JSON.
 ASKED = {
     "researcher": {
         "findings": "len(report.findings)",
@@ -63,15 +64,15 @@ def executed(name: str, folder: Path) -> dict[str, Any]:
     notebook = stored(name)
     notebook.cells = [cell for cell in notebook.cells if INSTALL not in tags(cell)]
     asked = ", ".join(f"{key!r}: {code}" for key, code in ASKED[name].items())
-    notebook.cells.append(nbformat.v4.new_code_cell(f"print(repr({{{asked}}}))"))
+    printed = f"import json\nprint(json.dumps({{{asked}}}, default=float))"
+    notebook.cells.append(nbformat.v4.new_code_cell(printed))
     client = nbclient.NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(flagscope.__file__).parents[1])}
     client.execute(env=environment)
     text = "".join(output.text for output in notebook.cells[-1].outputs if "text" in output)
-    found: dict[str, Any] = eval(text, {"nan": float("nan")})  # printed by the line above
-    return found
+    return json.loads(text)
 
 
 def tags(cell: Any) -> list[str]:
