@@ -62,7 +62,7 @@ ASKED = {
 
 def executed(name: str, folder: Path) -> dict[str, Any]:
     notebook = stored(name)
-    notebook.cells = [cell for cell in notebook.cells if INSTALL not in tags(cell)]
+    notebook.cells = [cell for cell in notebook.cells if mark(cell) != INSTALL]
     asked = ", ".join(f"{key!r}: {code}" for key, code in ASKED[name].items())
     printed = f"import json\nprint(json.dumps({{{asked}}}, default=float))"
     notebook.cells.append(nbformat.v4.new_code_cell(printed))
@@ -75,8 +75,8 @@ def executed(name: str, folder: Path) -> dict[str, Any]:
     return json.loads(text)
 
 
-def tags(cell: Any) -> list[str]:
-    return cell.metadata.get("tags", [])
+def mark(cell: Any) -> str | None:
+    return cell.metadata.get("flagscope")
 
 
 def test_these_are_all() -> None:
@@ -102,7 +102,7 @@ def test_a_stored_notebook_is_small_and_reads_without_running(name: str) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_it_installs_from_pypi_alone_and_opens_in_colab(name: str) -> None:
     notebook = stored(name)
-    (install,) = [cell for cell in notebook.cells if INSTALL in tags(cell)]
+    (install,) = [cell for cell in notebook.cells if mark(cell) == INSTALL]
     assert install is next(cell for cell in notebook.cells if cell.cell_type == "code")
     assert re.fullmatch(r"%pip install -q flagscope( scikit-learn)?", install.source)
     badge = re.search(r"colab\.research\.google\.com/github/([\w-]+)/flagscope/blob/main/(\S+)\)",
