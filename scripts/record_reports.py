@@ -70,8 +70,8 @@ def record(name: str, path: Path, out: Path) -> None:
         "json": json.dumps(settled, indent=1),
         "txt": re.sub(r"Report\(.[^,]*,", "Report(", repr(report)),
         "findings.txt": "\n".join(repr(finding) for finding in report.findings),
-        "pairs.csv": report.pairs.to_csv(),
-        "heads.csv": report.heads.to_csv(),
+        "pairs.csv": report.pairs_all.to_csv(),
+        "heads.csv": report.heads_all.to_csv(),
         "edges.csv": report.edges.to_csv(),
         "html": _page_of(settled),
     }

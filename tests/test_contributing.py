@@ -24,7 +24,7 @@ source, config = demo / "step-010000.safetensors", demo / "config.json"
 report = flagscope.scan(source, config=config, only="pairs", device="cpu")
 assert all(0 <= pair.gram_cosine <= 1 for pair in report.result.pairs)
 assert report.result.labels["gl"]["gram_cosine"] == "gauge"
-assert report.pairs["gram_cosine"].notna().all()
+assert report.pairs_all["gram_cosine"].notna().all()
 assert "How alike are the two Grams" in report.to_html()
 """
 

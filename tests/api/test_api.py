@@ -306,7 +306,7 @@ def test_frames_have_a_row_a_record(report: flagscope.Report) -> None:
 
 
 def test_frames_have_sensible_types(report: flagscope.Report) -> None:
-    types = report.pairs.dtypes
+    types = report.pairs_all.dtypes
     for name in ("layer", "head", "kv_head", "d", "rank_write", "intersection_exact"):
         assert types[name] == "Int64", name
     for name in ("commutator_ratio", "overlap_z", "log10_p", "p_adjusted", "imbalance"):
@@ -317,6 +317,17 @@ def test_frames_have_sensible_types(report: flagscope.Report) -> None:
     types = report.heads.dtypes
     assert types["layer"] == types["count"] == types["shared_directions"] == "Int64"
     assert types["overlap_ratio"] == types["z"] == "float64"
+
+
+def test_frames_have_twelve_columns_and_all_of_them(report: flagscope.Report) -> None:
+    assert list(report.pairs.columns) == [
+        "name", "kind", "layer", "head", "freedom", "overlap_ratio", "overlap_z",
+        "gram_correlation", "commutator_ratio", "log10_p", "p_familywise", "status",
+    ]  # fmt: skip
+    assert len(report.heads.columns) == 12
+    for few, every in ((report.pairs, report.pairs_all), (report.heads, report.heads_all)):
+        assert len(every.columns) > 20
+        pandas.testing.assert_frame_equal(few, every[few.columns])
 
 
 def test_frames_without_rows_keep_their_columns(report: flagscope.Report) -> None:
@@ -362,7 +373,7 @@ def test_html(report: flagscope.Report, tmp_path: Path) -> None:
 
 def test_notebooks_get_a_fragment_without_script(report: flagscope.Report) -> None:
     shown = report._repr_html_()
-    assert "<table" in shown
+    assert "<svg" in shown
     assert "<script" not in shown
     assert len(shown) < 20_000
 
@@ -372,6 +383,37 @@ def test_markup_in_names_is_text_in_the_page() -> None:
     found = flagscope.scan({f"{name}.{i}.weight": torch.eye(4) for i in (0, 2)})
     assert name not in found._repr_html_()
     assert name not in found.to_html()
+
+
+def test_reprs_are_short(report: flagscope.Report) -> None:
+    found = flagscope.inspect(attention(), config=GPT2)
+    assert repr(found) == (
+        "Inspection('state_dict', family='gpt2', 3.07 k parameters, 9 pairs, 4 head groups; a scan "
+        "would measure 4 of 4 matrices in 2 tasks)"
+    )
+    assert repr(report.result) == (
+        "ScanResult('state_dict', family='gpt2', 9 pairs, 4 head groups, 0 links, 0 failures)"
+    )
+    finding = report.findings[0]
+    assert repr(finding).startswith(f"Finding({finding.code}, {finding.severity}")
+    assert finding.text in repr(finding)
+    assert repr(report.result.coverage) == (
+        "Coverage(4 of 4 matrices measured, 3,072 of 3,072 parameters; 0 reasons why others were "
+        "not)"
+    )
+    assert "spectrum=<16 entries>" in repr(report.result.heads[0])
+    assert str(report.result) == repr(report.result)
+
+
+def test_an_inspection_is_a_fragment_in_a_notebook() -> None:
+    shown = flagscope.inspect(attention(), config=GPT2, estimate=True)._repr_html_()
+    assert "A scan would measure 4 of 4 matrices, 100 % of the parameters." in shown
+    assert "4 Query–key, 4 Value–output" in shown
+    assert "on this machine" in shown
+    assert "<script" not in shown
+    name = "<img src=x onerror=alert(1)>"
+    hostile = flagscope.inspect({f"{name}.{i}.weight": torch.eye(4) for i in (0, 2)})
+    assert name not in hostile._repr_html_()
 
 
 def test_repr_is_one_line(report: flagscope.Report) -> None:

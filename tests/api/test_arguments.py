@@ -58,7 +58,7 @@ OF_SOURCES: dict[str, Case] = {
 SCAN: dict[str, Case] = OF_SOURCES | {
     "source": ({"source": gpt2(seed=1)}, lambda r: r.pairs["commutator_ratio"][0]),
     "only": ({"only": "heads"}, lambda r: (len(r.pairs), len(r.heads))),
-    "rank": ({"rank": "fixed:2"}, lambda r: set(r.pairs["effective_rank_write"]) == {2}),
+    "rank": ({"rank": "fixed:2"}, lambda r: set(r.pairs_all["effective_rank_write"]) == {2}),
     "fdr": ({"fdr": 0.5}, lambda r: r.result.settings.fdr),
     "fold_norms": ({"fold_norms": "all"}, lambda r: [h.folded for h in r.result.heads]),
     "window": ({"window": 2}, lambda r: r.pairs["name"].tolist()),
@@ -111,6 +111,7 @@ FUNCTIONS = {
 ALONE = {
     flagscope.scan: {"executor", "store", "memory", "progress", "depth"},
     flagscope.inspect: {"memory", "depth"},
+    flagscope.head_overlaps: {"progress"},
     flagscope.compare: {"adapter", "workers", "memory", "progress"},
 }
 
@@ -236,6 +237,13 @@ def test_a_scan_tells_its_progress() -> None:
     calls: list[tuple[int, int, str]] = []
     report = flagscope.scan(gpt2(), config=GPT2, progress=lambda *call: calls.append(call))
     assert [done for done, *_ in calls] == [*range(1, report.result.run.tasks + 1)]
+
+
+def test_heads_tell_their_progress() -> None:
+    calls: list[tuple[int, int, str]] = []
+    flagscope.head_overlaps(gpt2(), config=GPT2, progress=lambda *call: calls.append(call))
+    assert [call[:2] for call in calls] == [(done, 4 * LAYERS) for done in range(1, 4 * LAYERS + 1)]
+    assert calls[-1][2] == f"layer {LAYERS - 1}, o of the decoder"
 
 
 def test_a_scan_holds_no_more_than_its_memory(

@@ -31,7 +31,7 @@ def test_heads_that_are_modules_are_measured_as_one_block():
         state[f"stack.{layer}.att.proj.weight"] = weights(d, d)
     plain, given = (flagscope.scan(state, workers=1, **how) for how in ({}, {"heads": heads}))
     for report in (plain, given):
-        pairs = report.pairs
+        pairs = report.pairs_all
         assert sorted(pairs.kind) == ["ov"] * 8 + ["qk"] * 8
         assert set(pairs.d) == {16}
         assert len(report.result.heads) == 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -134,6 +135,12 @@ def hub() -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 def opened(home: Path, *models: tuple[str, str | None], endpoint: str = "") -> list[dict]:
     """What a fresh process finds, since the hub's library reads its settings on import."""
+    return json.loads(answers(home, *models, endpoint=endpoint).stdout)
+
+
+def answers(
+    home: Path, *models: tuple[str, str | None], endpoint: str = ""
+) -> subprocess.CompletedProcess[str]:
     environment = {
         key: value
         for key, value in os.environ.items()
@@ -150,7 +157,7 @@ def opened(home: Path, *models: tuple[str, str | None], endpoint: str = "") -> l
         timeout=100,
     )
     assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+    return run
 
 
 def fetched(asked: list[tuple[str, str]]) -> set[str]:
@@ -219,6 +226,19 @@ def test_cache_laid_down_by_others_and_what_it_lacks(tmp_path):
     assert "not in the local cache" in nothing["says"]
     assert "HF_HUB_OFFLINE" in part["hint"]
     assert "HF_HUB_OFFLINE" in nothing["hint"]
+
+
+def test_an_address_that_nobody_answers_is_asked_once(tmp_path):
+    torch.save({"w": W}, cached(tmp_path, "org/elsewhere") / "pytorch_model.bin")
+    with socket.socket() as taken:  # a port that is bound and does not listen refuses
+        taken.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        run = answers(tmp_path, ("nofile", None), ("org/elsewhere", None), endpoint=endpoint)
+    lost, known = json.loads(run.stdout)
+    assert "Retrying" not in run.stderr
+    assert lost["error"] == "MissingFileError"
+    assert lost["hint"].startswith("there is no file or folder 'nofile' here: check the path.")
+    assert known == {"source": "org/elsewhere", "config": None, "sums": {"w": 66.0}}
 
 
 @pytest.mark.parametrize(

@@ -63,21 +63,41 @@ def test_tiny_transformers(run: Run, tiny: Path) -> None:
 
 def test_heads_across_layers(run: Run, tiny: Path, tmp_path: Path) -> None:
     answer = run("heads", tiny, "--top", 2, "--spaces", "q, o")
-    assert (answer.code, answer.err) == (0, "")
-    assert "decoder q: 2 pairs of" in answer.out
-    assert "decoder v" not in answer.out
+    assert answer.code == 0
+    assert "near-copies" in answer.out.splitlines()[1]
+    listed = [line.split() for line in answer.out.splitlines() if line.startswith("query space")]
+    assert len(listed) == 3  # the space, and two pairs
+    assert "\nvalue space" not in answer.out
+    assert "not looked at: The key and value spaces were not asked for." in answer.out
     found = json.loads(run("heads", tiny, "--json", "-").out)
     assert found["schema"] == "flagscope.heads/1"
     assert [space["space"] for space in found["spaces"]] == ["q", "k", "v", "o"]
     table = tmp_path / "pairs.csv"
     assert run("heads", tiny, "--csv", table, "--quiet").out == ""
     assert table.read_text().startswith("stack,space,first,second,overlap_ratio")
+    assert run("heads", tiny, "--csv", "-", "--csv-table", "summary").out.startswith("stack,")
+    page = tmp_path / "heads.html"
+    assert run("heads", tiny, "--html", page, "--title", "Small & tiny").code == 0
+    assert "<h1>Heads of Small &amp; tiny</h1>" in page.read_text(encoding="utf-8")
     wrong = run("heads", tiny, "--spaces", "q,x")
     assert wrong.code == 2
     assert "spaces names 'x'" in wrong.err
     small = run("heads", tiny, "--memory", "1k")
     assert small.code == 2
     assert "MB at least" in small.err
+
+
+def test_heads_of_a_network_without_any(run: Run, resnet: Path) -> None:
+    answer = run("heads", resnet)
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.splitlines()[1] == (
+        "No attention heads were found in this model, so there is nothing to compare."
+    )
+    assert "times chance" not in answer.out
+
+
+def test_heads_of_a_post_norm_stack_have_their_caveat(run: Run, minilm: Path) -> None:
+    assert "caution: Post-norm (encoder)" in run("heads", minilm, "--spaces", "k").out
 
 
 def test_inspect_lists_the_maps(run: Run, tiny: Path) -> None:

@@ -36,7 +36,9 @@ def test_csv_of_heads_and_of_links(run: Run, mlp: Path) -> None:
     heads = run("scan", mlp, "--csv", "-", "--csv-table", "heads").out.splitlines()
     edges = run("scan", mlp, "--csv", "-", "--csv-table", "edges").out.splitlines()
     assert len(heads) == len(edges) == 1  # the names of the columns: an MLP has neither
-    assert "near_copies_count" in heads[0].split(",")
+    assert {"near_copies_count", "shared_threshold"} <= set(heads[0].split(","))
+    pairs = run("scan", mlp, "--csv", "-").out.splitlines()
+    assert {"name", "write_tensor", "null_largest_cosine"} <= set(pairs[0].split(","))
     assert edges[0].startswith("from,to,stack,layer_from")
     error, _ = complaint(run("scan", mlp, "--csv", "-", "--csv-table", "links"))
     assert "edges" in error

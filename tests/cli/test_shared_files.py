@@ -76,7 +76,8 @@ def test_failures_and_notes_name_no_folder(
     assert "ann-smith" not in text
     report = flagscope.scan(source)
     assert str(private) in report.result.source
-    assert "ann-smith" not in report._repr_html_() + report.to_json() + report.to_html()
+    assert "ann-smith" not in repr(report) + report._repr_html_()
+    assert "ann-smith" not in report.to_json() + report.to_html()
     assert str(private) in report.to_json(paths=True)
 
 

@@ -52,15 +52,14 @@ def test_nothing_is_lost_in_ascii(minilm: Path, command: str) -> None:
     assert "\\u" not in text
     if command == "scan":
         assert "W1 W1^T" in text
-    else:
-        assert "mean sum cos^2" in text
         assert "10^-" in text
+    else:
+        assert "cos^2" in text
 
 
-def test_latin_1_keeps_what_it_has(minilm: Path) -> None:
-    text = sent("latin-1", "heads", minilm, "--top", 1).decode("latin-1")
-    assert "cos²" in text
-    assert "10^-" in text  # no ⁻ there, and so no ³ either
+def test_latin_1_keeps_what_it_has(minilm: Path, mlp: Path) -> None:
+    assert "cos²" in sent("latin-1", "heads", minilm, "--top", 1).decode("latin-1")
+    assert "rho" in sent("latin-1", "scan", mlp).decode("latin-1")  # no ρ there
 
 
 def test_utf_8_is_left_alone(mlp: Path) -> None:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from flagscope.api.compared_adapters import model_and_adapter, two_adapters
 from flagscope.api.compared_models import two_models
 from flagscope.api.comparison_report import ComparisonReport
+from flagscope.api.progress import Step, shown_progress
 from flagscope.api.sharing import named_paths
 from flagscope.api.sides import Asked, adapter_path
 from flagscope.api.source import check_run, checked_settings
-from flagscope.engine import Progress, default_workers, peak_rss
+from flagscope.engine import default_workers, peak_rss
 from flagscope.errors import InputError
 from flagscope.records.comparison import (
     COMPARISON_PARTS,
@@ -42,7 +43,7 @@ def compare(
     revision_b: str | None = None,
     workers: int | None = None,
     memory: int = 2_000_000_000,
-    progress: Progress | None = None,
+    progress: Step | bool | None = None,
 ) -> ComparisonReport:
     """Compare two models, a model and an adapter, or two adapters, by their weights alone.
 
@@ -91,7 +92,7 @@ def compare(
     settings = checked_settings(family=family, heads=heads, edges=0)
     # Counted here: while parts run, each of them has its share of PyTorch's threads alone.
     threads = default_workers() if workers is None else workers
-    asked = Asked(_parts(only), settings, config, workers, threads, memory, progress)
+    parts = _parts(only)
     parents = tuple(parents)
     if adapter is not None and not isinstance(adapter, (str, os.PathLike)):
         raise InputError(
@@ -102,6 +103,8 @@ def compare(
     if path_a is not None or path_b is not None:
         _refuse_further(adapter, parents)
     with ExitStack() as stack:
+        step = stack.enter_context(shown_progress(progress))
+        asked = Asked(parts, settings, config, workers, threads, memory, step)
         made: dict[str, Any]
         if path_a is not None and path_b is not None:
             made = two_adapters(path_a, path_b, stack)

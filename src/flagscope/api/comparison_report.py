@@ -106,7 +106,7 @@ class ComparisonReport:
         return render_comparison_summary(self._shared(paths=False))
 
     def __repr__(self) -> str:
-        result = self.result
+        result = self._shared(paths=False)
         return f"ComparisonReport({result.a.source!r}, {result.b.source!r}: {result.verdict.text})"
 
 

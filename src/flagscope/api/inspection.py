@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flagscope.api.sharing import named_paths, shareable
+from flagscope.api.sharing import named_paths, shareable, shared_name
 from flagscope.api.source import (
     all_of,
     check_run,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from flagscope.api.source import Config, Source
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Inspection:
     """What is known of a checkpoint from its header alone.
 
@@ -102,6 +102,34 @@ class Inspection:
             "unmapped": list(self.graph.unmapped),
         }
         return json.dumps(document, indent=1)
+
+    def __repr__(self) -> str:
+        from flagscope.report.wording import counted, size
+
+        c = self.coverage
+        pairs = sum(len(group.members) for group in self.graph.pairs)
+        return (
+            f"Inspection({shared_name(self.source, self._given)!r}, family={self.graph.family!r}, "
+            f"{size(self.parameters)} parameters, {counted(pairs, 'pair')}, "
+            f"{counted(len(self.graph.heads), 'head group')}; a scan would measure "
+            f"{c.measured:,} of {counted(c.matrices, 'matrix', 'matrices')} in "
+            f"{counted(len(self.tasks), 'task')})"
+        )
+
+    def _repr_html_(self) -> str:
+        from flagscope.report import render_inspection
+
+        kinds: dict[str, int] = {}
+        for group in self.graph.pairs:
+            kinds[group.kind] = kinds.get(group.kind, 0) + len(group.members)
+        short = shareable((*named_paths(self.source), *self._given))
+        return render_inspection(
+            self.coverage, source=readable(short(self.source)), family=short(self.graph.family),
+            pairs=kinds, head_groups=len(self.graph.heads),
+            flops=sum(task.flops for task in self.tasks), bytes_read=self.bytes_read,
+            seconds=None if self.estimate is None else self.estimate.seconds,
+            notes=[short(note) for note in self.notes],
+        )  # fmt: skip
 
 
 def inspect(

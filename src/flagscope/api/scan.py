@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from flagscope.api.progress import Step, shown_progress
 from flagscope.api.report import Report
 from flagscope.api.sharing import named_paths
 from flagscope.api.source import (
@@ -22,7 +23,6 @@ from flagscope.api.source import (
 )
 from flagscope.engine import (
     TASK_MEMORY,
-    Progress,
     Store,
     chosen_executor,
     max_concurrency,
@@ -61,7 +61,7 @@ def scan(
     executor: Executor | str | None = None,
     store: str | os.PathLike[str] | None = None,
     memory: int = TASK_MEMORY,
-    progress: Progress | None = None,
+    progress: Step | bool | None = None,
 ) -> Report:
     """Read a network's weights, and no data, and say how its layers and heads are aligned.
 
@@ -142,7 +142,9 @@ def scan(
         Bytes that the threads of this process may take together, 3 GB by default, a quarter of
         them for tensors that are held for tasks to come. A task that needs more runs alone.
     progress
-        Called with (tasks done, tasks in all, name of the task).
+        True for a bar, False for none; by default there is one in notebooks and interactive
+        sessions, and none in scripts. Or a function, called with (tasks done, tasks in all, name of
+        the task).
 
     Returns
     -------
@@ -184,6 +186,7 @@ def scan(
     )  # fmt: skip
     check_device(settings)
     with ExitStack() as stack:
+        step = stack.enter_context(shown_progress(progress))
         pool = stack.enter_context(chosen_executor(executor))
         if pool is not None:
             workers = workers or max_concurrency(pool)
@@ -194,7 +197,7 @@ def scan(
         checkpoint, graph = mapped(checkpoint, settings, source, example_inputs)
         result = run_scan(
             checkpoint, graph, settings,
-            workers=workers, executor=pool, progress=progress, store=kept, memory=memory,
+            workers=workers, executor=pool, progress=step, store=kept, memory=memory,
         )  # fmt: skip
     return Report(
         result.model_copy(update={"source": readable(result.source)}),

@@ -62,6 +62,11 @@ def shareable(given: Iterable[str]) -> Callable[[str], str]:
     return lambda text: masked(found.sub(lambda root: roots[root[0]], text))
 
 
+def shared_name(source: str, given: Iterable[str]) -> str:
+    """A source as a repr names it: a notebook keeps what it shows, and is passed on."""
+    return shareable((*named_paths(source), *given))(source)
+
+
 def shared_result(result: ScanResult, given: Iterable[str]) -> ScanResult:
     """A result whose texts are shareable."""
     short = shareable((*named_paths(result.source), *given))

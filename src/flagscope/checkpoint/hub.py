@@ -121,6 +121,7 @@ class _Repository:
         self._name = name
         self._revision = revision
         self._cache_only = False
+        self._asked = False  # whether it is known that the hub answers
 
     @property
     def lack(self) -> str:
@@ -130,8 +131,8 @@ class _Repository:
     def hint(self) -> str:
         if self._cache_only:
             return (
-                "the hub was not reached: connect, or unset HF_HUB_OFFLINE, and try again; "
-                f"a local model is named by its path, and there is no folder {self._name!r} here."
+                f"there is no file or folder {self._name!r} here: check the path. The hub was not "
+                "reached: for a model there, connect, or unset HF_HUB_OFFLINE, and try again."
             )
         return "download the file that you mean and give its path."
 
@@ -174,12 +175,42 @@ class _Repository:
         found = try_to_load_from_cache(self._name, path.name, revision=self._revision)
         return isinstance(found, str)
 
+    def _is_here(self, filename: str) -> bool:
+        """Whether the cache holds a file, or knows that the model has none of its name."""
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.utils import HFValidationError
+
+        try:
+            found = try_to_load_from_cache(self._name, filename, revision=self._revision)
+        except HFValidationError:
+            return False
+        return found is not None
+
+    def _answers(self, filename: str) -> bool:
+        """Whether the hub says anything of a file, be it that there is none."""
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+        from huggingface_hub.utils import HfHubHTTPError, HFValidationError, build_hf_headers
+
+        try:
+            url = hf_hub_url(self._name, filename, revision=self._revision)
+            headers = build_hf_headers(library_name="flagscope")
+            get_hf_file_metadata(url, headers=headers, timeout=seconds())
+        except (HfHubHTTPError, HFValidationError):
+            pass  # an answer, which the download explains
+        except Exception:  # of the HTTP library, which differs between versions
+            return False
+        return True
+
     def file(self, filename: str) -> Path | None:
         """Path of a file, fetched if need be; None if the model has no such file."""
         # Here, not above: the import takes 0.2 s, which local files need not wait for.
         from huggingface_hub import hf_hub_download
         from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
 
+        if not self._asked:
+            # The library would ask an address that nobody answers again for half a minute.
+            self._asked = True
+            self._cache_only = not self._is_here(filename) and not self._answers(filename)
         with self._explained(filename):
             try:
                 fetched = hf_hub_download(

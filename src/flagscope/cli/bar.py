@@ -4,30 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 Step = Callable[[int, int, str], None]
 
 
 @contextmanager
-def progress_bar(*, quiet: bool) -> Iterator[Step | None]:
+def progress_bar(*, quiet: bool) -> Iterator[Step | Literal[False]]:
     """What is called with (parts done, parts in all, name of the part), a bar on stderr.
 
-    None where stderr is not a terminal, and if quiet.
+    False, for no bar, where stderr is not a terminal, and if quiet.
     """
     from rich.console import Console
-    from rich.markup import escape
 
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        yield None
+        yield False
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from flagscope.api.progress import terminal_bar
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True) as bar:
-        work = bar.add_task("reading headers", total=None)
-
-        def step(done: int, total: int, name: str) -> None:
-            bar.update(work, completed=done, total=total, description=escape(name))
-
+    with terminal_bar(console) as step:
         yield step

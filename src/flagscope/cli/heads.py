@@ -7,25 +7,31 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flagscope.cli.bar import progress_bar
 from flagscope.cli.collection import collection_paused
 from flagscope.cli.interrupt import interruptible
 from flagscope.cli.options import device_option, memory_option, source_options
-from flagscope.cli.outputs import check_outputs, paths_option, write_outputs
+from flagscope.cli.outputs import check_outputs, output_options, write_outputs
+from flagscope.cli.text import log
 
 if TYPE_CHECKING:
     from flagscope.api.head_overlaps import HeadOverlaps
+    from flagscope.cli.console import Output
+    from flagscope.records import HeadOverlapsRecord
 
 _SPACES = "q,k,v,o"
+_SHOWN = 3  # pairs of each space on a terminal that did not ask for more
 
 
 @click.command("heads")
 @click.argument("source")
-@click.option(
-    "--json", "json_", metavar="F", help="Write means, pairs and heads as JSON; - for stdout."
+@output_options(
+    json="Write near-copies, means, pairs and heads as JSON; - for stdout.",
+    tables=("pairs", "near_copies", "summary"),
+    table="Table that --csv writes: the pairs furthest above chance, near-copies, or spaces.",
+    quiet="Print errors only, no answer and no table.",
 )
-@click.option("--csv", metavar="F", help="Write the listed pairs as CSV; - for stdout.")
-@paths_option
-@click.option("--quiet", is_flag=True, help="Print errors only, no table.")
+@click.option("--title", metavar="TEXT", help="Title of the HTML page.")
 @source_options
 @click.option(
     "--spaces",
@@ -47,84 +53,129 @@ _SPACES = "q,k,v,o"
     type=click.IntRange(0),
     default=20,
     show_default=True,
-    help="Number of pairs of heads to list in each space.",
+    help="Number of pairs of heads to list in each space; the terminal shows 3 unless it is given.",
 )
 @memory_option(
     "Memory for the heads held at once. With less memory, the checkpoint is read more often."
 )
 @device_option
+@click.pass_context
 def heads_command(
+    context: click.Context,
     source: str,
     json_: str | None,
+    html: str | None,
     csv: str | None,
+    csv_table: str,
     paths: bool,
     quiet: bool,
+    title: str | None,
     spaces: str,
     memory: int,
     **options: Any,
 ) -> None:
     """Compare all heads of a model with each other, across layers: which are near-copies?
 
-    For each space, the command prints the mean overlap of two heads, its value by chance, and the
-    pairs of heads furthest above chance.
+    The first lines are the answer: the near-copies, or that there are none and which heads are
+    closest, with what limits that. Then come a table of the spaces and the pairs furthest above
+    chance. --html writes a page with a map of each space.
     """
-    outputs = {"json": json_, "csv": csv}
+    outputs = {"json": json_, "html": html, "csv": csv}
     check_outputs(outputs, source)
 
-    def compared() -> HeadOverlaps:
-        with collection_paused():
-            from flagscope.api.head_overlaps import head_overlaps
+    with progress_bar(quiet=quiet) as step:
 
-        chosen = [space.strip() for space in spaces.split(",")]
-        return head_overlaps(source, spaces=chosen, memory=memory, **options)  # pyright: ignore[reportArgumentType] (checked there)
+        def compared() -> HeadOverlaps:
+            with collection_paused():
+                from flagscope.api.head_overlaps import head_overlaps
 
-    found = interruptible(compared)
+            chosen: Any = [space.strip() for space in spaces.split(",")]  # checked there
+            return head_overlaps(source, spaces=chosen, memory=memory, progress=step, **options)
+
+        found = interruptible(compared)
 
     def table() -> str:
         from flagscope.report import csv_text
 
-        return csv_text(found.pairs)
+        return csv_text(getattr(found, csv_table))
 
-    texts = {"json": partial(found.to_json, paths=paths), "csv": table}
+    texts = {
+        "json": partial(found.to_json, paths=paths),
+        "html": partial(found.to_html, paths=paths, title=title),
+        "csv": table,
+    }
     if not write_outputs(outputs, texts, quiet=quiet) and not quiet:
-        _print(found)
+        chosen = context.get_parameter_source("top") is not click.core.ParameterSource.DEFAULT
+        _print(found, shown=None if chosen else _SHOWN)
+        if html is None and found.spaces:
+            log("for a map of each space: add --html heads.html")
 
 
-def _print(found: HeadOverlaps) -> None:
-    from flagscope.cli.console import Output, grid
-    from flagscope.report.wording import counted, measured, p_value
+def _print(found: HeadOverlaps, shown: int | None) -> None:
+    from flagscope.cli.console import Output
+    from flagscope.report.heads import space_name
 
-    out = Output()
+    out, answer, record = Output(), found.answer, found.record()
     out.paragraph(found.source, style="bold")
-    rows = [
-        (
-            " ".join(filter(None, (space.stack, space.attention, space.space))),
-            f"{len(space.measured):,}",
-            f"{space.pairs_tested:,}",
-            measured(space.overlap_ratio),
-            measured(space.z),
-            "" if space.clusters is None else f"{len(space.clusters)}",
-            "" if space.status == "ok" else space.status,
-        )
-        for space in found.spaces
-    ]
-    titles = (("space", "left"), ("heads", "right"), ("pairs", "right"), ("overlap", "right"),
-              ("z", "right"), ("clusters", "right"), ("status", "left"))  # fmt: skip
-    out.table(grid(titles, rows))
-    out.paragraph("mean Σcos² over chance (1), and how many standard deviations that is off")
-    for space in found.spaces:
-        if not space.pairs:
-            continue
+    out.paragraph(answer.headline)
+    for line in answer.lines:
+        out.paragraph(line, bullet="  - ")
+    if answer.definition:
+        out.paragraph(answer.definition)
+    for line in answer.caveats:
+        out.paragraph(line, bullet="caution: ")
+    if answer.not_meaning:
+        out.paragraph(answer.not_meaning)
+    for line in answer.not_compared:
+        out.paragraph(line, bullet="not looked at: ")
+    names = [space_name(record, space) for space in record.spaces]
+    if names:
         out.print()
-        listed = f"{counted(len(space.pairs), 'pair')} of {space.pairs_tested:,}"
-        out.paragraph(f"{space.stack} {space.space}: {listed}, those furthest above chance")
-        lines = [
-            (pair.first, pair.second, measured(pair.overlap_ratio),
-             f"{pair.mean_squared_cosine:.3f}", measured(pair.z), p_value(pair.log10_p))
-            for pair in space.pairs
-        ]  # fmt: skip
-        columns = (("", "left"), ("", "left"), ("overlap", "right"), ("mean cos²", "right"),
-                   ("z", "right"), ("p", "left"))  # fmt: skip
-        out.table(grid(columns, lines))
+        _print_spaces(out, record, names)
+    if any(space.pairs[:shown] for space in record.spaces):
+        out.print()
+        _print_pairs(out, record, names, shown)
     for note in found.notes:
         out.paragraph(note, bullet="note: ")
+
+
+def _print_spaces(out: Output, record: HeadOverlapsRecord, names: list[str]) -> None:
+    from flagscope.cli.console import grid
+    from flagscope.report.wording import measured
+
+    rows = [
+        (
+            name,
+            f"{space.heads_measured:,}",
+            f"{space.pairs_tested:,}",
+            f"{space.near_copies_total:,}",
+            measured(space.overlap_ratio),
+            measured(space.z),
+            "" if space.status == "ok" else space.status,
+        )
+        for name, space in zip(names, record.spaces, strict=True)
+    ]
+    titles = (("", "left"), ("heads", "right"), ("pairs", "right"), ("near-copies", "right"),
+              ("overlap (chance 1)", "right"), ("z", "right"), ("status", "left"))  # fmt: skip
+    out.table(grid(titles, rows))
+
+
+def _print_pairs(
+    out: Output, record: HeadOverlapsRecord, names: list[str], shown: int | None
+) -> None:
+    from flagscope.cli.console import grid
+    from flagscope.report.wording import measured
+
+    out.paragraph(
+        "Furthest above chance, which need not be near"
+        + ("" if shown is None else f" ({shown} of each space; --top lists more)")
+    )
+    lines = [
+        (name, pair.first, pair.second, measured(pair.mean_squared_cosine),
+         measured(pair.overlap_ratio), measured(pair.z))
+        for name, space in zip(names, record.spaces, strict=True)
+        for pair in space.pairs[:shown]
+    ]  # fmt: skip
+    columns = (("", "left"), ("", "left"), ("", "left"), ("mean cos²", "right"),
+               ("times chance", "right"), ("z", "right"))  # fmt: skip
+    out.table(grid(columns, lines))

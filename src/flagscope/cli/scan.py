@@ -29,7 +29,7 @@ _EPILOG = (
 _output_options = output_options(
     json="Write the scan as JSON; - for stdout.",
     tables=("pairs", "heads", "edges"),
-    table="Table that --csv writes; edges are the links between heads.",
+    table="Table that --csv writes, with all its columns; edges are the links between heads.",
     quiet="Print errors only, no progress and no table.",
 )
 
@@ -153,7 +153,9 @@ def _deliver(
     def table() -> str:
         from flagscope.report import csv_text
 
-        return csv_text(getattr(report, csv_table))
+        # Every column: what a file holds need not fit a screen.
+        whole = {"pairs": "pairs_all", "heads": "heads_all"}
+        return csv_text(getattr(report, whole.get(csv_table, csv_table)))
 
     texts = {
         "json": partial(report.to_json, paths=paths),

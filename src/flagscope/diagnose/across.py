@@ -9,72 +9,21 @@ from math import log10
 import numpy as np
 from jaxtyping import Float
 
+from flagscope.diagnose.head_pairs import HeadEntry, OverlapPair, near_copies, overlap_pair
 from flagscope.diagnose.position import LEVEL
-from flagscope.geometry import Form, attainable_overlap, near_copy_clusters
+from flagscope.geometry import Form, near_copy_clusters
 from flagscope.null import (
     cluster_significance,
     false_discovery_adjustment,
     haar_overlap,
     mean_overlap,
     mean_overlap_significance,
-    overlap_significance,
 )
 from flagscope.observables import NEAR_COPY
-from flagscope.records import HeadSpace
+from flagscope.records import HeadSpace, StreamBasis
 
 # Heads beyond which no clusters are sought: average linkage holds all distances, H²/2 of them.
 _CLUSTERED = 8192
-
-
-@dataclass(frozen=True)
-class HeadEntry:
-    """One head in one space.
-
-    Attributes
-    ----------
-    label
-        Such as L4H7.q, L4H7.cross.q in cross-attention.
-    layer, head
-        Where it stands; for k and v the key-value head.
-    rank
-        Numerical rank of its map; 0 where it cannot be measured.
-    status
-        "ok", or why the rank is 0.
-    """
-
-    label: str
-    layer: int
-    head: int
-    rank: int
-    status: str
-
-
-@dataclass(frozen=True)
-class OverlapPair:
-    """Two heads that overlap more than most.
-
-    Attributes
-    ----------
-    first, second
-        Labels of the heads.
-    overlap_ratio
-        Σcos² over its mean by chance, r_i r_j/d.
-    mean_squared_cosine
-        Σcos² over the smaller rank: 1 for a copy.
-    z
-        In exact standard deviations by chance; None where the dimensions fix the overlap.
-    p, log10_p, p_adjusted
-        Two-sided; Benjamini-Hochberg over all pairs of heads that were compared.
-    """
-
-    first: str
-    second: str
-    overlap_ratio: float
-    mean_squared_cosine: float
-    z: float | None
-    p: float | None
-    log10_p: float | None
-    p_adjusted: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +34,10 @@ class SpaceOverlaps:
     ----------
     stack, attention, space, d
         Where: the space is "q", "k", "v" (what heads read) or "o" (what they write) in R^d.
+    basis
+        Whether heads of different layers meet in one basis: "shared" where the stream is one sum,
+        "post-norm" where a norm stands behind each sum and changes it, "unknown" where the norms
+        are not known.
     heads
         All heads, in the order of the layers. Tables have a row for each that has a rank.
     squared
@@ -96,6 +49,12 @@ class SpaceOverlaps:
         mean is 1.
     z, p, log10_p
         Two-sided test of that mean.
+    near_copies, near_copies_total
+        Pairs of heads that share at least half of what copies share beyond chance, and are beyond
+        chance at 1 % among all pairs of the space: the closest, at most 200, and how many there
+        are.
+    closest
+        The pair that lies furthest on the way from chance to a copy, whether near or not.
     clusters
         Groups of near-copies by label, those beyond chance at 1 %: on average their heads share at
         least half of what copies share beyond chance. None where they were not sought.
@@ -111,6 +70,7 @@ class SpaceOverlaps:
     attention: str | None
     space: HeadSpace
     d: int
+    basis: StreamBasis
     heads: tuple[HeadEntry, ...]
     squared: Float[np.ndarray, "M M"]
     pairs_tested: int
@@ -119,6 +79,9 @@ class SpaceOverlaps:
     z: float | None
     p: float | None
     log10_p: float | None
+    near_copies: tuple[OverlapPair, ...]
+    near_copies_total: int
+    closest: OverlapPair | None
     clusters: tuple[tuple[str, ...], ...] | None
     pairs: tuple[OverlapPair, ...]
     form: Form
@@ -162,6 +125,7 @@ def space_overlaps(
     d: int,
     form: Form,
     top: int,
+    basis: StreamBasis = "shared",
 ) -> SpaceOverlaps:
     """The overlaps of all heads in one space, next to what chance gives.
 
@@ -171,7 +135,7 @@ def space_overlaps(
         One for each row of the table; those of rank 0 are left out of all numbers.
     squared
         Σcos² of all pairs.
-    stack, attention, space, d, form
+    stack, attention, space, d, form, basis
         For the record.
     top
         Number of pairs to list.
@@ -184,7 +148,9 @@ def space_overlaps(
     count = len(measured)
     missing = len(heads) - count
     status = f"{missing} of {len(heads)} heads cannot be measured" if missing else "ok"
-    mean = sd = z = p = log10_p = clusters = None
+    mean = sd = z = p = log10_p = clusters = closest = None
+    near: tuple[OverlapPair, ...] = ()
+    near_total = 0
     if count > 1:
         shares = squared / np.outer(ranks, ranks)
         # Round-off may leave nothing a little below 0.
@@ -194,12 +160,14 @@ def space_overlaps(
         z, p, log10_p = test.z, test.p, test.log10_p
         status = test.status if test.status != "ok" and status == "ok" else status
         clusters = _clusters(measured, squared, ranks, d)
+        near, near_total, closest = near_copies(measured, squared, ranks, d)
     elif not missing:
         status = "a single head has no other to overlap with"
     return SpaceOverlaps(
-        stack=stack, attention=attention, space=space, d=d, heads=tuple(heads), squared=squared,
-        pairs_tested=count * (count - 1) // 2, overlap_ratio=mean, overlap_ratio_sd=sd,
-        z=z, p=p, log10_p=log10_p, clusters=clusters,
+        stack=stack, attention=attention, space=space, d=d, basis=basis, heads=tuple(heads),
+        squared=squared, pairs_tested=count * (count - 1) // 2, overlap_ratio=mean,
+        overlap_ratio_sd=sd, z=z, p=p, log10_p=log10_p, near_copies=near,
+        near_copies_total=near_total, closest=closest, clusters=clusters,
         pairs=_pairs(measured, squared, ranks, d, top), form=form, status=status,
     )  # fmt: skip
 
@@ -207,17 +175,32 @@ def space_overlaps(
 def adjusted_pairs(spaces: Sequence[SpaceOverlaps]) -> tuple[SpaceOverlaps, ...]:
     """The same with the p-values of listed pairs adjusted for all pairs of all spaces."""
     tests = sum(space.pairs_tested for space in spaces)
-    listed = [pair for space in spaces for pair in space.pairs]
-    adjusted = iter(false_discovery_adjustment([pair.log10_p for pair in listed], tests=tests).p)
+    # A pair that is listed twice, as a near-copy and among the furthest, is one test.
+    listed = {
+        (index, pair.first, pair.second): pair.log10_p
+        for index, space in enumerate(spaces)
+        for pair in _listed(space)
+    }
+    known = dict(
+        zip(listed, false_discovery_adjustment(list(listed.values()), tests=tests).p, strict=True)
+    )
+
+    def adjusted(index: int, pair: OverlapPair) -> OverlapPair:
+        return replace(pair, p_adjusted=known[index, pair.first, pair.second])
+
     return tuple(
         replace(
             space,
-            pairs=tuple(
-                replace(pair, p_adjusted=p) for pair, p in zip(space.pairs, adjusted, strict=False)
-            ),
+            pairs=tuple(adjusted(index, pair) for pair in space.pairs),
+            near_copies=tuple(adjusted(index, pair) for pair in space.near_copies),
+            closest=None if space.closest is None else adjusted(index, space.closest),
         )
-        for space in spaces
+        for index, space in enumerate(spaces)
     )
+
+
+def _listed(space: SpaceOverlaps) -> list[OverlapPair]:
+    return [*space.pairs, *space.near_copies, *([space.closest] if space.closest else [])]
 
 
 def _clusters(
@@ -253,16 +236,5 @@ def _pairs(
     top = min(top, len(scores))
     best = np.argpartition(-scores, top - 1)[:top]
     best = best[np.lexsort((best, -scores[best]))]
-    listed = []
-    for i, j in zip(rows[best].tolist(), columns[best].tolist(), strict=True):
-        p, q = ranks[i], ranks[j]
-        total = attainable_overlap(float(squared[i, j]), p, q, d)
-        test = overlap_significance(total, p, q, d)
-        listed.append(
-            OverlapPair(
-                first=measured[i].label, second=measured[j].label,
-                overlap_ratio=total * d / (p * q), mean_squared_cosine=total / min(p, q),
-                z=test.z, p=test.p, log10_p=test.log10_p, p_adjusted=None,
-            )
-        )  # fmt: skip
-    return tuple(listed)
+    places = zip(rows[best].tolist(), columns[best].tolist(), strict=True)
+    return tuple(overlap_pair(measured, squared, ranks, d, i, j) for i, j in places)

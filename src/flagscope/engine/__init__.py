@@ -1,7 +1,7 @@
 """Runs scans: plans tasks, reads and caches their tensors, runs them, and stores their results."""
 
 from flagscope.engine.device import resolved_device
-from flagscope.engine.head_overlaps import all_head_overlaps
+from flagscope.engine.head_overlaps import all_head_overlaps, unplaced_matrices
 from flagscope.engine.plan.coverage import coverage_of
 from flagscope.engine.plan.depth import is_sharp
 from flagscope.engine.plan.estimate import Estimate, estimated
@@ -41,5 +41,6 @@ __all__ = [
     "return_freed_memory",
     "run_scan",
     "torch_threads",
+    "unplaced_matrices",
     "weights_of",
 ]

@@ -20,6 +20,8 @@ from flagscope.diagnose import HeadEntry, SpaceOverlaps, adjusted_pairs, space_o
 from flagscope.engine.cache.norms import fold_before
 from flagscope.engine.cache.task_reader import TaskReader
 from flagscope.engine.cache.tensor_cache import TensorCache
+from flagscope.engine.plan.unplaced import reason_of
+from flagscope.engine.scan import Progress
 from flagscope.errors import InputError
 from flagscope.geometry import (
     SLAB_BYTES,
@@ -32,7 +34,7 @@ from flagscope.geometry import (
     squared_overlaps,
     whitening,
 )
-from flagscope.records import HeadSpace, Precision
+from flagscope.records import HeadSpace, Precision, StreamBasis
 
 # Bytes of the float64 copy of the heads that are orthonormalised together.
 _CHUNK = 1 << 24
@@ -53,6 +55,7 @@ class _Space:
     space: HeadSpace
     d: int
     groups: tuple[HeadGroup, ...]
+    basis: StreamBasis
 
     @property
     def count(self) -> int:
@@ -73,6 +76,19 @@ class _Layers:
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, fold: bool) -> None:
         self._checkpoint, self.device, self.fold = checkpoint, device, fold
+        self._progress: Progress | None = None
+        self._done = self._in_all = 0
+
+    def report_to(self, progress: Progress | None, in_all: int) -> None:
+        """Say from now on how many groups of heads are read, of how many."""
+        self._progress, self._in_all = progress, in_all
+
+    def read(self, group: HeadGroup) -> None:
+        """A group of heads is read for the first time."""
+        self._done += 1
+        if self._progress is not None:
+            name = f"layer {group.layer}, {group.space} of the {group.stack}"
+            self._progress(self._done, self._in_all, name)
 
     def precision(self, group: HeadGroup) -> Precision:
         stored = self._checkpoint.tensors[group.map.tensor].dtype
@@ -115,6 +131,7 @@ def all_head_overlaps(
     memory: float,
     device: torch.device,
     top: int,
+    progress: Progress | None = None,
 ) -> tuple[SpaceOverlaps, ...]:
     """Overlaps of all heads of a model, for each stack, kind of attention and space.
 
@@ -132,6 +149,8 @@ def all_head_overlaps(
         Where to compute.
     top
         Number of head pairs to list in each space.
+    progress
+        Called with (layers done, layers in all, name of the layer), each space counted.
 
     Raises
     ------
@@ -140,6 +159,7 @@ def all_head_overlaps(
     """
     layers = _Layers(checkpoint, device, fold)
     wanted = [space for space in _spaces(graph, fold) if space.space in spaces]
+    layers.report_to(progress, sum(len(space.groups) for space in wanted))
     fixed = max((_fixed(space, layers) for space in wanted), default=0)
     if sum(space.bytes_of_bases for space in wanted) + fixed <= memory:
         return adjusted_pairs([*_held(wanted, layers, top)])
@@ -153,6 +173,12 @@ def all_head_overlaps(
     return adjusted_pairs(overlaps)
 
 
+def unplaced_matrices(checkpoint: Checkpoint, graph: Graph) -> int:
+    """Number of matrices that could not be placed, though not every model has such."""
+    shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
+    return sum(not reason_of(name, shapes[name]).expected for name in graph.unmapped)
+
+
 def _spaces(graph: Graph, fold: bool) -> list[_Space]:
     groups: defaultdict[tuple[str, str | None, HeadSpace, int], list[HeadGroup]] = defaultdict(list)
     for group in graph.heads:
@@ -161,9 +187,21 @@ def _spaces(graph: Graph, fold: bool) -> list[_Space]:
         d = group.d - (norm is not None and norm.kind == "layernorm")
         groups[group.stack, group.attention, group.space, d].append(group)
     return [
-        _Space(*key, tuple(sorted(some, key=lambda group: group.layer)))
+        _Space(*key, tuple(sorted(some, key=lambda group: group.layer)), _basis(graph, *key[:3]))
         for key, some in groups.items()
     ]
+
+
+def _basis(graph: Graph, stack: str, attention: str | None, space: HeadSpace) -> StreamBasis:
+    """Whether heads of different layers meet in one basis, by the norms of the stream."""
+    if attention == "cross" and space in ("k", "v"):
+        return "shared"  # all layers read the same output of another stack
+    placements = {g.norm.placement for g in graph.heads if g.stack == stack and g.norm is not None}
+    if "post" in placements:
+        return "post-norm"
+    if any(stream.stack == stack for stream in graph.streams) or placements == {"pre"}:
+        return "shared"
+    return "unknown"
 
 
 def _folded(group: HeadGroup, fold: bool) -> Norm | None:
@@ -199,6 +237,7 @@ def _filled(
         count, rank = maps.values.shape[:2]
         bases[start : start + count, :rank] = orthonormal_rows(maps, white)
         entries += _entries(group, start, white)
+    layers.read(group)
     return entries
 
 
@@ -239,6 +278,7 @@ def _streamed(space: _Space, layers: _Layers, memory: float, top: int) -> SpaceO
         chunks = layers.chunks(group, layers.reader(group))
         known = {start: whitening(maps) for start, maps in chunks}
         whites.append(known)
+        layers.read(group)
         entries += [e for start, white in known.items() for e in _entries(group, start, white)]
 
     def rows(start: int, stop: int) -> Float[Tensor, "H r s"]:
@@ -273,5 +313,5 @@ def _result(
 ) -> SpaceOverlaps:
     return space_overlaps(
         entries, total.cpu().numpy(), stack=space.stack, attention=space.attention,
-        space=space.space, d=space.d, form=form, top=top,
+        space=space.space, d=space.d, form=form, top=top, basis=space.basis,
     )  # fmt: skip

@@ -6,6 +6,13 @@ and none holds NaN or infinity.
 
 from flagscope.records.coverage import Coverage, LeftOut, NotFinite, WithoutNumbers
 from flagscope.records.finding import FINDING_CODES, Finding, FindingCode, FindingItem, Severity
+from flagscope.records.head_overlaps import (
+    HEADS_SCHEMA,
+    ComparedHead,
+    HeadOverlap,
+    HeadOverlapsRecord,
+    HeadSpaceRecord,
+)
 from flagscope.records.heads import HeadCluster, HeadPair, HeadRecord, SharedDirection
 from flagscope.records.health import (
     FaultyBlock,
@@ -33,6 +40,7 @@ from flagscope.records.literals import (
     Part,
     Precision,
     ReadSpace,
+    StreamBasis,
     TestKind,
     What,
 )
@@ -54,12 +62,14 @@ from flagscope.records.settings import ScanSettings
 __all__ = [
     "FINDING_CODES",
     "FREEDOMS",
+    "HEADS_SCHEMA",
     "HEAD_SPACES",
     "PARTS",
     "SCHEMA",
     "ArraySummary",
     "Attention",
     "Balanced",
+    "ComparedHead",
     "Coverage",
     "Depth",
     "EdgeRecord",
@@ -73,10 +83,13 @@ __all__ = [
     "Freedom",
     "Functional",
     "HeadCluster",
+    "HeadOverlap",
+    "HeadOverlapsRecord",
     "HeadPair",
     "HeadRecord",
     "HeadSpace",
     "Health",
+    "HeadSpaceRecord",
     "Incidence",
     "Label",
     "LeftOut",
@@ -97,6 +110,7 @@ __all__ = [
     "ScanSettings",
     "Severity",
     "SharedDirection",
+    "StreamBasis",
     "TestKind",
     "UnitCheck",
     "UnitFaults",

@@ -76,3 +76,10 @@ class Coverage(Record):
     not_finite: NotFinite | None = Field(
         default=None, description="null where no tensor that was read holds NaN or infinity."
     )
+
+    def __repr__(self) -> str:
+        return (
+            f"Coverage({self.measured:,} of {self.matrices:,} matrices measured, "
+            f"{self.parameters_measured:,} of {self.parameters:,} parameters; "
+            f"{len(self.left_out)} reasons why others were not)"
+        )

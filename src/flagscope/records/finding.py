@@ -103,3 +103,7 @@ class Finding(Record):
         description="Where a page shows more: heads/3 (index of a head group), heads/3/0-5 "
         "(heads of it), pair/17 (index of a pair), track/qk/rope or section/details.",
     )
+
+    def __repr__(self) -> str:
+        label = "" if self.label is None else f", {self.label}"
+        return f"Finding({self.code}, {self.severity}{label}: {self.text})"

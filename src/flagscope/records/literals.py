@@ -16,6 +16,8 @@ Attention = Literal["self", "cross"]
 
 HeadSpace = Literal["q", "k", "v", "o"]
 HEAD_SPACES: tuple[HeadSpace, ...] = get_args(HeadSpace)
+StreamBasis = Literal["shared", "post-norm", "unknown"]
+"""Whether heads of different layers of a stack meet in one basis of the stream."""
 ReadSpace = Literal["q", "k", "v"]
 """What a head reads of the residual stream; it writes by "o"."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+
+_SHOWN = 6  # entries of a list in a repr
 
 
 class Record(BaseModel):
@@ -17,6 +19,22 @@ class Record(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True
     )
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Fields as a repr shows them: lists of many entries as their number."""
+        for name, value in super().__repr_args__():
+            many = isinstance(value, (list, tuple, dict)) and len(value) > _SHOWN
+            yield name, _Count(len(value)) if many else value
+
+
+class _Count(int):
+    """The number of entries of a list that is too long to show."""
+
+    def __repr__(self) -> str:
+        return f"<{int(self):,} entries>"
 
 
 R = TypeVar("R", bound=Record)

@@ -85,3 +85,10 @@ class ScanResult(Record):
         "not made a report of.",
     )
     run: RunRecord
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.pairs):,} pairs, {len(self.heads):,} head groups, "
+        return (
+            f"ScanResult({self.source!r}, family={self.family!r}, {counts}{len(self.edges):,} "
+            f"links, {len(self.failures):,} failures)"
+        )

@@ -17,9 +17,14 @@ from flagscope.report.figures import (
     stream_profile,
 )
 from flagscope.report.findings import findings, folded
+from flagscope.report.inspection import render_inspection
 from flagscope.report.page import render_page, render_summary
+from flagscope.report.palette import Theme
+from flagscope.report.plots import PLOT_KINDS, PlotKind, plot, plot_kinds
 from flagscope.report.spreadsheet import csv_text
 from flagscope.report.tables import (
+    MAIN_HEAD_COLUMNS,
+    MAIN_PAIR_COLUMNS,
     SummaryTable,
     edges_frame,
     heads_frame,
@@ -29,9 +34,14 @@ from flagscope.report.tables import (
 
 __all__ = [
     "EXPLANATIONS",
+    "MAIN_HEAD_COLUMNS",
+    "MAIN_PAIR_COLUMNS",
+    "PLOT_KINDS",
     "Explanation",
     "Finding",
+    "PlotKind",
     "SummaryTable",
+    "Theme",
     "all_figures",
     "csv_text",
     "depth_profile",
@@ -46,8 +56,11 @@ __all__ = [
     "link_graph",
     "measured_share",
     "pairs_frame",
+    "plot",
+    "plot_kinds",
     "principal_cosines",
     "rank_profile",
+    "render_inspection",
     "render_page",
     "render_summary",
     "shared_directions",

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
-def _figure(spec: Spec, title: str, theme: Theme, *, legend: bool = False) -> Figure:
+def drawn(spec: Spec, title: str, theme: Theme, *, legend: bool = False) -> Figure:
+    """A specification as a figure with a title, in the colours of a theme."""
     import plotly.graph_objects as graph_objects  # only notebooks need it
 
     painted = resolve(spec, theme)
@@ -72,7 +73,7 @@ def depth_profile(
     chosen = _track(result, track)
     spec = depth_figures.depth_profile_spec(chosen, observable)
     title = f"{plain(chosen.title)}: {EXPLANATIONS[observable].title}"
-    return _figure(spec, title, theme, legend=True)
+    return drawn(spec, title, theme, legend=True)
 
 
 def _track(result: ScanResult, key: str | None) -> Track:
@@ -87,41 +88,41 @@ def _track(result: ScanResult, key: str | None) -> Track:
 def head_overlap(result: ScanResult, *, theme: Theme = "light") -> Figure:
     """The head overlap ratio R of every space over depth; chance is 1."""
     spec = depth_figures.head_overlap_spec(head_tracks(result))
-    return _figure(spec, "Head overlap ratio R", theme, legend=True)
+    return drawn(spec, "Head overlap ratio R", theme, legend=True)
 
 
 def shared_directions(result: ScanResult, *, theme: Theme = "light") -> Figure:
     """The number of directions shared by more heads than chance allows, over depth."""
     spec = depth_figures.shared_directions_spec(head_tracks(result))
-    return _figure(spec, "Shared head directions", theme, legend=True)
+    return drawn(spec, "Shared head directions", theme, legend=True)
 
 
 def head_matrix(group: HeadRecord, *, theme: Theme = "light") -> Figure:
     """The overlap of every two heads of a group in units of chance, clusters outlined."""
     title = f"Layer {group.layer}: overlap of heads, {SPACE_WORDS[group.space]} space"
-    return _figure(head_figures.head_matrix_spec(group), title, theme)
+    return drawn(head_figures.head_matrix_spec(group), title, theme)
 
 
 def shared_spectrum(group: HeadRecord, *, theme: Theme = "light") -> Figure:
     """The spectrum of the sum of the heads' projectors against its 1 % level."""
     title = f"Layer {group.layer}: directions shared by heads, {SPACE_WORDS[group.space]} space"
-    return _figure(head_figures.shared_spectrum_spec(group), title, theme)
+    return drawn(head_figures.shared_spectrum_spec(group), title, theme)
 
 
 def principal_cosines(pair: PairRecord, *, theme: Theme = "light") -> Figure:
     """The principal cosines of a pair against the 1 % critical value of the largest."""
-    return _figure(pair_figures.cosines_spec(pair), f"{plain(pair.name)}: cosines", theme)
+    return drawn(pair_figures.cosines_spec(pair), f"{plain(pair.name)}: cosines", theme)
 
 
 def rank_profile(pair: PairRecord, *, theme: Theme = "light") -> Figure:
     """The overlap ratio of a pair's top-r spaces as r grows; chance is 1."""
-    return _figure(pair_figures.profile_spec(pair), f"{plain(pair.name)}: overlap by rank", theme)
+    return drawn(pair_figures.profile_spec(pair), f"{plain(pair.name)}: overlap by rank", theme)
 
 
 def incidence_surface(pair: PairRecord, *, theme: Theme = "light") -> Figure:
     """The incidence surface S(i, j) of a pair against its Haar value i·j/d."""
     title = f"{plain(pair.name)}: incidence surface against i·j/d"
-    return _figure(pair_figures.incidence_spec(pair), title, theme)
+    return drawn(pair_figures.incidence_spec(pair), title, theme)
 
 
 def stream_profile(
@@ -158,7 +159,7 @@ def stream_profile(
     chosen = _writer(result, writer)
     spec = stream_figures.stream_profile_spec(chosen, observable)
     title = f"{plain(chosen.title)}: {EXPLANATIONS[observable].title}, by reader"
-    return _figure(spec, title, theme, legend=True)
+    return drawn(spec, title, theme, legend=True)
 
 
 def _writer(result: ScanResult, key: str | None) -> Writer:
@@ -223,7 +224,7 @@ def link_graph(
         message = "the scan has no links" if not stacks else f"stack {stack!r} has no links"
         raise InputError(message, hint=f"stacks with links: {', '.join(stacks) or 'none'}")
     spec = link_graph_spec(result, chosen, measure, limit=limit)
-    figure = _figure(spec, f"Links from head to head, by {measure}", theme, legend=True)
+    figure = drawn(spec, f"Links from head to head, by {measure}", theme, legend=True)
     width, height = link_graph_size(result, chosen)
     return figure.update_layout(width=max(700, width), height=height + 60)
 

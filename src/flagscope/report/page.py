@@ -27,10 +27,11 @@ from flagscope.report.payload import (
     packed_json,
     packed_plotly,
 )
+from flagscope.report.plots import plot_kinds
 from flagscope.report.routes import writers
 from flagscope.report.short_names import with_short_names
 from flagscope.report.stream_figures import STREAMED
-from flagscope.report.tables import summary_table
+from flagscope.report.summary_figure import summary_svg
 from flagscope.report.terms import FAMILY, TERMS, TESTS
 
 _SCRIPTS = (
@@ -150,12 +151,14 @@ def _coverage(result: ScanResult) -> dict[str, Any]:
 
 
 def render_summary(result: ScanResult) -> str:
-    """Findings and summary table as a small HTML fragment without script, for notebooks.
+    """What was measured, the findings and a small figure, as HTML without script, for notebooks.
 
     Examples
     --------
     See `render_page` for the whole; this is what a notebook shows for a report.
     """
+    from markupsafe import Markup
+
     result = with_short_names(result)
     return (
         environment()
@@ -165,7 +168,8 @@ def render_summary(result: ScanResult) -> str:
             **_coverage(result),
             health=health_text(result),
             **_findings(result),
-            table=summary_table(result),
+            figure=Markup(summary_svg(result)),  # made by a template that escapes
+            plots=" | ".join(f'"{kind}"' for kind in plot_kinds(result)),
             wording=wording,
         )
     )

@@ -35,6 +35,16 @@ _HEAD_ARRAYS = (
     "shared", "spectrum", "clusters", "cluster_tests", "order", "near_copies", "pairwise"
 )  # fmt: skip
 _NESTED_ARRAYS = ("functional_product_spectrum",)
+MAIN_PAIR_COLUMNS = (
+    "name", "kind", "layer", "head", "freedom", "overlap_ratio", "overlap_z", "gram_correlation",
+    "commutator_ratio", "log10_p", "p_familywise", "status",
+)  # fmt: skip
+"""Columns of the frame of pairs that fit a screen."""
+MAIN_HEAD_COLUMNS = (
+    "stack", "attention", "layer", "space", "count", "rank", "overlap_ratio", "z", "p_familywise",
+    "shared_directions", "near_copies_count", "status",
+)  # fmt: skip
+"""Columns of the frame of head groups that fit a screen."""
 # Schema 1 held balanced numbers against the null of others, which does not fit them.
 _BALANCED_Z = ("balanced_gram_correlation_z", "balanced_overlap_z")
 

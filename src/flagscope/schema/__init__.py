@@ -1,18 +1,22 @@
-"""The published JSON Schemas: of a scan, of a comparison, and of family files."""
+"""The published JSON Schemas: of a scan, a comparison, heads, and family files."""
 
 from flagscope.schema.family import FAMILY_SCHEMA_FILE, family_schema
 from flagscope.schema.published import (
     COMPARE_SCHEMA_FILE,
+    HEADS_SCHEMA_FILE,
     SCHEMA_FILE,
     compare_schema,
+    heads_schema,
     scan_schema,
 )
 
 __all__ = [
     "COMPARE_SCHEMA_FILE",
     "FAMILY_SCHEMA_FILE",
+    "HEADS_SCHEMA_FILE",
     "SCHEMA_FILE",
     "compare_schema",
     "family_schema",
+    "heads_schema",
     "scan_schema",
 ]

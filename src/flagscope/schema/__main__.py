@@ -1,6 +1,7 @@
-"""`python -m flagscope.schema` prints the schema of a scan; `compare` and `family` print others.
+"""`python -m flagscope.schema` prints the schema of a scan.
 
---write brings all published files up to date.
+`compare`, `heads` and `family` as an argument print the others; --write brings all published
+files up to date.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from typing import Any
 from flagscope.schema import (
     COMPARE_SCHEMA_FILE,
     FAMILY_SCHEMA_FILE,
+    HEADS_SCHEMA_FILE,
     SCHEMA_FILE,
     compare_schema,
     family_schema,
+    heads_schema,
     scan_schema,
 )
 from flagscope.writing import write_whole
@@ -24,6 +27,7 @@ from flagscope.writing import write_whole
 _SCHEMAS: dict[str, tuple[Path, Callable[[], dict[str, Any]]]] = {
     "scan": (SCHEMA_FILE, scan_schema),
     "compare": (COMPARE_SCHEMA_FILE, compare_schema),
+    "heads": (HEADS_SCHEMA_FILE, heads_schema),
     "family": (FAMILY_SCHEMA_FILE, family_schema),
 }
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flagscope.records import SCHEMA, Record, ScanResult
+from flagscope.records import HEADS_SCHEMA, SCHEMA, HeadOverlapsRecord, Record, ScanResult
 from flagscope.records.comparison import COMPARE_SCHEMA, Comparison
 
 SCHEMA_FILE = Path(__file__).with_name("flagscope.scan-2.json")
 COMPARE_SCHEMA_FILE = Path(__file__).with_name("flagscope.compare-1.json")
+HEADS_SCHEMA_FILE = Path(__file__).with_name("flagscope.heads-1.json")
 
 
 def scan_schema() -> dict[str, Any]:
@@ -54,6 +55,26 @@ def compare_schema() -> dict[str, Any]:
     'flagscope.compare/1'
     """
     return _published(Comparison, COMPARE_SCHEMA)
+
+
+def heads_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of what `flagscope heads --json` writes.
+
+    Returns
+    -------
+    dict
+        The content of `HEADS_SCHEMA_FILE`.
+
+    References
+    ----------
+    JSON Schema: A Media Type for Describing JSON Documents, draft 2020-12.
+
+    Examples
+    --------
+    >>> heads_schema()["properties"]["schema"]["const"]
+    'flagscope.heads/1'
+    """
+    return _published(HeadOverlapsRecord, HEADS_SCHEMA)
 
 
 def _published(record: type[Record], name: str) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import torch
 from comparison.change.networks import BERT, bert, graphed
 from flagscope import scan
 from flagscope.comparison.change.changed_maps import changed_maps
+from flagscope.comparison.change.diagnostics import _copies
+from flagscope.records import HeadPair
 
 Q, V = (
     "encoder.layer.0.attention.self.query.weight",
@@ -49,6 +51,17 @@ def test_a_copied_head_is_a_near_copy_of_one_side(aligned):
     mirrored = aligned.mirrored()
     other = next(g for g in mirrored.heads if (g.layer, g.space) == (0, "v"))
     assert (other.near_copies_a, other.difference) == ([(0, 1)], -group.difference)
+
+
+def test_related_heads_are_no_near_copies():
+    close = {"rank": 8, "shared": 8, "log10_p": -40.0, "p_adjusted": 1e-30}
+    pairs = [
+        HeadPair(heads=(0, 1), mean_squared_cosine=0.4, overlap_ratio=4.0, **close),
+        HeadPair(heads=(0, 2), mean_squared_cosine=0.6, overlap_ratio=6.0, **close),
+        HeadPair(heads=(1, 2), mean_squared_cosine=0.6, overlap_ratio=6.0, **{**close,
+                 "p_adjusted": 0.5}),
+    ]  # fmt: skip
+    assert _copies(pairs) == {(0, 2)}
 
 
 def test_rounding_flags_nothing():

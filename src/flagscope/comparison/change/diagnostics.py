@@ -12,7 +12,7 @@ from flagscope.geometry.rounding_of_diagnostics import (
     gram_rounding,
     rounding_of_diagnostics,
 )
-from flagscope.observables import CORRELATION_FLOOR, RATIO_FLOOR
+from flagscope.observables import CORRELATION_FLOOR, NEAR_COPY, RATIO_FLOOR
 from flagscope.records import HeadPair, HeadRecord, PairRecord, ScanResult
 from flagscope.records.comparison.change import DiagnosticChange, HeadGroupChange, MapChange
 
@@ -202,4 +202,12 @@ def _heads(a: HeadRecord, b: HeadRecord) -> HeadGroupChange:
 
 
 def _copies(pairs: Sequence[HeadPair]) -> set[tuple[int, int]]:
-    return {pair.heads for pair in pairs if (pair.p_adjusted or 0.0) <= _LEVEL}
+    """Those that count and are near: a record lists all that are nearer than chance."""
+    return {pair.heads for pair in pairs if (pair.p_adjusted or 0.0) <= _LEVEL and _is_near(pair)}
+
+
+def _is_near(pair: HeadPair) -> bool:
+    if not pair.overlap_ratio > 0:
+        return False
+    chance = pair.mean_squared_cosine / pair.overlap_ratio
+    return pair.mean_squared_cosine >= chance + NEAR_COPY * (1 - chance)

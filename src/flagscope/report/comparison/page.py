@@ -20,7 +20,7 @@ from flagscope.report.comparison.whereabouts import HasRelative, relative_change
 from flagscope.report.environment import assets, environment
 from flagscope.report.payload import packed_json
 
-_SCRIPTS = ("base", "comparison")
+_SCRIPTS = ("base", "sortable", "comparison")
 _STYLES = ("comparison",)
 _TENSORS = 500  # rows of the table of tensors that are not the same; the JSON has all
 _DECADES = 4.0  # what is this many decades below the largest is drawn as the faintest

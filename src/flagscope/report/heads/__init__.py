@@ -1,0 +1,6 @@
+"""The answer, the page and the summary of all heads of a model against each other."""
+
+from flagscope.report.heads.answer import HeadsAnswer, heads_answer, space_name
+from flagscope.report.heads.page import render_heads, render_heads_summary
+
+__all__ = ["HeadsAnswer", "heads_answer", "render_heads", "render_heads_summary", "space_name"]

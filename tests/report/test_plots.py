@@ -1,0 +1,153 @@
+"""Figures by kind, and the small figure of a notebook."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from typing import Any
+
+import pytest
+from plotly.graph_objects import Figure
+
+from flagscope import Report
+from flagscope.errors import InputError
+from flagscope.records import ScanResult
+from flagscope.report import PLOT_KINDS, plot_kinds, render_summary
+from flagscope.report.shared_head_maps import head_maps
+from flagscope.report.summary_figure import summary_svg
+from report import synthetic
+
+
+def test_every_kind_that_a_result_has_is_drawn(any_result: ScanResult) -> None:
+    report = Report(any_result)
+    for kind in plot_kinds(any_result):
+        figure = report.plot(kind)
+        assert isinstance(figure, Figure)
+        assert figure.layout.title.text
+    if not plot_kinds(any_result):
+        with pytest.raises(InputError, match="no figure"):
+            report.plot()
+
+
+def test_kinds_are_those_that_there_is_something_for(transformer: ScanResult) -> None:
+    assert set(plot_kinds(synthetic.stream())) == set(PLOT_KINDS)
+    assert "links" not in plot_kinds(transformer)
+    assert plot_kinds(synthetic.perceptron()) == ("depth", "cosines", "ranks", "incidence")
+    assert plot_kinds(synthetic.empty()) == ()
+
+
+def test_the_first_kind_is_the_default(transformer: ScanResult) -> None:
+    assert Report(transformer).plot() == Report(transformer).plot("map")
+    perceptron = Report(synthetic.perceptron())
+    assert perceptron.plot() == perceptron.plot("depth")
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "second"),
+    [
+        ("map", {"space": "q"}, {"space": "o"}),
+        ("depth", {"observable": "commutator_ratio"}, {"observable": "gram_correlation"}),
+        ("depth", {"pair": "residual"}, {"pair": "residual/norm/MLP-to-MLP"}),
+        ("heads", {"observable": "overlap_ratio"}, {"observable": "shared_directions"}),
+        ("matrix", {"layer": 0, "space": "q"}, {"layer": 1, "space": "q"}),
+        ("spectrum", {"layer": 1, "space": "q"}, {"layer": 1, "space": "v"}),
+        ("links", {"observable": "overlap"}, {"observable": "composition"}),
+        ("stream", {"pair": "o"}, {"pair": "mlp.down"}),
+        ("stream", {"observable": "overlap_ratio"}, {"observable": "commutator_ratio"}),
+        ("map", {"theme": "light"}, {"theme": "dark"}),
+    ],
+)
+def test_arguments_choose_what_is_drawn(
+    kind: Any, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    report = Report(synthetic.stream())
+    assert report.plot(kind, **first) != report.plot(kind, **second)
+
+
+@pytest.mark.parametrize("kind", ["cosines", "ranks", "incidence"])
+def test_a_pair_is_named_or_the_furthest_from_chance(kind: Any, transformer: ScanResult) -> None:
+    report = Report(transformer)
+    furthest = max(transformer.pairs, key=lambda pair: abs(pair.overlap_z or 0))
+    assert furthest.name in report.plot(kind).layout.title.text
+    other = transformer.pairs[1].name
+    assert other in report.plot(kind, pair=other).layout.title.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "says", "hint"),
+    [
+        ("pie", {}, "no figure of kind 'pie'", "choose one of map, depth"),
+        ("links", {}, "'links' needs links between heads", "this report has map, depth"),
+        ("map", {"pair": "qk"}, "'map' takes no pair", "it takes space"),
+        ("map", {"space": "z"}, "no heads in space 'z'", "choose one of q"),
+        ("matrix", {"layer": 99}, "no heads in layer 99", "layers 0 to"),
+        ("cosines", {"pair": "nobody"}, "no pair 'nobody'", "such as layer.0"),
+        ("heads", {"observable": "x"}, "no profile of heads of 'x'", "shared_directions"),
+        ("depth", {"observable": "x"}, "no depth profile of 'x'", "commutator_ratio"),
+        ("depth", {"pair": "x"}, "no track 'x'", "qk"),
+    ],
+)
+def test_what_is_not_there_is_refused_with_what_there_is(
+    transformer: ScanResult, kind: Any, given: dict[str, Any], says: str, hint: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        Report(transformer).plot(kind, **given)
+    assert says in str(caught.value)
+    assert hint in (caught.value.hint or "")
+
+
+def test_a_head_of_the_map_is_the_mean_of_its_row(transformer: ScanResult) -> None:
+    chosen = head_maps(transformer)[0]
+    group = next(group for group in transformer.heads if group.space == "q")
+    assert group.pairwise is not None
+    row = group.pairwise[2]
+    others = [value for index, value in enumerate(row) if index != 2]
+    index = chosen.layers.index(group.layer)
+    assert chosen.cells[index][2] == pytest.approx(sum(others) / len(others))
+
+
+# The small figure
+
+
+def _texts(svg: str, tag: str) -> list[ElementTree.Element]:
+    return list(ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}" + tag))
+
+
+def test_heads_are_cells_of_the_small_figure(transformer: ScanResult) -> None:
+    svg = summary_svg(transformer)
+    cells = [one for one in _texts(svg, "title") if "times chance" in (one.text or "")]
+    assert len(cells) == sum(group.count for group in transformer.heads)
+
+
+def test_pairs_are_points_where_there_are_no_heads() -> None:
+    result = synthetic.perceptron()
+    svg = summary_svg(result)
+    points = _texts(svg, "circle")
+    assert len(points) == len(result.pairs)
+    assert result.pairs[0].name in svg
+    assert summary_svg(synthetic.empty()) == ""
+
+
+def test_large_models_have_a_small_figure_too(transformer: ScanResult) -> None:
+    group = transformer.heads[0].model_copy(
+        update={"count": 64, "pairwise": [[1.0] * 64] * 64, "order": None}
+    )
+    many = [group.model_copy(update={"layer": layer}) for layer in range(64)]
+    svg = summary_svg(transformer.model_copy(update={"heads": many}))
+    assert len(svg) < 100_000
+    assert "circle" in svg
+
+
+def test_names_are_text_in_the_small_figure() -> None:
+    svg = summary_svg(synthetic.hostile())
+    ElementTree.fromstring(svg)
+    assert "<img" not in svg
+
+
+def test_a_notebook_shows_a_figure_and_how_to_see_more(any_result: ScanResult) -> None:
+    shown = render_summary(any_result)
+    assert ("<svg" in shown) == bool(summary_svg(any_result))
+    named = re.search(r"\.plot\(([^)]*)\)", shown)
+    assert named is not None
+    kinds = plot_kinds(any_result)
+    assert re.findall(r"&#34;(\w+)&#34;", named[1]) == list(kinds)
