@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from flagscope.errors import InputError
 from flagscope.records import HeadRecord, PairRecord, ScanResult
 from flagscope.report import figures
-from flagscope.report.shared_head_maps import head_map_spec, head_maps, shade_limit
 from flagscope.report.palette import Theme
 from flagscope.report.routes import writers
+from flagscope.report.shared_head_maps import head_map_spec, head_maps, shade_limit
 from flagscope.report.short_names import with_short_names
 from flagscope.report.tracks import tracks
 

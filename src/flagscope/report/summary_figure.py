@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from flagscope.observables import null_band
 from flagscope.records import ScanResult
 from flagscope.report.environment import environment
-from flagscope.report.shared_head_maps import HeadMap, head_maps, shade_limit
 from flagscope.report.palette import PALETTES
+from flagscope.report.shared_head_maps import HeadMap, head_maps, shade_limit
 from flagscope.report.tracks import Track, tracks
 from flagscope.report.wording import measured, number
 
