@@ -76,6 +76,7 @@ def test_the_choice_of_colour_changes_numbers_words_and_key(opened: Open) -> Non
     )
     assert shown == counts
     assert page.locator("#map-words").inner_text() == maps[place].words
+    assert page.locator("#map-label").inner_text() == "functional"
     assert page.locator("#map-key").inner_text().split() == ["0", str(max(map(max, counts)))]
 
 
