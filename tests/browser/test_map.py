@@ -6,8 +6,8 @@ import pytest
 
 from browser.actions import address, arrived
 from browser.conftest import Open, result
-from flagscope.report.head_maps import head_maps
-from flagscope.report.kind_maps import kind_maps
+from flagscope.report.map_of_heads import head_maps
+from flagscope.report.map_of_kinds import kind_maps
 
 
 @pytest.mark.parametrize("name", ["small", "grouped", "stream"])
