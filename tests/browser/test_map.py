@@ -6,8 +6,8 @@ import pytest
 
 from browser.actions import address, arrived
 from browser.conftest import Open, result
-from flagscope.report.head_maps import head_maps
-from flagscope.report.kind_maps import kind_maps
+from flagscope.report.map_of_heads import head_maps
+from flagscope.report.map_of_kinds import kind_maps
 
 
 @pytest.mark.parametrize("name", ["small", "grouped", "stream"])
@@ -76,6 +76,7 @@ def test_the_choice_of_colour_changes_numbers_words_and_key(opened: Open) -> Non
     )
     assert shown == counts
     assert page.locator("#map-words").inner_text() == maps[place].words
+    assert page.locator("#map-label").inner_text() == "functional"
     assert page.locator("#map-key").inner_text().split() == ["0", str(max(map(max, counts)))]
 
 

@@ -135,11 +135,11 @@ def test_show_opens_the_object_of_every_finding(opened: Open) -> None:
         "all => { for (const one of all) one.open = true; }"
     )
     known = [one.target for one in findings(result("demo")) if one.target]
-    links = page.locator("#findings [data-target]")
+    links = page.locator("#findings .show")
     shown = links.evaluate_all("all => all.map(one => one.dataset.target)")
     assert set(known) <= set(shown)
     for target in dict.fromkeys(shown):
-        page.locator(f"#findings [data-target='{target}']").first.click()
+        page.locator(f"#findings .show[data-target='{target}']").first.click()
         page.wait_for_function("document.querySelectorAll('.marked').length === 1")
         kind, _, name = target.partition("/")
         focused = page.evaluate("document.activeElement.id")

@@ -64,6 +64,7 @@ def test_the_tables_of_the_demo_begin_within_six_thousand_pixels(opened: Open) -
     assert page.evaluate("document.documentElement.scrollHeight") < 12_500
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec(MINILM) is None, reason=f"{MINILM} is not installed")
 def test_the_tables_of_a_sentence_encoder_begin_within_six_thousand_pixels(opened: Open) -> None:
     from flagscope import scan

@@ -7,9 +7,9 @@ import math
 import pytest
 
 from flagscope.records import ScanResult
-from flagscope.report.head_maps import head_maps
-from flagscope.report.kind_maps import kind_maps
 from flagscope.report.links import beyond_chance
+from flagscope.report.map_of_heads import head_maps
+from flagscope.report.map_of_kinds import kind_maps
 from flagscope.report.maps import scale_limit
 from flagscope.report.payload import core
 from flagscope.report.tracks import tracks

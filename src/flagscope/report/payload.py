@@ -19,11 +19,11 @@ from flagscope.report.depth_figures import (
 from flagscope.report.dominant import dominance_words, stands_out
 from flagscope.report.error_rate import SCHEMA_1, ErrorRate
 from flagscope.report.head_figures import head_matrix_spec, matrix_limit, shared_spectrum_spec
-from flagscope.report.head_maps import head_maps
-from flagscope.report.kind_maps import kind_maps
 from flagscope.report.link_cells import LINK_COLUMNS, link_cells
 from flagscope.report.link_figures import link_graph_size, link_graph_spec
 from flagscope.report.links import MEASURES, LinkMeasure, beyond_chance, complete, tested
+from flagscope.report.map_of_heads import head_maps
+from flagscope.report.map_of_kinds import kind_maps
 from flagscope.report.pair_figures import cosines_spec, incidence_spec, profile_spec
 from flagscope.report.palette import PALETTES
 from flagscope.report.routes import Writer, writers

@@ -95,6 +95,8 @@ function setUpMap(core) {
     const first = table.querySelector("td[data-opens]") ?? table.querySelector("td[data-r]");
     first.tabIndex = 0;
     byId("map-words").textContent = map.words;
+    byId("map-label").textContent = map.label;
+    byId("map-label").className = `chip ${map.label}`;
     readout.textContent = readout.dataset.empty;
     paintMap();
     markMap();
