@@ -84,7 +84,9 @@ def test_near_copies_come_first(copies: flagscope.HeadOverlaps) -> None:
     assert "cheap to prune" in answer.not_meaning
     assert "pruning" in answer.not_meaning
     assert answer.caveats == ()
-    assert "heads of different stacks" in answer.not_compared[-1]
+    assert answer.not_compared == (
+        "What heads do on data; queries of one head against keys, values or outputs of another.",
+    )
 
 
 def test_near_copies_are_records_of_a_stable_shape(copies: flagscope.HeadOverlaps) -> None:
@@ -186,6 +188,32 @@ def test_post_norm_stacks_have_their_caveat() -> None:
     (caveat,) = flagscope.head_overlaps(bert(), config=BERT).answer.caveats
     assert caveat.startswith("Post-norm (encoder): a norm behind every sum changes the basis")
     assert flagscope.head_overlaps(gpt2(), config=GPT2).answer.caveats == ()
+
+
+def test_key_value_heads_and_kinds_of_attention_are_named() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    llama = transformers.LlamaModel(
+        transformers.LlamaConfig(
+            hidden_size=64, num_hidden_layers=3, num_attention_heads=8, num_key_value_heads=2,
+            intermediate_size=48, vocab_size=32,
+        )
+    )  # fmt: skip
+    keys = [layer.self_attn.k_proj.weight.data for layer in llama.layers]
+    keys[2][:8] = keys[0][8:16]
+    answer = flagscope.head_overlaps(llama).answer
+    assert answer.headline == "1 pair of near-copies among 24 heads, in key space."
+    assert answer.lines[0].startswith("key-value heads L0H1 and L2H0, key space:")
+    both = transformers.GPT2Model(
+        transformers.GPT2Config(n_layer=2, n_head=4, n_embd=32, add_cross_attention=True)
+    )
+    both.h[1].crossattention.c_proj.weight.data = both.h[0].crossattention.c_proj.weight.data
+    answer = flagscope.head_overlaps(both).answer
+    assert answer.headline == (
+        "4 pairs of near-copies among 16 heads, in cross-attention output space."
+    )
+    assert answer.lines[0].startswith("L0H0 and L1H0, cross-attention output space:")
+    assert answer.not_compared[-1].endswith("or of self- and cross-attention.")
 
 
 def test_weights_as_stored_have_their_caveat() -> None:
