@@ -168,7 +168,7 @@ class Report:
         >>> import flagscope, torch
         >>> report = flagscope.scan({f"{i}.weight": torch.randn(12, 12) for i in (0, 2, 4)})
         >>> report.plot("depth", observable="gram_correlation").layout.title.text
-        'Sequential: Gram correlation'
+        'Sequential (unknown): Gram correlation'
         """
         from flagscope.report import plot
 
