@@ -66,3 +66,27 @@ def test_the_json_is_not_overwritten(run: Run, scan: Path) -> None:
     before = scan.read_bytes()
     assert run("report", scan, "--html", scan).code == 2
     assert scan.read_bytes() == before
+
+
+def test_a_page_has_a_title_of_ones_own(run: Run, mlp: Path, scan: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    for command in (("scan", mlp, "--quiet"), ("demo", "--quiet"), ("report", scan)):
+        assert run(*command, "--html", page, "--title", "Mine & <theirs>").code == 0
+        text = page.read_text()
+        assert "<title>Mine &amp; &lt;theirs&gt; · flagscope</title>" in text
+        assert "<h1>Mine &amp; &lt;theirs&gt;</h1>" in text
+    assert run("compare", mlp, mlp, "--html", page, "--title", "A pair", "--quiet").code == 0
+    assert "<h1>A pair</h1>" in page.read_text()
+
+
+@pytest.mark.parametrize("command", ["report", "scan"])
+def test_a_title_without_a_page_is_refused(
+    run: Run, mlp: Path, scan: Path, command: str, tmp_path: Path
+) -> None:
+    source = scan if command == "report" else mlp
+    answer = run(command, source, "--title", "Mine")
+    assert answer.code == 2
+    assert "--title needs --html" in answer.err
+    answer = run(command, source, "--title", " ", "--html", tmp_path / "page.html")
+    assert answer.code == 2
+    assert "--title is empty" in answer.err

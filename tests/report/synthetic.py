@@ -629,21 +629,21 @@ def hostile() -> ScanResult:
     )
 
 
-def large() -> ScanResult:
-    """64 layers, 64 query heads in groups of eight: for the page's size and time."""
+def large(*, layers: int = 64, heads: int = 64) -> ScanResult:
+    """Many layers and query heads, these in groups of eight: for the page's size and time."""
     generator = np.random.default_rng(6)
     group: dict[tuple[str, int], HeadRecord] = {}
     for space in ("q", "k"):
-        count = 64 if space == "q" else 8
+        count = heads if space == "q" else heads // 8
         group[space, count] = head_group(0, space, count=count, rank=8, d=256, generator=generator)
-    pairs, heads = [], []
+    pairs, groups = [], []
     template = pair(
         "t", "qk", d=128, rank=128, layer=0, head=0, generator=generator, between="rope",
         freedom="rotary",
     )  # fmt: skip
-    for layer in range(64):
+    for layer in range(layers):
         for kind in ("qk", "ov"):
-            for head in range(64):
+            for head in range(heads):
                 noise = float(np.exp(generator.normal(0, 0.1)))
                 changes: dict[str, Any] = {
                     "name": f"layer.{layer}.head.{head}.{kind}", "kind": kind, "layer": layer,
@@ -654,19 +654,19 @@ def large() -> ScanResult:
                 }  # fmt: skip
                 pairs.append(template.model_copy(update=changes))
         for space in ("q", "k", "v", "o"):
-            count = 8 if space in "kv" else 64
+            count = heads // 8 if space in "kv" else heads
             base = group["k" if space in "kv" else "q", count]
             pairwise = np.array(base.pairwise) * np.exp(generator.normal(0, 0.05, (count, count)))
             pairwise = (pairwise + pairwise.T) / 2
-            heads.append(
+            groups.append(
                 base.model_copy(
                     update={"layer": layer, "space": space, "pairwise": pairwise.tolist()}
                 )
             )
     return result(
         pairs,
-        heads,
-        source="models/large-64L",
+        groups,
+        source=f"models/large-{layers}L",
         family="llama",
         parameters=70_553_706_496,
         dtype="bfloat16",

@@ -18,12 +18,16 @@ from flagscope.report import (
     rank_profile,
     shared_spectrum,
 )
-from flagscope.report.depth_figures import depth_profile_spec
+from flagscope.report.depth_figures import (
+    depth_profile_spec,
+    head_overlap_spec,
+    shared_directions_spec,
+)
 from flagscope.report.palette import PALETTES, resolve
 from flagscope.report.routes import writers
 from flagscope.report.spec import band
 from flagscope.report.stream_figures import STREAMED
-from flagscope.report.tracks import tracks
+from flagscope.report.tracks import head_tracks, tracks
 from report import synthetic
 
 
@@ -205,3 +209,48 @@ def test_profiles_leave_out_what_cannot_be_tested(transformer: ScanResult) -> No
     closed = transformer.model_copy(update={"pairs": pairs})
     assert len(depth_profile(closed, "intersection_beyond_chance", track="qk").data) == 0
     assert len(depth_profile(transformer, "intersection_beyond_chance", track="qk").data) > 0
+
+
+def test_counts_have_ticks_at_whole_numbers(transformer: ScanResult) -> None:
+    for track in tracks(transformer):
+        axis = depth_profile_spec(track, "intersection_beyond_chance")["layout"]["yaxis"]
+        assert axis["dtick"] == int(axis["dtick"]) >= 1
+        assert axis["tick0"] == 0
+    shared = shared_directions_spec(head_tracks(transformer))["layout"]["yaxis"]
+    assert shared["dtick"] in (1, 2, 5, 10)
+
+
+def test_a_ratio_axis_shows_a_narrow_band_of_chance() -> None:
+    result = synthetic.perceptron()
+    narrow = [
+        pair.model_copy(
+            update={
+                "overlap_ratio": 1 + 0.002 * place,
+                "null": pair.null and pair.null.model_copy(update={"overlap_ratio_sd": 0.002}),
+            }
+        )
+        for place, pair in enumerate(result.pairs)
+    ]
+    for pairs, zero in ((narrow, False), (result.pairs, True)):
+        wide = [pair.model_copy(update={"overlap_ratio": 0.3}) for pair in pairs[:1]]
+        some = pairs if not zero else [*wide, *pairs[1:]]
+        track = tracks(result.model_copy(update={"pairs": some}))[0]
+        spec = depth_profile_spec(track, "overlap_ratio")
+        assert ("rangemode" in spec["layout"]["yaxis"]) == zero
+    flat_heads = [
+        group.model_copy(update={"overlap_ratio": 1.01, "overlap_ratio_sd": 0.004})
+        for group in synthetic.transformer(layers=2, heads=4, rank=8, d=32, planted=False).heads
+    ]
+    spec = head_overlap_spec(head_tracks(result.model_copy(update={"heads": flat_heads})))
+    assert "rangemode" not in spec["layout"]["yaxis"]
+    # The band of chance, 1.96 standard deviations to either side.
+    assert spec["data"][0]["name"] == "95 % of chance values"
+    assert max(spec["data"][0]["y"]) == pytest.approx(1 + 1.96 * 0.004, abs=1e-3)
+
+
+def test_figures_of_a_notebook_carry_no_targets_of_the_page(transformer: ScanResult) -> None:
+    spec = depth_profile_spec(tracks(transformer)[0], "commutator_ratio")
+    assert any("customdata" in trace for trace in spec["data"])
+    for figure in all_figures(transformer).values():
+        assert "pair/layer" not in figure.to_json()
+        assert "heads/encoder" not in figure.to_json()

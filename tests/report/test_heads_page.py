@@ -254,7 +254,7 @@ def test_the_page_loads_nothing(copies: flagscope.HeadOverlaps) -> None:
     elements = _parsed(page)
     assert elements.requests == []
     assert len(set(elements.ids)) == len(elements.ids)
-    assert "<h1>Heads of Two of a kind</h1>" in page
+    assert ">Heads of Two of a kind</h1>" in page
     assert html.escape(copies.answer.headline) in page
     assert page.count("data-map=") >= 4
 
@@ -295,19 +295,20 @@ _DRIVE = """<script>
   while (!document.documentElement.dataset.ready) await wait(50);
   const map = document.querySelector("[data-map]");
   while (!map.on) await wait(50);
-  map.emit("plotly_click", { points: [{ x: "L2H1", y: "L0H2" }] });
+  map.emit("plotly_click", { points: [{ x: "L2H1", y: "L0H2", data: map.data[0] }] });
   await wait(300);
-  said.hash = decodeURIComponent(location.hash);
+  said.hash = location.hash;
   said.title = byId("pair-title").textContent;
   said.rows = byId("pair-rows").rows.length;
   said.first = byId("pair-rows").rows[0].textContent;
-  location.hash = "#pair=3,L1H0,L1H1";
+  said.told = byId("said").textContent;
+  location.hash = "#pair/3/L1H0-L1H1";
   await wait(300);
   said.followed = byId("pair-title").textContent;
   const before = URL.createObjectURL;
   let saved = null;
   URL.createObjectURL = (blob) => { saved = blob; return before.call(URL, blob); };
-  document.querySelector("button.save").click();
+  document.querySelector("button.save-table").click();
   said.csv = (await saved.text()).split("\\r\\n").slice(0, 2);
   document.body.dataset.said = JSON.stringify(said);
 })();
@@ -321,7 +322,8 @@ def test_a_cell_opens_its_heads(copies: flagscope.HeadOverlaps, tmp_path: Path) 
     found = re.search(r'data-said="([^"]*)"', document)
     assert found is not None
     said = json.loads(html.unescape(found.group(1)))
-    assert said["hash"] == "#pair=0,L0H2,L2H1"
+    assert said["hash"] == "#pair/0/L0H2-L2H1"
+    assert said["told"] == "L0H2 and L2H1."
     assert said["title"] == "L0H2 and L2H1"
     assert said["rows"] == 4
     assert said["first"] == "Query space3.881.000.258"

@@ -109,6 +109,10 @@ def test_size_and_time_of_sixty_four_layers() -> None:
     assert len(json.loads(_data(page, "details"))) == DETAILED_PAIRS
 
 
+def test_size_of_thirty_two_layers_of_thirty_two_heads() -> None:
+    assert len(render_page(synthetic.large(layers=32, heads=32)).encode()) < 6e6
+
+
 def test_plotly_is_inside_once(transformer: ScanResult) -> None:
     page = render_page(transformer)
     assert "plotly.js v" in _data(page, "plotly")[:200]
@@ -141,6 +145,16 @@ def test_every_diagnostic_is_explained(transformer: ScanResult) -> None:
     for explanation in EXPLANATIONS.values():
         for text in (explanation.title, explanation.misleads[:40]):
             assert text.replace("'", "&#39;") in page
+
+
+def test_the_title_is_the_heading_and_names_what_is_saved() -> None:
+    page = render_page(synthetic.perceptron(), title="A & <b>")
+    assert "<title>A &amp; &lt;b&gt; · flagscope</title>" in page
+    assert "<h1>A &amp; &lt;b&gt;</h1>" in page
+    assert json.loads(_data(page, "core"))["model"] == "A & <b>"
+    plain = render_page(synthetic.transformer(layers=1, heads=2, rank=4, d=16, planted=False))
+    assert "<h1>all-example-L12-v2</h1>" in plain
+    assert json.loads(_data(plain, "core"))["model"] == "all-example-L12-v2"
 
 
 @pytest.mark.parametrize("render", [render_page, render_summary])
@@ -225,13 +239,13 @@ const wait = setInterval(() => {
   said.chip = document.querySelector("[data-observable] [data-label]").textContent;
   click('[data-target^="heads/38"]');
   said.group = document.getElementById("group-title").textContent;
-  document.querySelectorAll("[data-table=pairs] thead button")[3].click();
-  said.largest = document.querySelector("[data-table=pairs] tbody th button").textContent;
+  document.querySelector("[data-table=pairs] [data-column='4'] button").click();
+  said.largest = document.querySelector("[data-table=pairs] tbody th a").textContent;
   const search = document.querySelector("[data-table=pairs] input");
   search.value = "NaN";
   search.dispatchEvent(new Event("input"));
   said.found = document.querySelectorAll("[data-table=pairs] tbody tr").length;
-  click("[data-table=pairs] tbody th button");
+  click("[data-table=pairs] tbody th a");
   said.pair = document.getElementById("pair-title").textContent;
   document.body.dataset.said = JSON.stringify(said);
 }, 50);

@@ -79,14 +79,21 @@ class ComparisonReport:
         """
         return written(self._shared(paths).model_dump_json(by_alias=True, indent=1), path)
 
-    def to_html(self, path: str | os.PathLike[str] | None = None, *, paths: bool = False) -> str:
+    def to_html(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        title: str | None = None,
+        paths: bool = False,
+    ) -> str:
         """The result as one self-contained page; also written to `path` if one is given.
 
-        Absolute paths of this machine are shortened to their last part unless `paths` is True.
+        `title` is its heading; the names of both sources if None. Absolute paths of this machine
+        are shortened to their last part unless `paths` is True.
         """
         from flagscope.report.comparison import render_comparison
 
-        return written(render_comparison(self._shared(paths)), path)
+        return written(render_comparison(self._shared(paths), title=title), path)
 
     def _shared(self, paths: bool) -> Comparison:
         if paths:

@@ -185,14 +185,22 @@ class Report:
         text = self._with_findings(paths).model_dump_json(by_alias=True, indent=1)
         return written(text, path)
 
-    def to_html(self, path: str | os.PathLike[str] | None = None, *, paths: bool = False) -> str:
+    def to_html(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        title: str | None = None,
+        paths: bool = False,
+    ) -> str:
         """The result as one self-contained page; also written to `path` if one is given.
 
-        Absolute paths of this machine are shortened to their last part unless `paths` is True.
+        `title` is its heading, and the beginning of the names of files saved from it; the name of
+        the source if None. Absolute paths of this machine are shortened to their last part unless
+        `paths` is True.
         """
         from flagscope.report import render_page
 
-        return written(render_page(self._shared(paths)), path)
+        return written(render_page(self._shared(paths), title=title), path)
 
     def _shared(self, paths: bool = False) -> ScanResult:
         return self.result if paths else shared_result(self.result, self._given)

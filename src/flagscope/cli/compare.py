@@ -12,7 +12,7 @@ from flagscope.cli.collection import collection_paused
 from flagscope.cli.gate import comparison_codes, comparison_gate
 from flagscope.cli.interrupt import interruptible
 from flagscope.cli.options import chosen, memory_option
-from flagscope.cli.outputs import check_outputs, output_options, write_outputs
+from flagscope.cli.outputs import check_outputs, check_title, output_options, write_outputs
 
 if TYPE_CHECKING:
     from flagscope.api.comparison_report import ComparisonReport
@@ -85,6 +85,7 @@ def compare_command(
     b: str,
     json_: str | None,
     html: str | None,
+    title: str | None,
     csv: str | None,
     csv_table: str,
     paths: bool,
@@ -101,6 +102,7 @@ def compare_command(
     outputs = {"json": json_, "html": html, "csv": csv}
     more = [options["adapter"]] if options["adapter"] else []
     check_outputs(outputs, a, b, *more, *options["parents"])
+    check_title(title, html)
 
     with progress_bar(quiet=quiet) as step:
 
@@ -119,7 +121,7 @@ def compare_command(
 
     texts = {
         "json": partial(report.to_json, paths=paths),
-        "html": partial(report.to_html, paths=paths),
+        "html": partial(report.to_html, title=title, paths=paths),
         "csv": table,
     }
     if not write_outputs(outputs, texts, quiet=quiet) and not quiet:

@@ -24,6 +24,13 @@ paths_option = click.option(
 )
 """Whether reports say where on this machine things lie."""
 
+title_option = click.option(
+    "--title",
+    metavar="TEXT",
+    help="Heading of the page that --html writes. The default is the name of the source.",
+)
+"""What a page calls itself, and the files that are saved from it."""
+
 
 def output_options(*, json: str, tables: Sequence[str], table: str, quiet: str) -> Decorator:
     """Where the results of a command go that makes tables and a page.
@@ -38,6 +45,7 @@ def output_options(*, json: str, tables: Sequence[str], table: str, quiet: str) 
     return together(
         click.option("--json", "json_", metavar="F", help=json),
         click.option("--html", metavar="F", help="Write the report as an HTML page; - for stdout."),
+        title_option,
         click.option("--csv", metavar="F", help="Write a table as CSV; - for stdout."),
         click.option(
             "--csv-table",
@@ -49,6 +57,22 @@ def output_options(*, json: str, tables: Sequence[str], table: str, quiet: str) 
         paths_option,
         click.option("--quiet", is_flag=True, help=quiet),
     )
+
+
+def check_title(title: str | None, html: str | None) -> None:
+    """Refuse a heading without a page that has it.
+
+    Raises
+    ------
+    InputError
+        If there is a title and no --html, or the title is empty.
+    """
+    if title is None:
+        return
+    if html is None:
+        raise InputError("--title needs --html", hint="add --html report.html")
+    if not title.strip():
+        raise InputError("--title is empty", hint="give the page a name, or leave --title out")
 
 
 def check_outputs(outputs: Mapping[str, str | None], *sources: str) -> None:

@@ -11,7 +11,13 @@ import click
 
 from flagscope.cli.collection import collection_paused
 from flagscope.cli.gate import comparison_codes, comparison_gate, gate, scan_codes
-from flagscope.cli.outputs import check_outputs, paths_option, write_outputs
+from flagscope.cli.outputs import (
+    check_outputs,
+    check_title,
+    paths_option,
+    title_option,
+    write_outputs,
+)
 
 if TYPE_CHECKING:
     from flagscope.api.comparison_report import ComparisonReport
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
 @click.command("report")
 @click.argument("json_file", metavar="FILE.json")
 @click.option("--html", metavar="F", help="Write the report as an HTML page; - for stdout.")
+@title_option
 @paths_option
 @click.option("--quiet", is_flag=True, help="Print errors only, no table.")
 @click.option(
@@ -29,7 +36,12 @@ if TYPE_CHECKING:
     help="Exit with 4 if there is one of these codes, as for `scan` and `compare`.",
 )
 def report_command(
-    json_file: str, html: str | None, paths: bool, quiet: bool, fail_on: str | None
+    json_file: str,
+    html: str | None,
+    title: str | None,
+    paths: bool,
+    quiet: bool,
+    fail_on: str | None,
 ) -> int:
     """Print the report of FILE.json, which `scan --json` or `compare --json` wrote, or its page.
 
@@ -37,9 +49,11 @@ def report_command(
     """
     outputs = {"html": html}
     check_outputs(outputs, json_file)
+    check_title(title, html)
     with collection_paused():
         report = _read(json_file)
-    taken = write_outputs(outputs, {"html": partial(report.to_html, paths=paths)}, quiet=quiet)
+    page = partial(report.to_html, title=title, paths=paths)
+    taken = write_outputs(outputs, {"html": page}, quiet=quiet)
     if not quiet and not taken:
         _print(report)
     return _gate(report, fail_on)

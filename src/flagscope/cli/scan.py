@@ -12,7 +12,7 @@ from flagscope.cli.collection import collection_paused
 from flagscope.cli.gate import fail_on_option, gate
 from flagscope.cli.interrupt import interruptible
 from flagscope.cli.options import device_option, model_options, run_options
-from flagscope.cli.outputs import check_outputs, output_options, write_outputs
+from flagscope.cli.outputs import check_outputs, check_title, output_options, write_outputs
 from flagscope.cli.text import log
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def scan_command(
     source: str,
     json_: str | None,
     html: str | None,
+    title: str | None,
     csv: str | None,
     csv_table: str,
     paths: bool,
@@ -100,8 +101,9 @@ def scan_command(
     """
     outputs = {"json": json_, "html": html, "csv": csv}
     check_outputs(outputs, source)
+    check_title(title, html)
     report = _scan(source, quiet, **options)
-    code = _deliver(report, outputs, quiet, csv_table, paths)
+    code = _deliver(report, outputs, quiet, csv_table, paths, title)
     if code and options["store"]:
         log(f"hint: what succeeded is kept in {options['store']}; run again to try the rest alone")
     # A finding that was asked for outranks tasks that failed.
@@ -113,6 +115,7 @@ def scan_command(
 def demo_command(
     json_: str | None,
     html: str | None,
+    title: str | None,
     csv: str | None,
     csv_table: str,
     paths: bool,
@@ -123,7 +126,8 @@ def demo_command(
 
     outputs = {"json": json_, "html": html, "csv": csv}
     check_outputs(outputs)
-    return _deliver(_scan(str(final()), quiet), outputs, quiet, csv_table, paths)
+    check_title(title, html)
+    return _deliver(_scan(str(final()), quiet), outputs, quiet, csv_table, paths, title)
 
 
 def _scan(source: str, quiet: bool, **options: Any) -> Report:
@@ -139,7 +143,12 @@ def _scan(source: str, quiet: bool, **options: Any) -> Report:
 
 
 def _deliver(
-    report: Report, outputs: dict[str, str | None], quiet: bool, csv_table: str, paths: bool
+    report: Report,
+    outputs: dict[str, str | None],
+    quiet: bool,
+    csv_table: str,
+    paths: bool,
+    title: str | None,
 ) -> int:
     def table() -> str:
         from flagscope.report import csv_text
@@ -150,7 +159,7 @@ def _deliver(
 
     texts = {
         "json": partial(report.to_json, paths=paths),
-        "html": partial(report.to_html, paths=paths),
+        "html": partial(report.to_html, title=title, paths=paths),
         "csv": table,
     }
     taken = write_outputs(outputs, texts, quiet=quiet)

@@ -37,7 +37,8 @@ class Column:
 _LETTERS: Mapping[Label | None, str] = {"functional": "F", "gauge": "G", None: ""}
 
 PAIR_COLUMNS = (
-    Column("name", "Pair", "Name, kind and what lies between the two maps"),
+    Column("name", "Pair", "Name of the two maps"),
+    Column("kind", "Kind", "Kind of pair, and what lies between the two maps"),
     Column("layer", "Layer"),
     Column(
         "ranks",
@@ -120,7 +121,8 @@ def pair_cells(result: ScanResult, pair: PairRecord, track: Track) -> list[Cell]
     if pair.balanced is not None and pair.balanced.status != "ok":
         gauge += f" ({pair.balanced.status})"
     return [
-        [pair.name, pair.name, track.title, "", ""],
+        [pair.name, pair.name, "", "", ""],
+        [track.title, track.title, "", "", ""],
         [pair.layer, number(pair.layer), "" if pair.head is None else f"head {pair.head}", "", ""],
         [pair.effective_rank_write, f"{ranks} in {pair.d:,}", below, "", ""],
         *(_observable(pair, entry, labels, rate) for entry in COLUMNS),

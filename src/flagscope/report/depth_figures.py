@@ -8,7 +8,8 @@ from typing import Any
 
 from flagscope.observables import EXPLANATIONS, PAIR_OBSERVABLE, Band, null_band, untestable
 from flagscope.records import HeadRecord, PairRecord
-from flagscope.report.spec import Spec, axis, band, layout, level, line, plain
+from flagscope.report.spec import Spec, axis, band, counts_only, flat, layout, level, line, plain
+from flagscope.report.targets import group_target, pair_target
 from flagscope.report.tracks import HeadTrack, Track
 from flagscope.report.wording import counted, euclidean, number, p_value
 
@@ -32,10 +33,12 @@ def depth_profile_spec(track: Track, observable: str) -> Spec:
         data += _null(track, observable)
         data += _values(track, observable, rows)
         data += _balanced(track, observable)
-    return {"data": data, "layout": _layout(track, observable, rows)}
+    return {"data": data, "layout": _layout(track, observable, rows, flat(data))}
 
 
-def _layout(track: Track, observable: str, rows: Sequence[tuple[int, PairRecord, float]]) -> Spec:
+def _layout(
+    track: Track, observable: str, rows: Sequence[tuple[int, PairRecord, float]], is_flat: bool
+) -> Spec:
     x = axis("layer" if track.by_layer else "pair, in order", showgrid=False)
     x |= {"dtick": 1} if len(track.depths) <= 12 else {"nticks": 10, "tickformat": "d"}
     x["range"] = [min(track.depths) - 0.6, max(track.depths) + 0.6]
@@ -44,7 +47,9 @@ def _layout(track: Track, observable: str, rows: Sequence[tuple[int, PairRecord,
     shown = PAIR_OBSERVABLE[observable]
     if shown.logarithmic and values and max(values) > _LOG_ABOVE:
         y |= {"type": "log", "dtick": "D2", "tickformat": "~g"}
-    elif shown.from_zero:
+    elif shown.counts_meetings:
+        y |= counts_only(max(values, default=0))
+    elif shown.from_zero and not is_flat:
         y |= {"rangemode": "tozero"}
     return layout(x=x, y=y)
 
@@ -95,14 +100,22 @@ def _values(
     if not track.several:
         x, y = [position for position, _, _ in rows], [value for _, _, value in rows]
         text = [described(pair, observable, value) for _, pair, value in rows]
-        return [line(x, y, name="value", color="$raw", text=text, marker=marker("$raw", len(x)))]
+        style: dict[str, Any] = {"marker": marker("$raw", len(x))}
+        style["customdata"] = [pair_target(pair) for _, pair, _ in rows]
+        return [line(x, y, name="value", color="$raw", text=text, **style)]
     at = _grouped(rows)
     x = sorted(at)
     middle = [median(value for _, value in at[position]) for position in x]
     text = [_summary(position, at[position], observable) for position in x]
     points = _points(rows, observable) if len(rows) <= _ALL_POINTS else _extremes(at, observable)
-    dots = marker("$raw", len(x))
-    return [*points, line(x, middle, name="median", color="$raw", text=text, marker=dots)]
+    style: dict[str, Any] = {"marker": marker("$raw", len(x))}
+    style["customdata"] = [pair_target(_middle(at[position])) for position in x]
+    return [*points, line(x, middle, name="median", color="$raw", text=text, **style)]
+
+
+def _middle(here: Sequence[tuple[PairRecord, float]]) -> PairRecord:
+    """The pair whose value is the median, or the one below it."""
+    return sorted(here, key=lambda item: item[1])[(len(here) - 1) // 2][0]
 
 
 def marker(color: str, count: int, **style: Any) -> Spec:
@@ -140,6 +153,7 @@ def _points(rows: Sequence[tuple[int, PairRecord, float]], observable: str) -> l
             name="each pair",
             color="$points",
             text=[described(pair, observable, value) for _, pair, value in rows],
+            customdata=[pair_target(pair) for _, pair, _ in rows],
             mode="markers",
         )
     ]
@@ -181,6 +195,7 @@ def _balanced(track: Track, observable: str) -> list[Spec]:
         for p, v in zip(x, y, strict=True)
     ]
     style: dict[str, Any] = {
+        "customdata": [pair_target(_middle(at[position])) for position in x],
         "line": {"color": "$balanced", "width": 1.6, "dash": "dash"},
         "marker": marker("$balanced", len(x), symbol="diamond-open"),
     }
@@ -220,6 +235,20 @@ def shared_directions_spec(tracks: Sequence[HeadTrack]) -> Spec:
     return _by_space(tracks, "shared_directions", describe, chance=0.0, title="directions")
 
 
+def _head_band(tracks: Sequence[HeadTrack]) -> list[Spec]:
+    """The widest of the spaces' 95 % intervals of R under chance, layer by layer."""
+    sds: dict[int, float] = {}
+    for track in tracks:
+        for group in track.groups:
+            if group.overlap_ratio is not None and group.overlap_ratio_sd:
+                sds[group.layer] = max(sds.get(group.layer, 0.0), group.overlap_ratio_sd)
+    if not sds:
+        return []
+    x = sorted(sds)
+    low, high = ([1 + side * 1.96 * sds[layer] for layer in x] for side in (-1, 1))
+    return [band(x, low, high, name="95 % of chance values", color="$band", widen=0.5)]
+
+
 def _by_space(
     tracks: Sequence[HeadTrack],
     observable: str,
@@ -228,7 +257,7 @@ def _by_space(
     chance: float,
     title: str,
 ) -> Spec:
-    data: list[Spec] = []
+    data: list[Spec] = _head_band(tracks) if observable == "overlap_ratio" else []
     layers = sorted({group.layer for track in tracks for group in track.groups})
     if layers:
         data.append(level((layers[0] - 0.5, layers[-1] + 0.5), chance, name="chance"))
@@ -243,10 +272,19 @@ def _by_space(
                     name=plain(track.title.removesuffix(" space")),
                     color=color,
                     text=[describe(group) for group in some],
+                    customdata=[group_target(group) for group in some],
                     line={"color": color, "width": 2, "dash": _DASHES[track.space]},
                     marker=marker(color, len(some), symbol=_MARKERS[track.space]),
                 )
             )
     x = axis("layer", showgrid=False)
     x |= {"dtick": 1} if len(layers) <= 12 else {"nticks": 10, "tickformat": "d"}
-    return {"data": data, "layout": layout(x=x, y=axis(title, rangemode="tozero"), showlegend=True)}
+    y = axis(title)
+    if observable == "shared_directions":
+        largest = max(
+            (group.shared_directions or 0 for t in tracks for group in t.groups), default=0
+        )
+        y |= counts_only(largest)
+    elif not flat(data):
+        y |= {"rangemode": "tozero"}
+    return {"data": data, "layout": layout(x=x, y=y, showlegend=True)}

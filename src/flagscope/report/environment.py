@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-_STYLES = ("theme", "layout", "parts")
+_STYLES = ("theme", "layout", "parts", "instrument")
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ from flagscope.report.palette import Theme, resolve
 from flagscope.report.routes import Writer, writers
 from flagscope.report.short_names import with_short_names
 from flagscope.report.spec import Spec, plain
+from flagscope.report.targets import without_targets
 from flagscope.report.tracks import Track, head_tracks, tracks
 from flagscope.report.wording import SPACE_WORDS
 
@@ -32,7 +33,9 @@ def drawn(spec: Spec, title: str, theme: Theme, *, legend: bool = False) -> Figu
         "paper_bgcolor": resolve("$paper", theme),
         "showlegend": legend,
     }
-    return graph_objects.Figure(data=painted["data"], layout=painted["layout"] | look)
+    return graph_objects.Figure(
+        data=without_targets(painted["data"]), layout=painted["layout"] | look
+    )
 
 
 def depth_profile(

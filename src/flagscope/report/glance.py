@@ -58,10 +58,21 @@ def pair_rows(result: ScanResult) -> list[GlanceRow]:
             size=_size(track),
             beyond=rate.counted(track.pairs),
             target=f"track/{track.key}",
-            cells=tuple(_pair_cell(result, track, name) for name in AT_A_GLANCE),
+            cells=(
+                _product_cell(result, track),
+                *(_pair_cell(result, track, name) for name in AT_A_GLANCE),
+            ),
         )
         for track in tracks(result)
     ]
+
+
+def pair_columns(rows: Sequence[GlanceRow]) -> list[tuple[str, str, bool]]:
+    """Title and symbol of each column of pairs, and whether all of its numbers are gauge."""
+    words = [("Effective rank of W2 W1", "r(M)")]
+    words += [(EXPLANATIONS[name].title, EXPLANATIONS[name].symbol) for name in AT_A_GLANCE]
+    labels = ({row.cells[i].label for row in rows if row.cells[i].label} for i in range(len(words)))
+    return [(*pair, known == {"gauge"}) for pair, known in zip(words, labels, strict=True)]
 
 
 def head_rows(result: ScanResult) -> list[GlanceRow]:
@@ -110,7 +121,8 @@ def _cell(
         interval = f" [{number(low)}, {number(high)}]" if low != high else ""
         chance = f"chance {number(mean)}{interval}"
     ends = f"{number(min(every))} to {number(max(every))}" if len(every) > 1 else ""
-    spoken = f"{title}: median {number(median(every))}, {ends}; {chance}"
+    more = "; ".join(part for part in (ends, chance) if part)
+    spoken = f"{title}: median {number(median(every))}, {more}"
     spark = sparkline(values, bands, title=spoken) if len(values) > 1 else Markup("")
     return GlanceCell(number(median(every)), ends, chance, label, spark)
 
@@ -132,6 +144,22 @@ def _pair_cell(result: ScanResult, track: Track, name: str) -> GlanceCell:
         label=result.labels.get(track.freedom, {}).get(name, ""),
         title=EXPLANATIONS[name].title,
         missing=_missing(track, name),
+    )
+
+
+def _product_cell(result: ScanResult, track: Track) -> GlanceCell:
+    """The one number of a pair that stays the same under any rewriting of a linear pair."""
+    at: dict[int, list[float]] = {position: [] for position in track.depths}
+    for position, pair in zip(track.positions, track.pairs, strict=True):
+        value = None if pair.functional is None else pair.functional.product_effective_rank
+        if value is not None:
+            at[position].append(value)
+    return _cell(
+        [median(here) if here else None for here in at.values()],
+        [value for here in at.values() for value in here],
+        [None for _ in at],
+        label=result.labels.get(track.freedom, {}).get("product_effective_rank", ""),
+        title="Effective rank of W2 W1",
     )
 
 

@@ -7,8 +7,10 @@ import math
 from flagscope.records import ArraySummary, HeadRecord
 from flagscope.report.palette import diverging_scale
 from flagscope.report.spec import Spec, axis, layout, level, line, rounded
+from flagscope.report.targets import group_target
 from flagscope.report.wording import joined, number
 
+_MARKED = 16  # heads of a shared direction that a click marks
 _SHOWN = 64  # eigenvalues drawn, unless more lie above the threshold
 
 
@@ -35,6 +37,8 @@ def head_matrix_spec(group: HeadRecord, *, limit: float | None = None) -> Spec:
         "x": names,
         "y": names,
         "customdata": ratios,
+        # A cell opens its two heads: the page puts their names behind this.
+        "meta": group_target(group),
         "zmin": -math.log2(limit),
         "zmax": math.log2(limit),
         "colorscale": diverging_scale(),
@@ -103,10 +107,14 @@ def shared_spectrum_spec(group: HeadRecord) -> Spec:
     x = list(range(1, len(shown) + 1))
     text = [_direction(group, rank, value, above) for rank, value in enumerate(shown)]
     colours = ["$strong" if value > threshold else "$chance" for value in shown]
-    markers = {"color": colours, "size": 7}
-    data = [
-        line(x, shown, name="eigenvalue", color="$raw", text=text, mode="markers", marker=markers)
+    style = {"mode": "markers", "marker": {"color": colours, "size": 7}}
+    style["customdata"] = [
+        group_target(group, group.shared[rank].heads[:_MARKED])
+        if rank < min(above, len(group.shared))
+        else None
+        for rank in range(len(shown))
     ]
+    data = [line(x, shown, name="eigenvalue", color="$raw", text=text, **style)]
     if x and group.shared_threshold is not None:
         data.append(
             level((0, x[-1] + 1), threshold, name="1 % level for random heads", dash="dash")

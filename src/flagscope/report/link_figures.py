@@ -16,6 +16,7 @@ from flagscope.report.links import (
     strongest_first,
 )
 from flagscope.report.spec import Spec, axis, layout, plain
+from flagscope.report.targets import heads_target, layer_key, link_target
 from flagscope.report.wording import READ_WORDS, number
 
 _SPACES = ("q", "k", "v")
@@ -100,6 +101,7 @@ def _space(
     """All links to one space: lines by grade, points that answer to the pointer, the legend."""
     drawn: dict[tuple[int, bool], tuple[list[float | None], list[float | None]]] = {}
     hover: tuple[list[float], list[float], list[str]] = ([], [], [])
+    targets: list[str] = []
     for edge in reversed(edges):  # the furthest from chance on top
         x, y = _curve(edge, rows)
         below = (judged(edge, measure).ratio or 0.0) < 1
@@ -110,6 +112,7 @@ def _space(
             hover[0].append(x[at])
             hover[1].append(y[at])
             hover[2].append(_text(edge))
+            targets.append(link_target(edge))
     common = {"type": "scatter", "legendgroup": space}
     color = f"${space}"
     traces: list[Spec] = [
@@ -124,6 +127,7 @@ def _space(
     points: Spec = {
         **common, "mode": "markers", "x": hover[0], "y": hover[1], "text": hover[2],
         "hovertemplate": "%{text}<extra></extra>", "showlegend": False, "name": name,
+        "customdata": targets,
         "marker": {"size": 12, "color": color, "opacity": 0},
     }  # fmt: skip
     key: Spec = {
@@ -160,9 +164,15 @@ def _heads(edges: Sequence[EdgeRecord], rows: HeadRows) -> Spec:
     places = sorted(grid | {(layer, float(row)) for layer, row in (*writes, *reads)})
     met = [writes[place] + reads[place] for place in places]
     largest = max(met)
-    text = []
+    text, targets = [], []
+    stack = edges[0].stack
     for place in places:
         layer, row = place
+        key = layer_key(stack, layer)
+        # Between two rows lie key-value heads, by their own numbering.
+        shared = math.floor((row + 0.5) * rows.shared / rows.heads)
+        own = row.is_integer()
+        targets.append(heads_target(f"{key}.{'o' if own else 'k'}", (int(row) if own else shared,)))
         who = f"head {int(row)}" if row.is_integer() else "key-value head"
         text.append(
             f"layer {layer}, {who}<br>shown links: {writes[place]} from it, {reads[place]} to it"
@@ -173,6 +183,7 @@ def _heads(edges: Sequence[EdgeRecord], rows: HeadRows) -> Spec:
         "x": [layer for layer, _ in places],
         "y": [row for _, row in places],
         "text": text,
+        "customdata": targets,
         "hovertemplate": "%{text}<extra></extra>",
         "showlegend": False,
         "name": "heads",

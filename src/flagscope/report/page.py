@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flagscope.observables import AT_A_GLANCE, EXPLANATIONS, PROFILED
+from flagscope.observables import EXPLANATIONS, PROFILED
 from flagscope.records import ScanResult
 from flagscope.report import glance, wording
 from flagscope.report.coverage import (
@@ -33,7 +33,10 @@ from flagscope.report.stream_figures import STREAMED
 from flagscope.report.summary_figure import summary_svg
 from flagscope.report.terms import FAMILY, TERMS, TESTS
 
-_SCRIPTS = ("base", "figures", "depth", "heads", "stream", "pair", "table", "main")
+_SCRIPTS = (
+    "base", "route", "save", "figures", "print", "gauge", "map", "depth", "heads", "stream",
+    "links", "pair", "table", "main",
+)  # fmt: skip
 
 FREEDOM_WORDS = {
     "gl": "any invertible change of the shared space",
@@ -50,19 +53,22 @@ def _head_rows(result: ScanResult) -> list[HeadRows]:
     return [head_rows(result, stack) for stack in {edge.stack for edge in result.edges}]
 
 
-def render_page(result: ScanResult) -> str:
+def render_page(result: ScanResult, *, title: str | None = None) -> str:
     """A scan as one HTML page with interactive figures, tables and explanations.
 
     The page is self-contained: style, script, data and Plotly are inside it (compressed; the
-    browser inflates them), and its content security policy forbids any request. Figures are drawn
-    when they come into view. Numbers are rounded to four digits; the JSON has all of them. Above
-    600 pairs, the figures of single pairs are kept for the 600 whose overlap is furthest from
-    chance.
+    browser inflates them), and its content security policy forbids any request. A cell, a point
+    or a link opens what it stands for, with a URL that comes back to it. Numbers are rounded to
+    four digits; the JSON has all of them. Above 600 pairs, the figures of single pairs are kept
+    for the 600 whose overlap is furthest from chance.
 
     Parameters
     ----------
     result
         A scan's result.
+    title
+        Heading of the page, and the beginning of the names of files saved from it; the last part
+        of the scan's source if None.
 
     Returns
     -------
@@ -70,7 +76,10 @@ def render_page(result: ScanResult) -> str:
         UTF-8 HTML, about 2.5 MB for a model of 12 layers and 12 heads.
     """
     result = with_short_names(result)
+    heading = title or result.source.rstrip("/").split("/")[-1] or result.source
     style, script = assets(_SCRIPTS)
+    data = core(result)
+    pair_rows = glance.pair_rows(result)
     return (
         environment()
         .get_template("page.html.j2")
@@ -78,15 +87,19 @@ def render_page(result: ScanResult) -> str:
             style=style,
             script=script,
             plotly=packed_plotly(),
-            core=packed_json(core(result)),
+            core=packed_json({"model": heading, **data}),
             details=packed_json(details(result)),
             detailed=DETAILED_PAIRS,
             result=result,
             **_coverage(result),
             findings=findings(result),
-            pair_rows=glance.pair_rows(result),
+            title=title or result.source,
+            heading=heading,
+            maps=_maps(data),
+            pair_rows=pair_rows,
+            any_gauge=any(cell.label == "gauge" for row in pair_rows for cell in row.cells),
             head_rows=glance.head_rows(result),
-            pair_columns=[EXPLANATIONS[name] for name in AT_A_GLANCE],
+            pair_columns=glance.pair_columns(pair_rows),
             profiled=[(name, EXPLANATIONS[name]) for name in PROFILED],
             streamed=[(name, EXPLANATIONS[name]) for name in STREAMED],
             writers=writers(result),
@@ -104,6 +117,13 @@ def render_page(result: ScanResult) -> str:
             wording=wording,
         )
     )
+
+
+def _maps(data: dict[str, Any]) -> str:
+    """What the first map is of: ``"heads"`` or ``"kinds"`` of pairs; empty without a map."""
+    if not data["maps"]:
+        return ""
+    return "heads" if data["maps"][0]["row_title"] == "layer" else "kinds"
 
 
 def _coverage(result: ScanResult) -> dict[str, Any]:

@@ -22,10 +22,13 @@ from flagscope.report.head_figures import head_matrix_spec, matrix_limit, shared
 from flagscope.report.link_cells import LINK_COLUMNS, link_cells
 from flagscope.report.link_figures import link_graph_size, link_graph_spec
 from flagscope.report.links import MEASURES, LinkMeasure, beyond_chance, complete, tested
+from flagscope.report.map_of_heads import head_maps
+from flagscope.report.map_of_kinds import kind_maps
 from flagscope.report.pair_figures import cosines_spec, incidence_spec, profile_spec
 from flagscope.report.palette import PALETTES
 from flagscope.report.routes import Writer, writers
 from flagscope.report.stream_figures import STREAMED, stream_profile_spec
+from flagscope.report.targets import end_key, group_key, heads_target, layer_key, link_target
 from flagscope.report.tracks import Track, head_tracks, tracks
 from flagscope.report.wording import (
     SPACE_WORDS,
@@ -67,6 +70,8 @@ def core(result: ScanResult) -> dict[str, Any]:
             rows[positions[pair.name]] = pair_cells(result, pair, track)
     return {
         "palettes": PALETTES,
+        "maps": [one.payload() for one in (*head_maps(result), *kind_maps(result))],
+        "pairHeads": [_pair_heads(pair) for pair in result.pairs],
         "tracks": [_track(result, track, positions) for track in known],
         "heads": _heads(result),
         "writers": _writers(result),
@@ -77,7 +82,18 @@ def core(result: ScanResult) -> dict[str, Any]:
                 "columns": _columns(HEAD_COLUMNS),
                 "rows": [head_cells(group) for group in result.heads],
             },
-            "links": {"columns": _columns(LINK_COLUMNS), "rows": link_cells(result)},
+            "links": {
+                "columns": _columns(LINK_COLUMNS),
+                "rows": link_cells(result),
+                "targets": [link_target(edge) for edge in result.edges],
+                "ends": [
+                    [
+                        heads_target(end_key(edge, writes=True), (edge.head_from,)),
+                        heads_target(end_key(edge, writes=False), (edge.head_to,)),
+                    ]
+                    for edge in result.edges
+                ],
+            },
         },
     }
 
@@ -110,6 +126,14 @@ def _remark(pair: PairRecord, rate: ErrorRate) -> str:
 def _untested(pair: PairRecord) -> str:
     status = pair.intersection_status
     return "" if status in (None, "ok") else f"intersection: {status}"
+
+
+def _pair_heads(pair: PairRecord) -> list[Any] | None:
+    """Layer, query head and key-value head of a pair inside attention."""
+    if pair.layer is None or pair.head is None:
+        return None
+    key = layer_key(pair.stack, pair.layer, cross=pair.attention == "cross")
+    return [key, pair.head, pair.head if pair.kv_head is None else pair.kv_head]
 
 
 def _columns(columns: tuple[Column, ...]) -> list[dict[str, str]]:
@@ -196,6 +220,7 @@ def _links(result: ScanResult) -> list[dict[str, Any]]:
             graphs.append(
                 {
                     "title": f"{prefix}{_MEASURE_WORDS[measure]}",
+                    "stack": stack,
                     "spec": link_graph_spec(result, stack, measure),
                     "width": width,
                     "height": height,
@@ -219,6 +244,7 @@ def _heads(result: ScanResult) -> dict[str, Any]:
         for group in track.groups:
             groups[indices[id(group)]] = {
                 "layer": group.layer,
+                "key": group_key(group),
                 "title": f"layer {group.layer}, {SPACE_WORDS[group.space]} space",
                 "facts": _facts(group),
                 "matrix": head_matrix_spec(group, limit=limit),

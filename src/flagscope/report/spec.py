@@ -60,6 +60,35 @@ def layout(*, x: Spec, y: Spec, **changes: Any) -> Spec:
     return base | changes
 
 
+_FLAT = 0.25  # share of its largest value below which a figure does not begin at zero
+
+
+def flat(data: Sequence[Spec]) -> bool:
+    """Whether all values, chance included, lie so close together that an axis from 0 hides them.
+
+    Examples
+    --------
+    >>> flat([{"y": [1.0, 1.004]}, {"y": [0.996, None]}]), flat([{"y": [1.0, 2.5]}])
+    (True, False)
+    """
+    values = [value for trace in data for value in trace["y"] if value is not None]
+    return bool(values) and min(values) > 0 and max(values) - min(values) < _FLAT * max(values)
+
+
+def counts_only(largest: float) -> Spec:
+    """Changes of an axis of counts: whole numbers, from 0, at most six of them.
+
+    Examples
+    --------
+    >>> counts_only(1)["dtick"], counts_only(5)["dtick"], counts_only(23)["dtick"]
+    (1, 1, 5)
+    """
+    step = 1
+    while largest / step > 5:
+        step = step * 5 // 2 if str(step)[0] == "2" else step * 2
+    return {"rangemode": "tozero", "tick0": 0, "dtick": step, "tickformat": ",d"}
+
+
 def band(
     x: Sequence[float], low: Sequence[float], high: Sequence[float], *, name: str, color: str,
     widen: float = 0.0,

@@ -6,7 +6,8 @@ from flagscope.observables import EXPLANATIONS, Band, null_band
 from flagscope.records import PairRecord
 from flagscope.report.depth_figures import described, marker
 from flagscope.report.routes import Route, Writer, reader_title
-from flagscope.report.spec import Spec, axis, band, layout, level, line
+from flagscope.report.spec import Spec, axis, band, flat, layout, level, line
+from flagscope.report.targets import pair_target
 
 # C is not shown without ρ: it is small both for aligned and for orthogonal maps.
 STREAMED = ("overlap_ratio", "commutator_ratio", "gram_correlation")
@@ -32,7 +33,7 @@ def stream_profile_spec(writer: Writer, observable: str) -> Spec:
     values = [getattr(pair, observable) for pair in every]
     if observable == "commutator_ratio" and values and max(values) > _LOG_ABOVE and min(values) > 0:
         y |= {"type": "log", "dtick": "D2", "tickformat": "~g"}
-    elif observable == "overlap_ratio":
+    elif observable == "overlap_ratio" and not flat(data):
         y |= {"rangemode": "tozero"}
     return {"data": data, "layout": layout(x=x, y=y)}
 
@@ -77,6 +78,7 @@ def _line(way: Route, pairs: list[PairRecord], observable: str, *, hidden: bool)
         name=reader_title(way.reader, way.distance),
         color=color,
         text=[described(pair, observable, getattr(pair, observable)) for pair in pairs],
+        customdata=[pair_target(pair) for pair in pairs],
         line={"color": color, "width": 1.8, "dash": _DASHES[min(way.distance, 3)]},
         marker=dots,
         **changes,

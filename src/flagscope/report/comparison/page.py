@@ -63,7 +63,7 @@ class Grid:
     most: str
 
 
-def render_comparison(comparison: Comparison) -> str:
+def render_comparison(comparison: Comparison, *, title: str | None = None) -> str:
     """A comparison as one HTML page: verdict, findings, maps of what moved, tables.
 
     The page is self-contained, and its content security policy forbids any request.
@@ -72,6 +72,8 @@ def render_comparison(comparison: Comparison) -> str:
     ----------
     comparison
         Its record.
+    title
+        Heading of the page; the names of both sources if None.
 
     Returns
     -------
@@ -79,6 +81,8 @@ def render_comparison(comparison: Comparison) -> str:
         UTF-8 HTML.
     """
     style, script = assets(_SCRIPTS, _STYLES)
+    sources = (comparison.a.source, comparison.b.source)
+    names = (source.rstrip("/").split("/")[-1] for source in sources)
     change = comparison.change
     return (
         environment()
@@ -86,6 +90,8 @@ def render_comparison(comparison: Comparison) -> str:
         .render(
             style=style,
             script=script,
+            title=title or " and ".join(sources),
+            heading=title or " and ".join(names),
             comparison=comparison,
             verdict=comparison.verdict,
             sides=_sides(comparison),

@@ -2,10 +2,10 @@
 function tabs(fieldset, name, titles, choose) {
   titles.forEach((title, index) => {
     const input = make("input", { type: "radio", name, value: String(index) });
-    input.addEventListener("change", () => choose(index));
+    input.addEventListener("change", () => choose(index, true));
     fieldset.append(make("label", {}, input, make("span", { textContent: title })));
   });
-  return (index) => { fieldset.querySelectorAll("input")[index].checked = true; choose(index); };
+  return (index) => { fieldset.querySelectorAll("input")[index].checked = true; choose(index, false); };
 }
 
 const REMARKS = {
@@ -18,21 +18,65 @@ const REMARKS = {
   none: "No change of the shared space is known that leaves the function as it is: none is known to move these numbers.",
 };
 
+// How a trace looks in the key, by its name. What no chart draws is not in the key.
+const KEYS = [
+  ["k-line", "median", "median of a layer"], ["k-line", "value", "value"],
+  ["k-point", "each pair", "each pair"], ["k-point", "lowest and highest pair", "lowest and highest pair"],
+  ["k-spread", "middle half of the pairs", "middle half of the pairs"],
+  ["k-balanced", "balanced", "balanced"], ["k-balanced", "median, balanced", "median, balanced"],
+  ["k-band", "95 % of chance values", "95 % of chance values"],
+  ["k-chance", "chance", "chance"], ["k-chance", "balanced pair", "a balanced pair"],
+  ["k-ring", "opened", "the pair that is open below"],
+];
+function fillKey(key, specs) {
+  const drawn = new Set(specs.flatMap((spec) => spec.data.map((trace) => trace.name)));
+  key.replaceChildren(...KEYS.filter(([, name]) => drawn.has(name))
+    .map(([look, , words]) => make("li", {}, make("i", { className: look }), words)));
+}
+
 function setUpDepth(core) {
   const fieldset = byId("track-tabs");
   if (!fieldset || core.tracks.length === 0) return null;
   const figures = [...document.querySelectorAll("[data-observable]")];
-  const choose = tabs(fieldset, "track", core.tracks.map((track) => track.title), (index) => {
-    const track = core.tracks[index];
+  const { rows } = core.tables.pairs;
+  let current = 0;
+  let opened = null; // target of the pair with a ring
+  function fill() {
+    const track = core.tracks[current];
+    const charts = figures.map((figure) => track.charts[figure.dataset.observable]);
+    const gauge = (chart) => chart.label === "gauge";
+    const all = gaugeShown() || charts.every(gauge);
     byId("track-remark").textContent = REMARKS[track.freedom];
-    for (const figure of figures) {
-      const chart = track.charts[figure.dataset.observable];
+    const shown = figures.flatMap((figure, index) => {
+      const chart = charts[index];
+      figure.hidden = gauge(chart) && !all;
       const chip = figure.querySelector("[data-label]");
       chip.textContent = chart.label ?? "";
       chip.className = `chip ${chart.label ?? ""}`;
-      show(figure.querySelector(".plot"), chart.spec, chart.alt, chart.why || "No pair of this kind has this number.");
-    }
+      const spec = opened ? ringed(chart.spec, opened) : chart.spec;
+      show(figure.querySelector(".plot"), { spec, alt: chart.alt, empty: chart.why || "No pair of this kind has this number." });
+      return figure.hidden ? [] : [spec];
+    });
+    fillKey(byId("track-key"), shown);
+    const folded = charts.length - shown.length;
+    byId("track-folded").textContent = folded ? `${folded} gauge ${folded === 1 ? "number is" : "numbers are"} folded.`
+      : charts.every(gauge) ? "All numbers of this kind are gauge." : "";
+  }
+  const choose = tabs(fieldset, "track", core.tracks.map((track) => track.title), (index, byReader) => {
+    current = index;
+    fill();
+    if (byReader) go(`track/${core.tracks[index].key}`, { scroll: false });
   });
   choose(0);
-  return choose;
+  gaugeListeners.push(fill);
+  openers.track = (key) => {
+    const index = core.tracks.findIndex((track) => track.key === key);
+    if (index < 0) return null;
+    if (index !== current) choose(index);
+    return { target: `track/${key}`, mark: byId("depth-charts"), heading: byId("h-depth"), said: `Through depth: ${core.tracks[index].title}.` };
+  };
+  return (index) => {
+    opened = `pair/${rows[index][0][1]}`;
+    choose(core.tracks.findIndex((track) => track.pairs.includes(index)));
+  };
 }

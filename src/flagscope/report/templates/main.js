@@ -1,31 +1,31 @@
-// Start: inflate the data, set up each part, follow links to figures.
+// Start: inflate the data, set up each part, open what the URL names.
 async function start() {
   if (typeof DecompressionStream === "undefined") {
     complain("This browser cannot inflate the figures and tables in this page (it needs DecompressionStream: Chrome 80, Firefox 113, Safari 16.4 or newer). Findings, overview and explanations are complete.");
     return;
   }
+  setUpGauge();
   const core = await inflateJson("data-core");
   palettes = core.palettes;
-  const chooseTrack = setUpDepth(core);
-  const openGroup = setUpHeads(core);
+  model = core.model;
+  setUpMap(core);
+  const ring = setUpDepth(core);
+  setUpHeads(core);
   setUpStream(core);
-  const openPair = setUpPair(core);
-  const go = (id) => byId(id)?.scrollIntoView();
+  setUpLinks(core);
+  setUpPair(core, ring);
+  const pairName = (index) => core.tables.pairs.rows[index][0][1];
+  const group = (index) => core.heads.groups[index];
+  const rows = {
+    pairs: [pairName, (index) => `pair/${pairName(index)}`],
+    heads: [(index) => group(index).title, (index) => `heads/${group(index).key}`],
+    links: [(index) => core.tables.links.rows[index].slice(0, 2).map((cell) => cell[1]).join(" → "), (index) => core.tables.links.targets[index]],
+  };
   for (const holder of document.querySelectorAll("[data-table]")) {
-    const pairs = holder.dataset.table === "pairs";
-    setUpTable(holder, core.tables[holder.dataset.table], pairs ? (index) => { openPair(index); go("pair"); } : null);
+    setUpTable(holder, core.tables[holder.dataset.table], ...rows[holder.dataset.table]);
   }
-  document.addEventListener("click", (event) => {
-    const link = event.target.closest("[data-target]");
-    if (!link) return;
-    event.preventDefault();
-    const [kind, ...rest] = link.dataset.target.split("/");
-    const what = rest.join("/");
-    if (kind === "track") { chooseTrack(core.tracks.findIndex((track) => track.key === what)); go("depth"); }
-    if (kind === "heads") { openGroup(Number(what)); go("space-tabs"); }
-    if (kind === "pair") { openPair(Number(what)); go("pair"); }
-    if (kind === "section") go(what);
-  });
+  setUpPrint();
+  setUpRoutes();
   document.documentElement.dataset.ready = "true";
 }
 

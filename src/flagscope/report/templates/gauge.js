@@ -1,0 +1,17 @@
+// Gauge numbers: those that a rewriting of the network can move are folded until asked for.
+const gaugeShown = () => document.documentElement.dataset.gauge === "on";
+const gaugeListeners = [];
+function setGauge(on) {
+  document.documentElement.dataset.gauge = on ? "on" : "off";
+  for (const box of document.querySelectorAll("[data-gauge-switch]")) box.checked = on;
+  for (const listener of gaugeListeners) listener();
+}
+function setUpGauge() {
+  setGauge(false);
+  for (const box of document.querySelectorAll("[data-gauge-switch]")) {
+    box.addEventListener("change", () => {
+      setGauge(box.checked);
+      announce(box.checked ? "Gauge numbers are shown." : "Gauge numbers are folded.");
+    });
+  }
+}
