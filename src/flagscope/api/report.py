@@ -116,8 +116,8 @@ class Report:
         ============== ==================================== ==========================
         kind           shows                                takes
         ============== ==================================== ==========================
-        ``map``        layers and heads: how much each      ``space``
-                       head shares with its layer
+        ``map``        layers and heads: overlap with the   ``space``
+                       closest other head of the layer
         ``depth``      a number of pairs over depth, with   ``observable``, ``pair``
                        what chance gives
         ``heads``      R, or the number of shared           ``observable``
