@@ -78,7 +78,7 @@ def test_heads_across_layers(run: Run, tiny: Path, tmp_path: Path) -> None:
     assert run("heads", tiny, "--csv", "-", "--csv-table", "summary").out.startswith("stack,")
     page = tmp_path / "heads.html"
     assert run("heads", tiny, "--html", page, "--title", "Small & tiny").code == 0
-    assert "<h1>Heads of Small &amp; tiny</h1>" in page.read_text(encoding="utf-8")
+    assert ">Heads of Small &amp; tiny</h1>" in page.read_text(encoding="utf-8")
     wrong = run("heads", tiny, "--spaces", "q,x")
     assert wrong.code == 2
     assert "spaces names 'x'" in wrong.err

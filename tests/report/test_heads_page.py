@@ -84,7 +84,9 @@ def test_near_copies_come_first(copies: flagscope.HeadOverlaps) -> None:
     assert "cheap to prune" in answer.not_meaning
     assert "pruning" in answer.not_meaning
     assert answer.caveats == ()
-    assert "heads of different stacks" in answer.not_compared[-1]
+    assert answer.not_compared == (
+        "What heads do on data; queries of one head against keys, values or outputs of another.",
+    )
 
 
 def test_near_copies_are_records_of_a_stable_shape(copies: flagscope.HeadOverlaps) -> None:
@@ -188,6 +190,32 @@ def test_post_norm_stacks_have_their_caveat() -> None:
     assert flagscope.head_overlaps(gpt2(), config=GPT2).answer.caveats == ()
 
 
+def test_key_value_heads_and_kinds_of_attention_are_named() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    llama = transformers.LlamaModel(
+        transformers.LlamaConfig(
+            hidden_size=64, num_hidden_layers=3, num_attention_heads=8, num_key_value_heads=2,
+            intermediate_size=48, vocab_size=32,
+        )
+    )  # fmt: skip
+    keys = [layer.self_attn.k_proj.weight.data for layer in llama.layers]
+    keys[2][:8] = keys[0][8:16]
+    answer = flagscope.head_overlaps(llama).answer
+    assert answer.headline == "1 pair of near-copies among 24 heads, in key space."
+    assert answer.lines[0].startswith("key-value heads L0H1 and L2H0, key space:")
+    both = transformers.GPT2Model(
+        transformers.GPT2Config(n_layer=2, n_head=4, n_embd=32, add_cross_attention=True)
+    )
+    both.h[1].crossattention.c_proj.weight.data = both.h[0].crossattention.c_proj.weight.data
+    answer = flagscope.head_overlaps(both).answer
+    assert answer.headline == (
+        "4 pairs of near-copies among 16 heads, in cross-attention output space."
+    )
+    assert answer.lines[0].startswith("L0H0 and L1H0, cross-attention output space:")
+    assert answer.not_compared[-1].endswith("or of self- and cross-attention.")
+
+
 def test_weights_as_stored_have_their_caveat() -> None:
     (caveat,) = flagscope.head_overlaps(gpt2(), config=GPT2, fold_norms="none").answer.caveats
     assert caveat.startswith("Gains of norms are not folded in")
@@ -226,7 +254,7 @@ def test_the_page_loads_nothing(copies: flagscope.HeadOverlaps) -> None:
     elements = _parsed(page)
     assert elements.requests == []
     assert len(set(elements.ids)) == len(elements.ids)
-    assert "<h1>Heads of Two of a kind</h1>" in page
+    assert ">Heads of Two of a kind</h1>" in page
     assert html.escape(copies.answer.headline) in page
     assert page.count("data-map=") >= 4
 
@@ -267,19 +295,20 @@ _DRIVE = """<script>
   while (!document.documentElement.dataset.ready) await wait(50);
   const map = document.querySelector("[data-map]");
   while (!map.on) await wait(50);
-  map.emit("plotly_click", { points: [{ x: "L2H1", y: "L0H2" }] });
+  map.emit("plotly_click", { points: [{ x: "L2H1", y: "L0H2", data: map.data[0] }] });
   await wait(300);
-  said.hash = decodeURIComponent(location.hash);
+  said.hash = location.hash;
   said.title = byId("pair-title").textContent;
   said.rows = byId("pair-rows").rows.length;
   said.first = byId("pair-rows").rows[0].textContent;
-  location.hash = "#pair=3,L1H0,L1H1";
+  said.told = byId("said").textContent;
+  location.hash = "#pair/3/L1H0-L1H1";
   await wait(300);
   said.followed = byId("pair-title").textContent;
   const before = URL.createObjectURL;
   let saved = null;
   URL.createObjectURL = (blob) => { saved = blob; return before.call(URL, blob); };
-  document.querySelector("button.save").click();
+  document.querySelector("button.save-table").click();
   said.csv = (await saved.text()).split("\\r\\n").slice(0, 2);
   document.body.dataset.said = JSON.stringify(said);
 })();
@@ -293,7 +322,8 @@ def test_a_cell_opens_its_heads(copies: flagscope.HeadOverlaps, tmp_path: Path) 
     found = re.search(r'data-said="([^"]*)"', document)
     assert found is not None
     said = json.loads(html.unescape(found.group(1)))
-    assert said["hash"] == "#pair=0,L0H2,L2H1"
+    assert said["hash"] == "#pair/0/L0H2-L2H1"
+    assert said["told"] == "L0H2 and L2H1."
     assert said["title"] == "L0H2 and L2H1"
     assert said["rows"] == 4
     assert said["first"] == "Query space3.881.000.258"

@@ -116,8 +116,8 @@ class Report:
         ============== ==================================== ==========================
         kind           shows                                takes
         ============== ==================================== ==========================
-        ``map``        layers and heads: how much each      ``space``
-                       head shares with its layer
+        ``map``        layers and heads: overlap with the   ``space``
+                       closest other head of the layer
         ``depth``      a number of pairs over depth, with   ``observable``, ``pair``
                        what chance gives
         ``heads``      R, or the number of shared           ``observable``
@@ -168,7 +168,7 @@ class Report:
         >>> import flagscope, torch
         >>> report = flagscope.scan({f"{i}.weight": torch.randn(12, 12) for i in (0, 2, 4)})
         >>> report.plot("depth", observable="gram_correlation").layout.title.text
-        'Sequential: Gram correlation'
+        'Sequential (unknown): Gram correlation'
         """
         from flagscope.report import plot
 

@@ -11,7 +11,7 @@ from flagscope.cli.bar import progress_bar
 from flagscope.cli.collection import collection_paused
 from flagscope.cli.interrupt import interruptible
 from flagscope.cli.options import device_option, memory_option, source_options
-from flagscope.cli.outputs import check_outputs, output_options, write_outputs
+from flagscope.cli.outputs import check_outputs, check_title, output_options, write_outputs
 from flagscope.cli.text import log
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ _SHOWN = 3  # pairs of each space on a terminal that did not ask for more
     table="Table that --csv writes: the pairs furthest above chance, near-copies, or spaces.",
     quiet="Print errors only, no answer and no table.",
 )
-@click.option("--title", metavar="TEXT", help="Title of the HTML page.")
 @source_options
 @click.option(
     "--spaces",
@@ -82,6 +81,7 @@ def heads_command(
     """
     outputs = {"json": json_, "html": html, "csv": csv}
     check_outputs(outputs, source)
+    check_title(title, html)
 
     with progress_bar(quiet=quiet) as step:
 

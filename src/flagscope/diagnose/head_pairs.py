@@ -120,8 +120,8 @@ def near_copies(
     rows, columns, chance = rows[free], columns[free], chance[free]
     way = (squared[rows, columns] / small[free] - chance) / (1 - chance)
     near = np.flatnonzero(way >= NEAR_COPY)
-    # Ties in the order of the heads, whatever the last digit says.
-    near = near[np.lexsort((near, -way[near].round(9)))]
+    # Ties in the order of the heads: products in float32 err by 1e-6.
+    near = near[np.lexsort((near, -way[near].round(6)))]
     kept = near[_certain(near, rows, columns, squared, ranks, d)]
     first = kept[0] if len(kept) else way.argmax()
     closest, *pairs = (

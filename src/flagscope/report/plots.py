@@ -92,7 +92,7 @@ def _map(result: ScanResult, theme: Theme, space: str | None = None) -> Figure:
     for one in maps:
         if space is None or space in (one.key, one.key.rpartition("/")[2]):
             spec = head_map_spec(one, shade_limit(maps))
-            title = f"{one.title}: overlap of a head with the others of its layer"
+            title = f"{one.title}: overlap with the closest other head of the layer"
             return figures.drawn(spec, title, theme)
     raise InputError(f"no heads in space {space!r}", hint=f"choose one of {', '.join(known)}")
 

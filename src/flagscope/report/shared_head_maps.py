@@ -1,4 +1,4 @@
-"""Maps of layers and heads: how much each head shares with the others of its layer."""
+"""Maps of layers and heads: how close each head is to another of its layer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class HeadMap:
     layers
         Numbers of the layers.
     cells
-        Mean overlap with the other heads of the layer in units of chance; None where it is not
+        Overlap with the closest other head of the layer in units of chance; None where it is not
         known.
     """
 
@@ -42,8 +42,8 @@ class HeadMap:
 def head_maps(result: ScanResult) -> list[HeadMap]:
     """The map of each space; empty without heads.
 
-    The number of a head is the mean of its row of the matrix of its layer. It is functional: no
-    change of basis inside a head moves it.
+    The number of a head is the largest of its row of the matrix of its layer, as on the page. It is
+    functional: no change of basis inside a head moves it.
     """
     return [_map(track) for track in head_tracks(result)]
 
@@ -101,5 +101,4 @@ def _map(track: HeadTrack) -> HeadMap:
 def _row(group: HeadRecord) -> tuple[float | None, ...]:
     if group.pairwise is None or len(group.pairwise) < 2:
         return (None,) * group.count
-    others = len(group.pairwise) - 1
-    return tuple((sum(row) - row[index]) / others for index, row in enumerate(group.pairwise))
+    return tuple(max(row[:index] + row[index + 1 :]) for index, row in enumerate(group.pairwise))

@@ -18,10 +18,8 @@ NOT_MEANING = (
     "more than the sum (laboratory: pruning). Nor that they do the same: two heads can use the "
     "same directions and match them differently."
 )
-_LIKE_WITH_LIKE = (
-    "What heads do on data; queries of one head against keys, values or outputs of another; heads "
-    "of different stacks."
-)
+_UNLIKE = "What heads do on data; queries of one head against keys, values or outputs of another"
+_APART = "; heads of different stacks, or of self- and cross-attention"
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,9 @@ def _found(
     total = sum(space.near_copies_total for space in near)
     where = joined(f"{space.near_copies_total:,} in {space_name(record, space)}" for space in near)
     pairs = counted(total, "pair of near-copies", "pairs of near-copies")
-    headline = f"{pairs} among {counted(_heads(record), 'head')}: {where}."
+    among = f"{pairs} among {counted(_heads(record), 'head')}"
+    one = f"{among}, in {space_name(record, near[0])}."
+    headline = one if len(near) == 1 else f"{among}: {where}."
     lines = [_pair_line(record, sharing) for sharing in _merged(near)]
     clusters = [_cluster_line(record, space, cluster) for space, cluster in _clusters(near)]
     named = [*clusters[:_NAMED], *lines[: max(1, _NAMED - len(clusters))]]
@@ -123,9 +123,11 @@ def _merged(
             where = (space.stack, space.attention, len(space.heads))
             heads = (_bare(pair.first), _bare(pair.second))
             merged.setdefault((*where, *heads), []).append((space, pair))
-    return sorted(
-        merged.values(), key=lambda some: (-len(some), -max(pair.closeness for _, pair in some))
-    )
+
+    def place(some: list[tuple[HeadSpaceRecord, HeadOverlap]]) -> tuple[int, float]:
+        return -len(some), -round(max(pair.closeness for _, pair in some), 6)
+
+    return sorted(merged.values(), key=place)
 
 
 def _pair_line(
@@ -135,7 +137,7 @@ def _pair_line(
     spaces = joined(space_name(record, one) for one, _ in some)
     means = joined(_shown(one.mean_squared_cosine) for _, one in some)
     chances = joined(dict.fromkeys(_shown(one.chance) for _, one in some))
-    heads = f"{_kind(record, space)}{_bare(pair.first)} and {_bare(pair.second)}"
+    heads = _both(record, space, pair)
     return f"{heads}, {spaces}: mean squared cosine {means} (a copy has 1, chance gives {chances})."
 
 
@@ -170,7 +172,7 @@ def _none(
         ((space, space.closest) for space in tested if space.closest is not None),
         key=lambda entry: entry[1].closeness,
     )
-    heads = f"{_kind(record, space)}{_bare(pair.first)} and {_bare(pair.second)}"
+    heads = _both(record, space, pair)
     way = f"{percent(max(0.0, pair.closeness))} of the way from chance to a copy"
     return headline, (
         f"The closest are {heads} in {space_name(record, space)}: mean squared cosine "
@@ -252,7 +254,8 @@ def _not_compared(record: HeadOverlapsRecord) -> Iterable[str]:
             "(`flagscope inspect` lists them)."
         )
     if record.spaces:
-        yield _LIKE_WITH_LIKE
+        several = len({(space.stack, space.attention) for space in record.spaces}) > 1
+        yield f"{_UNLIKE}{_APART if several else ''}."
 
 
 def _heads(record: HeadOverlapsRecord) -> int:
@@ -275,9 +278,14 @@ def _kind(record: HeadOverlapsRecord, space: HeadSpaceRecord) -> str:
     return "key-value " if counts[space.space] < most else ""
 
 
+def _both(record: HeadOverlapsRecord, space: HeadSpaceRecord, pair: HeadOverlap) -> str:
+    kind = _kind(record, space)
+    return f"{kind and f'{kind}heads '}{_bare(pair.first)} and {_bare(pair.second)}"
+
+
 def _bare(label: str) -> str:
-    """A head's name without its space: L4H7 of L4H7.q."""
-    return label.rpartition(".")[0] or label
+    """A head's name without its space: L4H7 of L4H7.q and of L4H7.cross.q."""
+    return label.partition(".")[0]
 
 
 def _shown(value: float) -> str:

@@ -15,7 +15,7 @@ from flagscope.report.heads.maps import MOST_HEADS, space_map
 from flagscope.report.palette import PALETTES
 from flagscope.report.payload import packed_json, packed_plotly
 
-_SCRIPTS = ("base", "figures", "sortable", "heads_page")
+_SCRIPTS = ("base", "route", "save", "figures", "print", "sortable", "heads_page")
 _STYLES = ("comparison", "heads_page")
 
 
@@ -42,7 +42,10 @@ def render_heads(
         are drawn one by one.
     """
     style, script = assets(_SCRIPTS, _STYLES)
-    maps = [_map(space, table) for space, table in zip(record.spaces, ratios, strict=True)]
+    maps = [
+        _map(record, index, space, table)
+        for index, (space, table) in enumerate(zip(record.spaces, ratios, strict=True))
+    ]
     drawn = any(one["spec"]["data"] for one in maps)
     return (
         environment()
@@ -68,15 +71,22 @@ def render_heads_summary(record: HeadOverlapsRecord) -> str:
     return environment().get_template("heads_summary.html.j2").render(answer=answer, record=record)
 
 
-def _map(space: HeadSpaceRecord, ratios: np.ndarray) -> dict[str, Any]:
+def _map(
+    record: HeadOverlapsRecord, index: int, space: HeadSpaceRecord, ratios: np.ndarray
+) -> dict[str, Any]:
     measured = [head for head in space.heads if head.rank]
+    spec = space_map(measured, ratios)
+    each = len(measured) <= MOST_HEADS
+    for trace in spec["data"] if each else ():
+        trace["meta"] = f"pair/{index}"  # what a cell opens, with its two heads
+    name = space_name(record, space)
     return {
-        "spec": space_map(measured, ratios),
-        "alt": f"Overlap of {len(measured)} heads in {wording.SPACE_WORDS[space.space]} space, in "
-        "units of chance, by layer",
+        "spec": spec,
+        "title": f"{name[0].upper()}{name[1:]}",
+        "alt": f"Overlap of {len(measured)} heads in {name}, in units of chance, by layer",
         "ranks": [head.rank for head in measured],
         "d": space.d,
         # Spaces in which heads have the same numbers are looked up together.
         "group": f"{space.stack}/{space.attention}/{len(space.heads)}",
-        "each": len(measured) <= MOST_HEADS,
+        "each": each,
     }

@@ -1,70 +1,60 @@
-// Maps of the spaces, and the two heads that a cell stands for, with a URL that comes back to them.
+// Maps of the spaces, and the two heads that a cell stands for: #pair/SPACE/L0H2-L2H1.
 let maps = [];
 
-function showPair(space, first, second) {
-  const chosen = maps[space];
-  const names = chosen?.spec.data[0]?.y;
-  const [i, j] = [names?.indexOf(first) ?? -1, names?.indexOf(second) ?? -1];
-  if (i < 0 || j < 0 || i === j || !chosen.each) return;
-  byId("pair-title").textContent = `${first} and ${second}`;
-  const rows = [];
-  maps.forEach((map, index) => {
-    if (map.group !== chosen.group || !map.spec.data.length) return;
-    const labels = map.spec.data[0].y;
+// Two heads in every space in which heads have the same numbers.
+function pairRows(group, first, second) {
+  return maps.flatMap((map) => {
+    const labels = map.spec.data[0]?.y;
+    if (map.group !== group || !labels) return [];
     const [a, b] = [labels.indexOf(first), labels.indexOf(second)];
-    const title = document.querySelector(`[data-map="${index}"]`)?.closest("figure").querySelector("h3").textContent;
-    const row = make("tr", {}, make("th", { scope: "row", textContent: title ?? "" }));
-    if (a < 0 || b < 0) row.append(make("td", { colSpan: 3, textContent: "not measured" }));
-    else {
-      const ratio = map.spec.data[0].z[a][b];
-      const chance = Math.max(map.ranks[a], map.ranks[b]) / map.d;
-      for (const value of [ratio, ratio * chance, chance]) row.append(make("td", { textContent: value.toPrecision(3) }));
-    }
-    rows.push(row);
+    if (a < 0 || b < 0) return [[map.title, "not measured", "", ""]];
+    const ratio = map.spec.data[0].z[a][b];
+    const chance = Math.max(map.ranks[a], map.ranks[b]) / map.d;
+    return [[map.title, ...[ratio, ratio * chance, chance].map((value) => value.toPrecision(3))]];
   });
-  byId("pair-rows").replaceChildren(...rows);
-  byId("pair-panel").hidden = false;
 }
 
-function follow() {
-  const [kind, value] = location.hash.slice(1).split("=");
-  if (kind !== "pair" || !value) return;
-  const [space, first, second] = decodeURIComponent(value).split(",");
-  showPair(Number(space), first, second);
-  byId("pair-panel")?.scrollIntoView({ block: "nearest" });
-}
+openers.pair = (name) => {
+  const [space, both] = name.split("/");
+  const chosen = maps[space];
+  const [first, second] = (both ?? "").split("-");
+  const names = chosen?.each ? chosen.spec.data[0]?.y ?? [] : [];
+  if (!names.includes(first) || !names.includes(second) || first === second) return null;
+  byId("pair-title").textContent = `${first} and ${second}`;
+  byId("pair-rows").replaceChildren(...pairRows(chosen.group, first, second).map(([title, ...cells]) =>
+    make("tr", {}, make("th", { scope: "row", textContent: title }), ...cells.map((textContent) => make("td", { textContent })))));
+  const panel = byId("pair-panel");
+  panel.hidden = false;
+  return { target: `pair/${name}`, mark: panel, heading: byId("pair-title"), said: `${first} and ${second}.` };
+};
 
-// Plotly gives an element its events once it is drawn.
-function whenDrawn(element, then) {
-  if (element.on) then();
-  else {
-    const watcher = new MutationObserver(() => {
-      if (!element.on) return;
-      watcher.disconnect();
-      then();
+function setUpTables() {
+  for (const table of document.querySelectorAll("table[data-csv]")) {
+    const button = make("button", { type: "button", className: "save-table", textContent: "Save as CSV" });
+    button.addEventListener("click", () => {
+      const rows = [...table.rows].map((row) => [...row.cells].map((cell) => cell.dataset.v ?? cell.textContent.trim()));
+      download(fileName(table.dataset.csv, "csv"), csvText(rows), "text/csv");
     });
-    watcher.observe(element, { attributes: true, childList: true, subtree: true });
+    (table.closest(".rows") ?? table).after(button);
   }
 }
 
 async function start() {
-  if (!byId("data-maps").textContent) return;
-  const data = await inflateJson("data-maps");
-  palettes = data.palettes;
-  maps = data.maps;
-  for (const element of document.querySelectorAll("[data-map]")) {
-    const index = Number(element.dataset.map);
-    show(element, maps[index].spec, maps[index].alt, "No map here.");
-    if (!maps[index].each) continue;
-    whenDrawn(element, () => element.on("plotly_click", ({ points: [point] }) => {
-      if (point.x === point.y) return;
-      const hash = `#pair=${encodeURIComponent([index, point.y, point.x].join(","))}`;
-      if (location.hash === hash) follow();
-      else location.hash = hash;
-    }));
+  setUpTables();
+  model = document.querySelector("h1").dataset.model;
+  if (byId("data-maps").textContent) {
+    const data = await inflateJson("data-maps");
+    palettes = data.palettes;
+    maps = data.maps;
+    for (const element of document.querySelectorAll("[data-map]")) {
+      const { spec, alt } = maps[element.dataset.map];
+      const { x, y, z } = spec.data[0];
+      const rows = () => [["", ...x], ...z.map((row, index) => [y[index], ...row])];
+      show(element, { spec, alt, empty: "No map here.", rows });
+    }
+    setUpPrint();
   }
-  follow();
+  setUpRoutes();
   document.documentElement.dataset.ready = "true";
 }
-addEventListener("hashchange", follow);
 start().catch((error) => complain(`The maps could not be drawn: ${error.message}`));

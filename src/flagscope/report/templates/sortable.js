@@ -1,4 +1,4 @@
-// Tables that sort, and that can be saved.
+// Tables that sort.
 const numeric = (cell) => (cell.dataset.v === undefined || cell.dataset.v === "" ? null : Number(cell.dataset.v));
 
 for (const table of document.querySelectorAll("table[data-sortable]")) {
@@ -23,22 +23,4 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
       body.append(...rows);
     });
   });
-}
-
-// As text that no spreadsheet takes for a formula.
-function csvCell(cell) {
-  const text = cell.dataset.v ?? cell.textContent.trim();
-  const plain = /^[=+@-]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text;
-  return /[",\n]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
-}
-
-for (const table of document.querySelectorAll("table[data-csv]")) {
-  const button = make("button", { type: "button", className: "save", textContent: "Save as CSV" });
-  button.addEventListener("click", () => {
-    const lines = [...table.rows].map((row) => [...row.cells].map(csvCell).join(","));
-    const url = URL.createObjectURL(new Blob([`${lines.join("\r\n")}\r\n`], { type: "text/csv" }));
-    make("a", { href: url, download: table.dataset.csv }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 1000);
-  });
-  (table.closest(".rows") ?? table).after(button);
 }
