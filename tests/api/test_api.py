@@ -389,7 +389,7 @@ def test_reprs_are_short(report: flagscope.Report) -> None:
     found = flagscope.inspect(attention(), config=GPT2)
     assert repr(found) == (
         "Inspection('state_dict', family='gpt2', 3.07 k parameters, 9 pairs, 4 head groups; a scan "
-        "would measure 4 of 4 matrices in 2 tasks)"
+        "would measure 4 of 4 matrices in 3 tasks)"
     )
     assert repr(report.result) == (
         "ScanResult('state_dict', family='gpt2', 9 pairs, 4 head groups, 0 links, 0 failures)"

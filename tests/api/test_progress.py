@@ -30,7 +30,7 @@ def test_a_bar_is_drawn_where_it_is_asked_for(
     flagscope.scan(NET, progress=True)
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "2/2" in shown.err
+    assert "3/3" in shown.err
 
 
 def test_a_prompt_with_a_terminal_has_one(monkeypatch: pytest.MonkeyPatch) -> None:

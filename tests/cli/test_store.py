@@ -17,8 +17,8 @@ def test_a_second_scan_takes_all_from_the_store(run: Run, mlp: Path, tmp_path: P
     one, other = (json.loads(run("scan", mlp, "--store", store, "--json", "-").out) for _ in "ab")
     runs = one.pop("run"), other.pop("run")
     assert one == other
-    assert [(r["tasks"], r["tasks_from_store"]) for r in runs] == [(2, 0), (2, 2)]
-    assert "2 of 2 tasks from the store" in run("scan", mlp, "--store", store).out
+    assert [(r["tasks"], r["tasks_from_store"]) for r in runs] == [(3, 0), (3, 3)]
+    assert "3 of 3 tasks from the store" in run("scan", mlp, "--store", store).out
     assert "from the store" not in run("scan", mlp).out
 
 

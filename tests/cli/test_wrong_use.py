@@ -28,7 +28,7 @@ def complaint(answer: Answer) -> tuple[str, str]:
         (["--rank", "half"], "unknown rank rule 'half'"),
         (["--rank", "energy:2"], "energy"),
         (["--rank", "fixed:0"], "fixed"),
-        (["--only", "pairs,tails"], "'tails' is not among pairs, heads, residual"),
+        (["--only", "pairs,tails"], "'tails' is not among health, pairs, heads, residual"),
         (["--only", ""], "nothing is not among"),
         (["--fdr", "0"], "--fdr"),
         (["--fdr", "1"], "--fdr"),

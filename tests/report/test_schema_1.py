@@ -67,7 +67,7 @@ def test_its_numbers_are_shown_and_what_it_lacks_is_missing(
     assert len(report.figures["links/overlap"].data) == 0
     page = report.to_html()
     assert "scan again to learn" in page
-    assert "scan again to learn" in render_summary(report.result)
+    assert "scan the model again" in render_summary(report.result)
 
 
 def test_it_is_written_back_as_what_it_is(report: Report, tmp_path: Path) -> None:
@@ -109,4 +109,4 @@ def test_a_file_as_the_first_release_wrote_it() -> None:
     assert (edge.source, edge.p_familywise) == (written["edges"][0]["from"], None)
     assert edge.composition_log10_p == written["edges"][0]["composition_log10_p"]
     assert [finding.severity for finding in report.findings] == ["info"]
-    assert "scan again to learn" in render_summary(report.result)
+    assert "scan the model again" in render_summary(report.result)
