@@ -150,7 +150,10 @@ def close_heads(*, near: bool, spaces: Sequence[HeadSpace]) -> Meaning:
     """The meaning of heads that are near-copies, or related, in some spaces."""
     command = f"`flagscope heads MODEL --spaces {','.join(spaces)}`"
     if near:
-        step = f"{command} compares all heads. Only data can show what removing one costs."
+        step = (
+            f"{command} compares all heads, with the gains of norms folded in, which moves heads "
+            "near the limit to either side of it. Only data can show what removing one costs."
+        )
         return Meaning(_COPIES_MEAN, step, _COPIES_LIMIT)
     step = f"{command} shows whether a few heads stand out or all lean together."
     return Meaning(_RELATED_MEAN, step, _RELATED_LIMIT)
