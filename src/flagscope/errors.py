@@ -35,6 +35,8 @@ class FlagscopeError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(shortened(message))
         self.hint = hint
+        if hint is not None:  # tracebacks, in notebooks too, show it below the message
+            self.add_note(f"hint: {hint}")
 
 
 class InputError(FlagscopeError, ValueError):

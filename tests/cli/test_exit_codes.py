@@ -149,3 +149,11 @@ def test_a_reader_that_went_away_is_no_error(
     assert answer.code == 0
     assert "Traceback" not in answer.err
     assert "BrokenPipe" not in answer.err
+
+
+def test_a_code_of_health_needs_health(run: Run, mlp: Path) -> None:
+    answer = run("scan", mlp, "--only", "pairs", "--fail-on", "not-finite,aligned")
+    assert answer.code == 2
+    assert "--fail-on not-finite is about health" in answer.err
+    assert run("scan", mlp, "--only", "pairs", "--fail-on", "near-copies").code == 0
+    assert run("scan", mlp, "--only", "health", "--fail-on", "not-finite").code == 0

@@ -8,7 +8,9 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+import torch
 
+import flagscope
 from flagscope.records import (
     FINDING_CODES,
     FailureRecord,
@@ -186,3 +188,19 @@ def test_pairs_are_heads_only_where_each_is_one(
     track = _track(kind, heads=heads, layers=[0, 0])
     sentence = plain.overlapping(track, track.pairs[:1], above=True)
     assert sentence.startswith(f"In 1 of 2 {unit}, ")
+
+
+def test_a_pair_is_not_called_functional_where_what_acts_between_is_unknown() -> None:
+    torch.manual_seed(0)
+    first, second = torch.randn(48, 32), torch.randn(16, 48)
+    second = second + 3 * torch.randn(16, 8) @ torch.linalg.svd(first).U[:, :8].T
+    module = torch.nn.Sequential(
+        torch.nn.Linear(32, 48, bias=False), torch.nn.ReLU(), torch.nn.Linear(48, 16, bias=False)
+    )
+    module[0].weight.data, module[2].weight.data = first, second
+    live, bare = (flagscope.scan(one) for one in (module, module.state_dict()))
+    claims = [[f for f in r.findings if f.severity in ("strong", "notable")] for r in (live, bare)]
+    assert claims[0]
+    assert claims[1]
+    assert {finding.label for finding in claims[0]} == {"gauge"}
+    assert {finding.label for finding in claims[1]} == {None}

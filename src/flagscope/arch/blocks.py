@@ -18,7 +18,8 @@ from flagscope.records import Attention
 
 POST_NORM = (
     "no residual pairs: each norm comes after the sum (post-norm), so the skip connection passes "
-    "through its gain too, and folding the gain into the readers alone would change the function"
+    "through its gain too, and folding the gain into the readers alone would change the function; "
+    "so no links from head to head either"
 )
 NORM_UNKNOWN = (
     "no residual pairs: it is not known which norm lies between the residual stream and all that "

@@ -14,8 +14,8 @@ _FULL = 2  # findings with their technical sentence and what to check next: a sc
 _SHORT = 4  # findings after these, by their plain sentence alone
 _HEADING = "Findings, with severity and effect (distance from chance): the largest of each first"
 _LABELS = {
-    "functional": "all are functional: no rewriting of the weights that keeps the function is "
-    "known to move them",
+    "functional": "all are functional: no change of basis inside a pair or a head that keeps the "
+    "function moves them (moving a gain or a mean into a norm can)",
     "gauge": "all depend on the choice of basis (gauge): a rewriting of the weights that keeps the "
     "function can move them",
 }
@@ -29,13 +29,19 @@ def print_findings(out: Output, findings: Sequence[Finding]) -> None:
     """
     shown, gauge = folded(findings)
     claims = [finding for finding in shown if finding.severity in ("strong", "notable")]
+    explained: set[str] = set()
+    printed = _first(shown)
+    # Faults of the weights stand first, and no label is about them.
+    while printed and printed[0].severity == "warning":
+        fault = printed.pop(0)
+        _print_head(out, fault)
+        _print_details(out, fault, explained)
     if claims:
         out.paragraph(_HEADING, style="bold")
         # Folding leaves claims of one label: said once, and not behind each of them.
         for label in dict.fromkeys(finding.label for finding in claims if finding.label):
             out.paragraph(_LABELS[label], bullet="  ", style="dim")
-    explained: set[str] = set()
-    for finding in _first(shown):
+    for finding in printed:
         _print_head(out, finding)
         if finding.severity == "warning" or finding in claims[:_FULL]:
             _print_details(out, finding, explained)

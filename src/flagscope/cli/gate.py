@@ -38,6 +38,26 @@ def scan_codes(value: str | None) -> tuple[str, ...]:
     return () if value is None else chosen(value, (*FINDING_CODES, *_SEVERITIES))
 
 
+def check_looked_at(codes: Sequence[str], only: Sequence[str]) -> None:
+    """Refuse codes of health where --only leaves health out: they could never be met.
+
+    Raises
+    ------
+    InputError
+        If one is about what the scan will not look at.
+    """
+    from flagscope.errors import InputError
+    from flagscope.records import HEALTH_CODES
+
+    asked = [code for code in codes if code in HEALTH_CODES]
+    if asked and "health" not in only:
+        parts = ",".join(only)
+        raise InputError(
+            f"--fail-on {','.join(asked)} is about health, which --only {parts} leaves out",
+            hint=f"give --only {parts},health, or --only health alone",
+        )
+
+
 def fail_on_option() -> Decorator:
     """--fail-on of a scan: codes or severities of findings."""
     return click.option(

@@ -9,7 +9,7 @@ import click
 
 from flagscope.cli.bar import progress_bar
 from flagscope.cli.collection import collection_paused
-from flagscope.cli.gate import fail_on_option, gate
+from flagscope.cli.gate import check_looked_at, fail_on_option, gate
 from flagscope.cli.interrupt import interruptible
 from flagscope.cli.options import device_option, model_options, run_options
 from flagscope.cli.outputs import check_outputs, check_title, output_options, write_outputs
@@ -102,6 +102,7 @@ def scan_command(
     outputs = {"json": json_, "html": html, "csv": csv}
     check_outputs(outputs, source)
     check_title(title, html)
+    check_looked_at(fail_on, options["only"])
     report = _scan(source, quiet, **options)
     code = _deliver(report, outputs, quiet, csv_table, paths, title)
     if code and options["store"]:

@@ -28,11 +28,10 @@ from flagscope.null import (
     mean_overlap,
     projector_sum_threshold,
 )
-from flagscope.observables import NEAR_COPY
+from flagscope.observables import LISTED_PAIRS, NEAR_COPY
 from flagscope.records import ArraySummary, HeadCluster, HeadPair, HeadRecord, SharedDirection
 
-# Pairs of heads and shared directions that are listed; the pairwise matrix holds all pairs.
-_LISTED_PAIRS = 8
+# The pairwise matrix holds all pairs.
 _LISTED_DIRECTIONS = 8
 # Level, before the correction for the number of pairs, at which a pair of heads is listed.
 _PAIR_LEVEL = 0.01
@@ -210,7 +209,7 @@ def _nearest_pairs(heads: HeadOverlap, tests: HeadTests) -> list[HeadPair]:
     ranks, d, bases = heads.ranks, heads.d, heads.spaces.bases
     rows, columns = np.triu_indices(len(ranks), 1)
     # Of some that the scales of the coordinates explain, others take the place.
-    best = np.argsort(-heads.ratios[rows, columns], kind="stable")[: 4 * _LISTED_PAIRS]
+    best = np.argsort(-heads.ratios[rows, columns], kind="stable")[: 4 * LISTED_PAIRS]
     level = np.log10(_PAIR_LEVEL / len(rows))
     listed = []
     for i, j in zip(rows[best].tolist(), columns[best].tolist(), strict=True):
@@ -233,4 +232,4 @@ def _nearest_pairs(heads: HeadOverlap, tests: HeadTests) -> list[HeadPair]:
                 mean_squared_cosine=float(heads.shares[i, j]),
             )
         )
-    return listed[:_LISTED_PAIRS]
+    return listed[:LISTED_PAIRS]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flagscope.observables.heads import HEAD_EXPLANATIONS, NEAR_COPY
+from flagscope.observables.heads import HEAD_EXPLANATIONS, LISTED_PAIRS, NEAR_COPY
 from flagscope.observables.nulls import UNTESTABLE, untestable
 from flagscope.observables.observable import Band, Explanation, Observable
 from flagscope.observables.pairs import CORRELATION_FLOOR, PAIR_OBSERVABLES, RATIO_FLOOR
@@ -40,6 +40,7 @@ __all__ = [
     "CORRELATION_FLOOR",
     "EXPLANATIONS",
     "HEAD_EXPLANATIONS",
+    "LISTED_PAIRS",
     "NEAR_COPY",
     "PAIR_OBSERVABLE",
     "PAIR_OBSERVABLES",

@@ -7,6 +7,9 @@ from flagscope.observables.observable import Explanation
 NEAR_COPY = 0.5
 """The part of the way from chance, r/d, to a copy, 1, from which on heads are near-copies."""
 
+LISTED_PAIRS = 8
+"""How many of the nearest pairs of heads of a layer in one space a scan lists."""
+
 HEAD_EXPLANATIONS: dict[str, Explanation] = {
     "head_overlap_ratio": Explanation(
         "Head overlap ratio",

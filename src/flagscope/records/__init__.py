@@ -5,7 +5,14 @@ and none holds NaN or infinity.
 """
 
 from flagscope.records.coverage import Coverage, LeftOut, NotFinite, WithoutNumbers
-from flagscope.records.finding import FINDING_CODES, Finding, FindingCode, FindingItem, Severity
+from flagscope.records.finding import (
+    FINDING_CODES,
+    HEALTH_CODES,
+    Finding,
+    FindingCode,
+    FindingItem,
+    Severity,
+)
 from flagscope.records.head_overlaps import (
     HEADS_SCHEMA,
     ComparedHead,
@@ -64,6 +71,7 @@ __all__ = [
     "FREEDOMS",
     "HEADS_SCHEMA",
     "HEAD_SPACES",
+    "HEALTH_CODES",
     "PARTS",
     "SCHEMA",
     "ArraySummary",

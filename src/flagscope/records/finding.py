@@ -43,6 +43,11 @@ FindingCode = Literal[
 ]
 """What a finding is about, in words that do not change from release to release."""
 FINDING_CODES: tuple[FindingCode, ...] = get_args(FindingCode)
+HEALTH_CODES: tuple[FindingCode, ...] = (
+    "not-finite", "missing-layers", "dead-neurons", "dead-heads", "constant-tensors", "zero-rows",
+    "duplicate-neurons", "duplicate-rows",
+)  # fmt: skip
+"""Those on the health of the weights, which a scan looks at unless --only leaves it out."""
 
 
 class FindingItem(Record):

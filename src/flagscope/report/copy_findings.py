@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import comb
 from statistics import median
 
-from flagscope.observables import NEAR_COPY
+from flagscope.observables import LISTED_PAIRS, NEAR_COPY
 from flagscope.records import Finding, HeadCluster, HeadPair, HeadRecord, ScanResult
 from flagscope.report import meaning
 from flagscope.report.effect import STRONG, ratio_effect
@@ -169,10 +169,12 @@ def _several(names: HeadNames, alike: Sequence[_Heads]) -> str:
     what = "near-copies" if every[0].near else "related, not copies"
     noun = names.noun(every[0].group)
     return (
-        f"{_count(alike)} of {noun} ({_layers(names, alike)}) are {what}: mean squared cosine "
-        f"{span([entry.mean for entry in every])} where they are nearest (a copy has 1, chance "
-        f"gives {span([entry.chance for entry in every])}), "
-        f"{typical([entry.ratio for entry in every])} times chance; the nearest are "
+        f"{begun(_count(alike))} of {noun} ({_layers(names, alike)}) are {what}: mean squared "
+        f"cosine {span([entry.mean for entry in every])} where they are nearest (a copy has 1, "
+        f"chance gives {span([entry.chance for entry in every])}), "
+        f"{typical([entry.ratio for entry in every])} times chance"
+        f"{f' among the {LISTED_PAIRS} nearest that a layer lists' if _cut(alike) else ''}; "
+        "the nearest are "
         f"{_heads_of(names, alike[0])} in {_space_words(alike[0])} space"
         f"{'s' if len(alike[0]) > 1 else ''}."
     )
@@ -188,7 +190,8 @@ def _plain(names: HeadNames, alike: Sequence[_Heads]) -> str:
         noun = names.noun(best.group)
         layers = {entries[0].group.layer for entries in alike}
         where = names.layer(best.group) if len(layers) == 1 else f"{len(layers)} layers"
-        return f"{_count(alike)} of {noun} in {where} {what}: their directions {degree}."
+        who = begun(_count(alike))
+        return f"{who} of {noun} in {where} {what}: their directions {degree}."
     who = _heads_of(names, alike[0])
     if len(best.heads) > 3:
         who = f"{len(best.heads)} {names.noun(best.group)} of {names.layer(best.group)}"
@@ -226,7 +229,15 @@ def _means(entries: _Heads) -> str:
 
 def _count(alike: Sequence[_Heads]) -> str:
     pairs = all(len(entries[0].heads) == 2 for entries in alike)
-    return counted(len(alike), "pair" if pairs else "group")
+    count = counted(len(alike), "pair" if pairs else "group")
+    return f"at least {count}" if _cut(alike) else count
+
+
+def _cut(alike: Sequence[_Heads]) -> bool:
+    """Whether a layer may have more such heads than it lists."""
+    return any(
+        len(entry.group.near_copies) >= LISTED_PAIRS for entries in alike for entry in entries
+    )
 
 
 def _layers(names: HeadNames, alike: Sequence[_Heads]) -> str:
@@ -239,7 +250,8 @@ def _spaces(alike: Sequence[_Heads]) -> list[str]:
         return []
     counts = Counter(SPACE_WORDS[one.group.space] for entries in alike for one in entries)
     kinds = joined(f"{n} in {word} space" for word, n in counts.items())
-    return [f"{kinds}; at least, since a layer lists its nearest pairs alone"]
+    limit = f"; a layer lists its {LISTED_PAIRS} nearest pairs alone" if _cut(alike) else ""
+    return [f"{kinds}{limit}"]
 
 
 def _angles(entries: _Heads) -> str:

@@ -226,7 +226,7 @@ def _space_words(spaces: Sequence[_Space]) -> str:
 
 
 def _plain_where(spaces: Sequence[_Space]) -> str:
-    """As in "In 3 to 4 of 4 layers": a space may have fewer than another one."""
+    """As in "In at least 3 of 4 layers": a space may have fewer than another one."""
     counts = {len(space.groups) for space in spaces}
     every = {space.every for space in spaces}
     if len(every) == 1 and counts == every and max(counts) > 1:
@@ -236,7 +236,8 @@ def _plain_where(spaces: Sequence[_Space]) -> str:
             f"In layer {spaces[0].layers[0]}" if _alike(spaces) else "In one layer for each space"
         )
     of = f" of {max(every)}" if len(every) == 1 else ""
-    return f"In {span([float(count) for count in counts])}{of} layers"
+    least = f"{'at least ' if len(counts) > 1 else ''}{min(counts)}"
+    return f"In {least}{of} layers"
 
 
 def _all_words(spaces: Sequence[_Space]) -> str:

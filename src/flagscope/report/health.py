@@ -75,7 +75,7 @@ def _sound(health: Health) -> str:
         if check in units and units[check].units:
             known.append(f"none of {counted(units[check].units, noun)} is dead")
     known.append("no row of zeros or equal rows where maps are known")
-    return joined(known)
+    return f"{joined(known)}; whether tensors outside the numbered layers are missing is not known"
 
 
 def _seen(health: Health) -> list[str]:

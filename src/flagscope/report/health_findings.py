@@ -153,10 +153,10 @@ def _constant(health: Health) -> Iterator[Finding]:
         if phrases is None or one.expected:
             continue
         names = joined(_names(one), limit=_SHOWN + 1)
-        text = f"{counted(one.tensors, 'matrix', 'matrices')} {phrases[one.tensors > 1]}: {names}."
+        text = f"{counted(one.tensors, 'tensor')} {phrases[one.tensors > 1]}: {names}."
         yield health_finding(
             "constant-tensors", text, text, _examples(one, "entries"),
-            means="Such a matrix maps everything to zero, or to multiples of one vector.",
+            means="A matrix of one value maps all to one line; zeros let nothing through.",
             next_step="See whether it was ever trained, or loaded.",
             not_meaning="Some parts begin as zeros on purpose, and are so until they are trained.",
         )  # fmt: skip

@@ -155,7 +155,9 @@ def close_heads(*, near: bool, spaces: Sequence[HeadSpace]) -> Meaning:
             "near the limit to either side of it. Only data can show what removing one costs."
         )
         return Meaning(_COPIES_MEAN, step, _COPIES_LIMIT)
-    step = f"{command} shows whether a few heads stand out or all lean together."
+    step = (
+        f"See in the page (--html F) whether few heads of the layer stand out, or all. {command}."
+    )
     return Meaning(_RELATED_MEAN, step, _RELATED_LIMIT)
 
 
@@ -171,7 +173,9 @@ def alignment(observable: str, above: bool, *, label: Label | None, pair: PairRe
         limit = _NONLINEAR_LIMIT
     else:
         limit = _TRAINED_LIMIT
-    balanced = " and look at its balanced values" if label == "gauge" else ""
+    # Balanced, any pair under gl has C = 0 and ρ = 1; what is left is the spectrum of the product.
+    looked = "the effective rank of W2 W1" if pair.freedom == "gl" else "its balanced values"
+    balanced = f" and look at {looked}" if label == "gauge" else ""
     step = f"Open {pair.name} in the page (--html F){balanced}. {_START}"
     return Meaning(means, step, limit)
 
@@ -180,10 +184,8 @@ def overlap(*, above: bool, dominant: bool, label: Label | None, pair: PairRecor
     """The meaning of spaces that overlap, or avoid each other."""
     if dominant:
         means = (
-            "The second map reads what the first writes along its strongest directions."
-            if above
-            else "The second map reads little of what the first writes along its strongest "
-            "directions."
+            f"The second map reads {'more' if above else 'less'} of the first's leading directions "
+            "than by chance, at the ranks tested; at other ranks it can be the reverse."
         )
     else:
         means = (

@@ -84,7 +84,12 @@ _ALIGNMENT_WORDS = {
 
 
 def label_of(result: ScanResult, pair: PairRecord, observable: str) -> Label | None:
-    """Whether an observable of a pair is functional or a matter of gauge."""
+    """Whether an observable of a pair is functional or a matter of gauge.
+
+    None where it is not known what acts between the maps, and so what may be changed.
+    """
+    if pair.between == "unknown" and pair.freedom == "none":
+        return None
     return result.labels.get(pair.freedom, {}).get(observable)
 
 
@@ -177,7 +182,8 @@ def _alignment(result: ScanResult, track: Track, clauses: Sequence[_Clause]) -> 
     evidence += [f"d = {every[0].d:,}", *by_route(every, track)]
     evidence.append(f"counted where |ρ| ≥ {CORRELATION_FLOOR}, C {RATIO_FLOOR:.0%} off chance")
     label = label_of(result, every[0], first.observable)
-    sentence = plain.aligned(track, first.pairs, first.observable, above=first.above)
+    most = max(clauses, key=lambda clause: (len(clause.pairs), clause.effect.size))
+    sentence = plain.aligned(track, most.pairs, most.observable, above=most.above)
     return Finding(
         code="aligned",
         severity=severity_of(
@@ -194,8 +200,13 @@ def _alignment(result: ScanResult, track: Track, clauses: Sequence[_Clause]) -> 
         ).fields(),
         effect=first.effect.size,
         label=label,
-        target=f"track/{track.key}",
+        target=_target(result, track, every),
     )  # fmt: skip
+
+
+def _target(result: ScanResult, track: Track, some: Sequence[PairRecord]) -> str:
+    """The one pair, or the profiles of all."""
+    return f"pair/{result.pairs.index(some[0])}" if len(some) == 1 else f"track/{track.key}"
 
 
 class _Overlap(NamedTuple):
@@ -269,7 +280,7 @@ def _overlap(
         ).fields(),
         effect=effect.size,
         label=label,
-        target=f"track/{track.key}",
+        target=_target(result, track, pairs),
     )  # fmt: skip
 
 

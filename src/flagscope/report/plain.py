@@ -59,7 +59,8 @@ def overlapping(track: Track, some: Sequence[PairRecord], *, above: bool) -> str
     """Leading spaces that coincide, or avoid each other."""
     deed = "coincide" if above else "keep apart"
     both = "of {0} and {1}" if track.pairs[0].kind == "qk" else "that {0} writes and {1} reads"
-    return _sentence(track, some, f"the leading directions {both} {deed} beyond chance.")
+    # At the sizes that the test chose: at others it can be the reverse.
+    return _sentence(track, some, f"some leading directions {both} {deed} beyond chance.")
 
 
 def lost(track: Track, some: Sequence[PairRecord]) -> str:

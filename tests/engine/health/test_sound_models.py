@@ -56,3 +56,37 @@ def test_a_trained_network_with_batchnorms():
     if not files:
         pytest.skip("the trained network is not there")
     no_warning(flagscope.scan(files[0], only="health").result)
+
+
+def _llama() -> transformers.LlamaForCausalLM:
+    config = transformers.LlamaConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, vocab_size=60, tie_word_embeddings=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return transformers.LlamaForCausalLM(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("model.norm.weight", 0.0), ("model.layers.1.input_layernorm.weight", 0.0),
+     ("lm_head.weight", 0.02), ("model.embed_tokens.weight", 0.0)],
+)  # fmt: skip
+def test_a_gain_of_zero_and_a_table_of_one_value_are_faults(name: str, value: float) -> None:
+    model = _llama()
+    torch.nn.init.constant_(model.get_parameter(name), value)
+    report = flagscope.scan(model, only="health")
+    assert [one.code for one in report.findings if one.severity == "warning"] == [
+        "constant-tensors"
+    ]
+    assert name in report.findings[0].plain
+
+
+def test_gains_that_are_stored_less_one_may_be_zero() -> None:
+    config = transformers.Gemma2Config(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, vocab_size=60,
+    )  # fmt: skip
+    report = flagscope.scan(transformers.Gemma2ForCausalLM(config), only="health")
+    assert bool((report.result.health.zeros) > 0)
+    assert [one.code for one in report.findings if one.severity == "warning"] == []

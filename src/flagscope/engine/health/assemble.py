@@ -12,6 +12,7 @@ from flagscope.engine.health.shown import Shown
 from flagscope.engine.health.tensor_health import TensorHealth
 from flagscope.engine.health.unit_faults import unit_faults
 from flagscope.engine.health.weight_faults import LISTED, weight_faults
+from flagscope.engine.health.whole_tensors import never_constant, never_zero
 from flagscope.engine.plan.look import Look
 from flagscope.engine.plan.looked_at import looked_at
 from flagscope.engine.plan.name_patterns import name_patterns
@@ -67,7 +68,14 @@ def health_of(
         not_looked_at=_not_looked_at(
             checkpoint, looked_at(checkpoint, graph, settings, weights).left, looks, ordered, unread
         ),
-        faults=weight_faults(looks, ordered, mapped=mapped, accounted=units.accounted),
+        faults=weight_faults(
+            looks,
+            ordered,
+            mapped=mapped,
+            accounted=units.accounted,
+            filled=never_constant(shapes),
+            zero=never_zero(graph, shapes),
+        ),
         units=units.faults,
         missing=missing_parts(shapes, graph, checkpoint.config),
     )

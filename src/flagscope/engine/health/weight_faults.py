@@ -24,6 +24,8 @@ def weight_faults(
     *,
     mapped: Set[str],
     accounted: Accounted,
+    filled: Set[str] = frozenset(),
+    zero: Set[str] = frozenset(),
 ) -> list[WeightFault]:
     """Faults of tensors, those that sound models have behind the others.
 
@@ -35,10 +37,16 @@ def weight_faults(
         Tensors in which the graph has maps: in these a row of zeros is amiss.
     accounted
         Rows and columns whose zeros or copies are said of neurons or heads already.
+    filled, zero
+        Other tensors in which one value throughout, or zero throughout, is amiss.
     """
     faults: dict[tuple[WeightCheck, bool], list[FaultyTensor]] = {}
     for name, one in health.items():
         for check, fault, expected in _of_tensor(looks[name], one, mapped, accounted):
+            amiss = (check in ("all-zero", "constant") and name in filled) or (
+                check == "all-zero" and name in zero
+            )
+            expected = expected and not amiss
             faults.setdefault((check, expected), []).append(fault)
     entries = [_entry(check, expected, some) for (check, expected), some in faults.items()]
     order = ["nan", "infinity", "all-zero", "constant", "zero-rows", "zero-columns",

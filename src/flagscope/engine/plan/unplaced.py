@@ -46,6 +46,17 @@ _TABLES = re.compile(r"wte|shared|\w*emb|token_embd|token_types|embed_\w+|\w*emb
 _LAST = re.compile(r"(?:model\.)?(?:output|fc|proj_out)(?:\.weight)?")
 
 
+def is_table_or_output(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a matrix is an embedding or an output layer by its name.
+
+    Examples
+    --------
+    >>> is_table_or_output("lm_head.weight", (9, 4)), is_table_or_output("a.mix", (9, 4))
+    (True, False)
+    """
+    return reason_of(name, shape) in (_EMBEDDING, _OUTPUT)
+
+
 def is_bias(name: str) -> bool:
     """Whether a tensor is a bias by its name, however many axes it has."""
     return _BIASES.fullmatch(name.rpartition(".")[2]) is not None
