@@ -44,15 +44,15 @@ def _published(key: str, name: str) -> Callable[[Path], _Text | None]:
             (folder / name).mkdir()
             shutil.copy(config, folder / name)
             shutil.copy(source, folder / name)
-            return flagscope.scan(folder / name).to_json()
+            return flagscope.scan(folder / name, rank="signal").to_json()
         shutil.copy(source, folder / name)
-        return flagscope.scan(folder / name).to_json()
+        return flagscope.scan(folder / name, rank="signal").to_json()
 
     return scan
 
 
 def _demo(_: Path) -> _Text:
-    return flagscope.scan(checkpoints()[-1]).to_json()
+    return flagscope.scan(checkpoints()[-1], rank="signal").to_json()
 
 
 def _training(_: Path) -> _Text:

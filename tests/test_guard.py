@@ -68,7 +68,7 @@ def test_a_task_that_fails_unforeseen_is_listed_and_the_others_stand(
 ) -> None:
     failing(monkeypatch, TASK, error)
     report = flagscope.scan(mlp)
-    assert len(report.result.failures) == 2
+    assert len(report.result.failures) == 3
     told = report.result.failures[0]
     assert told.error.startswith(f"internal error: {type(error).__name__}")
     assert " at engine/run/attempt.py:" in told.error

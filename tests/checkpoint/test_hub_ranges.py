@@ -152,7 +152,7 @@ def headers(model: str) -> int:
 def test_only_headers_are_read(hub, tmp_path, model):
     [found] = run(tmp_path, [("inspect", model, None)], HF_ENDPOINT=hub.url, HF_TOKEN="hf_secret")
     assert found["parameters"] == sum(one.numel() for one in STATE.values())
-    assert (found["family"], found["tasks"]) == ("gpt2", 2)
+    assert (found["family"], found["tasks"]) == ("gpt2", 4)
     assert any("by ranges of bytes" in note for note in found["notes"])
     read = sum(size for _, _, size in hub.log)
     # The index is read twice: for the names of the shards, and for what lies in them.
@@ -175,7 +175,7 @@ def test_what_a_scan_fetched_is_taken_from_the_cache(hub, tmp_path, model):
     assert sum(sizes) == sum(len(content) for name, content in MODELS[model].items()
                              if name.endswith(".safetensors"))  # fmt: skip
     for found in inspections:
-        assert (found["family"], found["tasks"]) == ("gpt2", 2)
+        assert (found["family"], found["tasks"]) == ("gpt2", 4)
         assert not any("ranges" in note for note in found["notes"])
     hub.log.clear()
     [offline] = run(tmp_path, [("inspect", model, None)], HF_HUB_OFFLINE="1")
@@ -208,7 +208,7 @@ def test_troubles(hub, tmp_path):
 def test_a_server_that_stumbles_is_asked_again(hub, tmp_path):
     hub.failures[:] = [503, 500]
     [found] = run(tmp_path, [("inspect", "org/one", None)], HF_ENDPOINT=hub.url)
-    assert found["tasks"] == 2
+    assert found["tasks"] == 4
     assert not hub.failures
     hub.failures[:] = [403]
     [refused] = run(tmp_path, [("inspect", "org/one", None)], HF_ENDPOINT=hub.url)

@@ -143,7 +143,7 @@ def test_the_page_and_the_terminal_say_what_is_an_estimate(monkeypatch, capsys):
     out = " ".join(capsys.readouterr().out.split())
     assert "sharp: 12 of 28 pairs by Gram matrices" in out
     assert "--depth full" in out
-    assert "commutator_ratio_error" in report.pairs
+    assert "commutator_ratio_error" in report.pairs_all
 
 
 def test_what_takes_the_whole_spectrum_is_null():

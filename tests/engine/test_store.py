@@ -272,7 +272,7 @@ def test_a_change_that_the_fingerprint_does_not_see_is_seen(tmp_path):
     state = {f"{i}.weight": torch.randn(64, 64) for i in (0, 2)}
     options = {"device": "cpu", "workers": 1, "store": tmp_path / "store"}
     before = [flagscope.scan(one, **options) for one in sources()]
-    assert [flagscope.scan(one, **options).result.run.tasks_from_store for one in (state,)] == [1]
+    assert [flagscope.scan(one, **options).result.run.tasks_from_store for one in (state,)] == [2]
     state["0.weight"][20, 3] += 5.0
     after = [flagscope.scan(one, **options) for one in sources()]
     for old, new in zip(before, after, strict=True):
