@@ -179,7 +179,7 @@ def test_what_a_scan_fetched_is_taken_from_the_cache(hub, tmp_path, model):
         assert not any("ranges" in note for note in found["notes"])
     hub.log.clear()
     [offline] = run(tmp_path, [("inspect", model, None)], HF_HUB_OFFLINE="1")
-    assert offline["tasks"] == 2
+    assert offline["tasks"] == 4
     assert not hub.log
 
 
