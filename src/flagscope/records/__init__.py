@@ -11,6 +11,7 @@ from flagscope.records.finding import (
     Finding,
     FindingCode,
     FindingItem,
+    HealthCode,
     Severity,
 )
 from flagscope.records.head_overlaps import (
@@ -98,6 +99,7 @@ __all__ = [
     "HeadSpace",
     "HeadSpaceRecord",
     "Health",
+    "HealthCode",
     "Incidence",
     "Label",
     "LeftOut",

@@ -10,7 +10,7 @@ from flagscope.records.literals import Label
 from flagscope.records.record import Record
 
 Severity = Literal["strong", "notable", "warning", "info"]
-FindingCode = Literal[
+HealthCode = Literal[
     "not-finite",
     "missing-layers",
     "dead-neurons",
@@ -19,6 +19,9 @@ FindingCode = Literal[
     "zero-rows",
     "duplicate-neurons",
     "duplicate-rows",
+]
+FindingCode = Literal[
+    HealthCode,
     "near-copies",
     "related-heads",
     "crowded-heads",
@@ -43,10 +46,7 @@ FindingCode = Literal[
 ]
 """What a finding is about, in words that do not change from release to release."""
 FINDING_CODES: tuple[FindingCode, ...] = get_args(FindingCode)
-HEALTH_CODES: tuple[FindingCode, ...] = (
-    "not-finite", "missing-layers", "dead-neurons", "dead-heads", "constant-tensors", "zero-rows",
-    "duplicate-neurons", "duplicate-rows",
-)  # fmt: skip
+HEALTH_CODES: tuple[HealthCode, ...] = get_args(HealthCode)
 """Those on the health of the weights, which a scan looks at unless --only leaves it out."""
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from flagscope.records import Finding, FindingCode
+from flagscope.records import Finding, HealthCode
 
 
 def health_finding(
-    code: FindingCode,
+    code: HealthCode,
     plain: str,
     text: str,
     evidence: tuple[str, ...],

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from flagscope.records import (
     Finding,
-    FindingCode,
     Health,
+    HealthCode,
     Missing,
     ScanResult,
     WeightCheck,
@@ -163,7 +163,7 @@ def _constant(health: Health) -> Iterator[Finding]:
 
 
 def _rows(
-    health: Health, code: FindingCode, checks: tuple[WeightCheck, WeightCheck]
+    health: Health, code: HealthCode, checks: tuple[WeightCheck, WeightCheck]
 ) -> Iterator[Finding]:
     """Rows and columns that are zero, or copies: what is amiss, and what sound models have."""
     for expected in (False, True):
