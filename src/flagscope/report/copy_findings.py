@@ -15,10 +15,11 @@ from flagscope.report.effect import STRONG, ratio_effect
 from flagscope.report.error_rate import ErrorRate
 from flagscope.report.head_names import HeadNames
 from flagscope.report.members import members
-from flagscope.report.plain import begun, uncertain
+from flagscope.report.plain import uncertain
 from flagscope.report.wording import (
     SPACE_WORDS,
     UNCERTAIN,
+    begun,
     counted,
     euclidean,
     joined,

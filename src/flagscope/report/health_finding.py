@@ -25,8 +25,3 @@ def health_finding(
         evidence=evidence, means=means, next_step=next_step, not_meaning=not_meaning,
         target=f"section/{target}",
     )  # fmt: skip
-
-
-def capital(text: str) -> str:
-    """A text with a capital letter at its beginning."""
-    return text[:1].upper() + text[1:]

@@ -13,9 +13,9 @@ from flagscope.records import (
     WeightCheck,
     WeightFault,
 )
-from flagscope.report.health_finding import capital, health_finding
+from flagscope.report.health_finding import health_finding
 from flagscope.report.unit_findings import copied_neurons, dead_units
-from flagscope.report.wording import counted, joined
+from flagscope.report.wording import begun, counted, joined
 from flagscope.shortening import shortened
 
 _SHOWN = 6
@@ -137,12 +137,12 @@ def _missing_text(one: Missing) -> str:
     if one.check == "tensors":
         names = joined(shortened(name) for name in one.names)
         return (
-            f"{capital(numbers)} of {stack!r} lacks {names}, which the other "
+            f"{begun(numbers)} of {stack!r} lacks {names}, which the other "
             f"{counted(one.present - 1, 'layer')} have."
         )
     why = f"the config says {one.said}" if one.said else "their numbers are left out"
     return (
-        f"{capital(numbers)} of {stack!r} {'is' if one.count == 1 else 'are'} missing: "
+        f"{begun(numbers)} of {stack!r} {'is' if one.count == 1 else 'are'} missing: "
         f"{counted(one.present, 'layer')} {'is' if one.present == 1 else 'are'} there, and {why}."
     )
 
@@ -175,7 +175,7 @@ def _rows(
         names = joined(dict.fromkeys(name for one in faults for name in _names(one)), limit=_SHOWN)
         verb = "is" if sum(one.count for one in faults) == 1 else "are"
         said = f"{'a copy' if verb == 'is' else 'copies'} of another" if copies else "all zero"
-        text = f"{capital(joined(parts))} of weights {verb} {said}: {names}."
+        text = f"{begun(joined(parts))} of weights {verb} {said}: {names}."
         if expected:
             text = f"{text[:-1]}. No map is known to be in them."
         yield health_finding(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from flagscope.records import PairRecord
 from flagscope.report.tracks import Track
+from flagscope.report.wording import begun
 
 # What pairs are in a network, and what their two maps are called.
 _UNITS = {
@@ -87,11 +88,6 @@ def uncertain(text: str) -> str:
     'Heads keep apart (not certain).'
     """
     return f"{text[:-1]} (not certain)."
-
-
-def begun(text: str) -> str:
-    """Text that begins with a capital, whatever it begins with."""
-    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _sentence(track: Track, some: Sequence[PairRecord], words: str) -> str:

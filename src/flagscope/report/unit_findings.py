@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from flagscope.records import FaultyBlock, Finding, UnitFaults
-from flagscope.report.health_finding import capital, health_finding
-from flagscope.report.wording import KIND_WORDS, counted, joined
+from flagscope.report.health_finding import health_finding
+from flagscope.report.wording import KIND_WORDS, begun, counted, joined
 from flagscope.shortening import shortened
 
 _SHOWN = 6  # blocks in the evidence of a finding
@@ -189,6 +189,6 @@ def _block_words(one: FaultyBlock, units: UnitFaults) -> str:
         layer = f"{stack}layer {one.layer}"
         if one.kind == "mlp":
             expert = "" if one.expert is None else f", expert {one.expert}"
-            return capital(f"{layer}'s MLP{expert}")
-        return capital(f"{layer}, cross-attention" if one.attention == "cross" else layer)
+            return begun(f"{layer}'s MLP{expert}")
+        return begun(f"{layer}, cross-attention" if one.attention == "cross" else layer)
     return f"{KIND_WORDS[one.kind]} {shortened(one.name)}"

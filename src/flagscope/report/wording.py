@@ -173,6 +173,17 @@ def duration(seconds: float) -> str:
     return f"{measured(seconds, 2)} s"
 
 
+def begun(text: str) -> str:
+    """Text that begins with a capital, whatever it begins with.
+
+    Examples
+    --------
+    >>> begun("layer 3"), begun("12 heads"), begun("")
+    ('Layer 3', '12 heads', '')
+    """
+    return f"{text[:1].upper()}{text[1:]}"
+
+
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """A count with its noun in the right number.
 
