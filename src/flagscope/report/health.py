@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 from flagscope.records import Health, NotLookedAt, ScanResult, WeightFault
 from flagscope.report.coverage import percent
+from flagscope.report.health_finding import WHOLE_WORDS, listed_names
 from flagscope.report.health_findings import health_findings
 from flagscope.report.wording import counted, joined, ranges
 from flagscope.shortening import shortened
 
 _SIDES = {
-    "all-zero": ("is all zero", "are all zero"),
-    "constant": ("holds one value alone", "hold one value each"),
     "zero-rows": ("row of zeros", "rows of zeros"),
     "zero-columns": ("column of zeros", "columns of zeros"),
     "duplicate-rows": ("copy of a row", "copies of rows"),
@@ -97,17 +96,15 @@ def _seen(health: Health) -> list[str]:
 
 
 def _fault(one: WeightFault) -> str:
-    names = [*one.names, *([f"{one.unlisted:,} more"] if one.unlisted else [])]
-    where = f" [{', '.join(names)}]"
-    one_words, words = _SIDES[one.check]
+    where = f" [{', '.join(listed_names(one))}]"
     tensors = counted(one.tensors, "tensor")
-    if one.check in ("all-zero", "constant"):
-        return f"{tensors} {one_words if one.tensors == 1 else words}{where}"
-    return f"{counted(one.count, one_words, words)} in {tensors}{where}"
+    if whole := WHOLE_WORDS.get(one.check):
+        return f"{tensors} {whole[one.tensors > 1]}{where}"
+    return f"{counted(one.count, *_SIDES[one.check])} in {tensors}{where}"
 
 
 def _left(one: NotLookedAt) -> str:
-    names = [*one.names, *([f"{one.unlisted:,} more"] if one.unlisted else [])]
+    names = listed_names(one)
     return f"{counted(one.tensors, 'tensor')} not looked at: {one.reason}" + (
         f" [{', '.join(names)}]" if names else ""
     )

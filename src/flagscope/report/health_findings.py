@@ -13,7 +13,7 @@ from flagscope.records import (
     WeightCheck,
     WeightFault,
 )
-from flagscope.report.health_finding import health_finding
+from flagscope.report.health_finding import WHOLE_WORDS, health_finding, listed_names
 from flagscope.report.unit_findings import copied_neurons, dead_units
 from flagscope.report.wording import begun, counted, joined
 from flagscope.shortening import shortened
@@ -23,10 +23,6 @@ _ROWS: dict[WeightCheck, str] = {
     "zero-rows": "row", "zero-columns": "column",
     "duplicate-rows": "row", "duplicate-columns": "column",
 }  # fmt: skip
-_PHRASES = {
-    "all-zero": ("is all zero", "are all zero"),
-    "constant": ("holds one value alone", "hold one value each"),
-}
 
 
 def health_findings(result: ScanResult) -> list[Finding]:
@@ -149,10 +145,10 @@ def _missing_text(one: Missing) -> str:
 
 def _constant(health: Health) -> Iterator[Finding]:
     for one in health.faults:
-        phrases = _PHRASES.get(one.check)
+        phrases = WHOLE_WORDS.get(one.check)
         if phrases is None or one.expected:
             continue
-        names = joined(_names(one), limit=_SHOWN + 1)
+        names = joined(listed_names(one), limit=_SHOWN + 1)
         text = f"{counted(one.tensors, 'tensor')} {phrases[one.tensors > 1]}: {names}."
         yield health_finding(
             "constant-tensors", text, text, _examples(one, "entries"),
@@ -172,7 +168,9 @@ def _rows(
             continue
         copies = code == "duplicate-rows"
         parts = [counted(one.count, _ROWS[one.check]) for one in faults]
-        names = joined(dict.fromkeys(name for one in faults for name in _names(one)), limit=_SHOWN)
+        names = joined(
+            dict.fromkeys(name for one in faults for name in listed_names(one)), limit=_SHOWN
+        )
         verb = "is" if sum(one.count for one in faults) == 1 else "are"
         said = f"{'a copy' if verb == 'is' else 'copies'} of another" if copies else "all zero"
         text = f"{begun(joined(parts))} of weights {verb} {said}: {names}."
@@ -187,10 +185,6 @@ def _rows(
             next_step="See whether the model was pruned, padded or widened.",
             not_meaning="It does not mean that the model is worse for it.",
         )  # fmt: skip
-
-
-def _names(one: WeightFault) -> list[str]:
-    return [*one.names, *([f"{one.unlisted:,} more"] if one.unlisted else [])]
 
 
 def _examples(one: WeightFault, noun: str) -> tuple[str, ...]:
