@@ -230,6 +230,17 @@ def test_several_stacks_are_told_apart():
     assert found.plain.startswith("Encoder layer 3's MLP, expert 5: all 8 neurons are dead: ")
 
 
+def test_tensors_that_are_not_listed_are_not_counted_short():
+    # Names of different depth, which no pattern joins.
+    state = {f"{'m.' * depth}part": torch.randn(20, 20) for depth in range(10)}
+    for matrix in state.values():
+        matrix[3] = 0
+    report = flagscope.scan(state, workers=1, only="health")
+    (found,) = (one for one in report.findings if one.code == "zero-rows")
+    assert found.text.startswith("10 rows of weights are all zero: ")
+    assert " and others. " in found.text
+
+
 def test_what_could_not_be_read_is_wrong_and_what_was_not_asked_for_is_not():
     left = [{"reason": r, "tensors": 2, "entries": 5, "expected": e, "names": ["a.{0-1}"]}
             for r, e in (("could not be read: gone", False), ("buffers", True))]  # fmt: skip

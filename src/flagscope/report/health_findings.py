@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from flagscope.records import (
     Finding,
     Health,
     HealthCode,
     Missing,
+    NotFinite,
     ScanResult,
     WeightCheck,
     WeightFault,
@@ -58,11 +59,8 @@ def _not_finite(result: ScanResult) -> Iterator[Finding]:
         f"{'NaN' if one.check == 'nan' else 'infinite'}"
         for one in seen
     ]
-    listed = [*seen, *([] if met is None else [met])]
-    names = list(dict.fromkeys(name for one in listed for name in one.names))
     tensors = max(0 if met is None else met.tensors, 0 if health is None else health.not_finite)
-    others = len(names) > _SHOWN or any(one.unlisted for one in listed)
-    where = joined([*names[:_SHOWN], *(["others"] if others else [])], limit=_SHOWN + 1)
+    where = _places([*seen, *([] if met is None else [met])])
     text = (
         f"{counted(tensors, 'tensor')} {'holds' if tensors == 1 else 'hold'} NaN or infinity: "
         f"{where}."
@@ -168,12 +166,9 @@ def _rows(
             continue
         copies = code == "duplicate-rows"
         parts = [counted(one.count, _ROWS[one.check]) for one in faults]
-        names = joined(
-            dict.fromkeys(name for one in faults for name in listed_names(one)), limit=_SHOWN
-        )
         verb = "is" if sum(one.count for one in faults) == 1 else "are"
         said = f"{'a copy' if verb == 'is' else 'copies'} of another" if copies else "all zero"
-        text = f"{begun(joined(parts))} of weights {verb} {said}: {names}."
+        text = f"{begun(joined(parts))} of weights {verb} {said}: {_places(faults)}."
         if expected:
             text = f"{text[:-1]}. No map is known to be in them."
         yield health_finding(
@@ -185,6 +180,13 @@ def _rows(
             next_step="See whether the model was pruned, padded or widened.",
             not_meaning="It does not mean that the model is worse for it.",
         )  # fmt: skip
+
+
+def _places(several: Sequence[WeightFault | NotFinite]) -> str:
+    """Names of tensors that several records list; what all of them leave out is not counted."""
+    names = list(dict.fromkeys(name for one in several for name in one.names))
+    others = len(names) > _SHOWN or any(one.unlisted for one in several)
+    return joined([*names[:_SHOWN], *(["others"] if others else [])], limit=_SHOWN + 1)
 
 
 def _examples(one: WeightFault, noun: str) -> tuple[str, ...]:
