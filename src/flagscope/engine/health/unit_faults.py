@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,7 @@ from flagscope.engine.plan.name_patterns import index_text
 from flagscope.records import FaultyBlock, UnitCheck, UnitFaults
 
 _LISTED, _STACKS = 12, 8
+_COUNTS = ("dead", "no_output", "no_input", "no_factor", "no_query", "no_key", "copies")
 
 
 @dataclass
@@ -45,9 +46,9 @@ def unit_faults(graph: Graph, shown: Shown) -> Units:
         some = [block for one, block in zip(neurons, blocks, strict=True)
                 if one.is_known is is_known]  # fmt: skip
         if some:
-            units.faults.append(_neuron_faults(check, some))
+            units.faults.append(_faults(check, some))
     if heads:
-        units.faults.append(_head_faults(heads))
+        units.faults.append(_faults("heads", _head_blocks(heads)))
     return units
 
 
@@ -60,50 +61,29 @@ def _neuron_block(one: Neurons) -> FaultyBlock:
     )  # fmt: skip
 
 
-def _neuron_faults(check: UnitCheck, blocks: Sequence[FaultyBlock]) -> UnitFaults:
-    faulty = [one for one in blocks if one.dead or one.no_output or one.no_input or one.copies]
-    return UnitFaults(
-        check=check, blocks=len(blocks), units=sum(one.units for one in blocks),
-        stacks=list(dict.fromkeys(one.stack for one in blocks))[:_STACKS],
-        faulty_blocks=len(faulty), dead=_sum(faulty, "dead"),
-        no_output=_sum(faulty, "no_output"), no_input=_sum(faulty, "no_input"),
-        no_factor=_sum(faulty, "no_factor"), copies=_sum(faulty, "copies"), listed=_first(faulty),
-    )  # fmt: skip
-
-
-def _head_faults(heads: Sequence[Heads]) -> UnitFaults:
-    """Heads of all attentions; the Q-K and the V-O pairs of one make one block."""
+def _head_blocks(heads: Sequence[Heads]) -> list[FaultyBlock]:
+    """All attentions; the Q-K and the V-O pairs of one make one block."""
     attentions: dict[tuple[object, ...], list[Heads]] = {}
     for one in heads:
         name = one.pair.name.removesuffix(".qk").removesuffix(".ov")
         attentions.setdefault((name, one.pair.stack, one.pair.layer), []).append(one)
-    faulty: list[FaultyBlock] = []
-    units = 0
+    blocks: list[FaultyBlock] = []
     for (name, _, _), parts in attentions.items():
         pair = parts[0].pair
         count = len(pair.members)
-        units += count
         zero = {role: flags for one in parts for role, flags in one.parts.items()}
         none = np.zeros(count, dtype=bool)
         o, v = zero.get("o", none), zero.get("v", none)
         q, k = zero.get("q", none), zero.get("k", none)
         flags = next((f for f in (o | v, q, k) if f.any()), none)
-        if not flags.any():
-            continue
-        faulty.append(
+        blocks.append(
             _block(
                 pair, count, np.flatnonzero(flags).tolist(), name=str(name),
                 dead=int((o | v).sum()), no_output=int(o.sum()), no_input=int(v.sum()),
                 no_query=int(q.sum()), no_key=int(k.sum()),
             )
         )  # fmt: skip
-    return UnitFaults(
-        check="heads", blocks=len(attentions), units=units,
-        stacks=list(dict.fromkeys(one.pair.stack for one in heads))[:_STACKS],
-        faulty_blocks=len(faulty), dead=_sum(faulty, "dead"), no_output=_sum(faulty, "no_output"),
-        no_input=_sum(faulty, "no_input"), no_query=_sum(faulty, "no_query"),
-        no_key=_sum(faulty, "no_key"), listed=_first(faulty),
-    )  # fmt: skip
+    return blocks
 
 
 def _block(
@@ -118,15 +98,20 @@ def _block(
     )  # fmt: skip
 
 
-def _sum(blocks: Iterable[FaultyBlock], name: str) -> int:
-    return sum(getattr(block, name) for block in blocks)
+def _faults(check: UnitCheck, blocks: Sequence[FaultyBlock]) -> UnitFaults:
+    """All blocks together; the faulty ones with dead units and the largest share first."""
+    faulty = sorted(
+        filter(_most, blocks), key=lambda block: (not block.dead, -_most(block) / block.units)
+    )
+    return UnitFaults(
+        check=check, blocks=len(blocks), units=sum(block.units for block in blocks),
+        stacks=list(dict.fromkeys(block.stack for block in blocks))[:_STACKS],
+        faulty_blocks=len(faulty),
+        **{name: sum(getattr(block, name) for block in faulty) for name in _COUNTS},
+        listed=faulty[:_LISTED],
+    )  # fmt: skip
 
 
-def _first(blocks: Sequence[FaultyBlock]) -> list[FaultyBlock]:
-    """Blocks with the largest share of faulty units first."""
-
-    def share(block: FaultyBlock) -> float:
-        return max(block.dead, block.no_output, block.no_input, block.copies,
-                   block.no_query, block.no_key) / block.units  # fmt: skip
-
-    return sorted(blocks, key=lambda block: (-bool(block.dead), -share(block)))[:_LISTED]
+def _most(block: FaultyBlock) -> int:
+    """How many of its units share the most frequent fault."""
+    return max(getattr(block, name) for name in _COUNTS)
