@@ -12,7 +12,7 @@ from flagscope.engine.health.shown import Shown
 from flagscope.engine.health.tensor_health import TensorHealth
 from flagscope.engine.health.unit_faults import unit_faults
 from flagscope.engine.health.weight_faults import LISTED, weight_faults
-from flagscope.engine.health.whole_tensors import never_constant, never_zero
+from flagscope.engine.health.whole_tensors import never_of_one_value
 from flagscope.engine.plan.look import Look
 from flagscope.engine.plan.looked_at import looked_at
 from flagscope.engine.plan.name_patterns import name_patterns
@@ -73,8 +73,7 @@ def health_of(
             ordered,
             mapped=mapped,
             accounted=units.accounted,
-            filled=never_constant(shapes),
-            zero=never_zero(graph, shapes),
+            never=never_of_one_value(graph, shapes),
         ),
         units=units.faults,
         missing=missing_parts(shapes, graph, checkpoint.config),

@@ -24,8 +24,7 @@ def weight_faults(
     *,
     mapped: Set[str],
     accounted: Accounted,
-    filled: Set[str] = frozenset(),
-    zero: Set[str] = frozenset(),
+    never: Mapping[WeightCheck, Set[str]],
 ) -> list[WeightFault]:
     """Faults of tensors, those that sound models have behind the others.
 
@@ -37,17 +36,14 @@ def weight_faults(
         Tensors in which the graph has maps: in these a row of zeros is amiss.
     accounted
         Rows and columns whose zeros or copies are said of neurons or heads already.
-    filled, zero
-        Other tensors in which one value throughout, or zero throughout, is amiss.
+    never
+        Other tensors in which a check finds nothing unless it is amiss.
     """
     faults: dict[tuple[WeightCheck, bool], list[FaultyTensor]] = {}
     for name, one in health.items():
         for check, fault, expected in _of_tensor(looks[name], one, mapped, accounted):
-            amiss = (check in ("all-zero", "constant") and name in filled) or (
-                check == "all-zero" and name in zero
-            )
-            expected = expected and not amiss
-            faults.setdefault((check, expected), []).append(fault)
+            sound = expected and name not in never.get(check, ())
+            faults.setdefault((check, sound), []).append(fault)
     entries = [_entry(check, expected, some) for (check, expected), some in faults.items()]
     order = ["nan", "infinity", "all-zero", "constant", "zero-rows", "zero-columns",
              "duplicate-rows", "duplicate-columns"]  # fmt: skip

@@ -35,7 +35,7 @@ def looked_at(checkpoint: Checkpoint, graph: Graph, settings: Settings, weights:
     Every weight is looked at once, and the statistics of BatchNorms, though these are buffers.
     Scales of quantised weights are read with the weights.
     """
-    statistics = {name for norm in _norms(graph) for name in (norm.mean, norm.variance) if name}
+    statistics = {name for norm in norms_of(graph) for name in (norm.mean, norm.variance) if name}
     prefixes = None if settings.layers is None else _prefixes(graph, settings.layers)
     chosen = Chosen([], {})
     for name, info in checkpoint.tensors.items():
@@ -60,6 +60,15 @@ def looked_at(checkpoint: Checkpoint, graph: Graph, settings: Settings, weights:
     return chosen
 
 
+def norms_of(graph: Graph) -> Iterator[Norm]:
+    """Every norm that the graph knows, once for each pair and head group that it acts on."""
+    for pair in graph.pairs:
+        for norm in (pair.write_norm, pair.read_norm, pair.query_norm, pair.key_norm):
+            if norm is not None:
+                yield norm
+    yield from (head.norm for head in graph.heads if head.norm is not None)
+
+
 def module_prefix(name: str) -> str:
     """The name of a tensor up to its first number, or nothing.
 
@@ -75,11 +84,6 @@ def module_prefix(name: str) -> str:
 def _is_read(checkpoint: Checkpoint, name: str) -> bool:
     dtype = checkpoint.tensors[name].dtype
     return torch_dtype(dtype) is not None and ("float" in dtype or name in checkpoint.scaled)
-
-
-def _norms(graph: Graph) -> Iterator[Norm]:
-    for pair in graph.pairs:
-        yield from (norm for norm in (pair.write_norm, pair.read_norm) if norm is not None)
 
 
 def _prefixes(graph: Graph, layers: tuple[int, ...]) -> set[str]:
