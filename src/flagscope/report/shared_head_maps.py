@@ -75,6 +75,16 @@ def _map(track: HeadTrack) -> HeadMap:
 
 
 def _row(group: HeadRecord) -> tuple[float | None, ...]:
-    if group.pairwise is None or len(group.pairwise) < 2:
-        return (None,) * group.count
-    return tuple(max(row[:index] + row[index + 1 :]) for index, row in enumerate(group.pairwise))
+    closest = (closest_head(group, head) for head in range(group.count))
+    return tuple(None if one is None else one[0] for one in closest)
+
+
+def closest_head(group: HeadRecord, head: int) -> tuple[float, int] | None:
+    """The largest overlap of a head with another of its group, in units of chance, and that head.
+
+    None where it is not known: no overlap of two heads is kept, or there is only one.
+    """
+    if group.pairwise is None:
+        return None
+    others = [(ratio, i) for i, ratio in enumerate(group.pairwise[head]) if i != head]
+    return max(others, default=None)
