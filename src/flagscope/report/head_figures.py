@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from flagscope.records import ArraySummary, HeadRecord
-from flagscope.report.palette import diverging_scale
-from flagscope.report.spec import Spec, axis, layout, level, line, rounded
+from flagscope.report.ratio_scale import ratio_heat, ratio_limit
+from flagscope.report.spec import Spec, axis, layout, level, line
 from flagscope.report.targets import group_target
 from flagscope.report.wording import joined, number
 
@@ -25,29 +25,11 @@ def head_matrix_spec(group: HeadRecord, *, limit: float | None = None) -> Spec:
     order = group.order or list(range(len(group.pairwise)))
     limit = limit or matrix_limit(group)
     names = [str(head) for head in order]
-    ratios = [[None if i == j else rounded(group.pairwise[i][j], 3) for j in order] for i in order]
-    floor = 1 / (2 * limit)  # off the scale, for a ratio of 0
-    z = [
-        [None if ratio is None else rounded(math.log2(max(ratio, floor)), 3) for ratio in row]
-        for row in ratios
-    ]
-    heat: Spec = {
-        "type": "heatmap",
-        "z": z,
-        "x": names,
-        "y": names,
-        "customdata": ratios,
-        # A cell opens its two heads: the page puts their names behind this.
-        "meta": group_target(group),
-        "zmin": -math.log2(limit),
-        "zmax": math.log2(limit),
-        "colorscale": diverging_scale(),
-        "xgap": 1 if len(order) <= 24 else 0,
-        "ygap": 1 if len(order) <= 24 else 0,
-        "hoverongaps": False,
-        "hovertemplate": "heads %{y} and %{x}<br>%{customdata:.3g} times chance<extra></extra>",
-        "colorbar": _colorbar(limit),
-    }
+    ratios = [[None if i == j else group.pairwise[i][j] for j in order] for i in order]
+    gap = 1 if len(order) <= 24 else 0
+    heat = ratio_heat(names, names, ratios, limit, gap=gap, hover="heads %{y} and %{x}")
+    # A cell opens its two heads: the page puts their names behind this.
+    heat["meta"] = group_target(group)
     ticks = {"type": "category", "showgrid": False, "ticks": "", "nticks": 16}
     side = axis("head", **ticks, autorange="reversed", scaleanchor="x", constrain="domain")
     return {
@@ -60,21 +42,7 @@ def head_matrix_spec(group: HeadRecord, *, limit: float | None = None) -> Spec:
 
 def matrix_limit(group: HeadRecord) -> float:
     """The end of a colour scale that holds the group's largest ratio, at least 2."""
-    largest = max(group.max_pair_ratio or 1.0, 1 / max(group.min_pair_ratio or 1.0, 1e-3))
-    return max(2.0, min(largest, 2.0**5))
-
-
-def _colorbar(limit: float) -> Spec:
-    powers = [power for power in range(-5, 6) if 2.0 ** abs(power) <= limit]
-    return {
-        "title": {"text": "× chance", "font": {"size": 11, "color": "$muted"}},
-        "tickvals": powers,
-        "ticktext": [f"1/{2**-power}" if power < 0 else str(2**power) for power in powers],
-        "tickfont": {"size": 11, "color": "$muted"},
-        "outlinewidth": 0,
-        "thickness": 10,
-        "len": 0.8,
-    }
+    return ratio_limit((group.max_pair_ratio or 1.0, group.min_pair_ratio or 1.0))
 
 
 def _outlines(group: HeadRecord, order: list[int]) -> list[Spec]:

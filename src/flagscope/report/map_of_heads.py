@@ -9,6 +9,7 @@ from typing import NamedTuple
 from flagscope.records import EdgeRecord, HeadRecord, HeadSpace, ScanResult
 from flagscope.report.links import beyond_chance, complete
 from flagscope.report.maps import MapCell, MapScale, PageMap, scale_limit
+from flagscope.report.shared_head_maps import closest_head
 from flagscope.report.spec import rounded
 from flagscope.report.targets import group_target, heads_target, layer_key
 from flagscope.report.wording import READ_WORDS, SPACE_WORDS, counted, joined, number
@@ -73,8 +74,10 @@ def _maps(result: ScanResult, part: _Layers) -> list[PageMap]:
             for space in spaces
         ),
     ]  # fmt: skip
-    if result.edges:
-        maps += [one for one in (_links_from(result, part), _links_to(result, part)) if one]
+    if far := _far(result, part):
+        maps += [
+            one for one in (_links_from(result, part, far), _links_to(result, part, far)) if one
+        ]
     return maps
 
 
@@ -139,31 +142,25 @@ def _closest_cell(part: _Layers, layer: int, head: int, spaces: Sequence[HeadSpa
 
 def _closest(group: HeadRecord, heads: int, head: int) -> _Closest | None:
     """The closest head to that which serves a query head; None where there is no number."""
-    if group.pairwise is None or heads % group.count:
+    if heads % group.count:
         return None
     own = head * group.count // heads
-    ratios = [(ratio, j) for j, ratio in enumerate(group.pairwise[own]) if j != own]
-    if not ratios:
-        return None
-    ratio, other = max(ratios)
-    return _Closest(ratio, own, other, group)
+    found = closest_head(group, own)
+    return None if found is None else _Closest(found[0], own, found[1], group)
 
 
-def _links_from(result: ScanResult, part: _Layers) -> PageMap | None:
-    far = _far(result, part)
+def _links_from(result: ScanResult, part: _Layers, far: Sequence[EdgeRecord]) -> PageMap | None:
     counts = Counter((edge.layer_from, edge.head_from) for edge in far if _is(edge.source, part))
     if not counts:
         return None
     least = "" if complete(result) else "at least "
-    cells = [
-        [
-            _count_cell(part, layer, head, count, f"{least}{counted(count, 'link')} from it", "o")
-            if (count := counts[layer, head])
-            else _count_cell(part, layer, head, 0, "no link from it", "o")
-            for head in range(part.heads)
-        ]
-        for layer in part.layers
-    ]
+    cells: list[list[MapCell]] = []
+    for layer in part.layers:
+        cells.append([])
+        for head in range(part.heads):
+            count = counts[layer, head]
+            text = f"{least}{counted(count, 'link')} from it" if count else "no link from it"
+            cells[-1].append(_count_cell(part, layer, head, count, text, "o"))
     words = "Links beyond chance that start from each head, by overlap or by composition."
     return _page_map(
         part, cells, key="links-from", title="Links from it", scale="count",
@@ -171,8 +168,7 @@ def _links_from(result: ScanResult, part: _Layers) -> PageMap | None:
     )  # fmt: skip
 
 
-def _links_to(result: ScanResult, part: _Layers) -> PageMap | None:
-    far = _far(result, part)
+def _links_to(result: ScanResult, part: _Layers, far: Sequence[EdgeRecord]) -> PageMap | None:
     counts = Counter(
         (edge.layer_to, edge.space, edge.head_to) for edge in far if _is(edge.target, part)
     )

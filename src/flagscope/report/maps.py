@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from flagscope.report.ratio_scale import ratio_limit
+
 MapScale = Literal["ratio", "count", "correlation"]
 # [number, words, target] of a cell; None where there is no number.
 MapCell = Sequence[Any] | None
-
-_LARGEST_RATIO = 32.0
 
 
 @dataclass(frozen=True)
@@ -74,5 +74,4 @@ def scale_limit(scale: MapScale, cells: Sequence[Sequence[MapCell]]) -> float:
         return max([1.0, *values])
     if scale == "correlation":
         return max([0.05, *(abs(value) for value in values)])
-    furthest = max((max(value, 1 / max(value, 1e-3)) for value in values), default=1.0)
-    return min(max(2.0, furthest), _LARGEST_RATIO)
+    return ratio_limit(values)

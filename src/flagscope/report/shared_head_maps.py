@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from flagscope.records import HeadRecord, ScanResult
-from flagscope.report.palette import diverging_scale
-from flagscope.report.spec import Spec, axis, layout, rounded
+from flagscope.report.ratio_scale import ratio_heat, ratio_limit
+from flagscope.report.spec import Spec, axis, layout
 from flagscope.report.tracks import HeadTrack, head_tracks
-
-_LEAST, _MOST = 2.0, 32.0  # ends of the colour scale, in units of chance
 
 
 @dataclass(frozen=True)
@@ -50,42 +47,21 @@ def head_maps(result: ScanResult) -> list[HeadMap]:
 
 def shade_limit(maps: list[HeadMap]) -> float:
     """The end of a colour scale that holds all of their numbers, at least 2, at most 32."""
-    known = [value for one in maps for row in one.cells for value in row if value is not None]
-    ends = [max(value, 1 / max(value, 1 / _MOST)) for value in known]
-    return max(_LEAST, min(_MOST, max(ends, default=_LEAST)))
+    return ratio_limit(
+        value for one in maps for row in one.cells for value in row if value is not None
+    )
 
 
 def head_map_spec(chosen: HeadMap, limit: float) -> Spec:
     """A heat map of layers and heads."""
-    z = [
-        [None if value is None else rounded(math.log2(max(value, 1 / (2 * limit))), 3)
-         for value in row]
-        for row in chosen.cells
-    ]  # fmt: skip
-    powers = [power for power in range(-5, 6) if 2.0 ** abs(power) <= limit]
-    heat: Spec = {
-        "type": "heatmap",
-        "z": z,
-        "x": [str(head) for head in range(chosen.width)],
-        "y": [str(layer) for layer in chosen.layers],
-        "customdata": [[rounded(value, 3) for value in row] for row in chosen.cells],
-        "zmin": -math.log2(limit),
-        "zmax": math.log2(limit),
-        "colorscale": diverging_scale(),
-        "xgap": 1,
-        "ygap": 1,
-        "hoverongaps": False,
-        "hovertemplate": "layer %{y}, head %{x}<br>%{customdata:.3g} times chance<extra></extra>",
-        "colorbar": {
-            "title": {"text": "× chance", "font": {"size": 11, "color": "$muted"}},
-            "tickvals": powers,
-            "ticktext": [f"1/{2**-power}" if power < 0 else str(2**power) for power in powers],
-            "tickfont": {"size": 11, "color": "$muted"},
-            "outlinewidth": 0,
-            "thickness": 10,
-            "len": 0.8,
-        },
-    }
+    heat = ratio_heat(
+        [str(layer) for layer in chosen.layers],
+        [str(head) for head in range(chosen.width)],
+        chosen.cells,
+        limit,
+        gap=1,
+        hover="layer %{y}, head %{x}",
+    )
     style = {"type": "category", "showgrid": False, "ticks": "", "nticks": 16}
     return {
         "data": [heat],
@@ -99,6 +75,16 @@ def _map(track: HeadTrack) -> HeadMap:
 
 
 def _row(group: HeadRecord) -> tuple[float | None, ...]:
-    if group.pairwise is None or len(group.pairwise) < 2:
-        return (None,) * group.count
-    return tuple(max(row[:index] + row[index + 1 :]) for index, row in enumerate(group.pairwise))
+    closest = (closest_head(group, head) for head in range(group.count))
+    return tuple(None if one is None else one[0] for one in closest)
+
+
+def closest_head(group: HeadRecord, head: int) -> tuple[float, int] | None:
+    """The largest overlap of a head with another of its group, in units of chance, and that head.
+
+    None where it is not known: no overlap of two heads is kept, or there is only one.
+    """
+    if group.pairwise is None:
+        return None
+    others = [(ratio, i) for i, ratio in enumerate(group.pairwise[head]) if i != head]
+    return max(others, default=None)

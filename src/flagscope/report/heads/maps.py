@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from flagscope.records import ComparedHead
+from flagscope.report.ratio_scale import LEAST, MOST, chance_bar
 from flagscope.report.spec import Spec, axis, layout, rounded
 
 # Heads with a cell for every two of them: 160,000 numbers a space. Of more, layers are drawn.
 MOST_HEADS = 400
-_LEAST, _MOST = 2.0, 32.0  # ends of the colour scale, in units of chance
 _COLOURS = 11
 
 
@@ -35,7 +35,7 @@ def space_map(heads: Sequence[ComparedHead], ratios: np.ndarray) -> Spec:
         return {"data": [], "layout": layout(x=axis(), y=axis())}
     apart = np.array(ratios, dtype=float)
     np.fill_diagonal(apart, np.nan)
-    limit = float(min(_MOST, max(_LEAST, np.nanmax(apart))))
+    limit = float(min(MOST, max(LEAST, np.nanmax(apart))))
     if len(heads) > MOST_HEADS:
         return _by_layer(heads, apart, limit)
     names = [head.label.rpartition(".")[0] for head in heads]
@@ -91,7 +91,7 @@ def _heat(names: Sequence[str], cells: list[list[float | None]], limit: float) -
         "zmax": rounded(limit, 4),
         "colorscale": _scale(limit),
         "hoverongaps": False,
-        "colorbar": _colorbar(limit),
+        "colorbar": _bar(limit),
     }
 
 
@@ -102,17 +102,9 @@ def _scale(limit: float) -> list[list[Any]]:
     return [[0.0, "$d0"], *([rounded(place, 5), colour] for place, colour in stops)]
 
 
-def _colorbar(limit: float) -> Spec:
+def _bar(limit: float) -> Spec:
     values = [0.0, 1.0, limit] if limit <= 3 else [1.0, limit / 2, limit]
-    return {
-        "title": {"text": "× chance", "font": {"size": 11, "color": "$muted"}},
-        "tickvals": values,
-        "ticktext": [f"{value:.3g}" for value in values],
-        "tickfont": {"size": 11, "color": "$muted"},
-        "outlinewidth": 0,
-        "thickness": 10,
-        "len": 0.8,
-    }
+    return chance_bar(values, [f"{value:.3g}" for value in values])
 
 
 def _layout(title: str, ticks: Spec, shapes: list[Spec]) -> Spec:

@@ -1,4 +1,4 @@
-// Elements, compressed data, theme.
+// Elements, order, compressed data, theme.
 const byId = (id) => document.getElementById(id);
 
 function make(tag, properties = {}, ...children) {
@@ -16,6 +16,13 @@ function complain(message) {
   notice.textContent = message;
   notice.hidden = false;
   document.documentElement.dataset.error = message;
+}
+
+// What a table sorts by: numbers, texts with their numbers in order, last what there is not.
+function order(a, b, direction) {
+  if (a === null || b === null) return (a === null) - (b === null);
+  const both = typeof a === "number" && typeof b === "number";
+  return direction * (both ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true }));
 }
 
 const inflated = new Map();

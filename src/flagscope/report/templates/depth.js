@@ -50,17 +50,14 @@ function setUpDepth(core) {
     const shown = figures.flatMap((figure, index) => {
       const chart = charts[index];
       figure.hidden = gauge(chart) && !all;
-      const chip = figure.querySelector("[data-label]");
-      chip.textContent = chart.label ?? "";
-      chip.className = `chip ${chart.label ?? ""}`;
+      fillChip(figure.querySelector("[data-label]"), chart.label);
       const spec = opened ? ringed(chart.spec, opened) : chart.spec;
       show(figure.querySelector(".plot"), { spec, alt: chart.alt, empty: chart.why || "No pair of this kind has this number." });
       return figure.hidden ? [] : [spec];
     });
     fillKey(byId("track-key"), shown);
     const folded = charts.length - shown.length;
-    byId("track-folded").textContent = folded ? `${folded} gauge ${folded === 1 ? "number is" : "numbers are"} folded.`
-      : charts.every(gauge) ? "All numbers of this kind are gauge." : "";
+    byId("track-folded").textContent = foldedWords(folded) || (charts.every(gauge) ? "All numbers of this kind are gauge." : "");
   }
   const choose = tabs(fieldset, "track", core.tracks.map((track) => track.title), (index, byReader) => {
     current = index;
@@ -76,7 +73,7 @@ function setUpDepth(core) {
     return { target: `track/${key}`, mark: byId("depth-charts"), heading: byId("h-depth"), said: `Through depth: ${core.tracks[index].title}.` };
   };
   return (index) => {
-    opened = `pair/${rows[index][0][1]}`;
+    opened = pairTarget(rows[index]);
     choose(core.tracks.findIndex((track) => track.pairs.includes(index)));
   };
 }

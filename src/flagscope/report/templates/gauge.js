@@ -6,6 +6,12 @@ function setGauge(on) {
   for (const box of document.querySelectorAll("[data-gauge-switch]")) box.checked = on;
   for (const listener of gaugeListeners) listener();
 }
+// The label of a diagnostic, and how many are folded.
+const foldedWords = (count) => (count ? `${count} gauge ${count === 1 ? "number is" : "numbers are"} folded.` : "");
+function fillChip(chip, label) {
+  chip.textContent = label ?? "";
+  chip.className = `chip ${label ?? ""}`;
+}
 function setUpGauge() {
   setGauge(false);
   for (const box of document.querySelectorAll("[data-gauge-switch]")) {

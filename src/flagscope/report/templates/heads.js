@@ -42,10 +42,13 @@ const matrixRows = (spec) => () => {
   return [["head", "other head", "overlap over chance"], ...y.flatMap((head, r) => x.flatMap((other, c) => (r === c ? [] : [[head, other, customdata[r][c]]])))];
 };
 
+const layerOf = (group) => group.key.slice(0, group.key.lastIndexOf("."));
+
 function setUpHeads(core) {
   const fieldset = byId("space-tabs");
   if (!fieldset || core.heads.groups.length === 0) return;
   const { spaces, groups } = core.heads;
+  const { rows } = core.tables.pairs;
   show(byId("head-overlap"), { spec: core.heads.overlap, alt: "Head overlap ratio over depth, one line a space" });
   show(byId("head-shared"), { spec: core.heads.shared, alt: "Number of shared head directions over depth, one line a space" });
   const thumbs = byId("thumbs");
@@ -54,14 +57,14 @@ function setUpHeads(core) {
 
   // Pairs inside the attention of marked heads: their query-key and value-output pairs.
   function pairsOf(group, marks) {
-    const layer = group.key.slice(0, group.key.lastIndexOf("."));
+    const layer = layerOf(group);
     const side = /[qo]$/.test(group.key) ? 1 : 2;
     return core.pairHeads.flatMap((heads, index) => (heads && heads[0] === layer && marks.includes(heads[side]) ? [index] : [])).slice(0, 16);
   }
   function fillGroup(index, marks) {
     last[current] = index;
     const group = groups[index];
-    openNow.heads = { layer: group.key.slice(0, group.key.lastIndexOf(".")), count: group.matrix.data[0]?.x.length ?? 0, marks };
+    openNow.heads = { layer: layerOf(group), count: group.matrix.data[0]?.x.length ?? 0, marks };
     byId("group-title").textContent = group.title[0].toUpperCase() + group.title.slice(1);
     const facts = group.facts.map((text) => make("li", { textContent: text }));
     byId("group-facts").replaceChildren(...facts.slice(0, 3));
@@ -73,7 +76,7 @@ function setUpHeads(core) {
     const pairs = pairsOf(group, marks);
     byId("group-marked").hidden = !marks.length;
     byId("group-marked").replaceChildren(`Marked: ${words}. `, ...pairs.map((pair) =>
-      opener(core.tables.pairs.rows[pair][0][1], `pair/${core.tables.pairs.rows[pair][0][1]}`)));
+      opener(rows[pair][0][1], pairTarget(rows[pair]))));
     const outlined = group.matrix.layout.shapes?.length ? "; clusters stand together, outlined" : "";
     byId("head-matrix-sub").textContent = `in units of chance${outlined}; a cell marks its two heads`;
     show(byId("head-matrix"), { spec: markedHeads(group.matrix, marks), alt: `Overlap of heads, ${group.title}`, rows: group.matrix.data.length ? matrixRows(group.matrix) : null });

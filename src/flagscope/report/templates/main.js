@@ -17,7 +17,7 @@ async function start() {
   const pairName = (index) => core.tables.pairs.rows[index][0][1];
   const group = (index) => core.heads.groups[index];
   const rows = {
-    pairs: [pairName, (index) => `pair/${pairName(index)}`],
+    pairs: [pairName, (index) => pairTarget(core.tables.pairs.rows[index])],
     heads: [(index) => group(index).title, (index) => `heads/${group(index).key}`],
     links: [(index) => core.tables.links.rows[index].slice(0, 2).map((cell) => cell[1]).join(" → "), (index) => core.tables.links.targets[index]],
   };

@@ -1,12 +1,12 @@
 // The map: a number of every head by layer and head, or of every kind of pair by layer.
+
+// How far from chance a number lies, and on which side; of a count, how many.
+const SHADES = { ratio: (value) => Math.log2(Math.max(value, 1e-9)), correlation: (value) => value, count: (value) => value };
+
 function mapColour(map, value) {
   const scale = Array.from({ length: 11 }, (_, index) => [index / 10, palettes[theme()][`d${index}`]]);
-  const places = {
-    ratio: () => 0.5 + Math.log(Math.max(value, 1e-9)) / Math.log(map.limit) / 2,
-    correlation: () => 0.5 + value / map.limit / 2,
-    count: () => 0.5 + value / map.limit / 2,
-  };
-  return colourAt(scale, Math.min(1, Math.max(0, places[map.scale]())));
+  const shade = SHADES[map.scale];
+  return colourAt(scale, Math.min(1, Math.max(0, 0.5 + shade(value) / shade(map.limit) / 2)));
 }
 
 // Black or white, whichever stands out more.
@@ -15,11 +15,12 @@ function readableOn(colour) {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000" : "#fff";
 }
 
+const SPACES = { q: "query", k: "key", v: "value", o: "output" };
 const mapNumber = (value) => (Number.isInteger(value) ? value.toLocaleString("en") : String(value));
 
 // As a figure of Plotly, for files.
 function mapSpec(map) {
-  const shade = { ratio: (v) => Math.log2(Math.max(v, 1e-9)), correlation: (v) => v, count: (v) => v }[map.scale];
+  const shade = SHADES[map.scale];
   const end = shade(map.limit);
   const colours = map.scale === "count" ? [5, 6, 7, 8, 9, 10] : [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
   const ticks = map.scale === "count" ? [0, end] : [-end, 0, end];
@@ -64,7 +65,7 @@ function setUpMap(core) {
     const [value, , target] = map.cells[r][c];
     const [, , marks] = target.split("/");
     if (map.row_title !== "layer") return `${target.slice("pair/".length)}: ${mapNumber(value)}`;
-    const space = { q: "query", k: "key", v: "value", o: "output" }[target.split("/")[1].at(-1)];
+    const space = SPACES[target.split("/")[1].at(-1)];
     return map.scale === "count" ? `layer ${map.rows[r]}, head ${map.columns[c]}: ${value}` : `layer ${map.rows[r]}, heads ${marks.replace("-", " and ")}: ${mapNumber(value)}, ${space}`;
   };
   const every = (count) => (count <= 32 ? 1 : count <= 80 ? 8 : 16);
@@ -95,8 +96,7 @@ function setUpMap(core) {
     const first = table.querySelector("td[data-opens]") ?? table.querySelector("td[data-r]");
     first.tabIndex = 0;
     byId("map-words").textContent = map.words;
-    byId("map-label").textContent = map.label;
-    byId("map-label").className = `chip ${map.label}`;
+    fillChip(byId("map-label"), map.label);
     readout.textContent = readout.dataset.empty;
     paintMap();
     markMap();
@@ -115,9 +115,9 @@ function setUpMap(core) {
     const from = map.scale === "count" ? 5 : 0;
     byId("map-bar").style.background = `linear-gradient(90deg, ${Array.from({ length: 11 - from }, (_, i) => palettes[theme()][`d${from + i}`]).join(", ")})`;
   }
-  // The cells furthest from chance, as buttons: the map without colours or a pointer.
+  // The cells furthest from chance, as links: the map without colours or a pointer.
   function list() {
-    const far = { ratio: (v) => Math.abs(Math.log(Math.max(v, 1e-9))), correlation: Math.abs, count: (v) => v }[map.scale];
+    const far = (value) => Math.abs(SHADES[map.scale](value));
     const cells = [...table.querySelectorAll("td[data-opens]")].map((cell) => [Number(cell.dataset.r), Number(cell.dataset.c)])
       .filter(([r, c]) => far(map.cells[r][c][0]) > 0);
     cells.sort((a, b) => far(map.cells[b[0]][b[1]][0]) - far(map.cells[a[0]][a[1]][0]));

@@ -19,11 +19,10 @@ function setUpPair(core, ring) {
     const holder = byId("pair-heads");
     const place = core.pairHeads[index];
     const [spaces, head] = place && /\.qk$/.test(rows[index][0][1]) ? [["q", "k"], [1, 2]] : [["v", "o"], [2, 1]];
-    const words = { q: "query", k: "key", v: "value", o: "output" };
     const buttons = place === null ? [] : spaces.flatMap((space, side) => {
       const key = `${place[0]}.${space}`;
       return core.heads.groups.some((group) => group.key === key)
-        ? [opener(`${words[space]} heads of the layer`, `heads/${key}/${place[head[side]]}`)] : [];
+        ? [opener(`${SPACES[space]} heads of the layer`, `heads/${key}/${place[head[side]]}`)] : [];
     });
     holder.replaceChildren(...buttons);
     holder.hidden = buttons.length === 0;
@@ -38,7 +37,7 @@ function setUpPair(core, ring) {
       return make("tr", { className: gauge }, head, make("td", {}, text, " ", mark(label(column))), make("td", { textContent: balanced }), make("td", { textContent: chance }));
     }));
     byId("pair-numbers").classList.toggle("no-balanced", !shown.some((column) => row[at[column.key]][3] && (gaugeShown() || label(column) !== "G")));
-    byId("pair-folded").textContent = folded.length ? `${folded.length} gauge ${folded.length === 1 ? "number is" : "numbers are"} folded.` : "";
+    byId("pair-folded").textContent = foldedWords(folded.length);
   }
   async function fill(index) {
     const row = rows[index];
@@ -52,7 +51,7 @@ function setUpPair(core, ring) {
     byId("pair-sub").textContent = [row[at.kind][1], `freedom: ${freedom}`, row[at.freedom][3] && `balanced: ${row[at.freedom][3]}`, `status: ${row[at.status][1]}`].filter(Boolean).join(" · ");
     heads(index);
     numbers(row);
-    openNow.pair = `pair/${row[0][1]}`;
+    openNow.pair = pairTarget(row);
     markMap();
     details ??= inflateJson("data-details");
     const figures = (await details)[index];
@@ -75,7 +74,7 @@ function setUpPair(core, ring) {
       colours.includes("$chance") ? "grey: 1 by dimension alone, whatever the weights are" : "",
     ].filter(Boolean).join("; ");
   }
-  const step = (index) => go(`pair/${rows[index][0][1]}`, { scroll: false });
+  const step = (index) => go(pairTarget(rows[index]), { scroll: false });
   trackSelect.addEventListener("change", () => {
     list(Number(trackSelect.value));
     step(core.tracks[Number(trackSelect.value)].first);
@@ -93,7 +92,7 @@ function setUpPair(core, ring) {
     if (!rows[index]) return null;
     fill(index);
     ring(index);
-    return { target: `pair/${rows[index][0][1]}`, mark: byId("pair-card"), heading: byId("pair-title"), said: `Pair ${rows[index][0][1]}.` };
+    return { target: pairTarget(rows[index]), mark: byId("pair-card"), heading: byId("pair-title"), said: `Pair ${rows[index][0][1]}.` };
   };
   fill(core.tracks[0].first);
 }

@@ -4,6 +4,8 @@ const openers = {}; // kind -> (name) => {target, mark, heading, said}, or null 
 
 const hashOf = (target) => `#${encodeURIComponent(target).replaceAll("%2F", "/")}`;
 
+const pairTarget = (row) => `pair/${row[0][1]}`; // of a row of the table of pairs
+
 // A link to an object of the page.
 const opener = (text, target, properties = {}) => make("a", { href: hashOf(target), textContent: text, "data-target": target, ...properties });
 

@@ -12,12 +12,7 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
       const before = head.getAttribute("aria-sort");
       const up = before ? before === "descending" : !numbers;
       const value = (row) => (numbers ? numeric(row.cells[index]) : row.cells[index].textContent);
-      rows.sort((first, second) => {
-        const [a, b] = [value(first), value(second)];
-        if (a === null || b === null) return (a === null) - (b === null);
-        const order = numbers ? a - b : a.localeCompare(b, undefined, { numeric: true });
-        return up ? order : -order;
-      });
+      rows.sort((a, b) => order(value(a), value(b), up ? 1 : -1));
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
       body.append(...rows);

@@ -16,9 +16,7 @@ function setUpStream(core) {
     const draw = () => figures.forEach((figure) => {
       const { spec, alt, label } = charts[figure.dataset.streamed];
       figure.hidden = label === "gauge" && !gaugeShown() && Object.values(charts).some((chart) => chart.label !== "gauge");
-      const chip = figure.querySelector("[data-label]");
-      chip.textContent = label ?? "";
-      chip.className = `chip ${label ?? ""}`;
+      fillChip(figure.querySelector("[data-label]"), label);
       const data = spec.data.map((trace) => (trace.text ? { ...trace, visible: !hidden.has(trace.name) } : trace));
       show(figure.querySelector(".plot"), { spec: { ...spec, data }, alt });
     });

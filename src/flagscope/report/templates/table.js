@@ -1,14 +1,9 @@
 // Tables: one line a row; sorted, filtered, with a choice of columns, a page at a time, saved as CSV.
 const PAGE = 25;
+const LABELS = { F: "functional", G: "gauge" };
 const mark = (label) => label
-  ? make("b", { className: `mark ${label.toLowerCase()}`, textContent: label, title: label === "F" ? "functional" : "gauge" })
+  ? make("b", { className: `mark ${label.toLowerCase()}`, textContent: label, title: LABELS[label] })
   : "";
-
-function order(a, b, direction) {
-  if (a === null || b === null) return (a === null) - (b === null);
-  const both = typeof a === "number" && typeof b === "number";
-  return direction * (both ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true }));
-}
 
 // Columns in view at first; a table without a list shows all of its columns.
 const SHOWN = { pairs: ["name", "kind", "layer", "ranks", "overlap_ratio", "commutator_ratio", "gram_correlation", "intersection_beyond_chance", "product", "p_adjusted", "status"] };
@@ -16,7 +11,6 @@ const SHOWN = { pairs: ["name", "kind", "layer", "ranks", "overlap_ratio", "comm
 // A number as it is; what stands next to it in the table (ranks, z, chance, the balanced value, the
 // label) in columns of its own. A p-value is sorted by its logarithm, and so is written as shown.
 function tableCsv(columns, rows) {
-  const labels = { F: "functional", G: "gauge" };
   const plain = (text) => (text === "–" ? "" : text);
   const value = ([number, text], index) => (columns[index].key === "p_adjusted" ? plain(text) : number ?? plain(text));
   const parts = [
@@ -24,7 +18,7 @@ function tableCsv(columns, rows) {
     [", as shown", ([, text]) => plain(text), ([number, text], index) => value([number, text], index) !== text && text.includes(" ")],
     [", chance or more", (cell) => cell[2], (cell) => cell[2]],
     [", balanced", (cell) => cell[3], (cell) => cell[3]],
-    [", label", (cell) => labels[cell[4]] ?? "", (cell) => cell[4]],
+    [", label", (cell) => LABELS[cell[4]] ?? "", (cell) => cell[4]],
   ];
   const wanted = columns.flatMap((column, index) => parts
     .filter(([, , has]) => rows.some((row) => has(row[index], index)))
