@@ -15,6 +15,7 @@ from flagscope.records import ScanResult
 from flagscope.report import PLOT_KINDS, plot_kinds, render_summary
 from flagscope.report.shared_head_maps import head_maps
 from flagscope.report.summary_figure import summary_svg
+from flagscope.shortening import shortened
 from report import synthetic
 
 
@@ -111,6 +112,14 @@ def test_a_head_of_the_map_is_the_largest_of_its_row(transformer: ScanResult) ->
 
 def _texts(svg: str, tag: str) -> list[ElementTree.Element]:
     return list(ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}" + tag))
+
+
+def test_a_pair_with_a_long_name_is_found_by_it() -> None:
+    result = synthetic.perceptron()
+    pair = result.pairs[0].model_copy(update={"name": "long." * 100 + "0-1"})
+    report = Report(result.model_copy(update={"pairs": [pair]}))
+    assert report.plot("cosines", pair=report.pairs["name"][0]) == report.plot("cosines")
+    assert report.plot("cosines", pair=shortened(pair.name)) == report.plot("cosines")
 
 
 def test_heads_are_cells_of_the_small_figure(transformer: ScanResult) -> None:

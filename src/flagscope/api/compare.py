@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from flagscope.api.compared_adapters import model_and_adapter, two_adapters
 from flagscope.api.compared_models import two_models
 from flagscope.api.comparison_report import ComparisonReport
-from flagscope.api.progress import Step, shown_progress
+from flagscope.api.progress import shown_progress
 from flagscope.api.sharing import named_paths
 from flagscope.api.sides import Asked, adapter_path
 from flagscope.api.source import check_run, checked_settings
-from flagscope.engine import default_workers, peak_rss
+from flagscope.engine import Progress, default_workers, peak_rss
 from flagscope.errors import InputError
 from flagscope.records.comparison import (
     COMPARISON_PARTS,
@@ -43,7 +43,7 @@ def compare(
     revision_b: str | None = None,
     workers: int | None = None,
     memory: int = 2_000_000_000,
-    progress: Step | bool | None = None,
+    progress: Progress | bool | None = None,
 ) -> ComparisonReport:
     """Compare two models, a model and an adapter, or two adapters, by their weights alone.
 

@@ -10,12 +10,12 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
-from flagscope.api.progress import Step, shown_progress
+from flagscope.api.progress import shown_progress
 from flagscope.api.saved import written
 from flagscope.api.sharing import named_paths, shareable, shared_name
 from flagscope.api.source import check_device, checked_settings, mapped, opened, readable
 from flagscope.diagnose import SpaceOverlaps
-from flagscope.engine import all_head_overlaps, resolved_device, unplaced_matrices
+from flagscope.engine import Progress, all_head_overlaps, resolved_device, unplaced_matrices
 from flagscope.errors import InputError
 from flagscope.records import (
     HEAD_SPACES,
@@ -193,7 +193,7 @@ def head_overlaps(
     top: int = 20,
     memory: float = BASES_MEMORY,
     device: str = "auto",
-    progress: Step | bool | None = None,
+    progress: Progress | bool | None = None,
 ) -> HeadOverlaps:
     """Compare all heads of a model with each other, across layers, and with what chance gives.
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flagscope.errors import InputError
 
-Step = Callable[[int, int, str], None]
-"""Called with (parts done, parts in all, name of the part)."""
+if TYPE_CHECKING:
+    from flagscope.engine import Progress
+
 _PAUSE = 0.1  # seconds between two messages to a notebook
 
 
 @contextmanager
-def shown_progress(progress: Step | bool | None) -> Iterator[Step | None]:
+def shown_progress(progress: Progress | bool | None) -> Iterator[Progress | None]:
     """What to call as parts are done, for as long as the work takes.
 
     Parameters
@@ -36,12 +37,12 @@ def shown_progress(progress: Step | bool | None) -> Iterator[Step | None]:
             hint="give True, False, None, or a function of (done, in all, name)",
         )
     if progress is None:
-        progress = _notebook() is not None or _interactive()
+        progress = _notebook() or _interactive()
     if not isinstance(progress, bool):
         yield progress
     elif not progress:
         yield None
-    elif _notebook() is not None:
+    elif _notebook():
         with _in_a_cell() as step:
             yield step
     else:
@@ -50,15 +51,16 @@ def shown_progress(progress: Step | bool | None) -> Iterator[Step | None]:
 
 
 @contextmanager
-def terminal_bar(console: Any = None) -> Iterator[Step]:
+def terminal_bar(console: Any = None) -> Iterator[Progress]:
     """A bar on stderr that is cleared at the end."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     console = console or Console(stderr=True)
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Bar(*columns, console=console, transient=True) as bar:
         work = bar.add_task("reading headers", total=None)
 
         def step(done: int, total: int, name: str) -> None:
@@ -68,7 +70,7 @@ def terminal_bar(console: Any = None) -> Iterator[Step]:
 
 
 @contextmanager
-def _in_a_cell() -> Iterator[Step]:
+def _in_a_cell() -> Iterator[Progress]:
     """A bar below the cell of a notebook; plain HTML, which needs no extension."""
     from html import escape
 
@@ -91,11 +93,11 @@ def _in_a_cell() -> Iterator[Step]:
         handle.update(HTML(""))
 
 
-def _notebook() -> Any:
-    """The shell of a notebook's kernel, if this is one."""
+def _notebook() -> bool:
+    """Whether this is a notebook's kernel."""
     module = sys.modules.get("IPython")
     shell = None if module is None else module.get_ipython()
-    return shell if getattr(shell, "kernel", None) is not None else None
+    return getattr(shell, "kernel", None) is not None
 
 
 def _interactive() -> bool:

@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from flagscope.api.progress import Step, shown_progress
+from flagscope.api.progress import shown_progress
 from flagscope.api.report import Report
 from flagscope.api.sharing import named_paths
 from flagscope.api.source import (
@@ -23,6 +23,7 @@ from flagscope.api.source import (
 )
 from flagscope.engine import (
     TASK_MEMORY,
+    Progress,
     Store,
     chosen_executor,
     max_concurrency,
@@ -61,7 +62,7 @@ def scan(
     executor: Executor | str | None = None,
     store: str | os.PathLike[str] | None = None,
     memory: int = TASK_MEMORY,
-    progress: Step | bool | None = None,
+    progress: Progress | bool | None = None,
 ) -> Report:
     """Read a network's weights, and no data, and say how its layers and heads are aligned.
 

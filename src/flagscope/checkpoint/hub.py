@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flagscope.checkpoint.configuration import CONFIG_NAME
 from flagscope.checkpoint.folder import INDEX_SUFFIX, STANDARD_NAMES
@@ -15,6 +16,9 @@ from flagscope.checkpoint.remote.retries import seconds
 from flagscope.checkpoint.sharded import weight_map
 from flagscope.errors import MissingFileError, SourceError
 from flagscope.shortening import listed
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfFileMetadata
 
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -143,30 +147,34 @@ class _Repository:
 
     def place(self, filename: str) -> HubPath | None:
         """A file where it lies on the hub; None if there is none or the hub does not answer."""
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url
-        from huggingface_hub.utils import (
-            EntryNotFoundError,
-            HfHubHTTPError,
-            HFValidationError,
-            build_hf_headers,
-        )
+        from huggingface_hub.utils import EntryNotFoundError
 
         with self._explained(filename):
             try:
-                url = hf_hub_url(self._name, filename, revision=self._revision)
-                found = get_hf_file_metadata(
-                    url, headers=build_hf_headers(library_name="flagscope"), timeout=seconds()
-                )
+                found = self._answer(filename)
             except EntryNotFoundError:
                 return None
-            except (HfHubHTTPError, HFValidationError):
-                raise
-            except Exception:  # of the HTTP library, which differs between versions
-                return None  # not reached: the cache may do
-        if found.commit_hash is None or not is_commit(found.commit_hash):
+        if found is None or found.commit_hash is None or not is_commit(found.commit_hash):
             return None
         self._revision = found.commit_hash
         return HubPath(self._name, found.commit_hash, filename)
+
+    def _answer(self, filename: str) -> HfFileMetadata | None:
+        """What the hub says of a file, without its contents; None if it was not reached.
+
+        An answer that there is none, or that it may not be seen, is raised by the hub's library.
+        """
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+        from huggingface_hub.utils import HfHubHTTPError, HFValidationError, build_hf_headers
+
+        try:
+            url = hf_hub_url(self._name, filename, revision=self._revision)
+            headers = build_hf_headers(library_name="flagscope")
+            return get_hf_file_metadata(url, headers=headers, timeout=seconds())
+        except (HfHubHTTPError, HFValidationError):
+            raise
+        except Exception:  # of the HTTP library, which differs between versions
+            return None  # the cache may do
 
     def is_cached(self, path: HubPath) -> bool:
         """Whether the cache holds a file at its commit."""
@@ -188,18 +196,12 @@ class _Repository:
 
     def _answers(self, filename: str) -> bool:
         """Whether the hub says anything of a file, be it that there is none."""
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url
-        from huggingface_hub.utils import HfHubHTTPError, HFValidationError, build_hf_headers
+        from huggingface_hub.utils import HfHubHTTPError, HFValidationError
 
         try:
-            url = hf_hub_url(self._name, filename, revision=self._revision)
-            headers = build_hf_headers(library_name="flagscope")
-            get_hf_file_metadata(url, headers=headers, timeout=seconds())
+            return self._answer(filename) is not None
         except (HfHubHTTPError, HFValidationError):
-            pass  # an answer, which the download explains
-        except Exception:  # of the HTTP library, which differs between versions
-            return False
-        return True
+            return True  # the download explains it
 
     def file(self, filename: str) -> Path | None:
         """Path of a file, fetched if need be; None if the model has no such file."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-Step = Callable[[int, int, str], None]
+if TYPE_CHECKING:
+    from flagscope.engine import Progress
 
 
 @contextmanager
-def progress_bar(*, quiet: bool) -> Iterator[Step | Literal[False]]:
+def progress_bar(*, quiet: bool) -> Iterator[Progress | Literal[False]]:
     """What is called with (parts done, parts in all, name of the part), a bar on stderr.
 
     False, for no bar, where stderr is not a terminal, and if quiet.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +11,13 @@ from flagscope.cli.collection import collection_paused
 from flagscope.cli.gate import comparison_codes, comparison_gate
 from flagscope.cli.interrupt import interruptible
 from flagscope.cli.options import chosen, memory_option
-from flagscope.cli.outputs import check_outputs, check_title, output_options, write_outputs
+from flagscope.cli.outputs import (
+    check_outputs,
+    check_title,
+    output_options,
+    texts_of,
+    write_outputs,
+)
 
 if TYPE_CHECKING:
     from flagscope.api.comparison_report import ComparisonReport
@@ -114,16 +119,7 @@ def compare_command(
 
         report = interruptible(compared)
 
-    def table() -> str:
-        from flagscope.report import csv_text
-
-        return csv_text(getattr(report, csv_table))
-
-    texts = {
-        "json": partial(report.to_json, paths=paths),
-        "html": partial(report.to_html, title=title, paths=paths),
-        "csv": table,
-    }
+    texts = texts_of(report, table=csv_table, title=title, paths=paths)
     if not write_outputs(outputs, texts, quiet=quiet) and not quiet:
         from flagscope.cli.comparison_text import print_comparison
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +10,13 @@ from flagscope.cli.bar import progress_bar
 from flagscope.cli.collection import collection_paused
 from flagscope.cli.interrupt import interruptible
 from flagscope.cli.options import device_option, memory_option, source_options
-from flagscope.cli.outputs import check_outputs, check_title, output_options, write_outputs
+from flagscope.cli.outputs import (
+    check_outputs,
+    check_title,
+    output_options,
+    texts_of,
+    write_outputs,
+)
 from flagscope.cli.text import log
 
 if TYPE_CHECKING:
@@ -94,16 +99,7 @@ def heads_command(
 
         found = interruptible(compared)
 
-    def table() -> str:
-        from flagscope.report import csv_text
-
-        return csv_text(getattr(found, csv_table))
-
-    texts = {
-        "json": partial(found.to_json, paths=paths),
-        "html": partial(found.to_html, paths=paths, title=title),
-        "csv": table,
-    }
+    texts = texts_of(found, table=csv_table, title=title, paths=paths)
     if not write_outputs(outputs, texts, quiet=quiet) and not quiet:
         chosen = context.get_parameter_source("top") is not click.core.ParameterSource.DEFAULT
         _print(found, shown=None if chosen else _SHOWN)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +15,11 @@ from flagscope.cli.options import Decorator, together
 from flagscope.cli.text import log
 from flagscope.errors import InputError
 from flagscope.writing import write_whole
+
+if TYPE_CHECKING:
+    from flagscope.api.comparison_report import ComparisonReport
+    from flagscope.api.head_overlaps import HeadOverlaps
+    from flagscope.api.report import Report
 
 STDOUT = "-"
 _SETTINGS = ("config.json", "adapter_config.json")
@@ -99,6 +106,27 @@ def check_outputs(outputs: Mapping[str, str | None], *sources: str) -> None:
     places = [path.absolute() for path in files.values()]
     if len(set(places)) < len(places):
         raise InputError("two outputs go to the same file", hint="give each a name of its own")
+
+
+def texts_of(
+    found: Report | ComparisonReport | HeadOverlaps,
+    *,
+    table: str,
+    title: str | None,
+    paths: bool,
+) -> dict[str, Callable[[], str]]:
+    """What `write_outputs` writes of a result; a table by the name of its attribute."""
+
+    def csv() -> str:
+        from flagscope.report import csv_text
+
+        return csv_text(getattr(found, table))
+
+    return {
+        "json": partial(found.to_json, paths=paths),
+        "html": partial(found.to_html, title=title, paths=paths),
+        "csv": csv,
+    }
 
 
 def write_outputs(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +11,13 @@ from flagscope.cli.collection import collection_paused
 from flagscope.cli.gate import check_looked_at, fail_on_option, gate
 from flagscope.cli.interrupt import interruptible
 from flagscope.cli.options import device_option, model_options, run_options
-from flagscope.cli.outputs import check_outputs, check_title, output_options, write_outputs
+from flagscope.cli.outputs import (
+    check_outputs,
+    check_title,
+    output_options,
+    texts_of,
+    write_outputs,
+)
 from flagscope.cli.text import log
 
 if TYPE_CHECKING:
@@ -151,18 +156,9 @@ def _deliver(
     paths: bool,
     title: str | None,
 ) -> int:
-    def table() -> str:
-        from flagscope.report import csv_text
-
-        # Every column: what a file holds need not fit a screen.
-        whole = {"pairs": "pairs_all", "heads": "heads_all"}
-        return csv_text(getattr(report, whole.get(csv_table, csv_table)))
-
-    texts = {
-        "json": partial(report.to_json, paths=paths),
-        "html": partial(report.to_html, title=title, paths=paths),
-        "csv": table,
-    }
+    # Every column: what a file holds need not fit a screen.
+    whole = {"pairs": "pairs_all", "heads": "heads_all"}.get(csv_table, csv_table)
+    texts = texts_of(report, table=whole, title=title, paths=paths)
     taken = write_outputs(outputs, texts, quiet=quiet)
     if not quiet and not taken:
         from flagscope.cli.table import print_report

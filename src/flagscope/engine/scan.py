@@ -36,6 +36,7 @@ from flagscope.errors import CorruptFileError
 from flagscope.records import FREEDOMS, RunRecord, ScanResult
 
 Progress = Callable[[int, int, str], None]
+"""Called with (parts done, parts in all, name of the part)."""
 _UNSTAMPED = (
     "no results were kept or taken from the store: the server says neither an ETag nor a time of "
     "change, so that the file cannot be recognised another time"

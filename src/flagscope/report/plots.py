@@ -13,6 +13,7 @@ from flagscope.report.routes import writers
 from flagscope.report.shared_head_maps import head_map_spec, head_maps, shade_limit
 from flagscope.report.short_names import with_short_names
 from flagscope.report.tracks import tracks
+from flagscope.shortening import shortened
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -174,9 +175,9 @@ def _pair(result: ScanResult, name: str | None) -> PairRecord:
     if name is None:
         return max(result.pairs, key=lambda pair: abs(pair.overlap_z or 0.0))
     for pair in result.pairs:
-        if pair.name == name:
+        if pair.name == shortened(name):
             return pair
     kinds = {track.pairs[0].name for track in tracks(result)}
     raise InputError(
-        f"no pair {name!r} in the scan", hint=f"names are in .pairs, such as {sorted(kinds)[0]}"
+        f"no pair {name!r} in the scan", hint=f"names are in .pairs, such as {min(kinds)}"
     )

@@ -45,7 +45,6 @@ class _Line:
     title: str
     colour: str
     points: tuple[tuple[float, float, str], ...]
-    bands: tuple[tuple[float, float, float], ...]  # x, top, height
 
 
 def summary_svg(result: ScanResult) -> str:
@@ -80,7 +79,7 @@ def _of_heads(maps: list[HeadMap]) -> str:
             for row, cells in enumerate(one.cells)
             for head, value in enumerate(cells)
         )
-        step = max(1, len(one.layers) // 12 + 1)
+        step = len(one.layers) // 12 + 1
         rows = tuple(
             (33 + _CELL * row, layer) for row, layer in enumerate(one.layers) if row % step == 0
         )
@@ -110,53 +109,58 @@ def _colour(value: float | None, limit: float) -> str:
 def _of_depth(known: list[Track]) -> str:
     shown = sorted(known, key=lambda track: -len(track.pairs))[:_TRACKS]
     field, title = _chosen(shown)
-    values = {
-        track.key: [
+    values = [
+        [
             (pair, value)
             for pair in track.pairs[:_POINTS]
             if (value := getattr(pair, field)) is not None
         ]
         for track in shown
-    }
-    numbers = [value for entries in values.values() for _, value in entries]
+    ]
+    numbers = [value for entries in values for _, value in entries]
     if not numbers:
         return ""
     chance = 0.0 if field == "gram_correlation" else 1.0
-    limits = [
-        end
-        for pair, _ in values[shown[0].key]
+    # What chance gives the first track: bands of several would hide each other.
+    bands = [
+        (at, band)
+        for at, (pair, _) in enumerate(values[0])
         if (band := null_band(pair, field)) is not None
-        for end in (band.low, band.high)
     ]
+    limits = [end for _, band in bands for end in (band.low, band.high)]
     low, high = min(*numbers, *limits, chance), max(*numbers, *limits, chance)
     room = 0.08 * (high - low or 1.0)
     low, high = low - room, high + room
 
-    def y(value: float) -> float:
-        return round(20 + (_HEIGHT - 40) * (high - max(low, min(high, value))) / (high - low), 1)
+    def x(at: int, count: int) -> float:
+        return round(46 + (_WIDTH - 66) * ((at + 0.5) / count), 1)
 
-    lines = []
-    for index, track in enumerate(shown):
-        entries = values[track.key]
-        points, bands = [], []
-        for at, (pair, value) in enumerate(entries):
-            x = round(46 + (_WIDTH - 66) * ((at + 0.5) / len(entries)), 1)
-            points.append((x, y(value), f"{pair.name}: {measured(value)}"))
-            band = null_band(pair, field)
-            if band is not None and index == 0:
-                top = y(band.high)
-                bands.append((x, top, max(1.0, y(band.low) - top)))
-        colour = PALETTES["light"][_COLOURS[index]]
-        lines.append(_Line(track.title, colour, tuple(points), tuple(bands)))
+    def y(value: float) -> float:
+        return round(20 + (_HEIGHT - 40) * (high - value) / (high - low), 1)
+
+    lines = [
+        _Line(
+            track.title,
+            PALETTES["light"][colour],
+            tuple(
+                (x(at, len(entries)), y(value), f"{pair.name}: {measured(value)}")
+                for at, (pair, value) in enumerate(entries)
+            ),
+        )
+        for track, entries, colour in zip(shown, values, _COLOURS, strict=False)
+    ]
     return _drawn(
         "depth",
         title=title,
         lines=lines,
+        bands=[
+            (x(at, len(values[0])), y(band.high), max(1.0, y(band.low) - y(band.high)))
+            for at, band in bands
+        ],
         width=_WIDTH,
         height=_HEIGHT + 16,
         chance=y(chance),
         ticks=[(y(value), number(value, 2)) for value in (high - room, chance, low + room)],
-        more=len(known) - len(shown),
     )
 
 
