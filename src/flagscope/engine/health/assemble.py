@@ -13,6 +13,7 @@ from flagscope.engine.health.tensor_health import TensorHealth
 from flagscope.engine.health.unit_faults import unit_faults
 from flagscope.engine.health.weight_faults import LISTED, weight_faults
 from flagscope.engine.health.whole_tensors import never_of_one_value
+from flagscope.engine.plan.every_map import tensors_of
 from flagscope.engine.plan.look import Look
 from flagscope.engine.plan.looked_at import looked_at
 from flagscope.engine.plan.name_patterns import name_patterns
@@ -54,7 +55,7 @@ def health_of(
     ordered = {name: by_name[name] for name in looks if name in by_name}
     shown = Shown(checkpoint, looks.values(), ordered.values(), weights.same)
     units = unit_faults(graph, shown)
-    mapped = {shown.first_name(name) for name in _mapped(graph)}
+    mapped = {shown.first_name(name) for name in tensors_of([graph])}
     shapes = {
         name: info.shape for name, info in checkpoint.tensors.items()
         if name in weights.numbers or name in weights.unread or name in weights.same
@@ -78,11 +79,6 @@ def health_of(
         units=units.faults,
         missing=missing_parts(shapes, graph, checkpoint.config),
     )
-
-
-def _mapped(graph: Graph) -> set[str]:
-    names = {side.map.tensor for pair in graph.pairs for side in (pair.write, pair.read)}
-    return names | {head.map.tensor for head in graph.heads}
 
 
 def _not_looked_at(

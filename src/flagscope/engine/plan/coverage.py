@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-from flagscope.arch import Graph, LinkGroup
+from flagscope.arch import Graph
 from flagscope.checkpoint import Checkpoint
+from flagscope.engine.plan.every_map import maps_of_links, tensors_of
 from flagscope.engine.plan.name_patterns import name_patterns
 from flagscope.engine.plan.tasks import Task
 from flagscope.engine.plan.unplaced import (
@@ -90,8 +91,8 @@ def coverage_of(
     """
     tensors = _outcome(tasks, outcomes)
     first = weights.same
-    known = {first.get(name, name) for name in _names(tasks)}
-    mapped = {first.get(name, name) for name in _mapped(graph)}
+    known = {first.get(name, name) for name in tensors_of(tasks)}
+    mapped = {first.get(name, name) for name in tensors_of([graph])}
     measured = {first.get(name, name) for name in tensors.measured}
     unmapped = {first.get(name, name) for name in graph.unmapped}
     reasons: Mapping[str, str] = getattr(graph, "left", {})
@@ -159,10 +160,10 @@ def _outcome(tasks: Sequence[Task], outcomes: Outcomes | None) -> _Tensors:
     """Tensors with a number, tensors without one, and tensors whose tasks failed."""
     tensors = _Tensors()
     if outcomes is None:
-        tensors.measured |= set(_names(tasks))
+        tensors.measured |= tensors_of(tasks)
         return tensors
     failures = {failure.task for failure in outcomes.failures}
-    tensors.failed |= set(_names(task for task in tasks if task.name in failures))
+    tensors.failed |= tensors_of(task for task in tasks if task.name in failures)
     for pair in outcomes.pairs:
         _note(tensors, (pair.write.tensor, pair.read.tensor), pair.status, _has_numbers(pair))
     for group in outcomes.heads:
@@ -170,7 +171,7 @@ def _outcome(tasks: Sequence[Task], outcomes: Outcomes | None) -> _Tensors:
     if outcomes.edge_tests:
         # Most links have no record: take the maps of the tasks that were carried out.
         done = (link for task in tasks if task.name not in failures for link in task.links)
-        tensors.measured |= set(_of_links(done)) - set(tensors.without)
+        tensors.measured |= {map_.tensor for map_ in maps_of_links(done)} - set(tensors.without)
     return tensors
 
 
@@ -257,27 +258,3 @@ def _pairs(task: Task) -> int:
 def _links(task: Task) -> int:
     ends = ((link.write.heads, link.read.heads) for link in task.links)
     return sum(prod(heads.count for heads in both if heads is not None) for both in ends)
-
-
-def _names(tasks: Iterable[Task]) -> Iterator[str]:
-    """Tensors that tasks measure, without the norms that they fold."""
-    for task in tasks:
-        for pair in task.pairs:
-            yield from (pair.write.map.tensor, pair.read.map.tensor)
-        for group in task.heads:
-            yield group.map.tensor
-        yield from _of_links(task.links)
-
-
-def _mapped(graph: Graph) -> Iterator[str]:
-    for pair in graph.pairs:
-        yield from (pair.write.map.tensor, pair.read.map.tensor)
-    for group in graph.heads:
-        yield group.map.tensor
-    yield from _of_links(graph.links)
-
-
-def _of_links(links: Iterable[LinkGroup]) -> Iterator[str]:
-    for link in links:
-        for face in (link.write, link.read):
-            yield from (map_.tensor for map_ in (face.heads, face.partner) if map_ is not None)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
-from flagscope.arch import Graph, LinearMap
+from flagscope.arch import Graph
 from flagscope.checkpoint import Checkpoint
 from flagscope.checkpoint.base import TensorInfo
+from flagscope.engine.plan.every_map import every_map
 from flagscope.engine.plan.look import Look, LookKind
 from flagscope.engine.plan.looked_at import looked_at, module_prefix
 from flagscope.engine.plan.pieces import Piece
@@ -138,13 +139,11 @@ def _working(look: Look) -> int:
     return 24 * max(_WORKING, columns * spatial) + 24 * matrices * (rows + columns)
 
 
-def _stacks(graph: Graph) -> set[Hashable]:
+def _stacks(graph: Graph) -> set[str]:
     """Tensors whose first axis counts matrices, such as those of experts."""
-    maps: list[LinearMap] = [side.map for pair in graph.pairs for side in (pair.write, pair.read)]
-    maps += [head.map for head in graph.heads]
     return {
         map_.tensor
-        for map_ in maps
+        for map_ in every_map(graph)
         if len(map_.shape) > 2
         and set(map_.groups[0]) <= {*map_.batch_axes, *map_.select}
         and all(set(map_.groups[0]).isdisjoint(group) for group in map_.groups[1:])

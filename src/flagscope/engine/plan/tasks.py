@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from flagscope.arch import Graph, HeadGroup, LinearMap, LinkGroup, PairGroup
+from flagscope.arch import Graph, HeadGroup, LinkGroup, PairGroup
 from flagscope.engine.plan.cost import (
     Cost,
     head_cost,
@@ -16,6 +16,7 @@ from flagscope.engine.plan.cost import (
     stream_cost,
 )
 from flagscope.engine.plan.depth import is_sharp
+from flagscope.engine.plan.every_map import every_map
 from flagscope.engine.plan.experts import experts_at_once, in_parts
 from flagscope.engine.plan.look import Look
 from flagscope.engine.plan.pieces import Piece, piece_bytes
@@ -141,16 +142,6 @@ class _Block:
     heads: list[HeadGroup] = field(default_factory=list)
     links: list[LinkGroup] = field(default_factory=list)
 
-    def maps(self) -> Iterator[LinearMap]:
-        """All maps that the group reads."""
-        for pair in self.pairs:
-            yield from (pair.write.map, pair.read.map)
-        for head in self.heads:
-            yield head.map
-        for link in self.links:
-            for face in (link.write, link.read):
-                yield from (map_ for map_ in (face.heads, face.partner) if map_ is not None)
-
 
 def _pair_key(pair: PairGroup, sizes: Mapping[str, int]) -> str:
     if pair.kind in ("qk", "ov"):
@@ -197,7 +188,7 @@ def _task(name: str, block: _Block, sizes: Mapping[str, int], settings: Settings
         heads=tuple(block.heads),
         links=tuple(block.links),
         work=total(cost.work for cost in costs),
-        pieces=piece_bytes(block.maps(), sizes),
+        pieces=piece_bytes(every_map(block), sizes),
         bytes_working=int(8 * max((cost.cells for cost in costs), default=0)),
         sharp=any(is_sharp(pair, settings.depth) for pair in block.pairs),
     )
