@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,8 @@ import flagscope
 from flagscope.demo import checkpoints
 from flagscope.report.comparison import render_comparison, render_comparison_summary
 from flagscope.report.comparison.page import head_grids, layer_grids
-from report.test_page import _opened, _parsed
-
-CHROMIUM = shutil.which("chromium")
+from report.dumped import driven, needs_chromium, overhang
+from report.test_page import _parsed
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +100,9 @@ _DRIVE = """<script>
 </script>"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@needs_chromium
 def test_controls_do_what_they_say(report: flagscope.ComparisonReport, tmp_path: Path) -> None:
-    page = report.to_html().replace("</body>", f"{_DRIVE}</body>")
-    document, console = _opened(page, tmp_path)
-    assert console == ""
-    found = re.search(r'data-said="([^"]*)"', document)
-    assert found is not None
-    said = json.loads(html.unescape(found.group(1)))
+    said = driven(report.to_html(), _DRIVE, tmp_path)
     assert said == {
         "hash": "#map=decoder%2F2%2Fv",
         "rows": ["decoder/2/v"],
@@ -125,18 +118,10 @@ def test_controls_do_what_they_say(report: flagscope.ComparisonReport, tmp_path:
     assert said["values"] >= 3
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@needs_chromium
 @pytest.mark.parametrize("width", [390, 1300])
 def test_it_fits_the_window(report: flagscope.ComparisonReport, tmp_path: Path, width: int) -> None:
-    measure = (
-        "<script>document.body.dataset.wide = "
-        "document.documentElement.scrollWidth - document.documentElement.clientWidth</script>"
-    )
-    document, console = _opened(
-        report.to_html().replace("</body>", f"{measure}</body>"), tmp_path, width=width
-    )
-    assert console == ""
-    assert 'data-wide="0"' in document
+    assert overhang(report.to_html(), tmp_path, width=width) == 0
 
 
 def test_other_kinds_of_comparisons_have_pages() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +16,9 @@ from flagscope.records import ComparedHead
 from flagscope.report.heads import render_heads, render_heads_summary
 from flagscope.report.heads.maps import MOST_HEADS, space_map
 from flagscope.schema import HEADS_SCHEMA_FILE, heads_schema
-from report.test_page import _opened, _parsed
+from report.dumped import driven, needs_chromium, overhang
+from report.test_page import _parsed
 
-CHROMIUM = shutil.which("chromium")
 D, HEADS, LAYERS = 32, 4, 3
 GPT2 = {"model_type": "gpt2", "n_embd": D, "n_head": HEADS, "n_layer": LAYERS}
 BERT = {
@@ -315,13 +313,9 @@ _DRIVE = """<script>
 </script>"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@needs_chromium
 def test_a_cell_opens_its_heads(copies: flagscope.HeadOverlaps, tmp_path: Path) -> None:
-    document, console = _opened(copies.to_html().replace("</body>", f"{_DRIVE}</body>"), tmp_path)
-    assert console == ""
-    found = re.search(r'data-said="([^"]*)"', document)
-    assert found is not None
-    said = json.loads(html.unescape(found.group(1)))
+    said = driven(copies.to_html(), _DRIVE, tmp_path)
     assert said["hash"] == "#pair/0/L0H2-L2H1"
     assert said["told"] == "L0H2 and L2H1."
     assert said["title"] == "L0H2 and L2H1"
@@ -332,15 +326,7 @@ def test_a_cell_opens_its_heads(copies: flagscope.HeadOverlaps, tmp_path: Path) 
     assert said["csv"][1].startswith("query space,L0H2.q,L2H1.q,1")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@needs_chromium
 @pytest.mark.parametrize("width", [390, 1300])
 def test_it_fits_the_window(copies: flagscope.HeadOverlaps, tmp_path: Path, width: int) -> None:
-    measure = (
-        "<script>document.body.dataset.wide = "
-        "document.documentElement.scrollWidth - document.documentElement.clientWidth</script>"
-    )
-    document, console = _opened(
-        copies.to_html().replace("</body>", f"{measure}</body>"), tmp_path, width=width
-    )
-    assert console == ""
-    assert 'data-wide="0"' in document
+    assert overhang(copies.to_html(), tmp_path, width=width) == 0

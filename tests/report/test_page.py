@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import base64
 import gzip
-import html
 import json
 import math
 import re
-import shutil
-import subprocess
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,8 +20,7 @@ from flagscope.report.links import MEASURES, beyond_chance
 from flagscope.report.payload import DETAILED_PAIRS, core
 from flagscope.report.wording import READ_WORDS
 from report import synthetic
-
-CHROMIUM = shutil.which("chromium")
+from report.dumped import driven, needs_chromium, opened
 
 
 class _Elements(HTMLParser):
@@ -178,25 +174,7 @@ def test_summary_is_small_and_has_no_script(any_result: ScanResult) -> None:
     assert len(fragment) < 20_000
 
 
-def _opened(page: str, folder: Path, *, width: int = 1400, height: int = 12_000) -> tuple[str, str]:
-    """The document after its scripts ran, and what the console said."""
-    assert CHROMIUM is not None
-    path = folder / "page.html"
-    path.write_text(page, encoding="utf-8")
-    command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-        "--disable-background-networking", f"--user-data-dir={folder / 'profile'}",
-        f"--window-size={width},{height}", "--virtual-time-budget=20000",
-        "--enable-logging=stderr", "--dump-dom", path.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=True, encoding="utf-8"
-    )
-    console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
-    return done.stdout, console
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@needs_chromium
 @pytest.mark.parametrize(
     ("name", "figures"),
     [
@@ -211,7 +189,7 @@ def _opened(page: str, folder: Path, *, width: int = 1400, height: int = 12_000)
 def test_a_browser_draws_the_figures_and_says_nothing(
     name: str, figures: int, tmp_path: Path
 ) -> None:
-    document, console = _opened(render_page(getattr(synthetic, name)()), tmp_path)
+    document, console = opened(render_page(getattr(synthetic, name)()), tmp_path)
     assert console == ""
     root = re.search(r"<html[^>]*>", document)
     assert root is not None
@@ -253,14 +231,9 @@ const wait = setInterval(() => {
 """
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@needs_chromium
 def test_controls_do_what_they_say(transformer: ScanResult, tmp_path: Path) -> None:
-    page = render_page(transformer).replace("</body>", f"{_DRIVE}</body>")
-    document, console = _opened(page, tmp_path)
-    assert console == ""
-    found = re.search(r'data-said="([^"]*)"', document)
-    assert found is not None
-    said = json.loads(html.unescape(found.group(1)))
+    said = driven(render_page(transformer), _DRIVE, tmp_path)
     largest = max(transformer.pairs, key=lambda pair: pair.commutator_ratio or 0)
     assert said == {
         "theme": True,
@@ -302,13 +275,9 @@ const wait = setInterval(() => {
 """
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@needs_chromium
 def test_controls_of_the_stream_do_what_they_say(stream: ScanResult, tmp_path: Path) -> None:
-    page = render_page(stream).replace("</body>", f"{_DRIVE_STREAM}</body>")
-    document, console = _opened(page, tmp_path)
-    assert console == ""
-    found = re.search(r'data-said="([^"]*)"', document)
-    assert found is not None
+    said = driven(render_page(stream), _DRIVE_STREAM, tmp_path)
     drawn = {
         measure: [
             edge.space
@@ -322,7 +291,7 @@ def test_controls_of_the_stream_do_what_they_say(stream: ScanResult, tmp_path: P
         for measure, spaces in drawn.items()
     }
     count = len(drawn["composition"])
-    assert json.loads(html.unescape(found.group(1))) == {
+    assert said == {
         **keys,
         "remark": f"{count} links drawn, all beyond chance by composition, of the 200 kept of 640 "
         "tested, those furthest from chance.",
@@ -333,10 +302,10 @@ def test_controls_of_the_stream_do_what_they_say(stream: ScanResult, tmp_path: P
     }
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@needs_chromium
 def test_a_browser_without_inflation_gets_a_message(tmp_path: Path) -> None:
     page = render_page(synthetic.perceptron())
     page = page.replace("<script", "<script>delete window.DecompressionStream</script><script", 1)
-    document, console = _opened(page, tmp_path)
+    document, console = opened(page, tmp_path)
     assert console == ""
     assert "cannot inflate the figures" in document

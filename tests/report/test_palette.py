@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from flagscope.report.palette import PALETTES
+from flagscope.report.palette import PALETTES, Theme
 
 # Machado, Oliveira, Fernandes: A Physiologically-based Model for Simulation of Color Vision
 # Deficiency (2009), severity 1, on linear RGB.
@@ -45,8 +45,8 @@ def _luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("sight", _SIGHT)
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_both_sides_of_the_scale_differ_and_grow_with_the_number(theme: str, sight: str) -> None:
-    steps = [_lab(PALETTES[theme][f"d{i}"], sight) for i in range(11)]  # type: ignore[index]
+def test_both_sides_of_the_scale_differ_and_grow_with_the_number(theme: Theme, sight: str) -> None:
+    steps = [_lab(PALETTES[theme][f"d{i}"], sight) for i in range(11)]
     # Equally far on either side of chance: never the same colour.
     for below, above in zip(steps[:5], reversed(steps[6:]), strict=True):
         assert math.dist(below, above) > 20
@@ -61,8 +61,8 @@ def test_both_sides_of_the_scale_differ_and_grow_with_the_number(theme: str, sig
 
 @pytest.mark.parametrize("sight", _SIGHT)
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_series_that_meet_in_a_figure_differ(theme: str, sight: str) -> None:
-    palette = PALETTES[theme]  # type: ignore[index]
+def test_series_that_meet_in_a_figure_differ(theme: Theme, sight: str) -> None:
+    palette = PALETTES[theme]
     for one, two in itertools.combinations(("q", "k", "v", "o"), 2):
         assert math.dist(_lab(palette[one], sight), _lab(palette[two], sight)) > 15, (one, two)
     assert math.dist(_lab(palette["raw"], sight), _lab(palette["balanced"], sight)) > 40
