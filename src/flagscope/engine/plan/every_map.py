@@ -12,13 +12,19 @@ class HasMaps(Protocol):
     """What has pairs, head groups and links, such as a graph or a task."""
 
     @property
-    def pairs(self) -> Iterable[PairGroup]: ...
+    def pairs(self) -> Iterable[PairGroup]:
+        """Groups of pairs."""
+        ...
 
     @property
-    def heads(self) -> Iterable[HeadGroup]: ...
+    def heads(self) -> Iterable[HeadGroup]:
+        """Groups of heads."""
+        ...
 
     @property
-    def links(self) -> Iterable[LinkGroup]: ...
+    def links(self) -> Iterable[LinkGroup]:
+        """Groups of links."""
+        ...
 
 
 def every_map(of: HasMaps) -> Iterator[LinearMap]:
