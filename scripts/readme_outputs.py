@@ -50,7 +50,7 @@ EXCERPTS = {
     "broken": Excerpt("scan damaged.safetensors --json damaged.json", (7,)),
     "changed": Excerpt("compare step-002000.safetensors step-010000.safetensors", (1, 0, 2, 4)),
     "near-copies": Excerpt("heads step-010000.safetensors", (6,)),
-    "scan": Excerpt("scan step-010000.safetensors", (6, 6, 8)),
+    "scan": Excerpt("scan step-010000.safetensors", (6, 11, 6)),
     # After "broken", which writes the file.
     "gate": Excerpt("report damaged.json --quiet --fail-on not-finite; echo $?", (2,)),
 }

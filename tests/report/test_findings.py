@@ -342,7 +342,9 @@ def test_a_remark_on_rho_does_not_contradict_a_table_that_counts_no_overlap() ->
     result = result.model_copy(update={"pairs": [quiet]})
     table = summary_table(result)
     assert table.rows[0][3] == "0 of 1"
-    assert "Beyond chance counts overlaps and R alone" in table.caption
+    (beyond,) = [line.text for line in table.legend if line.word == "beyond chance"]
+    assert beyond.startswith("how many overlaps, to either side ")
+    assert beyond.endswith("C and ρ: in the findings")
     (told,) = findings(result)
     assert "ρ of " in told.text
     assert "0.0400 in the one pair" in told.text

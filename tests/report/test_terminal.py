@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from flagscope.api.report import Report
+from flagscope.cli.findings_text import _first
 from flagscope.cli.table import print_report
 from flagscope.records import ScanResult
-from flagscope.report import folded
+from flagscope.report import EXPLANATIONS, folded
+from flagscope.report.coverage import in_brief, left_out_as_usual
 from flagscope.report.wording import number
 from report import synthetic
 
@@ -28,7 +32,7 @@ def test_a_finding_begins_with_severity_effect_and_the_plain_sentence(
     transformer: ScanResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown, _ = folded(Report(transformer).findings)
-    told = [finding for finding in shown if finding.severity != "warning"][:6]
+    told = [finding for finding in shown if finding.severity != "warning"][:5]
     told = [finding for finding in shown if finding in told or finding.severity == "warning"]
     expected = []
     for finding in told:
@@ -60,7 +64,76 @@ def test_the_first_two_say_what_to_check_next_and_what_they_do_not_mean(
     ]  # fmt: skip
     assert finding.code == "near-copies"
     assert "It does not mean that one of them can be removed cheaply" in under[2]
-    assert sum(line.startswith("    next: ") for line in lines) == 2
+    assert sum(line.startswith("    not: ") for line in lines) == 2
+
+
+def test_each_finding_says_what_to_check_next_once_for_a_kind(
+    transformer: ScanResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = _first(folded(Report(transformer).findings)[0])
+    firsts = {finding.code: finding.next_step for finding in reversed(shown)}
+    lines = _printed(transformer, capsys)
+    told = [line.removeprefix("    next: ") for line in lines if line.startswith("    next: ")]
+    assert len(told) > 3
+    assert set(told) == set(firsts.values()) - {""}
+
+
+def test_the_findings_come_before_the_table(
+    transformer: ScanResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = _printed(transformer, capsys)
+    starts = ["health: ", "Findings, ", "• ", "Query–key ", "Medians [range]."]
+    places = [next(i for i, line in enumerate(lines) if line.startswith(word)) for word in starts]
+    assert places == sorted(places)
+    last = max(i for i, line in enumerate(lines) if line.startswith("• "))
+    assert last < places[starts.index("Query–key ")]
+
+
+def _legend(lines: list[str]) -> dict[str, str]:
+    first = next(i for i, line in enumerate(lines) if line.startswith("Medians")) + 1
+    rows = itertools.takewhile(lambda line: line.startswith("  "), lines[first:])
+    return {word.strip(): text for word, _, text in (row.partition(": ") for row in rows)}
+
+
+def test_a_legend_explains_the_columns_that_are_shown_and_no_other(
+    transformer: ScanResult, stream: ScanResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legend = _legend(_printed(transformer, capsys))
+    assert list(legend) == ["n", "overlap", "R", "beyond chance", "C", "ρ", "ν", "undefined"]
+    assert legend["C"] == EXPLANATIONS["commutator_ratio"].legend
+    assert legend["n"] == "how many pairs of maps and layers with heads"
+    assert "overlap of links" in _legend(_printed(stream, capsys))
+    heads = synthetic.result(heads=transformer.heads[:4])
+    assert list(_legend(_printed(heads, capsys))) == ["n", "R", "beyond chance"]
+    pairs = _legend(_printed(synthetic.perceptron(), capsys))
+    assert list(pairs) == ["n", "overlap", "beyond chance", "C", "ρ", "ν"]
+    assert " R" not in pairs["beyond chance"]
+
+
+def test_a_narrow_terminal_has_a_legend_of_its_columns_alone(
+    transformer: ScanResult, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    print_report(Report(transformer))
+    shown = capsys.readouterr().out
+    assert "A wider terminal shows more columns" in " ".join(shown.split())
+    assert "\n  undefined: " in shown
+    assert "\n  ν: " not in shown
+    assert "\n  n: " in shown
+
+
+def test_what_is_usually_not_measured_is_brief_and_its_names_come_last(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    result = synthetic.empty().model_copy(update={"coverage": synthetic.partly()})
+    lines = _printed(result, capsys)
+    (brief,) = [line for line in lines if line.endswith("; names at the end")]
+    assert result.coverage is not None
+    for entry in left_out_as_usual(result.coverage):
+        assert in_brief([entry]) in brief
+        if entry.names:
+            assert entry.names not in brief
+            assert lines.index(f"not measured: {entry}") > lines.index(_bullets(lines)[-1])
 
 
 def test_findings_on_the_gauge_are_one_line(

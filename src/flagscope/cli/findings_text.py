@@ -1,4 +1,4 @@
-"""Findings on stdout: a plain sentence, the technical one under it, and what to do with it."""
+"""Findings on stdout: a plain sentence, what to check next, and the technical sentence of some."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from flagscope.records import Finding
 from flagscope.report import folded
 from flagscope.report.wording import counted, joined, number
 
-_FULL = 2  # findings with their technical sentence and what to check next: a screen of text
-_SHORT = 4  # findings after these, by their plain sentence alone
+_FULL = 2  # findings with their technical sentence and what they do not mean
+_SHORT = 3  # findings after these, with what to check next alone: a screen of text in all
 _HEADING = "Findings, with severity and effect (distance from chance): the largest of each first"
 _LABELS = {
     "functional": "all are functional: no change of basis inside a pair or a head that keeps the "
@@ -22,10 +22,10 @@ _LABELS = {
 
 
 def print_findings(out: Output, findings: Sequence[Finding]) -> None:
-    """Print the first findings in full, some by their plain sentence, and count the rest.
+    """Print the first findings in full, some without the technical part, and count the rest.
 
-    Warnings are printed in full wherever they stand. Findings about the gauge are one line, unless
-    nothing else is claimed.
+    What to check next is said once for a kind. Warnings are printed in full wherever they stand.
+    Findings about the gauge are one line, unless nothing else is claimed.
     """
     shown, gauge = folded(findings)
     claims = [finding for finding in shown if finding.severity in ("strong", "notable")]
@@ -35,7 +35,7 @@ def print_findings(out: Output, findings: Sequence[Finding]) -> None:
     while printed and printed[0].severity == "warning":
         fault = printed.pop(0)
         _print_head(out, fault)
-        _print_details(out, fault, explained)
+        _print_details(out, fault, explained, full=True)
     if claims:
         out.paragraph(_HEADING, style="bold")
         # Folding leaves claims of one label: said once, and not behind each of them.
@@ -43,8 +43,7 @@ def print_findings(out: Output, findings: Sequence[Finding]) -> None:
             out.paragraph(_LABELS[label], bullet="  ", style="dim")
     for finding in printed:
         _print_head(out, finding)
-        if finding.severity == "warning" or finding in claims[:_FULL]:
-            _print_details(out, finding, explained)
+        _print_details(out, finding, explained, full=finding in claims[:_FULL])
     rest = len(shown) - len(_first(shown))
     if rest > 0:
         out.paragraph(f"… and {counted(rest, 'more finding')} in the page (--html F) and the JSON")
@@ -66,14 +65,19 @@ def _print_head(out: Output, finding: Finding) -> None:
     out.paragraph(finding.plain or finding.text, bullet=f"• {severity}{effect}: ", style=style)
 
 
-def _print_details(out: Output, finding: Finding, explained: set[str]) -> None:
-    """The technical sentence; once for a kind, what to check next and what it does not mean."""
-    lines = [] if finding.text == finding.plain or not finding.plain else [("", finding.text)]
-    if finding.severity == "warning":
+def _print_details(out: Output, finding: Finding, explained: set[str], *, full: bool) -> None:
+    """What to check next, once for a kind; in full, the technical sentence and what it is not."""
+    warning = finding.severity == "warning"
+    lines: list[tuple[str, str]] = []
+    if (full or warning) and finding.plain and finding.text != finding.plain:
+        lines.append(("", finding.text))
+    if warning:
         lines += [("", reason) for reason in finding.evidence]
-    elif finding.code not in explained:
+    if finding.code not in explained:
         explained.add(finding.code)
-        lines += [("next: ", finding.next_step), ("not: ", finding.not_meaning)]
+        lines.append(("next: ", finding.next_step))
+        if full and not warning:
+            lines.append(("not: ", finding.not_meaning))
     for word, text in lines:
         if text:
             out.paragraph(text, bullet=f"    {word}", style="dim")

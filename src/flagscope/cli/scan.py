@@ -101,8 +101,9 @@ def scan_command(
 ) -> int:
     """Scan a checkpoint: a file, a folder, a hub name or a URL (s3://, https://, …).
 
-    The scan reads only the weights: it needs no data and does not run the model. It prints a table
-    and the main findings. --html writes a page with every number, its null model and its meaning.
+    The scan reads only the weights: it needs no data and does not run the model. It prints the
+    health of the weights, the main findings and a table. --html writes a page with every number,
+    its null model and its meaning.
     """
     outputs = {"json": json_, "html": html, "csv": csv}
     check_outputs(outputs, source)

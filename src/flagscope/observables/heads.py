@@ -24,6 +24,7 @@ HEAD_EXPLANATIONS: dict[str, Explanation] = {
         "R cannot distinguish a diffuse common preference from a few near-copies; the matrix and "
         "the spectrum below can. It is functional: no rewriting of a head changes the space that "
         "it reads or writes.",
+        "two heads of a layer, on average; 1: coincide as by chance, above 1: more, below 1: less",
     ),
     "shared_directions": Explanation(
         "Shared head directions",
@@ -66,6 +67,7 @@ HEAD_EXPLANATIONS: dict[str, Explanation] = {
         "All directions count alike, however weakly they are written or read, and an open channel "
         "need not be used. Heads that crowd into common directions of the stream all overlap, so "
         "compare a link with its neighbours.",
+        "reading where an earlier head writes; 1: as by chance, above 1: more, below 1: less",
     ),
     "composition": Explanation(
         "Composition score",

@@ -27,6 +27,9 @@ class Explanation:
         What a value says.
     misleads
         When not to trust the first reading.
+    legend
+        What it is and which way it goes, in one plain line under a table; empty where no table of
+        the terminal has it.
     """
 
     title: str
@@ -36,6 +39,7 @@ class Explanation:
     chance: str
     reading: str
     misleads: str
+    legend: str = ""
 
 
 class Band(NamedTuple):

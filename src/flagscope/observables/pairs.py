@@ -24,6 +24,7 @@ PAIR_OBSERVABLES = (
             "C is 0 for aligned ranges and for orthogonal ranges. For Gram matrices of nearly "
             "rank one, a single cosine of 0.1 can raise it to 15. A large C alone therefore does "
             "not show misaligned bases: look at ρ and ν as well.",
+            "axes of the two maps; 0: shared, 1: as by chance, above 1: cross at slanted angles",
         ),
         invariance="orthogonal",
         null=nulls.commutator_null,
@@ -49,6 +50,8 @@ PAIR_OBSERVABLES = (
             "reads weakly what the first writes strongly.",
             "ρ weighs directions by their squared singular values, so a few large ones decide it. "
             "It is undefined if a Gram matrix is a multiple of the identity up to storage noise.",
+            "strong directions of the two maps; 0: as by chance, 1: the same, below 0: weak in the "
+            "other",
         ),
         invariance="orthogonal",
         null=nulls.correlation_null,
@@ -71,6 +74,7 @@ PAIR_OBSERVABLES = (
             "matrices share eigenvectors.",
             "ν does not show which directions are shared. It varies widely if a Gram matrix is "
             "close to rank one (standard deviation 0.3 to 0.4 if both are).",
+            "as C, whatever the sizes of the maps; 0: axes shared, about 1: as by chance",
         ),
         invariance="orthogonal",
         null=nulls.defect_null,
@@ -95,6 +99,8 @@ PAIR_OBSERVABLES = (
             "equals d, it is 1 whatever the weights are. If no direction stands out there is no "
             "ratio: the combined test then shows whether the spaces are aligned, and at which "
             "ranks.",
+            "leading directions of two maps; 1: coincide as by chance, 2: twice as much, 0: "
+            "not at all",
         ),
         invariance="orthogonal",
         null=nulls.overlap_null,

@@ -11,8 +11,9 @@ from flagscope.report.wording import counted
 _WORDS = {"pairs": "pair", "head groups": "head group", "links": "link between heads"}
 _PLURALS = {"links": "links between heads"}
 HINT = (
-    "The head of this report lists which ones, and why. What may help: name the family (--family), "
-    "give the number of heads (--heads), or scan the module itself with example inputs."
+    "The head of this report lists which ones, and why. What may help: give the family or the "
+    "number of heads (--family, --heads; in Python family=, heads=), or scan the module itself "
+    "with example inputs."
 )
 
 
@@ -63,6 +64,7 @@ class Left(NamedTuple):
     amount: str
     reason: str
     names: str
+    share: str = ""  # of the parameters
 
     def __str__(self) -> str:
         return f"{self.amount}: {self.reason}" + (f" [{self.names}]" if self.names else "")
@@ -75,11 +77,31 @@ def left_out(coverage: Coverage) -> list[Left]:
     vectors = coverage.parameters - matrices
     if vectors > 0:
         share = percent(vectors, coverage.parameters)
-        found.append(Left(f"vectors, {share} of the parameters", "biases, gains of norms", ""))
+        found.append(
+            Left(f"vectors, {share} of the parameters", "biases, gains of norms", "", share)
+        )
     if coverage.buffers:
         names = ", ".join(coverage.buffers)
         found.append(Left("buffers", "no parameters, and in no count here", names))
     return found
+
+
+def left_out_oddly(coverage: Coverage) -> list[Left]:
+    """The entries of `left_out` that not every model has."""
+    return [_left(one, coverage.parameters) for one in coverage.left_out if not one.expected]
+
+
+def left_out_as_usual(coverage: Coverage) -> list[Left]:
+    """The other entries of `left_out`, such as embeddings, biases and buffers."""
+    odd = left_out_oddly(coverage)
+    return [entry for entry in left_out(coverage) if entry not in odd]
+
+
+def in_brief(entries: Sequence[Left]) -> str:
+    """Entries of `left_out` in one line without names, as in "embedding, by its name (52 %)"."""
+    return "; ".join(
+        f"{entry.reason} ({entry.share})" if entry.share else entry.amount for entry in entries
+    )
 
 
 def _left(one: LeftOut, parameters: int) -> Left:
@@ -88,7 +110,7 @@ def _left(one: LeftOut, parameters: int) -> Left:
         names += f", and {one.unlisted:,} more"
     share = percent(one.parameters, parameters)
     amount = f"{counted(one.matrices, 'matrix', 'matrices')}, {share} of the parameters"
-    return Left(amount, one.reason, names)
+    return Left(amount, one.reason, names, share)
 
 
 def without_number_lines(coverage: Coverage) -> list[str]:

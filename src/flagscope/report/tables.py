@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from flagscope.observables import EXPLANATIONS
 from flagscope.records import (
     Balanced,
     EdgeRecord,
@@ -24,7 +25,7 @@ from flagscope.report.dominant import stands_out
 from flagscope.report.error_rate import ErrorRate
 from flagscope.report.links import beyond_chance, complete, tested
 from flagscope.report.tracks import head_tracks, tracks
-from flagscope.report.wording import MISSING, NONE_STANDS, measured, share_of
+from flagscope.report.wording import MISSING, NONE_STANDS, joined, measured, share_of
 
 if TYPE_CHECKING:
     import pandas
@@ -49,6 +50,14 @@ MAIN_HEAD_COLUMNS = (
 _BALANCED_Z = ("balanced_gram_correlation_z", "balanced_overlap_z")
 
 
+class LegendLine(NamedTuple):
+    """What a word or letter of a table says, and the heading of the column that it belongs to."""
+
+    column: str
+    word: str
+    text: str
+
+
 @dataclass(frozen=True)
 class SummaryTable:
     """Rows of text for a terminal or a page.
@@ -60,12 +69,15 @@ class SummaryTable:
     rows
         One text per column; not escaped.
     caption
-        How to read it.
+        What all of its numbers are.
+    legend
+        What each column says; to be shown for the columns that are.
     """
 
     columns: tuple[tuple[str, str], ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str
+    legend: tuple[LegendLine, ...]
 
 
 def summary_table(result: ScanResult) -> SummaryTable:
@@ -108,11 +120,7 @@ def summary_table(result: ScanResult) -> SummaryTable:
         beyond, undefined = rate.counted(heads.groups), _undefined(heads.groups)
         count = f"{len(heads.groups):,}"
         rows.append((title, count, ratio, beyond, "", "", "", undefined))
-    caption = (
-        "Medians [range]. Beyond chance counts overlaps and R alone, two-sided, after "
-        f"Benjamini-Hochberg over all tests of the report at {rate.level:.0%}; what C and ρ show "
-        "is in the findings."
-    )
+    caption = "Medians [range]."
     quiet = sum(not stands_out(pair) for pair in result.pairs)
     if quiet:
         caption += (
@@ -123,7 +131,47 @@ def summary_table(result: ScanResult) -> SummaryTable:
         rows.append(_links(result))
         if not complete(result):
             caption += f" Of the links, the {len(result.edges):,} furthest from chance are kept."
-    return SummaryTable(columns, tuple(rows), caption)
+    return SummaryTable(columns, tuple(rows), caption, _legend(result, columns, rate))
+
+
+def _legend(
+    result: ScanResult, columns: Sequence[tuple[str, str]], rate: ErrorRate
+) -> tuple[LegendLine, ...]:
+    """What each column says, in the words of the glossary."""
+    _, n, overlap, beyond, commutator, correlation, defect, undefined = (
+        name for name, _ in columns
+    )
+    tested_here = joined(
+        words
+        for words, some in (("overlaps", result.pairs or tested(result)), ("R", result.heads))
+        if some
+    )
+    counts = joined(
+        words
+        for words, some in (("pairs of maps", result.pairs), ("layers with heads", result.heads),
+                            ("links", tested(result)))
+        if some
+    )  # fmt: skip
+    lines = [LegendLine(n, "n", f"how many {counts}")]
+    if result.pairs:
+        lines.append(LegendLine(overlap, "overlap", EXPLANATIONS["overlap_ratio"].legend))
+    if tested(result):
+        legend = EXPLANATIONS["edge_overlap_ratio"].legend
+        lines.append(LegendLine(overlap, "overlap of links", legend))
+    if result.heads:
+        lines.append(LegendLine(overlap, "R", EXPLANATIONS["head_overlap_ratio"].legend))
+    return (
+        *lines,
+        LegendLine(
+            beyond, beyond,
+            f"how many {tested_here}, to either side (Benjamini-Hochberg over all tests at "
+            f"{rate.level:.0%}); C and ρ: in the findings",
+        ),
+        LegendLine(commutator, "C", EXPLANATIONS["commutator_ratio"].legend),
+        LegendLine(correlation, "ρ", EXPLANATIONS["gram_correlation"].legend),
+        LegendLine(defect, "ν", EXPLANATIONS["commutation_defect"].legend),
+        LegendLine(undefined, undefined, "how many have no number, or not all"),
+    )  # fmt: skip
 
 
 def _links(result: ScanResult) -> tuple[str, ...]:
