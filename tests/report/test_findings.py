@@ -503,6 +503,16 @@ def test_every_claim_says_what_it_means_and_what_not(any_result: ScanResult) -> 
             assert finding.not_meaning.startswith("It does not mean ")
 
 
+def test_what_to_check_next_is_said_for_the_command_line_and_for_python(
+    any_result: ScanResult,
+) -> None:
+    calls = {"--html": "Report.to_html", "`flagscope compare ": "`flagscope.compare`",
+             "`flagscope heads ": "`flagscope.head_overlaps`"}  # fmt: skip
+    for finding in findings(any_result):
+        for command, call in calls.items():
+            assert (command in finding.next_step) == (call in finding.next_step)
+
+
 def test_verdicts_name_pages_of_the_laboratory() -> None:
     folder = Path(__file__).parents[2] / "docs" / "lab"
     text = Path(meaning.__file__).read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from flagscope.records import Freedom, HeadSpace, Label, PairRecord
+from flagscope.report.wording import PAGE
 
 
 class Meaning(NamedTuple):
@@ -23,7 +24,7 @@ class Meaning(NamedTuple):
         return self._asdict()
 
 
-_START = "`flagscope compare START MODEL` shows what training changed."
+_START = "`flagscope compare START MODEL` (`flagscope.compare`) shows what training changed."
 _COPIES_MEAN = (
     "What the one reads (query, key, value) or writes (output) lies for more than half within what "
     "the other does, as an average over its directions."
@@ -34,15 +35,16 @@ _COPIES_LIMIT = (
 )
 _RELATED_MEAN = (
     "They lean towards each other more than random heads do, and yet much of what the one reads or "
-    "writes lies outside of the other."
+    "writes lies outside of the other. Each pair has a test of its own, whatever other heads do."
 )
 _RELATED_LIMIT = (
     "It does not mean that they are copies, nor that one is cheap to remove, which stayed open "
     "even for near-copies (laboratory: pruning)."
 )
 CROWDING = Meaning(
-    "Random heads would spread over the whole stream; these use a common part of it.",
-    "See in the matrix of a layer in the page (--html F) whether a few heads do it, or all of them "
+    "Random heads would spread over the whole stream; these use a common part of it. That is a "
+    "mean over all pairs of heads: a few close pairs can make it, or all of them a little.",
+    f"See in the matrix of a layer {PAGE} whether a few heads do it, or all of them "
     f"a little. {_START}",
     "It does not mean that heads are redundant, nor by itself that something was learnt: for keys, "
     "values and outputs, training on destroyed text was not shown to give less "
@@ -50,14 +52,14 @@ CROWDING = Meaning(
 )
 KEEPING_APART = Meaning(
     "The heads divide the stream between them more evenly than random heads would.",
-    "See in the matrix of a layer in the page (--html F) whether all pairs of heads keep apart, or "
-    "a few of them.",
+    f"See in the matrix of a layer {PAGE} whether all pairs of heads keep apart, or a few of them.",
     "It does not mean that the heads do different things: two heads can do the same in different "
     "directions.",
 )
 SHARED_DIRECTIONS = Meaning(
-    "Each is a direction of the stream in which many heads read, or write, at once.",
-    "The spectrum of a layer in the page (--html F) lists the heads of each direction; compare it "
+    "Each is a direction of the stream in which many heads read, or write, at once. Such "
+    "directions add to the overlap of pairs, and pairs can overlap without them.",
+    f"The spectrum of a layer {PAGE} lists the heads of each direction; compare it "
     "with the largest weights of the norms and of the embedding.",
     "It does not mean that these heads do the same along it, nor that they cost less to remove, "
     "which stayed open (laboratory: pruning).",
@@ -66,14 +68,13 @@ LINKS = {
     ("overlap", True): Meaning(
         "Much of what the earlier head can write lies where the later head can read: a channel "
         "that the two may use.",
-        "Compare the composition of the same link in the page (--html F), which weighs directions, "
+        f"Compare the composition of the same link {PAGE}, which weighs directions, "
         "and the links next to it: heads that crowd all overlap.",
         "It does not mean that the channel is used: that depends on data.",
     ),
     ("overlap", False): Meaning(
         "The later head can read little of what the earlier head can write.",
-        "See in the page (--html F) whether all readers of that head look away from it, or this "
-        "one alone.",
+        f"See {PAGE} whether all readers of that head look away from it, or this one alone.",
         "It does not mean that the two have no influence on each other: MLPs and other heads carry "
         "it too.",
     ),
@@ -86,8 +87,7 @@ LINKS = {
     ),
     ("composition", False): Meaning(
         "The later head's circuit uses little of what the earlier head's circuit writes strongly.",
-        "Compare the overlap of the same link in the page (--html F): a channel can be open and "
-        "not weighed.",
+        f"Compare the overlap of the same link {PAGE}: a channel can be open and not weighed.",
         "It does not mean that the two have no influence on each other: MLPs and other heads carry "
         "it too.",
     ),
@@ -127,8 +127,7 @@ _TAUGHT_LIMIT = (
 LOST_RANKS = Meaning(
     "Directions that the first map writes end in the kernel of the second: the product of the two "
     "has lower rank than its parts allow. No change of basis moves this.",
-    "Look for dead, pruned or padded neurons, and at the ranks of the two maps in the page "
-    "(--html F).",
+    f"Look for dead, pruned or padded neurons, and at the ranks of the two maps {PAGE}.",
     "It does not mean that the network has lost something that it had: the maps may never have "
     "been given these directions.",
 )
@@ -148,16 +147,14 @@ SMALL = Meaning(
 
 def close_heads(*, near: bool, spaces: Sequence[HeadSpace]) -> Meaning:
     """The meaning of heads that are near-copies, or related, in some spaces."""
-    command = f"`flagscope heads MODEL --spaces {','.join(spaces)}`"
+    command = f"`flagscope heads MODEL --spaces {','.join(spaces)}` (`flagscope.head_overlaps`)"
     if near:
         step = (
             f"{command} compares all heads, with the gains of norms folded in, which moves heads "
             "near the limit to either side of it. Only data can show what removing one costs."
         )
         return Meaning(_COPIES_MEAN, step, _COPIES_LIMIT)
-    step = (
-        f"See in the page (--html F) whether few heads of the layer stand out, or all. {command}."
-    )
+    step = f"See {PAGE} whether few heads of the layer stand out, or all. {command}."
     return Meaning(_RELATED_MEAN, step, _RELATED_LIMIT)
 
 
@@ -176,7 +173,7 @@ def alignment(observable: str, above: bool, *, label: Label | None, pair: PairRe
     # Balanced, any pair under gl has C = 0 and ρ = 1; what is left is the spectrum of the product.
     looked = "the effective rank of W2 W1" if pair.freedom == "gl" else "its balanced values"
     balanced = f" and look at {looked}" if label == "gauge" else ""
-    step = f"Open {pair.name} in the page (--html F){balanced}. {_START}"
+    step = f"Open {pair.name} {PAGE}{balanced}. {_START}"
     return Meaning(means, step, limit)
 
 
@@ -192,7 +189,7 @@ def overlap(*, above: bool, dominant: bool, label: Label | None, pair: PairRecor
             f"The {'alignment' if above else 'avoidance'} is spread over many directions, few or "
             "none of which stand out of the bulk of singular values by themselves."
         )
-    step = f"Open {pair.name} in the page (--html F): its surface shows at which ranks. {_START}"
+    step = f"Open {pair.name} {PAGE}: its surface shows at which ranks. {_START}"
     return Meaning(means, step, _gauge_limit(pair.freedom) if label == "gauge" else _TAUGHT_LIMIT)
 
 

@@ -63,7 +63,8 @@ def _unclear_neurons(units: UnitFaults) -> Iterator[Finding]:
             tuple(_neuron_line(one, units) for one in blocks[:_SHOWN]),
             means="The second map reads nothing of them." if name == "no_output" else
             "The first map gives them nothing of its input.",
-            next_step="Name the activation in a config (--config), or scan the module itself.",
+            next_step="Name the activation in a config (--config; in Python config=), or scan the "
+            "module itself.",
             not_meaning="It does not mean that they are dead.",
         )  # fmt: skip
 

@@ -27,6 +27,8 @@ MAP_WORDS = {
     "residual": ("the writer", "the reader"),
     "latent": ("the compression", "the expansion"),
 }
+# Both ways to it: next steps are read on a terminal, in Python and in the JSON.
+PAGE = "in the page (--html F, Report.to_html)"
 MISSING = "–"
 NONE_STANDS = "none stands out"  # of the bulk of singular values
 UNCERTAIN = "Counted, but not certain at the error rate of the whole report."
