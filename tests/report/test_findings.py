@@ -52,10 +52,13 @@ def test_planted_copies_are_named_with_their_mean_squared_cosine(transformer: Sc
     assert close > 0.54 > related > 0.4
     (copies,) = [f for f in findings(transformer) if f.code == "near-copies"]
     assert copies.text.startswith("2 pairs of heads (layers 4 and 9) are near-copies: mean squared")
+    close_there = {(9, "v"), (4, "q"), (4, "k")}
+    there = [g.overlap_ratio or 0 for g in transformer.heads if (g.layer, g.space) in close_there]
+    average = f"{min(there):.2f} to {max(there):.2f}"
     assert copies.text.endswith(
         f"to {close:.3f} where they are nearest (a copy has 1, chance gives 0.0833), median 9.26 "
-        f"(8.01 to {12 * close:.1f}) times chance; the nearest are heads 0 and 5 of layer 9 in "
-        "value space."
+        f"(8.01 to {12 * close:.1f}) times chance, where all pairs of a layer have {average} on "
+        "average; the nearest are heads 0 and 5 of layer 9 in value space."
     )
     assert copies.plain == (
         "2 pairs of heads in 2 layers are near-copies: their directions overlap by more than half."

@@ -187,7 +187,32 @@ def test_pairs_are_heads_only_where_each_is_one(
 ) -> None:
     track = _track(kind, heads=heads, layers=[0, 0])
     sentence = plain.overlapping(track, track.pairs[:1], above=True)
-    assert sentence.startswith(f"In 1 of 2 {unit}, ")
+    assert sentence.startswith(f"In 1 of 2 {unit} (p0), ")
+    sentence = plain.overlapping(track, track.pairs, above=True)
+    assert sentence.startswith(f"In all 2 {unit}, ")
+
+
+def test_the_one_pair_of_a_track_is_named() -> None:
+    track = _track("sequential", heads=[0], layers=[0])
+    sentence = plain.overlapping(track, track.pairs, above=True)
+    assert sentence == (
+        "In the one pair (p0), some leading directions that one layer writes and the next reads "
+        "coincide beyond chance."
+    )
+
+
+def test_heads_pair_by_pair_on_average_and_by_direction_are_told_apart(
+    transformer: ScanResult,
+) -> None:
+    said = {f.code: f.plain for f in findings(transformer) if f.topic == "heads"}
+    assert "heads overlap more than random ones on average, in query" in said["crowded-heads"]
+    assert "single query, key" in said["shared-directions"]
+    first = transformer.heads[0].model_copy(update={"overlap_ratio": 2.5, "count": 2})
+    pair = first.model_copy(update={"near_copies": [], "cluster_tests": [], "shared": []})
+    (two,) = [f for f in findings(synthetic.result(heads=[pair])) if f.code == "crowded-heads"]
+    assert (
+        two.plain == "In layer 0, the two heads overlap more than random ones, in query directions."
+    )
 
 
 def test_a_pair_is_not_called_functional_where_what_acts_between_is_unknown() -> None:

@@ -174,7 +174,8 @@ def _several(names: HeadNames, alike: Sequence[_Heads]) -> str:
         f"cosine {span([entry.mean for entry in every])} where they are nearest (a copy has 1, "
         f"chance gives {span([entry.chance for entry in every])}), "
         f"{typical([entry.ratio for entry in every])} times chance"
-        f"{f' among the {LISTED_PAIRS} nearest that a layer lists' if _cut(alike) else ''}; "
+        f"{f' among the {LISTED_PAIRS} nearest that a layer lists' if _cut(alike) else ''}"
+        f"{_average(alike)}; "
         "the nearest are "
         f"{_heads_of(names, alike[0])} in {_space_words(alike[0])} space"
         f"{'s' if len(alike[0]) > 1 else ''}."
@@ -192,11 +193,24 @@ def _plain(names: HeadNames, alike: Sequence[_Heads]) -> str:
         layers = {entries[0].group.layer for entries in alike}
         where = names.layer(best.group) if len(layers) == 1 else f"{len(layers)} layers"
         who = begun(_count(alike))
-        return f"{who} of {noun} in {where} {what}: their directions {degree}."
+        each = f"their directions {degree}" if best.near else "each overlaps beyond chance"
+        return f"{who} of {noun} in {where} {what}: {each}."
     who = _heads_of(names, alike[0])
     if len(best.heads) > 3:
         who = f"{len(best.heads)} {names.noun(best.group)} of {names.layer(best.group)}"
     return f"{begun(who)} {what}: their {_space_words(alike[0])} directions {degree}."
+
+
+def _average(alike: Sequence[_Heads]) -> str:
+    """The mean ratio of all pairs of heads there, to compare the close ones with.
+
+    Empty where it is not known, or two heads are all that a layer has.
+    """
+    groups = {entry.index: entry.group for entries in alike for entry in entries}.values()
+    ratios = [group.overlap_ratio for group in groups if group.overlap_ratio is not None]
+    if len(ratios) < len(groups) or all(group.count == 2 for group in groups):
+        return ""
+    return f", where all pairs of a layer have {span(ratios)} on average"
 
 
 def _item(names: HeadNames, entries: _Heads) -> str:

@@ -1,4 +1,10 @@
-"""Findings about all heads of a layer: crowding, keeping apart, shared directions."""
+"""Findings about all heads of a layer: crowding, keeping apart, shared directions.
+
+They and the findings on close heads (`copy_findings`) look at the same spaces: crowding is the mean
+over all pairs of heads, close heads are pairs one by one, shared directions are single directions
+that many heads hold. None follows from another, unless there are two heads; so each plain sentence
+says which of the three it is.
+"""
 
 from __future__ import annotations
 
@@ -103,10 +109,11 @@ def _overlap(result: ScanResult, names: HeadNames, spaces: Sequence[_Space]) -> 
         f"{_space_words(spaces)}directions of the stream: R, the mean overlap of two heads, "
         f"{'has the' if value.startswith('median') else 'is'} {value}; chance is 1."
     )
+    two = all(group.count == 2 for group in groups)  # whose mean is that of their one pair
     plain = (
-        f"{_stack(result, surest)}{_plain_where(spaces)}, the {_all_words(spaces)} directions of "
-        f"the {names.noun(surest)} {'coincide' if first.above else 'keep apart'} more than those "
-        "of random heads."
+        f"{_stack(result, surest)}{_plain_where(spaces)}, {'the two ' if two else ''}"
+        f"{names.noun(surest)} overlap {'more' if first.above else 'less'} than random ones"
+        f"{'' if two else ' on average'}, in {_all_words(spaces)} directions."
     )
     return Finding(
         code="crowded-heads" if first.above else "separate-heads",
@@ -147,7 +154,7 @@ def _shared(result: ScanResult, names: HeadNames, spaces: Sequence[_Space]) -> F
         f"{typical([_standing(group) for group in groups])} times the 1 % level of random heads."
     )
     plain = (
-        f"{_stack(result, top)}{_plain_where(spaces)}, some {_all_words(spaces)} directions are "
+        f"{_stack(result, top)}{_plain_where(spaces)}, single {_all_words(spaces)} directions are "
         f"used by more {noun} than chance allows."
     )
     evidence = [effect.text]

@@ -91,19 +91,22 @@ def uncertain(text: str) -> str:
 
 
 def _sentence(track: Track, some: Sequence[PairRecord], words: str) -> str:
-    where = _where(track, len(some))
+    where = _where(track, some)
     place = track.title.rpartition(" · ")[0].replace(" · ", ", ")  # where there are several stacks
     text = begun(f"{where}{words.format(*_MAPS[track.pairs[0].kind])}")
     return f"{place}: {text}" if place else text
 
 
-def _where(track: Track, some: int) -> str:
-    """Which of the pairs, as in ``"In 22 of 24 heads, "``; nothing where there is one."""
+def _where(track: Track, some: Sequence[PairRecord]) -> str:
+    """Which of the pairs, as in ``"In 22 of 24 heads, "``; one alone by its name."""
     every = len(track.pairs)
     if every == 1:
-        return ""
+        return f"In the one pair ({some[0].name}), "
     units = _UNITS[track.pairs[0].kind] if _distinct(track) else _UNITS["latent"]
-    return f"In all {every:,} {units}, " if some == every else f"In {some:,} of {every:,} {units}, "
+    if len(some) == every:
+        return f"In all {every:,} {units}, "
+    name = f" ({some[0].name})" if len(some) == 1 else ""
+    return f"In {len(some):,} of {every:,} {units}{name}, "
 
 
 def _distinct(track: Track) -> bool:
