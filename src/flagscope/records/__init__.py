@@ -23,6 +23,7 @@ from flagscope.records.head_overlaps import (
 )
 from flagscope.records.heads import HeadCluster, HeadPair, HeadRecord, SharedDirection
 from flagscope.records.health import (
+    EqualHeads,
     FaultyBlock,
     FaultyTensor,
     Health,
@@ -32,6 +33,7 @@ from flagscope.records.health import (
     UnitFaults,
     WeightCheck,
     WeightFault,
+    ZeroHeads,
 )
 from flagscope.records.links import EdgeRecord
 from flagscope.records.literals import (
@@ -82,6 +84,7 @@ __all__ = [
     "Coverage",
     "Depth",
     "EdgeRecord",
+    "EqualHeads",
     "FailureRecord",
     "FaultyBlock",
     "FaultyTensor",
@@ -129,5 +132,6 @@ __all__ = [
     "WeightFault",
     "What",
     "WithoutNumbers",
+    "ZeroHeads",
     "with_texts",
 ]

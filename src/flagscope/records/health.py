@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from flagscope.records.literals import Attention, PairKind
+from flagscope.records.literals import Attention, HeadSpace, PairKind
 from flagscope.records.record import Record
 
 WeightCheck = Literal[
@@ -69,6 +69,43 @@ class WeightFault(Record):
     examples: list[FaultyTensor] = Field(description="The tensors with most of it, at most 6.")
 
 
+class ZeroHeads(Record):
+    """Heads of one attention of which one part has weights that are all zero."""
+
+    part: HeadSpace = Field(description="Queries, keys, values, or the output.")
+    count: int
+    heads: str = Field(description="Their indices, shortened.")
+    key_values: str = Field(
+        default="",
+        description="Indices of the key-value heads whose weights these are, where several heads "
+        "share one; empty elsewhere.",
+    )
+    biased: int | None = Field(
+        description="Of these, heads whose bias of the part is not all zero; null where that is "
+        "not known. The output has one bias for all heads, which counts as none."
+    )
+    even: int = Field(
+        default=0,
+        description="Of queries and keys: heads whose scores are all zero, with no bias and no "
+        "term of the position, so that they attend evenly; not counted where that is not known.",
+    )
+
+
+class EqualHeads(Record):
+    """Heads of one attention that hold the same weights and biases, bit for bit."""
+
+    parts: list[HeadSpace] = Field(description="Those in which they are equal.")
+    heads: str = Field(description="Their indices, shortened.")
+    count: int
+    key_values: bool = Field(
+        default=False, description="Whether the indices are of key-value heads that heads share."
+    )
+    whole: bool = Field(
+        description="Whether they are equal in queries, keys, values and output, keys and values "
+        "that they share included."
+    )
+
+
 class FaultyBlock(Record):
     """Neurons of one block, or heads of one attention, with zero weights."""
 
@@ -111,16 +148,36 @@ class FaultyBlock(Record):
         description="Heads whose key weights are all zero: where they attend does not depend on "
         "what stands there, but at most on the position.",
     )
+    no_path: int | None = Field(
+        default=None,
+        description="Of neurons, those that are in both `no_output` and `no_input`; null for heads "
+        "and in older files.",
+    )
+    biased: int | None = Field(
+        default=None,
+        description="Of the neurons in `no_input` alone, those with a bias that is not zero, so "
+        "that they may add a constant; null where that is not known, and for heads.",
+    )
     copies: int = Field(
         default=0,
         description="Neurons that read the same as an earlier one of the block: equal incoming "
-        "weights and biases, bit for bit, so that both always hold the same value.",
+        "weights and biases, bit for bit, so that both always hold the same value. Heads that "
+        "equal an earlier one of the attention in queries, keys, values and output.",
+    )
+    copied_parts: int = Field(
+        default=0,
+        description="Heads, or key-value heads, that equal an earlier one in some of these parts "
+        "alone.",
+    )
+    zero: list[ZeroHeads] = Field(default=[], description="Of heads, one for each part.")
+    equal: list[EqualHeads] = Field(
+        default=[], description="Of heads: groups of equal ones, whole ones first, at most 8."
     )
     where: str = Field(description="Indices, shortened: of dead ones, or else of the others.")
 
 
 class UnitFaults(Record):
-    """Neurons or heads with zero weights, and copies of neurons."""
+    """Neurons or heads with zero weights, and copies of them."""
 
     check: UnitCheck = Field(
         description="neurons: those of which it is known what lies between the two maps and that "
@@ -136,7 +193,10 @@ class UnitFaults(Record):
     no_factor: int = 0
     no_query: int = 0
     no_key: int = 0
+    no_path: int | None = None
+    biased: int | None = None
     copies: int = 0
+    copied_parts: int = 0
     listed: list[FaultyBlock] = Field(
         description="Blocks, those with most of it first, at most 12."
     )

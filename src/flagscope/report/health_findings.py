@@ -15,7 +15,7 @@ from flagscope.records import (
     WeightFault,
 )
 from flagscope.report.health_finding import WHOLE_WORDS, health_finding, listed_names
-from flagscope.report.unit_findings import copied_neurons, dead_units
+from flagscope.report.unit_findings import copied_units, dead_units
 from flagscope.report.wording import begun, counted, joined
 from flagscope.shortening import shortened
 
@@ -40,7 +40,7 @@ def health_findings(result: ScanResult) -> list[Finding]:
         found += dead_units(units)
     found += _constant(health)
     found += _rows(health, "zero-rows", ("zero-rows", "zero-columns"))
-    found += [one for units in health.units for one in copied_neurons(units)]
+    found += [one for units in health.units for one in copied_units(units)]
     found += _rows(health, "duplicate-rows", ("duplicate-rows", "duplicate-columns"))
     return sorted(found, key=lambda finding: finding.severity != "warning")
 
