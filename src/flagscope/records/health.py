@@ -20,7 +20,7 @@ WeightCheck = Literal[
     "duplicate-columns",
 ]
 UnitCheck = Literal["neurons", "unclear-neurons", "heads"]
-MissingCheck = Literal["layers", "tensors"]
+MissingCheck = Literal["layers", "tensors", "outside"]
 
 
 class NotLookedAt(Record):
@@ -203,22 +203,50 @@ class UnitFaults(Record):
 
 
 class Missing(Record):
-    """Layers that a numbered stack lacks, or tensors that one of its layers lacks."""
+    """Layers that a numbered stack lacks, tensors that a layer lacks, or modules outside of it."""
 
     check: MissingCheck
-    stack: str = Field(description="What the names of the layers begin with.")
-    layers: str = Field(description="Numbers of the layers, shortened.")
-    count: int = Field(description="Layers, or tensors.")
-    present: int = Field(description="Layers of the stack that are there.")
+    stack: str = Field(description="What the names of the layers begin with; empty outside.")
+    layers: str = Field(description="Numbers of the layers, shortened; empty outside.")
+    count: int = Field(description="Layers, tensors, or modules outside of the layers.")
+    present: int = Field(description="Layers of the stack, or modules looked for, that are there.")
     said: str = Field(
         default="", description="What the config says, where that shows it: a key and a number."
     )
     names: list[str] = Field(
-        default=[], description="Missing tensors; at most a few, in the form of `LeftOut.names`."
+        default=[],
+        description="Missing tensors or modules; at most a few, in the form of `LeftOut.names`.",
     )
     certain: bool = Field(
         description="Whether it is surely a fault: the layers are those of a known family. Numbers "
         "of other modules may have gaps, and layers may differ, by design."
+    )
+
+
+class EqualLayers(Record):
+    """Layers of one stack that hold the same weights, tensor by tensor."""
+
+    stack: str = Field(description="What the names of the layers begin with.")
+    layers: list[int] = Field(description="Their numbers.")
+    tensors: int = Field(description="Tensors of each of them.")
+    present: int = Field(description="Layers of the stack that are there.")
+
+
+class ScaleOutlier(Record):
+    """Matrices of a layer that are far larger or smaller than the same ones in the others."""
+
+    stack: str = Field(description="What the names of the layers begin with.")
+    layers: str = Field(description="Numbers of the layers, shortened.")
+    names: list[str] = Field(
+        description="The matrices, named from the number of the layer on; at most a few, in the "
+        "form of `LeftOut.names`."
+    )
+    tensors: int = Field(description="How many matrices of each of these layers.")
+    present: int = Field(description="Layers that have them.")
+    larger: bool
+    factor: float = Field(
+        description="Between the root mean squares of the entries and the median of those of all "
+        "layers: the least one of these matrices, at least 1,000."
     )
 
 
@@ -238,3 +266,17 @@ class Health(Record):
     )
     units: list[UnitFaults]
     missing: list[Missing]
+    outside: list[str] | None = Field(
+        default=None,
+        description="Modules outside of the layers that were looked for, at most 12: those that "
+        "every checkpoint of the config's family holds. Null where that is not known.",
+    )
+    equal_layers: list[EqualLayers] = Field(
+        default=[],
+        description="Layers whose tensors have equal values and shapes, at most 12 groups. Layers "
+        "that share one tensor under several names are not copies, and are not in it.",
+    )
+    equal_layer_groups: int = Field(default=0, description="How many such groups there are.")
+    scale_outliers: list[ScaleOutlier] = Field(
+        default=[], description="At most 12; of stacks with at least 4 layers."
+    )

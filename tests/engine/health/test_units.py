@@ -36,6 +36,7 @@ def llama(
         }  # fmt: skip
     norms = ("input_layernorm", "post_attention_layernorm")
     state |= {f"model.layers.{i}.{n}.weight": torch.ones(D) for i in range(layers) for n in norms}
+    state |= {"model.embed_tokens.weight": drawn(50, D), "model.norm.weight": torch.ones(D)}
     config = {
         "model_type": "llama", "num_hidden_layers": layers, "hidden_size": D, "hidden_act": act,
         "num_attention_heads": HEADS, "num_key_value_heads": 2, "intermediate_size": F,
