@@ -15,7 +15,7 @@ def outside_modules(choice: Choice) -> tuple[Outside, ...]:
     """What the family of the config's own model type holds besides its layers.
 
     Nothing where the family was found by names, or named by the user: what else such a model holds
-    is not known. An unembedding is among it only where the config says that it is not a tensor of the
+    is not known. An unembedding is among it only where the config says that it is not tied to the
     embedding, and names a class that has one, and where the names are those of such a class.
     """
     model_type = (choice.config or {}).get("model_type")
