@@ -24,7 +24,16 @@ from report import synthetic
 AT = "model.layers."
 HALF = "Layer 1's MLP: 12 of 24 neurons are dead"
 CODES = ("not-finite", "missing-layers", "dead-neurons", "dead-heads", "constant-tensors",
-         "zero-rows", "duplicate-neurons", "duplicate-rows")  # fmt: skip
+         "zero-rows", "duplicate-neurons", "duplicate-heads", "duplicate-rows")  # fmt: skip
+
+
+def _copy_head(state: dict[str, torch.Tensor], layer: int) -> None:
+    """Give head 1 of two the weights of head 0."""
+    for name in "qkv":
+        weight = state[f"{AT}{layer}.self_attn.{name}_proj.weight"]
+        weight[8:16] = weight[:8].clone()
+    weight = state[f"{AT}{layer}.self_attn.o_proj.weight"]
+    weight[:, 8:16] = weight[:, :8].clone()
 
 
 def half_dead(**options: Any) -> Report:
@@ -62,9 +71,9 @@ def test_half_of_the_neurons_of_an_mlp_are_the_first_finding(ill: Report):
     assert (first.code, first.severity, first.target) == (
         "dead-neurons", "warning", "section/health"
     )  # fmt: skip
-    assert first.plain.startswith(f"{HALF}: ")
+    assert first.plain == f"{HALF}: their outgoing weights are all zero."
     assert first.text == f"{HALF}: 12 by outgoing weights that are all zero."
-    assert "0,2,…,22 of 24" in first.evidence[0]
+    assert "0, 2, …, 22 of 24" in first.evidence[0]
 
 
 def test_the_terminal_says_it_before_any_number(ill: Report, capsys):
@@ -90,7 +99,7 @@ def test_the_page_begins_with_it(ill: Report, sound: Report):
     assert '<a href="#health">Health</a>' in page
     text = text_of(page)
     assert "1 thing wrong in 30 tensors looked at" in text
-    assert f"{HALF}: they have no effect" in text
+    assert f"{HALF}: their outgoing weights are all zero." in text
     assert "Nothing wrong in 30 tensors looked at" in text_of(sound.to_html())
 
 
@@ -157,6 +166,7 @@ def test_each_code_has_a_plain_sentence_and_stands_before_the_rest():
     for name in ("up", "gate"):
         weight = state[f"{AT}4.mlp.{name}_proj.weight"]
         weight[3] = weight[9].clone()
+    _copy_head(state, 1)
     state["lm_head.weight"][0, 0] = math.nan
     state["model.embed_tokens.weight"][2] = 0
     del state[f"{AT}2.mlp.gate_proj.weight"]
@@ -175,9 +185,9 @@ def test_each_code_has_a_plain_sentence_and_stands_before_the_rest():
     assert [(one.code, "embed_tokens" in one.text) for one in remarks] == [("zero-rows", True)]
     heads = [one.plain for one in ill if one.code == "dead-heads"]
     assert heads == [
-        "Layer 0: 1 of 2 heads writes nothing that depends on its input.",
-        "Layer 2: 1 of 2 heads attends without regard to the token that it attends from.",
-        "Layer 3: 1 of 2 heads attends without regard to what stands where it looks.",
+        "Layer 0, head 0 is dead: its output weights are all zero.",
+        "Layer 2, head 0 attends evenly: its query weights are all zero.",
+        "Layer 3, head 0 attends evenly: its key weights are all zero.",
     ]
 
 

@@ -15,6 +15,7 @@ from flagscope.arch.inferred import DOUBTED, inferred
 from flagscope.arch.limits import LONGEST_NAME
 from flagscope.arch.notes import Notes
 from flagscope.arch.outer_freedom import with_outer_freedoms
+from flagscope.arch.outside import outside_modules
 from flagscope.arch.pair_names import with_own_names
 from flagscope.arch.reading import SIZES, Reading
 from flagscope.arch.rule_context import Shapes
@@ -237,7 +238,11 @@ def _graph(
     )
     links = (link for stream in builder.streams for link in head_links(stream, window=window))
     return replace(
-        graph, frames=tuple(builder.frames), streams=tuple(builder.streams), links=tuple(links)
+        graph,
+        frames=tuple(builder.frames),
+        streams=tuple(builder.streams),
+        links=tuple(links),
+        outside=outside_modules(choice),
     )
 
 

@@ -196,6 +196,22 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Outside:
+    """A module outside of the layers of which a checkpoint holds tensors.
+
+    Attributes
+    ----------
+    modules
+        Its name, or several of which one is there.
+    said
+        What of the config implies it: a key and its value.
+    """
+
+    modules: tuple[str, ...]
+    said: str
+
+
+@dataclass(frozen=True)
 class Graph:
     """A network's maps, as known from names, shapes and config.
 
@@ -205,7 +221,8 @@ class Graph:
     links between heads along them. `stacked` lists, by the name of the stack, tensors that a map
     stacks along a new first axis; `left` gives the reason why a matrix is unmapped, if known;
     `reading` is the content of a family file for an inferred mapping, `unplaced` the shapes of the
-    tensors that such a reading left out.
+    tensors that such a reading left out. `outside` lists what a checkpoint of the family that the
+    config names holds outside of its layers, as far as that is known.
     """
 
     family: str
@@ -220,3 +237,4 @@ class Graph:
     left: Mapping[str, str] = field(default_factory=dict)
     reading: Mapping[str, Any] | None = None
     unplaced: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    outside: tuple[Outside, ...] = ()

@@ -17,6 +17,8 @@ def print_health(out: Output, result: ScanResult) -> None:
     out.paragraph(text.headline, bullet="health: ", style="bold" if text.wrong else None)
     for line in text.wrong:
         out.paragraph(line, bullet="  wrong: ")
+    for line in text.notices:
+        out.paragraph(line, bullet="  notice: ")
     for line in text.seen:
         out.paragraph(line, bullet="  as in sound models: ", style="dim")
     for line in text.left:

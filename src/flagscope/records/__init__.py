@@ -23,15 +23,19 @@ from flagscope.records.head_overlaps import (
 )
 from flagscope.records.heads import HeadCluster, HeadPair, HeadRecord, SharedDirection
 from flagscope.records.health import (
+    EqualHeads,
+    EqualLayers,
     FaultyBlock,
     FaultyTensor,
     Health,
     Missing,
     NotLookedAt,
+    ScaleOutlier,
     UnitCheck,
     UnitFaults,
     WeightCheck,
     WeightFault,
+    ZeroHeads,
 )
 from flagscope.records.links import EdgeRecord
 from flagscope.records.literals import (
@@ -82,6 +86,8 @@ __all__ = [
     "Coverage",
     "Depth",
     "EdgeRecord",
+    "EqualHeads",
+    "EqualLayers",
     "FailureRecord",
     "FaultyBlock",
     "FaultyTensor",
@@ -116,6 +122,7 @@ __all__ = [
     "ReadSpace",
     "Record",
     "RunRecord",
+    "ScaleOutlier",
     "ScanResult",
     "ScanSettings",
     "Severity",
@@ -129,5 +136,6 @@ __all__ = [
     "WeightFault",
     "What",
     "WithoutNumbers",
+    "ZeroHeads",
     "with_texts",
 ]

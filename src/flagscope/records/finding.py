@@ -13,12 +13,16 @@ Severity = Literal["strong", "notable", "warning", "info"]
 HealthCode = Literal[
     "not-finite",
     "missing-layers",
+    "missing-tensors",
     "dead-neurons",
     "dead-heads",
     "constant-tensors",
     "zero-rows",
     "duplicate-neurons",
+    "duplicate-heads",
+    "duplicate-layers",
     "duplicate-rows",
+    "scale-outliers",
 ]
 FindingCode = Literal[
     HealthCode,

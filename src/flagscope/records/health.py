@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from flagscope.records.literals import Attention, PairKind
+from flagscope.records.literals import Attention, HeadSpace, PairKind
 from flagscope.records.record import Record
 
 WeightCheck = Literal[
@@ -20,7 +20,7 @@ WeightCheck = Literal[
     "duplicate-columns",
 ]
 UnitCheck = Literal["neurons", "unclear-neurons", "heads"]
-MissingCheck = Literal["layers", "tensors"]
+MissingCheck = Literal["layers", "tensors", "outside"]
 
 
 class NotLookedAt(Record):
@@ -69,6 +69,43 @@ class WeightFault(Record):
     examples: list[FaultyTensor] = Field(description="The tensors with most of it, at most 6.")
 
 
+class ZeroHeads(Record):
+    """Heads of one attention of which one part has weights that are all zero."""
+
+    part: HeadSpace = Field(description="Queries, keys, values, or the output.")
+    count: int
+    heads: str = Field(description="Their indices, shortened.")
+    key_values: str = Field(
+        default="",
+        description="Indices of the key-value heads whose weights these are, where several heads "
+        "share one; empty elsewhere.",
+    )
+    biased: int | None = Field(
+        description="Of these, heads whose bias of the part is not all zero; null where that is "
+        "not known. The output has one bias for all heads, which counts as none."
+    )
+    even: int = Field(
+        default=0,
+        description="Of queries and keys: heads whose scores are all zero, with no bias and no "
+        "term of the position, so that they attend evenly; not counted where that is not known.",
+    )
+
+
+class EqualHeads(Record):
+    """Heads of one attention that hold the same weights and biases, bit for bit."""
+
+    parts: list[HeadSpace] = Field(description="Those in which they are equal.")
+    heads: str = Field(description="Their indices, shortened.")
+    count: int
+    key_values: bool = Field(
+        default=False, description="Whether the indices are of key-value heads that heads share."
+    )
+    whole: bool = Field(
+        description="Whether they are equal in queries, keys, values and output, keys and values "
+        "that they share included."
+    )
+
+
 class FaultyBlock(Record):
     """Neurons of one block, or heads of one attention, with zero weights."""
 
@@ -111,16 +148,36 @@ class FaultyBlock(Record):
         description="Heads whose key weights are all zero: where they attend does not depend on "
         "what stands there, but at most on the position.",
     )
+    no_path: int | None = Field(
+        default=None,
+        description="Of neurons, those that are in both `no_output` and `no_input`; null for heads "
+        "and in older files.",
+    )
+    biased: int | None = Field(
+        default=None,
+        description="Of the neurons in `no_input` alone, those with a bias that is not zero, so "
+        "that they may add a constant; null where that is not known, and for heads.",
+    )
     copies: int = Field(
         default=0,
         description="Neurons that read the same as an earlier one of the block: equal incoming "
-        "weights and biases, bit for bit, so that both always hold the same value.",
+        "weights and biases, bit for bit, so that both always hold the same value. Heads that "
+        "equal an earlier one of the attention in queries, keys, values and output.",
+    )
+    copied_parts: int = Field(
+        default=0,
+        description="Heads, or key-value heads, that equal an earlier one in some of these parts "
+        "alone.",
+    )
+    zero: list[ZeroHeads] = Field(default=[], description="Of heads, one for each part.")
+    equal: list[EqualHeads] = Field(
+        default=[], description="Of heads: groups of equal ones, whole ones first, at most 8."
     )
     where: str = Field(description="Indices, shortened: of dead ones, or else of the others.")
 
 
 class UnitFaults(Record):
-    """Neurons or heads with zero weights, and copies of neurons."""
+    """Neurons or heads with zero weights, and copies of them."""
 
     check: UnitCheck = Field(
         description="neurons: those of which it is known what lies between the two maps and that "
@@ -136,29 +193,60 @@ class UnitFaults(Record):
     no_factor: int = 0
     no_query: int = 0
     no_key: int = 0
+    no_path: int | None = None
+    biased: int | None = None
     copies: int = 0
+    copied_parts: int = 0
     listed: list[FaultyBlock] = Field(
         description="Blocks, those with most of it first, at most 12."
     )
 
 
 class Missing(Record):
-    """Layers that a numbered stack lacks, or tensors that one of its layers lacks."""
+    """Layers that a numbered stack lacks, tensors that a layer lacks, or modules outside of it."""
 
     check: MissingCheck
-    stack: str = Field(description="What the names of the layers begin with.")
-    layers: str = Field(description="Numbers of the layers, shortened.")
-    count: int = Field(description="Layers, or tensors.")
-    present: int = Field(description="Layers of the stack that are there.")
+    stack: str = Field(description="What the names of the layers begin with; empty outside.")
+    layers: str = Field(description="Numbers of the layers, shortened; empty outside.")
+    count: int = Field(description="Layers, tensors, or modules outside of the layers.")
+    present: int = Field(description="Layers of the stack, or modules looked for, that are there.")
     said: str = Field(
         default="", description="What the config says, where that shows it: a key and a number."
     )
     names: list[str] = Field(
-        default=[], description="Missing tensors; at most a few, in the form of `LeftOut.names`."
+        default=[],
+        description="Missing tensors or modules; at most a few, in the form of `LeftOut.names`.",
     )
     certain: bool = Field(
         description="Whether it is surely a fault: the layers are those of a known family. Numbers "
         "of other modules may have gaps, and layers may differ, by design."
+    )
+
+
+class EqualLayers(Record):
+    """Layers of one stack that hold the same weights, tensor by tensor."""
+
+    stack: str = Field(description="What the names of the layers begin with.")
+    layers: list[int] = Field(description="Their numbers.")
+    tensors: int = Field(description="Tensors of each of them.")
+    present: int = Field(description="Layers of the stack that are there.")
+
+
+class ScaleOutlier(Record):
+    """Matrices of a layer that are far larger or smaller than the same ones in the others."""
+
+    stack: str = Field(description="What the names of the layers begin with.")
+    layers: str = Field(description="Numbers of the layers, shortened.")
+    names: list[str] = Field(
+        description="The matrices, named from the number of the layer on; at most a few, in the "
+        "form of `LeftOut.names`."
+    )
+    tensors: int = Field(description="How many matrices of each of these layers.")
+    present: int = Field(description="Layers that have them.")
+    larger: bool
+    factor: float = Field(
+        description="Between the root mean squares of the entries and the median of those of all "
+        "layers: the least one of these matrices, at least 1,000."
     )
 
 
@@ -178,3 +266,17 @@ class Health(Record):
     )
     units: list[UnitFaults]
     missing: list[Missing]
+    outside: list[str] | None = Field(
+        default=None,
+        description="Modules outside of the layers that were looked for, at most 12: those that "
+        "every checkpoint of the config's family holds. Null where that is not known.",
+    )
+    equal_layers: list[EqualLayers] = Field(
+        default=[],
+        description="Layers whose tensors have equal values and shapes, at most 12 groups. Layers "
+        "that share one tensor under several names are not copies, and are not in it.",
+    )
+    equal_layer_groups: int = Field(default=0, description="How many such groups there are.")
+    scale_outliers: list[ScaleOutlier] = Field(
+        default=[], description="At most 12; of stacks with at least 4 layers."
+    )

@@ -30,6 +30,8 @@ class HealthText(NamedTuple):
         One sentence.
     wrong
         What is amiss, one sentence each, the gravest first.
+    notices
+        What is rare in sound models and may be by design.
     seen
         What was seen and sound models have too.
     left
@@ -38,6 +40,7 @@ class HealthText(NamedTuple):
 
     headline: str
     wrong: list[str]
+    notices: list[str]
     seen: list[str]
     left: list[str]
 
@@ -46,8 +49,13 @@ def health_text(result: ScanResult) -> HealthText:
     """The health section of a report; it says so where nobody looked."""
     health = result.health
     if health is None:
-        return HealthText("not looked at in this scan", [], [], [])
-    wrong = [one.plain for one in health_findings(result) if one.severity == "warning"]
+        return HealthText("not looked at in this scan", [], [], [], [])
+    found = health_findings(result)
+    wrong = [one.plain for one in found if one.severity == "warning"]
+    notices = [
+        one.plain for one in found
+        if one.severity != "warning" and one.code in ("scale-outliers", "duplicate-heads")
+    ]  # fmt: skip
     wrong += [_left(one) for one in health.not_looked_at if not one.expected]
     left = [_left(one) for one in health.not_looked_at if one.expected]
     amount = f"{counted(health.tensors, 'tensor')} looked at ({health.entries:,} numbers)"
@@ -59,7 +67,7 @@ def health_text(result: ScanResult) -> HealthText:
         headline = f"{counted(len(wrong), 'thing')} wrong in {amount}"
     else:
         headline = f"nothing wrong in {amount}: {_sound(health)}"
-    return HealthText(headline, wrong, _seen(health), left)
+    return HealthText(headline, wrong, notices, _seen(health), left)
 
 
 def _layers(layers: list[int]) -> str:
@@ -74,7 +82,16 @@ def _sound(health: Health) -> str:
         if check in units and units[check].units:
             known.append(f"none of {counted(units[check].units, noun)} is dead")
     known.append("no row of zeros or equal rows where maps are known")
-    return f"{joined(known)}; whether tensors outside the numbered layers are missing is not known"
+    return f"{joined(known)}; {_outside(health)}"
+
+
+def _outside(health: Health) -> str:
+    """What was looked for outside of the layers, and that no more is known."""
+    if health.outside is None:
+        return "whether tensors outside the numbered layers are missing is not known"
+    names = joined(shortened(name) for name in health.outside)
+    verb = "is" if len(health.outside) == 1 else "are"
+    return f"outside the layers {names} {verb} there, and what else may be missing is not known"
 
 
 def _seen(health: Health) -> list[str]:

@@ -15,7 +15,8 @@ from flagscope.records import (
     WeightFault,
 )
 from flagscope.report.health_finding import WHOLE_WORDS, health_finding, listed_names
-from flagscope.report.unit_findings import copied_neurons, dead_units
+from flagscope.report.layer_health import equal_layer_findings, scale_findings
+from flagscope.report.unit_findings import copied_units, dead_units
 from flagscope.report.wording import begun, counted, joined
 from flagscope.shortening import shortened
 
@@ -40,8 +41,10 @@ def health_findings(result: ScanResult) -> list[Finding]:
         found += dead_units(units)
     found += _constant(health)
     found += _rows(health, "zero-rows", ("zero-rows", "zero-columns"))
-    found += [one for units in health.units for one in copied_neurons(units)]
+    found += equal_layer_findings(health)
+    found += [one for units in health.units for one in copied_units(units)]
     found += _rows(health, "duplicate-rows", ("duplicate-rows", "duplicate-columns"))
+    found += scale_findings(health)
     return sorted(found, key=lambda finding: finding.severity != "warning")
 
 
@@ -115,8 +118,9 @@ def _lost(result: ScanResult) -> str:
 def _missing(health: Health) -> Iterator[Finding]:
     for one in health.missing:
         text = _missing_text(one)
+        code = "missing-tensors" if one.check == "outside" else "missing-layers"
         yield health_finding(
-            "missing-layers", text, text, (), certain=one.certain,
+            code, text, text, (), certain=one.certain,
             means="What loads a model of this family from it refuses it, or leaves the missing "
             "weights at random.",
             next_step="Look for a shard that was not fetched, or for what saved it.",
@@ -125,6 +129,10 @@ def _missing(health: Health) -> Iterator[Finding]:
 
 
 def _missing_text(one: Missing) -> str:
+    if one.check == "outside":
+        names = joined(shortened(name) for name in one.names)
+        verb = "is" if one.count == 1 else "are"
+        return f"{names} {verb} missing, which the config asks for ({one.said})."
     stack = shortened(one.stack)
     numbers = f"{'layer' if ',' not in one.layers and '-' not in one.layers else 'layers'} "
     numbers += one.layers

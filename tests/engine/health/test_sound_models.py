@@ -43,6 +43,25 @@ def test_a_model_as_it_is_initialised(family: str):
     no_warning(flagscope.scan(model.state_dict(), config=said, only="health").result)
 
 
+@pytest.mark.parametrize("auto", ["AutoModel", "AutoModelForCausalLM"])
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "mixtral", "qwen2", "opt", "whisper"])
+def test_nothing_outside_of_the_layers_is_missed_with_and_without_a_head(
+    family: str, auto: str, tmp_path: Path
+):
+    _, config_class, settings, _ = CASES[family]
+    config = getattr(transformers, config_class)(**settings)
+    torch.manual_seed(0)
+    model = getattr(transformers, auto).from_config(config)
+    model.save_pretrained(tmp_path)
+    result = flagscope.scan(tmp_path, only="health").result
+    no_warning(result)
+    assert result.health is not None
+    assert result.health.outside
+    # A config names the class that it was saved from, whichever part was loaded since.
+    said = {**config.to_dict(), "architectures": [CASES[family][0]]}
+    no_warning(flagscope.scan(model.state_dict(), config=said, only="health").result)
+
+
 def test_enough_families_are_tried():
     assert len([name for name in FAMILIES if name in CASES]) >= 15
 

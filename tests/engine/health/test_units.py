@@ -36,6 +36,7 @@ def llama(
         }  # fmt: skip
     norms = ("input_layernorm", "post_attention_layernorm")
     state |= {f"model.layers.{i}.{n}.weight": torch.ones(D) for i in range(layers) for n in norms}
+    state |= {"model.embed_tokens.weight": drawn(50, D), "model.norm.weight": torch.ones(D)}
     config = {
         "model_type": "llama", "num_hidden_layers": layers, "hidden_size": D, "hidden_act": act,
         "num_attention_heads": HEADS, "num_key_value_heads": 2, "intermediate_size": F,
@@ -147,6 +148,72 @@ def test_the_heads_are_told_apart_by_what_of_them_is_zero():
     assert (second.dead, second.no_query, second.no_key, second.where) == (0, 1, 0, "0")
     assert (third.dead, third.no_query, third.no_key, third.where) == (0, 0, 2, "0-1")
     assert not [fault for fault in health.faults if not fault.expected]
+
+
+def _same(state: State, layer: int, name: str, head: int, other: int, size: int = 8) -> None:
+    """Give a head the weights of another in one part."""
+    weight = state[at(layer, f"self_attn.{name}_proj")]
+    along = weight.T if name == "o" else weight
+    along[head * size : (head + 1) * size] = along[other * size : (other + 1) * size].clone()
+
+
+def test_zero_parts_of_heads_say_biases_and_who_shares_them():
+    state, config = llama(bias=True)
+    state[at(0, "self_attn.v_proj")][8:] = 0  # of heads 2 and 3
+    state[at(0, "self_attn.v_proj", "bias")][9] = 1.0
+    state[at(1, "self_attn.q_proj")][:16] = 0
+    state[at(1, "self_attn.q_proj", "bias")][3] = 1.0
+    health = healthy(state, config)
+    blocks = {block.layer: block for block in units(health, "heads").listed}
+    (values,), (queries,) = blocks[0].zero, blocks[1].zero
+    assert (values.part, values.heads, values.key_values) == ("v", "2-3", "1")
+    assert (values.count, values.biased, values.even) == (2, 2, 0)
+    # Without weights and bias, the scores of head 1 are zero; those of head 0 are not known.
+    assert (queries.heads, queries.biased, queries.even) == ("0-1", 1, 1)
+    assert queries.key_values == ""
+
+
+def test_heads_that_share_keys_are_equal_by_queries_and_output():
+    state, config = llama()
+    for name in "qo":
+        _same(state, 1, name, 3, 2)
+        _same(state, 2, name, 3, 0)  # of another key-value head: no copy as a whole
+    _same(state, 0, "k", 1, 0)
+    _same(state, 0, "v", 1, 0)
+    health = healthy(state, config)
+    blocks = {block.layer: block for block in units(health, "heads").listed}
+    (whole,) = blocks[1].equal
+    assert (whole.whole, whole.heads, blocks[1].copies) == (True, "2-3", 1)
+    (some,) = blocks[2].equal
+    assert (some.whole, some.parts, some.heads) == (False, ["q", "o"], "0,3")
+    (shared,) = blocks[0].equal
+    assert (shared.parts, shared.heads, shared.key_values) == (["k", "v"], "0-1", True)
+    # Said of the heads, and not once more of the rows.
+    assert not [fault for fault in health.faults if not fault.expected]
+
+
+def test_heads_whose_biases_differ_are_not_equal():
+    state, config = llama(bias=True)
+    for name in "qo":
+        _same(state, 1, name, 3, 2)
+    state[at(1, "self_attn.q_proj", "bias")][30] = 1.0
+    health = healthy(state, config)
+    (group,) = only_block(health, "heads").equal
+    assert (group.parts, group.whole) == (["o"], False)
+    assert [fault.check for fault in health.faults if not fault.expected] == ["duplicate-rows"]
+
+
+@pytest.mark.parametrize("bias", [None, 0.0, 1.0])
+def test_a_dead_neuron_has_its_cause(bias: float | None):
+    state, config = llama(bias=bias is not None)
+    for name in ("up_proj", "gate_proj"):
+        state[at(1, f"mlp.{name}")][3:5] = 0
+    state[at(1, "mlp.down_proj")][:, 4:7] = 0
+    if bias is not None:
+        state[at(1, "mlp.up_proj", "bias")][3:5] = bias
+    block = only_block(healthy(state, config))
+    assert (block.dead, block.no_output, block.no_input, block.no_path) == (4, 3, 2, 1)
+    assert block.biased == (1 if bias else 0)
 
 
 def test_fused_tensors_are_seen_part_by_part():

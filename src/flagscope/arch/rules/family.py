@@ -74,6 +74,12 @@ class StackRule(Rule):
         description="Config keys of the number of layers along the stream, where a checkpoint may "
         "hold others behind those.",
     )
+    outside: Names = Field(
+        default=(),
+        description="Modules outside of the layers of which every checkpoint of the family holds "
+        'tensors, named from the stack\'s prefix; "a|b" for one of several, such as the names of a '
+        "tied embedding.",
+    )
     sizes: Sizes
     attention: tuple[AttentionRule, ...] = Field(
         default=(), description="Attention blocks of a layer, in the order of execution."

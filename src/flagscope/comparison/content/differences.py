@@ -41,6 +41,12 @@ class EntrySums:
     aab: float = 0.0
     abb: float = 0.0
     aabb: float = 0.0
+    zeros_a: int = 0
+    zeros_b: int = 0
+    zero_rows_a: int = 0
+    zero_rows_b: int = 0
+    columns_a: Tensor | None = None
+    columns_b: Tensor | None = None
     rows_a: list[Tensor] = field(default_factory=list)
     rows_b: list[Tensor] = field(default_factory=list)
 
@@ -50,6 +56,7 @@ class EntrySums:
         self.entries += a.numel()
         if not rows.finite:
             a, b = self._finite_ones(a, b)
+        whole_a, whole_b = a, b
         # A few ten thousand numbers: a dot product loses no digits that matter.
         a, b = a.reshape(-1), b.reshape(-1)
         product, difference = a * b, a - b
@@ -63,7 +70,8 @@ class EntrySums:
         self.abb += float(product.dot(b))
         self.aabb += float(product.dot(product))
         self.equal += a.numel() - int(torch.count_nonzero(difference))
-        self._add_signs(a, b, product)
+        both = self._add_signs(a, b, product)
+        self._add_zeros(whole_a, whole_b, both)
         if rows.a.values.ndim > 1:
             kind = torch.float32 if rows.a.narrow and rows.b.narrow else torch.float64
             self.rows_a.append(_row_keys(rows.a, kind))
@@ -79,7 +87,38 @@ class EntrySums:
         self.equal -= int((~fine & (a != b)).sum())
         return torch.where(fine, a, 0.0), torch.where(fine, b, 0.0)
 
-    def _add_signs(self, a: Tensor, b: Tensor, product: Tensor) -> None:
+    def _add_zeros(self, a: Tensor, b: Tensor, both: int) -> None:
+        """Count zeros of one side alone, whole rows of them, and what columns hold none else.
+
+        Where all products differ from 0, no entry is.
+        """
+        dense = both == a.numel()
+        if not dense:
+            self.zeros_a += int(torch.count_nonzero(b)) - both
+            self.zeros_b += int(torch.count_nonzero(a)) - both
+        if a.ndim < 2:
+            return
+        if dense:
+            if len(a):
+                self.columns_a = self.columns_b = torch.ones(a.shape[1], dtype=torch.bool)
+            return
+        some_a, some_b = (x.reshape(len(x), x.shape[1], -1).any(2) for x in (a != 0, b != 0))
+        rows_a, rows_b = some_a.any(1), some_b.any(1)
+        self.zero_rows_a += int((~rows_a & rows_b).sum())
+        self.zero_rows_b += int((~rows_b & rows_a).sum())
+        columns_a, columns_b = some_a.any(0), some_b.any(0)
+        self.columns_a = columns_a if self.columns_a is None else self.columns_a | columns_a
+        self.columns_b = columns_b if self.columns_b is None else self.columns_b | columns_b
+
+    def _zero_columns(self) -> tuple[int, int]:
+        """Columns that are zero in A alone, and in B alone."""
+        a, b = self.columns_a, self.columns_b
+        if a is None or b is None:
+            return 0, 0
+        return int((~a & b).sum()), int((~b & a).sum())
+
+    def _add_signs(self, a: Tensor, b: Tensor, product: Tensor) -> int:
+        """Count equal signs; how many entries are 0 on neither side."""
         both = int(torch.count_nonzero(product))
         self.both += both
         self.agree += int(torch.count_nonzero(product > 0))
@@ -88,6 +127,7 @@ class EntrySums:
             of_a, of_b = of_a & (product != 0), of_b & (product != 0)
         self.positive_a += int(torch.count_nonzero(of_a))
         self.positive_b += int(torch.count_nonzero(of_b))
+        return both
 
     @property
     def cosine(self) -> float | None:
@@ -144,6 +184,7 @@ class EntrySums:
         rows = sum(len(part) for part in self.rows_a)
         law = None if cosine is None or self.entries < 2 else cosine_significance(
             cosine, self.entries)  # fmt: skip
+        columns_a, columns_b = self._zero_columns()
         copied = cosine is not None and 1 - cosine * cosine < _COPY**2 and self.equal < self.entries
         return Difference(
             entries=self.entries, equal=self.equal,
@@ -155,6 +196,9 @@ class EntrySums:
             product_z=self.product_z(), effective_entries=self.effective_entries(),
             scale_a=_factor(self.aa, self.bb, self.ab) if copied else None,
             scale_b=_factor(self.bb, self.aa, self.ab) if copied else None,
+            zeros_a=self.zeros_a, zeros_b=self.zeros_b,
+            zero_rows_a=self.zero_rows_a, zero_rows_b=self.zero_rows_b,
+            zero_columns_a=columns_a, zero_columns_b=columns_b,
             rows_shared=shared,
             rows_permuted=shared is not None and shared == rows > 1 and self.equal < self.entries,
             transposed=transposed,

@@ -197,16 +197,37 @@ def same_bits(pair: Pair, a: Checkpoint, b: Checkpoint) -> bool:
 
     Reads up to the first block that is not.
     """
+    return broken_in_equal(pair, a, b) is not None
+
+
+def broken_in_equal(pair: Pair, a: Checkpoint, b: Checkpoint) -> int | None:
+    """Entries that are NaN or infinite in both, where both are equal in every bit; else None.
+
+    Reads up to the first block that differs. Of quantised tensors none is counted.
+    """
     if pair.a.shape != pair.b.shape or pair.a.dtype != pair.b.dtype:
-        return False
+        return None
     if pair.a.quantised != pair.b.quantised:
-        return False
+        return None
+    broken = 0
     for block in row_blocks(pair.a.shape, _entries_read(pair)):
         one = _read(a, pair.a.name, block, turned=False)
         other = _read(b, pair.b.name, block, turned=False)
         if not same_tensor(one[0], other[0]):
-            return False
+            return None
         if not all(_same_or_none(x, y) for x, y in zip(one[1:], other[1:], strict=True)):
-            return False
+            return None
+        broken += _not_finite(one[0])
         del one, other  # before the next are read
-    return True
+    return broken
+
+
+def _not_finite(stored: Tensor) -> int:
+    """Entries that are NaN or infinite; a sum shows whether there may be any."""
+    if not stored.is_floating_point():
+        return 0
+    if stored.element_size() == 1:
+        stored = stored.float()
+    if math.isfinite(float(stored.sum())):
+        return 0
+    return stored.numel() - int(torch.isfinite(stored).sum())

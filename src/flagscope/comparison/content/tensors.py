@@ -10,6 +10,7 @@ from flagscope.comparison.content.checks import SideName
 from flagscope.comparison.content.differences import EntrySums
 from flagscope.comparison.content.pairing import Pair
 from flagscope.comparison.content.reading import (
+    broken_in_equal,
     comparable,
     first_rows,
     rows_of,
@@ -95,8 +96,9 @@ def _compared(pair: Pair, a: Checkpoint, b: Checkpoint, scales: ScaleRules) -> C
         kind: ContentClass = "identical" if pair.a.shape == pair.b.shape else "reshaped"
         status = "no entries" if kind == "identical" else "one side has no entries"
         return Compared(pair, _record(pair, kind, status=status), None)
-    if same_bits(pair, a, b):
-        return Compared(pair, _record(pair, "identical", difference=_equal(pair)), None)
+    broken = broken_in_equal(pair, a, b)
+    if broken is not None:
+        return Compared(pair, _record(pair, "identical", difference=_equal(pair, broken)), None)
     if pair.a.dtype != pair.b.dtype and same_integers(pair, a, b):
         status = f"equal integers of types {' and '.join(sorted((pair.a.dtype, pair.b.dtype)))}"
         return Compared(
@@ -146,11 +148,12 @@ def _more_rows(pair: Pair) -> str:
     return f"{rows} rows that both hold were compared; the longer side has {max(a[0], b[0])}"
 
 
-def _equal(pair: Pair) -> Difference:
+def _equal(pair: Pair, broken: int = 0) -> Difference:
     count = entry_count(pair.a.shape)
     rows = pair.a.shape[0] if len(pair.a.shape) > 1 else None
     return Difference(
-        entries=count, equal=count, not_finite_a=0, not_finite_b=0, relative_a=0.0, relative_b=0.0,
+        entries=count, equal=count, not_finite_a=broken, not_finite_b=broken,
+        relative_a=0.0, relative_b=0.0,
         cosine=None, cosine_log10_p=None, agreement=None, agreement_z=None, product_z=None,
         scale_a=None, scale_b=None, rows_shared=rows, rows_permuted=False, transposed=False,
     )  # fmt: skip

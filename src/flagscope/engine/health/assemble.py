@@ -7,7 +7,8 @@ from math import prod
 
 from flagscope.arch import Graph
 from flagscope.checkpoint import Checkpoint
-from flagscope.engine.health.missing import missing_parts
+from flagscope.engine.health.across_layers import equal_layers, scale_outliers
+from flagscope.engine.health.missing import missing_outside, missing_parts
 from flagscope.engine.health.shown import Shown
 from flagscope.engine.health.tensor_health import TensorHealth
 from flagscope.engine.health.unit_faults import unit_faults
@@ -60,6 +61,10 @@ def health_of(
         name: info.shape for name, info in checkpoint.tensors.items()
         if name in weights.numbers or name in weights.unread or name in weights.same
     }  # fmt: skip
+    layers, layer_groups = equal_layers(shapes, ordered, weights.same)
+    outside, absent = (None, [])
+    if checkpoint.buffers is None:  # a live module lacks nothing of its own
+        outside, absent = missing_outside(graph, checkpoint.tensors)
     return Health(
         tensors=len(ordered),
         entries=sum(one.entries for one in ordered.values()),
@@ -77,7 +82,11 @@ def health_of(
             never=never_of_one_value(graph, shapes),
         ),
         units=units.faults,
-        missing=missing_parts(shapes, graph, checkpoint.config),
+        missing=[*missing_parts(shapes, graph, checkpoint.config), *absent],
+        outside=outside,
+        equal_layers=layers,
+        equal_layer_groups=layer_groups,
+        scale_outliers=scale_outliers(shapes, ordered),
     )
 
 

@@ -2,10 +2,14 @@
 
 Equal rows have equal hashes: sums of the bit patterns of their entries, each times an odd
 coefficient of its column, modulo 2³². Sums over blocks add up, so columns need no second pass.
-Unequal rows rarely have equal hashes; `copies` looks at those again.
+Unequal rows rarely have equal hashes; `copies` looks at those again. All hashes of a matrix
+together make its digest, by which whole tensors are compared without another pass.
 """
 
 from __future__ import annotations
+
+import hashlib
+import math
 
 import numpy as np
 import torch
@@ -16,6 +20,8 @@ from torch import Tensor
 BLOCK_ENTRIES = 2**18
 # Rows and columns with fewer entries are often equal by chance, in low precision above all.
 FEWEST_ENTRIES = 16
+# Bytes of a digest: two unequal ones are the same with probability 2^-128.
+DIGEST = 16
 _STEP, _MIX = -7046029254386353131, -4658895280553007687  # of splitmix64, as signed integers
 
 
@@ -63,6 +69,8 @@ class BlockScan:
         Numbers of such entries so far.
     zero_rows, zero_columns
         Flags; of columns, whether all blocks so far are zero there.
+    squares
+        Sum of the squares of the entries so far; not finite where one of them is not.
     row_hashes, column_hashes
         None if they are too short to be compared.
     """
@@ -72,12 +80,15 @@ class BlockScan:
     ) -> None:
         self._columns, self._spatial, self._scratch = columns, spatial, scratch
         self.nan = self.infinite = self.zeros = 0
+        self.squares = 0.0
         self.zero_rows = np.zeros(rows, dtype=bool)
         self.zero_columns = np.ones(columns, dtype=bool)
         wide = compare and columns * spatial >= FEWEST_ENTRIES
         tall = compare and rows * spatial >= FEWEST_ENTRIES
         self.row_hashes = np.zeros(rows, dtype=np.int32) if wide else None
         self.column_hashes = torch.zeros(columns, dtype=torch.int32) if tall else None
+        # Of what has no hashes, all bytes make the digest: little, or a vector.
+        self._bytes = hashlib.blake2b(f"{rows} {columns} {spatial}".encode(), digest_size=DIGEST)
         self._first: float | None = None
         self._is_constant = True
 
@@ -86,6 +97,14 @@ class BlockScan:
         """The value of all entries, if there is one alone."""
         return self._first if self._is_constant else None
 
+    def digest(self) -> bytes:
+        """Equal for equal values, -0.0 and 0.0 alike; of others, equal only by a rare chance."""
+        whole = self._bytes.copy()
+        for hashes in (self.row_hashes, self.column_hashes):
+            if hashes is not None:
+                whole.update(np.asarray(hashes).tobytes())
+        return whole.digest()
+
     def add(self, start: int, values: Float[Tensor, "r columns*spatial"]) -> None:
         """Add the block that begins at a row; float32 or float64, on the CPU."""
         rows = len(values)
@@ -93,10 +112,12 @@ class BlockScan:
         flat = values.numpy()
         is_zero = flat == 0
         self.zeros += int(np.count_nonzero(is_zero))
+        self.squares += _sum_of_squares(flat)
         self._compare_with_first(flat)
         self.zero_rows[start : start + rows] = self._rows_of_zeros(is_zero)
         self._drop_columns(is_zero)
         if self.row_hashes is None and self.column_hashes is None:
+            self._bytes.update(bit_pattern(values).numpy().tobytes())
             return
         bits = _mixed(bit_pattern(values))
         products = self._scratch.products(bits)
@@ -140,6 +161,17 @@ class BlockScan:
         kept = left[by_column[:, left].all(axis=(0, 2))] if left.size else left
         self.zero_columns[:] = False
         self.zero_columns[kept] = True
+
+
+def _sum_of_squares(flat: np.ndarray) -> float:
+    """The sum over a block: of float32 in float32, unless that leaves its range."""
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        entries = flat.reshape(-1)
+        total = float(entries @ entries)
+        if 0 < total < math.inf or flat.dtype == np.float64:
+            return total
+        wide = entries.astype(np.float64)
+        return float(wide @ wide)
 
 
 def bit_pattern(values: Tensor) -> Tensor:

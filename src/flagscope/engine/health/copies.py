@@ -9,11 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flagscope.engine.health.block_scan import BlockScan, bit_pattern
+from flagscope.engine.health.block_scan import DIGEST, BlockScan, bit_pattern
 from flagscope.engine.health.tensor_health import MOST_COPIES, Copies
-
-# Bytes of a digest: two unequal rows have the same one with probability 2^-128.
-_DIGEST = 16
 
 
 class CopySearch:
@@ -65,7 +62,7 @@ class CopySearch:
         low, high = np.searchsorted(self._rows, (start, start + len(bits)))
         for row in self._rows[low:high]:
             raw = bits[row - start].numpy().tobytes()
-            digest = hashlib.blake2b(raw, digest_size=_DIGEST).digest()
+            digest = hashlib.blake2b(raw, digest_size=DIGEST).digest()
             first = self._first_rows.setdefault(digest, int(row))
             if first != row:
                 self._row_count += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from flagscope.checkpoint import widen
 from flagscope.engine.cache.stored_tensor import StoredTensor
-from flagscope.engine.health.block_scan import BLOCK_ENTRIES, BlockScan, Scratch
+from flagscope.engine.health.block_scan import BLOCK_ENTRIES, DIGEST, BlockScan, Scratch
 from flagscope.engine.health.copies import CopySearch, joined
 from flagscope.engine.health.tensor_health import TensorHealth, packed
 from flagscope.engine.plan.look import Look
@@ -58,11 +60,18 @@ def tensor_health(look: Look, read: Read) -> TensorHealth:
         infinite=infinite,
         zeros=sum(scan.zeros for scan in scans),
         constant=constants.pop() if len(constants) == 1 and not nan + infinite else None,
+        digest=hashlib.blake2b(b"".join(s.digest() for s in scans), digest_size=DIGEST).hexdigest(),
+        rms=_rms(sum(scan.squares for scan in scans), look.entries),
         zero_rows=packed(np.concatenate([scan.zero_rows for scan in scans])),
         zero_columns=packed(np.concatenate([scan.zero_columns for scan in scans])),
         copied_rows=joined((search.rows() for search in searches), rows),
         copied_columns=joined((search.columns() for search in searches), columns),
     )
+
+
+def _rms(squares: float, entries: int) -> float | None:
+    value = math.sqrt(squares / max(1, entries)) if squares >= 0 else math.nan
+    return value if math.isfinite(value) else None
 
 
 def _is_wanted(look: Look, piece: Piece, searches: list[CopySearch]) -> bool:

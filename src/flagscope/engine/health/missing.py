@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from flagscope.arch import Graph
+from flagscope.engine.health.numbered import is_number, numbered
 from flagscope.engine.plan.name_patterns import index_text, name_patterns
 from flagscope.records import Missing
 
 _KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-_LISTED = 6
+_LISTED, _LOOKED_FOR, _MOST_PARTS = 6, 12, 30
 # Fewest layers of a stack in which one may be said to lack what the others have.
 _FEWEST = 4
-_DIGITS = 6
 # Layers named one by one; a config or a name may state any number.
 _MOST = 10_000
 
@@ -46,23 +46,52 @@ def missing_parts(
     return found
 
 
+def missing_outside(graph: Graph, names: Collection[str]) -> tuple[list[str] | None, list[Missing]]:
+    """Modules outside of the layers that were looked for, and those of which nothing is there.
+
+    Parameters
+    ----------
+    graph
+        It says what the family of the config holds outside of its layers.
+    names
+        All tensors of the checkpoint.
+
+    Returns
+    -------
+    tuple of (list of str or None, list of Missing)
+        None where it is not known what there should be.
+    """
+    if not graph.outside:
+        return None, []
+    # Every name in front of a dot, so that a module stored in any form counts as there.
+    held = {*names}
+    for name in names:
+        parts = name.split(".")
+        held.update(".".join(parts[:count]) for count in range(1, min(len(parts), _MOST_PARTS)))
+    absent: dict[str, list[str]] = {}
+    for outside in graph.outside:
+        if held.isdisjoint(outside.modules):
+            absent.setdefault(outside.said, []).append(outside.modules[0])
+    found = [
+        Missing(
+            check="outside", stack="", layers="", count=len(modules),
+            present=len(graph.outside) - sum(map(len, absent.values())),
+            said=said, names=modules[:_LISTED], certain=True,
+        )
+        for said, modules in absent.items()
+    ]  # fmt: skip
+    return [outside.modules[0] for outside in graph.outside][:_LOOKED_FOR], found
+
+
 def _stacks(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Layers]:
     """Names of matrices behind a number, by what stands before it and by the number."""
-    stacks: dict[str, Layers] = {}
-    for name, shape in shapes.items():
-        parts = name.split(".")
-        at = next((i for i, part in enumerate(parts[:-1]) if _is_number(part)), None)
-        if at is None:
-            continue
-        stack = "".join(f"{part}." for part in parts[:at])
-        rest = stacks.setdefault(stack, {}).setdefault(int(parts[at]), set())
-        if sum(n > 1 for n in shape) > 1:
-            rest.add(".".join(parts[at + 1 :]))
-    return stacks
-
-
-def _is_number(part: str) -> bool:
-    return part.isascii() and part.isdecimal() and len(part) <= _DIGITS
+    return {
+        stack: {
+            number: {rest for rest, name in names.items() if sum(n > 1 for n in shapes[name]) > 1}
+            for number, names in layers.items()
+        }
+        for stack, layers in numbered(shapes).items()
+    }
 
 
 def _known_stacks(graph: Graph) -> set[str]:
@@ -75,7 +104,7 @@ def _known_stacks(graph: Graph) -> set[str]:
     differ: Counter[str] = Counter()
     for head in graph.heads:
         parts = head.map.tensor.split(".")
-        at = next((i for i, part in enumerate(parts) if _is_number(part)), None)
+        at = next((i for i, part in enumerate(parts) if is_number(part)), None)
         if at is not None:
             stack = "".join(f"{part}." for part in parts[:at])
             (agree if int(parts[at]) == head.layer else differ)[stack] += 1

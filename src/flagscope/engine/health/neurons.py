@@ -46,6 +46,8 @@ class Neurons:
         Flags of the other dead ones: of a gated MLP's two factors one is always zero.
     copies
         Flags of those that equal an earlier one in everything that they read.
+    biased
+        Flags of those with a bias that is not zero; None where that is not known.
     zeros
         Maps, the end at which the neurons lie, and how many of these have weights of zero there.
     writers
@@ -60,6 +62,7 @@ class Neurons:
     unfed: np.ndarray
     unfactored: np.ndarray
     copies: np.ndarray
+    biased: np.ndarray | None
     zeros: tuple[tuple[LinearMap, End, int], ...]
     writers: tuple[LinearMap, ...]
 
@@ -108,7 +111,22 @@ def _neurons(pairs: Sequence[PairGroup], shown: Shown) -> Neurons | None:
         zeros.append((pair.write.map, "out", int((flags & (dead | unfed)).sum())))
     writers = tuple(pair.write.map for pair in pairs)
     flat = (flags.reshape(-1) for flags in every)
-    return Neurons(first, unread.size, is_known, *flat, zeros=tuple(zeros), writers=writers)
+    biased = _biased(pairs, shown) if unfed.any() else None
+    return Neurons(
+        first, unread.size, is_known, *flat, biased=biased, zeros=tuple(zeros), writers=writers
+    )
+
+
+def _biased(pairs: Sequence[PairGroup], shown: Shown) -> np.ndarray | None:
+    """Neurons with a bias that is not zero; None where it, or what a norm adds, is not known."""
+    found = np.zeros((len(pairs[0].members), pairs[0].d), dtype=bool)
+    for pair in pairs:
+        bias = shown.bias_is_zero(pair.write.map)
+        if bias is None or pair.write_norm is not None:
+            return None
+        indices = [member.write_index if len(bias) > 1 else 0 for member in pair.members]
+        found |= ~bias[indices]
+    return found.reshape(-1)
 
 
 def _is_plain_product(pairs: Sequence[PairGroup]) -> bool:

@@ -50,8 +50,11 @@ class Shown:
         sides = self._zero_sides(map_.tensor)
         return None if sides is None else unit_flags(map_, end, sides)
 
-    def labels(self, map_: LinearMap) -> np.ndarray | None:
-        """A number for each output of maps, equal for outputs with equal weights."""
+    def labels(self, map_: LinearMap, end: End = "out") -> np.ndarray | None:
+        """A number for each output, or input, of maps, equal for those with equal weights.
+
+        Outputs and inputs without weights are not compared: each has a number of its own.
+        """
         found = self._found(map_.tensor)
         if found is None:
             return None
@@ -61,14 +64,14 @@ class Shown:
             _labels(copies, matrices * length).reshape(matrices, length)
             for copies, length in ((health.copied_rows, rows), (health.copied_columns, columns))
         )
-        return unit_labels(map_, "out", _keyed(look, row_labels, column_labels))
+        return unit_labels(map_, end, _keyed(look, row_labels, column_labels))
 
     def has_copies(self, map_: LinearMap) -> bool:
-        """Whether some rows or columns of the maps' tensor are copies."""
+        """Whether some rows or columns of the maps' tensor are copies, and it has many values."""
         found = self._found(map_.tensor)
-        return found is not None and bool(
-            found[1].copied_rows.count or found[1].copied_columns.count
-        )
+        if found is None or found[1].constant is not None:
+            return False
+        return bool(found[1].copied_rows.count or found[1].copied_columns.count)
 
     def bias_is_zero(self, map_: LinearMap) -> np.ndarray | None:
         """Where the bias of maps is zero, shape (count or 1, outputs); None where not known."""

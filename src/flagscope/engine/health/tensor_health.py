@@ -48,6 +48,10 @@ class TensorHealth:
     zero_rows, zero_columns
         Flags of the rows and columns whose entries are all zero, from `packed`; a vector's rows
         are its entries.
+    digest
+        Equal for tensors of equal values and shapes.
+    rms
+        Root of the mean square of the entries; None where one is not finite.
     copied_rows, copied_columns
         Those that equal another one and are not zero.
     """
@@ -58,6 +62,8 @@ class TensorHealth:
     infinite: int = 0
     zeros: int = 0
     constant: float | None = None
+    digest: str = ""
+    rms: float | None = None
     zero_rows: str = ""
     zero_columns: str = ""
     copied_rows: Copies = Copies()

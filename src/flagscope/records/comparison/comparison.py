@@ -26,6 +26,7 @@ VerdictCode = Literal[
     "few-entries",
     "rearranged",
     "fine-tuned",
+    "zeroed",
     "shares-parts",
     "layers-changed",
     "merge",

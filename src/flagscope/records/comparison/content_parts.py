@@ -92,7 +92,10 @@ class Difference(SidedRecord):
 
     entries: int = Field(description="Entries compared.")
     equal: int = Field(description="Entries whose values are equal.")
-    not_finite_a: int = Field(description="Entries of A that are NaN or infinite.")
+    not_finite_a: int = Field(
+        description="Entries of A that are NaN or infinite; of tensors of equal bits, quantised "
+        "ones were not looked at."
+    )
     not_finite_b: int
     relative_a: float | None = Field(description="‖a - b‖ / ‖a‖; null where a is 0.")
     relative_b: float | None = Field(description="‖a - b‖ / ‖b‖; null where b is 0.")
@@ -132,6 +135,16 @@ class Difference(SidedRecord):
     rows_permuted: bool = Field(
         description="Whether the rows of B are those of A in another order."
     )
+    zeros_a: int = Field(default=0, description="Entries that are 0 in a and not in b.")
+    zeros_b: int = Field(default=0, description="Entries that are 0 in b and not in a.")
+    zero_rows_a: int = Field(
+        default=0, description="Rows of a matrix that are all zero in a and not in b."
+    )
+    zero_rows_b: int = Field(default=0, description="Likewise in b and not in a.")
+    zero_columns_a: int = Field(
+        default=0, description="Indices of the second axis where a is all zero and b is not."
+    )
+    zero_columns_b: int = Field(default=0, description="Likewise in b and not in a.")
     transposed: bool = Field(description="Whether B was compared as the transpose of A.")
 
 

@@ -26,6 +26,7 @@ from flagscope.records.comparison.content_tests import (
     test_count,
 )
 from flagscope.records.comparison.letters import SIDE_A, SIDE_B
+from flagscope.records.comparison.zeroed import worded_faults
 
 Worded = TypeVar("Worded", bound=ContentNumbers)
 
@@ -65,7 +66,7 @@ def _named_sides(line: str, letters: tuple[str, str]) -> str:
 
 
 def _evidence(record: ContentNumbers) -> list[str]:
-    lines = []
+    lines = worded_faults(record, (("a", SIDE_A, SIDE_B), ("b", SIDE_B, SIDE_A)))
     for count in record.counts:
         if count.tensors:
             lines.append(

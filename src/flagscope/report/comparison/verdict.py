@@ -16,6 +16,13 @@ from flagscope.records.comparison import (
     VerdictCode,
 )
 from flagscope.records.comparison.content_tests import is_rearranged, is_tested, same
+from flagscope.records.comparison.zeroed import (
+    SideKey,
+    not_finite,
+    only_zeroed,
+    zeroed,
+    zeroed_words,
+)
 from flagscope.report.comparison.whereabouts import relative_change, where_moved
 from flagscope.report.wording import counted, joined, number, percent, ranges
 
@@ -41,8 +48,11 @@ _OF_RELATION: dict[str, VerdictCode] = {
 def verdict_of_models(content: ContentRecord, change: ChangeRecord | None) -> Verdict:
     """The verdict on two models."""
     code = _OF_RELATION[content.relation]
+    zeros = _zeroed_line(content, change)
+    if zeros is not None:
+        code = "zeroed"
     open_ends = [*content.cannot_tell]
-    if code == "fine-tuned":
+    if code in ("fine-tuned", "zeroed"):
         open_ends.insert(
             0,
             "which of the two was made of the other, and by what (fine-tuning, pruning, noise, an "
@@ -50,10 +60,44 @@ def verdict_of_models(content: ContentRecord, change: ChangeRecord | None) -> Ve
         )
     return Verdict(
         code=code,
-        text=_line(content, change),
+        text=_broken(content) + (zeros or _line(content, change)),
         evidence=(*content.evidence, *_moved(change)),
         cannot_tell=(*open_ends, *(change.notes if change and change.maps else ())),
     )
+
+
+def _broken(content: ContentRecord) -> str:
+    """Which sides hold NaN or infinity, before all else."""
+    sides: tuple[tuple[SideKey, str], ...] = (("a", SIDE_A), ("b", SIDE_B))
+    holding = [
+        f"{name} ({counted(tensors, 'tensor')})"
+        for side, name in sides for _, tensors in (not_finite(content, side),) if tensors
+    ]  # fmt: skip
+    return f"NaN or infinity in {joined(holding)}; " if holding else ""
+
+
+def _zeroed_line(content: ContentRecord, change: ChangeRecord | None) -> str | None:
+    """The line where rows, columns or entries are zero on one side alone, and that says most."""
+    if content.relation not in ("related", "shares_parts", "unclear"):
+        return None
+    side = only_zeroed(content)
+    if side is not None:
+        name = SIDE_A if side == "a" else SIDE_B
+        found = zeroed(content, side)
+        lines = f" ({zeroed_words(found)})" if found.rows or found.columns else ""
+        return (
+            f"the same but for {counted(found.entries, 'entry', 'entries')} that "
+            f"{'is' if found.entries == 1 else 'are'} zero in {name}{lines}"
+        )
+    words = [
+        f"{zeroed_words(found)} "
+        f"{'is' if found.rows + found.columns == 1 else 'are'} zero in {name} alone"
+        for name, found in ((SIDE_A, zeroed(content, "a")), (SIDE_B, zeroed(content, "b")))
+        if found.beyond_tables
+    ]
+    if content.relation != "related" or not words:
+        return None
+    return f"{_line(content, change)}; {joined(words)}"
 
 
 def _line(content: ContentRecord, change: ChangeRecord | None) -> str:
