@@ -23,6 +23,8 @@ from flagscope.records import (
     WithoutNumbers,
 )
 from flagscope.report import findings, plain
+from flagscope.report.comparison import COMPARISON_CODES
+from flagscope.report.comparison.plain import PLAIN
 from flagscope.report.tracks import Track
 from report import synthetic
 
@@ -204,3 +206,11 @@ def test_a_pair_is_not_called_functional_where_what_acts_between_is_unknown() ->
     assert claims[1]
     assert {finding.label for finding in claims[0]} == {"gauge"}
     assert {finding.label for finding in claims[1]} == {None}
+
+
+def test_findings_of_a_comparison_have_plain_sentences() -> None:
+    assert set(PLAIN) == set(COMPARISON_CODES)
+    for sentence in PLAIN.values():
+        assert not SYMBOLS.search(sentence), sentence
+        assert len(sentence.split()) <= LONGEST, sentence
+        assert sentence.endswith(".")

@@ -83,8 +83,8 @@ def traced_program(module: nn.Module, inputs: Inputs) -> Program:
                 raise InputError(
                     f"the module cannot be traced on these example_inputs: {stopped}",
                     hint="give tensors of the shapes and types that the module's forward accepts; "
-                    "if it accepts these, leave them out: other inputs are assumed, or what the names "
-                    "of its tensors show is taken",
+                    "if it accepts these, leave them out: other inputs are assumed, or names of "
+                    "its tensors are read",
                 ) from first
             raise UntraceableError(
                 f"the module could not be traced: {stopped}",

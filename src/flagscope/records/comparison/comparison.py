@@ -92,8 +92,17 @@ class ComparisonFinding(Record):
 
     code: str = Field(description="Stable; --fail-on takes it.")
     severity: Severity
-    text: str
-    evidence: tuple[str, ...] = ()
+    plain: str = Field(
+        default="",
+        description="The same in a plain sentence, for a reader who does not know the terms.",
+    )
+    text: str = Field(description="One sentence, with counts.")
+    evidence: tuple[str, ...] = Field(
+        default=(), description="The numbers behind it, and what it is about."
+    )
+
+    def __repr__(self) -> str:
+        return f"ComparisonFinding({self.code}, {self.severity}: {self.text})"
 
 
 class HeadSides(SidedRecord):

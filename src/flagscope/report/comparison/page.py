@@ -112,7 +112,7 @@ def render_comparison_summary(comparison: Comparison) -> str:
     """The verdict and the findings as a small HTML fragment without script, for notebooks."""
     return (
         environment().get_template("comparison_summary.html.j2").render(
-            comparison=comparison, verdict=comparison.verdict
+            findings=comparison.findings, verdict=comparison.verdict
         )
     )  # fmt: skip
 
