@@ -105,6 +105,10 @@ class ComparisonFinding(Record):
         return f"ComparisonFinding({self.code}, {self.severity}: {self.text})"
 
 
+KEPT_SINGULAR_VALUES = 16
+"""Singular values of a head's product that a comparison keeps of each side."""
+
+
 class HeadSides(SidedRecord):
     """One circuit of one head in both scans."""
 
@@ -115,8 +119,8 @@ class HeadSides(SidedRecord):
     values_a: dict[str, float | None] = Field(description="Diagnostics of its pair in a.")
     values_b: dict[str, float | None]
     product_spectrum_a: list[float] = Field(
-        description="Leading singular values of its product W2 W1 in a; empty where a scan lacks "
-        "them."
+        description="The largest singular values, at most 16, of its product W2 W1 in a; empty "
+        "where a scan lacks them."
     )
     product_spectrum_b: list[float]
 

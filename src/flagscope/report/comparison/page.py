@@ -9,6 +9,7 @@ from typing import Any
 
 from flagscope.observables import EXPLANATIONS
 from flagscope.records.comparison import (
+    KEPT_SINGULAR_VALUES,
     ChangeRecord,
     Comparison,
     LayerChange,
@@ -100,6 +101,7 @@ def render_comparison(comparison: Comparison, *, title: str | None = None) -> st
             head_data=packed_json(_heads(comparison)),
             odd_tensors=_odd_tensors(comparison),
             shown_tensors=_TENSORS,
+            kept=KEPT_SINGULAR_VALUES,
             wording=wording,
             percent=wording.percent,
             relative=relative_change,
