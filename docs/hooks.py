@@ -47,7 +47,7 @@ ONLY_ON = dict.fromkeys(("rule", "replay", "strength", "change", "drift"), "comp
 def on_config(config: MkDocsConfig) -> None:
     """Add the links to the glossary, whose terms are those of the page itself."""
     global _links
-    glossary = _filled((_DOCS / _GLOSSARY).read_text(encoding="utf-8"))
+    glossary = filled((_DOCS / _GLOSSARY).read_text(encoding="utf-8"))
     _links = TermLinks(
         dict(entries(glossary)), phrases=PHRASES, only_on=ONLY_ON, glossary=_GLOSSARY
     )
@@ -71,14 +71,32 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     if name.startswith(("reference/", "lab/", "schema.md")):
         # Their many names and numbers would come before the pages that explain them.
         page.meta.setdefault("search", {"boost": 0.3})
-    markdown = _filled(markdown)
+    markdown = _with_drawn_pages(filled(markdown))
     return with_anchors(markdown) if name == _GLOSSARY else markdown
 
 
-def _filled(markdown: str) -> str:
+def filled(markdown: str) -> str:
+    """A page with what the package says of itself between its markers, as it is stored.
+
+    Files hold it, so that they can be read without a build; `scripts/fill_docs.py` writes it.
+    """
     for name, make in _PARTS.items():
-        markdown = markdown.replace(f"<!-- {name} -->", make() if name in markdown else "")
-    return re.sub(r"<!-- facts ([\w-]+) -->", lambda match: facts(_numbers(match[1])), markdown)
+        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        if start in markdown:
+            made = f"{start}\n\n{make().strip()}\n\n{end}"
+            markdown = re.sub(f"{start}.*?{end}", lambda _: made, markdown, flags=re.DOTALL)  # noqa: B023
+    return re.sub(
+        r"(<!-- facts ([\w-]+) -->).*?(<!-- end of facts -->)",
+        lambda match: f"{match[1]}{facts(_numbers(match[2]))}{match[3]}",
+        markdown,
+    )
+
+
+def _with_drawn_pages(markdown: str) -> str:
+    """Pictures of the gallery lead to the pages, which only the site has."""
+    return re.sub(
+        r"(\[!\[[^\]]*\]\(((?:gallery/)?[\w-]+)\.png\)\])\(\2\.png\)", r"\1(\2.html)", markdown
+    )
 
 
 def _numbers(name: str) -> Path:

@@ -40,13 +40,38 @@ def test_numbers_of_the_gallery_are_small_and_make_a_page(file):
     assert re.match(r"[\d,]+ parameters, |Verdict: ", facts(file))
 
 
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("gallery/*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_hold_what_the_package_says(page):
+    from hooks import filled
+
+    text = page.read_text(encoding="utf-8")
+    assert filled(text) == text, "run scripts/fill_docs.py"
+    for name in re.findall(r"<!-- (\w+) -->", text):
+        between = re.search(f"<!-- {name} -->(.*?)<!-- end of {name} -->", text, re.DOTALL)
+        assert between is not None, f"{name} is a mere placeholder"
+        assert len(between[1].strip()) > 20
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_a_page_lead_somewhere_in_a_bare_clone(page):
+    for link in re.findall(r"\]\(([^)\s#]+)", page.read_text(encoding="utf-8")):
+        if "://" not in link and not link.startswith("mailto:"):
+            assert (page.parent / link).exists(), link
+
+
 def test_gallery_shows_five_pages_each_with_a_small_picture():
+    from hooks import _with_drawn_pages as with_drawn_pages
+
     names = [file.name.removesuffix(".json.gz") for file in NUMBERS]
     index = (GALLERY / "index.md").read_text(encoding="utf-8")
     assert len(names) == 5
     for name in names:
-        assert f"({name}.png)]({name}.html)" in index
+        assert f"({name}.png)]({name}.png)" in index
         assert f"<!-- facts {name} -->" in index
+        assert f"({name}.png)]({name}.html)" in with_drawn_pages(index)
         assert 0 < (GALLERY / f"{name}.png").stat().st_size < 40_000
     assert len(list(GALLERY.glob("*.png"))) == 5
 
@@ -121,7 +146,7 @@ def test_every_term_of_the_glossary_has_one_anchor():
     import hooks
     from term_links import anchor, entries, with_anchors
 
-    text = hooks._filled((DOCS / "glossary.md").read_text(encoding="utf-8"))
+    text = hooks.filled((DOCS / "glossary.md").read_text(encoding="utf-8"))
     terms = dict(entries(text))
     assert len(terms) > 40
     assert {"Gram matrix", "gauge", "signal rank", "near-copies", "intruder dimension"} <= set(

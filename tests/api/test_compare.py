@@ -90,7 +90,8 @@ def test_the_same_weights_are_identical_at_distance_0(model: State) -> None:
     assert report.result.change is None
     tensors = report.tensors
     assert set(tensors["content"]) == {"identical"}
-    assert report.result.findings == []
+    assert report.findings == []
+    assert repr(report).endswith(", 0 findings)")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -108,8 +109,14 @@ def test_one_flipped_bit_is_named(model: State) -> None:
     bits[3, 5] ^= 1 << 2
     report = flagscope.compare(model, rounded)
     assert report.verdict.code == "few-entries"
-    (finding,) = report.result.findings
+    (finding,) = report.findings
     assert finding.code == "entries-outside-rounding"
+    assert "1 entry that rounding does not explain" in finding.text
+    assert finding.plain.startswith("A tensor has single numbers that differ by more than")
+    assert repr(report).endswith(", 1 finding)")
+    assert repr(finding).startswith("ComparisonFinding(entries-outside-rounding, strong: ")
+    shown = report._repr_html_()
+    assert all(text in shown for text in (report.verdict.text, finding.plain, finding.text))
     assert "[3, 5]" in finding.evidence[0]
     assert "bit 2" in finding.evidence[0]
 

@@ -509,6 +509,56 @@ def test_inputs_are_assumed_given_or_missing():
         trace_graph(Reshaping(), example_inputs=3)
 
 
+WRONG = {
+    "width": (torch.zeros(2, 5), r"0 \(Linear\) stopped with RuntimeError"),
+    "integers": (torch.zeros(2, 4, dtype=torch.long), "int64, and a map .* weights of float32"),
+    "precision": (torch.zeros(2, 4).double(), "float64, and a map .* weights of float32"),
+    "a text": ("hello", "example_inputs is a str"),
+    "bytes": (b"hello", "example_inputs is a bytes"),
+    "numbers": ([1.0, 2.0], "is a list without a tensor"),
+    "an array": ([torch.zeros(2, 4).numpy()], "is a list without a tensor"),
+    "too many": ((torch.zeros(2, 4), torch.zeros(2, 4)), "Sequential, which takes input: too"),
+    "another name": ({"y": torch.zeros(2, 4)}, "missing a required argument: 'input'"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_example_inputs_are_refused(case):
+    given, message = WRONG[case]
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    with pytest.raises(InputError, match=message) as stopped:
+        module_graph(net, example_inputs=given)
+    assert stopped.value.hint.startswith("give ")
+
+
+def test_types_of_inputs_may_change_on_their_way():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 6), nn.Linear(6, 3).double()
+
+        def forward(self, x):
+            return self.two(self.one(x).double())
+
+    for given in (torch.zeros(2, 4), torch.zeros(2, 4, dtype=torch.long)):
+        module = Mixed() if given.is_floating_point() else nn.Sequential(ToFloat(), Mixed())
+        assert len(module_graph(module, example_inputs=given).pairs) == 1
+
+
+class ToFloat(nn.Module):
+    def forward(self, x):
+        return x.float()
+
+
+def test_a_note_says_that_example_inputs_were_not_used():
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    for given in (None, torch.zeros(2, 5)):
+        notes = module_graph(net, family="none", example_inputs=given).notes
+        assert any("example_inputs were not used" in note for note in notes) == (given is not None)
+    with pytest.raises(InputError, match="is a str"):
+        module_graph(net, family="none", example_inputs="hello")
+
+
 def test_dummy_inputs_are_taken():
     module = Shared()
     module.dummy_inputs = {"x": torch.zeros(1, 6)}

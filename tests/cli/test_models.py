@@ -97,7 +97,13 @@ def test_heads_of_a_network_without_any(run: Run, resnet: Path) -> None:
 
 
 def test_heads_of_a_post_norm_stack_have_their_caveat(run: Run, minilm: Path) -> None:
-    assert "caution: Post-norm (encoder)" in run("heads", minilm, "--spaces", "k").out
+    answer = run("heads", minilm, "--spaces", "k").out
+    assert "caution: Post-norm (encoder)" in answer
+    rows = [line.split() for line in answer.splitlines() if line.startswith("key space  L")]
+    assert rows
+    for row in rows:
+        across = row[2].partition("H")[0] != row[3].partition("H")[0]
+        assert (row[-2:] == ["not", "common"]) == across
 
 
 def test_inspect_lists_the_maps(run: Run, tiny: Path) -> None:

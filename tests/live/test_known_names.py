@@ -9,6 +9,7 @@ import flagscope
 from arch.contract import randomise
 from arch.decoders import HEADS, NanoGpt, rotary, tokens
 from flagscope.arch.trace import module_graph
+from flagscope.errors import InputError
 
 # torch.compile imports what uses torch.jit, which is deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.*:DeprecationWarning")
@@ -108,9 +109,12 @@ def test_heads_are_read_from_attributes_where_a_model_cannot_be_traced():
             raise RuntimeError("not here")
 
     model = Unrunnable()
-    graph = module_graph(model, example_inputs=tokens())
+    graph = module_graph(model)
     assert graph.family == "nanogpt"
     assert {len(pair.members) for pair in graph.pairs if pair.kind == "qk"} == {HEADS}
     model.transformer["h"][0]["attn"].n_head = 2  # two numbers: neither is taken
-    unknown = module_graph(model, example_inputs=tokens())
+    unknown = module_graph(model)
     assert not [pair for pair in unknown.pairs if pair.kind == "qk"]
+    # Inputs that are given may be what its forward refuses.
+    with pytest.raises(InputError, match=r"\(Unrunnable\) stopped with RuntimeError: not here"):
+        module_graph(model, example_inputs=tokens())

@@ -44,6 +44,13 @@ def test_verdict_and_findings_stand_in_it_without_a_script(
         assert finding.code in page
 
 
+def test_the_page_says_how_many_singular_values_are_drawn(
+    report: flagscope.ComparisonReport,
+) -> None:
+    assert "the largest, at most 16 of each side" in report.to_html()
+    assert max(len(sides.product_spectrum_a) for sides in report.result.heads) <= 16
+
+
 def test_names_are_text(report: flagscope.ComparisonReport) -> None:
     hostile = "<img src=x onerror=alert(1)>"
     side = report.result.a.model_copy(update={"source": hostile})

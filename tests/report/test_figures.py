@@ -8,7 +8,7 @@ import pytest
 
 from flagscope.errors import InputError
 from flagscope.observables import PROFILED
-from flagscope.records import ScanResult
+from flagscope.records import ArraySummary, ScanResult
 from flagscope.report import (
     all_figures,
     depth_profile,
@@ -166,6 +166,22 @@ def test_names_cannot_carry_markup_into_a_figure() -> None:
         text = figure.to_json()
         assert "<img" not in text.replace("\\u003c", "<")
         assert "%{x}<b>" not in text.replace("\\u003c", "<")
+
+
+def test_an_axis_says_that_the_first_are_drawn_and_how_many_there_are(
+    transformer: ScanResult,
+) -> None:
+    few = ArraySummary(length=384, top=[3.0] * 16, quantiles=[(0.0, 0.0), (1.0, 3.0)])
+    group = transformer.heads[0].model_copy(
+        update={"spectrum": few, "shared_threshold": 1.0, "shared_directions": 40}
+    )
+    title = shared_spectrum(group).layout.xaxis.title.text
+    assert title == "direction (the first 16 of 384); 40 lie above the level"
+    some = group.model_copy(update={"shared_directions": 3})
+    assert shared_spectrum(some).layout.xaxis.title.text == "direction (the first 16 of 384)"
+    pair = transformer.pairs[0].model_copy(update={"cosines": few})
+    title = principal_cosines(pair).layout.xaxis.title.text
+    assert title == "principal angle (the first 16 of 384)"
 
 
 def test_forced_cosines_are_grey_and_never_beyond_chance() -> None:

@@ -96,7 +96,7 @@ def test_near_copies_are_records_of_a_stable_shape(copies: flagscope.HeadOverlap
     read = copies.to_dict()["spaces"][0]
     assert set(read["near_copies"][0]) == {
         "first", "second", "overlap_ratio", "mean_squared_cosine", "chance", "z", "p", "log10_p",
-        "p_adjusted",
+        "p_adjusted", "common_basis",
     }  # fmt: skip
     assert read["closest"] == read["near_copies"][0]
     assert read["near_copies"][0]["p_adjusted"] < 1e-6
@@ -186,6 +186,33 @@ def test_post_norm_stacks_have_their_caveat() -> None:
     (caveat,) = flagscope.head_overlaps(bert(), config=BERT).answer.caveats
     assert caveat.startswith("Post-norm (encoder): a norm behind every sum changes the basis")
     assert flagscope.head_overlaps(gpt2(), config=GPT2).answer.caveats == ()
+
+
+def test_pairs_across_layers_of_a_post_norm_stack_have_no_common_basis() -> None:
+    state = bert()
+    of = "encoder.layer.{}.attention.self.query.weight"
+    state[of.format(2)][:8] = state[of.format(0)][8:16]  # L2H0 is L0H1
+    found = flagscope.head_overlaps(state, config=BERT, top=200)
+    listed = [pair for space in found.record().spaces for pair in space.pairs]
+    for pair in listed:
+        assert pair.common_basis == (pair.first[:2] == pair.second[:2])
+    assert {pair.common_basis for pair in listed} == {False, True}
+    (line,) = found.answer.lines
+    assert line.startswith("L0H1 and L2H0, query space: ")
+    assert line.endswith("; these layers have no common basis.")
+    assert set(found.pairs["common_basis"]) == {False, True}
+    assert ">not common</td>" in found.to_html()
+    same = flagscope.head_overlaps(gpt2(), config=GPT2)
+    assert all(same.pairs["common_basis"])
+    assert "basis" not in "".join(same.answer.lines)
+    bare = {name: tensor for name, tensor in bert().items() if "LayerNorm" not in name}
+    unknown = flagscope.head_overlaps(
+        {name.replace("encoder.layer", "blocks"): tensor for name, tensor in bare.items()},
+        family="none", heads=HEADS,
+    )  # fmt: skip
+    across = [p for s in unknown.record().spaces for p in s.pairs if p.first[:2] != p.second[:2]]
+    assert {pair.common_basis for pair in across} == {None}
+    assert ">not known</td>" in unknown.to_html()
 
 
 def test_key_value_heads_and_kinds_of_attention_are_named() -> None:

@@ -23,6 +23,8 @@ from flagscope.records import (
     WithoutNumbers,
 )
 from flagscope.report import findings, plain
+from flagscope.report.comparison import COMPARISON_CODES
+from flagscope.report.comparison.plain import PLAIN
 from flagscope.report.tracks import Track
 from report import synthetic
 
@@ -64,7 +66,8 @@ def _every_kind() -> Iterator[ScanResult]:
                     _quiet_tests(one, **numbers, **ranks, **exact).model_copy(
                         update={"name": f"p{i}", "layer": i, "head": i,
                                 "stack": ("encoder", "decoder")[i % stacks],
-                                "attention": ("self", "cross")[i % stacks]}
+                                "attention": ("self", "cross")[i % stacks]
+                                if kind not in ("mlp", "sequential", "conv") else None}
                     )
                     for i in range(count)
                 ]  # fmt: skip
@@ -168,6 +171,34 @@ def test_counts_are_those_of_the_technical_sentence(said: tuple[Finding, ...]) -
             assert f"all {every} pairs" in finding.text, finding.plain
 
 
+def test_pairs_around_an_activation_say_that_it_is_not_looked_at(
+    said: tuple[Finding, ...],
+) -> None:
+    pair = synthetic.perceptron().pairs[0]
+    far = {"commutator_ratio": 5.0, "gram_correlation": 0.8, "overlap_ratio": 4.0}
+    ranks = {"effective_rank_write": 40, "effective_rank_read": 40}
+    exact = {"kernel_intersection": 3, "intersection_exact": 2, "intersection_status": "ok"}
+    codes = set()
+    for kind, between, words in (
+        ("mlp", "gelu", "The activation between the two (gelu) is not looked at."),
+        ("sequential", "relu", "The activation between the two (relu) is not looked at."),
+        ("sequential", "unknown", "What lies between the two is not known, and not looked at."),
+        ("sequential", "linear", ""),
+        ("qk", "rope", ""),
+    ):
+        changes: dict[str, Any] = {**far, **ranks, **exact, "kind": kind, "between": between}
+        for finding in findings(synthetic.result([_quiet_tests(pair, **changes)])):
+            if finding.code not in ("aligned", "overlap-more", "lost-ranks", "exact-intersections"):
+                continue
+            codes.add(finding.code)
+            aside = finding.plain.endswith(", activation aside.")
+            assert aside == (between in ("gelu", "relu")), finding.plain
+            assert finding.means.endswith(words)
+            assert ("not looked at" in finding.means) == bool(words)
+    assert codes == {"aligned", "overlap-more", "lost-ranks", "exact-intersections"}
+    assert any("activation aside (not certain)" in finding.plain for finding in said)
+
+
 def _track(kind: PairKind, *, heads: list[int], layers: list[int]) -> Track:
     one = synthetic.perceptron().pairs[0]
     pairs = tuple(
@@ -229,3 +260,11 @@ def test_a_pair_is_not_called_functional_where_what_acts_between_is_unknown() ->
     assert claims[1]
     assert {finding.label for finding in claims[0]} == {"gauge"}
     assert {finding.label for finding in claims[1]} == {None}
+
+
+def test_findings_of_a_comparison_have_plain_sentences() -> None:
+    assert set(PLAIN) == set(COMPARISON_CODES)
+    for sentence in PLAIN.values():
+        assert not SYMBOLS.search(sentence), sentence
+        assert len(sentence.split()) <= LONGEST, sentence
+        assert sentence.endswith(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import xml.etree.ElementTree as ElementTree
 from typing import Any
@@ -14,7 +15,7 @@ from flagscope.errors import InputError
 from flagscope.records import ScanResult
 from flagscope.report import PLOT_KINDS, plot_kinds, render_summary
 from flagscope.report.shared_head_maps import head_maps
-from flagscope.report.summary_figure import summary_svg
+from flagscope.report.summary_figure import small_figure
 from flagscope.shortening import shortened
 from report import synthetic
 
@@ -123,18 +124,82 @@ def test_a_pair_with_a_long_name_is_found_by_it() -> None:
 
 
 def test_heads_are_cells_of_the_small_figure(transformer: ScanResult) -> None:
-    svg = summary_svg(transformer)
+    svg = small_figure(transformer).svg
     cells = [one for one in _texts(svg, "title") if "times chance" in (one.text or "")]
     assert len(cells) == sum(group.count for group in transformer.heads)
 
 
 def test_pairs_are_points_where_there_are_no_heads() -> None:
     result = synthetic.perceptron()
-    svg = summary_svg(result)
+    figure = small_figure(result)
+    assert len(_texts(figure.svg, "circle")) == len(result.pairs)
+    assert result.pairs[0].name in figure.svg
+    assert figure.caption == "Pairs in order of depth; grey: central 95 % by chance."
+    assert small_figure(synthetic.empty()).svg == ""
+
+
+def _kinds_of_pairs(count: int) -> ScanResult:
+    """A network in which each pair has an activation of its own, with a long name."""
+    result = synthetic.perceptron()
+    return result.model_copy(
+        update={
+            "heads": [],
+            "pairs": [
+                result.pairs[0].model_copy(
+                    update={"name": f"pair {i}", "layer": i, "between": f"activation number {i}",
+                            "gram_correlation": 0.3, "overlap_ratio": None}
+                )
+                for i in range(count)
+            ],
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 6, 8, 40])
+def test_each_pair_has_a_place_of_its_own_and_no_label_covers_another(count: int) -> None:
+    svg = small_figure(_kinds_of_pairs(count)).svg
     points = _texts(svg, "circle")
-    assert len(points) == len(result.pairs)
-    assert result.pairs[0].name in svg
-    assert summary_svg(synthetic.empty()) == ""
+    places = [float(point.attrib["cx"]) for point in points]
+    assert places == sorted(set(places))
+    assert [point[0].text for point in points] == [f"pair {i}: 0.300" for i in range(count)]
+    drawn = _texts(svg, "text")
+    texts = [(float(t.attrib["x"]), float(t.attrib["y"]), t.text or "") for t in drawn]
+    legend = [text for text in texts if text[2].startswith("●")]
+    assert len(legend) == min(count, 6)
+    for x, y, text in legend:
+        end = x + 6 * len(text)
+        assert end <= 420
+        assert not [other for other in legend if other[1] == y and x < other[0] < end]
+    assert any("other kinds" in text for _, _, text in legend) == (count > 6)
+    ticks = sorted(y for x, y, _ in texts if x == 38)
+    assert all(below - above >= 12 for above, below in itertools.pairwise(ticks))
+    height = float(ElementTree.fromstring(svg).attrib["height"])
+    assert max(y for _, y, _ in texts) < height
+
+
+def test_labels_of_the_axis_keep_apart_where_chance_is_at_an_end() -> None:
+    result = _kinds_of_pairs(3)
+    pairs = [p.model_copy(update={"gram_correlation": 0.9, "gram_dim_write": None})
+             for p in result.pairs]  # fmt: skip
+    svg = small_figure(result.model_copy(update={"pairs": pairs})).svg
+    ticks = sorted(float(t.attrib["y"]) for t in _texts(svg, "text") if t.attrib["x"] == "38")
+    assert len(ticks) >= 2
+    assert all(below - above >= 12 for above, below in itertools.pairwise(ticks))
+
+
+def test_the_caption_counts_pairs_that_are_not_drawn() -> None:
+    result = _kinds_of_pairs(5)
+    without = [p.model_copy(update={"gram_correlation": None}) for p in result.pairs[:2]]
+    figure = small_figure(result.model_copy(update={"pairs": [*without, *result.pairs[2:]]}))
+    assert len(_texts(figure.svg, "circle")) == 3
+    assert "2 of 5 pairs left out as without this number" in figure.caption
+    one_kind = _kinds_of_pairs(700)
+    pairs = [p.model_copy(update={"between": "gelu" if i else "relu"})
+             for i, p in enumerate(one_kind.pairs)]  # fmt: skip
+    many = small_figure(one_kind.model_copy(update={"pairs": pairs}))
+    assert len(_texts(many.svg, "circle")) == 141  # the one of its kind among them
+    assert "pair 0: " in many.svg
+    assert ", 559 more not drawn; " in many.caption
 
 
 def test_large_models_have_a_small_figure_too(transformer: ScanResult) -> None:
@@ -142,20 +207,23 @@ def test_large_models_have_a_small_figure_too(transformer: ScanResult) -> None:
         update={"count": 64, "pairwise": [[1.0] * 64] * 64, "order": None}
     )
     many = [group.model_copy(update={"layer": layer}) for layer in range(64)]
-    svg = summary_svg(transformer.model_copy(update={"heads": many}))
-    assert len(svg) < 100_000
-    assert "circle" in svg
+    result = transformer.model_copy(update={"heads": many})
+    figure = small_figure(result)
+    assert len(figure.svg) < 100_000
+    assert "circle" in figure.svg
+    assert figure.caption in render_summary(result)
+    assert "head" not in figure.caption
 
 
 def test_names_are_text_in_the_small_figure() -> None:
-    svg = summary_svg(synthetic.hostile())
+    svg = small_figure(synthetic.hostile()).svg
     ElementTree.fromstring(svg)
     assert "<img" not in svg
 
 
 def test_a_notebook_shows_a_figure_and_how_to_see_more(any_result: ScanResult) -> None:
     shown = render_summary(any_result)
-    assert ("<svg" in shown) == bool(summary_svg(any_result))
+    assert ("<svg" in shown) == bool(small_figure(any_result).svg)
     named = re.search(r"\.plot\(([^)]*)\)", shown)
     assert named is not None
     kinds = plot_kinds(any_result)

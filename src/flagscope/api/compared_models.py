@@ -18,6 +18,7 @@ from flagscope.engine import run_scan, torch_threads
 from flagscope.observables import AT_A_GLANCE
 from flagscope.records import PARTS, ArraySummary, PairRecord, ScanResult
 from flagscope.records.comparison import (
+    KEPT_SINGULAR_VALUES,
     SIDE_A,
     SIDE_B,
     ChangeRecord,
@@ -45,7 +46,6 @@ _SETTLED = {
     "different_architectures": "the two are of different architectures",
     "layers_changed": "the layers of the two do not correspond one to one",
 }
-_SPECTRUM = 16  # singular values of a head's product that are kept
 
 
 @dataclass(frozen=True)
@@ -198,4 +198,4 @@ def _spectrum(pair: PairRecord) -> list[float]:
     values = None if pair.functional is None else pair.functional.product_spectrum
     if values is None:
         return []
-    return (values.top if isinstance(values, ArraySummary) else values)[:_SPECTRUM]
+    return (values.top if isinstance(values, ArraySummary) else values)[:KEPT_SINGULAR_VALUES]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from flagscope.api.saved import saved_record, written
 from flagscope.api.sharing import named_paths, shareable
 from flagscope.records import with_texts
-from flagscope.records.comparison import Comparison, Verdict
+from flagscope.records.comparison import Comparison, ComparisonFinding, Verdict
 
 if TYPE_CHECKING:
     import pandas
@@ -50,6 +50,15 @@ class ComparisonReport:
     def verdict(self) -> Verdict:
         """What the two are to each other, with the evidence and what stays open."""
         return self.result.verdict
+
+    @property
+    def findings(self) -> list[ComparisonFinding]:
+        """What the comparison shows besides its verdict, strong ones first; may be empty.
+
+        As those of a scan, each has a stable `code`, a `severity`, a `plain` sentence, the
+        technical `text` with counts, and `evidence`.
+        """
+        return list(self.result.findings)
 
     @cached_property
     def tensors(self) -> pandas.DataFrame:
@@ -107,7 +116,12 @@ class ComparisonReport:
 
     def __repr__(self) -> str:
         result = self._shared(paths=False)
-        return f"ComparisonReport({result.a.source!r}, {result.b.source!r}: {result.verdict.text})"
+        count = len(result.findings)
+        findings = f"{count} finding{'' if count == 1 else 's'}"
+        return (
+            f"ComparisonReport({result.a.source!r}, {result.b.source!r}: {result.verdict.text}, "
+            f"{findings})"
+        )
 
 
 def shared_texts(result: Comparison, given: Iterable[str]) -> Comparison:

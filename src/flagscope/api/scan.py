@@ -90,7 +90,8 @@ def scan(
     example_inputs
         For a module of no known family: arguments of its forward, a tensor, a tuple, or a mapping
         of named ones. It is traced on their shapes and types; their values are not looked at.
-        Without them inputs are assumed, and a note says which.
+        Without them inputs are assumed, and a note says which. For a module of a known family they
+        are not used, which a note says too.
     only
         Parts to compute, of "health", "pairs", "heads" and "residual". "health" alone is a quick
         check of every weight by itself: NaN, dead neurons and heads, copies, what is missing.
@@ -154,7 +155,8 @@ def scan(
     Raises
     ------
     InputError
-        If an argument is wrong, or the device is not there.
+        If an argument is wrong, `example_inputs` are not what the module's forward accepts, or the
+        device is not there.
     SourceError
         If the checkpoint cannot be read.
     ArchitectureError

@@ -160,18 +160,25 @@ def _print_pairs(
     out: Output, record: HeadOverlapsRecord, names: list[str], shown: int | None
 ) -> None:
     from flagscope.cli.console import grid
+    from flagscope.report.heads import basis_words
     from flagscope.report.wording import measured
 
     out.paragraph(
         "Furthest above chance, which need not be near"
         + ("" if shown is None else f" ({shown} of each space; --top lists more)")
     )
-    lines = [
-        (name, pair.first, pair.second, measured(pair.mean_squared_cosine),
-         measured(pair.overlap_ratio), measured(pair.z))
+    listed = [
+        (name, pair)
         for name, space in zip(names, record.spaces, strict=True)
         for pair in space.pairs[:shown]
+    ]
+    lines = [
+        (name, pair.first, pair.second, measured(pair.mean_squared_cosine),
+         measured(pair.overlap_ratio), measured(pair.z), basis_words(pair))
+        for name, pair in listed
     ]  # fmt: skip
     columns = (("", "left"), ("", "left"), ("", "left"), ("mean cos²", "right"),
-               ("times chance", "right"), ("z", "right"))  # fmt: skip
+               ("times chance", "right"), ("z", "right"), ("basis", "left"))  # fmt: skip
+    if all(pair.common_basis for _, pair in listed):  # the column would say one thing
+        columns, lines = columns[:-1], [line[:-1] for line in lines]
     out.table(grid(columns, lines))

@@ -103,6 +103,13 @@ class SpaceOverlaps:
         """Of each pair, in exact standard deviations by chance; 0 where the dimensions fix it."""
         return overlap_scores(self.squared, [head.rank for head in self.measured], self.d)
 
+    def common_basis(self, pair: OverlapPair) -> bool | None:
+        """Whether two heads meet in one basis of the stream; None where that is not known."""
+        layers = {head.label: head.layer for head in self.heads}
+        if self.basis == "shared" or layers[pair.first] == layers[pair.second]:
+            return True
+        return False if self.basis == "post-norm" else None
+
 
 def overlap_scores(
     squared: Float[np.ndarray, "M M"], ranks: Sequence[int], d: int
@@ -173,7 +180,10 @@ def space_overlaps(
 
 
 def adjusted_pairs(spaces: Sequence[SpaceOverlaps]) -> tuple[SpaceOverlaps, ...]:
-    """The same with the p-values of listed pairs adjusted for all pairs of all spaces."""
+    """The same with p-values of listed pairs adjusted for all pairs of all spaces, and their basis.
+
+    Heads of one layer have one basis; those of different layers, what the space says of its stream.
+    """
     tests = sum(space.pairs_tested for space in spaces)
     # A pair that is listed twice, as a near-copy and among the furthest, is one test.
     listed = {
@@ -186,7 +196,8 @@ def adjusted_pairs(spaces: Sequence[SpaceOverlaps]) -> tuple[SpaceOverlaps, ...]
     )
 
     def adjusted(index: int, pair: OverlapPair) -> OverlapPair:
-        return replace(pair, p_adjusted=known[index, pair.first, pair.second])
+        common = spaces[index].common_basis(pair)
+        return replace(pair, p_adjusted=known[index, pair.first, pair.second], common_basis=common)
 
     return tuple(
         replace(

@@ -57,6 +57,8 @@ class OverlapPair:
         In exact standard deviations by chance; None where the dimensions fix the overlap.
     p, log10_p, p_adjusted
         Two-sided; Benjamini-Hochberg over all pairs of heads that were compared.
+    common_basis
+        Whether both meet in one basis of the stream; None where that is not known.
     """
 
     first: str
@@ -68,6 +70,7 @@ class OverlapPair:
     p: float | None
     log10_p: float | None
     p_adjusted: float | None
+    common_basis: bool | None = None
 
 
 def overlap_pair(

@@ -36,6 +36,12 @@ class HeadOverlap(Record):
     p_adjusted: float | None = Field(
         description="Benjamini-Hochberg, over all pairs of all spaces that were compared."
     )
+    common_basis: bool | None = Field(
+        default=None,
+        description="Whether both meet in one basis of the stream: true in one layer, and across "
+        "layers where the `basis` of the space is shared. false across layers of a post-norm "
+        "stack: the numbers then depend on the basis. null where that is not known.",
+    )
 
     @property
     def closeness(self) -> float:

@@ -110,7 +110,7 @@ def _finding(
             sorted(some, key=lambda pair: -many[pair.name]),
             lambda pair: counted(many[pair.name], "dimension"),
         ),
-        **what.fields(),
+        **what._replace(means=meaning.of_weights_alone(what.means, some[0])).fields(),
         effect=effect.size,
         label=label,
         target=f"track/{track.key}",

@@ -6,7 +6,7 @@ import math
 
 from flagscope.records import ArraySummary, HeadRecord
 from flagscope.report.ratio_scale import ratio_heat, ratio_limit
-from flagscope.report.spec import Spec, axis, layout, level, line
+from flagscope.report.spec import Spec, axis, first_of, layout, level, line
 from flagscope.report.targets import group_target
 from flagscope.report.wording import joined, number
 
@@ -88,7 +88,9 @@ def shared_spectrum_spec(group: HeadRecord) -> Spec:
             level((0, x[-1] + 1), threshold, name="1 % level for random heads", dash="dash")
         )
     total = values.length if isinstance(values, ArraySummary) else len(values)
-    title = "direction" if len(shown) == total else f"direction ({len(shown)} of {total})"
+    title = first_of("direction", len(shown), total)
+    if len(shown) < (group.shared_directions or 0):  # those above the level go on
+        title += f"; {group.shared_directions:,} lie above the level"
     y = axis("eigenvalue (heads that share it)", rangemode="tozero")
     return {"data": data, "layout": layout(x=axis(title, showgrid=False), y=y)}
 

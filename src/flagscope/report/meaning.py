@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from flagscope.records import Freedom, HeadSpace, Label, PairRecord
-from flagscope.report.wording import PAGE
+from flagscope.report.wording import PAGE, with_activation
 
 
 class Meaning(NamedTuple):
@@ -145,6 +145,15 @@ SMALL = Meaning(
 )
 
 
+def of_weights_alone(means: str, pair: PairRecord) -> str:
+    """What a number of two maps means, with what lies between them and is not looked at."""
+    if with_activation(pair):
+        return f"{means} The activation between the two ({pair.between}) is not looked at."
+    if pair.between == "unknown":
+        return f"{means} What lies between the two is not known, and not looked at."
+    return means
+
+
 def close_heads(*, near: bool, spaces: Sequence[HeadSpace]) -> Meaning:
     """The meaning of heads that are near-copies, or related, in some spaces."""
     command = f"`flagscope heads MODEL --spaces {','.join(spaces)}` (`flagscope.head_overlaps`)"
@@ -174,7 +183,7 @@ def alignment(observable: str, above: bool, *, label: Label | None, pair: PairRe
     looked = "the effective rank of W2 W1" if pair.freedom == "gl" else "its balanced values"
     balanced = f" and look at {looked}" if label == "gauge" else ""
     step = f"Open {pair.name} {PAGE}{balanced}. {_START}"
-    return Meaning(means, step, limit)
+    return Meaning(of_weights_alone(means, pair), step, limit)
 
 
 def overlap(*, above: bool, dominant: bool, label: Label | None, pair: PairRecord) -> Meaning:
@@ -190,7 +199,8 @@ def overlap(*, above: bool, dominant: bool, label: Label | None, pair: PairRecor
             "none of which stand out of the bulk of singular values by themselves."
         )
     step = f"Open {pair.name} {PAGE}: its surface shows at which ranks. {_START}"
-    return Meaning(means, step, _gauge_limit(pair.freedom) if label == "gauge" else _TAUGHT_LIMIT)
+    limit = _gauge_limit(pair.freedom) if label == "gauge" else _TAUGHT_LIMIT
+    return Meaning(of_weights_alone(means, pair), step, limit)
 
 
 def _gauge_limit(freedom: Freedom) -> str:

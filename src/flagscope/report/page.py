@@ -31,7 +31,7 @@ from flagscope.report.plots import plot_kinds
 from flagscope.report.routes import writers
 from flagscope.report.short_names import with_short_names
 from flagscope.report.stream_figures import STREAMED
-from flagscope.report.summary_figure import summary_svg
+from flagscope.report.summary_figure import small_figure
 from flagscope.report.terms import FAMILY, TERMS, TESTS
 
 _SCRIPTS = (
@@ -160,6 +160,7 @@ def render_summary(result: ScanResult) -> str:
     from markupsafe import Markup
 
     result = with_short_names(result)
+    figure = small_figure(result)
     return (
         environment()
         .get_template("summary.html.j2")
@@ -168,7 +169,8 @@ def render_summary(result: ScanResult) -> str:
             **_coverage(result),
             health=health_text(result),
             **_findings(result),
-            figure=Markup(summary_svg(result)),  # made by a template that escapes
+            figure=Markup(figure.svg),  # made by a template that escapes
+            caption=figure.caption,
             plots=" | ".join(f'"{kind}"' for kind in plot_kinds(result)),
             wording=wording,
         )

@@ -6,7 +6,7 @@ from flagscope.observables import untestable
 from flagscope.records import ArraySummary, PairRecord
 from flagscope.report.effect import forced_dimension
 from flagscope.report.palette import diverging_scale
-from flagscope.report.spec import Spec, axis, layout, level, line, rounded
+from flagscope.report.spec import Spec, axis, first_of, layout, level, line, rounded
 from flagscope.report.wording import number
 
 _SHOWN = 256  # cosines drawn
@@ -33,9 +33,7 @@ def cosines_spec(pair: PairRecord) -> Spec:
     if critical is not None and x:
         data.append(level((0, x[-1] + 1), critical, name="1 % critical value", dash="dash"))
     total = pair.cosines.length if isinstance(pair.cosines, ArraySummary) else len(pair.cosines)
-    title = "principal angle"
-    if len(values) < total:
-        title += f" ({len(values)} of {total})"
+    title = first_of("principal angle", len(values), total)
     y = axis("cosine", range=[0, 1.04])
     return {"data": data, "layout": layout(x=axis(title, showgrid=False), y=y)}
 

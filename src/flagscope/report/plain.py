@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from flagscope.records import PairRecord
 from flagscope.report.tracks import Track
-from flagscope.report.wording import begun
+from flagscope.report.wording import begun, with_activation
 
 # What pairs are in a network, and what their two maps are called.
 _UNITS = {
@@ -58,7 +58,7 @@ def aligned(track: Track, some: Sequence[PairRecord], observable: str, *, above:
 
 def overlapping(track: Track, some: Sequence[PairRecord], *, above: bool) -> str:
     """Leading spaces that coincide, or avoid each other."""
-    deed = "coincide" if above else "keep apart"
+    deed = "coincide" if above else "diverge"
     both = "of {0} and {1}" if track.pairs[0].kind == "qk" else "that {0} writes and {1} reads"
     # At the sizes that the test chose: at others it can be the reverse.
     return _sentence(track, some, f"some leading directions {both} {deed} beyond chance.")
@@ -66,7 +66,7 @@ def overlapping(track: Track, some: Sequence[PairRecord], *, above: bool) -> str
 
 def lost(track: Track, some: Sequence[PairRecord]) -> str:
     """Directions that are written and not read at all."""
-    words = "some directions that {0} writes are not read by {1}, beyond what their sizes force."
+    words = "some directions that {0} writes are not read by {1}, beyond what sizes force."
     return _sentence(track, some, words)
 
 
@@ -94,6 +94,8 @@ def _sentence(track: Track, some: Sequence[PairRecord], words: str) -> str:
     where = _where(track, some)
     place = track.title.rpartition(" · ")[0].replace(" · ", ", ")  # where there are several stacks
     text = begun(f"{where}{words.format(*_MAPS[track.pairs[0].kind])}")
+    if with_activation(track.pairs[0]):  # two maps are compared, and nothing of what they enclose
+        text = f"{text[:-1]}, activation aside."
     return f"{place}: {text}" if place else text
 
 

@@ -139,3 +139,14 @@ def level(x: Sequence[float], y: float, *, name: str, dash: str = "dot") -> Spec
         "hoverinfo": "skip",
         "name": name,
     }
+
+
+def first_of(noun: str, shown: int, total: int) -> str:
+    """Title of an axis of things, of which the first are drawn.
+
+    Examples
+    --------
+    >>> first_of("direction", 16, 384), first_of("direction", 16, 16)
+    ('direction (the first 16 of 384)', 'direction')
+    """
+    return noun if shown >= total else f"{noun} (the first {shown:,} of {total:,})"

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import median
 
+from flagscope.records import PairRecord
+
 SPACE_WORDS = {"q": "query", "k": "key", "v": "value", "o": "output"}
 READ_WORDS = {"q": "queries", "k": "keys", "v": "values"}
 KIND_WORDS = {
@@ -267,3 +269,14 @@ def share_of(some: int, every: int, noun: str) -> str:
     if some == every:
         return f"all {counted(every, noun)}"
     return f"{some:,} of {every:,} {noun}s"
+
+
+# What lies between two maps and is linear, a norm, or not known.
+_NO_ACTIVATION = ("linear", "identity", "none", "norm", "rope", "relative", "unknown")
+
+
+def with_activation(pair: PairRecord) -> bool:
+    """Whether an activation is known to lie between the two maps of a pair."""
+    return pair.kind in ("mlp", "sequential", "conv", "residual") and (
+        pair.between not in (pair.kind, *_NO_ACTIVATION)
+    )

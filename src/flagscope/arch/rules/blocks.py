@@ -54,7 +54,7 @@ class AttentionRule(BlockRule):
     )
     name: str = Field(
         default="",
-        description="Tells blocks of one kind apart. A named one is a further space of the block "
+        description="Distinguishes blocks of one kind. A named one is a further space of the block "
         "in front of it, such as the part of a head that carries the position.",
     )
     q: QueryMap = Field(description="Queries.")

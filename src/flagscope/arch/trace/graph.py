@@ -61,7 +61,7 @@ def module_graph(
         only names are available; a trace shows it.
     example_inputs
         Arguments of the module's forward: a tensor, a tuple, or a mapping of named ones. Their
-        shapes and dtypes matter, not their values.
+        shapes and dtypes matter, not their values. A note says so where they are not used.
     window
         As for `build_graph`; a traced module has no residual pairs of that kind.
     names
@@ -74,7 +74,7 @@ def module_graph(
     Raises
     ------
     InputError
-        If an argument has the wrong form.
+        If an argument has the wrong form, or the module's forward does not accept the inputs.
     ArchitectureError
         As for `build_graph`.
 
@@ -89,8 +89,14 @@ def module_graph(
     [('0-2', 'gelu', 'permutation'), ('2-4', 'relu', 'scaling')]
     """
     shapes = _shapes(module, names) if shapes is None else shapes
+    if example_inputs is not None:
+        given_inputs(example_inputs)  # a wrong form is refused where nothing is traced, too
     if family is not None or recognised(config):
-        return build_graph(shapes, config, family=family, heads=heads, window=window)
+        graph = build_graph(shapes, config, family=family, heads=heads, window=window)
+        if example_inputs is None:
+            return graph
+        note = "example_inputs were not used: nothing is traced where the family is known or named"
+        return replace(graph, notes=(*graph.notes, note))
     try:
         traced = trace_graph(module, example_inputs=example_inputs, names=names)
     except UntraceableError as error:
@@ -199,7 +205,7 @@ def trace_graph(
     UntraceableError
         If the module cannot be traced.
     InputError
-        If `example_inputs` has the wrong form.
+        If `example_inputs` has the wrong form, or the module's forward does not accept them.
 
     References
     ----------

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
 from flagscope.arch.trace.copies import still_copy
 from flagscope.errors import InputError
@@ -37,18 +38,44 @@ def given_inputs(example_inputs: Any) -> Inputs:
     Raises
     ------
     InputError
-        If it is none of these.
+        If it is none of these, or holds no tensor.
     """
+    inputs = None
     if isinstance(example_inputs, Tensor):
-        return Inputs((example_inputs,))
-    if isinstance(example_inputs, Mapping):
-        return Inputs((), dict(example_inputs))
-    if isinstance(example_inputs, Sequence) and not isinstance(example_inputs, str):
-        return Inputs(tuple(example_inputs))
-    raise InputError(
-        f"example_inputs is a {type(example_inputs).__name__}",
-        hint="give a tensor, a tuple of arguments, or a mapping of named arguments",
-    )
+        inputs = Inputs((example_inputs,))
+    elif isinstance(example_inputs, Mapping):
+        inputs = Inputs((), dict(example_inputs))
+    elif isinstance(example_inputs, Sequence) and not isinstance(example_inputs, (str, bytes)):
+        inputs = Inputs(tuple(example_inputs))
+    if inputs is None:
+        raise InputError(
+            f"example_inputs is a {type(example_inputs).__name__}",
+            hint="give a tensor, a tuple of arguments, or a mapping of named arguments",
+        )
+    if not any(isinstance(leaf, Tensor) for leaf in tree_leaves((inputs.args, inputs.kwargs))):
+        raise InputError(
+            f"example_inputs is a {type(example_inputs).__name__} without a tensor",
+            hint="give tensors of the shapes and types that the module's forward accepts",
+        )
+    return inputs
+
+
+def check_fit(module: nn.Module, inputs: Inputs) -> None:
+    """Raise `InputError` where the arguments are not those of a module's forward."""
+    try:
+        signature = inspect.signature(module.forward)
+    except (TypeError, ValueError):  # a forward that is not written in Python
+        return
+    try:
+        signature.bind(*inputs.args, **inputs.kwargs)
+    except TypeError as error:
+        named = ", ".join(signature.parameters) or "nothing"
+        raise InputError(
+            f"example_inputs do not fit the forward of {type(module).__name__}, "
+            f"which takes {named}: {error}",
+            hint="give a tensor for a single argument, a tuple of arguments in their order, or "
+            "a mapping of named ones",
+        ) from error
 
 
 def assumed_inputs(module: nn.Module) -> Iterator[Inputs]:

@@ -13,7 +13,8 @@ import torch
 from torch import fx, nn
 
 from flagscope.arch.trace.copies import UntraceableError, still_copy
-from flagscope.arch.trace.inputs import Inputs
+from flagscope.arch.trace.inputs import Inputs, check_fit
+from flagscope.errors import InputError
 
 # Methods that read values out of tensors, and those without further effect.
 LOOKS = frozenset({"item", "tolist", "numpy"})
@@ -51,23 +52,42 @@ def traced_program(module: nn.Module, inputs: Inputs) -> Program:
     ------
     UntraceableError
         If both fail, or the module cannot be copied.
+    InputError
+        If inputs were given, and they are not what the module's forward accepts.
 
     References
     ----------
     PyTorch documentation, "torch.export Programming Model" and "torch.fx".
     """
+    given = not inputs.assumed
+    if given:
+        check_fit(module, inputs)
     with _silence():
         still = still_copy(module)
         try:
-            return _exported(still, module, inputs, "torch.export")
+            program = _exported(still, module, inputs, "torch.export")
+            if given:
+                _check_types(program)
+            return program
+        except InputError:
+            raise
         except Exception as error:  # user code and the tracer may raise anything
             first = error
         try:
             still = _without_lookers_on(fx.symbolic_trace(still_copy(module)))
             return _exported(still, module, inputs, "torch.fx")
         except Exception:
+            stopped = _stopped_at(first, module)
+            # Errors of the tracer itself have classes of their own.
+            if given and type(first).__module__ == "builtins":
+                raise InputError(
+                    f"the module cannot be traced on these example_inputs: {stopped}",
+                    hint="give tensors of the shapes and types that the module's forward accepts; "
+                    "if it accepts these, leave them out: other inputs are assumed, or names of "
+                    "its tensors are read",
+                ) from first
             raise UntraceableError(
-                f"the module could not be traced: {_stopped_at(first, module)}",
+                f"the module could not be traced: {stopped}",
                 hint="give example_inputs, tensors that the module's forward accepts",
             ) from first
 
@@ -83,6 +103,30 @@ def _exported(module: nn.Module, original: nn.Module, inputs: Inputs, means: str
              for name, tensor in original.state_dict(keep_vars=True).items()}  # fmt: skip
     tensors = {held: names[name] for held, name in stored.items() if name in names}
     return Program(tuple(program.graph.nodes), tensors, means)
+
+
+def _check_types(program: Program) -> None:
+    """Raise `InputError` where a linear map reads inputs of another type than its weights have.
+
+    Fake tensors pass there, and real ones do not. What weights have entered is not looked at: its
+    type is no longer that of the inputs.
+    """
+    weighty = {node for node in program.nodes if node.name in program.tensors}
+    for node in program.nodes:
+        if node.target is torch.ops.aten.linear.default:
+            read, weight = (_dtype(operand) for operand in node.args[:2])
+            if read != weight and node.args[0] not in weighty:
+                raise InputError(
+                    f"example_inputs are {read}, and a map that reads them has weights of {weight}",
+                    hint=f"give tensors of {weight}, as the module's forward needs them",
+                )
+        if not weighty.isdisjoint(node.all_input_nodes):
+            weighty.add(node)
+
+
+def _dtype(operand: Any) -> str:
+    value = operand.meta.get("val") if isinstance(operand, fx.Node) else None
+    return str(getattr(value, "dtype", None)).removeprefix("torch.")
 
 
 def _without_lookers_on(traced: fx.GraphModule) -> fx.GraphModule:

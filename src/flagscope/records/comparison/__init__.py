@@ -18,6 +18,7 @@ from flagscope.records.comparison.change import (
 from flagscope.records.comparison.comparison import (
     COMPARE_SCHEMA,
     COMPARISON_PARTS,
+    KEPT_SINGULAR_VALUES,
     VERDICT_CODES,
     Comparison,
     ComparisonFinding,
@@ -36,6 +37,7 @@ __all__ = [
     "COMPARE_SCHEMA",
     "COMPARISON_PARTS",
     "FAULT_CODES",
+    "KEPT_SINGULAR_VALUES",
     "SIDE_A",
     "SIDE_B",
     "VERDICT_CODES",

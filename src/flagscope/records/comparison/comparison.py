@@ -93,8 +93,21 @@ class ComparisonFinding(Record):
 
     code: str = Field(description="Stable; --fail-on takes it.")
     severity: Severity
-    text: str
-    evidence: tuple[str, ...] = ()
+    plain: str = Field(
+        default="",
+        description="The same in a plain sentence, for a reader who does not know the terms.",
+    )
+    text: str = Field(description="One sentence, with counts.")
+    evidence: tuple[str, ...] = Field(
+        default=(), description="The numbers behind it, and what it is about."
+    )
+
+    def __repr__(self) -> str:
+        return f"ComparisonFinding({self.code}, {self.severity}: {self.text})"
+
+
+KEPT_SINGULAR_VALUES = 16
+"""Singular values of a head's product that a comparison keeps of each side."""
 
 
 class HeadSides(SidedRecord):
@@ -107,8 +120,8 @@ class HeadSides(SidedRecord):
     values_a: dict[str, float | None] = Field(description="Diagnostics of its pair in a.")
     values_b: dict[str, float | None]
     product_spectrum_a: list[float] = Field(
-        description="Leading singular values of its product W2 W1 in a; empty where a scan lacks "
-        "them."
+        description="The largest singular values, at most 16, of its product W2 W1 in a; empty "
+        "where a scan lacks them."
     )
     product_spectrum_b: list[float]
 

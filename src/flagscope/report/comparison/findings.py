@@ -19,6 +19,7 @@ from flagscope.records.comparison import (
     MapChange,
 )
 from flagscope.records.comparison.content_tests import factor_between, is_rearranged
+from flagscope.report.comparison.plain import PLAIN
 from flagscope.report.comparison.whereabouts import relative_change
 from flagscope.report.wording import counted, joined, number, typical
 
@@ -76,13 +77,21 @@ def fault_findings(faults: Iterable[Fault], side: str = "") -> list[ComparisonFi
     found = [_fault(fault) for fault in faults]
     if not side:
         return found
-    return [finding.model_copy(update={"text": f"{side}: {finding.text}"}) for finding in found]
+    return [
+        finding.model_copy(
+            update={"plain": f"{side}: {finding.plain}", "text": f"{side}: {finding.text}"}
+        )
+        for finding in found
+    ]
 
 
 def _finding(
     code: str, severity: Severity, text: str, evidence: Iterable[str] = ()
 ) -> ComparisonFinding:
-    return ComparisonFinding(code=code, severity=severity, text=text, evidence=tuple(evidence))
+    plain = PLAIN.get(code, text)  # what is said of an adapter is plain as it stands
+    return ComparisonFinding(
+        code=code, severity=severity, plain=plain, text=text, evidence=tuple(evidence)
+    )
 
 
 def _fault(fault: Fault) -> ComparisonFinding:

@@ -9,6 +9,7 @@ from typing import Any
 
 from flagscope.observables import EXPLANATIONS
 from flagscope.records.comparison import (
+    KEPT_SINGULAR_VALUES,
     ChangeRecord,
     Comparison,
     LayerChange,
@@ -100,6 +101,7 @@ def render_comparison(comparison: Comparison, *, title: str | None = None) -> st
             head_data=packed_json(_heads(comparison)),
             odd_tensors=_odd_tensors(comparison),
             shown_tensors=_TENSORS,
+            kept=KEPT_SINGULAR_VALUES,
             wording=wording,
             percent=wording.percent,
             relative=relative_change,
@@ -112,7 +114,7 @@ def render_comparison_summary(comparison: Comparison) -> str:
     """The verdict and the findings as a small HTML fragment without script, for notebooks."""
     return (
         environment().get_template("comparison_summary.html.j2").render(
-            comparison=comparison, verdict=comparison.verdict
+            findings=comparison.findings, verdict=comparison.verdict
         )
     )  # fmt: skip
 

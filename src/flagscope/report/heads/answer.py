@@ -138,7 +138,10 @@ def _pair_line(
     means = joined(_shown(one.mean_squared_cosine) for _, one in some)
     chances = joined(dict.fromkeys(_shown(one.chance) for _, one in some))
     heads = _both(record, space, pair)
-    return f"{heads}, {spaces}: mean squared cosine {means} (a copy has 1, chance gives {chances})."
+    return (
+        f"{heads}, {spaces}: mean squared cosine {means} (a copy has 1, chance gives {chances})"
+        f"{_apart(pair)}."
+    )
 
 
 def _clusters(
@@ -177,8 +180,28 @@ def _none(
     return headline, (
         f"The closest are {heads} in {space_name(record, space)}: mean squared cosine "
         f"{_shown(pair.mean_squared_cosine)} (a copy has 1, chance gives {_shown(pair.chance)}), "
-        f"{way}.",
+        f"{way}{_apart(pair)}.",
     )
+
+
+def _apart(pair: HeadOverlap) -> str:
+    """What an overlap across layers rests on, where these have no common basis."""
+    if pair.common_basis:
+        return ""
+    known = pair.common_basis is False
+    return f"; these layers have no common basis{'' if known else ' that is known'}"
+
+
+def basis_words(pair: HeadOverlap) -> str:
+    """Whether two heads meet in one basis, for a table.
+
+    Examples
+    --------
+    "common", "not common" across layers of a post-norm stack, or "not known".
+    """
+    if pair.common_basis is None:
+        return "not known"
+    return "common" if pair.common_basis else "not common"
 
 
 def _nothing(record: HeadOverlapsRecord) -> str:

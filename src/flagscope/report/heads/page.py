@@ -10,7 +10,7 @@ import numpy as np
 from flagscope.records import HeadOverlapsRecord, HeadSpaceRecord
 from flagscope.report import wording
 from flagscope.report.environment import assets, environment
-from flagscope.report.heads.answer import heads_answer, space_name
+from flagscope.report.heads.answer import basis_words, heads_answer, space_name
 from flagscope.report.heads.maps import MOST_HEADS, space_map
 from flagscope.report.palette import PALETTES
 from flagscope.report.payload import packed_json, packed_plotly
@@ -60,6 +60,7 @@ def render_heads(
             answer=heads_answer(record),
             names=[space_name(record, space) for space in record.spaces],
             most_heads=MOST_HEADS,
+            basis_words=basis_words,
             wording=wording,
         )
     )
@@ -86,6 +87,7 @@ def _map(
         "alt": f"Overlap of {len(measured)} heads in {name}, in units of chance, by layer",
         "ranks": [head.rank for head in measured],
         "d": space.d,
+        "basis": space.basis,
         # Spaces in which heads have the same numbers are looked up together.
         "group": f"{space.stack}/{space.attention}/{len(space.heads)}",
         "each": each,

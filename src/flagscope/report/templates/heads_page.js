@@ -20,7 +20,9 @@ openers.pair = (name) => {
   const [first, second] = (both ?? "").split("-");
   const names = chosen?.each ? chosen.spec.data[0]?.y ?? [] : [];
   if (!names.includes(first) || !names.includes(second) || first === second) return null;
-  byId("pair-title").textContent = `${first} and ${second}`;
+  const [one, other] = [first, second].map((label) => label.split("H")[0]);
+  const apart = chosen.basis === "shared" || one === other ? "" : chosen.basis === "unknown" ? ": layers without a known common basis" : ": layers without a common basis";
+  byId("pair-title").textContent = `${first} and ${second}${apart}`;
   byId("pair-rows").replaceChildren(...pairRows(chosen.group, first, second).map(([title, ...cells]) =>
     make("tr", {}, make("th", { scope: "row", textContent: title }), ...cells.map((textContent) => make("td", { textContent })))));
   const panel = byId("pair-panel");
