@@ -11,9 +11,9 @@ so that one step turns by √(2ηλ (1-β1)/(1+β1)), and n ≫ 1/(1-β1) steps 
 
 **What is measured.** After Σηλ = 3 the angles of whole matrices over 1, 10, 100 and 1/(ηλ) steps,
 from three moments, under constant η: of a matrix whose gradients are noise, and of the maps of a
-small GPT on text and on random characters, of which nothing can be learnt. Also what is left of a
-weight, ⟨w', w⟩ / ‖w‖², over what decay leaves of it: 1 if what was added is orthogonal to it. And
-the rate of ‖A - B‖ of a linear pair under AdamW with minibatches, with SGD next to it.
+GPT of one layer on text and on random characters, of which nothing can be learnt. Also what is
+left of a weight, ⟨w', w⟩ / ‖w‖², over what decay leaves of it: 1 if what was added is orthogonal to
+it. And the rate of ‖A - B‖ of a linear pair under AdamW with minibatches, with SGD next to it.
 
 **What was known when.** The formula for one step is that of Kosson and others; ρ(n) was derived
 before anything was measured. That AdamW breaks the law of A - B was known from ridge-rate. A trial
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-# (η, λ, β1, task) of the GPT; a factor of 10 in η, of 5 in λ.
+# (η, λ, β1, task) of the GPT.
 _TEXT = (
-    (1e-3, 0.5, 0.9, "real"),
-    (3e-3, 0.2, 0.9, "real"),
-    (3e-3, 0.5, 0.9, "real"),
-    (1e-2, 0.1, 0.9, "real"),
-    (3e-3, 0.5, 0.0, "real"),
-    (3e-3, 0.5, 0.9, "random"),
+    (2e-3, 0.5, 0.9, "real"),
+    (5e-3, 0.2, 0.9, "real"),
+    (5e-3, 0.5, 0.9, "real"),
+    (2e-2, 0.1, 0.9, "real"),
+    (5e-3, 0.5, 0.0, "real"),
+    (5e-3, 0.5, 0.9, "random"),
 )
-_NOISE = ((1e-3, 1.0, 0.9), (1e-2, 0.1, 0.9), (1e-2, 0.3, 0.9), (1e-2, 0.1, 0.0))
+_NOISE = ((2e-3, 0.5, 0.9), (1e-2, 0.1, 0.9), (1e-2, 0.3, 0.9), (1e-2, 0.1, 0.0))
 # (optimiser, η, λ) of linear pairs.
-_LINEAR = (("adamw", 1e-3, 0.1), ("adamw", 3e-3, 0.1), ("sgd", 0.1, 0.01))
+_LINEAR = (("adamw", 1e-3, 0.2), ("adamw", 3e-3, 0.1), ("sgd", 0.1, 0.01))
 
 
 class AdamWRotation(Experiment):
@@ -59,7 +59,7 @@ class AdamWRotation(Experiment):
         "weights turn."
     )
     source = "arXiv 2305.17212; theory, section 4"
-    budget_minutes = 14.0
+    budget_minutes = 6.0
     figures = (
         ("angles", "Angle over n steps against the prediction; one line a setting, mean of seeds."),
         ("imbalance", "‖A - B‖ of a linear pair over decay time; dashed: the law."),
@@ -67,7 +67,7 @@ class AdamWRotation(Experiment):
 
     def cells(self, options: Options) -> list[Cell]:
         """Noise, the GPT, linear pairs."""
-        seeds = list(range(options.seeds or (2 if options.quick else 4)))
+        seeds = list(range(options.seeds or (2 if options.quick else 3)))
         return [
             Cell(name, settings | {"seeds": seeds}, cost=cost)
             for name, settings, cost in _plan(options)

@@ -97,7 +97,7 @@ def _noise(s: dict[str, Any], seed: int, end: int) -> Iterator[tuple[int, dict[s
 def _language(s: dict[str, Any], seed: int, end: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """The small GPT of the laboratory on Python's help topics; the maps of its layers."""
     text = pydoc_corpus()
-    shape = GPTShape(vocab_size=len(text.vocabulary), n_layer=2, n_embd=s["width"], n_positions=32)
+    shape = GPTShape(vocab_size=len(text.vocabulary), n_layer=1, n_embd=s["width"], n_positions=32)
     start = initial_state(shape, torch.Generator().manual_seed(seed))
     state = {name: weight.requires_grad_() for name, weight in start.items()}
     maps = {
