@@ -2,9 +2,9 @@
 
     python -m benchmarks.rate_coverage
 
-A series is c e^{-rτ} with normal scatter in its logarithm, whose neighbours may be correlated, at 8 to
-40 checkpoints that are evenly or logarithmically spaced or drawn at random, over 1 to 6 in τ. What a
-fit calls `not-exponential` or `unresolved` counts apart.
+A series is c e^{-rτ} with normal scatter in its logarithm, whose neighbours may be correlated, at 8
+to 40 checkpoints that are evenly or logarithmically spaced or drawn at random, over 1 to 6 in τ.
+What a fit calls `not-exponential` or `unresolved` counts apart.
 """
 
 from __future__ import annotations

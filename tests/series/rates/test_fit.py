@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 from benchmarks.rate_coverage import coverage
+from benchmarks.rate_linear import SCHEDULES, UPDATES, cosine, rates, trained_imbalances
 from scipy import stats
 
 from flagscope.errors import InputError
-from flagscope.lab.data import load_images
-from flagscope.lab.linear import class_regression, linear_gradients
-from flagscope.lab.networks import initial_network
 from flagscope.series.rates import DecayTime, GroupSchedule, fitted_rate, known_rates, logged_rates
 from flagscope.series.rates.scatter import leading_coefficient
 
@@ -64,67 +60,24 @@ def test_correlated_scatter_widens_the_interval():
     assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
 
 
-def cosine(n: int) -> float:
-    return 0.2 * 0.5 * (1 + math.cos(math.pi * n / 1000)) + 0.002
-
-
-def warmed_up(n: int) -> float:
-    return 0.2 * min(1.0, (n + 1) / 300)
-
-
-SCHEDULES = {"constant": lambda n: 0.2, "warm-up": warmed_up, "cosine": cosine}
-
-
-def trained_imbalances(rate, decays, updates, *, optimiser="sgd", seeds=(0, 1, 2)):
-    """Steps, and ‖A - B‖ of each adjacent pair of a deep linear network, by seed."""
-    task = class_regression(load_images())
-    widths = [task.inputs.shape[1], 12, 12, task.targets.shape[1]]
-    weights = [w.detach() for w in initial_network(widths, list(seeds)).weights]
-    steps = [round(updates * i / 12) for i in range(13)]
-    rows = []
-    for n in range(updates + 1):
-        if n in steps:
-            rows.append(
-                [
-                    torch.linalg.matrix_norm(w1 @ w1.mT - w2.mT @ w2).numpy()
-                    for w1, w2 in pairwise(weights)
-                ]
-            )
-        gradients = linear_gradients(weights, task.input_covariance, task.cross_covariance)
-        weights = [
-            (1 - rate(n) * decay) * w - rate(n) * g
-            for w, g, decay in zip(weights, gradients, decays, strict=True)
-        ]
-    return steps, np.array(rows)
-
-
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_linear_networks_fall_at_the_rate_1_in_decay_time(name):
-    updates = 1000
-    steps, sizes = trained_imbalances(SCHEDULES[name], [0.01] * 3, updates)
-    group = GroupSchedule("all", known_rates(SCHEDULES[name], updates=updates), 0.01)
-    for pair in range(2):
-        for seed in range(3):
-            fit = fitted_rate(group.decay_time(steps), sizes[:, pair, seed].tolist())
-            assert fit.answer == "rate", fit
-            assert fit.rate == pytest.approx(1, abs=0.02)
+@pytest.mark.parametrize("pair", [0, 1])
+def test_linear_networks_fall_at_the_rate_1_in_decay_time(name, pair):
+    assert rates(name, [0.01] * 3, pair, range(3)) == pytest.approx(np.ones(3), abs=0.02)
 
 
 def test_two_groups_have_a_time_each_and_a_pair_between_them_no_law():
-    updates = 1000
-    decays = {"first": 0.01, "last": 0.004}
-    rates = known_rates(cosine, updates=updates)
-    steps, sizes = trained_imbalances(cosine, [0.01, 0.01, 0.004], updates)
-    group = GroupSchedule("first", rates, decays["first"])
-    within = fitted_rate(group.decay_time(steps), sizes[:, 0, 0].tolist())
-    assert within.rate == pytest.approx(1, abs=0.02)
-    across = fitted_rate(group.decay_time(steps), sizes[:, 1, 0].tolist())
-    assert across.rate is None or abs(across.rate - 1) > 0.02
+    decays = [0.01, 0.01, 0.005, 0.005]
+    first, across, last = (rates("cosine", decays, pair, range(3)) for pair in range(3))
+    assert first == pytest.approx(np.ones(3), abs=0.02)
+    assert last == pytest.approx(np.ones(3), abs=0.02)
+    assert not (np.abs(across - 1) <= 0.02).any()
 
 
 def test_in_steps_the_same_series_has_no_single_rate():
     """Decay time is what makes a cosine's series straight."""
-    steps, sizes = trained_imbalances(cosine, [0.01] * 3, 1000)
+    steps, sizes = trained_imbalances(cosine, [0.01] * 3, [0])
+    assert steps[-1] == UPDATES
     wrong = exact(np.array(steps) * 0.002)
     assert fitted_rate(wrong, sizes[:, 0, 0].tolist()).answer == "not-exponential"
 
@@ -198,9 +151,8 @@ def test_growth_is_a_negative_rate_and_scatter_alone_includes_zero():
 
 
 def test_an_uncertain_schedule_widens_the_interval():
-    updates = 1000
-    logged = logged_rates({n: cosine(n) for n in range(1, 1001, 250)}, updates=updates)
-    known = known_rates(cosine, updates=updates)
+    logged = logged_rates({n: cosine(n) for n in range(1, 1001, 250)}, updates=UPDATES)
+    known = known_rates(cosine, updates=UPDATES)
     steps = list(range(0, 751, 50))
     true = GroupSchedule("all", known, 0.02).decay_time(steps)
     values = np.exp(-true.value) * noisy(len(steps), 1e-3)

@@ -44,7 +44,7 @@ def test_adamw_on_noise_turns_as_predicted(beta1):
     rate, decay, lag = 1e-2, 1.0, 25
     end = 700
     generator = torch.Generator().manual_seed(5)
-    weight = torch.zeros(200, 200)
+    weight = torch.zeros(100, 100)
     optimiser = torch.optim.AdamW([weight], lr=rate, betas=(beta1, 0.99), weight_decay=decay)
     kept = {}
     for step in range(end + 1):
@@ -56,8 +56,8 @@ def test_adamw_on_noise_turns_as_predicted(beta1):
     turns = rotations(kept, group)
     assert [(t.start, t.stop) for t in turns] == [(s, s + lag) for s in range(500, end, lag)]
     assert all(t.settled for t in turns)
-    assert np.mean([t.angle_ratio for t in turns]) == pytest.approx(1, abs=0.02)
-    assert np.mean([t.norm_ratio for t in turns]) == pytest.approx(1, abs=0.01)
+    assert np.mean([t.angle_ratio for t in turns]) == pytest.approx(1, abs=0.03)
+    assert np.mean([t.norm_ratio for t in turns]) == pytest.approx(1, abs=0.02)
     if not beta1:  # with momentum the last updates before go on after
         assert np.mean([t.kept / t.decay_leaves for t in turns]) == pytest.approx(1, abs=0.02)
     assert turns[0].decay_leaves == pytest.approx((1 - rate * decay) ** lag, rel=1e-9)
