@@ -26,7 +26,8 @@ class PairRate(Record):
     low: float | None = Field(default=None, description="Lower end of its 95 % interval.")
     high: float | None = Field(default=None, description="Upper end of its 95 % interval.")
     predicted: float | None = Field(
-        default=None, description="What theory predicts: 1 under SGD with L2; null where it predicts none."
+        default=None,
+        description="What theory predicts: 1 under SGD with L2; null where it predicts none.",
     )
     points: int = Field(default=0, description="Checkpoints that were used.")
     span: float = Field(default=0.0, description="Decay time from the first to the last of them.")
