@@ -95,8 +95,9 @@ class Idle(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("optim", ["adamw_torch", "sgd"])
-@pytest.mark.parametrize("kind", ["cosine", "inverse_sqrt"])
+@pytest.mark.parametrize(
+    ("optim", "kind"), [("adamw_torch", "cosine"), ("sgd", "cosine"), ("sgd", "inverse_sqrt")]
+)
 def test_a_real_training_decays_as_its_files_say(tmp_path, optim, kind):
     """Weights of a Trainer's own checkpoints against τ from what it wrote next to them."""
     made = arguments(
