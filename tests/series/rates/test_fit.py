@@ -46,6 +46,15 @@ def test_without_correlation_it_is_the_line_of_least_squares():
     assert curve.value == pytest.approx(0.5, rel=1e-9)
 
 
+def test_with_few_points_a_correlation_that_cannot_be_seen_widens_the_interval():
+    x, generator = np.linspace(0, 3, 7), np.random.default_rng(2)
+    for _ in range(5):
+        y = generator.normal(size=7)
+        found, line = leading_coefficient(x, y, order=1, level=0.95), stats.linregress(x, y)
+        half = stats.t.ppf(0.975, 5) * line.stderr
+        assert found.high - found.low > 1.05 * 2 * half
+
+
 def test_correlated_scatter_widens_the_interval():
     """A random walk of the same size says less of a slope than independent scatter."""
     x, generator = np.linspace(0, 3, 40), np.random.default_rng(1)

@@ -81,6 +81,9 @@ def test_bounds_between_logged_steps_hold_the_truth(every, shift):
         moved = np.diff(one)
         assert (np.diff(time.low) <= moved + 1e-12).all()
         assert (moved <= np.diff(time.high) + 1e-12).all()
+    within = slice(every, updates - every)
+    assert (rates.low[within] <= true[within]).all()
+    assert (true[within] <= rates.high[within]).all()
     # Before the first logged step nothing is known but that it is not negative.
     assert time.low[0] <= time.value[0] <= time.high[0]
     assert not rates.exact

@@ -111,14 +111,12 @@ def logged_rates(logged: Mapping[int, float], *, updates: int) -> LearningRates:
     _check(rates)
     at = np.arange(updates)
     values = np.interp(at, steps - 1, rates)
-    # Logged steps on either side, one further away for the step that is not known.
-    before = np.searchsorted(steps - 1, at - 1, side="right") - 1
-    after = np.searchsorted(steps - 1, at + 1, side="left")
+    # An update lies between the last step logged before it and the first after it, whether a rate
+    # logged at s is that of update s - 1 or s.
     last = len(steps) - 1
-    left, right = rates[before.clip(0)], rates[after.clip(max=last)]
-    nearest = rates[np.searchsorted(steps - 1, at).clip(max=last)]
-    low = np.minimum(np.minimum(left, right), nearest)
-    high = np.maximum(np.maximum(left, right), nearest)
+    left = rates[(np.searchsorted(steps - 1, at - 1, side="right") - 1).clip(0)]
+    right = rates[np.searchsorted(steps - 1, at).clip(max=last)]
+    low, high = np.minimum(left, right), np.maximum(left, right)
     low = np.where((at < steps[0] - 1) | (at > steps[-1]), 0.0, low)
     return LearningRates(values, np.minimum(low, values), np.maximum(high, values))
 
