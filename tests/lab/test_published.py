@@ -121,7 +121,8 @@ def test_what_the_paper_claims_is_told_from_what_goes_beyond():
         for name in experiment_names()
     }
     assert counts == {
-        "alignment-without-ridge": 0, "attention-laws": 0, "attractor": 2, "collapse": 8,
+        "adamw-rotation": 0, "alignment-without-ridge": 0, "attention-laws": 0, "attractor": 2,
+        "collapse": 8,
         "invariance": 2, "invariant-ring": 2, "kernel-vs-read": 1, "lm-checkpoints": 7,
         "merge-prediction": 0,
         "obstruction": 3, "obstruction-scale": 3, "pruning": 0, "published-checkpoints": 5,
@@ -129,7 +130,8 @@ def test_what_the_paper_claims_is_told_from_what_goes_beyond():
     }  # fmt: skip
     verdicts = {name: results(name)["verdict"] for name in counts}
     assert verdicts["lm-checkpoints"] == verdicts["obstruction"] == "confirmed"
-    none = ("alignment-without-ridge", "attention-laws", "merge-prediction", "pruning")
+    none = ("adamw-rotation", "alignment-without-ridge", "attention-laws", "merge-prediction")
+    none = (*none, "pruning")
     assert all(verdicts[name] is None for name in none)
     # By "polystable" the paper means a closed orbit; the standard meaning is not its claim.
     assert verdicts["strata"] == "confirmed"
@@ -302,3 +304,16 @@ def test_shares_of_places_are_those_of_the_table():
             beyond_all, places = beyond_all + int(held.sum()), places + len(held)
     index = " ".join((LAB / "index.md").read_text(encoding="utf-8").split())
     assert f"In {beyond_all} of {places} places" in index
+
+
+def test_angles_of_adamw_are_those_of_the_table():
+    table = pd.read_csv(LAB / "adamw-rotation/table.csv")
+    one = table[(table.lag == 1) & (table.kind == "gpt") & table.cell.str.contains("real")]
+    texts = parts("adamw-rotation").items()
+    (text,) = [t for claim, t in texts if "(1-β1)/(1+β1)), after" in claim]
+    printed = {e.name: e for e in estimates(text)}
+    assert one.cell.nunique() == 5
+    for cell, chosen in one.groupby("cell"):
+        rate, decay, beta = re.findall(r"(?:rate|decay|beta)([0-9.]+)", cell)
+        name = f"one step, η = {rate}, λ = {decay}, β1 = {beta}"
+        agrees(printed[name], chosen.groupby("seed").angle_ratio.mean())

@@ -1,0 +1,5 @@
+"""The experiment `adamw-rotation`."""
+
+from flagscope.lab.experiments.adamw_rotation.experiment import EXPERIMENT
+
+__all__ = ["EXPERIMENT"]

@@ -1,0 +1,195 @@
+"""Learning rate and weight decay of each group of an optimiser, from what it saved of itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flagscope.checkpoint.files.checks import DAMAGED
+from flagscope.checkpoint.files.placed import PlacedBytes
+from flagscope.checkpoint.groups.choice import is_optimiser
+from flagscope.checkpoint.torch.objects import pairs_of
+from flagscope.errors import CorruptFileError, InputError
+from flagscope.series.rates.learning_rates import logged_rates
+from flagscope.series.rates.saved import number, plain, saved_object
+from flagscope.series.rates.schedule import GroupSchedule, Optimiser, Schedule
+
+_MOST_GROUPS = 10_000
+
+
+@dataclass(frozen=True)
+class SavedGroup:
+    """One group of parameters as an optimiser saved it.
+
+    Attributes
+    ----------
+    learning_rate
+        η after the scheduler's last move.
+    decay
+        λ; None where the optimiser has none.
+    momentum, dampening, nesterov, betas
+        As far as the optimiser has them.
+    parameters
+        Number of tensors in the group; their names are not saved.
+    """
+
+    learning_rate: float
+    decay: float | None
+    momentum: float
+    dampening: float
+    nesterov: bool
+    betas: tuple[float, float] | None
+    parameters: int
+
+
+@dataclass(frozen=True)
+class SavedOptimiser:
+    """The groups of an optimiser, and what of it can be recognised.
+
+    Attributes
+    ----------
+    groups
+        In the order of the optimiser.
+    optimiser
+        "sgd" or "adamw"; None where it may be Adam as well, whose L2 decay has no decay time.
+    step
+        Number of updates done, where the file says it.
+    """
+
+    groups: tuple[SavedGroup, ...]
+    optimiser: Optimiser | None
+    step: int | None = None
+
+
+def read_optimiser(path: str | os.PathLike[str]) -> SavedOptimiser:
+    """The groups in an optimizer.pt, or in a checkpoint of PyTorch Lightning. Nothing is run.
+
+    No tensor of the optimiser's state is read.
+
+    Raises
+    ------
+    UnsafeFileError, MissingFileError, CorruptFileError, SourceError
+        If the file cannot be read safely, or holds no optimiser, or more than one.
+    """
+    saved, placed = saved_object(path)
+    content = pairs_of(saved) or {}
+    step = content.get("global_step")
+    states = content.get("optimizer_states")
+    if isinstance(states, (list, tuple)):
+        if len(states) != 1:
+            raise CorruptFileError(
+                f"{path} holds {len(states)} optimisers.", hint="give the schedule by hand."
+            )
+        content = pairs_of(states[0]) or {}
+    if not is_optimiser(content):
+        raise CorruptFileError(
+            f"{path} holds no optimiser.",
+            hint="give optimizer.pt, or a checkpoint of Lightning.",
+        )
+    groups = content["param_groups"]
+    if not isinstance(groups, (list, tuple)) or not 0 < len(groups) <= _MOST_GROUPS:
+        raise CorruptFileError(f"{path} has no list of groups of parameters.", hint=DAMAGED)
+    read = tuple(
+        _group(pairs_of(group), placed, f"{path}, group {i}") for i, group in enumerate(groups)
+    )
+    done = step if isinstance(step, int) and not isinstance(step, bool) and step >= 0 else None
+    return SavedOptimiser(read, _recognised([pairs_of(group) or {} for group in groups]), done)
+
+
+def schedule_from_optimisers(
+    saved: Mapping[int, SavedOptimiser],
+    *,
+    updates: int | None = None,
+    optimiser: Optimiser | None = None,
+    source: str = "optimizer.pt",
+) -> Schedule:
+    """A schedule from the optimisers that were saved with a series of checkpoints.
+
+    Parameters
+    ----------
+    saved
+        By number of updates done.
+    updates
+        Length of the training; the last saved step if None.
+    optimiser
+        Which it is, where the files cannot show it: "sgd" or "adamw".
+    source
+        Where they come from.
+
+    Returns
+    -------
+    Schedule
+        Groups "group 0", "group 1", … Their rates are known at the saved steps alone, see
+        `logged_rates`; λ is exact.
+
+    Raises
+    ------
+    InputError
+        If nothing is given, the files differ in their groups, or λ changes along the series.
+    """
+    if not saved:
+        raise InputError("no optimiser was given")
+    first = saved[min(saved)]
+    if any(len(each.groups) != len(first.groups) for each in saved.values()):
+        raise InputError("the optimisers have different numbers of groups")
+    groups = []
+    for i, group in enumerate(first.groups):
+        if len({each.groups[i].decay for each in saved.values()}) > 1:
+            raise InputError(
+                f"the weight decay of group {i} changes along the series",
+                hint="a decay time needs a constant one; take a part of the series",
+            )
+        logged = {step: each.groups[i].learning_rate for step, each in saved.items()}
+        groups.append(
+            GroupSchedule(
+                f"group {i}",
+                logged_rates(logged, updates=max(updates or 0, max(saved), 1)),
+                group.decay,
+                momentum=group.momentum,
+                dampening=group.dampening,
+                nesterov=group.nesterov,
+                betas=group.betas,
+                members=f"{group.parameters} tensors, whose names are not saved",
+            )
+        )
+    notes = (
+        f"learning rates are known at {len(saved)} steps and interpolated between them: bounds "
+        "hold if they only rise or only fall between two of them",
+    )
+    return Schedule(tuple(groups), optimiser or first.optimiser, source, notes)
+
+
+def _group(group: Mapping[Any, Any] | None, placed: PlacedBytes, what: str) -> SavedGroup:
+    if group is None or "lr" not in group:
+        raise CorruptFileError(f"{what} has no learning rate.", hint=DAMAGED)
+    rate = number(group["lr"], placed, f"the learning rate of {what}")
+    decay = number(group.get("weight_decay"), placed, f"the weight decay of {what}")
+    if rate is None or rate < 0 or (decay is not None and decay < 0):
+        raise CorruptFileError(f"{what} has a negative learning rate or decay.", hint=DAMAGED)
+    betas = plain(group.get("betas"))
+    pair = (
+        (float(betas[0]), float(betas[1]))
+        if isinstance(betas, list) and len(betas) == 2 and all(isinstance(b, float) for b in betas)
+        else None
+    )
+    parameters = group.get("params")
+    return SavedGroup(
+        learning_rate=rate,
+        decay=decay,
+        momentum=number(group.get("momentum"), placed, f"the momentum of {what}") or 0.0,
+        dampening=number(group.get("dampening"), placed, f"the dampening of {what}") or 0.0,
+        nesterov=group.get("nesterov") is True,
+        betas=pair,
+        parameters=len(parameters) if isinstance(parameters, (list, tuple)) else 0,
+    )
+
+
+def _recognised(groups: list[Mapping[Any, Any]]) -> Optimiser | None:
+    """The optimiser by the settings that PyTorch's own ones save."""
+    if all("dampening" in group and "nesterov" in group for group in groups):
+        return "sgd"
+    if all(group.get("decoupled_weight_decay") is True for group in groups):
+        return "adamw"
+    return None
