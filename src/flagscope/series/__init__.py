@@ -1,0 +1,1 @@
+"""Series of checkpoints of one training."""
