@@ -110,7 +110,7 @@ def _of(source: str) -> list[Place]:
     if path.is_dir():
         return _in_folder(path)
     if any(sign in source for sign in _PATTERN) and not path.exists():
-        matched = sorted(glob(str(path)))
+        matched = sorted(glob(str(path)))  # noqa: PTH207 - Path.glob takes no absolute pattern
         kept = [Path(one) for one in matched if _may_be_one(Path(one))]
         if not kept:
             raise MissingFileError(
@@ -151,11 +151,12 @@ def _in_folder(path: Path) -> list[Place]:
 
 
 def _step_folder(path: Path) -> bool:
-    """Whether a folder is a step: it has a number, and weights or what says that it had some."""
-    if step_name(path.name) is None:
-        return False
+    """Whether a folder is a step: its name says so, or it has a number and something in it."""
+    said = step_name(path.name)
+    if said is None or said.by_word:
+        return said is not None
     try:
-        return any(path.iterdir()) or _UNFINISHED.search(path.name) is not None
+        return any(path.iterdir())
     except OSError:
         return True
 

@@ -20,6 +20,7 @@ class StepName(NamedTuple):
 
     number: int
     unit: Unit
+    by_word: bool = True  # whether a word says that the number is a step's
 
 
 def step_name(name: str) -> StepName | None:
@@ -30,15 +31,20 @@ def step_name(name: str) -> StepName | None:
 
     Examples
     --------
-    >>> [step_name(name) for name in ("checkpoint-500", "epoch=3-step=1200.ckpt")]
-    [StepName(number=500, unit='step'), StepName(number=1200, unit='step')]
-    >>> step_name("stage1-step1000-tokens5B"), step_name("epoch_3"), step_name("final")
-    (StepName(number=1000, unit='step'), StepName(number=3, unit='epoch'), None)
+    >>> step_name("epoch=3-step=1200.ckpt")
+    StepName(number=1200, unit='step', by_word=True)
+    >>> step_name("stage1-step1000-tokens5B").number, step_name("epoch_3").unit, step_name("final")
+    (1000, 'epoch', None)
     """
-    for pattern, unit in ((_STEP, "step"), (_EPOCH, "epoch"), (_NUMBER, "step")):
+    units: tuple[tuple[re.Pattern[str], Unit], ...] = (
+        (_STEP, "step"),
+        (_EPOCH, "epoch"),
+        (_NUMBER, "step"),
+    )
+    for pattern, unit in units:
         found = pattern.findall(name)
         if pattern is _STEP and len(found) > 1:  # checkpoint-epoch=1-step=20
             found = found[-1:]
         if len(found) == 1 and len(found[0]) <= _MOST_DIGITS:
-            return StepName(int(found[0]), unit)
+            return StepName(int(found[0]), unit, pattern is not _NUMBER)
     return None

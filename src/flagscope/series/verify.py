@@ -14,7 +14,11 @@ from flagscope.series.checks.copies import (
     misplaced,
     near_equal_faults,
 )
-from flagscope.series.checks.foreign import foreign_files, foreign_steps
+from flagscope.series.checks.foreign import (
+    another_training,
+    foreign_files,
+    foreign_steps,
+)
 from flagscope.series.checks.headers import mixed_dtype, not_finite, other_tensors, unread
 from flagscope.series.checks.numbers import gaps, wrong_numbers
 from flagscope.series.checks.order import right_order, wrong_order
@@ -78,13 +82,29 @@ def _of_contents(series: Compared) -> list[SeriesFault]:
     strange, aside = foreign_steps(series, copies | partly)
     faults += near_equal_faults(series, copies | partly | aside) + strange
     left = copies | partly | aside
-    kept = [place for place in range(len(series.steps)) if place not in left]
-    rest = series.without(left)
-    order = right_order(rest)
-    faults += wrong_order(rest, order)
-    if order != list(range(len(kept))):
-        rest = compared([rest.steps[place] for place in order])
-    return [*faults, *branches(rest, set())]
+    anew, cut = another_training(series, left)
+    faults += anew
+    if cut is None:
+        return [*faults, *_of_order(series.without(left))]
+    for part in (range(cut, len(series.steps)), range(cut)):
+        faults += _of_order(series.without(left | set(part)))
+    return faults
+
+
+def _of_order(series: Compared) -> list[SeriesFault]:
+    """Steps that are exchanged, or that continue from an earlier one.
+
+    Both make a step lie far from the one before it: steps are called exchanged only where the other
+    order leaves fewer that continue from an earlier one.
+    """
+    given = branches(series)
+    order = right_order(series)
+    if order == list(range(len(series.steps))):
+        return given
+    rest = branches(compared([series.steps[place] for place in order]))
+    if rest and len(rest) >= len(given):
+        return given
+    return [*wrong_order(series, order), *rest]
 
 
 def _mostly_finite(step: Step) -> bool:

@@ -13,34 +13,33 @@ from flagscope.series.step import Step
 
 NEARER = 0.8
 """Distance to an earlier step in units of that to the one before, at most, of a branch."""
+FROM_START = 2.5
+"""Distance to the first step in units of that to the nearest, at most, of a restart."""
 _AGREE = 0.7
 
 
-def branches(series: Compared, left: set[int]) -> list[SeriesFault]:
+def branches(series: Compared) -> list[SeriesFault]:
     """Steps that lie nearer to an earlier one than to the one before.
 
     The training went on from there: from its start (`restart`), or from a step before
     (`rolled-back`).
     """
     faults = []
-    places = [place for place in range(len(series.steps)) if place not in left]
-    for position, place in enumerate(places):
-        earlier = places[: position - 1]
-        if position < 2 or not series.far.size:
-            continue
-        before = places[position - 1]
-        source = min(earlier, key=lambda other: series.far[other, place])
+    for place in range(2, len(series.steps)) if series.far.size else ():
+        before = place - 1
+        source = int(np.argmin(series.far[:before, place]))
         if not _nearer(series, place, source, before):
             continue
+        # First steps of two trainings of one start are alike: the second may be nearer than it.
+        anew = source < 2 and series.far[0, place] <= FROM_START * series.far[source, place]
         name, origin = series.steps[place].place.name, series.steps[source].place.name
         ratio = series.far[source, place] / series.far[before, place]
-        anew = source == places[0]
         faults.append(
             SeriesFault(
                 code="restart" if anew else "rolled-back",
                 steps=[name],
-                plain=f"{name} continues from {origin}, not from "
-                f"{series.steps[before].place.name}: the training began anew."
+                plain=f"{name} lies at the start of the training again, nearest to {origin}, and "
+                f"does not continue from {series.steps[before].place.name}."
                 if anew
                 else f"{name} continues from {origin}, not from {series.steps[before].place.name}.",
                 evidence=f"It lies {ratio:.2f} times as far from {origin} as from the step before "

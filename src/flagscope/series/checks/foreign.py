@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+import numpy as np
+
 from flagscope.records.series import SeriesFault
 from flagscope.series.compared import Compared, detour
 from flagscope.series.distances import TensorDistances, pooled, pooled_correlation
@@ -14,6 +16,7 @@ ASIDE = 3.0
 _SIGMAS = 4.0
 _NO_MORE = 0.05  # correlation that independent weights do not exceed, whatever the samples
 _PLAIN = 0.3  # correlation of neighbours that shows a common origin
+_PLAIN_AROUND = 2.0  # the same of the neighbours of a step between them, in units of the limit
 _PER_STEP = 5  # a first distance of more steps than this many times the next may lose all memory
 _KEPT = 8
 
@@ -132,7 +135,10 @@ def foreign_steps(series: Compared, left: set[int]) -> tuple[list[SeriesFault], 
             continue
         neighbours = _around(others, place)
         bound = float(series.correlation[neighbours[0], neighbours[1]])
-        if not bound > _PLAIN or not _as_dense(series, place, neighbours):
+        between = neighbours[0] < place < neighbours[1]
+        if not bound > (_PLAIN_AROUND * limit if between else _PLAIN):
+            continue
+        if not _as_dense(series, place, neighbours):
             continue
         name = series.steps[place].place.name
         first = place == 0
@@ -158,6 +164,30 @@ def foreign_steps(series: Compared, left: set[int]) -> tuple[list[SeriesFault], 
         )
         places.add(place)
     return faults, places
+
+
+def another_training(series: Compared, left: set[int]) -> tuple[list[SeriesFault], int | None]:
+    """A fault where all later steps have nothing in common with all earlier ones, and its place."""
+    places = [place for place in range(len(series.steps)) if place not in left]
+    limit = max(_SIGMAS * series.noise, _NO_MORE)
+    for cut in range(2, len(places) - 1) if series.correlation.size else ():
+        early, late = places[:cut], places[cut:]
+        across = series.correlation[np.ix_(early, late)]
+        bound = min(series.correlation[early[-2], early[-1]], series.correlation[late[0], late[1]])
+        if not (across < limit).all() or not bound > _PLAIN:
+            continue
+        name, before = series.steps[late[0]].place.name, series.steps[early[-1]].place.name
+        fault = SeriesFault(
+            code="restart",
+            steps=[name],
+            plain=f"{name} and the steps after it are of another training than {before} and those "
+            "before it: it began anew from another start.",
+            evidence=f"No step before correlates with one after by more than {across.max():.3f}; "
+            f"by chance up to {_SIGMAS * series.noise:.3f}. Neighbours on either side correlate at "
+            f"{bound:.2f} and more.",
+        )
+        return [fault], late[0]
+    return [], None
 
 
 def _around(others: Sequence[int], place: int) -> tuple[int, int]:

@@ -34,9 +34,10 @@ def right_order(series: Compared) -> list[int]:
             if ratio < best and ratio <= SHORTER and _agreed(series, order, candidate):
                 best, change = ratio, candidate
         if change == order:
-            return order
+            break
         order = change
-    return order
+    # A way and its reverse are equally long: the one that is nearer to the given order.
+    return min((order, order[::-1]), key=lambda one: len(_moved(one)))
 
 
 def wrong_order(series: Compared, order: Sequence[int]) -> list[SeriesFault]:
