@@ -10,8 +10,7 @@ import torch
 
 from flagscope.checkpoint import checkpoint_fingerprint, from_state_dict
 from flagscope.checkpoint.fingerprint import SAMPLE_BYTES
-from flagscope.checkpoint.indexing import boxes
-from flagscope.checkpoint.indexing import index_shape, resolved_index
+from flagscope.checkpoint.indexing import boxes, index_shape, resolved_index
 
 
 def state() -> dict[str, torch.Tensor]:

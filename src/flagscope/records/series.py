@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
+from flagscope.records.literals import Label
 from flagscope.records.record import Record
 
 TRACK_SCHEMA = "flagscope.track/1"
@@ -86,3 +87,31 @@ class Integrity(Record):
     )
     displacement: float | None = Field(description="Distance of the first and the last step.")
     not_looked_at: list[str] = Field(description="What the answer does not cover, in words.")
+
+
+class SeriesCurve(Record):
+    """One number of one pair over the steps of a series."""
+
+    pair: str = Field(description="Name of the pair, as in a scan.")
+    kind: str
+    layer: int | None
+    observable: str = Field(description="Field of the pair's record in a scan.")
+    label: Label | None = Field(
+        description="Whether the pair's own freedom leaves the number (functional) or moves it "
+        "(gauge); null where that is not known."
+    )
+    values: list[float | None] = Field(description="One for each step; null where there is none.")
+    low: list[float | None] = Field(description="What chance gives at each step, its lower end.")
+    high: list[float | None]
+
+
+class SeriesRecord(Record):
+    """Everything of a series (schema `flagscope.track/1`)."""
+
+    schema_: Literal["flagscope.track/1"] = Field(default=TRACK_SCHEMA, alias="schema")
+    version: str = Field(default="", description="Of flagscope.")
+    sources: list[str] = Field(description="What was named.")
+    integrity: Integrity
+    steps: list[StepRecord] = Field(description="In the order of their numbers.")
+    curves: list[SeriesCurve] = Field(description="Empty where only integrity was asked for.")
+    notes: list[str]
