@@ -85,7 +85,7 @@ def track(
     Examples
     --------
     >>> from flagscope.demo import checkpoints
-    >>> report = track(list(checkpoints().values()), kinds="mlp")
+    >>> report = track(checkpoints(), kinds="mlp")
     >>> report.faults, report.steps["number"].tolist()
     ([], [0, 80, 400, 2000, 10000])
     """

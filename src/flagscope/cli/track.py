@@ -203,4 +203,7 @@ def _print_curves(out: Output, record: SeriesRecord) -> None:
     titles = (("", "left"), ("number", "left"), ("pairs", "right"), ("first step", "right"),
               ("last step", "right"), ("chance", "right"), ("label", "left"))  # fmt: skip
     out.table(grid(titles, rows))
-    out.paragraph("Medians over pairs. For every pair and step: --csv F --csv-table curves.")
+    out.paragraph(
+        "Medians over pairs; – where fewer than half have a number. For every pair and step: "
+        "--csv F --csv-table curves."
+    )

@@ -1,7 +1,7 @@
 """`python -m flagscope.schema` prints the schema of a scan.
 
-`compare`, `heads`, `track` and `family` as an argument print the others; --write brings all published
-files up to date.
+`compare`, `heads`, `track` and `family` as an argument print the others; --write brings all
+published files up to date.
 """
 
 from __future__ import annotations

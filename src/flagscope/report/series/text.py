@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -10,13 +11,16 @@ from flagscope.records.series import SeriesCurve, SeriesRecord
 
 
 class CurveSummary(NamedTuple):
-    """One number of one kind of pair: medians at the first and the last step that have it."""
+    """One number of one kind of pair: medians at the first and the last step.
+
+    None where fewer than half of the pairs have it there.
+    """
 
     kind: str
     observable: str
     pairs: int
-    first: float
-    last: float
+    first: float | None
+    last: float | None
     chance: float | None
     label: str | None
 
@@ -48,31 +52,31 @@ def curve_summaries(record: SeriesRecord) -> list[CurveSummary]:
         groups[curve.kind, curve.observable].append(curve)
     found = []
     for (kind, observable), curves in groups.items():
-        ends = [_ends(curve) for curve in curves]
-        known = [one for one in ends if one is not None]
-        if not known:
-            continue
-        chances = [
-            (low + high) / 2
-            for curve in curves
-            for low, high in [(curve.low[-1], curve.high[-1])]
-            if low is not None and high is not None
-        ]
         labels = {curve.label for curve in curves}
+        chances = [
+            (curve.low[-1], curve.high[-1]) for curve in curves if curve.values[-1] is not None
+        ]
         found.append(
             CurveSummary(
                 kind=kind,
                 observable=observable,
-                pairs=len(known),
-                first=median(first for first, _ in known),
-                last=median(last for _, last in known),
-                chance=median(chances) if chances else None,
+                pairs=len(curves),
+                first=_median([curve.values[0] for curve in curves]),
+                last=_median([curve.values[-1] for curve in curves]),
+                chance=_median(
+                    [
+                        (low + high) / 2
+                        for low, high in chances
+                        if low is not None and high is not None
+                    ]
+                ),
                 label=labels.pop() if len(labels) == 1 else None,
             )
         )
     return found
 
 
-def _ends(curve: SeriesCurve) -> tuple[float, float] | None:
-    values = [value for value in curve.values if value is not None]
-    return (values[0], values[-1]) if values else None
+def _median(values: Sequence[float | None]) -> float | None:
+    """Of the values that there are; None if there are fewer than half."""
+    known = [value for value in values if value is not None]
+    return median(known) if known and 2 * len(known) >= len(values) else None

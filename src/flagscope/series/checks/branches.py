@@ -41,7 +41,8 @@ def branches(series: Compared) -> list[SeriesFault]:
                 plain=f"{name} lies at the start of the training again, nearest to {origin}, and "
                 f"does not continue from {series.steps[before].place.name}."
                 if anew
-                else f"{name} continues from {origin}, not from {series.steps[before].place.name}.",
+                else f"{name} does not continue from {series.steps[before].place.name}: it lies "
+                f"nearer to {origin}, which is earlier.",
                 evidence=f"It lies {ratio:.2f} times as far from {origin} as from the step before "
                 "it. A step before it that is of another training would look the same.",
             )

@@ -84,17 +84,16 @@ def _aside(
     own, others = detour(pooled(inside), place), detour(pooled(rest), place)
     if own is None or others is None:
         return None
-    near = place - 1 if place == last else place + 1
-    correlation, noise = _of_matrices(series, inside, place, near)
-    usual, _ = _of_matrices(series, rest, place, near)
-    lost = correlation is not None and correlation < max(_SIGMAS * noise, _NO_MORE)
+    nearest, noise = _nearest(series, inside, place)
+    usual, _ = _nearest(series, rest, place)
+    lost = nearest is not None and nearest < max(_SIGMAS * noise, _NO_MORE)
     kept = usual is not None and usual > _PLAIN
     inner = 0 < place < last
     if not (inner and own > ASIDE * others) and not (lost and kept):
         return None
-    further = (
-        f"; correlation with the next step {correlation:.2f}" if correlation is not None else ""
-    )
+    further = ""
+    if nearest is not None:
+        further = f"; correlation with the nearest step {nearest:.2f}"
     return SeriesFault(
         code="foreign-shard",
         steps=[name],
@@ -106,17 +105,17 @@ def _aside(
     )
 
 
-def _of_matrices(
-    series: Compared, tensors: Sequence[TensorDistances], place: int, other: int
+def _nearest(
+    series: Compared, tensors: Sequence[TensorDistances], place: int
 ) -> tuple[float | None, float]:
+    """Largest correlation of a step's matrices with those of another step, and its noise."""
     shapes = series.steps[0].headers
     matrices = [one for one in tensors if len(shapes[one.name].shape) > 1]
-    if not matrices:
-        return None, 1.0
     correlation, noise = pooled_correlation(matrices)
-    if not correlation.size or correlation[place, other] != correlation[place, other]:
-        return None, 1.0
-    return float(correlation[place, other]), noise
+    if not correlation.size:
+        return None, noise
+    others = np.delete(correlation[place], place)
+    return (float(others.max()), noise) if np.isfinite(others).all() else (None, noise)
 
 
 def foreign_steps(series: Compared, left: set[int]) -> tuple[list[SeriesFault], set[int]]:
