@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from flagscope.api.inspection import Inspection, inspect
     from flagscope.api.report import Report
     from flagscope.api.scan import scan
+    from flagscope.api.series_report import SeriesReport
+    from flagscope.api.track import track
     from flagscope.arch import FamilyInfo, families
     from flagscope.errors import (
         ArchitectureError,
@@ -46,6 +48,8 @@ _HOMES = {
     **dict.fromkeys(("Inspection", "inspect"), "api.inspection"),
     "Report": "api.report",
     "scan": "api.scan",
+    "SeriesReport": "api.series_report",
+    "track": "api.track",
     **dict.fromkeys(("FamilyInfo", "families"), "arch"),
     "ScanResult": "records",
     **dict.fromkeys(
@@ -71,6 +75,7 @@ __all__ = [
     "MissingFileError",
     "Report",
     "ScanResult",
+    "SeriesReport",
     "SourceError",
     "StoreError",
     "UnknownDtypeError",
@@ -81,6 +86,7 @@ __all__ = [
     "inspect",
     "reparameterize",
     "scan",
+    "track",
 ]
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from flagscope.checkpoint import checkpoint_fingerprint, from_state_dict
-from flagscope.checkpoint.fingerprint import SAMPLE_BYTES, _boxes
-from flagscope.checkpoint.indexing import index_shape, resolved_index
+from flagscope.checkpoint.fingerprint import SAMPLE_BYTES
+from flagscope.checkpoint.indexing import boxes, index_shape, resolved_index
 
 
 def state() -> dict[str, torch.Tensor]:
@@ -72,11 +72,11 @@ def test_boxes_are_the_range_in_row_major_order():
         start = rng.randrange(count)
         stop = rng.randint(start + 1, count)
         numbers = torch.arange(count).reshape(shape)
-        boxes = list(_boxes(shape, start, stop))
-        assert torch.cat([numbers[box].reshape(-1) for box in boxes]).equal(
+        found = list(boxes(shape, start, stop))
+        assert torch.cat([numbers[box].reshape(-1) for box in found]).equal(
             torch.arange(start, stop)
         )
-        assert len(boxes) <= 2 * len(shape) + 1
+        assert len(found) <= 2 * len(shape) + 1
 
 
 def test_at_most_three_windows_of_a_tensor_are_read(monkeypatch):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
-from flagscope.checkpoint.indexing import Index
+from flagscope.checkpoint.indexing import boxes
 from flagscope.errors import UnknownDtypeError
 
 SAMPLE_BYTES = 4096
@@ -113,7 +113,7 @@ def _blocks(checkpoint: Checkpoint, info: TensorInfo) -> Iterator[bytes]:
     window = max(1, _BLOCK_BYTES // max(1, info.nbytes // max(1, count)))
     try:
         for start in range(0, count, window):
-            for index in _boxes(info.shape, start, min(start + window, count)):
+            for index in boxes(info.shape, start, min(start + window, count)):
                 yield _row_major_bytes(checkpoint.read(info.name, index))
     except UnknownDtypeError:
         yield _UNREADABLE
@@ -153,41 +153,10 @@ def _sampled_together(
 def _samples(checkpoint: Checkpoint, info: TensorInfo) -> Iterator[bytes]:
     try:
         for start, stop in _windows(info):
-            for index in _boxes(info.shape, start, stop):
+            for index in boxes(info.shape, start, stop):
                 yield _row_major_bytes(checkpoint.read(info.name, index))
     except UnknownDtypeError:
         yield _UNREADABLE
-
-
-def _boxes(shape: tuple[int, ...], start: int, stop: int) -> Iterator[Index]:
-    """Indices that together select elements start … stop of the row-major order, in that order.
-
-    At most two boxes an axis and one more, none of which holds an element outside the range.
-    """
-    if stop - start == math.prod(shape):
-        yield ()
-        return
-    if len(shape) == 1:
-        yield (slice(start, stop),)
-        return
-    row = math.prod(shape[1:])
-    first, last = -(-start // row), stop // row
-    if first > last:  # the range lies inside one row
-        yield from _inside(shape, last, start, stop, row)
-        return
-    if start < first * row:
-        yield from _inside(shape, first - 1, start, first * row, row)
-    if first < last:
-        yield (slice(first, last),)
-    if last * row < stop:
-        yield from _inside(shape, last, last * row, stop, row)
-
-
-def _inside(
-    shape: tuple[int, ...], position: int, start: int, stop: int, row: int
-) -> Iterator[Index]:
-    for rest in _boxes(shape[1:], start - position * row, stop - position * row):
-        yield (position, *rest)
 
 
 def _row_major_bytes(tensor: Tensor) -> bytes:

@@ -118,6 +118,43 @@ def seen_weights(name: str, *, revision: str | None) -> Path | HubPath:
     return fetched_weights(name, revision=repository.revision)
 
 
+def revisions(name: str) -> list[str]:
+    """Branches and tags of a model on the hub; offline those that the cache holds.
+
+    Parameters
+    ----------
+    name
+        name or org/name.
+
+    Raises
+    ------
+    MissingFileError
+        If the hub has no such model, and the cache none of its revisions.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub.utils import HfHubHTTPError
+
+    try:
+        found = HfApi(library_name="flagscope").list_repo_refs(name)
+    except HfHubHTTPError as error:
+        raise MissingFileError(
+            f"{name!r} is neither a path that exists nor a model on the hub.",
+            hint="check the name; for a private model run `hf auth login` first.",
+        ) from error
+    except Exception:  # not reached; errors differ between versions
+        folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"))
+        here = folder / "refs"
+        cached = [str(ref.relative_to(here)) for ref in here.rglob("*") if ref.is_file()]
+        if not cached:
+            raise MissingFileError(
+                f"the hub was not reached, and the cache holds no revision of {name}.",
+                hint="connect, or unset HF_HUB_OFFLINE, and try again.",
+            ) from None
+        return sorted(cached)
+    return sorted({ref.name for ref in (*found.branches, *found.tags)})
+
+
 class _Repository:
     """One model on the hub, at one commit, and in the cache alone once the hub did not answer."""
 

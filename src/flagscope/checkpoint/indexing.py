@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import TypeAlias
 
@@ -174,3 +174,34 @@ def strided_runs(shape: Sequence[int], stride: Sequence[int]) -> tuple[tuple[int
         else:
             runs.append((step, length))
     return tuple(runs)
+
+
+def boxes(shape: tuple[int, ...], start: int, stop: int) -> Iterator[Index]:
+    """Indices that together select elements start … stop of the row-major order, in that order.
+
+    At most two boxes an axis and one more, none of which holds an element outside the range.
+    """
+    if stop - start == prod(shape):
+        yield ()
+        return
+    if len(shape) == 1:
+        yield (slice(start, stop),)
+        return
+    row = prod(shape[1:])
+    first, last = -(-start // row), stop // row
+    if first > last:  # the range lies inside one row
+        yield from _inside(shape, last, start, stop, row)
+        return
+    if start < first * row:
+        yield from _inside(shape, first - 1, start, first * row, row)
+    if first < last:
+        yield (slice(first, last),)
+    if last * row < stop:
+        yield from _inside(shape, last, last * row, stop, row)
+
+
+def _inside(
+    shape: tuple[int, ...], position: int, start: int, stop: int, row: int
+) -> Iterator[Index]:
+    for rest in boxes(shape[1:], start - position * row, stop - position * row):
+        yield (position, *rest)

@@ -14,6 +14,7 @@ from flagscope.cli.text import log
 if TYPE_CHECKING:
     from flagscope.records import Finding
     from flagscope.records.comparison import Comparison
+    from flagscope.records.series import SeriesFault
 
 FAILED_GATE = 4
 _SEVERITIES = ("strong", "notable", "warning")
@@ -100,6 +101,25 @@ def comparison_gate(comparison: Comparison, codes: Sequence[str]) -> int:
     """Exit code: `FAILED_GATE` if the verdict or a finding has one of the codes, else 0."""
     found = {finding.code for finding in comparison.findings}
     return _exit_code(codes, {comparison.verdict.code, *found})
+
+
+def series_codes(value: str | None) -> tuple[str, ...]:
+    """The comma-separated codes of faults of a series, or "any".
+
+    Raises
+    ------
+    click.BadParameter
+        If one is not among those there are.
+    """
+    from flagscope.records.series import SERIES_FAULT_CODES
+
+    return () if value is None else chosen(value, (*SERIES_FAULT_CODES, "any"))
+
+
+def series_gate(faults: Sequence[SeriesFault], codes: Sequence[str]) -> int:
+    """Exit code: `FAILED_GATE` if a fault has one of the codes, else 0."""
+    found: set[str] = {fault.code for fault in faults}
+    return _exit_code(codes, found | ({"any"} if found else set()))
 
 
 def _exit_code(codes: Sequence[str], there: AbstractSet[str]) -> int:

@@ -27,6 +27,7 @@ from flagscope.cli.report import report_command
 from flagscope.cli.scan import demo_command, scan_command
 from flagscope.cli.streams import given_up, prepared_streams, stdout_failure
 from flagscope.cli.text import complain, log
+from flagscope.cli.track import track_command
 from flagscope.errors import FlagscopeError
 from flagscope.guard import told
 from flagscope.masking import masked
@@ -57,6 +58,7 @@ cli.add_command(scan_command)
 cli.add_command(inspect_command)
 cli.add_command(compare_command)
 cli.add_command(heads_command)
+cli.add_command(track_command)
 cli.add_command(families_command)
 cli.add_command(report_command)
 cli.add_command(demo_command)

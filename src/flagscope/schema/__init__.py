@@ -1,13 +1,15 @@
-"""The published JSON Schemas: of a scan, a comparison, heads, and family files."""
+"""The published JSON Schemas: of a scan, a comparison, heads, a series, and family files."""
 
 from flagscope.schema.family import FAMILY_SCHEMA_FILE, family_schema
 from flagscope.schema.published import (
     COMPARE_SCHEMA_FILE,
     HEADS_SCHEMA_FILE,
     SCHEMA_FILE,
+    TRACK_SCHEMA_FILE,
     compare_schema,
     heads_schema,
     scan_schema,
+    track_schema,
 )
 
 __all__ = [
@@ -15,8 +17,10 @@ __all__ = [
     "FAMILY_SCHEMA_FILE",
     "HEADS_SCHEMA_FILE",
     "SCHEMA_FILE",
+    "TRACK_SCHEMA_FILE",
     "compare_schema",
     "family_schema",
     "heads_schema",
     "scan_schema",
+    "track_schema",
 ]

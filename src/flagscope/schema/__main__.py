@@ -1,7 +1,7 @@
 """`python -m flagscope.schema` prints the schema of a scan.
 
-`compare`, `heads` and `family` as an argument print the others; --write brings all published
-files up to date.
+`compare`, `heads`, `track` and `family` as an argument print the others; --write brings all
+published files up to date.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from flagscope.schema import (
     FAMILY_SCHEMA_FILE,
     HEADS_SCHEMA_FILE,
     SCHEMA_FILE,
+    TRACK_SCHEMA_FILE,
     compare_schema,
     family_schema,
     heads_schema,
     scan_schema,
+    track_schema,
 )
 from flagscope.writing import write_whole
 
@@ -28,6 +30,7 @@ _SCHEMAS: dict[str, tuple[Path, Callable[[], dict[str, Any]]]] = {
     "scan": (SCHEMA_FILE, scan_schema),
     "compare": (COMPARE_SCHEMA_FILE, compare_schema),
     "heads": (HEADS_SCHEMA_FILE, heads_schema),
+    "track": (TRACK_SCHEMA_FILE, track_schema),
     "family": (FAMILY_SCHEMA_FILE, family_schema),
 }
 

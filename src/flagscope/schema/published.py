@@ -7,10 +7,12 @@ from typing import Any
 
 from flagscope.records import HEADS_SCHEMA, SCHEMA, HeadOverlapsRecord, Record, ScanResult
 from flagscope.records.comparison import COMPARE_SCHEMA, Comparison
+from flagscope.records.series import TRACK_SCHEMA, SeriesRecord
 
 SCHEMA_FILE = Path(__file__).with_name("flagscope.scan-2.json")
 COMPARE_SCHEMA_FILE = Path(__file__).with_name("flagscope.compare-1.json")
 HEADS_SCHEMA_FILE = Path(__file__).with_name("flagscope.heads-1.json")
+TRACK_SCHEMA_FILE = Path(__file__).with_name("flagscope.track-1.json")
 
 
 def scan_schema() -> dict[str, Any]:
@@ -75,6 +77,26 @@ def heads_schema() -> dict[str, Any]:
     'flagscope.heads/1'
     """
     return _published(HeadOverlapsRecord, HEADS_SCHEMA)
+
+
+def track_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of what `flagscope track --json` writes.
+
+    Returns
+    -------
+    dict
+        The content of `TRACK_SCHEMA_FILE`.
+
+    References
+    ----------
+    JSON Schema: A Media Type for Describing JSON Documents, draft 2020-12.
+
+    Examples
+    --------
+    >>> track_schema()["properties"]["schema"]["const"]
+    'flagscope.track/1'
+    """
+    return _published(SeriesRecord, TRACK_SCHEMA)
 
 
 def _published(record: type[Record], name: str) -> dict[str, Any]:

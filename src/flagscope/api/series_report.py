@@ -1,0 +1,89 @@
+"""A report of a series of checkpoints: what is wrong with it, its curves, JSON and CSV."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
+
+from flagscope.api.saved import saved_record, written
+from flagscope.api.sharing import named_paths, shareable
+from flagscope.records import with_texts
+from flagscope.records.series import Integrity, SeriesFault, SeriesRecord
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class SeriesReport:
+    """The result of `flagscope.track`, as faults, frames and JSON.
+
+    Attributes
+    ----------
+    result
+        All records, frozen; also the published JSON schema `flagscope.track/1`.
+    """
+
+    def __init__(self, result: SeriesRecord, *, given: Iterable[str] = ()) -> None:
+        self.result = result
+        self._given = tuple(given)  # paths, which stay on this machine
+
+    @classmethod
+    def from_json(cls, source: str | os.PathLike[str]) -> Self:
+        """Read a report back from a file that `to_json` wrote.
+
+        Raises
+        ------
+        InputError
+            If the file is not a series of schema `flagscope.track/1`.
+        """
+        result = saved_record(
+            source,
+            SeriesRecord,
+            what="a series of schema flagscope.track/1",
+            hint="give a file written by `flagscope track --json`",
+        )
+        return cls(result)
+
+    @property
+    def integrity(self) -> Integrity:
+        """Whether the checkpoints are what their names say, as far as samples tell."""
+        return self.result.integrity
+
+    @property
+    def faults(self) -> list[SeriesFault]:
+        """What is wrong with the series, or may be."""
+        return self.result.integrity.faults
+
+    @cached_property
+    def steps(self) -> pandas.DataFrame:
+        """One row for each checkpoint, in the order of their numbers."""
+        from flagscope.report.series import steps_frame
+
+        return steps_frame(self.result)
+
+    @cached_property
+    def curves(self) -> pandas.DataFrame:
+        """One row for each number of each pair at each step, with what chance gives."""
+        from flagscope.report.series import curves_frame
+
+        return curves_frame(self.result)
+
+    def to_json(self, path: str | os.PathLike[str] | None = None, *, paths: bool = False) -> str:
+        """The result as JSON text; also written to `path` if one is given.
+
+        Absolute paths of this machine are shortened to their last part unless `paths` is True.
+        """
+        return written(self._shared(paths).model_dump_json(by_alias=True, indent=1), path)
+
+    def _shared(self, paths: bool) -> SeriesRecord:
+        if paths:
+            return self.result
+        named = named_paths(*self.result.sources, *(step.source for step in self.result.steps))
+        return with_texts(self.result, shareable((*named, *self._given)))
+
+    def __repr__(self) -> str:
+        from flagscope.report.series import series_headline
+
+        return f"SeriesReport({series_headline(self._shared(paths=False))})"

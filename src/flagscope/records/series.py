@@ -1,0 +1,117 @@
+"""Records of a series of checkpoints: `flagscope track`."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from pydantic import Field
+
+from flagscope.records.literals import Label
+from flagscope.records.record import Record
+
+TRACK_SCHEMA = "flagscope.track/1"
+
+SeriesFaultCode = Literal[
+    "truncated",
+    "incomplete",
+    "unreadable",
+    "being-written",
+    "other-tensors",
+    "mixed-dtype",
+    "not-finite",
+    "equal",
+    "near-equal",
+    "foreign-shard",
+    "foreign-initialisation",
+    "foreign-step",
+    "wrong-order",
+    "wrong-number",
+    "restart",
+    "rolled-back",
+    "gap",
+]
+"""What can be wrong with a series, in words that do not change from release to release."""
+SERIES_FAULT_CODES: tuple[SeriesFaultCode, ...] = get_args(SeriesFaultCode)
+
+
+class SeriesFault(Record):
+    """One thing that is wrong with a series, or may be."""
+
+    code: SeriesFaultCode
+    steps: list[str] = Field(description="Names of the steps that it is about.")
+    plain: str = Field(description="What was seen, in one sentence.")
+    evidence: str = Field(description="The numbers behind it, and what else they may mean.")
+    tensors: list[str] = Field(
+        default_factory=list, description="Tensors that it is about, at most 8; empty for all."
+    )
+
+
+class StepRecord(Record):
+    """One checkpoint of a series, as its headers and samples show it."""
+
+    name: str = Field(description="Of the file, folder or revision.")
+    source: str
+    revision: str | None = None
+    number: int | None = Field(description="Of the step by its name; null where it says none.")
+    unit: Literal["step", "epoch"] | None = None
+    trainer_step: int | None = Field(
+        default=None, description="global_step of the trainer_state.json beside it."
+    )
+    status: Literal["ok", "truncated", "incomplete", "unreadable", "being-written"] = "ok"
+    tensors: int
+    dtype: str | None = Field(default=None, description="Type that most of its bytes have.")
+    bytes_total: int
+    bytes_sampled: int
+    distance: float | None = Field(
+        default=None,
+        description="To the step before: root mean square over tensors of the distance of samples "
+        "in units of each tensor's median step.",
+    )
+    distance_first: float | None = Field(default=None, description="The same to the first step.")
+    distance_last: float | None = Field(default=None, description="The same to the last step.")
+    correlation_first: float | None = Field(
+        default=None, description="Of its samples with those of the first step, centred by tensor."
+    )
+
+
+class Integrity(Record):
+    """Whether the checkpoints are what their names say, as far as samples tell."""
+
+    faults: list[SeriesFault]
+    tensors_compared: int
+    samples: int = Field(description="Numbers of each step that were compared.")
+    frozen: list[str] = Field(description="Tensors of which no sample ever changes, at most 8.")
+    frozen_total: int
+    path_length: float | None = Field(
+        description="Sum of the distances of neighbours, in the unit of `distance`."
+    )
+    displacement: float | None = Field(description="Distance of the first and the last step.")
+    not_looked_at: list[str] = Field(description="What the answer does not cover, in words.")
+
+
+class SeriesCurve(Record):
+    """One number of one pair over the steps of a series."""
+
+    pair: str = Field(description="Name of the pair, as in a scan.")
+    kind: str
+    layer: int | None
+    observable: str = Field(description="Field of the pair's record in a scan.")
+    label: Label | None = Field(
+        description="Whether the pair's own freedom leaves the number (functional) or moves it "
+        "(gauge); null where that is not known."
+    )
+    values: list[float | None] = Field(description="One for each step; null where there is none.")
+    low: list[float | None] = Field(description="What chance gives at each step, its lower end.")
+    high: list[float | None]
+
+
+class SeriesRecord(Record):
+    """Everything of a series (schema `flagscope.track/1`)."""
+
+    schema_: Literal["flagscope.track/1"] = Field(default=TRACK_SCHEMA, alias="schema")
+    version: str = Field(default="", description="Of flagscope.")
+    sources: list[str] = Field(description="What was named.")
+    integrity: Integrity
+    steps: list[StepRecord] = Field(description="In the order of their numbers.")
+    curves: list[SeriesCurve] = Field(description="Empty where only integrity was asked for.")
+    notes: list[str]

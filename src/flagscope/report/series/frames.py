@@ -1,0 +1,29 @@
+"""Tables of a series."""
+
+from __future__ import annotations
+
+import pandas
+
+from flagscope.records.series import SeriesRecord, StepRecord
+
+_CURVES = ("step", "number", "pair", "kind", "layer", "observable", "value", "low", "high", "label")
+
+
+def steps_frame(record: SeriesRecord) -> pandas.DataFrame:
+    """One row for each checkpoint."""
+    rows = [step.model_dump() for step in record.steps]
+    return pandas.DataFrame(rows, columns=list(StepRecord.model_fields))
+
+
+def curves_frame(record: SeriesRecord) -> pandas.DataFrame:
+    """One row for each number of each pair at each step that has it."""
+    rows = [
+        (step.name, step.number, curve.pair, curve.kind, curve.layer, curve.observable, value, low,
+         high, curve.label)
+        for curve in record.curves
+        for step, value, low, high in zip(
+            record.steps, curve.values, curve.low, curve.high, strict=True
+        )
+        if value is not None
+    ]  # fmt: skip
+    return pandas.DataFrame(rows, columns=list(_CURVES))

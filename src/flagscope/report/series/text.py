@@ -1,0 +1,82 @@
+"""What is said of a series in a line, and of its curves in a few."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import median
+from typing import NamedTuple
+
+from flagscope.records.series import SeriesCurve, SeriesRecord
+
+
+class CurveSummary(NamedTuple):
+    """One number of one kind of pair: medians at the first and the last step.
+
+    None where fewer than half of the pairs have it there.
+    """
+
+    kind: str
+    observable: str
+    pairs: int
+    first: float | None
+    last: float | None
+    chance: float | None
+    label: str | None
+
+
+def series_headline(record: SeriesRecord) -> str:
+    """How many checkpoints, and what is wrong with them.
+
+    Examples
+    --------
+    >>> from flagscope.records.series import Integrity
+    >>> empty = Integrity(
+    ...     faults=[], tensors_compared=0, samples=0, frozen=[], frozen_total=0, path_length=None,
+    ...     displacement=None, not_looked_at=[],
+    ... )
+    >>> series_headline(
+    ...     SeriesRecord(sources=[], integrity=empty, steps=[], curves=[], notes=[])
+    ... )
+    '0 checkpoints; no fault found'
+    """
+    count, faults = len(record.steps), len(record.integrity.faults)
+    found = f"{faults:,} fault{'' if faults == 1 else 's'}" if faults else "no fault found"
+    return f"{count:,} checkpoint{'' if count == 1 else 's'}; {found}"
+
+
+def curve_summaries(record: SeriesRecord) -> list[CurveSummary]:
+    """Medians over the pairs of each kind, at the first and the last step, by kind and number."""
+    groups: dict[tuple[str, str], list[SeriesCurve]] = defaultdict(list)
+    for curve in record.curves:
+        groups[curve.kind, curve.observable].append(curve)
+    found = []
+    for (kind, observable), curves in groups.items():
+        labels = {curve.label for curve in curves}
+        chances = [
+            (curve.low[-1], curve.high[-1]) for curve in curves if curve.values[-1] is not None
+        ]
+        found.append(
+            CurveSummary(
+                kind=kind,
+                observable=observable,
+                pairs=len(curves),
+                first=_median([curve.values[0] for curve in curves]),
+                last=_median([curve.values[-1] for curve in curves]),
+                chance=_median(
+                    [
+                        (low + high) / 2
+                        for low, high in chances
+                        if low is not None and high is not None
+                    ]
+                ),
+                label=labels.pop() if len(labels) == 1 else None,
+            )
+        )
+    return found
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    """Of the values that there are; None if there are fewer than half."""
+    known = [value for value in values if value is not None]
+    return median(known) if known and 2 * len(known) >= len(values) else None

@@ -1,0 +1,1 @@
+"""Each module asks one question of a series."""

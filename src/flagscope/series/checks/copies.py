@@ -1,0 +1,143 @@
+"""Which steps hold the same weights, or nearly the same?"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from flagscope.records.series import SeriesFault
+from flagscope.series.checks.words import named
+from flagscope.series.compared import Compared, detour
+
+NEAR = 0.01
+"""Distance of near-equal steps in units of that of their other neighbours, at most."""
+_RELATIVE = 1e-3
+_FEW = 0.05  # share of tensors that differ in what is otherwise a copy
+_COARSE = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float8_e4m3fn": torch.float8_e4m3fn,
+}
+
+
+def equal_groups(series: Compared) -> list[list[int]]:
+    """Places of the steps whose samples are all equal, in groups of two and more."""
+    if not series.tensors:
+        return []
+    equal, seen, groups = series.equal, set[int](), []
+    for place in range(len(series.steps)):
+        group = [other for other in range(place, len(series.steps)) if equal[place, other]]
+        if place not in seen and len(group) > 1:
+            groups.append(group)
+        seen.update(group)
+    return groups
+
+
+def misplaced(series: Compared, group: list[int]) -> list[int]:
+    """Members of a group of equal steps that do not lie where their content does.
+
+    All but the one whose neighbours lie nearest around it; none where that is not plain.
+    """
+    lengths = {}
+    for place in group:
+        length = detour(series.far, place, [other for other in group if other != place])
+        if length is None:
+            return []
+        lengths[place] = length
+    best = min(lengths, key=lambda place: lengths[place])
+    rest = [place for place in group if place != best]
+    return rest if all(lengths[place] > 1.25 * lengths[best] for place in rest) else []
+
+
+def equal_faults(series: Compared, groups: list[list[int]]) -> list[SeriesFault]:
+    """A fault for each group of equal steps."""
+    faults = []
+    for group in groups:
+        steps = [series.steps[place] for place in group]
+        wrong = [series.steps[place] for place in misplaced(series, group)]
+        count = sum(one.count for one in series.tensors)
+        fits = f" The content is out of place in {named(wrong)}." if wrong else ""
+        faults.append(
+            SeriesFault(
+                code="equal",
+                steps=[step.place.name for step in steps],
+                plain=f"{named(steps)} hold the same weights, as far as samples tell.{fits}",
+                evidence=f"All {count:,} samples of {len(series.tensors):,} tensors are equal. A "
+                "training that does not move leaves equal steps too.",
+            )
+        )
+    return faults
+
+
+def near_equal_faults(series: Compared, left: set[int]) -> list[SeriesFault]:
+    """A fault for each two steps that are one another's rounding, or hardly differ."""
+    faults = []
+    for first in range(len(series.steps)):
+        for second in range(first + 1, len(series.steps)):
+            if left & {first, second} or series.equal[first, second]:
+                continue
+            why = _near(series, first, second)
+            if why:
+                steps = [series.steps[first], series.steps[second]]
+                faults.append(
+                    SeriesFault(
+                        code="near-equal",
+                        steps=[step.place.name for step in steps],
+                        plain=f"{named(steps)} hold nearly the same weights.",
+                        evidence=why,
+                    )
+                )
+    return faults
+
+
+def _near(series: Compared, first: int, second: int) -> str:
+    rounding = _rounding(series, first, second)
+    if rounding:
+        return f"One is the other rounded to {rounding}, in all samples."
+    moving = series.moving
+    differ = [one for one in moving if not one.same[first, second]]
+    if moving and 0 < len(differ) <= _FEW * len(moving):
+        return (
+            f"All samples of {len(moving) - len(differ):,} of {len(moving):,} tensors that move in "
+            "this series are equal."
+        )
+    around = [
+        series.far[place, other]
+        for place, twin in ((first, second), (second, first))
+        for other in (place - 1, place + 1)
+        if 0 <= other < len(series.steps) and other != twin
+    ]
+    usual = min((one for one in around if one > 0), default=0.0)
+    apart = series.far[first, second]
+    relative = _relative(series, first, second)
+    if usual and apart <= NEAR * usual and relative <= _RELATIVE:
+        return (
+            f"Their samples differ by {relative:.1g} of their size, which is {apart / usual:.1g} "
+            "of the distance to the next step."
+        )
+    return ""
+
+
+def _relative(series: Compared, first: int, second: int) -> float:
+    """Distance of two steps over the size of their samples."""
+    one, two = series.steps[first].values, series.steps[second].values
+    names = [tensor.name for tensor in series.moving]
+    over = sum(float(((one[name] - two[name]).astype(np.float64) ** 2).sum()) for name in names)
+    size = sum(float((one[name].astype(np.float64) ** 2).sum()) for name in names)
+    return float(np.sqrt(over / size)) if size else np.inf
+
+
+def _rounding(series: Compared, first: int, second: int) -> str:
+    names = [tensor.name for tensor in series.moving]
+    one = _joined([series.steps[first].values[name] for name in names])
+    two = _joined([series.steps[second].values[name] for name in names])
+    for word, kind in _COARSE.items():
+        for fine, coarse in ((one, two), (two, one)):
+            if torch.equal(fine.to(kind).float(), coarse):
+                return word
+    return ""
+
+
+def _joined(values: list[NDArray[np.float32]]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(values)) if values else torch.empty(0)

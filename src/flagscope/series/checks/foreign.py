@@ -1,0 +1,206 @@
+"""Which steps, or files of a step, hold weights of another step or of another training?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from flagscope.records.series import SeriesFault
+from flagscope.series.compared import Compared, detour
+from flagscope.series.distances import TensorDistances, pooled, pooled_correlation
+
+ASIDE = 3.0
+"""Detour of a file through a step, in units of that of the other files, of a foreign one."""
+_SIGMAS = 4.0
+_NO_MORE = 0.05  # correlation that independent weights do not exceed, whatever the samples
+_PLAIN = 0.3  # correlation of neighbours that shows a common origin
+_PLAIN_AROUND = 2.0  # the same of the neighbours of a step between them, in units of the limit
+_PER_STEP = 5  # a first distance of more steps than this many times the next may lose all memory
+_KEPT = 8
+
+
+def foreign_files(series: Compared) -> tuple[list[SeriesFault], set[int]]:
+    """Faults of files of a step that belong elsewhere, and the places of these steps."""
+    faults, places = [], set[int]()
+    for place in range(len(series.steps)):
+        files = defaultdict(list)
+        for one in series.moving:
+            files[one.files[place]].append(one)
+        if len(files) < 2:
+            continue
+        for file, inside in sorted(files.items()):
+            rest = [one for one in series.moving if one.files[place] != file]
+            fault = _copied(series, place, file, inside, rest) or _aside(
+                series, place, file, inside, rest
+            )
+            if fault is not None:
+                faults.append(fault)
+                places.add(place)
+    return faults, places
+
+
+def _copied(
+    series: Compared,
+    place: int,
+    file: str,
+    inside: Sequence[TensorDistances],
+    rest: Sequence[TensorDistances],
+) -> SeriesFault | None:
+    """A file that holds what another step holds, where the other files do not."""
+    for other in range(len(series.steps)):
+        same = other != place and all(one.same[place, other] for one in inside)
+        if not same or all(one.same[place, other] for one in rest):
+            continue
+        far = pooled(inside)
+        own = detour(far, place, [other])
+        theirs = detour(far, other, [place])
+        if own is None or theirs is None or own < theirs:
+            continue  # it is the other one that lies aside
+        mine, name = series.steps[place].place.name, series.steps[other].place.name
+        unsure = "" if own > 1.25 * theirs else f" It may be {name} that is wrong."
+        return SeriesFault(
+            code="foreign-shard",
+            steps=[mine],
+            plain=f"{file} of {mine} holds the weights of {name}; its other files do not.",
+            evidence=f"All {sum(one.count for one in inside):,} samples of its {len(inside):,} "
+            f"tensors are equal to those of {name}.{unsure}",
+            tensors=[one.name for one in inside[:_KEPT]],
+        )
+    return None
+
+
+def _aside(
+    series: Compared,
+    place: int,
+    file: str,
+    inside: Sequence[TensorDistances],
+    rest: Sequence[TensorDistances],
+) -> SeriesFault | None:
+    """A file whose tensors lie off the way of their neighbours, where the others lie on it."""
+    name = series.steps[place].place.name
+    last = len(series.steps) - 1
+    own, others = detour(pooled(inside), place), detour(pooled(rest), place)
+    if own is None or others is None:
+        return None
+    nearest, noise = _nearest(series, inside, place)
+    usual, _ = _nearest(series, rest, place)
+    lost = nearest is not None and nearest < max(_SIGMAS * noise, _NO_MORE)
+    kept = usual is not None and usual > _PLAIN
+    inner = 0 < place < last
+    if not (inner and own > ASIDE * others) and not (lost and kept):
+        return None
+    further = ""
+    if nearest is not None:
+        further = f"; correlation with the nearest step {nearest:.2f}"
+    return SeriesFault(
+        code="foreign-shard",
+        steps=[name],
+        plain=f"{file} of {name} holds weights that do not belong to this step.",
+        evidence=f"The way through them is {own:.1f} times the way past them, and "
+        f"{others:.1f} times in the other files{further}. Which step or training they are of is "
+        "not known.",
+        tensors=[one.name for one in inside[:_KEPT]],
+    )
+
+
+def _nearest(
+    series: Compared, tensors: Sequence[TensorDistances], place: int
+) -> tuple[float | None, float]:
+    """Largest correlation of a step's matrices with those of another step, and its noise."""
+    shapes = series.steps[0].headers
+    matrices = [one for one in tensors if len(shapes[one.name].shape) > 1]
+    correlation, noise = pooled_correlation(matrices)
+    if not correlation.size:
+        return None, noise
+    others = np.delete(correlation[place], place)
+    return (float(others.max()), noise) if np.isfinite(others).all() else (None, noise)
+
+
+def foreign_steps(series: Compared, left: set[int]) -> tuple[list[SeriesFault], set[int]]:
+    """Faults of steps that have nothing in common with the others, and their places."""
+    faults, places = [], set[int]()
+    size = len(series.steps)
+    if not series.correlation.size or size < 3:
+        return [], places
+    limit = max(_SIGMAS * series.noise, _NO_MORE)
+    for place in range(size):
+        others = [other for other in range(size) if other != place and other not in left]
+        if len(others) < 2 or place in left:
+            continue
+        values = series.correlation[place, others]
+        if not (values < limit).all():  # also where one is unknown
+            continue
+        neighbours = _around(others, place)
+        bound = float(series.correlation[neighbours[0], neighbours[1]])
+        between = neighbours[0] < place < neighbours[1]
+        if not bound > (_PLAIN_AROUND * limit if between else _PLAIN):
+            continue
+        if not _as_dense(series, place, neighbours):
+            continue
+        name = series.steps[place].place.name
+        first = place == 0
+        best = float(values.max())
+        names = " and ".join(series.steps[other].place.name for other in neighbours)
+        faults.append(
+            SeriesFault(
+                code="foreign-initialisation" if first else "foreign-step",
+                steps=[name],
+                plain=f"{name} is not what the later steps were trained from, as far as samples "
+                "tell."
+                if first
+                else f"{name} has nothing in common with the other steps: it is of another "
+                "training, or of another start.",
+                evidence=f"Correlation with the nearest step {best:.3f}, by chance up to "
+                f"{_SIGMAS * series.noise:.3f}; {names} correlate at {bound:.2f}."
+                + (
+                    " A training that forgets its start between two steps looks the same."
+                    if first
+                    else ""
+                ),
+            )
+        )
+        places.add(place)
+    return faults, places
+
+
+def another_training(series: Compared, left: set[int]) -> tuple[list[SeriesFault], int | None]:
+    """A fault where all later steps have nothing in common with all earlier ones, and its place."""
+    places = [place for place in range(len(series.steps)) if place not in left]
+    limit = max(_SIGMAS * series.noise, _NO_MORE)
+    for cut in range(2, len(places) - 1) if series.correlation.size else ():
+        early, late = places[:cut], places[cut:]
+        across = series.correlation[np.ix_(early, late)]
+        bound = min(series.correlation[early[-2], early[-1]], series.correlation[late[0], late[1]])
+        if not (across < limit).all() or not bound > _PLAIN:
+            continue
+        name, before = series.steps[late[0]].place.name, series.steps[early[-1]].place.name
+        fault = SeriesFault(
+            code="restart",
+            steps=[name],
+            plain=f"{name} and the steps after it are of another training than {before} and those "
+            "before it: it began anew from another start.",
+            evidence=f"No step before correlates with one after by more than {across.max():.3f}; "
+            f"by chance up to {_SIGMAS * series.noise:.3f}. Neighbours on either side correlate at "
+            f"{bound:.2f} and more.",
+        )
+        return [fault], late[0]
+    return [], None
+
+
+def _around(others: Sequence[int], place: int) -> tuple[int, int]:
+    before = [other for other in others if other < place]
+    after = [other for other in others if other > place]
+    if before and after:
+        return before[-1], after[0]
+    return (before[-2], before[-1]) if before else (after[0], after[1])
+
+
+def _as_dense(series: Compared, place: int, neighbours: tuple[int, int]) -> bool:
+    """Whether the step lies about as near, in steps of training, as the others to each other."""
+    numbers = [series.steps[one].place.number for one in (place, *neighbours)]
+    if place != 0 or any(number is None for number in numbers):
+        return True
+    own, first, second = (number or 0 for number in numbers)
+    return first - own <= _PER_STEP * max(1, second - first)

@@ -1,0 +1,111 @@
+"""Does the way through the steps, in the order of their numbers, lead from each to the nearest?"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from flagscope.records.series import SeriesFault
+from flagscope.series.checks.words import named
+from flagscope.series.compared import Compared
+from flagscope.series.distances import Matrix
+
+SHORTER = 0.8
+"""Length of the way through exchanged steps, in units of that of the given order, at most."""
+_AGREE = 0.7  # share of tensors by which the way is shorter too
+_LEAST = 4
+
+
+def right_order(series: Compared) -> list[int]:
+    """Places in the order that the samples suggest: the given one if no other is plainly shorter.
+
+    Steps are exchanged by two, and moved one at a time, as long as that makes the way through the
+    steps concerned at least a fifth shorter, in most tensors.
+    """
+    order = list(range(len(series.steps)))
+    if len(order) < _LEAST or not series.far.size:
+        return order
+    for _ in range(len(order)):
+        best, change = 1.0, order
+        for candidate in _changes(order):
+            ratio = _ratio(series.far, order, candidate)
+            if ratio < best and ratio <= SHORTER and _agreed(series, order, candidate):
+                best, change = ratio, candidate
+        if change == order:
+            break
+        order = change
+    # A way and its reverse are equally long: the one that is nearer to the given order.
+    return min((order, order[::-1]), key=lambda one: len(_moved(one)))
+
+
+def wrong_order(series: Compared, order: Sequence[int]) -> list[SeriesFault]:
+    """A fault that names the steps which are not where their content belongs."""
+    given = list(range(len(series.steps)))
+    if list(order) == given:
+        return []
+    ratio = _ratio(series.far, given, order)
+    moved = _moved(order)
+    right = ", ".join(series.steps[place].place.name for place in _stretch(order))
+    return [
+        SeriesFault(
+            code="wrong-order",
+            steps=[series.steps[place].place.name for place in moved],
+            plain=f"{named([series.steps[place] for place in moved])} are not in the order of "
+            "their content.",
+            evidence=f"In the order {right} the way through them is {ratio:.2f} of that in the "
+            "order of the names.",
+        )
+    ]
+
+
+def _moved(order: Sequence[int]) -> list[int]:
+    """The fewest steps that are out of place: those outside the longest rising run."""
+    best: list[list[int]] = []
+    for position, place in enumerate(order):
+        before = [best[i] for i in range(position) if order[i] < place]
+        best.append([*max(before, key=len, default=[]), place])
+    rising = set(max(best, key=len))
+    moved = sorted(place for place in order if place not in rising)
+    # Of two that are exchanged, either may be called the moved one: both are named.
+    partners = {order[place] for place in moved if order[order[place]] == place}
+    return sorted({*moved, *partners})
+
+
+def _stretch(order: Sequence[int]) -> Sequence[int]:
+    differ = [position for position, place in enumerate(order) if position != place]
+    return order[max(0, differ[0] - 1) : differ[-1] + 2]
+
+
+def _changes(order: list[int]) -> list[list[int]]:
+    size = len(order)
+    found = []
+    for i in range(size):
+        for j in range(i + 1, size):
+            swapped = order.copy()
+            swapped[i], swapped[j] = swapped[j], swapped[i]
+            found.append(swapped)
+            for source, target in ((i, j), (j, i)):
+                moved = order.copy()
+                moved.insert(target, moved.pop(source))
+                found.append(moved)
+    return found
+
+
+def _ratio(far: Matrix, before: Sequence[int], after: Sequence[int]) -> float:
+    """Length of a way over that of another, of the edges that are not in both."""
+    old, new = _edges(before), _edges(after)
+    length = sum(far[a, b] for a, b in old - new)
+    return float(sum(far[a, b] for a, b in new - old) / length) if length > 0 else 1.0
+
+
+def _agreed(series: Compared, before: Sequence[int], after: Sequence[int]) -> bool:
+    moving = series.moving
+    shorter = [_ratio(one.rms, before, after) < 1 for one in moving]
+    return bool(np.mean(shorter) >= _AGREE) if shorter else False
+
+
+def _edges(order: Sequence[int]) -> set[tuple[int, int]]:
+    pairs = itertools.pairwise(order)
+    return {(min(a, b), max(a, b)) for a, b in pairs}

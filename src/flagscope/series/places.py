@@ -1,0 +1,182 @@
+"""Where the checkpoints of a series lie, and in which order."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+
+from flagscope.checkpoint.folder import INDEX_SUFFIX, NO_WEIGHTS, SHARD, folders_with_weights
+from flagscope.checkpoint.formats import SUFFIXES
+from flagscope.checkpoint.hub import is_hub_name, revisions
+from flagscope.errors import InputError, MissingFileError
+from flagscope.series.step_names import Unit, step_name
+from flagscope.shortening import listed
+
+# What writers call a checkpoint that is not whole: Trainer ("tmp-checkpoint-500"), the hub's client
+# (".incomplete"), rsync and many scripts.
+_UNFINISHED = re.compile(r"^\.?tmp[-_.]|\.(tmp|temp|incomplete|part|partial|writing)$|^\.")
+_LISTED = 5
+_PATTERN = "*?["
+
+
+@dataclass(frozen=True)
+class Place:
+    """One checkpoint of a series, not yet opened.
+
+    Attributes
+    ----------
+    source
+        Path, URL or hub name.
+    revision
+        Of a hub name.
+    name
+        The part of the name that says which step it is.
+    number, unit
+        What the name says; None where it says nothing.
+    unfinished
+        Whether the name is one that writers give to what is not whole.
+    """
+
+    source: str
+    name: str
+    revision: str | None = None
+    number: int | None = None
+    unit: Unit | None = None
+    unfinished: bool = False
+
+
+def places(sources: Sequence[str | os.PathLike[str]]) -> list[Place]:
+    """The checkpoints that sources name, in numeric order of their steps.
+
+    Parameters
+    ----------
+    sources
+        Each a checkpoint; a folder of checkpoints, or of files of weights, one a step; a pattern
+        (`runs/a/checkpoint-*`); or a hub name with a pattern of revisions (`org/name@step*`).
+        Several checkpoints of which one has no number stay in the order given.
+
+    Returns
+    -------
+    list of Place
+        Each place once.
+
+    Raises
+    ------
+    InputError
+        If nothing is given, or a source is not a path or a name.
+    MissingFileError
+        If a folder or a pattern holds no checkpoint.
+    """
+    if not sources:
+        raise InputError("no checkpoint is named", hint="give a folder of checkpoints, or several")
+    found: dict[tuple[str, str | None], Place] = {}
+    for source in sources:
+        if not isinstance(source, (str, os.PathLike)):
+            raise InputError(
+                f"a source is of type {type(source).__name__}",
+                hint="give paths, patterns or hub names: a series is read from files",
+            )
+        for place in _of(os.fspath(source)):
+            found.setdefault((place.source, place.revision), place)
+    return in_order(found.values())
+
+
+def in_order(found: Iterable[Place]) -> list[Place]:
+    """By number; as given where a number is missing, or units are mixed."""
+    listed_ = list(found)
+    if any(place.number is None for place in listed_) or len({p.unit for p in listed_}) > 1:
+        return listed_
+    return sorted(listed_, key=lambda place: (place.number or 0, place.name))
+
+
+def _of(source: str) -> list[Place]:
+    name, at, pattern = source.rpartition("@")
+    if at and is_hub_name(name) and not Path(source).exists():
+        wanted = [one for one in revisions(name) if fnmatch.fnmatchcase(one, pattern)]
+        if not wanted:
+            raise MissingFileError(
+                f"{name} has no revision like {pattern!r}.",
+                hint="its branches and tags are listed on its page of the hub.",
+            )
+        return [_place(name, one, revision=one) for one in wanted]
+    if "://" in source:
+        return [_place(source, source.rstrip("/").rpartition("/")[2])]
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _in_folder(path)
+    if any(sign in source for sign in _PATTERN) and not path.exists():
+        matched = sorted(glob(str(path)))  # noqa: PTH207 - Path.glob takes no absolute pattern
+        kept = [Path(one) for one in matched if _may_be_one(Path(one))]
+        if not kept:
+            raise MissingFileError(
+                f"no checkpoint matches {source}.", hint="check the pattern and its folder."
+            )
+        return [place for one in kept for place in _in_folder(one)]
+    return [_place(source, path.name)]
+
+
+def _in_folder(path: Path) -> list[Place]:
+    """One checkpoint that a folder is, or those in it."""
+    if not path.is_dir():
+        return [_place(str(path), path.name)]
+    try:
+        inside = sorted(entry.name for entry in path.iterdir())
+    except OSError as error:
+        raise MissingFileError(
+            f"cannot read {path}: {error.strerror or error}.", hint="check that you may read it."
+        ) from error
+    files = [name for name in inside if _is_weights(name) and (path / name).is_file()]
+    if any(name.endswith(INDEX_SUFFIX) or SHARD.search(name) for name in inside):
+        return [_place(str(path), path.name)]
+    numbered = [name for name in files if step_name(name) is not None]
+    if len(numbered) > 1:
+        return [_place(str(path / name), name) for name in numbered]
+    steps = [name for name in inside if (path / name).is_dir() and _step_folder(path / name)]
+    if files and not steps:
+        return [_place(str(path), path.name)]
+    if not steps:
+        below = folders_with_weights(path)
+        hint = f"it holds {listed(below, _LISTED)}." if below else "check the path."
+        if step_name(path.name) is not None:  # a step that was never written
+            return [_place(str(path), path.name)]
+        raise MissingFileError(
+            f"{path} holds no checkpoints with a number in their names.", hint=hint
+        )
+    return [_place(str(path / name), name) for name in steps]
+
+
+def _step_folder(path: Path) -> bool:
+    """Whether a folder is a step: its name says so, or it has a number and something in it."""
+    said = step_name(path.name)
+    if said is None or said.by_word:
+        return said is not None
+    try:
+        return any(path.iterdir())
+    except OSError:
+        return True
+
+
+def _may_be_one(path: Path) -> bool:
+    return path.is_dir() or _is_weights(path.name)
+
+
+def _is_weights(name: str) -> bool:
+    whole = _UNFINISHED.sub("", name)
+    return whole.lower().endswith(SUFFIXES) and not NO_WEIGHTS.fullmatch(name)
+
+
+def _place(source: str, name: str, *, revision: str | None = None) -> Place:
+    said = step_name(name)
+    return Place(
+        source=source,
+        name=name,
+        revision=revision,
+        number=None if said is None else said.number,
+        unit=None if said is None else said.unit,
+        unfinished=_UNFINISHED.search(name) is not None,
+    )

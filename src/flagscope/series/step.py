@@ -1,0 +1,111 @@
+"""What is read of one checkpoint of a series before any of its tensors is read whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flagscope.checkpoint import Checkpoint, open_checkpoint
+from flagscope.checkpoint.lora.settings import adapter_weights
+from flagscope.checkpoint.lora.weights import read_adapter
+from flagscope.errors import CorruptFileError, FlagscopeError, MissingFileError
+from flagscope.series.places import Place
+from flagscope.series.sampling import sampled
+from flagscope.series.trainer_state import TrainerState, trainer_state
+
+Fault = Literal["truncated", "incomplete", "unreadable"]
+
+
+@dataclass(frozen=True)
+class Header:
+    """Shape, type and file of a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    file: str  # name of the file that holds it, without its folder
+
+
+@dataclass(frozen=True)
+class Step:
+    """One checkpoint of a series: its headers and samples, or why there are none.
+
+    Attributes
+    ----------
+    fault, reason
+        Why it cannot be read, as a code and in words; None and "" where it can.
+    headers, values
+        Of each tensor its header, and its samples (`Samples.values`).
+    nbytes, bytes_read
+        Bytes of all tensors; bytes of samples.
+    state
+        What the trainer wrote beside it.
+    notes
+        What could not be looked at.
+    """
+
+    place: Place
+    fault: Fault | None = None
+    reason: str = ""
+    headers: Mapping[str, Header] = field(default_factory=dict)
+    values: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    nbytes: int = 0
+    bytes_read: int = 0
+    state: TrainerState | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_step(place: Place) -> Step:
+    """Headers and samples of a checkpoint; a fault instead of an error where it cannot be read."""
+    notes: list[str] = []
+    try:
+        state = trainer_state(None if place.revision is not None else place.source)
+    except FlagscopeError as error:
+        state = None
+        notes.append(f"{place.name}: its trainer_state.json cannot be read: {error}")
+    try:
+        with _opened(place) as checkpoint:
+            samples = sampled(checkpoint)
+            return Step(
+                place=place,
+                headers=_headers(checkpoint),
+                values=samples.values,
+                nbytes=sum(info.nbytes for info in checkpoint.tensors.values()),
+                bytes_read=samples.bytes_read,
+                state=state,
+                notes=tuple(notes),
+            )
+    except FlagscopeError as error:
+        return Step(
+            place=place, fault=_fault(error), reason=str(error), state=state, notes=tuple(notes)
+        )
+
+
+def _opened(place: Place) -> Checkpoint:
+    """The checkpoint; of an adapter its own factors, and not the model under it."""
+    if place.revision is None and "://" not in place.source:
+        path = Path(place.source).expanduser()
+        if path.exists() and adapter_weights(path) is not None:
+            return read_adapter(place.source).file
+    return open_checkpoint(place.source, revision=place.revision, fetch=False)
+
+
+def _headers(checkpoint: Checkpoint) -> dict[str, Header]:
+    return {
+        name: Header(info.shape, info.dtype, _file(info.file))
+        for name, info in checkpoint.tensors.items()
+    }
+
+
+def _file(path: str | None) -> str:
+    return "" if path is None else path.replace("\\", "/").rpartition("/")[2]
+
+
+def _fault(error: FlagscopeError) -> Fault:
+    if isinstance(error, MissingFileError):
+        return "incomplete"
+    return "truncated" if isinstance(error, CorruptFileError) else "unreadable"

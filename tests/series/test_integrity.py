@@ -1,0 +1,275 @@
+"""Twelve things that happen to series are named with their step, and sound series have none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from series.made import Run, adapters, bundled, checked, mlp, parts, saved
+
+SHARDS = {"shards": 3, "adapter": 1, "bundled": 1}
+SERIES = tuple(SHARDS)
+LONG = ("shards", "adapter")  # the bundled one has five steps, far apart
+
+
+@cache
+def _run(name: str, seed: int = 0) -> Run:
+    if name == "bundled":
+        run = bundled()
+        if seed:  # another training: the same numbers in other places
+            draws = torch.Generator().manual_seed(seed)
+            return [
+                (step, {
+                    key: one.flatten()[torch.randperm(one.numel(), generator=draws)].reshape(
+                        one.shape
+                    )
+                    for key, one in state.items()
+                })
+                for step, state in run
+            ]  # fmt: skip
+        return run
+    return mlp(seed) if name == "shards" else adapters(seed)
+
+
+def _found(run: Run, name: str, folder: Path) -> list[tuple[str, list[str]]]:
+    integrity = checked(saved(run, folder, shards=SHARDS[name]))
+    return [(fault.code, fault.steps) for fault in integrity.faults]
+
+
+def _step(run: Run, place: int) -> str:
+    return f"checkpoint-{run[place][0]}"
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_a_sound_series_has_no_fault(name: str, tmp_path: Path) -> None:
+    assert _found(_run(name), name, tmp_path) == []
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("shards", [1, 3])
+def test_sound_trainings_have_none(seed: int, optimizer: str, shards: int, tmp_path: Path) -> None:
+    assert checked(saved(mlp(seed, optimizer=optimizer), tmp_path, shards=shards)).faults == []
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_equal_steps(name: str, tmp_path: Path) -> None:
+    run = list(_run(name))
+    place = len(run) // 2
+    run[place] = (run[place][0], run[-1][1])
+    assert _found(run, name, tmp_path) == [("equal", [_step(run, place), _step(run, -1)])]
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_a_step_that_is_the_rounding_of_another(name: str, tmp_path: Path) -> None:
+    run = list(_run(name))
+    place = len(run) // 2
+    before = run[place - 1][1]
+    run[place] = (run[place][0], {key: one.bfloat16().to(one.dtype) for key, one in before.items()})
+    assert _found(run, name, tmp_path) == [
+        ("near-equal", [_step(run, place - 1), _step(run, place)])
+    ]
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_step_that_hardly_moved(name: str, tmp_path: Path) -> None:
+    run = list(_run(name))
+    place, draws = len(run) // 2, torch.Generator().manual_seed(1)
+    run[place] = (run[place][0], {
+        key: one * (1 + 1e-6 * torch.randn(one.shape, generator=draws))
+        for key, one in run[place - 1][1].items()
+    })  # fmt: skip
+    assert _found(run, name, tmp_path) == [
+        ("near-equal", [_step(run, place - 1), _step(run, place)])
+    ]
+
+
+@pytest.mark.parametrize("source", ["last", "other"])
+@pytest.mark.parametrize("shard", range(3))
+def test_a_shard_of_another_step_or_training(source: str, shard: int, tmp_path: Path) -> None:
+    run, other = list(_run("shards")), _run("shards", 1)
+    place = len(run) // 2
+    names = parts(list(run[0][1]), 3)[shard]
+    from_ = run[-1][1] if source == "last" else other[place][1]
+    run[place] = (run[place][0], {**run[place][1], **{name: from_[name] for name in names}})
+    faults = checked(saved(run, tmp_path, shards=3)).faults
+    assert [(fault.code, fault.steps) for fault in faults] == [
+        ("foreign-shard", [_step(run, place)])
+    ]
+    assert f"model-{shard + 1:05d}-of-00003.safetensors" in faults[0].plain
+    assert faults[0].tensors == names
+    assert (_step(run, -1) in faults[0].plain) == (source == "last")
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_an_initialisation_of_another_training(name: str, tmp_path: Path) -> None:
+    run = list(_run(name))
+    run[0] = (run[0][0], _run(name, 1)[0][1])
+    assert _found(run, name, tmp_path) == [("foreign-initialisation", [_step(run, 0)])]
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_step_of_another_training(name: str, tmp_path: Path) -> None:
+    run = list(_run(name))
+    place = len(run) // 2
+    run[place] = (run[place][0], _run(name, 1)[place][1])
+    assert _found(run, name, tmp_path) == [("foreign-step", [_step(run, place)])]
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("apart", [1, 4])
+def test_steps_that_are_exchanged(name: str, apart: int, tmp_path: Path) -> None:
+    run = list(_run(name))
+    place = len(run) // 2
+    one, two = run[place], run[place + apart]
+    run[place], run[place + apart] = (one[0], two[1]), (two[0], one[1])
+    assert _found(run, name, tmp_path) == [
+        ("wrong-order", [_step(run, place), _step(run, place + apart)])
+    ]
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_gap(name: str, tmp_path: Path) -> None:
+    run = list(_run(name))
+    place = len(run) // 2
+    before, after = _step(run, place - 1), _step(run, place + 1)
+    del run[place]
+    assert _found(run, name, tmp_path) == [("gap", [before, after])]
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_a_step_of_another_type(name: str, tmp_path: Path) -> None:
+    run = list(_run(name))
+    place = len(run) // 2
+    run[place] = (run[place][0], {key: one.bfloat16() for key, one in run[place][1].items()})
+    assert _found(run, name, tmp_path) == [("mixed-dtype", [_step(run, place)])]
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_a_step_that_is_cut_short(name: str, tmp_path: Path) -> None:
+    run = _run(name)
+    folder = saved(run, tmp_path, shards=SHARDS[name])
+    name_ = _step(run, len(run) // 2)
+    file = max((folder / name_).glob("*.safetensors"))
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) * 2 // 3])
+    assert [(one.code, one.steps) for one in checked(folder).faults] == [("truncated", [name_])]
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_a_step_of_which_a_file_is_missing(name: str, tmp_path: Path) -> None:
+    run = _run(name)
+    folder = saved(run, tmp_path, shards=SHARDS[name])
+    name_ = _step(run, len(run) // 2)
+    max((folder / name_).glob("*.safetensors")).unlink()
+    assert [(one.code, one.steps) for one in checked(folder).faults] == [("incomplete", [name_])]
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_a_step_that_is_being_written(name: str, tmp_path: Path) -> None:
+    run = _run(name)
+    folder = saved(run, tmp_path, shards=SHARDS[name])
+    (folder / _step(run, -1)).rename(folder / f"tmp-{_step(run, -1)}")
+    found = [(one.code, one.steps) for one in checked(folder).faults]
+    assert found == [("being-written", [f"tmp-{_step(run, -1)}"])]
+
+
+@pytest.mark.parametrize("place", [5, 9])
+def test_a_training_that_began_anew_from_its_start(place: int, tmp_path: Path) -> None:
+    run = list(_run("shards"))
+    again = mlp(7, start=run[0][1])
+    run[place:] = [(step, again[i + 1][1]) for i, (step, _) in enumerate(run[place:])]
+    assert _found(run, "shards", tmp_path) == [("restart", [_step(run, place)])]
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_training_that_began_anew_from_another_start(name: str, tmp_path: Path) -> None:
+    run, other = list(_run(name)), _run(name, 1)
+    place = len(run) // 2
+    run[place:] = [(step, other[i][1]) for i, (step, _) in enumerate(run[place:])]
+    assert _found(run, name, tmp_path) == [("restart", [_step(run, place)])]
+
+
+def test_a_training_that_went_back(tmp_path: Path) -> None:
+    run = list(_run("shards"))
+    again = mlp(7, start=run[6][1])
+    run[10:] = [(step, again[i + 1][1]) for i, (step, _) in enumerate(run[10:])]
+    faults = checked(saved(run, tmp_path)).faults
+    assert [(one.code, one.steps) for one in faults] == [("rolled-back", [_step(run, 10)])]
+    assert any(f"nearer to {_step(run, place)}," in faults[0].plain for place in (6, 7))
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_a_name_that_the_trainer_contradicts(name: str, tmp_path: Path) -> None:
+    run = _run(name)
+    folder = saved(run, tmp_path, shards=SHARDS[name])
+    for step, _ in run:
+        said = step if step != run[2][0] else step + 7
+        state = {"global_step": said, "log_history": [{"step": s, "loss": 1 / (s + 1)} for s in
+                 range(0, step, 10)]}  # fmt: skip
+        (folder / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps(state))
+    found = [(one.code, one.steps) for one in checked(folder).faults]
+    assert found == [("wrong-number", [_step(run, 2)])]
+
+
+def test_a_log_that_another_training_wrote(tmp_path: Path) -> None:
+    run = _run("shards")
+    folder = saved(run, tmp_path)
+    for place, (step, _) in enumerate(run):
+        loss = 1.0 if place < 8 else 2.0
+        history = [{"step": s, "loss": 1.0 if s < 50 else loss} for s in range(10, step + 1, 10)]
+        state = {"global_step": step, "log_history": history}
+        (folder / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps(state))
+    found = [(one.code, one.steps) for one in checked(folder).faults]
+    assert found == [("rolled-back", [_step(run, 8)])]
+
+
+def test_nan_is_named_and_the_rest_compared(tmp_path: Path) -> None:
+    run = [(step, dict(state)) for step, state in _run("shards")]
+    run[3][1]["2.weight"] = torch.full_like(run[3][1]["2.weight"], torch.nan)
+    integrity = checked(saved(run, tmp_path))
+    assert [(one.code, one.steps) for one in integrity.faults] == [("not-finite", [_step(run, 3)])]
+    assert integrity.tensors_compared == 7
+    assert any("1 of 8 tensors" in line for line in integrity.not_looked_at)
+
+
+def test_a_step_with_other_tensors(tmp_path: Path) -> None:
+    run = [(step, dict(state)) for step, state in _run("shards")]
+    del run[4][1]["6.bias"]
+    faults = checked(saved(run, tmp_path)).faults
+    assert [(one.code, one.steps) for one in faults] == [("other-tensors", [_step(run, 4)])]
+    assert "6.bias" in faults[0].plain
+
+
+def test_frozen_tensors_are_no_fault(tmp_path: Path) -> None:
+    run = [(step, dict(state)) for step, state in _run("shards")]
+    for _, state in run:
+        state["0.weight"] = run[0][1]["0.weight"]
+    integrity = checked(saved(run, tmp_path, shards=3))
+    assert integrity.faults == []
+    assert integrity.frozen == ["0.weight"]
+
+
+def test_less_than_one_per_cent_of_the_bytes_is_read(tmp_path: Path) -> None:
+    from flagscope.series.places import places
+    from flagscope.series.step import read_step
+
+    for place in places([saved(bundled(), tmp_path)]):
+        step = read_step(place)
+        file = next(Path(place.source).glob("*.safetensors"))
+        header = int.from_bytes(file.read_bytes()[:8], "little")
+        assert 0 < step.bytes_read + header + 8 < file.stat().st_size / 100
+
+
+def test_a_folder_without_checkpoints_is_an_error(tmp_path: Path) -> None:
+    from flagscope.errors import MissingFileError
+    from flagscope.series.places import places
+
+    with pytest.raises(MissingFileError, match="no checkpoints"):
+        places([tmp_path])
+    shutil.rmtree(tmp_path)
