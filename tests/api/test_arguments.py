@@ -105,7 +105,7 @@ REFUSED = {"base": "nowhere", "tensors": "nowhere", "device": "abacus", "memory"
            "example_inputs": torch.zeros(1)}  # fmt: skip
 FUNCTIONS = {
     flagscope.scan: SCAN, flagscope.inspect: INSPECT, flagscope.head_overlaps: HEADS,
-    flagscope.families: {}, flagscope.compare: COMPARE,
+    flagscope.families: {}, flagscope.compare: COMPARE, flagscope.track: {},
 }  # fmt: skip
 # Those whose effect is in a test of its own below.
 ALONE = {
@@ -113,6 +113,7 @@ ALONE = {
     flagscope.inspect: {"memory", "depth"},
     flagscope.head_overlaps: {"progress"},
     flagscope.compare: {"adapter", "workers", "memory", "progress"},
+    flagscope.track: set(signature(flagscope.track).parameters),  # in test_track.py
 }
 
 

@@ -57,7 +57,7 @@ def test_a_gate_gives_4_where_a_finding_is_named(
 def test_a_gate_needs_a_code_that_there_is(run: Run, mlp: Path) -> None:
     answer = run("scan", mlp, "--fail-on", "copies")
     assert answer.code == 2
-    assert "'copies' is not among not-finite, missing-layers, dead-neurons" in answer.err
+    assert "'copies' is not among not-finite, missing-layers, missing-tensors" in answer.err
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class SeriesReport:
 
     @property
     def integrity(self) -> Integrity:
-        """Whether the checkpoints are what their names say, as far as samples tell."""
+        """Whether the checkpoints are what their names say, as far as samples show."""
         return self.result.integrity
 
     @property

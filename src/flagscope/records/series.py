@@ -55,7 +55,7 @@ class StepRecord(Record):
     number: int | None = Field(description="Of the step by its name; null where it says none.")
     unit: Literal["step", "epoch"] | None = None
     trainer_step: int | None = Field(
-        default=None, description="global_step of the trainer_state.json beside it."
+        default=None, description="global_step of the trainer_state.json next to it."
     )
     status: Literal["ok", "truncated", "incomplete", "unreadable", "being-written"] = "ok"
     tensors: int
@@ -75,7 +75,7 @@ class StepRecord(Record):
 
 
 class Integrity(Record):
-    """Whether the checkpoints are what their names say, as far as samples tell."""
+    """Whether the checkpoints are what their names say, as far as samples show."""
 
     faults: list[SeriesFault]
     tensors_compared: int

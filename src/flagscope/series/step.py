@@ -43,7 +43,7 @@ class Step:
     nbytes, bytes_read
         Bytes of all tensors; bytes of samples.
     state
-        What the trainer wrote beside it.
+        What the trainer wrote next to it.
     notes
         What could not be looked at.
     """

@@ -1,4 +1,4 @@
-"""What a trainer wrote beside the weights of a step: Hugging Face's trainer_state.json."""
+"""What a trainer wrote next to the weights of a step: Hugging Face's trainer_state.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is each checkpoint of a series what its name says, as far as headers and samples tell?"""
+"""Is each checkpoint of a series what its name says, as far as headers and samples show?"""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _not_looked_at(steps: Sequence[Step], series: Compared) -> list[str]:
             )
     if not any(step.state for step in steps):
         said.append(
-            "No trainer_state.json lies beside the steps: numbers in names were not checked, and a "
+            "No trainer_state.json lies next to the steps: numbers in names were not checked, and a "
             "restart of the optimiser alone is not seen."
         )
     if len(series.steps) < 4:

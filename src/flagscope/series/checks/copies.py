@@ -62,7 +62,7 @@ def equal_faults(series: Compared, groups: list[list[int]]) -> list[SeriesFault]
             SeriesFault(
                 code="equal",
                 steps=[step.place.name for step in steps],
-                plain=f"{named(steps)} hold the same weights, as far as samples tell.{fits}",
+                plain=f"{named(steps)} hold the same weights, as far as samples show.{fits}",
                 evidence=f"All {count:,} samples of {len(series.tensors):,} tensors are equal. A "
                 "training that does not move leaves equal steps too.",
             )

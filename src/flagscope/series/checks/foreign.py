@@ -148,7 +148,7 @@ def foreign_steps(series: Compared, left: set[int]) -> tuple[list[SeriesFault], 
                 code="foreign-initialisation" if first else "foreign-step",
                 steps=[name],
                 plain=f"{name} is not what the later steps were trained from, as far as samples "
-                "tell."
+                "show."
                 if first
                 else f"{name} has nothing in common with the other steps: it is of another "
                 "training, or of another start.",

@@ -12,7 +12,7 @@ from flagscope.series.step import Step
 from flagscope.shortening import listed
 
 _NAMED = 6
-_MOST_MISSING = 1000  # a hole of more steps is no hole, but another spacing
+_MOST_MISSING = 1000  # more steps make another spacing
 _LEAST = 4  # numbers from which a spacing is seen
 _USUAL = 0.6  # share of equal distances that make a spacing
 

@@ -1,0 +1,71 @@
+"""`flagscope track`: faults first, with their steps; outputs, and exit codes of a gate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Run
+from series.made import mlp, saved
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = mlp(0, steps=6)
+    run[3] = (run[3][0], run[5][1])
+    folder = saved(run, tmp_path_factory.mktemp("damaged"))
+    (folder / "checkpoint-10" / "model.safetensors").write_bytes(b"")
+    return folder
+
+
+def test_faults_come_first_and_name_their_steps(run: Run, damaged: Path) -> None:
+    answer = run("track", damaged)
+    assert answer.code == 0
+    lines = [line for line in answer.out.splitlines() if line.strip()]
+    assert lines[1] == "6 checkpoints; 2 faults"
+    assert lines[2].startswith("• truncated: checkpoint-10 is damaged or cut short")
+    assert any(line.startswith("• equal: checkpoint-30") for line in lines)
+    assert "not looked at: " in answer.out
+    assert "Gram correlation" in answer.out
+
+
+def test_a_sound_series_says_so_and_what_was_compared(run: Run, tmp_path: Path) -> None:
+    answer = run("track", saved(mlp(0, steps=6), tmp_path), "--verify")
+    assert "6 checkpoints; no fault found" in answer.out
+    assert "tensors in each step" in answer.out
+    assert "Gram correlation" not in answer.out
+
+
+@pytest.mark.parametrize(
+    ("codes", "code"), [("any", 4), ("equal,gap", 4), ("gap", 0), ("foreign", 2)]
+)
+def test_a_gate(run: Run, damaged: Path, codes: str, code: int) -> None:
+    answer = run("track", damaged, "--verify", "--fail-on", codes, "--quiet")
+    assert answer.code == code
+    assert answer.out == ""
+
+
+def test_json_and_both_tables(run: Run, damaged: Path, tmp_path: Path) -> None:
+    answer = run("track", damaged, "--json", "-", "--csv", tmp_path / "a.csv", "--store",
+                 tmp_path / "store", "--kinds", "sequential")  # fmt: skip
+    record = json.loads(answer.out)
+    assert record["schema"] == "flagscope.track/1"
+    assert [step["status"] for step in record["steps"]].count("truncated") == 1
+    assert (tmp_path / "a.csv").read_text().count("\n") == 7
+    run("track", damaged, "--csv", tmp_path / "b.csv", "--csv-table", "curves", "--store",
+        tmp_path / "store", "--kinds", "sequential")  # fmt: skip
+    rows = (tmp_path / "b.csv").read_text().splitlines()
+    assert rows[0].split(",")[:3] == ["step", "number", "pair"]
+    assert len(rows) == 1 + sum(
+        value is not None for curve in record["curves"] for value in curve["values"]
+    )
+
+
+def test_what_it_cannot_take_is_said(run: Run, tmp_path: Path) -> None:
+    assert run("track").code == 2
+    answer = run("track", tmp_path / "nowhere*")
+    assert answer.code == 2
+    assert "no checkpoint matches" in answer.err
+    assert "is not among qk, ov" in run("track", tmp_path, "--kinds", "dense").err
