@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerCallback
-
+from flagscope.errors import MissingExtraError
 from flagscope.monitor.monitor import AlignmentMonitor
 from flagscope.writing import write_whole
+
+if TYPE_CHECKING:
+    TrainerCallback: Any = object
+else:
+    try:
+        from transformers import TrainerCallback
+    except ImportError:
+        TrainerCallback = object
 
 _STATE = "flagscope-monitor.json"
 
@@ -31,12 +38,21 @@ class AlignmentCallback(TrainerCallback):
     monitor
         The monitor; None before the training.
 
+    Raises
+    ------
+    MissingExtraError
+        If transformers is not installed.
+
     Examples
     --------
     >>> trainer = Trainer(..., callbacks=[AlignmentCallback(every=500)])  # doctest: +SKIP
     """
 
     def __init__(self, **settings: Any) -> None:
+        if TrainerCallback is object:
+            raise MissingExtraError(
+                "transformers is not installed", hint="pip install transformers accelerate"
+            )
         self._settings = settings
         self.monitor: AlignmentMonitor | None = None
 

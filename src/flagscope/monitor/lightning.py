@@ -15,10 +15,8 @@ else:
     except ImportError:
         try:
             from pytorch_lightning import Callback
-        except ImportError as error:
-            raise MissingExtraError(
-                "lightning is not installed", hint="pip install lightning"
-            ) from error
+        except ImportError:
+            Callback = object
 
 
 class AlignmentCallback(Callback):
@@ -37,12 +35,19 @@ class AlignmentCallback(Callback):
     monitor
         The monitor; None before the training.
 
+    Raises
+    ------
+    MissingExtraError
+        If lightning is not installed.
+
     Examples
     --------
     >>> Trainer(callbacks=[AlignmentCallback(every=500, out="runs/a")])  # doctest: +SKIP
     """
 
     def __init__(self, **settings: Any) -> None:
+        if Callback is object:
+            raise MissingExtraError("lightning is not installed", hint="pip install lightning")
         self._settings = settings
         self._state: dict[str, Any] | None = None
         self.monitor: AlignmentMonitor | None = None
