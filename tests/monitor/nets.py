@@ -62,13 +62,13 @@ def train(
 
 def seed_all() -> None:
     torch.manual_seed(3)
-    np.random.seed(3)  # noqa: NPY002
+    np.random.seed(3)
     random.seed(3)
 
 
 def random_states() -> list[bytes]:
     """All random states of the process, as bytes."""
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    kind, keys, *rest = np.random.get_state()
     return [
         torch.get_rng_state().numpy().tobytes(),
         repr((kind, np.asarray(keys).tobytes(), rest)).encode(),

@@ -16,7 +16,7 @@ from torch import nn
 import flagscope
 from flagscope.errors import InputError
 from flagscope.monitor.monitor import AlignmentMonitor
-from monitor.nets import GPT, gpt, mlp, mlp_loss, numbers, random_states, seed_all, train
+from monitor.nets import GPT, gpt, mlp, numbers, random_states, seed_all, train
 
 
 def gpt_loss(net: nn.Module, generator: torch.Generator) -> torch.Tensor:
@@ -201,7 +201,7 @@ def test_each_argument_has_its_effect(argument):
 def test_wrong_arguments_are_refused_before_the_training(given, words):
     with pytest.raises(InputError, match=words):
         AlignmentMonitor(mlp(), **given)
-    with pytest.raises(InputError, match="nn.Module"):
+    with pytest.raises(InputError, match=r"nn\.Module"):
         AlignmentMonitor(mlp().state_dict())  # pyright: ignore[reportArgumentType]
 
 

@@ -32,15 +32,11 @@ def test_rank_0_measures_the_whole_model(tmp_path, kind):
             "PYTHONPATH": os.pathsep.join([str(tests), *sys.path]),
         }  # fmt: skip
         command = [sys.executable, str(tests / "monitor" / "ranks.py"), kind, str(tmp_path)]
-        ranks.append(
-            subprocess.Popen(
-                command,
-                env={**os.environ, **given},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )  # fmt: skip
-        )
+        process = subprocess.Popen(
+            command, env={**os.environ, **given}, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        ranks.append(process)
     try:
         said = [rank.communicate(timeout=240)[0] for rank in ranks]
     finally:
