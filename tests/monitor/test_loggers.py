@@ -69,6 +69,34 @@ def test_a_logger_gets_numbers_scan_and_alerts(tmp_path):
     assert [name for name, _ in bare.calls] == ["log"]
 
 
+def test_a_logger_that_fails_is_warned_of_and_the_others_are_not_affected():
+    class Offline(Logger):
+        def log(self, step, scalars):
+            raise ConnectionError("no network")
+
+    recorder = Recorder()
+    monitor = AlignmentMonitor(mlp(), every=1, only="health", loggers=[Offline(), recorder])
+    with pytest.warns(UserWarning, match="Offline failed at step 1: no network"):
+        assert monitor.step(1) is not None
+    assert [name for name, _ in recorder.calls] == ["log"]
+    assert monitor.gaps == []
+
+
+def test_on_alert_may_end_the_training(tmp_path):
+    class BrokenError(Exception):
+        pass
+
+    def stop(alert: Alert) -> None:
+        raise BrokenError(alert.code)
+
+    net = mlp()
+    net[0].weight.data[0, 0] = float("nan")
+    monitor = AlignmentMonitor(net, every=1, only="health", on_alert=stop, out=tmp_path)
+    with pytest.raises(BrokenError, match="not-finite"):
+        monitor.step(1)
+    assert len((tmp_path / "monitor.jsonl").read_text().splitlines()) == 2
+
+
 def test_some_twenty_numbers_are_logged_of_a_gpt():
     measurement = AlignmentMonitor(gpt(), every=1).step(1)
     assert measurement is not None

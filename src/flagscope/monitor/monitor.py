@@ -57,9 +57,9 @@ class AlignmentMonitor:
         Folder for `monitor.jsonl` and the scan of each measurement; nothing is written without it.
     loggers
         Receivers of numbers, scans and alerts: `flagscope.monitor.TensorBoardLogger` and others.
-        Scans are passed on as files, thus only with `out`.
+        Scans are passed on as files, thus only with `out`. A logger that fails is warned of.
     on_alert
-        Called with each `Alert` on the process that measures.
+        Called with each `Alert` on the process that measures. What it raises ends the training.
     config, family, heads, only, layers, kinds, depth, device, workers
         As for `flagscope.scan`; the configuration is the model's own if it has one.
 
@@ -267,19 +267,29 @@ class AlignmentMonitor:
                 state, step=step, part=part, trainable=trainable_names(self._model),
                 settings=self._settings,
             )  # fmt: skip
-            self._record(measurement)
+            path = self._written(measurement)
         except Exception as error:  # a training of days does not end for a measurement
             if self.latest is None:
                 raise
             self._gap(step, f"failed: {type(error).__name__}: {error}")
             return None
-        finally:
-            if self._spending is not None:
-                self._spending.spend(time.perf_counter() - start)
+        self.latest = measurement
+        fired = self._watch.alerts(measurement)
+        self.alerts += fired
+        for alert in fired:
+            self._note(step, "alert", code=alert.code, place=alert.place, text=alert.text)
+            _log.warning("step %d: %s: %s", step, alert.code, alert.text)
+        for logger in self._loggers:
+            _send(logger, measurement, path, fired)
+        if self._spending is not None:
+            self._spending.spend(time.perf_counter() - start)
+        for alert in fired:
+            if self._on_alert is not None:
+                self._on_alert(alert)
         return measurement
 
-    def _record(self, measurement: Measurement) -> None:
-        """Keep a measurement, pass it on, and look for alerts."""
+    def _written(self, measurement: Measurement) -> Path | None:
+        """Keep the scan and the numbers of a measurement; gives the file of the scan."""
         step, path = measurement.step, None
         if self._folder is not None:
             path = self._folder / f"step-{step:09d}.json"
@@ -289,21 +299,7 @@ class AlignmentMonitor:
             scalars=measurement.scalars, norms=_finite(block_norms(measurement.norms)),
             scan=None if path is None else path.name,
         )  # fmt: skip
-        self.latest = measurement
-        fired = self._watch.alerts(measurement)
-        self.alerts += fired
-        for alert in fired:
-            self._note(step, "alert", code=alert.code, place=alert.place, text=alert.text)
-        for logger in self._loggers:
-            logger.log(step, measurement.scalars)
-            if path is not None:
-                logger.artifact(path)
-            for alert in fired:
-                logger.alert(alert)
-        for alert in fired:
-            _log.warning("step %d: %s: %s", step, alert.code, alert.text)
-            if self._on_alert is not None:
-                self._on_alert(alert)
+        return path
 
     def _gap(self, step: int, reason: str) -> None:
         self.gaps.append((step, reason))
@@ -315,6 +311,23 @@ class AlignmentMonitor:
     def _note(self, step: int, kind: str, **fields: Any) -> None:
         if self._journal is not None:
             self._journal.append({"step": step, "kind": kind, **fields})
+
+
+def _send(
+    logger: Logger, measurement: Measurement, path: Path | None, alerts: Sequence[Alert]
+) -> None:
+    """Pass a measurement on. A logger that fails, as without a network, is warned of."""
+    try:
+        logger.log(measurement.step, measurement.scalars)
+        if path is not None:
+            logger.artifact(path)
+        for alert in alerts:
+            logger.alert(alert)
+    except Exception as error:
+        warnings.warn(
+            f"flagscope: {type(logger).__name__} failed at step {measurement.step}: {error}",
+            stacklevel=5,
+        )
 
 
 def _finite(norms: dict[str, float]) -> dict[str, float | None]:
