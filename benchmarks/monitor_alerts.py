@@ -48,7 +48,8 @@ def gpt_states(optimizer: Any, seed: int, steps: int) -> Iterator[tuple[int, Sta
     """Live weights of a GPT at each of the measurements and at the start."""
     text = pydoc_corpus()
     shape = GPTShape(vocab_size=len(text.vocabulary), **SETTINGS)
-    rate = 3e-3 if optimizer == "adamw" else 0.1
+    # Odd seeds train at rates that are high for this size.
+    rate = (1 + 2 * (seed % 2)) * (3e-3 if optimizer == "adamw" else 0.1)
     recipe = TrainingRecipe(optimizer, steps, 16, rate, 0.3)
     every = steps // MEASUREMENTS
     at = range(0, steps + 1, every)
@@ -56,7 +57,7 @@ def gpt_states(optimizer: Any, seed: int, steps: int) -> Iterator[tuple[int, Sta
         yield step, state, shape
 
 
-def healthy_gpt(optimizer: str, seed: int, steps: int = 600) -> list[flagscope.monitor.Alert]:
+def healthy_gpt(optimizer: str, seed: int, steps: int = 300) -> list[flagscope.monitor.Alert]:
     monitor = None
     for step, state, shape in gpt_states(optimizer, seed, steps):
         if monitor is None:
@@ -138,6 +139,8 @@ def jump(state: State, memo: dict[str, Any]) -> None:
                 weight.mul_(3)
 
 
+# What a measurement has to look at, where health and norms are not enough.
+NEEDS: dict[str, Any] = {"rank-collapse": ("health", "pairs"), "copied-heads": ("health", "heads")}
 FAULTS: dict[str, tuple[Callable[[State, dict[str, Any]], None], str, str]] = {
     "one NaN": (one_nan, "not-finite", "weights"),
     "one infinity": (one_infinity, "not-finite", "weights"),
@@ -150,7 +153,7 @@ FAULTS: dict[str, tuple[Callable[[State, dict[str, Any]], None], str, str]] = {
 }
 
 
-def planted(fault: str, seed: int, steps: int = 300) -> tuple[int | None, list[str]]:
+def planted(fault: str, seed: int, steps: int = 100) -> tuple[int | None, list[str]]:
     """Measurements until the fault is named, if it is; and other codes that fired."""
     plant, code, place = FAULTS[fault]
     memo: dict[str, Any] = {}
@@ -160,7 +163,7 @@ def planted(fault: str, seed: int, steps: int = 300) -> tuple[int | None, list[s
             plant(state, memo)
         if monitor is None:
             monitor = flagscope.AlignmentMonitor(
-                holder(state), every=1, config=shape.config(), only=("health", "pairs", "heads")
+                holder(state), every=1, config=shape.config(), only=NEEDS.get(code, "health")
             )
         before = len(monitor.alerts)
         monitor.step(step)

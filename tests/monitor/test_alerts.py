@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.monitor_alerts import FAULTS, holder
+from benchmarks.monitor_alerts import FAULTS, NEEDS, holder
 from torch import nn
 
 from flagscope.lab.gpt import GPTShape, initial_state
@@ -19,8 +19,6 @@ from monitor.nets import mlp
 
 SHAPE = GPTShape(vocab_size=17, n_layer=2, n_head=4, n_embd=32, n_positions=8)
 PARTS = ("health", "pairs", "heads")
-# What a measurement has to look at, where health and norms are not enough.
-NEEDS = {"rank-collapse": "pairs", "copied-heads": "heads"}
 # Measurements of a fault before the one that fires, 1 by default. Whether a block is frozen is seen
 # between two measurements.
 FIRST = {"not-finite": 0, "frozen-block": 2}
@@ -64,6 +62,20 @@ def test_a_planted_fault_is_named_when_it_persists_and_once(fault):
     assert len({alert.place for alert in alerts}) == len(alerts)
     assert seen == alerts
     assert code in ALERT_CODES
+
+
+def test_maps_that_use_few_directions_have_not_collapsed():
+    walk = Walk(only="pairs", kinds="mlp")
+    weight = walk.state["transformer.h.1.mlp.c_fc.weight"]
+    walk.step()
+
+    def few(state: dict[str, Any]) -> None:
+        u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+        weight.copy_((u * s.new_tensor([10, 5, *[1] * (len(s) - 2)])) @ vh)
+
+    assert [walk.step(few) for _ in range(3)] == [[]] * 3
+    pair = walk.monitor.latest.report.result.pairs[1]
+    assert pair.participation_write == pytest.approx(155**2 / (10**4 + 5**4 + 30), rel=1e-3)
 
 
 def test_each_code_is_planted():

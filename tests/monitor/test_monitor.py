@@ -83,8 +83,18 @@ def test_a_training_is_the_same_to_the_byte_with_the_monitor(autocast, tmp_path)
     assert plain == watched
 
 
-def test_a_measurement_within_autocast_is_the_same():
+def test_a_measurement_within_autocast_is_the_same(monkeypatch):
+    from flagscope.monitor import measurement as module
+
     net = mlp()
+    modes = []
+    scan = module.scan
+
+    def watched(*given: Any, **more: Any) -> Any:
+        modes.append((torch.is_autocast_enabled("cpu"), torch.is_grad_enabled()))
+        return scan(*given, **more)
+
+    monkeypatch.setattr(module, "scan", watched)
     plain = AlignmentMonitor(net, every=1).step(1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         within = AlignmentMonitor(net, every=1, workers=1).step(1)
@@ -92,6 +102,7 @@ def test_a_measurement_within_autocast_is_the_same():
     assert within is not None
     assert numbers(plain.report) == numbers(within.report)
     assert plain.norms == within.norms
+    assert modes == [(False, False)] * 2
 
 
 def test_a_compiled_model_is_not_compiled_again():

@@ -29,9 +29,10 @@ ALERT_CODES: tuple[AlertCode, ...] = get_args(AlertCode)
 
 Memory = dict[str, Any]
 
-# A map has collapsed whose participation ratio fell to this many directions, and below this share
-# of its largest so far. Maps that never had more than a few directions are not looked at.
-_FEW, _SHARE, _ENOUGH = 2.0, 0.2, 8.0
+# A map has collapsed whose numerical rank fell to this share of its largest so far, or in which one
+# direction is nearly alone: in sound trainings with high learning rates the participation ratio
+# falls to 1.2. Maps that never had more than a few directions are not looked at.
+_SHARE, _ALONE, _ENOUGH = 0.25, 1.02, 4
 # Mean squared cosine from which two heads are called copies here. Near-copies of a scan begin half
 # of the way from chance to 1, which heads of sound trainings reach too.
 _COPY = 0.95
@@ -58,21 +59,21 @@ def not_finite(measurement: Measurement, _: Memory) -> Iterator[Sign]:
 
 
 def rank_collapse(measurement: Measurement, memory: Memory) -> Iterator[Sign]:
-    """Maps of which next to nothing but one or two directions is left."""
-    now: dict[str, float] = {}
+    """Maps that have lost most of their rank, or all but one of their directions."""
+    now: dict[str, tuple[int, float]] = {}
     for pair in measurement.report.result.pairs:
-        for end, ratio in (
-            (pair.write, pair.participation_write),
-            (pair.read, pair.participation_read),
+        for end, rank, ratio in (
+            (pair.write, pair.rank_write, pair.participation_write),
+            (pair.read, pair.rank_read, pair.participation_read),
         ):
-            if ratio is not None and math.isfinite(ratio):
-                place = f"{end.tensor}{end.slice.removesuffix('[:]')}"
-                now[place] = min(ratio, now.get(place, ratio))
-    for place, ratio in now.items():
-        most = memory[place] = max(ratio, memory.get(place, ratio))
+            if rank is not None and ratio is not None:
+                now[f"{end.tensor}{end.slice.removesuffix('[:]')}"] = rank, ratio
+    for place, (rank, ratio) in now.items():
+        most = memory[place] = max(rank, memory.get(place, rank))
         if most >= _ENOUGH:
-            text = f"{place} has {ratio:.1f} effective directions, at most {most:.1f} before"
-            yield Sign("rank-collapse", place, ratio <= min(_FEW, _SHARE * most), text)
+            left = f"{place} has rank {rank:,} and {ratio:.2f} effective directions"
+            text = f"{left}; its rank was {most:,}"
+            yield Sign("rank-collapse", place, rank <= _SHARE * most or ratio <= _ALONE, text)
 
 
 def dead(measurement: Measurement, memory: Memory) -> Iterator[Sign]:
