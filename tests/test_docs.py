@@ -12,7 +12,7 @@ PACKAGE = Path(flagscope.__file__).parent
 MODULE = r"`((?:(?:geometry|null|diagnose|observables|engine|comparison)/[\w/]+|spacing)\.py)`"
 
 
-@pytest.mark.parametrize("page", ["collapse.md"])
+@pytest.mark.parametrize("page", ["collapse.md", "monitor.md"])
 def test_examples_of_the_pages_run(page):
     found = doctest.testfile(str(DOCS / page), module_relative=False, encoding="utf-8")
     assert found.attempted > 0

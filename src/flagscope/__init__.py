@@ -39,9 +39,11 @@ if TYPE_CHECKING:
         UnknownDtypeError,
         UnsafeFileError,
     )
+    from flagscope.monitor.monitor import AlignmentMonitor
     from flagscope.records import ScanResult
 
 _HOMES = {
+    "AlignmentMonitor": "monitor.monitor",
     "compare": "api.compare",
     "ComparisonReport": "api.comparison_report",
     **dict.fromkeys(("HeadOverlaps", "head_overlaps"), "api.head_overlaps"),
@@ -63,6 +65,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AlignmentMonitor",
     "ArchitectureError",
     "ComparisonReport",
     "CorruptFileError",

@@ -22,6 +22,7 @@ from flagscope.errors import CorruptFileError, FlagscopeError, InputError, Sourc
 from flagscope.schema import SCHEMA_FILE, scan_schema
 
 PUBLIC = {
+    "AlignmentMonitor",
     "ArchitectureError",
     "ComparisonReport",
     "CorruptFileError",

@@ -1,5 +1,5 @@
 """Modules in memory as sources: without wrappers, their weights as the layers use them."""
 
-from flagscope.live.checkpoint import module_checkpoint
+from flagscope.live.checkpoint import module_checkpoint, own_config
 
-__all__ = ["module_checkpoint"]
+__all__ = ["module_checkpoint", "own_config"]

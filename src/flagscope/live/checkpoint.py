@@ -69,7 +69,7 @@ def module_checkpoint(
     state, passed = found.state, found.notes
     check_values(state, source=name)
     derived = {key: value for key, value in merged.derived().items() if key in state}
-    own = _own_config(plain) if config is None else dict(config)
+    own = own_config(plain) if config is None else dict(config)
     parameters = {name for name, _ in plain.named_parameters(remove_duplicate=False)}
     stored = StateDictCheckpoint(
         {**state, **derived},
@@ -93,8 +93,19 @@ def _check_quantised(module: nn.Module) -> None:
             )
 
 
-def _own_config(module: nn.Module) -> dict[str, Any] | None:
-    """A module's own configuration, or that of the module which is all that it holds."""
+def own_config(module: nn.Module) -> dict[str, Any] | None:
+    """A module's own configuration, or that of the module which is all that it holds.
+
+    Parameters
+    ----------
+    module
+        Any module, also within wrappers.
+
+    Returns
+    -------
+    dict or None
+        None where there is none, as of a module that is not of transformers.
+    """
     while True:
         own: Any = getattr(module, "config", None)
         if hasattr(own, "to_dict"):
