@@ -86,7 +86,7 @@ def tensor_distances(steps: Sequence[Step]) -> list[TensorDistances]:
                 count=rows.shape[1],
                 rms=rms,
                 correlation=_correlation(rows),
-                same=cdist(rows, rows, "chebyshev") == 0,
+                same=_same(rows),
             )
         )
     return found
@@ -119,6 +119,13 @@ def pooled_correlation(tensors: Sequence[TensorDistances]) -> tuple[Matrix, floa
         weight += known * one.count
     with np.errstate(invalid="ignore", divide="ignore"):
         return total / weight, float(1 / np.sqrt(max(1.0, weight.max())))
+
+
+def _same(rows: Matrix) -> NDArray[np.bool_]:
+    """(T, T) whether rows are equal, each compared once by its bytes; -0 is 0."""
+    first: dict[bytes, int] = {}
+    group = np.array([first.setdefault(row.tobytes(), i) for i, row in enumerate(rows + 0.0)])
+    return group[:, None] == group[None, :]
 
 
 def _correlation(rows: Matrix) -> Matrix:

@@ -58,7 +58,8 @@ def places(sources: Sequence[str | os.PathLike[str]]) -> list[Place]:
     sources
         Each a checkpoint; a folder of checkpoints, or of files of weights, one a step; a pattern
         (`runs/a/checkpoint-*`); or a hub name with a pattern of revisions (`org/name@step*`).
-        Several checkpoints of which one has no number stay in the order given.
+        Those without a number come last, in the order given; steps and epochs together stay in the
+        order given.
 
     Returns
     -------
@@ -87,11 +88,11 @@ def places(sources: Sequence[str | os.PathLike[str]]) -> list[Place]:
 
 
 def in_order(found: Iterable[Place]) -> list[Place]:
-    """By number; as given where a number is missing, or units are mixed."""
-    listed_ = list(found)
-    if any(place.number is None for place in listed_) or len({p.unit for p in listed_}) > 1:
-        return listed_
-    return sorted(listed_, key=lambda place: (place.number or 0, place.name))
+    """By number, those without one last; as given where steps and epochs are mixed."""
+    given = list(found)
+    if len({place.unit for place in given if place.unit is not None}) > 1:
+        return given
+    return sorted(given, key=lambda place: (place.number is None, place.number or 0))
 
 
 def _of(source: str) -> list[Place]:

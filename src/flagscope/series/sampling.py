@@ -27,12 +27,13 @@ class Samples:
     Attributes
     ----------
     values
-        float32 by tensor; empty for a tensor of a type that cannot be read.
+        float32 by tensor, float64 where that or an integer type is stored; empty for a tensor of a
+        type that cannot be read.
     bytes_read
         Bytes of the elements, without the header.
     """
 
-    values: Mapping[str, NDArray[np.float32]]
+    values: Mapping[str, NDArray[np.floating]]
     bytes_read: int
 
 
@@ -93,7 +94,7 @@ def _windows(size: int, count: int) -> list[tuple[int, int]]:
 
 def _together(
     checkpoint: Checkpoint, infos: list[TensorInfo], wanted: Mapping[str, list[tuple[int, int]]]
-) -> dict[str, NDArray[np.float32]] | None:
+) -> dict[str, NDArray[np.floating]] | None:
     """Samples in a few requests, where the reader of remote files gives them so."""
     import sys
 
@@ -122,7 +123,7 @@ def _together(
 
 def _alone(
     checkpoint: Checkpoint, info: TensorInfo, spans: list[tuple[int, int]]
-) -> NDArray[np.float32]:
+) -> NDArray[np.floating]:
     try:
         pieces = list(_pieces(checkpoint, info, spans))
     except UnknownDtypeError:
@@ -132,19 +133,20 @@ def _alone(
 
 def _pieces(
     checkpoint: Checkpoint, info: TensorInfo, spans: list[tuple[int, int]]
-) -> Iterator[NDArray[np.float32]]:
+) -> Iterator[NDArray[np.floating]]:
     for start, stop in spans:
         for index in boxes(info.shape, start, stop):
             yield _numbers(checkpoint.read(info.name, index).reshape(-1))
 
 
-def _numbers(tensor: object) -> NDArray[np.float32]:
+def _numbers(tensor: object) -> NDArray[np.floating]:
     import torch
 
     assert isinstance(tensor, torch.Tensor)
     plain = tensor.real if tensor.is_complex() else tensor
     try:
-        return plain.cpu().to(torch.float32).numpy()
+        wide = plain.dtype == torch.float64 or not plain.is_floating_point()
+        return plain.cpu().to(torch.float64 if wide else torch.float32).numpy()
     except (RuntimeError, TypeError) as error:
         raise CorruptFileError(
             f"numbers of type {tensor.dtype} cannot be read.", hint="save it in another type."

@@ -52,7 +52,7 @@ class Step:
     fault: Fault | None = None
     reason: str = ""
     headers: Mapping[str, Header] = field(default_factory=dict)
-    values: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    values: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
     nbytes: int = 0
     bytes_read: int = 0
     state: TrainerState | None = None

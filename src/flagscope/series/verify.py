@@ -19,7 +19,13 @@ from flagscope.series.checks.foreign import (
     foreign_files,
     foreign_steps,
 )
-from flagscope.series.checks.headers import mixed_dtype, not_finite, other_tensors, unread
+from flagscope.series.checks.headers import (
+    like_most,
+    mixed_dtype,
+    not_finite,
+    other_tensors,
+    unread,
+)
 from flagscope.series.checks.numbers import gaps, wrong_numbers
 from flagscope.series.checks.order import right_order, wrong_order
 from flagscope.series.compared import Compared, compared
@@ -48,7 +54,7 @@ def verified(steps: Sequence[Step]) -> tuple[Integrity, Compared]:
     readable = [step for step in steps if step.fault is None and step.headers]
     readable = [step for step in readable if not step.place.unfinished]
     faults = [*unread(steps), *not_finite(readable), *other_tensors(readable)]
-    finite = [step for step in readable if _mostly_finite(step)]
+    finite = [step for step in like_most(readable) if _mostly_finite(step)]
     series = compared(finite)
     faults += mixed_dtype(readable)
     faults += _of_contents(series)
@@ -126,8 +132,8 @@ def _not_looked_at(steps: Sequence[Step], series: Compared) -> list[str]:
             )
     if not any(step.state for step in steps):
         said.append(
-            "No trainer_state.json lies next to the steps: numbers in names were not checked, and a "
-            "restart of the optimiser alone is not seen."
+            "No trainer_state.json lies next to the steps: numbers in names were not checked, and "
+            "a restart of the optimiser alone is not seen."
         )
     if len(series.steps) < 4:
         said.append("Fewer than four steps can be compared: their order was not checked.")

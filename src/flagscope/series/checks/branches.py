@@ -83,8 +83,8 @@ def logged_anew(steps: Sequence[Step]) -> list[SeriesFault]:
                     "trainer_state.json of the two.",
                 )
             )
-        elif _warm_again(after):
-            faults.append(_anew(name, earlier, "its learning rate warms up a second time"))
+        elif _runs_back(after.state.log):
+            faults.append(_anew(name, earlier, "the steps that it lists run backwards"))
     return faults
 
 
@@ -97,11 +97,6 @@ def _anew(name: str, before: str, why: str) -> SeriesFault:
     )
 
 
-def _warm_again(step: Step) -> bool:
-    return False if step.state is None else _restarts(step.state.log)
-
-
-def _restarts(log: Sequence[tuple[int, str, float]]) -> bool:
-    """Whether logged steps run backwards."""
+def _runs_back(log: Sequence[tuple[int, str, float]]) -> bool:
     steps = [number for number, key, _ in log if key == "learning_rate"]
     return any(after < before for before, after in itertools.pairwise(steps))

@@ -40,11 +40,13 @@ def misplaced(series: Compared, group: list[int]) -> list[int]:
     All but the one whose neighbours lie nearest around it; none where that is not plain.
     """
     lengths = {}
-    for place in group:
+    for place in group if series.far.size else ():
         length = detour(series.far, place, [other for other in group if other != place])
         if length is None:
             return []
         lengths[place] = length
+    if not lengths:
+        return []
     best = min(lengths, key=lambda place: lengths[place])
     rest = [place for place in group if place != best]
     return rest if all(lengths[place] > 1.25 * lengths[best] for place in rest) else []
@@ -130,14 +132,16 @@ def _relative(series: Compared, first: int, second: int) -> float:
 
 def _rounding(series: Compared, first: int, second: int) -> str:
     names = [tensor.name for tensor in series.moving]
-    one = _joined([series.steps[first].values[name] for name in names])
-    two = _joined([series.steps[second].values[name] for name in names])
+    one, two = series.steps[first].values, series.steps[second].values
     for word, kind in _COARSE.items():
         for fine, coarse in ((one, two), (two, one)):
-            if torch.equal(fine.to(kind).float(), coarse):
+            # Of most pairs the first tensor shows that it is not so.
+            if names and all(_is_rounded(fine[name], coarse[name], kind) for name in names):
                 return word
     return ""
 
 
-def _joined(values: list[NDArray[np.float32]]) -> torch.Tensor:
-    return torch.from_numpy(np.concatenate(values)) if values else torch.empty(0)
+def _is_rounded(
+    fine: NDArray[np.floating], coarse: NDArray[np.floating], kind: torch.dtype
+) -> bool:
+    return torch.equal(torch.from_numpy(fine).to(kind).double(), torch.from_numpy(coarse).double())

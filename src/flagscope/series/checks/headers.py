@@ -48,10 +48,10 @@ def other_tensors(steps: Sequence[Step]) -> list[SeriesFault]:
     """Steps whose names and shapes are not those of most steps."""
     if len(steps) < 2:
         return []
-    shapes = [frozenset((name, one.shape) for name, one in step.headers.items()) for step in steps]
-    usual, _ = Counter(shapes).most_common(1)[0]
+    usual = _usual_shapes(steps)
     faults = []
-    for step, own in zip(steps, shapes, strict=True):
+    for step in steps:
+        own = _shapes(step)
         if own == usual:
             continue
         names = {name for name, _ in usual}
@@ -75,14 +75,22 @@ def other_tensors(steps: Sequence[Step]) -> list[SeriesFault]:
     return faults
 
 
+def like_most(steps: Sequence[Step]) -> list[Step]:
+    """Steps that have at least half of the tensors of most steps, in the same shapes."""
+    if not steps:
+        return []
+    usual = _usual_shapes(steps)
+    return [step for step in steps if 2 * len(_shapes(step) & usual) >= len(usual)]
+
+
 def mixed_dtype(steps: Sequence[Step]) -> list[SeriesFault]:
     """Steps of which tensors have another type than in most steps."""
     if len(steps) < 2:
         return []
-    names = set.intersection(*(set(step.headers) for step in steps))
-    usual = {name: _usual([step.headers[name] for step in steps]) for name in names}
+    names = set.intersection(*(set(step.headers) for step in like_most(steps)))
+    usual = {name: _usual([step.headers[name] for step in like_most(steps)]) for name in names}
     faults = []
-    for step in steps:
+    for step in like_most(steps):
         other = sorted(name for name in names if step.headers[name].dtype != usual[name])
         if not other:
             continue
@@ -119,6 +127,14 @@ def not_finite(steps: Sequence[Step]) -> list[SeriesFault]:
                 )
             )
     return faults
+
+
+def _shapes(step: Step) -> frozenset[tuple[str, tuple[int, ...]]]:
+    return frozenset((name, one.shape) for name, one in step.headers.items())
+
+
+def _usual_shapes(steps: Sequence[Step]) -> frozenset[tuple[str, tuple[int, ...]]]:
+    return Counter(_shapes(step) for step in steps).most_common(1)[0][0]
 
 
 def _usual(headers: Sequence[Header]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -28,12 +28,10 @@ def right_order(series: Compared) -> list[int]:
     if len(order) < _LEAST or not series.far.size:
         return order
     for _ in range(len(order)):
-        best, change = 1.0, order
-        for candidate in _changes(order):
-            ratio = _ratio(series.far, order, candidate)
-            if ratio < best and ratio <= SHORTER and _agreed(series, order, candidate):
-                best, change = ratio, candidate
-        if change == order:
+        change = next(
+            (one for one in _changes(series.far, order) if _agreed(series, order, one)), None
+        )
+        if change is None:
             break
         order = change
     # A way and its reverse are equally long: the one that is nearer to the given order.
@@ -78,19 +76,45 @@ def _stretch(order: Sequence[int]) -> Sequence[int]:
     return order[max(0, differ[0] - 1) : differ[-1] + 2]
 
 
-def _changes(order: list[int]) -> list[list[int]]:
+def _changes(far: Matrix, order: Sequence[int]) -> Iterator[list[int]]:
+    """Orders in which two steps are exchanged or one is moved, the greatest gain first.
+
+    Only those that make the way through the steps concerned short enough: T² of them are weighed,
+    by at most four edges each.
+    """
     size = len(order)
-    found = []
-    for i in range(size):
-        for j in range(i + 1, size):
-            swapped = order.copy()
-            swapped[i], swapped[j] = swapped[j], swapped[i]
-            found.append(swapped)
-            for source, target in ((i, j), (j, i)):
-                moved = order.copy()
-                moved.insert(target, moved.pop(source))
-                found.append(moved)
-    return found
+    # A step before the first and one after the last, at distance 0 from all.
+    padded = np.pad(far[np.ix_(order, order)], 1)
+    before, after = padded[:-2, 1:-1], padded[2:, 1:-1]
+    near = np.diag(padded, 1)  # from each place to the next, the padding's included
+    # Step i between j and j + 1, where j = -1 is in front of all.
+    i, j = np.indices((size, size + 1))
+    j -= 1
+    old = near[i] + near[i + 1] + near[j + 1]
+    new = padded[i, i + 2] + padded[j + 1, i + 1] + padded[j + 2, i + 1]
+    # Next to its place, one edge is in both ways.
+    both = np.where(j == i + 1, near[np.minimum(i + 1, size)], np.where(j == i - 2, near[i], 0.0))
+    moves = np.where((j == i) | (j == i - 1), np.inf, _share(new - both, old - both))
+    # Steps i and j exchanged; side by side that is a move.
+    i, j = np.indices((size, size))
+    old = near[i] + near[i + 1] + near[j] + near[j + 1]
+    new = before[i, j] + after[i, j] + before[j, i] + after[j, i]
+    both = np.where(j == i + 2, near[i + 1] + near[j], 0.0)  # the step between keeps its neighbours
+    swaps = np.where(j < i + 2, np.inf, _share(new - both, old - both))
+    found = [(moves[a, b], "move", a, b - 1) for a, b in np.argwhere(moves <= SHORTER)]
+    found += [(swaps[a, b], "swap", a, b) for a, b in np.argwhere(swaps <= SHORTER)]
+    for _, kind, a, b in sorted(found):
+        changed = list(order)
+        if kind == "swap":
+            changed[a], changed[b] = changed[b], changed[a]
+        else:
+            changed.insert(b + 1 if b < a else b, changed.pop(a))
+        yield changed
+
+
+def _share(new: Matrix, old: Matrix) -> Matrix:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(old > 0, new / old, np.inf)
 
 
 def _ratio(far: Matrix, before: Sequence[int], after: Sequence[int]) -> float:
