@@ -192,3 +192,15 @@ def test_the_bundled_training_starts_at_chance_and_leaves_it() -> None:
     assert (rho.groupby("pair")["value"].max() > 0.3).all()
     state = load_file(checkpoints()[0])
     assert found.steps["tensors"].tolist() == [len(state)] * 5
+
+
+def test_weights_next_to_the_steps_are_named(tmp_path: Path) -> None:
+    folder = saved(mlp(1, steps=4), tmp_path)
+    (folder / "model.safetensors").write_bytes(
+        (folder / "checkpoint-30" / "model.safetensors").read_bytes()
+    )
+    found = flagscope.track(folder, verify=True)
+    assert found.steps["number"].tolist() == [0, 10, 20, 30]
+    assert found.result.notes == [
+        f"model.safetensors in {tmp_path.name} itself belongs to no step."
+    ]

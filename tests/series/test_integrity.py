@@ -273,3 +273,36 @@ def test_a_folder_without_checkpoints_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match="no checkpoints"):
         places([tmp_path])
     shutil.rmtree(tmp_path)
+
+
+def test_steps_that_are_all_equal_are_one_fault(tmp_path: Path) -> None:
+    run = [(step, _run("shards")[0][1]) for step, _ in _run("shards")[:5]]
+    faults = checked(saved(run, tmp_path)).faults
+    assert [(one.code, len(one.steps)) for one in faults] == [("equal", 5)]
+
+
+def test_a_step_of_another_model_leaves_the_others_compared(tmp_path: Path) -> None:
+    run = list(_run("shards"))
+    run[0] = (run[0][0], {"other.weight": torch.zeros(3, 3)})
+    run[5], run[6] = (run[5][0], run[6][1]), (run[6][0], run[5][1])
+    integrity = checked(saved(run, tmp_path))
+    assert [(one.code, one.steps) for one in integrity.faults] == [
+        ("other-tensors", [_step(run, 0)]),
+        ("wrong-order", [_step(run, 5), _step(run, 6)]),
+    ]
+    assert integrity.tensors_compared == 8
+
+
+def test_differences_that_float32_cannot_hold_are_seen(tmp_path: Path) -> None:
+    start = {name: one.double() for name, one in _run("shards")[0][1].items()}
+    run = [(10 * i, {name: one * (1 + i * 1e-12) for name, one in start.items()}) for i in range(6)]
+    assert checked(saved(run, tmp_path)).faults == []
+
+
+def test_names_without_a_number_come_last() -> None:
+    from flagscope.series.places import places
+
+    named = ["m-final.pt", "m-step20.pt", "m-step100.pt", "m-step3.pt"]
+    assert [place.name for place in places(named)] == [
+        "m-step3.pt", "m-step20.pt", "m-step100.pt", "m-final.pt"
+    ]  # fmt: skip

@@ -20,7 +20,7 @@ from flagscope.observables import PAIR_OBSERVABLES, null_band
 from flagscope.records import PairRecord, ScanResult
 from flagscope.records.series import SeriesCurve, SeriesRecord, StepRecord
 from flagscope.series.kept import KeptSteps
-from flagscope.series.places import places
+from flagscope.series.places import left_out, places
 from flagscope.series.step import Step, read_step
 from flagscope.series.verify import step_records, verified
 
@@ -105,7 +105,7 @@ def track(
         integrity, series = verified(steps)
         records = step_records(steps, series)
         curves: list[SeriesCurve] = []
-        notes: list[str] = []
+        notes = left_out(given)
         if not verify:
             extra = {"config": config, "workers": workers, "memory": memory}
             scans = []

@@ -87,6 +87,23 @@ def places(sources: Sequence[str | os.PathLike[str]]) -> list[Place]:
     return in_order(found.values())
 
 
+def left_out(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """What lies in the folders that were named and is in no step, in words."""
+    said = []
+    for source in sources:
+        path = Path(os.fspath(source)).expanduser()
+        if "://" in os.fspath(source) or not path.is_dir():
+            continue
+        found = _in_folder(path)
+        own = [one.name for one in path.iterdir() if one.is_file() and _is_weights(one.name)]
+        if any(place.source == str(path) for place in found):
+            continue
+        rest = sorted(set(own) - {place.name for place in found})
+        if rest:
+            said.append(f"{listed(rest, _LISTED)} in {path.name} itself belongs to no step.")
+    return said
+
+
 def in_order(found: Iterable[Place]) -> list[Place]:
     """By number, those without one last; as given where steps and epochs are mixed."""
     given = list(found)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flagscope.records.series import SeriesFault
 from flagscope.series.compared import Compared, detour
-from flagscope.series.distances import TensorDistances, pooled, pooled_correlation
+from flagscope.series.distances import Matrix, TensorDistances, pooled, pooled_correlation
 
 ASIDE = 3.0
 """Detour of a file through a step, in units of that of the other files, of a foreign one."""
@@ -24,14 +26,23 @@ _KEPT = 8
 def foreign_files(series: Compared) -> tuple[list[SeriesFault], set[int]]:
     """Faults of files of a step that belong elsewhere, and the places of these steps."""
     faults, places = [], set[int]()
+    parts: dict[tuple[str, ...], _Part] = {}  # most steps have the same tensors in a file
+
+    def part(tensors: Sequence[TensorDistances]) -> _Part:
+        names = tuple(one.name for one in tensors)
+        if names not in parts:
+            parts[names] = _Part.of(tensors, series)
+        return parts[names]
+
     for place in range(len(series.steps)):
         files = defaultdict(list)
         for one in series.moving:
             files[one.files[place]].append(one)
         if len(files) < 2:
             continue
-        for file, inside in sorted(files.items()):
-            rest = [one for one in series.moving if one.files[place] != file]
+        for file, tensors in sorted(files.items()):
+            inside = part(tensors)
+            rest = part([one for one in series.moving if one.files[place] != file])
             fault = _copied(series, place, file, inside, rest) or _aside(
                 series, place, file, inside, rest
             )
@@ -41,21 +52,38 @@ def foreign_files(series: Compared) -> tuple[list[SeriesFault], set[int]]:
     return faults, places
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Some tensors of a series, such as those of a file, and the distances of steps by them."""
+
+    tensors: Sequence[TensorDistances]
+    same: NDArray[np.bool_]
+    far: Matrix
+    correlation: Matrix
+    noise: float
+
+    @classmethod
+    def of(cls, tensors: Sequence[TensorDistances], series: Compared) -> _Part:
+        shapes = series.steps[0].headers
+        matrices = [one for one in tensors if len(shapes[one.name].shape) > 1]
+        same = np.logical_and.reduce([one.same for one in tensors])
+        return cls(tensors, same, pooled(tensors), *pooled_correlation(matrices))
+
+    def nearest(self, place: int) -> float | None:
+        """Largest correlation of a step's matrices with those of another step."""
+        if not self.correlation.size:
+            return None
+        others = np.delete(self.correlation[place], place)
+        return float(others.max()) if np.isfinite(others).all() else None
+
+
 def _copied(
-    series: Compared,
-    place: int,
-    file: str,
-    inside: Sequence[TensorDistances],
-    rest: Sequence[TensorDistances],
+    series: Compared, place: int, file: str, inside: _Part, rest: _Part
 ) -> SeriesFault | None:
     """A file that holds what another step holds, where the other files do not."""
-    for other in range(len(series.steps)):
-        same = other != place and all(one.same[place, other] for one in inside)
-        if not same or all(one.same[place, other] for one in rest):
-            continue
-        far = pooled(inside)
-        own = detour(far, place, [other])
-        theirs = detour(far, other, [place])
+    for other in np.flatnonzero(inside.same[place] & ~rest.same[place]).tolist():
+        own = detour(inside.far, place, [other])
+        theirs = detour(inside.far, other, [place])
         if own is None or theirs is None or own < theirs:
             continue  # it is the other one that lies aside
         mine, name = series.steps[place].place.name, series.steps[other].place.name
@@ -64,31 +92,25 @@ def _copied(
             code="foreign-shard",
             steps=[mine],
             plain=f"{file} of {mine} holds the weights of {name}; its other files do not.",
-            evidence=f"All {sum(one.count for one in inside):,} samples of its {len(inside):,} "
-            f"tensors are equal to those of {name}.{unsure}",
-            tensors=[one.name for one in inside[:_KEPT]],
+            evidence=f"All {sum(one.count for one in inside.tensors):,} samples of its "
+            f"{len(inside.tensors):,} tensors are equal to those of {name}.{unsure}",
+            tensors=[one.name for one in inside.tensors[:_KEPT]],
         )
     return None
 
 
 def _aside(
-    series: Compared,
-    place: int,
-    file: str,
-    inside: Sequence[TensorDistances],
-    rest: Sequence[TensorDistances],
+    series: Compared, place: int, file: str, inside: _Part, rest: _Part
 ) -> SeriesFault | None:
     """A file whose tensors lie off the way of their neighbours, where the others lie on it."""
     name = series.steps[place].place.name
-    last = len(series.steps) - 1
-    own, others = detour(pooled(inside), place), detour(pooled(rest), place)
+    own, others = detour(inside.far, place), detour(rest.far, place)
     if own is None or others is None:
         return None
-    nearest, noise = _nearest(series, inside, place)
-    usual, _ = _nearest(series, rest, place)
-    lost = nearest is not None and nearest < max(_SIGMAS * noise, _NO_MORE)
+    nearest, usual = inside.nearest(place), rest.nearest(place)
+    lost = nearest is not None and nearest < max(_SIGMAS * inside.noise, _NO_MORE)
     kept = usual is not None and usual > _PLAIN
-    inner = 0 < place < last
+    inner = 0 < place < len(series.steps) - 1
     if not (inner and own > ASIDE * others) and not (lost and kept):
         return None
     further = ""
@@ -101,21 +123,8 @@ def _aside(
         evidence=f"The way through them is {own:.1f} times the way past them, and "
         f"{others:.1f} times in the other files{further}. Which step or training they are of is "
         "not known.",
-        tensors=[one.name for one in inside[:_KEPT]],
+        tensors=[one.name for one in inside.tensors[:_KEPT]],
     )
-
-
-def _nearest(
-    series: Compared, tensors: Sequence[TensorDistances], place: int
-) -> tuple[float | None, float]:
-    """Largest correlation of a step's matrices with those of another step, and its noise."""
-    shapes = series.steps[0].headers
-    matrices = [one for one in tensors if len(shapes[one.name].shape) > 1]
-    correlation, noise = pooled_correlation(matrices)
-    if not correlation.size:
-        return None, noise
-    others = np.delete(correlation[place], place)
-    return (float(others.max()), noise) if np.isfinite(others).all() else (None, noise)
 
 
 def foreign_steps(series: Compared, left: set[int]) -> tuple[list[SeriesFault], set[int]]:
