@@ -17,6 +17,7 @@ from torch import Tensor
 import flagscope
 from flagscope.demo import checkpoints
 from flagscope.errors import InputError
+from flagscope.report.wording import percent
 from flagscope.schema import COMPARE_SCHEMA_FILE, compare_schema
 
 State = dict[str, Tensor]
@@ -134,6 +135,22 @@ def test_training_from_one_model_says_how_far_and_where(
     )  # fmt: skip
     heads = tuned.heads
     assert set(heads[heads["status"] == "ok"]["layer"]) == {2}
+
+
+def test_shares_of_both_norms_say_so(model: State, config: dict[str, Any]) -> None:
+    """Where one side is much larger, a change over A's norm and over both norms are far apart."""
+    larger = {name: 9 * tensor for name, tensor in noisy(model, layer=2, share=1.0).items()}
+    report = flagscope.compare(model, larger, config=config, only=("content", "change"))
+    change = report.result.change
+    assert change is not None
+    assert change.relative_a is not None
+    assert change.relative_b is not None
+    of_both = percent((change.relative_a * change.relative_b) ** 0.5, 2)
+    assert of_both != percent(change.relative_a, 2)
+    assert f"moved by {of_both} of both norms (geometric mean)" in report.verdict.text
+    page = report.to_html()
+    assert "geometric mean of its norms in A and in B" in page
+    assert "% of the norm" not in page
 
 
 def test_other_weights_of_the_same_shapes_are_unrelated(model: State) -> None:

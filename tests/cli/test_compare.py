@@ -34,6 +34,7 @@ def test_the_first_line_is_the_verdict(run: Run, pair: tuple[Path, Path]) -> Non
     assert lines[0].startswith("fine-tuned: ")
     assert "cannot tell: which of the two was made of the other" in answer.out
     assert "moved most" in answer.out
+    assert "of both norms: of the geometric mean of A's and B's" in answer.out
 
 
 def test_it_writes_json_page_and_table(run: Run, pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flagscope.cli.console import Output, grid
 from flagscope.records.comparison import ChangeRecord, Comparison, ComparisonFinding, Side
-from flagscope.report.comparison.whereabouts import relative_change
+from flagscope.report.comparison.whereabouts import place_of, relative_change
 from flagscope.report.wording import counted, percent, size
 
 _EVIDENCE = 6
@@ -60,7 +60,7 @@ def _print_finding(out: Output, finding: ComparisonFinding) -> None:
 
 
 def _print_layers(out: Output, change: ChangeRecord) -> None:
-    """The layers and roles that moved furthest, by their change over their norm."""
+    """The layers and roles that moved furthest, by their change over both norms."""
     rows = sorted(
         (row for row in change.layers if relative_change(row)),
         key=lambda row: -(relative_change(row) or 0.0),
@@ -68,15 +68,16 @@ def _print_layers(out: Output, change: ChangeRecord) -> None:
     if not rows:
         return
     out.print()
-    columns = (("moved most", "left"), ("of the norm", "right"), ("maps", "right"))
+    columns = (("moved most", "left"), ("of both norms", "right"), ("maps", "right"))
     lines = [
         (
-            f"{row.stack} {'' if row.layer is None else f'layer {row.layer} '}{row.role}",
+            place_of(row),
             percent(relative_change(row) or 0.0),
             f"{row.maps:,}",
         )
         for row in rows[:_LAYERS]
     ]
     out.table(grid(columns, lines))
+    out.paragraph("of both norms: of the geometric mean of A's and B's", style="dim")
     if len(rows) > _LAYERS:
         out.paragraph(f"… of {len(rows):,}; the page has all", style="dim")

@@ -123,11 +123,14 @@ class Intruders(Record):
 class MapChange(SidedRecord):
     """What moved in one linear map; ΔW = W_b - W_a."""
 
-    name: str = Field(description="Layer and role.")
+    name: str = Field(
+        description="Layer and role; of a sequence of maps, as in an MLP or a CNN, the tensor as "
+        "one side names it."
+    )
     role: str = Field(description="q, k, v, o, up, gate, down, conv, …")
     stack: str = Field(description="Stack of layers, such as encoder.")
     attention: Attention | None = Field(description="Self or cross, of maps of attention.")
-    layer: int | None = Field(description="Layer.")
+    layer: int | None = Field(description="Layer; null in a sequence of maps.")
     expert: int | None = Field(description="Expert, where there are several.")
     tensor_a: str = Field(description="Tensor that holds it in a.")
     tensor_b: str = Field(description="Tensor that holds it in b.")
@@ -200,7 +203,8 @@ class ProductChange(SidedRecord):
         "geometric mean of the norms."
     )
     rank: int | None = Field(
-        description="Place among all products of its kind by relative change, 1 for the largest; "
+        description="Place among all products of its kind by the change over the geometric mean "
+        "of both norms, 1 for the largest; "
         "null where it moved less than rounding can tell."
     )
     status: str = Field(
@@ -210,11 +214,15 @@ class ProductChange(SidedRecord):
 
 
 class LayerChange(SidedRecord):
-    """All maps of one role in one layer."""
+    """All maps of one role in one layer, or one map of a network without layers."""
 
     stack: str = Field(description="Stack of layers, such as encoder.")
-    layer: int | None = Field(description="Layer.")
+    layer: int | None = Field(description="Layer; null in a sequence of maps.")
     role: str = Field(description="q, k, v, o, up, gate, down, …")
+    map: str | None = Field(
+        default=None,
+        description="Name of the map where there is no layer, as in an MLP or a CNN; else null.",
+    )
     maps: int = Field(description="Maps that were compared.")
     identical: int = Field(description="Maps of these that are equal number by number.")
     within_rounding: int = Field(
@@ -285,7 +293,7 @@ class ChangeRecord(SidedRecord):
     products: list[ProductChange] = Field(
         description="Every pair with a linear or rotary freedom: which heads moved in function."
     )
-    layers: list[LayerChange] = Field(description="The maps by layer and role.")
+    layers: list[LayerChange] = Field(description="The maps by layer and role, or one by one.")
     tensors: list[TensorChange] = Field(description="What lies outside the maps.")
     diagnostics: list[DiagnosticChange] = Field(
         description="Flagged changes of the scans' diagnostics."
