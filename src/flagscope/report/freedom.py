@@ -17,4 +17,4 @@ def freedom_word(pair: PairRecord) -> str:
 
 def labels_of(result: ScanResult, pair: PairRecord) -> Mapping[str, Label]:
     """Labels by observable; none where the freedom is not known."""
-    return result.labels.get(freedom_word(pair), {})
+    return {} if freedom_word(pair) == UNKNOWN else result.labels.get(pair.freedom, {})
