@@ -41,7 +41,7 @@ class NamedMap:
 
     @property
     def title(self) -> str:
-        """The name; of a map in a sequence its tensor, since a pair's number is no layer."""
+        """The name; of a map in a sequence its tensor, since a pair's number is not a layer's."""
         if not self.in_sequence:
             return self.name
         part = self.map.slice_text(self.expert or 0)

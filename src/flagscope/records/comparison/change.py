@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from flagscope.records.comparison.sided import SidedRecord
-from flagscope.records.literals import Attention, Freedom, HeadSpace, PairKind
+from flagscope.records.literals import Attention, Freedom, HeadSpace, Label, PairKind
 from flagscope.records.record import Record
 
 
@@ -265,6 +265,20 @@ class DiagnosticChange(SidedRecord):
     status: str = Field(description="'ok', or what is not known of the noise.")
 
 
+class PairChange(SidedRecord):
+    """ρ and C of one adjacent pair in both scans."""
+
+    pair: str = Field(description="Name of the pair.")
+    gram_correlation_a: float | None = Field(description="ρ in a.")
+    gram_correlation_b: float | None = Field(description="ρ in b.")
+    commutator_ratio_a: float | None = Field(description="C in a.")
+    commutator_ratio_b: float | None = Field(description="C in b.")
+    label: Label | None = Field(
+        description="Whether a change of basis that leaves the function as it is moves one of the "
+        "two (gauge) or none (functional); null where it is not known."
+    )
+
+
 class HeadGroupChange(SidedRecord):
     """The heads of one layer in one space, in both scans."""
 
@@ -299,6 +313,12 @@ class ChangeRecord(SidedRecord):
         description="Flagged changes of the scans' diagnostics."
     )
     diagnostics_compared: int = Field(description="How many were compared.")
+    pairs: list[PairChange] = Field(
+        default_factory=list,
+        description="Pairs that both scans have, in their order; of more than 20, those of which ρ "
+        "or C changed most, the furthest first.",
+    )
+    pairs_compared: int = Field(default=0, description="Pairs that both scans have.")
     heads: list[HeadGroupChange] = Field(description="Groups of heads that both scans have.")
     unpaired_a: list[str] = Field(description="Maps of a that have no counterpart in b.")
     unpaired_b: list[str] = Field(description="Maps of b that have no counterpart in a.")
