@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import flagscope
+from flagscope.cli.comparison_text import print_comparison
 from flagscope.demo import checkpoints
 from flagscope.errors import InputError
+from flagscope.report.wording import number, percent
 from flagscope.schema import COMPARE_SCHEMA_FILE, compare_schema
 
 State = dict[str, Tensor]
@@ -134,6 +138,22 @@ def test_training_from_one_model_says_how_far_and_where(
     )  # fmt: skip
     heads = tuned.heads
     assert set(heads[heads["status"] == "ok"]["layer"]) == {2}
+
+
+def test_shares_of_both_norms_say_so(model: State, config: dict[str, Any]) -> None:
+    """Where one side is much larger, a change over A's norm and over both norms are far apart."""
+    larger = {name: 9 * tensor for name, tensor in noisy(model, layer=2, share=1.0).items()}
+    report = flagscope.compare(model, larger, config=config, only=("content", "change"))
+    change = report.result.change
+    assert change is not None
+    assert change.relative_a is not None
+    assert change.relative_b is not None
+    of_both = percent((change.relative_a * change.relative_b) ** 0.5, 2)
+    assert of_both != percent(change.relative_a, 2)
+    assert f"moved by {of_both} of both norms (geometric mean)" in report.verdict.text
+    page = report.to_html()
+    assert "geometric mean of its norms in A and in B" in page
+    assert "% of the norm" not in page
 
 
 def test_other_weights_of_the_same_shapes_are_unrelated(model: State) -> None:
@@ -358,6 +378,68 @@ def test_heads_have_both_sides(tuned: flagscope.ComparisonReport) -> None:
     assert still.product_spectrum_a == still.product_spectrum_b
     assert still.values_a == still.values_b
     assert moved.product_spectrum_a != moved.product_spectrum_b
+
+
+def _perceptron(*, deeper: int = 0, seed: int = 0) -> State:
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [20, *[32] * (2 + deeper), 10]
+    return {
+        f"{2 * n}.{part}": torch.randn(shape, generator=generator)
+        for n, (inputs, outputs) in enumerate(pairwise(sizes))
+        for part, shape in (("weight", (outputs, inputs)), ("bias", (outputs,)))
+    }
+
+
+def _tuned(state: State) -> State:
+    generator = torch.Generator().manual_seed(7)
+    return {
+        name: tensor + 0.3 * torch.randn(tensor.shape, generator=generator)
+        for name, tensor in state.items()
+    }
+
+
+def test_pairs_stand_before_and_after(capsys: pytest.CaptureFixture[str]) -> None:
+    a = _perceptron()
+    b = _tuned(a)
+    change = flagscope.compare(a, b, config={"activation": "relu"}).result.change
+    assert change is not None
+    scans = [flagscope.scan(side, config={"activation": "relu"}).result.pairs for side in (a, b)]
+    assert change.pairs_compared == len(change.pairs) == 2
+    for found, before, after in zip(change.pairs, *scans, strict=True):
+        assert found.pair == before.name
+        assert {found.gram_correlation_a, found.gram_correlation_b} == {
+            before.gram_correlation,
+            after.gram_correlation,
+        }
+        assert found.commutator_ratio_a == before.commutator_ratio
+        assert found.label == "gauge"
+    unknown = flagscope.compare(a, b)
+    assert unknown.result.change is not None
+    assert {pair.label for pair in unknown.result.change.pairs} == {None}
+    print_comparison(unknown.result)
+    shown = capsys.readouterr().out
+    first = unknown.result.change.pairs[0]
+    assert f"{number(first.commutator_ratio_a)} → {number(first.commutator_ratio_b)}" in shown
+    assert "not known" in shown
+    assert "C in A → B" in shown
+    assert "ρ and C of pairs" in unknown.to_html()
+
+
+def test_of_many_pairs_those_that_changed_most_are_kept() -> None:
+    a = _perceptron(deeper=24)
+    b = _tuned(a)
+    change = flagscope.compare(a, b).result.change
+    assert change is not None
+    assert change.pairs_compared == 26
+    assert len(change.pairs) == 20
+    sizes = [
+        max(
+            abs((pair.gram_correlation_b or 0) - (pair.gram_correlation_a or 0)),
+            abs(math.log((pair.commutator_ratio_b or 1) / (pair.commutator_ratio_a or 1))),
+        )
+        for pair in change.pairs
+    ]
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def test_parts_that_were_not_asked_for_are_not_computed(model: State) -> None:

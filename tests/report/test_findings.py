@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from itertools import product
@@ -20,9 +21,10 @@ from flagscope.records import (
     ScanResult,
     SharedDirection,
 )
-from flagscope.report import Finding, findings, meaning, summary_table
+from flagscope.report import Finding, findings, meaning, pairs_frame, summary_table
 from flagscope.report.effect import sizable_ratio
 from flagscope.report.members import LISTED
+from flagscope.report.payload import details
 from flagscope.report.wording import UNCERTAIN, number
 from report import synthetic
 
@@ -619,3 +621,44 @@ def test_severities_are_in_order(any_result: ScanResult) -> None:
     places = [(f.label == "gauge", order.index(f.severity)) for f in findings(any_result)]
     assert places
     assert places == sorted(places)
+
+
+def _unknown_mlp(**changes: Any) -> ScanResult:
+    """Pairs of an MLP that is a file: what lies between its layers is not known."""
+    pairs = [
+        synthetic.pair(
+            f"{n}-{n + 2}", "sequential", d=64, rank=32, layer=n, between="unknown", freedom="none",
+            generator=np.random.default_rng(n), details=False,
+        ).model_copy(update={
+            "log10_p": 0.0, "commutator_p": 1e-40, "gram_correlation_p": 1e-40,
+            "overlap_ratio": 1.0, "gram_correlation": 0.5, "commutator_ratio": 1.0,
+        })
+        for n in range(3)
+    ]  # fmt: skip
+    pairs[0] = pairs[0].model_copy(update={"commutator_ratio": 9.0})
+    return synthetic.result(pairs)
+
+
+def test_what_most_pairs_show_leads_the_technical_sentence_and_its_meaning() -> None:
+    (told,) = [f for f in findings(_unknown_mlp()) if f.code == "aligned"]
+    assert "tends to read strongly" in told.plain
+    assert "weighs strongly what" in told.text.split(" and ")[0]
+    assert told.text.index("ρ") < told.text.index("oblique")
+    assert told.means.startswith("The second map reads strongly")
+    assert "cosine of 0.1" not in told.not_meaning
+
+
+def test_a_freedom_that_is_not_known_is_not_none() -> None:
+    result = _unknown_mlp()
+    frame = pairs_frame(result)
+    assert set(frame["freedom"]) == {"unknown"}
+    assert not [name for name in frame if name.startswith("label_")]
+    assert '"none"' not in json.dumps(details(result))
+    legend = {line.word: line.text for line in summary_table(result).legend}
+    assert legend["not known"].startswith("whether numbers of ")
+
+
+def test_rows_that_depend_on_the_basis_are_marked(transformer: ScanResult) -> None:
+    (line,) = [line for line in summary_table(transformer).legend if line.word == "gauge"]
+    assert line.text.startswith("overlap, C, ρ and ν of Query–key")
+    assert line.text.endswith("they depend on the choice of basis")

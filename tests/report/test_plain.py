@@ -238,6 +238,7 @@ def test_heads_pair_by_pair_on_average_and_by_direction_are_told_apart(
     said = {f.code: f.plain for f in findings(transformer) if f.topic == "heads"}
     assert "heads overlap more than random ones on average, in query" in said["crowded-heads"]
     assert "single query, key" in said["shared-directions"]
+    assert "are read or written by more" in said["shared-directions"]
     first = transformer.heads[0].model_copy(update={"overlap_ratio": 2.5, "count": 2})
     pair = first.model_copy(update={"near_copies": [], "cluster_tests": [], "shared": []})
     (two,) = [f for f in findings(synthetic.result(heads=[pair])) if f.code == "crowded-heads"]

@@ -99,14 +99,24 @@ def test_a_legend_explains_the_columns_that_are_shown_and_no_other(
     transformer: ScanResult, stream: ScanResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
     legend = _legend(_printed(transformer, capsys))
-    assert list(legend) == ["n", "overlap", "R", "beyond chance", "C", "ρ", "ν", "undefined"]
+    assert list(legend) == [
+        "n",
+        "overlap",
+        "R",
+        "beyond chance",
+        "C",
+        "ρ",
+        "ν",
+        "undefined",
+        "gauge",
+    ]
     assert legend["C"] == EXPLANATIONS["commutator_ratio"].legend
     assert legend["n"] == "how many pairs of maps and layers with heads"
     assert "overlap of links" in _legend(_printed(stream, capsys))
     heads = synthetic.result(heads=transformer.heads[:4])
     assert list(_legend(_printed(heads, capsys))) == ["n", "R", "beyond chance"]
     pairs = _legend(_printed(synthetic.perceptron(), capsys))
-    assert list(pairs) == ["n", "overlap", "beyond chance", "C", "ρ", "ν"]
+    assert list(pairs) == ["n", "overlap", "beyond chance", "C", "ρ", "ν", "gauge"]
     assert " R" not in pairs["beyond chance"]
 
 

@@ -8,7 +8,13 @@ import click
 
 from flagscope.cli.bar import progress_bar
 from flagscope.cli.collection import collection_paused
-from flagscope.cli.gate import comparison_codes, comparison_gate
+from flagscope.cli.gate import (
+    check_moved_looked_at,
+    comparison_codes,
+    comparison_gate,
+    share,
+    verdict_codes,
+)
 from flagscope.cli.interrupt import interruptible
 from flagscope.cli.options import chosen, memory_option
 from flagscope.cli.outputs import (
@@ -33,6 +39,16 @@ def _codes(
     _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> tuple[str, ...]:
     return comparison_codes(value)
+
+
+def _expected(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> tuple[str, ...]:
+    return verdict_codes(value)
+
+
+def _share(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
+    return share(value)
 
 
 @click.command("compare")
@@ -83,7 +99,22 @@ def _codes(
     callback=_codes,
     help="Exit with 4 if the verdict or a finding has one of these codes, separated by commas: "
     "identical, fine-tuned, adapter-not-applied, … (`code` of the verdict and of each finding in "
-    "the JSON).",
+    "the JSON), or strong, notable, warning for all findings of that severity.",
+)
+@click.option(
+    "--expect",
+    "expected",
+    metavar="CODES",
+    callback=_expected,
+    help="Exit with 4 if the verdict is none of these codes, separated by commas.",
+)
+@click.option(
+    "--max-moved",
+    "most",
+    metavar="X%",
+    callback=_share,
+    help="Exit with 4 if a map moved by more than this share of its norm in A, or could not be "
+    "measured. Embeddings, norms and biases are not maps.",
 )
 def compare_command(
     a: str,
@@ -96,6 +127,8 @@ def compare_command(
     paths: bool,
     quiet: bool,
     fail_on: tuple[str, ...],
+    expected: tuple[str, ...],
+    most: float | None,
     **options: Any,
 ) -> int:
     """Compare two models, a model and an adapter, or two adapters.
@@ -108,6 +141,7 @@ def compare_command(
     more = [options["adapter"]] if options["adapter"] else []
     check_outputs(outputs, a, b, *more, *options["parents"])
     check_title(title, html)
+    check_moved_looked_at(most, options["only"])
 
     with progress_bar(quiet=quiet) as step:
 
@@ -124,4 +158,4 @@ def compare_command(
         from flagscope.cli.comparison_text import print_comparison
 
         print_comparison(report.result)
-    return comparison_gate(report.result, fail_on)
+    return comparison_gate(report.result, fail_on, expected=expected, most=most)

@@ -195,7 +195,10 @@ class PairRecord(Record):
     )
     profile: list[tuple[int, float]] | None = Field(description="[rank, overlap ratio].")
     incidence: Incidence | None = None
-    freedom: Freedom
+    freedom: Freedom = Field(
+        description="Changes of the shared space that leave the function as it is; 'none' where "
+        "none is known, which says nothing where `between` is 'unknown'."
+    )
     functional: Functional | None
     balanced: Balanced | None
     null: NullValues | None

@@ -10,6 +10,7 @@ from flagscope.observables import COLUMNS, EXPLANATIONS, UNTESTABLE, Band, Obser
 from flagscope.records import HeadRecord, Label, PairRecord, ScanResult
 from flagscope.report.dominant import dominance_words, stands_out
 from flagscope.report.error_rate import ErrorRate
+from flagscope.report.freedom import freedom_word, labels_of
 from flagscope.report.tracks import Track
 from flagscope.report.wording import (
     NONE_STANDS,
@@ -111,7 +112,7 @@ def chance_text(found: Band | None) -> str:
 
 def pair_cells(result: ScanResult, pair: PairRecord, track: Track) -> list[Cell]:
     """One row of the table of pairs, in the order of ``PAIR_COLUMNS``."""
-    labels, rate = result.labels.get(pair.freedom, {}), ErrorRate.of(result)
+    labels, rate = labels_of(result, pair), ErrorRate.of(result)
     effective = (pair.effective_rank_write, pair.effective_rank_read)
     ranks = " × ".join(number(rank) for rank in effective)
     below = f"{number(pair.rank_write)} × {number(pair.rank_read)} numerical"
@@ -130,7 +131,7 @@ def pair_cells(result: ScanResult, pair: PairRecord, track: Track) -> list[Cell]
         _product(pair, labels),
         _p_cell(pair),
         _strongest(pair),
-        [pair.freedom, pair.freedom, _folded(pair.folded), gauge, ""],
+        [freedom_word(pair), freedom_word(pair), _folded(pair.folded), gauge, ""],
         [pair.status, pair.status, "", "", ""],
     ]
 

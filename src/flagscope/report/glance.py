@@ -20,6 +20,7 @@ from flagscope.observables import (
 from flagscope.records import ScanResult
 from flagscope.report.dominant import stands_out
 from flagscope.report.error_rate import ErrorRate
+from flagscope.report.freedom import labels_of
 from flagscope.report.sparkline import sparkline
 from flagscope.report.tracks import HeadTrack, Track, head_tracks, tracks
 from flagscope.report.wording import MISSING, NONE_STANDS, counted, number
@@ -141,7 +142,7 @@ def _pair_cell(result: ScanResult, track: Track, name: str) -> GlanceCell:
         [median(here) if here else None for here in at.values()],
         [value for here in at.values() for value in here],
         list(nulls.values()),
-        label=result.labels.get(track.freedom, {}).get(name, ""),
+        label=labels_of(result, track.pairs[0]).get(name, ""),
         title=EXPLANATIONS[name].title,
         missing=_missing(track, name),
     )
@@ -158,7 +159,7 @@ def _product_cell(result: ScanResult, track: Track) -> GlanceCell:
         [median(here) if here else None for here in at.values()],
         [value for here in at.values() for value in here],
         [None for _ in at],
-        label=result.labels.get(track.freedom, {}).get("product_effective_rank", ""),
+        label=labels_of(result, track.pairs[0]).get("product_effective_rank", ""),
         title="Effective rank of W2 W1",
     )
 

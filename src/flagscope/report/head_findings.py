@@ -139,6 +139,12 @@ def _overlap(result: ScanResult, names: HeadNames, spaces: Sequence[_Space]) -> 
     )  # fmt: skip
 
 
+def _deed(groups: Sequence[HeadRecord]) -> str:
+    """What heads do with a direction, by their maps: nothing is known of their activity."""
+    written = [group.space == "o" for group in groups]
+    return "written" if all(written) else "read or written" if any(written) else "read"
+
+
 def _shared(result: ScanResult, names: HeadNames, spaces: Sequence[_Space]) -> Finding:
     first = spaces[0]
     groups = sorted(_groups(spaces), key=_standing, reverse=True)
@@ -155,7 +161,7 @@ def _shared(result: ScanResult, names: HeadNames, spaces: Sequence[_Space]) -> F
     )
     plain = (
         f"{_stack(result, top)}{_plain_where(spaces)}, single {_all_words(spaces)} directions are "
-        f"used by more {noun} than chance allows."
+        f"{_deed(groups)} by more {noun} than chance allows."
     )
     evidence = [effect.text]
     if top.shared:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from flagscope.observables import EXPLANATIONS, PAIR_OBSERVABLE, untestable
 from flagscope.records import PairRecord, ScanResult
+from flagscope.report.freedom import labels_of
 from flagscope.report.maps import MapCell, MapScale, PageMap, scale_limit
 from flagscope.report.spec import rounded
 from flagscope.report.targets import pair_target
@@ -38,7 +39,7 @@ def kind_maps(result: ScanResult) -> list[PageMap]:
 def _map(result: ScanResult, known: Sequence[Track], name: str, scale: MapScale) -> PageMap:
     depths = sorted({position for track in known for position in track.positions})
     cells: list[list[MapCell]] = [_row(track, depths, name, scale) for track in known]
-    labels = [result.labels.get(track.freedom, {}).get(name, "") for track in known]
+    labels = [labels_of(result, track.pairs[0]).get(name, "") for track in known]
     words = EXPLANATIONS[name]
     return PageMap(
         key=f"pairs/{name}",

@@ -168,7 +168,7 @@ def close_heads(*, near: bool, spaces: Sequence[HeadSpace]) -> Meaning:
 
 
 def alignment(observable: str, above: bool, *, label: Label | None, pair: PairRecord) -> Meaning:
-    """The meaning of Grams that commute, correlate or clash, of the clause with the most effect."""
+    """The meaning of Grams that commute, correlate or clash, of the clause that leads."""
     means = _ALIGNED[observable, above]
     commute = observable == "commutator_ratio" and not above
     if commute and pair.kind in ("qk", "ov"):

@@ -20,6 +20,7 @@ from flagscope.report.effect import (
     sizable,
 )
 from flagscope.report.error_rate import ErrorRate, TestPrefix
+from flagscope.report.freedom import labels_of
 from flagscope.report.members import pair_members
 from flagscope.report.routes import route
 from flagscope.report.tracks import Track, wider_tracks
@@ -88,9 +89,7 @@ def label_of(result: ScanResult, pair: PairRecord, observable: str) -> Label | N
 
     None where it is not known what acts between the maps, and so what may be changed.
     """
-    if pair.between == "unknown" and pair.freedom == "none":
-        return None
-    return result.labels.get(pair.freedom, {}).get(observable)
+    return labels_of(result, pair).get(observable)
 
 
 def severity_of(
@@ -168,8 +167,10 @@ def counted_pairs(
 
 def _alignment(result: ScanResult, track: Track, clauses: Sequence[_Clause]) -> Finding:
     every = list({pair.name: pair for clause in clauses for pair in clause.pairs}.values())
-    first = max(clauses, key=lambda clause: clause.effect.size)
-    words = joined((clause.text(track) for clause in clauses), limit=4)
+    # What most pairs show leads: the plain sentence, the technical one, and what they mean.
+    first = max(clauses, key=lambda clause: (len(clause.pairs), clause.effect.size))
+    ordered = [first, *(clause for clause in clauses if clause is not first)]
+    words = joined((clause.text(track) for clause in ordered), limit=4)
     certain = first.certain
     text = f"{track.title}: {words}."
     evidence = [first.effect.text]
@@ -182,8 +183,7 @@ def _alignment(result: ScanResult, track: Track, clauses: Sequence[_Clause]) -> 
     evidence += [f"d = {every[0].d:,}", *by_route(every, track)]
     evidence.append(f"counted where |ρ| ≥ {CORRELATION_FLOOR}, C {RATIO_FLOOR:.0%} off chance")
     label = label_of(result, every[0], first.observable)
-    most = max(clauses, key=lambda clause: (len(clause.pairs), clause.effect.size))
-    sentence = plain.aligned(track, most.pairs, most.observable, above=most.above)
+    sentence = plain.aligned(track, first.pairs, first.observable, above=first.above)
     return Finding(
         code="aligned",
         severity=severity_of(

@@ -18,6 +18,7 @@ from flagscope.report.depth_figures import (
 )
 from flagscope.report.dominant import dominance_words, stands_out
 from flagscope.report.error_rate import SCHEMA_1, ErrorRate
+from flagscope.report.freedom import freedom_word, labels_of
 from flagscope.report.head_figures import head_matrix_spec, matrix_limit, shared_spectrum_spec
 from flagscope.report.link_cells import LINK_COLUMNS, link_cells
 from flagscope.report.link_figures import link_graph_size, link_graph_spec
@@ -144,11 +145,11 @@ def _columns(columns: tuple[Column, ...]) -> list[dict[str, str]]:
 
 
 def _track(result: ScanResult, track: Track, positions: dict[str, int]) -> dict[str, Any]:
-    labels = result.labels.get(track.freedom, {})
+    labels = labels_of(result, track.pairs[0])
     return {
         "key": track.key,
         "title": track.title,
-        "freedom": track.freedom,
+        "freedom": freedom_word(track.pairs[0]),
         "pairs": [positions[pair.name] for pair in track.pairs],
         "first": positions[max(track.pairs, key=lambda pair: abs(pair.overlap_z or 0.0)).name],
         "charts": {
@@ -192,11 +193,7 @@ def _writers(result: ScanResult) -> list[dict[str, Any]]:
 
 def _common_label(result: ScanResult, writer: Writer, observable: str) -> str | None:
     """Functional where it is so for every pair of a writer."""
-    known = {
-        result.labels.get(pair.freedom, {}).get(observable)
-        for _, pairs in writer.lines
-        for pair in pairs
-    }
+    known = {labels_of(result, pair).get(observable) for _, pairs in writer.lines for pair in pairs}
     return "gauge" if "gauge" in known else next(iter(known), None)
 
 

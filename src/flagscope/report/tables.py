@@ -23,6 +23,7 @@ from flagscope.records import (
 )
 from flagscope.report.dominant import stands_out
 from flagscope.report.error_rate import ErrorRate
+from flagscope.report.freedom import UNKNOWN, freedom_word, labels_of
 from flagscope.report.links import beyond_chance, complete, tested
 from flagscope.report.tracks import head_tracks, tracks
 from flagscope.report.wording import MISSING, NONE_STANDS, joined, measured, share_of
@@ -171,7 +172,35 @@ def _legend(
         LegendLine(correlation, "ρ", EXPLANATIONS["gram_correlation"].legend),
         LegendLine(defect, "ν", EXPLANATIONS["commutation_defect"].legend),
         LegendLine(undefined, undefined, "how many have no number, or not all"),
+        *(LegendLine(n, *line) for line in _basis_lines(result)),
     )  # fmt: skip
+
+
+_SYMBOLS = {
+    "overlap_ratio": "overlap", "commutator_ratio": "C", "gram_correlation": "ρ",
+    "commutation_defect": "ν",
+}  # fmt: skip
+
+
+def _basis_lines(result: ScanResult) -> list[tuple[str, str]]:
+    """Which numbers of which rows depend on the choice of basis, or may."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    open_ends = []
+    for track in tracks(result):
+        labels = labels_of(result, track.pairs[0])
+        if freedom_word(track.pairs[0]) == UNKNOWN:
+            open_ends.append(track.title)
+        moved = tuple(word for name, word in _SYMBOLS.items() if labels.get(name) == "gauge")
+        if moved:
+            rows.setdefault(moved, []).append(track.title)
+    lines = [
+        ("gauge", f"{joined(moved)} of {joined(titles, limit=9)}: they depend on the choice of "
+         "basis")
+        for moved, titles in rows.items()
+    ]  # fmt: skip
+    if open_ends:
+        lines.append(("not known", f"whether numbers of {joined(open_ends, limit=9)} are gauge"))
+    return lines
 
 
 def _links(result: ScanResult) -> tuple[str, ...]:
@@ -220,8 +249,9 @@ def pairs_frame(result: ScanResult) -> pandas.DataFrame:
     ``null_overlap_ratio_sd``); labels become ``label_<observable>``. Arrays (cosines, profile,
     incidence surface, product spectrum) are in the result and its JSON, not here. Integers are
     nullable (``Int64``), missing floats are NaN next to a ``status`` that says why; so are the z of
-    balanced numbers of schema 1, which had no null of their own. All results have the same columns
-    in the same order.
+    balanced numbers of schema 1, which had no null of their own. ``freedom`` is "unknown", and
+    labels are missing, where it is not known what lies between the maps. All results have the same
+    columns in the same order.
 
     Returns
     -------
@@ -231,7 +261,8 @@ def pairs_frame(result: ScanResult) -> pandas.DataFrame:
     rows, held = [], ErrorRate.of(result).held
     for pair in result.pairs:
         row = _flat(pair.model_dump(exclude=set(_PAIR_ARRAYS)))
-        labels = result.labels.get(pair.freedom, {})
+        labels = labels_of(result, pair)
+        row["freedom"] = freedom_word(pair)
         row |= {f"label_{name}": label for name, label in labels.items() if name in row}
         if not held:
             row |= dict.fromkeys(_BALANCED_Z)

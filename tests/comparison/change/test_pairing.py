@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
+import flagscope
 from comparison.change.networks import BERT, LLAMA, bert, compared, graphed, llama
 from flagscope.comparison.change.changed_maps import changed_maps
 from flagscope.comparison.change.pairing import named_maps, paired_maps
@@ -90,3 +92,45 @@ def test_experts_are_maps_of_their_own(stacked):
     assert moved[0].relative_a == pytest.approx(0.5, rel=1e-6)
     assert len({change.name for change in record.maps}) == 4 + 9
     assert paired_maps(*(graphed(side, config)[1] for side in (a, b))).unpaired_a == ()
+
+
+def sequence(prefix="", seed=0):
+    """Tensors of an nn.Sequential of three linear maps, with ReLUs between them."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = {"0": (64, 20), "2": (64, 64), "4": (10, 64)}
+    return {
+        f"{prefix}{place}.{part}": torch.randn(shape[:axes], generator=generator)
+        for place, shape in sizes.items()
+        for part, axes in (("weight", 2), ("bias", 1))
+    }
+
+
+@pytest.mark.parametrize("prefix", ["", "net."])
+def test_maps_of_a_sequence_are_called_as_they_are_stored(prefix):
+    a = sequence()
+    b = {f"{prefix}{name}": 1.01 * tensor for name, tensor in a.items()}
+    b[f"{prefix}2.weight"] = sequence(seed=1)["2.weight"] + a["2.weight"]
+    report = flagscope.compare(a, b)
+    change = report.result.change
+    assert [entry.tensor_a for entry in change.maps] == ["0.weight", "2.weight", "4.weight"]
+    assert {entry.layer for entry in change.maps} == {None}
+    (names,) = {tuple(entry.name for entry in change.maps)}
+    assert names in [tuple(f"{start}{n}.weight" for n in (0, 2, 4)) for start in ("", prefix)]
+    assert [row.map for row in change.layers] == list(names)
+    assert f"most in {names[1]} (" in report.verdict.text
+    assert "layer 0" not in report.verdict.text
+    page = report.to_html()
+    assert page.count(f'data-map="{names[1]}"') == page.count(f'data-key="{names[1]}"') == 1
+
+
+def test_a_map_that_is_written_and_read_is_measured_once():
+    """The trace of a module calls the axes of such a map otherwise on either side."""
+    a = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    b = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    a.load_state_dict(sequence())
+    b.load_state_dict(
+        {name: 1.01 * tensor for name, tensor in sequence().items()}
+        | {"2.weight": sequence(seed=1)["2.weight"] + sequence()["2.weight"]}
+    )
+    names = [entry.name for entry in flagscope.compare(a, b).result.change.maps]
+    assert names == ["0.weight", "2.weight", "4.weight"]

@@ -279,3 +279,16 @@ class TestHostile:
         )  # fmt: skip
         assert one == many
         assert seen[-1] == (len(a), len(a))
+
+
+@pytest.mark.parametrize(
+    ("order", "pairs"), [([0, 1, 1, 2, 3], "38 pairs"), ([0, 1, 2, 3, 0], "38 pairs")]
+)
+def test_a_layer_that_is_there_twice_is_counted_in_pairs(order, pairs):
+    base = made(0, layers=4)
+    copy = with_layers(base, order)
+    record = content(base, copy)
+    line = next(line for line in record.evidence if line.endswith("equal in every bit"))
+    there = len({tensor.name_a for tensor in record.tensors})
+    assert line.startswith(f"{pairs}, of {there} tensors of A and {len(copy)} tensors of B, since")
+    assert there + record.unpaired_a.tensors == len(base) == 31

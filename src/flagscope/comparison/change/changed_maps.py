@@ -11,6 +11,7 @@ from flagscope.checkpoint import Checkpoint
 from flagscope.comparison.change.diagnostics import (
     diagnostic_changes,
     head_group_changes,
+    pair_changes,
     tensor_roundings,
 )
 from flagscope.comparison.change.layers import IDENTICAL, ROUNDING, layer_changes, total_change
@@ -103,10 +104,12 @@ def changed_maps(
     products = ranked([record for part in results[len(pairing.pairs) :] for record in part])
     tensors, left_out = tensor_changes(a, b, _tensors_of(pairing))
     diagnostics, compared = [], 0
+    pairs, pairs_compared = [], 0
     heads = []
     if scans is not None:
         roundings = tensor_roundings(maps)
         diagnostics, compared = diagnostic_changes(*scans, roundings)
+        pairs, pairs_compared = pair_changes(*scans)
         heads = head_group_changes(*scans)
     change, relative_a, relative_b = total_change(maps)
     return ChangeRecord(
@@ -116,6 +119,8 @@ def changed_maps(
         tensors=tensors,
         diagnostics=diagnostics,
         diagnostics_compared=compared,
+        pairs=pairs,
+        pairs_compared=pairs_compared,
         heads=heads,
         unpaired_a=list(pairing.unpaired_a),
         unpaired_b=list(pairing.unpaired_b),

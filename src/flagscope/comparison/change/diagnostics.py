@@ -13,11 +13,18 @@ from flagscope.geometry.rounding_of_diagnostics import (
     rounding_of_diagnostics,
 )
 from flagscope.observables import CORRELATION_FLOOR, NEAR_COPY, RATIO_FLOOR
-from flagscope.records import HeadPair, HeadRecord, PairRecord, ScanResult
-from flagscope.records.comparison.change import DiagnosticChange, HeadGroupChange, MapChange
+from flagscope.records import HeadPair, HeadRecord, Label, PairRecord, ScanResult
+from flagscope.records.comparison.change import (
+    DiagnosticChange,
+    HeadGroupChange,
+    MapChange,
+    PairChange,
+)
 
 # Significance at which a near-copy counts, over all tests of its scan.
 _LEVEL = 0.05
+# Pairs that a record keeps.
+_PAIRS = 20
 # Standard errors that a difference has to exceed.
 _ERRORS = 2.0
 
@@ -175,6 +182,48 @@ def _change(
         pair=a.name, layer=a.layer, observable=what.field, value_a=of_a, value_b=of_b,
         difference=difference, noise=noise, floor=floor, flagged=moved and beyond, status=status,
     )  # fmt: skip
+
+
+def pair_changes(a: ScanResult, b: ScanResult) -> tuple[list[PairChange], int]:
+    """ρ and C of the pairs that both scans have, at most 20, and how many there are."""
+    of_b = {pair.name: pair for pair in b.pairs}
+    changes = [
+        PairChange(
+            pair=pair.name,
+            gram_correlation_a=pair.gram_correlation,
+            gram_correlation_b=of_b[pair.name].gram_correlation,
+            commutator_ratio_a=pair.commutator_ratio,
+            commutator_ratio_b=of_b[pair.name].commutator_ratio,
+            label=_label(a, pair, of_b[pair.name]),
+        )
+        for pair in a.pairs
+        if pair.name in of_b
+    ]
+    count = len(changes)
+    if count > _PAIRS:
+        changes = sorted(changes, key=lambda change: (-_moved(change), change.pair))[:_PAIRS]
+    return changes, count
+
+
+def _label(result: ScanResult, a: PairRecord, b: PairRecord) -> Label | None:
+    """Gauge where one of ρ and C is; None where what lies between the maps is not known."""
+    if a.freedom != b.freedom or (a.freedom == "none" and "unknown" in (a.between, b.between)):
+        return None
+    labels = result.labels.get(a.freedom, {})
+    both = {labels.get("gram_correlation"), labels.get("commutator_ratio")}
+    return "gauge" if "gauge" in both else None if None in both else "functional"
+
+
+def _moved(change: PairChange) -> float:
+    """The larger change of the two, C on a logarithmic scale; the same from either side."""
+    rho = change.gram_correlation_a, change.gram_correlation_b
+    c = change.commutator_ratio_a, change.commutator_ratio_b
+    moved = [0.0]
+    if rho[0] is not None and rho[1] is not None:
+        moved.append(abs(rho[1] - rho[0]))
+    if c[0] and c[1]:
+        moved.append(abs(math.log(c[1] / c[0])))
+    return max(moved)
 
 
 def head_group_changes(a: ScanResult, b: ScanResult) -> list[HeadGroupChange]:

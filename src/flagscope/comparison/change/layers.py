@@ -32,18 +32,20 @@ def within_rounding(change: float, rounding: float, entries: int) -> bool:
 
 
 def layer_changes(maps: Sequence[MapChange]) -> list[LayerChange]:
-    """One record for each layer and role, in the order of the maps."""
-    groups: dict[tuple[str, int | None, str], list[MapChange]] = {}
+    """One record for each layer and role, in the order of the maps; else for each map."""
+    groups: dict[tuple[str, int | None, str, str | None], list[MapChange]] = {}
     for change in maps:
-        groups.setdefault((change.stack, change.layer, change.role), []).append(change)
+        alone = change.name if change.layer is None else None
+        groups.setdefault((change.stack, change.layer, change.role, alone), []).append(change)
     records = []
-    for (stack, layer, role), members in groups.items():
+    for (stack, layer, role, alone), members in groups.items():
         change, relative_a, relative_b = total_change(members)
         records.append(
             LayerChange(
                 stack=stack,
                 layer=layer,
                 role=role,
+                map=alone,
                 maps=len(members),
                 identical=sum(member.status == IDENTICAL for member in members),
                 within_rounding=sum(member.status == ROUNDING for member in members),

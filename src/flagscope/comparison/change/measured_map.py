@@ -142,7 +142,8 @@ def _bare(pair: MapPair, status: str) -> MapChange:
     shape = map_.outputs, map_.inputs * kernel
     place = map_.slice_text(a.expert or 0) if map_.batch and map_.count > 1 else map_.slice_text(0)
     return MapChange(
-        name=a.name, role=map_.role, stack=a.stack, attention=a.attention, layer=a.layer,
+        name=a.title, role=map_.role, stack=a.stack, attention=a.attention,
+        layer=None if a.in_sequence else a.layer,
         expert=a.expert, tensor_a=map_.tensor, tensor_b=pair.b.map.tensor, slice=place,
         shape=shape, norm_a=None, norm_b=None, change=None, relative_a=None, relative_b=None,
         spectral_norm=None, signal_rank=None, participation=None, rounding_share=None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from flagscope.arch import Graph, LinearMap, PairGroup, Side
@@ -24,6 +24,9 @@ class NamedMap:
         A single map, or one of a batch (see `expert`).
     write_freedom, read_freedom
         Freedoms of its output and of its input space.
+    in_sequence
+        Whether it lies in a sequence of maps, such as an MLP or a CNN, which has no layers of
+        several maps: `layer` is then that of a pair.
     """
 
     name: str
@@ -34,6 +37,15 @@ class NamedMap:
     map: LinearMap
     write_freedom: Freedom = "none"
     read_freedom: Freedom = "none"
+    in_sequence: bool = False
+
+    @property
+    def title(self) -> str:
+        """The name; of a map in a sequence its tensor, since a pair's number is not a layer's."""
+        if not self.in_sequence:
+            return self.name
+        part = self.map.slice_text(self.expert or 0)
+        return self.map.tensor if part == "[:]" else f"{self.map.tensor}{part}"
 
 
 @dataclass(frozen=True)
@@ -54,15 +66,29 @@ class Pairing:
 
 
 def paired_maps(graph_a: Graph, graph_b: Graph) -> Pairing:
-    """The maps of two graphs that have one name and one shape."""
+    """The maps of two graphs that have one name and one shape.
+
+    Maps of a sequence go by their tensors, and by their order where no tensor has one name on both
+    sides.
+    """
     maps_a, maps_b = named_maps(graph_a), named_maps(graph_b)
+    if _sequence_titles(maps_a) & _sequence_titles(maps_b):
+        maps_a, maps_b = _by_title(maps_a), _by_title(maps_b)
     both = [name for name, map_ in maps_a.items() if name in maps_b and _fit(map_, maps_b[name])]
     kept = set(both)
     return Pairing(
         tuple(MapPair(maps_a[name], maps_b[name]) for name in both),
-        tuple(name for name in maps_a if name not in kept),
-        tuple(name for name in maps_b if name not in kept),
+        tuple(map_.title for name, map_ in maps_a.items() if name not in kept),
+        tuple(map_.title for name, map_ in maps_b.items() if name not in kept),
     )
+
+
+def _sequence_titles(maps: Mapping[str, NamedMap]) -> set[str]:
+    return {map_.title for map_ in maps.values() if map_.in_sequence}
+
+
+def _by_title(maps: Mapping[str, NamedMap]) -> dict[str, NamedMap]:
+    return {map_.title: map_ for map_ in maps.values()}
 
 
 def _fit(a: NamedMap, b: NamedMap) -> bool:
@@ -117,7 +143,8 @@ def _named(group: PairGroup, layer: int | None, expert: int | None, map_: Linear
     # A residual pair has the expert's or the layer's maps, whose names are made anew.
     known = group.members[0].expert if expert is None and len(group.members) == 1 else expert
     name = _name(group.stack, attention, layer, map_.role, known)
-    return NamedMap(name, group.stack, attention, layer, known, map_)
+    in_sequence = group.kind in ("sequential", "conv")
+    return NamedMap(name, group.stack, attention, layer, known, map_, in_sequence=in_sequence)
 
 
 def _name(
@@ -132,15 +159,24 @@ def _add(
     places: dict[object, NamedMap], taken: dict[str, object], named: NamedMap, where: str,
     expert: int | None,
 ) -> None:  # fmt: skip
-    place = named.map.place, expert
+    place = _place(named.map, expert)
     if place in places:
         return
+    if named.in_sequence:
+        count = sum(map_.in_sequence and map_.stack == named.stack for map_ in places.values())
+        named = replace(named, name=f"{named.stack}.map.{count}")
     if named.name in taken:
         named = replace(named, name=f"{named.name} of {where}")
     if named.name in taken:
         named = replace(named, name=f"{named.name} in {named.map.tensor}")
     taken[named.name] = place
     places[place] = named
+
+
+def _place(map_: LinearMap, expert: int | None) -> object:
+    """Key of the stored numbers, however their axes are called where they write and read."""
+    parts = (tuple(mapping.items()) for mapping in (map_.select, map_.window))
+    return (map_.tensor, *parts, expert)
 
 
 def _free(
@@ -150,7 +186,7 @@ def _free(
     """Note the freedom of the space that a pair shares on the side of the map it lies on."""
     if group.kind == "residual" or group.freedom not in _FREE:
         return
-    place = map_.place, expert
+    place = _place(map_, expert)
     output = (view == "write") != side.transposed
     field = "write_freedom" if output else "read_freedom"
     if getattr(places[place], field) == "none":

@@ -13,6 +13,7 @@ from torch import Tensor
 from flagscope.checkpoint import TensorInfo
 from flagscope.checkpoint.dtypes import dtype_name
 from flagscope.comparison.content.encodings import Codes, Rule, group_length
+from flagscope.comparison.content.evidence import CastEvidence
 from flagscope.comparison.content.grids import clipped_ends, half_steps
 from flagscope.comparison.content.naming import (
     code_bits,
@@ -23,6 +24,7 @@ from flagscope.comparison.content.naming import (
 )
 from flagscope.comparison.content.reading import Rows, Side, bits_of
 from flagscope.records.comparison.content_parts import EntryDifference, ScaleDifference
+from flagscope.spacing import spacing
 
 SideName = Literal["a", "b"]
 # Types with arithmetic of their own.
@@ -191,13 +193,20 @@ class WithinSteps(Check):
 
 
 class Cast(Check):
-    """One side is the other, cast to one floating-point type or to two in turn."""
+    """One side is the other, cast to one floating-point type or to two in turn.
+
+    Attributes
+    ----------
+    evidence
+        What shows that the cast was made.
+    """
 
     def __init__(
         self, rounded: SideName, types: tuple[torch.dtype, ...], *, toward_zero: bool = False
     ) -> None:
         super().__init__()
         self.rounded, self._types, self._toward_zero = rounded, types, toward_zero
+        self.evidence = CastEvidence()
         way = " and then to ".join(dtype_name(kind) for kind in types)
         self.name = f"{'cut off' if toward_zero else 'rounded'} to {way}"
 
@@ -213,7 +222,16 @@ class Cast(Check):
         stored, source = self._sides(rows)
         expected = self._expected(source.values).to(stored.stored.dtype)
         # A cast may overflow to NaN: no finite number that is stored equals that.
-        return ~same_entries(expected, stored.stored, expected, stored.values, nan=not rows.finite)
+        held = same_entries(expected, stored.stored, expected, stored.values, nan=not rows.finite)
+        self._look(stored, source, held)
+        return ~held
+
+    def _look(self, stored: Side, source: Side, held: Tensor) -> None:
+        """Add the entries that follow the cast to what shows that it was made."""
+        rounded, values = stored.values[held], source.values[held]
+        step = spacing(rounded.to(self._types[0]))
+        if step is not None:
+            self.evidence.add(rounded, (values - rounded) / (step / 2))
 
     def _bits(self, rows: Rows, place: int) -> str | None:
         stored, source = self._sides(rows)

@@ -20,6 +20,7 @@ from flagscope.comparison.content.tensors import (
     compared_pair,
     entry_count,
     scale_rules,
+    with_shown_casts,
 )
 from flagscope.comparison.in_order import in_order
 from flagscope.engine import Progress, return_freed_memory
@@ -95,12 +96,13 @@ def compared_content(
         )
     pairing = paired_tensors(a, b)
     done = _all_compared(pairing.pairs, a, b, workers, progress)
-    maps = layer_maps(pairing, a, b, done)
+    maps = layer_maps(pairing, a, b, with_shown_casts(done))
     moved, dropped = moved_pairs(pairing, maps, a, b)
     if moved or dropped:
         kept = [entry for entry in done if entry.pair not in dropped]
         done = [*kept, *_all_compared(moved, a, b, workers, None)]
         pairing = _with_pairs(pairing, tuple(entry.pair for entry in done))
+    done = with_shown_casts(done)
     of_a, of_b = mixtures(pairing, a, b, parents) if parents else (None, None)
     records = tuple(entry.record for entry in done)
     record = ContentRecord(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -11,6 +12,7 @@ from flagscope.checkpoint import TensorInfo
 from flagscope.checkpoint.dtypes import torch_dtype
 from flagscope.comparison.content.checks import Blocks, Cast, Check, SideName, WithinSteps
 from flagscope.comparison.content.encodings import encoding_rules
+from flagscope.comparison.content.evidence import CastEvidence
 from flagscope.comparison.content.pairing import Pair
 from flagscope.comparison.content.scaled import Scaled, Scales
 from flagscope.records.comparison.content_parts import ContentClass, Rounding
@@ -78,13 +80,31 @@ def few(entries: int) -> int:
     return min(max(_FEW, int(_FEW_SHARE * entries)), (entries - 1) // 2)
 
 
-def settled(checks: Sequence[Check], entries: int, *, equal: bool) -> tuple[ContentClass, Rounding]:
+@dataclass(frozen=True)
+class Settled:
     """The class of a pair whose bits differ, and what its checks found.
+
+    Attributes
+    ----------
+    content, rounding
+        With the rule that explains the most.
+    cast
+        What shows that this rule was applied, where it is a cast; else None.
+    """
+
+    content: ContentClass
+    rounding: Rounding
+    cast: CastEvidence | None
+
+
+def settled(checks: Sequence[Check], entries: int, *, equal: bool, casts: bool = True) -> Settled:
+    """The class of a pair whose bits differ, with casts among the rules or without.
 
     Where all values are equal (in another type), no rule is asked for.
     """
     bound = next(check for check in checks if isinstance(check, WithinSteps))
-    chosen = (None if equal else _chosen(checks, entries)) or bound
+    rules = [check for check in checks if casts or not isinstance(check, Cast)]
+    chosen = (None if equal else _chosen(rules, entries)) or bound
     # Nothing was rounded where as many entries are equal as a rule explains.
     if bound.one_grid and bound.tally.outside <= chosen.tally.outside:
         chosen = bound
@@ -99,7 +119,7 @@ def settled(checks: Sequence[Check], entries: int, *, equal: bool) -> tuple[Cont
         groups=tally.groups, groups_outside=tally.groups_outside,
         scales=tuple(tally.scales), step_rms=bound.step_rms,
     )  # fmt: skip
-    return kind, record
+    return Settled(kind, record, chosen.evidence if isinstance(chosen, Cast) else None)
 
 
 def _chosen(rules: Sequence[Check], entries: int) -> Check | None:

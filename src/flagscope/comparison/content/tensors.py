@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from flagscope.checkpoint import Checkpoint, TensorInfo
 from flagscope.comparison.content.checks import SideName
 from flagscope.comparison.content.differences import EntrySums
+from flagscope.comparison.content.evidence import CastEvidence, pooled
 from flagscope.comparison.content.pairing import Pair
 from flagscope.comparison.content.reading import (
     broken_in_equal,
@@ -17,7 +18,7 @@ from flagscope.comparison.content.reading import (
     same_bits,
     same_integers,
 )
-from flagscope.comparison.content.rounding import ScaleRules, rounding_checks, settled
+from flagscope.comparison.content.rounding import ScaleRules, Settled, rounding_checks, settled
 from flagscope.comparison.content.scaled import Scales, common_rule, group_scales
 from flagscope.errors import FlagscopeError
 from flagscope.records.comparison.content_parts import (
@@ -35,11 +36,20 @@ _LIKE, _NEAR = 0.5, 0.2
 
 @dataclass(frozen=True)
 class Compared:
-    """The record of a pair, and its sums; None where the sides are equal or were not read."""
+    """The record of a pair, and its sums; None where the sides are equal or were not read.
+
+    Attributes
+    ----------
+    cast, without_cast
+        What shows that the cast of the record was made, and the record if it was not; None where
+        the record rests on no cast.
+    """
 
     pair: Pair
     record: TensorContent
     sums: EntrySums | None
+    cast: CastEvidence | None = None
+    without_cast: TensorContent | None = None
 
 
 def entry_count(shape: tuple[int, ...]) -> int:
@@ -113,19 +123,58 @@ def _compared(pair: Pair, a: Checkpoint, b: Checkpoint, scales: ScaleRules) -> C
         sums.add(rows)
         for check in checks:
             check.add(rows)
-    content, rounding = settled(checks, sums.entries, equal=sums.equal == sums.entries)
-    if content == "different" and _may_be_turned(pair, sums, a, b):
+    equal = sums.equal == sums.entries
+    found = settled(checks, sums.entries, equal=equal)
+    if found.content == "different" and _may_be_turned(pair, sums, a, b):
         turned = _compared(replace(pair, turned=True), a, b, {})
         if same(turned.record):
             return replace(turned, pair=pair)
+    record = _settled_record(pair, found, sums)
+    if found.cast is None:
+        return Compared(pair, record, sums)
+    without = settled(checks, sums.entries, equal=equal, casts=False)
+    return Compared(pair, record, sums, found.cast, _settled_record(pair, without, sums))
+
+
+def _settled_record(pair: Pair, found: Settled, sums: EntrySums) -> TensorContent:
+    content, rounding = found.content, found.rounding
     difference = sums.record(transposed=pair.transposed)
     # Rows that only one side has are a change of shape, whatever the common rows hold.
     plain = pair.a.dtype == pair.b.dtype and pair.a.shape != pair.b.shape
     if plain and content == "rounding" and rounding.rule is None and not pair.transposed:
         content = "identical"  # the common rows are
     status = "ok" if pair.a.shape == pair.b.shape or pair.transposed else _more_rows(pair)
-    record = _record(pair, content, rounding=rounding, difference=difference, status=status)
-    return Compared(pair, record, sums)
+    return _record(pair, content, rounding=rounding, difference=difference, status=status)
+
+
+def with_shown_casts(done: Sequence[Compared]) -> list[Compared]:
+    """The pairs, casts taken back where neither the tensor nor its model shows that one was made.
+
+    A tensor that is too small or too constant to say counts with those that follow the same cast.
+    """
+    casts: dict[tuple[str | None, str | None], list[CastEvidence]] = {}
+    for entry in done:
+        if entry.cast is not None and entry.cast.shown is not False:
+            casts.setdefault(_cast_key(entry), []).append(entry.cast)
+    shown = {
+        key
+        for key, every in casts.items()
+        if any(cast.shown for cast in every) or pooled(every).shown
+    }
+    return [_taken_back(entry, shown) for entry in done]
+
+
+def _cast_key(entry: Compared) -> tuple[str | None, str | None]:
+    rounding = entry.record.rounding
+    return (rounding.rule, rounding.rounded) if rounding else (None, None)
+
+
+def _taken_back(entry: Compared, shown: Set[tuple[str | None, str | None]]) -> Compared:
+    if entry.cast is None or entry.without_cast is None:
+        return entry
+    if entry.cast.shown is not False and _cast_key(entry) in shown:
+        return entry
+    return replace(entry, record=entry.without_cast, cast=None, without_cast=None)
 
 
 def _may_be_turned(pair: Pair, sums: EntrySums, a: Checkpoint, b: Checkpoint) -> bool:

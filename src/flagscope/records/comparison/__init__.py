@@ -13,6 +13,7 @@ from flagscope.records.comparison.change import (
     ChangeRecord,
     LayerChange,
     MapChange,
+    PairChange,
     ProductChange,
 )
 from flagscope.records.comparison.comparison import (
@@ -57,6 +58,7 @@ __all__ = [
     "MixtureFit",
     "ModulePair",
     "ModuleReplay",
+    "PairChange",
     "ProductChange",
     "ReplayOutcome",
     "ReplayRecord",

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from flagscope.records.comparison.sided import SidedRecord
-from flagscope.records.literals import Attention, Freedom, HeadSpace, PairKind
+from flagscope.records.literals import Attention, Freedom, HeadSpace, Label, PairKind
 from flagscope.records.record import Record
 
 
@@ -123,11 +123,14 @@ class Intruders(Record):
 class MapChange(SidedRecord):
     """What moved in one linear map; ΔW = W_b - W_a."""
 
-    name: str = Field(description="Layer and role.")
+    name: str = Field(
+        description="Layer and role; of a sequence of maps, as in an MLP or a CNN, the tensor as "
+        "one side names it."
+    )
     role: str = Field(description="q, k, v, o, up, gate, down, conv, …")
     stack: str = Field(description="Stack of layers, such as encoder.")
     attention: Attention | None = Field(description="Self or cross, of maps of attention.")
-    layer: int | None = Field(description="Layer.")
+    layer: int | None = Field(description="Layer; null in a sequence of maps.")
     expert: int | None = Field(description="Expert, where there are several.")
     tensor_a: str = Field(description="Tensor that holds it in a.")
     tensor_b: str = Field(description="Tensor that holds it in b.")
@@ -200,7 +203,8 @@ class ProductChange(SidedRecord):
         "geometric mean of the norms."
     )
     rank: int | None = Field(
-        description="Place among all products of its kind by relative change, 1 for the largest; "
+        description="Place among all products of its kind by the change over the geometric mean "
+        "of both norms, 1 for the largest; "
         "null where it moved less than rounding can tell."
     )
     status: str = Field(
@@ -210,11 +214,15 @@ class ProductChange(SidedRecord):
 
 
 class LayerChange(SidedRecord):
-    """All maps of one role in one layer."""
+    """All maps of one role in one layer, or one map of a network without layers."""
 
     stack: str = Field(description="Stack of layers, such as encoder.")
-    layer: int | None = Field(description="Layer.")
+    layer: int | None = Field(description="Layer; null in a sequence of maps.")
     role: str = Field(description="q, k, v, o, up, gate, down, …")
+    map: str | None = Field(
+        default=None,
+        description="Name of the map where there is no layer, as in an MLP or a CNN; else null.",
+    )
     maps: int = Field(description="Maps that were compared.")
     identical: int = Field(description="Maps of these that are equal number by number.")
     within_rounding: int = Field(
@@ -257,6 +265,20 @@ class DiagnosticChange(SidedRecord):
     status: str = Field(description="'ok', or what is not known of the noise.")
 
 
+class PairChange(SidedRecord):
+    """ρ and C of one adjacent pair in both scans."""
+
+    pair: str = Field(description="Name of the pair.")
+    gram_correlation_a: float | None = Field(description="ρ in a.")
+    gram_correlation_b: float | None = Field(description="ρ in b.")
+    commutator_ratio_a: float | None = Field(description="C in a.")
+    commutator_ratio_b: float | None = Field(description="C in b.")
+    label: Label | None = Field(
+        description="Whether a change of basis that leaves the function as it is moves one of the "
+        "two (gauge) or none (functional); null where it is not known."
+    )
+
+
 class HeadGroupChange(SidedRecord):
     """The heads of one layer in one space, in both scans."""
 
@@ -285,12 +307,18 @@ class ChangeRecord(SidedRecord):
     products: list[ProductChange] = Field(
         description="Every pair with a linear or rotary freedom: which heads moved in function."
     )
-    layers: list[LayerChange] = Field(description="The maps by layer and role.")
+    layers: list[LayerChange] = Field(description="The maps by layer and role, or one by one.")
     tensors: list[TensorChange] = Field(description="What lies outside the maps.")
     diagnostics: list[DiagnosticChange] = Field(
         description="Flagged changes of the scans' diagnostics."
     )
     diagnostics_compared: int = Field(description="How many were compared.")
+    pairs: list[PairChange] = Field(
+        default_factory=list,
+        description="Pairs that both scans have, in their order; of more than 20, those of which ρ "
+        "or C changed most, the furthest first.",
+    )
+    pairs_compared: int = Field(default=0, description="Pairs that both scans have.")
     heads: list[HeadGroupChange] = Field(description="Groups of heads that both scans have.")
     unpaired_a: list[str] = Field(description="Maps of a that have no counterpart in b.")
     unpaired_b: list[str] = Field(description="Maps of b that have no counterpart in a.")

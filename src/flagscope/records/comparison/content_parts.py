@@ -172,10 +172,12 @@ class TensorContent(SidedRecord):
 
 
 class ClassCount(Record):
-    """Tensors of one class."""
+    """Pairs of tensors of one class."""
 
     content: ContentClass
-    tensors: int
+    tensors: int = Field(
+        description="Pairs: a tensor to which several of the other side belong counts with each."
+    )
     parameters: int = Field(description="Entries compared; those of A where none were.")
 
 

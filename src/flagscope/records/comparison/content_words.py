@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from flagscope.records.comparison.content_parts import (
+    ClassCount,
     ContentNumbers,
     LayerMap,
     LayerMatch,
@@ -70,7 +71,7 @@ def _evidence(record: ContentNumbers) -> list[str]:
     for count in record.counts:
         if count.tensors:
             lines.append(
-                f"{_tensors(count.tensors)} ({_entries(count.parameters)}): "
+                f"{_counted(record, count)} ({_entries(count.parameters)}): "
                 f"{_CLASSES[count.content]}"
             )
     for side, unpaired in ((SIDE_A, record.unpaired_a), (SIDE_B, record.unpaired_b)):
@@ -91,6 +92,18 @@ def _evidence(record: ContentNumbers) -> list[str]:
         if mixture is not None:
             lines += _mixture(side, other, mixture)
     return [*lines, *_tests(record)]
+
+
+def _counted(record: ContentNumbers, count: ClassCount) -> str:
+    """Tensors of a class; pairs of them where one of a side belongs to several of the other."""
+    pairs = [tensor for tensor in record.tensors if tensor.content == count.content]
+    of_a, of_b = len({pair.name_a for pair in pairs}), len({pair.name_b for pair in pairs})
+    if of_a == of_b == count.tensors:
+        return _tensors(count.tensors)
+    return (
+        f"{count.tensors} pairs, of {_tensors(of_a)} of {SIDE_A} and {_tensors(of_b)} of {SIDE_B}, "
+        "since some belong to several of the other side"
+    )
 
 
 def _tensors(count: int) -> str:

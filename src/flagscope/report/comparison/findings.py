@@ -20,7 +20,7 @@ from flagscope.records.comparison import (
 )
 from flagscope.records.comparison.content_tests import factor_between, is_rearranged
 from flagscope.report.comparison.plain import PLAIN
-from flagscope.report.comparison.whereabouts import relative_change
+from flagscope.report.comparison.whereabouts import OF_BOTH, over_both, relative_change
 from flagscope.report.wording import counted, joined, number, typical
 
 COMPARISON_CODES = (
@@ -252,7 +252,7 @@ def _heads(change: ChangeRecord) -> list[ComparisonFinding]:
             top = joined((f"{name} {number(moved, 2)}" for moved, name in far), limit=_HEADS)
             text = (
                 f"{counted(len(far), 'head')} of {len(heads):,} changed {words} at least twice as "
-                f"far as the median head ({number(middle, 2)} of the norm): {top}."
+                f"far as the median head ({number(middle, 2)} {OF_BOTH}): {top}."
             )
             found.append(_finding("heads-moved", "info", text))
     return found
@@ -262,11 +262,11 @@ def _basis(change: ChangeRecord) -> list[ComparisonFinding]:
     """Pairs whose maps moved far and whose product did not: a change of basis."""
     some = []
     for product in change.products:
-        raw_a, raw_b, floor = product.raw_relative_a, product.raw_relative_b, product.floor
+        raw, floor = over_both(product.raw_relative_a, product.raw_relative_b), product.floor
         moved = relative_change(product)
-        if raw_a is None or raw_b is None or floor is None or moved is None:
+        if raw is None or floor is None or moved is None:
             continue
-        if math.sqrt(raw_a * raw_b) > _BASIS * max(moved, floor):
+        if raw > _BASIS * max(moved, floor):
             some.append(product)
     if not some:
         return []

@@ -17,7 +17,7 @@ from flagscope.records.comparison import (
     TensorContent,
 )
 from flagscope.report import wording
-from flagscope.report.comparison.whereabouts import HasRelative, relative_change
+from flagscope.report.comparison.whereabouts import OF_BOTH, HasRelative, over_both, relative_change
 from flagscope.report.environment import assets, environment
 from flagscope.report.payload import packed_json
 
@@ -105,6 +105,8 @@ def render_comparison(comparison: Comparison, *, title: str | None = None) -> st
             wording=wording,
             percent=wording.percent,
             relative=relative_change,
+            over_both=over_both,
+            of_both=OF_BOTH,
             explanations=EXPLANATIONS,
         )
     )
@@ -124,6 +126,11 @@ def layer_grids(change: ChangeRecord) -> list[Grid]:
     grids = []
     for stack in dict.fromkeys(row.stack for row in change.layers):
         rows = [row for row in change.layers if row.stack == stack and row.layer is not None]
+        alone = [row for row in change.layers if row.stack == stack and row.map is not None]
+        if alone:
+            scale = _scale(alone)
+            cells = tuple((row.map or "", (_layer_cell(row, scale),)) for row in alone)
+            grids.append(Grid(stack, ("change",), cells, *map(wording.percent, scale)))
         layers = sorted({row.layer for row in rows if row.layer is not None})
         if not layers:
             continue
@@ -145,8 +152,8 @@ def _layer_cell(row: LayerChange | None, scale: tuple[float, float]) -> Cell | N
     words = "equal" if moved is None and row.identical else wording.percent(moved)
     return Cell(
         _shade(moved, scale),
-        f"{row.role}, layer {row.layer}: {words} of the norm",
-        f"{row.stack}/{row.layer}/{row.role}",
+        f"{row.map or f'{row.role}, layer {row.layer}'}: {words} {OF_BOTH}",
+        row.map or f"{row.stack}/{row.layer}/{row.role}",
     )
 
 
@@ -179,7 +186,7 @@ def _head_cell(row: ProductChange | None, scale: tuple[float, float]) -> Cell | 
     if row is None:
         return None
     moved = relative_change(row)
-    return Cell(_shade(moved, scale), f"{row.name}: {wording.percent(moved)} of the norm", row.name)
+    return Cell(_shade(moved, scale), f"{row.name}: {wording.percent(moved)} {OF_BOTH}", row.name)
 
 
 def _scale(rows: Iterable[HasRelative]) -> tuple[float, float]:
@@ -243,10 +250,11 @@ def _heads(comparison: Comparison) -> dict[str, Any]:
 def _change_rows(product: ProductChange) -> list[list[str]]:
     number = wording.number
     return [
-        ["Change of the product over its norm", wording.percent(relative_change(product))],
+        ["Change of the product over both norms (geometric mean)",
+         wording.percent(relative_change(product))],
         ["What storage rounding alone gives", wording.percent(product.floor)],
         ["The same of the two maps, which a change of basis moves too",
-         wording.percent(product.raw_relative_a)],
+         wording.percent(over_both(product.raw_relative_a, product.raw_relative_b))],
         ["Norm in A, in B", f"{number(product.norm_a)}, {number(product.norm_b)}"],
         ["Status", product.status],
     ]  # fmt: skip

@@ -23,7 +23,7 @@ from flagscope.records.comparison.zeroed import (
     zeroed,
     zeroed_words,
 )
-from flagscope.report.comparison.whereabouts import relative_change, where_moved
+from flagscope.report.comparison.whereabouts import OF_BOTH, relative_change, where_moved
 from flagscope.report.wording import counted, joined, number, percent, ranges
 
 _FEW = 4
@@ -176,7 +176,7 @@ def _far(change: ChangeRecord | None) -> str:
     if change is None or moved is None or not change.moved:
         return ""
     where = where_moved(change)
-    return f"; the maps moved by {percent(moved, 2)} of their norm" + (
+    return f"; the maps moved by {percent(moved, 2)} {OF_BOTH}" + (
         f", most in {where}" if where else ""
     )
 

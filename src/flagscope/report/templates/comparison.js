@@ -21,7 +21,8 @@ function showMaps(key) {
     history.replaceState(null, "", "#table-maps");
   });
   const [stack, layer, role] = key.split("/");
-  note.replaceChildren(`Only ${role} of layer ${layer} (${stack}). `, all);
+  const alone = some.length === 1 && some[0].querySelector("th").textContent === key;
+  note.replaceChildren(alone ? `Only ${key}. ` : `Only ${role} of layer ${layer} (${stack}). `, all);
   note.hidden = false;
   title.scrollIntoView();
 }

@@ -15,6 +15,7 @@ const REMARKS = {
   scale: "A norm takes out the size of each map: the imbalance and the size of the product are gauge, all other numbers functional.",
   permutation: "The function fixes the shared space up to the order of its neurons: these numbers are functional.",
   outer: "The stream fixes the shared space, but inside its block the other side of a map can be changed without changing the function, which reweighs the directions that it writes or reads: these numbers depend on that gauge; ranks and the kernel intersection do not.",
+  unknown: "What lies between the two maps is not known, and so not which changes of the shared space leave the function as it is: these numbers may depend on the gauge.",
   none: "No change of the shared space is known that leaves the function as it is: none is known to move these numbers.",
 };
 
