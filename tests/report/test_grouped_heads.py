@@ -90,4 +90,5 @@ def test_a_single_shared_head_lacks_no_number() -> None:
     state, config = grouped(1, copies=(0, 1))
     report = flagscope.scan(state, config=config, workers=1)
     assert any(group.count == 1 and group.status != "ok" for group in report.result.heads)
-    assert not [finding for finding in report.findings if finding.severity == "warning"]
+    warnings = {finding.code for finding in report.findings if finding.severity == "warning"}
+    assert warnings <= {"missing-tensors"}  # the state has no embedding

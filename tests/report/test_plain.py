@@ -227,8 +227,8 @@ def test_the_one_pair_of_a_track_is_named() -> None:
     track = _track("sequential", heads=[0], layers=[0])
     sentence = plain.overlapping(track, track.pairs, above=True)
     assert sentence == (
-        "In the one pair (p0), some leading directions that one layer writes and the next reads "
-        "coincide beyond chance."
+        "In the one pair (p0), some leading directions one layer writes and the next reads "
+        "coincide beyond chance, activation aside."
     )
 
 

@@ -59,7 +59,7 @@ def aligned(track: Track, some: Sequence[PairRecord], observable: str, *, above:
 def overlapping(track: Track, some: Sequence[PairRecord], *, above: bool) -> str:
     """Leading spaces that coincide, or avoid each other."""
     deed = "coincide" if above else "diverge"
-    both = "of {0} and {1}" if track.pairs[0].kind == "qk" else "that {0} writes and {1} reads"
+    both = "of {0} and {1}" if track.pairs[0].kind == "qk" else "{0} writes and {1} reads"
     # At the sizes that the test chose: at others it can be the reverse.
     return _sentence(track, some, f"some leading directions {both} {deed} beyond chance.")
 
