@@ -204,3 +204,24 @@ def test_weights_next_to_the_steps_are_named(tmp_path: Path) -> None:
     assert found.result.notes == [
         f"model.safetensors in {tmp_path.name} itself belongs to no step."
     ]
+
+
+@pytest.mark.parametrize("stop", range(1, 11))
+def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
+    run: Path, report: flagscope.SeriesReport, tmp_path: Path, stop: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    original, written = kept_module.write_whole, []
+
+    def stopped(path: Path, content: bytes) -> None:
+        written.append(path)
+        if len(written) == stop:
+            raise KeyboardInterrupt
+        original(path, content)
+
+    monkeypatch.setattr(kept_module, "write_whole", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        flagscope.track(run, store=tmp_path)
+    done = flagscope.track(run, store=tmp_path)
+    assert done.to_json() == report.to_json()
+    assert len(written) == 12 + 1  # six steps and six scans, one of them twice

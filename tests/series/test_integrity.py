@@ -306,3 +306,16 @@ def test_names_without_a_number_come_last() -> None:
     assert [place.name for place in places(named)] == [
         "m-step3.pt", "m-step20.pt", "m-step100.pt", "m-final.pt"
     ]  # fmt: skip
+
+
+def test_two_trainings_are_not_taken_for_one(tmp_path: Path) -> None:
+    from flagscope.errors import InputError
+    from flagscope.series.places import places
+
+    for name in ("a", "b"):
+        saved(_run("shards")[:4], tmp_path / name)
+    with pytest.raises(InputError, match="several series"):
+        places([tmp_path / "a", tmp_path / "b"])
+    with pytest.raises(InputError, match="several series"):
+        places([f"{tmp_path}/*/checkpoint-*"])
+    assert len(places([tmp_path / "a", tmp_path / "a"])) == 4

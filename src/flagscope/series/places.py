@@ -69,7 +69,8 @@ def places(sources: Sequence[str | os.PathLike[str]]) -> list[Place]:
     Raises
     ------
     InputError
-        If nothing is given, or a source is not a path or a name.
+        If nothing is given, a source is not a path or a name, or two folders have a step of one
+        number.
     MissingFileError
         If a folder or a pattern holds no checkpoint.
     """
@@ -84,7 +85,24 @@ def places(sources: Sequence[str | os.PathLike[str]]) -> list[Place]:
             )
         for place in _of(os.fspath(source)):
             found.setdefault((place.source, place.revision), place)
+    _refuse_several(list(found.values()))
     return in_order(found.values())
+
+
+def _refuse_several(found: Sequence[Place]) -> None:
+    """Refuse steps of one number in several folders: two trainings in turn are no series."""
+    seen: dict[tuple[Unit | None, int], Place] = {}
+    for place in found:
+        if place.number is None:
+            continue
+        other = seen.setdefault((place.unit, place.number), place)
+        folders = [one.source.rstrip("/").rpartition("/")[0] for one in (other, place)]
+        if folders[0] != folders[1]:
+            raise InputError(
+                f"{other.source} and {place.source} are both {place.unit} {place.number:,}: these "
+                "are several series",
+                hint="give the checkpoints of one training at a time",
+            )
 
 
 def left_out(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
