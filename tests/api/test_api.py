@@ -35,6 +35,8 @@ PUBLIC = {
     "MissingFileError",
     "Report",
     "ScanResult",
+    "SeriesReport",
+    "track",
     "SourceError",
     "StoreError",
     "UnknownDtypeError",
