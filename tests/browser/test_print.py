@@ -30,7 +30,8 @@ def _curves(content: bytes) -> int:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_printed_page_holds_its_figures_in_light_colours(opened: Open, scheme: str) -> None:
     page = opened("small", scheme=scheme)
-    full = page.pdf()  # at once: nothing has been scrolled to
+    page.wait_for_function("() => window.Plotly !== undefined")
+    full = page.pdf()  # nothing has been scrolled to
     all_drawn(page)
     again = page.pdf()
     assert page.evaluate("document.documentElement.dataset.theme") == scheme

@@ -23,6 +23,7 @@ def check_dimensions(d: int, **subspaces: int) -> None:
     Traceback (most recent call last):
     ...
     flagscope.errors.InputError: p = 9 is not a subspace dimension in R^8
+    hint: p must lie between 0 and 8
     """
     try:
         operator.index(d)

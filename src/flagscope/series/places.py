@@ -90,7 +90,7 @@ def places(sources: Sequence[str | os.PathLike[str]]) -> list[Place]:
 
 
 def _refuse_several(found: Sequence[Place]) -> None:
-    """Refuse steps of one number in several folders: two trainings in turn are no series."""
+    """Refuse steps of one number in several folders: they are of two trainings."""
     seen: dict[tuple[Unit | None, int], Place] = {}
     for place in found:
         if place.number is None:
