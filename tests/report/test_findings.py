@@ -643,7 +643,7 @@ def test_what_most_pairs_show_leads_the_technical_sentence_and_its_meaning() -> 
     (told,) = [f for f in findings(_unknown_mlp()) if f.code == "aligned"]
     assert "tends to read strongly" in told.plain
     assert "weighs strongly what" in told.text.split(" and ")[0]
-    assert told.text.index("ρ") < told.text.index("oblique")
+    assert told.text.index("ρ") < told.text.index("perpendicular")
     assert told.means.startswith("The second map reads strongly")
     assert "cosine of 0.1" not in told.not_meaning
 

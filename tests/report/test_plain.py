@@ -191,12 +191,12 @@ def test_pairs_around_an_activation_say_that_it_is_not_looked_at(
             if finding.code not in ("aligned", "overlap-more", "lost-ranks", "exact-intersections"):
                 continue
             codes.add(finding.code)
-            aside = finding.plain.endswith(", activation aside.")
+            aside = finding.plain.endswith(" (activation left out).")
             assert aside == (between in ("gelu", "relu")), finding.plain
             assert finding.means.endswith(words)
             assert ("not looked at" in finding.means) == bool(words)
     assert codes == {"aligned", "overlap-more", "lost-ranks", "exact-intersections"}
-    assert any("activation aside (not certain)" in finding.plain for finding in said)
+    assert any("(activation left out) (not certain)" in finding.plain for finding in said)
 
 
 def _track(kind: PairKind, *, heads: list[int], layers: list[int]) -> Track:
@@ -228,7 +228,7 @@ def test_the_one_pair_of_a_track_is_named() -> None:
     sentence = plain.overlapping(track, track.pairs, above=True)
     assert sentence == (
         "In the one pair (p0), some leading directions one layer writes and the next reads "
-        "coincide beyond chance, activation aside."
+        "coincide beyond chance (activation left out)."
     )
 
 

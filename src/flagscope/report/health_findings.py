@@ -111,7 +111,7 @@ def _lost(result: ScanResult) -> str:
     text = f" It takes the numbers of {joined(lost) or 'nothing'}"
     if met.balanced:
         sharing = counted(met.balanced, "pair that shares", "pairs that share")
-        text += f", and the balanced ones of {sharing} a map with one of them"
+        text += f", and the numbers after balancing of {sharing} a map with one of them"
     return f"{text}."
 
 

@@ -73,7 +73,7 @@ _ALIGNMENT_WORDS = {
         1,
         (
             "{0} and {1} share axes better than by chance",
-            "strong directions of {0} and {1} meet at oblique angles",
+            "strong directions of {0} and {1} are neither equal nor perpendicular",
         ),
     ),
     "gram_correlation": (

@@ -33,8 +33,8 @@ _MAPS: dict[str, tuple[str, str]] = {
 }
 _ALIGNED = {
     ("commutator_ratio", False): "what {0} writes lies along axes that {1} reads, beyond chance.",
-    ("commutator_ratio", True): "strong directions of {0} and {1} cross at slanted angles, beyond "
-    "chance.",
+    ("commutator_ratio", True): "strong directions of both maps are neither equal nor "
+    "perpendicular, beyond chance.",
     ("gram_correlation", True): "where {0} writes strongly, {1} tends to read strongly, beyond "
     "chance.",
     ("gram_correlation", False): "where {0} writes strongly, {1} tends to read weakly, beyond "
@@ -66,15 +66,15 @@ def overlapping(track: Track, some: Sequence[PairRecord], *, above: bool) -> str
 
 def lost(track: Track, some: Sequence[PairRecord]) -> str:
     """Directions that are written and not read at all."""
-    words = "some directions that {0} writes are not read by {1}, beyond what sizes force."
+    words = "some directions {0} writes are not read by {1}, beyond what sizes force."
     return _sentence(track, some, words)
 
 
 def met_exactly(track: Track, some: Sequence[PairRecord]) -> str:
     """Directions that are written and are exactly those that are read."""
     words = (
-        "some written directions are exactly directions that are read, as far as the stored "
-        "numbers show."
+        "some written directions are exactly directions that are read, as far as stored numbers "
+        "show."
     )
     return _sentence(track, some, words)
 
@@ -95,7 +95,7 @@ def _sentence(track: Track, some: Sequence[PairRecord], words: str) -> str:
     place = track.title.rpartition(" · ")[0].replace(" · ", ", ")  # where there are several stacks
     text = begun(f"{where}{words.format(*_MAPS[track.pairs[0].kind])}")
     if with_activation(track.pairs[0]):  # two maps are compared, and nothing of what they enclose
-        text = f"{text[:-1]}, activation aside."
+        text = f"{text[:-1]} (activation left out)."
     return f"{place}: {text}" if place else text
 
 
