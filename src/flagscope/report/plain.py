@@ -18,7 +18,7 @@ _UNITS = {
     "ov": "heads",
     "mlp": "MLPs",
     "sequential": "pairs of layers",
-    "conv": "pairs of convolutions",
+    "conv": "convolution pairs",
     "residual": "connections",
     "latent": "pairs of maps",
 }
