@@ -20,6 +20,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
+
 import flagscope
 from flagscope.demo import checkpoints
 from flagscope.lab.experiments.published_checkpoints.published import PUBLISHED
@@ -27,6 +29,8 @@ from flagscope.lab.experiments.published_checkpoints.published import PUBLISHED
 ROOT = Path(__file__).parents[1]
 GALLERY = ROOT / "docs/gallery"
 WIDTH, HEIGHT, THUMBNAIL, MOST_BYTES = 1280, 860, 480, 40_000
+IN_README, README_HEIGHT = "all-minilm-l6-v2", 1100
+README_PICTURE = ROOT / "docs/images/report.png"
 
 # Written by a scan or a comparison, and read again by the build of the documentation.
 _Text = str
@@ -81,10 +85,8 @@ def measure(name: str) -> None:
     print(f"{name}: {file.stat().st_size:,} bytes")
 
 
-def picture(name: str, browser: str) -> None:
-    """The first screen of a page as a small PNG."""
-    from PIL import Image
-
+def screen(name: str, browser: str, height: int) -> Image.Image:
+    """The first screen of a page."""
     sys.path.insert(0, str(ROOT / "docs"))
     from gallery_pages import page
 
@@ -93,12 +95,17 @@ def picture(name: str, browser: str) -> None:
         html.write_text(page(GALLERY / f"{name}.json.gz"), encoding="utf-8")
         subprocess.run(
             [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-             "--virtual-time-budget=8000", f"--window-size={WIDTH},{HEIGHT}",
+             "--virtual-time-budget=8000", f"--window-size={WIDTH},{height}",
              f"--screenshot={shot}", html.as_uri()],
             check=True, capture_output=True,
         )  # fmt: skip
-        small = Image.open(shot).convert("RGB")
-        small = small.resize((THUMBNAIL, THUMBNAIL * HEIGHT // WIDTH), Image.Resampling.LANCZOS)
+        return Image.open(shot).convert("RGB")
+
+
+def picture(name: str, browser: str) -> None:
+    """The first screen of a page as a small PNG; one of them in full, for the README."""
+    small = screen(name, browser, HEIGHT)
+    small = small.resize((THUMBNAIL, THUMBNAIL * HEIGHT // WIDTH), Image.Resampling.LANCZOS)
     file = GALLERY / f"{name}.png"
     for colours in (64, 32, 16, 8):
         # The palette shrinks until the picture is small enough for an index of five.
@@ -106,6 +113,9 @@ def picture(name: str, browser: str) -> None:
         if file.stat().st_size < MOST_BYTES:
             break
     print(f"{name}.png: {file.stat().st_size:,} bytes, {colours} colours")
+    if name == IN_README:
+        screen(name, browser, README_HEIGHT).quantize(128).save(README_PICTURE, optimize=True)
+        print(f"{README_PICTURE.name}: {README_PICTURE.stat().st_size:,} bytes")
 
 
 def main() -> None:

@@ -147,3 +147,20 @@ def test_growth_that_was_seen_before_is_not_a_spike():
         net[2].weight.data += 0.01
         monitor.step(step)
     assert monitor.alerts == []
+
+
+def test_neurons_that_lose_their_incoming_weights_are_named_where_the_activation_is_not_known():
+    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+    monitor = AlignmentMonitor(net, every=1, only="health")
+    for step in range(6):
+        for parameter in net.parameters():
+            parameter.data += 0.01 * torch.randn_like(parameter)
+        if step >= 3:
+            net[0].weight.data[:8] = 0
+        monitor.step(step)
+    (alert,) = monitor.alerts
+    assert (alert.code, alert.step) == ("dead-neurons", 4)
+    assert alert.text == (
+        "8 neurons have incoming weights that are all zero, and it is not known what lies behind "
+        "them; 0 before"
+    )

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from flagscope.monitor.measurement import Measurement
 from flagscope.monitor.scalars import dead_units
 from flagscope.monitor.weights import block_norms, block_of
+from flagscope.records import Health
 
 AlertCode = Literal[
     "not-finite",
@@ -81,12 +82,27 @@ def dead(measurement: Measurement, memory: Memory) -> Iterator[Sign]:
     result = measurement.report.result
     if result.health is None:
         return
-    codes: dict[str, AlertCode] = {"neurons": "dead-neurons", "heads": "dead-heads"}
-    for what, code in codes.items():
-        count = dead_units(result, what)
+    no_effect = "have no effect on the output of their block"
+    counts: tuple[tuple[str, AlertCode, int, str], ...] = (
+        ("neurons", "dead-neurons", dead_units(result, "neurons"), no_effect),
+        ("heads", "dead-heads", dead_units(result, "heads"), no_effect),
+        (
+            "inputs",
+            "dead-neurons",
+            _without_input(result.health),
+            "have incoming weights that are all zero, and it is not known what lies behind them",
+        ),
+    )
+    for what, code, count, words in counts:
         least = memory[what] = min(count, memory.get(what, count))
-        text = f"{count:,} {what} have no effect on the output of their block; {least:,} before"
-        yield Sign(code, "network", count > least, text)
+        units = "heads" if what == "heads" else "neurons"
+        place = "network, incoming weights" if what == "inputs" else "network"
+        yield Sign(code, place, count > least, f"{count:,} {units} {words}; {least:,} before")
+
+
+def _without_input(health: Health) -> int:
+    """Neurons whose incoming weights are all zero, where it is not known what that does."""
+    return sum(units.no_input for units in health.units if units.check == "unclear-neurons")
 
 
 def copied_heads(measurement: Measurement, memory: Memory) -> Iterator[Sign]:
