@@ -182,7 +182,12 @@ def test_pairs_around_an_activation_say_that_it_is_not_looked_at(
     for kind, between, words in (
         ("mlp", "gelu", "The activation between the two (gelu) is not looked at."),
         ("sequential", "relu", "The activation between the two (relu) is not looked at."),
-        ("sequential", "unknown", "What lies between the two is not known, and not looked at."),
+        (
+            "sequential",
+            "unknown",
+            "What lies between the two is not known, and not looked at: a "
+            "scan of the module itself with example_inputs knows it.",
+        ),
         ("sequential", "linear", ""),
         ("qk", "rope", ""),
     ):

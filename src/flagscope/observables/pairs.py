@@ -20,11 +20,11 @@ PAIR_OBSERVABLES = (
             "C = ‖[A, B]‖² (d−1)(d+2) / (2 d ‖Ã‖² ‖B̃‖²), [A, B] = AB − BA.",
             "1 on average at a random position; 0 if the Gram matrices commute.",
             "Well below 1, the axes of the two Gram matrices agree better than by chance. Well "
-            "above 1, strong directions of the two are neither equal nor perpendicular.",
+            "above 1, strong directions of the two are further from equal or perpendicular.",
             "C is 0 for aligned ranges and for orthogonal ranges. For Gram matrices of nearly "
             "rank one, a single cosine of 0.1 can raise it to 15. A large C alone therefore does "
             "not show misaligned bases: look at ρ and ν as well.",
-            "axes of the two; 0: shared, 1: as by chance, above 1: neither equal nor perpendicular",
+            "axes of both; 0: shared, 1: as by chance, above 1: less equal or perpendicular",
         ),
         invariance="orthogonal",
         null=nulls.commutator_null,

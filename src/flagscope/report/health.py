@@ -18,6 +18,7 @@ _SIDES = {
     "duplicate-columns": ("copy of a column", "copies of columns"),
 }
 # Share of exact zeros from which a network is called sparse: rounding leaves far fewer.
+_FIRES = " (whether a neuron ever fires takes data to see)"
 _SPARSE = 0.05
 
 
@@ -77,10 +78,12 @@ def _layers(layers: list[int]) -> str:
 def _sound(health: Health) -> str:
     """What was looked for and not found."""
     units = {one.check: one for one in health.units}
-    known = ["every number is finite"]
+    known, living = ["every number is finite"], list[str]()
     for check, noun in (("neurons", "neuron"), ("heads", "head")):
         if check in units and units[check].units:
-            known.append(f"none of {counted(units[check].units, noun)} is dead")
+            living.append(f"none of {counted(units[check].units, noun)}")
+    if living:
+        known.append(f"{joined(living)} is dead by its weights{_FIRES * ('neurons' in units)}")
     known.append("no row of zeros or equal rows where maps are known")
     return f"{joined(known)}; {_outside(health)}"
 

@@ -150,7 +150,10 @@ def of_weights_alone(means: str, pair: PairRecord) -> str:
     if with_activation(pair):
         return f"{means} The activation between the two ({pair.between}) is not looked at."
     if pair.between == "unknown":
-        return f"{means} What lies between the two is not known, and not looked at."
+        return (
+            f"{means} What lies between the two is not known, and not looked at: a scan of the "
+            "module itself with example_inputs knows it."
+        )
     return means
 
 

@@ -73,7 +73,8 @@ _ALIGNMENT_WORDS = {
         1,
         (
             "{0} and {1} share axes better than by chance",
-            "strong directions of {0} and {1} are neither equal nor perpendicular",
+            "strong directions of {0} and {1} are further from equal or perpendicular than by "
+            "chance",
         ),
     ),
     "gram_correlation": (

@@ -33,8 +33,8 @@ _MAPS: dict[str, tuple[str, str]] = {
 }
 _ALIGNED = {
     ("commutator_ratio", False): "what {0} writes lies along axes that {1} reads, beyond chance.",
-    ("commutator_ratio", True): "strong directions of both maps are neither equal nor "
-    "perpendicular, beyond chance.",
+    ("commutator_ratio", True): "strong directions of both are further from equal "
+    "or perpendicular than by chance.",
     ("gram_correlation", True): "where {0} writes strongly, {1} tends to read strongly, beyond "
     "chance.",
     ("gram_correlation", False): "where {0} writes strongly, {1} tends to read weakly, beyond "

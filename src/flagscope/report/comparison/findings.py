@@ -188,8 +188,8 @@ def _intruders(change: ChangeRecord) -> list[ComparisonFinding]:
             total = sum(count for _, count in some)
             text = (
                 f"{side} has {counted(total, 'leading direction')} in "
-                f"{counted(len(some), 'map')} that {other} lacks (intruders): a random "
-                "update of the same size would not have made them."
+                f"{counted(len(some), 'map')} that are not among those of {other} (intruders): "
+                "a random update of the same size would not have made them."
             )
             names = joined((f"{entry.name} {count}" for entry, count in some), limit=_NAMED)
             found.append(_finding("intruders", "notable", text, [names]))

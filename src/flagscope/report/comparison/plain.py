@@ -19,8 +19,8 @@ PLAIN = {
     "reshaped-tensors": "Some tensors have another shape in each model, and were not compared as "
     "they are.",
     "unread-tensors": "Some tensors could not be read or placed, and were not compared.",
-    "intruders": "One model has strong directions that the other lacks, more than a random change "
-    "of this size would make.",
+    "intruders": "One model has strong directions that are not among the other's strong ones, more "
+    "than a random change of this size would make.",
     "change-in-leading-space": "In some maps the change lies among the strongest output "
     "directions, more than by chance.",
     "change-outside-leading-space": "In some maps the change avoids the strongest output "

@@ -176,7 +176,7 @@ def _far(change: ChangeRecord | None) -> str:
     if change is None or moved is None or not change.moved:
         return ""
     where = where_moved(change)
-    return f"; the maps moved by {percent(moved, 2)} {OF_BOTH}" + (
+    return f"; the measured maps moved by {percent(moved, 2)} {OF_BOTH}" + (
         f", most in {where}" if where else ""
     )
 
