@@ -130,7 +130,8 @@ def _signal_rank(side: Side) -> int | None:
 
     Z, the factor that starts at zero, is all movement. Its entries may be independent, or Z = G Fᵀ
     with independent entries of a gradient G and F the random factor; then those of Z (F Fᵀ)^(-1/2)
-    are. What counts has to stand out under both.
+    are. What counts has to stand out under both. Columns are brought to equal size first, so that a
+    direction that is one column alone does not count.
     """
     random = _random_rows(side)
     moved = side.a.T if side.factors.embedding else side.b
