@@ -168,12 +168,12 @@ def test_a_step_that_cannot_be_read_leaves_the_others_their_curves(tmp_path: Pat
     assert [value is None for value in curve.values] == [False, False, True, False, False]
 
 
-def test_adapters_are_compared_by_their_samples_alone(tmp_path: Path) -> None:
-    found = flagscope.track(saved(adapters(0, steps=5), tmp_path))
-    assert found.result.curves == []
-    assert found.result.notes == [
-        "Adapters are compared by their samples; their products with the base are not."
-    ]
+def test_adapters_have_curves_of_their_own_which_verify_leaves_out(tmp_path: Path) -> None:
+    folder = saved(adapters(0, steps=5), tmp_path)
+    found = flagscope.track(folder)
+    assert found.result.curves == found.result.notes == []
+    assert len(found.result.adapters) == 8
+    assert flagscope.track(folder, verify=True).result.adapters == []
 
 
 def test_progress_counts_steps(run: Path) -> None:

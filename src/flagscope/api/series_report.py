@@ -70,6 +70,18 @@ class SeriesReport:
 
         return curves_frame(self.result)
 
+    @cached_property
+    def adapters(self) -> pandas.DataFrame:
+        """One row for each number of each module of a LoRA adapter at each step.
+
+        `label` says whether B → B G, A → G⁻¹ A leaves the number (functional) or moves it (gauge);
+        `sigma_1` … are the singular values of ΔW. What spikes and what is dead is in
+        `result.adapters`.
+        """
+        from flagscope.report.series import adapters_frame
+
+        return adapters_frame(self.result)
+
     def to_json(self, path: str | os.PathLike[str] | None = None, *, paths: bool = False) -> str:
         """The result as JSON text; also written to `path` if one is given.
 

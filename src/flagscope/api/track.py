@@ -12,13 +12,14 @@ from flagscope.api.scan import scan
 from flagscope.api.series_report import SeriesReport
 from flagscope.api.sharing import named_paths
 from flagscope.api.source import all_of, check_run, readable
-from flagscope.checkpoint.lora.settings import ADAPTER_FILES
+from flagscope.api.tracked_adapters import holds_adapter, tracked_adapters
 from flagscope.diagnose import labels
 from flagscope.engine import Progress
 from flagscope.errors import FlagscopeError, InputError
 from flagscope.observables import PAIR_OBSERVABLES, null_band
 from flagscope.records import PairRecord, ScanResult
 from flagscope.records.series import SeriesCurve, SeriesRecord, StepRecord
+from flagscope.records.series_adapter import AdapterCurves
 from flagscope.series.kept import KeptSteps
 from flagscope.series.places import left_out, places
 from flagscope.series.step import Step, read_step
@@ -105,6 +106,7 @@ def track(
         integrity, series = verified(steps)
         records = step_records(steps, series)
         curves: list[SeriesCurve] = []
+        adapters: list[AdapterCurves] = []
         notes = left_out(given)
         if not verify:
             extra = {"config": config, "workers": workers, "memory": memory}
@@ -114,12 +116,14 @@ def track(
                 if step is not None:
                     step(count + 1, len(steps), f"measuring {one.place.name}")
             curves = _curves(scans)
+            adapters = tracked_adapters(steps, kept, notes)
     result = SeriesRecord(
         version=version("flagscope"),
         sources=[readable(os.fspath(one)) for one in given],
         integrity=integrity,
         steps=[_readable(record) for record in records],
         curves=curves,
+        adapters=adapters,
         notes=notes,
     )
     return SeriesReport(result, given=named_paths(*given, config, family, store))
@@ -140,10 +144,7 @@ def _scanned(
     place = step.place
     if step.fault is not None or place.unfinished:
         return []
-    if any(header.file in ADAPTER_FILES for header in step.headers.values()):
-        note = "Adapters are compared by their samples; their products with the base are not."
-        if note not in notes:
-            notes.append(note)
+    if holds_adapter(step):  # measured from its factors, without its base
         return []
     key = {**wanted, "config": extra["config"], "version": version("flagscope")}
     known = None if kept is None else kept.result(place, key)

@@ -46,7 +46,7 @@ def _kinds(
 @click.option("--csv", metavar="F", help="Write a table as CSV; - for stdout.")
 @click.option(
     "--csv-table",
-    type=click.Choice(["steps", "curves"]),
+    type=click.Choice(["steps", "curves", "adapters"]),
     default="steps",
     show_default=True,
     help="Table that --csv writes.",
@@ -130,6 +130,7 @@ def _csv(report: SeriesReport, table: str) -> str:
 
 
 def _print(out: Output, record: SeriesRecord) -> None:
+    from flagscope.cli.track_adapters import print_adapters
     from flagscope.report.series import series_headline
 
     integrity = record.integrity
@@ -151,6 +152,9 @@ def _print(out: Output, record: SeriesRecord) -> None:
     if record.curves:
         out.print()
         _print_curves(out, record)
+    if record.adapters:
+        out.print()
+        print_adapters(out, record)
     for note in record.notes:
         out.paragraph(note, bullet="note: ")
 

@@ -12,6 +12,7 @@ import torch
 
 from flagscope.api.report import Report
 from flagscope.api.scan import scan
+from flagscope.monitor.lora import RankDirections, rank_directions
 from flagscope.monitor.scalars import scalars_of
 from flagscope.monitor.schedule import Part
 from flagscope.monitor.weights import norms_of
@@ -33,6 +34,8 @@ class Measurement:
         Frobenius norm of each floating-point tensor, by name.
     trainable
         Names of the parameters that the training may change.
+    lora
+        Rank directions of PEFT's factors.
     seconds
         How long it took.
     """
@@ -42,6 +45,7 @@ class Measurement:
     report: Report
     norms: Mapping[str, float]
     trainable: frozenset[str]
+    lora: list[RankDirections]
     seconds: float
 
     @cached_property
@@ -69,5 +73,6 @@ def measured(
     kinds = {device: torch.autocast(device, enabled=False) for device in ("cpu", "cuda")}
     with torch.no_grad(), kinds["cpu"], kinds["cuda"]:
         report = scan(state, only=part.only, kinds=part.kinds, progress=False, **settings)
-        norms = norms_of(state)
-    return Measurement(step, part, report, norms, trainable, time.perf_counter() - start)
+        norms, lora = norms_of(state), rank_directions(state)
+    seconds = time.perf_counter() - start
+    return Measurement(step, part, report, norms, trainable, lora, seconds)

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from flagscope.monitor.lora import RankDirections
 from flagscope.monitor.measurement import Measurement
 from flagscope.monitor.scalars import dead_units
 from flagscope.monitor.weights import block_norms, block_of
 from flagscope.records import Health
+from flagscope.report.wording import ranges
 
 AlertCode = Literal[
     "not-finite",
@@ -24,6 +26,7 @@ AlertCode = Literal[
     "copied-heads",
     "frozen-block",
     "spike",
+    "dead-lora-rank",
 ]
 """Codes of alerts; they do not change from release to release."""
 ALERT_CODES: tuple[AlertCode, ...] = get_args(AlertCode)
@@ -148,6 +151,43 @@ def spike(measurement: Measurement, memory: Memory) -> Iterator[Sign]:
         yield Sign("spike", block, jumped, text)
 
 
+def dead_lora_rank(measurement: Measurement, memory: Memory) -> Iterator[Sign]:
+    """Rank directions of LoRA factors that do nothing or stand still.
+
+    A direction is idle if column and row are zero, for then the gradient of each is, whatever the
+    loss; if one of them is, and others of its factor are not (B = 0 is the usual start); or if
+    neither has changed while others of the module have.
+    """
+    idle: dict[str, list[str]] = {}
+    for one in measurement.lora:
+        block = idle.setdefault(block_of(one.names[0]), [])
+        before = memory.get(one.module)
+        memory[one.module] = [one.norms_a, one.norms_b]
+        if not any(name in measurement.trainable for name in one.names):
+            continue
+        both = [a and b for a, b in zip(one.zero_a, one.zero_b, strict=True)]
+        zero = [
+            (a and not all(one.zero_a)) or (b and not all(one.zero_b))
+            for a, b in zip(one.zero_a, one.zero_b, strict=True)
+        ]
+        still = _still(one, before)
+        dead = [i for i, signs in enumerate(zip(both, zero, still, strict=True)) if any(signs)]
+        if dead:
+            block.append(f"{ranges(dead)} of {len(both):,} in {one.module}")
+    for block, places in idle.items():
+        text = f"rank directions that do nothing or stand still: {_some(places)}"
+        yield Sign("dead-lora-rank", block or "the model", bool(places), text)
+
+
+def _still(one: RankDirections, before: list[list[float]] | None) -> list[bool]:
+    """Directions of which neither part has changed while others of the module have."""
+    now = [one.norms_a, one.norms_b]
+    if before is None or len(before[0]) != len(now[0]):  # the rank has changed
+        return [False] * len(now[0])
+    same = [all(x[i] == y[i] for x, y in zip(now, before, strict=True)) for i in range(len(now[0]))]
+    return [False] * len(same) if all(same) else same
+
+
 SEARCHES: dict[str, Callable[[Measurement, Memory], Iterator[Sign]]] = {
     "not-finite": not_finite,
     "rank-collapse": rank_collapse,
@@ -155,6 +195,7 @@ SEARCHES: dict[str, Callable[[Measurement, Memory], Iterator[Sign]]] = {
     "copied-heads": copied_heads,
     "frozen-block": frozen_block,
     "spike": spike,
+    "dead-lora-rank": dead_lora_rank,
 }
 
 

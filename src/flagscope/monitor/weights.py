@@ -14,8 +14,8 @@ from flagscope.checkpoint.wrapper_prefixes import visible_names
 from flagscope.monitor.processes import measures_here
 
 _NUMBERED = re.compile(r"(?:^|.*?\.)\d+(?=\.)")
-# Norms of other types, such as float8, are not defined in PyTorch.
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types whose norms PyTorch defines; those of others, such as float8, it does not."""
 
 
 def whole_state(model: nn.Module) -> dict[str, Any] | None:
@@ -58,7 +58,7 @@ def norms_of(state: Mapping[str, Any]) -> dict[str, float]:
     return {
         name: float(torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64))
         for name, tensor in state.items()
-        if isinstance(tensor, Tensor) and tensor.dtype in _FLOATS and tensor.numel()
+        if isinstance(tensor, Tensor) and tensor.dtype in FLOATS and tensor.numel()
     }
 
 

@@ -1,5 +1,6 @@
 """LoRA adapters as PEFT saves them: their settings, factors and targets, without a base."""
 
+from flagscope.checkpoint.lora.names import FactorName, factor_name
 from flagscope.checkpoint.lora.settings import ADAPTER_FILES, adapter_weights
 from flagscope.checkpoint.lora.targets import TargetNames
 from flagscope.checkpoint.lora.weights import AdapterWeights, Factors, read_adapter
@@ -7,8 +8,10 @@ from flagscope.checkpoint.lora.weights import AdapterWeights, Factors, read_adap
 __all__ = [
     "ADAPTER_FILES",
     "AdapterWeights",
+    "FactorName",
     "Factors",
     "TargetNames",
     "adapter_weights",
+    "factor_name",
     "read_adapter",
 ]

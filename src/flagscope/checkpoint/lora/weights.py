@@ -16,6 +16,7 @@ from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.formats import opened_file
+from flagscope.checkpoint.lora.names import factor_name
 from flagscope.checkpoint.lora.settings import (
     ADAPTER_CONFIG,
     ADAPTER_FILES,
@@ -32,8 +33,6 @@ from flagscope.guard import guarded
 from flagscope.masking import masked
 
 _PREFIX = "base_model.model."
-_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.\w+)??\.weight")
-_EMBEDDING = re.compile(r"(?P<module>.+)\.lora_embedding_(?P<side>[AB])(\.\w+)?")
 _MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(\.\w+)??(\.weight)?")
 _BIAS = re.compile(r"(?P<module>.+)\.lora_B(\.\w+)??\.bias")
 _TOKENS = re.compile(r"(?P<module>.+)\.token_adapter\.trainable_tokens_delta(\.\w+)?")
@@ -180,10 +179,9 @@ class AdapterWeights:
         unknown = []
         for name in self.file.tensors:
             plain = name.removeprefix(_PREFIX)
-            embedding = _EMBEDDING.fullmatch(plain)
-            if factor := embedding or _FACTOR.fullmatch(plain):
-                key = (factor["module"], embedding is not None)
-                sides.setdefault(key, {}).setdefault(factor["side"], []).append(name)
+            if factor := factor_name(plain):
+                key = (factor.module, factor.embedding)
+                sides.setdefault(key, {}).setdefault(factor.side, []).append(name)
             elif part := _MAGNITUDE.fullmatch(plain):
                 magnitudes[part["module"]] = name
             elif part := _BIAS.fullmatch(plain):

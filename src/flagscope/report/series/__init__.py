@@ -1,6 +1,22 @@
 """Words and tables of a series of checkpoints."""
 
+from flagscope.report.series.adapters import (
+    AdapterSummary,
+    adapter_lines,
+    adapter_summaries,
+    adapters_frame,
+)
 from flagscope.report.series.frames import curves_frame, steps_frame
 from flagscope.report.series.text import CurveSummary, curve_summaries, series_headline
 
-__all__ = ["CurveSummary", "curve_summaries", "curves_frame", "series_headline", "steps_frame"]
+__all__ = [
+    "AdapterSummary",
+    "CurveSummary",
+    "adapter_lines",
+    "adapter_summaries",
+    "adapters_frame",
+    "curve_summaries",
+    "curves_frame",
+    "series_headline",
+    "steps_frame",
+]
