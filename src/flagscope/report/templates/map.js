@@ -3,6 +3,14 @@
 // How far from chance a number lies, and on which side; of a count, how many.
 const SHADES = { ratio: (value) => Math.log2(Math.max(value, 1e-9)), correlation: (value) => value, count: (value) => value };
 
+function colourAt(scale, position) {
+  const above = scale.findIndex(([at]) => at >= position);
+  const [hi, low] = [scale[Math.max(above, 0)], scale[Math.max(above - 1, 0)]];
+  const part = hi[0] === low[0] ? 0 : (position - low[0]) / (hi[0] - low[0]);
+  const channel = (colour, i) => parseInt(colour.slice(1 + 2 * i, 3 + 2 * i), 16);
+  return [0, 1, 2].map((i) => Math.round(channel(low[1], i) * (1 - part) + channel(hi[1], i) * part));
+}
+
 function mapColour(map, value) {
   const scale = Array.from({ length: 11 }, (_, index) => [index / 10, palettes[theme()][`d${index}`]]);
   const shade = SHADES[map.scale];
