@@ -1,6 +1,14 @@
-"""Words and tables of a series of checkpoints."""
+"""Words, tables and the page of a series of checkpoints."""
 
 from flagscope.report.series.frames import curves_frame, steps_frame
+from flagscope.report.series.page import render_series
 from flagscope.report.series.text import CurveSummary, curve_summaries, series_headline
 
-__all__ = ["CurveSummary", "curve_summaries", "curves_frame", "series_headline", "steps_frame"]
+__all__ = [
+    "CurveSummary",
+    "curve_summaries",
+    "curves_frame",
+    "render_series",
+    "series_headline",
+    "steps_frame",
+]
