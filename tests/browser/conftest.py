@@ -103,8 +103,8 @@ def opened(browser: Browser, folder: Path) -> Iterator[Open]:
     contexts, said = [], []
 
     def call(
-        what: str | ScanResult | SeriesRecord, hash: str = "", *, width: int = 1280, height: int = 900,
-        scheme: str = "light", title: str | None = None,
+        what: str | ScanResult | SeriesRecord, hash: str = "", *, width: int = 1280,
+        height: int = 900, scheme: str = "light", title: str | None = None,
     ) -> Page:  # fmt: skip
         name = what if isinstance(what, str) else "given"
         path = folder / f"{name}.html"

@@ -66,7 +66,7 @@ def _medians(curves: Sequence[SeriesCurve]) -> list[SeriesCurve]:
         groups.setdefault(key, []).append(curve)
     found = []
     for (stack, kind, layer, field), some in groups.items():
-        labels = {curve.label for curve in some}
+        alike = len({curve.label for curve in some}) == 1
         place = "" if layer is None else f"layer.{layer}."
         name = f"{stack}{place}{kind}, median of {counted(len(some), 'pair')}"
         found.append(
@@ -75,7 +75,7 @@ def _medians(curves: Sequence[SeriesCurve]) -> list[SeriesCurve]:
                 kind=kind,
                 layer=layer,
                 observable=field,
-                label=labels.pop() if len(labels) == 1 else None,
+                label=some[0].label if alike else None,
                 values=_over(curve.values for curve in some),
                 low=_over(curve.low for curve in some),
                 high=_over(curve.high for curve in some),
