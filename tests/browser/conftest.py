@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flagscope.records import ScanResult
+from flagscope.records.series import SeriesRecord
 from flagscope.report import render_page
+from flagscope.report.series import render_series
 from report import synthetic
 
 if TYPE_CHECKING:
@@ -83,6 +85,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pages")
 
 
+def _rendered(what: str | ScanResult | SeriesRecord, title: str | None) -> str:
+    if isinstance(what, SeriesRecord):
+        return render_series(what, title=title)
+    return render_page(result(what) if isinstance(what, str) else what, title=title)
+
+
 Open = Callable[..., "Page"]
 
 
@@ -95,15 +103,14 @@ def opened(browser: Browser, folder: Path) -> Iterator[Open]:
     contexts, said = [], []
 
     def call(
-        what: str | ScanResult, hash: str = "", *, width: int = 1280, height: int = 900,
-        scheme: str = "light", title: str | None = None,
+        what: str | ScanResult | SeriesRecord, hash: str = "", *, width: int = 1280,
+        height: int = 900, scheme: str = "light", title: str | None = None,
     ) -> Page:  # fmt: skip
         name = what if isinstance(what, str) else "given"
         path = folder / f"{name}.html"
         if not isinstance(what, str) or title is not None or not path.exists():
-            scanned = what if isinstance(what, ScanResult) else result(what)
             path = folder / f"{name}{len(contexts)}.html" if title else path
-            path.write_text(render_page(scanned, title=title), encoding="utf-8")
+            path.write_text(_rendered(what, title), encoding="utf-8")
         arguments: dict[str, Any] = {
             "viewport": {"width": width, "height": height}, "color_scheme": scheme,
             "reduced_motion": "reduce",  # scrolling takes no time then

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Run
+from series.made import mlp as mlp_run
+from series.made import saved
 
 
 @pytest.fixture
@@ -42,6 +44,26 @@ def test_a_comparison_is_printed_by_the_same_command(run: Run, mlp: Path, tmp_pa
     assert answer.code == 4
     assert answer.out.startswith("identical: ")
     assert run("report", path, "--fail-on", "unrelated").code == 0
+
+
+def test_a_series_is_printed_and_has_a_page_by_the_same_command(run: Run, tmp_path: Path) -> None:
+    folder, path = saved(mlp_run(0, steps=4), tmp_path / "run"), tmp_path / "series.json"
+    page, again = tmp_path / "page.html", tmp_path / "again.html"
+    run("track", folder, "--json", path, "--html", page, "--title", "Mine", "--quiet")
+    assert '<h1 data-model="Mine">Mine</h1>' in page.read_text()
+    assert run("report", path, "--html", again, "--title", "Mine", "--quiet").code == 0
+    assert again.read_text() == page.read_text()
+    printed = run("report", path)
+    assert printed.out == run("track", folder).out.replace(str(folder), folder.name)
+    assert printed.code == run("report", path, "--fail-on", "any").code == 0
+    record = json.loads(path.read_text())
+    record["integrity"]["faults"] = [
+        {"code": "gap", "steps": [], "plain": "Step 20 is missing.", "evidence": "By names."}
+    ]
+    path.write_text(json.dumps(record))
+    assert run("report", path, "--fail-on", "gap").code == 4
+    assert run("report", path, "--fail-on", "equal").code == 0
+    assert run("report", path, "--fail-on", "identical").code == 2
 
 
 def test_gates_go_with_the_kind_of_the_file(run: Run, scan: Path) -> None:

@@ -1,4 +1,4 @@
-"""A report of a series of checkpoints: what is wrong with it, its curves, JSON and CSV."""
+"""A report of a series of checkpoints: what is wrong with it, its curves, JSON, CSV and a page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class SeriesReport:
-    """The result of `flagscope.track`, as faults, frames and JSON.
+    """The result of `flagscope.track`, as faults, frames, JSON and a page.
 
     Attributes
     ----------
@@ -88,6 +88,23 @@ class SeriesReport:
         Absolute paths of this machine are shortened to their last part unless `paths` is True.
         """
         return written(self._shared(paths).model_dump_json(by_alias=True, indent=1), path)
+
+    def to_html(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        title: str | None = None,
+        paths: bool = False,
+    ) -> str:
+        """The result as one self-contained page; also written to `path` if one is given.
+
+        It has the faults, the steps, and a slider over them: a map of all pairs at one step, and
+        the curves of one pair. `title` is its heading; the last part of the source if None.
+        Absolute paths of this machine are shortened to their last part unless `paths` is True.
+        """
+        from flagscope.report.series import render_series
+
+        return written(render_series(self._shared(paths), title=title), path)
 
     def _shared(self, paths: bool) -> SeriesRecord:
         if paths:

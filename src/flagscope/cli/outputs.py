@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flagscope.api.comparison_report import ComparisonReport
     from flagscope.api.head_overlaps import HeadOverlaps
     from flagscope.api.report import Report
+    from flagscope.api.series_report import SeriesReport
 
 STDOUT = "-"
 _SETTINGS = ("config.json", "adapter_config.json")
@@ -109,7 +110,7 @@ def check_outputs(outputs: Mapping[str, str | None], *sources: str) -> None:
 
 
 def texts_of(
-    found: Report | ComparisonReport | HeadOverlaps,
+    found: Report | ComparisonReport | HeadOverlaps | SeriesReport,
     *,
     table: str,
     title: str | None,

@@ -1,4 +1,4 @@
-"""`flagscope report`: tables and pages from the JSON of an earlier scan or comparison."""
+"""`flagscope report`: tables and pages from the JSON of an earlier scan, comparison or series."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flagscope.cli.collection import collection_paused
-from flagscope.cli.gate import comparison_codes, comparison_gate, gate, scan_codes
+from flagscope.cli.gate import (
+    comparison_codes,
+    comparison_gate,
+    gate,
+    scan_codes,
+    series_codes,
+    series_gate,
+)
 from flagscope.cli.outputs import (
     check_outputs,
     check_title,
@@ -22,6 +29,9 @@ from flagscope.cli.outputs import (
 if TYPE_CHECKING:
     from flagscope.api.comparison_report import ComparisonReport
     from flagscope.api.report import Report
+    from flagscope.api.series_report import SeriesReport
+
+    AnyReport = Report | ComparisonReport | SeriesReport
 
 
 @click.command("report")
@@ -33,7 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "--fail-on",
     metavar="CODES",
-    help="Exit with 4 if there is one of these codes, as for `scan` and `compare`.",
+    help="Exit with 4 if there is one of these codes, as for `scan`, `compare` and `track`.",
 )
 def report_command(
     json_file: str,
@@ -43,7 +53,9 @@ def report_command(
     quiet: bool,
     fail_on: str | None,
 ) -> int:
-    """Print the report of FILE.json, which `scan --json` or `compare --json` wrote, or its page.
+    """Print the report of FILE.json, or write its page.
+
+    The file is what `scan --json`, `compare --json` or `track --json` wrote.
 
     No weights are read. Findings are those that this release sees in the numbers.
     """
@@ -59,37 +71,48 @@ def report_command(
     return _gate(report, fail_on)
 
 
-def _read(json_file: str) -> Report | ComparisonReport:
-    """A report of either kind, by what the file says that it is."""
+def _read(json_file: str) -> AnyReport:
+    """A report of its kind, by what the file says that it is."""
     from flagscope.api.comparison_report import ComparisonReport
     from flagscope.api.report import Report
+    from flagscope.api.series_report import SeriesReport
 
-    kind: type[Report] | type[ComparisonReport] = Report
+    kind: type[AnyReport] = Report
     try:
         content: Any = json.loads(Path(json_file).read_text(encoding="utf-8"))
-        if str(content.get("schema", "")).startswith("flagscope.compare/"):
-            kind = ComparisonReport
+        schema = str(content.get("schema", "")).partition("/")[0]
+        kind = {"flagscope.compare": ComparisonReport, "flagscope.track": SeriesReport}.get(
+            schema, Report
+        )
     except (OSError, ValueError, AttributeError, RecursionError):
         pass  # the reader says what is wrong with it
     return kind.from_json(json_file)
 
 
-def _print(report: Report | ComparisonReport) -> None:
+def _print(report: AnyReport) -> None:
     from flagscope.api.report import Report
+    from flagscope.api.series_report import SeriesReport
 
     if isinstance(report, Report):
         from flagscope.cli.table import print_report
 
         print_report(report)
+    elif isinstance(report, SeriesReport):
+        from flagscope.cli.track import print_series
+
+        print_series(report.result)
     else:
         from flagscope.cli.comparison_text import print_comparison
 
         print_comparison(report.result)
 
 
-def _gate(report: Report | ComparisonReport, codes: str | None) -> int:
+def _gate(report: AnyReport, codes: str | None) -> int:
     from flagscope.api.report import Report
+    from flagscope.api.series_report import SeriesReport
 
+    if isinstance(report, SeriesReport):
+        return series_gate(report.faults, series_codes(codes))
     if isinstance(report, Report):
         return gate(report.findings, scan_codes(codes))
     return comparison_gate(report.result, comparison_codes(codes))

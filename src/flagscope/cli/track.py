@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +11,13 @@ from flagscope.cli.collection import collection_paused
 from flagscope.cli.gate import series_codes, series_gate
 from flagscope.cli.interrupt import interruptible
 from flagscope.cli.options import chosen, memory_option
-from flagscope.cli.outputs import check_outputs, paths_option, write_outputs
+from flagscope.cli.outputs import (
+    check_outputs,
+    check_title,
+    output_options,
+    texts_of,
+    write_outputs,
+)
 
 if TYPE_CHECKING:
     from flagscope.api.series_report import SeriesReport
@@ -42,17 +47,12 @@ def _kinds(
     is_flag=True,
     help="Look at integrity alone: headers and samples of less than 1 % of the bytes.",
 )
-@click.option("--json", "json_", metavar="F", help="Write everything as JSON; - for stdout.")
-@click.option("--csv", metavar="F", help="Write a table as CSV; - for stdout.")
-@click.option(
-    "--csv-table",
-    type=click.Choice(["steps", "curves", "adapters"]),
-    default="steps",
-    show_default=True,
-    help="Table that --csv writes.",
+@output_options(
+    json="Write everything as JSON; - for stdout.",
+    tables=("steps", "curves", "adapters"),
+    table="Table that --csv writes.",
+    quiet="Print errors only.",
 )
-@paths_option
-@click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option(
     "--kinds",
     metavar="KINDS",
@@ -86,6 +86,8 @@ def _kinds(
 def track_command(
     sources: tuple[str, ...],
     json_: str | None,
+    html: str | None,
+    title: str | None,
     csv: str | None,
     csv_table: str,
     paths: bool,
@@ -99,8 +101,9 @@ def track_command(
     with a pattern of revisions (org/name@step*), or single checkpoints. They are read in the order
     of the numbers in their names.
     """
-    outputs = {"json": json_, "csv": csv}
+    outputs = {"json": json_, "html": html, "csv": csv}
     check_outputs(outputs, *sources)
+    check_title(title, html)
 
     with progress_bar(quiet=quiet) as step:
 
@@ -112,27 +115,19 @@ def track_command(
 
         report = interruptible(tracked)
 
-    texts = {
-        "json": partial(report.to_json, paths=paths),
-        "csv": partial(_csv, report, csv_table),
-    }
+    texts = texts_of(report, table=csv_table, title=title, paths=paths)
     if not write_outputs(outputs, texts, quiet=quiet) and not quiet:
-        from flagscope.cli.console import Output
-
-        _print(Output(), report.result)
+        print_series(report.result)
     return series_gate(report.faults, fail_on)
 
 
-def _csv(report: SeriesReport, table: str) -> str:
-    from flagscope.report import csv_text
-
-    return csv_text(getattr(report, table))
-
-
-def _print(out: Output, record: SeriesRecord) -> None:
+def print_series(record: SeriesRecord) -> None:
+    """Print what is wrong with a series, its steps and its curves."""
+    from flagscope.cli.console import Output
     from flagscope.cli.track_adapters import print_adapters
     from flagscope.report.series import series_headline
 
+    out = Output()
     integrity = record.integrity
     out.paragraph(", ".join(record.sources), style="bold")
     out.paragraph(series_headline(record))
@@ -184,6 +179,14 @@ def _print_steps(out: Output, record: SeriesRecord) -> None:
     out.paragraph(f"Distances of samples, 1 for each tensor's median step.{more}")
 
 
+def _interval(low: float | None, high: float | None) -> str:
+    from flagscope.report.wording import MISSING, number, span
+
+    if low is None or high is None:
+        return MISSING
+    return number(low) if low == high else span((low, high), 2)
+
+
 def _print_curves(out: Output, record: SeriesRecord) -> None:
     from flagscope.cli.console import grid
     from flagscope.observables import EXPLANATIONS
@@ -199,15 +202,16 @@ def _print_curves(out: Output, record: SeriesRecord) -> None:
             f"{one.pairs:,}",
             measured(one.first),
             measured(one.last),
-            measured(one.chance),
+            _interval(one.low, one.high),
             one.label or "",
         )
         for one in curve_summaries(record)
     ]
     titles = (("", "left"), ("number", "left"), ("pairs", "right"), ("first step", "right"),
-              ("last step", "right"), ("chance", "right"), ("label", "left"))  # fmt: skip
+              ("last step", "right"), ("chance then", "right"), ("label", "left"))  # fmt: skip
     out.table(grid(titles, rows))
     out.paragraph(
-        "Medians over pairs; – where fewer than half have a number. For every pair and step: "
+        "Medians over pairs; – where fewer than half have a number; chance is the range of 95 % of "
+        "values of one pair at the last step. For every pair and step: "
         "--csv F --csv-table curves."
     )

@@ -45,7 +45,18 @@ def route(pair: PairRecord) -> Route | None:
     --------
     The pair ``layer.3.o-layer.4.q`` runs from ``o`` to ``q`` over a distance of 1.
     """
-    found = _NAME.fullmatch(pair.name) if pair.kind == "residual" else None
+    return route_named(pair.name) if pair.kind == "residual" else None
+
+
+def route_named(name: str) -> Route | None:
+    """The route that the name of a residual pair shows.
+
+    Examples
+    --------
+    >>> route_named("layer.3.o-layer.4.q")
+    Route(writer='o', reader='q', distance=1)
+    """
+    found = _NAME.fullmatch(name)
     if found is None:
         return None
     return Route(found["writer"], found["reader"], int(found["end"]) - int(found["start"]))

@@ -15,7 +15,7 @@ from flagscope.report.heads.maps import MOST_HEADS, space_map
 from flagscope.report.palette import PALETTES
 from flagscope.report.payload import packed_json, packed_plotly
 
-_SCRIPTS = ("base", "route", "save", "figures", "print", "sortable", "heads_page")
+_SCRIPTS = ("base", "route", "save", "figures", "print", "sortable", "table_csv", "heads_page")
 _STYLES = ("comparison", "heads_page")
 
 

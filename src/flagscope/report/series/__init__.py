@@ -1,4 +1,4 @@
-"""Words and tables of a series of checkpoints."""
+"""Words, tables and the page of a series of checkpoints."""
 
 from flagscope.report.series.adapters import (
     AdapterSummary,
@@ -7,6 +7,7 @@ from flagscope.report.series.adapters import (
     adapters_frame,
 )
 from flagscope.report.series.frames import curves_frame, steps_frame
+from flagscope.report.series.page import render_series
 from flagscope.report.series.text import CurveSummary, curve_summaries, series_headline
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "adapters_frame",
     "curve_summaries",
     "curves_frame",
+    "render_series",
     "series_headline",
     "steps_frame",
 ]

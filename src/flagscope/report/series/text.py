@@ -13,7 +13,8 @@ from flagscope.records.series import SeriesCurve, SeriesRecord
 class CurveSummary(NamedTuple):
     """One number of one kind of pair: medians at the first and the last step.
 
-    None where fewer than half of the pairs have it there.
+    None where fewer than half of the pairs have it there. `low` and `high` are medians of the ends
+    of what chance gives at the last step, None where there is no number.
     """
 
     kind: str
@@ -21,7 +22,8 @@ class CurveSummary(NamedTuple):
     pairs: int
     first: float | None
     last: float | None
-    chance: float | None
+    low: float | None
+    high: float | None
     label: str | None
 
 
@@ -53,30 +55,32 @@ def curve_summaries(record: SeriesRecord) -> list[CurveSummary]:
     found = []
     for (kind, observable), curves in groups.items():
         labels = {curve.label for curve in curves}
-        chances = [
-            (curve.low[-1], curve.high[-1]) for curve in curves if curve.values[-1] is not None
+        last = median_of_most([curve.values[-1] for curve in curves])
+        calibrated = [
+            curve for curve in curves if last is not None and curve.values[-1] is not None
         ]
         found.append(
             CurveSummary(
                 kind=kind,
                 observable=observable,
                 pairs=len(curves),
-                first=_median([curve.values[0] for curve in curves]),
-                last=_median([curve.values[-1] for curve in curves]),
-                chance=_median(
-                    [
-                        (low + high) / 2
-                        for low, high in chances
-                        if low is not None and high is not None
-                    ]
-                ),
+                first=median_of_most([curve.values[0] for curve in curves]),
+                last=last,
+                low=median_of_most([curve.low[-1] for curve in calibrated]),
+                high=median_of_most([curve.high[-1] for curve in calibrated]),
                 label=labels.pop() if len(labels) == 1 else None,
             )
         )
     return found
 
 
-def _median(values: Sequence[float | None]) -> float | None:
-    """Of the values that there are; None if there are fewer than half."""
+def median_of_most(values: Sequence[float | None]) -> float | None:
+    """Median of the values that there are; None if there are fewer than half.
+
+    Examples
+    --------
+    >>> median_of_most([0.5, None, 0.7]), median_of_most([0.5, None, None])
+    (0.6, None)
+    """
     known = [value for value in values if value is not None]
     return median(known) if known and 2 * len(known) >= len(values) else None

@@ -19,22 +19,6 @@ const REMARKS = {
   none: "No change of the shared space is known that leaves the function as it is: none is known to move these numbers.",
 };
 
-// How a trace looks in the key, by its name. What no chart draws is not in the key.
-const KEYS = [
-  ["k-line", "median", "median of a layer"], ["k-line", "value", "value"],
-  ["k-point", "each pair", "each pair"], ["k-point", "lowest and highest pair", "lowest and highest pair"],
-  ["k-spread", "middle half of the pairs", "middle half of the pairs"],
-  ["k-balanced", "balanced", "balanced"], ["k-balanced", "median, balanced", "median, balanced"],
-  ["k-band", "95 % of chance values", "95 % of chance values"],
-  ["k-chance", "chance", "chance"], ["k-chance", "balanced pair", "a balanced pair"],
-  ["k-ring", "opened", "the pair that is open below"],
-];
-function fillKey(key, specs) {
-  const drawn = new Set(specs.flatMap((spec) => spec.data.map((trace) => trace.name)));
-  key.replaceChildren(...KEYS.filter(([, name]) => drawn.has(name))
-    .map(([look, , words]) => make("li", {}, make("i", { className: look }), words)));
-}
-
 function setUpDepth(core) {
   const fieldset = byId("track-tabs");
   if (!fieldset || core.tracks.length === 0) return null;

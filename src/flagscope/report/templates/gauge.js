@@ -12,6 +12,11 @@ function fillChip(chip, label) {
   chip.textContent = label ?? "";
   chip.className = `chip ${label ?? ""}`;
 }
+const LABELS = { F: "functional", G: "gauge" };
+const mark = (label) => label
+  ? make("b", { className: `mark ${label.toLowerCase()}`, textContent: label, title: LABELS[label] })
+  : "";
+
 function setUpGauge() {
   setGauge(false);
   for (const box of document.querySelectorAll("[data-gauge-switch]")) {

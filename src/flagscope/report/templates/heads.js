@@ -1,12 +1,4 @@
 // Heads: overview, small multiples, and one group up close.
-function colourAt(scale, position) {
-  const above = scale.findIndex(([at]) => at >= position);
-  const [hi, low] = [scale[Math.max(above, 0)], scale[Math.max(above - 1, 0)]];
-  const part = hi[0] === low[0] ? 0 : (position - low[0]) / (hi[0] - low[0]);
-  const channel = (colour, i) => parseInt(colour.slice(1 + 2 * i, 3 + 2 * i), 16);
-  return [0, 1, 2].map((i) => Math.round(channel(low[1], i) * (1 - part) + channel(hi[1], i) * part));
-}
-
 function paintThumb(canvas, spec) {
   const heat = spec.data[0];
   if (!heat) return;

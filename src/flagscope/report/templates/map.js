@@ -3,6 +3,14 @@
 // How far from chance a number lies, and on which side; of a count, how many.
 const SHADES = { ratio: (value) => Math.log2(Math.max(value, 1e-9)), correlation: (value) => value, count: (value) => value };
 
+function colourAt(scale, position) {
+  const above = scale.findIndex(([at]) => at >= position);
+  const [hi, low] = [scale[Math.max(above, 0)], scale[Math.max(above - 1, 0)]];
+  const part = hi[0] === low[0] ? 0 : (position - low[0]) / (hi[0] - low[0]);
+  const channel = (colour, i) => parseInt(colour.slice(1 + 2 * i, 3 + 2 * i), 16);
+  return [0, 1, 2].map((i) => Math.round(channel(low[1], i) * (1 - part) + channel(hi[1], i) * part));
+}
+
 function mapColour(map, value) {
   const scale = Array.from({ length: 11 }, (_, index) => [index / 10, palettes[theme()][`d${index}`]]);
   const shade = SHADES[map.scale];
@@ -37,13 +45,14 @@ function mapSpec(map) {
 }
 
 const mapRows = (map) => [
-  [map.row_title, map.column_title, map.title, "what", "opens"],
+  [map.row_title, map.column_title, map.fileTitle ?? map.title, "what", "opens"],
   ...map.cells.flatMap((row, r) => row.flatMap((cell, c) => (cell ? [[map.rows[r], map.columns[c], ...cell]] : []))),
 ];
 
-function setUpMap(core) {
+// `prepare` fills in a map's cells before it is shown, where they change; `chosen` hears of a choice.
+function setUpMap(core, { prepare = () => {}, chosen = () => {} } = {}) {
   const table = byId("map-grid");
-  if (!table || core.maps.length === 0) return;
+  if (!table || core.maps.length === 0) return null;
   const select = byId("map-choice");
   const readout = byId("map-readout");
   let map = null;
@@ -63,6 +72,7 @@ function setUpMap(core) {
   // As in the list: both heads by number, the value, the space.
   const short = (r, c) => {
     const [value, , target] = map.cells[r][c];
+    if (map.shorts) return map.shorts[r][c];
     const [, , marks] = target.split("/");
     if (map.row_title !== "layer") return `${target.slice("pair/".length)}: ${mapNumber(value)}`;
     const space = SPACES[target.split("/")[1].at(-1)];
@@ -71,6 +81,7 @@ function setUpMap(core) {
   const every = (count) => (count <= 32 ? 1 : count <= 80 ? 8 : 16);
   function fill() {
     map = core.maps[Number(select.value)];
+    prepare(map);
     const heads = map.row_title === "layer";
     const [rows, columns] = [map.rows.length, map.columns.length];
     table.className = heads ? "map-heads" : "map-kinds";
@@ -88,6 +99,7 @@ function setUpMap(core) {
         const element = make("td", { tabIndex: -1, role: "gridcell", "aria-label": said(r, c) });
         Object.assign(element.dataset, { r, c });
         if (cell) element.dataset.opens = cell[2];
+        element.classList.toggle("within", Boolean(map.within?.[r][c]));
         if (cell && roomy) element.textContent = Number.isInteger(cell[0]) && map.scale === "count" ? cell[0] : cell[0].toFixed(Math.abs(cell[0]) < 9.995 ? 2 : 1).replace("-", "−");
         return element;
       }));
@@ -119,13 +131,13 @@ function setUpMap(core) {
   function list() {
     const far = (value) => Math.abs(SHADES[map.scale](value));
     const cells = [...table.querySelectorAll("td[data-opens]")].map((cell) => [Number(cell.dataset.r), Number(cell.dataset.c)])
-      .filter(([r, c]) => far(map.cells[r][c][0]) > 0);
+      .filter(([r, c]) => far(map.cells[r][c][0]) > 0 && !map.within?.[r][c]);
     cells.sort((a, b) => far(map.cells[b[0]][b[1]][0]) - far(map.cells[a[0]][a[1]][0]));
     const once = new Set(); // two heads that are closest to each other are one entry
     const shown = [];
     for (const [r, c] of cells) {
       const [kind, stem, marks = ""] = map.cells[r][c][2].split("/");
-      const name = `${kind}/${stem}/${marks.split("-").sort().join("-")}`;
+      const name = kind === "heads" ? `${kind}/${stem}/${marks.split("-").sort().join("-")}` : map.cells[r][c][2];
       if (once.has(name)) continue;
       once.add(name);
       shown.push(make("li", {}, opener(short(r, c), map.cells[r][c][2], { title: said(r, c) })));
@@ -133,6 +145,7 @@ function setUpMap(core) {
     }
     byId("map-list").replaceChildren(...shown);
     byId("map-furthest").hidden = shown.length === 0;
+    if (map.furthest) byId("map-furthest").querySelector("h3").textContent = map.furthest;
   }
   const at = (r, c) => table.querySelector(`td[data-r="${r}"][data-c="${c}"]`);
   function reachCell(r, c) {
@@ -165,10 +178,11 @@ function setUpMap(core) {
   };
   table.addEventListener("mouseover", read);
   table.addEventListener("focusin", read);
-  select.addEventListener("change", fill);
+  select.addEventListener("change", () => { fill(); chosen(Number(select.value)); });
   onTheme(paintMap);
-  addSave(table.closest("figure"), () => ({ spec: mapSpec(map), alt: map.title, rows: () => mapRows(map) }));
+  addSave(table.closest("figure"), () => ({ spec: mapSpec(map), alt: map.fileTitle ?? map.title, rows: () => mapRows(map) }));
   fill();
+  return { fill: (index) => { select.value = String(index); fill(); } };
 }
 
 // What is open below has an outline in the map.

@@ -1,10 +1,5 @@
 // Tables: one line a row; sorted, filtered, with a choice of columns, a page at a time, saved as CSV.
 const PAGE = 25;
-const LABELS = { F: "functional", G: "gauge" };
-const mark = (label) => label
-  ? make("b", { className: `mark ${label.toLowerCase()}`, textContent: label, title: LABELS[label] })
-  : "";
-
 // Columns in view at first; a table without a list shows all of its columns.
 const SHOWN = { pairs: ["name", "kind", "layer", "ranks", "overlap_ratio", "commutator_ratio", "gram_correlation", "intersection_beyond_chance", "product", "p_adjusted", "status"] };
 
