@@ -8,6 +8,7 @@ from pydantic import Field
 
 from flagscope.records.literals import Label
 from flagscope.records.record import Record
+from flagscope.records.series_motion import MapMotion
 
 TRACK_SCHEMA = "flagscope.track/1"
 
@@ -114,4 +115,7 @@ class SeriesRecord(Record):
     integrity: Integrity
     steps: list[StepRecord] = Field(description="In the order of their numbers.")
     curves: list[SeriesCurve] = Field(description="Empty where only integrity was asked for.")
+    motion: list[MapMotion] = Field(
+        default_factory=list, description="The way of each map; empty where none was followed."
+    )
     notes: list[str]
