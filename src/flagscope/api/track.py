@@ -12,6 +12,7 @@ from flagscope.api.scan import scan
 from flagscope.api.series_report import SeriesReport
 from flagscope.api.sharing import named_paths
 from flagscope.api.source import all_of, check_run, readable
+from flagscope.api.track_motion import series_motion
 from flagscope.api.tracked_adapters import holds_adapter, tracked_adapters
 from flagscope.diagnose import labels
 from flagscope.engine import Progress
@@ -20,6 +21,7 @@ from flagscope.observables import PAIR_OBSERVABLES, null_band
 from flagscope.records import PairRecord, ScanResult
 from flagscope.records.series import SeriesCurve, SeriesRecord, StepRecord
 from flagscope.records.series_adapter import AdapterCurves
+from flagscope.records.series_motion import MapMotion
 from flagscope.series.kept import KeptSteps
 from flagscope.series.places import left_out, places
 from flagscope.series.step import Step, read_step
@@ -51,7 +53,7 @@ def track(
     Integrity comes first, from headers and samples of less than 1 % of the bytes: equal and
     nearly equal steps, files and steps of another training, a wrong order, gaps, steps that are
     damaged or being written, a restart, a step back. Then each readable step is scanned, one
-    after the other.
+    after the other, and each map is followed from step to step.
 
     Parameters
     ----------
@@ -107,6 +109,7 @@ def track(
         records = step_records(steps, series)
         curves: list[SeriesCurve] = []
         adapters: list[AdapterCurves] = []
+        motion: list[MapMotion] = []
         notes = left_out(given)
         if not verify:
             extra = {"config": config, "workers": workers, "memory": memory}
@@ -117,6 +120,10 @@ def track(
                     step(count + 1, len(steps), f"measuring {one.place.name}")
             curves = _curves(scans)
             adapters = tracked_adapters(steps, kept, notes)
+            motion = series_motion(
+                steps, (integrity, series), wanted=wanted, config=config, kept=kept, notes=notes,
+                progress=step,
+            )  # fmt: skip
     result = SeriesRecord(
         version=version("flagscope"),
         sources=[readable(os.fspath(one)) for one in given],
@@ -124,6 +131,7 @@ def track(
         steps=[_readable(record) for record in records],
         curves=curves,
         adapters=adapters,
+        motion=motion,
         notes=notes,
     )
     return SeriesReport(result, given=named_paths(*given, config, family, store))

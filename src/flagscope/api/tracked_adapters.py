@@ -56,7 +56,7 @@ class _First:
     def factors(self) -> dict[str, Tensor]:
         """By module; those of the store where it has them."""
         if self._factors is None:
-            known = None if self._kept is None else self._kept.content(self.place, _FIRST)
+            known = None if self._kept is None else self._kept.data(self.place, _FIRST)
             self._factors = self._read() if known is None else load(known)
         return self._factors
 
@@ -64,7 +64,7 @@ class _First:
         with read_adapter(self.place.source) as adapter:
             factors = random_factors(adapter)
         if self._kept is not None:
-            self._kept.keep_content(self.place, _FIRST, save(factors))
+            self._kept.keep_data(self.place, _FIRST, save(factors))
         return factors
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from flagscope.records.literals import Label
 from flagscope.records.record import Record
 from flagscope.records.series_adapter import AdapterCurves
+from flagscope.records.series_motion import MapMotion
 
 TRACK_SCHEMA = "flagscope.track/1"
 
@@ -117,5 +118,8 @@ class SeriesRecord(Record):
     curves: list[SeriesCurve] = Field(description="Empty where only integrity was asked for.")
     adapters: list[AdapterCurves] = Field(
         default_factory=list, description="Modules of LoRA adapters, from their factors."
+    )
+    motion: list[MapMotion] = Field(
+        default_factory=list, description="The way of each map; empty where none was followed."
     )
     notes: list[str]

@@ -63,23 +63,23 @@ class KeptSteps:
 
     def result(self, place: Place, settings: Mapping[str, Any]) -> str | None:
         """The text that was kept of a step under these settings, None if there is none."""
-        found = self.content(place, settings)
+        found = self.data(place, settings)
         return None if found is None else found.decode("utf-8")
 
     def keep(self, place: Place, settings: Mapping[str, Any], text: str) -> None:
         """Keep a text of a step."""
-        self.keep_content(place, settings, text.encode("utf-8"))
+        self.keep_data(place, settings, text.encode("utf-8"))
 
-    def content(self, place: Place, settings: Mapping[str, Any]) -> bytes | None:
+    def data(self, place: Place, settings: Mapping[str, Any]) -> bytes | None:
         """The bytes that were kept of a step under these settings, None if there are none."""
         name = self._result_name(place, settings)
         return None if name is None else self._read(name)
 
-    def keep_content(self, place: Place, settings: Mapping[str, Any], content: bytes) -> None:
+    def keep_data(self, place: Place, settings: Mapping[str, Any], body: bytes) -> None:
         """Keep bytes of a step."""
         name = self._result_name(place, settings)
         if name is not None:
-            self._write(name, content)
+            self._write(name, body)
 
     def state(self, place: Place) -> str | None:
         """What changes when a file of a step does; None where that is not known."""

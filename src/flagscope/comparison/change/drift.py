@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import torch
 
+from flagscope.comparison.change.kept_directions import KeptDirections
 from flagscope.comparison.change.leading import Directions
 from flagscope.geometry import expected_drift, singular_blocks
 from flagscope.geometry.angles import principal_sines
@@ -14,6 +15,8 @@ from flagscope.null import Significance
 from flagscope.null.tails import log_gamma_tails
 from flagscope.records import Freedom
 from flagscope.records.comparison.change import BlockDrift, SideDrift
+
+SingularDirections = Directions | KeptDirections
 
 # Blocks listed of each side of a map.
 _LISTED = 8
@@ -30,14 +33,15 @@ _NO_GAP = "no gap behind the leading directions that an update of this size leav
 
 
 def side_drift(
-    a: Directions,
-    b: Directions,
+    a: SingularDirections,
+    b: SingularDirections,
     *,
     write: bool,
     square: float,
     rounding: float,
     squares: tuple[float, float],
     freedom: Freedom,
+    square_variance: float = 0.0,
 ) -> SideDrift:
     """Drift of the leading directions of one side of a map.
 
@@ -55,6 +59,8 @@ def side_drift(
         ‖W_a‖² and ‖W_b‖².
     freedom
         Of the space on this side.
+    square_variance
+        Of ‖ΔW‖² relative to its square, where it is an estimate.
     """
     most = min(a.signal.rank, b.signal.rank)
     if most == 0:
@@ -71,7 +77,10 @@ def side_drift(
         )
 
     def drift(start: int, stop: int) -> BlockDrift:
-        block = _block(a, b, (start, stop), write=write, square=square, squares=squares)
+        block = _block(
+            a, b, (start, stop), write=write, square=square, squares=squares,
+            square_variance=square_variance,
+        )  # fmt: skip
         if rounding > _ROUNDED * square and block.status == "ok":
             return block.model_copy(
                 update={"ratio": None, "p": None, "log10_p": None, "status": _NOT_EVEN}
@@ -89,7 +98,7 @@ def side_drift(
     )
 
 
-def _cuts(side: Directions, spread: float) -> list[int]:
+def _cuts(side: SingularDirections, spread: float) -> list[int]:
     """Numbers of directions behind which lies a gap that entries of this spread do not close."""
     sigma = side.sigma
     whole = len(sigma)
@@ -100,16 +109,17 @@ def _cuts(side: Directions, spread: float) -> list[int]:
 
 
 def _block(
-    a: Directions, b: Directions, block: tuple[int, int], *, write: bool, square: float,
-    squares: tuple[float, float],
+    a: SingularDirections, b: SingularDirections, block: tuple[int, int], *, write: bool,
+    square: float, squares: tuple[float, float], square_variance: float,
 ) -> BlockDrift:  # fmt: skip
     part, size = slice(*block), block[1] - block[0]
     x, y = (side.left(part) if write else side.right(part) for side in (a, b))
     sines = principal_sines(x, y).clamp(0, 1)
     mean = float(sines.square().mean())
     expected, log10_p, status = _expected(
-        a, b, block, mean, write=write, square=square, squares=squares
-    )
+        a, b, block, mean, write=write, square=square, squares=squares,
+        square_variance=square_variance,
+    )  # fmt: skip
     resolution = max(side.turn(edge) for side in (a, b) for edge in block if edge > 0)
     if mean < 4 * resolution**2:
         log10_p, status = None, "below what the computation of the directions resolves"
@@ -129,8 +139,8 @@ def _block(
 
 
 def _expected(
-    a: Directions, b: Directions, block: tuple[int, int], observed: float, *, write: bool,
-    square: float, squares: tuple[float, float],
+    a: SingularDirections, b: SingularDirections, block: tuple[int, int], observed: float, *,
+    write: bool, square: float, squares: tuple[float, float], square_variance: float,
 ) -> tuple[float | None, float | None, str]:  # fmt: skip
     """Expected mean sin², log10 p of the observed one, and a status."""
     shape = a.shape if write else (a.shape[1], a.shape[0])
@@ -151,6 +161,6 @@ def _expected(
         return middle, None, "too few singular values are known: expected is uncertain"
     # A weighted sum of χ² variables, by the gamma law with its mean and variance.
     total = sum(bound.middle for bound in bounds) / 2
-    shape_of_law = total * total / (sum(bound.squares for bound in bounds))
+    shape_of_law = 1 / (sum(bound.squares for bound in bounds) / (total * total) + square_variance)
     tails = log_gamma_tails(shape_of_law, max(observed / middle - 1, -1 + 1e-12))
     return middle, Significance.two_sided(0.0, log_cdf=tails[0], log_sf=tails[1]).log10_p, "ok"

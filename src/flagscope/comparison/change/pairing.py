@@ -27,6 +27,9 @@ class NamedMap:
     in_sequence
         Whether it lies in a sequence of maps, such as an MLP or a CNN, which has no layers of
         several maps: `layer` is then that of a pair.
+    unknown
+        Whether it is not known what lies between it and a neighbour, so that a freedom of "none"
+        says nothing.
     """
 
     name: str
@@ -38,6 +41,7 @@ class NamedMap:
     write_freedom: Freedom = "none"
     read_freedom: Freedom = "none"
     in_sequence: bool = False
+    unknown: bool = False
 
     @property
     def title(self) -> str:
@@ -184,9 +188,13 @@ def _free(
     group: PairGroup,
 ) -> None:  # fmt: skip
     """Note the freedom of the space that a pair shares on the side of the map it lies on."""
-    if group.kind == "residual" or group.freedom not in _FREE:
+    if group.kind == "residual":
         return
     place = _place(map_, expert)
+    if group.freedom == "none" and group.between == "unknown":
+        places[place] = replace(places[place], unknown=True)
+    if group.freedom not in _FREE:
+        return
     output = (view == "write") != side.transposed
     field = "write_freedom" if output else "read_freedom"
     if getattr(places[place], field) == "none":

@@ -99,7 +99,7 @@ def plan(graph: Graph, settings: Settings, sizes: Mapping[str, int]) -> list[Tas
     _check_layers(graph, settings)
     blocks: defaultdict[str, _Block] = defaultdict(_Block)
     for pair in in_parts(graph.pairs, sizes):
-        if _is_chosen(pair, settings):
+        if is_chosen(pair, settings):
             blocks[_pair_key(pair, sizes)].pairs.append(pair)
     if "heads" in settings.only:
         for head in graph.heads:
@@ -123,7 +123,7 @@ def _check_layers(graph: Graph, settings: Settings) -> None:
         )
 
 
-def _is_chosen(pair: PairGroup, settings: Settings) -> bool:
+def is_chosen(pair: PairGroup, settings: Settings) -> bool:
     """Whether a pair's part, kind and layers are asked for."""
     part = "residual" if pair.kind == "residual" else "pairs"
     if part not in settings.only or (settings.kinds and pair.kind not in settings.kinds):

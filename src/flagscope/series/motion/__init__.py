@@ -1,0 +1,1 @@
+"""How the maps of a network move over a series of checkpoints."""
