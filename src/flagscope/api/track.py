@@ -1,4 +1,4 @@
-"""A series of checkpoints of one training: `flagscope.track`."""
+"""A series of checkpoints of one training, or of several: `flagscope.track`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from flagscope.observables import PAIR_OBSERVABLES, null_band
 from flagscope.records import PairRecord, ScanResult
 from flagscope.records.series import SeriesCurve, SeriesRecord, StepRecord
 from flagscope.series.kept import KeptSteps
-from flagscope.series.places import left_out, places
+from flagscope.series.onsets import onsets
+from flagscope.series.places import Place, left_out, places, runs_of
+from flagscope.series.runs import Verified, runs_record, together
 from flagscope.series.step import Step, read_step
 from flagscope.series.verify import step_records, verified
 
@@ -45,12 +47,13 @@ def track(
     memory: int = 2_000_000_000,
     progress: Progress | bool | None = None,
 ) -> SeriesReport:
-    """Read a series of checkpoints of one training: what is wrong with it, and its curves.
+    """Read checkpoints of a training, or of several: what is wrong with them, and their curves.
 
     Integrity comes first, from headers and samples of less than 1 % of the bytes: equal and
     nearly equal steps, files and steps of another training, a wrong order, gaps, steps that are
     damaged or being written, a restart, a step back. Then each readable step is scanned, one
-    after the other.
+    after the other. Steps of one number in several folders are of several trainings: each is looked
+    at by itself, and then next to the others.
 
     Parameters
     ----------
@@ -94,35 +97,56 @@ def track(
     wanted: dict[str, Any] = {
         "layers": all_of(layers), "kinds": all_of(kinds), "family": family, "heads": heads
     }  # fmt: skip
-    found = places(given)
+    found = runs_of(places(given))
+    total = sum(map(len, found.values()))
     kept = None if store is None else KeptSteps(store)
     with shown_progress(progress) as step:
-        steps = []
-        for count, place in enumerate(found):
-            steps.append(read_step(place) if kept is None else kept.step(place)[0])
-            if step is not None:
-                step(count + 1, len(found), f"reading {place.name}")
-        integrity, series = verified(steps)
-        records = step_records(steps, series)
-        curves: list[SeriesCurve] = []
+        read: dict[str, list[Step]] = {name: [] for name in found}
+        runs: dict[str, Verified] = {}
+        for name, inside in found.items():
+            for place in inside:
+                read[name].append(read_step(place) if kept is None else kept.step(place)[0])
+                if step is not None:
+                    step(sum(map(len, read.values())), total, f"reading {_named(name, place)}")
+            integrity, series = verified(read[name])
+            runs[name] = Verified(integrity, series, step_records(read[name], series))
+        if len(runs) > 1:
+            integrity, records, shared = together(runs)
+        else:
+            (integrity, _, records), shared = next(iter(runs.values())), None
         notes = left_out(given)
+        scans: dict[str, list[list[PairRecord]]] = {name: [] for name in read}
         if not verify:
             extra = {"config": config, "workers": workers, "memory": memory}
-            scans = []
-            for count, one in enumerate(steps):
-                scans.append(_scanned(one, wanted, extra, kept, notes))
+            for name, one in ((name, one) for name, inside in read.items() for one in inside):
+                scans[name].append(_scanned(one, name, wanted, extra, kept, notes))
                 if step is not None:
-                    step(count + 1, len(steps), f"measuring {one.place.name}")
-            curves = _curves(scans)
+                    done = sum(map(len, scans.values()))
+                    step(done, total, f"measuring {_named(name, one.place)}")
+    curves = _curves([pairs for inside in scans.values() for pairs in inside])
     result = SeriesRecord(
         version=version("flagscope"),
         sources=[readable(os.fspath(one)) for one in given],
         integrity=integrity,
         steps=[_readable(record) for record in records],
         curves=curves,
+        onsets=[
+            onset
+            for name, inside in scans.items()
+            for onset in onsets(
+                [one for one in records if one.run in (None, name)], inside, run=name or None
+            )
+        ]
+        if not verify
+        else [],
+        runs=None if shared is None else runs_record(runs, records, curves, shared),
         notes=notes,
     )
     return SeriesReport(result, given=named_paths(*given, config, family, store))
+
+
+def _named(run: str, place: Place) -> str:
+    return f"{run}/{place.name}" if run else place.name
 
 
 def _readable(record: StepRecord) -> StepRecord:
@@ -131,6 +155,7 @@ def _readable(record: StepRecord) -> StepRecord:
 
 def _scanned(
     step: Step,
+    run: str,
     wanted: dict[str, Any],
     extra: dict[str, Any],
     kept: KeptSteps | None,
@@ -148,7 +173,7 @@ def _scanned(
     key = {**wanted, "config": extra["config"], "version": version("flagscope")}
     known = None if kept is None else kept.result(place, key)
     if known is not None:
-        return ScanResult.model_validate_json(known).pairs
+        return _slim(ScanResult.model_validate_json(known).pairs)
     try:
         only: tuple[Part, ...] = ("pairs",)
         report = scan(
@@ -158,11 +183,17 @@ def _scanned(
     except InputError:
         raise
     except FlagscopeError as error:
-        notes.append(f"{place.name} was not measured: {error}")
+        notes.append(f"{_named(run, place)} was not measured: {error}")
         return []
     if kept is not None:
         kept.keep(place, key, report.result.model_dump_json(by_alias=True))
-    return report.result.pairs
+    return _slim(report.result.pairs)
+
+
+def _slim(pairs: Sequence[PairRecord]) -> list[PairRecord]:
+    """Pairs without the lists that no curve needs: those of all steps are held at once."""
+    left = {"incidence": None, "profile": None, "functional": None, "balanced": None}
+    return [pair.model_copy(update=left) for pair in pairs]
 
 
 def _curves(scans: Sequence[Sequence[PairRecord]]) -> list[SeriesCurve]:

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from flagscope.records.literals import Label
 from flagscope.records.record import Record
+from flagscope.records.series_onsets import Onset
+from flagscope.records.series_runs import RunsRecord
 
 TRACK_SCHEMA = "flagscope.track/1"
 
@@ -28,6 +30,7 @@ SeriesFaultCode = Literal[
     "wrong-number",
     "restart",
     "rolled-back",
+    "of-another-run",
     "gap",
 ]
 """What can be wrong with a series, in words that do not change from release to release."""
@@ -49,7 +52,11 @@ class SeriesFault(Record):
 class StepRecord(Record):
     """One checkpoint of a series, as its headers and samples show it."""
 
-    name: str = Field(description="Of the file, folder or revision.")
+    name: str = Field(
+        description="Of the file, folder or revision, after the name of its run where there are "
+        "several."
+    )
+    run: str | None = Field(default=None, description="Its training, where there are several.")
     source: str
     revision: str | None = None
     number: int | None = Field(description="Of the step by its name; null where it says none.")
@@ -114,4 +121,12 @@ class SeriesRecord(Record):
     integrity: Integrity
     steps: list[StepRecord] = Field(description="In the order of their numbers.")
     curves: list[SeriesCurve] = Field(description="Empty where only integrity was asked for.")
+    onsets: list[Onset] = Field(
+        default_factory=list, description="When each pair reaches what it stands on at the end."
+    )
+    runs: RunsRecord | None = Field(
+        default=None,
+        description="Several trainings side by side; null for one. Steps then are those of all "
+        "runs, one run after the other, and each curve has a value for each of them.",
+    )
     notes: list[str]

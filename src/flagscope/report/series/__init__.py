@@ -1,6 +1,27 @@
 """Words and tables of a series of checkpoints."""
 
-from flagscope.report.series.frames import curves_frame, steps_frame
+from flagscope.report.series.frames import curves_frame, onsets_frame, steps_frame
+from flagscope.report.series.onsets import OnsetSummary, later_in_words, onset_summaries
+from flagscope.report.series.runs import (
+    bands_frame,
+    relations_frame,
+    relations_in_words,
+    runs_frame,
+)
 from flagscope.report.series.text import CurveSummary, curve_summaries, series_headline
 
-__all__ = ["CurveSummary", "curve_summaries", "curves_frame", "series_headline", "steps_frame"]
+__all__ = [
+    "CurveSummary",
+    "OnsetSummary",
+    "bands_frame",
+    "curve_summaries",
+    "curves_frame",
+    "later_in_words",
+    "onset_summaries",
+    "onsets_frame",
+    "relations_frame",
+    "relations_in_words",
+    "runs_frame",
+    "series_headline",
+    "steps_frame",
+]

@@ -11,7 +11,7 @@ from flagscope.records.series import SeriesCurve, SeriesRecord
 
 
 class CurveSummary(NamedTuple):
-    """One number of one kind of pair: medians at the first and the last step.
+    """One number of one kind of pair: medians at the first and the last step of each run.
 
     None where fewer than half of the pairs have it there.
     """
@@ -42,7 +42,8 @@ def series_headline(record: SeriesRecord) -> str:
     """
     count, faults = len(record.steps), len(record.integrity.faults)
     found = f"{faults:,} fault{'' if faults == 1 else 's'}" if faults else "no fault found"
-    return f"{count:,} checkpoint{'' if count == 1 else 's'}; {found}"
+    runs = "" if record.runs is None else f" of {len(record.runs.runs):,} runs"
+    return f"{count:,} checkpoint{'' if count == 1 else 's'}{runs}; {found}"
 
 
 def curve_summaries(record: SeriesRecord) -> list[CurveSummary]:
@@ -51,18 +52,22 @@ def curve_summaries(record: SeriesRecord) -> list[CurveSummary]:
     for curve in record.curves:
         groups[curve.kind, curve.observable].append(curve)
     found = []
+    ends = _ends(record)
     for (kind, observable), curves in groups.items():
         labels = {curve.label for curve in curves}
         chances = [
-            (curve.low[-1], curve.high[-1]) for curve in curves if curve.values[-1] is not None
+            (curve.low[last], curve.high[last])
+            for curve in curves
+            for _, last in ends
+            if curve.values[last] is not None
         ]
         found.append(
             CurveSummary(
                 kind=kind,
                 observable=observable,
                 pairs=len(curves),
-                first=_median([curve.values[0] for curve in curves]),
-                last=_median([curve.values[-1] for curve in curves]),
+                first=_median([curve.values[first] for curve in curves for first, _ in ends]),
+                last=_median([curve.values[last] for curve in curves for _, last in ends]),
                 chance=_median(
                     [
                         (low + high) / 2
@@ -74,6 +79,14 @@ def curve_summaries(record: SeriesRecord) -> list[CurveSummary]:
             )
         )
     return found
+
+
+def _ends(record: SeriesRecord) -> list[tuple[int, int]]:
+    """Places of the first and the last step of each run."""
+    places: dict[str | None, list[int]] = defaultdict(list)
+    for place, step in enumerate(record.steps):
+        places[step.run].append(place)
+    return [(inside[0], inside[-1]) for inside in places.values()]
 
 
 def _median(values: Sequence[float | None]) -> float | None:
