@@ -82,6 +82,34 @@ class SeriesReport:
 
         return adapters_frame(self.result)
 
+    @cached_property
+    def onsets(self) -> pandas.DataFrame:
+        """One row for each test and level of each pair: from which step on it is reached."""
+        from flagscope.report.series import onsets_frame
+
+        return onsets_frame(self.result)
+
+    @cached_property
+    def runs(self) -> pandas.DataFrame:
+        """One row for each of several trainings; empty for one."""
+        from flagscope.report.series import runs_frame
+
+        return runs_frame(self.result.runs)
+
+    @cached_property
+    def relations(self) -> pandas.DataFrame:
+        """One row for each two trainings: whether they are equal, and where they part."""
+        from flagscope.report.series import relations_frame
+
+        return relations_frame(self.result.runs)
+
+    @cached_property
+    def bands(self) -> pandas.DataFrame:
+        """One row for each number of each pair at each step that several trainings have."""
+        from flagscope.report.series import bands_frame
+
+        return bands_frame(self.result.runs)
+
     def to_json(self, path: str | os.PathLike[str] | None = None, *, paths: bool = False) -> str:
         """The result as JSON text; also written to `path` if one is given.
 

@@ -1,4 +1,4 @@
-"""A series of checkpoints of one training: `flagscope.track`."""
+"""A series of checkpoints of one training, or of several: `flagscope.track`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from flagscope.records.series import SeriesCurve, SeriesRecord, StepRecord
 from flagscope.records.series_adapter import AdapterCurves
 from flagscope.records.series_motion import MapMotion
 from flagscope.series.kept import KeptSteps
-from flagscope.series.places import left_out, places
+from flagscope.series.onsets import onsets
+from flagscope.series.places import Place, left_out, places, runs_of
+from flagscope.series.runs import Verified, runs_record, together
 from flagscope.series.step import Step, read_step
 from flagscope.series.verify import step_records, verified
 
@@ -48,12 +50,13 @@ def track(
     memory: int = 2_000_000_000,
     progress: Progress | bool | None = None,
 ) -> SeriesReport:
-    """Read a series of checkpoints of one training: what is wrong with it, and its curves.
+    """Read checkpoints of a training, or of several: what is wrong with them, and their curves.
 
     Integrity comes first, from headers and samples of less than 1 % of the bytes: equal and
     nearly equal steps, files and steps of another training, a wrong order, gaps, steps that are
     damaged or being written, a restart, a step back. Then each readable step is scanned, one
-    after the other, and each map is followed from step to step.
+    after the other, and each map is followed from step to step. Steps of one number in several
+    folders are of several trainings: each is looked at by itself, and then next to the others.
 
     Parameters
     ----------
@@ -97,33 +100,47 @@ def track(
     wanted: dict[str, Any] = {
         "layers": all_of(layers), "kinds": all_of(kinds), "family": family, "heads": heads
     }  # fmt: skip
-    found = places(given)
+    found = runs_of(places(given))
+    total = sum(map(len, found.values()))
     kept = None if store is None else KeptSteps(store)
     with shown_progress(progress) as step:
-        steps = []
-        for count, place in enumerate(found):
-            steps.append(read_step(place) if kept is None else kept.step(place)[0])
-            if step is not None:
-                step(count + 1, len(found), f"reading {place.name}")
-        integrity, series = verified(steps)
-        records = step_records(steps, series)
-        curves: list[SeriesCurve] = []
+        read: dict[str, list[Step]] = {name: [] for name in found}
+        runs: dict[str, Verified] = {}
+        for name, inside in found.items():
+            for place in inside:
+                read[name].append(read_step(place) if kept is None else kept.step(place)[0])
+                if step is not None:
+                    step(sum(map(len, read.values())), total, f"reading {_named(name, place)}")
+            integrity, series = verified(read[name])
+            runs[name] = Verified(integrity, series, step_records(read[name], series))
+        if len(runs) > 1:
+            integrity, records, shared = together(runs)
+        else:
+            (integrity, _, records), shared = next(iter(runs.values())), None
+        notes = left_out(given)
         adapters: list[AdapterCurves] = []
         motion: list[MapMotion] = []
-        notes = left_out(given)
+        scans: dict[str, list[list[PairRecord]]] = {name: [] for name in read}
         if not verify:
             extra = {"config": config, "workers": workers, "memory": memory}
-            scans = []
-            for count, one in enumerate(steps):
-                scans.append(_scanned(one, wanted, extra, kept, notes))
+            for name, one in ((name, one) for name, inside in read.items() for one in inside):
+                scans[name].append(_scanned(one, name, wanted, extra, kept, notes))
                 if step is not None:
-                    step(count + 1, len(steps), f"measuring {one.place.name}")
-            curves = _curves(scans)
-            adapters = tracked_adapters(steps, kept, notes)
-            motion = series_motion(
-                steps, (integrity, series), wanted=wanted, config=config, kept=kept, notes=notes,
-                progress=step,
-            )  # fmt: skip
+                    done = sum(map(len, scans.values()))
+                    step(done, total, f"measuring {_named(name, one.place)}")
+            for name, inside in read.items():
+                run = {"run": name or None}
+                adapters += [
+                    one.model_copy(update=run) for one in tracked_adapters(inside, kept, notes)
+                ]
+                motion += [
+                    one.model_copy(update=run)
+                    for one in series_motion(
+                        inside, (runs[name].integrity, runs[name].series), wanted=wanted,
+                        config=config, kept=kept, notes=notes, progress=step,
+                    )
+                ]  # fmt: skip
+    curves = _curves([pairs for inside in scans.values() for pairs in inside])
     result = SeriesRecord(
         version=version("flagscope"),
         sources=[readable(os.fspath(one)) for one in given],
@@ -132,9 +149,23 @@ def track(
         curves=curves,
         adapters=adapters,
         motion=motion,
+        onsets=[
+            onset
+            for name, inside in scans.items()
+            for onset in onsets(
+                [one for one in records if one.run in (None, name)], inside, run=name or None
+            )
+        ]
+        if not verify
+        else [],
+        runs=None if shared is None else runs_record(runs, records, curves, shared),
         notes=notes,
     )
     return SeriesReport(result, given=named_paths(*given, config, family, store))
+
+
+def _named(run: str, place: Place) -> str:
+    return f"{run}/{place.name}" if run else place.name
 
 
 def _readable(record: StepRecord) -> StepRecord:
@@ -143,6 +174,7 @@ def _readable(record: StepRecord) -> StepRecord:
 
 def _scanned(
     step: Step,
+    run: str,
     wanted: dict[str, Any],
     extra: dict[str, Any],
     kept: KeptSteps | None,
@@ -157,7 +189,7 @@ def _scanned(
     key = {**wanted, "config": extra["config"], "version": version("flagscope")}
     known = None if kept is None else kept.result(place, key)
     if known is not None:
-        return ScanResult.model_validate_json(known).pairs
+        return _slim(ScanResult.model_validate_json(known).pairs)
     try:
         only: tuple[Part, ...] = ("pairs",)
         report = scan(
@@ -167,11 +199,17 @@ def _scanned(
     except InputError:
         raise
     except FlagscopeError as error:
-        notes.append(f"{place.name} was not measured: {error}")
+        notes.append(f"{_named(run, place)} was not measured: {error}")
         return []
     if kept is not None:
         kept.keep(place, key, report.result.model_dump_json(by_alias=True))
-    return report.result.pairs
+    return _slim(report.result.pairs)
+
+
+def _slim(pairs: Sequence[PairRecord]) -> list[PairRecord]:
+    """Pairs without the lists that no curve needs: those of all steps are held at once."""
+    left = {"incidence": None, "profile": None, "functional": None, "balanced": None}
+    return [pair.model_copy(update=left) for pair in pairs]
 
 
 def _curves(scans: Sequence[Sequence[PairRecord]]) -> list[SeriesCurve]:

@@ -1,4 +1,4 @@
-"""`flagscope track`: a series of checkpoints of one training."""
+"""`flagscope track`: a series of checkpoints of one training, or of several."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flagscope.api.series_report import SeriesReport
     from flagscope.cli.console import Output
     from flagscope.records.series import SeriesRecord
+    from flagscope.records.series_runs import RunsRecord
 
 _STEPS = 40  # rows of steps on a terminal: the first and the last of more
 
@@ -49,7 +50,7 @@ def _kinds(
 )
 @output_options(
     json="Write everything as JSON; - for stdout.",
-    tables=("steps", "curves", "adapters"),
+    tables=("steps", "curves", "onsets", "motion", "adapters", "runs", "relations", "bands"),
     table="Table that --csv writes.",
     quiet="Print errors only.",
 )
@@ -95,11 +96,12 @@ def track_command(
     fail_on: tuple[str, ...],
     **options: Any,
 ) -> int:
-    """Read a series of checkpoints of one training: what is wrong with it, and its curves.
+    """Read checkpoints of a training, or of several: what is wrong with them, and their curves.
 
     SOURCES are a folder of checkpoints (checkpoint-500, step_500.safetensors), patterns, hub names
     with a pattern of revisions (org/name@step*), or single checkpoints. They are read in the order
-    of the numbers in their names.
+    of the numbers in their names. Steps of one number in several folders are of several trainings
+    (runs/*): each is looked at by itself, and then next to the others.
     """
     outputs = {"json": json_, "html": html, "csv": csv}
     check_outputs(outputs, *sources)
@@ -143,10 +145,16 @@ def print_series(record: SeriesRecord) -> None:
     for line in integrity.not_looked_at:
         out.paragraph(line, bullet="not looked at: ")
     out.print()
-    _print_steps(out, record)
+    if record.runs is None:
+        _print_steps(out, record)
+    else:
+        _print_runs(out, record.runs)
     if record.curves:
         out.print()
         _print_curves(out, record)
+    if record.onsets:
+        out.print()
+        _print_onsets(out, record)
     if record.adapters:
         out.print()
         print_adapters(out, record)
@@ -214,4 +222,64 @@ def _print_curves(out: Output, record: SeriesRecord) -> None:
         "Medians over pairs; – where fewer than half have a number; chance is the range of 95 % of "
         "values of one pair at the last step. For every pair and step: "
         "--csv F --csv-table curves."
+    )
+
+
+def _print_runs(out: Output, record: RunsRecord) -> None:
+    from flagscope.cli.console import grid
+    from flagscope.report.series import relations_in_words
+    from flagscope.report.wording import measured
+
+    answers = {
+        "own": "yes",
+        "another-run": "no, from {}",
+        "cannot-tell": "cannot tell",
+        "not-compared": "not compared",
+    }
+    rows = [
+        (
+            run.name,
+            f"{run.steps:,}",
+            f"{run.faults:,}",
+            answers[run.start_answer].format(run.start_of),
+            measured(run.path_length),
+            measured(run.displacement),
+        )
+        for run in record.runs
+    ]
+    titles = (("", "left"), ("steps", "right"), ("faults", "right"), ("descends from its start",
+              "left"), ("length of the way", "right"), ("first to last", "right"))  # fmt: skip
+    out.table(grid(titles, rows))
+    out.paragraph(
+        f"{len(record.common):,} steps are in all runs. Distances of samples, 1 for each tensor's "
+        "median step in its run. For every step: --csv F."
+    )
+    for line in relations_in_words(record):
+        out.paragraph(line, bullet="• ")
+
+
+def _print_onsets(out: Output, record: SeriesRecord) -> None:
+    from flagscope.cli.console import grid
+    from flagscope.report.series import later_in_words, onset_summaries
+    from flagscope.report.series.onsets import WORDS
+
+    rows = [
+        (
+            one.kind,
+            WORDS[one.of],
+            f"{one.pairs:,}",
+            f"{one.from_the_first:,}",
+            later_in_words(one),
+            f"{one.never:,}" if not one.open else f"{one.never:,}; open in {one.open:,}",
+        )
+        for one in onset_summaries(record)
+        if one.pairs
+    ]
+    titles = (("", "left"), ("reached, and kept until the end", "left"), ("pairs", "right"),
+              ("from the first step", "right"), ("later", "left"), ("never", "right"))  # fmt: skip
+    out.table(grid(titles, rows))
+    out.paragraph(
+        "It was reached between the step before and the one named; what lies between is not known. "
+        "At most one series in 20 has a pair that is said to stand beyond chance where it does "
+        "not. For every pair: --csv F --csv-table onsets."
     )

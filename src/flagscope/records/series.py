@@ -10,6 +10,8 @@ from flagscope.records.literals import Label
 from flagscope.records.record import Record
 from flagscope.records.series_adapter import AdapterCurves
 from flagscope.records.series_motion import MapMotion
+from flagscope.records.series_onsets import Onset
+from flagscope.records.series_runs import RunsRecord
 
 TRACK_SCHEMA = "flagscope.track/1"
 
@@ -30,6 +32,7 @@ SeriesFaultCode = Literal[
     "wrong-number",
     "restart",
     "rolled-back",
+    "of-another-run",
     "gap",
 ]
 """What can be wrong with a series, in words that do not change from release to release."""
@@ -51,7 +54,11 @@ class SeriesFault(Record):
 class StepRecord(Record):
     """One checkpoint of a series, as its headers and samples show it."""
 
-    name: str = Field(description="Of the file, folder or revision.")
+    name: str = Field(
+        description="Of the file, folder or revision, after the name of its run where there are "
+        "several."
+    )
+    run: str | None = Field(default=None, description="Its training, where there are several.")
     source: str
     revision: str | None = None
     number: int | None = Field(description="Of the step by its name; null where it says none.")
@@ -122,4 +129,16 @@ class SeriesRecord(Record):
     motion: list[MapMotion] = Field(
         default_factory=list, description="The way of each map; empty where none was followed."
     )
+    onsets: list[Onset] = Field(
+        default_factory=list, description="When each pair reaches what it stands on at the end."
+    )
+    runs: RunsRecord | None = Field(
+        default=None,
+        description="Several trainings side by side; null for one. Steps then are those of all "
+        "runs, one run after the other, and each curve has a value for each of them.",
+    )
     notes: list[str]
+
+    def steps_of(self, run: str | None) -> list[StepRecord]:
+        """The steps of one training of several; all for None."""
+        return [step for step in self.steps if run is None or step.run == run]

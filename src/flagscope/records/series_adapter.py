@@ -73,6 +73,9 @@ class AdapterNumber(Record):
 class AdapterCurves(Record):
     """One module of a series of adapters: its change ΔW = s·B A over the steps."""
 
+    run: str | None = Field(
+        default=None, description="Of several trainings, that whose steps the lists are about."
+    )
     module: str = Field(description="Name in the adapter, without PEFT's prefix.")
     random: Literal["lora_A", "lora_B"] = Field(description="The factor that starts random.")
     rank: list[int | None] = Field(description="Columns of B at each step.")

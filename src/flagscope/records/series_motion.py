@@ -67,6 +67,9 @@ class MapMotion(Record):
     more than 8,191 entries: their standard deviation is 0.8 % at most.
     """
 
+    run: str | None = Field(
+        default=None, description="Of several trainings, that whose steps the lists are about."
+    )
     name: str = Field(description="Layer and role; of a sequence of maps the tensor.")
     role: str = Field(description="q, k, v, o, up, gate, down, conv, …")
     stack: str

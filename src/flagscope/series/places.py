@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -51,7 +52,7 @@ class Place:
 
 
 def places(sources: Sequence[str | os.PathLike[str]]) -> list[Place]:
-    """The checkpoints that sources name, in numeric order of their steps.
+    """The checkpoints that sources name, of all runs, in numeric order of their steps.
 
     Parameters
     ----------
@@ -69,8 +70,7 @@ def places(sources: Sequence[str | os.PathLike[str]]) -> list[Place]:
     Raises
     ------
     InputError
-        If nothing is given, a source is not a path or a name, or two folders have a step of one
-        number.
+        If nothing is given, or a source is not a path or a name.
     MissingFileError
         If a folder or a pattern holds no checkpoint.
     """
@@ -85,24 +85,56 @@ def places(sources: Sequence[str | os.PathLike[str]]) -> list[Place]:
             )
         for place in _of(os.fspath(source)):
             found.setdefault((place.source, place.revision), place)
-    _refuse_several(list(found.values()))
     return in_order(found.values())
 
 
-def _refuse_several(found: Sequence[Place]) -> None:
-    """Refuse steps of one number in several folders: they are of two trainings."""
-    seen: dict[tuple[Unit | None, int], Place] = {}
+def runs_of(found: Sequence[Place]) -> dict[str, list[Place]]:
+    """Places by the training that they are of; one entry, named "", for a single training.
+
+    Steps of one number in two folders, or in two repositories, are of two trainings, and then each
+    folder is one. Folders without a number in common are parts of one training.
+
+    Examples
+    --------
+    >>> steps = [Place(f"{run}/step-{i}", f"step-{i}", number=i) for run in "ab" for i in (0, 9)]
+    >>> {name: len(run) for name, run in runs_of(steps).items()}
+    {'a': 2, 'b': 2}
+    """
+    folders: dict[str, list[Place]] = {}
     for place in found:
-        if place.number is None:
-            continue
-        other = seen.setdefault((place.unit, place.number), place)
-        folders = [one.source.rstrip("/").rpartition("/")[0] for one in (other, place)]
-        if folders[0] != folders[1]:
-            raise InputError(
-                f"{other.source} and {place.source} are both {place.unit} {place.number:,}: these "
-                "are several series",
-                hint="give the checkpoints of one training at a time",
-            )
+        folders.setdefault(_folder(place), []).append(place)
+    seen: dict[tuple[Unit | None, int], str] = {}
+    several = False
+    for folder, inside in folders.items():
+        for place in inside:
+            if place.number is not None:
+                other = seen.setdefault((place.unit, place.number), folder)
+                several = several or other != folder
+    if not several:
+        return {"": list(found)}
+    return dict(zip(_run_names(list(folders)), folders.values(), strict=True))
+
+
+def _folder(place: Place) -> str:
+    if place.revision is not None:
+        return place.source
+    return place.source.rstrip("/").rpartition("/")[0]
+
+
+def _run_names(folders: Sequence[str]) -> list[str]:
+    """Of each folder the part of its path that tells it from the others."""
+    parts = [folder.split("/") for folder in folders]
+    start = _common_start(parts)
+    ends = [one[start:] for one in parts]
+    end = _common_start([one[::-1] for one in ends])
+    names = ["/".join(one[: len(one) - end]) for one in ends]
+    return [name or folder for name, folder in zip(names, folders, strict=True)]
+
+
+def _common_start(parts: Sequence[Sequence[str]]) -> int:
+    """How many of the first entries are the same in all."""
+    same = (len(set(entries)) == 1 for entries in zip(*parts, strict=False))
+    return sum(1 for _ in itertools.takewhile(bool, same))
 
 
 def left_out(sources: Sequence[str | os.PathLike[str]]) -> list[str]:

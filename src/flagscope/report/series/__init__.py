@@ -6,19 +6,34 @@ from flagscope.report.series.adapters import (
     adapter_summaries,
     adapters_frame,
 )
-from flagscope.report.series.frames import curves_frame, steps_frame
+from flagscope.report.series.frames import curves_frame, onsets_frame, steps_frame
+from flagscope.report.series.onsets import OnsetSummary, later_in_words, onset_summaries
 from flagscope.report.series.page import render_series
+from flagscope.report.series.runs import (
+    bands_frame,
+    relations_frame,
+    relations_in_words,
+    runs_frame,
+)
 from flagscope.report.series.text import CurveSummary, curve_summaries, series_headline
 
 __all__ = [
     "AdapterSummary",
     "CurveSummary",
+    "OnsetSummary",
     "adapter_lines",
     "adapter_summaries",
     "adapters_frame",
+    "bands_frame",
     "curve_summaries",
     "curves_frame",
+    "later_in_words",
+    "onset_summaries",
+    "onsets_frame",
+    "relations_frame",
+    "relations_in_words",
     "render_series",
+    "runs_frame",
     "series_headline",
     "steps_frame",
 ]

@@ -60,7 +60,7 @@ def adapters_frame(record: SeriesRecord) -> pandas.DataFrame:
         rows += [
             (step.name, step.number, curves.module, observable, value, label)
             for observable, values, label in numbers
-            for step, value in zip(record.steps, values, strict=True)
+            for step, value in zip(record.steps_of(curves.run), values, strict=True)
             if value is not None
         ]
     return pandas.DataFrame(rows, columns=list(_COLUMNS))
@@ -68,22 +68,17 @@ def adapters_frame(record: SeriesRecord) -> pandas.DataFrame:
 
 def adapter_summaries(record: SeriesRecord) -> list[AdapterSummary]:
     """A row for each number, at the first and the last step that hold an adapter."""
-    groups: dict[AdapterObservable, list[list[float | None]]] = defaultdict(list)
+    ends = {run: _ends(record, run) for run in {curves.run for curves in record.adapters}}
+    groups: dict[AdapterObservable, list[tuple[float | None, float | None]]] = defaultdict(list)
     labels: dict[AdapterObservable, str] = {}
     for curves in record.adapters:
+        first, last = ends[curves.run]
         for one in curves.numbers:
-            groups[one.observable].append(one.values)
+            groups[one.observable].append((one.values[first], one.values[last]))
             labels[one.observable] = one.label
-    places = [
-        place for place in range(len(record.steps))
-        if any(curves.rank[place] is not None for curves in record.adapters)
-    ]  # fmt: skip
     found = []
-    for observable, curves in groups.items() if places else ():
-        first, last = (
-            [x for values in curves if (x := values[place]) is not None]
-            for place in (places[0], places[-1])
-        )
+    for observable, values in groups.items():
+        first, last = ([x for x in side if x is not None] for side in zip(*values, strict=True))
         found.append(
             AdapterSummary(
                 TITLES[observable], _median(first), _median(last), max(last, default=None),
@@ -91,6 +86,16 @@ def adapter_summaries(record: SeriesRecord) -> list[AdapterSummary]:
             )
         )  # fmt: skip
     return found
+
+
+def _ends(record: SeriesRecord, run: str | None) -> tuple[int, int]:
+    """Places of the first and the last step that hold an adapter."""
+    every = [curves.rank for curves in record.adapters if curves.run == run]
+    places = [
+        place for place, ranks in enumerate(zip(*every, strict=True))
+        if any(rank is not None for rank in ranks)
+    ]  # fmt: skip
+    return (places[0], places[-1]) if places else (0, -1)
 
 
 def adapter_lines(record: SeriesRecord) -> list[str]:
@@ -128,7 +133,7 @@ def _spikes(adapters: Sequence[AdapterCurves]) -> list[str]:
         ratios = [x for x in curves.values("leading_ratio") if x is not None]
         share = next(x for x in reversed(curves.values("leading_share")) if x is not None)
         text = (
-            f"spike: {curves.module}, from {curves.spike_since} on: its leading singular value is "
+            f"spike: {_name(curves)}, from {curves.spike_since} on: its leading singular value is "
             f"{ratios[-1]:.3g} times the median of the other modules' at the last step, "
             f"{ratios[0]:.3g} times at the first that changes anything, and has {share:.0%} of "
             "the module's squared norm"
@@ -146,11 +151,15 @@ def _dead(adapters: Sequence[AdapterCurves]) -> list[str]:
         rank = next((rank for rank in reversed(curves.rank) if rank is not None), 0)
         for dead in curves.dead:
             which = f"{ranges(dead.directions)} of {rank:,}"
-            groups[dead.kind, dead.since, which].append(curves.module)
+            groups[dead.kind, dead.since, which].append(_name(curves))
     return [
         f"dead: directions {which} in {_modules(modules)}, from {since} on: {_REASONS[kind]}"
         for (kind, since, which), modules in groups.items()
     ]
+
+
+def _name(curves: AdapterCurves) -> str:
+    return curves.module if curves.run is None else f"{curves.run}: {curves.module}"
 
 
 def _modules(names: Sequence[str]) -> str:

@@ -5,8 +5,21 @@ from __future__ import annotations
 import pandas
 
 from flagscope.records.series import SeriesRecord, StepRecord
+from flagscope.records.series_onsets import Onset
 
-_CURVES = ("step", "number", "pair", "kind", "layer", "observable", "value", "low", "high", "label")
+_CURVES = (
+    "step",
+    "number",
+    "pair",
+    "kind",
+    "layer",
+    "observable",
+    "value",
+    "low",
+    "high",
+    "label",
+    "run",
+)
 
 
 def steps_frame(record: SeriesRecord) -> pandas.DataFrame:
@@ -19,7 +32,7 @@ def curves_frame(record: SeriesRecord) -> pandas.DataFrame:
     """One row for each number of each pair at each step that has it."""
     rows = [
         (step.name, step.number, curve.pair, curve.kind, curve.layer, curve.observable, value, low,
-         high, curve.label)
+         high, curve.label, step.run)
         for curve in record.curves
         for step, value, low, high in zip(
             record.steps, curve.values, curve.low, curve.high, strict=True
@@ -27,3 +40,9 @@ def curves_frame(record: SeriesRecord) -> pandas.DataFrame:
         if value is not None
     ]  # fmt: skip
     return pandas.DataFrame(rows, columns=list(_CURVES))
+
+
+def onsets_frame(record: SeriesRecord) -> pandas.DataFrame:
+    """One row for each test and level of each pair, of each run where there are several."""
+    rows = [onset.model_dump() for onset in record.onsets]
+    return pandas.DataFrame(rows, columns=list(Onset.model_fields))

@@ -11,7 +11,7 @@ from flagscope.records.series import SeriesCurve, SeriesRecord
 
 
 class CurveSummary(NamedTuple):
-    """One number of one kind of pair: medians at the first and the last step.
+    """One number of one kind of pair: medians at the first and the last step of each run.
 
     None where fewer than half of the pairs have it there. `low` and `high` are medians of the ends
     of what chance gives at the last step, None where there is no number.
@@ -44,7 +44,8 @@ def series_headline(record: SeriesRecord) -> str:
     """
     count, faults = len(record.steps), len(record.integrity.faults)
     found = f"{faults:,} fault{'' if faults == 1 else 's'}" if faults else "no fault found"
-    return f"{count:,} checkpoint{'' if count == 1 else 's'}; {found}"
+    runs = "" if record.runs is None else f" of {len(record.runs.runs):,} runs"
+    return f"{count:,} checkpoint{'' if count == 1 else 's'}{runs}; {found}"
 
 
 def curve_summaries(record: SeriesRecord) -> list[CurveSummary]:
@@ -53,25 +54,37 @@ def curve_summaries(record: SeriesRecord) -> list[CurveSummary]:
     for curve in record.curves:
         groups[curve.kind, curve.observable].append(curve)
     found = []
+    ends = _ends(record)
     for (kind, observable), curves in groups.items():
         labels = {curve.label for curve in curves}
-        last = median_of_most([curve.values[-1] for curve in curves])
+        last = median_of_most([curve.values[at] for curve in curves for _, at in ends])
         calibrated = [
-            curve for curve in curves if last is not None and curve.values[-1] is not None
+            (curve.low[at], curve.high[at])
+            for curve in curves
+            for _, at in ends
+            if last is not None and curve.values[at] is not None
         ]
         found.append(
             CurveSummary(
                 kind=kind,
                 observable=observable,
                 pairs=len(curves),
-                first=median_of_most([curve.values[0] for curve in curves]),
+                first=median_of_most([curve.values[at] for curve in curves for at, _ in ends]),
                 last=last,
-                low=median_of_most([curve.low[-1] for curve in calibrated]),
-                high=median_of_most([curve.high[-1] for curve in calibrated]),
+                low=median_of_most([low for low, _ in calibrated]),
+                high=median_of_most([high for _, high in calibrated]),
                 label=labels.pop() if len(labels) == 1 else None,
             )
         )
     return found
+
+
+def _ends(record: SeriesRecord) -> list[tuple[int, int]]:
+    """Places of the first and the last step of each run."""
+    places: dict[str | None, list[int]] = defaultdict(list)
+    for place, step in enumerate(record.steps):
+        places[step.run].append(place)
+    return [(inside[0], inside[-1]) for inside in places.values()]
 
 
 def median_of_most(values: Sequence[float | None]) -> float | None:

@@ -17,10 +17,16 @@ ASIDE = 3.0
 """Detour of a file through a step, in units of that of the other files, of a foreign one."""
 _SIGMAS = 4.0
 _NO_MORE = 0.05  # correlation that independent weights do not exceed, whatever the samples
-_PLAIN = 0.3  # correlation of neighbours that shows a common origin
+PLAIN = 0.3
+"""Correlation of neighbours that shows a common origin."""
 _PLAIN_AROUND = 2.0  # the same of the neighbours of a step between them, in units of the limit
 _PER_STEP = 5  # a first distance of more steps than this many times the next may lose all memory
 _KEPT = 8
+
+
+def unrelated(series: Compared | _Part) -> float:
+    """Correlation that independent weights do not exceed."""
+    return max(_SIGMAS * series.noise, _NO_MORE)
 
 
 def foreign_files(series: Compared) -> tuple[list[SeriesFault], set[int]]:
@@ -108,8 +114,8 @@ def _aside(
     if own is None or others is None:
         return None
     nearest, usual = inside.nearest(place), rest.nearest(place)
-    lost = nearest is not None and nearest < max(_SIGMAS * inside.noise, _NO_MORE)
-    kept = usual is not None and usual > _PLAIN
+    lost = nearest is not None and nearest < unrelated(inside)
+    kept = usual is not None and usual > PLAIN
     inner = 0 < place < len(series.steps) - 1
     if not (inner and own > ASIDE * others) and not (lost and kept):
         return None
@@ -133,7 +139,7 @@ def foreign_steps(series: Compared, left: set[int]) -> tuple[list[SeriesFault], 
     size = len(series.steps)
     if not series.correlation.size or size < 3:
         return [], places
-    limit = max(_SIGMAS * series.noise, _NO_MORE)
+    limit = unrelated(series)
     for place in range(size):
         others = [other for other in range(size) if other != place and other not in left]
         if len(others) < 2 or place in left:
@@ -144,7 +150,7 @@ def foreign_steps(series: Compared, left: set[int]) -> tuple[list[SeriesFault], 
         neighbours = _around(others, place)
         bound = float(series.correlation[neighbours[0], neighbours[1]])
         between = neighbours[0] < place < neighbours[1]
-        if not bound > (_PLAIN_AROUND * limit if between else _PLAIN):
+        if not bound > (_PLAIN_AROUND * limit if between else PLAIN):
             continue
         if not _as_dense(series, place, neighbours):
             continue
@@ -177,12 +183,12 @@ def foreign_steps(series: Compared, left: set[int]) -> tuple[list[SeriesFault], 
 def another_training(series: Compared, left: set[int]) -> tuple[list[SeriesFault], int | None]:
     """A fault where all later steps have nothing in common with all earlier ones, and its place."""
     places = [place for place in range(len(series.steps)) if place not in left]
-    limit = max(_SIGMAS * series.noise, _NO_MORE)
+    limit = unrelated(series)
     for cut in range(2, len(places) - 1) if series.correlation.size else ():
         early, late = places[:cut], places[cut:]
         across = series.correlation[np.ix_(early, late)]
         bound = min(series.correlation[early[-2], early[-1]], series.correlation[late[0], late[1]])
-        if not (across < limit).all() or not bound > _PLAIN:
+        if not (across < limit).all() or not bound > PLAIN:
             continue
         name, before = series.steps[late[0]].place.name, series.steps[early[-1]].place.name
         fault = SeriesFault(
