@@ -20,9 +20,10 @@ from flagscope.observables import PAIR_OBSERVABLES, null_band
 from flagscope.records import PairRecord, ScanResult
 from flagscope.records.series import SeriesCurve, SeriesRecord, StepRecord
 from flagscope.series.kept import KeptSteps
-from flagscope.series.places import left_out, places
-from flagscope.series.step import Step, read_step
+from flagscope.series.places import left_out
+from flagscope.series.step import Step
 from flagscope.series.verify import step_records, verified
+from flagscope.series.waiting import read_steps
 
 if TYPE_CHECKING:
     from flagscope.api.source import Config
@@ -41,6 +42,7 @@ def track(
     family: str | None = None,
     heads: int | None = None,
     store: str | os.PathLike[str] | None = None,
+    wait: float = 0.0,
     workers: int | None = None,
     memory: int = 2_000_000_000,
     progress: Progress | bool | None = None,
@@ -65,6 +67,9 @@ def track(
     store
         A folder in which what was read and computed of each step is kept: a longer series then
         costs its new steps, and a run that was stopped goes on.
+    wait
+        Seconds, at most, for which steps that are being written are waited for. Steps that are
+        added meanwhile are read too.
     progress
         As for `flagscope.scan`; what is counted are steps.
 
@@ -94,14 +99,9 @@ def track(
     wanted: dict[str, Any] = {
         "layers": all_of(layers), "kinds": all_of(kinds), "family": family, "heads": heads
     }  # fmt: skip
-    found = places(given)
     kept = None if store is None else KeptSteps(store)
     with shown_progress(progress) as step:
-        steps = []
-        for count, place in enumerate(found):
-            steps.append(read_step(place) if kept is None else kept.step(place)[0])
-            if step is not None:
-                step(count + 1, len(found), f"reading {place.name}")
+        steps = read_steps(given, kept=kept, wait=wait, progress=step)
         integrity, series = verified(steps)
         records = step_records(steps, series)
         curves: list[SeriesCurve] = []
