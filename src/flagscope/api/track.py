@@ -24,10 +24,11 @@ from flagscope.records.series_adapter import AdapterCurves
 from flagscope.records.series_motion import MapMotion
 from flagscope.series.kept import KeptSteps
 from flagscope.series.onsets import onsets
-from flagscope.series.places import Place, left_out, places, runs_of
+from flagscope.series.places import Place, left_out, runs_of
 from flagscope.series.runs import Verified, runs_record, together
-from flagscope.series.step import Step, read_step
+from flagscope.series.step import Step
 from flagscope.series.verify import step_records, verified
+from flagscope.series.waiting import read_steps
 
 if TYPE_CHECKING:
     from flagscope.api.source import Config
@@ -46,6 +47,7 @@ def track(
     family: str | None = None,
     heads: int | None = None,
     store: str | os.PathLike[str] | None = None,
+    wait: float = 0.0,
     workers: int | None = None,
     memory: int = 2_000_000_000,
     progress: Progress | bool | None = None,
@@ -71,6 +73,9 @@ def track(
     store
         A folder in which what was read and computed of each step is kept: a longer series then
         costs its new steps, and a run that was stopped goes on.
+    wait
+        Seconds, at most, for which steps that are being written are waited for. Steps that are
+        added meanwhile are read too.
     progress
         As for `flagscope.scan`; what is counted are steps.
 
@@ -100,19 +105,17 @@ def track(
     wanted: dict[str, Any] = {
         "layers": all_of(layers), "kinds": all_of(kinds), "family": family, "heads": heads
     }  # fmt: skip
-    found = runs_of(places(given))
-    total = sum(map(len, found.values()))
     kept = None if store is None else KeptSteps(store)
     with shown_progress(progress) as step:
-        read: dict[str, list[Step]] = {name: [] for name in found}
+        steps = {one.place: one for one in read_steps(given, kept=kept, wait=wait, progress=step)}
+        read = {
+            name: [steps[place] for place in inside]
+            for name, inside in runs_of(list(steps)).items()
+        }
         runs: dict[str, Verified] = {}
-        for name, inside in found.items():
-            for place in inside:
-                read[name].append(read_step(place) if kept is None else kept.step(place)[0])
-                if step is not None:
-                    step(sum(map(len, read.values())), total, f"reading {_named(name, place)}")
-            integrity, series = verified(read[name])
-            runs[name] = Verified(integrity, series, step_records(read[name], series))
+        for name, inside in read.items():
+            integrity, series = verified(inside)
+            runs[name] = Verified(integrity, series, step_records(inside, series))
         if len(runs) > 1:
             integrity, records, shared = together(runs)
         else:
@@ -127,7 +130,7 @@ def track(
                 scans[name].append(_scanned(one, name, wanted, extra, kept, notes))
                 if step is not None:
                     done = sum(map(len, scans.values()))
-                    step(done, total, f"measuring {_named(name, one.place)}")
+                    step(done, len(steps), f"measuring {_named(name, one.place)}")
             for name, inside in read.items():
                 run = {"run": name or None}
                 adapters += [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
@@ -170,10 +171,17 @@ class Checkpoint(ABC):
         """Storage of a tensor: equal for two that share it. None where each has its own bytes."""
         return None
 
-    def runs(self, wanted: Sequence[tuple[str, int, int]]) -> list[bytes] | None:  # noqa: ARG002
+    def runs(
+        self,
+        wanted: Sequence[tuple[str, int, int]],  # noqa: ARG002
+        *,
+        spare: float = math.inf,  # noqa: ARG002
+    ) -> list[bytes] | None:
         """Bytes start … stop of the row-major data of many tensors, by their names.
 
-        Only readers to which every request costs time give them; None from all others.
+        Only readers to which every request costs time give them; None from all others. They read
+        what lies between two runs where that saves a request: at most the share `spare` of a file,
+        or 64 KiB if that is more.
         """
         return None
 

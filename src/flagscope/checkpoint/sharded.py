@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -112,14 +113,16 @@ class ShardedCheckpoint(Checkpoint):
         """Whether the shards are."""
         return any(shard.is_remote for shard in self._shards.values())
 
-    def runs(self, wanted: Sequence[tuple[str, int, int]]) -> list[bytes] | None:
+    def runs(
+        self, wanted: Sequence[tuple[str, int, int]], *, spare: float = math.inf
+    ) -> list[bytes] | None:
         """Runs of bytes, each from its shard; None if a shard does not give them."""
         of: dict[str, list[int]] = {}
         for number, (name, _, _) in enumerate(wanted):
             of.setdefault(self._where[name], []).append(number)
         found: list[bytes] = [b""] * len(wanted)
         for shard, numbers in of.items():
-            parts = self._shards[shard].runs([wanted[number] for number in numbers])
+            parts = self._shards[shard].runs([wanted[number] for number in numbers], spare=spare)
             if parts is None:
                 return None
             for number, part in zip(numbers, parts, strict=True):

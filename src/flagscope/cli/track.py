@@ -71,6 +71,13 @@ def _kinds(
     "its new steps, and a stopped run goes on.",
 )
 @click.option(
+    "--wait",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="Wait for steps that are being written, at most so long, and read what is added.",
+)
+@click.option(
     "--workers",
     metavar="N",
     type=click.IntRange(1),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from flagscope.errors import StoreError
+from flagscope.series.file_states import file_states
 from flagscope.series.places import Place
 from flagscope.series.step import Header, Step, read_step
 from flagscope.series.trainer_state import TrainerState
@@ -110,14 +111,10 @@ class KeptSteps:
 
 def _key(place: Place) -> str | None:
     """Digest of the paths, sizes and times of the files of a step on this machine."""
-    if place.revision is not None or "://" in place.source:
+    states = file_states(place)
+    if states is None:
         return None
     path = Path(place.source).expanduser()
-    try:
-        files = sorted(one for one in path.iterdir()) if path.is_dir() else [path]
-        states = [(one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in files]
-    except OSError:
-        return None
     return _digest([_LAYOUT, str(path.resolve()), place.name, states])
 
 

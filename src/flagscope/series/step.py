@@ -18,7 +18,7 @@ from flagscope.series.places import Place
 from flagscope.series.sampling import sampled
 from flagscope.series.trainer_state import TrainerState, trainer_state
 
-Fault = Literal["truncated", "incomplete", "unreadable"]
+Fault = Literal["truncated", "incomplete", "unreadable", "being-written"]
 
 
 @dataclass(frozen=True)

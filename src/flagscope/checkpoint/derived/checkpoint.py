@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Hashable, Mapping, Sequence
 
 from torch import Tensor
@@ -76,7 +77,9 @@ class DerivedCheckpoint(Checkpoint):
         inner = self._inner_name(name)
         return None if inner is None else self._inner.memory(inner)
 
-    def runs(self, wanted: Sequence[tuple[str, int, int]]) -> list[bytes] | None:
+    def runs(
+        self, wanted: Sequence[tuple[str, int, int]], *, spare: float = math.inf
+    ) -> list[bytes] | None:
         """Runs of bytes of the inner checkpoint; None where one of its tensors is made here."""
         runs = []
         for name, start, stop in wanted:
@@ -84,7 +87,7 @@ class DerivedCheckpoint(Checkpoint):
             if inner is None:
                 return None
             runs.append((inner, start, stop))
-        return self._inner.runs(runs)
+        return self._inner.runs(runs, spare=spare)
 
     def _read(self, name: str, index: Index) -> Tensor:
         inner = self._inner_name(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -52,14 +53,16 @@ class RemoteBytes:
         self.path.check_unchanged()
         return torch.frombuffer(data, dtype=torch.uint8)
 
-    def read_spans(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Bytes of many short spans, in few requests.
+    def read_spans(
+        self, spans: Sequence[tuple[int, int]], *, spare: float = math.inf
+    ) -> list[bytes]:
+        """Bytes of many short spans, in few requests; `spare` as for `RemotePath.read_spans`.
 
         Raises
         ------
         CorruptFileError, SourceError
             As for `read`.
         """
-        parts = self.path.read_spans(spans)
+        parts = self.path.read_spans(spans, spare=spare)
         self.path.check_unchanged()
         return parts

@@ -29,9 +29,6 @@ class HubPath(RemotePath):
         Path of the file in the model; empty for the model itself.
     """
 
-    # Enough to identify the format of the file; its header is then asked for by its own length.
-    first = 64
-
     def __init__(self, name: str, commit: str, file: str) -> None:
         from huggingface_hub import hf_hub_url
 
@@ -45,6 +42,11 @@ class HubPath(RemotePath):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return HubPath, self._parts_of_name
+
+    @property
+    def first(self) -> int:
+        """Enough to identify the format; the header is then asked for by its own length."""
+        return 64
 
     @property
     def name(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -22,6 +23,10 @@ _PART = 8 * 2**20
 _AT_ONCE = 8
 # Reading this much for nothing costs less than another request.
 _GAP = 2**16
+# Of a first request that is longer than the header, the rest is read for nothing: of a large file
+# at most this share.
+_FIRST_SHARE = 1 / 400
+_FIRST, _LEAST_FIRST = 2**18, 2**14
 # Fields by which stores distinguish two states of a file, the surest first.
 _STAMPS = (
     *("ETag", "etag", "md5Hash", "Content-MD5", "content_md5", "blob_id"),
@@ -43,9 +48,6 @@ class RemotePath:
     url
         As the user gave it. Credentials in it (user:password@, a signed query) are never shown.
     """
-
-    first = 2**18
-    """Bytes of a first request: headers of most files fit."""
 
     def __init__(self, url: str) -> None:
         # Of a chain of URLs (simplecache::https://…) the last names the file.
@@ -116,6 +118,11 @@ class RemotePath:
             )
         return int(info["size"])
 
+    @property
+    def first(self) -> int:
+        """Bytes of a first request: headers of most files fit."""
+        return min(_FIRST, max(_LEAST_FIRST, int(self.size * _FIRST_SHARE)))
+
     @cached_property
     def _info(self) -> dict[str, Any]:
         return self._asked(lambda store, path: store.info(path))
@@ -177,14 +184,15 @@ class RemotePath:
                 whole[a - start : b - start] = part
         return whole
 
-    def read_spans(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Bytes of many short spans; those that lie close together take one request."""
-        blocks: list[tuple[int, int]] = []
-        for start, stop in sorted(spans):
-            if blocks and start - blocks[-1][1] <= _GAP and stop - blocks[-1][0] <= _PART:
-                blocks[-1] = blocks[-1][0], max(stop, blocks[-1][1])
-            else:
-                blocks.append((start, stop))
+    def read_spans(
+        self, spans: Sequence[tuple[int, int]], *, spare: float = math.inf
+    ) -> list[bytes]:
+        """Bytes of many short spans; those that lie close together take one request.
+
+        What lies between spans of one request is read for nothing: at most 64 KiB in one place,
+        and in all at most the share `spare` of the file, or 64 KiB if that is more.
+        """
+        blocks = _joined(spans, spare=max(_GAP, self.size * spare))
         parts = self._parts(blocks)
         begins = [start for start, _ in blocks]
         found = []
@@ -266,6 +274,28 @@ class RemotePath:
                 store.retries = 1  # s3fs would ask five times each time that it is asked
             place = shown_url(self.url).rpartition("::")[2]
             return patiently(lambda: question(store, path), place="://".join(urlsplit(place)[:2]))
+
+
+def _joined(spans: Sequence[tuple[int, int]], *, spare: float) -> list[tuple[int, int]]:
+    """Blocks that hold the spans, in order; the narrowest gaps are closed first."""
+    blocks: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if blocks and start < blocks[-1][1]:
+            blocks[-1] = blocks[-1][0], max(stop, blocks[-1][1])
+        else:
+            blocks.append((start, stop))
+    gaps = sorted((after[0] - before[1], after[0]) for before, after in itertools.pairwise(blocks))
+    sums = itertools.accumulate(gap for gap, _ in gaps)
+    closed = {
+        at for (gap, at), used in zip(gaps, sums, strict=True) if gap <= _GAP and used <= spare
+    }
+    joined: list[tuple[int, int]] = []
+    for start, stop in blocks:
+        if joined and start in closed and stop - joined[-1][0] <= _PART:
+            joined[-1] = joined[-1][0], stop
+        else:
+            joined.append((start, stop))
+    return joined
 
 
 def _stamp(info: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -81,12 +82,16 @@ class SafetensorsFile(FileCheckpoint):
         """Whether it lies behind a URL."""
         return isinstance(self._bytes, RemoteBytes)
 
-    def runs(self, wanted: Sequence[tuple[str, int, int]]) -> list[bytes] | None:
+    def runs(
+        self, wanted: Sequence[tuple[str, int, int]], *, spare: float = math.inf
+    ) -> list[bytes] | None:
         """Bytes start … stop of the data of tensors; None of a local file."""
         if not isinstance(self._bytes, RemoteBytes):
             return None
         places = ((self._begins[name], start, stop) for name, start, stop in wanted)
-        return self._bytes.read_spans([(at + start, at + stop) for at, start, stop in places])
+        return self._bytes.read_spans(
+            [(at + start, at + stop) for at, start, stop in places], spare=spare
+        )
 
     def _release(self) -> None:
         self._recent.clear()

@@ -35,6 +35,7 @@ def unread(steps: Sequence[Step]) -> list[SeriesFault]:
                 "truncated": "is damaged or cut short",
                 "incomplete": "is not all there",
                 "unreadable": "cannot be read",
+                "being-written": "is not whole yet: its files still change",
             }[step.fault]
             faults.append(
                 SeriesFault(
