@@ -5,24 +5,17 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test shapes check docs dist-check fuzz mistakes lab lab-quick bench clean
+.PHONY: demo test check docs dist-check fuzz mistakes lab lab-quick bench clean
 
 demo: $(VENV)/.core
 	$(BIN)/flagscope demo --html flagscope-demo.html
 
-# One thread a process: several test processes share the cores.
-test: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -q
-
-# The mathematics with its annotations checked at run time, shapes of arrays included. Tests that
-# draw the same calls thousands of times are left to `make test`.
+# One thread a process: several test processes share the cores. The mathematics is tested with its
+# annotations checked at run time, shapes of arrays included: tests/shape_checks.py says where.
 CHECKED := flagscope.geometry,flagscope.null,flagscope.diagnose,flagscope.arch,flagscope.reparameterize,flagscope.comparison
-DRAWS   := $(addprefix --ignore=tests/diagnose/test_,balanced_null.py calibration.py guard.py)
-shapes: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -q -m "not slow" $(DRAWS) \
-		-p shape_checks --jaxtyping-packages=$(CHECKED),shape_checks.checked \
-		$(addprefix src/flagscope/,geometry null diagnose arch reparameterize comparison) \
-		$(addprefix tests/,geometry null diagnose reparameterize comparison/test_in_order.py)
+test: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder -q \
+		-p shape_checks --jaxtyping-packages=$(CHECKED),shape_checks.checked
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

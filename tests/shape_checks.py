@@ -2,13 +2,15 @@
 
     pytest -p shape_checks --jaxtyping-packages=flagscope.geometry,...,shape_checks.checked
 
-A test that hands over wrong types on purpose meets the checker before the message that it is about:
-it is skipped. What src hands to src has to fit.
+The checks are on for tests of the mathematics and off for all others, which call the same functions
+from further away. A test that hands over wrong types on purpose meets the checker before the
+message that it is about: it is run again with the checks off. What src hands to src has to fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jaxtyping
@@ -20,17 +22,50 @@ from beartype.roar import BeartypeCallHintViolation
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 _ROOT = Path(__file__).parent.parent
+_ON = tuple(
+    _ROOT / name
+    for name in (
+        "src/flagscope/geometry", "src/flagscope/null", "src/flagscope/diagnose",
+        "src/flagscope/arch", "src/flagscope/reparameterize", "src/flagscope/comparison",
+        "tests/geometry", "tests/null", "tests/diagnose", "tests/reparameterize",
+        "tests/comparison/test_in_order.py",
+    )
+)  # fmt: skip
+# They draw the same calls thousands of times.
+_OFF = tuple(
+    _ROOT / "tests/diagnose" / name
+    for name in ("test_balanced_null.py", "test_calibration.py", "test_guard.py")
+)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Switch the checks on or off for one test and its fixtures."""
+    on = any(item.path.is_relative_to(place) for place in _ON) and item.path not in _OFF
+    with _checks(on=on):
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Run one test; skip it where its own argument is what does not fit."""
+    """Run one test; run it again without checks where its own argument is what does not fit."""
     try:
         return (yield)
     except (jaxtyping.TypeCheckError, BeartypeCallHintViolation) as error:
-        if _handed_over_by_a_test(error):
-            pytest.skip("hands over wrong types on purpose")
-        raise
+        if not _handed_over_by_a_test(error):
+            raise
+    with _checks(on=False):
+        item.runtest()
+
+
+@contextmanager
+def _checks(*, on: bool) -> Iterator[None]:
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", not on)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def _handed_over_by_a_test(error: BaseException) -> bool:

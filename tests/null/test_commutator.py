@@ -14,7 +14,7 @@ from flagscope.null import (
     defect_variance,
     spectrum_invariants,
 )
-from flagscope.null.draws import haar_draws
+from flagscope.null.draws import _draws_of, haar_draws
 from null import sampling
 
 
@@ -202,8 +202,13 @@ def test_drawn_block_has_the_law_of_the_definition(first, second):
 
 def test_draws_are_seeded_and_bounded():
     a = spectrum_invariants(spectra(12)["low"]).centred
-    first, again = (haar_draws(a, a, draws=1200, seed=8) for _ in range(2))
+    first = haar_draws(a, a, draws=1200, seed=8)
+    assert haar_draws(a, a, draws=1200, seed=8) is first
+    _draws_of.cache_clear()
+    again = haar_draws(a, a, draws=1200, seed=8)
+    assert again is not first
     assert (first.ratio == again.ratio).all()
+    assert (first.ratio != haar_draws(a, a, draws=1200, seed=9).ratio).any()
     assert haar_draws(a, a, draws=50, seed=8) is None
     wide = spectrum_invariants(np.arange(1500.0)).centred
     assert haar_draws(wide, wide, draws=999, seed=8) is None

@@ -50,12 +50,11 @@ def test_labels_hold(name):
     before = scanned(case, case.state)
     done = set()
     for seed, symmetry in enumerate(applicable(case.graph)):
-        if symmetry.kind in done:
+        # Under a change of heads the records change places: a test of its own.
+        if symmetry.kind in done or symmetry.kind == "heads":
             continue
         change = random_change(symmetry, generator=torch.Generator().manual_seed(seed))
         after = scanned(case, apply(case.state, change).state)
-        if symmetry.kind == "heads":
-            continue  # the records change places
         moved = 0.0
         for pair, record in before.items():
             for observable, label in labels(record.freedom).items():

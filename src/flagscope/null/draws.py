@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,13 @@ def haar_draws(
     >>> len(haar_draws(alpha, alpha, draws=1999, seed=0).ratio)
     1999
     """
+    return _draws_of(write.tobytes(), read.tobytes(), draws, seed)
+
+
+# Weights that are scanned again have the same spectra: up to 160 kB each.
+@lru_cache(maxsize=64)
+def _draws_of(write_bytes: bytes, read_bytes: bytes, draws: int, seed: int) -> HaarDraws | None:
+    write, read = np.frombuffer(write_bytes), np.frombuffer(read_bytes)
     d = len(write)
     (a, a_shift), (b, b_shift) = _kept(write), _kept(read)
     # The wider block is drawn as columns of the other: QR of d x m costs 4 d m².
@@ -89,7 +97,9 @@ def haar_draws(
         product = np.einsum("nik,i,k->n", square, a_part, b_part) + rest
         ratio.append(commutator * norm)
         defect.append(commutator / (2.0 * product))
-    return HaarDraws(np.concatenate(ratio), np.concatenate(defect))
+    made = HaarDraws(np.concatenate(ratio), np.concatenate(defect))
+    made.ratio.flags.writeable = made.defect.flags.writeable = False
+    return made
 
 
 def _kept(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
