@@ -16,7 +16,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 from beartype import BeartypeConf, beartype
-from beartype.roar import BeartypeCallHintViolation
+from beartype.roar import BeartypeCallHintParamViolation, BeartypeCallHintViolation
 
 # PEP 484's numeric tower: an int is a float to every type checker.
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
@@ -70,7 +70,8 @@ def _checks(*, on: bool) -> Iterator[None]:
 
 def _handed_over_by_a_test(error: BaseException) -> bool:
     """Whether an argument is refused, and the innermost code of the project is a test's."""
-    if "parameter" not in str(error):
+    argument = isinstance(error, BeartypeCallHintParamViolation)
+    if not argument and "whilst checking the parameters" not in str(error):
         return False
     place, traceback = Path(), error.__traceback__
     while traceback is not None:
