@@ -123,7 +123,8 @@ def test_what_the_paper_claims_is_told_from_what_goes_beyond():
     assert counts == {
         "adamw-rotation": 0, "alignment-without-ridge": 0, "attention-laws": 0, "attractor": 2,
         "collapse": 8,
-        "invariance": 2, "invariant-ring": 2, "kernel-vs-read": 1, "lm-checkpoints": 7,
+        "invariance": 2, "invariant-ring": 2, "kernel-vs-read": 1, "lead-lag": 0,
+        "lm-checkpoints": 7,
         "merge-prediction": 0,
         "obstruction": 3, "obstruction-scale": 3, "pruning": 0, "published-checkpoints": 5,
         "ridge-rate": 2, "strata": 4,
@@ -131,7 +132,7 @@ def test_what_the_paper_claims_is_told_from_what_goes_beyond():
     verdicts = {name: results(name)["verdict"] for name in counts}
     assert verdicts["lm-checkpoints"] == verdicts["obstruction"] == "confirmed"
     none = ("adamw-rotation", "alignment-without-ridge", "attention-laws", "merge-prediction")
-    none = (*none, "pruning")
+    none = (*none, "lead-lag", "pruning")
     assert all(verdicts[name] is None for name in none)
     # By "polystable" the paper means a closed orbit; the standard meaning is not its claim.
     assert verdicts["strata"] == "confirmed"
