@@ -11,6 +11,7 @@ from flagscope.cli.bar import progress_bar
 from flagscope.cli.collection import collection_paused
 from flagscope.cli.gate import series_codes, series_gate
 from flagscope.cli.interrupt import interruptible
+from flagscope.cli.motion_text import print_motion
 from flagscope.cli.options import chosen, memory_option
 from flagscope.cli.outputs import check_outputs, paths_option, write_outputs
 
@@ -46,7 +47,7 @@ def _kinds(
 @click.option("--csv", metavar="F", help="Write a table as CSV; - for stdout.")
 @click.option(
     "--csv-table",
-    type=click.Choice(["steps", "curves"]),
+    type=click.Choice(["steps", "curves", "motion"]),
     default="steps",
     show_default=True,
     help="Table that --csv writes.",
@@ -151,6 +152,9 @@ def _print(out: Output, record: SeriesRecord) -> None:
     if record.curves:
         out.print()
         _print_curves(out, record)
+    if record.motion:
+        out.print()
+        print_motion(out, record)
     for note in record.notes:
         out.paragraph(note, bullet="note: ")
 
