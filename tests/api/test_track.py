@@ -12,11 +12,16 @@ from safetensors.torch import load_file
 
 import flagscope
 from flagscope.api import track as module
+from flagscope.api import track_motion as motion_module
+from flagscope.checkpoint import Checkpoint
 from flagscope.demo import checkpoints
+from flagscope.engine.cache.stored_tensor import StoredTensor
+from flagscope.engine.plan.pieces import Piece
 from flagscope.errors import InputError, StoreError
 from flagscope.observables import null_band
 from flagscope.schema import TRACK_SCHEMA_FILE, track_schema
 from flagscope.series import kept as kept_module
+from flagscope.series.motion import step_states as states_module
 from series.made import adapters, mlp, saved
 
 BUNDLED = Path(checkpoints()[0]).parent
@@ -87,7 +92,8 @@ def test_sources_are_folders_patterns_and_files_in_the_order_of_numbers(run: Pat
 
 def test_verify_looks_at_integrity_alone(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "scan", None)
-    assert flagscope.track(run, verify=True).result.curves == []
+    found = flagscope.track(run, verify=True).result
+    assert found.curves == found.motion == []
 
 
 def test_settings_are_those_of_a_scan() -> None:
@@ -125,7 +131,18 @@ def test_a_longer_series_reads_its_new_step_alone(
         "scan",
         lambda source, **rest: scanned.append(source) or original_scan(source, **rest),
     )
+    opened: list[str] = []
+    original_opened = motion_module.opened
+    monkeypatch.setattr(
+        motion_module,
+        "opened",
+        lambda source, **rest: opened.append(source) or original_opened(source, **rest),
+    )
     longer = flagscope.track(folder, store=store)
+    assert opened == [str(folder / "checkpoint-40")]
+    assert [None if m.change[4] is None else m.distance_last[4] for m in longer.result.motion] == (
+        [0.0] * 4
+    )
     assert read == ["checkpoint-40"]
     assert scanned == [str(folder / "checkpoint-40")]
     assert longer.to_json() == flagscope.track(folder).to_json()
@@ -206,7 +223,7 @@ def test_weights_next_to_the_steps_are_named(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("stop", range(1, 11))
+@pytest.mark.parametrize("stop", [*range(1, 15), 18])
 def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
     run: Path, report: flagscope.SeriesReport, tmp_path: Path, stop: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -224,4 +241,55 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
         flagscope.track(run, store=tmp_path)
     done = flagscope.track(run, store=tmp_path)
     assert done.to_json() == report.to_json()
-    assert len(written) == 12 + 1  # six steps and six scans, one of them twice
+    assert len(written) == 18 + 1  # six steps, scans and states of maps, one of them twice
+
+
+def test_a_further_step_costs_the_bytes_of_its_own_tensors_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, store = mlp(1, steps=31), tmp_path / "store"
+    folder = saved(run[:30], tmp_path / "run")
+    flagscope.track(folder, store=store, kinds="sequential")
+    saved(run[30:], folder)
+    read: list[tuple[str, int]] = []
+    original = states_module.read_piece
+
+    def counted(checkpoint: Checkpoint, piece: Piece) -> StoredTensor:
+        stored = original(checkpoint, piece)
+        read.append((f"{checkpoint.source}:{piece.tensor}", stored.values.nbytes))
+        return stored
+
+    monkeypatch.setattr(states_module, "read_piece", counted)
+    flagscope.track(folder, store=store, kinds="sequential")
+    weights = {name: w for name, w in run[30][1].items() if name.endswith("weight")}
+    assert len(read) == len({name for name, _ in read}) == len(weights)
+    assert all("checkpoint-300" in name for name, _ in read)
+    assert sum(size for _, size in read) == sum(w.nbytes for w in weights.values())
+
+
+def test_maps_of_one_tensor_are_cut_out_of_one_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[str, str]] = []
+    original = states_module.read_piece
+    monkeypatch.setattr(
+        states_module,
+        "read_piece",
+        lambda checkpoint, piece: (
+            read.append((checkpoint.source, piece.tensor)) or original(checkpoint, piece)
+        ),
+    )
+    found = flagscope.track(checkpoints()[:2], layers=0)
+    assert {motion.role for motion in found.result.motion} == {"q", "k", "v", "o", "up", "down"}
+    assert len(read) == len(set(read)) == 2 * 4
+
+
+def test_the_motion_of_the_bundled_training_has_a_row_for_each_map_side_and_step() -> None:
+    found = flagscope.track(BUNDLED, kinds="mlp")
+    assert len(found.motion) == 8 * 2 * 5
+    assert not found.motion.duplicated(["map", "side", "step"]).any()
+    assert {side: set(rows["label"]) for side, rows in found.motion.groupby("side")} == {
+        "read": {"functional", "gauge"}, "write": {"functional", "gauge"}
+    }  # fmt: skip
+    claimed = found.motion[found.motion["turn_p_adjusted"] < 0.05]
+    assert set(claimed["role"]) == {"up"}
+    assert set(claimed["side"]) == {"read"}
+    assert claimed["turn_block_ratio"].between(1.5, 3).all()

@@ -69,3 +69,14 @@ def test_what_it_cannot_take_is_said(run: Run, tmp_path: Path) -> None:
     assert answer.code == 2
     assert "no checkpoint matches" in answer.err
     assert "is not among qk, ov" in run("track", tmp_path, "--kinds", "dense").err
+
+
+def test_the_motion_of_maps_is_said_and_written(run: Run, damaged: Path, tmp_path: Path) -> None:
+    answer = run("track", damaged, "--store", tmp_path / "store")
+    assert "way of 4 maps: path length" in answer.out
+    assert "leading directions" in answer.out.lower()
+    answer = run("track", damaged, "--csv", "-", "--csv-table", "motion", "--store",
+                 tmp_path / "store")  # fmt: skip
+    rows = answer.out.splitlines()
+    assert rows[0].split(",")[:7] == ["step", "number", "map", "role", "layer", "side", "freedom"]
+    assert len(rows) == 1 + 4 * 2 * 4  # one step is damaged, one is a copy of another

@@ -110,6 +110,16 @@ class SeriesReport:
 
         return bands_frame(self.result.runs)
 
+    @cached_property
+    def motion(self) -> pandas.DataFrame:
+        """One row for each map, side and step: how far it moved, and its leading directions turned.
+
+        Columns `turn_…` are against the step before, `last_…` against the last step.
+        """
+        from flagscope.report.series import motion_frame
+
+        return motion_frame(self.result)
+
     def to_json(self, path: str | os.PathLike[str] | None = None, *, paths: bool = False) -> str:
         """The result as JSON text; also written to `path` if one is given.
 

@@ -10,6 +10,7 @@ from flagscope.cli.bar import progress_bar
 from flagscope.cli.collection import collection_paused
 from flagscope.cli.gate import series_codes, series_gate
 from flagscope.cli.interrupt import interruptible
+from flagscope.cli.motion_text import print_motion
 from flagscope.cli.options import chosen, memory_option
 from flagscope.cli.outputs import (
     check_outputs,
@@ -165,6 +166,9 @@ def print_series(record: SeriesRecord) -> None:
     if record.adapters:
         out.print()
         print_adapters(out, record)
+    if record.motion:
+        out.print()
+        print_motion(out, record)
     for note in record.notes:
         out.paragraph(note, bullet="note: ")
 

@@ -54,41 +54,43 @@ class KeptSteps:
     def step(self, place: Place) -> tuple[Step, bool]:
         """The step, and whether it had to be read."""
         key = _key(place)
-        known = None if key is None else self._read(key + ".npz")
+        known = None if key is None else self._read(key + ".bin")
         if known is not None and (step := _from_bytes(known, place)) is not None:
             return step, False
         step = read_step(place)
         if key is not None and step.fault is None and key == _key(place):
-            self._write(key + ".npz", _to_bytes(step))
+            self._write(key + ".bin", _to_bytes(step))
         return step, True
 
     def result(self, place: Place, settings: Mapping[str, Any]) -> str | None:
         """The text that was kept of a step under these settings, None if there is none."""
-        found = self.data(place, settings)
+        found = self._result(place, settings, ".json")
         return None if found is None else found.decode("utf-8")
 
     def keep(self, place: Place, settings: Mapping[str, Any], text: str) -> None:
         """Keep a text of a step."""
-        self.keep_data(place, settings, text.encode("utf-8"))
+        self._keep(place, settings, text.encode("utf-8"), ".json")
 
     def data(self, place: Place, settings: Mapping[str, Any]) -> bytes | None:
         """The bytes that were kept of a step under these settings, None if there are none."""
-        name = self._result_name(place, settings)
-        return None if name is None else self._read(name)
+        return self._result(place, settings, ".bin")
 
     def keep_data(self, place: Place, settings: Mapping[str, Any], body: bytes) -> None:
         """Keep bytes of a step."""
-        name = self._result_name(place, settings)
-        if name is not None:
-            self._write(name, body)
+        self._keep(place, settings, body, ".bin")
 
     def state(self, place: Place) -> str | None:
         """What changes when a file of a step does; None where that is not known."""
         return _key(place)
 
-    def _result_name(self, place: Place, settings: Mapping[str, Any]) -> str | None:
+    def _result(self, place: Place, settings: Mapping[str, Any], suffix: str) -> bytes | None:
         key = _key(place)
-        return None if key is None else f"{key}-{_digest(settings)}.json"
+        return None if key is None else self._read(f"{key}-{_digest(settings)}{suffix}")
+
+    def _keep(self, place: Place, settings: Mapping[str, Any], body: bytes, suffix: str) -> None:
+        key = _key(place)
+        if key is not None:
+            self._write(f"{key}-{_digest(settings)}{suffix}", body)
 
     def _read(self, name: str) -> bytes | None:
         """Content with a right checksum; what is damaged counts as not there."""

@@ -7,6 +7,14 @@ from flagscope.report.series.adapters import (
     adapters_frame,
 )
 from flagscope.report.series.frames import curves_frame, onsets_frame, steps_frame
+from flagscope.report.series.motion import (
+    TurnedMap,
+    WholeWay,
+    motion_frame,
+    tested_turns,
+    turned_maps,
+    whole_way,
+)
 from flagscope.report.series.onsets import OnsetSummary, later_in_words, onset_summaries
 from flagscope.report.series.page import render_series
 from flagscope.report.series.runs import (
@@ -21,6 +29,8 @@ __all__ = [
     "AdapterSummary",
     "CurveSummary",
     "OnsetSummary",
+    "TurnedMap",
+    "WholeWay",
     "adapter_lines",
     "adapter_summaries",
     "adapters_frame",
@@ -28,6 +38,7 @@ __all__ = [
     "curve_summaries",
     "curves_frame",
     "later_in_words",
+    "motion_frame",
     "onset_summaries",
     "onsets_frame",
     "relations_frame",
@@ -36,4 +47,7 @@ __all__ = [
     "runs_frame",
     "series_headline",
     "steps_frame",
+    "tested_turns",
+    "turned_maps",
+    "whole_way",
 ]

@@ -1,0 +1,127 @@
+"""The motion of maps: a table, and what is said of it in a few lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas
+
+from flagscope.records.series import SeriesRecord
+from flagscope.records.series_motion import LeadingTurn, MapMotion
+
+_LEVEL = 0.05
+_SIZES = ("status", "norm", "change", "relative_change", "distance_first", "distance_last")
+_TURN = (
+    "directions", "mean_square_sine", "largest_angle", "expected", "ratio", "log10_p",
+    "block_first", "block_size", "block_ratio", "log10_p_more", "p_adjusted", "status",
+)  # fmt: skip
+_COLUMNS = (
+    "step", "number", "map", "role", "layer", "side", "freedom", "label", *_SIZES,
+    *(f"turn_{name}" for name in _TURN), *(f"last_{name}" for name in _TURN),
+)  # fmt: skip
+
+
+class TurnedMap(NamedTuple):
+    """One side of a map that turned more than a random update at some steps."""
+
+    name: str
+    side: str
+    label: str | None
+    steps: list[str]
+    ratio: float
+    step: str  # of that ratio, the largest
+
+
+class WholeWay(NamedTuple):
+    """All maps as one vector: path, displacement and straightness."""
+
+    maps: int
+    path_length: float
+    displacement: float
+    straightness: float | None
+    straightness_random: float | None
+
+
+def motion_frame(record: SeriesRecord) -> pandas.DataFrame:
+    """One row for each map, side and step that was followed."""
+    rows = []
+    for motion in record.motion:
+        for side in ("write", "read"):
+            side_motion = getattr(motion, side)
+            for place, step in enumerate(record.steps):
+                if motion.status[place] is None:
+                    continue
+                turns = [
+                    getattr(turn, name)[place]
+                    for turn in (side_motion.before, side_motion.last)
+                    for name in _TURN
+                ]
+                sizes = [getattr(motion, name)[place] for name in _SIZES]
+                rows.append(
+                    (step.name, step.number, motion.name, motion.role, motion.layer, side,
+                     side_motion.freedom, side_motion.label, *sizes, *turns)
+                )  # fmt: skip
+    return pandas.DataFrame(rows, columns=list(_COLUMNS))
+
+
+def tested_turns(record: SeriesRecord) -> int:
+    """Turns since the step before that a random update of equal size was compared with."""
+    return sum(p is not None for turn in _before(record) for p in turn.p_adjusted)
+
+
+def turned_maps(record: SeriesRecord) -> list[TurnedMap]:
+    """Sides whose leading directions turned more than a random update at 5 %, largest ratio first.
+
+    The ratio is that of the block that turned most, or of all leading directions.
+    """
+    found = []
+    for motion in record.motion:
+        for side in ("write", "read"):
+            side_motion = getattr(motion, side)
+            turn: LeadingTurn = side_motion.before
+            places = [i for i, p in enumerate(turn.p_adjusted) if p is not None and p <= _LEVEL]
+            if not places:
+                continue
+            ratios = {i: _ratio(turn, i) for i in places}
+            most = max(places, key=lambda i: ratios[i])
+            found.append(
+                TurnedMap(
+                    motion.name, side, side_motion.label, [record.steps[i].name for i in places],
+                    ratios[most], record.steps[most].name,
+                )
+            )  # fmt: skip
+    return sorted(found, key=lambda one: -one.ratio)
+
+
+def whole_way(record: SeriesRecord) -> WholeWay | None:
+    """The way of all maps together; None where there is none, or a map lacks a step."""
+    motions = [motion for motion in record.motion if motion.displacement is not None]
+    steps = [i for i in range(len(record.steps)) if any(_moved(m, i) for m in motions)]
+    whole = [m for m in motions if all(_moved(m, i) for i in steps)]
+    if not whole or not steps:
+        return None
+    sizes = [math.hypot(*(m.change[i] or 0.0 for m in whole)) for i in steps]
+    path = math.fsum(sizes)
+    displacement = math.hypot(*(m.displacement or 0.0 for m in whole))
+    some = len(steps) > 1 and path > 0
+    return WholeWay(
+        maps=len(whole),
+        path_length=path,
+        displacement=displacement,
+        straightness=displacement / path if some else None,
+        straightness_random=math.hypot(*sizes) / path if some else None,
+    )
+
+
+def _moved(motion: MapMotion, place: int) -> bool:
+    return motion.change[place] is not None
+
+
+def _before(record: SeriesRecord) -> Sequence[LeadingTurn]:
+    return [side.before for motion in record.motion for side in (motion.write, motion.read)]
+
+
+def _ratio(turn: LeadingTurn, place: int) -> float:
+    return max(turn.ratio[place] or 0.0, turn.block_ratio[place] or 0.0)
