@@ -47,7 +47,7 @@ def _kinds(
 @click.option("--csv", metavar="F", help="Write a table as CSV; - for stdout.")
 @click.option(
     "--csv-table",
-    type=click.Choice(["steps", "curves", "onsets", "runs", "relations", "bands"]),
+    type=click.Choice(["steps", "curves", "onsets", "change_points", "runs", "relations", "bands"]),
     default="steps",
     show_default=True,
     help="Table that --csv writes.",
@@ -132,7 +132,7 @@ def _csv(report: SeriesReport, table: str) -> str:
 
 
 def _print(out: Output, record: SeriesRecord) -> None:
-    from flagscope.report.series import series_headline
+    from flagscope.report.series import change_points_in_words, series_headline
 
     integrity = record.integrity
     out.paragraph(", ".join(record.sources), style="bold")
@@ -159,6 +159,8 @@ def _print(out: Output, record: SeriesRecord) -> None:
     if record.onsets:
         out.print()
         _print_onsets(out, record)
+    for line in (line for one in record.change_points for line in change_points_in_words(one)):
+        out.paragraph(line, bullet="jumps: ")
     for note in record.notes:
         out.paragraph(note, bullet="note: ")
 

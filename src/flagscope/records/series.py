@@ -8,6 +8,7 @@ from pydantic import Field
 
 from flagscope.records.literals import Label
 from flagscope.records.record import Record
+from flagscope.records.series_changes import ChangePoints
 from flagscope.records.series_onsets import Onset
 from flagscope.records.series_runs import RunsRecord
 
@@ -123,6 +124,9 @@ class SeriesRecord(Record):
     curves: list[SeriesCurve] = Field(description="Empty where only integrity was asked for.")
     onsets: list[Onset] = Field(
         default_factory=list, description="When each pair reaches what it stands on at the end."
+    )
+    change_points: list[ChangePoints] = Field(
+        default_factory=list, description="Jumps of curves: one entry for each training."
     )
     runs: RunsRecord | None = Field(
         default=None,

@@ -1,6 +1,12 @@
 """Words and tables of a series of checkpoints."""
 
-from flagscope.report.series.frames import curves_frame, onsets_frame, steps_frame
+from flagscope.report.series.changes import change_points_in_words
+from flagscope.report.series.frames import (
+    change_points_frame,
+    curves_frame,
+    onsets_frame,
+    steps_frame,
+)
 from flagscope.report.series.onsets import OnsetSummary, later_in_words, onset_summaries
 from flagscope.report.series.runs import (
     bands_frame,
@@ -14,6 +20,8 @@ __all__ = [
     "CurveSummary",
     "OnsetSummary",
     "bands_frame",
+    "change_points_frame",
+    "change_points_in_words",
     "curve_summaries",
     "curves_frame",
     "later_in_words",
