@@ -90,6 +90,13 @@ class SeriesReport:
         return onsets_frame(self.result)
 
     @cached_property
+    def change_points(self) -> pandas.DataFrame:
+        """One row for each jump of a curve, with the two steps between which it lies."""
+        from flagscope.report.series import change_points_frame
+
+        return change_points_frame(self.result)
+
+    @cached_property
     def runs(self) -> pandas.DataFrame:
         """One row for each of several trainings; empty for one."""
         from flagscope.report.series import runs_frame

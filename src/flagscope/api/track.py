@@ -22,6 +22,8 @@ from flagscope.records import PairRecord, ScanResult
 from flagscope.records.series import SeriesCurve, SeriesRecord, StepRecord
 from flagscope.records.series_adapter import AdapterCurves
 from flagscope.records.series_motion import MapMotion
+from flagscope.records.series_onsets import Onset
+from flagscope.series.changes import change_points
 from flagscope.series.kept import KeptSteps
 from flagscope.series.onsets import onsets
 from flagscope.series.places import Place, left_out, runs_of
@@ -123,8 +125,9 @@ def track(
         notes = left_out(given)
         adapters: list[AdapterCurves] = []
         motion: list[MapMotion] = []
-        scans: dict[str, list[list[PairRecord]]] = {name: [] for name in read}
+        scans: dict[str, list[list[PairRecord]]] = {}
         if not verify:
+            scans = {name: [] for name in read}
             extra = {"config": config, "workers": workers, "memory": memory}
             for name, one in ((name, one) for name, inside in read.items() for one in inside):
                 scans[name].append(_scanned(one, name, wanted, extra, kept, notes))
@@ -153,18 +156,19 @@ def track(
         adapters=adapters,
         motion=motion,
         onsets=[
-            onset
-            for name, inside in scans.items()
-            for onset in onsets(
-                [one for one in records if one.run in (None, name)], inside, run=name or None
-            )
-        ]
-        if not verify
-        else [],
+            one for name, inside in scans.items() for one in _onsets(records, inside, name or None)
+        ],
+        change_points=[change_points(records, curves, run=name or None) for name in scans],
         runs=None if shared is None else runs_record(runs, records, curves, shared),
         notes=notes,
     )
     return SeriesReport(result, given=named_paths(*given, config, family, store))
+
+
+def _onsets(
+    records: Sequence[StepRecord], scans: Sequence[Sequence[PairRecord]], run: str | None
+) -> list[Onset]:
+    return onsets([one for one in records if one.run == run], scans, run=run)
 
 
 def _named(run: str, place: Place) -> str:

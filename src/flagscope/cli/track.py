@@ -51,7 +51,17 @@ def _kinds(
 )
 @output_options(
     json="Write everything as JSON; - for stdout.",
-    tables=("steps", "curves", "onsets", "motion", "adapters", "runs", "relations", "bands"),
+    tables=(
+        "steps",
+        "curves",
+        "onsets",
+        "change_points",
+        "motion",
+        "adapters",
+        "runs",
+        "relations",
+        "bands",
+    ),
     table="Table that --csv writes.",
     quiet="Print errors only.",
 )
@@ -135,7 +145,7 @@ def print_series(record: SeriesRecord) -> None:
     """Print what is wrong with a series, its steps and its curves."""
     from flagscope.cli.console import Output
     from flagscope.cli.track_adapters import print_adapters
-    from flagscope.report.series import series_headline
+    from flagscope.report.series import change_points_in_words, series_headline
 
     out = Output()
     integrity = record.integrity
@@ -163,6 +173,8 @@ def print_series(record: SeriesRecord) -> None:
     if record.onsets:
         out.print()
         _print_onsets(out, record)
+    for line in (line for one in record.change_points for line in change_points_in_words(one)):
+        out.paragraph(line, bullet="jumps: ")
     if record.adapters:
         out.print()
         print_adapters(out, record)

@@ -9,6 +9,7 @@ from pydantic import Field
 from flagscope.records.literals import Label
 from flagscope.records.record import Record
 from flagscope.records.series_adapter import AdapterCurves
+from flagscope.records.series_changes import ChangePoints
 from flagscope.records.series_motion import MapMotion
 from flagscope.records.series_onsets import Onset
 from flagscope.records.series_runs import RunsRecord
@@ -131,6 +132,9 @@ class SeriesRecord(Record):
     )
     onsets: list[Onset] = Field(
         default_factory=list, description="When each pair reaches what it stands on at the end."
+    )
+    change_points: list[ChangePoints] = Field(
+        default_factory=list, description="Jumps of curves: one entry for each training."
     )
     runs: RunsRecord | None = Field(
         default=None,

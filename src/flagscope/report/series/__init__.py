@@ -6,7 +6,13 @@ from flagscope.report.series.adapters import (
     adapter_summaries,
     adapters_frame,
 )
-from flagscope.report.series.frames import curves_frame, onsets_frame, steps_frame
+from flagscope.report.series.changes import change_points_in_words
+from flagscope.report.series.frames import (
+    change_points_frame,
+    curves_frame,
+    onsets_frame,
+    steps_frame,
+)
 from flagscope.report.series.motion import (
     TurnedMap,
     WholeWay,
@@ -35,6 +41,8 @@ __all__ = [
     "adapter_summaries",
     "adapters_frame",
     "bands_frame",
+    "change_points_frame",
+    "change_points_in_words",
     "curve_summaries",
     "curves_frame",
     "later_in_words",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas
 
 from flagscope.records.series import SeriesRecord, StepRecord
+from flagscope.records.series_changes import ChangePoint
 from flagscope.records.series_onsets import Onset
 
 _CURVES = (
@@ -46,3 +47,13 @@ def onsets_frame(record: SeriesRecord) -> pandas.DataFrame:
     """One row for each test and level of each pair, of each run where there are several."""
     rows = [onset.model_dump() for onset in record.onsets]
     return pandas.DataFrame(rows, columns=list(Onset.model_fields))
+
+
+def change_points_frame(record: SeriesRecord) -> pandas.DataFrame:
+    """One row for each jump of a curve, of each run where there are several."""
+    rows = [
+        {"run": found.run, **point.model_dump()}
+        for found in record.change_points
+        for point in found.points
+    ]
+    return pandas.DataFrame(rows, columns=["run", *ChangePoint.model_fields])
