@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Run
-from series.made import mlp, saved
+from series.made import linear, mlp, saved
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +69,18 @@ def test_what_it_cannot_take_is_said(run: Run, tmp_path: Path) -> None:
     assert answer.code == 2
     assert "no checkpoint matches" in answer.err
     assert "is not among qk, ov" in run("track", tmp_path, "--kinds", "dense").err
+
+
+def test_rates_by_a_schedule_given_by_hand(run: Run, tmp_path: Path) -> None:
+    folder, table = saved(list(linear()), tmp_path / "run"), tmp_path / "rates.csv"
+    options = ("--weight-decay", "0.02", "--optimiser", "sgd", "--momentum", "0")
+    store = ("--store", tmp_path / "store")
+    assert run("track", folder, "--learning-rate", "0.1", *options, *store, "--csv-table", "rates",
+               "--csv", table).code == 0  # fmt: skip
+    rows = table.read_text().splitlines()
+    assert len(rows) == 3
+    assert rows[1].startswith("0-2,all,rate,")
+    logged = run("track", folder, "--learning-rate", "100:0.1,1200:0.1", *options, *store)
+    assert "2 pairs: rate 1.00" in logged.out
+    assert "rates of ‖A - B‖ in decay time; schedule: given; optimiser: sgd" in logged.out
+    assert "neither a number nor" in run("track", folder, "--learning-rate", "high").err

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,9 @@ from flagscope.records import PairRecord, ScanResult
 from flagscope.records.series import SeriesCurve, SeriesRecord, StepRecord
 from flagscope.series.kept import KeptSteps
 from flagscope.series.places import left_out
+from flagscope.series.rates.found import Rates, checked_given, schedule_of
+from flagscope.series.rates.of_series import imbalances, series_rates, sound_steps
+from flagscope.series.rates.schedule import Optimiser
 from flagscope.series.step import Step
 from flagscope.series.verify import step_records, verified
 from flagscope.series.waiting import read_steps
@@ -41,6 +46,10 @@ def track(
     config: Config | None = None,
     family: str | None = None,
     heads: int | None = None,
+    learning_rate: Rates | None = None,
+    weight_decay: float | None = None,
+    optimiser: Optimiser | None = None,
+    momentum: float = 0.0,
     store: str | os.PathLike[str] | None = None,
     wait: float = 0.0,
     workers: int | None = None,
@@ -64,6 +73,11 @@ def track(
         Look at integrity alone.
     layers, kinds, config, family, heads, workers, memory
         As for `flagscope.scan`, of every step.
+    learning_rate, weight_decay, optimiser, momentum
+        Schedule of the training, for rates: η (a number, one for each update, by number of
+        updates done, or a function of an update's number), λ, "sgd" (L2) or "adamw" (decoupled
+        decay), and the momentum of SGD. By default it is read from what lies next to the
+        checkpoints, and λ and the optimiser stand in for what is not there.
     store
         A folder in which what was read and computed of each step is kept: a longer series then
         costs its new steps, and a run that was stopped goes on.
@@ -95,6 +109,7 @@ def track(
     ([], [0, 80, 400, 2000, 10000])
     """
     check_run(workers, memory)
+    checked_given(learning_rate, weight_decay, optimiser, momentum)
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     wanted: dict[str, Any] = {
         "layers": all_of(layers), "kinds": all_of(kinds), "family": family, "heads": heads
@@ -105,6 +120,7 @@ def track(
         integrity, series = verified(steps)
         records = step_records(steps, series)
         curves: list[SeriesCurve] = []
+        rates = None
         notes = left_out(given)
         if not verify:
             extra = {"config": config, "workers": workers, "memory": memory}
@@ -114,12 +130,23 @@ def track(
                 if step is not None:
                     step(count + 1, len(steps), f"measuring {one.place.name}")
             curves = _curves(scans)
+            sound = sound_steps(steps, integrity.faults)
+            schedule, reason = schedule_of(
+                sound, rates=learning_rate, decay=weight_decay, optimiser=optimiser,
+                momentum=momentum,
+            )  # fmt: skip
+            by_name = {one.place.name: scan for one, scan in zip(steps, scans, strict=True)}
+            rates = series_rates(
+                sound, by_name, series, schedule, reason=reason,
+                read=partial(_imbalances, kept=kept, key={**wanted, "config": config}),
+            )  # fmt: skip
     result = SeriesRecord(
         version=version("flagscope"),
         sources=[readable(os.fspath(one)) for one in given],
         integrity=integrity,
         steps=[_readable(record) for record in records],
         curves=curves,
+        rates=rates,
         notes=notes,
     )
     return SeriesReport(result, given=named_paths(*given, config, family, store))
@@ -163,6 +190,20 @@ def _scanned(
     if kept is not None:
         kept.keep(place, key, report.result.model_dump_json(by_alias=True))
     return report.result.pairs
+
+
+def _imbalances(
+    step: Step, pairs: Sequence[PairRecord], *, kept: KeptSteps | None, key: dict[str, Any]
+) -> dict[str, float]:
+    """‖A - B‖ by pair, which is kept as a scan is."""
+    own = {**key, "version": version("flagscope"), "what": "imbalances"}
+    known = None if kept is None else kept.result(step.place, own)
+    if known is not None:
+        return json.loads(known)
+    found = imbalances(step, pairs)
+    if kept is not None:
+        kept.keep(step.place, own, json.dumps(found))
+    return found
 
 
 def _curves(scans: Sequence[Sequence[PairRecord]]) -> list[SeriesCurve]:

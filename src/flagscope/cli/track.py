@@ -11,7 +11,7 @@ from flagscope.cli.bar import progress_bar
 from flagscope.cli.collection import collection_paused
 from flagscope.cli.gate import series_codes, series_gate
 from flagscope.cli.interrupt import interruptible
-from flagscope.cli.options import chosen, memory_option
+from flagscope.cli.options import KINDS, memory_option, pair_kinds, workers_option
 from flagscope.cli.outputs import check_outputs, paths_option, write_outputs
 
 if TYPE_CHECKING:
@@ -28,11 +28,19 @@ def _codes(
     return series_codes(value)
 
 
-def _kinds(
+def _rate(
     _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> tuple[str, ...] | None:
-    kinds = ("qk", "ov", "mlp", "sequential", "conv", "residual", "latent")
-    return None if value is None else chosen(value, kinds)
+) -> float | dict[int, float] | None:
+    """A number, or pairs STEP:RATE with commas between them."""
+    if value is None:
+        return None
+    try:
+        if ":" not in value:
+            return float(value)
+        logged = [part.split(":") for part in value.split(",")]
+        return {int(step): float(rate) for step, rate in logged}
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number nor STEP:RATE,…") from None
 
 
 @click.command("track")
@@ -46,7 +54,7 @@ def _kinds(
 @click.option("--csv", metavar="F", help="Write a table as CSV; - for stdout.")
 @click.option(
     "--csv-table",
-    type=click.Choice(["steps", "curves"]),
+    type=click.Choice(["steps", "curves", "rates"]),
     default="steps",
     show_default=True,
     help="Table that --csv writes.",
@@ -56,13 +64,32 @@ def _kinds(
 @click.option(
     "--kinds",
     metavar="KINDS",
-    callback=_kinds,
-    help="Kinds of pairs to measure, separated by commas: qk, ov, mlp, sequential, conv, residual, "
-    "latent. The default is all.",
+    callback=pair_kinds,
+    help=f"Kinds of pairs to measure, of {', '.join(KINDS)}; all by default.",
 )
 @click.option("--family", metavar="NAME|FILE.toml|none", help="Model family of all steps.")
 @click.option("--config", metavar="F", help="Path or URL of the config.json of all steps.")
 @click.option("--heads", metavar="N", type=click.IntRange(1), help="Number of attention heads.")
+@click.option(
+    "--learning-rate",
+    metavar="RATE|STEP:RATE,…",
+    callback=_rate,
+    help="Learning rate of the training, for rates: one number, or those logged at some steps. By "
+    "default the schedule is read from what lies next to the checkpoints.",
+)
+@click.option(
+    "--weight-decay", metavar="NUMBER", type=click.FloatRange(0), help="Its weight decay."
+)
+@click.option(
+    "--optimiser", "--optimizer", type=click.Choice(["sgd", "adamw"]), help="Its optimiser."
+)
+@click.option(
+    "--momentum",
+    metavar="NUMBER",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    help="Momentum of SGD.",
+)
 @click.option(
     "--store",
     metavar="DIR",
@@ -76,12 +103,7 @@ def _kinds(
     default=0.0,
     help="Wait for steps that are being written, at most so long, and read what is added.",
 )
-@click.option(
-    "--workers",
-    metavar="N",
-    type=click.IntRange(1),
-    help="Number of tasks at once. The default is one per core, at most four.",
-)
+@workers_option
 @memory_option("Memory for the tasks, in addition to the program itself.", default="2GB")
 @click.option(
     "--fail-on",
@@ -137,7 +159,7 @@ def _csv(report: SeriesReport, table: str) -> str:
 
 
 def _print(out: Output, record: SeriesRecord) -> None:
-    from flagscope.report.series import series_headline
+    from flagscope.report.series import rates_lines, series_headline
 
     integrity = record.integrity
     out.paragraph(", ".join(record.sources), style="bold")
@@ -158,6 +180,12 @@ def _print(out: Output, record: SeriesRecord) -> None:
     if record.curves:
         out.print()
         _print_curves(out, record)
+    if record.rates is not None:
+        out.print()
+        for place, line in enumerate(rates_lines(record.rates)):
+            out.paragraph(line, bullet="" if place == 0 else "  - ")
+        for note in record.rates.notes:
+            out.paragraph(note, bullet="note: ")
     for note in record.notes:
         out.paragraph(note, bullet="note: ")
 

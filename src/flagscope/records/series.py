@@ -8,6 +8,7 @@ from pydantic import Field
 
 from flagscope.records.literals import Label
 from flagscope.records.record import Record
+from flagscope.records.series_rates import SeriesRates
 
 TRACK_SCHEMA = "flagscope.track/1"
 
@@ -114,4 +115,7 @@ class SeriesRecord(Record):
     integrity: Integrity
     steps: list[StepRecord] = Field(description="In the order of their numbers.")
     curves: list[SeriesCurve] = Field(description="Empty where only integrity was asked for.")
+    rates: SeriesRates | None = Field(
+        default=None, description="Rates of linear pairs; null where only integrity was asked for."
+    )
     notes: list[str]
