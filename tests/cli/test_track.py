@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Run
-from series.made import mlp, saved
+from series.made import linear, mlp, saved
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +80,18 @@ def test_the_motion_of_maps_is_said_and_written(run: Run, damaged: Path, tmp_pat
     rows = answer.out.splitlines()
     assert rows[0].split(",")[:7] == ["step", "number", "map", "role", "layer", "side", "freedom"]
     assert len(rows) == 1 + 4 * 2 * 4  # one step is damaged, one is a copy of another
+
+
+def test_rates_by_a_schedule_given_by_hand(run: Run, tmp_path: Path) -> None:
+    folder, table = saved(list(linear()), tmp_path / "run"), tmp_path / "rates.csv"
+    options = ("--weight-decay", "0.02", "--optimiser", "sgd", "--momentum", "0")
+    store = ("--store", tmp_path / "store")
+    assert run("track", folder, "--learning-rate", "0.1", *options, *store, "--csv-table", "rates",
+               "--csv", table).code == 0  # fmt: skip
+    rows = table.read_text().splitlines()
+    assert len(rows) == 3
+    assert rows[1].startswith("0-2,all,rate,")
+    logged = run("track", folder, "--learning-rate", "100:0.1,1200:0.1", *options, *store)
+    assert "2 pairs: rate 1.00" in logged.out
+    assert "rates of ‖A - B‖ in decay time; schedule: given; optimiser: sgd" in logged.out
+    assert "neither a number nor" in run("track", folder, "--learning-rate", "high").err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -68,6 +69,27 @@ def adapters(seed: int, steps: int = 14) -> Run:
                 speed[name] = 0.8 * speed[name] + 0.6 * kick
                 state[name] = state[name] + 2e-3 * speed[name]
     return run
+
+
+@cache
+def linear(steps: int = 12) -> tuple[tuple[int, State], ...]:
+    """A linear network under full-batch gradient descent, η = 0.1, with L2, λ = 0.02."""
+    draws = torch.Generator().manual_seed(0)
+    shapes = ((12, 24), (12, 12), (6, 12))
+    weights = [torch.randn(shape, generator=draws) / shape[1] ** 0.5 for shape in shapes]
+    x = torch.randn(24, 256, generator=draws)
+    y = 0.3 * torch.randn(6, 256, generator=draws)
+    run = []
+    for n in range(steps * 100 + 1):
+        if n % 100 == 0:
+            run.append((n, {f"{2 * i}.weight": w.clone() for i, w in enumerate(weights)}))
+        weights = [w.requires_grad_() for w in weights]
+        loss = ((weights[2] @ weights[1] @ weights[0] @ x - y) ** 2).sum(0).mean() / 2
+        gradients = torch.autograd.grad(loss, weights)
+        weights = [
+            (w - 0.1 * (g + 0.02 * w)).detach() for w, g in zip(weights, gradients, strict=True)
+        ]
+    return tuple(run)
 
 
 def bundled() -> Run:

@@ -127,6 +127,13 @@ class SeriesReport:
 
         return motion_frame(self.result)
 
+    @cached_property
+    def rates(self) -> pandas.DataFrame:
+        """One row for each linear pair: its rate in decay time, or why there is none."""
+        from flagscope.report.series import rates_frame
+
+        return rates_frame(self.result)
+
     def to_json(self, path: str | os.PathLike[str] | None = None, *, paths: bool = False) -> str:
         """The result as JSON text; also written to `path` if one is given.
 

@@ -1,32 +1,33 @@
-"""A series of checkpoints of one training, or of several: `flagscope.track`."""
+"""Series of checkpoints of a training, or of several: `flagscope.track`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from flagscope.api.progress import shown_progress
-from flagscope.api.scan import scan
 from flagscope.api.series_report import SeriesReport
 from flagscope.api.sharing import named_paths
 from flagscope.api.source import all_of, check_run, readable
 from flagscope.api.track_motion import series_motion
-from flagscope.api.tracked_adapters import holds_adapter, tracked_adapters
-from flagscope.diagnose import labels
+from flagscope.api.tracked_adapters import tracked_adapters
+from flagscope.api.tracked_scans import Asked, curves_of, named, scanned, step_imbalances
 from flagscope.engine import Progress
-from flagscope.errors import FlagscopeError, InputError
-from flagscope.observables import PAIR_OBSERVABLES, null_band
-from flagscope.records import PairRecord, ScanResult
-from flagscope.records.series import SeriesCurve, SeriesRecord, StepRecord
+from flagscope.records import PairRecord
+from flagscope.records.series import SeriesRecord, StepRecord
 from flagscope.records.series_adapter import AdapterCurves
 from flagscope.records.series_motion import MapMotion
-from flagscope.records.series_onsets import Onset
+from flagscope.records.series_rates import SeriesRates
 from flagscope.series.changes import change_points
 from flagscope.series.kept import KeptSteps
 from flagscope.series.onsets import onsets
-from flagscope.series.places import Place, left_out, runs_of
+from flagscope.series.places import left_out, runs_of
+from flagscope.series.rates.found import Rates, checked_given, schedule_of
+from flagscope.series.rates.of_series import series_rates, sound_steps
+from flagscope.series.rates.schedule import Optimiser
 from flagscope.series.runs import Verified, runs_record, together
 from flagscope.series.step import Step
 from flagscope.series.verify import step_records, verified
@@ -34,9 +35,6 @@ from flagscope.series.waiting import read_steps
 
 if TYPE_CHECKING:
     from flagscope.api.source import Config
-    from flagscope.records import Part
-
-_FIELDS = tuple(entry.field for entry in PAIR_OBSERVABLES if entry.profiled)
 
 
 def track(
@@ -48,6 +46,10 @@ def track(
     config: Config | None = None,
     family: str | None = None,
     heads: int | None = None,
+    learning_rate: Rates | None = None,
+    weight_decay: float | None = None,
+    optimiser: Optimiser | None = None,
+    momentum: float = 0.0,
     store: str | os.PathLike[str] | None = None,
     wait: float = 0.0,
     workers: int | None = None,
@@ -72,6 +74,11 @@ def track(
         Look at integrity alone.
     layers, kinds, config, family, heads, workers, memory
         As for `flagscope.scan`, of every step.
+    learning_rate, weight_decay, optimiser, momentum
+        Schedule of the training, for rates: η (a number, one for each update, by number of
+        updates done, or a function of an update's number), λ, "sgd" (L2) or "adamw" (decoupled
+        decay), and the momentum of SGD. By default it is read from what lies next to the
+        checkpoints, and λ and the optimiser stand in for what is not there.
     store
         A folder in which what was read and computed of each step is kept: a longer series then
         costs its new steps, and a run that was stopped goes on.
@@ -103,149 +110,124 @@ def track(
     ([], [0, 80, 400, 2000, 10000])
     """
     check_run(workers, memory)
+    checked_given(learning_rate, weight_decay, optimiser, momentum)
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     wanted: dict[str, Any] = {
         "layers": all_of(layers), "kinds": all_of(kinds), "family": family, "heads": heads
     }  # fmt: skip
     kept = None if store is None else KeptSteps(store)
+    schedule = _Given(
+        rates=learning_rate, decay=weight_decay, optimiser=optimiser, momentum=momentum
+    )
     with shown_progress(progress) as step:
-        steps = {one.place: one for one in read_steps(given, kept=kept, wait=wait, progress=step)}
-        read = {
-            name: [steps[place] for place in inside]
-            for name, inside in runs_of(list(steps)).items()
+        read = read_steps(given, kept=kept, wait=wait, progress=step)
+        by_place = {one.place: one for one in read}
+        runs = {
+            name: _Run(name, [by_place[place] for place in places])
+            for name, places in runs_of(list(by_place)).items()
         }
-        runs: dict[str, Verified] = {}
-        for name, inside in read.items():
-            integrity, series = verified(inside)
-            runs[name] = Verified(integrity, series, step_records(inside, series))
+        found = {name: run.verified() for name, run in runs.items()}
         if len(runs) > 1:
-            integrity, records, shared = together(runs)
+            integrity, records, shared = together(found)
         else:
-            (integrity, _, records), shared = next(iter(runs.values())), None
-        notes = left_out(given)
-        adapters: list[AdapterCurves] = []
-        motion: list[MapMotion] = []
-        scans: dict[str, list[list[PairRecord]]] = {}
-        if not verify:
-            scans = {name: [] for name in read}
-            extra = {"config": config, "workers": workers, "memory": memory}
-            for name, one in ((name, one) for name, inside in read.items() for one in inside):
-                scans[name].append(_scanned(one, name, wanted, extra, kept, notes))
-                if step is not None:
-                    done = sum(map(len, scans.values()))
-                    step(done, len(steps), f"measuring {_named(name, one.place)}")
-            for name, inside in read.items():
-                run = {"run": name or None}
-                adapters += [
-                    one.model_copy(update=run) for one in tracked_adapters(inside, kept, notes)
-                ]
-                motion += [
-                    one.model_copy(update=run)
-                    for one in series_motion(
-                        inside, (runs[name].integrity, runs[name].series), wanted=wanted,
-                        config=config, kept=kept, notes=notes, progress=step,
-                    )
-                ]  # fmt: skip
-    curves = _curves([pairs for inside in scans.values() for pairs in inside])
+            (integrity, _, records), shared = next(iter(found.values())), None
+        asked = Asked(
+            wanted, config, {"workers": workers, "memory": memory}, kept, left_out(given), step
+        )
+        measured = [] if verify else _measured(runs, found, schedule, asked)
+    curves = curves_of([pairs for one in measured for pairs in one.scans])
     result = SeriesRecord(
         version=version("flagscope"),
         sources=[readable(os.fspath(one)) for one in given],
         integrity=integrity,
         steps=[_readable(record) for record in records],
         curves=curves,
-        adapters=adapters,
-        motion=motion,
+        adapters=[curve for one in measured for curve in one.adapters],
+        motion=[motion for one in measured for motion in one.motion],
         onsets=[
-            one for name, inside in scans.items() for one in _onsets(records, inside, name or None)
+            onset
+            for one in measured
+            for onset in onsets(_of(one.run, records), one.scans, run=one.run)
         ],
-        change_points=[change_points(records, curves, run=name or None) for name in scans],
-        runs=None if shared is None else runs_record(runs, records, curves, shared),
-        notes=notes,
+        change_points=[change_points(records, curves, run=one.run) for one in measured],
+        rates=[one.rates for one in measured],
+        runs=None if shared is None else runs_record(found, records, curves, shared),
+        notes=asked.notes,
     )
     return SeriesReport(result, given=named_paths(*given, config, family, store))
 
 
-def _onsets(
-    records: Sequence[StepRecord], scans: Sequence[Sequence[PairRecord]], run: str | None
-) -> list[Onset]:
-    return onsets([one for one in records if one.run == run], scans, run=run)
+class _Given(TypedDict):
+    """The schedule of the training, as far as it was given."""
+
+    rates: Rates | None
+    decay: float | None
+    optimiser: Optimiser | None
+    momentum: float
 
 
-def _named(run: str, place: Place) -> str:
-    return f"{run}/{place.name}" if run else place.name
+@dataclass(frozen=True)
+class _Run:
+    """One training; its name is empty where there is no other."""
+
+    name: str
+    steps: list[Step]
+
+    def verified(self) -> Verified:
+        """What is wrong with it, as headers and samples show."""
+        integrity, series = verified(self.steps)
+        return Verified(integrity, series, step_records(self.steps, series))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What was measured of one training."""
+
+    run: str | None
+    scans: list[list[PairRecord]]
+    adapters: list[AdapterCurves]
+    motion: list[MapMotion]
+    rates: SeriesRates
+
+
+def _measured(
+    runs: Mapping[str, _Run], found: Mapping[str, Verified], given: _Given, asked: Asked
+) -> list[_Measured]:
+    """Measure all trainings, one step after the other."""
+    total = sum(len(run.steps) for run in runs.values())
+    scans: dict[str, list[list[PairRecord]]] = {name: [] for name in runs}
+    for name, step in ((name, step) for name, run in runs.items() for step in run.steps):
+        scans[name].append(scanned(step, name, asked))
+        done = sum(map(len, scans.values()))
+        asked.done(done, total, f"measuring {named(name, step.place)}")
+    return [_followed(run, found[name], scans[name], given, asked) for name, run in runs.items()]
+
+
+def _followed(
+    run: _Run, found: Verified, scans: list[list[PairRecord]], given: _Given, asked: Asked
+) -> _Measured:
+    """What the steps of one training show together."""
+    steps, own = run.steps, {"run": run.name or None}
+    adapters = tracked_adapters(steps, asked.kept, asked.notes)
+    motion = series_motion(steps, (found.integrity, found.series), asked)
+    sound = sound_steps(steps, found.integrity.faults)
+    schedule, reason = schedule_of(sound, **given)
+    by_name = {step.place.name: pairs for step, pairs in zip(steps, scans, strict=True)}
+    rates = series_rates(
+        sound, by_name, found.series, schedule, reason=reason, read=step_imbalances(asked)
+    )
+    return _Measured(
+        run.name or None,
+        scans,
+        [one.model_copy(update=own) for one in adapters],
+        [one.model_copy(update=own) for one in motion],
+        rates.model_copy(update=own),
+    )
+
+
+def _of(run: str | None, records: Sequence[StepRecord]) -> list[StepRecord]:
+    return [record for record in records if record.run == run]
 
 
 def _readable(record: StepRecord) -> StepRecord:
     return record.model_copy(update={"source": readable(record.source)})
-
-
-def _scanned(
-    step: Step,
-    run: str,
-    wanted: dict[str, Any],
-    extra: dict[str, Any],
-    kept: KeptSteps | None,
-    notes: list[str],
-) -> list[PairRecord]:
-    """Records of the pairs of one step; none where it cannot be measured, and a note says why."""
-    place = step.place
-    if step.fault is not None or place.unfinished:
-        return []
-    if holds_adapter(step):  # measured from its factors, without its base
-        return []
-    key = {**wanted, "config": extra["config"], "version": version("flagscope")}
-    known = None if kept is None else kept.result(place, key)
-    if known is not None:
-        return _slim(ScanResult.model_validate_json(known).pairs)
-    try:
-        only: tuple[Part, ...] = ("pairs",)
-        report = scan(
-            place.source, revision=place.revision, only=only, edges=0, progress=False,
-            **wanted, **extra,
-        )  # fmt: skip
-    except InputError:
-        raise
-    except FlagscopeError as error:
-        notes.append(f"{_named(run, place)} was not measured: {error}")
-        return []
-    if kept is not None:
-        kept.keep(place, key, report.result.model_dump_json(by_alias=True))
-    return _slim(report.result.pairs)
-
-
-def _slim(pairs: Sequence[PairRecord]) -> list[PairRecord]:
-    """Pairs without the lists that no curve needs: those of all steps are held at once."""
-    left = {"incidence": None, "profile": None, "functional": None, "balanced": None}
-    return [pair.model_copy(update=left) for pair in pairs]
-
-
-def _curves(scans: Sequence[Sequence[PairRecord]]) -> list[SeriesCurve]:
-    """A curve for each pair and number that any step has."""
-    names: dict[str, PairRecord] = {}
-    for scanned in scans:
-        for pair in scanned:
-            names.setdefault(pair.name, pair)
-    by_name = [{pair.name: pair for pair in scanned} for scanned in scans]
-    found = []
-    for name, first in names.items():
-        pairs = [step.get(name) for step in by_name]
-        open_ = first.between == "unknown" and first.freedom == "none"
-        label = {} if open_ else labels(first.freedom)
-        for field in _FIELDS:
-            values = [None if pair is None else getattr(pair, field) for pair in pairs]
-            if all(value is None for value in values):
-                continue
-            bands = [None if pair is None else null_band(pair, field) for pair in pairs]
-            found.append(
-                SeriesCurve(
-                    pair=name,
-                    kind=first.kind,
-                    layer=first.layer,
-                    observable=field,
-                    label=label.get(field),
-                    values=values,
-                    low=[None if band is None else band.low for band in bands],
-                    high=[None if band is None else band.high for band in bands],
-                )
-            )
-    return found

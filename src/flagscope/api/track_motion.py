@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from flagscope.api.source import checked_settings, mapped, opened
+from flagscope.api.tracked_adapters import holds_adapter
+from flagscope.api.tracked_scans import Asked
 from flagscope.arch import Graph
-from flagscope.checkpoint.lora.settings import ADAPTER_FILES
 from flagscope.comparison.change.pairing import NamedMap, named_maps
-from flagscope.engine import Progress, Settings
+from flagscope.engine import Settings
 from flagscope.engine.plan.tasks import is_chosen
 from flagscope.errors import FlagscopeError, InputError
 from flagscope.records.series import Integrity
 from flagscope.records.series_motion import MapMotion
 from flagscope.series.compared import Compared
-from flagscope.series.kept import KeptSteps
 from flagscope.series.motion.motions import map_motions
 from flagscope.series.motion.passed_over import passed_over
 from flagscope.series.motion.state import KEPT_DIRECTIONS
@@ -30,9 +29,6 @@ from flagscope.series.motion.store_form import states_from_bytes, states_to_byte
 from flagscope.series.step import Step
 from flagscope.shortening import listed
 
-if TYPE_CHECKING:
-    from flagscope.api.source import Config
-
 _SCALE = (
     "Motions of maps are raw: that a norm behind a map makes its size and a change of it "
     "invisible is not taken into account."
@@ -40,33 +36,13 @@ _SCALE = (
 _LISTED = 5
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What is asked for of each step."""
-
-    wanted: Mapping[str, Any]
-    config: Config | None
-    kept: KeptSteps | None
-    notes: list[str]
-
-    @property
-    def key(self) -> dict[str, Any]:
-        """What the states of a step hang on, next to its files."""
-        return {
-            **self.wanted, "config": self.config, "version": version("flagscope"),
-            "motion": [KEPT_DIRECTIONS, torch.__version__],
-        }  # fmt: skip
+def _key(asked: Asked) -> dict[str, Any]:
+    """What the states of a step hang on, next to its files."""
+    return {**asked.key, "motion": [KEPT_DIRECTIONS, torch.__version__]}
 
 
 def series_motion(
-    steps: Sequence[Step],
-    found: tuple[Integrity, Compared],
-    *,
-    wanted: Mapping[str, Any],
-    config: Config | None,
-    kept: KeptSteps | None,
-    notes: list[str],
-    progress: Progress | None,
+    steps: Sequence[Step], found: tuple[Integrity, Compared], asked: Asked
 ) -> list[MapMotion]:
     """Follow the maps of a series from step to step.
 
@@ -77,33 +53,25 @@ def series_motion(
         passed over, which a note says.
     found
         What the look at integrity came to.
-    wanted, config
-        Settings of the scan of each step.
-    kept
-        Where the states of steps are kept.
-    notes
-        To which is added what was not looked at.
-    progress
-        Called with (steps done, steps in all, what is done).
+    asked
+        Settings of the scan of each step, where states are kept, and where notes go.
 
     Raises
     ------
     InputError
         If an argument does not go with a checkpoint.
     """
-    if any(_is_adapter(step) for step in steps):
+    if any(holds_adapter(step) for step in steps):
         return []
     aside = passed_over(*found)
     if aside:
         names = [f"{name} ({code})" for name, code in aside.items()]
-        notes.append(f"Motions of maps pass over {listed(names, _LISTED)}.")
-    asked = _Asked(wanted, config, kept, notes)
+        asked.note(f"Motions of maps pass over {listed(names, _LISTED)}.")
     done: list[int] = []
 
     def states(step: Step) -> States | None:
         done.append(1)
-        if progress is not None:
-            progress(min(len(done), len(usable)), len(usable), f"following {step.place.name}")
+        asked.done(min(len(done), len(usable)), len(usable), f"following {step.place.name}")
         return _states(step, asked)
 
     usable: dict[int, Callable[[], States | None]] = {
@@ -115,17 +83,13 @@ def series_motion(
         return []
     motions = map_motions(len(steps), usable)
     if motions:
-        notes.append(_SCALE)
+        asked.note(_SCALE)
     return motions
 
 
-def _is_adapter(step: Step) -> bool:
-    return any(header.file in ADAPTER_FILES for header in step.headers.values())
-
-
-def _states(step: Step, asked: _Asked) -> States | None:
+def _states(step: Step, asked: Asked) -> States | None:
     """The states of a step, kept or measured; None where it cannot be measured."""
-    known = None if asked.kept is None else asked.kept.data(step.place, asked.key)
+    known = None if asked.kept is None else asked.kept.data(step.place, _key(asked))
     if known is not None:
         return states_from_bytes(known)
     settings = checked_settings(
@@ -141,12 +105,10 @@ def _states(step: Step, asked: _Asked) -> States | None:
     except InputError:
         raise
     except FlagscopeError as error:
-        note = f"{step.place.name} was not measured: {error}"
-        if note not in asked.notes:
-            asked.notes.append(note)
+        asked.note(f"{step.place.name} was not measured: {error}")
         return None
     if asked.kept is not None:
-        asked.kept.keep_data(step.place, asked.key, states_to_bytes(measured))
+        asked.kept.keep_data(step.place, _key(asked), states_to_bytes(measured))
     return measured
 
 

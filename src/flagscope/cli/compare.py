@@ -16,7 +16,7 @@ from flagscope.cli.gate import (
     verdict_codes,
 )
 from flagscope.cli.interrupt import interruptible
-from flagscope.cli.options import chosen, memory_option
+from flagscope.cli.options import chosen, memory_option, workers_option
 from flagscope.cli.outputs import (
     check_outputs,
     check_title,
@@ -86,12 +86,7 @@ def _share(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option("--heads", metavar="N", type=click.IntRange(1), help="Number of attention heads.")
 @click.option("--revision-a", metavar="R", help="Branch, tag or commit of A on the hub.")
 @click.option("--revision-b", metavar="R", help="Branch, tag or commit of B on the hub.")
-@click.option(
-    "--workers",
-    metavar="N",
-    type=click.IntRange(1),
-    help="Number of tasks at once. The default is one per core, at most four.",
-)
+@workers_option
 @memory_option("Memory for the tasks, in addition to the program itself.", default="2GB")
 @click.option(
     "--fail-on",

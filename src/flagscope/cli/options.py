@@ -88,6 +88,12 @@ def memory_option(help: str, *, default: str = "3GB") -> Decorator:
     )
 
 
+workers_option = click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Number of tasks at once. The default is one per core, at most four.",
+)
 device_option = click.option(
     "--device",
     metavar="NAME",
@@ -177,12 +183,7 @@ run_options = together(
         show_default=True,
         help="Arithmetic. mixed uses float32 for large maps and float64 where it matters.",
     ),
-    click.option(
-        "--workers",
-        metavar="N",
-        type=click.IntRange(1),
-        help="Number of tasks at once. The default is one per core, at most four.",
-    ),
+    workers_option,
     memory_option(
         "Memory for the tasks, in addition to the program itself. A task that needs more runs "
         "alone."

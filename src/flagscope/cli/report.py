@@ -98,7 +98,7 @@ def _print(report: AnyReport) -> None:
 
         print_report(report)
     elif isinstance(report, SeriesReport):
-        from flagscope.cli.track import print_series
+        from flagscope.cli.series_text import print_series
 
         print_series(report.result)
     else:

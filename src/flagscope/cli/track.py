@@ -10,8 +10,7 @@ from flagscope.cli.bar import progress_bar
 from flagscope.cli.collection import collection_paused
 from flagscope.cli.gate import series_codes, series_gate
 from flagscope.cli.interrupt import interruptible
-from flagscope.cli.motion_text import print_motion
-from flagscope.cli.options import chosen, memory_option
+from flagscope.cli.options import KINDS, memory_option, pair_kinds, workers_option
 from flagscope.cli.outputs import (
     check_outputs,
     check_title,
@@ -19,14 +18,10 @@ from flagscope.cli.outputs import (
     texts_of,
     write_outputs,
 )
+from flagscope.cli.series_text import print_series
 
 if TYPE_CHECKING:
     from flagscope.api.series_report import SeriesReport
-    from flagscope.cli.console import Output
-    from flagscope.records.series import SeriesRecord
-    from flagscope.records.series_runs import RunsRecord
-
-_STEPS = 40  # rows of steps on a terminal: the first and the last of more
 
 
 def _codes(
@@ -35,11 +30,19 @@ def _codes(
     return series_codes(value)
 
 
-def _kinds(
+def _rate(
     _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> tuple[str, ...] | None:
-    kinds = ("qk", "ov", "mlp", "sequential", "conv", "residual", "latent")
-    return None if value is None else chosen(value, kinds)
+) -> float | dict[int, float] | None:
+    """A number, or pairs STEP:RATE with commas between them."""
+    if value is None:
+        return None
+    try:
+        if ":" not in value:
+            return float(value)
+        logged = [part.split(":") for part in value.split(",")]
+        return {int(step): float(rate) for step, rate in logged}
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number nor STEP:RATE,…") from None
 
 
 @click.command("track")
@@ -57,6 +60,7 @@ def _kinds(
         "onsets",
         "change_points",
         "motion",
+        "rates",
         "adapters",
         "runs",
         "relations",
@@ -68,13 +72,32 @@ def _kinds(
 @click.option(
     "--kinds",
     metavar="KINDS",
-    callback=_kinds,
-    help="Kinds of pairs to measure, separated by commas: qk, ov, mlp, sequential, conv, residual, "
-    "latent. The default is all.",
+    callback=pair_kinds,
+    help=f"Kinds of pairs to measure, of {', '.join(KINDS)}; all by default.",
 )
 @click.option("--family", metavar="NAME|FILE.toml|none", help="Model family of all steps.")
 @click.option("--config", metavar="F", help="Path or URL of the config.json of all steps.")
 @click.option("--heads", metavar="N", type=click.IntRange(1), help="Number of attention heads.")
+@click.option(
+    "--learning-rate",
+    metavar="RATE|STEP:RATE,…",
+    callback=_rate,
+    help="Learning rate of the training, for rates: one number, or those logged at some steps. By "
+    "default the schedule is read from what lies next to the checkpoints.",
+)
+@click.option(
+    "--weight-decay", metavar="NUMBER", type=click.FloatRange(0), help="Its weight decay."
+)
+@click.option(
+    "--optimiser", "--optimizer", type=click.Choice(["sgd", "adamw"]), help="Its optimiser."
+)
+@click.option(
+    "--momentum",
+    metavar="NUMBER",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    help="Momentum of SGD.",
+)
 @click.option(
     "--store",
     metavar="DIR",
@@ -88,12 +111,7 @@ def _kinds(
     default=0.0,
     help="Wait for steps that are being written, at most so long, and read what is added.",
 )
-@click.option(
-    "--workers",
-    metavar="N",
-    type=click.IntRange(1),
-    help="Number of tasks at once. The default is one per core, at most four.",
-)
+@workers_option
 @memory_option("Memory for the tasks, in addition to the program itself.", default="2GB")
 @click.option(
     "--fail-on",
@@ -139,170 +157,3 @@ def track_command(
     if not write_outputs(outputs, texts, quiet=quiet) and not quiet:
         print_series(report.result)
     return series_gate(report.faults, fail_on)
-
-
-def print_series(record: SeriesRecord) -> None:
-    """Print what is wrong with a series, its steps and its curves."""
-    from flagscope.cli.console import Output
-    from flagscope.cli.track_adapters import print_adapters
-    from flagscope.report.series import change_points_in_words, series_headline
-
-    out = Output()
-    integrity = record.integrity
-    out.paragraph(", ".join(record.sources), style="bold")
-    out.paragraph(series_headline(record))
-    for fault in integrity.faults:
-        out.paragraph(f"{fault.code}: {fault.plain}", bullet="• ")
-        out.paragraph(fault.evidence, bullet="    ")
-    if integrity.samples:
-        frozen = f"; {integrity.frozen_total:,} never change" if integrity.frozen_total else ""
-        out.paragraph(
-            f"compared: {integrity.samples:,} numbers of {integrity.tensors_compared:,} tensors in "
-            f"each step{frozen}"
-        )
-    for line in integrity.not_looked_at:
-        out.paragraph(line, bullet="not looked at: ")
-    out.print()
-    if record.runs is None:
-        _print_steps(out, record)
-    else:
-        _print_runs(out, record.runs)
-    if record.curves:
-        out.print()
-        _print_curves(out, record)
-    if record.onsets:
-        out.print()
-        _print_onsets(out, record)
-    for line in (line for one in record.change_points for line in change_points_in_words(one)):
-        out.paragraph(line, bullet="jumps: ")
-    if record.adapters:
-        out.print()
-        print_adapters(out, record)
-    if record.motion:
-        out.print()
-        print_motion(out, record)
-    for note in record.notes:
-        out.paragraph(note, bullet="note: ")
-
-
-def _print_steps(out: Output, record: SeriesRecord) -> None:
-    from flagscope.cli.console import grid
-    from flagscope.report.wording import measured
-
-    steps = record.steps
-    shown = steps if len(steps) <= _STEPS else [*steps[: _STEPS // 2], *steps[-_STEPS // 2 :]]
-    rows = [
-        (
-            step.name,
-            step.status,
-            step.dtype or "",
-            measured(step.distance),
-            measured(step.distance_first),
-            measured(step.correlation_first),
-        )
-        for step in shown
-    ]
-    titles = (("", "left"), ("status", "left"), ("type", "left"), ("from the step before", "right"),
-              ("from the first", "right"), ("correlation with the first", "right"))  # fmt: skip
-    out.table(grid(titles, rows))
-    left = len(steps) - len(shown)
-    more = f" {left:,} steps between are left out here." if left else ""
-    out.paragraph(f"Distances of samples, 1 for each tensor's median step.{more}")
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    from flagscope.report.wording import MISSING, number, span
-
-    if low is None or high is None:
-        return MISSING
-    return number(low) if low == high else span((low, high), 2)
-
-
-def _print_curves(out: Output, record: SeriesRecord) -> None:
-    from flagscope.cli.console import grid
-    from flagscope.observables import EXPLANATIONS
-    from flagscope.report.series import curve_summaries
-    from flagscope.report.wording import measured
-
-    rows = [
-        (
-            one.kind,
-            EXPLANATIONS[one.observable].title
-            if one.observable in EXPLANATIONS
-            else one.observable,
-            f"{one.pairs:,}",
-            measured(one.first),
-            measured(one.last),
-            _interval(one.low, one.high),
-            one.label or "",
-        )
-        for one in curve_summaries(record)
-    ]
-    titles = (("", "left"), ("number", "left"), ("pairs", "right"), ("first step", "right"),
-              ("last step", "right"), ("chance then", "right"), ("label", "left"))  # fmt: skip
-    out.table(grid(titles, rows))
-    out.paragraph(
-        "Medians over pairs; – where fewer than half have a number; chance is the range of 95 % of "
-        "values of one pair at the last step. For every pair and step: "
-        "--csv F --csv-table curves."
-    )
-
-
-def _print_runs(out: Output, record: RunsRecord) -> None:
-    from flagscope.cli.console import grid
-    from flagscope.report.series import relations_in_words
-    from flagscope.report.wording import measured
-
-    answers = {
-        "own": "yes",
-        "another-run": "no, from {}",
-        "cannot-tell": "cannot tell",
-        "not-compared": "not compared",
-    }
-    rows = [
-        (
-            run.name,
-            f"{run.steps:,}",
-            f"{run.faults:,}",
-            answers[run.start_answer].format(run.start_of),
-            measured(run.path_length),
-            measured(run.displacement),
-        )
-        for run in record.runs
-    ]
-    titles = (("", "left"), ("steps", "right"), ("faults", "right"), ("descends from its start",
-              "left"), ("length of the way", "right"), ("first to last", "right"))  # fmt: skip
-    out.table(grid(titles, rows))
-    out.paragraph(
-        f"{len(record.common):,} steps are in all runs. Distances of samples, 1 for each tensor's "
-        "median step in its run. For every step: --csv F."
-    )
-    for line in relations_in_words(record):
-        out.paragraph(line, bullet="• ")
-
-
-def _print_onsets(out: Output, record: SeriesRecord) -> None:
-    from flagscope.cli.console import grid
-    from flagscope.report.series import later_in_words, onset_summaries
-    from flagscope.report.series.onsets import WORDS
-
-    rows = [
-        (
-            one.kind,
-            WORDS[one.of],
-            f"{one.pairs:,}",
-            f"{one.from_the_first:,}",
-            later_in_words(one),
-            f"{one.never:,}" if not one.open else f"{one.never:,}; open in {one.open:,}",
-        )
-        for one in onset_summaries(record)
-        if one.pairs
-    ]
-    titles = (("", "left"), ("reached, and kept until the end", "left"), ("pairs", "right"),
-              ("from the first step", "right"), ("later", "left"), ("never", "right"))  # fmt: skip
-    out.table(grid(titles, rows))
-    out.paragraph(
-        "It was reached between the step before and the one named; what lies between is not known. "
-        "At most one series in 20 has a pair that is said to stand beyond chance where it does "
-        "not. For every pair: --csv F --csv-table onsets."
-    )

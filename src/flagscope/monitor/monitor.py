@@ -24,6 +24,7 @@ from flagscope.monitor.schedule import Budget, Part, Schedule, fitted_schedule
 from flagscope.monitor.weights import block_norms, trainable_names, whole_state
 from flagscope.records import PARTS, Depth, PairKind
 from flagscope.records import Part as ScanPart
+from flagscope.records.monitor_lines import MONITOR_SCHEMA
 
 if TYPE_CHECKING:
     from flagscope.api.source import Config
@@ -310,7 +311,7 @@ class AlignmentMonitor:
 
     def _note(self, step: int, kind: str, **fields: Any) -> None:
         if self._journal is not None:
-            self._journal.append({"step": step, "kind": kind, **fields})
+            self._journal.append({"schema": MONITOR_SCHEMA, "step": step, "kind": kind, **fields})
 
 
 def _send(

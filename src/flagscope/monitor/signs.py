@@ -9,27 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from flagscope.monitor.lora import RankDirections
 from flagscope.monitor.measurement import Measurement
 from flagscope.monitor.scalars import dead_units
 from flagscope.monitor.weights import block_norms, block_of
 from flagscope.records import Health
+from flagscope.records.monitor_lines import AlertCode
 from flagscope.report.wording import ranges
 
-AlertCode = Literal[
-    "not-finite",
-    "rank-collapse",
-    "dead-heads",
-    "dead-neurons",
-    "copied-heads",
-    "frozen-block",
-    "spike",
-    "dead-lora-rank",
-]
-"""Codes of alerts; they do not change from release to release."""
 ALERT_CODES: tuple[AlertCode, ...] = get_args(AlertCode)
+"""Codes of alerts; they do not change from release to release."""
 
 Memory = dict[str, Any]
 

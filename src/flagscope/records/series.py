@@ -12,6 +12,7 @@ from flagscope.records.series_adapter import AdapterCurves
 from flagscope.records.series_changes import ChangePoints
 from flagscope.records.series_motion import MapMotion
 from flagscope.records.series_onsets import Onset
+from flagscope.records.series_rates import SeriesRates
 from flagscope.records.series_runs import RunsRecord
 
 TRACK_SCHEMA = "flagscope.track/1"
@@ -135,6 +136,9 @@ class SeriesRecord(Record):
     )
     change_points: list[ChangePoints] = Field(
         default_factory=list, description="Jumps of curves: one entry for each training."
+    )
+    rates: list[SeriesRates] = Field(
+        default_factory=list, description="Rates of linear pairs: one entry for each training."
     )
     runs: RunsRecord | None = Field(
         default=None,

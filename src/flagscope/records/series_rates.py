@@ -38,11 +38,33 @@ class PairRate(Record):
     rate_last: float | None = Field(default=None, description="Local rate at the last point.")
 
 
+class SeriesRotation(Record):
+    """How far matrices turn between two checkpoints under AdamW: medians over their samples."""
+
+    start: int = Field(description="Updates done at the first of the two checkpoints.")
+    stop: int
+    tensors: int = Field(description="Decayed matrices whose samples were used.")
+    angle: float | None = Field(description="Measured angle between the two, in radians.")
+    equilibrium_angle: float | None = Field(
+        description="What rotational equilibrium predicts of updates that are noise."
+    )
+    angle_ratio: float | None = Field(description="Measured over predicted, by matrix.")
+    kept: float | None = Field(description="⟨w_stop, w_start⟩ / ‖w_start‖².")
+    decay_leaves: float | None = Field(description="What decay alone leaves of it, e^(-τ/2).")
+    settled: bool | None = Field(
+        description="Whether Σ ηλ before is at least 2; before that, no equilibrium is expected."
+    )
+
+
 class SeriesRates(Record):
     """Rates of the pairs of a series."""
 
+    run: str | None = Field(default=None, description="Its name, of several trainings.")
     optimiser: Literal["sgd", "adamw"] | None = Field(description="As far as it is known.")
     source: str = Field(description="Where the schedule comes from.")
     diagnostic: str = Field(description="What was measured.")
     rates: list[PairRate] = Field(description="One for each pair.")
+    rotations: list[SeriesRotation] = Field(
+        default_factory=list, description="One for each two neighbours, under AdamW."
+    )
     notes: list[str] = Field(description="What was assumed, and what was not looked at.")

@@ -1,7 +1,7 @@
 """`python -m flagscope.schema` prints the schema of a scan.
 
-`compare`, `heads`, `track` and `family` as an argument print the others; --write brings all
-published files up to date.
+`compare`, `heads`, `track`, `monitor` and `family` as an argument print the others; --write brings
+all published files up to date.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from flagscope.schema import (
     COMPARE_SCHEMA_FILE,
     FAMILY_SCHEMA_FILE,
     HEADS_SCHEMA_FILE,
+    MONITOR_SCHEMA_FILE,
     SCHEMA_FILE,
     TRACK_SCHEMA_FILE,
     compare_schema,
     family_schema,
     heads_schema,
+    monitor_schema,
     scan_schema,
     track_schema,
 )
@@ -31,6 +33,7 @@ _SCHEMAS: dict[str, tuple[Path, Callable[[], dict[str, Any]]]] = {
     "compare": (COMPARE_SCHEMA_FILE, compare_schema),
     "heads": (HEADS_SCHEMA_FILE, heads_schema),
     "track": (TRACK_SCHEMA_FILE, track_schema),
+    "monitor": (MONITOR_SCHEMA_FILE, monitor_schema),
     "family": (FAMILY_SCHEMA_FILE, family_schema),
 }
 

@@ -7,12 +7,14 @@ from typing import Any
 
 from flagscope.records import HEADS_SCHEMA, SCHEMA, HeadOverlapsRecord, Record, ScanResult
 from flagscope.records.comparison import COMPARE_SCHEMA, Comparison
+from flagscope.records.monitor_lines import MONITOR_SCHEMA, MonitorLine
 from flagscope.records.series import TRACK_SCHEMA, SeriesRecord
 
 SCHEMA_FILE = Path(__file__).with_name("flagscope.scan-2.json")
 COMPARE_SCHEMA_FILE = Path(__file__).with_name("flagscope.compare-1.json")
 HEADS_SCHEMA_FILE = Path(__file__).with_name("flagscope.heads-1.json")
 TRACK_SCHEMA_FILE = Path(__file__).with_name("flagscope.track-1.json")
+MONITOR_SCHEMA_FILE = Path(__file__).with_name("flagscope.monitor-1.json")
 
 
 def scan_schema() -> dict[str, Any]:
@@ -99,13 +101,37 @@ def track_schema() -> dict[str, Any]:
     return _published(SeriesRecord, TRACK_SCHEMA)
 
 
+def monitor_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of each line of a monitor's `monitor.jsonl`.
+
+    Returns
+    -------
+    dict
+        The content of `MONITOR_SCHEMA_FILE`.
+
+    References
+    ----------
+    JSON Schema: A Media Type for Describing JSON Documents, draft 2020-12.
+
+    Examples
+    --------
+    >>> sorted(monitor_schema()["discriminator"]["mapping"])
+    ['alert', 'gap', 'measurement', 'schedule']
+    """
+    made = MonitorLine.model_json_schema(by_alias=True, mode="serialization")
+    return {**_identity(MONITOR_SCHEMA), **_as_written(made)}
+
+
 def _published(record: type[Record], name: str) -> dict[str, Any]:
     made = record.model_json_schema(by_alias=True, mode="serialization")
     made["properties"]["schema"] = {"const": name, "title": "Schema", "type": "string"}
+    return {**_identity(name), **_as_written(made)}
+
+
+def _identity(name: str) -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:{name.replace('.', ':', 1).replace('/', ':')}",
-        **_as_written(made),
     }
 
 

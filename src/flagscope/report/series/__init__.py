@@ -23,6 +23,7 @@ from flagscope.report.series.motion import (
 )
 from flagscope.report.series.onsets import OnsetSummary, later_in_words, onset_summaries
 from flagscope.report.series.page import render_series
+from flagscope.report.series.rates import rates_frame, rates_lines
 from flagscope.report.series.runs import (
     bands_frame,
     relations_frame,
@@ -49,6 +50,8 @@ __all__ = [
     "motion_frame",
     "onset_summaries",
     "onsets_frame",
+    "rates_frame",
+    "rates_lines",
     "relations_frame",
     "relations_in_words",
     "render_series",

@@ -1,0 +1,161 @@
+"""Scans of the steps of a series: `flagscope.track` reads each of them once, or from its store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from flagscope.api.scan import scan
+from flagscope.api.tracked_adapters import holds_adapter
+from flagscope.diagnose import labels
+from flagscope.errors import FlagscopeError, InputError
+from flagscope.observables import PAIR_OBSERVABLES, null_band
+from flagscope.records import PairRecord, ScanResult
+from flagscope.records.series import SeriesCurve
+from flagscope.series.kept import KeptSteps
+from flagscope.series.places import Place
+from flagscope.series.rates.of_series import imbalances
+from flagscope.series.step import Step
+
+if TYPE_CHECKING:
+    from flagscope.api.source import Config
+    from flagscope.engine import Progress
+    from flagscope.records import Part
+
+_FIELDS = tuple(entry.field for entry in PAIR_OBSERVABLES if entry.profiled)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for of each step of a series.
+
+    Attributes
+    ----------
+    wanted
+        `layers`, `kinds`, `family` and `heads` of a scan.
+    config
+        As for a scan.
+    costs
+        `workers` and `memory` of a scan.
+    kept
+        Where what was measured is kept.
+    notes
+        To which is added what could not be measured.
+    progress
+        Called with steps done, steps in all, and what is being done.
+    """
+
+    wanted: Mapping[str, Any]
+    config: Config | None
+    costs: Mapping[str, Any]
+    kept: KeptSteps | None
+    notes: list[str] = field(default_factory=list)
+    progress: Progress | None = None
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What a result hangs on, next to the files of its step."""
+        return {**self.wanted, "config": self.config, "version": version("flagscope")}
+
+    def note(self, text: str) -> None:
+        """Say it once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def done(self, count: int, total: int, what: str) -> None:
+        """Show how far it is."""
+        if self.progress is not None:
+            self.progress(count, total, what)
+
+
+def named(run: str, place: Place) -> str:
+    """A step, with its training where there are several."""
+    return f"{run}/{place.name}" if run else place.name
+
+
+def scanned(step: Step, run: str, asked: Asked) -> list[PairRecord]:
+    """Records of the pairs of one step; none where it cannot be measured, and a note says why."""
+    place = step.place
+    # Adapters are measured from their factors, without their base.
+    if step.fault is not None or place.unfinished or holds_adapter(step):
+        return []
+    known = None if asked.kept is None else asked.kept.result(place, asked.key)
+    if known is not None:
+        return _slim(ScanResult.model_validate_json(known).pairs)
+    try:
+        only: tuple[Part, ...] = ("pairs",)
+        report = scan(
+            place.source, revision=place.revision, only=only, edges=0, progress=False,
+            config=asked.config, **asked.wanted, **asked.costs,
+        )  # fmt: skip
+    except InputError:
+        raise
+    except FlagscopeError as error:
+        asked.note(f"{named(run, place)} was not measured: {error}")
+        return []
+    if asked.kept is not None:
+        asked.kept.keep(place, asked.key, report.result.model_dump_json(by_alias=True))
+    return _slim(report.result.pairs)
+
+
+def _slim(pairs: Sequence[PairRecord]) -> list[PairRecord]:
+    """Pairs without the lists that no curve needs: those of all steps are held at once."""
+    left = {"incidence": None, "profile": None, "functional": None, "balanced": None}
+    return [pair.model_copy(update=left) for pair in pairs]
+
+
+def step_imbalances(asked: Asked) -> Callable[[Step, Sequence[PairRecord]], dict[str, float]]:
+    """‖A - B‖ by pair, of a step and its pairs; kept as a scan is."""
+    key = {**asked.key, "what": "imbalances"}
+
+    def read(step: Step, pairs: Sequence[PairRecord]) -> dict[str, float]:
+        known = None if asked.kept is None else asked.kept.result(step.place, key)
+        if known is not None:
+            return json.loads(known)
+        found = imbalances(step, pairs)
+        if asked.kept is not None:
+            asked.kept.keep(step.place, key, json.dumps(found))
+        return found
+
+    return read
+
+
+def curves_of(scans: Sequence[Sequence[PairRecord]]) -> list[SeriesCurve]:
+    """A curve for each pair and number that any step has.
+
+    Parameters
+    ----------
+    scans
+        The pairs of each step; none of a step that was not measured.
+    """
+    names: dict[str, PairRecord] = {}
+    for pairs in scans:
+        for pair in pairs:
+            names.setdefault(pair.name, pair)
+    by_name = [{pair.name: pair for pair in pairs} for pairs in scans]
+    found = []
+    for name, first in names.items():
+        pairs = [step.get(name) for step in by_name]
+        open_ = first.between == "unknown" and first.freedom == "none"
+        label = {} if open_ else labels(first.freedom)
+        for number in _FIELDS:
+            values = [None if pair is None else getattr(pair, number) for pair in pairs]
+            if all(value is None for value in values):
+                continue
+            bands = [None if pair is None else null_band(pair, number) for pair in pairs]
+            found.append(
+                SeriesCurve(
+                    pair=name,
+                    kind=first.kind,
+                    layer=first.layer,
+                    observable=number,
+                    label=label.get(number),
+                    values=values,
+                    low=[None if band is None else band.low for band in bands],
+                    high=[None if band is None else band.high for band in bands],
+                )
+            )
+    return found

@@ -1,0 +1,187 @@
+"""What a series of checkpoints prints: its faults, steps, curves and what they show together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flagscope.cli.motion_text import print_motion
+
+if TYPE_CHECKING:
+    from flagscope.cli.console import Output
+    from flagscope.records.series import SeriesRecord
+    from flagscope.records.series_runs import RunsRecord
+
+_STEPS = 40  # rows of steps on a terminal: the first and the last of more
+
+
+def print_series(record: SeriesRecord) -> None:
+    """Print what is wrong with a series, its steps and its curves."""
+    from flagscope.cli.console import Output
+    from flagscope.cli.track_adapters import print_adapters
+    from flagscope.report.series import change_points_in_words, rates_lines, series_headline
+
+    out = Output()
+    integrity = record.integrity
+    out.paragraph(", ".join(record.sources), style="bold")
+    out.paragraph(series_headline(record))
+    for fault in integrity.faults:
+        out.paragraph(f"{fault.code}: {fault.plain}", bullet="• ")
+        out.paragraph(fault.evidence, bullet="    ")
+    if integrity.samples:
+        frozen = f"; {integrity.frozen_total:,} never change" if integrity.frozen_total else ""
+        out.paragraph(
+            f"compared: {integrity.samples:,} numbers of {integrity.tensors_compared:,} tensors in "
+            f"each step{frozen}"
+        )
+    for line in integrity.not_looked_at:
+        out.paragraph(line, bullet="not looked at: ")
+    out.print()
+    if record.runs is None:
+        _print_steps(out, record)
+    else:
+        _print_runs(out, record.runs)
+    if record.curves:
+        out.print()
+        _print_curves(out, record)
+    if record.onsets:
+        out.print()
+        _print_onsets(out, record)
+    for line in (line for one in record.change_points for line in change_points_in_words(one)):
+        out.paragraph(line, bullet="jumps: ")
+    if record.adapters:
+        out.print()
+        print_adapters(out, record)
+    if record.motion:
+        out.print()
+        print_motion(out, record)
+    for rates in record.rates:
+        out.print()
+        for place, line in enumerate(rates_lines(rates)):
+            out.paragraph(line, bullet="" if place == 0 else "  - ")
+        for note in rates.notes:
+            out.paragraph(note, bullet="note: ")
+    for note in record.notes:
+        out.paragraph(note, bullet="note: ")
+
+
+def _print_steps(out: Output, record: SeriesRecord) -> None:
+    from flagscope.cli.console import grid
+    from flagscope.report.wording import measured
+
+    steps = record.steps
+    shown = steps if len(steps) <= _STEPS else [*steps[: _STEPS // 2], *steps[-_STEPS // 2 :]]
+    rows = [
+        (
+            step.name,
+            step.status,
+            step.dtype or "",
+            measured(step.distance),
+            measured(step.distance_first),
+            measured(step.correlation_first),
+        )
+        for step in shown
+    ]
+    titles = (("", "left"), ("status", "left"), ("type", "left"), ("from the step before", "right"),
+              ("from the first", "right"), ("correlation with the first", "right"))  # fmt: skip
+    out.table(grid(titles, rows))
+    left = len(steps) - len(shown)
+    more = f" {left:,} steps between are left out here." if left else ""
+    out.paragraph(f"Distances of samples, 1 for each tensor's median step.{more}")
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    from flagscope.report.wording import MISSING, number, span
+
+    if low is None or high is None:
+        return MISSING
+    return number(low) if low == high else span((low, high), 2)
+
+
+def _print_curves(out: Output, record: SeriesRecord) -> None:
+    from flagscope.cli.console import grid
+    from flagscope.observables import EXPLANATIONS
+    from flagscope.report.series import curve_summaries
+    from flagscope.report.wording import measured
+
+    rows = [
+        (
+            one.kind,
+            EXPLANATIONS[one.observable].title
+            if one.observable in EXPLANATIONS
+            else one.observable,
+            f"{one.pairs:,}",
+            measured(one.first),
+            measured(one.last),
+            _interval(one.low, one.high),
+            one.label or "",
+        )
+        for one in curve_summaries(record)
+    ]
+    titles = (("", "left"), ("number", "left"), ("pairs", "right"), ("first step", "right"),
+              ("last step", "right"), ("chance then", "right"), ("label", "left"))  # fmt: skip
+    out.table(grid(titles, rows))
+    out.paragraph(
+        "Medians over pairs; – where fewer than half have a number; chance is the range of 95 % of "
+        "values of one pair at the last step. For every pair and step: "
+        "--csv F --csv-table curves."
+    )
+
+
+def _print_runs(out: Output, record: RunsRecord) -> None:
+    from flagscope.cli.console import grid
+    from flagscope.report.series import relations_in_words
+    from flagscope.report.wording import measured
+
+    answers = {
+        "own": "yes",
+        "another-run": "no, from {}",
+        "cannot-tell": "cannot tell",
+        "not-compared": "not compared",
+    }
+    rows = [
+        (
+            run.name,
+            f"{run.steps:,}",
+            f"{run.faults:,}",
+            answers[run.start_answer].format(run.start_of),
+            measured(run.path_length),
+            measured(run.displacement),
+        )
+        for run in record.runs
+    ]
+    titles = (("", "left"), ("steps", "right"), ("faults", "right"), ("descends from its start",
+              "left"), ("length of the way", "right"), ("first to last", "right"))  # fmt: skip
+    out.table(grid(titles, rows))
+    out.paragraph(
+        f"{len(record.common):,} steps are in all runs. Distances of samples, 1 for each tensor's "
+        "median step in its run. For every step: --csv F."
+    )
+    for line in relations_in_words(record):
+        out.paragraph(line, bullet="• ")
+
+
+def _print_onsets(out: Output, record: SeriesRecord) -> None:
+    from flagscope.cli.console import grid
+    from flagscope.report.series import later_in_words, onset_summaries
+    from flagscope.report.series.onsets import WORDS
+
+    rows = [
+        (
+            one.kind,
+            WORDS[one.of],
+            f"{one.pairs:,}",
+            f"{one.from_the_first:,}",
+            later_in_words(one),
+            f"{one.never:,}" if not one.open else f"{one.never:,}; open in {one.open:,}",
+        )
+        for one in onset_summaries(record)
+        if one.pairs
+    ]
+    titles = (("", "left"), ("reached, and kept until the end", "left"), ("pairs", "right"),
+              ("from the first step", "right"), ("later", "left"), ("never", "right"))  # fmt: skip
+    out.table(grid(titles, rows))
+    out.paragraph(
+        "It was reached between the step before and the one named; what lies between is not known. "
+        "At most one series in 20 has a pair that is said to stand beyond chance where it does "
+        "not. For every pair: --csv F --csv-table onsets."
+    )
