@@ -9,6 +9,8 @@ import pytest
 
 from browser.actions import all_drawn
 from browser.conftest import Open
+from flagscope.records.series import SeriesRecord
+from report import made_series
 
 
 def _content(pdf: bytes) -> bytes:
@@ -27,9 +29,14 @@ def _curves(content: bytes) -> int:
     return len(re.findall(rb"[\d.]+ [\d.]+ [lc]\b", content))
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_printed_page_holds_its_figures_in_light_colours(opened: Open, scheme: str) -> None:
-    page = opened("small", scheme=scheme)
+@pytest.mark.parametrize(
+    ("what", "scheme"), [("small", "light"), ("small", "dark"), (made_series.faulty(), "dark")],
+    ids=["light", "dark", "series"],
+)  # fmt: skip
+def test_a_printed_page_holds_its_figures_in_light_colours(
+    opened: Open, what: str | SeriesRecord, scheme: str
+) -> None:
+    page = opened(what, scheme=scheme)
     page.wait_for_function("() => window.Plotly !== undefined")
     full = page.pdf()  # nothing has been scrolled to
     all_drawn(page)
