@@ -43,6 +43,12 @@ def test_bounds_hold_the_whole_where_few_values_are_known():
     known = expected_drift(SIGMA[:4], (0, 2), shape=(8, 12), rest=rest)
     assert known.low <= whole.middle <= known.high
     assert known.high < 1.05 * known.low
+    # A block that ends with the last value given: what is said of those behind it bounds them.
+    edge = {"shape": (8, 12), "rest": rest}
+    assert expected_drift(SIGMA[:4], (0, 4), **edge).high == float("inf")
+    bounded = expected_drift(SIGMA[:4], (0, 4), **edge, following=float(SIGMA[4]))
+    assert bounded.low <= expected_drift(SIGMA, (0, 4), shape=(8, 12)).middle <= bounded.high
+    assert bounded.high < float("inf")
 
 
 def test_equal_values_outside_the_block_have_no_first_order():

@@ -18,6 +18,7 @@ from torch import Tensor
 import flagscope
 from comparison.change.networks import BERT, bert
 from comparison.change.test_changed_maps import with_signal
+from flagscope.comparison.change import leading
 from flagscope.geometry.norm_sketch import norm_sketch, sketch_variance
 from series.made import Run, State, mlp, saved
 
@@ -79,15 +80,20 @@ def test_a_planted_turn_is_found_at_its_step_in_its_block_and_on_its_side(tmp_pa
     assert (last["last_block_ratio"].iloc[:3] > 3).all()
 
 
-def test_random_updates_have_uniform_p_values(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dense", [1024, 32])
+def test_random_updates_have_uniform_p_values(
+    dense: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leading, "DENSE", dense)
     p, ratios, claims = [], [], 0
     for seed in range(20):
         report = flagscope.track(saved(walk(seed, 2), tmp_path / str(seed)))
         rows = report.motion[report.motion["number"] == 10]
-        assert rows["turn_status"].tolist() == ["ok"] * 4
+        rows = rows[rows["turn_status"] == "ok"]
         p += (10 ** rows["turn_log10_p"]).tolist()
         ratios += rows["turn_ratio"].tolist()
         claims += bool((rows["turn_p_adjusted"] < 0.05).any())
+    assert len(p) >= 76  # of large maps a few products may leave a bound too wide
     assert kstest(p, "uniform").pvalue > 0.01
     assert abs(np.mean(ratios) - 1) < 4 * np.std(ratios) / math.sqrt(len(ratios))
     assert claims <= 4  # of 20 at 5 %: more has a probability of 0.3 %

@@ -42,6 +42,7 @@ def expected_drift(
     *,
     shape: tuple[int, int],
     rest: float = 0.0,
+    following: float | None = None,
 ) -> ExpectedDrift:
     """Expected Σ sin² between a left singular space of W and that of W + E, per variance of E.
 
@@ -59,13 +60,15 @@ def expected_drift(
         Rows and columns (p, m) of W; transpose it for right singular spaces.
     rest
         Sum of squares of the singular values that are not given.
+    following
+        What none of these exceeds; by default the least one given.
 
     Returns
     -------
     ExpectedDrift
         Infinite where a value of the block is zero or equals one outside. The contribution of s =
         σ_j² is convex in s, so that of values with a known sum lies between that of their mean and
-        that of the chord from 0 to the least one given.
+        that of the chord from 0 to the largest that it may be.
 
     Raises
     ------
@@ -104,6 +107,8 @@ def expected_drift(
     if hidden <= 0:
         return ExpectedDrift(known, known, spread)
     last = squares[-1:]
+    if following is not None:
+        last = last.clamp_max(following * following)
     mean = torch.clamp(torch.tensor([max(rest, 0.0) / hidden], dtype=torch.float64), max=last)
     equal = _turn(inside, mean[None])
     low, spread = hidden * float(equal.sum()), spread + hidden * float(equal.square().sum())

@@ -147,7 +147,13 @@ def _expected(
     variance = square / (shape[0] * shape[1])
     size = block[1] - block[0]
     bounds = [
-        expected_drift(side.sigma, block, shape=shape, rest=norm - float(side.sigma.square().sum()))
+        expected_drift(
+            side.sigma,
+            block,
+            shape=shape,
+            rest=norm - float(side.sigma.square().sum()),
+            following=None if side.dense else side.following,
+        )  # fmt: skip
         for side, norm in zip((a, b), squares, strict=True)
     ]
     low = sum(bound.low for bound in bounds) / 2 * variance / size
