@@ -20,7 +20,7 @@ from flagscope.series.step import Header, Step, read_step
 from flagscope.series.trainer_state import TrainerState
 from flagscope.writing import write_whole
 
-_LAYOUT = 1
+_LAYOUT = 2
 FOLDER = "steps"
 
 
@@ -132,6 +132,7 @@ def _to_bytes(step: Step) -> bytes:
         "nbytes": step.nbytes,
         "bytes_read": step.bytes_read,
         "state": None if step.state is None else asdict(step.state),
+        "optimiser_step": step.optimiser_step,
         "notes": step.notes,
         "names": list(step.values),
     }
@@ -159,5 +160,6 @@ def _from_bytes(body: bytes, place: Place) -> Step | None:
         state=None
         if state is None
         else TrainerState(state["step"], tuple((a, b, c) for a, b, c in state["log"])),
+        optimiser_step=said["optimiser_step"],
         notes=tuple(said["notes"]),
     )

@@ -15,6 +15,7 @@ from flagscope.checkpoint.lora.settings import adapter_weights
 from flagscope.checkpoint.lora.weights import read_adapter
 from flagscope.errors import CorruptFileError, FlagscopeError, MissingFileError
 from flagscope.series.places import Place
+from flagscope.series.rates.optimisers import OPTIMISER, read_optimiser
 from flagscope.series.sampling import sampled
 from flagscope.series.trainer_state import TrainerState, trainer_state
 
@@ -44,6 +45,8 @@ class Step:
         Bytes of all tensors; bytes of samples.
     state
         What the trainer wrote next to it.
+    optimiser_step
+        Updates that the optimiser saved with it has done; None where there is none that counts.
     notes
         What could not be looked at.
     """
@@ -56,6 +59,7 @@ class Step:
     nbytes: int = 0
     bytes_read: int = 0
     state: TrainerState | None = None
+    optimiser_step: int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -67,6 +71,8 @@ def read_step(place: Place) -> Step:
     except FlagscopeError as error:
         state = None
         notes.append(f"{place.name}: its trainer_state.json cannot be read: {error}")
+    optimiser_step, said = _optimiser_step(place)
+    notes += said
     try:
         with _opened(place) as checkpoint:
             samples = sampled(checkpoint)
@@ -77,12 +83,28 @@ def read_step(place: Place) -> Step:
                 nbytes=sum(info.nbytes for info in checkpoint.tensors.values()),
                 bytes_read=samples.bytes_read,
                 state=state,
+                optimiser_step=optimiser_step,
                 notes=tuple(notes),
             )
     except FlagscopeError as error:
         return Step(
             place=place, fault=_fault(error), reason=str(error), state=state, notes=tuple(notes)
         )
+
+
+def _optimiser_step(place: Place) -> tuple[int | None, list[str]]:
+    """Updates done by optimizer.pt in the folder, or by Lightning's file; what cannot be read."""
+    if place.revision is not None or "://" in place.source:
+        return None, []
+    path = Path(place.source).expanduser()
+    file = path / OPTIMISER if path.is_dir() else path
+    if not file.is_file() or file.suffix != (".pt" if path.is_dir() else ".ckpt"):
+        return None, []
+    try:
+        return read_optimiser(file).step, []
+    except FlagscopeError as error:
+        # A .ckpt of weights alone is no fault.
+        return None, [f"{place.name}: its {OPTIMISER} cannot be read: {error}"] * path.is_dir()
 
 
 def _opened(place: Place) -> Checkpoint:

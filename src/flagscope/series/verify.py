@@ -27,6 +27,7 @@ from flagscope.series.checks.headers import (
     unread,
 )
 from flagscope.series.checks.numbers import gaps, wrong_numbers
+from flagscope.series.checks.optimisers import optimisers_anew
 from flagscope.series.checks.order import right_order, wrong_order
 from flagscope.series.compared import Compared, compared
 from flagscope.series.step import Step
@@ -64,6 +65,7 @@ def verified(steps: Sequence[Step]) -> tuple[Integrity, Compared]:
         fault for fault in logged_anew(readable)
         if not any(fault.code == one.code and fault.steps == one.steps for one in faults)
     ]  # fmt: skip
+    faults += optimisers_anew(readable, faults)
     faults += gaps([step.place for step in steps])
     frozen = [one.name for one in series.tensors if one.frozen] if len(finite) > 1 else []
     integrity = Integrity(
@@ -132,8 +134,12 @@ def _not_looked_at(steps: Sequence[Step], series: Compared) -> list[str]:
             )
     if not any(step.state for step in steps):
         said.append(
-            "No trainer_state.json lies next to the steps: numbers in names were not checked, and "
-            "a restart of the optimiser alone is not seen."
+            "No trainer_state.json lies next to the steps: numbers in names were not checked."
+        )
+    if not any(step.state or step.optimiser_step is not None for step in steps):
+        said.append(
+            "No optimiser that counts its updates lies next to the steps: a restart of it alone is "
+            "not seen."
         )
     if len(series.steps) < 4:
         said.append("Fewer than four steps can be compared: their order was not checked.")

@@ -8,6 +8,7 @@ from pathlib import Path
 from flagscope.errors import FlagscopeError, InputError
 from flagscope.series.rates.learning_rates import known_rates, logged_rates
 from flagscope.series.rates.optimisers import (
+    OPTIMISER,
     SavedOptimiser,
     read_optimiser,
     schedule_from_optimisers,
@@ -17,7 +18,7 @@ from flagscope.series.rates.trainer import trainer_schedule
 from flagscope.series.step import Step
 from flagscope.series.trainer_state import TRAINER_STATE
 
-ARGUMENTS, OPTIMISER = "training_args.bin", "optimizer.pt"
+ARGUMENTS = "training_args.bin"
 _LIGHTNING = (".ckpt", ".pt", ".pth")
 Rates = float | Sequence[float] | Mapping[int, float] | Callable[[int], float]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ from flagscope.series.rates.learning_rates import logged_rates
 from flagscope.series.rates.saved import number, plain, saved_object
 from flagscope.series.rates.schedule import GroupSchedule, Optimiser, Schedule
 
+OPTIMISER = "optimizer.pt"
+"""Name that Hugging Face's Trainer gives it."""
 _MOST_GROUPS = 10_000
+_MOST_STATES = 16  # tensors whose counts are read; they are as many for all that are trained
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class SavedOptimiser:
     optimiser
         "sgd" or "adamw"; None where it may be Adam as well, whose L2 decay has no decay time.
     step
-        Number of updates done, where the file says it.
+        Number of updates done, where the file says it: by Lightning, or the largest count among the
+        first 16 tensors, of optimisers that count (AdamW does, SGD does not).
     """
 
     groups: tuple[SavedGroup, ...]
@@ -94,7 +99,8 @@ def read_optimiser(path: str | os.PathLike[str]) -> SavedOptimiser:
     read = tuple(
         _group(pairs_of(group), placed, f"{path}, group {i}") for i, group in enumerate(groups)
     )
-    done = step if isinstance(step, int) and not isinstance(step, bool) and step >= 0 else None
+    whole = isinstance(step, int) and not isinstance(step, bool) and step >= 0
+    done = step if whole else _updates(pairs_of(content["state"]) or {}, placed, path)
     return SavedOptimiser(read, _recognised([pairs_of(group) or {} for group in groups]), done)
 
 
@@ -184,6 +190,19 @@ def _group(group: Mapping[Any, Any] | None, placed: PlacedBytes, what: str) -> S
         betas=pair,
         parameters=len(parameters) if isinstance(parameters, (list, tuple)) else 0,
     )
+
+
+def _updates(
+    states: Mapping[Any, Any], placed: PlacedBytes, path: str | os.PathLike[str]
+) -> int | None:
+    """The most updates that the state of any tensor counts; None where none counts."""
+    counts = []
+    for state in itertools.islice(states.values(), _MOST_STATES):
+        own = pairs_of(state) or {}
+        count = number(own.get("step"), placed, f"the step in {path}")
+        if count is not None and count >= 0:
+            counts.append(int(count))
+    return max(counts, default=None)
 
 
 def _recognised(groups: list[Mapping[Any, Any]]) -> Optimiser | None:
