@@ -227,7 +227,7 @@ def _print_runs(out: Output, record: RunsRecord) -> None:
     answers = {
         "own": "yes",
         "another-run": "no, from {}",
-        "cannot-tell": "cannot tell",
+        "unknown": "not known",
         "not-compared": "not compared",
     }
     rows = [
