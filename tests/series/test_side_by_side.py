@@ -101,11 +101,11 @@ def test_a_start_that_is_of_none_of_the_runs_is_not_assigned(tmp_path: Path) -> 
     strange = [(0, _run(8)[0][1]), *_run(0)[1:]]
     found, _ = _shared(_tracked(tmp_path, a=strange, b=_run(1), c=_run(2)))
     assert [(run.start_answer, run.start_of) for run in found.values()] == [
-        ("cannot-tell", None), ("own", None), ("own", None)
+        ("unknown", None), ("own", None), ("own", None)
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("places", [[4], [3, 4], [6, 7], [1]])
+@pytest.mark.parametrize("places", [[4], [6, 7], [1], [2, 3, 4, 5, 6, 7]])
 def test_exchanged_steps_are_named_with_the_run_that_they_continue(
     tmp_path: Path, places: list[int]
 ) -> None:
@@ -145,6 +145,15 @@ def test_a_step_copied_from_another_run_is_named_and_seen_as_equal(tmp_path: Pat
     (relation,) = _shared(report)[1]
     assert relation.answer == "no-common-origin"
     assert relation.equal_later == [50]
+
+
+def test_a_step_that_is_the_step_before_of_another_run(tmp_path: Path) -> None:
+    two = list(_run(1))
+    two[5] = (50, _run(0)[4][1])
+    report = _tracked(tmp_path, a=_run(0), b=two)
+    (fault,) = [fault for fault in report.faults if fault.code == "of-another-run"]
+    assert fault.steps == ["b/checkpoint-50"]
+    assert fault.evidence.startswith("checkpoint-50 holds the weights of the step before it in a")
 
 
 def test_faults_of_a_run_are_named_with_it(tmp_path: Path) -> None:

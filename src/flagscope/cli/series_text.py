@@ -9,6 +9,7 @@ from flagscope.cli.motion_text import print_motion
 if TYPE_CHECKING:
     from flagscope.cli.console import Output
     from flagscope.records.series import SeriesRecord
+    from flagscope.records.series_rates import SeriesRates
     from flagscope.records.series_runs import RunsRecord
 
 _STEPS = 40  # rows of steps on a terminal: the first and the last of more
@@ -18,7 +19,7 @@ def print_series(record: SeriesRecord) -> None:
     """Print what is wrong with a series, its steps and its curves."""
     from flagscope.cli.console import Output
     from flagscope.cli.track_adapters import print_adapters
-    from flagscope.report.series import change_points_in_words, rates_lines, series_headline
+    from flagscope.report.series import change_points_in_words, series_headline
 
     out = Output()
     integrity = record.integrity
@@ -55,13 +56,22 @@ def print_series(record: SeriesRecord) -> None:
         out.print()
         print_motion(out, record)
     for rates in record.rates:
-        out.print()
-        for place, line in enumerate(rates_lines(rates)):
-            out.paragraph(line, bullet="" if place == 0 else "  - ")
-        for note in rates.notes:
-            out.paragraph(note, bullet="note: ")
+        if rates.rates:
+            out.print()
+            _print_rates(out, rates)
     for note in record.notes:
         out.paragraph(note, bullet="note: ")
+
+
+def _print_rates(out: Output, rates: SeriesRates) -> None:
+    from flagscope.report.series import rates_lines
+
+    for place, line in enumerate(rates_lines(rates)):
+        out.paragraph(line, bullet="" if place == 0 else "  - ")
+    # Without a schedule there is one answer for all pairs, and nothing else to say of them.
+    if any(one.answer != "unknown-schedule" for one in rates.rates):
+        for note in rates.notes:
+            out.paragraph(note, bullet="note: ")
 
 
 def _print_steps(out: Output, record: SeriesRecord) -> None:
@@ -135,7 +145,7 @@ def _print_runs(out: Output, record: RunsRecord) -> None:
     answers = {
         "own": "yes",
         "another-run": "no, from {}",
-        "cannot-tell": "cannot tell",
+        "unknown": "not known",
         "not-compared": "not compared",
     }
     rows = [

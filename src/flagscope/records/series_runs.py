@@ -8,11 +8,11 @@ from pydantic import Field
 
 from flagscope.records.record import Record
 
-StartAnswer = Literal["own", "another-run", "cannot-tell", "not-compared"]
+StartAnswer = Literal["own", "another-run", "unknown", "not-compared"]
 """Where the steps of a run come from, in words that do not change from release to release."""
 START_ANSWERS: tuple[StartAnswer, ...] = get_args(StartAnswer)
 RunRelationAnswer = Literal[
-    "same", "parted", "common-origin", "no-common-origin", "cannot-tell", "not-compared"
+    "same", "parted", "common-origin", "no-common-origin", "unknown", "not-compared"
 ]
 """What two runs share, in words that do not change from release to release."""
 RUN_RELATION_ANSWERS: tuple[RunRelationAnswer, ...] = get_args(RunRelationAnswer)

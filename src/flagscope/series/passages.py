@@ -85,7 +85,7 @@ class Passages:
                 self._pass(before, number, names)
 
     def faults(self) -> list[SeriesFault]:
-        """Steps that are not of the training that most steps of their run are of."""
+        """Steps that are not of the training that their run starts with, or a start that is not."""
         found = []
         for name, content in self._content.items():
             usual = Counter(content.values()).most_common(1)[0][0]
@@ -93,7 +93,8 @@ class Passages:
             if odd and odd == [min(content)]:
                 found.append(self._other_start(name, usual))
             elif odd:
-                found.append(self._other_steps(name, odd, content[odd[0]]))
+                other = [number for number, of in content.items() if of != name]
+                found.append(self._other_steps(name, other, content[other[0]]))
         return found
 
     def _pass(self, before: int, number: int, names: Sequence[str]) -> None:
@@ -158,9 +159,13 @@ class Passages:
         )
 
     def _evidence(self, name: str, number: int, of: str) -> str:
+        step, ratio = self._runs[name][number].place.name, self._ratio.get((name, number))
+        if ratio is None:
+            return (
+                f"{step} holds the weights of the step before it in {of}, as far as samples show."
+            )
         return (
-            f"By samples {self._runs[name][number].place.name} lies "
-            f"{self._ratio[name, number]:.1f} times as far from the step before it in {name} as "
+            f"By samples {step} lies {ratio:.1f} times as far from the step before it in {name} as "
             f"from that of {of}."
         )
 
@@ -188,7 +193,7 @@ def _start(
     size = len(series.steps)
     known = series.correlation if series.correlation.size else np.full((size, size), np.nan)
     mine, other = float(known[own, place]), np.nan
-    answer: StartAnswer = "own" if mine > limit else "cannot-tell"
+    answer: StartAnswer = "own" if mine > limit else "unknown"
     ratio = None
     if nearest is not None:
         other = float(known[nearest, place])

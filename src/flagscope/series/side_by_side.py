@@ -141,4 +141,4 @@ def _origin(correlation: float | None, series: Compared) -> RunRelationAnswer:
         return "not-compared"
     if correlation > PLAIN:
         return "common-origin"
-    return "no-common-origin" if correlation < unrelated(series) else "cannot-tell"
+    return "no-common-origin" if correlation < unrelated(series) else "unknown"

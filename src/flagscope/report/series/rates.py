@@ -22,8 +22,11 @@ def rates_lines(rates: SeriesRates) -> list[str]:
     groups: dict[tuple[str, str], list[PairRate]] = defaultdict(list)
     for one in rates.rates:
         groups[one.answer, "" if one.answer == "rate" else one.reason].append(one)
-    optimiser = "not known" if rates.optimiser is None else rates.optimiser
     run = "" if rates.run is None else f"{rates.run}: "
+    if rates.rates and all(one.answer == "unknown-schedule" for one in rates.rates):
+        reason = rates.rates[0].reason
+        return [f"{run}no rates: {reason} (--learning-rate, --weight-decay, --optimiser)"]
+    optimiser = "not known" if rates.optimiser is None else rates.optimiser
     lines = [f"{run}rates of {rates.diagnostic} in decay time; schedule: {rates.source}; "
              f"optimiser: {optimiser}"]  # fmt: skip
     for (answer, reason), own in groups.items():

@@ -58,7 +58,7 @@ def relations_in_words(record: RunsRecord) -> Iterator[str]:
             yield f"Of one origin, as far as samples show, and never equal: {names}."
         elif answer == "no-common-origin":
             yield f"No more alike at the first common {unit} than independent weights: {names}."
-        elif answer == "cannot-tell":
+        elif answer == "unknown":
             yield f"Somewhat alike at the first common {unit}; their origin is not known: {names}."
         else:
             yield f"Not compared, as they have no step or no tensors in common: {names}."
