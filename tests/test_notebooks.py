@@ -19,7 +19,7 @@ pytest.importorskip("ipykernel")
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "docs/notebooks"
-NAMES = ("researcher", "engineer", "student")
+NAMES = ("researcher", "engineer", "student", "training")
 LARGEST = 300_000  # bytes of a stored notebook
 # A first cell that the tests must not run: the package under test is the one at hand.
 INSTALL = "install"
@@ -56,6 +56,19 @@ ASKED = {
         "codes": "[finding.code for finding in after.findings]",
         "rho": "after.pairs['gram_correlation'].tolist()",
         "chance": "before.pairs['gram_correlation'].tolist()",
+    },
+    "training": {
+        "accuracy": "accuracy",
+        "alerts": "[(alert.code, alert.step) for alert in broken.alerts]",
+        "healthy": "[alert.code for alert in monitor.alerts]",
+        "monitored": "monitor.latest.report.pairs['gram_correlation'].tolist()",
+        "tracked": "curves.query('number == 600 and observable == \"gram_correlation\"')"
+        "['value'].tolist()",
+        "rho": "scalars['pairs/sequential/gram_correlation'].tolist()",
+        "faults": "[(fault.code, fault.steps) for fault in mixed.faults]",
+        "no_faults": "[fault.code for fault in report.faults]",
+        "onsets": "report.onsets['answer'].tolist()",
+        "ways": "[way.straightness for way in report.result.motion]",
     },
 }
 
@@ -150,3 +163,19 @@ def test_the_student_sees_chance_before_and_alignment_after(values) -> None:
     assert "overlap-more" in found["codes"]
     assert max(map(abs, found["chance"])) < 0.1
     assert min(found["rho"]) > 0.5
+
+
+@pytest.mark.slow
+def test_who_trains_sees_a_fault_named_and_a_mixed_up_folder(values) -> None:
+    found = values["training"]
+    assert found["accuracy"] > 0.85
+    assert found["healthy"] == found["no_faults"] == []
+    assert found["alerts"] == [["dead-neurons", 350]]
+    assert abs(found["rho"][0]) < 0.1 < 0.5 < min(found["rho"][1:])
+    assert found["monitored"] == found["tracked"]
+    assert found["faults"] == [
+        ["equal", ["step_200.safetensors", "step_450.safetensors"]],
+        ["foreign-initialisation", ["step_0.safetensors"]],
+    ]
+    assert "between" in found["onsets"]
+    assert all(0.5 < straightness < 1 for straightness in found["ways"])
