@@ -130,7 +130,7 @@ class LeadLag(Experiment):
         return findings(measured)
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
-        """One row for each run and step, one column per signal."""
+        """One row for each run and step, one column per signal, to three digits."""
         import pandas as pd
 
         frames = []
@@ -139,6 +139,7 @@ class LeadLag(Experiment):
             columns = {x.name: v["series"][x.name] for x in (*BASELINES, *DIAGNOSTICS)}
             common = {"arm": s["arm"], "seed": s["seed"], "diverged": v["diverged"]}
             rows = pd.DataFrame({"step": v["steps"], **columns}).astype(float)
+            rows = rows.map(lambda x: float(f"{x:.3g}"))
             frames.append(rows.assign(**common, step=v["steps"]))
         first = ["arm", "seed", "diverged", "step"]
         whole = pd.concat(frames, ignore_index=True)
