@@ -29,14 +29,15 @@ the end of a short training.
 diverge in trials at rates up to 0.1; it stopped learning), gradient clipping, numbers of
 activations such as attention entropy, links across the residual stream, tests against chance (a
 scan takes fifty times as long as these numbers), changes of a signal against its own recent past,
-alarms at a single measurement, and combinations of signals. Divergences here take some ten steps
-from the first rise to the end; slower ones may be announced.
+and combinations of signals. Held-out loss jumps here within one measurement, three steps; slower
+divergences may be announced.
 
 **What was known when.** Trials of held-out loss alone, with seeds from 1000 on, which are not
 among those reported, chose rate and warm-up for a share of diverging runs near one half. Signals,
 rules and verdicts were fixed before any signal of the weights was computed in a reported run. A
-trial of the quick form showed that the code runs. That rises are short, and what was not looked
-at, was written after the results.
+trial of the quick form showed that the code runs. That divergences are sudden was seen in the
+results. After them, alarms at a single measurement were tried for the losses, the gradient norm
+and sixteen of the diagnostics: no median lead was positive.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ class LeadLag(Experiment):
         return findings(measured)
 
     def table(self, measured: Sequence[Measured]) -> pd.DataFrame:
-        """One row for each run and step, one column per signal."""
+        """One row for each run and step, one column per signal, to three digits."""
         import pandas as pd
 
         frames = []
@@ -138,6 +139,7 @@ class LeadLag(Experiment):
             columns = {x.name: v["series"][x.name] for x in (*BASELINES, *DIAGNOSTICS)}
             common = {"arm": s["arm"], "seed": s["seed"], "diverged": v["diverged"]}
             rows = pd.DataFrame({"step": v["steps"], **columns}).astype(float)
+            rows = rows.map(lambda x: float(f"{x:.3g}"))
             frames.append(rows.assign(**common, step=v["steps"]))
         first = ["arm", "seed", "diverged", "step"]
         whole = pd.concat(frames, ignore_index=True)

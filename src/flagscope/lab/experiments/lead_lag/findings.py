@@ -134,7 +134,8 @@ def _exists(
     """
     known = {name: numbers for name, numbers in values.items() if numbers}
     estimates = tuple(median_interval(name, numbers) for name, numbers in known.items())
-    adjusted = dict(zip(known, holm([sign_test(x) for x in known.values()]), strict=True))
+    alone = {name: sign_test(x) for name, x in known.items()}
+    adjusted = dict(zip(known, holm([*alone.values()]), strict=True))
     beyond = [name for name, p in adjusted.items() if p <= 1 - LEVEL]
     if not data.enough:
         verdict = "open"
@@ -156,7 +157,7 @@ def _exists(
             verdict,
             f"{counts} That is too few: {_DIVERGED} and {ENOUGH} are needed.",
         )
-    best = min(adjusted, key=lambda name: adjusted[name])
+    best = min(alone, key=lambda name: alone[name])
     return Finding(
         claim,
         Prediction(prediction, None, _SOURCE),
