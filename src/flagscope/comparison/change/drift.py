@@ -153,7 +153,7 @@ def _expected(
             shape=shape,
             rest=norm - float(side.sigma.square().sum()),
             following=None if side.dense else side.following,
-        )  # fmt: skip
+        )
         for side, norm in zip((a, b), squares, strict=True)
     ]
     low = sum(bound.low for bound in bounds) / 2 * variance / size
