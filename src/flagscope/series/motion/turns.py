@@ -30,7 +30,7 @@ class Apart:
     change
         ‖ΔW‖.
     status
-        'ok', 'identical' or 'moved less than rounding can tell'.
+        'ok', `IDENTICAL` or `ROUNDING`.
     """
 
     change: float
