@@ -26,7 +26,7 @@ from flagscope.lab.experiments.lead_lag.signals import Signal
 RISE = 0.3
 #: Largest share of healthy runs with an alarm.
 FALSE_ALARMS = 0.05
-#: Healthy runs of which one in twenty can be told: below, no threshold has that rate.
+#: Fewest healthy runs from which a threshold can be set that one in twenty exceeds.
 ENOUGH = 19
 # Deviation of what is not finite. JSON has no infinity, and no sound signal comes near.
 _BEYOND = 1e9

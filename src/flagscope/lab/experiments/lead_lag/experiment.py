@@ -13,9 +13,9 @@ least value so far; a loss that is not finite at once. Spikes that last so long 
 not the training recovers. **Alarm.** The second of two measurements in a row at which a signal is
 further from the mean of the healthy runs at that step, in their standard deviations, than all but
 one healthy run in twenty ever are from the others; for losses and the gradient norm, further
-above. **Lead.** Steps from alarm to divergence; one measurement too late where no alarm fires. As
-held-out loss defines the divergence, its own alarm is late by at most one measurement wherever its
-threshold lies below the rise.
+above. **Lead.** Steps from alarm to divergence; one measurement too late where no alarm fires, so
+that two signals of which neither warns differ by 0. As held-out loss defines the divergence, its
+own alarm is late by at most one measurement wherever its threshold lies below the rise.
 
 **What is favourable to the signals.** A training in practice has no twenty healthy twins.
 Thresholds from a sound rate are what it can have; a part says how they fare.
@@ -143,7 +143,7 @@ class LeadLag(Experiment):
             frames.append(rows.assign(**common, step=v["steps"]))
         first = ["arm", "seed", "diverged", "step"]
         whole = pd.concat(frames, ignore_index=True)
-        return whole[first + [name for name in whole if name not in first]]
+        return whole.reindex(columns=first + [name for name in whole if name not in first])
 
     def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
         """Draw the three figures."""
