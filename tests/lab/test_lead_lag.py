@@ -105,10 +105,10 @@ def test_an_alarm_is_the_second_of_two_measurements():
 
 
 def test_one_healthy_run_in_twenty_raises_an_alarm():
-    """Fresh runs next to thresholds from 39 others: exchangeable, so 2 in 40 exceed the 38th."""
+    """Fresh runs next to thresholds from 19 others: 1 in 20 exceeds the largest."""
     shares = []
-    for draw in range(20):
-        healthy, fresh = noise(2 * draw, 39), noise(2 * draw + 1, 50)
+    for draw in range(60):
+        healthy, fresh = noise(2 * draw, 19), noise(2 * draw + 1, 30)
         alarms = Alarms(SIGNAL, healthy)
         shares.append(np.mean([alarms.step(run) is not None for run in fresh]))
     error = np.std(shares, ddof=1) / len(shares) ** 0.5
