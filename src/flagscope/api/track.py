@@ -25,11 +25,11 @@ from flagscope.series.changes import change_points
 from flagscope.series.kept import KeptSteps
 from flagscope.series.onsets import onsets
 from flagscope.series.places import left_out, runs_of
-from flagscope.series.rates.found import Rates, checked_given, schedule_of
-from flagscope.series.rates.of_series import series_rates, sound_steps
 from flagscope.series.rates.schedule import Optimiser
 from flagscope.series.runs import Verified, runs_record, together
+from flagscope.series.schedules import Rates, checked_given, schedule_of
 from flagscope.series.step import Step
+from flagscope.series.step_rates import series_rates, sound_steps
 from flagscope.series.verify import step_records, verified
 from flagscope.series.waiting import read_steps
 

@@ -17,8 +17,8 @@ from flagscope.records import PairRecord, ScanResult
 from flagscope.records.series import SeriesCurve
 from flagscope.series.kept import KeptSteps
 from flagscope.series.places import Place
-from flagscope.series.rates.of_series import imbalances
 from flagscope.series.step import Step
+from flagscope.series.step_rates import imbalances
 
 if TYPE_CHECKING:
     from flagscope.api.source import Config

@@ -13,9 +13,9 @@ import flagscope
 from flagscope.api import track as module
 from flagscope.errors import InputError
 from flagscope.series.places import places
-from flagscope.series.rates.found import schedule_of
-from flagscope.series.rates.of_series import imbalances
+from flagscope.series.schedules import schedule_of
 from flagscope.series.step import read_step
+from flagscope.series.step_rates import imbalances
 from series.made import Run, linear, saved
 
 RATE, DECAY, EVERY = 0.1, 0.02, 100  # of `linear`

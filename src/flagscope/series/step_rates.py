@@ -16,11 +16,11 @@ from flagscope.records.pairs import MapReference
 from flagscope.records.series import SeriesFault
 from flagscope.records.series_rates import SeriesRates, SeriesRotation
 from flagscope.series.compared import Compared
-from flagscope.series.rates.found import updates_of
 from flagscope.series.rates.rates_of import rates_of
 from flagscope.series.rates.rotation import Rotation, rotations
 from flagscope.series.rates.schedule import GroupSchedule, Schedule
 from flagscope.series.rates.undecayed import decayed_by_trainer
+from flagscope.series.schedules import updates_of
 from flagscope.series.step import Step
 
 Imbalances = Mapping[str, float]
