@@ -21,11 +21,11 @@ from flagscope.errors import FlagscopeError, InputError
 from flagscope.observables import PAIR_OBSERVABLES, null_band
 from flagscope.records import PairRecord, ScanResult
 from flagscope.records.series import SeriesCurve, SeriesRecord, StepRecord
+from flagscope.series.found_schedule import Rates, checked_given, schedule_of
 from flagscope.series.kept import KeptSteps
 from flagscope.series.places import left_out
-from flagscope.series.rates.found import Rates, checked_given, schedule_of
-from flagscope.series.rates.of_series import imbalances, series_rates, sound_steps
 from flagscope.series.rates.schedule import Optimiser
+from flagscope.series.series_rates import imbalances, series_rates, sound_steps
 from flagscope.series.step import Step
 from flagscope.series.verify import step_records, verified
 from flagscope.series.waiting import read_steps

@@ -12,9 +12,9 @@ import torch
 import flagscope
 from flagscope.api import track as module
 from flagscope.errors import InputError
+from flagscope.series.found_schedule import schedule_of
 from flagscope.series.places import places
-from flagscope.series.rates.found import schedule_of
-from flagscope.series.rates.of_series import imbalances
+from flagscope.series.series_rates import imbalances
 from flagscope.series.step import read_step
 from series.made import Run, linear, saved
 

@@ -16,7 +16,7 @@ from flagscope.records.pairs import MapReference
 from flagscope.records.series import SeriesFault
 from flagscope.records.series_rates import SeriesRates, SeriesRotation
 from flagscope.series.compared import Compared
-from flagscope.series.rates.found import updates_of
+from flagscope.series.found_schedule import updates_of
 from flagscope.series.rates.rates_of import rates_of
 from flagscope.series.rates.rotation import Rotation, rotations
 from flagscope.series.rates.schedule import GroupSchedule, Schedule
