@@ -103,7 +103,7 @@ def _optimiser_step(place: Place) -> tuple[int | None, list[str]]:
     try:
         return read_optimiser(file).step, []
     except FlagscopeError as error:
-        # A .ckpt of weights alone is no fault.
+        # A .ckpt may hold weights alone.
         return None, [f"{place.name}: its {OPTIMISER} cannot be read: {error}"] * path.is_dir()
 
 
