@@ -16,10 +16,6 @@ from flagscope.records.pairs import MapReference
 from flagscope.records.series import SeriesFault
 from flagscope.records.series_rates import SeriesRates, SeriesRotation
 from flagscope.series.compared import Compared
-<<<<<<<< HEAD:src/flagscope/series/step_rates.py
-========
-from flagscope.series.found_schedule import updates_of
->>>>>>>> w-source:src/flagscope/series/series_rates.py
 from flagscope.series.rates.rates_of import rates_of
 from flagscope.series.rates.rotation import Rotation, rotations
 from flagscope.series.rates.schedule import GroupSchedule, Schedule
