@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from flagscope.errors import StoreError
 from flagscope.series.file_states import file_states
 from flagscope.series.places import Place
+from flagscope.series.rates.optimisers import SavedOptimiser
 from flagscope.series.step import Header, Step, read_step
 from flagscope.series.trainer_state import TrainerState
 from flagscope.writing import write_whole
 
-_LAYOUT = 2
+_LAYOUT = 3
+_OPTIMISER: TypeAdapter[SavedOptimiser | None] = TypeAdapter(SavedOptimiser | None)
 FOLDER = "steps"
 
 
@@ -132,7 +135,7 @@ def _to_bytes(step: Step) -> bytes:
         "nbytes": step.nbytes,
         "bytes_read": step.bytes_read,
         "state": None if step.state is None else asdict(step.state),
-        "optimiser_step": step.optimiser_step,
+        "optimiser": None if step.optimiser is None else asdict(step.optimiser),
         "notes": step.notes,
         "names": list(step.values),
     }
@@ -160,6 +163,8 @@ def _from_bytes(body: bytes, place: Place) -> Step | None:
         state=None
         if state is None
         else TrainerState(state["step"], tuple((a, b, c) for a, b, c in state["log"])),
-        optimiser_step=said["optimiser_step"],
+        optimiser=None
+        if said["optimiser"] is None
+        else _OPTIMISER.validate_python(said["optimiser"]),
         notes=tuple(said["notes"]),
     )

@@ -7,12 +7,7 @@ from pathlib import Path
 
 from flagscope.errors import FlagscopeError, InputError
 from flagscope.series.rates.learning_rates import known_rates, logged_rates
-from flagscope.series.rates.optimisers import (
-    OPTIMISER,
-    SavedOptimiser,
-    read_optimiser,
-    schedule_from_optimisers,
-)
+from flagscope.series.rates.optimisers import OPTIMISER, schedule_from_optimisers
 from flagscope.series.rates.schedule import Optimiser, Schedule, given_schedule
 from flagscope.series.rates.trainer import trainer_schedule
 from flagscope.series.step import Step
@@ -105,22 +100,24 @@ def _saved(
     here = [
         step for step in steps if step.place.revision is None and "://" not in step.place.source
     ]
-    paths = [(step, Path(step.place.source).expanduser()) for step in here]
-    folders = [path if path.is_dir() else path.parent for _, path in paths]
+    paths = [Path(step.place.source).expanduser() for step in here]
+    folders = [path if path.is_dir() else path.parent for path in paths]
     states = [one for one in reversed(folders) if (one / TRAINER_STATE).is_file()]
     for folder in states:
         if (folder / ARGUMENTS).is_file():
             return trainer_schedule(
                 folder / TRAINER_STATE, folder / ARGUMENTS, decay=decay, optimiser=optimiser
             ), ""
-    saved: dict[int, SavedOptimiser] = {}
-    for (step, path), folder in zip(paths, folders, strict=True):
-        number = updates_of(step)
-        file = folder / OPTIMISER if path.is_dir() else path
-        if number is not None and file.is_file() and file.suffix in _LIGHTNING:
-            saved[number] = read_optimiser(file)
+    saved = {
+        number: step.optimiser
+        for step in here
+        if step.optimiser is not None and (number := updates_of(step)) is not None
+    }
     if saved:
         return schedule_from_optimisers(saved, updates=max(saved), optimiser=optimiser), ""
     if states:
         return trainer_schedule(states[0] / TRAINER_STATE, decay=decay, optimiser=optimiser), ""
+    unread = [note for step in here for note in step.notes if OPTIMISER in note]
+    if unread:
+        return None, f"the schedule cannot be read: {unread[-1]}"
     return None, "no schedule was given, and none lies next to the checkpoints"

@@ -15,9 +15,11 @@ from flagscope.checkpoint.lora.settings import adapter_weights
 from flagscope.checkpoint.lora.weights import read_adapter
 from flagscope.errors import CorruptFileError, FlagscopeError, MissingFileError
 from flagscope.series.places import Place
-from flagscope.series.rates.optimisers import OPTIMISER, read_optimiser
+from flagscope.series.rates.optimisers import OPTIMISER, SavedOptimiser, read_optimiser
 from flagscope.series.sampling import sampled
 from flagscope.series.trainer_state import TrainerState, trainer_state
+
+_LIGHTNING = (".ckpt", ".pt", ".pth")
 
 Fault = Literal["truncated", "incomplete", "unreadable", "being-written"]
 
@@ -45,8 +47,8 @@ class Step:
         Bytes of all tensors; bytes of samples.
     state
         What the trainer wrote next to it.
-    optimiser_step
-        Updates that the optimiser saved with it has done; None where there is none that counts.
+    optimiser
+        What the optimiser saved of itself with it; None where there is none.
     notes
         What could not be looked at.
     """
@@ -59,8 +61,13 @@ class Step:
     nbytes: int = 0
     bytes_read: int = 0
     state: TrainerState | None = None
-    optimiser_step: int | None = None
+    optimiser: SavedOptimiser | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def optimiser_step(self) -> int | None:
+        """Updates that its optimiser has done; None where there is none that counts."""
+        return None if self.optimiser is None else self.optimiser.step
 
 
 def read_step(place: Place) -> Step:
@@ -71,7 +78,7 @@ def read_step(place: Place) -> Step:
     except FlagscopeError as error:
         state = None
         notes.append(f"{place.name}: its trainer_state.json cannot be read: {error}")
-    optimiser_step, said = _optimiser_step(place)
+    optimiser, said = _optimiser(place)
     notes += said
     try:
         with _opened(place) as checkpoint:
@@ -83,7 +90,7 @@ def read_step(place: Place) -> Step:
                 nbytes=sum(info.nbytes for info in checkpoint.tensors.values()),
                 bytes_read=samples.bytes_read,
                 state=state,
-                optimiser_step=optimiser_step,
+                optimiser=optimiser,
                 notes=tuple(notes),
             )
     except FlagscopeError as error:
@@ -92,18 +99,18 @@ def read_step(place: Place) -> Step:
         )
 
 
-def _optimiser_step(place: Place) -> tuple[int | None, list[str]]:
-    """Updates done by optimizer.pt in the folder, or by Lightning's file; what cannot be read."""
+def _optimiser(place: Place) -> tuple[SavedOptimiser | None, list[str]]:
+    """That of optimizer.pt in the folder, or of Lightning's file; and what cannot be read."""
     if place.revision is not None or "://" in place.source:
         return None, []
     path = Path(place.source).expanduser()
     file = path / OPTIMISER if path.is_dir() else path
-    if not file.is_file() or file.suffix != (".pt" if path.is_dir() else ".ckpt"):
+    if not file.is_file() or file.suffix not in _LIGHTNING:
         return None, []
     try:
-        return read_optimiser(file).step, []
+        return read_optimiser(file), []
     except FlagscopeError as error:
-        # A .ckpt may hold weights alone.
+        # A file of weights may hold them alone.
         return None, [f"{place.name}: its {OPTIMISER} cannot be read: {error}"] * path.is_dir()
 
 

@@ -39,7 +39,7 @@ def test_a_linear_network_decays_by_two_lambda(report: flagscope.SeriesReport) -
     assert ((report.rates["low"] < 1) & (report.rates["high"] > 1)).all()
     # A file says nothing of what lies between two layers.
     assert report.rates["predicted"].isna().all()
-    assert any("is not known: no rate" in note for note in report.result.rates.notes)
+    assert any("is not known: no rate" in note for note in report.result.rates[0].notes)
 
 
 def test_the_imbalance_is_that_of_the_maps(folder: Path) -> None:
@@ -84,7 +84,7 @@ def _trainer(folder: Path, steps: int, **settings: object) -> None:
 def test_the_schedule_of_a_trainer_is_read(tmp_path: Path, report: flagscope.SeriesReport) -> None:
     saved(list(linear()), tmp_path)
     _trainer(tmp_path, 12, weight_decay=DECAY, optim="sgd")
-    found = flagscope.track(tmp_path).result.rates
+    (found,) = flagscope.track(tmp_path).result.rates
     assert found.source == "trainer_state.json, training_args.bin"
     assert [one.rate for one in found.rates] == pytest.approx(report.rates["rate"].tolist())
 
@@ -92,7 +92,7 @@ def test_the_schedule_of_a_trainer_is_read(tmp_path: Path, report: flagscope.Ser
 def test_no_decay_is_an_answer(tmp_path: Path) -> None:
     saved(list(linear()), tmp_path)
     _trainer(tmp_path, 12, optim="sgd")
-    assert {one.answer for one in flagscope.track(tmp_path).result.rates.rates} == {"no-decay"}
+    assert {one.answer for one in flagscope.track(tmp_path).result.rates[0].rates} == {"no-decay"}
 
 
 def test_saved_optimisers_are_read(tmp_path: Path, report: flagscope.SeriesReport) -> None:
@@ -100,7 +100,7 @@ def test_saved_optimisers_are_read(tmp_path: Path, report: flagscope.SeriesRepor
     for n in range(0, 12 * EVERY + 1, EVERY):
         own = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=RATE, weight_decay=DECAY)
         torch.save(own.state_dict(), tmp_path / f"checkpoint-{n}" / "optimizer.pt")
-    found = flagscope.track(tmp_path).result.rates
+    (found,) = flagscope.track(tmp_path).result.rates
     assert found.source == "optimizer.pt"
     assert [one.rate for one in found.rates] == pytest.approx(report.rates["rate"].tolist())
 
@@ -113,8 +113,8 @@ def test_too_few_checkpoints_cannot_be_resolved(folder: Path) -> None:
 def test_without_a_schedule_the_reason_is_said(folder: Path) -> None:
     found = flagscope.track(folder)
     assert set(found.rates["answer"]) == {"unknown-schedule"}
-    assert any("none lies next to the checkpoints" in note for note in found.result.rates.notes)
-    assert flagscope.track(folder, verify=True).result.rates is None
+    assert any("none lies next to the checkpoints" in note for note in found.result.rates[0].notes)
+    assert flagscope.track(folder, verify=True).result.rates == []
 
 
 def test_a_file_that_asks_for_code_is_a_reason(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_file_that_asks_for_code_is_a_reason(tmp_path: Path) -> None:
 
     saved(list(linear()), tmp_path)
     (tmp_path / "checkpoint-1200" / "optimizer.pt").write_bytes(pickle.dumps(Attack()))
-    found = flagscope.track(tmp_path).result.rates
+    (found,) = flagscope.track(tmp_path).result.rates
     assert not (tmp_path / "ran").exists()
     assert any("cannot be read" in note for note in found.notes)
     assert {one.answer for one in found.rates} == {"unknown-schedule"}
@@ -157,7 +157,7 @@ def test_adamw_has_its_own_prediction(tmp_path: Path) -> None:
     found = flagscope.track(
         saved(run, tmp_path), learning_rate=0.01, weight_decay=0.5, optimiser="adamw",
         kinds="sequential",
-    ).result.rates  # fmt: skip
+    ).result.rates[0]  # fmt: skip
     assert all(one.predicted is None for one in found.rates)
     late = [one for one in found.rotations if one.settled]
     assert [one.start for one in late] == list(range(400, 1200, 100))
