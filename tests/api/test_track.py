@@ -11,8 +11,8 @@ import pytest
 from safetensors.torch import load_file
 
 import flagscope
-from flagscope.api import track as module
 from flagscope.api import track_motion as motion_module
+from flagscope.api import tracked_scans as module
 from flagscope.checkpoint import Checkpoint
 from flagscope.demo import checkpoints
 from flagscope.engine.cache.stored_tensor import StoredTensor

@@ -287,7 +287,7 @@ def test_an_interrupt_while_waiting_leaves_a_whole_store(tmp_path: Path, clocked
     clocked(lambda: None, interrupt)
     with pytest.raises(KeyboardInterrupt):
         flagscope.track(folder, verify=True, store=store, wait=60)
-    assert len(list((store / "steps").glob("*.npz"))) == 4
+    assert len(list((store / "steps").glob("*.bin"))) == 4
     rest()
     done = flagscope.track(folder, verify=True, store=store)
     assert done.to_json() == flagscope.track(folder, verify=True).to_json()

@@ -11,6 +11,7 @@ import torch
 
 import flagscope
 from flagscope.api import track as module
+from flagscope.api import tracked_scans
 from flagscope.errors import InputError
 from flagscope.series.places import places
 from flagscope.series.schedules import schedule_of
@@ -198,5 +199,5 @@ def test_maps_are_read_once_with_a_store(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = flagscope.track(folder, store=tmp_path, **HAND)
-    monkeypatch.setattr(module, "imbalances", None)
+    monkeypatch.setattr(tracked_scans, "imbalances", None)
     assert flagscope.track(folder, store=tmp_path, **HAND).to_json() == first.to_json()
