@@ -13,8 +13,8 @@ from flagscope.records.series_rates import PairRate, SeriesRates
 
 def rates_frame(record: SeriesRecord) -> pandas.DataFrame:
     """One row for each linear pair of each training."""
-    rows = [{"run": found.run, **one.model_dump()} for found in record.rates for one in found.rates]
-    return pandas.DataFrame(rows, columns=["run", *PairRate.model_fields])
+    rows = [{**one.model_dump(), "run": found.run} for found in record.rates for one in found.rates]
+    return pandas.DataFrame(rows, columns=[*PairRate.model_fields, "run"])
 
 
 def rates_lines(rates: SeriesRates) -> list[str]:
