@@ -151,7 +151,8 @@ class SeriesReport:
         """The result as one self-contained page; also written to `path` if one is given.
 
         It has the faults, the steps, and a slider over them: a map of all pairs at one step, and
-        the curves of one pair. `title` is its heading; the last part of the source if None.
+        the curves of one pair. Then onsets, jumps, motion, rates, adapters and runs, where there
+        are any. `title` is its heading; the last part of the source if None.
         Absolute paths of this machine are shortened to their last part unless `paths` is True.
         """
         from flagscope.report.series import render_series
@@ -163,6 +164,11 @@ class SeriesReport:
             return self.result
         named = named_paths(*self.result.sources, *(step.source for step in self.result.steps))
         return with_texts(self.result, shareable((*named, *self._given)))
+
+    def _repr_html_(self) -> str:
+        from flagscope.report.series import render_series_summary
+
+        return render_series_summary(self._shared(paths=False))
 
     def __repr__(self) -> str:
         from flagscope.report.series import series_headline

@@ -13,25 +13,16 @@ _STEPS = 3
 
 
 def print_motion(out: Output, record: SeriesRecord) -> None:
-    """Path and straightness of all maps, and the maps that turned more than chance."""
+    """Path and straightness of all maps of each run, and the maps that turned more than chance."""
     from flagscope.cli.console import grid
-    from flagscope.report.series import tested_turns, turned_maps, whole_way
+    from flagscope.report.series import tested_turns, turned_maps, way_in_words, whole_way
     from flagscope.report.wording import measured
     from flagscope.shortening import listed
 
-    way = whole_way(record)
-    if way is not None:
-        straight = ""
-        if way.straightness is not None:
-            straight = (
-                f", straightness {measured(way.straightness)} (1 on a line; steps of these sizes "
-                f"in independent directions give {measured(way.straightness_random)})"
-            )
-        out.paragraph(
-            f"way of {way.maps:,} map{'' if way.maps == 1 else 's'}: path length "
-            f"{measured(way.path_length)}, from first to last {measured(way.displacement)}"
-            f"{straight}"
-        )
+    for run in dict.fromkeys(motion.run for motion in record.motion):
+        way = whole_way(record, run)
+        if way is not None:
+            out.paragraph(f"{'' if run is None else f'{run}: '}{way_in_words(way)}")
     tested, turned = tested_turns(record), turned_maps(record)
     if not tested:
         out.paragraph(

@@ -140,20 +140,15 @@ def _print_curves(out: Output, record: SeriesRecord) -> None:
 def _print_runs(out: Output, record: RunsRecord) -> None:
     from flagscope.cli.console import grid
     from flagscope.report.series import relations_in_words
+    from flagscope.report.series.runs import START_WORDS
     from flagscope.report.wording import measured
 
-    answers = {
-        "own": "yes",
-        "another-run": "no, from {}",
-        "unknown": "not known",
-        "not-compared": "not compared",
-    }
     rows = [
         (
             run.name,
             f"{run.steps:,}",
             f"{run.faults:,}",
-            answers[run.start_answer].format(run.start_of),
+            START_WORDS[run.start_answer].format(run.start_of),
             measured(run.path_length),
             measured(run.displacement),
         )

@@ -19,10 +19,11 @@ from flagscope.report.series.motion import (
     motion_frame,
     tested_turns,
     turned_maps,
+    way_in_words,
     whole_way,
 )
 from flagscope.report.series.onsets import OnsetSummary, later_in_words, onset_summaries
-from flagscope.report.series.page import render_series
+from flagscope.report.series.page import render_series, render_series_summary
 from flagscope.report.series.rates import rates_frame, rates_lines
 from flagscope.report.series.runs import (
     bands_frame,
@@ -55,10 +56,12 @@ __all__ = [
     "relations_frame",
     "relations_in_words",
     "render_series",
+    "render_series_summary",
     "runs_frame",
     "series_headline",
     "steps_frame",
     "tested_turns",
     "turned_maps",
+    "way_in_words",
     "whole_way",
 ]

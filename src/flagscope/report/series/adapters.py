@@ -28,7 +28,7 @@ TITLES: dict[AdapterObservable, str] = {
     "zero_directions": "zero directions",
     "drift": "drift of the random factor",
 }
-_REASONS: dict[DeadKind, str] = {
+REASONS: dict[DeadKind, str] = {
     "deadlock": "column of B and row of A are zero, so the gradient of both is zero",
     "zero": "the column of B or the row of A stays zero while the training moves",
     "still": "neither the column of B nor the row of A changes while others do",
@@ -153,7 +153,7 @@ def _dead(adapters: Sequence[AdapterCurves]) -> list[str]:
             which = f"{ranges(dead.directions)} of {rank:,}"
             groups[dead.kind, dead.since, which].append(_name(curves))
     return [
-        f"dead: directions {which} in {_modules(modules)}, from {since} on: {_REASONS[kind]}"
+        f"dead: directions {which} in {_modules(modules)}, from {since} on: {REASONS[kind]}"
         for (kind, since, which), modules in groups.items()
     ]
 

@@ -10,6 +10,7 @@ import pandas
 
 from flagscope.records.series import SeriesRecord
 from flagscope.records.series_motion import LeadingTurn, MapMotion
+from flagscope.report.wording import counted, measured
 
 _LEVEL = 0.05
 _SIZES = ("status", "norm", "change", "relative_change", "distance_first", "distance_last")
@@ -50,7 +51,7 @@ def motion_frame(record: SeriesRecord) -> pandas.DataFrame:
     for motion in record.motion:
         for side in ("write", "read"):
             side_motion = getattr(motion, side)
-            for place, step in enumerate(record.steps):
+            for place, step in enumerate(record.steps_of(motion.run)):
                 if motion.status[place] is None:
                     continue
                 turns = [
@@ -78,6 +79,7 @@ def turned_maps(record: SeriesRecord) -> list[TurnedMap]:
     """
     found = []
     for motion in record.motion:
+        steps = record.steps_of(motion.run)
         for side in ("write", "read"):
             side_motion = getattr(motion, side)
             turn: LeadingTurn = side_motion.before
@@ -88,17 +90,18 @@ def turned_maps(record: SeriesRecord) -> list[TurnedMap]:
             most = max(places, key=lambda i: ratios[i])
             found.append(
                 TurnedMap(
-                    motion.name, side, side_motion.label, [record.steps[i].name for i in places],
-                    ratios[most], record.steps[most].name,
+                    motion.name, side, side_motion.label, [steps[i].name for i in places],
+                    ratios[most], steps[most].name,
                 )
             )  # fmt: skip
     return sorted(found, key=lambda one: -one.ratio)
 
 
-def whole_way(record: SeriesRecord) -> WholeWay | None:
-    """The way of all maps together; None where there is none, or a map lacks a step."""
-    motions = [motion for motion in record.motion if motion.displacement is not None]
-    steps = [i for i in range(len(record.steps)) if any(_moved(m, i) for m in motions)]
+def whole_way(record: SeriesRecord, run: str | None = None) -> WholeWay | None:
+    """The way of all maps of a run together; None where there is none, or a map lacks a step."""
+    own = [motion for motion in record.motion if motion.run == run]
+    motions = [motion for motion in own if motion.displacement is not None]
+    steps = [i for i in range(len(record.steps_of(run))) if any(_moved(m, i) for m in motions)]
     whole = [m for m in motions if all(_moved(m, i) for i in steps)]
     if not whole or not steps:
         return None
@@ -112,6 +115,27 @@ def whole_way(record: SeriesRecord) -> WholeWay | None:
         displacement=displacement,
         straightness=displacement / path if some else None,
         straightness_random=math.hypot(*sizes) / path if some else None,
+    )
+
+
+def way_in_words(way: WholeWay) -> str:
+    """Path, displacement and straightness of all maps in a sentence.
+
+    Examples
+    --------
+    >>> way_in_words(WholeWay(1, 2.0, 1.5, 0.75, 0.7071))
+    'way of 1 map: path length 2, from first to last 1.5, straightness 0.75 (1 on a line; steps of
+    these sizes in independent directions give 0.707)'
+    """
+    straight = ""
+    if way.straightness is not None:
+        straight = (
+            f", straightness {measured(way.straightness)} (1 on a line; steps of these sizes "
+            f"in independent directions give {measured(way.straightness_random)})"
+        )
+    return (
+        f"way of {counted(way.maps, 'map')}: path length {measured(way.path_length)}, from first "
+        f"to last {measured(way.displacement)}{straight}"
     )
 
 

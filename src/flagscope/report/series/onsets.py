@@ -66,3 +66,26 @@ def later_in_words(summary: OnsetSummary) -> str:
     shown = [f"{count:,} by {step}" for step, count in summary.later[:_LISTED]]
     rest = sum(count for _, count in summary.later[_LISTED:])
     return ", ".join([*shown, *([f"{rest:,} later"] if rest else [])])
+
+
+def onset_in_words(onset: Onset) -> str:
+    """When one pair reaches a test or a level.
+
+    Examples
+    --------
+    >>> onset_in_words(
+    ...     Onset(pair="layer.0.mlp", kind="mlp", layer=0, of="overlap", answer="between",
+    ...           after="step-80", by="step-400", after_number=80, by_number=400, steps=5,
+    ...           steps_with=3)
+    ... )
+    'overlap beyond chance: by 400, not at 80'
+    """
+    after = f"{onset.after_number:,}" if onset.after_number is not None else onset.after
+    said = {
+        "from-the-first": "from the first step",
+        "between": f"by {_step(onset)}, not at {after}",
+        "never": "never, until the end",
+        "open": "not excluded by what was measured",
+        "not-tested": "not tested",
+    }
+    return f"{WORDS[onset.of]}: {said[onset.answer]}"

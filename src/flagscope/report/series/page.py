@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from flagscope.observables import EXPLANATIONS
 from flagscope.records import with_texts
-from flagscope.records.series import SeriesFault, SeriesRecord, StepRecord
+from flagscope.records.series import SeriesFault, SeriesRecord
 from flagscope.report import wording
 from flagscope.report.environment import assets, environment
-from flagscope.report.palette import PALETTES
 from flagscope.report.payload import packed_json, packed_plotly
-from flagscope.report.series.curve_table import CurveTable, curve_table
-from flagscope.report.series.path_figure import path_figure
-from flagscope.report.series.step_axis import step_axes
-from flagscope.report.series.step_map import numbers_of, step_map
+from flagscope.report.series.adapters import adapter_lines, adapter_summaries
+from flagscope.report.series.added_figures import MOST_RATES
+from flagscope.report.series.added_tables import (
+    change_points,
+    dead_in_words,
+    onset_rows,
+    shown_steps,
+    step_labels,
+    ways,
+)
+from flagscope.report.series.changes import change_points_in_words
+from flagscope.report.series.curve_table import curve_table
+from flagscope.report.series.motion import tested_turns, turned_maps
+from flagscope.report.series.onsets import WORDS, later_in_words
+from flagscope.report.series.page_data import page_data, shows_bands, step_keys
+from flagscope.report.series.rates import rates_lines
+from flagscope.report.series.runs import START_WORDS, relations_in_words
 from flagscope.report.series.text import curve_summaries, series_headline
-from flagscope.report.spec import plain
 from flagscope.shortening import shortened
 
 _SCRIPTS = (
     "base", "route", "save", "figures", "print", "gauge", "map", "sortable", "table_csv",
-    "step_axis", "step_curves", "series",
+    "step_axis", "step_curves", "run_curves", "series",
 )  # fmt: skip
 _STYLES = ("comparison", "series")
-_FIRST = "gram_correlation"  # the number that is open at first: every pair has it at every step
+FRAMES = ("curves", "runs", "onsets", "motion", "adapters", "rates")  # of a report, if not empty
+_TURNED, _JUMPS = 200, 500  # rows of a table; the CSV of the command line has all of them
 
 
 class Section(NamedTuple):
@@ -43,17 +55,25 @@ class Section(NamedTuple):
 
 SECTIONS = (
     Section("integrity", "Integrity", lambda _: True),
+    Section("runs", "Runs", lambda record: record.runs is not None),
     Section("steps", "Steps", lambda record: bool(record.steps)),
     Section("map", "Map", lambda record: bool(record.curves)),
     Section("curves", "Curves", lambda record: bool(record.curves)),
     Section("kinds", "First and last", lambda record: bool(record.curves)),
+    Section("onsets", "Onsets", lambda record: bool(onset_rows(record))),
+    Section("jumps", "Jumps", lambda record: bool(record.change_points)),
+    Section("motion", "Motion", lambda record: bool(record.motion)),
+    Section("rates", "Rates", lambda record: any(one.rates for one in record.rates)),
+    Section("adapters", "Adapters", lambda record: bool(record.adapters)),
     Section("details", "Details", lambda _: True),
 )
-"""In the order of the page. A figure over the steps needs an entry in `_figures` besides."""
+"""In the order of the page. A figure over the steps also needs an entry in `page_data`."""
 
 
 def render_series(record: SeriesRecord, *, title: str | None = None) -> str:
     """A series as one HTML page: what is wrong with it, its steps, a map of each step, curves.
+
+    Onsets, jumps, motion, rates, adapters and runs have a section each where there are any.
 
     The page is self-contained, and its content security policy forbids any request. Numbers of
     figures are rounded to four digits; the JSON has all of them. Above 20,000 pairs × steps,
@@ -76,10 +96,12 @@ def render_series(record: SeriesRecord, *, title: str | None = None) -> str:
     style, script = assets(_SCRIPTS, _STYLES)
     table = curve_table(record.curves)
     faults = faults_by_step(record)
-    figures = _figures(record)
-    keys = dict(zip((step.name for step in record.steps), _keys(record.steps), strict=True))
-    drawn = bool(table.pairs) or any(one["spec"]["data"] for one in figures.values())
-    data = _data(record, table, faults, figures)
+    data = page_data(record, table, faults)
+    figures = [figure for run in data["runs"] for figure in run["figures"].values()]
+    drawn = bool(table.pairs) or any(
+        one["spec"]["data"] for one in (*figures, *data["figures"].values())
+    )
+    turned, jumps = turned_maps(record), change_points(record)
     return (
         environment()
         .get_template("series.html.j2")
@@ -94,9 +116,35 @@ def render_series(record: SeriesRecord, *, title: str | None = None) -> str:
             headline=series_headline(record),
             sections=[one for one in SECTIONS if one.shown(record)],
             faults=faults,
-            keys=keys,
-            figures=figures,
-            axis_words=data["axes"][0]["words"],
+            keys=dict(
+                zip((step.name for step in record.steps), step_keys(record.steps), strict=True)
+            ),
+            has={name: any(run["figures"][name]["spec"]["data"] for run in data["runs"])
+                 for name in ("path", "motion", "adapters")},
+            figures=data["figures"],
+            runs=[run["name"] for run in data["runs"]],
+            axis_words=data["runs"][0]["axes"][0]["words"] if data["runs"] else "",
+            shows_bands=shows_bands(record, table),
+            start_words=START_WORDS,
+            relations=list(relations_in_words(record.runs)) if record.runs else [],
+            onsets=onset_rows(record),
+            onset_words=WORDS,
+            later=later_in_words,
+            jump_lines=[line for one in record.change_points
+                        for line in change_points_in_words(one)],
+            jumps=jumps[:_JUMPS],
+            jumps_left=len(jumps[_JUMPS:]),
+            ways=ways(record),
+            tested=tested_turns(record),
+            turned=turned[:_TURNED],
+            turned_all=len(turned),
+            rates_lines=rates_lines,
+            most_rates=MOST_RATES,
+            adapter_lines=adapter_lines(record),
+            adapter_rows=adapter_summaries(record),
+            shown_steps=shown_steps,
+            step_labels=step_labels,
+            dead=dead_in_words,
             table=table,
             numbers=data["numbers"],
             kinds=curve_summaries(record),
@@ -104,6 +152,23 @@ def render_series(record: SeriesRecord, *, title: str | None = None) -> str:
             wording=wording,
         )
     )  # fmt: skip
+
+
+def render_series_summary(record: SeriesRecord) -> str:
+    """Faults, runs and adapters as a small HTML fragment without script, for notebooks."""
+    lines = list(relations_in_words(record.runs)) if record.runs else []
+    frames = ["steps", *(name for name in FRAMES if getattr(record, name))]
+    return (
+        environment()
+        .get_template("series_summary.html.j2")
+        .render(
+            record=record,
+            headline=series_headline(record),
+            faults=record.integrity.faults,
+            lines=[*lines, *adapter_lines(record)],
+            frames=frames,
+        )
+    )
 
 
 def faults_by_step(record: SeriesRecord) -> list[list[SeriesFault]]:
@@ -119,61 +184,3 @@ def _name(sources: Sequence[str]) -> str:
     names = [source.rstrip("/").split("/")[-1] or source for source in sources]
     more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
     return f"{names[0]}{more}" if names else "series"
-
-
-def _figures(record: SeriesRecord) -> dict[str, dict[str, Any]]:
-    """Figures over the steps by name; their x are places of steps in the series."""
-    return {"path": path_figure(record)}
-
-
-def _keys(steps: Sequence[StepRecord]) -> list[str]:
-    """Names of the steps in the URL: their numbers, or their places from 1."""
-    numbers = [step.number for step in steps]
-    if None not in numbers and len(set(numbers)) == len(numbers):
-        return [str(number) for number in numbers]
-    return [f"place-{place}" for place in range(1, len(steps) + 1)]
-
-
-def _data(
-    record: SeriesRecord,
-    table: CurveTable,
-    faults: Sequence[Sequence[SeriesFault]],
-    figures: dict[str, dict[str, Any]],
-) -> dict[str, Any]:
-    """What the page's script reads."""
-    measured = [
-        any(curve.values[place] is not None for curve in record.curves)
-        for place in range(len(record.steps))
-    ]
-    return {
-        "palettes": PALETTES,
-        "axes": [axis.payload() for axis in step_axes(record.steps)],
-        "steps": [
-            {
-                "key": key,
-                "name": step.name,
-                "number": step.number,
-                "label": _step_words(step),
-                "hover": f"<b>{plain(_step_words(step))}</b>",
-                "faults": list(dict.fromkeys(fault.code for fault in here)),
-                "status": step.status,
-                "measured": known,
-            }
-            for step, key, here, known in zip(
-                record.steps, _keys(record.steps), faults, measured, strict=True
-            )
-        ],
-        "figures": figures,
-        "map": step_map(table.pairs).payload(),
-        "pairs": [
-            {"name": pair.pair, "kind": wording.KIND_WORDS.get(pair.kind, pair.kind)}
-            for pair in table.pairs
-        ],
-        "numbers": numbers_of(table),
-        "first": _FIRST,
-    }
-
-
-def _step_words(step: StepRecord) -> str:
-    """A step in words: ``"step 400"``, or its name."""
-    return step.name if step.number is None else f"{step.unit or 'step'} {step.number:,}"

@@ -17,9 +17,9 @@ _LINES = (
 )
 
 
-def path_figure(record: SeriesRecord) -> dict[str, Any]:
-    """Three distances of each step; x is the place of a step in the series."""
-    steps = record.steps
+def path_figure(record: SeriesRecord, run: str | None = None) -> dict[str, Any]:
+    """Three distances of each step; x is the place of a step in its run."""
+    steps = record.steps_of(run)
     data = [
         line(
             list(range(len(steps))),

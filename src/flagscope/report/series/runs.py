@@ -7,9 +7,16 @@ from collections.abc import Iterator
 
 import pandas
 
-from flagscope.records.series_runs import RunRecord, RunRelation, RunsRecord
+from flagscope.records.series_runs import RunRecord, RunRelation, RunsRecord, StartAnswer
 from flagscope.shortening import listed
 
+START_WORDS: dict[StartAnswer, str] = {
+    "own": "yes",
+    "another-run": "no, from {}",
+    "unknown": "not known",
+    "not-compared": "not compared",
+}
+"""Whether a run descends from its start; the name of another run goes in."""
 _OVER = ("runs", "mean", "low", "high", "mean_low", "mean_high")
 _NAMED = 6
 

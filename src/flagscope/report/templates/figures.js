@@ -142,6 +142,7 @@ const KEYS = [
   ["k-balanced", "balanced", "balanced"], ["k-balanced", "median, balanced", "median, balanced"],
   ["k-band", "95 % of chance values", "95 % of chance values"],
   ["k-chance", "chance", "chance"], ["k-chance", "balanced pair", "a balanced pair"],
+  ["k-jump", "jump", "jump out of its course"],
   ["k-ring", "opened", "the pair that is open below"],
 ];
 function fillKey(key, specs) {

@@ -7,11 +7,12 @@ function stepHint(place) {
   return `${which}; ${place + 1} of ${steps.length}; ${said}${gap}`;
 }
 
-function setUpMarks() {
+function drawMarks() {
   const last = Math.max(steps.length - 1, 1);
   const marks = steps.map(({ faults }, place) => make("i", { className: faults.length ? "fault" : "", style: `--at:${place / last}` }));
   const ends = [...new Set([0, steps.length - 1])].map((place) => make("span", { style: `--at:${place / last}`, textContent: steps[place].label }));
-  byId("step-marks").append(...marks, ...ends);
+  byId("step-marks").replaceChildren(...marks, ...ends);
+  byId("step").max = String(steps.length - 1);
 }
 
 function setUpSeries(data) {
@@ -19,6 +20,7 @@ function setUpSeries(data) {
   const slider = byId("step");
   const named = new Map(pairs.map((pair, index) => [pair.name, { ...pair, index }]));
   const all = [...named.values()];
+  for (const what of numbers) what.all = what.curves;
   let step = Math.max(steps.findLastIndex((one) => one.measured), 0);
   let number = numbers[Math.max(numbers.findIndex((one) => one.field === data.first), 0)];
   let pair = all[0];
@@ -68,6 +70,37 @@ function setUpSeries(data) {
     byId(id).addEventListener("click", () => toPair(inOrder[select.selectedIndex + by]));
   }
 
+  // What a run has of every curve.
+  function sliceRun() {
+    if (runs.length < 2) return;
+    for (const what of numbers) what.curves = what.all.map((drawn) => drawn && drawn.map((side) => run.places.map((place) => side[place])));
+  }
+  function openRun(index) {
+    const here = steps[step].number;
+    useRun(index);
+    sliceRun();
+    const same = steps.findIndex((one) => one.number === here);
+    step = same >= 0 ? same : steps.length - 1;
+    drawMarks();
+  }
+  // A step of any run; the run that has it is opened.
+  function openStep(key) {
+    const place = everyStep.findIndex((one) => one.key === key);
+    if (place < 0) return false;
+    const index = runs.findIndex((one) => one.places.includes(place));
+    if (runs[index] !== run) openRun(index);
+    step = run.places.indexOf(place);
+    return true;
+  }
+  function drawBands() {
+    if (!data.bands) return;
+    document.querySelector("[data-pair-name]").textContent = pair.name;
+    numbers.forEach((what, index) => {
+      const figure = bandFigure(data.bands, what, pair);
+      overSteps.set(document.querySelector(`[data-band="${index}"] .plot`), { ...figure, current: () => run.numbered?.[step] ?? null });
+    });
+  }
+
   function drawCurves() {
     byId("pair-title").textContent = pair.name;
     select.value = String(pair.index);
@@ -83,6 +116,8 @@ function setUpSeries(data) {
       return figure.spec;
     });
     fillKey(byId("curves-key"), specs);
+    byId("pair-onsets").replaceChildren(...(run.onsets[pair.name] ?? []).map((words) => make("li", { textContent: words })));
+    drawBands();
     openNow.pair = targetOf();
     markMap();
   }
@@ -111,22 +146,21 @@ function setUpSeries(data) {
     const parts = rest.split("/");
     const key = parts.pop();
     const field = parts.pop();
-    const place = steps.findIndex((one) => one.key === key);
     const what = numbers.find((one) => one.field === field);
     const which = named.get(parts.join("/"));
-    if (place < 0 || !what || !which) return null;
-    [step, number, pair] = [place, what, which];
+    if (!what || !which || !openStep(key)) return null;
+    [number, pair] = [what, which];
     drawAll();
     return { target: targetOf(), mark: byId("curves-card"), heading: byId("pair-title"), said: `${pair.name}, ${number.title}, ${steps[step].label}.` };
   };
   openers.step = (key) => {
-    const place = steps.findIndex((one) => one.key === key);
-    if (place < 0) return null;
-    step = place;
+    if (!openStep(key)) return null;
     drawAll();
     return { target: `step/${key}`, mark: byId("step-card"), heading: byId("h-map"), said: `${stepHint(step)}.` };
   };
-  setUpMarks();
+  sliceRun();
+  drawMarks();
+  setUpRuns((index) => { openRun(index); drawAll(); keep(); });
   setUpAxis(() => showOverSteps(step));
   drawAll();
 }
@@ -136,15 +170,18 @@ async function start() {
   model = document.querySelector("h1").dataset.model;
   const data = await inflateJson("data-series");
   palettes = data.palettes;
-  axes = data.axes;
-  steps = data.steps;
-  [axis] = axes;
-  for (const element of document.querySelectorAll("[data-over-steps]")) {
-    const figure = data.figures[element.dataset.overSteps];
-    overSteps.set(element.querySelector(".plot"), { ...figure, rows: () => figure.rows });
+  runs = data.runs;
+  everyStep = data.steps;
+  if (runs.length) useRun(0);
+  for (const element of document.querySelectorAll("[data-figure]")) {
+    const figure = data.figures[element.dataset.figure];
+    show(element.querySelector(".plot"), { ...figure, rows: () => figure.rows });
   }
   if (data.pairs.length) setUpSeries(data);
-  else showOverSteps(null);
+  else {
+    setUpRuns((index) => { useRun(index); showOverSteps(null); });
+    showOverSteps(null);
+  }
   setUpPrint();
   setUpRoutes();
   document.documentElement.dataset.ready = "true";

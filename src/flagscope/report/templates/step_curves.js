@@ -29,6 +29,15 @@ function chanceTraces(low, high) {
   return traces;
 }
 
+// Where the curve leaves its course, between two neighbouring steps.
+function jumpTraces(number, pair, values) {
+  const jumps = run.jumps[pair.name]?.[number.field] ?? [];
+  const place = (name) => steps.findIndex((step) => step.name === name);
+  return jumps.map(([after, by]) => [place(after), place(by)]).filter((ends) => !ends.includes(-1)).map((x) => ({
+    type: "scatter", mode: "lines", name: "jump", x, y: x.map((one) => values[one]), line: { color: "$strong", width: 6 }, opacity: 0.6, hoverinfo: "skip",
+  }));
+}
+
 function curveFigure(number, pair, targetOfStep) {
   const drawn = number.curves[pair.index];
   const alt = `${number.title} of ${pair.name} over the steps`;
@@ -41,7 +50,7 @@ function curveFigure(number, pair, targetOfStep) {
     hovertemplate: "%{text}<extra></extra>", customdata: values.map((_, place) => targetOfStep(place)),
     line: { color: "$raw", width: 2 }, marker: { color: "$raw", size: values.length > 24 ? 4 : 6 },
   };
-  const data = [...chanceTraces(low, high), value];
+  const data = [...chanceTraces(low, high), ...jumpTraces(number, pair, values), value];
   const largest = Math.max(...values.filter((one) => one !== null));
   const yaxis = { ...number.layout.yaxis };
   if (number.log_above !== null && largest > number.log_above) Object.assign(yaxis, { type: "log", dtick: "D2", tickformat: "~g" });
