@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch.distributed
@@ -18,8 +19,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fully_shard", "budget"])
-def test_rank_0_measures_the_whole_model(tmp_path, kind):
+def trained(kind: str, folder: Path) -> list[dict[str, Any]]:
+    """What two processes of a training say."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -31,7 +32,7 @@ def test_rank_0_measures_the_whole_model(tmp_path, kind):
             "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo",
             "PYTHONPATH": os.pathsep.join([str(tests), *sys.path]),
         }  # fmt: skip
-        command = [sys.executable, str(tests / "monitor" / "ranks.py"), kind, str(tmp_path)]
+        command = [sys.executable, str(tests / "monitor" / "ranks.py"), kind, str(folder)]
         process = subprocess.Popen(
             command, env={**os.environ, **given}, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
@@ -43,7 +44,21 @@ def test_rank_0_measures_the_whole_model(tmp_path, kind):
         for rank in ranks:
             rank.kill()
     assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(said)
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fully_shard"])
+def test_a_training_is_the_same_to_the_byte_on_each_rank(tmp_path, kind):
+    for said in trained(f"silent-{kind}", tmp_path):
+        assert said["equal"]
+        assert said["tensors"] > 20
+    lines = (tmp_path / "out" / "monitor.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [50, 100, 150, 200]
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fully_shard", "budget"])
+def test_rank_0_measures_the_whole_model(tmp_path, kind):
+    first, second = trained(kind, tmp_path)
     assert first["schedule"] == second["schedule"]
     assert first["gaps"] == second["gaps"]
     assert second["seen"] == []
