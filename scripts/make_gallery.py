@@ -33,7 +33,10 @@ WIDTH, HEIGHT, THUMBNAIL, MOST_BYTES = 1280, 860, 480, 40_000
 IN_README, README_HEIGHT = "all-minilm-l6-v2", 1100
 README_PICTURE = ROOT / "docs/images/report.png"
 TRACK, TRACK_PICTURE, TRACK_SIZE = "track", ROOT / "docs/images/track.png", (900, 860)
-TRACK_STYLE = "header, nav, section:not(#map, #curves) { display: none !important }"
+TRACK_STYLE = (
+    "header, nav, section:not(#map, #curves) { display: none !important }"
+    ".marked, :focus { outline: none !important; box-shadow: none !important }"
+)
 
 # Written by a scan or a comparison, and read again by the build of the documentation.
 _Text = str
