@@ -2,6 +2,7 @@
 
     python scripts/make_gallery.py                  # scans what is installed, then pictures
     python scripts/make_gallery.py --only-pictures  # from the stored numbers, as drawn today
+    python scripts/make_gallery.py track            # docs/images/track.png alone
 
 The pages themselves are not stored: the build of the documentation draws them from the numbers, as
 `flagscope report` does (docs/gallery_pages.py). Pictures need a Chromium and Pillow. Networks that
@@ -31,6 +32,11 @@ GALLERY = ROOT / "docs/gallery"
 WIDTH, HEIGHT, THUMBNAIL, MOST_BYTES = 1280, 860, 480, 40_000
 IN_README, README_HEIGHT = "all-minilm-l6-v2", 1100
 README_PICTURE = ROOT / "docs/images/report.png"
+TRACK, TRACK_PICTURE, TRACK_SIZE = "track", ROOT / "docs/images/track.png", (900, 860)
+TRACK_STYLE = (
+    "header, nav, section:not(#map, #curves) { display: none !important }"
+    ".marked, :focus { outline: none !important; box-shadow: none !important }"
+)
 
 # Written by a scan or a comparison, and read again by the build of the documentation.
 _Text = str
@@ -90,16 +96,34 @@ def screen(name: str, browser: str, height: int) -> Image.Image:
     sys.path.insert(0, str(ROOT / "docs"))
     from gallery_pages import page
 
+    return shot_of(page(GALLERY / f"{name}.json.gz"), browser, height)
+
+
+def shot_of(text: str, browser: str, height: int, address: str = "") -> Image.Image:
+    """The first screen of the text of a page, with what its address opens."""
     with tempfile.TemporaryDirectory() as folder:
         html, shot = Path(folder, "page.html"), Path(folder, "page.png")
-        html.write_text(page(GALLERY / f"{name}.json.gz"), encoding="utf-8")
+        html.write_text(text, encoding="utf-8")
         subprocess.run(
             [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
              "--virtual-time-budget=8000", f"--window-size={WIDTH},{height}",
-             f"--screenshot={shot}", html.as_uri()],
+             f"--screenshot={shot}", html.as_uri() + address],
             check=True, capture_output=True,
         )  # fmt: skip
         return Image.open(shot).convert("RGB")
+
+
+def picture_of_series(browser: str) -> None:
+    """The map and the curves of the bundled training at step 400, for docs/track.md."""
+    text = flagscope.track(checkpoints()[0].parent).to_html()
+    text = text.replace("</head>", f"<style>{TRACK_STYLE}</style></head>", 1)
+    # The window holds all that is left of the page: following the address scrolls nothing.
+    large = shot_of(text, browser, 2000, "#pair/layer.1.mlp/gram_correlation/400")
+    width, height = TRACK_SIZE
+    small = large.crop((0, 0, WIDTH, WIDTH * height // width))
+    small = small.resize(TRACK_SIZE, Image.Resampling.LANCZOS)
+    small.quantize(128).save(TRACK_PICTURE, optimize=True)
+    print(f"{TRACK_PICTURE.name}: {TRACK_PICTURE.stat().st_size:,} bytes")
 
 
 def picture(name: str, browser: str) -> None:
@@ -122,9 +146,12 @@ def main() -> None:
     """Measure, then take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only-pictures", action="store_true", help="Measure nothing.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"Of {', '.join(PAGES)}.")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"Of {', '.join((*PAGES, TRACK))}."
+    )
     chosen = parser.parse_args()
-    names = chosen.names or list(PAGES)
+    every = chosen.names or [*PAGES, TRACK]
+    names = [name for name in every if name != TRACK]
     GALLERY.mkdir(exist_ok=True)
     if not chosen.only_pictures:
         for name in names:
@@ -135,6 +162,8 @@ def main() -> None:
         return
     for name in names:
         picture(name, browser)
+    if TRACK in every:
+        picture_of_series(browser)
 
 
 if __name__ == "__main__":

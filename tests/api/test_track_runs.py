@@ -13,6 +13,7 @@ from scipy import stats
 import flagscope
 from cli.conftest import Run as Command
 from cli.conftest import run as run
+from flagscope.report.series import whole_way
 from flagscope.schema import track_schema
 from series.made import mlp, saved
 
@@ -137,3 +138,14 @@ def test_a_gate_on_exchanged_steps_and_the_table_of_onsets(run: Command, tmp_pat
     text = " ".join(run("track", tmp_path / "a").out.split())
     assert "level 3, basis" in text
     assert "between the step before and the one named" in text
+
+
+def test_motion_is_that_of_each_run(report: flagscope.SeriesReport, folder: Path) -> None:
+    alone = flagscope.track(folder / "seed-3").motion
+    mine = report.motion[report.motion["step"].str.startswith("seed-3/")]
+    assert len(alone) > 0
+    assert mine["number"].tolist() == alone["number"].tolist()
+    assert mine["change"].tolist() == pytest.approx(alone["change"].tolist(), nan_ok=True)
+    assert [whole_way(report.result, run) for run in ("seed-3",)] == [
+        whole_way(flagscope.track(folder / "seed-3").result)
+    ]

@@ -16,7 +16,7 @@ from browser.actions import address, all_drawn, arrived, click_point
 from browser.conftest import Open, ready
 from flagscope.demo import checkpoints
 from flagscope.records.series import SeriesCurve, SeriesRecord
-from report import made_series
+from report import made_series, tracked_series
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -269,3 +269,86 @@ def test_series_without_curves_numbers_or_steps_have_pages(opened: Open) -> None
     page = opened(made_series.record_of(steps[:1], made_series.curves_of(pairs, 1)))
     all_drawn(page)
     assert shown_step(page) == "<b>a"
+
+
+def test_a_run_is_chosen_and_no_run_is_joined_to_another(opened: Open, tmp_path: Path) -> None:
+    record = tracked_series.made("runs")
+    page = opened(record)
+    all_drawn(page)
+    assert page.locator("#step").get_attribute("max") == "3"
+    pair = page.locator("#pair-title").inner_text()
+    known = curve(record, pair, "gram_correlation").values
+    assert line(page, 1) == [pytest.approx(value, rel=1e-3) for value in known[:4]]
+    assert page.locator("[data-run-select]").count() == 4
+    page.locator("#map [data-run-select]").select_option("seed-2")
+    assert page.locator("#step").get_attribute("max") == "2"
+    assert page.locator("#steps [data-run-select]").evaluate("one => one.value") == "2"
+    assert line(page, 1) == [pytest.approx(value, rel=1e-3) for value in known[7:]]
+    assert page.locator("#steps h3 [data-run-name]").inner_text() == ": seed-2"
+    assert page.evaluate(
+        """() => Math.max(...document.querySelector('[data-over-steps="path"] .plot').data[0].x)"""
+    ) == 20  # fmt: skip
+    slide(page, "Home")
+    place = next(i for i, one in enumerate(record.steps) if one.name == "seed-2/checkpoint-0")
+    assert address(page).endswith(f"/place-{place + 1}")
+    page.reload()
+    ready(page)
+    assert page.locator("#map [data-run-select]").evaluate("one => one.value") == "2"
+    assert shown_step(page) == "step 0"
+
+
+def test_the_open_pair_has_its_onsets_its_jumps_and_its_bands(opened: Open, tmp_path: Path) -> None:
+    record = tracked_series.made("runs")
+    page = opened(record, "#pair/0-2/gram_correlation/place-1")
+    all_drawn(page)
+    said = page.locator("#pair-onsets li").all_inner_texts()
+    own = [one for one in record.onsets if (one.run, one.pair) == ("seed-0", "0-2")]
+    assert len(said) == sum(one.answer != "not-tested" for one in own)
+    traces = """number => document.querySelector(`[data-${number}] .plot`).data
+      .filter((one) => one.name === "jump").map((one) => one.x)"""
+    assert page.evaluate(traces, 'number="1"') == [[10, 20]]
+    assert page.evaluate(traces, 'number="0"') == []
+    assert record.runs is not None
+    band = next(one for one in record.runs.bands
+                if (one.pair, one.observable) == ("0-2", "gram_correlation"))  # fmt: skip
+    mean, lines = page.evaluate(
+        """() => { const { data } = document.querySelector('[data-band="1"] .plot');
+          return [data.at(-1).y, data.filter((one) => one.name.startsWith("seed")).length]; }"""
+    )
+    assert mean == [pytest.approx(value, rel=1e-3) for value in band.mean]
+    assert lines == 3
+    figure = page.locator('[data-band="1"]')
+    figure.locator(".save summary").click()
+    _, rows = _saved(page, figure.get_by_role("button", name="CSV", exact=True), tmp_path)
+    assert rows[0][:3] == ["number", "runs", "mean"]
+    assert [float(row[0]) for row in rows[1:]] == band.numbers
+    page.locator("#jumps tbody a").click()
+    arrived(page, "pair/0-2/gram_correlation/place-3", "pair-title")
+
+
+@pytest.mark.parametrize("name", ["runs", "adapters", "rates"])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_axe_finds_no_fault_in_the_sections(
+    opened: Open, name: str, scheme: str, width: int, tmp_path: Path
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    record = tracked_series.made(name)
+    page = opened(record, scheme=scheme, width=width)
+    all_drawn(page)
+    found = axe.run(page).response
+    assert [(one["id"], one["nodes"][0]["html"][:160]) for one in found["violations"]] == []
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    if scheme == "dark":
+        return
+    names = set()
+    for button in page.locator("button.save-table").all():
+        table, rows = _saved(page, button, tmp_path)
+        names.add(table)
+        assert len(rows) > 1
+        assert len({len(row) for row in rows}) == 1
+    assert len(names) == page.locator("table[data-csv]").count()
+    for figure in page.locator("[data-over-steps], [data-figure]").all():
+        figure.locator(".save summary").click()
+        button = figure.get_by_role("button", name="CSV", exact=True)
+        _, rows = _saved(page, button, tmp_path)
+        assert len({len(row) for row in rows}) == 1

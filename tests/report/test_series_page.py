@@ -12,13 +12,22 @@ import pytest
 import flagscope
 from flagscope.demo import checkpoints
 from flagscope.records.series import SeriesCurve
-from flagscope.report.series import curve_summaries, render_series
+from flagscope.report.series import (
+    adapter_lines,
+    curve_summaries,
+    rates_lines,
+    relations_in_words,
+    render_series,
+    turned_maps,
+)
 from flagscope.report.series import page as page_module
 from flagscope.report.series.curve_table import curve_table, row_title
 from flagscope.report.series.page import SECTIONS, faults_by_step
+from flagscope.report.series.page_data import page_data
+from flagscope.report.series.run_axes import runs_of_steps
 from flagscope.report.series.step_axis import step_axes
 from flagscope.report.series.step_map import numbers_of, step_map
-from report import made_series
+from report import made_series, tracked_series
 from report.synthetic import HOSTILE
 from report.test_page import _parsed, _without_data
 
@@ -206,8 +215,18 @@ def test_sections_need_what_they_show() -> None:
     assert 'href="#map"' not in page
     assert "this series has no curves" in page
     assert "this series has no curves" not in render_series(record)
-    for one in SECTIONS:
-        assert f'<section id="{one.id}"' in render_series(record)
+    assert [one.id for one in SECTIONS if one.shown(record)] == [
+        "integrity", "steps", "map", "curves", "kinds", "details"
+    ]  # fmt: skip
+    shown = [one.id for name in ("runs", "adapters", "rates") for one in SECTIONS
+             if one.shown(tracked_series.made(name))]  # fmt: skip
+    assert set(shown) == {one.id for one in SECTIONS}
+    for name in ("runs", "adapters", "rates"):
+        page = render_series(tracked_series.made(name))
+        for one in SECTIONS:
+            is_there = f'<section id="{one.id}"' in page
+            assert is_there == one.shown(tracked_series.made(name))
+            assert is_there == (f'href="#{one.id}"' in page)
 
 
 def test_chance_at_the_last_step_is_a_range_and_missing_without_a_number() -> None:
@@ -224,3 +243,71 @@ def test_chance_at_the_last_step_is_a_range_and_missing_without_a_number() -> No
 
     assert summary(0.9, 0.7) == (pytest.approx(0.8), 0.04, 3.4)
     assert summary(0.9, None, None) == (None, None, None)
+
+
+def test_what_the_terminal_says_stands_on_the_page() -> None:
+    runs, adapters, rates = (tracked_series.made(name) for name in ("runs", "adapters", "rates"))
+    text = without_script(render_series(runs))
+    assert runs.runs is not None
+    for line in relations_in_words(runs.runs):
+        assert line in text
+    for turned in turned_maps(runs):
+        assert turned.step in text
+    (point,) = runs.change_points[0].points
+    assert f"{point.after}{point.by}" in re.sub(r"(?<=\d) +", "", text)
+    text = without_script(render_series(adapters))
+    lines = adapter_lines(adapters)
+    assert [line.partition(":")[0] for line in lines] == ["spike", "dead"]
+    for line in lines:
+        assert line in text
+    text = without_script(render_series(rates))
+    for line in rates_lines(rates.rates[0])[1:]:
+        assert line in text
+
+
+def test_runs_share_an_axis_and_each_has_its_own_steps() -> None:
+    record = tracked_series.made("runs")
+    runs, shared = runs_of_steps(record)
+    assert [run.name for run in runs] == ["seed-0", "seed-1", "seed-2"]
+    assert [place for run in runs for place in run.places] == list(range(len(record.steps)))
+    (longer,) = [run for run in runs if len(run.places) == 4]
+    assert shared[0].x == longer.axes[0].x
+    for run in runs:
+        numbers = [record.steps[place].number for place in run.places]
+        assert run.axes[0].key == "linear"
+        assert run.axes[0].x == numbers
+        assert run.numbered == list(range(len(numbers)))
+    bare = [step.model_copy(update={"number": None}) for step in record.steps]
+    apart, _ = runs_of_steps(record.model_copy(update={"steps": bare}))
+    assert [run.numbered for run in apart] == [None] * 3
+    assert [len(run.axes[0].x) for run in apart] == [4, 3, 3]
+
+
+def test_bands_and_onsets_in_the_page_are_those_of_the_record() -> None:
+    record = tracked_series.made("runs")
+    assert record.runs is not None
+    data = page_data(record, curve_table(record.curves), faults_by_step(record))
+    for band in record.runs.bands:
+        drawn = data["bands"]["of"][band.observable][band.pair]
+        assert [data["bands"]["numbers"][place] for place in drawn["places"]] == band.numbers
+        assert drawn["mean"] == [v if v is None else pytest.approx(v, rel=5e-4) for v in band.mean]
+    tested = [one for one in record.onsets if one.answer != "not-tested"]
+    assert sum(len(said) for run in data["runs"] for said in run["onsets"].values()) == len(tested)
+    for run in data["runs"]:
+        rows = run["figures"]["motion"]["rows"]
+        assert [row[0] for row in rows[1:]] == [s.name for s in record.steps_of(run["name"])]
+        own = [one for one in record.motion if one.run == run["name"]]
+        assert rows[2][1 + 1 :] == [one.relative_change[1] for one in own]
+
+
+def test_a_notebook_shows_a_summary(report: flagscope.SeriesReport) -> None:
+    adapters = tracked_series.made("adapters")
+    shown = html.unescape(flagscope.SeriesReport(adapters)._repr_html_())
+    assert "checkpoints; no fault found" in shown
+    for line in (*adapter_lines(adapters), *adapters.integrity.not_looked_at):
+        assert line in shown
+    assert "<code>.adapters</code>" in shown
+    assert "<code>.adapters</code>" not in report._repr_html_()
+    assert str(Path(checkpoints()[0]).parent) not in report._repr_html_()
+    faulty = html.unescape(flagscope.SeriesReport(made_series.faulty())._repr_html_())
+    assert "checkpoint-300 is cut short." in faulty

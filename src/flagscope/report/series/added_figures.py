@@ -43,7 +43,7 @@ def motion_figure(record: SeriesRecord, run: str | None) -> dict[str, Any]:
         for place, step in enumerate(steps)
     ]
     y_axis = axis("‖ΔW‖ / ‖W‖", type="log", tickformat="~g", dtick="D2")
-    return _figure(data, y_axis, "Relative change of maps at each step, medians by role", rows)
+    return _figure(data, y_axis, f"Relative change of maps{_of(run)}", rows)
 
 
 def adapter_figure(record: SeriesRecord, run: str | None) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def adapter_figure(record: SeriesRecord, run: str | None) -> dict[str, Any]:
         for place, step in enumerate(steps)
     ]
     y_axis = axis("σ₁ / others' median", rangemode="tozero")
-    return _figure(data, y_axis, "Leading singular value of each module over the median", rows)
+    return _figure(data, y_axis, f"Leading singular values over the median{_of(run)}", rows)
 
 
 def rates_figure(rates: Sequence[PairRate]) -> dict[str, Any]:
@@ -101,6 +101,10 @@ def rates_figure(rates: Sequence[PairRate]) -> dict[str, Any]:
         "alt": f"Rates of {counted(len(fitted), 'pair')} with their 95 % intervals",
         "rows": rows,
     }
+
+
+def _of(run: str | None) -> str:
+    return "" if run is None else f" of {run}"
 
 
 def _interval(one: PairRate) -> str:

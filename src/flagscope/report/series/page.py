@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from flagscope.observables import EXPLANATIONS
@@ -61,7 +61,7 @@ SECTIONS = (
     Section("curves", "Curves", lambda record: bool(record.curves)),
     Section("kinds", "First and last", lambda record: bool(record.curves)),
     Section("onsets", "Onsets", lambda record: bool(onset_rows(record))),
-    Section("jumps", "Jumps", lambda record: bool(record.change_points)),
+    Section("jumps", "Jumps", lambda record: bool(record.curves and record.change_points)),
     Section("motion", "Motion", lambda record: bool(record.motion)),
     Section("rates", "Rates", lambda record: any(one.rates for one in record.rates)),
     Section("adapters", "Adapters", lambda record: bool(record.adapters)),
@@ -110,7 +110,7 @@ def render_series(record: SeriesRecord, *, title: str | None = None) -> str:
             script=script,
             plotly=packed_plotly() if drawn else "",
             data=packed_json(data),
-            title=title or _name(record.sources),
+            title=title or _name(record),
             record=record,
             integrity=record.integrity,
             headline=series_headline(record),
@@ -179,8 +179,11 @@ def faults_by_step(record: SeriesRecord) -> list[list[SeriesFault]]:
     ]
 
 
-def _name(sources: Sequence[str]) -> str:
-    """What a page is called: a source, or the first of several."""
+def _name(record: SeriesRecord) -> str:
+    """What a page is called: a source, or the first of several; the number of several runs."""
+    if record.runs is not None:
+        return f"{len(record.runs.runs):,} runs"
+    sources = record.sources
     names = [source.rstrip("/").split("/")[-1] or source for source in sources]
     more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
     return f"{names[0]}{more}" if names else "series"

@@ -36,7 +36,8 @@ def path_figure(record: SeriesRecord, run: str | None = None) -> dict[str, Any]:
     shape = layout(x=axis(showgrid=False), y=axis("distance", rangemode="tozero"), showlegend=True)
     return {
         "spec": {"data": data, "layout": shape},
-        "alt": "Distance of each step from the first, from the one before and from the last",
+        "alt": "Distance of each step from the first, from the one before and from the last"
+        + ("" if run is None else f", in {run}"),
         "rows": _rows(steps),
     }
 

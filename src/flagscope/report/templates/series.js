@@ -52,7 +52,7 @@ function setUpSeries(data) {
     map.cells = cells.map((row) => row.map((one) => one && one.cell));
     map.within = cells.map((row) => row.map((one) => Boolean(one?.within)));
     map.shorts = cells.map((row) => row.map((one) => one?.short));
-    map.fileTitle = `${map.what.title} at ${steps[step].label}`;
+    map.fileTitle = `${map.what.title} at ${steps[step].label}${runs.length > 1 ? ` of ${run.name}` : ""}`;
   }
   const map = setUpMap({ maps }, { prepare, chosen: (index) => { number = numbers[index]; keep(); drawCurves(); showOverSteps(step); } });
 
@@ -96,8 +96,10 @@ function setUpSeries(data) {
     if (!data.bands) return;
     document.querySelector("[data-pair-name]").textContent = pair.name;
     numbers.forEach((what, index) => {
+      const holder = document.querySelector(`[data-band="${index}"]`);
       const figure = bandFigure(data.bands, what, pair);
-      overSteps.set(document.querySelector(`[data-band="${index}"] .plot`), { ...figure, current: () => run.numbered?.[step] ?? null });
+      fillChip(holder.querySelector("[data-label]"), what.labels[pair.index]);
+      overSteps.set(holder.querySelector(".plot"), { ...figure, current: () => run.numbered?.[step] ?? null });
     });
   }
 

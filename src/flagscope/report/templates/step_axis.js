@@ -50,6 +50,7 @@ function useRun(index) {
   axis = axes.find((one) => one.key === axis?.key) ?? axes[0];
   byId("axis-select")?.replaceChildren(...axes.map((one) => make("option", { value: one.key, textContent: one.choice, selected: one === axis })));
   sayAxis();
+  for (const words of document.querySelectorAll("[data-run-name]")) words.textContent = runs.length > 1 ? `: ${run.name}` : "";
   for (const select of document.querySelectorAll("[data-run-select]")) select.value = String(index);
   for (const element of document.querySelectorAll("[data-over-steps]")) {
     const figure = run.figures[element.dataset.overSteps];

@@ -40,7 +40,7 @@ function jumpTraces(number, pair, values) {
 
 function curveFigure(number, pair, targetOfStep) {
   const drawn = number.curves[pair.index];
-  const alt = `${number.title} of ${pair.name} over the steps`;
+  const alt = `${number.title} of ${pair.name}${runs.length > 1 ? ` in ${run.name}` : ""} over the steps`;
   const known = drawn?.[0].some((value) => value !== null);
   if (!known) return { spec: { data: [], layout: {} }, alt, empty: "This pair has no such number at any step." };
   const [values, low, high] = drawn;
