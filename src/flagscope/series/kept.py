@@ -20,7 +20,7 @@ from flagscope.series.step import Header, Step, read_step
 from flagscope.series.trainer_state import TrainerState
 from flagscope.writing import write_whole
 
-_LAYOUT = 2
+_LAYOUT = 3
 FOLDER = "steps"
 
 
