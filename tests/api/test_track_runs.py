@@ -137,3 +137,15 @@ def test_a_gate_on_exchanged_steps_and_the_table_of_onsets(run: Command, tmp_pat
     text = " ".join(run("track", tmp_path / "a").out.split())
     assert "level 3, basis" in text
     assert "between the step before and the one named" in text
+
+
+def test_motion_is_that_of_each_run_whatever_the_number_of_its_steps(
+    report: flagscope.SeriesReport, folder: Path, run: Command
+) -> None:
+    alone = flagscope.track(folder / "seed-3").motion
+    both = report.motion[report.motion["run"] == "seed-3"]
+    assert both["step"].tolist() == alone["step"].tolist()
+    assert both["change"].tolist() == alone["change"].tolist()
+    out = run("track", f"{folder}/*").stdout
+    for name in ("copy", "seed-4"):
+        assert f"{name}: way of 4 maps" in out

@@ -15,12 +15,11 @@ _STEPS = 3
 def print_motion(out: Output, record: SeriesRecord) -> None:
     """Path and straightness of all maps, and the maps that turned more than chance."""
     from flagscope.cli.console import grid
-    from flagscope.report.series import tested_turns, turned_maps, whole_way
+    from flagscope.report.series import tested_turns, turned_maps, whole_ways
     from flagscope.report.wording import measured
     from flagscope.shortening import listed
 
-    way = whole_way(record)
-    if way is not None:
+    for way in whole_ways(record):
         straight = ""
         if way.straightness is not None:
             straight = (
@@ -28,7 +27,7 @@ def print_motion(out: Output, record: SeriesRecord) -> None:
                 f"in independent directions give {measured(way.straightness_random)})"
             )
         out.paragraph(
-            f"way of {way.maps:,} map{'' if way.maps == 1 else 's'}: path length "
+            f"{way.run + ': ' if way.run else ''}way of {way.maps:,} map{'' if way.maps == 1 else 's'}: path length "
             f"{measured(way.path_length)}, from first to last {measured(way.displacement)}"
             f"{straight}"
         )

@@ -19,7 +19,7 @@ from flagscope.report.series.motion import (
     motion_frame,
     tested_turns,
     turned_maps,
-    whole_way,
+    whole_ways,
 )
 from flagscope.report.series.onsets import OnsetSummary, later_in_words, onset_summaries
 from flagscope.report.series.page import render_series
@@ -60,5 +60,5 @@ __all__ = [
     "steps_frame",
     "tested_turns",
     "turned_maps",
-    "whole_way",
+    "whole_ways",
 ]

@@ -18,7 +18,7 @@ _TURN = (
     "block_first", "block_size", "block_ratio", "log10_p_more", "p_adjusted", "status",
 )  # fmt: skip
 _COLUMNS = (
-    "step", "number", "map", "role", "layer", "side", "freedom", "label", *_SIZES,
+    "run", "step", "number", "map", "role", "layer", "side", "freedom", "label", *_SIZES,
     *(f"turn_{name}" for name in _TURN), *(f"last_{name}" for name in _TURN),
 )  # fmt: skip
 
@@ -35,8 +35,9 @@ class TurnedMap(NamedTuple):
 
 
 class WholeWay(NamedTuple):
-    """All maps as one vector: path, displacement and straightness."""
+    """All maps of a training as one vector: path, displacement and straightness."""
 
+    run: str | None
     maps: int
     path_length: float
     displacement: float
@@ -50,7 +51,7 @@ def motion_frame(record: SeriesRecord) -> pandas.DataFrame:
     for motion in record.motion:
         for side in ("write", "read"):
             side_motion = getattr(motion, side)
-            for place, step in enumerate(record.steps):
+            for place, step in enumerate(record.steps_of(motion.run)):
                 if motion.status[place] is None:
                     continue
                 turns = [
@@ -60,7 +61,7 @@ def motion_frame(record: SeriesRecord) -> pandas.DataFrame:
                 ]
                 sizes = [getattr(motion, name)[place] for name in _SIZES]
                 rows.append(
-                    (step.name, step.number, motion.name, motion.role, motion.layer, side,
+                    (motion.run, step.name, step.number, motion.name, motion.role, motion.layer, side,
                      side_motion.freedom, side_motion.label, *sizes, *turns)
                 )  # fmt: skip
     return pandas.DataFrame(rows, columns=list(_COLUMNS))
@@ -78,6 +79,8 @@ def turned_maps(record: SeriesRecord) -> list[TurnedMap]:
     """
     found = []
     for motion in record.motion:
+        steps = [step.name for step in record.steps_of(motion.run)]
+        name = f"{motion.run}: {motion.name}" if motion.run else motion.name
         for side in ("write", "read"):
             side_motion = getattr(motion, side)
             turn: LeadingTurn = side_motion.before
@@ -88,17 +91,23 @@ def turned_maps(record: SeriesRecord) -> list[TurnedMap]:
             most = max(places, key=lambda i: ratios[i])
             found.append(
                 TurnedMap(
-                    motion.name, side, side_motion.label, [record.steps[i].name for i in places],
-                    ratios[most], record.steps[most].name,
+                    name, side, side_motion.label, [steps[i] for i in places],
+                    ratios[most], steps[most],
                 )
             )  # fmt: skip
     return sorted(found, key=lambda one: -one.ratio)
 
 
-def whole_way(record: SeriesRecord) -> WholeWay | None:
-    """The way of all maps together; None where there is none, or a map lacks a step."""
-    motions = [motion for motion in record.motion if motion.displacement is not None]
-    steps = [i for i in range(len(record.steps)) if any(_moved(m, i) for m in motions)]
+def whole_ways(record: SeriesRecord) -> list[WholeWay]:
+    """The way of all maps of each training together; none where a map lacks a step."""
+    runs = dict.fromkeys(motion.run for motion in record.motion)
+    ways = (_whole_way(record, run) for run in runs)
+    return [way for way in ways if way is not None]
+
+
+def _whole_way(record: SeriesRecord, run: str | None) -> WholeWay | None:
+    motions = [m for m in record.motion if m.run == run and m.displacement is not None]
+    steps = [i for i in range(len(record.steps_of(run))) if any(_moved(m, i) for m in motions)]
     whole = [m for m in motions if all(_moved(m, i) for i in steps)]
     if not whole or not steps:
         return None
@@ -107,6 +116,7 @@ def whole_way(record: SeriesRecord) -> WholeWay | None:
     displacement = math.hypot(*(m.displacement or 0.0 for m in whole))
     some = len(steps) > 1 and path > 0
     return WholeWay(
+        run=run,
         maps=len(whole),
         path_length=path,
         displacement=displacement,
