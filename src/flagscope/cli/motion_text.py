@@ -20,6 +20,7 @@ def print_motion(out: Output, record: SeriesRecord) -> None:
     from flagscope.shortening import listed
 
     for way in whole_ways(record):
+        of = f"{way.run}: " if way.run else ""
         straight = ""
         if way.straightness is not None:
             straight = (
@@ -27,7 +28,7 @@ def print_motion(out: Output, record: SeriesRecord) -> None:
                 f"in independent directions give {measured(way.straightness_random)})"
             )
         out.paragraph(
-            f"{way.run + ': ' if way.run else ''}way of {way.maps:,} map{'' if way.maps == 1 else 's'}: path length "
+            f"{of}way of {way.maps:,} map{'' if way.maps == 1 else 's'}: path length "
             f"{measured(way.path_length)}, from first to last {measured(way.displacement)}"
             f"{straight}"
         )

@@ -61,8 +61,8 @@ def motion_frame(record: SeriesRecord) -> pandas.DataFrame:
                 ]
                 sizes = [getattr(motion, name)[place] for name in _SIZES]
                 rows.append(
-                    (motion.run, step.name, step.number, motion.name, motion.role, motion.layer, side,
-                     side_motion.freedom, side_motion.label, *sizes, *turns)
+                    (motion.run, step.name, step.number, motion.name, motion.role, motion.layer,
+                     side, side_motion.freedom, side_motion.label, *sizes, *turns)
                 )  # fmt: skip
     return pandas.DataFrame(rows, columns=list(_COLUMNS))
 
