@@ -317,3 +317,41 @@ def test_two_trainings_are_not_taken_for_one(tmp_path: Path) -> None:
         runs = runs_of(places(sources))
         assert {name: len(run) for name, run in runs.items()} == {"a": 4, "b": 4}
     assert len(places([tmp_path / "a", tmp_path / "a"])) == 4
+
+
+@pytest.mark.parametrize(("place", "source"), [(2, -1), (2, 0)])
+@pytest.mark.parametrize("shard", range(3))
+def test_the_neighbours_of_a_copied_shard_are_not_foreign(
+    shard: int, place: int, source: int, tmp_path: Path
+) -> None:
+    run = list(bundled())
+    names = parts(list(run[0][1]), 3)[shard]
+    copied = {name: run[source][1][name] for name in names}
+    run[place] = (run[place][0], {**run[place][1], **copied})
+    faults = checked(saved(run, tmp_path, shards=3)).faults
+    assert [(one.code, one.steps) for one in faults] == [("foreign-shard", [_step(run, place)])]
+
+
+def test_a_shard_that_two_first_steps_share_is_one_fault(tmp_path: Path) -> None:
+    run = list(_run("shards"))
+    names = parts(list(run[0][1]), 3)[0]
+    run[1] = (run[1][0], {**run[1][1], **{name: run[0][1][name] for name in names}})
+    faults = checked(saved(run, tmp_path, shards=3)).faults
+    assert [(one.code, one.steps) for one in faults] == [("foreign-shard", [_step(run, 1)])]
+    assert f"It may be {_step(run, 0)} that is wrong." in faults[0].evidence
+
+
+def test_a_step_between_two_exchanged_ones_is_not_named(tmp_path: Path) -> None:
+    run = list(_run("shards"))
+    one, two = run[7], run[9]
+    run[7], run[9] = (one[0], two[1]), (two[0], one[1])
+    assert _found(run, "shards", tmp_path) == [("wrong-order", [_step(run, 7), _step(run, 9)])]
+
+
+def test_a_step_of_another_type_hides_nothing(tmp_path: Path) -> None:
+    run = list(_run("adapter"))
+    run[7] = (run[7][0], {key: one.bfloat16() for key, one in run[6][1].items()})
+    assert _found(run, "adapter", tmp_path) == [
+        ("mixed-dtype", [_step(run, 7)]),
+        ("near-equal", [_step(run, 6), _step(run, 7)]),
+    ]

@@ -15,7 +15,7 @@ from flagscope.errors import CorruptFileError, UnknownDtypeError
 
 SHARE = 0.004
 """Share of the elements that is read: with a header of half a per cent less than 1 % of a file."""
-_LEAST_BYTES = 4096
+_LEAST = 2048  # elements: places must not hang on the type that is stored
 _SPARE = 0.0025  # of a remote file, read for nothing where that saves a request
 _MOST = 1024  # elements of one tensor
 _WINDOW = 16  # elements next to each other, at least
@@ -41,7 +41,7 @@ class Samples:
 def sampled(checkpoint: Checkpoint) -> Samples:
     """Read samples of all tensors that are weights.
 
-    At most 0.4 % of the elements, or of 4 KiB if that is more, spread over the tensors evenly, and
+    At most 0.4 % of the elements, or 2,048 if that is more, spread over the tensors evenly, and
     at most 1,024 of one. Numbers are as stored, without scales of quantised formats.
 
     Raises
@@ -55,10 +55,7 @@ def sampled(checkpoint: Checkpoint) -> Samples:
         if name not in checkpoint.auxiliary
     ]
     sizes = {info.name: math.prod(info.shape) for info in infos}
-    nbytes = sum(info.nbytes for info in infos)
-    total = sum(sizes.values())
-    width = nbytes / total if total else 1.0
-    counts = _shared_out(sizes, max(int(SHARE * total), int(_LEAST_BYTES / max(width, 1))))
+    counts = _shared_out(sizes, max(int(SHARE * sum(sizes.values())), _LEAST))
     wanted = {info.name: _windows(sizes[info.name], counts[info.name]) for info in infos}
     values = _together(checkpoint, infos, wanted)
     read = 0

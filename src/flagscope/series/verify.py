@@ -87,7 +87,7 @@ def _of_contents(series: Compared) -> list[SeriesFault]:
     files, partly = foreign_files(series)
     faults += files
     copies = {place for group in groups for place in (misplaced(series, group) or group[1:])}
-    strange, aside = foreign_steps(series, copies | partly)
+    strange, aside = foreign_steps(series, copies, partly)
     faults += near_equal_faults(series, copies | partly | aside) + strange
     left = copies | partly | aside
     anew, cut = another_training(series, left)

@@ -20,7 +20,7 @@ _TURN = (
 )  # fmt: skip
 _COLUMNS = (
     "step", "number", "map", "role", "layer", "side", "freedom", "label", *_SIZES,
-    *(f"turn_{name}" for name in _TURN), *(f"last_{name}" for name in _TURN),
+    *(f"turn_{name}" for name in _TURN), *(f"last_{name}" for name in _TURN), "run",
 )  # fmt: skip
 
 
@@ -36,7 +36,7 @@ class TurnedMap(NamedTuple):
 
 
 class WholeWay(NamedTuple):
-    """All maps as one vector: path, displacement and straightness."""
+    """All maps of a training as one vector: path, displacement and straightness."""
 
     maps: int
     path_length: float
@@ -62,7 +62,7 @@ def motion_frame(record: SeriesRecord) -> pandas.DataFrame:
                 sizes = [getattr(motion, name)[place] for name in _SIZES]
                 rows.append(
                     (step.name, step.number, motion.name, motion.role, motion.layer, side,
-                     side_motion.freedom, side_motion.label, *sizes, *turns)
+                     side_motion.freedom, side_motion.label, *sizes, *turns, motion.run)
                 )  # fmt: skip
     return pandas.DataFrame(rows, columns=list(_COLUMNS))
 

@@ -31,7 +31,7 @@ def unrelated(series: Compared | _Part) -> float:
 
 def foreign_files(series: Compared) -> tuple[list[SeriesFault], set[int]]:
     """Faults of files of a step that belong elsewhere, and the places of these steps."""
-    faults, places = [], set[int]()
+    places = set[int]()
     parts: dict[tuple[str, ...], _Part] = {}  # most steps have the same tensors in a file
 
     def part(tensors: Sequence[TensorDistances]) -> _Part:
@@ -40,6 +40,8 @@ def foreign_files(series: Compared) -> tuple[list[SeriesFault], set[int]]:
             parts[names] = _Part.of(tensors, series)
         return parts[names]
 
+    found: dict[tuple[int, str], SeriesFault] = {}
+    seen: list[tuple[int, str, _Part, _Part]] = []
     for place in range(len(series.steps)):
         files = defaultdict(list)
         for one in series.moving:
@@ -47,15 +49,23 @@ def foreign_files(series: Compared) -> tuple[list[SeriesFault], set[int]]:
         if len(files) < 2:
             continue
         for file, tensors in sorted(files.items()):
-            inside = part(tensors)
             rest = part([one for one in series.moving if one.files[place] != file])
-            fault = _copied(series, place, file, inside, rest) or _aside(
-                series, place, file, inside, rest
-            )
-            if fault is not None:
-                faults.append(fault)
-                places.add(place)
-    return faults, places
+            seen.append((place, file, part(tensors), rest))
+    for place, file, inside, rest in seen:
+        fault = _copied(series, place, file, inside, rest)
+        if fault is not None:
+            found[place, file] = fault
+            places.add(place)
+    # A copy would lead the way of its neighbours astray: those are looked at without it.
+    copies = set(places)
+    for place, file, inside, rest in seen:
+        if (place, file) in found:
+            continue
+        fault = _aside(series, place, file, (inside, rest), copies)
+        if fault is not None:
+            found[place, file] = fault
+            places.add(place)
+    return [found[one] for one in sorted(found)], places
 
 
 @dataclass(frozen=True)
@@ -90,8 +100,8 @@ def _copied(
     for other in np.flatnonzero(inside.same[place] & ~rest.same[place]).tolist():
         own = detour(inside.far, place, [other])
         theirs = detour(inside.far, other, [place])
-        if own is None or theirs is None or own < theirs:
-            continue  # it is the other one that lies aside
+        if own is None or theirs is None or (own, place) < (theirs, other):
+            continue  # it is the other one that lies aside; at the start both are alike: the later
         mine, name = series.steps[place].place.name, series.steps[other].place.name
         unsure = "" if own > 1.25 * theirs else f" It may be {name} that is wrong."
         return SeriesFault(
@@ -106,17 +116,22 @@ def _copied(
 
 
 def _aside(
-    series: Compared, place: int, file: str, inside: _Part, rest: _Part
+    series: Compared, place: int, file: str, parts: tuple[_Part, _Part], left: set[int]
 ) -> SeriesFault | None:
-    """A file whose tensors lie off the way of their neighbours, where the others lie on it."""
+    """A file whose tensors lie off the way of their neighbours, where the others lie on it.
+
+    `parts` are its tensors and those of the other files; `left` are steps that are passed over.
+    """
+    inside, rest = parts
     name = series.steps[place].place.name
-    own, others = detour(inside.far, place), detour(rest.far, place)
+    own, others = detour(inside.far, place, left), detour(rest.far, place, left)
     if own is None or others is None:
         return None
     nearest, usual = inside.nearest(place), rest.nearest(place)
     lost = nearest is not None and nearest < unrelated(inside)
     kept = usual is not None and usual > PLAIN
-    inner = 0 < place < len(series.steps) - 1
+    around = set(range(len(series.steps))) - left
+    inner = min(around) < place < max(around)
     if not (inner and own > ASIDE * others) and not (lost and kept):
         return None
     further = ""
@@ -133,8 +148,15 @@ def _aside(
     )
 
 
-def foreign_steps(series: Compared, left: set[int]) -> tuple[list[SeriesFault], set[int]]:
-    """Faults of steps that have nothing in common with the others, and their places."""
+def foreign_steps(
+    series: Compared, copies: set[int], partly: set[int]
+) -> tuple[list[SeriesFault], set[int]]:
+    """Faults of steps that have nothing in common with the others, and their places.
+
+    Copies of other steps are passed over. So are those with a foreign file (`partly`), except that
+    a step which has something in common with one of them is not foreign.
+    """
+    left = copies | partly
     faults, places = [], set[int]()
     size = len(series.steps)
     if not series.correlation.size or size < 3:
@@ -144,7 +166,7 @@ def foreign_steps(series: Compared, left: set[int]) -> tuple[list[SeriesFault], 
         others = [other for other in range(size) if other != place and other not in left]
         if len(others) < 2 or place in left:
             continue
-        values = series.correlation[place, others]
+        values = np.delete(series.correlation[place], [place, *(copies - {place})])
         if not (values < limit).all():  # also where one is unknown
             continue
         neighbours = _around(others, place)

@@ -59,12 +59,19 @@ def wrong_order(series: Compared, order: Sequence[int]) -> list[SeriesFault]:
 
 
 def _moved(order: Sequence[int]) -> list[int]:
-    """The fewest steps that are out of place: those outside the longest rising run."""
+    """The fewest steps that are out of place: those outside the longest rising run.
+
+    Of two runs of one length, that with more steps which lie where the names say.
+    """
+
+    def kept(run: list[int]) -> tuple[int, int]:
+        return len(run), sum(order[place] == place for place in run)
+
     best: list[list[int]] = []
     for position, place in enumerate(order):
         before = [best[i] for i in range(position) if order[i] < place]
-        best.append([*max(before, key=len, default=[]), place])
-    rising = set(max(best, key=len))
+        best.append([*max(before, key=kept, default=[]), place])
+    rising = set(max(best, key=kept))
     moved = sorted(place for place in order if place not in rising)
     # Of two that are exchanged, either may be called the moved one: both are named.
     partners = {order[place] for place in moved if order[order[place]] == place}
