@@ -124,8 +124,8 @@ def way_in_words(way: WholeWay) -> str:
     Examples
     --------
     >>> way_in_words(WholeWay(1, 2.0, 1.5, 0.75, 0.7071))
-    'way of 1 map: path length 2.00, from first to last 1.50, straightness 0.750 (1 on a line; steps of
-    these sizes in independent directions give 0.707)'
+    'way of 1 map: path length 2.00, from first to last 1.50, straightness 0.750 (1 on a line; steps
+    of these sizes in independent directions give 0.707)'
     """
     straight = ""
     if way.straightness is not None:
