@@ -146,6 +146,6 @@ def test_motion_is_that_of_each_run_whatever_the_number_of_its_steps(
     both = report.motion[report.motion["run"] == "seed-3"]
     assert both["step"].tolist() == [f"seed-3/{step}" for step in alone["step"]]
     assert both["change"].dropna().tolist() == alone["change"].dropna().tolist()
-    out = run("track", f"{folder}/*").stdout
+    out = run("track", f"{folder}/*").out
     for name in ("copy", "seed-4"):
         assert f"{name}: way of 4 maps" in out

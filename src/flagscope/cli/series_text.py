@@ -158,7 +158,7 @@ def _print_runs(out: Output, record: RunsRecord) -> None:
               "left"), ("length of the way", "right"), ("first to last", "right"))  # fmt: skip
     out.table(grid(titles, rows))
     out.paragraph(
-        f"{len(record.common):,} steps are in all runs. Distances of samples, 1 for each tensor's "
+        f"Steps in all runs: {len(record.common):,}. Distances of samples, 1 for each tensor's "
         "median step in its run. For every step: --csv F."
     )
     for line in relations_in_words(record):
