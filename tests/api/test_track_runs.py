@@ -115,7 +115,7 @@ def test_the_command_says_what_runs_share(run: Command, folder: Path, tmp_path: 
     text = " ".join(run("track", f"{folder}/*", "--verify").out.split())
     assert "of 6 runs" in text
     assert "Equal at all common steps: copy and seed-0 (1 of 15 pairs of runs)." in text
-    assert "3 steps are in all runs" in text
+    assert "Steps in all runs: 3" in text
     assert "than independent weights: copy and seed-1" in text
 
 
