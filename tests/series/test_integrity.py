@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from functools import cache
@@ -355,3 +356,23 @@ def test_a_step_of_another_type_hides_nothing(tmp_path: Path) -> None:
         ("mixed-dtype", [_step(run, 7)]),
         ("near-equal", [_step(run, 6), _step(run, 7)]),
     ]
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(range(5), 2)))
+def test_of_few_steps_only_those_that_were_exchanged_are_named(
+    one: int, other: int, tmp_path: Path
+) -> None:
+    run = list(bundled())
+    a, b = run[one], run[other]
+    run[one], run[other] = (a[0], b[1]), (b[0], a[1])
+    faults = checked(saved(run, tmp_path)).faults
+    # The first two steps lie next to each other, and the last two far from all: nothing to see.
+    if (one, other) in {(0, 1), (0, 2), (3, 4)}:
+        assert faults == []
+        return
+    (fault,) = faults
+    exchanged = [_step(run, one), _step(run, other)]
+    # Followed backwards, exchanged ends are the exchange of two others: both are said.
+    assert fault.code == "wrong-order"
+    assert fault.steps == exchanged or all(name in fault.evidence for name in exchanged)
+    assert (fault.steps == exchanged) == ((one, other) != (0, 4))
