@@ -12,6 +12,7 @@ import pytest
 import flagscope
 from flagscope.demo import checkpoints
 from flagscope.records.series import SeriesCurve
+from flagscope.records.series_rates import PairRate, SeriesRates
 from flagscope.report.series import (
     adapter_lines,
     curve_summaries,
@@ -311,3 +312,15 @@ def test_a_notebook_shows_a_summary(report: flagscope.SeriesReport) -> None:
     assert str(Path(checkpoints()[0]).parent) not in report._repr_html_()
     faulty = html.unescape(flagscope.SeriesReport(made_series.faulty())._repr_html_())
     assert "checkpoint-300 is cut short." in faulty
+
+
+def test_rates_with_a_prediction_stand_apart_from_those_without() -> None:
+    rate = PairRate(pair="a", group=None, answer="rate", rate=1.0, low=0.9, high=1.1)
+    rates = SeriesRates(
+        optimiser="sgd", source="given", diagnostic="norms", notes=[],
+        rates=[rate.model_copy(update={"predicted": 1.0}), rate],
+    )  # fmt: skip
+    assert rates_lines(rates)[1:] == [
+        "1 pair: rate 1.000 (1.000 to 1.000); predicted 1, which 1 of the 95 % intervals hold",
+        "1 pair: rate 1.000 (1.000 to 1.000); none is predicted",
+    ]

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import flagscope
 from flagscope.api import tracked_adapters as module
 from flagscope.records.series_adapter import AdapterCurves
-from flagscope.report.series import adapter_lines
+from flagscope.report.series import adapter_lines, nothing_stands_out
+from series import made
 from series.made import Run, adapters
 
 PREFIX = "base_model.model."
@@ -266,7 +267,15 @@ def test_what_is_not_measured_is_said(tmp_path: Path) -> None:
 def test_frame_has_a_row_for_each_number(tmp_path: Path) -> None:
     report = tracked(adapters(0, steps=3), tmp_path)
     frame = report.adapters
-    assert list(frame.columns) == ["step", "number", "module", "observable", "value", "label"]
+    assert list(frame.columns) == [
+        "step",
+        "number",
+        "module",
+        "observable",
+        "value",
+        "label",
+        "run",
+    ]
     last = frame[(frame["module"] == Q0) & (frame["number"] == 100)].set_index("observable")
     assert last.loc["sigma_1", "value"] == curves_of(report, Q0).singular_values[2][0]
     assert last.loc["sigma_8", "label"] == "functional"
@@ -292,3 +301,33 @@ def test_a_longer_series_reads_its_new_step_alone(
     for path in (store / "steps").iterdir():
         path.write_bytes(path.read_bytes()[:-3])
     assert flagscope.track(folder, store=store).to_json() == longer.to_json()
+
+
+def test_a_first_step_of_nan_leaves_the_others_measured(tmp_path: Path) -> None:
+    run = adapters(0, steps=3)
+    factors(run[0][1], Q0)[0][:] = torch.nan
+    report = tracked(run, tmp_path)
+    assert curves_of(report, Q0).rank == [None, 8, 8]
+    assert curves_of(report, Q0).values("drift")[1] == 0.0
+    assert [note for note in report.result.notes if "was not measured" in note] != []
+    assert not any(note.startswith("checkpoint-50 was") for note in report.result.notes)
+
+
+def test_what_is_not_looked_for_among_modules_is_not_denied(tmp_path: Path) -> None:
+    run = adapters(0, steps=3)
+    record = tracked(run, tmp_path / "all").result
+    assert nothing_stands_out(record) == "no module spikes, no direction is dead"
+    two = [(step, {n: w for n, w in state.items() if "layers.0" in n}) for step, state in run[:2]]
+    assert nothing_stands_out(tracked(two, tmp_path / "two").result) == (
+        "spikes were not looked for: fewer than 4 modules change anything, no direction is dead as "
+        "far as 2 steps can show"
+    )
+
+
+def test_an_adapter_among_full_checkpoints_leaves_their_maps_followed(tmp_path: Path) -> None:
+    saved([(7, adapters(0, steps=1)[0][1])], tmp_path)
+    made.saved(made.mlp(0, steps=3), tmp_path)
+    report = flagscope.track(tmp_path)
+    assert "Motions of maps pass over checkpoint-7 (adapter)." in report.result.notes
+    assert report.result.motion[0].change[1] is None  # step 7 is the adapter
+    assert report.result.motion[0].change[2] is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
 from functools import cache
 from pathlib import Path
@@ -376,3 +377,13 @@ def test_of_few_steps_only_those_that_were_exchanged_are_named(
     assert fault.code == "wrong-order"
     assert fault.steps == exchanged or all(name in fault.evidence for name in exchanged)
     assert (fault.steps == exchanged) == ((one, other) != (0, 4))
+
+
+def test_a_gradient_that_overflowed_is_in_every_later_log(tmp_path: Path) -> None:
+    run = _run("shards")
+    folder = saved(run, tmp_path)
+    for step, _ in run:
+        history = [{"step": s, "grad_norm": math.nan} for s in range(10, step + 1, 10)]
+        state = {"global_step": step, "log_history": history}
+        (folder / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps(state))
+    assert checked(folder).faults == []

@@ -16,6 +16,7 @@ from flagscope.geometry import RankRule
 from flagscope.records import PairRecord
 from flagscope.records.series import StepRecord
 from flagscope.records.series_onsets import Onset
+from flagscope.report.series.onsets import onset_in_words
 from flagscope.series.onsets import LEVEL, onsets
 from series.made import State
 
@@ -143,3 +144,13 @@ def test_random_steps_are_never_said_to_be_beyond_chance_and_aligned_ones_are(
                 claims += one.answer != "never"
     # 54 onsets of six series: in each series one in 20 may be wrong.
     assert claims <= 2
+
+
+def test_words_say_at_how_many_steps_it_was_and_at_which_it_could_be_seen() -> None:
+    said = [
+        onset_in_words(_found("gram_correlation", *changes))
+        for changes in ([ABOVE, ABOVE, AT_CHANCE], [AT_CHANCE, AT_CHANCE], [None, ABOVE, ABOVE])
+    ]
+    assert [one.partition(": ")[2] for one in said] == [
+        "at 2 of 3 steps, not at the last", "at no step", "from 1 on, the first step looked at"
+    ]  # fmt: skip

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 import flagscope
 from flagscope import SeriesReport
 from flagscope.records.series_runs import RunRecord, RunRelation
+from flagscope.report.series import relations_in_words
 from series.made import Run, adapters, mlp, saved
 
 
@@ -191,3 +192,35 @@ def test_a_run_is_named_by_what_differs_in_its_path(tmp_path: Path) -> None:
     assert load_file(report.result.steps[4].source + "/model.safetensors")["0.bias"].equal(
         _run(1)[0][1]["0.bias"]
     )
+
+
+def test_motion_passes_over_steps_of_another_run_and_names_the_run(tmp_path: Path) -> None:
+    one, two = _exchanged(_run(0), _run(1), [3, 4])
+    report = flagscope.track([saved(one, tmp_path / "a"), saved(two, tmp_path / "b")])
+    for run in "ab":
+        steps = f"{run}/checkpoint-30 (of-another-run), {run}/checkpoint-40 (of-another-run)"
+        assert f"Motions of maps pass over {steps}." in report.result.notes
+    for motion in report.result.motion:
+        assert [place for place, change in enumerate(motion.change) if change is None] == [0, 3, 4]
+
+
+def test_a_run_in_the_folder_of_another_has_faults_of_its_own(tmp_path: Path) -> None:
+    two = list(_run(1))
+    two[5] = (50, _run(0)[5][1])
+    runs = [saved(_run(0), tmp_path / "a"), saved(two, tmp_path / "a" / "b")]
+    saved(_run(2), tmp_path / "c")
+    report = flagscope.track([runs[1], f"{runs[0]}/checkpoint-*", tmp_path / "c"], verify=True)
+    assert {name: run.faults for name, run in _shared(report)[0].items()} == {
+        "a/b": 2, "a": 0, "c": 0
+    }  # fmt: skip
+
+
+def test_steps_that_are_equal_later_are_said_and_not_called_never_equal(tmp_path: Path) -> None:
+    two = list(_run(1))
+    two[5] = (50, _run(0)[5][1])
+    report = _tracked(tmp_path, a=_run(0), b=two)
+    record = report.result.runs
+    assert record is not None
+    assert list(relations_in_words(record))[1:] == [
+        "a and b are equal at step 50, after they differed."
+    ]

@@ -14,7 +14,7 @@ from flagscope.api.sharing import named_paths
 from flagscope.api.source import all_of, check_run, readable
 from flagscope.api.track_motion import series_motion
 from flagscope.api.tracked_adapters import tracked_adapters
-from flagscope.api.tracked_scans import Asked, curves_of, named, scanned, step_imbalances
+from flagscope.api.tracked_scans import Asked, curves_of, scanned, step_imbalances
 from flagscope.engine import Progress
 from flagscope.records import PairRecord
 from flagscope.records.series import SeriesRecord, StepRecord
@@ -26,7 +26,7 @@ from flagscope.series.kept import KeptSteps
 from flagscope.series.onsets import onsets
 from flagscope.series.places import left_out, runs_of
 from flagscope.series.rates.schedule import Optimiser
-from flagscope.series.runs import Verified, runs_record, together
+from flagscope.series.runs import Verified, runs_record, together, with_shared_faults
 from flagscope.series.schedules import Rates, checked_given, schedule_of
 from flagscope.series.step import Step
 from flagscope.series.step_rates import series_rates, sound_steps
@@ -134,7 +134,8 @@ def track(
         asked = Asked(
             wanted, config, {"workers": workers, "memory": memory}, kept, left_out(given), step
         )
-        measured = [] if verify else _measured(runs, found, schedule, asked)
+        looked_at = found if shared is None else with_shared_faults(found, shared.faults)
+        measured = [] if verify else _measured(runs, looked_at, schedule, asked)
     curves = curves_of([pairs for one in measured for pairs in one.scans])
     result = SeriesRecord(
         version=version("flagscope"),
@@ -199,7 +200,7 @@ def _measured(
     for name, step in ((name, step) for name, run in runs.items() for step in run.steps):
         scans[name].append(scanned(step, name, asked))
         done = sum(map(len, scans.values()))
-        asked.done(done, total, f"measuring {named(name, step.place)}")
+        asked.done(done, total, f"measuring {step.place.in_run(name)}")
     return [_followed(run, found[name], scans[name], given, asked) for name, run in runs.items()]
 
 
@@ -208,8 +209,8 @@ def _followed(
 ) -> _Measured:
     """What the steps of one training show together."""
     steps, own = run.steps, {"run": run.name or None}
-    adapters = tracked_adapters(steps, asked.kept, asked.notes)
-    motion = series_motion(steps, (found.integrity, found.series), asked)
+    adapters = tracked_adapters(steps, run.name, asked.kept, asked.notes)
+    motion = series_motion(steps, run.name, (found.integrity, found.series), asked)
     sound = sound_steps(steps, found.integrity.faults)
     schedule, reason = schedule_of(sound, **given)
     by_name = {step.place.name: pairs for step, pairs in zip(steps, scans, strict=True)}

@@ -42,15 +42,17 @@ def _key(asked: Asked) -> dict[str, Any]:
 
 
 def series_motion(
-    steps: Sequence[Step], found: tuple[Integrity, Compared], asked: Asked
+    steps: Sequence[Step], run: str, found: tuple[Integrity, Compared], asked: Asked
 ) -> list[MapMotion]:
     """Follow the maps of a series from step to step.
 
     Parameters
     ----------
     steps
-        All of the series; those that cannot be read, and those whose content belongs elsewhere, are
-        passed over, which a note says.
+        All of the series; those that cannot be read, adapters, and those whose content belongs
+        elsewhere are passed over, which a note says of the last two.
+    run
+        Name of the training; empty where there is no other.
     found
         What the look at integrity came to.
     asked
@@ -61,24 +63,30 @@ def series_motion(
     InputError
         If an argument does not go with a checkpoint.
     """
-    if any(holds_adapter(step) for step in steps):
-        return []
     aside = passed_over(*found)
-    if aside:
-        names = [f"{name} ({code})" for name, code in aside.items()]
-        asked.note(f"Motions of maps pass over {listed(names, _LISTED)}.")
     done: list[int] = []
 
     def states(step: Step) -> States | None:
         done.append(1)
-        asked.done(min(len(done), len(usable)), len(usable), f"following {step.place.name}")
-        return _states(step, asked)
+        asked.done(min(len(done), len(usable)), len(usable), f"following {step.place.in_run(run)}")
+        return _states(step, run, asked)
 
     usable: dict[int, Callable[[], States | None]] = {
         count: partial(states, step)
         for count, step in enumerate(steps)
-        if step.fault is None and not step.place.unfinished and step.place.name not in aside
+        if step.fault is None
+        and not step.place.unfinished
+        and not holds_adapter(step)
+        and step.place.name not in aside
     }
+    reasons = {step.place.name: "adapter" for step in steps if holds_adapter(step)} | aside
+    names = [
+        f"{step.place.in_run(run)} ({reasons[step.place.name]})"
+        for step in steps
+        if step.place.name in reasons
+    ]
+    if names and usable:
+        asked.note(f"Motions of maps pass over {listed(names, _LISTED)}.")
     if len(usable) < 2:
         return []
     motions = map_motions(len(steps), usable)
@@ -87,7 +95,7 @@ def series_motion(
     return motions
 
 
-def _states(step: Step, asked: Asked) -> States | None:
+def _states(step: Step, run: str, asked: Asked) -> States | None:
     """The states of a step, kept or measured; None where it cannot be measured."""
     known = None if asked.kept is None else asked.kept.data(step.place, _key(asked))
     if known is not None:
@@ -105,7 +113,7 @@ def _states(step: Step, asked: Asked) -> States | None:
     except InputError:
         raise
     except FlagscopeError as error:
-        asked.note(f"{step.place.name} was not measured: {error}")
+        asked.note(f"{step.place.in_run(run)} was not measured: {error}")
         return None
     if asked.kept is not None:
         asked.kept.keep_data(step.place, _key(asked), states_to_bytes(measured))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import version
 
+import numpy as np
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -27,22 +28,27 @@ def holds_adapter(step: Step) -> bool:
 
 
 def tracked_adapters(
-    steps: Sequence[Step], kept: KeptSteps | None, notes: list[str]
+    steps: Sequence[Step], run: str, kept: KeptSteps | None, notes: list[str]
 ) -> list[AdapterCurves]:
     """Curves of the modules of all steps that are adapters; what was not measured goes to `notes`.
 
-    One adapter is open at a time; the factors that start random are held of the first.
+    One adapter is open at a time; the factors that start random are held of the first, or of the
+    first without NaN.
     """
-    places = [step.place for step in steps if holds_adapter(step)]
-    if not places:
+    held = [step for step in steps if holds_adapter(step)]
+    if not held:
         return []
-    first = _First(places[0], kept)
+    first = _First(next((step for step in held if _finite(step)), held[0]).place, kept)
     measured: list[AdapterStep | None] = []
     for step in steps:
-        one = _measured(step.place, first, kept, notes) if holds_adapter(step) else None
+        one = _measured(step.place, run, first, kept, notes) if holds_adapter(step) else None
         notes += [said for said in ([] if one is None else one.said) if said not in notes]
         measured.append(one)
     return adapter_curves(measured, [step.place.name for step in steps])
+
+
+def _finite(step: Step) -> bool:
+    return all(bool(np.isfinite(values).all()) for values in step.values.values())
 
 
 class _First:
@@ -69,7 +75,7 @@ class _First:
 
 
 def _measured(
-    place: Place, first: _First, kept: KeptSteps | None, notes: list[str]
+    place: Place, run: str, first: _First, kept: KeptSteps | None, notes: list[str]
 ) -> AdapterStep | None:
     start = None if kept is None else kept.state(first.place)
     key = {"what": "adapter", "first": start, "version": version("flagscope")}
@@ -80,7 +86,7 @@ def _measured(
         with read_adapter(place.source) as adapter:
             found = adapter_step(adapter, first.factors)
     except FlagscopeError as error:
-        notes.append(f"{place.name} was not measured: {error}")
+        notes.append(f"{place.in_run(run)} was not measured: {error}")
         return None
     if kept is not None:
         kept.keep(place, key, found.model_dump_json())

@@ -16,7 +16,6 @@ from flagscope.observables import PAIR_OBSERVABLES, null_band
 from flagscope.records import PairRecord, ScanResult
 from flagscope.records.series import SeriesCurve
 from flagscope.series.kept import KeptSteps
-from flagscope.series.places import Place
 from flagscope.series.step import Step
 from flagscope.series.step_rates import imbalances
 
@@ -71,11 +70,6 @@ class Asked:
             self.progress(count, total, what)
 
 
-def named(run: str, place: Place) -> str:
-    """A step, with its training where there are several."""
-    return f"{run}/{place.name}" if run else place.name
-
-
 def scanned(step: Step, run: str, asked: Asked) -> list[PairRecord]:
     """Records of the pairs of one step; none where it cannot be measured, and a note says why."""
     place = step.place
@@ -94,7 +88,7 @@ def scanned(step: Step, run: str, asked: Asked) -> list[PairRecord]:
     except InputError:
         raise
     except FlagscopeError as error:
-        asked.note(f"{named(run, place)} was not measured: {error}")
+        asked.note(f"{place.in_run(run)} was not measured: {error}")
         return []
     if asked.kept is not None:
         asked.kept.keep(place, asked.key, report.result.model_dump_json(by_alias=True))

@@ -33,8 +33,8 @@ def print_motion(out: Output, record: SeriesRecord) -> None:
     sides = 2 * len(record.motion)
     out.paragraph(
         f"Leading directions of {len(turned):,} of {sides:,} sides of maps turned more than a "
-        f"random update of equal size does, at some step (5 % error rate; {tested:,} turns could "
-        "be tested)."
+        f"random update of equal size does, at some step (false discovery rate over turns 5 %; "
+        f"{tested:,} turns could be tested)."
     )
     if not turned:
         return

@@ -29,7 +29,9 @@ def print_series(record: SeriesRecord) -> None:
         out.paragraph(f"{fault.code}: {fault.plain}", bullet="• ")
         out.paragraph(fault.evidence, bullet="    ")
     if integrity.samples:
-        frozen = f"; {integrity.frozen_total:,} never change" if integrity.frozen_total else ""
+        frozen = (
+            f"; no sample of {integrity.frozen_total:,} changes" if integrity.frozen_total else ""
+        )
         out.paragraph(
             f"compared: {integrity.samples:,} numbers of {integrity.tensors_compared:,} tensors in "
             f"each step{frozen}"
@@ -182,11 +184,13 @@ def _print_onsets(out: Output, record: SeriesRecord) -> None:
         for one in onset_summaries(record)
         if one.pairs
     ]
-    titles = (("", "left"), ("reached, and kept until the end", "left"), ("pairs", "right"),
-              ("from the first step", "right"), ("later", "left"), ("never", "right"))  # fmt: skip
+    titles = (
+        ("", "left"), ("reached, and kept until the end", "left"), ("pairs", "right"),
+        ("from the first step", "right"), ("later", "left"), ("not at the last", "right"),
+    )  # fmt: skip
     out.table(grid(titles, rows))
     out.paragraph(
         "It was reached between the step before and the one named; what lies between is not known. "
-        "At most one series in 20 has a pair that is said to stand beyond chance where it does "
-        "not. For every pair: --csv F --csv-table onsets."
+        f"At most one {'run' if record.runs else 'series'} in 20 has a pair that is said to stand "
+        "beyond chance where it does not. For every pair: --csv F --csv-table onsets."
     )

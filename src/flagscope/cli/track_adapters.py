@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 def print_adapters(out: Output, record: SeriesRecord) -> None:
     """What stands out among the modules, and medians over them."""
     from flagscope.cli.console import grid
-    from flagscope.report.series import adapter_lines, adapter_summaries
+    from flagscope.report.series import adapter_lines, adapter_summaries, nothing_stands_out
     from flagscope.report.wording import measured
 
     count = len(record.adapters)
     out.paragraph(f"adapters: {count:,} module{'' if count == 1 else 's'}, from their factors")
     lines = adapter_lines(record)
-    for line in lines or ["no module spikes, no direction is dead"]:
+    for line in lines or [nothing_stands_out(record)]:
         out.paragraph(line, bullet="• ")
     rows = [
         (one.title, measured(one.first), measured(one.last), measured(one.largest), one.label)

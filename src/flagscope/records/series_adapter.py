@@ -36,6 +36,11 @@ ADAPTER_LABELS: dict[AdapterObservable, Label] = {
 }
 """What B → B G, A → G⁻¹ A leaves (functional) or moves (gauge)."""
 
+LEAST_MODULES = 4
+"""Modules with a change that a step needs before any of them is called a spike."""
+STILL_INTERVALS = 2
+"""Intervals in which the training moves while a direction that is still, and not zero, does not."""
+
 DeadKind = Literal["deadlock", "zero", "still"]
 
 

@@ -8,6 +8,8 @@ from statistics import median
 
 from flagscope.records.series_adapter import (
     ADAPTER_LABELS,
+    LEAST_MODULES,
+    STILL_INTERVALS,
     AdapterCurves,
     AdapterNumber,
     AdapterObservable,
@@ -21,11 +23,7 @@ SPIKE_RATIO = 5.0
 """σ₁ of a spike in units of the median σ₁ of the other modules of its step."""
 SPIKE_SHARE = 0.8
 """Share of a module's ‖ΔW‖² that the leading direction of a spike holds, at least."""
-LEAST_MODULES = 4
-"""Modules with a change that a step needs before any of them is called a spike."""
 _LISTED = 16
-# Intervals in which the training moves while a direction that is not zero does not.
-_STILL = 2
 
 Modules = dict[str, AdapterStepModule]
 
@@ -157,7 +155,7 @@ class _Series:
         digest = last.digests[direction]
         states: list[tuple[DeadKind, int, Callable[[AdapterStepModule], bool]]] = [
             ("zero", 1, lambda one: direction in one.zero_a or direction in one.zero_b),
-            ("still", _STILL, lambda one: one.digests[direction] == digest),
+            ("still", STILL_INTERVALS, lambda one: one.digests[direction] == digest),
         ]
         for kind, least, holds in states:
             start = since(holds)

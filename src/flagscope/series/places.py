@@ -50,6 +50,10 @@ class Place:
     unit: Unit | None = None
     unfinished: bool = False
 
+    def in_run(self, run: str) -> str:
+        """Its name, after that of its training where there are several."""
+        return f"{run}/{self.name}" if run else self.name
+
 
 def places(sources: Sequence[str | os.PathLike[str]]) -> list[Place]:
     """The checkpoints that sources name, of all runs, in numeric order of their steps.

@@ -53,6 +53,23 @@ def together(runs: Mapping[str, Verified]) -> tuple[Integrity, list[StepRecord],
     return integrity, steps, shared
 
 
+def with_shared_faults(
+    runs: Mapping[str, Verified], faults: Sequence[SeriesFault]
+) -> dict[str, Verified]:
+    """Each run with those faults too that only a look at the other runs shows, by its own names."""
+    found = {}
+    for name, run in runs.items():
+        own = [
+            fault.model_copy(
+                update={"steps": [step.removeprefix(f"{name}/") for step in fault.steps]}
+            )
+            for fault in _faults_of(name, run, faults)
+        ]
+        integrity = run.integrity.model_copy(update={"faults": [*own, *run.integrity.faults]})
+        found[name] = run._replace(integrity=integrity)
+    return found
+
+
 def runs_record(
     runs: Mapping[str, Verified],
     steps: Sequence[StepRecord],
@@ -73,7 +90,7 @@ def runs_record(
     records = []
     for name, run in runs.items():
         start = shared.starts[name]
-        own = [fault for fault in shared.faults if fault.steps[0].startswith(f"{name}/")]
+        own = _faults_of(name, run, shared.faults)
         records.append(
             RunRecord(
                 name=name,
@@ -135,6 +152,11 @@ def _mean_interval(values: Sequence[float]) -> tuple[float | None, float | None]
         return None, None
     half = stats.t.ppf(0.5 + _LEVEL / 2, len(values) - 1) * stats.sem(values)
     return fmean(values) - float(half), fmean(values) + float(half)
+
+
+def _faults_of(name: str, run: Verified, faults: Sequence[SeriesFault]) -> list[SeriesFault]:
+    steps = {f"{name}/{step.name}" for step in run.steps}
+    return [fault for fault in faults if steps.issuperset(fault.steps)]
 
 
 def _of_run(fault: SeriesFault, run: str) -> SeriesFault:

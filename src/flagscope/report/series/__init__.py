@@ -5,6 +5,7 @@ from flagscope.report.series.adapters import (
     adapter_lines,
     adapter_summaries,
     adapters_frame,
+    nothing_stands_out,
 )
 from flagscope.report.series.changes import change_points_in_words
 from flagscope.report.series.frames import (
@@ -49,6 +50,7 @@ __all__ = [
     "curves_frame",
     "later_in_words",
     "motion_frame",
+    "nothing_stands_out",
     "onset_summaries",
     "onsets_frame",
     "rates_frame",

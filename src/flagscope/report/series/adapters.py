@@ -10,11 +10,17 @@ from typing import NamedTuple
 import pandas
 
 from flagscope.records.series import SeriesRecord
-from flagscope.records.series_adapter import AdapterCurves, AdapterObservable, DeadKind
-from flagscope.report.wording import ranges
+from flagscope.records.series_adapter import (
+    LEAST_MODULES,
+    STILL_INTERVALS,
+    AdapterCurves,
+    AdapterObservable,
+    DeadKind,
+)
+from flagscope.report.wording import counted, ranges
 from flagscope.shortening import listed
 
-_COLUMNS = ("step", "number", "module", "observable", "value", "label")
+_COLUMNS = ("step", "number", "module", "observable", "value", "label", "run")
 _NAMED, _SPIKES = 3, 5
 TITLES: dict[AdapterObservable, str] = {
     "norm": "norm of the change",
@@ -58,7 +64,7 @@ def adapters_frame(record: SeriesRecord) -> pandas.DataFrame:
             values = [s[place] if place < len(s) else None for s in curves.singular_values]
             numbers.append((f"sigma_{place + 1}", values, "functional"))
         rows += [
-            (step.name, step.number, curves.module, observable, value, label)
+            (step.name, step.number, curves.module, observable, value, label, curves.run)
             for observable, values, label in numbers
             for step, value in zip(record.steps_of(curves.run), values, strict=True)
             if value is not None
@@ -125,6 +131,30 @@ def adapter_lines(record: SeriesRecord) -> list[str]:
     return [*_spikes(record.adapters), *_dead(record.adapters)]
 
 
+def nothing_stands_out(record: SeriesRecord) -> str:
+    """What is said where no module spikes and no direction is dead, and what was not looked for."""
+    runs = {curves.run for curves in record.adapters}
+    if not any(_changing(record, run) >= LEAST_MODULES for run in runs):
+        spikes = f"spikes were not looked for: fewer than {LEAST_MODULES} modules change anything"
+    else:
+        spikes = "no module spikes"
+    steps = max((sum(one is not None for one in curves.rank) for curves in record.adapters),
+                default=0)  # fmt: skip
+    if steps > STILL_INTERVALS:
+        return f"{spikes}, no direction is dead"
+    return f"{spikes}, no direction is dead as far as {counted(steps, 'step')} can show"
+
+
+def _changing(record: SeriesRecord, run: str | None) -> int:
+    """Modules that change anything at the last step that holds an adapter."""
+    last = _ends(record, run)[1]
+    return sum(
+        curves.values("leading_ratio")[last] is not None
+        for curves in record.adapters
+        if curves.run == run and curves.numbers
+    )
+
+
 def _spikes(adapters: Sequence[AdapterCurves]) -> list[str]:
     found: list[tuple[float, str]] = []
     for curves in adapters:
@@ -142,7 +172,7 @@ def _spikes(adapters: Sequence[AdapterCurves]) -> list[str]:
     found.sort(reverse=True)
     more = len(found) - _SPIKES
     lines = [text for _, text in found[:_SPIKES]]
-    return [*lines, f"spike: {more:,} more modules"] if more > 0 else lines
+    return [*lines, f"spike: {counted(more, 'more module')}"] if more > 0 else lines
 
 
 def _dead(adapters: Sequence[AdapterCurves]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from flagscope.records.series import SeriesRecord
 from flagscope.records.series_onsets import Onset
+from flagscope.report.wording import counted
 
 WORDS = {
     "overlap": "overlap beyond chance",
@@ -82,9 +83,11 @@ def onset_in_words(onset: Onset) -> str:
     """
     after = f"{onset.after_number:,}" if onset.after_number is not None else onset.after
     said = {
-        "from-the-first": "from the first step",
+        "from-the-first": f"from {_step(onset)} on, the first step looked at",
         "between": f"by {_step(onset)}, not at {after}",
-        "never": "never, until the end",
+        "never": f"at {onset.steps_with:,} of {counted(onset.steps, 'step')}, not at the last"
+        if onset.steps_with
+        else "at no step",
         "open": "not excluded by what was measured",
         "not-tested": "not tested",
     }

@@ -11,7 +11,7 @@ from flagscope.records.series import SeriesFault, SeriesRecord
 from flagscope.report import wording
 from flagscope.report.environment import assets, environment
 from flagscope.report.payload import packed_json, packed_plotly
-from flagscope.report.series.adapters import adapter_lines, adapter_summaries
+from flagscope.report.series.adapters import adapter_lines, adapter_summaries, nothing_stands_out
 from flagscope.report.series.added_figures import MOST_RATES
 from flagscope.report.series.added_tables import (
     change_points,
@@ -141,6 +141,7 @@ def render_series(record: SeriesRecord, *, title: str | None = None) -> str:
             rates_lines=rates_lines,
             most_rates=MOST_RATES,
             adapter_lines=adapter_lines(record),
+            adapter_nothing=nothing_stands_out(record),
             adapter_rows=adapter_summaries(record),
             shown_steps=shown_steps,
             step_labels=step_labels,

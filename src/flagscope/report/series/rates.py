@@ -19,9 +19,11 @@ def rates_frame(record: SeriesRecord) -> pandas.DataFrame:
 
 def rates_lines(rates: SeriesRates) -> list[str]:
     """How many pairs have each answer, with the rates, and what AdamW's own prediction gives."""
-    groups: dict[tuple[str, str], list[PairRate]] = defaultdict(list)
+    groups: dict[tuple[str, str, bool], list[PairRate]] = defaultdict(list)
     for one in rates.rates:
-        groups[one.answer, "" if one.answer == "rate" else one.reason].append(one)
+        has_rate = one.answer == "rate"
+        key = one.answer, "" if has_rate else one.reason, has_rate and one.predicted is None
+        groups[key].append(one)
     run = "" if rates.run is None else f"{rates.run}: "
     if rates.rates and all(one.answer == "unknown-schedule" for one in rates.rates):
         reason = rates.rates[0].reason
@@ -29,7 +31,7 @@ def rates_lines(rates: SeriesRates) -> list[str]:
     optimiser = "not known" if rates.optimiser is None else rates.optimiser
     lines = [f"{run}rates of {rates.diagnostic} in decay time; schedule: {rates.source}; "
              f"optimiser: {optimiser}"]  # fmt: skip
-    for (answer, reason), own in groups.items():
+    for (answer, reason, _), own in groups.items():
         count = f"{len(own):,} pair{'' if len(own) == 1 else 's'}"
         lines.append(f"{count}: {_fitted(own) if answer == 'rate' else f'{answer}: {reason}'}")
     settled = [one for one in rates.rotations if one.angle_ratio is not None]
@@ -47,7 +49,7 @@ def rates_lines(rates: SeriesRates) -> list[str]:
 def _fitted(rates: list[PairRate]) -> str:
     values = [one.rate for one in rates if one.rate is not None]
     said = f"rate {median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
-    if any(one.predicted is None for one in rates):
+    if rates[0].predicted is None:
         return f"{said}; none is predicted"
     inside = sum(
         one.low is not None and one.high is not None and one.predicted is not None

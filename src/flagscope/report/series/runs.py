@@ -62,10 +62,14 @@ def relations_in_words(record: RunsRecord) -> Iterator[str]:
             assert differ is not None
             yield f"Equal up to {unit} {until:,}, and parted by {unit} {differ:,}: {names}."
         elif answer == "common-origin":
-            yield f"Of one origin, as far as samples show, and never equal: {names}."
+            yield f"Of one origin, as far as samples show, and not equal at first: {names}."
         elif answer == "no-common-origin":
             yield f"No more alike at the first common {unit} than independent weights: {names}."
         elif answer == "unknown":
             yield f"Somewhat alike at the first common {unit}; their origin is not known: {names}."
         else:
             yield f"Not compared, as they have no step or no tensors in common: {names}."
+    for one in record.relations:
+        if one.equal_later:
+            steps = listed([f"{number:,}" for number in one.equal_later], _NAMED)
+            yield f"{one.first} and {one.second} are equal at {unit} {steps}, after they differed."

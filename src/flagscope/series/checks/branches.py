@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -67,7 +68,7 @@ def logged_anew(steps: Sequence[Step]) -> list[SeriesFault]:
         past = {(step, key): value for step, key, value in before.state.log}
         now = {(step, key): value for step, key, value in after.state.log}
         shared = past.keys() & now.keys()
-        other = sorted({step for step, key in shared if past[step, key] != now[step, key]})
+        other = sorted({step for step, key in shared if _differ(past[step, key], now[step, key])})
         lost = sorted({step for step, _ in past.keys() - now.keys()})
         name, earlier = after.place.name, before.place.name
         if lost and not shared:
@@ -83,7 +84,7 @@ def logged_anew(steps: Sequence[Step]) -> list[SeriesFault]:
                     "trainer_state.json of the two.",
                 )
             )
-        elif _runs_back(after.state.log):
+        elif _runs_back(after.state.steps):
             faults.append(_anew(name, earlier, "the steps that it lists run backwards"))
     return faults
 
@@ -97,6 +98,10 @@ def _anew(name: str, before: str, why: str) -> SeriesFault:
     )
 
 
-def _runs_back(log: Sequence[tuple[int, str, float]]) -> bool:
-    steps = [number for number, key, _ in log if key == "learning_rate"]
+def _differ(one: float, two: float) -> bool:
+    """Whether two logged numbers differ; NaN, as of a gradient that overflowed, is itself."""
+    return one != two and not (math.isnan(one) and math.isnan(two))
+
+
+def _runs_back(steps: Sequence[int]) -> bool:
     return any(after < before for before, after in itertools.pairwise(steps))
