@@ -291,3 +291,12 @@ def test_the_motion_of_the_bundled_training_has_a_row_for_each_map_side_and_step
     assert set(claimed["role"]) == {"up"}
     assert set(claimed["side"]) == {"read"}
     assert claimed["turn_block_ratio"].between(1.5, 3).all()
+
+
+def test_kinds_that_match_nothing_are_said(run: Path) -> None:
+    report = flagscope.track(run, kinds="qk")
+    assert report.result.curves == []
+    assert report.result.motion == []
+    assert report.result.notes == [
+        "No pair of maps was measured: no step that was read has one that was asked for."
+    ]

@@ -88,7 +88,9 @@ def test_what_cannot_be_tested_is_said() -> None:
     jump = 10.0 * (np.arange(LEAST - 1) > LEAST // 2)
     few = _found(jump + draws.normal(size=LEAST - 1) / 100)
     assert (few.tests, few.points) == (0, [])
-    assert few.not_looked_at == f"Too few steps: 11, and a jump is looked for from {LEAST} on."
+    assert few.not_looked_at == (
+        f"Too few steps with a number: 11, and a jump is looked for from {LEAST} on."
+    )
     long = np.append(jump, 10) + draws.normal(size=LEAST) / 100
     assert (_found(long).curves, _found(long).tests) == (1, LEAST - 1 - 2 * SIDE)
     uneven = _found(long, numbers=2 ** np.arange(LEAST))

@@ -14,7 +14,7 @@ from flagscope.api.sharing import named_paths
 from flagscope.api.source import all_of, check_run, readable
 from flagscope.api.track_motion import series_motion
 from flagscope.api.tracked_adapters import tracked_adapters
-from flagscope.api.tracked_scans import Asked, curves_of, scanned, step_imbalances
+from flagscope.api.tracked_scans import Asked, curves_of, measurable, scanned, step_imbalances
 from flagscope.engine import Progress
 from flagscope.records import PairRecord
 from flagscope.records.series import SeriesRecord, StepRecord
@@ -201,6 +201,11 @@ def _measured(
         scans[name].append(scanned(step, name, asked))
         done = sum(map(len, scans.values()))
         asked.done(done, total, f"measuring {step.place.in_run(name)}")
+    full = any(measurable(step) for run in runs.values() for step in run.steps)
+    if full and not any(pairs for own in scans.values() for pairs in own):
+        asked.note(
+            "No pair of maps was measured: no step that was read has one that was asked for."
+        )
     return [_followed(run, found[name], scans[name], given, asked) for name, run in runs.items()]
 
 

@@ -12,7 +12,7 @@ import torch
 
 from flagscope.api.source import checked_settings, mapped, opened
 from flagscope.api.tracked_adapters import holds_adapter
-from flagscope.api.tracked_scans import Asked
+from flagscope.api.tracked_scans import Asked, measurable
 from flagscope.arch import Graph
 from flagscope.comparison.change.pairing import NamedMap, named_maps
 from flagscope.engine import Settings
@@ -74,10 +74,7 @@ def series_motion(
     usable: dict[int, Callable[[], States | None]] = {
         count: partial(states, step)
         for count, step in enumerate(steps)
-        if step.fault is None
-        and not step.place.unfinished
-        and not holds_adapter(step)
-        and step.place.name not in aside
+        if measurable(step) and step.place.name not in aside
     }
     reasons = {step.place.name: "adapter" for step in steps if holds_adapter(step)} | aside
     names = [

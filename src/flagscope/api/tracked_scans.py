@@ -70,11 +70,15 @@ class Asked:
             self.progress(count, total, what)
 
 
+def measurable(step: Step) -> bool:
+    """Whether a step can be read whole; adapters are measured from their factors alone."""
+    return step.fault is None and not step.place.unfinished and not holds_adapter(step)
+
+
 def scanned(step: Step, run: str, asked: Asked) -> list[PairRecord]:
     """Records of the pairs of one step; none where it cannot be measured, and a note says why."""
     place = step.place
-    # Adapters are measured from their factors, without their base.
-    if step.fault is not None or place.unfinished or holds_adapter(step):
+    if not measurable(step):
         return []
     known = None if asked.kept is None else asked.kept.result(place, asked.key)
     if known is not None:

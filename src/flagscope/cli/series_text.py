@@ -46,11 +46,11 @@ def print_series(record: SeriesRecord) -> None:
     if record.curves:
         out.print()
         _print_curves(out, record)
-    if record.onsets:
-        out.print()
-        _print_onsets(out, record)
-    for line in (line for one in record.change_points for line in change_points_in_words(one)):
-        out.paragraph(line, bullet="jumps: ")
+        if record.onsets:
+            out.print()
+            _print_onsets(out, record)
+        for line in (line for one in record.change_points for line in change_points_in_words(one)):
+            out.paragraph(line, bullet="jumps: ")
     if record.adapters:
         out.print()
         print_adapters(out, record)

@@ -131,7 +131,7 @@ def _point(
 
 def _not_looked_at(steps: int, tests: int) -> str:
     if steps < LEAST:
-        return f"Too few steps: {steps:,}, and a jump is looked for from {LEAST} on."
+        return f"Too few steps with a number: {steps:,}, and a jump is looked for from {LEAST} on."
     if not tests:
         return f"No curve has {LEAST} steps that are evenly apart, to a factor of two."
     return (
