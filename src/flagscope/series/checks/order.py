@@ -88,8 +88,8 @@ def _others(series: Compared, order: Sequence[int]) -> str:
     if len(order) > _FEW:
         return said
     most = (1 + _NEARLY) * _length(series.far, order)
-    ways = map(_oriented, _orders(len(order)))
-    near = [way for way in ways if way != list(order) and _length(series.far, way) <= most]
+    short = (way for way in _orders(len(order)) if _length(series.far, way) <= most)
+    near = [way for way in map(_oriented, short) if way != list(order)]
     found = [", ".join(series.steps[one].place.name for one in _stretch(way)) for way in near[:2]]
     return f"{said} Nearly as short is the way {', or '.join(found)}." if found else said
 
