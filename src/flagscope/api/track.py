@@ -26,7 +26,7 @@ from flagscope.series.kept import KeptSteps
 from flagscope.series.onsets import onsets
 from flagscope.series.places import left_out, runs_of
 from flagscope.series.rates.schedule import Optimiser
-from flagscope.series.runs import Verified, runs_record, together
+from flagscope.series.runs import Verified, runs_record, together, with_crossed
 from flagscope.series.schedules import Rates, checked_given, schedule_of
 from flagscope.series.step import Step
 from flagscope.series.step_rates import series_rates, sound_steps
@@ -81,7 +81,7 @@ def track(
         checkpoints, and λ and the optimiser stand in for what is not there.
     store
         A folder in which what was read and computed of each step is kept: a longer series then
-        costs its new steps, and a run that was stopped goes on.
+        costs its new steps, and a run that was stopped resumes.
     wait
         Seconds, at most, for which steps that are being written are waited for. Steps that are
         added meanwhile are read too.
@@ -134,7 +134,8 @@ def track(
         asked = Asked(
             wanted, config, {"workers": workers, "memory": memory}, kept, left_out(given), step
         )
-        measured = [] if verify else _measured(runs, found, schedule, asked)
+        own = found if shared is None else with_crossed(found, shared)
+        measured = [] if verify else _measured(runs, own, schedule, asked)
     curves = curves_of([pairs for one in measured for pairs in one.scans])
     result = SeriesRecord(
         version=version("flagscope"),

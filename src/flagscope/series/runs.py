@@ -53,6 +53,22 @@ def together(runs: Mapping[str, Verified]) -> tuple[Integrity, list[StepRecord],
     return integrity, steps, shared
 
 
+def with_crossed(runs: Mapping[str, Verified], shared: SideBySide) -> dict[str, Verified]:
+    """Each run with the faults that only the other runs show, in its own names of steps."""
+    made = {}
+    for name, run in runs.items():
+        crossed = [
+            fault.model_copy(
+                update={"steps": [step.removeprefix(f"{name}/") for step in fault.steps]}
+            )
+            for fault in shared.faults
+            if fault.steps[0].startswith(f"{name}/")
+        ]
+        faults = [*crossed, *run.integrity.faults]
+        made[name] = run._replace(integrity=run.integrity.model_copy(update={"faults": faults}))
+    return made
+
+
 def runs_record(
     runs: Mapping[str, Verified],
     steps: Sequence[StepRecord],

@@ -11,6 +11,7 @@ _NOT_THEIRS: tuple[SeriesFaultCode, ...] = (
     "foreign-initialisation",
     "foreign-step",
     "wrong-order",
+    "of-another-run",
 )
 
 
