@@ -149,3 +149,18 @@ def test_motion_is_that_of_each_run_whatever_the_number_of_its_steps(
     out = run("track", f"{folder}/*").out
     for name in ("copy", "seed-4"):
         assert f"{name}: way of 4 maps" in out
+
+
+def test_motion_passes_over_steps_of_another_run(tmp_path: Path) -> None:
+    one, two = mlp(0, steps=8), mlp(1, steps=8)
+    one[4:], two[4:] = two[4:], one[4:]
+    saved(one, tmp_path / "a")
+    saved(two, tmp_path / "b")
+    report = flagscope.track([tmp_path / "a", tmp_path / "b"])
+    crossed = {step for fault in report.faults if fault.code == "of-another-run"
+               for step in fault.steps}  # fmt: skip
+    assert crossed == {f"{run}/checkpoint-{10 * place}" for run in "ab" for place in range(4, 8)}
+    moved = {step for step, norm in zip(report.motion["step"], report.motion["norm"], strict=True)
+             if norm == norm}  # fmt: skip
+    assert moved == set(report.steps["name"]) - crossed
+    assert sum(report.runs["faults"]) == len(report.faults)

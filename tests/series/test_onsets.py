@@ -53,7 +53,7 @@ AT_CHANCE, ABOVE, BELOW = _rho(0.1, 0.4), _rho(0.5, LEVEL), _rho(-0.5, 0.01)
         ([ABOVE, ABOVE], "from-the-first", None, "step-0"),
         ([AT_CHANCE, ABOVE, ABOVE], "between", "step-0", "step-1"),
         ([ABOVE, AT_CHANCE, ABOVE], "between", "step-1", "step-2"),
-        ([ABOVE, ABOVE, AT_CHANCE], "never", None, None),
+        ([ABOVE, ABOVE, AT_CHANCE], "not-at-last", None, None),
         ([AT_CHANCE, None, ABOVE], "between", "step-0", "step-2"),  # a step that was not measured
         ([AT_CHANCE, _rho(0.5, None), ABOVE, ABOVE], "between", "step-0", "step-2"),
         ([ABOVE, None], "from-the-first", None, "step-0"),
@@ -66,7 +66,7 @@ def test_an_onset_goes_back_from_the_end(
 ) -> None:
     found = _found("gram_correlation", *changes)
     assert (found.answer, found.after, found.by) == (answer, after, by)
-    assert found.side == (None if answer == "never" else "above")
+    assert found.side == (None if answer == "not-at-last" else "above")
     assert found.by_number == (None if by is None else int(by[-1]))
 
 
@@ -87,10 +87,10 @@ def test_levels_are_those_of_their_grades() -> None:
     assert _found("rank", _ranks(2, 4, None), whole).by == "step-1"
     assert _found("subspace", _ranks(4, 4, 0.8 * d / 4), whole).by == "step-1"
     assert _found("subspace", _ranks(4, 4, 0.8 * d / 4)).last == pytest.approx(0.8)
-    assert _found("subspace", _ranks(0, 4, None)).answer == "never"
+    assert _found("subspace", _ranks(0, 4, None)).answer == "not-at-last"
     assert _found("subspace", _ranks(d, d, 1.0)).answer == "not-tested"  # dimensions alone give it
     # Blocks of singular directions are not compared: level 3 is excluded, or open.
-    assert _found("basis", _ranks(4, 4, d / 4, 0.5)).answer == "never"
+    assert _found("basis", _ranks(4, 4, d / 4, 0.5)).answer == "not-at-last"
     assert (_found("basis", whole).answer, _found("basis", whole).last) == ("open", 1.0)
     lost = {**whole, "cosines": [1.0, 0.9, 0.5, 0.0]}
     assert _found("rank", lost).last == 0.75
@@ -141,7 +141,7 @@ def test_random_steps_are_never_said_to_be_beyond_chance_and_aligned_ones_are(
                         "between", "step-2.safetensors", "step-3.safetensors"
                     )  # fmt: skip
             else:
-                claims += one.answer != "never"
+                claims += one.answer != "not-at-last"
     # 54 onsets of six series: in each series one in 20 may be wrong.
     assert claims <= 2
 

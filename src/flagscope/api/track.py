@@ -81,7 +81,7 @@ def track(
         checkpoints, and λ and the optimiser stand in for what is not there.
     store
         A folder in which what was read and computed of each step is kept: a longer series then
-        costs its new steps, and a run that was stopped goes on.
+        costs its new steps, and a run that was stopped resumes.
     wait
         Seconds, at most, for which steps that are being written are waited for. Steps that are
         added meanwhile are read too.

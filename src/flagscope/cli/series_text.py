@@ -179,7 +179,9 @@ def _print_onsets(out: Output, record: SeriesRecord) -> None:
             f"{one.pairs:,}",
             f"{one.from_the_first:,}",
             later_in_words(one),
-            f"{one.never:,}" if not one.open else f"{one.never:,}; open in {one.open:,}",
+            f"{one.not_at_last:,}"
+            if not one.open
+            else f"{one.not_at_last:,}; open in {one.open:,}",
         )
         for one in onset_summaries(record)
         if one.pairs

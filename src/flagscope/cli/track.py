@@ -102,7 +102,7 @@ def _rate(
     "--store",
     metavar="DIR",
     help="Folder that keeps what was read and computed of each step: a longer series then costs "
-    "its new steps, and a stopped run goes on.",
+    "its new steps, and a stopped run resumes.",
 )
 @click.option(
     "--wait",

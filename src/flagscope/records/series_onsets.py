@@ -11,7 +11,7 @@ from flagscope.records.record import Record
 OnsetOf = Literal["overlap", "commutator_ratio", "gram_correlation", "rank", "subspace", "basis"]
 """A test against chance (the first three), or a level of alignment."""
 ONSETS_OF: tuple[OnsetOf, ...] = get_args(OnsetOf)
-OnsetAnswer = Literal["from-the-first", "between", "never", "open", "not-tested"]
+OnsetAnswer = Literal["from-the-first", "between", "not-at-last", "open", "not-tested"]
 """When something is reached, in words that do not change from release to release."""
 ONSET_ANSWERS: tuple[OnsetAnswer, ...] = get_args(OnsetAnswer)
 

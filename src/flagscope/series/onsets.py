@@ -88,7 +88,7 @@ def _onset(
     by = known[start][0] if start < len(known) else None
     answer: OnsetAnswer = "from-the-first" if after is None else "between"
     if by is None:
-        answer = "never" if known else "not-tested"
+        answer = "not-at-last" if known else "not-tested"
     elif of == "basis":
         answer = "open"
     return Onset(

@@ -29,7 +29,7 @@ class OnsetSummary(NamedTuple):
     pairs: int  # that could be looked at, in all runs
     from_the_first: int
     later: tuple[tuple[str, int], ...]  # step by which, and pairs
-    never: int
+    not_at_last: int
     open: int
 
 
@@ -53,7 +53,7 @@ def _summary(kind: str, of: str, onsets: list[Onset]) -> OnsetSummary:
         pairs=len(onsets) - answers["not-tested"],
         from_the_first=answers["from-the-first"],
         later=tuple((step, count) for (_, step), count in ordered),
-        never=answers["never"],
+        not_at_last=answers["not-at-last"],
         open=answers["open"],
     )
 
@@ -85,7 +85,7 @@ def onset_in_words(onset: Onset) -> str:
     said = {
         "from-the-first": f"from {_step(onset)} on, the first step looked at",
         "between": f"by {_step(onset)}, not at {after}",
-        "never": f"at {onset.steps_with:,} of {counted(onset.steps, 'step')}, not at the last"
+        "not-at-last": f"at {onset.steps_with:,} of {counted(onset.steps, 'step')}, not at the last"
         if onset.steps_with
         else "at no step",
         "open": "not excluded by what was measured",

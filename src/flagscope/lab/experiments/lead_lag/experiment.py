@@ -29,8 +29,8 @@ the end of a short training.
 diverge in trials at rates up to 0.1; it stopped learning), gradient clipping, numbers of
 activations such as attention entropy, links across the residual stream, tests against chance (a
 scan takes fifty times as long as these numbers), changes of a signal against its own recent past,
-and combinations of signals. Held-out loss jumps here within one measurement, three steps; slower
-divergences may be announced.
+and combinations of signals. In 19 of the 20 runs that diverged held-out loss rises by 0.3 nats or
+more within three steps, from one measurement to the next; slower divergences may be announced.
 
 **What was known when.** Trials of held-out loss alone, with seeds from 1000 on, which are not
 among those reported, chose rate and warm-up for a share of diverging runs near one half. Signals,
