@@ -85,7 +85,7 @@ def test_pairs_next_to_a_broken_head_are_counted_apart() -> None:
     found = lost(report)
     assert (found.pairs, found.balanced) == (1, 1)
     assert report.findings[0].text.endswith(
-        ", and the balanced ones of 1 pair that shares a map with one of them."
+        ", and the numbers after balancing of 1 pair that shares a map with one of them."
     )
 
 
