@@ -134,7 +134,12 @@ def test_cells_within_chance_are_marked_and_not_among_the_furthest(opened: Open)
     page = opened(faulty(), "#pair/layer.0.mlp/gram_correlation/0")
     some = [one for one in faulty().curves if one.observable == "gram_correlation"]
     first = [(one.low[0], one.values[0], one.high[0]) for one in some]
-    within = sum(low <= value <= high for low, value, high in first)  # type: ignore[operator]
+    within = 0
+    for low, value, high in first:
+        assert low is not None
+        assert value is not None
+        assert high is not None
+        within += low <= value <= high
     assert page.locator("#map-grid td.within").count() == within
     assert page.locator("#map-list li").count() == min(5, len(some) - within)
     slide(page, "End")

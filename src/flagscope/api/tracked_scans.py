@@ -16,6 +16,7 @@ from flagscope.observables import PAIR_OBSERVABLES, null_band
 from flagscope.records import PairRecord, ScanResult
 from flagscope.records.series import SeriesCurve
 from flagscope.series.kept import KeptSteps
+from flagscope.series.pairs import pairs_over_steps
 from flagscope.series.step import Step
 from flagscope.series.step_rates import imbalances
 
@@ -129,14 +130,9 @@ def curves_of(scans: Sequence[Sequence[PairRecord]]) -> list[SeriesCurve]:
     scans
         The pairs of each step; none of a step that was not measured.
     """
-    names: dict[str, PairRecord] = {}
-    for pairs in scans:
-        for pair in pairs:
-            names.setdefault(pair.name, pair)
-    by_name = [{pair.name: pair for pair in pairs} for pairs in scans]
     found = []
-    for name, first in names.items():
-        pairs = [step.get(name) for step in by_name]
+    for name, pairs in pairs_over_steps(scans).items():
+        first = next(pair for pair in pairs if pair is not None)
         open_ = first.between == "unknown" and first.freedom == "none"
         label = {} if open_ else labels(first.freedom)
         for number in _FIELDS:

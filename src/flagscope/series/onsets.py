@@ -22,6 +22,7 @@ from flagscope.diagnose.levels import TOLERANCE
 from flagscope.records import PairRecord
 from flagscope.records.series import StepRecord
 from flagscope.records.series_onsets import Onset, OnsetAnswer, OnsetOf
+from flagscope.series.pairs import pairs_over_steps
 
 LEVEL = 0.05
 """Chance that any test of a series is said to stand beyond chance at a step where it does not."""
@@ -59,14 +60,9 @@ def onsets(
     list of Onset
         For each pair that any step has: its three tests, then the three levels.
     """
-    first: dict[str, PairRecord] = {}
-    for scanned in scans:
-        for pair in scanned:
-            first.setdefault(pair.name, pair)
-    by_name = [{pair.name: pair for pair in scanned} for scanned in scans]
     found = []
-    for name, pair in first.items():
-        pairs = [known.get(name) for known in by_name]
+    for pairs in pairs_over_steps(scans).values():
+        pair = next(one for one in pairs if one is not None)
         for of, look in _LOOKS.items():
             seen = [None if one is None else look(one) for one in pairs]
             found.append(_onset(steps, seen, pair, of, run))

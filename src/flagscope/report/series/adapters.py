@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from statistics import median
 from typing import NamedTuple
 
 import pandas
@@ -17,6 +16,7 @@ from flagscope.records.series_adapter import (
     AdapterObservable,
     DeadKind,
 )
+from flagscope.report.series.text import median_of_known
 from flagscope.report.wording import counted, ranges
 from flagscope.shortening import listed
 
@@ -87,8 +87,8 @@ def adapter_summaries(record: SeriesRecord) -> list[AdapterSummary]:
         first, last = ([x for x in side if x is not None] for side in zip(*values, strict=True))
         found.append(
             AdapterSummary(
-                TITLES[observable], _median(first), _median(last), max(last, default=None),
-                labels[observable],
+                TITLES[observable], median_of_known(first), median_of_known(last),
+                max(last, default=None), labels[observable],
             )
         )  # fmt: skip
     return found
@@ -194,7 +194,3 @@ def _name(curves: AdapterCurves) -> str:
 
 def _modules(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{len(names):,} modules ({listed(names, _NAMED)})"
-
-
-def _median(values: Sequence[float]) -> float | None:
-    return median(values) if values else None

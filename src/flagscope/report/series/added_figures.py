@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from statistics import median
 from typing import Any
 
 from flagscope.records.series import SeriesRecord
 from flagscope.records.series_rates import PairRate
 from flagscope.report.depth_figures import marker
+from flagscope.report.series.text import median_of_known
 from flagscope.report.spec import axis, layout, line, plain
 from flagscope.report.wording import counted, measured
 
@@ -28,7 +28,7 @@ def motion_figure(record: SeriesRecord, run: str | None) -> dict[str, Any]:
         roles[motion.role].append(motion.relative_change)
     data = []
     for index, (role, changes) in enumerate(roles.items()):
-        y = [_median(values) for values in zip(*changes, strict=True)]
+        y = [median_of_known(values) for values in zip(*changes, strict=True)]
         name = f"{role}, median of {len(changes):,}" if len(changes) > 1 else role
         # Without a change there is no point: an axis of logarithms has no place for 0.
         shown = [value or None for value in y]
@@ -94,8 +94,8 @@ def rates_figure(rates: Sequence[PairRate]) -> dict[str, Any]:
     }  # fmt: skip
     data = [points, predicted] if fitted else []
     y_axis = axis(type="category", autorange="reversed", showgrid=False)
-    rows = [["pair", "rate", "from", "to", "predicted"]]
-    rows += [[one.pair, one.rate, one.low, one.high, one.predicted] for one in fitted]  # type: ignore[list-item]
+    rows: list[list[Any]] = [["pair", "rate", "from", "to", "predicted"]]
+    rows += [[one.pair, one.rate, one.low, one.high, one.predicted] for one in fitted]
     return {
         "spec": {"data": data, "layout": layout(x=axis("rate in decay time"), y=y_axis)},
         "alt": f"Rates of {counted(len(fitted), 'pair')} with their 95 % intervals",
@@ -130,11 +130,6 @@ def _figure(
 ) -> dict[str, Any]:
     shape = layout(x=axis(showgrid=False), y=y, showlegend=True)
     return {"spec": {"data": data, "layout": shape}, "alt": alt, "rows": rows}
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
 
 
 def _last(values: Sequence[float | None]) -> float | None:

@@ -95,5 +95,17 @@ def median_of_most(values: Sequence[float | None]) -> float | None:
     >>> median_of_most([0.5, None, 0.7]), median_of_most([0.5, None, None])
     (0.6, None)
     """
+    missing = sum(value is None for value in values)
+    return None if 2 * missing > len(values) else median_of_known(values)
+
+
+def median_of_known(values: Sequence[float | None]) -> float | None:
+    """Median of the values that there are; None if there are none.
+
+    Examples
+    --------
+    >>> median_of_known([0.5, None, None]), median_of_known([None])
+    (0.5, None)
+    """
     known = [value for value in values if value is not None]
-    return median(known) if known and 2 * len(known) >= len(values) else None
+    return median(known) if known else None
