@@ -18,6 +18,7 @@ SHARE = 0.004
 _LEAST = 2048  # elements: places must not hang on the type that is stored
 _SPARE = 0.0025  # of a remote file, read for nothing where that saves a request
 _MOST = 1024  # elements of one tensor
+_VECTOR = 0.25  # of a vector's share in that of a matrix: correlations are those of matrices
 _WINDOW = 16  # elements next to each other, at least
 
 
@@ -41,8 +42,9 @@ class Samples:
 def sampled(checkpoint: Checkpoint) -> Samples:
     """Read samples of all tensors that are weights.
 
-    At most 0.4 % of the elements, or 2,048 if that is more, spread over the tensors evenly, and
-    at most 1,024 of one. Numbers are as stored, without scales of quantised formats.
+    At most 0.4 % of the elements, or 2,048 if that is more, spread over the tensors evenly, a
+    vector with a quarter of a matrix's share, and at most 1,024 of one. Numbers are as stored,
+    without scales of quantised formats.
 
     Raises
     ------
@@ -55,7 +57,8 @@ def sampled(checkpoint: Checkpoint) -> Samples:
         if name not in checkpoint.auxiliary
     ]
     sizes = {info.name: math.prod(info.shape) for info in infos}
-    counts = _shared_out(sizes, max(int(SHARE * sum(sizes.values())), _LEAST))
+    weights = {info.name: 1.0 if len(info.shape) > 1 else _VECTOR for info in infos}
+    counts = _shared_out(sizes, weights, max(int(SHARE * sum(sizes.values())), _LEAST))
     wanted = {info.name: _windows(sizes[info.name], counts[info.name]) for info in infos}
     values = _together(checkpoint, infos, wanted)
     read = 0
@@ -67,13 +70,16 @@ def sampled(checkpoint: Checkpoint) -> Samples:
     return Samples(values or {}, read)
 
 
-def _shared_out(sizes: Mapping[str, int], budget: int) -> dict[str, int]:
-    """As many elements of each tensor, and all of those that have fewer."""
+def _shared_out(
+    sizes: Mapping[str, int], weights: Mapping[str, float], budget: int
+) -> dict[str, int]:
+    """Elements of each tensor by its weight, and all of those that have fewer."""
     counts: dict[str, int] = {}
-    left, open_ = budget, sorted(sizes, key=lambda name: (sizes[name], name))
-    for position, name in enumerate(open_):
-        counts[name] = min(sizes[name], _MOST, left // (len(open_) - position))
-        left -= counts[name]
+    open_ = sorted(sizes, key=lambda name: (sizes[name] / weights[name], name))
+    left, heavy = budget, sum(weights.values())
+    for name in open_:
+        counts[name] = min(sizes[name], _MOST, int(left * weights[name] / heavy))
+        left, heavy = left - counts[name], heavy - weights[name]
     return counts
 
 

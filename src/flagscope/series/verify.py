@@ -29,10 +29,12 @@ from flagscope.series.checks.headers import (
 from flagscope.series.checks.numbers import gaps, wrong_numbers
 from flagscope.series.checks.optimisers import optimisers_anew
 from flagscope.series.checks.order import right_order, wrong_order
+from flagscope.series.checks.unconfirmed import unconfirmed
 from flagscope.series.compared import Compared, compared
 from flagscope.series.step import Step
 
 _KEPT = 8
+_ANEW = ("restart", "rolled-back")  # faults after which steps have no one order
 _SAMPLED = (
     "Samples of each tensor were compared, no tensor was read whole: a change confined to what "
     "was not sampled is not seen."
@@ -76,7 +78,7 @@ def verified(steps: Sequence[Step]) -> tuple[Integrity, Compared]:
         frozen_total=len(frozen),
         path_length=float(np.diag(series.far, 1).sum()) if series.far.size else None,
         displacement=float(series.far[0, -1]) if series.far.size else None,
-        not_looked_at=_not_looked_at(steps, series),
+        not_looked_at=_not_looked_at(steps, series, faults),
     )
     return integrity, series
 
@@ -121,7 +123,9 @@ def _mostly_finite(step: Step) -> bool:
     return bool(values) and sum(finite) >= len(finite) / 2
 
 
-def _not_looked_at(steps: Sequence[Step], series: Compared) -> list[str]:
+def _not_looked_at(
+    steps: Sequence[Step], series: Compared, faults: Sequence[SeriesFault]
+) -> list[str]:
     said = [_SAMPLED]
     said += [note for step in steps for note in step.notes]
     if series.steps:
@@ -143,7 +147,11 @@ def _not_looked_at(steps: Sequence[Step], series: Compared) -> list[str]:
         )
     if len(series.steps) < 4:
         said.append("Fewer than four steps can be compared: their order was not checked.")
-    return said
+    if any(fault.code in _ANEW for fault in faults):
+        return said
+    faulty = {name for fault in faults for name in fault.steps}
+    places = {at for at, step in enumerate(series.steps) if step.place.name in faulty}
+    return [*said, *unconfirmed(series.without(places))]
 
 
 def step_records(steps: Sequence[Step], series: Compared) -> list[StepRecord]:

@@ -10,42 +10,63 @@ import numpy as np
 
 from flagscope.records.series import SeriesFault
 from flagscope.series.compared import Compared
+from flagscope.series.distances import Matrix
 from flagscope.series.step import Step
 
 NEARER = 0.8
 """Distance to an earlier step in units of that to the one before, at most, of a branch."""
 FROM_START = 2.5
 """Distance to the first step in units of that to the nearest, at most, of a restart."""
+KEPT = 0.2
+"""Share of the last change that is in a step, at most, where it began before that change.
+
+1 where training goes on; 1/2 for steps that wander about one place without memory.
+"""
+_HALF = 0.5
 _AGREE = 0.7
 
 
 def branches(series: Compared) -> list[SeriesFault]:
-    """Steps that lie nearer to an earlier one than to the one before.
+    """Steps that do not continue from the one before, but from an earlier one.
 
-    The training went on from there: from its start (`restart`), or from a step before
-    (`rolled-back`).
+    They lie nearer to it, or hold nothing of what changed between the two. The training went on
+    from there: from its start (`restart`), or from a step before (`rolled-back`).
     """
     faults = []
     for place in range(2, len(series.steps)) if series.far.size else ():
         before = place - 1
         source = int(np.argmin(series.far[:before, place]))
-        if not _nearer(series, place, source, before):
+        near = _nearer(series, place, source, before)
+        if not near and not _without(series, place, source, before):
             continue
         # First steps of two trainings of one start are alike: the second may be nearer than it.
-        anew = source < 2 and series.far[0, place] <= FROM_START * series.far[source, place]
-        name, origin = series.steps[place].place.name, series.steps[source].place.name
+        first = source < 2 and series.far[0, place] <= FROM_START * series.far[source, place]
+        anew = first if near else source == 0
+        name, origin, last = (
+            series.steps[one].place.name for one in (place, source, before)
+        )  # fmt: skip
+        if near and anew:
+            plain = (
+                f"{name} lies at the start of the training again, nearest to {origin}, and does "
+                f"not continue from {last}."
+            )
+        elif near:
+            plain = (
+                f"{name} does not continue from {last}: it lies nearer to {origin}, which is "
+                "earlier."
+            )
+        else:
+            plain = f"{name} does not continue from {last}, but from {origin} or near it."
+        kept = float(_kept(series.far, place, source, before))
         ratio = series.far[source, place] / series.far[before, place]
         faults.append(
             SeriesFault(
                 code="restart" if anew else "rolled-back",
                 steps=[name],
-                plain=f"{name} lies at the start of the training again, nearest to {origin}, and "
-                f"does not continue from {series.steps[before].place.name}."
-                if anew
-                else f"{name} does not continue from {series.steps[before].place.name}: it lies "
-                f"nearer to {origin}, which is earlier.",
+                plain=plain,
                 evidence=f"It lies {ratio:.2f} times as far from {origin} as from the step before "
-                "it. A step before it that is of another training would look the same.",
+                f"it, and holds {kept:.2f} of what changed between these two: 1 where training "
+                "goes on. A step before it that is of another training would look the same.",
             )
         )
     return faults
@@ -56,6 +77,21 @@ def _nearer(series: Compared, place: int, source: int, before: int) -> bool:
         return False
     votes = [one.rms[source, place] < one.rms[before, place] for one in series.moving]
     return bool(np.mean(votes) >= _AGREE)
+
+
+def _without(series: Compared, place: int, source: int, before: int) -> bool:
+    """Whether a step holds nothing of the change between an earlier one and the one before."""
+    if not _kept(series.far, place, source, before) <= KEPT:
+        return False
+    votes = [_kept(one.rms, place, source, before) < _HALF for one in series.moving]
+    return bool(np.mean(votes) >= _AGREE)
+
+
+def _kept(far: Matrix, place: int, source: int, before: int) -> float:
+    """⟨x - s, b - s⟩ / ‖b - s‖² by the law of cosines, of a step x and two before it."""
+    square = far[source, before] ** 2
+    inner = (far[source, place] ** 2 + square - far[before, place] ** 2) / 2
+    return float(inner / square) if square > 0 else np.nan
 
 
 def logged_anew(steps: Sequence[Step]) -> list[SeriesFault]:

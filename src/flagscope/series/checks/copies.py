@@ -13,6 +13,7 @@ from flagscope.series.compared import Compared, detour
 NEAR = 0.01
 """Distance of near-equal steps in units of that of their other neighbours, at most."""
 _RELATIVE = 1e-3
+_STRETCH = 3  # pairs of equal steps, each next to the last, that are a repetition
 _FEW = 0.05  # share of tensors that differ in what is otherwise a copy
 _COARSE = {
     "bfloat16": torch.bfloat16,
@@ -53,9 +54,12 @@ def misplaced(series: Compared, group: list[int]) -> list[int]:
 
 
 def equal_faults(series: Compared, groups: list[list[int]]) -> list[SeriesFault]:
-    """A fault for each group of equal steps."""
-    faults = []
+    """A fault for each group of equal steps, and one for all where a whole stretch is repeated."""
+    again = _repeated(groups)
+    faults = [_repeat(series, again)] if again else []
     for group in groups:
+        if group in again:
+            continue
         steps = [series.steps[place] for place in group]
         wrong = [series.steps[place] for place in misplaced(series, group)]
         count = sum(one.count for one in series.tensors)
@@ -70,6 +74,36 @@ def equal_faults(series: Compared, groups: list[list[int]]) -> list[SeriesFault]
             )
         )
     return faults
+
+
+def _repeated(groups: list[list[int]]) -> list[list[int]]:
+    """The longest run of pairs of equal steps in which both go on by one step."""
+    runs: list[list[list[int]]] = []
+    for group in groups:
+        if len(group) != 2:
+            continue
+        following = [[place - 1 for place in group]]
+        last = next((run for run in runs if run[-1:] == following), None)
+        if last is None:
+            runs.append([group])
+        else:
+            last.append(group)
+    longest = max(runs, key=len, default=[])
+    return longest if len(longest) >= _STRETCH else []
+
+
+def _repeat(series: Compared, pairs: list[list[int]]) -> SeriesFault:
+    (first, second), (last, end) = (
+        [series.steps[place].place.name for place in pair] for pair in (pairs[0], pairs[-1])
+    )
+    anew = pairs[0][0] < 2  # a first step may not have been saved again
+    return SeriesFault(
+        code="restart" if anew else "rolled-back",
+        steps=[second],
+        plain=f"{len(pairs):,} steps, {second} to {end}, hold again what {first} to {last} hold.",
+        evidence=f"All samples are equal, step by step. A training that began anew from {first}, "
+        "with equal draws, looks so, and so do steps that were saved twice.",
+    )
 
 
 def near_equal_faults(series: Compared, left: set[int]) -> list[SeriesFault]:

@@ -19,7 +19,6 @@ _SIGMAS = 4.0
 _NO_MORE = 0.05  # correlation that independent weights do not exceed, whatever the samples
 PLAIN = 0.3
 """Correlation of neighbours that shows a common origin."""
-_PLAIN_AROUND = 2.0  # the same of the neighbours of a step between them, in units of the limit
 _PER_STEP = 5  # a first distance of more steps than this many times the next may lose all memory
 _KEPT = 8
 
@@ -171,8 +170,10 @@ def foreign_steps(
             continue
         neighbours = _around(others, place)
         bound = float(series.correlation[neighbours[0], neighbours[1]])
+        # A step between two lies no further from them than they from each other.
         between = neighbours[0] < place < neighbours[1]
-        if not bound > (_PLAIN_AROUND * limit if between else PLAIN):
+        own = float(series.correlation[place, list(neighbours)].mean())
+        if not (bound - own > limit if between else bound > PLAIN):
             continue
         if not _as_dense(series, place, neighbours):
             continue

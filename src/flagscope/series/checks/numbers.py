@@ -63,9 +63,12 @@ def _gaps_by_factor(numbers: Sequence[int], names: dict[int | None, str]) -> lis
         (before, after) for before, after in itertools.pairwise(powers)
         if after % before == 0
     ]  # fmt: skip
-    if len(powers) < _LEAST + 1 or len(exact) < len(powers) - 1:
+    if len(powers) < 3 or len(exact) < len(powers) - 1:
         return []
-    factor, often = Counter(after // before for before, after in exact).most_common(1)[0]
+    factors = sorted(after // before for before, after in exact)
+    if len(powers) <= _LEAST:
+        return _one_of_few_powers(exact, factors, names)
+    factor, often = Counter(factors).most_common(1)[0]
     if factor < 2 or often < _USUAL * len(exact):
         return []
     faults = []
@@ -77,6 +80,27 @@ def _gaps_by_factor(numbers: Sequence[int], names: dict[int | None, str]) -> lis
         if missing and number == after:
             faults.append(_gap(names[before], names[after], missing, f"a factor {factor} apart"))
     return faults
+
+
+def _one_of_few_powers(
+    exact: Sequence[tuple[int, int]], factors: Sequence[int], names: dict[int | None, str]
+) -> list[SeriesFault]:
+    """80, 2000, 10000: 400 is missing if all steps grow by one factor."""
+    factor = factors[0]
+    if factor < 2 or list(factors) != [factor] * (len(factors) - 1) + [factor**2]:
+        return []
+    before, after = next((one, two) for one, two in exact if two // one > factor)
+    usual = next((one, two) for one, two in exact if two // one == factor)
+    return [
+        SeriesFault(
+            code="gap",
+            steps=[names[before], names[after]],
+            plain=f"Between {names[before]} and {names[after]} {before * factor} is missing, if "
+            f"each step is {factor} times the one before.",
+            evidence=f"{names[usual[1]]} is {factor} times {names[usual[0]]}, and "
+            f"{names[after]} is {factor}² times {names[before]}. So few numbers show no rule.",
+        )
+    ]
 
 
 def _gap(before: str, after: str, missing: list[str], spacing: str) -> SeriesFault:

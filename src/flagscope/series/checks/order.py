@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from flagscope.records.series import SeriesFault
+from flagscope.series.checks.untrained import Untrained, untrained
 from flagscope.series.checks.words import named
 from flagscope.series.compared import Compared
 from flagscope.series.distances import Matrix
 
 SHORTER = 0.8
 """Length of the way through exchanged steps, in units of that of the given order, at most."""
-_AGREE = 0.7  # share of tensors by which the way is shorter too
+AGREE = 0.7
+"""Share of tensors, at least, by which the way is shorter too."""
 _LEAST = 4
 # Up to so many steps every order is weighed. A way longer by at most this share may be right too.
 _FEW, _NEARLY = 7, 0.05
@@ -25,13 +27,18 @@ def right_order(series: Compared) -> list[int]:
 
     Of at most seven steps the shortest of all ways is taken, if it is a fifth shorter or more where
     it differs, in most tensors. Of more, steps are exchanged by two, and moved one at a time, as
-    long as that makes the way through the steps concerned as much shorter.
+    long as that makes the way through the steps concerned as much shorter. A step that looks as
+    before a first update comes first, whatever the distances.
     """
     order = list(range(len(series.steps)))
     if len(order) < _LEAST or not series.far.size:
         return order
+    start = untrained(series)
+    if start is not None and start.place > 0:
+        order = _begun_with(start.place, series.far)
     if len(order) <= _FEW:
-        shortest = _oriented(min(_orders(len(order)), key=lambda one: _length(series.far, one)))
+        ways = _ways(len(order), start)
+        shortest = _oriented(min(ways, key=lambda one: _length(series.far, one)), start)
         plain = _ratio(series.far, order, shortest) <= SHORTER
         return shortest if plain and _agreed(series, order, shortest) else order
     for _ in range(len(order)):
@@ -41,17 +48,34 @@ def right_order(series: Compared) -> list[int]:
         if change is None:
             break
         order = change
-    return _oriented(order)
+    return _oriented(order, start)
 
 
-def _oriented(order: list[int]) -> list[int]:
-    """A way and its reverse are equally long: the one that is nearer to the given order."""
+def _begun_with(place: int, far: Matrix) -> list[int]:
+    """The given order with one step in front: moved there, or exchanged with the first."""
+    given = list(range(len(far)))
+    moved = [place, *given[:place], *given[place + 1 :]]
+    exchanged = list(given)
+    exchanged[0], exchanged[place] = place, 0
+    return min((exchanged, moved), key=lambda one: _length(far, one))
+
+
+def _oriented(order: list[int], start: Untrained | None) -> list[int]:
+    """A way and its reverse are equally long: the one that is nearer to the given order.
+
+    Unless one of the two begins with the step that looks as before a first update.
+    """
+    if start is not None and start.place in (order[0], order[-1]):
+        return order if order[0] == start.place else order[::-1]
     return min((order, order[::-1]), key=lambda one: len(_moved(one)))
 
 
-def _orders(count: int) -> Iterator[list[int]]:
-    """All orders, each way in one direction."""
-    return (list(one) for one in itertools.permutations(range(count)) if one[0] < one[-1])
+def _ways(count: int, start: Untrained | None) -> Iterator[list[int]]:
+    """All orders, each way in one direction; those that begin with the start, if one is known."""
+    every = (list(one) for one in itertools.permutations(range(count)))
+    if start is not None:
+        return (one for one in every if one[0] == start.place)
+    return (one for one in every if one[0] < one[-1])
 
 
 def _length(far: Matrix, order: Sequence[int]) -> float:
@@ -66,6 +90,7 @@ def wrong_order(series: Compared, order: Sequence[int]) -> list[SeriesFault]:
     ratio = _ratio(series.far, given, order)
     moved = _moved(order)
     right = ", ".join(series.steps[place].place.name for place in _stretch(order))
+    start = untrained(series)
     return [
         SeriesFault(
             code="wrong-order",
@@ -73,23 +98,33 @@ def wrong_order(series: Compared, order: Sequence[int]) -> list[SeriesFault]:
             plain=f"{named([series.steps[place] for place in moved])} are not in the order of "
             "their content.",
             evidence=f"In the order {right} the way through them is {ratio:.2f} of that in the "
-            f"order of the names.{_others(series, order)}",
+            f"order of the names.{_first(series, start)}{_others(series, order, start)}",
         )
     ]
 
 
-def _others(series: Compared, order: Sequence[int]) -> str:
+def _first(series: Compared, start: Untrained | None) -> str:
+    if start is None or start.place == 0:
+        return ""
+    name = series.steps[start.place].place.name
+    return (
+        f" In {name} {start.constants:,} tensors hold 1 throughout, or 0, as before a first "
+        "update; in the steps before it they do not."
+    )
+
+
+def _others(series: Compared, order: Sequence[int], start: Untrained | None) -> str:
     """What distances leave open: the direction of the way, and ways that are nearly as short."""
     said = ""
     back = _moved(order[::-1])
-    if len(back) == len(_moved(order)):
+    if start is None and len(back) == len(_moved(order)):
         names = named([series.steps[place] for place in back])
         said = f" The other way round it is as long, and {names} are those out of place."
     if len(order) > _FEW:
         return said
     most = (1 + _NEARLY) * _length(series.far, order)
-    short = (way for way in _orders(len(order)) if _length(series.far, way) <= most)
-    near = [way for way in map(_oriented, short) if way != list(order)]
+    short = (way for way in _ways(len(order), start) if _length(series.far, way) <= most)
+    near = [way for way in (_oriented(one, start) for one in short) if way != list(order)]
     found = [", ".join(series.steps[one].place.name for one in _stretch(way)) for way in near[:2]]
     return f"{said} Nearly as short is the way {', or '.join(found)}." if found else said
 
@@ -170,7 +205,7 @@ def _ratio(far: Matrix, before: Sequence[int], after: Sequence[int]) -> float:
 def _agreed(series: Compared, before: Sequence[int], after: Sequence[int]) -> bool:
     moving = series.moving
     shorter = [_ratio(one.rms, before, after) < 1 for one in moving]
-    return bool(np.mean(shorter) >= _AGREE) if shorter else False
+    return bool(np.mean(shorter) >= AGREE) if shorter else False
 
 
 def _edges(order: Sequence[int]) -> set[tuple[int, int]]:
