@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ class Web:
     # Called with (method, path); a status to answer with in place of the file.
     trouble: list[Callable[[str, str], int | None]]
     ranges: bool = True
+    tags: bool = False  # whether answers have an ETag
 
 
 @contextmanager
@@ -66,14 +68,15 @@ def web_server() -> Iterator[Web]:
             if status is not None or body is None:
                 self.reply(status or 404, b"")
                 return
+            tag = {"ETag": f'"{hashlib.sha256(body).hexdigest()}"'} if web.tags else {}
             asked = _RANGE.fullmatch(self.headers.get("Range", "")) if web.ranges else None
             if asked is None:
-                self.reply(200, body)
+                self.reply(200, body, **tag)
                 return
             start = int(asked[1])
             stop = min(int(asked[2]) + 1 if asked[2] else len(body), len(body))
             span = {"Content-Range": f"bytes {start}-{stop - 1}/{len(body)}"}
-            self.reply(206, body[start:stop], **span)
+            self.reply(206, body[start:stop], **span, **tag)
 
         def reply(self, status: int, body: bytes, **headers: str) -> None:
             # Noted before it goes out: who has the answer may count at once.

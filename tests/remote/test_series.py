@@ -69,7 +69,14 @@ def test_less_than_a_hundredth_is_read(
     for name, step in files.items():
         in_folder(step, tmp_path / name)
     near = track([tmp_path / name for name in files], verify=True)
-    assert far.result.integrity == near.result.integrity
+    there, here = far.result.integrity.not_looked_at, near.result.integrity.not_looked_at
+    assert [said.partition(":")[0] for said in there if said not in here] == [
+        "Optimisers are read on this machine alone"
+    ]
+    plain = {"not_looked_at": []}
+    assert far.result.integrity.model_copy(update=plain) == near.result.integrity.model_copy(
+        update=plain
+    )
     assert [step.status for step in far.result.steps] == ["ok"] * len(_STEPS)
     same = ("distance", "distance_first", "correlation_first", "bytes_sampled", "bytes_total")
     assert far.steps[list(same)].equals(near.steps[list(same)])

@@ -68,8 +68,9 @@ def track(
     ----------
     sources
         A folder of checkpoints (`checkpoint-500`, `step_500.safetensors`), a pattern
-        (`runs/a/step_*`), a hub name with a pattern of revisions (`org/name@step*`), or several of
-        these, and single checkpoints. They are put in the order of the numbers in their names.
+        (`runs/a/step_*`), the URL of either (`s3://bucket/runs/a`), a hub name with a pattern of
+        revisions (`org/name@step*`), or several of these, and single checkpoints. They are put in
+        the order of the numbers in their names. A web server lists no folders.
     verify
         Look at integrity alone.
     layers, kinds, config, family, heads, workers, memory
@@ -99,6 +100,8 @@ def track(
     MissingFileError
         If a source holds no checkpoint. A checkpoint that cannot be read is a fault of the
         series, and no error.
+    SourceError
+        If the folder behind a URL cannot be listed.
     StoreError
         If the store cannot be written.
 
@@ -131,9 +134,8 @@ def track(
             integrity, records, shared = together(found)
         else:
             (integrity, _, records), shared = next(iter(found.values())), None
-        asked = Asked(
-            wanted, config, {"workers": workers, "memory": memory}, kept, left_out(given), step
-        )
+        rest = left_out(given, by_place)
+        asked = Asked(wanted, config, {"workers": workers, "memory": memory}, kept, rest, step)
         looked_at = found if shared is None else with_shared_faults(found, shared.faults)
         measured = [] if verify else _measured(runs, looked_at, schedule, asked)
     curves = curves_of([pairs for one in measured for pairs in one.scans])

@@ -75,6 +75,11 @@ def weight_file(folder: Path) -> Path:
     )
 
 
+def names_weights(name: str) -> bool:
+    """Whether a name is that of a file of weights, or of an index of them."""
+    return name.lower().endswith((*SUFFIXES, INDEX_SUFFIX))
+
+
 def folders_with_weights(folder: Path) -> list[str]:
     """Names of the folders in a folder that hold files of weights."""
     return sorted(inner.name for inner in folder.iterdir() if _holds_weights(inner))

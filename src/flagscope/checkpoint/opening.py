@@ -19,11 +19,17 @@ from flagscope.checkpoint.derived.part import part_of, without_twins
 from flagscope.checkpoint.derived.renamed import unwrapped
 from flagscope.checkpoint.derived.stacked import stacked_checkpoint
 from flagscope.checkpoint.fingerprint import header_digest
-from flagscope.checkpoint.folder import INDEX_SUFFIX, remote_weight_file, weight_file
-from flagscope.checkpoint.formats import SUFFIXES, check_remote, opened_file
+from flagscope.checkpoint.folder import (
+    INDEX_SUFFIX,
+    names_weights,
+    remote_weight_file,
+    weight_file,
+)
+from flagscope.checkpoint.formats import check_remote, opened_file
 from flagscope.checkpoint.hub import fetched_weights, is_commit, is_hub_name, seen_weights
 from flagscope.checkpoint.leftovers import left_notes
 from flagscope.checkpoint.lora.settings import ADAPTER_CONFIG, adapter_weights
+from flagscope.checkpoint.lora.weights import AdapterWeights
 from flagscope.checkpoint.quantised.formats import unpacked
 from flagscope.checkpoint.recipe import Recipe
 from flagscope.checkpoint.remote.hub import HubPath
@@ -127,6 +133,19 @@ def open_checkpoint(
         return _checkpoint(named, revision, config, base, fetch, tensors)
 
 
+def open_stored(source: str, *, revision: str | None = None) -> Checkpoint:
+    """As `open_checkpoint` without fetching; of an adapter its own tensors, and no base.
+
+    Raises
+    ------
+    FlagscopeError
+        As for `open_checkpoint`.
+    """
+    named = _local(source)
+    with guarded(f"reading {shown(named)}", hint=_UNFORESEEN):
+        return _checkpoint(named, revision, None, None, fetch=False, tensors=None, stored=True)
+
+
 def reopened(recipe: Recipe) -> Checkpoint:
     """The checkpoint of a recipe.
 
@@ -159,6 +178,8 @@ def _checkpoint(
     base: str | os.PathLike[str] | None,
     fetch: bool,
     tensors: str | None,
+    *,
+    stored: bool = False,
 ) -> Checkpoint:
     path = _existing(named)
     # A URL is asked once which file it means; what is on disk may be a hub name's as well.
@@ -170,6 +191,8 @@ def _checkpoint(
             f"tensors is given, but {shown(named)} is an adapter.",
             hint="leave it out; an adapter belongs to all of its base.",
         )
+    if adapter is not None and stored:
+        return AdapterWeights(adapter, source=shown(named)).file
     if adapter is not None and revision is None:
         under = _base(adapter, base)
         try:
@@ -317,11 +340,10 @@ def _weights(named: str, revision: str | None, *, fetch: bool = True) -> Path | 
                 hint="leave the revision out; it applies to models on the hub.",
             )
         remote = RemotePath(named)
-        is_file = remote.name.lower().endswith((*SUFFIXES, INDEX_SUFFIX))
-        if not is_file:
-            remote = remote_weight_file(remote)
-        else:
+        if names_weights(remote.name):
             remote.forget()
+        else:
+            remote = remote_weight_file(remote)
         check_remote(remote)
         return remote
     if is_hub_name(named):

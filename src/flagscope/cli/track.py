@@ -134,10 +134,11 @@ def track_command(
 ) -> int:
     """Read checkpoints of a training, or of several: what is wrong with them, and their curves.
 
-    SOURCES are a folder of checkpoints (checkpoint-500, step_500.safetensors), patterns, hub names
-    with a pattern of revisions (org/name@step*), or single checkpoints. They are read in the order
-    of the numbers in their names. Steps of one number in several folders are of several trainings
-    (runs/*): each is looked at by itself, and then next to the others.
+    SOURCES are a folder of checkpoints (checkpoint-500, step_500.safetensors), patterns, URLs of
+    these (s3://bucket/runs/a), hub names with a pattern of revisions (org/name@step*), or single
+    checkpoints. They are read in the order of the numbers in their names. Steps of one number in
+    several folders are of several trainings (runs/*): each is looked at by itself, and then next to
+    the others.
     """
     outputs = {"json": json_, "html": html, "csv": csv}
     check_outputs(outputs, *sources)

@@ -1,9 +1,12 @@
-"""Sizes and times of change of the files of a step."""
+"""Sizes and times of change, or tags, of the files of a step."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from flagscope.checkpoint.folder import INDEX_SUFFIX, names_weights
+from flagscope.checkpoint.remote.path import RemotePath
+from flagscope.errors import FlagscopeError
 from flagscope.series.places import Place
 
 FileStates = tuple[tuple[str, int, int], ...]
@@ -26,6 +29,30 @@ def file_states(place: Place) -> FileStates | None:
     return tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
 
 
+def url_states(place: Place) -> tuple[tuple[str, str], ...] | None:
+    """Name, and size with tag, of each file of a step behind a URL, by name; one request.
+
+    The tag is the ETag or, where the store gives none, the time of change. None where nothing
+    distinguishes two states of a file: the store gives no tag of it or does not list the folder,
+    the place is an index alone, or a query is part of the URL.
+    """
+    path = RemotePath(place.source)
+    if path.on_the_web and (path.has_query or not names_weights(path.name)):
+        return None
+    if path.name.endswith(INDEX_SUFFIX):
+        return None
+    try:
+        if names_weights(path.name):
+            path.forget()
+            states = [(path.name, path.stamp if path.has_tag else None)]
+        else:
+            states = [(one.name, one.stamp) for one in path.entries() if not one.is_folder]
+    except FlagscopeError:
+        return None
+    known = tuple((name, stamp) for name, stamp in states if stamp is not None)
+    return known if known and len(known) == len(states) else None
+
+
 def last_change(place: Place) -> float | None:
     """Seconds since 1970 of the last change of any file or of the folder; None as above."""
     path, states = _local(place), file_states(place)
@@ -39,6 +66,6 @@ def last_change(place: Place) -> float | None:
 
 
 def _local(place: Place) -> Path | None:
-    if place.revision is not None or "://" in place.source:
+    if not place.is_local:
         return None
     return Path(place.source).expanduser()

@@ -15,7 +15,8 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from flagscope.errors import StoreError
-from flagscope.series.file_states import file_states
+from flagscope.masking import shown_url
+from flagscope.series.file_states import file_states, url_states
 from flagscope.series.places import Place
 from flagscope.series.rates.optimisers import SavedOptimiser
 from flagscope.series.step import Header, Step, read_step
@@ -30,8 +31,8 @@ FOLDER = "steps"
 class KeptSteps:
     """Headers, samples and results of steps by the state of their files, in a folder.
 
-    A step is read again once one of its files has another size or time of change. What lies behind
-    a URL or on the hub has no such times here, and is read again.
+    A step is read again once one of its files has another size or time of change; behind a URL,
+    another size or tag (`url_states`). What lies on the hub, and what has no tag, is read again.
 
     Parameters
     ----------
@@ -46,6 +47,8 @@ class KeptSteps:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = Path(folder).expanduser() / FOLDER
+        # Of steps behind URLs, which are asked for their state once; before keeping, once more.
+        self._asked: dict[Place, str | None] = {}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -56,7 +59,7 @@ class KeptSteps:
 
     def step(self, place: Place) -> tuple[Step, bool]:
         """The step, and whether it had to be read."""
-        key = _key(place)
+        key = self._asked[place] = _key(place)
         known = None if key is None else self._read(key + ".bin")
         if known is not None and (step := _from_bytes(known, place)) is not None:
             return step, False
@@ -84,15 +87,20 @@ class KeptSteps:
 
     def state(self, place: Place) -> str | None:
         """What changes when a file of a step does; None where that is not known."""
-        return _key(place)
+        if "://" not in place.source:
+            return _key(place)
+        if place not in self._asked:
+            self._asked[place] = _key(place)
+        return self._asked[place]
 
     def _result(self, place: Place, settings: Mapping[str, Any], suffix: str) -> bytes | None:
-        key = _key(place)
+        key = self.state(place)
         return None if key is None else self._read(f"{key}-{_digest(settings)}{suffix}")
 
     def _keep(self, place: Place, settings: Mapping[str, Any], body: bytes, suffix: str) -> None:
         key = _key(place)
-        if key is not None:
+        # Behind a URL the state is that of the look at integrity; a step may be another one by now.
+        if key is not None and key == self.state(place):
             self._write(f"{key}-{_digest(settings)}{suffix}", body)
 
     def _read(self, name: str) -> bytes | None:
@@ -115,7 +123,11 @@ class KeptSteps:
 
 
 def _key(place: Place) -> str | None:
-    """Digest of the paths, sizes and times of the files of a step on this machine."""
+    """Digest of the paths, sizes and times, or tags, of the files of a step."""
+    if "://" in place.source:
+        tagged = url_states(place)
+        where = shown_url(place.source).rstrip("/")
+        return None if tagged is None else _digest([_LAYOUT, where, place.name, tagged])
     states = file_states(place)
     if states is None:
         return None

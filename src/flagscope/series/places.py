@@ -5,24 +5,21 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
-from flagscope.checkpoint.folder import INDEX_SUFFIX, NO_WEIGHTS, SHARD, folders_with_weights
-from flagscope.checkpoint.formats import SUFFIXES
+from flagscope.checkpoint.folder import folders_with_weights
 from flagscope.checkpoint.hub import is_hub_name, revisions
+from flagscope.checkpoint.remote.path import RemotePath
 from flagscope.errors import InputError, MissingFileError
+from flagscope.series.inside import PATTERN, UNFINISHED, is_weights, steps_inside
 from flagscope.series.step_names import Unit, step_name
+from flagscope.series.url_places import url_steps, url_weights
 from flagscope.shortening import listed
 
-# What writers call a checkpoint that is not whole: Trainer ("tmp-checkpoint-500"), the hub's client
-# (".incomplete"), rsync and many scripts.
-_UNFINISHED = re.compile(r"^\.?tmp[-_.]|\.(tmp|temp|incomplete|part|partial|writing)$|^\.")
 _LISTED = 5
-_PATTERN = "*?["
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,11 @@ class Place:
     unit: Unit | None = None
     unfinished: bool = False
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a path: neither a URL nor on the hub."""
+        return self.revision is None and "://" not in self.source
+
     def in_run(self, run: str) -> str:
         """Its name, after that of its training where there are several."""
         return f"{run}/{self.name}" if run else self.name
@@ -62,7 +64,8 @@ def places(sources: Sequence[str | os.PathLike[str]]) -> list[Place]:
     ----------
     sources
         Each a checkpoint; a folder of checkpoints, or of files of weights, one a step; a pattern
-        (`runs/a/checkpoint-*`); or a hub name with a pattern of revisions (`org/name@step*`).
+        (`runs/a/checkpoint-*`); a URL of these kinds (`url_steps`); or a hub name with a pattern of
+        revisions (`org/name@step*`).
         Those without a number come last, in the order given; steps and epochs together stay in the
         order given.
 
@@ -77,6 +80,8 @@ def places(sources: Sequence[str | os.PathLike[str]]) -> list[Place]:
         If nothing is given, or a source is not a path or a name.
     MissingFileError
         If a folder or a pattern holds no checkpoint.
+    SourceError
+        If a folder behind a URL cannot be listed.
     """
     if not sources:
         raise InputError("no checkpoint is named", hint="give a folder of checkpoints, or several")
@@ -141,21 +146,34 @@ def _common_start(parts: Sequence[Sequence[str]]) -> int:
     return sum(1 for _ in itertools.takewhile(bool, same))
 
 
-def left_out(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """What lies in the folders that were named and is in no step, in words."""
-    said = []
-    for source in sources:
-        path = Path(os.fspath(source)).expanduser()
-        if "://" in os.fspath(source) or not path.is_dir():
-            continue
-        found = _in_folder(path)
-        own = [one.name for one in path.iterdir() if one.is_file() and _is_weights(one.name)]
-        if any(place.source == str(path) for place in found):
-            continue
-        rest = sorted(set(own) - {place.name for place in found})
+def left_out(sources: Sequence[str | os.PathLike[str]], found: Iterable[Place]) -> list[str]:
+    """What lies in the folders that were named and is in no step, in words.
+
+    Parameters
+    ----------
+    sources
+        As for `places`.
+    found
+        What `places` gave for them.
+    """
+    said, taken = [], {place.source for place in found}
+    for source in [os.fspath(source) for source in sources]:
+        folder = source.rstrip("/") if "://" in source else str(Path(source).expanduser())
+        if taken & {source, folder}:
+            continue  # it is a checkpoint itself
+        if "://" in source:
+            name, files = url_weights(source)
+        else:
+            name, files = Path(folder).name, _weights_in(Path(folder))
+        rest = sorted(file for file in files if f"{folder}/{file}" not in taken)
         if rest:
-            said.append(f"{listed(rest, _LISTED)} in {path.name} itself belongs to no step.")
+            said.append(f"{listed(rest, _LISTED)} in {name} itself belongs to no step.")
     return said
+
+
+def _weights_in(path: Path) -> list[str]:
+    inside = path.iterdir() if path.is_dir() else ()
+    return [entry.name for entry in inside if entry.is_file() and is_weights(entry.name)]
 
 
 def in_order(found: Iterable[Place]) -> list[Place]:
@@ -177,11 +195,11 @@ def _of(source: str) -> list[Place]:
             )
         return [_place(name, one, revision=one) for one in wanted]
     if "://" in source:
-        return [_place(source, source.rstrip("/").rpartition("/")[2])]
+        return [_place(url, RemotePath(url).name) for url in url_steps(source)]
     path = Path(source).expanduser()
     if path.is_dir():
         return _in_folder(path)
-    if any(sign in source for sign in _PATTERN) and not path.exists():
+    if any(sign in source for sign in PATTERN) and not path.exists():
         matched = sorted(glob(str(path)))  # noqa: PTH207 - Path.glob takes no absolute pattern
         kept = [Path(one) for one in matched if _may_be_one(Path(one))]
         if not kept:
@@ -202,14 +220,11 @@ def _in_folder(path: Path) -> list[Place]:
         raise MissingFileError(
             f"cannot read {path}: {error.strerror or error}.", hint="check that you may read it."
         ) from error
-    files = [name for name in inside if _is_weights(name) and (path / name).is_file()]
-    if any(name.endswith(INDEX_SUFFIX) or SHARD.search(name) for name in inside):
-        return [_place(str(path), path.name)]
-    numbered = [name for name in files if step_name(name) is not None]
-    if len(numbered) > 1:
-        return [_place(str(path / name), name) for name in numbered]
-    steps = [name for name in inside if (path / name).is_dir() and _step_folder(path / name)]
-    if files and not steps:
+    files, folders = [], []
+    for name in inside:  # a link to nothing counts as a file: what it should be is said
+        (folders if (path / name).is_dir() else files).append(name)
+    steps = steps_inside(files, [name for name in folders if _step_folder(path / name)])
+    if steps is None:
         return [_place(str(path), path.name)]
     if not steps:
         below = folders_with_weights(path)
@@ -234,12 +249,7 @@ def _step_folder(path: Path) -> bool:
 
 
 def _may_be_one(path: Path) -> bool:
-    return path.is_dir() or _is_weights(path.name)
-
-
-def _is_weights(name: str) -> bool:
-    whole = _UNFINISHED.sub("", name)
-    return whole.lower().endswith(SUFFIXES) and not NO_WEIGHTS.fullmatch(name)
+    return path.is_dir() or is_weights(path.name)
 
 
 def _place(source: str, name: str, *, revision: str | None = None) -> Place:
@@ -250,5 +260,5 @@ def _place(source: str, name: str, *, revision: str | None = None) -> Place:
         revision=revision,
         number=None if said is None else said.number,
         unit=None if said is None else said.unit,
-        unfinished=_UNFINISHED.search(name) is not None,
+        unfinished=UNFINISHED.search(name) is not None,
     )

@@ -97,9 +97,9 @@ def _given(
 def _saved(
     steps: Sequence[Step], decay: float | None, optimiser: Optimiser | None
 ) -> tuple[Schedule | None, str]:
-    here = [
-        step for step in steps if step.place.revision is None and "://" not in step.place.source
-    ]
+    here = [step for step in steps if step.place.is_local]
+    if not here:
+        return None, "no schedule was given, and files next to steps are read on this machine alone"
     paths = [Path(step.place.source).expanduser() for step in here]
     folders = [path if path.is_dir() else path.parent for path in paths]
     states = [one for one in reversed(folders) if (one / TRAINER_STATE).is_file()]

@@ -10,9 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from flagscope.checkpoint import Checkpoint, open_checkpoint
-from flagscope.checkpoint.lora.settings import adapter_weights
-from flagscope.checkpoint.lora.weights import read_adapter
+from flagscope.checkpoint import Checkpoint
+from flagscope.checkpoint.opening import open_stored
 from flagscope.errors import CorruptFileError, FlagscopeError, MissingFileError
 from flagscope.series.places import Place
 from flagscope.series.rates.optimisers import OPTIMISER, SavedOptimiser, read_optimiser
@@ -81,7 +80,7 @@ def read_step(place: Place) -> Step:
     optimiser, said = _optimiser(place)
     notes += said
     try:
-        with _opened(place) as checkpoint:
+        with open_stored(place.source, revision=place.revision) as checkpoint:
             samples = sampled(checkpoint)
             return Step(
                 place=place,
@@ -101,7 +100,7 @@ def read_step(place: Place) -> Step:
 
 def _optimiser(place: Place) -> tuple[SavedOptimiser | None, list[str]]:
     """That of optimizer.pt in the folder, or of Lightning's file; and what cannot be read."""
-    if place.revision is not None or "://" in place.source:
+    if not place.is_local:
         return None, []
     path = Path(place.source).expanduser()
     file = path / OPTIMISER if path.is_dir() else path
@@ -112,15 +111,6 @@ def _optimiser(place: Place) -> tuple[SavedOptimiser | None, list[str]]:
     except FlagscopeError as error:
         # A file of weights may hold them alone.
         return None, [f"{place.name}: its {OPTIMISER} cannot be read: {error}"] * path.is_dir()
-
-
-def _opened(place: Place) -> Checkpoint:
-    """The checkpoint; of an adapter its own factors, and not the model under it."""
-    if place.revision is None and "://" not in place.source:
-        path = Path(place.source).expanduser()
-        if path.exists() and adapter_weights(path) is not None:
-            return read_adapter(place.source).file
-    return open_checkpoint(place.source, revision=place.revision, fetch=False)
 
 
 def _headers(checkpoint: Checkpoint) -> dict[str, Header]:

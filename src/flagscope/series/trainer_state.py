@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from flagscope.checkpoint.configuration import json_object
+from flagscope.checkpoint.folder import names_weights
 from flagscope.checkpoint.remote.path import RemotePath
+from flagscope.errors import MissingFileError
 
 TRAINER_STATE = "trainer_state.json"
 
@@ -41,15 +43,25 @@ def trainer_state(weights: str | None) -> TrainerState | None:
     """
     if weights is None:
         return None
+    path = _beside(weights)
+    return None if path is None else _state(json_object(path))
+
+
+def _beside(weights: str) -> Path | RemotePath | None:
+    """The file next to the weights, or in their folder; None where there is none."""
     if "://" in weights:
-        place: Path | RemotePath = RemotePath(weights)
+        url = RemotePath(weights)
+        if not names_weights(url.name) and not url.on_the_web:
+            # One request, where asking for a file that is not there takes two.
+            try:
+                return url / TRAINER_STATE if TRAINER_STATE in url.names() else None
+            except MissingFileError:
+                return None
+        path = (url.parent if names_weights(url.name) else url) / TRAINER_STATE
     else:
         place = Path(weights).expanduser()
-    folder = place if isinstance(place, Path) and place.is_dir() else place.parent
-    path = folder / TRAINER_STATE
-    if not path.is_file():
-        return None
-    return _state(json_object(path))
+        path = (place if place.is_dir() else place.parent) / TRAINER_STATE
+    return path if path.is_file() else None
 
 
 def _state(content: dict[str, Any]) -> TrainerState:

@@ -137,14 +137,19 @@ def _not_looked_at(
                 "one shape, with finite numbers of a type that can be read."
             )
     if not any(step.state for step in steps):
-        said.append(
-            "No trainer_state.json lies next to the steps: numbers in names were not checked."
-        )
+        on_hub = any(step.place.revision is not None for step in steps)
+        none = (
+            "On the hub no trainer_state.json is looked for" if on_hub
+            else "No trainer_state.json lies next to the steps"
+        )  # fmt: skip
+        said.append(f"{none}: numbers in names were not checked.")
     if not any(step.state or step.optimiser_step is not None for step in steps):
-        said.append(
-            "No optimiser that counts its updates lies next to the steps: a restart of it alone is "
-            "not seen."
-        )
+        here = all(step.place.is_local for step in steps)
+        none = (
+            "No optimiser that counts its updates lies next to the steps" if here
+            else "Optimisers are read on this machine alone"
+        )  # fmt: skip
+        said.append(f"{none}: a restart of it alone is not seen.")
     if len(series.steps) < 4:
         said.append("Fewer than four steps can be compared: their order was not checked.")
     if any(fault.code in _ANEW for fault in faults):

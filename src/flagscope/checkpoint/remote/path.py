@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from flagscope.checkpoint.remote.errors import explained, is_refusal
@@ -35,6 +35,14 @@ _STAMPS = (
 _WEB = ("http://", "https://")
 _SCHEME = re.compile(r"(?<![\w+.-])[A-Za-z][\w+.-]*(?=://)")
 R = TypeVar("R")
+
+
+class RemoteEntry(NamedTuple):
+    """A file or folder in a folder; the stamp of a file is None where its store gives no tag."""
+
+    name: str
+    is_folder: bool
+    stamp: str | None
 
 
 class RemotePath:
@@ -93,6 +101,11 @@ class RemotePath:
         """Whether a web server answers, which lists no folders."""
         return self.url.startswith(_WEB)
 
+    @property
+    def has_query(self) -> bool:
+        """Whether a question mark and what follows belong to the URL, as a signature does."""
+        return bool(self._query)
+
     def __truediv__(self, name: str) -> RemotePath:
         return RemotePath(f"{self._stem.rstrip('/')}/{name}{self._query}")
 
@@ -132,6 +145,11 @@ class RemotePath:
         """Size, and the tag or the time of change that the store gives: they distinguish files."""
         return _stamp(self._info)
 
+    @property
+    def has_tag(self) -> bool:
+        """Whether the store gives a tag or a time of change, and not the size alone."""
+        return bool(_tag(self._info))
+
     def is_file(self) -> bool:
         """Whether there is such a file that may be read."""
         try:
@@ -145,19 +163,36 @@ class RemotePath:
                 return False
             raise
 
+    def entries(self) -> list[RemoteEntry]:
+        """What lies in a folder, by name; what an earlier listing said is forgotten.
+
+        One request for each 1,000 entries or so. What lies further down is not listed.
+
+        Raises
+        ------
+        MissingFileError, SourceError, MissingExtraError
+            As for `size`.
+        """
+
+        def listed(store: Any, path: str) -> list[RemoteEntry]:
+            store.invalidate_cache(path)
+            folder = store._strip_protocol(path).rstrip("/") + "/"
+            found = [
+                (str(info["name"]).removeprefix(folder).rstrip("/"), info)
+                for info in store.ls(path, detail=True)
+            ]
+            # The folder's own marker and keys with an empty part have no name in it.
+            return [
+                RemoteEntry(name, _is_folder(info), _stamp(info) if _tag(info) else None)
+                for name, info in found
+                if name and "/" not in name
+            ]
+
+        return sorted(self._asked(listed), key=lambda entry: (entry.name, entry.is_folder))
+
     def names(self) -> list[str]:
         """Names of the files in a folder, sorted; what an earlier listing said is forgotten."""
-
-        def listed(store: Any, path: str) -> list[dict[str, Any]]:
-            store.invalidate_cache(path)
-            return store.ls(path, detail=True)
-
-        found = self._asked(listed)
-        return sorted(
-            str(one["name"]).rstrip("/").rpartition("/")[2]
-            for one in found
-            if one.get("type") != "directory" and not str(one["name"]).endswith("/")
-        )
+        return [entry.name for entry in self.entries() if not entry.is_folder]
 
     def forget(self) -> None:
         """Take nothing from an earlier listing of its folder: the file may be a new one."""
@@ -299,8 +334,17 @@ def _joined(spans: Sequence[tuple[int, int]], *, spare: float) -> list[tuple[int
 
 
 def _stamp(info: Mapping[str, Any]) -> str:
-    told = (info.get(key) for key in _STAMPS)
-    return f"{info.get('size')} {next((one for one in told if one is not None), '')}"
+    return f"{info.get('size')} {_tag(info)}"
+
+
+def _tag(info: Mapping[str, Any]) -> str:
+    """The tag or the time of change that a store gives; empty if neither."""
+    given = (info.get(key) for key in _STAMPS)
+    return str(next((tag for tag in given if tag is not None), ""))
+
+
+def _is_folder(info: Mapping[str, Any]) -> bool:
+    return info.get("type") == "directory" or str(info["name"]).endswith("/")
 
 
 def _check_user(url: str) -> None:
