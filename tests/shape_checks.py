@@ -3,15 +3,18 @@
     pytest -p shape_checks --jaxtyping-packages=flagscope.geometry,...,shape_checks.checked
 
 The checks are on for tests of the mathematics and off for all others, which call the same functions
-from further away. A test that hands over wrong types on purpose meets the checker before the
-message that it is about: it is run again with the checks off. What src hands to src has to fit.
+from further away. A function inside another is made anew at every call, and so would its checks be,
+in a millisecond each: where they are off it is left as it is. A test that hands over wrong types on
+purpose meets the checker before the message that it is about: it is run again with the checks off.
+What src hands to src has to fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -43,6 +46,27 @@ _OFF = (
     "tests/null/test_commutator.py::test_size_of_estimates",
     "tests/null/test_correlation.py::test_size_of_either_tail_for_spectra_that_decay",
 )
+
+
+_wrapped = jaxtyping.jaxtyped
+
+
+def _jaxtyped(*, typechecker: Callable[..., Any]) -> Callable[[Any], Any]:
+    """What the import hook puts around every function."""
+
+    def around(function: Any) -> Any:
+        inner = "<locals>" in getattr(function, "__qualname__", "")
+        if inner and jaxtyping.config.jaxtyping_disable:
+            return function
+        return _wrapped(function, typechecker=typechecker)
+
+    return around
+
+
+@pytest.hookimpl
+def pytest_configure() -> None:
+    """Before any module of the package is imported."""
+    jaxtyping.jaxtyped = _jaxtyped
 
 
 @pytest.hookimpl(wrapper=True)

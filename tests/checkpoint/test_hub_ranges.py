@@ -47,6 +47,10 @@ for step in json.loads(sys.argv[1]):
             found = flagscope.inspect(name, revision=revision, estimate=True)
             answers.append({"parameters": found.parameters, "notes": found.notes,
                             "tasks": len(found.tasks), "family": found.graph.family})
+        elif command == "hashes":
+            from flagscope.checkpoint.hub import hashes_on_hub
+            files = ["model.safetensors", "config.json", "absent.safetensors"]
+            answers.append(hashes_on_hub(name, files, revision=revision))
         else:
             result = flagscope.scan(name, revision=revision, device="cpu", workers=1).result
             answers.append({"pairs": len(result.pairs), "notes": result.notes})
@@ -180,6 +184,21 @@ def test_what_a_scan_fetched_is_taken_from_the_cache(hub, tmp_path, model):
     hub.log.clear()
     [offline] = run(tmp_path, [("inspect", model, None)], HF_HUB_OFFLINE="1")
     assert offline["tasks"] == 4
+    assert not hub.log
+
+
+def test_hashes_are_known_without_reading(hub, tmp_path):
+    """From what the hub says of a file, and from the names of what its cache holds."""
+    asked = ("hashes", "org/one", "main")
+    before, _, after = run(
+        tmp_path, [asked, ("scan", "org/one", "main"), asked], HF_ENDPOINT=hub.url
+    )
+    known = hashlib.sha256(MODELS["org/one"]["model.safetensors"]).hexdigest()
+    assert before[0] == after[0] == known
+    assert before[2] is after[2] is None
+    hub.log.clear()
+    [offline] = run(tmp_path, [asked], HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="1")
+    assert offline[0] == known
     assert not hub.log
 
 

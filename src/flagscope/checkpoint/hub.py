@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _LISTED = 4
 # What models of other frameworks are called, where there is none for PyTorch.
 _OTHER_NAMES = ("flax_model.msgpack", "tf_model.h5")
@@ -155,6 +156,31 @@ def revisions(name: str) -> list[str]:
     return sorted({ref.name for ref in (*found.branches, *found.tags)})
 
 
+def hash_of_cached(path: Path) -> str | None:
+    """SHA-256 of a file in the hub's cache, which names large files by it; None of another file."""
+    stored = path.resolve()
+    return stored.name if stored.parent.name == "blobs" and _SHA256.fullmatch(stored.name) else None
+
+
+def hashes_on_hub(name: str, files: Sequence[str], *, revision: str | None) -> list[str | None]:
+    """SHA-256 of files of a model, from the cache or from what the hub says without their contents.
+
+    Parameters
+    ----------
+    name
+        name or org/name.
+    files
+        Names of files; one request for each that the cache does not hold.
+
+    Returns
+    -------
+    list of str or None
+        None for a small file, which the hub does not hash so, and for one that was not found.
+    """
+    repository = _Repository(name, revision)
+    return [repository.sha256(file) for file in files]
+
+
 class _Repository:
     """One model on the hub, at one commit, and in the cache alone once the hub did not answer."""
 
@@ -219,6 +245,21 @@ class _Repository:
 
         found = try_to_load_from_cache(self._name, path.name, revision=self._revision)
         return isinstance(found, str)
+
+    def sha256(self, filename: str) -> str | None:
+        """Of a large file, without its contents; None where it is not known."""
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.utils import HfHubHTTPError, HFValidationError
+
+        try:
+            cached = try_to_load_from_cache(self._name, filename, revision=self._revision)
+            if isinstance(cached, str):
+                return hash_of_cached(Path(cached))
+            found = self._answer(filename)
+        except (HfHubHTTPError, HFValidationError):
+            return None
+        tag = None if found is None else found.etag
+        return tag if tag is not None and _SHA256.fullmatch(tag) else None
 
     def _is_here(self, filename: str) -> bool:
         """Whether the cache holds a file, or knows that the model has none of its name."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,6 +11,8 @@ from numpy.typing import NDArray
 from flagscope.records.series import SeriesFault
 from flagscope.series.checks.words import named
 from flagscope.series.compared import Compared, detour
+from flagscope.series.file_hashes import file_hashes
+from flagscope.series.step import Step
 
 NEAR = 0.01
 """Distance of near-equal steps in units of that of their other neighbours, at most."""
@@ -69,11 +73,24 @@ def equal_faults(series: Compared, groups: list[list[int]]) -> list[SeriesFault]
                 code="equal",
                 steps=[step.place.name for step in steps],
                 plain=f"{named(steps)} hold the same weights, as far as samples show.{fits}",
-                evidence=f"All {count:,} samples of {len(series.tensors):,} tensors are equal. A "
-                "training that does not move leaves equal steps too.",
+                evidence=f"All {count:,} samples of {len(series.tensors):,} tensors are "
+                f"equal{_by_hash(steps)}. A training that does not move leaves equal steps too.",
             )
         )
     return faults
+
+
+def _by_hash(steps: Sequence[Step]) -> str:
+    """What hashes of whole files add to equal samples, where they are known."""
+    known = [file_hashes(step) for step in steps]
+    if None in known:
+        return ""
+    if len(set(known)) == 1:
+        return ", and so are the SHA-256 of their files"
+    return (
+        "; the SHA-256 of their files are not, so that they differ in what was not sampled, or in "
+        "what a file says of itself"
+    )
 
 
 def _repeated(groups: list[list[int]]) -> list[list[int]]:
