@@ -20,6 +20,7 @@ _CURVES = (
     "high",
     "label",
     "run",
+    "part",
 )
 
 
@@ -30,10 +31,10 @@ def steps_frame(record: SeriesRecord) -> pandas.DataFrame:
 
 
 def curves_frame(record: SeriesRecord) -> pandas.DataFrame:
-    """One row for each number of each pair at each step that has it."""
+    """One row for each number of each curve at each step that has it."""
     rows = [
         (step.name, step.number, curve.pair, curve.kind, curve.layer, curve.observable, value, low,
-         high, curve.label, step.run)
+         high, curve.label, step.run, curve.part)
         for curve in record.curves
         for step, value, low, high in zip(
             record.steps, curve.values, curve.low, curve.high, strict=True
