@@ -20,9 +20,11 @@ from flagscope.records import Part
 from flagscope.records.series import SeriesRecord, StepRecord
 from flagscope.records.series_adapter import AdapterCurves
 from flagscope.records.series_motion import MapMotion
+from flagscope.records.series_onsets import Onset
 from flagscope.records.series_rates import SeriesRates
 from flagscope.series.changes import change_points
 from flagscope.series.kept import KeptSteps
+from flagscope.series.near_copies import near_copies
 from flagscope.series.onsets import onsets
 from flagscope.series.places import left_out, runs_of
 from flagscope.series.rates.schedule import Optimiser
@@ -140,7 +142,13 @@ def track(
         else:
             (integrity, _, records), shared = next(iter(found.values())), None
         asked = Asked(
-            wanted, parts_of(only), config, {"workers": workers, "memory": memory}, kept, left_out(given), step
+            wanted,
+            parts_of(only),
+            config,
+            {"workers": workers, "memory": memory},
+            kept,
+            left_out(given),
+            step,
         )
         looked_at = found if shared is None else with_shared_faults(found, shared.faults)
         measured = [] if verify else _measured(runs, looked_at, schedule, asked)
@@ -153,13 +161,7 @@ def track(
         curves=curves,
         adapters=[curve for one in measured for curve in one.adapters],
         motion=[motion for one in measured for motion in one.motion],
-        onsets=[
-            onset
-            for one in measured
-            for onset in onsets(
-                _of(one.run, records), [scan.pairs for scan in one.scans], run=one.run
-            )
-        ],
+        onsets=[onset for one in measured for onset in _onsets(one, records)],
         change_points=[change_points(records, curves, run=one.run) for one in measured],
         rates=[one.rates for one in measured],
         runs=None if shared is None else runs_record(found, records, curves, shared),
@@ -240,6 +242,12 @@ def _followed(
         [one.model_copy(update=own) for one in motion],
         rates.model_copy(update=own),
     )
+
+
+def _onsets(found: _Measured, records: Sequence[StepRecord]) -> list[Onset]:
+    steps = _of(found.run, records)
+    pairs, heads = [one.pairs for one in found.scans], [one.heads for one in found.scans]
+    return [*onsets(steps, pairs, run=found.run), *near_copies(steps, heads, run=found.run)]
 
 
 def _of(run: str | None, records: Sequence[StepRecord]) -> list[StepRecord]:

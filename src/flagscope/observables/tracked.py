@@ -80,7 +80,7 @@ HEAD_NUMBERS = (
         Explanation(
             "Distinct heads",
             "heads",
-            "How many different heads has the layer?",
+            "How many different heads does the layer have?",
             "The number of heads, where a group of near-copies counts as one. In a group, heads "
             "are on average at least half of the way from chance to a copy (average linkage), "
             "and beyond chance at 1 %.",
@@ -133,7 +133,7 @@ HEALTH_EXPLANATIONS: dict[str, Explanation] = {
         "The number of tensors with an entry that is NaN or infinite.",
         "0.",
         "Pairs and heads of such a tensor have no number.",
-        "",
+        "A cast to float16 makes infinities of numbers above 65,504.",
     ),
 }
 """Counts of a series that are known exactly from the weights."""

@@ -16,6 +16,8 @@ from flagscope.records.series_rates import SeriesRates
 from flagscope.records.series_runs import RunsRecord
 
 TRACK_SCHEMA = "flagscope.track/1"
+NETWORK = "network"
+"""Name and kind of the whole network among the curves of health."""
 
 SeriesFaultCode = Literal[
     "truncated",
@@ -126,8 +128,8 @@ class SeriesCurve(Record):
     )
     values: list[float | None] = Field(description="One for each step; null where there is none.")
     low: list[float | None] = Field(
-        description="What chance gives at each step, its lower end; null where no random model says "
-        "it."
+        description="What chance gives at each step, its lower end; null where no random model "
+        "says it."
     )
     high: list[float | None]
 

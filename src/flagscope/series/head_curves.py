@@ -23,11 +23,8 @@ def head_curves(scans: Sequence[Sequence[HeadRecord]]) -> list[SeriesCurve]:
         For each group that any step has its numbers, in the order of `HEAD_NUMBERS`. A number that
         no step has, as those of a layer with a single head, has no curve.
     """
-    names = _Names(scans)
-    by_name = [{names.of(one): one for one in scanned} for scanned in scans]
     found = []
-    for name in dict.fromkeys(name for known in by_name for name in known):
-        steps = [known.get(name) for known in by_name]
+    for name, steps in heads_over_steps(scans).items():
         first = next(one for one in steps if one is not None)
         for number in HEAD_NUMBERS:
             values = [None if one is None else number.value(one) for one in steps]
@@ -53,13 +50,29 @@ def head_curves(scans: Sequence[Sequence[HeadRecord]]) -> list[SeriesCurve]:
     return found
 
 
-class _Names:
-    """Names of groups of heads, with their stack in front where there are several."""
+def heads_over_steps(
+    scans: Sequence[Sequence[HeadRecord]],
+) -> dict[str, list[HeadRecord | None]]:
+    """Of each layer's heads in one space their record at every step, by name.
 
-    def __init__(self, scans: Sequence[Sequence[HeadRecord]]) -> None:
-        self._several = len({one.stack for scanned in scans for one in scanned}) > 1
+    Parameters
+    ----------
+    scans
+        The groups of heads of each step.
 
-    def of(self, heads: HeadRecord) -> str:
-        stack = f"{heads.stack}." if self._several else ""
-        cross = "cross." if heads.attention == "cross" else ""
-        return f"{stack}layer.{heads.layer}.{cross}heads.{heads.space}"
+    Returns
+    -------
+    dict
+        Names such as ``"layer.0.heads.k"``, with the stack in front where there are several. Lists
+        with one entry for each step, None where the step lacks the group, and never all None.
+    """
+    several = len({one.stack for scanned in scans for one in scanned}) > 1
+    by_name = [{_name(one, several): one for one in scanned} for scanned in scans]
+    names = dict.fromkeys(name for known in by_name for name in known)
+    return {name: [known.get(name) for known in by_name] for name in names}
+
+
+def _name(heads: HeadRecord, several: bool) -> str:
+    stack = f"{heads.stack}." if several else ""
+    cross = "cross." if heads.attention == "cross" else ""
+    return f"{stack}layer.{heads.layer}.{cross}heads.{heads.space}"

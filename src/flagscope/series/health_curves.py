@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from flagscope.records import FaultyBlock, Health, UnitFaults
-from flagscope.records.series import SeriesCurve
-
-NETWORK = "network"
-"""Name of the whole network among the curves."""
+from flagscope.records.series import NETWORK, SeriesCurve
 
 
 def health_curves(scans: Sequence[Health | None]) -> list[SeriesCurve]:

@@ -32,7 +32,12 @@ from flagscope.report.series.runs import (
     relations_in_words,
     runs_frame,
 )
-from flagscope.report.series.text import CurveSummary, curve_summaries, series_headline
+from flagscope.report.series.text import (
+    CurveSummary,
+    curve_summaries,
+    series_headline,
+    value_in_words,
+)
 
 __all__ = [
     "AdapterSummary",
@@ -64,6 +69,7 @@ __all__ = [
     "steps_frame",
     "tested_turns",
     "turned_maps",
+    "value_in_words",
     "way_in_words",
     "whole_way",
 ]
