@@ -138,5 +138,6 @@ def _not_looked_at(steps: int, tests: int) -> str:
         return f"No curve has {LEAST} steps that are evenly apart, to a factor of two."
     return (
         f"The first {SIDE} and the last {SIDE} changes of each curve, steps that are not evenly "
-        "apart, counts of directions and overlaps at them, and a change of slope without a jump."
+        "apart, counts of directions and overlaps at them, curves of heads and of health, and a "
+        "change of slope without a jump."
     )

@@ -41,7 +41,8 @@ def curves_frame(record: SeriesRecord) -> pandas.DataFrame:
         )
         if value is not None
     ]  # fmt: skip
-    return pandas.DataFrame(rows, columns=list(_CURVES))
+    # The network has no layer, which must not make the layers of others fractions.
+    return pandas.DataFrame(rows, columns=list(_CURVES)).astype({"layer": "Int64"})
 
 
 def onsets_frame(record: SeriesRecord) -> pandas.DataFrame:
