@@ -406,6 +406,9 @@ def test_a_number_of_another_part_opens_what_has_it(opened: Open) -> None:
     page.locator("#map-choice").select_option("Gram correlation")
     title = page.locator("#pair-title")
     assert title.inner_text() == "layer.0.head.0.qk"
+    assert page.locator("#kinds li").all_inner_texts() == [
+        "layer.0.mlp: 7 dead neurons at checkpoint-50; the first step with any is checkpoint-30"
+    ]
     # Neurons of a block stand next to the numbers of its pair.
     page.locator("#map-choice").select_option("Dead neurons")
     assert title.inner_text() == "layer.0.mlp"
@@ -428,3 +431,14 @@ def test_series_of_one_part_have_pages(opened: Open, only: str, tmp_path: Path) 
     all_drawn(page)
     assert shown_charts(page)
     assert page.locator("#map-grid td[data-opens]").count() == (8 if only == "heads" else 1)
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_axe_finds_no_fault_where_heads_are_open(opened: Open, scheme: str, width: int) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = opened(with_heads(), "#pair/layer.1.heads.k/distinct_heads/50", scheme=scheme,
+                  width=width)  # fmt: skip
+    all_drawn(page)
+    found = axe.run(page).response
+    assert [(one["id"], one["nodes"][0]["html"][:160]) for one in found["violations"]] == []
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0

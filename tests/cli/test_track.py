@@ -108,6 +108,10 @@ def test_heads_and_health_are_printed_and_written(run: Run, tmp_path: Path) -> N
     distinct = ["key", "heads", "Distinct", "heads", "2", "layers", "4", "3.50", "4", "functional"]
     assert distinct in lines
     assert ["key", "heads", "near-copies", "1", "0", "1", "by", "10", "0"] in lines
+    assert (
+        "dead: layer.0.mlp: 7 dead neurons at checkpoint-20; the first step with any is "
+        "checkpoint-10"
+    ) in " ".join(answer.out.split())
     assert "or two heads" in " ".join(answer.out.split())
     assert "Medians over pairs" not in answer.out
     table = tmp_path / "curves.csv"

@@ -17,6 +17,7 @@ from flagscope.records.series_rates import PairRate, SeriesRates
 from flagscope.report.series import (
     adapter_lines,
     curve_summaries,
+    dead_lines,
     rates_lines,
     relations_in_words,
     render_series,
@@ -206,6 +207,23 @@ def test_heads_and_health_have_maps_of_their_own_and_are_never_put_together() ->
     grouped = curve_table([*pairs, *heads, network], most=100)
     assert grouped.grouped == 28
     assert [pair.pair for pair in grouped.pairs[-5:]] == [one.pair for one in [*heads, network]]
+
+
+def test_of_many_blocks_with_dead_units_the_worst_are_named_in_each_run() -> None:
+    runs = [step.model_copy(update={"run": run, "name": f"{run}/{step.name}"})
+            for run in "ab" for step in made_series.steps_of([0, 10])]  # fmt: skip
+    blocks = [
+        SeriesCurve(part="health", pair=f"layer.{place}.mlp", kind="mlp", layer=place,
+                    observable="dead_neurons", label=None, low=[None] * 4, high=[None] * 4,
+                    values=[0, place + 1, 0, 0 if place else None])
+        for place in range(7)
+    ]  # fmt: skip
+    lines = dead_lines(made_series.record_of(runs, blocks))
+    assert lines[0] == (
+        "layer.6.mlp: 7 dead neurons at a/checkpoint-10; the first step with any is a/checkpoint-10"
+    )
+    assert lines[5:] == ["2 more blocks with dead units"]
+    assert not any("b/" in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def _interval(low: float | None, high: float | None) -> str:
 
 def _print_curves(out: Output, record: SeriesRecord) -> None:
     from flagscope.cli.console import grid
-    from flagscope.report.series import curve_summaries
+    from flagscope.report.series import curve_summaries, dead_lines
 
     summaries = curve_summaries(record)
     pairs = [one for one in summaries if one.part == "pairs"]
@@ -131,6 +131,8 @@ def _print_curves(out: Output, record: SeriesRecord) -> None:
             "Heads: medians over layers. – under chance: no random model says it. For every layer, "
             "and blocks with dead neurons or heads: --csv F --csv-table curves."
         )
+        for line in dead_lines(record):
+            out.paragraph(line, bullet="dead: ")
 
 
 def _titles(count: str) -> tuple[tuple[str, str], ...]:

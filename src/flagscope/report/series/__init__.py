@@ -8,6 +8,7 @@ from flagscope.report.series.adapters import (
     nothing_stands_out,
 )
 from flagscope.report.series.changes import change_points_in_words
+from flagscope.report.series.dead import dead_lines
 from flagscope.report.series.frames import (
     change_points_frame,
     curves_frame,
@@ -53,6 +54,7 @@ __all__ = [
     "change_points_in_words",
     "curve_summaries",
     "curves_frame",
+    "dead_lines",
     "later_in_words",
     "motion_frame",
     "nothing_stands_out",

@@ -23,6 +23,7 @@ from flagscope.report.series.added_tables import (
 )
 from flagscope.report.series.changes import change_points_in_words
 from flagscope.report.series.curve_table import curve_table
+from flagscope.report.series.dead import dead_lines
 from flagscope.report.series.motion import tested_turns, turned_maps
 from flagscope.report.series.onsets import WORDS, later_in_words
 from flagscope.report.series.page_data import page_data, shows_bands, step_keys
@@ -150,6 +151,7 @@ def render_series(record: SeriesRecord, *, title: str | None = None) -> str:
             numbers=data["numbers"],
             kinds=curve_summaries(record),
             value_in_words=value_in_words,
+            dead_lines=dead_lines(record),
             observables=SERIES_EXPLANATIONS,
             wording=wording,
         )

@@ -95,7 +95,7 @@ def value_in_words(summary: CurveSummary, value: float | None) -> str:
     --------
     >>> whole = CurveSummary("heads", "k", "distinct_heads", 4, 6.0, 5.5, 6.0, 6.0, "functional")
     >>> value_in_words(whole, whole.first), value_in_words(whole, whole.last)
-    ('6', '5.5')
+    ('6', '5.50')
     """
     known = HEAD_NUMBER.get(summary.observable)
     counts = summary.part == "health" or (known is not None and known.counts)
