@@ -12,7 +12,7 @@ import click
 import pytest
 
 from flagscope.cli.main import cli
-from flagscope.observables import EXPLANATIONS
+from flagscope.observables import SERIES_EXPLANATIONS
 from flagscope.report.glossary import GAUGE, SETTING
 from flagscope.report.terms import FAMILY, TERMS
 
@@ -131,7 +131,7 @@ def test_help_holds_no_banned_idiom():
 
 
 def test_glossary_of_a_report_holds_no_banned_idiom():
-    words = (text for entry in EXPLANATIONS.values() for text in astuple(entry))
+    words = (text for entry in SERIES_EXPLANATIONS.values() for text in astuple(entry))
     texts = [SETTING, GAUGE, FAMILY, *TERMS.values(), *words]
     failures = [found for text in texts for found in _idioms(iter([(1, text)]))]
     assert not failures, failures

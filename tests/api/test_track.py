@@ -42,7 +42,7 @@ def test_curves_are_what_a_scan_of_each_step_finds(
 ) -> None:
     for place, step in enumerate(report.result.steps):
         pairs = {pair.name: pair for pair in flagscope.scan(run / step.name).result.pairs}
-        for curve in report.result.curves:
+        for curve in (one for one in report.result.curves if one.part == "pairs"):
             pair = pairs[curve.pair]
             assert curve.values[place] == getattr(pair, curve.observable)
             band = null_band(pair, curve.observable)
@@ -98,14 +98,14 @@ def test_verify_looks_at_integrity_alone(run: Path, monkeypatch: pytest.MonkeyPa
 
 def test_settings_are_those_of_a_scan() -> None:
     steps = checkpoints()[:2]
-    kinds = flagscope.track(steps, kinds="mlp", layers=[0, 1])
+    kinds = flagscope.track(steps, only="pairs", kinds="mlp", layers=[0, 1])
     assert {curve.pair for curve in kinds.result.curves} == {"layer.0.mlp", "layer.1.mlp"}
-    halved = flagscope.track(steps, kinds="qk", layers=0, heads=3, workers=1,
+    halved = flagscope.track(steps, only="pairs", kinds="qk", layers=0, heads=3, workers=1,
                              config={"model_type": "gpt2", "n_head": 3})  # fmt: skip
     assert {curve.pair for curve in halved.result.curves} == {
         f"layer.0.head.{i}.qk" for i in range(3)
     }
-    bare = flagscope.track(steps, family="none", kinds=["mlp"], memory=10**9)
+    bare = flagscope.track(steps, only=["pairs"], family="none", kinds=["mlp"], memory=10**9)
     assert {curve.label for curve in bare.result.curves} == {None}
     with pytest.raises(InputError, match="memory is -1"):
         flagscope.track(steps, memory=-1)
@@ -295,7 +295,7 @@ def test_the_motion_of_the_bundled_training_has_a_row_for_each_map_side_and_step
 
 def test_kinds_that_match_nothing_are_said(run: Path) -> None:
     report = flagscope.track(run, kinds="qk")
-    assert report.result.curves == []
+    assert {curve.part for curve in report.result.curves} == {"health"}
     assert report.result.motion == []
     assert report.result.notes == [
         "No pair of maps was measured: no step that was read has one that was asked for."

@@ -111,7 +111,7 @@ def test_the_command_says_what_runs_share(run: Command, folder: Path, tmp_path: 
                  "of-another-run")  # fmt: skip
     assert answer.code == 0
     rows = (tmp_path / "bands.csv").read_text().splitlines()
-    assert rows[0] == "number,pair,kind,layer,observable,runs,mean,low,high,mean_low,mean_high"
+    assert rows[0] == "number,pair,kind,layer,observable,runs,mean,low,high,mean_low,mean_high,part"
     text = " ".join(run("track", f"{folder}/*", "--verify").out.split())
     assert "of 6 runs" in text
     assert "Equal at all common steps: copy and seed-0 (1 of 15 pairs of runs)." in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import tempfile
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -17,6 +18,7 @@ from browser.conftest import Open, ready
 from flagscope.demo import checkpoints
 from flagscope.records.series import SeriesCurve, SeriesRecord
 from report import made_series, tracked_series
+from series.gpts import dead_neurons, equal_keys, gpts, saved_gpts
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -30,6 +32,14 @@ def faulty() -> SeriesRecord:
 @cache
 def bundled() -> SeriesRecord:
     return flagscope.track(Path(checkpoints()[0]).parent, kinds="mlp").result
+
+
+@cache
+def with_heads() -> SeriesRecord:
+    """Two heads of layer 1 become near-copies, and neurons of layer 0 die, at step 30."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = saved_gpts(gpts(0, plants=[equal_keys, dead_neurons]), Path(folder) / "run")
+        return flagscope.track(source).result
 
 
 def curve(record: SeriesRecord, pair: str, number: str) -> SeriesCurve:
@@ -357,3 +367,78 @@ def test_axe_finds_no_fault_in_the_sections(
         button = figure.get_by_role("button", name="CSV", exact=True)
         _, rows = _saved(page, button, tmp_path)
         assert len({len(row) for row in rows}) == 1
+
+
+def shown_charts(page: Page) -> list[str]:
+    """Titles of the charts of what is open."""
+    charts = page.locator("#curve-charts figure:visible h4")
+    return [text.split("\n")[0].strip() for text in charts.all_inner_texts()]
+
+
+def test_heads_have_a_map_and_curves_of_their_own(opened: Open) -> None:
+    page = opened(with_heads())
+    assert "Head overlap ratio" not in " ".join(shown_charts(page))
+    page.locator("#map-choice").select_option("Distinct heads")
+    rows = page.locator("#map-grid tbody th").all_inner_texts()
+    assert rows == ["Query heads", "Key heads", "Value heads", "Output heads"]
+    assert cell(page, 1, 1).inner_text() == "3"
+    assert page.locator("#map-grid td.within").count() == 7
+    assert page.locator("#map-list li").all_inner_texts() == ["layer.1.heads.k: 3"]
+    cell(page, 1, 1).click()
+    arrived(page, "pair/layer.1.heads.k/distinct_heads/50", "pair-title")
+    assert len(shown_charts(page)) == 4
+    said = page.locator("#pair-onsets li").all_inner_texts()
+    assert said == ["heads 0 and 2, near-copies: by 30, not at 20"]
+    all_drawn(page)
+    known = page.evaluate(
+        """() => document.querySelector("figure.chosen .plot").data
+          .find((trace) => trace.name === "value").y"""
+    )
+    assert known == [4, 4, 4, 3, 3, 3]
+    page.reload()
+    ready(page)
+    assert page.locator("#pair-title").inner_text() == "layer.1.heads.k"
+    assert page.locator("#map-choice option:checked").inner_text() == "Distinct heads"
+
+
+def test_a_number_of_another_part_opens_what_has_it(opened: Open) -> None:
+    page = opened(with_heads(), "#pair/layer.1.heads.q/max_pair_ratio/20")
+    page.locator("#map-choice").select_option("Gram correlation")
+    title = page.locator("#pair-title")
+    assert title.inner_text() == "layer.0.head.0.qk"
+    assert page.locator("#kinds li").all_inner_texts() == [
+        "layer.0.mlp: 7 dead neurons at checkpoint-50; the first step with any is checkpoint-30"
+    ]
+    # Neurons of a block stand next to the numbers of its pair.
+    page.locator("#map-choice").select_option("Dead neurons")
+    assert title.inner_text() == "layer.0.mlp"
+    assert page.locator("#map-grid td[data-opens]").count() == 1
+    assert len(shown_charts(page)) == 5
+    page.locator("#pair-select").select_option("network")
+    page.wait_for_function("() => document.getElementById('pair-title').textContent === 'network'")
+    assert len(shown_charts(page)) == 3
+    assert page.locator("figure.chosen h4").inner_text().startswith("dead Dead neurons")
+    # An address with a number that the heads lack opens one that they have.
+    page = opened(with_heads(), "#pair/layer.0.heads.k/imbalance/20")
+    assert page.locator("#pair-title").inner_text() == "layer.0.heads.k"
+    assert page.locator("figure.chosen:visible").count() == 1
+
+
+@pytest.mark.parametrize("only", ["heads", "health"])
+def test_series_of_one_part_have_pages(opened: Open, only: str, tmp_path: Path) -> None:
+    source = saved_gpts(gpts(0, steps=3), tmp_path / "run")
+    page = opened(flagscope.track(source, only=only).result)  # type: ignore[arg-type]
+    all_drawn(page)
+    assert shown_charts(page)
+    assert page.locator("#map-grid td[data-opens]").count() == (8 if only == "heads" else 1)
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_axe_finds_no_fault_where_heads_are_open(opened: Open, scheme: str, width: int) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = opened(with_heads(), "#pair/layer.1.heads.k/distinct_heads/50", scheme=scheme,
+                  width=width)  # fmt: skip
+    all_drawn(page)
+    found = axe.run(page).response
+    assert [(one["id"], one["nodes"][0]["html"][:160]) for one in found["violations"]] == []
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0

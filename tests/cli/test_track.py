@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Run
+from series.gpts import dead_neurons, equal_keys, gpts, saved_gpts
 from series.made import linear, mlp, saved
 
 
@@ -95,3 +96,31 @@ def test_rates_by_a_schedule_given_by_hand(run: Run, tmp_path: Path) -> None:
     assert "2 pairs: rate 1.00" in logged.out
     assert "rates of ‖A - B‖ in decay time; schedule: given; optimiser: sgd" in logged.out
     assert "neither a number nor" in run("track", folder, "--learning-rate", "high").err
+
+
+def test_heads_and_health_are_printed_and_written(run: Run, tmp_path: Path) -> None:
+    made = gpts(0, steps=3, since=1, plants=[equal_keys, dead_neurons])
+    folder = saved_gpts(made, tmp_path / "a")
+    store = ("--store", tmp_path / "store")
+    answer = run("track", folder, "--only", "heads,health", *store)
+    lines = [line.split() for line in answer.out.splitlines()]
+    assert ["network", "Dead", "neurons", "0", "7", "–"] in lines
+    distinct = ["key", "heads", "Distinct", "heads", "2", "layers", "4", "3.50", "4", "functional"]
+    assert distinct in lines
+    assert ["key", "heads", "near-copies", "1", "0", "1", "by", "10", "0"] in lines
+    assert (
+        "dead: layer.0.mlp: 7 dead neurons at checkpoint-20; the first step with any is "
+        "checkpoint-10"
+    ) in " ".join(answer.out.split())
+    assert "or two heads" in " ".join(answer.out.split())
+    assert "Medians over pairs" not in answer.out
+    table = tmp_path / "curves.csv"
+    run("track", folder, "--only", "heads,health", *store, "--csv", table, "--csv-table", "curves")
+    header, *rows = [line.split(",") for line in table.read_text().splitlines()]
+    assert header[-3:] == ["label", "run", "part"]
+    assert {row[-1] for row in rows} == {"heads", "health"}
+    dead = [row for row in rows if row[2:6] == ["layer.0.mlp", "mlp", "0", "dead_neurons"]]
+    assert [(row[1], row[6], row[7]) for row in dead] == [
+        ("0", "0.0", ""), ("10", "7.0", ""), ("20", "7.0", "")
+    ]  # fmt: skip
+    assert "is not among health, pairs" in run("track", folder, "--only", "head").err

@@ -11,11 +11,13 @@ import pytest
 
 import flagscope
 from flagscope.demo import checkpoints
+from flagscope.records import CurvePart
 from flagscope.records.series import SeriesCurve
 from flagscope.records.series_rates import PairRate, SeriesRates
 from flagscope.report.series import (
     adapter_lines,
     curve_summaries,
+    dead_lines,
     rates_lines,
     relations_in_words,
     render_series,
@@ -27,7 +29,7 @@ from flagscope.report.series.page import SECTIONS, faults_by_step
 from flagscope.report.series.page_data import page_data
 from flagscope.report.series.run_axes import runs_of_steps
 from flagscope.report.series.step_axis import step_axes
-from flagscope.report.series.step_map import numbers_of, step_map
+from flagscope.report.series.step_map import numbers_of, step_map, step_maps
 from report import made_series, tracked_series
 from report.synthetic import HOSTILE
 from report.test_page import _parsed, _without_data
@@ -178,6 +180,50 @@ def test_very_many_pairs_become_medians_of_a_kind_in_a_layer(
     monkeypatch.setattr(page_module, "curve_table", partial(curve_table, most=100))
     page = render_series(made_series.record_of(made_series.steps_of(range(5)), curves))
     assert "Medians over the pairs of a kind in a layer, 28 pairs in all" in without_script(page)
+
+
+def test_heads_and_health_have_maps_of_their_own_and_are_never_put_together() -> None:
+    def curve(part: CurvePart, pair: str, kind: str, layer: int | None, name: str) -> SeriesCurve:
+        return SeriesCurve(part=part, pair=pair, kind=kind, layer=layer, observable=name,
+                           label=None, values=[1.0] * 5, low=[None] * 5,
+                           high=[None] * 5)  # fmt: skip
+
+    network = curve("health", "network", "network", None, "dead_neurons")
+    heads = [curve("heads", f"layer.{layer}.heads.k", "k", layer, "distinct_heads")
+             for layer in range(4)]  # fmt: skip
+    dead = curve("health", "layer.1.mlp", "mlp", 1, "dead_neurons")
+    pairs = made_series.curves_of(made_series.transformer_pairs(4, 3), 5)
+    table = curve_table([*pairs, *heads, network])
+    maps = step_maps(table)
+    assert (maps["heads"].rows, maps["heads"].columns) == (["Key heads"], ["0", "1", "2", "3"])
+    assert (maps["health"].rows, maps["health"].column_title) == (["Network"], "place in order")
+    assert maps["pairs"] == step_map(curve_table(pairs).pairs)
+    # A block with dead neurons is the pair of its maps; the network then is among the curves alone.
+    table = curve_table([*pairs, *heads, network, dead])
+    (cell,) = [cell for row in step_maps(table)["health"].cells for cell in row]
+    assert cell is not None
+    assert table.pairs[cell].pair == "layer.1.mlp"
+    assert table.pairs[cell].part == "pairs"
+    grouped = curve_table([*pairs, *heads, network], most=100)
+    assert grouped.grouped == 28
+    assert [pair.pair for pair in grouped.pairs[-5:]] == [one.pair for one in [*heads, network]]
+
+
+def test_of_many_blocks_with_dead_units_the_worst_are_named_in_each_run() -> None:
+    runs = [step.model_copy(update={"run": run, "name": f"{run}/{step.name}"})
+            for run in "ab" for step in made_series.steps_of([0, 10])]  # fmt: skip
+    blocks = [
+        SeriesCurve(part="health", pair=f"layer.{place}.mlp", kind="mlp", layer=place,
+                    observable="dead_neurons", label=None, low=[None] * 4, high=[None] * 4,
+                    values=[0, place + 1, 0, 0 if place else None])
+        for place in range(7)
+    ]  # fmt: skip
+    lines = dead_lines(made_series.record_of(runs, blocks))
+    assert lines[0] == (
+        "layer.6.mlp: 7 dead neurons at a/checkpoint-10; the first step with any is a/checkpoint-10"
+    )
+    assert lines[5:] == ["2 more blocks with dead units"]
+    assert not any("b/" in line for line in lines)
 
 
 @pytest.mark.parametrize(

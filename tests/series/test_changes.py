@@ -98,6 +98,9 @@ def test_what_cannot_be_tested_is_said() -> None:
     assert "evenly apart" in uneven.not_looked_at
     for counted in ("intersection_beyond_chance", "overlap_ratio"):
         assert change_points(_steps(np.arange(LEAST)), [_curve(long, counted)]).curves == 0
+    # Walks of heads are not known to be as those of pairs.
+    heads = _curve(long).model_copy(update={"part": "heads"})
+    assert change_points(_steps(np.arange(LEAST)), [heads]).curves == 0
 
 
 def test_a_step_that_is_missing_is_bridged_and_runs_are_apart() -> None:

@@ -65,7 +65,10 @@ class SeriesReport:
 
     @cached_property
     def curves(self) -> pandas.DataFrame:
-        """One row for each number of each pair at each step, with what chance gives."""
+        """One row for each number of pairs, heads and health at each step, with its chance range.
+
+        `part` says which of the three; `low` and `high` are missing where no random model applies.
+        """
         from flagscope.report.series import curves_frame
 
         return curves_frame(self.result)

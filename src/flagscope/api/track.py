@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from flagscope.api.progress import shown_progress
 from flagscope.api.series_report import SeriesReport
 from flagscope.api.sharing import named_paths
-from flagscope.api.source import all_of, check_run, readable
+from flagscope.api.source import all_of, check_run, parts_of, readable
 from flagscope.api.track_motion import series_motion
 from flagscope.api.tracked_adapters import tracked_adapters
 from flagscope.api.tracked_scans import Asked, curves_of, measurable, scanned, step_imbalances
 from flagscope.engine import Progress
-from flagscope.records import PairRecord
+from flagscope.records import Part
 from flagscope.records.series import SeriesRecord, StepRecord
 from flagscope.records.series_adapter import AdapterCurves
 from flagscope.records.series_motion import MapMotion
+from flagscope.records.series_onsets import Onset
 from flagscope.records.series_rates import SeriesRates
 from flagscope.series.changes import change_points
 from flagscope.series.kept import KeptSteps
+from flagscope.series.near_copies import near_copies
 from flagscope.series.onsets import onsets
 from flagscope.series.places import left_out, runs_of
 from flagscope.series.rates.schedule import Optimiser
@@ -30,17 +32,22 @@ from flagscope.series.runs import Verified, runs_record, together, with_shared_f
 from flagscope.series.schedules import Rates, checked_given, schedule_of
 from flagscope.series.step import Step
 from flagscope.series.step_rates import series_rates, sound_steps
+from flagscope.series.step_scan import StepScan
 from flagscope.series.verify import step_records, verified
 from flagscope.series.waiting import read_steps
 
 if TYPE_CHECKING:
     from flagscope.api.source import Config
 
+FOLLOWED: tuple[Part, ...] = ("health", "pairs", "heads")
+"""Parts of the scan of each step by default."""
+
 
 def track(
     sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     verify: bool = False,
+    only: Part | Iterable[Part] = FOLLOWED,
     layers: int | Iterable[int] | None = None,
     kinds: str | Iterable[str] | None = None,
     config: Config | None = None,
@@ -73,6 +80,9 @@ def track(
         the order of the numbers in their names. A web server lists no folders.
     verify
         Look at integrity alone.
+    only
+        Parts of the scan of each step, of "health", "pairs", "heads" and "residual": as for
+        `flagscope.scan`, but that the pairs of the residual stream are measured only if asked for.
     layers, kinds, config, family, heads, workers, memory
         As for `flagscope.scan`, of every step.
     learning_rate, weight_decay, optimiser, momentum
@@ -135,10 +145,11 @@ def track(
         else:
             (integrity, _, records), shared = next(iter(found.values())), None
         rest = left_out(given, by_place)
-        asked = Asked(wanted, config, {"workers": workers, "memory": memory}, kept, rest, step)
+        costs = {"workers": workers, "memory": memory}
+        asked = Asked(wanted, parts_of(only), config, costs, kept, rest, step)
         looked_at = found if shared is None else with_shared_faults(found, shared.faults)
         measured = [] if verify else _measured(runs, looked_at, schedule, asked)
-    curves = curves_of([pairs for one in measured for pairs in one.scans])
+    curves = curves_of([scan for one in measured for scan in one.scans])
     result = SeriesRecord(
         version=version("flagscope"),
         sources=[readable(os.fspath(one)) for one in given],
@@ -147,11 +158,7 @@ def track(
         curves=curves,
         adapters=[curve for one in measured for curve in one.adapters],
         motion=[motion for one in measured for motion in one.motion],
-        onsets=[
-            onset
-            for one in measured
-            for onset in onsets(_of(one.run, records), one.scans, run=one.run)
-        ],
+        onsets=[onset for one in measured for onset in _onsets(one, records)],
         change_points=[change_points(records, curves, run=one.run) for one in measured],
         rates=[one.rates for one in measured],
         runs=None if shared is None else runs_record(found, records, curves, shared),
@@ -187,7 +194,7 @@ class _Measured:
     """What was measured of one training."""
 
     run: str | None
-    scans: list[list[PairRecord]]
+    scans: list[StepScan]
     adapters: list[AdapterCurves]
     motion: list[MapMotion]
     rates: SeriesRates
@@ -198,13 +205,14 @@ def _measured(
 ) -> list[_Measured]:
     """Measure all trainings, one step after the other."""
     total = sum(len(run.steps) for run in runs.values())
-    scans: dict[str, list[list[PairRecord]]] = {name: [] for name in runs}
+    scans: dict[str, list[StepScan]] = {name: [] for name in runs}
     for name, step in ((name, step) for name, run in runs.items() for step in run.steps):
         scans[name].append(scanned(step, name, asked))
         done = sum(map(len, scans.values()))
         asked.done(done, total, f"measuring {step.place.in_run(name)}")
     full = any(measurable(step) for run in runs.values() for step in run.steps)
-    if full and not any(pairs for own in scans.values() for pairs in own):
+    wanted = {"pairs", "residual"}.intersection(asked.only)
+    if full and wanted and not any(scan.pairs for own in scans.values() for scan in own):
         asked.note(
             "No pair of maps was measured: no step that was read has one that was asked for."
         )
@@ -212,7 +220,7 @@ def _measured(
 
 
 def _followed(
-    run: _Run, found: Verified, scans: list[list[PairRecord]], given: _Given, asked: Asked
+    run: _Run, found: Verified, scans: list[StepScan], given: _Given, asked: Asked
 ) -> _Measured:
     """What the steps of one training show together."""
     steps, own = run.steps, {"run": run.name or None}
@@ -220,7 +228,7 @@ def _followed(
     motion = series_motion(steps, run.name, (found.integrity, found.series), asked)
     sound = sound_steps(steps, found.integrity.faults)
     schedule, reason = schedule_of(sound, **given)
-    by_name = {step.place.name: pairs for step, pairs in zip(steps, scans, strict=True)}
+    by_name = {step.place.name: scan.pairs for step, scan in zip(steps, scans, strict=True)}
     rates = series_rates(
         sound, by_name, found.series, schedule, reason=reason, read=step_imbalances(asked)
     )
@@ -231,6 +239,12 @@ def _followed(
         [one.model_copy(update=own) for one in motion],
         rates.model_copy(update=own),
     )
+
+
+def _onsets(found: _Measured, records: Sequence[StepRecord]) -> list[Onset]:
+    steps = _of(found.run, records)
+    pairs, heads = [one.pairs for one in found.scans], [one.heads for one in found.scans]
+    return [*onsets(steps, pairs, run=found.run), *near_copies(steps, heads, run=found.run)]
 
 
 def _of(run: str | None, records: Sequence[StepRecord]) -> list[StepRecord]:

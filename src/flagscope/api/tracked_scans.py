@@ -15,10 +15,13 @@ from flagscope.errors import FlagscopeError, InputError
 from flagscope.observables import PAIR_OBSERVABLES, null_band
 from flagscope.records import PairRecord, ScanResult
 from flagscope.records.series import SeriesCurve
+from flagscope.series.head_curves import head_curves
+from flagscope.series.health_curves import health_curves
 from flagscope.series.kept import KeptSteps
 from flagscope.series.pairs import pairs_over_steps
 from flagscope.series.step import Step
 from flagscope.series.step_rates import imbalances
+from flagscope.series.step_scan import StepScan
 
 if TYPE_CHECKING:
     from flagscope.api.source import Config
@@ -36,6 +39,8 @@ class Asked:
     ----------
     wanted
         `layers`, `kinds`, `family` and `heads` of a scan.
+    only
+        Parts of a scan; the motion of maps does not depend on it.
     config
         As for a scan.
     costs
@@ -49,6 +54,7 @@ class Asked:
     """
 
     wanted: Mapping[str, Any]
+    only: tuple[Part, ...]
     config: Config | None
     costs: Mapping[str, Any]
     kept: KeptSteps | None
@@ -59,6 +65,11 @@ class Asked:
     def key(self) -> dict[str, Any]:
         """What a result hangs on, next to the files of its step."""
         return {**self.wanted, "config": self.config, "version": version("flagscope")}
+
+    @property
+    def scan_key(self) -> dict[str, Any]:
+        """The same of the scan of a step."""
+        return {**self.key, "only": sorted(set(self.only))}
 
     def note(self, text: str) -> None:
         """Say it once."""
@@ -76,39 +87,32 @@ def measurable(step: Step) -> bool:
     return step.fault is None and not step.place.unfinished and not holds_adapter(step)
 
 
-def scanned(step: Step, run: str, asked: Asked) -> list[PairRecord]:
-    """Records of the pairs of one step; none where it cannot be measured, and a note says why."""
+def scanned(step: Step, run: str, asked: Asked) -> StepScan:
+    """What a scan finds in one step; nothing where it cannot be measured, and a note says why."""
     place = step.place
     if not measurable(step):
-        return []
-    known = None if asked.kept is None else asked.kept.result(place, asked.key)
+        return StepScan.none()
+    known = None if asked.kept is None else asked.kept.result(place, asked.scan_key)
     if known is not None:
-        return _slim(ScanResult.model_validate_json(known).pairs)
+        return StepScan.of(ScanResult.model_validate_json(known))
     try:
-        only: tuple[Part, ...] = ("pairs",)
         report = scan(
-            place.source, revision=place.revision, only=only, edges=0, progress=False,
+            place.source, revision=place.revision, only=asked.only, edges=0, progress=False,
             config=asked.config, **asked.wanted, **asked.costs,
         )  # fmt: skip
     except InputError:
         raise
     except FlagscopeError as error:
         asked.note(f"{place.in_run(run)} was not measured: {error}")
-        return []
+        return StepScan.none()
     if asked.kept is not None:
-        asked.kept.keep(place, asked.key, report.result.model_dump_json(by_alias=True))
-    return _slim(report.result.pairs)
-
-
-def _slim(pairs: Sequence[PairRecord]) -> list[PairRecord]:
-    """Pairs without the lists that no curve needs: those of all steps are held at once."""
-    left = {"incidence": None, "profile": None, "functional": None, "balanced": None}
-    return [pair.model_copy(update=left) for pair in pairs]
+        asked.kept.keep(place, asked.scan_key, report.result.model_dump_json(by_alias=True))
+    return StepScan.of(report.result)
 
 
 def step_imbalances(asked: Asked) -> Callable[[Step, Sequence[PairRecord]], dict[str, float]]:
     """‖A - B‖ by pair, of a step and its pairs; kept as a scan is."""
-    key = {**asked.key, "what": "imbalances"}
+    key = {**asked.scan_key, "what": "imbalances"}
 
     def read(step: Step, pairs: Sequence[PairRecord]) -> dict[str, float]:
         known = None if asked.kept is None else asked.kept.result(step.place, key)
@@ -122,14 +126,16 @@ def step_imbalances(asked: Asked) -> Callable[[Step, Sequence[PairRecord]], dict
     return read
 
 
-def curves_of(scans: Sequence[Sequence[PairRecord]]) -> list[SeriesCurve]:
-    """A curve for each pair and number that any step has.
+def curves_of(scans: Sequence[StepScan]) -> list[SeriesCurve]:
+    """A curve for each number of the pairs, of the heads and of health that any step has."""
+    return [
+        *_pair_curves([scan.pairs for scan in scans]),
+        *head_curves([scan.heads for scan in scans]),
+        *health_curves([scan.health for scan in scans]),
+    ]
 
-    Parameters
-    ----------
-    scans
-        The pairs of each step; none of a step that was not measured.
-    """
+
+def _pair_curves(scans: Sequence[Sequence[PairRecord]]) -> list[SeriesCurve]:
     found = []
     for name, pairs in pairs_over_steps(scans).items():
         first = next(pair for pair in pairs if pair is not None)

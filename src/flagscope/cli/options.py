@@ -88,6 +88,18 @@ def memory_option(help: str, *, default: str = "3GB") -> Decorator:
     )
 
 
+def only_option(default: str) -> Decorator:
+    """--only, parts of a scan."""
+    return click.option(
+        "--only",
+        metavar="PARTS",
+        default=default,
+        callback=parts,
+        show_default=True,
+        help=f"Parts to compute, separated by commas, of {', '.join(PARTS)}.",
+    )
+
+
 workers_option = click.option(
     "--workers",
     metavar="N",
@@ -127,14 +139,7 @@ source_options = together(
 
 model_options = together(
     source_options,
-    click.option(
-        "--only",
-        metavar="PARTS",
-        default=",".join(PARTS),
-        callback=parts,
-        show_default=True,
-        help="Parts to compute, separated by commas.",
-    ),
+    only_option(",".join(PARTS)),
     click.option(
         "--layers",
         metavar="N,N-N",

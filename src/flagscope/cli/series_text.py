@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from flagscope.records.series import SeriesRecord
     from flagscope.records.series_rates import SeriesRates
     from flagscope.records.series_runs import RunsRecord
+    from flagscope.report.series import CurveSummary
 
 _STEPS = 40  # rows of steps on a terminal: the first and the last of more
 
@@ -111,32 +112,62 @@ def _interval(low: float | None, high: float | None) -> str:
 
 def _print_curves(out: Output, record: SeriesRecord) -> None:
     from flagscope.cli.console import grid
-    from flagscope.observables import EXPLANATIONS
-    from flagscope.report.series import curve_summaries
-    from flagscope.report.wording import measured
+    from flagscope.report.series import curve_summaries, dead_lines
 
-    rows = [
-        (
-            one.kind,
-            EXPLANATIONS[one.observable].title
-            if one.observable in EXPLANATIONS
-            else one.observable,
-            f"{one.pairs:,}",
-            measured(one.first),
-            measured(one.last),
-            _interval(one.low, one.high),
-            one.label or "",
+    summaries = curve_summaries(record)
+    pairs = [one for one in summaries if one.part == "pairs"]
+    others = [one for one in summaries if one.part != "pairs"]
+    if pairs:
+        out.table(grid(_titles("pairs"), [_row(one, one.kind) for one in pairs]))
+        out.paragraph(
+            "Medians over pairs; – where fewer than half have a number; chance is the range of "
+            "95 % of values of one pair at the last step. For every pair and step: "
+            "--csv F --csv-table curves."
         )
-        for one in curve_summaries(record)
-    ]
-    titles = (("", "left"), ("number", "left"), ("pairs", "right"), ("first step", "right"),
-              ("last step", "right"), ("chance then", "right"), ("label", "left"))  # fmt: skip
-    out.table(grid(titles, rows))
-    out.paragraph(
-        "Medians over pairs; – where fewer than half have a number; chance is the range of 95 % of "
-        "values of one pair at the last step. For every pair and step: "
-        "--csv F --csv-table curves."
+    if others:
+        out.print()
+        out.table(grid(_titles("of"), [_row(one, _of(one)) for one in others]))
+        out.paragraph(
+            "Heads: medians over layers. – under chance: no random model says it. For every layer, "
+            "and blocks with dead neurons or heads: --csv F --csv-table curves."
+        )
+        for line in dead_lines(record):
+            out.paragraph(line, bullet="dead: ")
+
+
+def _titles(count: str) -> tuple[tuple[str, str], ...]:
+    return (
+        ("", "left"), ("number", "left"), (count, "right"), ("first step", "right"),
+        ("last step", "right"), ("chance then", "right"), ("label", "left"),
+    )  # fmt: skip
+
+
+def _row(one: CurveSummary, name: str) -> tuple[str, ...]:
+    from flagscope.observables import SERIES_EXPLANATIONS
+    from flagscope.report.series import value_in_words
+
+    words = SERIES_EXPLANATIONS.get(one.observable)
+    return (
+        name,
+        words.title if words else one.observable,
+        f"{one.pairs:,}" if one.part == "pairs" else _count(one),
+        value_in_words(one, one.first),
+        value_in_words(one, one.last),
+        _interval(one.low, one.high),
+        one.label or "",
     )
+
+
+def _of(one: CurveSummary) -> str:
+    from flagscope.report.wording import CURVE_WORDS
+
+    return CURVE_WORDS[one.kind].lower()
+
+
+def _count(one: CurveSummary) -> str:
+    from flagscope.report.wording import counted
+
+    return counted(one.pairs, "layer") if one.part == "heads" else ""
 
 
 def _print_runs(out: Output, record: RunsRecord) -> None:
@@ -171,10 +202,11 @@ def _print_onsets(out: Output, record: SeriesRecord) -> None:
     from flagscope.cli.console import grid
     from flagscope.report.series import later_in_words, onset_summaries
     from flagscope.report.series.onsets import WORDS
+    from flagscope.report.wording import CURVE_WORDS
 
     rows = [
         (
-            one.kind,
+            one.kind if one.of != "near_copies" else CURVE_WORDS[one.kind].lower(),
             WORDS[one.of],
             f"{one.pairs:,}",
             f"{one.from_the_first:,}",
@@ -191,8 +223,10 @@ def _print_onsets(out: Output, record: SeriesRecord) -> None:
         ("from the first step", "right"), ("later", "left"), ("not at the last", "right"),
     )  # fmt: skip
     out.table(grid(titles, rows))
+    heads = any(one.of == "near_copies" for one in record.onsets)
+    two = ", or two heads; of heads, those that are near-copies at some step" if heads else ""
     out.paragraph(
         "It was reached between the step before and the one named; what lies between is not known. "
         f"At most one {'run' if record.runs else 'series'} in 20 has a pair that is said to stand "
-        "beyond chance where it does not. For every pair: --csv F --csv-table onsets."
+        f"beyond chance where it does not{two}. For every pair: --csv F --csv-table onsets."
     )

@@ -10,7 +10,7 @@ from flagscope.cli.bar import progress_bar
 from flagscope.cli.collection import collection_paused
 from flagscope.cli.gate import series_codes, series_gate
 from flagscope.cli.interrupt import interruptible
-from flagscope.cli.options import KINDS, memory_option, pair_kinds, workers_option
+from flagscope.cli.options import KINDS, memory_option, only_option, pair_kinds, workers_option
 from flagscope.cli.outputs import (
     check_outputs,
     check_title,
@@ -69,6 +69,7 @@ def _rate(
     table="Table that --csv writes.",
     quiet="Print errors only.",
 )
+@only_option("health,pairs,heads")
 @click.option(
     "--kinds",
     metavar="KINDS",

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from flagscope.monitor.weights import block_norms
 from flagscope.records import PairRecord, ScanResult
@@ -63,19 +64,13 @@ def scalars_of(result: ScanResult, norms: Mapping[str, float]) -> dict[str, floa
     return {name: float(x) for name, x in numbers.items() if x is not None and math.isfinite(x)}
 
 
-def dead_units(result: ScanResult, what: str) -> int:
+def dead_units(result: ScanResult, what: Literal["neurons", "heads"]) -> int:
     """Neurons or heads that have no effect on the output of their block.
 
     Of neurons of which it is not known what lies between the two maps, those whose outgoing weights
     are all zero.
     """
-    count = 0
-    for units in [] if result.health is None else result.health.units:
-        if units.check == what:
-            count += units.dead
-        elif what == "neurons" and units.check == "unclear-neurons":
-            count += units.no_output
-    return count
+    return 0 if result.health is None else result.health.dead(what) or 0
 
 
 def beyond_chance(pair: PairRecord, level: float) -> bool:

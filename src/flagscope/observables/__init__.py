@@ -6,6 +6,12 @@ from flagscope.observables.heads import HEAD_EXPLANATIONS, LISTED_PAIRS, NEAR_CO
 from flagscope.observables.nulls import UNTESTABLE, untestable
 from flagscope.observables.observable import Band, Explanation, Observable
 from flagscope.observables.pairs import CORRELATION_FLOOR, PAIR_OBSERVABLES, RATIO_FLOOR
+from flagscope.observables.tracked import (
+    HEAD_NUMBER,
+    HEAD_NUMBERS,
+    HEALTH_EXPLANATIONS,
+    HeadNumber,
+)
 from flagscope.records import PairRecord
 
 PAIR_OBSERVABLE: dict[str, Observable] = {entry.field: entry for entry in PAIR_OBSERVABLES}
@@ -33,6 +39,12 @@ EXPLANATIONS: dict[str, Explanation] = {
     **{entry.field: entry.words for entry in PAIR_OBSERVABLES if not entry.column and entry.words},
 }
 """Every diagnostic in words, by its field: the glossary."""
+SERIES_EXPLANATIONS: dict[str, Explanation] = {
+    **EXPLANATIONS,
+    **{number.field: number.words for number in HEAD_NUMBERS},
+    **HEALTH_EXPLANATIONS,
+}
+"""Every number that a series follows in words, by its field."""
 
 __all__ = [
     "AT_A_GLANCE",
@@ -40,15 +52,20 @@ __all__ = [
     "CORRELATION_FLOOR",
     "EXPLANATIONS",
     "HEAD_EXPLANATIONS",
+    "HEAD_NUMBER",
+    "HEAD_NUMBERS",
+    "HEALTH_EXPLANATIONS",
     "LISTED_PAIRS",
     "NEAR_COPY",
     "PAIR_OBSERVABLE",
     "PAIR_OBSERVABLES",
     "PROFILED",
     "RATIO_FLOOR",
+    "SERIES_EXPLANATIONS",
     "UNTESTABLE",
     "Band",
     "Explanation",
+    "HeadNumber",
     "Observable",
     "null_band",
     "untestable",

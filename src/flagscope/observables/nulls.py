@@ -29,7 +29,7 @@ def commutator_null(pair: PairRecord) -> Band | None:
 def correlation_null(pair: PairRecord) -> Band | None:
     """Mean 0; ±1.96 standard deviations."""
     null = _null_of(pair)
-    return None if null is None else _normal(0.0, null.gram_correlation_sd)
+    return None if null is None else central(0.0, null.gram_correlation_sd)
 
 
 def defect_null(pair: PairRecord) -> Band | None:
@@ -37,13 +37,13 @@ def defect_null(pair: PairRecord) -> Band | None:
     null = _null_of(pair)
     if null is None:
         return None
-    return _normal(null.commutation_defect, null.commutation_defect_sd, floor=0.0)
+    return central(null.commutation_defect, null.commutation_defect_sd, floor=0.0)
 
 
 def overlap_null(pair: PairRecord) -> Band | None:
     """Mean 1; ±1.96 standard deviations, not below 0."""
     null = _null_of(pair)
-    return None if null is None else _normal(1.0, null.overlap_ratio_sd, floor=0.0)
+    return None if null is None else central(1.0, null.overlap_ratio_sd, floor=0.0)
 
 
 def intersection_null(pair: PairRecord) -> Band | None:
@@ -59,7 +59,7 @@ def flag_defect_null(pair: PairRecord) -> Band | None:
     small, large = sorted((ranks[0], ranks[1]))
     sd = null.overlap_ratio_sd
     mean = small * (1 - large / pair.d)
-    return _normal(mean, None if sd is None else sd * small * large / pair.d, floor=0.0)
+    return central(mean, None if sd is None else sd * small * large / pair.d, floor=0.0)
 
 
 def kernel_null(pair: PairRecord) -> Band | None:
@@ -75,7 +75,8 @@ def _null_of(pair: PairRecord) -> NullValues | None:
     return pair.null if pair.status == "ok" else None
 
 
-def _normal(mean: float | None, sd: float | None, *, floor: float | None = None) -> Band | None:
+def central(mean: float | None, sd: float | None, *, floor: float | None = None) -> Band | None:
+    """Mean ±1.96 standard deviations, not below a floor; None where either is not known."""
     if mean is None or sd is None:
         return None
     low = mean - _CENTRAL_95 * sd

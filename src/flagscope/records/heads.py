@@ -28,6 +28,12 @@ class HeadPair(Record):
     rank: int
     mean_squared_cosine: float
 
+    @property
+    def closeness(self) -> float:
+        """The part of the way from chance, 0, to a copy, 1; 0 where chance alone gives a copy."""
+        chance = self.mean_squared_cosine / self.overlap_ratio
+        return (self.mean_squared_cosine - chance) / (1 - chance) if chance < 1 else 0.0
+
 
 class HeadCluster(Record):
     """Heads that are near-copies of each other (schema 2)."""

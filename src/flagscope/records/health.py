@@ -201,6 +201,14 @@ class UnitFaults(Record):
         description="Blocks, those with most of it first, at most 12."
     )
 
+    def without_effect(self, block: FaultyBlock | None = None) -> int:
+        """Units known to have no effect, in all blocks or in one that is listed.
+
+        Of unclear neurons, which are never called dead, those whose outgoing weights are all zero.
+        """
+        counts = self if block is None else block
+        return counts.no_output if self.check == "unclear-neurons" else counts.dead
+
 
 class Missing(Record):
     """Layers that a numbered stack lacks, tensors that a layer lacks, or modules outside of it."""
@@ -280,3 +288,8 @@ class Health(Record):
     scale_outliers: list[ScaleOutlier] = Field(
         default=[], description="At most 12; of stacks with at least 4 layers."
     )
+
+    def dead(self, what: Literal["neurons", "heads"]) -> int | None:
+        """Neurons or heads known to have no effect; None where there was none to look at."""
+        units = [one for one in self.units if one.check.endswith(what)]
+        return sum(one.without_effect() for one in units) if units else None

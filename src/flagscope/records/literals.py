@@ -38,6 +38,8 @@ What = Literal["pairs", "head groups", "links"]
 
 Part = Literal["health", "pairs", "heads", "residual"]
 PARTS: tuple[Part, ...] = get_args(Part)
+CurvePart = Literal["pairs", "heads", "health"]
+"""Parts of a scan that a series follows over its steps."""
 Precision = Literal["mixed", "float64", "float32"]
 FoldNorms = Literal["auto", "all", "none"]
 Depth = Literal["auto", "sharp", "full"]

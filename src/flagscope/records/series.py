@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from flagscope.records.literals import Label
+from flagscope.records.literals import CurvePart, Label
 from flagscope.records.record import Record
 from flagscope.records.series_adapter import AdapterCurves
 from flagscope.records.series_changes import ChangePoints
@@ -16,6 +16,8 @@ from flagscope.records.series_rates import SeriesRates
 from flagscope.records.series_runs import RunsRecord
 
 TRACK_SCHEMA = "flagscope.track/1"
+NETWORK = "network"
+"""Name and kind of the whole network among the curves of health."""
 
 SeriesFaultCode = Literal[
     "truncated",
@@ -101,18 +103,34 @@ class Integrity(Record):
 
 
 class SeriesCurve(Record):
-    """One number of one pair over the steps of a series."""
+    """One number of a pair, of the heads of a layer, or of health, over the steps of a series."""
 
-    pair: str = Field(description="Name of the pair, as in a scan.")
-    kind: str
+    part: CurvePart = Field(
+        default="pairs", description="Part of a scan that it is from: pairs, heads or health."
+    )
+    pair: str = Field(
+        description="Name of the pair, as in a scan. Of heads their layer and space, such as "
+        "layer.0.heads.k; of health the block, as in a scan, layer.0.heads, or network."
+    )
+    kind: str = Field(
+        description="Of the pair; of heads their space (q, k, v or o); of health the kind of the "
+        "block, heads, or network."
+    )
     layer: int | None
-    observable: str = Field(description="Field of the pair's record in a scan.")
+    observable: str = Field(
+        description="Field of the pair's record in a scan. Of heads head_overlap_ratio, "
+        "max_pair_ratio, distinct_heads or shared_directions; of health dead_neurons, dead_heads "
+        "or not_finite."
+    )
     label: Label | None = Field(
         description="Whether the pair's own freedom leaves the number (functional) or moves it "
-        "(gauge); null where that is not known."
+        "(gauge); null where that is not known, and for health."
     )
     values: list[float | None] = Field(description="One for each step; null where there is none.")
-    low: list[float | None] = Field(description="What chance gives at each step, its lower end.")
+    low: list[float | None] = Field(
+        description="What chance gives at each step, its lower end; null where no random model "
+        "says it."
+    )
     high: list[float | None]
 
 

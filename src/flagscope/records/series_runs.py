@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
+from flagscope.records.literals import CurvePart
 from flagscope.records.record import Record
 
 StartAnswer = Literal["own", "another-run", "unknown", "not-compared"]
@@ -76,9 +77,10 @@ class RunRelation(Record):
 
 
 class RunBand(Record):
-    """One number of one pair over several runs, at the steps that at least two of them have."""
+    """One number of a curve over several runs, at the steps that at least two of them have."""
 
-    pair: str = Field(description="Name of the pair, as in a scan.")
+    part: CurvePart = Field(default="pairs", description="As in the curve.")
+    pair: str = Field(description="As in the curve.")
     kind: str
     layer: int | None
     observable: str

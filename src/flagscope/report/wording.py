@@ -19,6 +19,13 @@ KIND_WORDS = {
     "residual": "Residual stream",
     "latent": "Latent attention",
 }
+# Of the curves of a series, which are of heads and of the network too.
+CURVE_WORDS = {
+    **KIND_WORDS,
+    **{space: f"{word.capitalize()} heads" for space, word in SPACE_WORDS.items()},
+    "heads": "Heads",
+    "network": "Network",
+}
 # The first and the second map of a pair, as a reader of the model's code knows them.
 MAP_WORDS = {
     "qk": ("W_Q", "W_K"),

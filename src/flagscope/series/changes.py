@@ -46,8 +46,8 @@ def change_points(
     steps
         Of all curves.
     curves
-        With a value for each step, or None. Counts of directions, and the overlap at ranks that are
-        such counts, are left out.
+        With a value for each step, or None. Those of heads and of health, counts of directions, and
+        the overlap at ranks that are such counts, are left out.
     run
         The run to look at, where there are several.
 
@@ -61,6 +61,8 @@ def change_points(
     mine = [i for i, step in enumerate(steps) if step.run == run and step.number is not None]
     tested = []
     for curve in curves:
+        if curve.part != "pairs":
+            continue
         entry = PAIR_OBSERVABLE.get(curve.observable)
         # Counts, and overlaps at ranks that are counts, jump in every training.
         if entry is not None and (entry.counts_meetings or entry.dominant):
@@ -136,5 +138,6 @@ def _not_looked_at(steps: int, tests: int) -> str:
         return f"No curve has {LEAST} steps that are evenly apart, to a factor of two."
     return (
         f"The first {SIDE} and the last {SIDE} changes of each curve, steps that are not evenly "
-        "apart, counts of directions and overlaps at them, and a change of slope without a jump."
+        "apart, counts of directions and overlaps at them, curves of heads and of health, and a "
+        "change of slope without a jump."
     )

@@ -33,7 +33,7 @@ Side = Literal["above", "below"]
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """One number at one step: whether it is there, on which side of chance, and its grade."""
 
     there: bool
@@ -65,17 +65,35 @@ def onsets(
         pair = next(one for one in pairs if one is not None)
         for of, look in _LOOKS.items():
             seen = [None if one is None else look(one) for one in pairs]
-            found.append(_onset(steps, seen, pair, of, run))
+            found.append(onset(steps, seen, of, run, (pair.name, pair.kind, pair.layer)))
     return found
 
 
-def _onset(
+def onset(
     steps: Sequence[StepRecord],
-    seen: Sequence[_Seen | None],
-    pair: PairRecord,
+    seen: Sequence[Seen | None],
     of: OnsetOf,
     run: str | None,
+    where: tuple[str, str, int | None],
+    *,
+    heads: tuple[int, int] | None = None,
 ) -> Onset:
+    """From when on something is there until the end.
+
+    Parameters
+    ----------
+    steps, run
+        As of `onsets`.
+    seen
+        What each step shows; None where it does not have it.
+    of
+        What is looked at.
+    where
+        Name, kind and layer.
+    heads
+        The two heads, where it is of heads.
+    """
+    pair, kind, layer = where
     known = [(step, one) for step, one in zip(steps, seen, strict=True) if one is not None]
     start = len(known)
     while start and known[start - 1][1].there and known[start - 1][1].side == known[-1][1].side:
@@ -89,9 +107,10 @@ def _onset(
         answer = "open"
     return Onset(
         run=run,
-        pair=pair.name,
-        kind=pair.kind,
-        layer=pair.layer,
+        pair=pair,
+        kind=kind,
+        layer=layer,
+        heads=heads,
         of=of,
         answer=answer,
         side=None if by is None else known[-1][1].side,
@@ -105,26 +124,26 @@ def _onset(
     )
 
 
-def _overlap(pair: PairRecord) -> _Seen | None:
+def _overlap(pair: PairRecord) -> Seen | None:
     ratio = None if pair.overlap_test is None else pair.overlap_test.overlap_ratio
     return _tested(pair.p_familywise, ratio, 1.0)
 
 
-def _commutator(pair: PairRecord) -> _Seen | None:
+def _commutator(pair: PairRecord) -> Seen | None:
     return _tested(pair.commutator_p_familywise, pair.commutator_ratio, 1.0)
 
 
-def _correlation(pair: PairRecord) -> _Seen | None:
+def _correlation(pair: PairRecord) -> Seen | None:
     return _tested(pair.gram_correlation_p_familywise, pair.gram_correlation, 0.0)
 
 
-def _tested(p: float | None, value: float | None, chance: float) -> _Seen | None:
+def _tested(p: float | None, value: float | None, chance: float) -> Seen | None:
     if p is None or value is None:
         return None
-    return _Seen(p <= LEVEL, side="above" if value > chance else "below")
+    return Seen(p <= LEVEL, side="above" if value > chance else "below")
 
 
-def _rank(pair: PairRecord) -> _Seen | None:
+def _rank(pair: PairRecord) -> Seen | None:
     ranks = _ranks(pair)
     if ranks is None:
         return None
@@ -132,7 +151,7 @@ def _rank(pair: PairRecord) -> _Seen | None:
     return _graded(min(low, _kept(pair, low)) / high if high else 0.0)
 
 
-def _subspace(pair: PairRecord) -> _Seen | None:
+def _subspace(pair: PairRecord) -> Seen | None:
     ranks = _ranks(pair)
     if ranks is None:
         return None
@@ -143,7 +162,7 @@ def _subspace(pair: PairRecord) -> _Seen | None:
     return _graded(0.0 if pair.overlap_ratio is None else pair.overlap_ratio * low / pair.d)
 
 
-def _basis(pair: PairRecord) -> _Seen | None:
+def _basis(pair: PairRecord) -> Seen | None:
     """What level 3 can be at most: its blocks agree no better than the spaces that they span."""
     subspace, defect = _subspace(pair), pair.commutation_defect
     if subspace is None or subspace.grade is None or defect is None:
@@ -164,12 +183,12 @@ def _kept(pair: PairRecord, low: int) -> int:
     return sum(one > _LOST for one in pair.cosines) if isinstance(pair.cosines, list) else low
 
 
-def _graded(grade: float) -> _Seen:
+def _graded(grade: float) -> Seen:
     # Rounding may carry a sum of squared cosines past the dimension.
-    return _Seen(grade >= 1 - TOLERANCE, grade=min(1.0, grade))
+    return Seen(grade >= 1 - TOLERANCE, grade=min(1.0, grade))
 
 
-_LOOKS: dict[OnsetOf, Callable[[PairRecord], _Seen | None]] = {
+_LOOKS: dict[OnsetOf, Callable[[PairRecord], Seen | None]] = {
     "overlap": _overlap,
     "commutator_ratio": _commutator,
     "gram_correlation": _correlation,

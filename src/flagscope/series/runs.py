@@ -133,6 +133,7 @@ def _band(curve: SeriesCurve, steps: Sequence[StepRecord], shared: SideBySide) -
     drawn = [list(values.get(number, {}).values()) for number in numbers]
     intervals = [_mean_interval(one) for one in drawn]
     return RunBand(
+        part=curve.part,
         pair=curve.pair,
         kind=curve.kind,
         layer=curve.layer,

@@ -8,6 +8,7 @@ from flagscope.report.series.adapters import (
     nothing_stands_out,
 )
 from flagscope.report.series.changes import change_points_in_words
+from flagscope.report.series.dead import dead_lines
 from flagscope.report.series.frames import (
     change_points_frame,
     curves_frame,
@@ -32,7 +33,12 @@ from flagscope.report.series.runs import (
     relations_in_words,
     runs_frame,
 )
-from flagscope.report.series.text import CurveSummary, curve_summaries, series_headline
+from flagscope.report.series.text import (
+    CurveSummary,
+    curve_summaries,
+    series_headline,
+    value_in_words,
+)
 
 __all__ = [
     "AdapterSummary",
@@ -48,6 +54,7 @@ __all__ = [
     "change_points_in_words",
     "curve_summaries",
     "curves_frame",
+    "dead_lines",
     "later_in_words",
     "motion_frame",
     "nothing_stands_out",
@@ -64,6 +71,7 @@ __all__ = [
     "steps_frame",
     "tested_turns",
     "turned_maps",
+    "value_in_words",
     "way_in_words",
     "whole_way",
 ]

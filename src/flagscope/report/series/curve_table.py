@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from flagscope.records import CurvePart
 from flagscope.records.series import SeriesCurve
 from flagscope.report.routes import reader_title, route_named, writer_title
 from flagscope.report.series.text import median_of_most
-from flagscope.report.wording import KIND_WORDS, counted
+from flagscope.report.wording import CURVE_WORDS, counted
 
 MOST_PLACES = 20_000  # pairs × steps that a page has one by one: some 1 MB of it
 _LAYER = re.compile(r"(?<![\w])layer\.\d+\.?")
@@ -22,9 +23,10 @@ class CurveTable:
     Parameters
     ----------
     pairs
-        One curve of each pair, for its name, kind and layer.
+        One curve of each pair, of each layer's heads in one space and of what else has a curve, for
+        its name, kind and layer.
     numbers
-        For each observable the curve of each pair, None where the pair has none.
+        For each observable the curve of each of them, None where it has none.
     grouped
         Pairs that the medians stand for; 0 where each pair has its own curves.
     """
@@ -33,9 +35,20 @@ class CurveTable:
     numbers: dict[str, tuple[SeriesCurve | None, ...]]
     grouped: int = 0
 
+    @property
+    def pairs_alone(self) -> bool:
+        """Whether all curves are of pairs."""
+        return all(pair.part == "pairs" for pair in self.pairs)
+
+    def part(self, field: str) -> CurvePart:
+        """The part of a scan that a number is from."""
+        return next(curve.part for curve in self.numbers[field] if curve is not None)
+
 
 def curve_table(curves: Sequence[SeriesCurve], *, most: int = MOST_PLACES) -> CurveTable:
     """The curves of each pair; above ``most`` pairs × steps, medians of a kind in a layer.
+
+    Those of heads and of health are never put together.
 
     A median is that of the pairs that have the number, and missing where fewer than half do. What
     chance gives it is the median of what chance gives each pair, and so wider than its own.
@@ -44,8 +57,10 @@ def curve_table(curves: Sequence[SeriesCurve], *, most: int = MOST_PLACES) -> Cu
     places = sum(len(pair.values) for pair in table.pairs)
     if places <= most:
         return table
-    medians = _by_pair(_medians(curves))
-    return CurveTable(medians.pairs, medians.numbers, grouped=len(table.pairs))
+    others = [curve for curve in curves if curve.part != "pairs"]
+    medians = _by_pair([*_medians([one for one in curves if one.part == "pairs"]), *others])
+    grouped = sum(pair.part == "pairs" for pair in table.pairs)
+    return CurveTable(medians.pairs, medians.numbers, grouped=grouped)
 
 
 def _by_pair(curves: Sequence[SeriesCurve]) -> CurveTable:
@@ -102,13 +117,19 @@ def row_title(pair: SeriesCurve) -> str:
     ('Value–output, encoder cross head 1', 'Sequential')
     >>> titled("layer.1.mlp.down-layer.3.q", "residual", 3)
     'MLP output to query, 2 blocks on'
+    >>> row_title(SeriesCurve(part="heads", pair="decoder.layer.0.cross.heads.k", kind="k", layer=0,
+    ...                       observable="max_pair_ratio", label=None, values=[], low=[], high=[]))
+    'Key heads, decoder cross'
     """
     way = route_named(pair.pair) if pair.kind == "residual" else None
     if way is not None:
         return f"{writer_title(way.writer)} to {reader_title(way.reader, way.distance)}"
-    words = KIND_WORDS.get(pair.kind, pair.kind)
+    words = CURVE_WORDS.get(pair.kind, pair.kind)
     if pair.layer is None:
         return words
     name = re.sub(r", median of .*$", "", pair.pair)
-    rest = _LAYER.sub("", name).removesuffix(pair.kind).strip(".").replace(".", " ")
+    rest = _LAYER.sub("", name).removesuffix(pair.kind).strip(".")
+    if pair.part == "heads":
+        rest = rest.removesuffix("heads").strip(".")
+    rest = rest.replace(".", " ")
     return f"{words}, {rest}" if rest else words

@@ -20,6 +20,7 @@ _CURVES = (
     "high",
     "label",
     "run",
+    "part",
 )
 
 
@@ -30,17 +31,18 @@ def steps_frame(record: SeriesRecord) -> pandas.DataFrame:
 
 
 def curves_frame(record: SeriesRecord) -> pandas.DataFrame:
-    """One row for each number of each pair at each step that has it."""
+    """One row for each number of each curve at each step that has it."""
     rows = [
         (step.name, step.number, curve.pair, curve.kind, curve.layer, curve.observable, value, low,
-         high, curve.label, step.run)
+         high, curve.label, step.run, curve.part)
         for curve in record.curves
         for step, value, low, high in zip(
             record.steps, curve.values, curve.low, curve.high, strict=True
         )
         if value is not None
     ]  # fmt: skip
-    return pandas.DataFrame(rows, columns=list(_CURVES))
+    # The network has no layer, which must not make the layers of others fractions.
+    return pandas.DataFrame(rows, columns=list(_CURVES)).astype({"layer": "Int64"})
 
 
 def onsets_frame(record: SeriesRecord) -> pandas.DataFrame:

@@ -16,13 +16,17 @@ WORDS = {
     "rank": "level 1, rank",
     "subspace": "level 2, subspace",
     "basis": "level 3, basis",
+    "near_copies": "near-copies",
 }
 """What an onset is of."""
 _LISTED = 4
 
 
 class OnsetSummary(NamedTuple):
-    """Of one kind of pair and one test or level: how many pairs reach it, and by which step."""
+    """Of one kind of pair and one test or level: how many pairs reach it, and by which step.
+
+    Of heads, pairs are two heads of a layer that are near-copies at some step.
+    """
 
     kind: str
     of: str
@@ -91,4 +95,7 @@ def onset_in_words(onset: Onset) -> str:
         "open": "not excluded by what was measured",
         "not-tested": "not tested",
     }
-    return f"{WORDS[onset.of]}: {said[onset.answer]}"
+    of = WORDS[onset.of]
+    if onset.heads is not None:
+        of = f"heads {onset.heads[0]} and {onset.heads[1]}, {of}"
+    return f"{of}: {said[onset.answer]}"

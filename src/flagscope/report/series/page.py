@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from flagscope.observables import EXPLANATIONS
+from flagscope.observables import SERIES_EXPLANATIONS
 from flagscope.records import with_texts
 from flagscope.records.series import SeriesFault, SeriesRecord
 from flagscope.report import wording
@@ -23,12 +23,13 @@ from flagscope.report.series.added_tables import (
 )
 from flagscope.report.series.changes import change_points_in_words
 from flagscope.report.series.curve_table import curve_table
+from flagscope.report.series.dead import dead_lines
 from flagscope.report.series.motion import tested_turns, turned_maps
 from flagscope.report.series.onsets import WORDS, later_in_words
 from flagscope.report.series.page_data import page_data, shows_bands, step_keys
 from flagscope.report.series.rates import rates_lines
 from flagscope.report.series.runs import START_WORDS, relations_in_words
-from flagscope.report.series.text import curve_summaries, series_headline
+from flagscope.report.series.text import curve_summaries, series_headline, value_in_words
 from flagscope.shortening import shortened
 
 _SCRIPTS = (
@@ -149,7 +150,9 @@ def render_series(record: SeriesRecord, *, title: str | None = None) -> str:
             table=table,
             numbers=data["numbers"],
             kinds=curve_summaries(record),
-            observables=EXPLANATIONS,
+            value_in_words=value_in_words,
+            dead_lines=dead_lines(record),
+            observables=SERIES_EXPLANATIONS,
             wording=wording,
         )
     )  # fmt: skip

@@ -16,7 +16,7 @@ from flagscope.report.series.onsets import onset_in_words
 from flagscope.report.series.path_figure import path_figure
 from flagscope.report.series.run_axes import RunSteps, runs_of_steps
 from flagscope.report.series.step_axis import StepAxis
-from flagscope.report.series.step_map import numbers_of, step_map
+from flagscope.report.series.step_map import numbers_of, step_maps
 from flagscope.report.spec import plain, rounded
 
 _FIRST = "gram_correlation"  # the number that is open at first: every pair has it at every step
@@ -53,9 +53,13 @@ def page_data(
         "figures": {
             f"rates-{place}": rates_figure(found.rates) for place, found in enumerate(record.rates)
         },
-        "map": step_map(table.pairs).payload(),
+        "maps": {part: one.payload() for part, one in step_maps(table).items()},
         "pairs": [
-            {"name": pair.pair, "kind": wording.KIND_WORDS.get(pair.kind, pair.kind)}
+            {
+                "name": pair.pair,
+                "kind": wording.CURVE_WORDS.get(pair.kind, pair.kind),
+                "part": pair.part,
+            }
             for pair in table.pairs
         ],
         "numbers": numbers_of(table),

@@ -35,14 +35,14 @@ def relations_frame(record: RunsRecord | None) -> pandas.DataFrame:
 
 def bands_frame(record: RunsRecord | None) -> pandas.DataFrame:
     """One row for each number of each pair at each step that several runs have."""
-    columns = ("number", "pair", "kind", "layer", "observable", *_OVER)
+    columns = ("number", "pair", "kind", "layer", "observable", *_OVER, "part")
     rows = [
         (number, band.pair, band.kind, band.layer, band.observable,
-         *(getattr(band, field)[place] for field in _OVER))
+         *(getattr(band, field)[place] for field in _OVER), band.part)
         for band in (record.bands if record is not None else ())
         for place, number in enumerate(band.numbers)
     ]  # fmt: skip
-    return pandas.DataFrame(rows, columns=list(columns))
+    return pandas.DataFrame(rows, columns=list(columns)).astype({"layer": "Int64"})
 
 
 def relations_in_words(record: RunsRecord) -> Iterator[str]:

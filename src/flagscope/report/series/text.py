@@ -7,16 +7,20 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
-from flagscope.records.series import SeriesCurve, SeriesRecord
+from flagscope.observables import HEAD_NUMBER
+from flagscope.records import CurvePart
+from flagscope.records.series import NETWORK, SeriesCurve, SeriesRecord
+from flagscope.report.wording import measured, number
 
 
 class CurveSummary(NamedTuple):
-    """One number of one kind of pair: medians at the first and the last step of each run.
+    """One number of one kind of pair, or of heads: medians at the first and last step of each run.
 
     None where fewer than half of the pairs have it there. `low` and `high` are medians of the ends
     of what chance gives at the last step, None where there is no number.
     """
 
+    part: CurvePart
     kind: str
     observable: str
     pairs: int
@@ -49,13 +53,17 @@ def series_headline(record: SeriesRecord) -> str:
 
 
 def curve_summaries(record: SeriesRecord) -> list[CurveSummary]:
-    """Medians over the pairs of each kind, at the first and the last step, by kind and number."""
-    groups: dict[tuple[str, str], list[SeriesCurve]] = defaultdict(list)
+    """Medians over the pairs of each kind, at the first and the last step, by kind and number.
+
+    Those of heads are over layers. Health has the counts of the whole network alone.
+    """
+    groups: dict[tuple[CurvePart, str, str], list[SeriesCurve]] = defaultdict(list)
     for curve in record.curves:
-        groups[curve.kind, curve.observable].append(curve)
+        if curve.part != "health" or curve.kind == NETWORK:
+            groups[curve.part, curve.kind, curve.observable].append(curve)
     found = []
     ends = _ends(record)
-    for (kind, observable), curves in groups.items():
+    for (part, kind, observable), curves in groups.items():
         labels = {curve.label for curve in curves}
         last = median_of_most([curve.values[at] for curve in curves for _, at in ends])
         calibrated = [
@@ -66,6 +74,7 @@ def curve_summaries(record: SeriesRecord) -> list[CurveSummary]:
         ]
         found.append(
             CurveSummary(
+                part=part,
                 kind=kind,
                 observable=observable,
                 pairs=len(curves),
@@ -77,6 +86,20 @@ def curve_summaries(record: SeriesRecord) -> list[CurveSummary]:
             )
         )
     return found
+
+
+def value_in_words(summary: CurveSummary, value: float | None) -> str:
+    """A value of a summary: counts of heads and of health are whole, or medians of such.
+
+    Examples
+    --------
+    >>> whole = CurveSummary("heads", "k", "distinct_heads", 4, 6.0, 5.5, 6.0, 6.0, "functional")
+    >>> value_in_words(whole, whole.first), value_in_words(whole, whole.last)
+    ('6', '5.50')
+    """
+    known = HEAD_NUMBER.get(summary.observable)
+    counts = summary.part == "health" or (known is not None and known.counts)
+    return number(value) if counts else measured(value)
 
 
 def _ends(record: SeriesRecord) -> list[tuple[int, int]]:

@@ -15,6 +15,12 @@ function drawMarks() {
   byId("step").max = String(steps.length - 1);
 }
 
+const PARTS = {
+  pairs: { group: "Numbers of pairs", row: "pair" },
+  heads: { group: "Numbers of heads", row: "heads" },
+  health: { group: "Counts of health", row: "block" },
+};
+
 function setUpSeries(data) {
   const { pairs, numbers } = data;
   const slider = byId("step");
@@ -25,6 +31,10 @@ function setUpSeries(data) {
   let number = numbers[Math.max(numbers.findIndex((one) => one.field === data.first), 0)];
   let pair = all[0];
   const targetOf = (which = pair, place = step, what = number) => `pair/${which.name}/${what.field}/${steps[place].key}`;
+  // A pair has the numbers of pairs, and what health counts in its block; heads have those of heads.
+  const has = (what, one) => what.part === one.part || Boolean(what.all[one.index]);
+  const numberOf = (one) => (has(number, one) ? number : numbers.find((what) => has(what, one)));
+  number = numberOf(pair);
 
   function cellAt(what, index, place) {
     const drawn = index === null ? null : what.curves[index];
@@ -36,25 +46,33 @@ function setUpSeries(data) {
     const words = `${all[index].name}: ${what.symbol} = ${shortNumber(value)}${chance ? `, ${chance}${within ? "" : " (outside)"}` : ""}`;
     return { cell: [value, words, targetOf(all[index], place, what)], within, short: `${all[index].name}: ${shortNumber(value)}` };
   }
-  const maps = numbers.map((what) => {
+  const drawn = numbers.filter((what) => data.maps[what.part].cells.flat().some((index) => index !== null && what.all[index]));
+  const maps = drawn.map((what) => {
+    const of = data.maps[what.part];
     const label = new Set(what.labels.filter((_, index) => what.curves[index]));
-    const rows = data.map.cells.map((row) => what.labels[row.find((index) => index !== null && what.curves[index])] ?? "");
+    const rows = of.cells.map((row) => what.labels[row.find((index) => index !== null && what.curves[index])] ?? "");
     return {
-      what, group: "Numbers of pairs", scale: what.scale, limit: what.limit, row_title: "pair", column_title: data.map.column_title,
-      rows: data.map.rows, columns: data.map.columns, cells: [],
-      label: label.size === 1 ? [...label][0] : "", row_labels: label.size === 1 ? [] : rows, title: what.title,
-      words: `${what.words}${what.calibrated ? " Dotted: within what chance gives 95 % of the time." : " No random model says what chance gives."}`,
+      what, of, group: PARTS[what.part].group, scale: what.scale, limit: what.limit, row_title: PARTS[what.part].row, column_title: of.column_title,
+      rows: of.rows, columns: of.columns, cells: [],
+      label: (label.size === 1 && [...label][0]) || "", row_labels: label.size === 1 ? [] : rows, title: what.title,
+      words: [what.words, what.calibrated ? "Dotted: within what chance gives 95 % of the time." : what.part === "health" ? "" : "No random model says what chance gives."].filter(Boolean).join(" "),
       furthest: what.calibrated ? "Furthest from chance" : "Largest",
     };
   });
   function prepare(map) {
-    const cells = data.map.cells.map((row) => row.map((index) => cellAt(map.what, index, step)));
+    const cells = map.of.cells.map((row) => row.map((index) => cellAt(map.what, index, step)));
     map.cells = cells.map((row) => row.map((one) => one && one.cell));
     map.within = cells.map((row) => row.map((one) => Boolean(one?.within)));
     map.shorts = cells.map((row) => row.map((one) => one?.short));
     map.fileTitle = `${map.what.title} at ${steps[step].label}${runs.length > 1 ? ` of ${run.name}` : ""}`;
   }
-  const map = setUpMap({ maps }, { prepare, chosen: (index) => { number = numbers[index]; keep(); drawCurves(); showOverSteps(step); } });
+  const map = setUpMap({ maps }, { prepare, chosen: (index) => {
+    number = drawn[index];
+    pair = has(number, pair) ? pair : all[data.maps[number.part].cells.flat().find((one) => one !== null && number.all[one])];
+    keep();
+    drawCurves();
+    showOverSteps(step);
+  } });
 
   const select = byId("pair-select");
   const groups = new Map();
@@ -64,7 +82,7 @@ function setUpSeries(data) {
   }
   select.append(...groups.values());
   const inOrder = [...select.options].map((option) => Number(option.value));
-  const toPair = (index) => go(targetOf(all[index]), { scroll: false });
+  const toPair = (index) => go(targetOf(all[index], step, numberOf(all[index])), { scroll: false });
   select.addEventListener("change", () => toPair(Number(select.value)));
   for (const [id, by] of [["pair-previous", -1], ["pair-next", 1]]) {
     byId(id).addEventListener("click", () => toPair(inOrder[select.selectedIndex + by]));
@@ -73,7 +91,7 @@ function setUpSeries(data) {
   // What a run has of every curve.
   function sliceRun() {
     if (runs.length < 2) return;
-    for (const what of numbers) what.curves = what.all.map((drawn) => drawn && drawn.map((side) => run.places.map((place) => side[place])));
+    for (const what of numbers) what.curves = what.all.map((curve) => curve && curve.map((side) => run.places.map((place) => side[place])));
   }
   function openRun(index) {
     const here = steps[step].number;
@@ -97,6 +115,7 @@ function setUpSeries(data) {
     document.querySelector("[data-pair-name]").textContent = pair.name;
     numbers.forEach((what, index) => {
       const holder = document.querySelector(`[data-band="${index}"]`);
+      holder.hidden = !has(what, pair);
       const figure = bandFigure(data.bands, what, pair);
       fillChip(holder.querySelector("[data-label]"), what.labels[pair.index]);
       overSteps.set(holder.querySelector(".plot"), { ...figure, current: () => run.numbered?.[step] ?? null });
@@ -111,6 +130,7 @@ function setUpSeries(data) {
     const specs = numbers.map((what, index) => {
       const holder = document.querySelector(`[data-number="${index}"]`);
       const figure = curveFigure(what, pair, (place) => targetOf(pair, place, what));
+      holder.hidden = !has(what, pair);
       holder.classList.toggle("chosen", what === number);
       fillChip(holder.querySelector("[data-label]"), what.labels[pair.index]);
       holder.querySelector("[data-missing]").textContent = missingWords(what, pair);
@@ -130,7 +150,7 @@ function setUpSeries(data) {
     const faults = steps[step].faults;
     byId("step-words").replaceChildren(faults.length ? make("b", { textContent: `Faults: ${faults.join(", ")}. ` }) : "No fault was found in this step. ",
       steps[step].measured ? "" : "It was not measured: the map has no numbers.");
-    map.fill(numbers.indexOf(number));
+    map.fill(drawn.includes(number) ? drawn.indexOf(number) : 0);
   }
   function drawAll() {
     drawStep();
@@ -152,6 +172,7 @@ function setUpSeries(data) {
     const which = named.get(parts.join("/"));
     if (!what || !which || !openStep(key)) return null;
     [number, pair] = [what, which];
+    number = numberOf(pair);
     drawAll();
     return { target: targetOf(), mark: byId("curves-card"), heading: byId("pair-title"), said: `${pair.name}, ${number.title}, ${steps[step].label}.` };
   };
