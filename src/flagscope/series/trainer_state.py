@@ -10,6 +10,9 @@ from flagscope.checkpoint.configuration import json_object
 from flagscope.checkpoint.remote.path import RemotePath
 
 TRAINER_STATE = "trainer_state.json"
+# A log of every step takes some 180 bytes an entry, five times that where many numbers are logged:
+# 300,000 to 1,500,000 steps.
+_LARGEST = 2**28
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ def trainer_state(weights: str | None) -> TrainerState | None:
 
     Raises
     ------
-    CorruptFileError
-        If it is not JSON.
+    CorruptFileError, SourceError
+        If it is not JSON, too large, or cannot be read.
     """
     if weights is None:
         return None
@@ -49,7 +52,18 @@ def trainer_state(weights: str | None) -> TrainerState | None:
     path = folder / TRAINER_STATE
     if not path.is_file():
         return None
-    return _state(json_object(path))
+    return _state(trainer_content(path))
+
+
+def trainer_content(path: Path | RemotePath) -> dict[str, Any]:
+    """What a trainer_state.json of at most 256 MiB holds.
+
+    Raises
+    ------
+    MissingFileError, CorruptFileError, SourceError
+        As for `json_object`.
+    """
+    return json_object(path, kind=TRAINER_STATE, largest=_LARGEST)
 
 
 def _state(content: dict[str, Any]) -> TrainerState:
