@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from flagscope.series.places import Place
 
 FileStates = tuple[tuple[str, int, int], ...]
@@ -15,7 +13,7 @@ def file_states(place: Place) -> FileStates | None:
 
     None where there are none to see: behind a URL, on the hub, or where nothing is there.
     """
-    path = _local(place)
+    path = place.path
     if path is None:
         return None
     try:
@@ -28,7 +26,7 @@ def file_states(place: Place) -> FileStates | None:
 
 def last_change(place: Place) -> float | None:
     """Seconds since 1970 of the last change of any file or of the folder; None as above."""
-    path, states = _local(place), file_states(place)
+    path, states = place.path, file_states(place)
     if path is None or states is None:
         return None
     try:
@@ -36,9 +34,3 @@ def last_change(place: Place) -> float | None:
     except OSError:
         return None
     return max(own, *(changed for _, _, changed in states), 0) / 1e9
-
-
-def _local(place: Place) -> Path | None:
-    if place.revision is not None or "://" in place.source:
-        return None
-    return Path(place.source).expanduser()

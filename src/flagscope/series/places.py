@@ -50,6 +50,17 @@ class Place:
     unit: Unit | None = None
     unfinished: bool = False
 
+    @property
+    def path(self) -> Path | None:
+        """Its file or folder on this machine; None behind a URL and on the hub."""
+        here = self.revision is None and "://" not in self.source
+        return Path(self.source).expanduser() if here else None
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that it is, or that its file is in; None as above."""
+        return self.path if self.path is None or self.path.is_dir() else self.path.parent
+
     def in_run(self, run: str) -> str:
         """Its name, after that of its training where there are several."""
         return f"{run}/{self.name}" if run else self.name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from flagscope.errors import FlagscopeError, InputError
 from flagscope.series.rates.learning_rates import known_rates, logged_rates
@@ -14,7 +13,6 @@ from flagscope.series.step import Step
 from flagscope.series.trainer_state import TRAINER_STATE
 
 ARGUMENTS = "training_args.bin"
-_LIGHTNING = (".ckpt", ".pt", ".pth")
 Rates = float | Sequence[float] | Mapping[int, float] | Callable[[int], float]
 
 
@@ -97,11 +95,8 @@ def _given(
 def _saved(
     steps: Sequence[Step], decay: float | None, optimiser: Optimiser | None
 ) -> tuple[Schedule | None, str]:
-    here = [
-        step for step in steps if step.place.revision is None and "://" not in step.place.source
-    ]
-    paths = [Path(step.place.source).expanduser() for step in here]
-    folders = [path if path.is_dir() else path.parent for path in paths]
+    here = [step for step in steps if step.place.path is not None]
+    folders = [folder for step in here if (folder := step.place.folder) is not None]
     states = [one for one in reversed(folders) if (one / TRAINER_STATE).is_file()]
     for folder in states:
         if (folder / ARGUMENTS).is_file():

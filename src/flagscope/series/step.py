@@ -101,9 +101,9 @@ def read_step(place: Place) -> Step:
 
 def _optimiser(place: Place) -> tuple[SavedOptimiser | None, list[str]]:
     """That of optimizer.pt in the folder, or of Lightning's file; and what cannot be read."""
-    if place.revision is not None or "://" in place.source:
+    path = place.path
+    if path is None:
         return None, []
-    path = Path(place.source).expanduser()
     file = path / OPTIMISER if path.is_dir() else path
     if not file.is_file() or file.suffix not in _LIGHTNING:
         return None, []
