@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from flagscope.arch.norm import Norm
-from flagscope.arch.trace.axes import Dims, channels, plain, shape_of
+from flagscope.arch.trace.axes import Dims, channels
 
 Degree = Literal["gl", "scaling", "permutation", "none"]
 """Changes of the channels that commute with all operations since they were written."""
@@ -133,7 +133,3 @@ class Value:
     def laid_out(self, dims: Dims) -> Value:
         """The same entries in other dimensions."""
         return replace(self, dims=dims)
-
-    def forgotten(self) -> Value:
-        """The same tensor without known channels."""
-        return replace(self, dims=plain(shape_of(self.dims)), terms=(), stream=False, product=False)
