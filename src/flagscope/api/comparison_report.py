@@ -90,9 +90,10 @@ class ComparisonReport(BaseReport[Comparison]):
         return render_comparison_summary(self._shared())
 
     def __repr__(self) -> str:
+        from flagscope.report.wording import counted
+
         result = self._shared()
-        count = len(result.findings)
-        findings = f"{count} finding{'' if count == 1 else 's'}"
+        findings = counted(len(result.findings), "finding")
         return (
             f"ComparisonReport({result.a.source!r}, {result.b.source!r}: {result.verdict.text}, "
             f"{findings})"
