@@ -16,6 +16,7 @@ from flagscope.lab.experiment import (
     Prediction,
     Verdict,
     beyond_the_paper,
+    of_kind,
 )
 from flagscope.lab.intervals import SHARE, band_verdict, mean_interval
 
@@ -70,14 +71,13 @@ def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
     return beyond_the_paper(*(finding for rule in rules for finding in rule(measured)))
 
 
-def of_kind(measured: Sequence[Measured], kind: str) -> list[Measured]:
+def sorted_by_depth(measured: Sequence[Measured], kind: str) -> list[Measured]:
     """The cells of one kind, sorted by depth."""
-    cells = [m for m in measured if m.cell.settings["kind"] == kind]
-    return sorted(cells, key=lambda m: m.cell.settings["depth"])
+    return sorted(of_kind(measured, kind), key=lambda m: m.cell.settings["depth"])
 
 
 def _exclusive(measured: Sequence[Measured]) -> Iterator[Finding]:
-    cells = of_kind(measured, "margin")
+    cells = sorted_by_depth(measured, "margin")
     if cells:
         estimates = tuple(
             _estimate(m, "relative imbalance, end over start", _left(m)) for m in cells
@@ -111,7 +111,7 @@ def _conserved(measured: Sequence[Measured]) -> Iterator[Finding]:
     estimates: list[Estimate] = []
     moved: list[float] = []
     for kind, label in words.items():
-        cells = of_kind(measured, kind)
+        cells = sorted_by_depth(measured, kind)
         if cells:
             worst = np.max([np.max(m.values["miss"], axis=0) for m in cells], axis=0)
             estimates.append(mean_interval(f"largest relative difference, {label}", worst.tolist()))
@@ -133,7 +133,7 @@ def _conserved(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 
 def _rate(measured: Sequence[Measured]) -> Iterator[Finding]:
-    cells = of_kind(measured, "margin")
+    cells = sorted_by_depth(measured, "margin")
     if cells:
         estimates = tuple(
             _estimate(m, f"exponent of the {word} in σ_1²", exponents(m, name).mean(axis=0))
@@ -153,7 +153,7 @@ def _rate(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 
 def _rank_one(measured: Sequence[Measured]) -> Iterator[Finding]:
-    cells = of_kind(measured, "margin")
+    cells = sorted_by_depth(measured, "margin")
     if cells:
         ratios = [
             _estimate(m, f"worst {word} over its bound", np.max(m.values[name], axis=0))
@@ -191,10 +191,10 @@ def _rank_one(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 
 def _same_curve(measured: Sequence[Measured]) -> Iterator[Finding]:
-    by_depth = {m.cell.settings["depth"]: m for m in of_kind(measured, "margin")}
+    by_depth = {m.cell.settings["depth"]: m for m in sorted_by_depth(measured, "margin")}
     pairs = [
         (m, by_depth[m.cell.settings["depth"]])
-        for m in of_kind(measured, "plain")
+        for m in sorted_by_depth(measured, "plain")
         if m.cell.settings["depth"] in by_depth
     ]
     if pairs:
@@ -219,7 +219,7 @@ def _same_curve(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 
 def _at_rest(measured: Sequence[Measured]) -> Iterator[Finding]:
-    cells = of_kind(measured, "bounded")
+    cells = sorted_by_depth(measured, "bounded")
     if cells:
         left = tuple(_estimate(m, "relative imbalance, end over start", _left(m)) for m in cells)
         slopes = tuple(
@@ -244,7 +244,7 @@ def _at_rest(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 def _small(measured: Sequence[Measured]) -> Iterator[Finding]:
     by_depth: dict[int, list[Measured]] = {}
-    for m in of_kind(measured, "small"):
+    for m in sorted_by_depth(measured, "small"):
         by_depth.setdefault(m.cell.settings["depth"], []).append(m)
     estimates: list[Estimate] = []
     for cells in by_depth.values():
@@ -255,7 +255,7 @@ def _small(measured: Sequence[Measured]) -> Iterator[Finding]:
             name = "exponent of the relative imbalance in the scale of the first weights"
             estimates.append(_estimate(cells[0], name, slopes))
     if estimates:
-        smallest = min(of_kind(measured, "small"), key=lambda m: m.cell.settings["scale"])
+        smallest = min(sorted_by_depth(measured, "small"), key=lambda m: m.cell.settings["scale"])
         yield Finding(
             "Small first weights align layers too, under any loss.",
             Prediction(
@@ -273,7 +273,7 @@ def _small(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 
 def _classes(measured: Sequence[Measured]) -> Iterator[Finding]:
-    cells = of_kind(measured, "classes")
+    cells = sorted_by_depth(measured, "classes")
     if cells:
         left = tuple(_estimate(m, "relative imbalance, end over start", _left(m)) for m in cells)
         ranks = tuple(
@@ -296,7 +296,7 @@ def _classes(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 
 def _nine(measured: Sequence[Measured]) -> Iterator[Finding]:
-    cells = of_kind(measured, "classes")
+    cells = sorted_by_depth(measured, "classes")
     if cells:
         sines = tuple(
             _estimate(
