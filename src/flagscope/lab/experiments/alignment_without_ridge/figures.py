@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flagscope.lab.experiment import Measured
-from flagscope.lab.experiments.alignment_without_ridge.findings import sorted_by_depth
+from flagscope.lab.experiments.alignment_without_ridge.quantities import sorted_by_depth
 from flagscope.lab.figures import COLOURS, draw_band, new_figure
 
 if TYPE_CHECKING:
