@@ -64,5 +64,10 @@ def test_answers_cite_the_laboratory_as_it_is():
     for words in ("205 of 209 places", "(0.32)", "(0.72)"):
         assert words.strip("()") in index
         assert words.strip("()") in answers
+    lead = (DOCS / "lab/lead-lag.md").read_text(encoding="utf-8")
+    assert "20 of 48 runs diverged" in lead
+    assert "20 of 48 trainings of a small GPT diverged" in answers
+    assert "above 0 in 5 of 20 runs" in lead  # of the training loss
+    assert "the training loss five" in answers
     assert "less (ρ = -0.30)" in index
     assert "cost less (-0.30)" in answers

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from flagscope.checkpoint import checkpoint_fingerprint, open_checkpoint
-from flagscope.errors import SourceError
+from flagscope.errors import FlagscopeError, SourceError
 
 Refused = Callable[..., SourceError]
 
@@ -18,6 +19,21 @@ def read_whole(path: Path) -> None:
         for name in checkpoint.tensors:
             checkpoint.read(name)
         checkpoint_fingerprint(checkpoint)
+
+
+def hints_of_changed_bytes(path: Path, *, times: int, first: int = 0) -> list[str | None]:
+    """Hints of the errors that reading ends in, where one byte of the file is another."""
+    whole, rng = path.read_bytes(), random.Random(0)
+    hints = []
+    for _ in range(times):
+        content = bytearray(whole)
+        content[rng.randrange(first, len(whole))] = rng.randrange(256)
+        path.write_bytes(content)
+        try:
+            read_whole(path)
+        except FlagscopeError as error:
+            hints.append(error.hint)
+    return hints
 
 
 @pytest.fixture

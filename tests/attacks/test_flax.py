@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 import struct
 import time
 
 import pytest
 import torch
 
-from attacks.conftest import read_whole
+from attacks.conftest import hints_of_changed_bytes, read_whole
 from checkpoint.test_flax import array, chunked, msgpack, save
 from flagscope.errors import CorruptFileError, FlagscopeError
 
@@ -67,16 +66,7 @@ def test_file_that_lies(tmp_path, refused, what):
 
 def test_bytes_changed_anywhere(tmp_path):
     path = save(tmp_path / "a.msgpack", {"a": {"kernel": array(W)}, "b": chunked(W, 4), "n": 3})
-    whole, rng = path.read_bytes(), random.Random(0)
-    hints = []
-    for _ in range(900):
-        content = bytearray(whole)
-        content[rng.randrange(len(whole))] = rng.randrange(256)
-        path.write_bytes(content)
-        try:
-            read_whole(path)
-        except FlagscopeError as error:
-            hints.append(error.hint)
+    hints = hints_of_changed_bytes(path, times=900)
     assert all(hints)
     assert 0 < len(hints) < 900
 

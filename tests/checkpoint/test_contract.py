@@ -122,6 +122,19 @@ class Contract:
             checkpoint.read("matrix")
 
 
+class UsualTypes(Contract):
+    """The tests, for a format that lacks the rarer types."""
+
+    @pytest.fixture
+    def state(self):
+        generator = torch.Generator().manual_seed(3)
+        matrix = torch.randn(70, 50, generator=generator)
+        return {"matrix": matrix, "vector": torch.randn(3000, generator=generator),
+                "half": matrix.half(), "double": matrix.double(), "scalar": torch.tensor(977),
+                "bfloat": matrix.bfloat16(), "empty": torch.zeros(0, 4),
+                "flags": torch.tensor([True, False])}  # fmt: skip
+
+
 class TestFiles(Contract):
     @pytest.fixture
     def checkpoint(self, write, state, tmp_path: Path):

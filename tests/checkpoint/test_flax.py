@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import flagscope
-from checkpoint.test_contract import Contract
+from checkpoint.test_contract import UsualTypes
 from flagscope.checkpoint import open_checkpoint
 from flagscope.errors import UnknownDtypeError
 
@@ -171,19 +171,10 @@ def test_type_that_pytorch_lacks(tmp_path):
         checkpoint.read("a")
 
 
-class TestFile(Contract):
+class TestFile(UsualTypes):
     @pytest.fixture
     def format_name(self):
         return "flax"
-
-    @pytest.fixture
-    def state(self):
-        generator = torch.Generator().manual_seed(3)
-        matrix = torch.randn(70, 50, generator=generator)
-        return {"matrix": matrix, "vector": torch.randn(3000, generator=generator),
-                "half": matrix.half(), "double": matrix.double(), "scalar": torch.tensor(977),
-                "bfloat": matrix.bfloat16(), "empty": torch.zeros(0, 4),
-                "flags": torch.tensor([True, False])}  # fmt: skip
 
     @pytest.fixture
     def checkpoint(self, state, tmp_path):

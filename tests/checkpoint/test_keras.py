@@ -22,7 +22,7 @@ from checkpoint.keras_models import (
     h5py,
     write,
 )
-from checkpoint.test_contract import Contract
+from checkpoint.test_contract import UsualTypes
 from checkpoint.test_onnx_wiring import (
     NUMBERS,
     OPTIONS,
@@ -250,19 +250,10 @@ def test_tensorflow_model_of_transformers(tmp_path):
             assert one.overlap_ratio == pytest.approx(two.overlap_ratio, rel=1e-6)
 
 
-class TestFile(Contract):
+class TestFile(UsualTypes):
     @pytest.fixture
     def format_name(self):
         return "keras"
-
-    @pytest.fixture
-    def state(self):
-        generator = torch.Generator().manual_seed(3)
-        matrix = torch.randn(70, 50, generator=generator)
-        return {"matrix": matrix, "vector": torch.randn(3000, generator=generator),
-                "half": matrix.half(), "double": matrix.double(), "scalar": torch.tensor(977),
-                "bfloat": matrix.bfloat16(), "empty": torch.zeros(0, 4),
-                "flags": torch.tensor([True, False])}  # fmt: skip
 
     @pytest.fixture(params=["contiguous", "gzip", "big-endian"])
     def checkpoint(self, state, tmp_path, request):

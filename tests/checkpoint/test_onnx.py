@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import flagscope
-from checkpoint.test_contract import Contract
+from checkpoint.test_contract import UsualTypes
 from flagscope.checkpoint import open_checkpoint
 from flagscope.errors import MissingExtraError
 
@@ -117,19 +117,10 @@ def save(path, tensors, nodes=()):
     return path
 
 
-class TestFile(Contract):
+class TestFile(UsualTypes):
     @pytest.fixture
     def format_name(self):
         return "onnx"
-
-    @pytest.fixture
-    def state(self):
-        generator = torch.Generator().manual_seed(3)
-        matrix = torch.randn(70, 50, generator=generator)
-        return {"matrix": matrix, "vector": torch.randn(3000, generator=generator),
-                "half": matrix.half(), "bfloat": matrix.bfloat16(), "double": matrix.double(),
-                "scalar": torch.tensor(977), "empty": torch.zeros(0, 4),
-                "flags": torch.tensor([True, False])}  # fmt: skip
 
     @pytest.fixture(params=["inside", "outside"])
     def checkpoint(self, state, tmp_path, request):

@@ -15,7 +15,7 @@ from flagscope.errors import InputError
 from flagscope.lab import Measured, Options
 from flagscope.lab.data import load_images
 from flagscope.lab.experiments.alignment_without_ridge.experiment import EXPERIMENT
-from flagscope.lab.experiments.alignment_without_ridge.findings import at_one_norm, exponents
+from flagscope.lab.experiments.alignment_without_ridge.quantities import at_one_norm, exponents
 from flagscope.lab.experiments.alignment_without_ridge.records import Records, rank_bounds
 from flagscope.lab.experiments.alignment_without_ridge.training import (
     margin_loss,

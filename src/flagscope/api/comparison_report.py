@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from flagscope.api.saved import saved_record, written
+from flagscope.api.base_report import BaseReport
+from flagscope.api.saved import written
 from flagscope.api.sharing import named_paths, shareable
 from flagscope.records import with_texts
 from flagscope.records.comparison import Comparison, ComparisonFinding, Verdict
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-class ComparisonReport:
+class ComparisonReport(BaseReport[Comparison]):
     """The result of `flagscope.compare`, as a verdict, frames, JSON and a page.
 
     Attributes
@@ -25,26 +26,9 @@ class ComparisonReport:
         All records, frozen; also the published JSON schema `flagscope.compare/1`.
     """
 
-    def __init__(self, result: Comparison, *, given: Iterable[str] = ()) -> None:
-        self.result = result
-        self._given = tuple(given)  # paths, which stay on this machine
-
-    @classmethod
-    def from_json(cls, source: str | os.PathLike[str]) -> Self:
-        """Read a report back from a file that `to_json` wrote.
-
-        Raises
-        ------
-        InputError
-            If the file is not a comparison of schema `flagscope.compare/1`.
-        """
-        result = saved_record(
-            source,
-            Comparison,
-            what="a comparison of schema flagscope.compare/1",
-            hint="give a file written by `flagscope compare --json`",
-        )
-        return cls(result)
+    _record = Comparison
+    _what = "a comparison of schema flagscope.compare/1"
+    _hint = "give a file written by `flagscope compare --json`"
 
     @property
     def verdict(self) -> Verdict:
@@ -81,13 +65,6 @@ class ComparisonReport:
 
         return heads_frame(self.result)
 
-    def to_json(self, path: str | os.PathLike[str] | None = None, *, paths: bool = False) -> str:
-        """The result as JSON text; also written to `path` if one is given.
-
-        Absolute paths of this machine are shortened to their last part unless `paths` is True.
-        """
-        return written(self._shared(paths).model_dump_json(by_alias=True, indent=1), path)
-
     def to_html(
         self,
         path: str | os.PathLike[str] | None = None,
@@ -104,20 +81,19 @@ class ComparisonReport:
 
         return written(render_comparison(self._shared(paths), title=title), path)
 
-    def _shared(self, paths: bool) -> Comparison:
-        if paths:
-            return self.result
+    def _shareable(self) -> Comparison:
         return shared_texts(self.result, self._given)
 
     def _repr_html_(self) -> str:
         from flagscope.report.comparison import render_comparison_summary
 
-        return render_comparison_summary(self._shared(paths=False))
+        return render_comparison_summary(self._shared())
 
     def __repr__(self) -> str:
-        result = self._shared(paths=False)
-        count = len(result.findings)
-        findings = f"{count} finding{'' if count == 1 else 's'}"
+        from flagscope.report.wording import counted
+
+        result = self._shared()
+        findings = counted(len(result.findings), "finding")
         return (
             f"ComparisonReport({result.a.source!r}, {result.b.source!r}: {result.verdict.text}, "
             f"{findings})"

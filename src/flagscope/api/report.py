@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
-from flagscope.api.saved import saved_record, written
+from flagscope.api.base_report import BaseReport
+from flagscope.api.saved import written
 from flagscope.api.sharing import shared_name, shared_result
 from flagscope.records import ScanResult
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flagscope.report import Finding, PlotKind, Theme
 
 
-class Report:
+class Report(BaseReport[ScanResult]):
     """The result of a scan, as frames, figures, JSON and a page.
 
     Attributes
@@ -27,9 +27,9 @@ class Report:
         All records, frozen; also the published JSON schema `flagscope.scan/2`.
     """
 
-    def __init__(self, result: ScanResult, *, given: Iterable[str] = ()) -> None:
-        self.result = result
-        self._given = tuple(given)  # paths, which stay on this machine
+    _record = ScanResult
+    _what = "a scan of schema flagscope.scan/2 or /1"
+    _hint = "give a file written by `flagscope scan --json` or Report.to_json"
 
     @classmethod
     def from_json(cls, source: str | os.PathLike[str]) -> Self:
@@ -43,12 +43,7 @@ class Report:
         InputError
             If the file is not a scan of schema `flagscope.scan/2` or `flagscope.scan/1`.
         """
-        result = saved_record(
-            source,
-            ScanResult,
-            what="a scan of schema flagscope.scan/2 or /1",
-            hint="give a file written by `flagscope scan --json` or Report.to_json",
-        )
+        result = super().from_json(source).result
         # What is said of it is said anew: another release may say more.
         return cls(result.model_copy(update={"findings": []}))
 
@@ -177,14 +172,6 @@ class Report:
             theme=theme,
         )  # fmt: skip
 
-    def to_json(self, path: str | os.PathLike[str] | None = None, *, paths: bool = False) -> str:
-        """The result and its findings as JSON text; also written to `path` if one is given.
-
-        Absolute paths of this machine are shortened to their last part unless `paths` is True.
-        """
-        text = self._with_findings(paths).model_dump_json(by_alias=True, indent=1)
-        return written(text, path)
-
     def to_html(
         self,
         path: str | os.PathLike[str] | None = None,
@@ -202,11 +189,10 @@ class Report:
 
         return written(render_page(self._shared(paths), title=title), path)
 
-    def _shared(self, paths: bool = False) -> ScanResult:
-        return self.result if paths else shared_result(self.result, self._given)
+    def _shareable(self) -> ScanResult:
+        return shared_result(self.result, self._given)
 
-    def _with_findings(self, paths: bool) -> ScanResult:
-        """The result as others see it, and what is said of it."""
+    def _stored(self, paths: bool) -> ScanResult:
         from flagscope.report import findings
 
         result = self._shared(paths)

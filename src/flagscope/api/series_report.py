@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from flagscope.api.saved import saved_record, written
+from flagscope.api.base_report import BaseReport
+from flagscope.api.saved import written
 from flagscope.api.sharing import named_paths, shareable
 from flagscope.records import with_texts
 from flagscope.records.series import Integrity, SeriesFault, SeriesRecord
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-class SeriesReport:
+class SeriesReport(BaseReport[SeriesRecord]):
     """The result of `flagscope.track`, as faults, frames, JSON and a page.
 
     Attributes
@@ -25,26 +25,9 @@ class SeriesReport:
         All records, frozen; also the published JSON schema `flagscope.track/1`.
     """
 
-    def __init__(self, result: SeriesRecord, *, given: Iterable[str] = ()) -> None:
-        self.result = result
-        self._given = tuple(given)  # paths, which stay on this machine
-
-    @classmethod
-    def from_json(cls, source: str | os.PathLike[str]) -> Self:
-        """Read a report back from a file that `to_json` wrote.
-
-        Raises
-        ------
-        InputError
-            If the file is not a series of schema `flagscope.track/1`.
-        """
-        result = saved_record(
-            source,
-            SeriesRecord,
-            what="a series of schema flagscope.track/1",
-            hint="give a file written by `flagscope track --json`",
-        )
-        return cls(result)
+    _record = SeriesRecord
+    _what = "a series of schema flagscope.track/1"
+    _hint = "give a file written by `flagscope track --json`"
 
     @property
     def integrity(self) -> Integrity:
@@ -137,13 +120,6 @@ class SeriesReport:
 
         return rates_frame(self.result)
 
-    def to_json(self, path: str | os.PathLike[str] | None = None, *, paths: bool = False) -> str:
-        """The result as JSON text; also written to `path` if one is given.
-
-        Absolute paths of this machine are shortened to their last part unless `paths` is True.
-        """
-        return written(self._shared(paths).model_dump_json(by_alias=True, indent=1), path)
-
     def to_html(
         self,
         path: str | os.PathLike[str] | None = None,
@@ -162,18 +138,16 @@ class SeriesReport:
 
         return written(render_series(self._shared(paths), title=title), path)
 
-    def _shared(self, paths: bool) -> SeriesRecord:
-        if paths:
-            return self.result
+    def _shareable(self) -> SeriesRecord:
         named = named_paths(*self.result.sources, *(step.source for step in self.result.steps))
         return with_texts(self.result, shareable((*named, *self._given)))
 
     def _repr_html_(self) -> str:
         from flagscope.report.series import render_series_summary
 
-        return render_series_summary(self._shared(paths=False))
+        return render_series_summary(self._shared())
 
     def __repr__(self) -> str:
         from flagscope.report.series import series_headline
 
-        return f"SeriesReport({series_headline(self._shared(paths=False))})"
+        return f"SeriesReport({series_headline(self._shared())})"

@@ -23,26 +23,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class OpenModel:
-    """A model.
-
-    Attributes
-    ----------
-    side
-        What is said of it.
-    stored
-        Its tensors.
-    checkpoint, graph
-        The tensors as its graph takes them, and the graph; None where it could not be mapped.
-    notes
-        What was assumed, or why it could not be mapped.
-    """
+class OpenSide:
+    """One of the two; `side` is what is said of it."""
 
     side: Side
-    stored: Checkpoint
-    checkpoint: Checkpoint
-    graph: Graph | None
-    notes: tuple[str, ...]
 
     @property
     def place(self) -> tuple[Hashable, ...]:
@@ -51,16 +35,30 @@ class OpenModel:
 
 
 @dataclass(frozen=True)
-class OpenAdapter:
+class OpenModel(OpenSide):
+    """A model.
+
+    Attributes
+    ----------
+    stored
+        Its tensors.
+    checkpoint, graph
+        The tensors as its graph takes them, and the graph; None where it could not be mapped.
+    notes
+        What was assumed, or why it could not be mapped.
+    """
+
+    stored: Checkpoint
+    checkpoint: Checkpoint
+    graph: Graph | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OpenAdapter(OpenSide):
     """A LoRA adapter by itself."""
 
-    side: Side
     weights: AdapterWeights
-
-    @property
-    def place(self) -> tuple[Hashable, ...]:
-        """Its place in the order in which sides are compared."""
-        return (self.side.kind, self.side.fingerprint, self.side.source)
 
 
 @dataclass(frozen=True)

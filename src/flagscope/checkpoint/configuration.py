@@ -52,18 +52,27 @@ def config_beside(weights: Path | RemotePath) -> dict[str, Any] | None:
     return json_object(path) if path.is_file() else None
 
 
-def json_object(path: Path | RemotePath) -> dict[str, Any]:
+def json_object(
+    path: Path | RemotePath, *, kind: str = "index or configuration", largest: int = _LARGEST
+) -> dict[str, Any]:
     """The JSON object that a file holds.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    kind, largest
+        What it is, and how many bytes a file of its kind has at most.
 
     Raises
     ------
     MissingFileError, CorruptFileError, SourceError
-        If there is no such file, it holds no JSON object or more than 32 MiB, or it cannot be read.
+        If there is no such file, it holds no JSON object or is larger, or it cannot be read.
     """
     if isinstance(path, Path):
         refuse_special(path)
     try:
-        content = _content(path)
+        content = _content(path, kind, largest)
         # A pointer of a repository, or a page in place of the file.
         checked_bytes(content[:SEEN], str(path))
         value = json.loads(content)
@@ -88,12 +97,12 @@ def json_object(path: Path | RemotePath) -> dict[str, Any]:
     return value
 
 
-def _content(path: Path | RemotePath) -> bytes:
-    """The bytes of a file that is not larger than any index."""
+def _content(path: Path | RemotePath, kind: str, largest: int) -> bytes:
+    """The bytes of a file that is not larger than any of its kind."""
     size = path.stat().st_size if isinstance(path, Path) else path.size
-    if size > _LARGEST:
+    if size > largest:
         raise CorruptFileError(
-            f"{path} has {size:,} bytes, and no index or configuration has more than {_LARGEST:,}.",
+            f"{path} has {size:,} bytes, and no {kind} has more than {largest:,}.",
             hint="is it the file that you mean?",
         )
     return path.read_bytes()

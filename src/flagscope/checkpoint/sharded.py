@@ -21,7 +21,6 @@ from flagscope.checkpoint.indexing import Index
 from flagscope.checkpoint.remote.path import RemotePath
 from flagscope.errors import CorruptFileError
 
-_LISTED = 4
 _AT_ONCE = 8
 
 

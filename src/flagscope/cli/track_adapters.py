@@ -13,10 +13,9 @@ def print_adapters(out: Output, record: SeriesRecord) -> None:
     """What stands out among the modules, and medians over them."""
     from flagscope.cli.console import grid
     from flagscope.report.series import adapter_lines, adapter_summaries, nothing_stands_out
-    from flagscope.report.wording import measured
+    from flagscope.report.wording import counted, measured
 
-    count = len(record.adapters)
-    out.paragraph(f"adapters: {count:,} module{'' if count == 1 else 's'}, from their factors")
+    out.paragraph(f"adapters: {counted(len(record.adapters), 'module')}, from their factors")
     lines = adapter_lines(record)
     for line in lines or [nothing_stands_out(record)]:
         out.paragraph(line, bullet="• ")

@@ -8,7 +8,7 @@ from flagscope.engine.plan.estimate import Estimate, estimated
 from flagscope.engine.plan.health_tasks import health_tasks
 from flagscope.engine.plan.slots import TASK_MEMORY, default_workers
 from flagscope.engine.plan.tasks import Task, plan
-from flagscope.engine.plan.weights import Weights, main_dtype, parameter_count, weights_of
+from flagscope.engine.plan.weights import Weights, main_dtype, weights_of
 from flagscope.engine.run.executors import chosen_executor, max_concurrency
 from flagscope.engine.run.freed_memory import return_freed_memory
 from flagscope.engine.run.peak_memory import peak_rss
@@ -34,7 +34,6 @@ __all__ = [
     "is_sharp",
     "main_dtype",
     "max_concurrency",
-    "parameter_count",
     "peak_rss",
     "plan",
     "resolved_device",

@@ -66,6 +66,11 @@ class Measured:
     seconds: float
 
 
+def of_kind(measured: Sequence[Measured], kind: str) -> list[Measured]:
+    """Those whose cells have this value of the setting `kind`."""
+    return [m for m in measured if m.cell.settings["kind"] == kind]
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A number with its 95 % interval.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flagscope.errors import MissingExtraError
-from flagscope.monitor.monitor import AlignmentMonitor
+from flagscope.monitor.callback import MonitorCallback
 from flagscope.writing import write_whole
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ else:
 _STATE = "flagscope-monitor.json"
 
 
-class AlignmentCallback(TrainerCallback):
+class AlignmentCallback(MonitorCallback, TrainerCallback):
     """Watch the model of a `Trainer`.
 
     Steps are the trainer's `global_step`, so accumulated gradients count once. Each checkpoint of
@@ -53,23 +53,18 @@ class AlignmentCallback(TrainerCallback):
             raise MissingExtraError(
                 "transformers is not installed", hint="pip install transformers accelerate"
             )
-        self._settings = settings
-        self.monitor: AlignmentMonitor | None = None
+        super().__init__(**settings)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Make the monitor, and measure the weights that a new training begins with."""
-        settings = {"out": Path(args.output_dir) / "flagscope", **self._settings}
-        self.monitor = AlignmentMonitor(given["model"], **settings)
-        saved = _saved(args, state)
-        if saved.exists():
-            self.monitor.load_state_dict(json.loads(saved.read_text(encoding="utf-8")))
-        elif not state.global_step:
-            self.monitor.step(0)
+        path = _saved(args, state)
+        saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        out = Path(args.output_dir) / "flagscope"
+        self._begin(given["model"], state.global_step, saved, out=out)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Measure if it is time."""
-        if self.monitor is not None:
-            self.monitor.step(state.global_step)
+        self._step(state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Keep the monitor's state in the checkpoint."""
@@ -79,8 +74,7 @@ class AlignmentCallback(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Close the loggers."""
-        if self.monitor is not None:
-            self.monitor.close()
+        self._close()
 
 
 def _saved(args: Any, state: Any) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flagscope.errors import MissingExtraError
-from flagscope.monitor.monitor import AlignmentMonitor
+from flagscope.monitor.callback import MonitorCallback
 
 if TYPE_CHECKING:
     Callback: Any = object
@@ -19,7 +19,7 @@ else:
             Callback = object
 
 
-class AlignmentCallback(Callback):
+class AlignmentCallback(MonitorCallback, Callback):
     """Watch the module of a `Trainer`.
 
     Steps are the trainer's `global_step`, which counts optimizer steps. The monitor's state is part
@@ -48,29 +48,22 @@ class AlignmentCallback(Callback):
     def __init__(self, **settings: Any) -> None:
         if Callback is object:
             raise MissingExtraError("lightning is not installed", hint="pip install lightning")
-        self._settings = settings
+        super().__init__(**settings)
         self._state: dict[str, Any] | None = None
-        self.monitor: AlignmentMonitor | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Make the monitor, and measure the weights that a new training begins with."""
-        self.monitor = AlignmentMonitor(pl_module, **self._settings)
-        if self._state is not None:
-            self.monitor.load_state_dict(self._state)
-        elif not trainer.global_step:
-            self.monitor.step(0)
+        self._begin(pl_module, trainer.global_step, self._state)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Measure if it is time."""
-        if self.monitor is not None:
-            self.monitor.step(trainer.global_step)
+        self._step(trainer.global_step)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Close the loggers."""
-        if self.monitor is not None:
-            self.monitor.close()
+        self._close()
 
     def state_dict(self) -> dict[str, Any]:
         """The monitor's state, for a checkpoint of the trainer."""

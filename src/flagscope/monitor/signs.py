@@ -17,7 +17,7 @@ from flagscope.monitor.scalars import dead_units
 from flagscope.monitor.weights import block_norms, block_of
 from flagscope.records import Health
 from flagscope.records.monitor_lines import AlertCode
-from flagscope.report.wording import ranges
+from flagscope.report.wording import counted, ranges
 
 ALERT_CODES: tuple[AlertCode, ...] = get_args(AlertCode)
 """Codes of alerts; they do not change from release to release."""
@@ -49,7 +49,7 @@ class Sign:
 def not_finite(measurement: Measurement, _: Memory) -> Iterator[Sign]:
     """Weights that are NaN or infinite."""
     bad = sorted(name for name, norm in measurement.norms.items() if not math.isfinite(norm))
-    text = f"{_counted(len(bad), 'tensor')} with NaN or infinity: {_some(bad)}"
+    text = f"{counted(len(bad), 'tensor')} with NaN or infinity: {_some(bad)}"
     yield Sign("not-finite", "weights", bool(bad), text)
 
 
@@ -108,7 +108,7 @@ def copied_heads(measurement: Measurement, memory: Memory) -> Iterator[Sign]:
         copies = [pair.heads for pair in heads.near_copies if pair.mean_squared_cosine >= _COPY]
         least = memory[place] = min(len(copies), memory.get(place, len(copies)))
         named = _some([f"{a} and {b}" for a, b in copies])
-        text = f"{place}: {_counted(len(copies), 'pair')} of heads are copies ({named})"
+        text = f"{place}: {counted(len(copies), 'pair')} of heads are copies ({named})"
         yield Sign("copied-heads", place, len(copies) > least, text)
 
 
@@ -188,10 +188,6 @@ SEARCHES: dict[str, Callable[[Measurement, Memory], Iterator[Sign]]] = {
     "spike": spike,
     "dead-lora-rank": dead_lora_rank,
 }
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _some(names: list[str], limit: int = 3) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 
 from flagscope.errors import InputError
 from flagscope.null.draws import FEWEST, log_tails_of_draws
-from flagscope.null.haar import haar_bases, overlap_significance
+from flagscope.null.haar import Moments, haar_bases, overlap_significance
+from flagscope.null.joined_tails import JoinedTails, joined_tails
 from flagscope.null.mean_overlap import checked_ranks, mean_overlap, mean_overlap_fourth
-from flagscope.null.pearson import PearsonLaw, pearson_law
 from flagscope.null.significance import Significance
 from flagscope.null.tails import log_pearson3_tails
 from flagscope.null.validation import check_finite
@@ -27,10 +26,6 @@ _SKEWED, _SMALL, _FEW = 0.6, 5, 6
 # on one core), and numbers held at a time.
 _DRAWS, _BUDGET, _BLOCK = 100_000, 2e9, 1 << 21
 _SEED = 20260511
-# Pearson's law holds down to here; further out the gamma law, the limit of many subspaces, is
-# followed in proportion.
-_JOINED = math.log(1e-4)
-_BISECTIONS = 50
 
 
 def mean_overlap_significance(ratio: float, ranks: Sequence[int], d: int) -> Significance:
@@ -135,10 +130,10 @@ def cluster_significance(ratio: float, ranks: Sequence[int], d: int, *, heads: i
 
 def _log_tails(ratio: float, ranks: tuple[int, ...], d: int) -> tuple[float, float]:
     """Of three subspaces or more."""
-    law = _mean_overlap_law(tuple(sorted(ranks)), d)
-    log_cdf, log_sf = law.log_tails((ratio - 1.0) / law.sd)
+    moments, law = _mean_overlap_law(tuple(sorted(ranks)), d)
+    log_cdf, log_sf = law.log_tails((ratio - 1.0) / moments.sd)
     small = d <= _SMALL and len(ranks) <= _FEW
-    if small or (law.skewness > _SKEWED and ratio < 1.0):
+    if small or (moments.skewness > _SKEWED and ratio < 1.0):
         sample = _sample(tuple(sorted(ranks)), d)
         if sample is not None:
             drawn = log_tails_of_draws(sample, ratio)
@@ -146,56 +141,17 @@ def _log_tails(ratio: float, ranks: tuple[int, ...], d: int) -> tuple[float, flo
     return log_cdf, log_sf
 
 
-@dataclass(frozen=True)
-class _Law:
-    """Standardised: Pearson's law from `low` to `high`, the gamma law times constants beyond."""
-
-    sd: float
-    skewness: float
-    pearson: PearsonLaw
-    low: float = -math.inf
-    high: float = math.inf
-    below: float = 0.0
-    above: float = 0.0
-
-    def log_tails(self, z: float) -> tuple[float, float]:
-        if self.low < z < self.high:
-            tails = self.pearson.log_tails(z if self.skewness >= 0.0 else -z)
-            return tails if self.skewness >= 0.0 else (tails[1], tails[0])
-        log_cdf, log_sf = log_pearson3_tails(z, self.skewness)
-        if z <= self.low:
-            log_cdf += self.below
-            return log_cdf, math.log1p(-math.exp(log_cdf))
-        log_sf += self.above
-        return math.log1p(-math.exp(log_sf)), log_sf
-
-
 @lru_cache(maxsize=4096)
-def _mean_overlap_law(ranks: tuple[int, ...], d: int) -> _Law:
+def _mean_overlap_law(ranks: tuple[int, ...], d: int) -> tuple[Moments, JoinedTails]:
+    """Moments, and the law in standard deviations: Pearson's, then the gamma law in proportion."""
     moments = mean_overlap(ranks, d)
-    kurtosis = mean_overlap_fourth(ranks, d) / moments.variance**2
-    law = _Law(moments.sd, moments.skewness, pearson_law(abs(moments.skewness), kurtosis))
-    low, high = _joint(law, 0), _joint(law, 1)
-    return replace(
-        law,
-        low=low,
-        high=high,
-        below=law.log_tails(low)[0] - log_pearson3_tails(low, law.skewness)[0],
-        above=law.log_tails(high)[1] - log_pearson3_tails(high, law.skewness)[1],
-    )
-
-
-def _joint(law: _Law, side: int) -> float:
-    """Point at which the tail of Pearson's law is 1e-4."""
     # Chebyshev's inequality: a tail of 1e-4 is reached within 100 standard deviations.
-    inside, outside = 0.0, 100.0 * (2 * side - 1)
-    for _ in range(_BISECTIONS):
-        middle = 0.5 * (inside + outside)
-        if law.log_tails(middle)[side] > _JOINED:
-            inside = middle
-        else:
-            outside = middle
-    return inside
+    law = joined_tails(
+        mean=0.0, sd=1.0, skewness=moments.skewness,
+        kurtosis=mean_overlap_fourth(ranks, d) / moments.variance**2,
+        outer=lambda z: log_pearson3_tails(z, moments.skewness), lowest=-100.0, highest=100.0,
+    )  # fmt: skip
+    return moments, law
 
 
 @lru_cache(maxsize=64)

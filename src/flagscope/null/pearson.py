@@ -151,13 +151,13 @@ def _log_integral(theta: float, side: float, power: float, slope: float) -> floa
             or start - power * math.log(cosine) + slope * (theta + side * middle) > _NEGLIGIBLE
         )
         low, high = (low, middle) if dropped else (middle, high)
-    x, weight = _nodes()
+    x, weight = unit_nodes(_NODES)
     values = log_density(theta + side * low * x) - start
     return start + math.log(float((weight * np.exp(values)).sum()) * low)
 
 
-@lru_cache(maxsize=1)
-def _nodes() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+@lru_cache(maxsize=2)
+def unit_nodes(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Gauss-Legendre nodes and weights on (0, 1)."""
-    x, weight = np.polynomial.legendre.leggauss(_NODES)
+    x, weight = np.polynomial.legendre.leggauss(count)
     return 0.5 * (1.0 + x), 0.5 * weight

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
 from flagscope.geometry import forced_dimension
-from flagscope.null.pearson import PearsonLaw, pearson_law
+from flagscope.null.joined_tails import JoinedTails, joined_tails
+from flagscope.null.pearson import unit_nodes
 from flagscope.null.tails import log_beta_tails
 from flagscope.null.zonal import correlation_fourth_moment
 
 # An integrand this many e-folds below its maximum adds nothing to a double.
 _NEGLIGIBLE = 45.0
 _NODES = 48
-# Tail from which the Beta law takes over, and halvings with which the place is found.
-_JOINED = math.log(1e-4)
-_BISECTIONS = 50
 
 
 def log_overlap_tails(total: float, p: int, q: int, d: int) -> tuple[float, float]:
@@ -71,76 +67,26 @@ def log_overlap_tails(total: float, p: int, q: int, d: int) -> tuple[float, floa
         return _log_upper_of_two(2.0 - overlap, d - q, d), _log_upper_of_two(overlap, q, d)
     if p == 1:
         return log_beta_tails(overlap, 0.5 * q, 0.5 * (d - q))
-    law = _overlap_law(p, q, d)
-    below, above = log_beta_tails(overlap / p, law.first, law.second)
-    if law.low < overlap < law.high:
-        return law.log_tails(overlap)
-    if overlap <= law.low:
-        below += law.below
-        return below, _log_complement(below)
-    above += law.above
-    return _log_complement(above), above
-
-
-@dataclass(frozen=True)
-class _OverlapLaw:
-    """Pearson's law between `low` and `high`, and the Beta law of T/p times a constant outside."""
-
-    mean: float
-    sd: float
-    sign: float
-    pearson: PearsonLaw
-    first: float
-    second: float
-    low: float = 0.0
-    high: float = math.inf
-    below: float = 0.0
-    above: float = 0.0
-
-    def log_tails(self, overlap: float) -> tuple[float, float]:
-        tails = self.pearson.log_tails(self.sign * (overlap - self.mean) / self.sd)
-        return tails if self.sign > 0.0 else (tails[1], tails[0])
+    return _overlap_law(p, q, d).log_tails(overlap)
 
 
 @lru_cache(maxsize=65536)
-def _overlap_law(p: int, q: int, d: int) -> _OverlapLaw:
+def _overlap_law(p: int, q: int, d: int) -> JoinedTails:
+    """Pearson's law, then the Beta law of T/p in proportion."""
     mean = q / d
     # Var(T)/p²
     variance = 2.0 * q * (d - p) * (d - q) / (p * d * d * (d - 1) * (d + 2))
     size = mean * (1.0 - mean) / variance - 1.0
+    first, second = mean * size, (1.0 - mean) * size
     fourth = correlation_fourth_moment(d, _kurtosis(p, d), _kurtosis(q, d))
     # In standard deviations T is the correlation of two projectors.
     third = math.sqrt(8.0) * d * math.sqrt((d - 1) * (d + 2)) / ((d - 2) * (d + 4))
-    skewness = third * _skewness(p, d) * _skewness(q, d)
-    pearson = pearson_law(abs(skewness), fourth * ((d - 1) * (d + 2) / 2.0) ** 2)
-    law = _OverlapLaw(
-        p * mean, p * math.sqrt(variance), 1.0 if skewness >= 0.0 else -1.0, pearson,
-        mean * size, (1.0 - mean) * size,
+    return joined_tails(
+        mean=p * mean, sd=p * math.sqrt(variance),
+        skewness=third * _skewness(p, d) * _skewness(q, d),
+        kurtosis=fourth * ((d - 1) * (d + 2) / 2.0) ** 2,
+        outer=lambda overlap: log_beta_tails(overlap / p, first, second), lowest=0.0, highest=p,
     )  # fmt: skip
-    low, high = _quantile(law, p, 0), _quantile(law, p, 1)
-    beta = (
-        log_beta_tails(low / p, law.first, law.second)[0],
-        log_beta_tails(high / p, law.first, law.second)[1],
-    )
-    return replace(
-        law,
-        low=low,
-        high=high,
-        below=law.log_tails(low)[0] - beta[0],
-        above=law.log_tails(high)[1] - beta[1],
-    )
-
-
-def _quantile(law: _OverlapLaw, p: int, side: int) -> float:
-    """Point at which the tail of Pearson's law is 1e-4."""
-    inside, outside = law.mean, p * side
-    for _ in range(_BISECTIONS):
-        middle = 0.5 * (inside + outside)
-        if law.log_tails(middle)[side] > _JOINED:
-            inside = middle
-        else:
-            outside = middle
-    return inside
 
 
 def _skewness(r: int, d: int) -> float:
@@ -151,10 +97,6 @@ def _skewness(r: int, d: int) -> float:
 def _kurtosis(r: int, d: int) -> float:
     """Σα⁴/(Σα²)² of the same."""
     return ((d - r) ** 3 + r**3) / (d * d * r * (d - r))
-
-
-def _log_complement(log_tail: float) -> float:
-    return math.log1p(-math.exp(log_tail))
 
 
 def _log_upper_of_two(t: float, q: int, d: int) -> float:
@@ -191,17 +133,10 @@ def _log_upper_of_two(t: float, q: int, d: int) -> float:
             low, high = (middle, high) if drop(middle) > _NEGLIGIBLE else (low, middle)
         bottom = low
     # Squared nodes smooth the square root at the lower end.
-    x, weight = _nodes()
+    x, weight = unit_nodes(_NODES)
     w = bottom + (top - bottom) * x * x
     inner = np.maximum((1.0 - t) + w * w, sys.float_info.min)
     log_value = power * np.log(np.maximum(w, sys.float_info.min)) + half * np.log(inner) - peak
     integral = float((weight * 2.0 * x * np.exp(log_value)).sum()) * (top - bottom)
     rest = peak + math.log(integral) - float(special.betaln(q - 1.0, d - q + 0.0))
     return float(np.logaddexp(tail, rest))
-
-
-@lru_cache(maxsize=1)
-def _nodes() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Gauss-Legendre nodes and weights on (0, 1)."""
-    x, weight = np.polynomial.legendre.leggauss(_NODES)
-    return 0.5 * (1.0 + x), 0.5 * weight

@@ -17,20 +17,19 @@ from flagscope.report.figures import (
     stream_profile,
 )
 from flagscope.report.findings import findings, folded
+from flagscope.report.frames import (
+    MAIN_HEAD_COLUMNS,
+    MAIN_PAIR_COLUMNS,
+    edges_frame,
+    heads_frame,
+    pairs_frame,
+)
 from flagscope.report.inspection import render_inspection
 from flagscope.report.page import render_page, render_summary
 from flagscope.report.palette import Theme
 from flagscope.report.plots import PLOT_KINDS, PlotKind, plot, plot_kinds
 from flagscope.report.spreadsheet import csv_text
-from flagscope.report.tables import (
-    MAIN_HEAD_COLUMNS,
-    MAIN_PAIR_COLUMNS,
-    SummaryTable,
-    edges_frame,
-    heads_frame,
-    pairs_frame,
-    summary_table,
-)
+from flagscope.report.tables import SummaryTable, summary_table
 
 __all__ = [
     "EXPLANATIONS",

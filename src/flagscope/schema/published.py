@@ -10,129 +10,83 @@ from flagscope.records.comparison import COMPARE_SCHEMA, Comparison
 from flagscope.records.monitor_lines import MONITOR_SCHEMA, MonitorLine
 from flagscope.records.series import TRACK_SCHEMA, SeriesRecord
 
-SCHEMA_FILE = Path(__file__).with_name("flagscope.scan-2.json")
-COMPARE_SCHEMA_FILE = Path(__file__).with_name("flagscope.compare-1.json")
-HEADS_SCHEMA_FILE = Path(__file__).with_name("flagscope.heads-1.json")
-TRACK_SCHEMA_FILE = Path(__file__).with_name("flagscope.track-1.json")
-MONITOR_SCHEMA_FILE = Path(__file__).with_name("flagscope.monitor-1.json")
+_RECORDS: dict[str, type[Record] | type[MonitorLine]] = {
+    SCHEMA: ScanResult,
+    COMPARE_SCHEMA: Comparison,
+    HEADS_SCHEMA: HeadOverlapsRecord,
+    TRACK_SCHEMA: SeriesRecord,
+    MONITOR_SCHEMA: MonitorLine,
+}
+
+
+def _file(name: str) -> Path:
+    """The file that a schema is published as."""
+    return Path(__file__).with_name(f"{name.replace('/', '-')}.json")
+
+
+SCHEMA_FILE = _file(SCHEMA)
+COMPARE_SCHEMA_FILE = _file(COMPARE_SCHEMA)
+HEADS_SCHEMA_FILE = _file(HEADS_SCHEMA)
+TRACK_SCHEMA_FILE = _file(TRACK_SCHEMA)
+MONITOR_SCHEMA_FILE = _file(MONITOR_SCHEMA)
 
 
 def scan_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of what `flagscope scan --json` writes.
+    """The schema of `flagscope scan --json`; the content of `SCHEMA_FILE`.
 
     Fields may be added without a new version of the schema, so readers meet unknown ones, and the
     schema allows them.
-
-    Returns
-    -------
-    dict
-        The content of `SCHEMA_FILE`.
-
-    References
-    ----------
-    JSON Schema: A Media Type for Describing JSON Documents, draft 2020-12.
-
-    Examples
-    --------
-    >>> scan_schema()["properties"]["schema"]["const"]
-    'flagscope.scan/2'
     """
-    # The records read files of earlier versions too; a scan writes this one.
-    return _published(ScanResult, SCHEMA)
+    return _published(SCHEMA)
 
 
 def compare_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of what `flagscope compare --json` writes.
-
-    Returns
-    -------
-    dict
-        The content of `COMPARE_SCHEMA_FILE`.
-
-    References
-    ----------
-    JSON Schema: A Media Type for Describing JSON Documents, draft 2020-12.
-
-    Examples
-    --------
-    >>> compare_schema()["properties"]["schema"]["const"]
-    'flagscope.compare/1'
-    """
-    return _published(Comparison, COMPARE_SCHEMA)
+    """The schema of `flagscope compare --json`; the content of `COMPARE_SCHEMA_FILE`."""
+    return _published(COMPARE_SCHEMA)
 
 
 def heads_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of what `flagscope heads --json` writes.
-
-    Returns
-    -------
-    dict
-        The content of `HEADS_SCHEMA_FILE`.
-
-    References
-    ----------
-    JSON Schema: A Media Type for Describing JSON Documents, draft 2020-12.
-
-    Examples
-    --------
-    >>> heads_schema()["properties"]["schema"]["const"]
-    'flagscope.heads/1'
-    """
-    return _published(HeadOverlapsRecord, HEADS_SCHEMA)
+    """The schema of `flagscope heads --json`; the content of `HEADS_SCHEMA_FILE`."""
+    return _published(HEADS_SCHEMA)
 
 
 def track_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of what `flagscope track --json` writes.
-
-    Returns
-    -------
-    dict
-        The content of `TRACK_SCHEMA_FILE`.
-
-    References
-    ----------
-    JSON Schema: A Media Type for Describing JSON Documents, draft 2020-12.
-
-    Examples
-    --------
-    >>> track_schema()["properties"]["schema"]["const"]
-    'flagscope.track/1'
-    """
-    return _published(SeriesRecord, TRACK_SCHEMA)
+    """The schema of `flagscope track --json`; the content of `TRACK_SCHEMA_FILE`."""
+    return _published(TRACK_SCHEMA)
 
 
 def monitor_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of each line of a monitor's `monitor.jsonl`.
-
-    Returns
-    -------
-    dict
-        The content of `MONITOR_SCHEMA_FILE`.
-
-    References
-    ----------
-    JSON Schema: A Media Type for Describing JSON Documents, draft 2020-12.
+    """The schema of each line of a monitor's `monitor.jsonl`; the content of `MONITOR_SCHEMA_FILE`.
 
     Examples
     --------
     >>> sorted(monitor_schema()["discriminator"]["mapping"])
     ['alert', 'gap', 'measurement', 'schedule']
     """
-    made = MonitorLine.model_json_schema(by_alias=True, mode="serialization")
-    return {**_identity(MONITOR_SCHEMA), **_as_written(made)}
+    return _published(MONITOR_SCHEMA)
 
 
-def _published(record: type[Record], name: str) -> dict[str, Any]:
-    made = record.model_json_schema(by_alias=True, mode="serialization")
-    made["properties"]["schema"] = {"const": name, "title": "Schema", "type": "string"}
-    return {**_identity(name), **_as_written(made)}
+def _published(name: str) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a name, made from its record.
 
+    References
+    ----------
+    JSON Schema: A Media Type for Describing JSON Documents, draft 2020-12.
 
-def _identity(name: str) -> dict[str, Any]:
-    return {
+    Examples
+    --------
+    >>> [_published(name)["properties"]["schema"]["const"] for name in list(_RECORDS)[:4]]
+    ['flagscope.scan/2', 'flagscope.compare/1', 'flagscope.heads/1', 'flagscope.track/1']
+    """
+    made = _RECORDS[name].model_json_schema(by_alias=True, mode="serialization")
+    if "properties" in made:  # a line of a monitor is one of several records
+        # Records read files of earlier versions too; this is the one that is written.
+        made["properties"]["schema"] = {"const": name, "title": "Schema", "type": "string"}
+    identity = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:{name.replace('.', ':', 1).replace('/', ':')}",
     }
+    return {**identity, **_as_written(made)}
 
 
 def _as_written(part: Any) -> Any:

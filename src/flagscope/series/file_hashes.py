@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from flagscope.checkpoint.hub import hash_of_cached, hashes_on_hub
 from flagscope.series.step import Step
 
@@ -22,8 +20,7 @@ def file_hashes(step: Step) -> tuple[str, ...] | None:
     files = sorted({header.file for header in step.headers.values()})
     if place.revision is not None:
         found = hashes_on_hub(place.source, files, revision=place.revision)
-    elif place.is_local:
-        path = Path(place.source).expanduser()
+    elif (path := place.path) is not None:
         found = [hash_of_cached(path / file if path.is_dir() else path) for file in files]
     else:
         return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from flagscope.checkpoint.folder import INDEX_SUFFIX, names_weights
 from flagscope.checkpoint.remote.path import RemotePath
 from flagscope.errors import FlagscopeError
@@ -18,7 +16,7 @@ def file_states(place: Place) -> FileStates | None:
 
     None where there are none to see: behind a URL, on the hub, or where nothing is there.
     """
-    path = _local(place)
+    path = place.path
     if path is None:
         return None
     try:
@@ -55,7 +53,7 @@ def url_states(place: Place) -> tuple[tuple[str, str], ...] | None:
 
 def last_change(place: Place) -> float | None:
     """Seconds since 1970 of the last change of any file or of the folder; None as above."""
-    path, states = _local(place), file_states(place)
+    path, states = place.path, file_states(place)
     if path is None or states is None:
         return None
     try:
@@ -63,9 +61,3 @@ def last_change(place: Place) -> float | None:
     except OSError:
         return None
     return max(own, *(changed for _, _, changed in states), 0) / 1e9
-
-
-def _local(place: Place) -> Path | None:
-    if not place.is_local:
-        return None
-    return Path(place.source).expanduser()

@@ -52,6 +52,16 @@ class Place:
         """Whether it is a path: neither a URL nor on the hub."""
         return self.revision is None and "://" not in self.source
 
+    @property
+    def path(self) -> Path | None:
+        """Its file or folder on this machine; None behind a URL and on the hub."""
+        return Path(self.source).expanduser() if self.is_local else None
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that it is, or that its file is in; None as above."""
+        return self.path if self.path is None or self.path.is_dir() else self.path.parent
+
     def in_run(self, run: str) -> str:
         """Its name, after that of its training where there are several."""
         return f"{run}/{self.name}" if run else self.name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from flagscope.errors import FlagscopeError, InputError
 from flagscope.series.rates.learning_rates import known_rates, logged_rates
@@ -14,7 +13,6 @@ from flagscope.series.step import Step
 from flagscope.series.trainer_state import TRAINER_STATE
 
 ARGUMENTS = "training_args.bin"
-_LIGHTNING = (".ckpt", ".pt", ".pth")
 Rates = float | Sequence[float] | Mapping[int, float] | Callable[[int], float]
 
 
@@ -100,8 +98,7 @@ def _saved(
     here = [step for step in steps if step.place.is_local]
     if not here:
         return None, "no schedule was given, and files next to steps are read on this machine alone"
-    paths = [Path(step.place.source).expanduser() for step in here]
-    folders = [path if path.is_dir() else path.parent for path in paths]
+    folders = [folder for step in here if (folder := step.place.folder) is not None]
     states = [one for one in reversed(folders) if (one / TRAINER_STATE).is_file()]
     for folder in states:
         if (folder / ARGUMENTS).is_file():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -100,9 +99,9 @@ def read_step(place: Place) -> Step:
 
 def _optimiser(place: Place) -> tuple[SavedOptimiser | None, list[str]]:
     """That of optimizer.pt in the folder, or of Lightning's file; and what cannot be read."""
-    if not place.is_local:
+    path = place.path
+    if path is None:
         return None, []
-    path = Path(place.source).expanduser()
     file = path / OPTIMISER if path.is_dir() else path
     if not file.is_file() or file.suffix not in _LIGHTNING:
         return None, []

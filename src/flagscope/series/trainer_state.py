@@ -12,6 +12,9 @@ from flagscope.checkpoint.remote.path import RemotePath
 from flagscope.errors import MissingFileError
 
 TRAINER_STATE = "trainer_state.json"
+# A log of every step takes some 180 bytes an entry, five times that where many numbers are logged:
+# 300,000 to 1,500,000 steps.
+_LARGEST = 2**28
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,13 @@ def trainer_state(weights: str | None) -> TrainerState | None:
 
     Raises
     ------
-    CorruptFileError
-        If it is not JSON.
+    CorruptFileError, SourceError
+        If it is not JSON, too large, or cannot be read.
     """
     if weights is None:
         return None
     path = _beside(weights)
-    return None if path is None else _state(json_object(path))
+    return None if path is None else _state(trainer_content(path))
 
 
 def _beside(weights: str) -> Path | RemotePath | None:
@@ -62,6 +65,17 @@ def _beside(weights: str) -> Path | RemotePath | None:
         place = Path(weights).expanduser()
         path = (place if place.is_dir() else place.parent) / TRAINER_STATE
     return path if path.is_file() else None
+
+
+def trainer_content(path: Path | RemotePath) -> dict[str, Any]:
+    """What a trainer_state.json of at most 256 MiB holds.
+
+    Raises
+    ------
+    MissingFileError, CorruptFileError, SourceError
+        As for `json_object`.
+    """
+    return json_object(path, kind=TRAINER_STATE, largest=_LARGEST)
 
 
 def _state(content: dict[str, Any]) -> TrainerState:

@@ -20,6 +20,7 @@ from flagscope.series.rates import (
     schedule_from_optimisers,
     trainer_schedule,
 )
+from flagscope.series.trainer_state import trainer_state
 
 transformers = pytest.importorskip("transformers")
 
@@ -238,9 +239,10 @@ def test_arguments_that_are_none_are_refused(tmp_path, content, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "not JSON"),
-        ("[" * 100_000, "not JSON"),
-        ("[]", "no log_history"),
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ("[]", "not a JSON object"),
+        ("{}", "no log_history"),
         ('{"log_history": [{"step": 3, "learning_rate": "x"}]}', "'x'"),
         ('{"log_history": [{"step": 3, "learning_rate": NaN}]}', "nan"),
         ('{"log_history": [{"step": 3, "learning_rate": -1}]}', "-1"),
@@ -256,6 +258,20 @@ def test_states_that_are_none_are_refused(tmp_path, text, words):
 def test_a_step_beyond_any_training_fills_no_memory(tmp_path):
     path = state_file(tmp_path, {3: 0.1, 10**15: 0.1}, global_step=10**15)
     assert len(trainer_schedule(path).group("decayed").rates) == 3
+
+
+def test_a_log_of_many_steps_is_read_and_a_file_larger_than_any_is_not(tmp_path):
+    path = state_file(tmp_path, {3: 0.1})
+    path.write_bytes(path.read_bytes() + b" " * 2**26)
+    assert len(trainer_schedule(path).group("decayed").rates) == 40
+    state = trainer_state(str(tmp_path / "model.safetensors"))
+    assert state is not None
+    assert state.steps == [3]
+    with path.open("wb") as file:
+        file.truncate(2**36)  # a hole: it takes no space
+    for read in (trainer_schedule, lambda path: trainer_state(str(path.parent))):
+        with pytest.raises(CorruptFileError, match=r"no trainer_state\.json has more than"):
+            read(path)
 
 
 def test_missing_files_are_named(tmp_path):

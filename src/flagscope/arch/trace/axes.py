@@ -39,9 +39,14 @@ def plain(shape: Iterable[int]) -> Dims:
     return tuple((Axis(int(n)),) for n in shape)
 
 
+def size_of(axes: Iterable[Axis]) -> int:
+    """The product of the sizes of some factors, such as those of one dimension."""
+    return prod(axis.size for axis in axes)
+
+
 def shape_of(dims: Dims) -> tuple[int, ...]:
     """The shape of a tensor of these dimensions."""
-    return tuple(prod(axis.size for axis in dim) for dim in dims)
+    return tuple(map(size_of, dims))
 
 
 def merged(axes: Iterable[Axis]) -> tuple[Axis, ...]:

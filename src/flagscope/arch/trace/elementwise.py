@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from flagscope.arch.trace.axes import Axis, Dims, holders, plain
+from flagscope.arch.trace.axes import Axis, Dims, holders, plain, size_of
 from flagscope.arch.trace.flow import Flow
 from flagscope.arch.trace.nodes import argument, held, name_of, shape
 from flagscope.arch.trace.values import Degree, Term, Value
@@ -108,7 +108,7 @@ def _with_foreign(flow: Flow, a: Value, b: Value, node: fx.Node, *, product: boo
     if dims is None:
         return None
     offset = len(dims) - len(foreign.dims)
-    sizes = [_extent(dim) for dim in foreign.dims]
+    sizes = [size_of(dim) for dim in foreign.dims]
     alike = all(dimension < offset or sizes[dimension - offset] == 1 for dimension in holders(dims))
     if alike:  # equal for all channels
         if product:
@@ -132,7 +132,7 @@ def _where(flow: Flow, node: fx.Node) -> Any:
     dims = _common(value, mask, shape(node))
     offset = len(value.dims) - len(mask.dims)
     if mask.terms or dims is None or any(
-        dimension >= offset and _extent(mask.dims[dimension - offset]) != 1
+        dimension >= offset and size_of(mask.dims[dimension - offset]) != 1
         for dimension in holders(dims)
     ):  # fmt: skip
         return None
@@ -167,13 +167,6 @@ def _joined_paths(a: Value, b: Value, term: Term) -> Value:
 
 def _repeats(a: Value, b: Value) -> bool:
     return bool({(t.use, t.offset) for t in a.terms} & {(t.use, t.offset) for t in b.terms})
-
-
-def _extent(dim: tuple[Axis, ...]) -> int:
-    size = 1
-    for axis in dim:
-        size *= axis.size
-    return size
 
 
 def _common(a: Value, b: Value, target: tuple[int, ...]) -> Dims | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx
 
-from flagscope.arch.trace.axes import Axis, Dims, channels, holders, merged, plain
+from flagscope.arch.trace.axes import Axis, Dims, channels, holders, merged, plain, size_of
 from flagscope.arch.trace.flow import Flow
 from flagscope.arch.trace.ledger import Read, norm_of
 from flagscope.arch.trace.maps import product_with_weight
@@ -119,7 +119,7 @@ def _matmul(flow: Flow, node: fx.Node) -> Any:
 def _per_head(value: Value, dims: Dims, event: int | None) -> Value:
     """Output of attention: each head's channels mixed over positions, separately per head."""
     result = value.through("gl", dims=dims)
-    heads = _heads_of(value, len(value.dims) - 1)
+    heads = size_of(channels(value.dims[:-1]))  # outside the contracted dimension
     terms = (replace(term, heads=heads, attended=event) for term in result.terms)
     return replace(result, terms=tuple(terms))
 
@@ -132,7 +132,7 @@ def _averaged(value: Value, target: tuple[int, ...], *, grouped: bool) -> Dims |
     dims = list(value.dims)
     dims[-2] = (Axis(target[-2]),)
     if grouped and last >= 2:
-        repeat, remainder = divmod(target[-3], _extent(dims[-3]))
+        repeat, remainder = divmod(target[-3], size_of(dims[-3]))
         if remainder:
             return None
         dims[-3] = merged((*dims[-3], Axis(repeat)))
@@ -154,7 +154,7 @@ def _met(flow: Flow, query: Value, key: Value, *, key_at: int, grouped: bool, no
         if fit and batches[0] and not batches[1]:  # one key head for all query heads
             dimension = batches[0][0]
             fit = len(merged(query.dims[dimension])) == 1 and (
-                grouped or _extent(key.dims[dimension]) > 1
+                grouped or size_of(key.dims[dimension]) > 1
             )
         elif fit and batches[0] != batches[1]:
             fit = False
@@ -187,23 +187,6 @@ def _heads_fit(query: tuple[Axis, ...], key: tuple[Axis, ...], *, grouped: bool)
         return single and (same or shared)
     # a repeated key head: (g, r) against h = g · r
     return len(q) == 1 and not before and len(k) == 2 and k[0].channel and not k[1].channel
-
-
-def _extent(dim: tuple[Axis, ...]) -> int:
-    size = 1
-    for axis in dim:
-        size *= axis.size
-    return size
-
-
-def _heads_of(value: Value, dimension: int) -> int:
-    """Number of heads: channels outside the contracted dimension."""
-    size = 1
-    for i, dim in enumerate(value.dims):
-        if i != dimension:
-            for axis in channels((dim,)):
-                size *= axis.size
-    return size
 
 
 HANDLERS = {

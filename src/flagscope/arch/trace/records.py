@@ -10,7 +10,7 @@ from flagscope.arch.graph import HeadGroup, Member, PairGroup
 from flagscope.arch.maps import LinearMap, solved_map
 from flagscope.arch.notes import Notes
 from flagscope.arch.pair_side import Side
-from flagscope.arch.trace.axes import Axis, channels, merged
+from flagscope.arch.trace.axes import channels, merged, size_of
 from flagscope.arch.trace.ledger import Ledger, Read
 from flagscope.arch.trace.values import Term, Use, Value, Weight
 from flagscope.records import Attention, HeadSpace, PairKind
@@ -101,7 +101,7 @@ class Recorder:
         q, k = query.terms[0], key.terms[0]
         writer, key_writer = self.ledger.uses[q.use], self.ledger.uses[k.use]
         size, last = merged(read.axes)[0].size, len(query.dims) - 1
-        counts = [_product(channels(v.dims)) // size for v in (query, key)]
+        counts = [size_of(channels(v.dims)) // size for v in (query, key)]
         dimension = next(i for i, dim in enumerate(key.dims) if dim == read.axes and i >= last - 1)
         query_map = _headed(writer, q, query, last, counts[0])
         key_map = _headed(key_writer, k, key, dimension, counts[1], role="k")
@@ -227,13 +227,6 @@ def _head_parts(value: Value, groups: int, size: int) -> Parts:
         stride = axes[0].stride or 1
         return [("h", groups, stride * size), ("k", size, stride)]
     return [("h", axes[0].size, axes[0].stride or 1), ("k", axes[1].size, axes[1].stride or 1)]
-
-
-def _product(axes: tuple[Axis, ...]) -> int:
-    size = 1
-    for axis in axes:
-        size *= axis.size
-    return size
 
 
 def _rows(

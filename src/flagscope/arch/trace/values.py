@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from flagscope.arch.norm import Norm
-from flagscope.arch.trace.axes import Dims, channels, plain, shape_of
+from flagscope.arch.trace.axes import Dims, channels, size_of
 
 Degree = Literal["gl", "scaling", "permutation", "none"]
 """Changes of the channels that commute with all operations since they were written."""
@@ -120,10 +120,7 @@ class Value:
     @property
     def size(self) -> int:
         """Number of channels."""
-        result = 1
-        for axis in channels(self.dims):
-            result *= axis.size
-        return result
+        return size_of(channels(self.dims))
 
     def through(self, degree: Degree, name: str | None = None, dims: Dims | None = None) -> Value:
         """The tensor after an operation that commutes with `degree` only, and so without `norm`."""
@@ -133,7 +130,3 @@ class Value:
     def laid_out(self, dims: Dims) -> Value:
         """The same entries in other dimensions."""
         return replace(self, dims=dims)
-
-    def forgotten(self) -> Value:
-        """The same tensor without known channels."""
-        return replace(self, dims=plain(shape_of(self.dims)), terms=(), stream=False, product=False)

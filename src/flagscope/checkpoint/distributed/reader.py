@@ -32,7 +32,6 @@ from flagscope.errors import CorruptFileError, SourceError
 
 METADATA_NAME = ".metadata"
 PIECES_SUFFIX = ".distcp"
-_LISTED = 4
 
 
 class DistributedFolder(FileCheckpoint):

@@ -160,12 +160,6 @@ class Channels:
             self._taken[one.tensor] += 1
         self._attention.append(attention)
 
-    def note_end(self, operation: str, label: str) -> None:
-        """Enter that a map itself was not understood."""
-        places = self._ends.setdefault(operation, [])
-        if label not in places:
-            places.append(label)
-
     def shifted(self, value: Value, vector: str | None, *, added: bool = True) -> Value | None:
         """A vector added to the channels or taken from them: the bias, where nothing lies between.
 

@@ -252,10 +252,6 @@ class _Machine:
         arguments = self.pop()
         self._stack.append(self._called(self.pop(), arguments))
 
-    def _new(self, _: Any) -> None:
-        arguments = self.pop()
-        self._stack.append(self._called(self.pop(), arguments))
-
     def _new_with_keywords(self, _: Any) -> None:
         keywords, arguments = self.pop(), self.pop()
         made = StandIn(self.pop(), arguments)
@@ -348,7 +344,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "EXT2": _Machine._extension,
     "EXT4": _Machine._extension,
     "REDUCE": _Machine._reduce,
-    "NEWOBJ": _Machine._new,
+    "NEWOBJ": _Machine._reduce,
     "NEWOBJ_EX": _Machine._new_with_keywords,
     "INST": _Machine._instance,
     "OBJ": _Machine._object,

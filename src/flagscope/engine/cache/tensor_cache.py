@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Sequence
-from types import TracebackType
 from typing import Self, TypeVar
 
 from flagscope.checkpoint import Checkpoint
@@ -142,12 +141,7 @@ class TensorCache:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _is_read(self, piece: Piece) -> bool:

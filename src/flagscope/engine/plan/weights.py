@@ -116,11 +116,6 @@ def weights_of(checkpoint: Checkpoint, *, read: bool) -> Weights:
     return Weights(numbers, unread, frozenset(buffers), same, tied.notes)
 
 
-def parameter_count(checkpoint: Checkpoint) -> int:
-    """Number of parameters, from the header alone; tied weights count once, buffers do not."""
-    return weights_of(checkpoint, read=False).parameters
-
-
 def _is_number(dtype: str) -> bool:
     return "float" in dtype or "complex" in dtype
 

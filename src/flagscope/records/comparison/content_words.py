@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from flagscope.records.comparison import nouns
 from flagscope.records.comparison.content_parts import (
     ClassCount,
     ContentNumbers,
     LayerMap,
     LayerMatch,
-    Mixture,
-    MixtureFit,
     TensorContent,
 )
 from flagscope.records.comparison.content_tests import (
@@ -27,6 +26,8 @@ from flagscope.records.comparison.content_tests import (
     test_count,
 )
 from flagscope.records.comparison.letters import SIDE_A, SIDE_B
+from flagscope.records.comparison.mixture_words import mixture_lines
+from flagscope.records.comparison.open_questions import open_questions
 from flagscope.records.comparison.zeroed import worded_faults
 
 Worded = TypeVar("Worded", bound=ContentNumbers)
@@ -56,7 +57,7 @@ def worded(record: Worded, *, letters: tuple[str, str] = ("A", "B")) -> Worded:
         update={
             "evidence": tuple(_named_sides(line, letters) for line in _evidence(record)),
             "cannot_tell": tuple(
-                _named_sides(line, letters) for line in (*record.notes, *_cannot_tell(record))
+                _named_sides(line, letters) for line in (*record.notes, *open_questions(record))
             ),
         }
     )
@@ -71,14 +72,14 @@ def _evidence(record: ContentNumbers) -> list[str]:
     for count in record.counts:
         if count.tensors:
             lines.append(
-                f"{_counted(record, count)} ({_entries(count.parameters)}): "
+                f"{_counted(record, count)} ({nouns.entries(count.parameters)}): "
                 f"{_CLASSES[count.content]}"
             )
     for side, unpaired in ((SIDE_A, record.unpaired_a), (SIDE_B, record.unpaired_b)):
         if unpaired.tensors:
             lines.append(
-                f"only {side} has {_tensors(unpaired.tensors)} of {_entries(unpaired.parameters)}, "
-                f"such as {_short(unpaired.names[0])}"
+                f"only {side} has {nouns.tensors(unpaired.tensors)} of "
+                f"{nouns.entries(unpaired.parameters)}, such as {nouns.short(unpaired.names[0])}"
             )
     lines += _rules(record)
     lines += _named(record.tensors)
@@ -90,7 +91,7 @@ def _evidence(record: ContentNumbers) -> list[str]:
         (SIDE_B, SIDE_A, record.mixture_b),
     ):
         if mixture is not None:
-            lines += _mixture(side, other, mixture)
+            lines += mixture_lines(side, other, mixture)
     return [*lines, *_tests(record)]
 
 
@@ -99,24 +100,11 @@ def _counted(record: ContentNumbers, count: ClassCount) -> str:
     pairs = [tensor for tensor in record.tensors if tensor.content == count.content]
     of_a, of_b = len({pair.name_a for pair in pairs}), len({pair.name_b for pair in pairs})
     if of_a == of_b == count.tensors:
-        return _tensors(count.tensors)
+        return nouns.tensors(count.tensors)
     return (
-        f"{count.tensors} pairs, of {_tensors(of_a)} of {SIDE_A} and {_tensors(of_b)} of {SIDE_B}, "
-        "since some belong to several of the other side"
+        f"{count.tensors} pairs, of {nouns.tensors(of_a)} of {SIDE_A} and {nouns.tensors(of_b)} of "
+        f"{SIDE_B}, since some belong to several of the other side"
     )
-
-
-def _tensors(count: int) -> str:
-    return f"{count} tensor" if count == 1 else f"{count} tensors"
-
-
-def _entries(count: int) -> str:
-    return f"{count} entry" if count == 1 else f"{count:,} entries"
-
-
-def _short(name: str) -> str:
-    """A name, its middle left out where it is longer than any that a network has."""
-    return name if len(name) <= 200 else f"{name[:120]}…{name[-60:]}"
 
 
 def _rules(record: ContentNumbers) -> list[str]:
@@ -132,7 +120,7 @@ def _rules(record: ContentNumbers) -> list[str]:
             text = f"{side} is {other} {rounding.rule}"
         if tensor.content == "rounding" or rounding.rule is not None:
             counts[text] = counts.get(text, 0) + 1
-    return [f"{_tensors(count)}: {text}" for text, count in sorted(counts.items())]
+    return [f"{nouns.tensors(count)}: {text}" for text, count in sorted(counts.items())]
 
 
 def _named(tensors: Sequence[TensorContent]) -> list[str]:
@@ -145,7 +133,7 @@ def _named(tensors: Sequence[TensorContent]) -> list[str]:
             place = ", ".join(map(str, entry.index))
             bits = f" ({entry.bits})" if entry.bits else ""
             lines.append(
-                f"{_short(tensor.name_a)} [{place}] is {entry.text_a} in {SIDE_A} and "
+                f"{nouns.short(tensor.name_a)} [{place}] is {entry.text_a} in {SIDE_A} and "
                 f"{entry.text_b} in {SIDE_B}{bits}"
             )
         for scale in rounding.scales:
@@ -153,33 +141,35 @@ def _named(tensors: Sequence[TensorContent]) -> list[str]:
             bits = f" ({scale.bits})" if scale.bits else ""
             wanted = "none" if scale.expected is None else f"{scale.expected:.9g}"
             lines.append(
-                f"{_short(tensor.name_a)}, {scale.place}: the scale is {found}, and the rule of "
-                f"the others gives {wanted}{bits}"
+                f"{nouns.short(tensor.name_a)}, {scale.place}: the scale is {found}, and the rule "
+                f"of the others gives {wanted}{bits}"
             )
-    return [*lines[:_LINES], *([f"and {len(lines) - _LINES} more"] if len(lines) > _LINES else [])]
+    return _first(lines)
 
 
 def _rows(tensors: Sequence[TensorContent]) -> list[str]:
     lines = []
     for tensor in tensors:
-        difference = tensor.difference
+        difference, name = tensor.difference, nouns.short(tensor.name_a)
         if difference is None:
             continue
         if difference.rows_permuted:
-            lines.append(
-                f"{_short(tensor.name_a)}: the rows of both sides are the same, in another order"
-            )
+            lines.append(f"{name}: the rows of both sides are the same, in another order")
         copied = difference.scale_b
         if tensor.content == "different" and copied is not None and factor_between(copied):
             lines.append(
-                f"{_short(tensor.name_a)}: {SIDE_B} is {copied:.6g} times {SIDE_A}, up to 0.2 % of "
-                "its norm"
+                f"{name}: {SIDE_B} is {copied:.6g} times {SIDE_A}, up to 0.2 % of its norm"
             )
         if difference.transposed:
-            lines.append(f"{_short(tensor.name_a)}: one side is the transpose of the other")
+            lines.append(f"{name}: one side is the transpose of the other")
         if tensor.status != "ok" and tensor.shape_a != tensor.shape_b:
-            lines.append(f"{_short(tensor.name_a)}: {_row_counts(tensor)}")
-    return [*lines[:_LINES], *([f"and {len(lines) - _LINES} more"] if len(lines) > _LINES else [])]
+            lines.append(f"{name}: {_row_counts(tensor)}")
+    return _first(lines)
+
+
+def _first(lines: list[str]) -> list[str]:
+    more = [f"and {len(lines) - _LINES} more"] if len(lines) > _LINES else []
+    return [*lines[:_LINES], *more]
 
 
 def _row_counts(tensor: TensorContent) -> str:
@@ -215,49 +205,6 @@ def _runs(matches: Sequence[LayerMatch]) -> str:
     shown = ["?" if first is None else str(first) if first == last else f"{first}-{last}"
              for first, last in runs]  # fmt: skip
     return ", ".join(shown)
-
-
-def _mixture(side: str, other: str, mixture: Mixture) -> list[str]:
-    lines = []
-    for fit, it, of in (
-        (mixture.without_base, side, "the parents"),
-        (mixture.with_base, f"{side} − {other}", f"the parents' differences from {other}"),
-    ):
-        if fit.coefficients is None or fit.residual is None:
-            lines.append(f"{it} of {of}: {fit.status}")
-            continue
-        if fit.agree:
-            lines.append(f"{it} is {_coefficients(fit)} times {of}, up to rounding")
-        elif fit.each:
-            kind = "as a spherical interpolation gives" if fit.slerp else "tensor by tensor"
-            lines.append(f"{it} is a combination of {of}, up to rounding, {kind}: {_ranges(fit)}")
-        else:
-            lines.append(
-                f"{it} is not a linear combination of {of}: {fit.residual:.3g} of its norm "
-                f"is left over, where rounding leaves {fit.rounding or 0:.2g}"
-            )
-    for pattern in mixture.patterns:
-        if pattern.multiple is not None:
-            lines.append(
-                f"{side}, parent {pattern.parent + 1}: {pattern.equal_to_base:.1%} of sampled "
-                f"entries equal {other}'s, {pattern.equal_to_parent:.1%} the parent's; "
-                f"{pattern.scaled:.1%} of the changed ones are {pattern.multiple:.3g} times the "
-                "parent's change"
-            )
-    return lines
-
-
-def _coefficients(fit: MixtureFit) -> str:
-    values = fit.coefficients or ()
-    return f"({', '.join(f'{value:.4g}' for value in values)})"
-
-
-def _ranges(fit: MixtureFit) -> str:
-    if fit.lowest is None or fit.highest is None:
-        return "no matrix is large enough to say by which coefficients"
-    return "; ".join(
-        f"{low:.3g} to {high:.3g}" for low, high in zip(fit.lowest, fit.highest, strict=True)
-    )
 
 
 def _tests(record: ContentNumbers) -> list[str]:
@@ -297,62 +244,3 @@ def _tests(record: ContentNumbers) -> list[str]:
             + (f", in the largest one of {least:.2g} 99 times in 100" if least < 1 else "")
         )
     return lines
-
-
-def _cannot_tell(record: ContentNumbers) -> list[str]:
-    lines = []
-    unread = [tensor for tensor in record.tensors if tensor.content in ("unread", "reshaped")]
-    if unread:
-        lines.append(
-            f"{_tensors(len(unread))} could not be compared, such as {_short(unread[0].name_a)}: "
-            f"{unread[0].status}"
-        )
-    if record.relation in ("unrelated", "unclear", "shares_parts", "different_architectures"):
-        lines.append(
-            "a change of basis that leaves the function as it is (permuted or rotated hidden "
-            "units) is not undone: such a copy looks like a stranger here, but for rows in "
-            "another order"
-        )
-    loose = [tensor for tensor in record.tensors if tensor.rounding is not None
-             and tensor.content == "rounding" and tensor.rounding.rule is None
-             and not _all_equal(tensor)]  # fmt: skip
-    if loose:
-        verb = "agrees" if len(loose) == 1 else "agree"
-        lines.append(
-            f"{_tensors(len(loose))} {verb} within the steps of both grids, and no rule gives one "
-            "side from the other: a change smaller than a step of the coarser side is not seen"
-        )
-    corrected = [
-        tensor for tensor in record.tensors
-        if tensor.content == "different" and tensor.rounding is not None
-        and (tensor.rounding.step_rms or 9.0) < 1.5 and _is_quantised(tensor)
-    ]  # fmt: skip
-    if corrected:
-        lines.append(
-            f"in {_tensors(len(corrected))} the sides differ by "
-            f"{min(t.rounding.step_rms or 0.0 for t in corrected if t.rounding):.2g} to "
-            f"{max(t.rounding.step_rms or 0.0 for t in corrected if t.rounding):.2g} steps of the "
-            "quantised side (rounding alone: 0.29): a quantiser that looks at data gives that, "
-            "and so does a small change before rounding"
-        )
-    clipped = [tensor for tensor in record.tensors if tensor.rounding and tensor.rounding.clipped]
-    if clipped:
-        count = sum(tensor.rounding.clipped for tensor in clipped if tensor.rounding)
-        lines.append(
-            f"{count:,} entries of {_tensors(len(clipped))} lie at an end of what the format "
-            "holds there, and their counterparts beyond it: they count as rounding, and a change "
-            "of them outwards is not seen"
-        )
-    if record.relation in ("reencoded", "identical"):
-        lines.append("settings and tokenizer, which the weights do not hold, were not compared")
-    return lines
-
-
-def _all_equal(tensor: TensorContent) -> bool:
-    difference = tensor.difference
-    return difference is not None and difference.equal == difference.entries
-
-
-def _is_quantised(tensor: TensorContent) -> bool:
-    return any(kind[:2].isupper() or kind[:1] == "Q" or "int" in kind
-               for kind in (tensor.type_a, tensor.type_b))  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from flagscope.records.comparison import nouns
 from flagscope.records.comparison.content_parts import ContentNumbers, TensorContent
 
 SideKey = Literal["a", "b"]
@@ -93,8 +94,8 @@ def zeroed_words(found: Zeroed) -> str:
         for count, noun in ((found.rows, "row"), (found.columns, "column")) if count
     ]  # fmt: skip
     if not parts:
-        parts = [f"{found.entries:,} {'entry' if found.entries == 1 else 'entries'}"]
-    return f"{' and '.join(parts)} of {found.tensors} tensor{'' if found.tensors == 1 else 's'}"
+        parts = [nouns.entries(found.entries)]
+    return f"{' and '.join(parts)} of {nouns.tensors(found.tensors)}"
 
 
 def worded_faults(record: ContentNumbers, sides: Iterable[tuple[SideKey, str, str]]) -> list[str]:
@@ -115,8 +116,8 @@ def worded_faults(record: ContentNumbers, sides: Iterable[tuple[SideKey, str, st
         if entries:
             verb = "is" if entries == 1 else "are"
             broken.append(
-                f"{entries:,} {'entry' if entries == 1 else 'entries'} of "
-                f"{tensors} tensor{'' if tensors == 1 else 's'} {verb} NaN or infinite in {name}"
+                f"{nouns.entries(entries)} of {nouns.tensors(tensors)} {verb} NaN or infinite "
+                f"in {name}"
             )
         found = zeroed(record, side)
         if found.rows or found.columns:

@@ -9,6 +9,7 @@ import pandas
 
 from flagscope.records.series import SeriesRecord
 from flagscope.records.series_rates import PairRate, SeriesRates
+from flagscope.report.wording import counted
 
 
 def rates_frame(record: SeriesRecord) -> pandas.DataFrame:
@@ -32,7 +33,7 @@ def rates_lines(rates: SeriesRates) -> list[str]:
     lines = [f"{run}rates of {rates.diagnostic} in decay time; schedule: {rates.source}; "
              f"optimiser: {optimiser}"]  # fmt: skip
     for (answer, reason, _), own in groups.items():
-        count = f"{len(own):,} pair{'' if len(own) == 1 else 's'}"
+        count = counted(len(own), "pair")
         lines.append(f"{count}: {_fitted(own) if answer == 'rate' else f'{answer}: {reason}'}")
     settled = [one for one in rates.rotations if one.angle_ratio is not None]
     if settled:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from pathlib import Path
 from typing import Any
 
-from flagscope.errors import CorruptFileError, InputError, MissingFileError
+from flagscope.errors import CorruptFileError, InputError
 from flagscope.series.rates.learning_rates import (
     MOST_UPDATES,
     LearningRates,
@@ -18,10 +17,10 @@ from flagscope.series.rates.learning_rates import (
 from flagscope.series.rates.schedule import GroupSchedule, Optimiser, Schedule
 from flagscope.series.rates.training_arguments import TrainingArguments, read_training_arguments
 from flagscope.series.rates.undecayed import RULE
+from flagscope.series.trainer_state import trainer_content
 
 # Rates are logged in full; programs print some to six digits.
 _SAME = 1e-5
-_LARGEST_STATE = 2**28  # bytes
 
 
 def trainer_schedule(
@@ -143,15 +142,8 @@ def _optimiser(settings: TrainingArguments, notes: list[str]) -> Optimiser | Non
 
 
 def _state(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _LARGEST_STATE:
-            raise CorruptFileError(f"{path} is larger than any trainer_state.json.")
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise MissingFileError(f"there is no file {path}.") from None
-    except (ValueError, RecursionError) as error:
-        raise CorruptFileError(f"{path} is not JSON.") from error
-    if not isinstance(content, dict) or not isinstance(content.get("log_history"), list):
+    content = trainer_content(path)
+    if not isinstance(content.get("log_history"), list):
         raise CorruptFileError(f"{path} has no log_history.", hint="give trainer_state.json")
     return content | {name: _count(content.get(name)) for name in ("global_step", "max_steps")}
 

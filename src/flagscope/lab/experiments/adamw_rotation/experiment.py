@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flagscope.lab.experiment import Cell, Experiment, Finding, Measured, Options
+from flagscope.lab.experiment import Cell, Experiment, Finding, Measured, Options, of_kind
 from flagscope.lab.experiments.adamw_rotation.findings import findings
 from flagscope.lab.experiments.adamw_rotation.training import measure_imbalance, measure_turns
 from flagscope.lab.figures import COLOURS, draw_band, new_figure
@@ -133,8 +133,7 @@ def _plan(options: Options) -> Iterator[tuple[str, dict[str, Any], float]]:
 def _angles(measured: Sequence[Measured]) -> Figure:
     figure, axes = new_figure(1, 2, sharey=True)
     for ax, kind in zip(axes[0], ("noise", "gpt"), strict=True):
-        cells = [m for m in measured if m.cell.settings["kind"] == kind]
-        for m, colour in zip(cells, COLOURS, strict=False):
+        for m, colour in zip(of_kind(measured, kind), COLOURS, strict=False):
             s, turns = m.cell.settings, m.values["turns"]
             lags = sorted({row["lag"] for row in turns})
             by_seed = [

@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
-from flagscope.lab.experiment import Estimate, Finding, Measured, Prediction, beyond_the_paper
+from flagscope.lab.experiment import (
+    Estimate,
+    Finding,
+    Measured,
+    Prediction,
+    beyond_the_paper,
+    of_kind,
+)
 from flagscope.lab.intervals import band_verdict, mean_interval
 
 # Fixed before the full run. Noise alone is what the formula assumes; a network has a signal too.
@@ -18,14 +25,14 @@ _DERIVED = "derived in flagscope.series.rates.rotation"
 
 def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
     """One finding for each prediction that the measured cells can test."""
-    noise, text = _of(measured, "noise"), _of(measured, "gpt")
+    noise, text = of_kind(measured, "noise"), of_kind(measured, "gpt")
     made: list[Finding] = []
     if noise:
         made.append(_noise(noise))
     if text:
         made += [_one_step(text), _without_momentum(text), _long(text), _kept(text)]
-    if _of(measured, "linear"):
-        made.append(_law(_of(measured, "linear")))
+    if of_kind(measured, "linear"):
+        made.append(_law(of_kind(measured, "linear")))
     return beyond_the_paper(*made)
 
 
@@ -137,10 +144,6 @@ def _law(cells: Sequence[Measured]) -> Finding:
         band_verdict(adamw, *LAW_BAND),
         f"From end to end. What the fit of a rate answers, by seed: {'; '.join(words)}.",
     )
-
-
-def _of(measured: Sequence[Measured], kind: str) -> list[Measured]:
-    return [m for m in measured if m.cell.settings["kind"] == kind]
 
 
 def _label(m: Measured) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flagscope.lab.experiment import Measured
-from flagscope.lab.experiments.alignment_without_ridge.findings import of_kind
+from flagscope.lab.experiments.alignment_without_ridge.quantities import sorted_by_depth
 from flagscope.lab.figures import COLOURS, draw_band, new_figure
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def _over_norm(measured: Sequence[Measured]) -> Figure:
     figure, axes = new_figure(1, 2)
     labels = {"relative": "‖A - B‖ / (‖A‖ + ‖B‖)", "sine": "sine of leading vectors"}
     for ax, (name, label) in zip(axes[0], labels.items(), strict=True):
-        for m, colour in zip(of_kind(measured, "margin"), COLOURS, strict=False):
+        for m, colour in zip(sorted_by_depth(measured, "margin"), COLOURS, strict=False):
             # The norm is the mean over seeds; bands are ranges of the values.
             x = np.array(m.values["leading"])[:, 0].mean(axis=-1)
             y = np.array(m.values[name])[:, 0].T
@@ -55,7 +55,7 @@ def _over_steps(measured: Sequence[Measured]) -> Figure:
     cells = [
         (m, label)
         for kind, label in shown.items()
-        for m in of_kind(measured, kind)
+        for m in sorted_by_depth(measured, kind)
         if m.cell.settings["depth"] == depth
     ]
     for (m, label), colour in zip(cells, COLOURS, strict=False):
@@ -75,7 +75,7 @@ def _ranks(measured: Sequence[Measured]) -> Figure:
     for ax, kind, title in zip(
         axes[0], ("margin", "classes"), ("two classes", "ten classes"), strict=True
     ):
-        m = of_kind(measured, kind)[-1]
+        m = sorted_by_depth(measured, kind)[-1]
         x = np.array(m.values["moments"]) + 1
         layers = np.array(m.values["stable_rank"])
         for layer, colour in zip(range(layers.shape[1]), COLOURS, strict=False):

@@ -17,14 +17,18 @@ from flagscope.lab.experiment import (
     Verdict,
     beyond_the_paper,
 )
+from flagscope.lab.experiments.alignment_without_ridge.quantities import (
+    at_one_norm,
+    exponents,
+    kept,
+    sorted_by_depth,
+)
 from flagscope.lab.intervals import SHARE, band_verdict, mean_interval
 
 # Round-off of thousands of steps in float64, relative to ‖A - B‖.
 ROUND_OFF = 1e-9
 # A relative imbalance counts as constant if at least this share of its start is left.
 STAYS = 0.5
-# The late part of a run: σ_1² is at least this share of its final value.
-_LATE = 0.25
 # A direction has grown with the norm if its squared singular value is this share of the first.
 _GROWN = 0.05
 _JI = "Ji and Telgarsky, arXiv 1810.02032"
@@ -70,17 +74,11 @@ def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
     return beyond_the_paper(*(finding for rule in rules for finding in rule(measured)))
 
 
-def of_kind(measured: Sequence[Measured], kind: str) -> list[Measured]:
-    """The cells of one kind, sorted by depth."""
-    cells = [m for m in measured if m.cell.settings["kind"] == kind]
-    return sorted(cells, key=lambda m: m.cell.settings["depth"])
-
-
 def _exclusive(measured: Sequence[Measured]) -> Iterator[Finding]:
-    cells = of_kind(measured, "margin")
+    cells = sorted_by_depth(measured, "margin")
     if cells:
         estimates = tuple(
-            _estimate(m, "relative imbalance, end over start", _left(m)) for m in cells
+            _estimate(m, "relative imbalance, end over start", kept(m)) for m in cells
         )
         right = min(np.min(m.values["right"][-1]) for m in cells)
         loss = max(np.max(m.values["loss"][-1]) for m in cells)
@@ -111,7 +109,7 @@ def _conserved(measured: Sequence[Measured]) -> Iterator[Finding]:
     estimates: list[Estimate] = []
     moved: list[float] = []
     for kind, label in words.items():
-        cells = of_kind(measured, kind)
+        cells = sorted_by_depth(measured, kind)
         if cells:
             worst = np.max([np.max(m.values["miss"], axis=0) for m in cells], axis=0)
             estimates.append(mean_interval(f"largest relative difference, {label}", worst.tolist()))
@@ -133,7 +131,7 @@ def _conserved(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 
 def _rate(measured: Sequence[Measured]) -> Iterator[Finding]:
-    cells = of_kind(measured, "margin")
+    cells = sorted_by_depth(measured, "margin")
     if cells:
         estimates = tuple(
             _estimate(m, f"exponent of the {word} in σ_1²", exponents(m, name).mean(axis=0))
@@ -153,7 +151,7 @@ def _rate(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 
 def _rank_one(measured: Sequence[Measured]) -> Iterator[Finding]:
-    cells = of_kind(measured, "margin")
+    cells = sorted_by_depth(measured, "margin")
     if cells:
         ratios = [
             _estimate(m, f"worst {word} over its bound", np.max(m.values[name], axis=0))
@@ -191,10 +189,10 @@ def _rank_one(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 
 def _same_curve(measured: Sequence[Measured]) -> Iterator[Finding]:
-    by_depth = {m.cell.settings["depth"]: m for m in of_kind(measured, "margin")}
+    by_depth = {m.cell.settings["depth"]: m for m in sorted_by_depth(measured, "margin")}
     pairs = [
         (m, by_depth[m.cell.settings["depth"]])
-        for m in of_kind(measured, "plain")
+        for m in sorted_by_depth(measured, "plain")
         if m.cell.settings["depth"] in by_depth
     ]
     if pairs:
@@ -203,7 +201,7 @@ def _same_curve(measured: Sequence[Measured]) -> Iterator[Finding]:
             for m, other in pairs
         )
         plain = [m for m, _ in pairs]
-        left = ", ".join(f"{_left(m).mean():.2f}" for m in plain)
+        left = ", ".join(f"{kept(m).mean():.2f}" for m in plain)
         yield Finding(
             "Plain gradient descent goes the same way, only slowly.",
             Prediction(
@@ -219,9 +217,9 @@ def _same_curve(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 
 def _at_rest(measured: Sequence[Measured]) -> Iterator[Finding]:
-    cells = of_kind(measured, "bounded")
+    cells = sorted_by_depth(measured, "bounded")
     if cells:
-        left = tuple(_estimate(m, "relative imbalance, end over start", _left(m)) for m in cells)
+        left = tuple(_estimate(m, "relative imbalance, end over start", kept(m)) for m in cells)
         slopes = tuple(
             _estimate(m, "norm of the gradient at the end", np.array(m.values["gradient"][-1]))
             for m in cells
@@ -244,7 +242,7 @@ def _at_rest(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 def _small(measured: Sequence[Measured]) -> Iterator[Finding]:
     by_depth: dict[int, list[Measured]] = {}
-    for m in of_kind(measured, "small"):
+    for m in sorted_by_depth(measured, "small"):
         by_depth.setdefault(m.cell.settings["depth"], []).append(m)
     estimates: list[Estimate] = []
     for cells in by_depth.values():
@@ -255,7 +253,7 @@ def _small(measured: Sequence[Measured]) -> Iterator[Finding]:
             name = "exponent of the relative imbalance in the scale of the first weights"
             estimates.append(_estimate(cells[0], name, slopes))
     if estimates:
-        smallest = min(of_kind(measured, "small"), key=lambda m: m.cell.settings["scale"])
+        smallest = min(sorted_by_depth(measured, "small"), key=lambda m: m.cell.settings["scale"])
         yield Finding(
             "Small first weights align layers too, under any loss.",
             Prediction(
@@ -273,9 +271,9 @@ def _small(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 
 def _classes(measured: Sequence[Measured]) -> Iterator[Finding]:
-    cells = of_kind(measured, "classes")
+    cells = sorted_by_depth(measured, "classes")
     if cells:
-        left = tuple(_estimate(m, "relative imbalance, end over start", _left(m)) for m in cells)
+        left = tuple(_estimate(m, "relative imbalance, end over start", kept(m)) for m in cells)
         ranks = tuple(
             _estimate(m, "‖W‖² / σ_1² at the end", np.mean(m.values["stable_rank"][-1], axis=0))
             for m in cells
@@ -296,7 +294,7 @@ def _classes(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 
 def _nine(measured: Sequence[Measured]) -> Iterator[Finding]:
-    cells = of_kind(measured, "classes")
+    cells = sorted_by_depth(measured, "classes")
     if cells:
         sines = tuple(
             _estimate(
@@ -332,41 +330,6 @@ def _grown(m: Measured) -> str:
         f"At depth {m.cell.settings['depth']} the ninth squared singular value is in "
         f"the end {'; '.join(parts)}."
     )
-
-
-def exponents(m: Measured, name: str) -> Float[np.ndarray, "pairs seeds"]:
-    """Slopes of log `name` against log σ_1² of the writing layer, late in training."""
-    leading = np.array(m.values["leading"])[:, :-1]
-    values = np.array(m.values[name])
-    slopes = np.empty(values.shape[1:])
-    for index in np.ndindex(slopes.shape):
-        x, y = leading[(slice(None), *index)], values[(slice(None), *index)]
-        late = x >= _LATE * x[-1]
-        slopes[index] = np.polyfit(np.log(x[late]), np.log(y[late]), 1)[0]
-    return slopes
-
-
-def at_one_norm(plain: Measured, normalised: Measured) -> Float[np.ndarray, " seeds"]:
-    """Final sine of plain descent, divided by that of the other pace at the same σ_1²."""
-    end = np.log(np.array(plain.values["leading"][-1])[:-1])
-    sines = np.array(plain.values["sine"][-1])
-    x = np.log(np.array(normalised.values["leading"])[:, :-1])
-    y = np.log(np.array(normalised.values["sine"]))
-    ratios = np.empty(end.shape)
-    for index in np.ndindex(end.shape):
-        column = (slice(None), *index)
-        # The norm may shrink at first: only after its minimum is it monotone.
-        first = int(np.argmin(x[column]))
-        ratios[index] = sines[index] / np.exp(
-            np.interp(end[index], x[column][first:], y[column][first:])
-        )
-    return ratios.mean(axis=0)
-
-
-def _left(m: Measured) -> Float[np.ndarray, " seeds"]:
-    """Ratio of the relative imbalance at the end to that at the start, averaged over pairs."""
-    series = m.values["relative"]
-    return (np.array(series[-1]) / np.array(series[0])).mean(axis=0)
 
 
 def _estimate(

@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from flagscope.lab.experiment import Cell, Experiment, Finding, Measured, Options
+from flagscope.lab.experiment import Cell, Experiment, Finding, Measured, Options, of_kind
 from flagscope.lab.experiments.attention_laws.conserved import LawLedger
 from flagscope.lab.experiments.attention_laws.findings import findings
 from flagscope.lab.experiments.attention_laws.law_network import LawNetwork
@@ -198,7 +198,7 @@ class AttentionLaws(Experiment):
 
     def draw(self, measured: Sequence[Measured], findings: Sequence[Finding]) -> dict[str, Figure]:
         """Draw the quantities by step size and over training."""
-        plain = [m for m in measured if m.cell.settings["kind"] == "descent"]
+        plain = of_kind(measured, "descent")
         return {"steps": _draw_steps(plain), "time": _draw_time(plain)}
 
 

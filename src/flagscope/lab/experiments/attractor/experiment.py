@@ -41,10 +41,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from flagscope.lab.experiment import Cell, Experiment, Finding, Measured, Options
+from flagscope.lab.experiment import Cell, Experiment, Finding, Measured, Options, of_kind
 from flagscope.lab.experiments.attractor.figures import (
     course_figure,
-    of_kind,
     rank_figure,
     value_figure,
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flagscope.lab.experiment import Measured
+from flagscope.lab.experiment import Measured, of_kind
 from flagscope.lab.experiments.attractor.limits import (
     survival_threshold,
     surviving_value,
@@ -20,11 +20,6 @@ from flagscope.lab.figures import COLOURS, draw_band, new_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-def of_kind(measured: Sequence[Measured], kind: str) -> list[Measured]:
-    """The cells of one kind."""
-    return [m for m in measured if m.cell.settings["kind"] == kind]
 
 
 def rank_figure(cells: Sequence[Measured]) -> Figure:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flagscope.lab.experiment import Finding, Measured
+from flagscope.lab.experiment import Finding, Measured, of_kind
 from flagscope.lab.experiments.ridge_rate.control_findings import draw_controls
-from flagscope.lab.experiments.ridge_rate.findings import RATE_BAND, of_kind, seed_means
+from flagscope.lab.experiments.ridge_rate.findings import RATE_BAND, seed_means
 from flagscope.lab.figures import COLOURS, draw_band, draw_estimates, new_figure
 
 if TYPE_CHECKING:

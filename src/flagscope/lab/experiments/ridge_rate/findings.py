@@ -16,6 +16,7 @@ from flagscope.lab.experiment import (
     Prediction,
     Verdict,
     beyond_the_paper,
+    of_kind,
 )
 from flagscope.lab.experiments.ridge_rate.control_findings import control_findings
 from flagscope.lab.experiments.ridge_rate.training import step_count
@@ -46,11 +47,6 @@ def findings(measured: Sequence[Measured]) -> tuple[Finding, ...]:
             *control_findings(of_kind(measured, "control")),
         ),
     )
-
-
-def of_kind(measured: Sequence[Measured], kind: str) -> list[Measured]:
-    """The cells of one kind."""
-    return [m for m in measured if m.cell.settings["kind"] == kind]
 
 
 def seed_means(cells: Sequence[Measured], name: str) -> list[float]:
