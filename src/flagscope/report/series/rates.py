@@ -10,6 +10,8 @@ import pandas
 from flagscope.records.series import SeriesRecord
 from flagscope.records.series_rates import PairRate, SeriesRates
 
+_NEAR = 0.02
+
 
 def rates_frame(record: SeriesRecord) -> pandas.DataFrame:
     """One row for each linear pair of each training."""
@@ -56,4 +58,8 @@ def _fitted(rates: list[PairRate]) -> str:
         and one.low <= one.predicted <= one.high
         for one in rates
     )  # fmt: skip
-    return f"{said}; predicted 1, which {inside:,} of the 95 % intervals hold"
+    near = sum(abs((one.rate or 0.0) - 1) < _NEAR for one in rates)
+    return (
+        f"{said}; predicted 1: {near:,} lie within 2 % of it, and {inside:,} of the 95 % "
+        "intervals, which are of scatter alone, hold it"
+    )
