@@ -5,13 +5,19 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 import flagscope
 from flagscope import SeriesReport
 from flagscope.records.series_runs import RunRecord, RunRelation
 from flagscope.report.series import relations_in_words
+from flagscope.series.compared import compared
+from flagscope.series.places import Place
+from flagscope.series.side_by_side import side_by_side
+from flagscope.series.step import Header, Step
 from series.made import Run, adapters, mlp, saved
 
 
@@ -224,3 +230,29 @@ def test_steps_that_are_equal_later_are_said_and_not_called_never_equal(tmp_path
     assert list(relations_in_words(record))[1:] == [
         "a and b are equal at step 50, after they differed."
     ]
+
+
+def test_two_runs_relate_among_many_as_they_do_alone() -> None:
+    """Equal and parted steps planted at random: what is kept of many runs is that of each two."""
+    draws, runs = np.random.default_rng(0), {}
+    pool = [[draws.normal(size=32) for _ in range(2)] for _ in range(6)]
+    for name in "abcdefgh":
+        own = [pool[n][draws.integers(2)] if draws.random() < 0.8 else draws.normal(size=32)
+               for n in range(6)]  # fmt: skip
+        kept = [n for n in range(6) if draws.random() < 0.8]
+        runs[name] = compared([_step(name, n, own[n]) for n in kept])
+    among = side_by_side(runs).relations
+    assert len(among) == 28
+    assert {one.answer for one in among} >= {"parted", "no-common-origin"}
+    assert any(one.equal_later for one in among)
+    for one in among:
+        (alone,) = side_by_side({name: runs[name] for name in (one.first, one.second)}).relations
+        # What is equal in two runs has no correlation of its own there.
+        scale = {"correlation": one.correlation, "chance": one.chance}
+        assert one == alone.model_copy(update=scale)
+
+
+def _step(run: str, number: int, values: NDArray[np.float64]) -> Step:
+    place = Place(f"{run}/step-{number}", f"step-{number}", number=number)
+    header = Header((8, 4), "F32", "model.safetensors")
+    return Step(place, headers={"w": header}, values={"w": values})
