@@ -41,13 +41,20 @@ def planted_series(
         time = np.geomspace(span / 40, span, n)
     else:
         time = np.sort(generator.uniform(0, span, n))
-    gaps = np.diff(time) / np.diff(time).mean()
-    scatter = generator.normal(size=n)
-    for i in range(1, n):
-        link = correlation ** gaps[i - 1] if correlation else 0.0
-        scatter[i] = link * scatter[i - 1] + np.sqrt(1 - link**2) * scatter[i]
     size = 10 ** generator.uniform(-3, -0.7)
-    return Planted(time, np.exp(1 - rate * time + size * scatter), rate)
+    return Planted(
+        time, np.exp(1 - rate * time + size * scatter(generator, time, correlation)), rate
+    )
+
+
+def scatter(generator: np.random.Generator, time: np.ndarray, correlation: float) -> np.ndarray:
+    """Normal scatter of unit size, whose neighbours are correlated by their distance."""
+    gaps = np.diff(time) / np.diff(time).mean()
+    drawn = generator.normal(size=len(time))
+    for i in range(1, len(time)):
+        link = correlation ** gaps[i - 1] if correlation else 0.0
+        drawn[i] = link * drawn[i - 1] + np.sqrt(1 - link**2) * drawn[i]
+    return drawn
 
 
 def fit_of(series: Planted) -> RateFit:

@@ -221,27 +221,6 @@ def test_weights_next_to_the_steps_are_named(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("stop", [*range(1, 15), 18])
-def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
-    run: Path, report: flagscope.SeriesReport, tmp_path: Path, stop: int,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    original, written = kept_module.write_whole, []
-
-    def stopped(path: Path, content: bytes) -> None:
-        written.append(path)
-        if len(written) == stop:
-            raise KeyboardInterrupt
-        original(path, content)
-
-    monkeypatch.setattr(kept_module, "write_whole", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        flagscope.track(run, store=tmp_path)
-    done = flagscope.track(run, store=tmp_path)
-    assert done.to_json() == report.to_json()
-    assert len(written) == 18 + 1  # six steps, scans and states of maps, one of them twice
-
-
 def test_a_further_step_costs_the_bytes_of_its_own_tensors_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

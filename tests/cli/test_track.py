@@ -96,6 +96,11 @@ def test_rates_by_a_schedule_given_by_hand(run: Run, tmp_path: Path) -> None:
     assert "2 pairs: rate 1.00" in logged.out
     assert "rates of ‖A - B‖ in decay time; schedule: given; optimiser: sgd" in logged.out
     assert "neither a number nor" in run("track", folder, "--learning-rate", "high").err
+    by_names = ("--weight-decay", "[02].*:0.02,4.*:0.01", "--optimiser", "sgd")
+    grouped = run("track", folder, "--learning-rate", "0.1", *by_names, *store)
+    assert "1 pair: rate 1.00" in grouped.out
+    assert "1 pair: mixed-decay" in grouped.out
+    assert "neither a number nor NAMES" in run("track", folder, "--weight-decay", "a:1,2").err
 
 
 def test_heads_and_health_are_printed_and_written(run: Run, tmp_path: Path) -> None:

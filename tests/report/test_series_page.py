@@ -367,6 +367,7 @@ def test_rates_with_a_prediction_stand_apart_from_those_without() -> None:
         rates=[rate.model_copy(update={"predicted": 1.0}), rate],
     )  # fmt: skip
     assert rates_lines(rates)[1:] == [
-        "1 pair: rate 1.000 (1.000 to 1.000); predicted 1, which 1 of the 95 % intervals hold",
+        "1 pair: rate 1.000 (1.000 to 1.000); predicted 1: 1 lie within 2 % of it, and 1 of the "
+        "95 % intervals, which are of scatter alone, hold it",
         "1 pair: rate 1.000 (1.000 to 1.000); none is predicted",
     ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -71,11 +73,22 @@ def adapters(seed: int, steps: int = 14) -> Run:
     return run
 
 
+RATES: dict[str, Callable[[int], float]] = {
+    "constant": lambda _: 0.1,
+    "warm-up": lambda n: 0.1 * min(1.0, n / 300),
+    "cosine": lambda n: 0.1 * (1 + math.cos(math.pi * n / 1200)),
+}
+"""Learning rates of `linear`."""
+
+
 @cache
-def linear(steps: int = 12) -> tuple[tuple[int, State], ...]:
-    """A linear network under full-batch gradient descent, η = 0.1, with L2, λ = 0.02."""
+def linear(
+    steps: int = 12, schedule: str = "constant", decays: tuple[float, ...] = (0.02,) * 3
+) -> tuple[tuple[int, State], ...]:
+    """A linear network under full-batch gradient descent with L2, with λ of each layer."""
     draws = torch.Generator().manual_seed(0)
-    shapes = ((12, 24), (12, 12), (6, 12))
+    widths = (24, *(12,) * (len(decays) - 1), 6)
+    shapes = [(after, before) for before, after in pairwise(widths)]
     weights = [torch.randn(shape, generator=draws) / shape[1] ** 0.5 for shape in shapes]
     x = torch.randn(24, 256, generator=draws)
     y = 0.3 * torch.randn(6, 256, generator=draws)
@@ -84,10 +97,14 @@ def linear(steps: int = 12) -> tuple[tuple[int, State], ...]:
         if n % 100 == 0:
             run.append((n, {f"{2 * i}.weight": w.clone() for i, w in enumerate(weights)}))
         weights = [w.requires_grad_() for w in weights]
-        loss = ((weights[2] @ weights[1] @ weights[0] @ x - y) ** 2).sum(0).mean() / 2
-        gradients = torch.autograd.grad(loss, weights)
+        product = x
+        for w in weights:
+            product = w @ product
+        loss = ((product - y) ** 2).sum(0).mean() / 2
+        rate = RATES[schedule](n)
         weights = [
-            (w - 0.1 * (g + 0.02 * w)).detach() for w, g in zip(weights, gradients, strict=True)
+            (w - rate * (g + decay * w)).detach()
+            for w, g, decay in zip(weights, torch.autograd.grad(loss, weights), decays, strict=True)
         ]
     return tuple(run)
 

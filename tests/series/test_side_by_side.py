@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 import flagscope
 from flagscope import SeriesReport
 from flagscope.records.series_runs import RunRecord, RunRelation
 from flagscope.report.series import relations_in_words
+from flagscope.series.compared import compared
+from flagscope.series.places import Place
+from flagscope.series.side_by_side import side_by_side
+from flagscope.series.step import Header, Step
 from series.made import Run, adapters, mlp, saved
 
 
@@ -224,3 +231,37 @@ def test_steps_that_are_equal_later_are_said_and_not_called_never_equal(tmp_path
     assert list(relations_in_words(record))[1:] == [
         "a and b are equal at step 50, after they differed."
     ]
+
+
+def test_what_is_equal_of_each_two_of_many_runs() -> None:
+    """Steps that are equal by two or more, and missing, at random."""
+    draws = np.random.default_rng(0)
+    pool = [[draws.normal(size=32) for _ in range(2)] for _ in range(6)]
+    runs: dict[str, dict[int, NDArray[np.float64]]] = {
+        name: {
+            n: pool[n][draws.integers(2)] if draws.random() < 0.8 else draws.normal(size=32)
+            for n in range(6)
+            if draws.random() < 0.8
+        }
+        for name in "abcdefgh"
+    }
+    shared = side_by_side(
+        {name: compared([_step(name, n, w) for n, w in run.items()]) for name, run in runs.items()}
+    )
+    seen = Counter(one.answer for one in shared.relations)
+    assert min(seen["parted"], seen["no-common-origin"]) > 5
+    for one in shared.relations:
+        first, second = runs[one.first], runs[one.second]
+        same = {n: first[n] is second[n] for n in first if n in second}
+        differ = min((n for n in same if not same[n]), default=6)
+        until = [n for n in same if n < differ]
+        assert (one.steps, one.differ_from) == (len(same), differ if differ < 6 else None)
+        assert one.equal_until == (max(until) if until else None)
+        assert one.equal_later == [n for n in same if same[n] and n > differ]
+        assert one.answer == ("parted" if until else "no-common-origin")
+
+
+def _step(run: str, number: int, values: NDArray[np.float64]) -> Step:
+    place = Place(f"{run}/step-{number}", f"step-{number}", number=number)
+    header = Header((8, 4), "F32", "model.safetensors")
+    return Step(place, headers={"w": header}, values={"w": values})

@@ -29,7 +29,7 @@ from flagscope.series.onsets import onsets
 from flagscope.series.places import left_out, runs_of
 from flagscope.series.rates.schedule import Optimiser
 from flagscope.series.runs import Verified, runs_record, together, with_shared_faults
-from flagscope.series.schedules import Rates, checked_given, schedule_of
+from flagscope.series.schedules import Decay, Rates, checked_given, schedule_of
 from flagscope.series.step import Step
 from flagscope.series.step_rates import series_rates, sound_steps
 from flagscope.series.step_scan import StepScan
@@ -54,7 +54,7 @@ def track(
     family: str | None = None,
     heads: int | None = None,
     learning_rate: Rates | None = None,
-    weight_decay: float | None = None,
+    weight_decay: Decay | None = None,
     optimiser: Optimiser | None = None,
     momentum: float = 0.0,
     store: str | os.PathLike[str] | None = None,
@@ -87,7 +87,8 @@ def track(
         As for `flagscope.scan`, of every step.
     learning_rate, weight_decay, optimiser, momentum
         Schedule of the training, for rates: η (a number, one for each update, by number of
-        updates done, or a function of an update's number), λ, "sgd" (L2) or "adamw" (decoupled
+        updates done, or a function of an update's number), λ (a number, or one by names of
+        tensors and patterns of them, as `{"h.0.*": 0.1}`), "sgd" (L2) or "adamw" (decoupled
         decay), and the momentum of SGD. By default it is read from what lies next to the
         checkpoints, and λ and the optimiser stand in for what is not there.
     store
@@ -171,7 +172,7 @@ class _Given(TypedDict):
     """The schedule of the training, as far as it was given."""
 
     rates: Rates | None
-    decay: float | None
+    decay: Decay | None
     optimiser: Optimiser | None
     momentum: float
 

@@ -22,6 +22,7 @@ from flagscope.records.series import Integrity
 from flagscope.records.series_motion import MapMotion
 from flagscope.series.compared import Compared
 from flagscope.series.motion.motions import map_motions
+from flagscope.series.motion.not_at_last import not_at_last
 from flagscope.series.motion.passed_over import passed_over
 from flagscope.series.motion.state import KEPT_DIRECTIONS
 from flagscope.series.motion.step_states import States, measured_states
@@ -89,6 +90,8 @@ def series_motion(
     motions = map_motions(len(steps), usable)
     if motions:
         asked.note(_SCALE)
+    for said in not_at_last(motions, [step.place.in_run(run) for step in steps]):
+        asked.note(said)
     return motions
 
 

@@ -45,6 +45,21 @@ def _rate(
         raise click.BadParameter(f"{value!r} is neither a number nor STEP:RATE,…") from None
 
 
+def _decay(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> float | dict[str, float] | None:
+    """A number, or pairs NAMES:NUMBER with commas between them."""
+    if value is None:
+        return None
+    try:
+        if ":" not in value:
+            return float(value)
+        named = [part.rsplit(":", 1) for part in value.split(",")]
+        return {names: float(number) for names, number in named}
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number nor NAMES:NUMBER,…") from None
+
+
 @click.command("track")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCES...")
 @click.option(
@@ -87,7 +102,11 @@ def _rate(
     "default the schedule is read from what lies next to the checkpoints.",
 )
 @click.option(
-    "--weight-decay", metavar="NUMBER", type=click.FloatRange(0), help="Its weight decay."
+    "--weight-decay",
+    metavar="NUMBER|NAMES:NUMBER,…",
+    callback=_decay,
+    help="Its weight decay: one number, or one for each pattern of names of tensors, where groups "
+    "of parameters have their own.",
 )
 @click.option(
     "--optimiser", "--optimizer", type=click.Choice(["sgd", "adamw"]), help="Its optimiser."

@@ -23,7 +23,7 @@ from flagscope.series.step import Header, Step, read_step
 from flagscope.series.trainer_state import TrainerState
 from flagscope.writing import write_whole
 
-_LAYOUT = 4
+_LAYOUT = 5
 _OPTIMISER: TypeAdapter[SavedOptimiser | None] = TypeAdapter(SavedOptimiser | None)
 FOLDER = "steps"
 

@@ -6,7 +6,7 @@ import fnmatch
 import itertools
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import glob
 from pathlib import Path
 
@@ -82,7 +82,8 @@ def places(sources: Sequence[str | os.PathLike[str]]) -> list[Place]:
     Returns
     -------
     list of Place
-        Each place once.
+        Each place once. Those that would have one name in a training, such as `a/final.pt` and
+        `b/final.pt`, have the part of their path that differs in their names.
 
     Raises
     ------
@@ -104,7 +105,27 @@ def places(sources: Sequence[str | os.PathLike[str]]) -> list[Place]:
             )
         for place in _of(os.fspath(source)):
             found.setdefault((place.source, place.revision), place)
-    return in_order(found.values())
+    return _with_unique_names(in_order(found.values()))
+
+
+def _with_unique_names(found: Sequence[Place]) -> list[Place]:
+    """The places, each with a name that no other of its training has."""
+    alike: dict[tuple[str, str], list[Place]] = {}
+    for run, inside in runs_of(found).items():
+        for place in inside:
+            alike.setdefault((run, place.name), []).append(place)
+    names = {
+        place: "/".join(own)
+        for group in alike.values()
+        if len(group) > 1
+        for place, own in zip(group, _differing([_path(one) for one in group]), strict=True)
+    }
+    return [replace(place, name=names.get(place, place.name)) for place in found]
+
+
+def _path(place: Place) -> str:
+    at = "" if place.revision is None else f"@{place.revision}"
+    return place.source.rstrip("/") + at
 
 
 def runs_of(found: Sequence[Place]) -> dict[str, list[Place]]:
@@ -142,12 +163,18 @@ def _folder(place: Place) -> str:
 
 def _run_names(folders: Sequence[str]) -> list[str]:
     """Of each folder the part of its path that tells it from the others."""
-    parts = [folder.split("/") for folder in folders]
-    start = _common_start(parts)
-    ends = [one[start:] for one in parts]
+    ends = _differing(folders)
     end = _common_start([one[::-1] for one in ends])
     names = ["/".join(one[: len(one) - end]) for one in ends]
-    return [name or folder for name, folder in zip(names, folders, strict=True)]
+    names = [name or folder or "." for name, folder in zip(names, folders, strict=True)]
+    return names if len(set(names)) == len(names) else [folder or "." for folder in folders]
+
+
+def _differing(paths: Sequence[str]) -> list[list[str]]:
+    """The parts of each path after what all begin with."""
+    parts = [path.split("/") for path in paths]
+    start = _common_start(parts)
+    return [one[start:] for one in parts]
 
 
 def _common_start(parts: Sequence[Sequence[str]]) -> int:

@@ -15,6 +15,8 @@ from flagscope.series.compared import Compared, compared
 from flagscope.series.passages import Passages, Run, Start
 from flagscope.series.step import Step
 
+_NONE = -1  # in place of the number of a step
+
 
 @dataclass(frozen=True)
 class SideBySide:
@@ -92,53 +94,71 @@ def _alike(runs: Mapping[str, Run]) -> list[list[str]]:
 
 
 class _Met:
-    """Runs at the steps that at least two of them have."""
+    """Runs at the steps that at least two of them have: R × R numbers, of one step after another.
+
+    R runs are R² / 2 pairs, so that what is known of each pair is kept and not its distances.
+    """
 
     def __init__(self, runs: Mapping[str, Run]) -> None:
         self.copies: dict[int, dict[str, str]] = {}
-        self._met: dict[int, tuple[list[str], Compared]] = {}
+        self._place = {name: place for place, name in enumerate(runs)}
+        shape = len(runs), len(runs)
+        self._steps = np.zeros(shape, dtype=np.int64)
+        self._until, self._differ = np.full(shape, _NONE), np.full(shape, _NONE)
+        self._later: dict[tuple[int, int], list[int]] = {}
+        # Of the first step at which both were compared.
+        self._correlation, self._chance = np.full(shape, np.nan), np.full(shape, np.nan)
         for number in sorted(set().union(*runs.values())):
             names = [name for name, run in runs.items() if number in run]
             if len(names) > 1:
-                series = compared([runs[name][number] for name in names])
-                self._met[number] = names, series
-                self.copies[number] = {
-                    name: names[int(np.argmax(series.equal[i]))] if series.tensors else name
-                    for i, name in enumerate(names)
-                }
+                self._meet(number, names, compared([runs[name][number] for name in names]))
+
+    def _meet(self, number: int, names: Sequence[str], series: Compared) -> None:
+        self.copies[number] = {
+            name: names[int(np.argmax(series.equal[i]))] if series.tensors else name
+            for i, name in enumerate(names)
+        }
+        if not series.tensors:
+            return
+        places = np.array([self._place[name] for name in names])
+        here = np.ix_(places, places)
+        first, parted = self._steps[here] == 0, self._differ[here] != _NONE
+        if series.correlation.size:
+            self._correlation[here] = np.where(first, series.correlation, self._correlation[here])
+        self._chance[here] = np.where(first, unrelated(series), self._chance[here])
+        self._steps[here] += 1
+        self._until[here] = np.where(series.equal & ~parted, number, self._until[here])
+        self._differ[here] = np.where(~series.equal & ~parted, number, self._differ[here])
+        for i, j in np.argwhere(np.triu(series.equal & parted, 1)).tolist():
+            self._later.setdefault((int(places[i]), int(places[j])), []).append(number)
 
     def relation(self, one: str, two: str) -> RunRelation:
-        common = {
-            number: (series, names.index(one), names.index(two))
-            for number, (names, series) in self._met.items()
-            if one in names and two in names and series.tensors
-        }
-        if not common:
+        pair = self._place[one], self._place[two]
+        if not self._steps[pair]:
             return RunRelation(first=one, second=two, answer="not-compared", steps=0)
-        equal = {number: bool(series.equal[i, j]) for number, (series, i, j) in common.items()}
-        differ = next((number for number, same in equal.items() if not same), None)
-        until = [number for number in equal if differ is None or number < differ]
-        later = [number for number, same in equal.items() if same and number not in until]
-        series, i, j = next(iter(common.values()))
-        known = series.correlation.size > 0 and np.isfinite(series.correlation[i, j])
-        correlation = float(series.correlation[i, j]) if known else None
-        answer = "same" if differ is None else "parted" if until else _origin(correlation, series)
+        until, differ = (
+            None if known[pair] == _NONE else int(known[pair])
+            for known in (self._until, self._differ)
+        )
+        chance, found = float(self._chance[pair]), float(self._correlation[pair])
+        correlation = found if np.isfinite(found) else None
+        answer = "parted" if until is not None else _origin(correlation, chance)
         return RunRelation(
             first=one,
             second=two,
-            answer=answer,
-            steps=len(common),
-            equal_until=until[-1] if until else None,
+            answer="same" if differ is None else answer,
+            steps=int(self._steps[pair]),
+            equal_until=until,
             differ_from=differ,
-            equal_later=later,
-            correlation=1.0 if until else correlation,
-            chance=unrelated(series),
+            equal_later=self._later.get(pair, []),
+            correlation=1.0 if until is not None else correlation,
+            chance=chance,
         )
 
 
-def _origin(correlation: float | None, series: Compared) -> RunRelationAnswer:
+def _origin(correlation: float | None, chance: float) -> RunRelationAnswer:
     if correlation is None:
         return "not-compared"
     if correlation > PLAIN:
         return "common-origin"
-    return "no-common-origin" if correlation < unrelated(series) else "unknown"
+    return "no-common-origin" if correlation < chance else "unknown"

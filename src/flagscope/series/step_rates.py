@@ -27,6 +27,7 @@ Imbalances = Mapping[str, float]
 _SPAN = re.compile(r"(\d*):(\d*)|(\d+)")
 # Where a training began anew, what comes after is not of one decay time with what was before.
 _ANEW = ("restart", "rolled-back")
+_ENOUGH = 8  # checkpoints with updates, from which on the initialisation is not needed
 _NOT_MEANT = ("gap", "mixed-dtype")  # faults that leave a step what its name says
 
 
@@ -136,7 +137,13 @@ def series_rates(
     notes: list[str] = [] if schedule is not None else [reason]
     decays = schedule is not None and any(group.decay for group in schedule.groups)
     values: dict[int, dict[str, float | None]] = {}
-    for step in steps:
+    used = _without_start(steps)
+    if decays and len(used) < len(steps):
+        notes.append(
+            "the initialisation is left out of the rates: the first gradients are large, and what "
+            "they put into A - B in second order is not decay"
+        )
+    for step in used:
         own: Imbalances = {}
         if decays:
             try:
@@ -145,7 +152,7 @@ def series_rates(
                 notes.append(f"{step.place.name}: its maps were not read: {error}")
         # Without decay there is an answer without a number.
         values[updates_of(step) or 0] = {name: own.get(name) for name in pairs}
-    found = rates_of(values, schedule)
+    found = rates_of(values, schedule, groups=_groups([first[name] for name in pairs], schedule))
     rates = [
         one.model_copy(update={"predicted": None}) if one.pair in open_ else one
         for one in found.rates
@@ -169,21 +176,47 @@ def series_rates(
     )
 
 
+def _without_start(steps: Sequence[Step]) -> Sequence[Step]:
+    """The steps that have updates, where they are enough; otherwise all."""
+    trained = [step for step in steps if updates_of(step)]
+    return trained if len(trained) >= _ENOUGH else steps
+
+
+def _groups(
+    pairs: Sequence[PairRecord], schedule: Schedule | None
+) -> dict[str, tuple[str | None, str | None]]:
+    """Groups of the two maps of each pair, where names say which they are in."""
+    if schedule is None or not schedule.named:
+        return {}
+    tensors = dict.fromkeys(map_.tensor for pair in pairs for map_ in (pair.write, pair.read))
+    known = {tensor: schedule.group_of(tensor) for tensor in tensors}
+    names = {tensor: None if group is None else group.name for tensor, group in known.items()}
+    return {pair.name: (names[pair.write.tensor], names[pair.read.tensor]) for pair in pairs}
+
+
 def _rotations(steps: Sequence[Step], series: Compared, schedule: Schedule) -> list[SeriesRotation]:
-    group = schedule.only_decayed
     usable = [step for step in steps if any(step is one for one in series.steps)]
     numbers = [updates_of(step) or 0 for step in usable]
-    if group is None or not group.decay or len(usable) < 2 or numbers[-1] > len(group.rates):
+    if len(usable) < 2 or numbers[-1] > min(len(group.rates) for group in schedule.groups):
         return []
     shapes = usable[0].headers
-    decayed = decayed_by_trainer((one.name, len(shapes[one.name].shape)) for one in series.moving)
+    decayed = _decayed({one.name: len(shapes[one.name].shape) for one in series.moving}, schedule)
     turns = [
         turn
-        for name, whole in decayed.items()
-        if whole
+        for name, group in decayed.items()
         for turn in _turns(name, dict(zip(numbers, usable, strict=True)), group)
     ]
-    return [_median(start, stop, turns) for start, stop in pairwise(numbers)]
+    return [_median(start, stop, turns) for start, stop in pairwise(numbers)] if decayed else []
+
+
+def _decayed(dimensions: Mapping[str, int], schedule: Schedule) -> dict[str, GroupSchedule]:
+    """The matrices that are known to decay, by the names of their groups or by Trainer's rule."""
+    if schedule.named:
+        groups = {name: schedule.group_of(name) for name, size in dimensions.items() if size > 1}
+    else:
+        rule = decayed_by_trainer(dimensions.items())
+        groups = {name: schedule.only_decayed for name, whole in rule.items() if whole}
+    return {name: group for name, group in groups.items() if group is not None and group.decay}
 
 
 def _turns(name: str, steps: Mapping[int, Step], group: GroupSchedule) -> list[Rotation]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,10 @@ class SavedGroup:
     momentum, dampening, nesterov, betas
         As far as the optimiser has them.
     parameters
-        Number of tensors in the group; their names are not saved.
+        Number of tensors in the group.
+    names
+        Their names, which PyTorch saves of an optimiser that was made from named parameters; None
+        where there are none.
     """
 
     learning_rate: float
@@ -46,6 +49,7 @@ class SavedGroup:
     nesterov: bool
     betas: tuple[float, float] | None
     parameters: int
+    names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,9 @@ def schedule_from_optimisers(
                 dampening=group.dampening,
                 nesterov=group.nesterov,
                 betas=group.betas,
-                members=f"{group.parameters} tensors, whose names are not saved",
+                members=f"{group.parameters} tensors"
+                + ("" if group.names else ", whose names are not saved"),
+                tensors=_own_names(group, first.groups),
             )
         )
     notes = (
@@ -189,7 +195,23 @@ def _group(group: Mapping[Any, Any] | None, placed: PlacedBytes, what: str) -> S
         nesterov=group.get("nesterov") is True,
         betas=pair,
         parameters=len(parameters) if isinstance(parameters, (list, tuple)) else 0,
+        names=_names(plain(group.get("param_names"))) or _names(plain(parameters)),
     )
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    """Names of tensors: `param_names`, or `params` as torch.distributed.checkpoint saves it."""
+    if not isinstance(value, list) or not value:
+        return None
+    return tuple(value) if all(isinstance(name, str) for name in value) else None
+
+
+def _own_names(group: SavedGroup, groups: Sequence[SavedGroup]) -> tuple[str, ...] | None:
+    """Names of a group's tensors that no other group has, as parts of modules may share one."""
+    if group.names is None:
+        return None
+    others = {name for other in groups if other is not group for name in other.names or ()}
+    return tuple(name for name in group.names if name not in others)
 
 
 def _updates(

@@ -9,7 +9,7 @@ from flagscope.series.rates.fit import fitted_rate
 from flagscope.series.rates.schedule import GroupSchedule, Schedule
 
 _PREDICTED = 1.0
-Groups = Mapping[str, str | tuple[str, str]]
+Groups = Mapping[str, str | tuple[str | None, str | None]]
 
 
 def rates_of(
@@ -30,8 +30,8 @@ def rates_of(
     schedule
         Schedule of the training; None where it is not known.
     groups
-        Group of parameters of each pair, or those of its write and its read map. By default all
-        pairs are in the only group, or in the only one with decay.
+        Group of parameters of each pair, or those of its write and its read map, None where that is
+        not known. By default all pairs are in the only group, or in the only one with decay.
     floors
         What storage noise alone can make of the diagnostic, by pair.
     diagnostic
@@ -90,7 +90,7 @@ def _pair_rate(
     name: str,
     series: Mapping[int, float | None],
     schedule: Schedule | None,
-    wanted: str | tuple[str, str] | None,
+    wanted: str | tuple[str | None, str | None] | None,
     floor: float,
     *,
     imbalance: bool,
@@ -129,7 +129,9 @@ def _pair_rate(
     )
 
 
-def _group(schedule: Schedule, wanted: str | tuple[str, str] | None) -> GroupSchedule | PairRate:
+def _group(
+    schedule: Schedule, wanted: str | tuple[str | None, str | None] | None
+) -> GroupSchedule | PairRate:
     """The group of a pair, or the answer where there is no single one."""
     if wanted is None:
         only = schedule.only_decayed
@@ -141,7 +143,9 @@ def _group(schedule: Schedule, wanted: str | tuple[str, str] | None) -> GroupSch
         return _unknown("", f"which of the groups ({names}) the pair is in was not said")
     if isinstance(wanted, str):
         return schedule.group(wanted)
-    write, read = (schedule.group(name) for name in wanted)
+    if wanted[0] is None or wanted[1] is None:
+        return _unknown("", "which group one of its maps is in is not known")
+    write, read = (schedule.group(name) for name in wanted if name is not None)
     same = (write.decay, write.momentum) == (read.decay, read.momentum)
     if same and (write.rates is read.rates or (write.rates.values == read.rates.values).all()):
         return write
@@ -159,4 +163,9 @@ def _notes(schedule: Schedule | None) -> list[str]:
         return notes
     if schedule.optimiser == "adamw":
         notes.append("under AdamW theory predicts no rate of the imbalance")
+    if schedule.optimiser == "sgd":
+        notes.append(
+            "the prediction holds to first order in the learning rate; intervals are of scatter "
+            "alone, and may miss it by what is of second order"
+        )
     return [*schedule.notes, *notes]

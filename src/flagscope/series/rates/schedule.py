@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import numpy as np
@@ -59,6 +60,8 @@ class GroupSchedule:
         Betas of Adam.
     members
         Which tensors are in it, in words; None where that is not known.
+    tensors
+        Names of its tensors, or patterns of names (`h.0.*`); None where they are not known.
     """
 
     name: str
@@ -69,6 +72,7 @@ class GroupSchedule:
     nesterov: bool = False
     betas: tuple[float, float] | None = None
     members: str | None = None
+    tensors: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.decay is not None and not (math.isfinite(self.decay) and self.decay >= 0):
@@ -176,6 +180,40 @@ class Schedule:
                 return group
         names = ", ".join(group.name for group in self.groups)
         raise InputError(f"there is no group {name!r}", hint=f"there are {names}")
+
+    @property
+    def named(self) -> bool:
+        """Whether names of tensors say which group they are in."""
+        return any(group.tensors is not None for group in self.groups)
+
+    def group_of(self, tensor: str) -> GroupSchedule | None:
+        """The group of a tensor by its name; None where that is not known.
+
+        The first group that has the name, or a pattern of it, counts. Where none has, a prefix that
+        the one name has and the other has not is passed over, if that leaves one group.
+
+        Examples
+        --------
+        >>> from flagscope.series.rates import known_rates
+        >>> rates = known_rates(0.1, updates=9)
+        >>> first = GroupSchedule("a", rates, 0.01, tensors=("net.0.weight", "net.0.bias"))
+        >>> second = GroupSchedule("b", rates, 0.02, tensors=("net.1.*",))
+        >>> schedule = Schedule((first, second), "sgd")
+        >>> schedule.group_of("0.weight").name, schedule.group_of("net.1.weight").name
+        ('a', 'b')
+        >>> schedule.group_of("2.weight") is None
+        True
+        """
+        named = [(group, name) for group in self.groups for name in group.tensors or ()]
+        for group, name in named:
+            if tensor == name or fnmatchcase(tensor, name):
+                return group
+        found = [
+            group
+            for group, name in named
+            if name.endswith(f".{tensor}") or tensor.endswith(f".{name}")
+        ]
+        return found[0] if found and all(group is found[0] for group in found) else None
 
     @property
     def only_decayed(self) -> GroupSchedule | None:
