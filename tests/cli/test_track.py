@@ -10,6 +10,7 @@ import pytest
 from cli.conftest import Run
 from series.gpts import dead_neurons, equal_keys, gpts, saved_gpts
 from series.made import linear, mlp, saved
+from series.test_products import with_a_turn
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +80,19 @@ def test_the_motion_of_maps_is_said_and_written(run: Run, damaged: Path, tmp_pat
     answer = run("track", damaged, "--csv", "-", "--csv-table", "motion", "--store",
                  tmp_path / "store")  # fmt: skip
     rows = answer.out.splitlines()
-    assert rows[0].split(",")[:7] == ["step", "number", "map", "role", "layer", "side", "freedom"]
+    assert rows[0].split(",")[:8] == [
+        "step", "number", "part", "map", "role", "layer", "side", "freedom"
+    ]  # fmt: skip
     assert len(rows) == 1 + 4 * 2 * 4  # one step is damaged, one is a copy of another
+
+
+def test_the_motion_of_products_is_said(run: Run, tmp_path: Path) -> None:
+    folder = with_a_turn(tmp_path / "run")
+    said = " ".join(run("track", folder).out.split())
+    assert "16 products of two maps: the last change of the product is a median of 1.0" in said
+    assert "Leading directions of 1 of 32 sides of products turned more than" in said
+    assert "layer.1.head.2.ov write " in said
+    assert "functional: no change of the basis between the two maps moves a product." in said
 
 
 def test_rates_by_a_schedule_given_by_hand(run: Run, tmp_path: Path) -> None:

@@ -115,7 +115,8 @@ def test_a_change_of_a_hidden_basis_alone_is_gauge(tmp_path: Path) -> None:
         save_file({n: w.contiguous() for n, w in state.items()}, folder / "model.safetensors")
         (folder / "config.json").write_text(json.dumps(BERT))
     rows = flagscope.track(tmp_path).motion
-    rows = rows[rows["number"] == 10].set_index(["map", "side"])
+    assert set(rows[rows["part"] == "product"]["turn_p_adjusted"].dropna()) == set()
+    rows = rows[(rows["number"] == 10) & (rows["part"] == "map")].set_index(["map", "side"])
     moved = rows[rows["turn_mean_square_sine"] > 1e-6]
     assert {(name.rpartition(".")[2], side) for name, side in moved.index} == {
         ("v", "write"), ("o", "read")

@@ -105,7 +105,7 @@ class SeriesReport(BaseReport[SeriesRecord]):
 
     @cached_property
     def motion(self) -> pandas.DataFrame:
-        """One row for each map, side and step: how far it moved, and its leading directions turned.
+        """One row for each map or product, side and step: how far it moved, its directions turned.
 
         Columns `turn_…` are against the step before, `last_…` against the last step.
         """

@@ -21,6 +21,7 @@ from flagscope.records.series import SeriesRecord, StepRecord
 from flagscope.records.series_adapter import AdapterCurves
 from flagscope.records.series_motion import MapMotion
 from flagscope.records.series_onsets import Onset
+from flagscope.records.series_products import ProductMotion
 from flagscope.records.series_rates import SeriesRates
 from flagscope.series.changes import change_points
 from flagscope.series.kept import KeptSteps
@@ -158,7 +159,8 @@ def track(
         steps=[_readable(record) for record in records],
         curves=curves,
         adapters=[curve for one in measured for curve in one.adapters],
-        motion=[motion for one in measured for motion in one.motion],
+        motion=[m for one in measured for m in one.motion if not isinstance(m, ProductMotion)],
+        products=[m for one in measured for m in one.motion if isinstance(m, ProductMotion)],
         onsets=[onset for one in measured for onset in _onsets(one, records)],
         change_points=[change_points(records, curves, run=one.run) for one in measured],
         rates=[one.rates for one in measured],

@@ -14,16 +14,20 @@ from flagscope.api.source import checked_settings, mapped, opened
 from flagscope.api.tracked_adapters import holds_adapter
 from flagscope.api.tracked_scans import Asked, measurable
 from flagscope.arch import Graph
+from flagscope.checkpoint import Checkpoint
 from flagscope.comparison.change.pairing import NamedMap, named_maps
 from flagscope.engine import Settings
 from flagscope.engine.plan.tasks import is_chosen
 from flagscope.errors import FlagscopeError, InputError
 from flagscope.records.series import Integrity
 from flagscope.records.series_motion import MapMotion
+from flagscope.records.series_products import ProductMotion
 from flagscope.series.compared import Compared
 from flagscope.series.motion.motions import map_motions
 from flagscope.series.motion.not_at_last import not_at_last
 from flagscope.series.motion.passed_over import passed_over
+from flagscope.series.motion.product_state import KEPT_OF_PRODUCTS
+from flagscope.series.motion.product_states import measured_products
 from flagscope.series.motion.state import KEPT_DIRECTIONS
 from flagscope.series.motion.step_states import States, measured_states
 from flagscope.series.motion.store_form import states_from_bytes, states_to_bytes
@@ -34,18 +38,23 @@ _SCALE = (
     "Motions of maps are raw: that a norm behind a map makes its size and a change of it "
     "invisible is not taken into account."
 )
+_PRODUCTS = (
+    "Products of maps are those between which nothing but a linear freedom lies: heads that "
+    "normalise queries and keys, or clip them, have no QK product. Under a rotary embedding they "
+    "are those of a query and a key at one position. Biases are not in them."
+)
 _LISTED = 5
 
 
 def _key(asked: Asked) -> dict[str, Any]:
     """What the states of a step hang on, next to its files."""
-    return {**asked.key, "motion": [KEPT_DIRECTIONS, torch.__version__]}
+    return {**asked.key, "motion": [KEPT_DIRECTIONS, KEPT_OF_PRODUCTS, torch.__version__]}
 
 
 def series_motion(
     steps: Sequence[Step], run: str, found: tuple[Integrity, Compared], asked: Asked
 ) -> list[MapMotion]:
-    """Follow the maps of a series from step to step.
+    """Follow the maps of a series, and their products, from step to step.
 
     Parameters
     ----------
@@ -92,6 +101,8 @@ def series_motion(
         asked.note(_SCALE)
     for said in not_at_last(motions, [step.place.in_run(run) for step in steps]):
         asked.note(said)
+    if any(isinstance(motion, ProductMotion) for motion in motions):
+        asked.note(_PRODUCTS)
     return motions
 
 
@@ -109,7 +120,7 @@ def _states(step: Step, run: str, asked: Asked) -> States | None:
         with ExitStack() as stack:
             stored = opened(source, config=asked.config, revision=revision, base=None)
             checkpoint, graph = mapped(stack.enter_context(stored), settings, source, None)
-            measured = measured_states(checkpoint, _chosen(graph, settings))
+            measured = _measured(checkpoint, graph, settings)
     except InputError:
         raise
     except FlagscopeError as error:
@@ -120,11 +131,13 @@ def _states(step: Step, run: str, asked: Asked) -> States | None:
     return measured
 
 
-def _chosen(graph: Graph, settings: Settings) -> list[NamedMap]:
-    """The maps of the pairs that are asked for; their freedoms are those of the whole graph."""
+def _measured(checkpoint: Checkpoint, graph: Graph, settings: Settings) -> States:
+    """Maps and products of the pairs asked for; their freedoms are those of the whole graph."""
     pairs = tuple(pair for pair in graph.pairs if is_chosen(pair, settings))
     wanted = {_where(named) for named in named_maps(replace(graph, pairs=pairs, heads=())).values()}
-    return [named for named in named_maps(graph).values() if _where(named) in wanted]
+    maps = named_maps(graph).values()
+    chosen = [named for named in maps if _where(named) in wanted]
+    return {**measured_states(checkpoint, chosen), **measured_products(checkpoint, pairs, maps)}
 
 
 def _where(named: NamedMap) -> tuple[object, ...]:

@@ -14,7 +14,7 @@ _SEED = 20_000  # of the signs, the same for all matrices
 _LINES = 1 << 9  # sketch lengths that are summed at a time
 
 
-def norm_sketch(w: Float[Tensor, "p m"]) -> Float[Tensor, " s"]:
+def norm_sketch(w: Float[Tensor, "p m"], *, size: int = SKETCH_SIZE) -> Float[Tensor, " s"]:
     """Sums of the entries of a matrix with fixed random signs.
 
     Entry i, counted by rows, is added with a sign of its own to number i mod s. The sketch is
@@ -25,11 +25,13 @@ def norm_sketch(w: Float[Tensor, "p m"]) -> Float[Tensor, " s"]:
     ----------
     w
         One matrix.
+    size
+        s, a prime.
 
     Returns
     -------
     Tensor
-        s = 8,191 numbers in float64; of a smaller matrix its entries, and the norm is exact.
+        s numbers in float64; of a smaller matrix its entries, and the norm is exact.
 
     References
     ----------
@@ -45,21 +47,21 @@ def norm_sketch(w: Float[Tensor, "p m"]) -> Float[Tensor, " s"]:
     True
     """
     entries = w.reshape(-1)
-    if len(entries) <= SKETCH_SIZE:
+    if len(entries) <= size:
         return entries.double()
     source = np.random.Philox(_SEED)
-    sums = torch.zeros(SKETCH_SIZE, dtype=torch.float64)
-    step = _LINES * SKETCH_SIZE
+    sums = torch.zeros(size, dtype=torch.float64)
+    step = _LINES * size
     for start in range(0, len(entries), step):
         part = entries[start : start + step]
-        part = part.double() * _signs(source, len(part)).to(part.device)
-        whole = len(part) // SKETCH_SIZE * SKETCH_SIZE
-        sums += part[:whole].view(-1, SKETCH_SIZE).sum(0).cpu()
+        part = part.double() * random_signs(source, len(part)).to(part.device)
+        whole = len(part) // size * size
+        sums += part[:whole].view(-1, size).sum(0).cpu()
         sums[: len(part) - whole] += part[whole:].cpu()
     return sums
 
 
-def sketch_variance(entries: int) -> float:
+def sketch_variance(entries: int, *, size: int = SKETCH_SIZE) -> float:
     """Variance of the squared norm of a sketch over its square, for entries of about one size.
 
     Examples
@@ -69,12 +71,12 @@ def sketch_variance(entries: int) -> float:
     >>> round(sketch_variance(1_000_000) ** 0.5, 4)
     0.0156
     """
-    if entries <= SKETCH_SIZE:
+    if entries <= size:
         return 0.0
-    return 2 / SKETCH_SIZE * (1 - SKETCH_SIZE / entries)
+    return 2 / size * (1 - size / entries)
 
 
-def _signs(source: np.random.Philox, count: int) -> Float[Tensor, " n"]:
+def random_signs(source: np.random.Philox, count: int) -> Float[Tensor, " n"]:
     """Random signs from the next words of a generator whose stream is the same everywhere."""
     words = source.random_raw((count + 63) // 64).astype("<u8")
     bits = np.unpackbits(words.view(np.uint8), bitorder="little")[:count]

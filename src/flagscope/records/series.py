@@ -12,6 +12,7 @@ from flagscope.records.series_adapter import AdapterCurves
 from flagscope.records.series_changes import ChangePoints
 from flagscope.records.series_motion import MapMotion
 from flagscope.records.series_onsets import Onset
+from flagscope.records.series_products import ProductMotion
 from flagscope.records.series_rates import SeriesRates
 from flagscope.records.series_runs import RunsRecord
 
@@ -148,6 +149,10 @@ class SeriesRecord(Record):
     )
     motion: list[MapMotion] = Field(
         default_factory=list, description="The way of each map; empty where none was followed."
+    )
+    products: list[ProductMotion] = Field(
+        default_factory=list,
+        description="The way of each product of two maps that a freedom between them leaves.",
     )
     onsets: list[Onset] = Field(
         default_factory=list, description="When each pair reaches what it stands on at the end."

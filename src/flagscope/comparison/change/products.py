@@ -32,14 +32,24 @@ from flagscope.records.comparison.change import ProductChange
 _CHUNK = 1 << 24
 
 # Dimension of the shared space up to which products are compared by small factors.
-_WIDEST = 1024
+WIDEST = 1024
 
-_TOO_WIDE = "the shared space is above 1,024: the product was not looked at"
+TOO_WIDE = "the shared space is above 1,024: the product was not looked at"
 
 
 @dataclass(frozen=True)
-class _Maps:
-    """The maps of one side of a group of pairs, and the noise of each coordinate they share."""
+class SideMaps:
+    """The maps of one side of a group of pairs, and the noise of each coordinate they share.
+
+    Attributes
+    ----------
+    values
+        Write maps (n, d, m1), or read maps (n, m2, d), in float32, or float64 if stored so.
+    mean_square
+        Mean square of the storage error of the entries of each shared coordinate.
+    exponent
+        Of a unit in which their squares are in range.
+    """
 
     values: Float[Tensor, "n rows columns"]
     mean_square: Float[Tensor, "n d"]
@@ -48,15 +58,16 @@ class _Maps:
 
 def product_groups(graph_a: Graph, graph_b: Graph) -> list[tuple[PairGroup, PairGroup]]:
     """Groups of pairs of both graphs whose product a freedom of their shared space leaves."""
-    of_b = {group.name: group for group in graph_b.pairs if _is_linear(group)}
+    of_b = {group.name: group for group in graph_b.pairs if is_linear(group)}
     return [
         (group, of_b[group.name])
         for group in graph_a.pairs
-        if _is_linear(group) and group.name in of_b and _alike(group, of_b[group.name])
+        if is_linear(group) and group.name in of_b and _alike(group, of_b[group.name])
     ]
 
 
-def _is_linear(group: PairGroup) -> bool:
+def is_linear(group: PairGroup) -> bool:
+    """Whether a freedom of the space that the maps of a group share leaves their product."""
     return group.kind != "residual" and group.freedom in ("gl", "rotary")
 
 
@@ -73,12 +84,12 @@ def product_changes(
 ) -> list[ProductChange]:
     """The changes of all products of one group."""
     group = groups[0]
-    if group.d > _WIDEST:
-        return [_missing(group, i, _TOO_WIDE) for i in range(len(group.members))]
-    sides: list[tuple[_Maps, _Maps]] = []
+    if group.d > WIDEST:
+        return [_missing(group, i, TOO_WIDE) for i in range(len(group.members))]
+    sides: list[tuple[SideMaps, SideMaps]] = []
     for pair, checkpoint in zip(groups, (a, b), strict=True):
-        read = _read(checkpoint, pair.read, "read")
-        write = _read(checkpoint, pair.write, "write")
+        read = read_side(checkpoint, pair.read, "read")
+        write = read_side(checkpoint, pair.write, "write")
         if read is None or write is None:
             return [_missing(group, i, NOT_FINITE) for i in range(len(group.members))]
         sides.append((read, write))
@@ -88,7 +99,8 @@ def product_changes(
     return records
 
 
-def _read(checkpoint: Checkpoint, side: Side, view: str) -> _Maps | None:
+def read_side(checkpoint: Checkpoint, side: Side, view: str) -> SideMaps | None:
+    """Read the maps of one side of a group; None where one is empty or not finite."""
     map_ = side.map
     index = rest_of(map_)
     stored = read_piece(checkpoint, piece_of(map_)).mapped(lambda tensor: tensor[index])
@@ -101,7 +113,7 @@ def _read(checkpoint: Checkpoint, side: Side, view: str) -> _Maps | None:
     largest = largest_entry(values)
     if not bool(torch.isfinite(largest)) or not bool(torch.isfinite(noise).all()):
         return None
-    return _Maps(values, noise, int(even_exponents(largest)))
+    return SideMaps(values, noise, int(even_exponents(largest)))
 
 
 def _noise_of_lines(stored: StoredTensor) -> Float[Tensor, "n d"]:
@@ -120,7 +132,7 @@ def _chunks(group: PairGroup) -> Iterator[list[int]]:
 
 
 def _measured(
-    group: PairGroup, members: list[int], sides: list[tuple[_Maps, _Maps]]
+    group: PairGroup, members: list[int], sides: list[tuple[SideMaps, SideMaps]]
 ) -> list[ProductChange]:
     places = [group.members[i] for i in members]
     indices = [m.read_index for m in places], [m.write_index for m in places]
@@ -158,10 +170,22 @@ def _floor(
 ) -> Float[Tensor, " n"]:
     """Root of E ‖W2 E1 + E2 W1‖² over both sides, for independent rounding errors E1 and E2."""
     total = torch.zeros(len(factors[0][0]), dtype=torch.float64)
-    for (read, write), (of_read, of_write) in zip(factors, noises, strict=True):
-        total += write.shape[-1] * (of_write * read.square().sum(-2)).sum(-1)
-        total += read.shape[-2] * (of_read * write.square().sum(-1)).sum(-1)
+    for maps, spread in zip(factors, noises, strict=True):
+        total += product_rounding(maps, spread)
     return total.sqrt()
+
+
+def product_rounding(
+    maps: tuple[Float[Tensor, "n m2 d"], Float[Tensor, "n d m1"]],
+    spread: tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]],
+) -> Float[Tensor, " n"]:
+    """E ‖W2 E1 + E2 W1‖² for independent errors E1 and E2 with these mean squares, by coordinate.
+
+    `maps` and `spread` are those of W2 and of W1.
+    """
+    (read, write), (of_read, of_write) = maps, spread
+    total = write.shape[-1] * (of_write * read.square().sum(-2)).sum(-1)
+    return total + read.shape[-2] * (of_read * write.square().sum(-1)).sum(-1)
 
 
 def _raw(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import median
 from typing import NamedTuple
 
 import pandas
 
 from flagscope.records.series import SeriesRecord
 from flagscope.records.series_motion import LeadingTurn, MapMotion
+from flagscope.records.series_products import ProductMotion
 from flagscope.report.wording import counted, measured
 
 _LEVEL = 0.05
@@ -19,9 +21,12 @@ _TURN = (
     "block_first", "block_size", "block_ratio", "log10_p_more", "p_adjusted", "status",
 )  # fmt: skip
 _COLUMNS = (
-    "step", "number", "map", "role", "layer", "side", "freedom", "label", *_SIZES,
-    *(f"turn_{name}" for name in _TURN), *(f"last_{name}" for name in _TURN), "run",
+    "step", "number", "part", "map", "role", "layer", "side", "freedom", "label", *_SIZES,
+    *(f"turn_{name}" for name in _TURN), *(f"last_{name}" for name in _TURN), "change_random",
+    "run",
 )  # fmt: skip
+# What the sides of the product of a head's query and key maps are directions of.
+_OF_QK = {"write": "write (keys)", "read": "read (queries)"}
 
 
 class TurnedMap(NamedTuple):
@@ -46,9 +51,10 @@ class WholeWay(NamedTuple):
 
 
 def motion_frame(record: SeriesRecord) -> pandas.DataFrame:
-    """One row for each map, side and step that was followed."""
+    """One row for each map or product, side and step that was followed."""
     rows = []
-    for motion in record.motion:
+    for motion in (*record.motion, *record.products):
+        product = motion if isinstance(motion, ProductMotion) else None
         for side in ("write", "read"):
             side_motion = getattr(motion, side)
             for place, step in enumerate(record.steps_of(motion.run)):
@@ -61,24 +67,28 @@ def motion_frame(record: SeriesRecord) -> pandas.DataFrame:
                 ]
                 sizes = [getattr(motion, name)[place] for name in _SIZES]
                 rows.append(
-                    (step.name, step.number, motion.name, motion.role, motion.layer, side,
-                     side_motion.freedom, side_motion.label, *sizes, *turns, motion.run)
+                    (step.name, step.number, "map" if product is None else "product", motion.name,
+                     motion.role, motion.layer, side, side_motion.freedom, side_motion.label,
+                     *sizes, *turns, None if product is None else product.change_random[place],
+                     motion.run)
                 )  # fmt: skip
     return pandas.DataFrame(rows, columns=list(_COLUMNS))
 
 
-def tested_turns(record: SeriesRecord) -> int:
+def tested_turns(motions: Sequence[MapMotion]) -> int:
     """Turns since the step before that a random update of equal size was compared with."""
-    return sum(p is not None for turn in _before(record) for p in turn.p_adjusted)
+    turns = [side.before for motion in motions for side in (motion.write, motion.read)]
+    return sum(p is not None for turn in turns for p in turn.p_adjusted)
 
 
-def turned_maps(record: SeriesRecord) -> list[TurnedMap]:
+def turned_maps(record: SeriesRecord, *, products: bool = False) -> list[TurnedMap]:
     """Sides whose leading directions turned more than a random update at 5 %, largest ratio first.
 
-    The ratio is that of the block that turned most, or of all leading directions.
+    The ratio is that of the block that turned most, or of all leading directions. Of maps, or of
+    products of maps.
     """
     found = []
-    for motion in record.motion:
+    for motion in record.products if products else record.motion:
         steps = record.steps_of(motion.run)
         for side in ("write", "read"):
             side_motion = getattr(motion, side)
@@ -88,12 +98,13 @@ def turned_maps(record: SeriesRecord) -> list[TurnedMap]:
                 continue
             ratios = {i: _ratio(turn, i) for i in places}
             most = max(places, key=lambda i: ratios[i])
+            where = _OF_QK[side] if motion.role == "qk" else side
+            names = [steps[i].name for i in places]
             found.append(
                 TurnedMap(
-                    motion.name, side, side_motion.label, [steps[i].name for i in places],
-                    ratios[most], steps[most].name,
+                    motion.name, where, side_motion.label, names, ratios[most], steps[most].name
                 )
-            )  # fmt: skip
+            )
     return sorted(found, key=lambda one: -one.ratio)
 
 
@@ -139,12 +150,39 @@ def way_in_words(way: WholeWay) -> str:
     )
 
 
+def product_changes_in_words(record: SeriesRecord) -> list[str]:
+    """How far products moved at their last step, against random updates: a sentence for each run.
+
+    Of a series without products none.
+    """
+    lines = []
+    for run in dict.fromkeys(motion.run for motion in record.products):
+        motions = [motion for motion in record.products if motion.run == run]
+        shares = sorted(
+            share for motion in motions for share in [_last_share(motion)] if share is not None
+        )
+        line = f"{'' if run is None else f'{run}: '}{counted(len(motions), 'product')} of two maps"
+        if shares:
+            line += (
+                f": the last change of the product is a median of {measured(median(shares))} "
+                f"({measured(shares[0])} to {measured(shares[-1])}) times what independent "
+                "entries, as large as the changes of both maps, give; near 0 the maps moved "
+                "in the basis between them alone"
+            )
+        lines.append(line)
+    return lines
+
+
+def _last_share(motion: ProductMotion) -> float | None:
+    """The last change over what random updates of the maps give."""
+    for change, random in zip(motion.change[::-1], motion.change_random[::-1], strict=True):
+        if change is not None and random:
+            return change / random
+    return None
+
+
 def _moved(motion: MapMotion, place: int) -> bool:
     return motion.change[place] is not None
-
-
-def _before(record: SeriesRecord) -> Sequence[LeadingTurn]:
-    return [side.before for motion in record.motion for side in (motion.write, motion.read)]
 
 
 def _ratio(turn: LeadingTurn, place: int) -> float:

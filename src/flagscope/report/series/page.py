@@ -24,7 +24,7 @@ from flagscope.report.series.added_tables import (
 from flagscope.report.series.changes import change_points_in_words
 from flagscope.report.series.curve_table import curve_table
 from flagscope.report.series.dead import dead_lines
-from flagscope.report.series.motion import tested_turns, turned_maps
+from flagscope.report.series.motion import product_changes_in_words, tested_turns, turned_maps
 from flagscope.report.series.onsets import WORDS, later_in_words
 from flagscope.report.series.page_data import page_data, shows_bands, step_keys
 from flagscope.report.series.rates import rates_lines
@@ -136,9 +136,13 @@ def render_series(record: SeriesRecord, *, title: str | None = None) -> str:
             jumps=jumps[:_JUMPS],
             jumps_left=len(jumps[_JUMPS:]),
             ways=ways(record),
-            tested=tested_turns(record),
+            tested=tested_turns(record.motion),
             turned=turned[:_TURNED],
             turned_all=len(turned),
+            product_lines=product_changes_in_words(record),
+            products_tested=tested_turns(record.products),
+            products_turned=turned_maps(record, products=True),
+            most_turned=_TURNED,
             rates_lines=rates_lines,
             most_rates=MOST_RATES,
             adapter_lines=adapter_lines(record),

@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
+from flagscope.comparison.change.products import TOO_WIDE, WIDEST
 from flagscope.null import false_discovery_adjustment
 from flagscope.records.series_motion import LeadingTurn, MapMotion, SideMotion
+from flagscope.records.series_products import ProductMotion
+from flagscope.series.motion.product_state import ProductState
+from flagscope.series.motion.product_states import ProductPlace
+from flagscope.series.motion.product_turns import random_change
 from flagscope.series.motion.state import MapState
 from flagscope.series.motion.step_states import MapPlace, States
 from flagscope.series.motion.turns import Turn, apart, label, turn, walk_straightness
@@ -18,6 +23,7 @@ from flagscope.series.motion.turns import Turn, apart, label, turn, walk_straigh
 _NOT_FINITE = "not finite, or beyond double precision"
 _FIRST = "the first step"
 _TURNS = [entry.name for entry in fields(Turn)]
+_Motion = TypeVar("_Motion", bound=MapMotion)
 
 
 @dataclass
@@ -29,6 +35,7 @@ class _Row:
     relative_change: float | None = None
     distance_first: float | None = None
     distance_last: float | None = None
+    change_random: float | None = None  # of products
     status: str | None = None
     turns: dict[tuple[str, str], Turn] = field(default_factory=dict)
 
@@ -43,7 +50,7 @@ class _Way:
 
 
 def map_motions(steps: int, states: Mapping[int, Callable[[], States | None]]) -> list[MapMotion]:
-    """Follow the maps of a series.
+    """Follow the maps of a series, and the products of maps.
 
     Parameters
     ----------
@@ -56,7 +63,8 @@ def map_motions(steps: int, states: Mapping[int, Callable[[], States | None]]) -
     Returns
     -------
     list of MapMotion
-        In the order of the first step that has a map. States of three steps are held at most.
+        In the order of the first step that has a map; products are `ProductMotion`. States of
+        three steps are held at most.
     """
     order = list(states)
     last: States = {}
@@ -73,7 +81,7 @@ def map_motions(steps: int, states: Mapping[int, Callable[[], States | None]]) -
         for place, state in ({} if found is None else found).items():
             if state is None:
                 rows = ways[place].rows if place in ways else unread.setdefault(place, {})
-                rows[step] = _Row(status=_NOT_FINITE)
+                rows[step] = _Row(status=_why(place))
             elif place not in ways:
                 row = _row(place, state, None, None if step == order[-1] else last.get(place))
                 ways[place] = _Way(state.sketch, state, {**unread.pop(place, {}), step: row})
@@ -85,7 +93,16 @@ def map_motions(steps: int, states: Mapping[int, Callable[[], States | None]]) -
         _motion(place, way.rows, steps, _displacement(way, last.get(place)))
         for place, way in ways.items()
     ]
-    return _adjusted(motions)
+    motions += [_motion(place, rows, steps, None) for place, rows in unread.items()]
+    maps = [motion for motion in motions if not isinstance(motion, ProductMotion)]
+    products = [motion for motion in motions if isinstance(motion, ProductMotion)]
+    return [*_adjusted(maps), *_adjusted(products)]
+
+
+def _why(place: MapPlace) -> str:
+    """Why a map or product has no state."""
+    wide = isinstance(place, ProductPlace) and place.shared > WIDEST
+    return TOO_WIDE if wide else _NOT_FINITE
 
 
 def _row(place: MapPlace, state: MapState, way: _Way | None, last: MapState | None) -> _Row:
@@ -96,6 +113,8 @@ def _row(place: MapPlace, state: MapState, way: _Way | None, last: MapState | No
         row.change, row.status = between.change, between.status
         if way.before.square:
             row.relative_change = between.change / math.sqrt(way.before.square)
+        if isinstance(state, ProductState) and isinstance(way.before, ProductState):
+            row.change_random = random_change(way.before, state)
         row.distance_first = _norm(state.sketch - way.first)
         against.append(("before", way.before))
     else:
@@ -135,7 +154,7 @@ def _motion(
             last=_turns([row.turns.get((name, "last")) for row in every]),
         )
 
-    return MapMotion(
+    motion = MapMotion(
         name=place.name, role=place.role, stack=place.stack, layer=place.layer,
         expert=place.expert, tensor=place.tensor, shape=place.shape,
         norm=[row.norm for row in every],
@@ -151,6 +170,13 @@ def _motion(
         write=side("write"),
         read=side("read"),
     )  # fmt: skip
+    if not isinstance(place, ProductPlace):
+        return motion
+    return ProductMotion(
+        **dict(motion), attention=place.attention, head=place.head, between=place.between,
+        shared=place.shared, at_one_position=place.between == "rotary",
+        change_random=[row.change_random for row in every],
+    )  # fmt: skip
 
 
 def _turns(rows: Sequence[Turn | None]) -> LeadingTurn:
@@ -161,8 +187,8 @@ def _turns(rows: Sequence[Turn | None]) -> LeadingTurn:
     return LeadingTurn(**columns, p_adjusted=[None] * len(rows))
 
 
-def _adjusted(motions: list[MapMotion]) -> list[MapMotion]:
-    """The motions with p-values adjusted over all maps, sides and steps."""
+def _adjusted(motions: list[_Motion]) -> list[_Motion]:
+    """The motions with p-values adjusted over all of them, both sides and all steps."""
     for against in ("before", "last"):
         turns = [getattr(getattr(motion, side), against) for motion, side in _sides(motions)]
         adjusted = iter(
@@ -184,5 +210,5 @@ def _adjusted(motions: list[MapMotion]) -> list[MapMotion]:
     return motions
 
 
-def _sides(motions: Sequence[MapMotion]) -> list[tuple[MapMotion, str]]:
+def _sides(motions: Sequence[_Motion]) -> list[tuple[_Motion, str]]:
     return [(motion, side) for motion in motions for side in ("write", "read")]

@@ -11,7 +11,7 @@ from torch import Tensor
 from flagscope.comparison.change.kept_directions import KeptDirections, kept_directions
 from flagscope.comparison.change.leading import squared_norm
 from flagscope.comparison.change.reading import OneSide
-from flagscope.geometry.norm_sketch import norm_sketch
+from flagscope.geometry.norm_sketch import norm_sketch, sketch_variance
 
 KEPT_DIRECTIONS = 16
 """Leading singular directions of a map that are kept of a step."""
@@ -44,6 +44,16 @@ class MapState:
     def entries(self) -> int:
         """Number of entries."""
         return self.directions.shape[0] * self.directions.shape[1]
+
+    @property
+    def errors(self) -> int:
+        """Independent errors that storage leaves in it."""
+        return self.entries
+
+    @property
+    def square_variance(self) -> float:
+        """Variance of the squared norm of a difference by sketches, over its square."""
+        return sketch_variance(self.entries)
 
 
 def map_state(side: OneSide) -> MapState | None:

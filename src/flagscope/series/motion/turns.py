@@ -10,9 +10,10 @@ import torch
 
 from flagscope.comparison.change.drift import side_drift
 from flagscope.comparison.change.layers import IDENTICAL, ROUNDING, within_rounding
-from flagscope.geometry.norm_sketch import sketch_variance
 from flagscope.records import Freedom, Label
 from flagscope.records.comparison.change import BlockDrift, SideDrift
+from flagscope.series.motion.product_state import ProductState
+from flagscope.series.motion.product_turns import product_side_drift
 from flagscope.series.motion.state import MapState
 from flagscope.series.motion.step_states import MapPlace
 
@@ -59,19 +60,26 @@ def apart(a: MapState, b: MapState) -> Apart:
     square = float((a.sketch - b.sketch).square().sum())
     if torch.equal(a.sketch, b.sketch):
         return Apart(0.0, IDENTICAL)
-    within = within_rounding(square, _rounding(a, b), a.entries)
+    within = within_rounding(square, _rounding(a, b), a.errors)
     return Apart(math.sqrt(square), ROUNDING if within else "ok")
 
 
 def turn(a: MapState, b: MapState, freedom: Freedom, *, write: bool) -> Turn:
-    """The turn of the leading directions of one side, with what a random update of ‖ΔW‖ gives."""
+    """The turn of leading directions of one side, with what a random update of equal size gives.
+
+    Of a product it is one of both its maps.
+    """
     between = apart(a, b)
     if between.status == IDENTICAL:
         return Turn(status=IDENTICAL)
-    drift = side_drift(
-        a.directions, b.directions, write=write, square=between.change**2, rounding=_rounding(a, b),
-        squares=(a.square, b.square), freedom=freedom, square_variance=sketch_variance(a.entries),
-    )  # fmt: skip
+    square, rounding = between.change**2, _rounding(a, b)
+    if isinstance(a, ProductState) and isinstance(b, ProductState):
+        drift = product_side_drift(a, b, freedom, write=write, square=square, rounding=rounding)
+    else:
+        drift = side_drift(
+            a.directions, b.directions, write=write, square=square, rounding=rounding,
+            squares=(a.square, b.square), freedom=freedom, square_variance=a.square_variance,
+        )  # fmt: skip
     whole = drift.leading
     if whole is None:
         return Turn(status=drift.status)
