@@ -93,7 +93,7 @@ def test_kernels_are_low_rank_too(tmp_path: Path) -> None:
     ("settings", "scaling"),
     [({"unet.r": 4, "unet.lora_alpha": 16}, 4.0), ({"r": 4, "lora_alpha": 2}, 0.5),
      ({"unet.r": 4, "unet.lora_alpha": 16, "unet.use_rslora": True}, 8.0),
-     ({"unet.lora_alpha": 16, "unet.alpha_pattern": {"up.0.ff.net.2": 4}}, (4.0, 1.0)),
+     ({"unet.lora_alpha": 16, "unet.alpha_pattern": {"^up.0.ff.net.2": 4}}, (4.0, 1.0)),
      ({"text_encoder.r": 4, "text_encoder.lora_alpha": 16}, 1.0), ("no settings", 1.0)],
 )  # fmt: skip
 def test_settings_in_the_header_are_those_of_diffusers(
