@@ -313,5 +313,5 @@ def test_a_comparison_takes_what_it_may(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_comparison_looks_for_the_adapter_that_is_given(tmp_path: Path) -> None:
-    with pytest.raises(flagscope.MissingFileError, match="not a PEFT adapter"):
+    with pytest.raises(flagscope.MissingFileError, match="not an adapter"):
         flagscope.compare(gpt2(), moved(), config=GPT2, adapter=tmp_path)

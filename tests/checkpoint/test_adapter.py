@@ -231,7 +231,7 @@ def test_adapter_that_is_its_own_base(tmp_path):
 
 def test_base_for_what_is_no_adapter(tmp_path):
     by_hand(tmp_path)
-    with pytest.raises(InputError, match="no PEFT adapter"):
+    with pytest.raises(InputError, match="no LoRA adapter"):
         open_checkpoint(tmp_path / "base", base=tmp_path)
     with pytest.raises(InputError, match="adapters on disk"):
         flagscope.inspect({"w": W}, base=tmp_path)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -16,6 +17,7 @@ from torch import Tensor
 
 import flagscope
 from flagscope.errors import InputError, MissingFileError, SourceError
+from flagscope.series.file_states import url_states
 from flagscope.series.places import places, runs_of
 from remote.conftest import Put, in_folder, model, sharded, single
 from remote.stores import Log, Web
@@ -89,6 +91,7 @@ def test_a_series_on_s3_is_the_one_on_disk(
     assert read <= sum(size for _, _, size in log.requests) + lists * 2500
     if what == "a":
         assert requests < log.count()
+        assert requests < 1 + 12 * len(_NUMBERS)
 
 
 def test_files_are_steps(memory: Callable[[dict[str, bytes]], str]) -> None:
@@ -322,7 +325,24 @@ class TestStore:
         kept.keep(place, {"what": "y"}, "after")
         assert kept.result(place, {"what": "x"}) == "before"
         assert kept.result(place, {"what": "y"}) is None
-        assert KeptSteps(tmp_path).result(place, {"what": "x"}) is None
+        # The text may be of either state, and is kept for none.
+        for what in "xy":
+            assert KeptSteps(tmp_path).result(place, {"what": what}) is None
+
+    def test_a_store_without_tags_is_read_again(
+        self, memory: Callable[[dict[str, bytes]], str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        url = memory({f"a/step-{n}/model.safetensors": save(_moved(n)) for n in (5, 10)})
+        place = places([f"{url}/a"])[0]
+        assert url_states(place) is not None
+        store = type(fsspec.filesystem("memory"))
+        listed = store.ls
+
+        def without(*given: Any, **options: Any) -> list[dict[str, Any]]:
+            return [{**entry, "created": None} for entry in listed(*given, **options)]
+
+        monkeypatch.setattr(store, "ls", without)
+        assert url_states(place) is None
 
     @pytest.mark.parametrize("tags", [True, False])
     def test_files_on_the_web(self, tags: bool, web: Web, tmp_path: Path) -> None:

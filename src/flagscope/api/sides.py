@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 from flagscope.api.source import mapped, opened, readable
 from flagscope.arch import Graph
 from flagscope.checkpoint import Checkpoint, checkpoint_fingerprint
-from flagscope.checkpoint.lora import ADAPTER_FILES, AdapterWeights, adapter_weights, read_adapter
+from flagscope.checkpoint.lora import (
+    ADAPTER_FILES,
+    AdapterWeights,
+    adapter_weights,
+    factor_file,
+    read_adapter,
+)
 from flagscope.engine import Progress, Settings, main_dtype, weights_of
 from flagscope.errors import FlagscopeError
 from flagscope.records.comparison import ComparisonPart, Side
@@ -83,7 +89,8 @@ def adapter_path(source: Source) -> str | os.PathLike[str] | None:
         return source if named.endswith(ADAPTER_FILES) else None
     path = Path(named).expanduser()
     try:
-        return source if path.exists() and adapter_weights(path) is not None else None
+        held = path.exists() and (adapter_weights(path) or factor_file(path))
+        return source if held else None
     except (OSError, ValueError):
         return None
 

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.torch import load, save
 from torch import Tensor
 
-from flagscope.checkpoint.lora import ADAPTER_FILES, read_adapter
+from flagscope.checkpoint.lora import ADAPTER_FILES, is_adapter, read_adapter
 from flagscope.comparison.adapters.step import adapter_step, random_factors
 from flagscope.errors import FlagscopeError
 from flagscope.records.series_adapter import AdapterCurves, AdapterStep
@@ -24,7 +24,10 @@ _FIRST = {"what": "factors that start random"}
 def holds_adapter(step: Step) -> bool:
     """Whether a step can be read and is an adapter."""
     readable = step.fault is None and not step.place.unfinished
-    return readable and any(header.file in ADAPTER_FILES for header in step.headers.values())
+    return readable and (
+        any(header.file in ADAPTER_FILES for header in step.headers.values())
+        or is_adapter(step.headers)
+    )
 
 
 def tracked_adapters(
@@ -82,6 +85,9 @@ def _measured(
     known = None if kept is None else kept.result(place, key)
     if known is not None:
         return AdapterStep.model_validate_json(known)
+    if place.revision is not None:
+        notes.append(f"{place.in_run(run)} was not measured: adapters on the hub are not read.")
+        return None
     try:
         with read_adapter(place.source) as adapter:
             found = adapter_step(adapter, first.factors)

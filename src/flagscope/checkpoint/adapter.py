@@ -1,4 +1,4 @@
-"""A LoRA adapter, as PEFT saves it, on its base model: W + s·B A, merged as tensors are read."""
+"""A LoRA adapter on its base model: W + s·B A, merged as tensors are read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from torch import Tensor
 
 from flagscope.checkpoint.base import Checkpoint, TensorInfo
 from flagscope.checkpoint.indexing import Index
-from flagscope.checkpoint.lora.settings import MERGE_IT, pattern_error, plain_lora
+from flagscope.checkpoint.lora.settings import (
+    MERGE_IT,
+    adapter_weights,
+    pattern_error,
+    refuse_variants,
+)
 from flagscope.checkpoint.lora.targets import TargetNames
 from flagscope.checkpoint.lora.weights import AdapterWeights, Factors
 from flagscope.checkpoint.remote.path import RemotePath
@@ -32,7 +37,7 @@ class AdapterCheckpoint(Checkpoint):
     Parameters
     ----------
     path
-        The adapter's weights; adapter_config.json lies next to them.
+        The adapter's weights, with adapter_config.json next to them or without.
     base
         The model that it was trained on. It is closed with this checkpoint.
     source
@@ -62,16 +67,16 @@ class AdapterCheckpoint(Checkpoint):
         config: dict[str, Any] | None = None,
     ) -> None:
         self._path, self._base, self._given = path, base, config
-        adapter = AdapterWeights(path)
+        adapter = AdapterWeights(path, settled=adapter_weights(path) is not None)
         self._adapter = adapter.file
         try:
-            plain_lora(path, adapter.settings)
+            refuse_variants(path, adapter.variants)
             self._names = TargetNames(base.tensors)
             self._factors, self._whole = self._parts(adapter)
             entries = {name: self._entry(name) for name in (*base.tensors, *self._whole)}
             notes = [*self._adapter.header_notes, *base.header_notes,
                      f"adapter {path} on {base.source}: {len(self._factors)} tensors merged, "
-                     f"{len(self._whole)} replaced"]  # fmt: skip
+                     f"{len(self._whole)} replaced", *adapter.doubts]  # fmt: skip
             super().__init__(
                 source or str(path),
                 entries,

@@ -28,6 +28,7 @@ from flagscope.checkpoint.folder import (
 from flagscope.checkpoint.formats import check_remote, opened_file
 from flagscope.checkpoint.hub import fetched_weights, is_commit, is_hub_name, seen_weights
 from flagscope.checkpoint.leftovers import left_notes
+from flagscope.checkpoint.lora.parts import factor_file, is_adapter
 from flagscope.checkpoint.lora.settings import ADAPTER_CONFIG, adapter_weights
 from flagscope.checkpoint.lora.weights import AdapterWeights
 from flagscope.checkpoint.quantised.formats import unpacked
@@ -185,6 +186,8 @@ def _checkpoint(
     # A URL is asked once which file it means; what is on disk may be a hub name's as well.
     far = _weights(named, revision) if path is None and "://" in named else None
     adapter = adapter_weights(path or far)
+    if adapter is None and base is not None and (here := path or far) is not None:
+        adapter = factor_file(here)
     settings = None if config is None else given_config(config)
     if adapter is not None and tensors is not None:
         raise InputError(
@@ -203,8 +206,9 @@ def _checkpoint(
         return _with_recipe(checkpoint, named, None, base, settings, None)
     if base is not None:
         raise InputError(
-            f"base is given, but {shown(named)} is no PEFT adapter.",
-            hint=f"an adapter is a folder with {ADAPTER_CONFIG} and adapter_model.safetensors.",
+            f"base is given, but {shown(named)} is no LoRA adapter.",
+            hint=f"an adapter is a folder with {ADAPTER_CONFIG} and adapter_model.safetensors, or "
+            "a safetensors file of LoRA factors alone.",
         )
     weights = far or _weights(named, revision, fetch=fetch)
     opened = _opened(
@@ -214,6 +218,11 @@ def _checkpoint(
         tensors=tensors,
         whole=path is not None and path.is_dir(),
     )
+    if is_adapter(opened.tensors):
+        opened.add_notes(
+            "these are the factors of an adapter, taken as they are: with base=PATH (--base PATH) "
+            "they are merged into a model"
+        )
     if isinstance(weights, HubPath):
         opened.add_notes(
             "read on the hub by ranges of bytes, and not fetched; a scan fetches the files"

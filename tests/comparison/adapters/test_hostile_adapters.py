@@ -147,7 +147,7 @@ def test_settings_of_other_types(tmp_path, settings):
 
 
 def test_what_is_not_an_adapter(tmp_path):
-    with pytest.raises(MissingFileError, match="PEFT adapter"):
+    with pytest.raises(MissingFileError, match="not an adapter"):
         read_adapter(tmp_path)
     with pytest.raises(FlagscopeError):
         read_adapter(tmp_path / "nothing")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +75,8 @@ def variants(settings: Mapping[str, Any]) -> list[str]:
     return reasons
 
 
-def plain_lora(path: Path | RemotePath, settings: Mapping[str, Any]) -> None:
-    """Refuse what is not a plain sum with the base's weights."""
-    check_kind(path, settings)
-    reasons = variants(settings)
+def refuse_variants(path: Path | RemotePath, reasons: Sequence[str]) -> None:
+    """Refuse what is not a plain sum with the base's weights, for the reasons of `variants`."""
     if reasons:
         raise SourceError(f"{path} is no plain LoRA adapter: {'; '.join(reasons)}.", hint=MERGE_IT)
 

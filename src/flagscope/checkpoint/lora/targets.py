@@ -19,12 +19,15 @@ class TargetNames:
     >>> names = TargetNames(["layers.0.q.weight", "text.head.weight"])
     >>> names.found("model.layers.0.q.weight"), names.found("head.weight")
     ('layers.0.q.weight', 'text.head.weight')
+    >>> names.found("lora_unet_layers_0_q.weight")
+    'layers.0.q.weight'
     >>> names.prefix("model.decoder.0.q.weight")
     ('model.decoder', 'layers')
     """
 
     def __init__(self, names: Iterable[str] | Mapping[str, Any]) -> None:
         self._names = dict.fromkeys(names)
+        self._flat: dict[str, list[str]] | None = None
         # Ends of two parts ("q_proj.weight"): the names that a longer end has to be among.
         self._ends: dict[str, list[str]] = {}
         for name in self._names:
@@ -41,7 +44,18 @@ class TargetNames:
                 break
         ends = self._ends.get(_end(name), ()) if "." in name else self._names
         longer = [known for known in ends if known.endswith("." + name)]
+        if not longer and name.startswith("lora_"):
+            longer = self._underscored(name)
         return longer[0] if len(longer) == 1 else None
+
+    def _underscored(self, name: str) -> list[str]:
+        """Names that kohya's scripts write with underscores for dots, behind lora_unet_ or so."""
+        if self._flat is None:
+            self._flat = {}
+            for known in self._names:
+                stem, _, last = known.rpartition(".")
+                self._flat.setdefault(f"{stem.replace('.', '_')}.{last}", []).append(known)
+        return self._flat.get(name.split("_", 2)[-1], [])
 
     def prefix(self, name: str) -> tuple[str, str] | None:
         """Two starts, the adapter's and the model's: exchanged they turn a name into a model's.

@@ -16,6 +16,15 @@ from torch import Tensor
 from flagscope.checkpoint.base import Checkpoint
 from flagscope.checkpoint.formats import opened_file
 from flagscope.checkpoint.lora.names import factor_name
+from flagscope.checkpoint.lora.parts import (
+    ALPHA,
+    CORE,
+    MAGNITUDE,
+    factor_file,
+    header_settings,
+    require_pairs,
+    stored_alphas,
+)
 from flagscope.checkpoint.lora.settings import (
     ADAPTER_CONFIG,
     ADAPTER_FILES,
@@ -32,10 +41,14 @@ from flagscope.guard import guarded
 from flagscope.masking import masked
 
 _PREFIX = "base_model.model."
-_MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(\.\w+)??(\.weight)?")
 _BIAS = re.compile(r"(?P<module>.+)\.lora_B(\.\w+)??\.bias")
 _TOKENS = re.compile(r"(?P<module>.+)\.token_adapter\.trainable_tokens_delta(\.\w+)?")
 _WHOLE = re.compile(r"(\.modules_to_save(\.\w+)??|\.base_layer)(?=\.(weight|bias)$)")
+
+
+_DORA = "magnitudes (dora_scale) rescale the merged weights"
+
+Reason = Literal["incomplete", "repeated", "shapes", "core"]
 
 
 @dataclass(frozen=True)
@@ -105,12 +118,12 @@ class Unusable:
         What the file has for the module.
     reason
         "incomplete": B or A is missing. "repeated": several adapters. "shapes": B A is not defined,
-        or it has rank 0.
+        or it has rank 0. "core": a third factor stands between them (Tucker).
     """
 
     module: str
     names: tuple[str, ...]
-    reason: Literal["incomplete", "repeated", "shapes"]
+    reason: Reason
 
 
 class AdapterWeights:
@@ -119,14 +132,18 @@ class AdapterWeights:
     Parameters
     ----------
     path
-        The file of weights; adapter_config.json lies next to it.
+        The file of weights.
     source
         What the user named, if not the path.
+    settled
+        Whether adapter_config.json lies next to it. Without it the names of the tensors say what
+        they are, and α is that of a tensor `MODULE.alpha`, else of the settings of PEFT that
+        diffusers puts into the header, else r.
 
     Attributes
     ----------
     path, source, settings
-        The file, what the user named, and the content of adapter_config.json.
+        The file, what the user named, and the content of adapter_config.json, empty without it.
     file
         The file's tensors under their stored names.
     factors
@@ -142,31 +159,54 @@ class AdapterWeights:
         Names of tensors that are not a part of an adapter as it is known here.
     variants
         What makes it another thing than W + s·B A, in words.
+    assumed
+        Modules for which no α is stored: s = 1 is taken, as kohya's scripts and diffusers do.
 
     Raises
     ------
     CorruptFileError
-        If the settings are damaged or there is no tensor.
+        If the settings or a stored α are damaged or there is no tensor.
     SourceError
         If it is an adapter of another kind than LoRA.
 
     References
     ----------
     Hu et al., "LoRA", arXiv 2106.09685, section 4.1; Kalajdzievski, arXiv 2312.03732 (rank
-    stabilised: s = α/√r); Liu et al., "DoRA", arXiv 2402.09353.
+    stabilised: s = α/√r); Liu et al., "DoRA", arXiv 2402.09353. Names and α without settings:
+    kohya-ss/sd-scripts, networks/lora.py; huggingface/diffusers, loaders/lora_conversion_utils.py.
     """
 
-    def __init__(self, path: Path | RemotePath, *, source: str | None = None) -> None:
+    def __init__(
+        self, path: Path | RemotePath, *, source: str | None = None, settled: bool = True
+    ) -> None:
         self.path, self.source = path, source or str(path)
-        self.settings: Mapping[str, Any] = adapter_settings(path.parent)
-        check_kind(path, self.settings)
+        self.settings: Mapping[str, Any] = adapter_settings(path.parent) if settled else {}
+        self._settled, self._alphas = settled, dict[str, float]()
+        self._components: Mapping[str, Mapping[str, Any]] = {}
+        self.assumed: tuple[str, ...] = ()
+        if settled:
+            check_kind(path, self.settings)
         self.file: Checkpoint = opened_file(path)
         try:
             self.variants = tuple(variants(self.settings))
+            if not settled:
+                self._read_settings()
             self._sort()
         except BaseException:
             self.file.close()
             raise
+
+    def _read_settings(self) -> None:
+        """What the file itself says of scalings and variants."""
+        names = list(self.file.tensors)
+        require_pairs(self.source, names)
+        stored = {found["module"]: name for name in names if (found := ALPHA.fullmatch(name))}
+        self._alphas = stored_alphas(self.file, stored)
+        self._components = header_settings(self.path)
+        said = [reason for one in self._components.values() for reason in variants(one)]
+        if any(MAGNITUDE.fullmatch(name) for name in names):
+            said.append(_DORA)
+        self.variants = tuple(dict.fromkeys(said))
 
     def _sort(self) -> None:
         """Every tensor of the file by what it is."""
@@ -181,7 +221,13 @@ class AdapterWeights:
             if factor := factor_name(plain):
                 key = (factor.module, factor.embedding)
                 sides.setdefault(key, {}).setdefault(factor.side, []).append(name)
-            elif part := _MAGNITUDE.fullmatch(plain):
+            elif not self._settled and (ALPHA.fullmatch(name) or MAGNITUDE.fullmatch(name)):
+                continue
+            elif not self._settled and (part := CORE.fullmatch(name)):
+                sides.setdefault((part["module"], False), {})["core"] = [name]
+            elif not self._settled and not _BIAS.fullmatch(name):
+                unknown.append(name)
+            elif part := MAGNITUDE.fullmatch(plain):
                 magnitudes[part["module"]] = name
             elif part := _BIAS.fullmatch(plain):
                 biases[part["module"]] = name
@@ -204,11 +250,11 @@ class AdapterWeights:
         self.unusable = tuple(unusable)
         self.unknown = (*unknown, *magnitudes.values(), *biases.values())
 
-    def _reason(
-        self, names: Mapping[str, list[str]]
-    ) -> Literal["incomplete", "repeated", "shapes"] | None:
+    def _reason(self, names: Mapping[str, list[str]]) -> Reason | None:
         if any(len(side) > 1 for side in names.values()):
             return "repeated"
+        if "core" in names:
+            return "core"
         if set(names) != {"A", "B"}:
             return "incomplete"
         a, b = (self.file.tensors[names[side][0]].shape for side in "AB")
@@ -225,8 +271,7 @@ class AdapterWeights:
     ) -> Factors:
         (a,), (b,) = names["A"], names["B"]
         rank = self.file.tensors[a].shape[0]
-        alpha, doubt = module_alpha(self.path, module, self.settings)
-        stabilised = bool(self.settings.get("use_rslora"))
+        alpha, stabilised, doubt = self._alpha(module, rank)
         return Factors(
             module=module, a=a, b=b,
             shape_a=self.file.tensors[a].shape, shape_b=self.file.tensors[b].shape,
@@ -235,6 +280,39 @@ class AdapterWeights:
             transposed=embedding or bool(self.settings.get("fan_in_fan_out")),
             embedding=embedding, magnitude=magnitude, bias=bias, doubt=doubt,
         )  # fmt: skip
+
+    def _alpha(self, module: str, rank: int) -> tuple[float, bool, str | None]:
+        """α of a module, whether it is rank stabilised, and a pattern that was not run."""
+        settings, name = self.settings, module
+        if not self._settled:
+            if module in self._alphas:
+                return self._alphas[module], False, None
+            component, _, rest = module.partition(".")
+            inside = component in self._components
+            settings = self._components.get(component if inside else "", {})
+            name = rest if inside else module
+            if "lora_alpha" not in settings:
+                self.assumed = (*self.assumed, module)
+                return float(rank), False, None
+        alpha, doubt = module_alpha(self.path, name, settings)
+        return alpha, bool(settings.get("use_rslora")), doubt
+
+    @property
+    def doubts(self) -> list[str]:
+        """What was assumed and what was not looked at, of a file without settings, in words."""
+        said = []
+        if self.assumed:
+            said.append(
+                f"no alpha is stored for {len(self.assumed):,} of {len(self.factors):,} modules, "
+                f"such as {self.assumed[0]}: the scaling 1 is taken, as kohya's scripts and "
+                "diffusers do"
+            )
+        if not self._settled and self.unknown:
+            said.append(
+                f"{len(self.unknown):,} tensors are not LoRA factors and not looked at, such as "
+                f"{self.unknown[0]}"
+            )
+        return said
 
     def matrices(self, module: str) -> tuple[Tensor, Tensor]:
         """L (m, r) and R (r, n), float64: s·L R is the change, as the weight is stored.
@@ -294,9 +372,12 @@ def read_adapter(path: str | os.PathLike[str]) -> AdapterWeights:
             inside = [place / name for name in ADAPTER_FILES]
             place = next((file for file in inside if file.is_file()), place)
         file = adapter_weights(place)
+        if file is None and (file := factor_file(place)) is not None:
+            return AdapterWeights(file, source=masked(named), settled=False)
         if file is None:
             raise MissingFileError(
-                f"{masked(named)!r} is not a PEFT adapter.",
-                hint=f"an adapter is a folder with {ADAPTER_CONFIG} and adapter_model.safetensors.",
+                f"{masked(named)!r} is not an adapter.",
+                hint=f"an adapter is a folder with {ADAPTER_CONFIG} and adapter_model.safetensors, "
+                "or a safetensors file of LoRA factors alone.",
             )
         return AdapterWeights(file, source=masked(named))

@@ -176,16 +176,17 @@ class RemotePath:
 
         def listed(store: Any, path: str) -> list[RemoteEntry]:
             store.invalidate_cache(path)
-            folder = store._strip_protocol(path).rstrip("/") + "/"
-            found = [
-                (str(info["name"]).removeprefix(folder).rstrip("/"), info)
-                for info in store.ls(path, detail=True)
-            ]
-            # The folder's own marker and keys with an empty part have no name in it.
+            folder = store._strip_protocol(path).strip("/")
+            found = [(str(info["name"]).strip("/"), info) for info in store.ls(path, detail=True)]
+            # The folder's own marker, and keys with an empty part, have no name in it.
             return [
-                RemoteEntry(name, _is_folder(info), _stamp(info) if _tag(info) else None)
+                RemoteEntry(
+                    name.rpartition("/")[2],
+                    _is_folder(info),
+                    _stamp(info) if _tag(info) else None,
+                )
                 for name, info in found
-                if name and "/" not in name
+                if name != folder
             ]
 
         return sorted(self._asked(listed), key=lambda entry: (entry.name, entry.is_folder))

@@ -119,9 +119,7 @@ def header_entries(
     The safetensors format, huggingface/safetensors, README.
     """
     fields = _parsed(header, shown)
-    metadata = fields.pop("__metadata__", None) or {}
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise _corrupt(shown, "its metadata are no texts")
+    _texts(fields.pop("__metadata__", None), shown)
     found = {name: _entry(name, one, shown) for name, one in fields.items()}
     base, end = 8 + len(header), 0
     entries, begins = {}, {}
@@ -133,6 +131,24 @@ def header_entries(
     if base + end != size:
         raise _corrupt(shown, f"it has {size} bytes, and its header tells of {base + end}")
     return entries, begins
+
+
+def header_metadata(header: bytes, *, shown: str) -> dict[str, str]:
+    """The texts of `__metadata__`; arguments as for `header_entries`.
+
+    Raises
+    ------
+    CorruptFileError
+        If the header is not JSON, or the metadata hold something else than texts.
+    """
+    return _texts(_parsed(header, shown).get("__metadata__"), shown)
+
+
+def _texts(metadata: Any, shown: str) -> dict[str, str]:
+    texts = metadata or {}
+    if not isinstance(texts, dict) or not all(isinstance(v, str) for v in texts.values()):
+        raise _corrupt(shown, "its metadata are no texts")
+    return texts
 
 
 def without_duplicates(items: list[tuple[str, Any]]) -> dict[str, Any]:

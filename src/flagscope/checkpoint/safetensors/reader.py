@@ -19,7 +19,11 @@ from flagscope.checkpoint.files.reader import FileCheckpoint
 from flagscope.checkpoint.indexing import Index, covering_span
 from flagscope.checkpoint.remote.bytes import RemoteBytes
 from flagscope.checkpoint.remote.path import RemotePath
-from flagscope.checkpoint.safetensors.header import header_entries, header_length
+from flagscope.checkpoint.safetensors.header import (
+    header_entries,
+    header_length,
+    header_metadata,
+)
 
 # Runs that were fetched for slices across them: such a tensor is asked for in two or three slices
 # (queries, keys and values side by side) one after the other.
@@ -119,6 +123,17 @@ class _RecentRuns:
     def clear(self) -> None:
         with self._lock:
             self._runs.clear()
+
+
+def header_texts(path: Path | RemotePath) -> dict[str, str]:
+    """What the header of a file holds next to its tensors (`__metadata__`).
+
+    Raises
+    ------
+    CorruptFileError, SourceError
+        As for opening it.
+    """
+    return header_metadata(_opened(path)[1], shown=str(path))
 
 
 def _opened(path: Path | RemotePath) -> tuple[PlacedBytes | RemoteBytes, bytes]:

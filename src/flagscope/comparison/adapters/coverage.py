@@ -123,7 +123,8 @@ def _module(target: Target, still: str | None) -> TargetCoverage:
 def _unread(adapter: AdapterWeights, targets: list[Target]) -> list[str]:
     lines = [f"{variant}: what this changes is not replayed" for variant in adapter.variants
              if not variant.startswith("DoRA")]  # fmt: skip
-    if adapter.unknown:
+    lines += adapter.doubts
+    if adapter.unknown and not adapter.doubts:
         lines.append(
             f"{len(adapter.unknown)} tensors of the adapter are not known here and not looked at, "
             f"such as {adapter.unknown[0]}"
@@ -184,6 +185,8 @@ def _prefix_faults(targets: list[Target]) -> list[Fault]:
             continue
         if name.endswith(tensor):
             text = f"{name.removesuffix(tensor)!r} is left out of them"
+        elif not tensor.endswith(name):
+            continue  # written with underscores, as all loaders of such files expect
         else:
             text = f"{tensor.removesuffix(name)!r} is put in front of them"
         found.setdefault(text, []).append(target.module)

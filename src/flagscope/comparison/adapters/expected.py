@@ -18,6 +18,8 @@ def missing_modules(
     A regular expression is not run.
     """
     settings = adapter.settings
+    if not settings:
+        return [], ["no settings say which modules the adapter should have"]
     wanted = _names(settings.get("target_modules"))
     excluded = _names(settings.get("exclude_modules")) if settings.get("exclude_modules") else ()
     if wanted is None or excluded is None or settings.get("layers_pattern"):

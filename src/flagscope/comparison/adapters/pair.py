@@ -177,7 +177,7 @@ def _cannot_tell(
 ) -> list[str]:
     lines = [f"{variant}: not in the product of the factors" for variant in dict.fromkeys(
         sorted({*a.variants, *b.variants}))]  # fmt: skip
-    lines += refused
+    lines += [*dict.fromkeys(sorted([*a.doubts, *b.doubts])), *refused]
     if a.whole or b.whole or a.tokens or b.tokens:
         lines.append("tensors that an adapter stores whole are not compared here")
     if any(pair.start is not None and pair.start.common for pair in pairs):

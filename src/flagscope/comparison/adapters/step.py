@@ -155,6 +155,7 @@ def _not_measured(adapter: AdapterWeights) -> list[str]:
         said.append(
             f"An alpha_pattern was not run: the scaling of {listed(doubtful, _NAMED)} may differ."
         )
+    said += [f"{doubt[0].upper()}{doubt[1:]}." for doubt in adapter.doubts]
     if adapter.whole or adapter.tokens:
         said.append("Tensors that an adapter stores whole were compared by their samples alone.")
     if any(factors.bias for factors in adapter.factors.values()):

@@ -51,6 +51,7 @@ def adapter_targets(adapter: AdapterWeights, base: Checkpoint) -> list[Target]:
         "incomplete": "the file has only one of A and B",
         "repeated": "the file has several factors for it",
         "shapes": "the factors have no product, or rank 0",
+        "core": "a third factor stands between the two",
     }
     for module in adapter.unusable:
         tensor = names.found(module.module + ".weight")
