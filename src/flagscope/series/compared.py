@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,12 +41,12 @@ class Compared:
     correlation: Matrix
     noise: float
 
-    @property
+    @cached_property
     def moving(self) -> list[TensorDistances]:
         """Tensors of which a sample changes."""
         return [one for one in self.tensors if not one.frozen]
 
-    @property
+    @cached_property
     def equal(self) -> NDArray[np.bool_]:
         """(T, T) whether all samples of all tensors are equal."""
         size = len(self.steps)

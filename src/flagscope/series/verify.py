@@ -29,6 +29,7 @@ from flagscope.series.checks.headers import (
 from flagscope.series.checks.numbers import gaps, wrong_numbers
 from flagscope.series.checks.optimisers import optimisers_anew
 from flagscope.series.checks.order import right_order, wrong_order
+from flagscope.series.checks.unordered import unordered
 from flagscope.series.compared import Compared, compared
 from flagscope.series.step import Step
 
@@ -92,6 +93,7 @@ def _of_contents(series: Compared) -> list[SeriesFault]:
     left = copies | partly | aside
     anew, cut = another_training(series, left)
     faults += anew
+    left |= unordered(series.steps)[0]
     if cut is None:
         return [*faults, *_of_order(series.without(left))]
     for part in (range(cut, len(series.steps)), range(cut)):
@@ -136,7 +138,7 @@ def _not_looked_at(steps: Sequence[Step], series: Compared) -> list[str]:
         on_hub = any(step.place.revision is not None for step in steps)
         none = (
             "On the hub no trainer_state.json is looked for" if on_hub
-            else "No trainer_state.json lies next to the steps"
+            else "No step has a trainer_state.json of its own"
         )  # fmt: skip
         said.append(f"{none}: numbers in names were not checked.")
     if not any(step.state or step.optimiser_step is not None for step in steps):
@@ -146,6 +148,7 @@ def _not_looked_at(steps: Sequence[Step], series: Compared) -> list[str]:
             else "Optimisers are read on this machine alone"
         )  # fmt: skip
         said.append(f"{none}: a restart of it alone is not seen.")
+    said += unordered(series.steps)[1]
     if len(series.steps) < 4:
         said.append("Fewer than four steps can be compared: their order was not checked.")
     return said
