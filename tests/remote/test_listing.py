@@ -159,7 +159,7 @@ class TestFailure:
             places([url + "a/step-*"])
         with pytest.raises(MissingFileError, match="no checkpoint matches"):
             places([url + "a/README.md/*", url])
-        with pytest.raises(MissingFileError, match="no checkpoints with a number") as error:
+        with pytest.raises(MissingFileError, match="no checkpoints whose names") as error:
             places([url])
         assert "it holds a" in str(error.value.hint)
 
@@ -215,7 +215,7 @@ class TestFailure:
         backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
         for number in range(2100):
             backend.put_object(url.split("/")[2], f"models/many/part{number:05}.log", b"")
-        with pytest.raises(MissingFileError, match="no checkpoints with a number") as error:
+        with pytest.raises(MissingFileError, match="no checkpoints whose names") as error:
             places([url + "many"])
         assert len(str(error.value.hint)) < 200
         assert log.count() == 3  # 1,000 keys an answer

@@ -30,6 +30,8 @@ _OPTIMIZER = re.compile(r"\w*zero_pp_rank_\d+_mp_rank_\d+_?optim_states\.pt")
 # The longest name of a folder, on all usual systems.
 _LONGEST_TAG = 255
 _OUTPUT = "OUTPUT"
+# Of Accelerate and the Hugging Face Trainer: pieces of the model, with the optimiser's next to it.
+FSDP_FOLDER = "pytorch_model_fsdp_0"
 
 
 def step_folder(folder: Path) -> Path | None:
@@ -147,6 +149,8 @@ def joining_hint(step: Path) -> str:
 
 def settings_folder(weights: Path) -> Path:
     """The folder in which the config of a file of weights lies: above the folder of a step."""
+    if weights.parent.name == FSDP_FOLDER:
+        return weights.absolute().parent.parent
     if _is_state(weights.name):
         above = weights.absolute().parent.parent
         if (above / SCRIPT).is_file() or _tag(above) is not None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from flagscope.checkpoint.deepspeed import step_folder, whole_model
+from flagscope.checkpoint.deepspeed import FSDP_FOLDER, step_folder, whole_model
 from flagscope.checkpoint.distributed.reader import METADATA_NAME, PIECES_SUFFIX
 from flagscope.checkpoint.formats import (
     FLAX_SUFFIXES,
@@ -44,7 +44,8 @@ def weight_file(folder: Path) -> Path:
 
     Standard names come first, then an index of any name, then the only file of weights:
     safetensors before PyTorch files, those before npz, that before GGUF, ONNX, Keras and Flax. Of a
-    folder of DeepSpeed it is the file of the step that `latest` names.
+    folder of DeepSpeed it is the file of the step that `latest` names, and of one that Accelerate
+    saved with FSDP in pieces the table in `pytorch_model_fsdp_0`.
 
     Raises
     ------
@@ -68,6 +69,8 @@ def weight_file(folder: Path) -> Path:
     chosen = _chosen(str(folder), names)
     if chosen is not None:
         return folder / chosen
+    if FSDP_FOLDER in names and (folder / FSDP_FOLDER / METADATA_NAME).is_file():
+        return folder / FSDP_FOLDER / METADATA_NAME
     below = folders_with_weights(folder)
     raise _without_weights(
         str(folder),

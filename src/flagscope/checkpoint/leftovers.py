@@ -34,6 +34,8 @@ def left_notes(weights: Path, *, whole: bool) -> tuple[str, ...]:
     folder, suffix = weights.parent, weights.suffix.lower()
     read = {weights.name}
     indexed = weights.name.endswith(INDEX_SUFFIX)
+    if not (whole or indexed or SHARD.search(weights.name)):
+        return ()  # the folder is not listed: one of a thousand files in it may be meant
     if indexed:
         read |= set(weight_map(weights).values())
     try:

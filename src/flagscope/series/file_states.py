@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from flagscope.checkpoint.folder import INDEX_SUFFIX, names_weights
 from flagscope.checkpoint.remote.path import RemotePath
 from flagscope.errors import FlagscopeError
@@ -12,7 +15,7 @@ FileStates = tuple[tuple[str, int, int], ...]
 
 
 def file_states(place: Place) -> FileStates | None:
-    """States of the files in a step's folder, or of its one file.
+    """States of the files in a step's folder and in folders in it, or of its one file.
 
     None where there are none to see: behind a URL, on the hub, or where nothing is there.
     """
@@ -20,11 +23,23 @@ def file_states(place: Place) -> FileStates | None:
     if path is None:
         return None
     try:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        states = [(one.name, one.stat()) for one in files]
+        files = [path]
+        if path.is_dir():
+            inside = sorted(path.iterdir())
+            # DeepSpeed and FSDP put the weights one folder further down.
+            files = [*inside, *(one for own in inside if own.is_dir() for one in own.iterdir())]
+        states = sorted((str(one.relative_to(path)), _stat(one)) for one in files)
     except OSError:
         return None
     return tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
+
+
+def _stat(path: Path) -> os.stat_result:
+    """Of a file; of a link to nothing that of the link."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return path.lstat()
 
 
 def url_states(place: Place) -> tuple[tuple[str, str], ...] | None:

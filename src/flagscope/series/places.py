@@ -198,6 +198,7 @@ def left_out(sources: Sequence[str | os.PathLike[str]], found: Iterable[Place]) 
         folder = source.rstrip("/") if "://" in source else str(Path(source).expanduser())
         if taken & {source, folder}:
             continue  # it is a checkpoint itself
+        said += _passed_over(source, taken)
         if "://" in source:
             name, files = url_weights(source)
         else:
@@ -205,6 +206,23 @@ def left_out(sources: Sequence[str | os.PathLike[str]], found: Iterable[Place]) 
         rest = sorted(file for file in files if f"{folder}/{file}" not in taken)
         if rest:
             said.append(f"{listed(rest, _LISTED)} in {name} itself belongs to no step.")
+    return said
+
+
+def _passed_over(source: str, taken: set[str]) -> list[str]:
+    """What a pattern on this machine matches and is in no step, in words."""
+    path = Path(source).expanduser()
+    if "://" in source or path.exists() or not any(sign in source for sign in PATTERN):
+        return []
+    above = taken | {place.rpartition("/")[0] for place in taken}
+    lost = [one for one in _matches(path) if str(one) not in above]
+    links = [one.name for one in lost if one.is_symlink()]
+    others = [one.name for one in lost if not one.is_symlink()]
+    said = []
+    if links:
+        said.append(f"{listed(links, _LISTED)} is a link to another step, which is read once.")
+    if others:
+        said.append(f"{listed(others, _LISTED)} matches the pattern and holds no checkpoint.")
     return said
 
 
@@ -237,14 +255,43 @@ def _of(source: str) -> list[Place]:
     if path.is_dir():
         return _in_folder(path)
     if any(sign in source for sign in PATTERN) and not path.exists():
-        matched = sorted(glob(str(path)))  # noqa: PTH207 - Path.glob takes no absolute pattern
-        kept = [Path(one) for one in matched if _may_be_one(Path(one))]
-        if not kept:
-            raise MissingFileError(
-                f"no checkpoint matches {source}.", hint="check the pattern and its folder."
-            )
-        return [place for one in kept for place in _in_folder(one)]
+        return _matching(source, path)
     return [_place(source, path.name)]
+
+
+def _matches(path: Path) -> list[Path]:
+    matched = sorted(glob(str(path)))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    return [Path(one) for one in matched if _may_be_one(Path(one))]
+
+
+def _matching(source: str, pattern: Path) -> list[Place]:
+    """The checkpoints that match; what holds none is passed over, which `left_out` says."""
+    found: list[Place] = []
+    why: MissingFileError | None = None
+    for path in _matches(pattern):
+        try:
+            found += _in_folder(path)
+        except MissingFileError as error:
+            why = why or error
+    if not found:
+        raise why or MissingFileError(
+            f"no checkpoint matches {source}.", hint="check the pattern and its folder."
+        )
+    return _without_links(found)
+
+
+def _without_links(found: Sequence[Place]) -> list[Place]:
+    """Places without links to others of them, such as `latest`."""
+    links = {place.source for place in found if Path(place.source).is_symlink()}
+    own = {os.path.realpath(place.source) for place in found if place.source not in links}
+    kept = []
+    for place in found:
+        real = os.path.realpath(place.source)
+        if place.source in links and real in own:
+            continue
+        own.add(real)
+        kept.append(place)
+    return kept
 
 
 def _in_folder(path: Path) -> list[Place]:
@@ -265,13 +312,18 @@ def _in_folder(path: Path) -> list[Place]:
         return [_place(str(path), path.name)]
     if not steps:
         below = folders_with_weights(path)
+        runs = [name for name in folders if _holds_steps(path / name)]
         hint = f"it holds {listed(below, _LISTED)}." if below else "check the path."
+        if runs:
+            hint = f"{listed(runs, _LISTED)} in it hold steps: give {path}/*"
         if step_name(path.name) is not None:  # a step that was never written
             return [_place(str(path), path.name)]
         raise MissingFileError(
-            f"{path} holds no checkpoints with a number in their names.", hint=hint
+            f"{path} holds no checkpoints whose names say which step they are, as step_500, "
+            "checkpoint-500, epoch-3 or one number alone do.",
+            hint=hint,
         )
-    return [_place(str(path / name), name) for name in steps]
+    return _without_links([_place(str(path / name), name) for name in steps])
 
 
 def _step_folder(path: Path) -> bool:
@@ -283,6 +335,13 @@ def _step_folder(path: Path) -> bool:
         return any(path.iterdir())
     except OSError:
         return True
+
+
+def _holds_steps(path: Path) -> bool:
+    try:
+        return any(step_name(entry.name) is not None for entry in path.iterdir())
+    except OSError:
+        return False
 
 
 def _may_be_one(path: Path) -> bool:

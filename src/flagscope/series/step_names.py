@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 
 Unit = Literal["step", "epoch"]
 _STEP = re.compile(
-    r"(?:global[_-]?steps?|steps?|iter(?:ation)?s?|checkpoint|ckpt|batch)[_=-]?0*(\d+)",
+    r"(?:global[_-]?steps?|steps?|iter(?:ation)?s?|checkpoint|ckpt|batch)[_=-]?0*"
+    r"(\d+(?:k(?![A-Za-z0-9]))?)",
     re.IGNORECASE,
 )
 _EPOCH = re.compile(r"epochs?[_=-]?0*(\d+)", re.IGNORECASE)
@@ -35,6 +36,8 @@ def step_name(name: str) -> StepName | None:
     StepName(number=1200, unit='step', by_word=True)
     >>> step_name("stage1-step1000-tokens5B").number, step_name("epoch_3").unit, step_name("final")
     (1000, 'epoch', None)
+    >>> step_name("step-10k.safetensors").number, step_name("step_10kernels").number
+    (10000, 10)
     """
     units: tuple[tuple[re.Pattern[str], Unit], ...] = (
         (_STEP, "step"),
@@ -46,5 +49,7 @@ def step_name(name: str) -> StepName | None:
         if pattern is _STEP and len(found) > 1:  # checkpoint-epoch=1-step=20
             found = found[-1:]
         if len(found) == 1 and len(found[0]) <= _MOST_DIGITS:
-            return StepName(int(found[0]), unit, pattern is not _NUMBER)
+            digits = found[0].lower().removesuffix("k")
+            thousands = 1000 if len(digits) < len(found[0]) else 1
+            return StepName(thousands * int(digits), unit, pattern is not _NUMBER)
     return None

@@ -10,6 +10,7 @@ from flagscope.checkpoint.configuration import json_object
 from flagscope.checkpoint.folder import names_weights
 from flagscope.checkpoint.remote.path import RemotePath
 from flagscope.errors import MissingFileError
+from flagscope.series.step_names import step_name
 
 TRAINER_STATE = "trainer_state.json"
 # A log of every step takes some 180 bytes an entry, five times that where many numbers are logged:
@@ -37,7 +38,9 @@ class TrainerState:
 
 
 def trainer_state(weights: str | None) -> TrainerState | None:
-    """The state next to a file of weights, or in a folder; None where there is none.
+    """The state next to a file of weights, or in a folder; None where there is none of it.
+
+    One next to a file with a number in its own name is that of the run, and of no step.
 
     Raises
     ------
@@ -51,19 +54,19 @@ def trainer_state(weights: str | None) -> TrainerState | None:
 
 
 def _beside(weights: str) -> Path | RemotePath | None:
-    """The file next to the weights, or in their folder; None where there is none."""
-    if "://" in weights:
-        url = RemotePath(weights)
-        if not names_weights(url.name) and not url.on_the_web:
-            # One request, where asking for a file that is not there takes two.
-            try:
-                return url / TRAINER_STATE if TRAINER_STATE in url.names() else None
-            except MissingFileError:
-                return None
-        path = (url.parent if names_weights(url.name) else url) / TRAINER_STATE
-    else:
-        place = Path(weights).expanduser()
-        path = (place if place.is_dir() else place.parent) / TRAINER_STATE
+    """The file next to the weights, or in their folder; None where there is none of theirs."""
+    far = "://" in weights
+    place: Path | RemotePath = RemotePath(weights) if far else Path(weights).expanduser()
+    is_file = names_weights(place.name) if isinstance(place, RemotePath) else not place.is_dir()
+    if is_file and step_name(place.name) is not None:
+        return None  # one of several steps: what lies next to them is of the run
+    if isinstance(place, RemotePath) and not is_file and not place.on_the_web:
+        # One request, where asking for a file that is not there takes two.
+        try:
+            return place / TRAINER_STATE if TRAINER_STATE in place.names() else None
+        except MissingFileError:
+            return None
+    path = (place.parent if is_file else place) / TRAINER_STATE
     return path if path.is_file() else None
 
 

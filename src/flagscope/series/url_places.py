@@ -85,7 +85,8 @@ def _in_folder(url: str) -> list[str]:
         return [url]
     if not steps:
         raise MissingFileError(
-            f"{folder} holds no checkpoints with a number in their names.",
+            f"{folder} holds no checkpoints whose names say which step they are, as step_500, "
+            "checkpoint-500, epoch-3 or one number alone do.",
             hint=f"it holds {listed([*folders, *files], _LISTED)}.",
         )
     return [_inside(url, name) for name in steps]

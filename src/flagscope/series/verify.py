@@ -30,6 +30,7 @@ from flagscope.series.checks.numbers import gaps, wrong_numbers
 from flagscope.series.checks.optimisers import optimisers_anew
 from flagscope.series.checks.order import right_order, wrong_order
 from flagscope.series.checks.unconfirmed import unconfirmed
+from flagscope.series.checks.unordered import unordered
 from flagscope.series.compared import Compared, compared
 from flagscope.series.step import Step
 
@@ -94,6 +95,7 @@ def _of_contents(series: Compared) -> list[SeriesFault]:
     left = copies | partly | aside
     anew, cut = another_training(series, left)
     faults += anew
+    left |= unordered(series.steps)[0]
     if cut is None:
         return [*faults, *_of_order(series.without(left))]
     for part in (range(cut, len(series.steps)), range(cut)):
@@ -140,7 +142,7 @@ def _not_looked_at(
         on_hub = any(step.place.revision is not None for step in steps)
         none = (
             "On the hub no trainer_state.json is looked for" if on_hub
-            else "No trainer_state.json lies next to the steps"
+            else "No step has a trainer_state.json of its own"
         )  # fmt: skip
         said.append(f"{none}: numbers in names were not checked.")
     if not any(step.state or step.optimiser_step is not None for step in steps):
@@ -150,13 +152,15 @@ def _not_looked_at(
             else "Optimisers are read on this machine alone"
         )  # fmt: skip
         said.append(f"{none}: a restart of it alone is not seen.")
+    aside, why = unordered(series.steps)
+    said += why
     if len(series.steps) < 4:
         said.append("Fewer than four steps can be compared: their order was not checked.")
     if any(fault.code in _ANEW for fault in faults):
         return said
     faulty = {name for fault in faults for name in fault.steps}
-    places = {at for at, step in enumerate(series.steps) if step.place.name in faulty}
-    return [*said, *unconfirmed(series.without(places))]
+    aside |= {at for at, step in enumerate(series.steps) if step.place.name in faulty}
+    return [*said, *unconfirmed(series.without(aside))]
 
 
 def step_records(steps: Sequence[Step], series: Compared) -> list[StepRecord]:

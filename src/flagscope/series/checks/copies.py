@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from flagscope.records.series import SeriesFault
 from flagscope.series.checks.words import named
 from flagscope.series.compared import Compared, detour
+from flagscope.series.distances import Matrix
 from flagscope.series.file_hashes import file_hashes
 from flagscope.series.step import Step
 
@@ -125,36 +127,48 @@ def _repeat(series: Compared, pairs: list[list[int]]) -> SeriesFault:
 
 def near_equal_faults(series: Compared, left: set[int]) -> list[SeriesFault]:
     """A fault for each two steps that are one another's rounding, or hardly differ."""
+    if not series.moving or not series.far.size:
+        return []
     faults = []
-    for first in range(len(series.steps)):
-        for second in range(first + 1, len(series.steps)):
-            if left & {first, second} or series.equal[first, second]:
-                continue
+    rounded = _roundings(series)
+    differing = np.sum([~one.same for one in series.moving], axis=0)
+    few = (differing > 0) & (differing <= _FEW * len(series.moving))
+    likely = np.any([*rounded.values(), few, _close(series.far)], axis=0)
+    for first, second in np.argwhere(np.triu(likely & ~series.equal, 1)).tolist():
+        if left & {first, second}:
+            continue
+        word = next((word for word, pairs in rounded.items() if pairs[first, second]), None)
+        if word is not None:
+            why = f"One is the other rounded to {word}, in all samples."
+        elif few[first, second]:
+            count = len(series.moving)
+            why = (
+                f"All samples of {count - differing[first, second]:,} of {count:,} tensors that "
+                "move in this series are equal."
+            )
+        else:
             why = _near(series, first, second)
-            if why:
-                steps = [series.steps[first], series.steps[second]]
-                faults.append(
-                    SeriesFault(
-                        code="near-equal",
-                        steps=[step.place.name for step in steps],
-                        plain=f"{named(steps)} hold nearly the same weights.",
-                        evidence=why,
-                    )
+        if why:
+            steps = [series.steps[first], series.steps[second]]
+            faults.append(
+                SeriesFault(
+                    code="near-equal",
+                    steps=[step.place.name for step in steps],
+                    plain=f"{named(steps)} hold nearly the same weights.",
+                    evidence=why,
                 )
+            )
     return faults
 
 
+def _close(far: Matrix) -> NDArray[np.bool_]:
+    """(T, T) whether `_near` may hold: no pair that it names is left out, and few others are in."""
+    neighbours = np.diag(far, 1)
+    longest = np.maximum(np.append(neighbours, 0.0), np.append(0.0, neighbours))
+    return far <= NEAR * np.maximum(longest[:, None], longest[None, :])
+
+
 def _near(series: Compared, first: int, second: int) -> str:
-    rounding = _rounding(series, first, second)
-    if rounding:
-        return f"One is the other rounded to {rounding}, in all samples."
-    moving = series.moving
-    differ = [one for one in moving if not one.same[first, second]]
-    if moving and 0 < len(differ) <= _FEW * len(moving):
-        return (
-            f"All samples of {len(moving) - len(differ):,} of {len(moving):,} tensors that move in "
-            "this series are equal."
-        )
     around = [
         series.far[place, other]
         for place, twin in ((first, second), (second, first))
@@ -163,13 +177,15 @@ def _near(series: Compared, first: int, second: int) -> str:
     ]
     usual = min((one for one in around if one > 0), default=0.0)
     apart = series.far[first, second]
+    if not usual or apart > NEAR * usual:
+        return ""
     relative = _relative(series, first, second)
-    if usual and apart <= NEAR * usual and relative <= _RELATIVE:
-        return (
-            f"Their samples differ by {relative:.1g} of their size, which is {apart / usual:.1g} "
-            "of the distance to the next step."
-        )
-    return ""
+    if relative > _RELATIVE:
+        return ""
+    return (
+        f"Their samples differ by {relative:.1g} of their size, which is {apart / usual:.1g} "
+        "of the distance to the next step."
+    )
 
 
 def _relative(series: Compared, first: int, second: int) -> float:
@@ -181,18 +197,26 @@ def _relative(series: Compared, first: int, second: int) -> float:
     return float(np.sqrt(over / size)) if size else np.inf
 
 
-def _rounding(series: Compared, first: int, second: int) -> str:
+def _roundings(series: Compared) -> dict[str, NDArray[np.bool_]]:
+    """(T, T) by type: whether one step is the other rounded to it, in all samples that move."""
     names = [tensor.name for tensor in series.moving]
-    one, two = series.steps[first].values, series.steps[second].values
+
+    def digests(kind: torch.dtype | None) -> NDArray[np.str_]:
+        return np.array([_digest(step, names, kind) for step in series.steps])
+
+    stored = digests(None)
+    found = {}
     for word, kind in _COARSE.items():
-        for fine, coarse in ((one, two), (two, one)):
-            # Of most pairs the first tensor shows that it is not so.
-            if names and all(_is_rounded(fine[name], coarse[name], kind) for name in names):
-                return word
-    return ""
+        pairs = digests(kind)[:, None] == stored[None, :]
+        found[word] = pairs | pairs.T
+    return found
 
 
-def _is_rounded(
-    fine: NDArray[np.floating], coarse: NDArray[np.floating], kind: torch.dtype
-) -> bool:
-    return torch.equal(torch.from_numpy(fine).to(kind).double(), torch.from_numpy(coarse).double())
+def _digest(step: Step, names: Sequence[str], kind: torch.dtype | None) -> str:
+    """Of the samples of a step, rounded to a type; equal where the numbers are."""
+    content = hashlib.blake2b(digest_size=16)
+    for name in names:
+        values = torch.from_numpy(step.values[name])
+        wide = (values if kind is None else values.to(kind)).double() + 0.0  # -0 is 0
+        content.update(wide.numpy().tobytes())
+    return content.hexdigest()

@@ -39,7 +39,8 @@ def wrong_numbers(steps: Sequence[Step]) -> list[SeriesFault]:
 def gaps(places: Sequence[Place]) -> list[SeriesFault]:
     """Numbers that are missing where most numbers lie equally far apart, or by equal factors."""
     numbers = sorted({place.number for place in places if place.number is not None})
-    if len(numbers) < _LEAST:
+    units = {place.unit for place in places if place.unit is not None}
+    if len(numbers) < _LEAST or len(units) > 1:
         return []
     names = {place.number: place.name for place in places}
     apart = [after - before for before, after in itertools.pairwise(numbers)]

@@ -135,14 +135,18 @@ def _moved(order: Sequence[int]) -> list[int]:
     Of two runs of one length, that with more steps which lie where the names say.
     """
 
-    def kept(run: list[int]) -> tuple[int, int]:
-        return len(run), sum(order[place] == place for place in run)
-
-    best: list[list[int]] = []
+    runs: list[tuple[int, int]] = []  # of the best run that ends here: length, steps in place
+    before: list[int | None] = []
     for position, place in enumerate(order):
-        before = [best[i] for i in range(position) if order[i] < place]
-        best.append([*max(before, key=kept, default=[]), place])
-    rising = set(max(best, key=kept))
+        lower = (i for i in range(position) if order[i] < place)
+        last = max(lower, key=runs.__getitem__, default=None)
+        length, fixed = (0, 0) if last is None else runs[last]
+        runs.append((length + 1, fixed + (order[place] == place)))
+        before.append(last)
+    rising, end = set[int](), max(range(len(order)), key=runs.__getitem__, default=None)
+    while end is not None:
+        rising.add(order[end])
+        end = before[end]
     moved = sorted(place for place in order if place not in rising)
     # Of two that are exchanged, either may be called the moved one: both are named.
     partners = {order[place] for place in moved if order[order[place]] == place}
