@@ -41,10 +41,9 @@ def planted_series(
         time = np.geomspace(span / 40, span, n)
     else:
         time = np.sort(generator.uniform(0, span, n))
+    drawn = scatter(generator, time, correlation)
     size = 10 ** generator.uniform(-3, -0.7)
-    return Planted(
-        time, np.exp(1 - rate * time + size * scatter(generator, time, correlation)), rate
-    )
+    return Planted(time, np.exp(1 - rate * time + size * drawn), rate)
 
 
 def scatter(generator: np.random.Generator, time: np.ndarray, correlation: float) -> np.ndarray:

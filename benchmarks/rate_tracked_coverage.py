@@ -118,8 +118,8 @@ def _optimiser(state: Weights, rate: float, decays: list[float]) -> torch.optim.
     return torch.optim.SGD(groups, lr=rate)
 
 
-def covered(name: str, schedule: str, groups: int) -> None:
-    generator = np.random.default_rng(0)
+def covered(name: str, schedule: str, groups: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
     found = [series(generator, schedule, groups) for _ in range(SERIES)]
     for source in found[0]:
         own = [one for every in found for one in every[source][0]]
@@ -137,6 +137,7 @@ def covered(name: str, schedule: str, groups: int) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or [*SCHEDULES, "two groups"]:
+    kinds = [*SCHEDULES, "two groups"]
+    for name in sys.argv[1:] or kinds:
         schedule, groups = (name, 1) if name in SCHEDULES else ("cosine", 2)
-        covered(name, schedule, groups)
+        covered(name, schedule, groups, kinds.index(name))

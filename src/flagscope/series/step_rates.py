@@ -88,7 +88,7 @@ def _square(
         plain = map_.tensor in checkpoint.tensors and checkpoint.scale_name(map_.tensor) is None
         known[key] = None
         if index is not None and plain:
-            part = checkpoint.read(map_.tensor)[index]
+            part = checkpoint.read(map_.tensor, index)
             if part.is_floating_point():
                 known[key] = float(part.to(torch.float64).square().sum())
     return known[key]
