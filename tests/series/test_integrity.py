@@ -110,6 +110,20 @@ def test_a_shard_of_another_step_or_training(source: str, shard: int, tmp_path: 
     assert (_step(run, -1) in faults[0].plain) == (source == "last")
 
 
+@pytest.mark.parametrize("place", range(1, 5))
+@pytest.mark.parametrize("shard", range(3))
+def test_a_shard_of_another_training_among_few_steps(
+    shard: int, place: int, tmp_path: Path
+) -> None:
+    """Its neighbours, which have little else in common with the other steps, are not named."""
+    run, other = list(bundled()), _run("bundled", 1)
+    names = parts(list(run[0][1]), 3)[shard]
+    run[place] = (run[place][0], {**run[place][1], **{key: other[place][1][key] for key in names}})
+    faults = checked(saved(run, tmp_path, shards=3)).faults
+    assert [(one.code, one.steps) for one in faults] == [("foreign-shard", [_step(run, place)])]
+    assert faults[0].plain.startswith(f"model-{shard + 1:05d}-of-00003.safetensors")
+
+
 @pytest.mark.parametrize("name", SERIES)
 def test_an_initialisation_of_another_training(name: str, tmp_path: Path) -> None:
     run = list(_run(name))

@@ -55,15 +55,20 @@ def foreign_files(series: Compared) -> tuple[list[SeriesFault], set[int]]:
         if fault is not None:
             found[place, file] = fault
             places.add(place)
-    # A copy would lead the way of its neighbours astray: those are looked at without it.
-    copies = set(places)
-    for place, file, inside, rest in seen:
-        if (place, file) in found:
-            continue
-        fault = _aside(series, place, file, (inside, rest), copies)
-        if fault is not None:
-            found[place, file] = fault
-            places.add(place)
+    # A copy or a foreign file would lead its neighbours astray: they are looked at without it, and
+    # the one that has least in common with the other steps is named first.
+    while True:
+        faults = {
+            (inside.nearest(place, places) or 0.0, place, file): fault
+            for place, file, inside, rest in seen
+            if (place, file) not in found
+            and (fault := _aside(series, place, file, (inside, rest), places)) is not None
+        }
+        if not faults:
+            break
+        _, place, file = least = min(faults)
+        found[place, file] = faults[least]
+        places.add(place)
     return [found[one] for one in sorted(found)], places
 
 
@@ -84,12 +89,12 @@ class _Part:
         same = np.logical_and.reduce([one.same for one in tensors])
         return cls(tensors, same, pooled(tensors), *pooled_correlation(matrices))
 
-    def nearest(self, place: int) -> float | None:
-        """Largest correlation of a step's matrices with those of another step."""
+    def nearest(self, place: int, left: set[int]) -> float | None:
+        """Largest correlation of a step's matrices with another; `left` are passed over."""
         if not self.correlation.size:
             return None
-        others = np.delete(self.correlation[place], place)
-        return float(others.max()) if np.isfinite(others).all() else None
+        others = np.delete(self.correlation[place], [place, *(left - {place})])
+        return float(others.max()) if others.size and np.isfinite(others).all() else None
 
 
 def _copied(
@@ -126,7 +131,7 @@ def _aside(
     own, others = detour(inside.far, place, left), detour(rest.far, place, left)
     if own is None or others is None:
         return None
-    nearest, usual = inside.nearest(place), rest.nearest(place)
+    nearest, usual = inside.nearest(place, left), rest.nearest(place, left)
     lost = nearest is not None and nearest < unrelated(inside)
     kept = usual is not None and usual > PLAIN
     around = set(range(len(series.steps))) - left
