@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from flagscope import scan
+from flagscope.demo import checkpoints
 from flagscope.errors import MissingExtraError
 from flagscope.monitor import Alert, Logger, MLflowLogger, TensorBoardLogger, WandbLogger
 from flagscope.monitor.monitor import AlignmentMonitor
+from flagscope.monitor.scalars import scalars_of
 from monitor.nets import gpt, mlp
 
 ALERT = Alert("spike", 7, "h.0", "h.0 has norm 9, 3 before")
@@ -35,6 +38,19 @@ class Recorder(Logger):
 
     def close(self):
         self.calls.append(("close", None))
+
+
+def test_heads_that_are_merely_related_are_not_counted_as_near_copies():
+    result = scan(checkpoints()[-1], only="heads", workers=1).result
+    numbers = scalars_of(result, {})
+    listed = [pair for head in result.heads for pair in head.near_copies]
+    near = [
+        pair for pair in listed
+        if (pair.p_familywise or 0.0) <= 0.05
+        and pair.mean_squared_cosine >= 0.5 * (1 + pair.mean_squared_cosine / pair.overlap_ratio)
+    ]  # fmt: skip
+    assert numbers["heads/near_copies"] == len(near)
+    assert 0 < len(near) < len(listed)
 
 
 class Calls:

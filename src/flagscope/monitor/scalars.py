@@ -17,7 +17,8 @@ pairs/beyond_chance                share of pairs with a number beyond chance, a
                                    of the scan, over all of its tests
 heads/overlap_ratio_max            largest mean overlap of the heads of a layer in one space,
                                    in units of chance
-heads/near_copies                  near-copies among heads of one layer and space
+heads/near_copies                  pairs among heads of one layer and space that are at least half
+                                   of the way from chance to a copy, beyond chance
 health/not_finite                  tensors with NaN or infinity
 health/dead_neurons                neurons without effect
 health/dead_heads                  heads without effect
@@ -36,6 +37,7 @@ from typing import Literal
 
 from flagscope.monitor.weights import block_norms
 from flagscope.records import PairRecord, ScanResult
+from flagscope.series.near_copies import is_near_copy
 
 
 def scalars_of(result: ScanResult, norms: Mapping[str, float]) -> dict[str, float]:
@@ -54,7 +56,8 @@ def scalars_of(result: ScanResult, norms: Mapping[str, float]) -> dict[str, floa
         ratios = [-head.overlap_ratio for head in result.heads if head.overlap_ratio is not None]
         lowest = _least(ratios)
         numbers["heads/overlap_ratio_max"] = None if lowest is None else -lowest
-        numbers["heads/near_copies"] = sum(len(head.near_copies) for head in result.heads)
+        listed = [pair for head in result.heads for pair in head.near_copies]
+        numbers["heads/near_copies"] = sum(map(is_near_copy, listed))
     if result.health is not None:
         numbers["health/not_finite"] = result.health.not_finite
         numbers["health/dead_neurons"] = dead_units(result, "neurons")

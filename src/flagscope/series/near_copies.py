@@ -49,9 +49,10 @@ def near_copies(
 
 
 def _near(group: HeadRecord) -> set[tuple[int, int]]:
-    return {pair.heads for pair in group.near_copies if _is_near(pair)}
+    return {pair.heads for pair in group.near_copies if is_near_copy(pair)}
 
 
-def _is_near(pair: HeadPair) -> bool:
+def is_near_copy(pair: HeadPair) -> bool:
+    """Whether the scan's test rejects, at least half of the way from chance to a copy."""
     rejects = pair.p_familywise is not None and pair.p_familywise <= LEVEL
     return rejects and pair.closeness >= NEAR_COPY
