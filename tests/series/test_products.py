@@ -228,6 +228,9 @@ def test_a_product_that_is_not_finite_or_too_wide_says_so(
     assert {tuple(p.status) for p in record.products} == {
         ("the shared space is above 1,024: the product was not looked at",) * 2
     }
+    # A product without a state is no map with NaN.
+    sound = flagscope.track(written([start(0), start(0)], tmp_path / "c")).result
+    assert not any("finite" in note for note in sound.notes)
 
 
 def test_a_further_step_reads_itself_alone_and_gives_the_same_bytes(

@@ -159,8 +159,8 @@ def track(
         steps=[_readable(record) for record in records],
         curves=curves,
         adapters=[curve for one in measured for curve in one.adapters],
-        motion=[m for one in measured for m in one.motion if not isinstance(m, ProductMotion)],
-        products=[m for one in measured for m in one.motion if isinstance(m, ProductMotion)],
+        motion=[motion for one in measured for motion in one.motion],
+        products=[motion for one in measured for motion in one.products],
         onsets=[onset for one in measured for onset in _onsets(one, records)],
         change_points=[change_points(records, curves, run=one.run) for one in measured],
         rates=[one.rates for one in measured],
@@ -200,6 +200,7 @@ class _Measured:
     scans: list[StepScan]
     adapters: list[AdapterCurves]
     motion: list[MapMotion]
+    products: list[ProductMotion]
     rates: SeriesRates
 
 
@@ -239,7 +240,8 @@ def _followed(
         run.name or None,
         scans,
         [one.model_copy(update=own) for one in adapters],
-        [one.model_copy(update=own) for one in motion],
+        [one.model_copy(update=own) for one in motion.maps],
+        [one.model_copy(update=own) for one in motion.products],
         rates.model_copy(update=own),
     )
 

@@ -20,10 +20,8 @@ from flagscope.engine import Settings
 from flagscope.engine.plan.tasks import is_chosen
 from flagscope.errors import FlagscopeError, InputError
 from flagscope.records.series import Integrity
-from flagscope.records.series_motion import MapMotion
-from flagscope.records.series_products import ProductMotion
 from flagscope.series.compared import Compared
-from flagscope.series.motion.motions import map_motions
+from flagscope.series.motion.motions import Motions, map_motions
 from flagscope.series.motion.not_at_last import not_at_last
 from flagscope.series.motion.passed_over import passed_over
 from flagscope.series.motion.product_state import KEPT_OF_PRODUCTS
@@ -53,7 +51,7 @@ def _key(asked: Asked) -> dict[str, Any]:
 
 def series_motion(
     steps: Sequence[Step], run: str, found: tuple[Integrity, Compared], asked: Asked
-) -> list[MapMotion]:
+) -> Motions:
     """Follow the maps of a series, and their products, from step to step.
 
     Parameters
@@ -95,13 +93,13 @@ def series_motion(
     if names and usable:
         asked.note(f"Motions of maps pass over {listed(names, _LISTED)}.")
     if len(usable) < 2:
-        return []
+        return Motions()
     motions = map_motions(len(steps), usable)
-    if motions:
+    if motions.maps or motions.products:
         asked.note(_SCALE)
-    for said in not_at_last(motions, [step.place.in_run(run) for step in steps]):
+    for said in not_at_last(motions.maps, [step.place.in_run(run) for step in steps]):
         asked.note(said)
-    if any(isinstance(motion, ProductMotion) for motion in motions):
+    if motions.products:
         asked.note(_PRODUCTS)
     return motions
 

@@ -18,7 +18,7 @@ from flagscope.records.series import SeriesCurve
 from flagscope.series.head_curves import head_curves
 from flagscope.series.health_curves import health_curves
 from flagscope.series.kept import KeptSteps
-from flagscope.series.pairs import pairs_over_steps
+from flagscope.series.over_steps import pairs_over_steps
 from flagscope.series.step import Step
 from flagscope.series.step_rates import imbalances
 from flagscope.series.step_scan import StepScan

@@ -56,6 +56,8 @@ class Compared:
 
     def without(self, left: Collection[int]) -> Compared:
         """The series without some steps, by their places in it."""
+        if not left:
+            return self
         kept = [place for place in range(len(self.steps)) if place not in left]
         return compared([self.steps[place] for place in kept])
 

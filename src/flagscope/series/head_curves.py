@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from flagscope.observables import HEAD_NUMBERS
 from flagscope.records import HeadRecord
 from flagscope.records.series import SeriesCurve
+from flagscope.series.over_steps import over_steps
 
 
 def head_curves(scans: Sequence[Sequence[HeadRecord]]) -> list[SeriesCurve]:
@@ -67,9 +68,7 @@ def heads_over_steps(
         with one entry for each step, None where the step lacks the group, and never all None.
     """
     several = len({one.stack for scanned in scans for one in scanned}) > 1
-    by_name = [{_name(one, several): one for one in scanned} for scanned in scans]
-    names = dict.fromkeys(name for known in by_name for name in known)
-    return {name: [known.get(name) for known in by_name] for name in names}
+    return over_steps([{_name(one, several): one for one in scanned} for scanned in scans])
 
 
 def _name(heads: HeadRecord, several: bool) -> str:

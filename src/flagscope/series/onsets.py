@@ -22,7 +22,7 @@ from flagscope.diagnose.levels import TOLERANCE
 from flagscope.records import PairRecord
 from flagscope.records.series import StepRecord
 from flagscope.records.series_onsets import Onset, OnsetAnswer, OnsetOf
-from flagscope.series.pairs import pairs_over_steps
+from flagscope.series.over_steps import pairs_over_steps
 
 LEVEL = 0.05
 """Chance that any test of a series is said to stand beyond chance at a step where it does not."""

@@ -49,7 +49,15 @@ class _Way:
     rows: dict[int, _Row]
 
 
-def map_motions(steps: int, states: Mapping[int, Callable[[], States | None]]) -> list[MapMotion]:
+@dataclass(frozen=True)
+class Motions:
+    """The ways of the maps of a series, and those of their products."""
+
+    maps: list[MapMotion] = field(default_factory=list)
+    products: list[ProductMotion] = field(default_factory=list)
+
+
+def map_motions(steps: int, states: Mapping[int, Callable[[], States | None]]) -> Motions:
     """Follow the maps of a series, and the products of maps.
 
     Parameters
@@ -62,9 +70,8 @@ def map_motions(steps: int, states: Mapping[int, Callable[[], States | None]]) -
 
     Returns
     -------
-    list of MapMotion
-        In the order of the first step that has a map; products are `ProductMotion`. States of
-        three steps are held at most.
+    Motions
+        In the order of the first step that has a map. States of three steps are held at most.
     """
     order = list(states)
     last: States = {}
@@ -96,7 +103,7 @@ def map_motions(steps: int, states: Mapping[int, Callable[[], States | None]]) -
     motions += [_motion(place, rows, steps, None) for place, rows in unread.items()]
     maps = [motion for motion in motions if not isinstance(motion, ProductMotion)]
     products = [motion for motion in motions if isinstance(motion, ProductMotion)]
-    return [*_adjusted(maps), *_adjusted(products)]
+    return Motions(_adjusted(maps), _adjusted(products))
 
 
 def _why(place: MapPlace) -> str:
